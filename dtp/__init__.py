@@ -1,0 +1,1 @@
+"""Sockets addressed by identity, encrypted end to end."""

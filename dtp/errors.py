@@ -1,0 +1,58 @@
+"""Errors, by whose fault they are.
+
+Every exception that leaves this package is a `DtpError`. Four families say who has to act:
+
+- `LocalError`: yours. The call, the argument or the configuration is wrong; the message says what to do.
+- `PeerError`: the other side's. It broke the protocol, refused, or is not who it should be.
+- `CarrierError`: the network's. What moves the bytes failed; trying again may help.
+- `ChainError`: the chain's. A node, a transaction or an object on Sui did not do what was asked.
+
+Each class has a `code`, a short stable name for logs, `--json` output and tests. Foreign exceptions are
+translated once, where the foreign library is called; anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DtpError(Exception):
+    """Base of all errors of this package."""
+
+    code: ClassVar[str] = "error"
+
+
+class LocalError(DtpError):
+    """The caller's fault: a wrong argument, a call in the wrong state, a missing file."""
+
+    code = "local"
+
+
+class ConfigError(LocalError):
+    """A configuration file or environment variable can't be used; the message names the place."""
+
+    code = "config"
+
+
+class LimitError(LocalError):
+    """A limit of this side was reached (see `dtp.session.limits`); nothing was sent or lost."""
+
+    code = "limit"
+
+
+class PeerError(DtpError):
+    """The peer's fault: it broke the protocol, refused, or isn't who it should be."""
+
+    code = "peer"
+
+
+class CarrierError(DtpError, ConnectionError):
+    """The carrier's fault: the bytes could not be moved. Trying again, or elsewhere, may help."""
+
+    code = "carrier"
+
+
+class ChainError(DtpError):
+    """The chain's fault: a node, a transaction or an object did not do what was asked."""
+
+    code = "chain"
