@@ -1,0 +1,101 @@
+"""The carrier contract: what moves opaque bytes, and what it reports to.
+
+A carrier knows no sessions, keys or frames. It is driven from one event loop; all methods are called there and
+return at once. Everything it has to say it says to its `Receiver`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from dtp.errors import CarrierError
+
+
+class Receiver(Protocol):
+    """What a carrier reports to. Never called from inside a call to the carrier; never before `start`."""
+
+    def carrier_buffer(self) -> memoryview:
+        """Give writable memory (at least 64 KiB) for the next bytes. Valid until the next return to the loop."""
+
+    def carrier_received(self, size: int) -> None:
+        """`size` bytes (> 0) were written to the front of the buffer given last. On a carrier that is not
+        `reliable` they are exactly one packet."""
+
+    def carrier_writable(self) -> None:
+        """After `write` gave False: more may be written now."""
+
+    def carrier_lost(self, error: CarrierError | None) -> None:
+        """The carrier has ended, by `error` or (None) by an orderly end from the other side. Called exactly once,
+        last of all, and also after `close` or `abort` by this side (then with None)."""
+
+
+class Carrier(ABC):
+    """Bytes one way and the other, in order and complete until it is lost.
+
+    With `reliable = False` it moves packets instead, which may be lost, doubled or reordered, each at most
+    `packet_size` bytes; what is one `write` arrives as one `carrier_received` or not at all.
+    """
+
+    #: The name in `CARRIERS`, such as "tcp".
+    scheme: ClassVar[str]
+    reliable: ClassVar[bool] = True
+    packet_size: ClassVar[int] = 0
+
+    #: Who is at the other end as far as the carrier knows, for limits per source and for logs: an IP address,
+    #: "unix:uid=1000", "memory". Not proof of anything.
+    source: str
+    #: Where this carrier leads, as the URL that was dialled or a description such as "tcp://127.0.0.1:40112".
+    remote: str
+
+    @abstractmethod
+    def start(self, receiver: Receiver) -> None:
+        """Begin to report to `receiver`. Called once."""
+
+    @abstractmethod
+    def write(self, data: memoryview) -> bool:
+        """Take all of `data`; the memory may be reused as soon as this returns.
+
+        True: more may be written at once. False: wait for `carrier_writable` first (writing all the same is
+        allowed for a last goodbye and is kept in memory). After the end of the carrier: does nothing, False.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Send what was written, then end. Idempotent. Gives up after `linger` seconds of its own choosing."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End now; what was not sent is dropped. Idempotent."""
+
+
+class CarrierListener(ABC):
+    """Accepts carriers until closed."""
+
+    #: Where it listens now, as URLs that `dial` takes (port 0 replaced by the real one).
+    urls: list[str]
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop accepting and free the port or path. Carriers accepted before live on. Idempotent."""
+
+
+Dial = Callable[[str], Awaitable[Carrier]]
+Accept = Callable[[Carrier], None]
+Listen = Callable[[str, Accept], Awaitable[CarrierListener]]
+
+
+@dataclass(frozen=True)
+class CarrierKind:
+    """A row of `CARRIERS`: how to dial and to listen at URLs of one scheme.
+
+    `dial(url)` gives a carrier that is connected but not started. `listen(url, accept)` calls `accept(carrier)`,
+    which has to start it, for each that comes in. Both raise `CarrierError` for what the network does
+    (refused, unreachable, address in use, name unknown) and `LocalError` for a URL that can't be meant.
+    """
+
+    scheme: str
+    dial: Dial
+    listen: Listen

@@ -1,0 +1,178 @@
+/* dtp.h - the C core of dtp: records, AEAD, replay window.
+ *
+ * Read by the C compiler, by cffi (lines that start with '#' are dropped for it) and by you: each fact stands
+ * here once. Bytes in, bytes out: nothing here knows a socket, a clock, Python or an allocator. All memory is
+ * the caller's. Sizes are in bytes. Integers on the wire are big-endian. docs/wire.md is the specification;
+ * the names are its names.
+ *
+ * Every function that can fail returns a `dtp_code`: 0 or above is success. A failure leaves keys, counters and
+ * windows as they were before the record or packet that failed, so that genuine input which follows still
+ * works; what was opened before it is reported and valid.
+ */
+#ifndef DTP_H
+#define DTP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum dtp_code {
+    DTP_OK = 0,
+    DTP_E_AUTH = -1,      /* the tag does not fit: forged, damaged, or another key */
+    DTP_E_LENGTH = -2,    /* a record's length is impossible: below the tag or above the limit */
+    DTP_E_FRAME = -3,     /* a frame's length does not fit its record or its type */
+    DTP_E_SPACE = -4,     /* the caller's memory can't hold even the next record */
+    DTP_E_EXHAUSTED = -5, /* the counter has come to its end: rekeying can't help, the link must end */
+    DTP_E_REPLAY = -6,    /* this packet was seen before, or is too old to tell */
+    DTP_E_SUITE = -7,     /* no provider for this cipher suite was installed */
+    DTP_E_PROVIDER = -8   /* the provider itself failed, or gives a wrong answer to a known question */
+} dtp_code;
+
+typedef enum dtp_suite {
+    DTP_AESGCM = 1,    /* AES-256-GCM, nonce: 4 zero bytes, 64-bit big-endian counter */
+    DTP_CHACHAPOLY = 2 /* ChaCha20-Poly1305 (RFC 8439), nonce: 4 zero bytes, 64-bit little-endian counter */
+} dtp_suite;
+
+enum dtp_size {
+    DTP_KEY = 32,
+    DTP_TAG = 16,
+    DTP_RECORD_HEADER = 2,    /* u16: length of what follows (ciphertext and tag) */
+    DTP_PACKET_HEADER = 8,    /* u64: explicit counter */
+    DTP_MAX_PLAINTEXT = 65519, /* a Noise message is at most 65,535 */
+    DTP_FRAME_HEADER = 4,     /* u8 type, u8 flags, u16 length of the body */
+    DTP_STREAM_HEADER = 16,   /* u64 stream, u64 offset: the first part of a STREAM body */
+    DTP_WINDOW_BITS = 2048,   /* how far behind the newest a packet may be */
+    DTP_EPOCH_SHIFT = 24,     /* packets: key number = counter >> 24 */
+    DTP_MAX_EPOCH_SKIP = 4    /* packets: how many keys ahead of ours one may be */
+};
+
+/* Frame types that the core itself looks into; all others pass through (dtp/session/frames.py has the table). */
+typedef enum dtp_frame_type {
+    DTP_PADDING = 0x00, /* skipped */
+    DTP_STREAM = 0x03,  /* DTP_STREAM_HEADER, then data */
+    DTP_REKEY = 0x0b    /* empty; the sender's next record is under the next key */
+} dtp_frame_type;
+
+enum dtp_flag {
+    DTP_FIN = 1 /* on STREAM: the stream ends behind this data */
+};
+
+/* ---- providers: where the ciphers come from ------------------------------------------------------------- */
+
+/* libsodium's crypto_aead_*_encrypt and _decrypt, as their header declares them. */
+typedef int (*dtp_sodium_encrypt)(unsigned char *c, unsigned long long *clen, const unsigned char *m,
+                                  unsigned long long mlen, const unsigned char *ad, unsigned long long adlen,
+                                  const unsigned char *nsec, const unsigned char *npub, const unsigned char *k);
+typedef int (*dtp_sodium_decrypt)(unsigned char *m, unsigned long long *mlen, unsigned char *nsec,
+                                  const unsigned char *c, unsigned long long clen, const unsigned char *ad,
+                                  unsigned long long adlen, const unsigned char *npub, const unsigned char *k);
+
+/* OpenSSL's EVP functions by name (3.x). `cipher` is what EVP_CIPHER_fetch or EVP_aes_256_gcm() gave. */
+typedef struct dtp_evp {
+    const void *cipher;
+    void *(*ctx_new)(void);
+    void (*ctx_free)(void *);
+    int (*init)(void *ctx, const void *cipher, void *engine, const unsigned char *key, const unsigned char *iv,
+                int enc);
+    int (*update)(void *ctx, unsigned char *out, int *outl, const unsigned char *in, int inl);
+    int (*final)(void *ctx, unsigned char *out, int *outl);
+    int (*ctrl)(void *ctx, int type, int arg, void *ptr);
+} dtp_evp;
+
+/* Install a provider for a suite. It must pass a known-answer record (seal, open, refuse a forged one) first;
+ * else DTP_E_PROVIDER and the table is as it was. Not to be called once ciphers of that suite exist. */
+int dtp_use_sodium(int suite, dtp_sodium_encrypt encrypt, dtp_sodium_decrypt decrypt);
+int dtp_use_evp(int suite, const dtp_evp *evp);
+
+/* ---- ciphers: one direction of one link ----------------------------------------------------------------- */
+
+typedef struct dtp_cipher {
+    uint8_t key[32];
+    uint64_t counter;     /* of the next record */
+    uint64_t bytes;       /* plaintext under this key so far */
+    uint64_t rekey_bytes; /* seal: move to the next key when `bytes` has reached this; 0: never by itself */
+    void *context;        /* the provider's, may be NULL */
+    uint32_t suite;
+    uint32_t rekeys; /* how many keys came before this one */
+} dtp_cipher;
+
+int dtp_cipher_init(dtp_cipher *cipher, int suite, const uint8_t *key, uint64_t rekey_bytes);
+void dtp_cipher_wipe(dtp_cipher *cipher); /* forget the key, give back the provider's context; idempotent */
+
+/* ---- frames --------------------------------------------------------------------------------------------- */
+
+/* To seal: `data` is the body (for STREAM: the data, without its header; it may be of any length and is cut
+ * into as many frames as needed, DTP_FIN only on the last). */
+typedef struct dtp_outgoing {
+    const uint8_t *data;
+    size_t length;
+    uint64_t stream; /* STREAM only */
+    uint64_t offset; /* STREAM only: of the first byte of `data` in the stream */
+    uint8_t type;
+    uint8_t flags;
+} dtp_outgoing;
+
+/* Opened: a view into the caller's buffer. 32 bytes, no holes, native byte order: Python reads it by struct. */
+typedef struct dtp_incoming {
+    uint64_t stream; /* STREAM only */
+    uint64_t offset; /* STREAM only */
+    uint32_t start;  /* of the body (for STREAM: of the data) in the buffer */
+    uint32_t length;
+    uint8_t type;
+    uint8_t flags;
+    uint8_t zero[6];
+} dtp_incoming;
+
+/* ---- records: carriers that keep the order -------------------------------------------------------------- */
+
+typedef struct dtp_sealed {
+    size_t length;  /* bytes written to `out` */
+    size_t frames;  /* outgoing frames wholly sealed */
+    size_t partial; /* bytes sealed of the STREAM frame after those */
+    size_t records;
+} dtp_sealed;
+
+/* Pack frames into as few records as they need, each of at most `record_size` plaintext bytes, and seal them.
+ * Stops where `out` is full (see dtp_sealed); DTP_E_SPACE when not even one frame went in. With count == 0 one
+ * empty record is made. `rekey` != 0: end with a REKEY frame. A REKEY is also put in by itself when
+ * rekey_bytes is reached. A non-STREAM frame above record_size: DTP_E_FRAME. */
+int dtp_seal(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count, size_t record_size, int rekey,
+             uint8_t *out, size_t capacity, dtp_sealed *result);
+
+typedef struct dtp_opened {
+    size_t consumed; /* bytes of whole records behind us */
+    size_t wanted;   /* bytes still missing for the next record (0: unknown, its header is not whole) */
+    size_t frames;
+    size_t records;
+} dtp_opened;
+
+/* Open every whole record in the buffer, in place, and list its frames. STREAM frames that continue the one
+ * listed before them (same stream, next offset, no FIN between) are joined to it: the data is moved together,
+ * so a reader gets one piece. Stops early when `frames` might not hold the next record's frames: `capacity`
+ * must be at least DTP_MAX_PLAINTEXT / DTP_FRAME_HEADER + 1; call again with the rest. On failure `result`
+ * tells what was opened before, and that is valid. */
+int dtp_open(dtp_cipher *cipher, uint8_t *buffer, size_t length, dtp_incoming *frames, size_t capacity,
+             dtp_opened *result);
+
+/* ---- packets: carriers that lose and reorder ------------------------------------------------------------ */
+
+/* The receiving half keeps the newest counter, a window of those seen, and the key before the current one. */
+typedef struct dtp_packet_opener {
+    dtp_cipher current;
+    dtp_cipher previous;
+    uint64_t newest; /* highest counter opened; 0 with seen == {0}: none yet */
+    uint64_t seen[32];
+    int has_previous;
+} dtp_packet_opener;
+
+int dtp_packet_opener_init(dtp_packet_opener *opener, int suite, const uint8_t *key);
+void dtp_packet_opener_wipe(dtp_packet_opener *opener);
+
+/* One packet: counter, then one Noise message with all frames; they must fit `capacity` and DTP_MAX_PLAINTEXT,
+ * else as many whole frames as fit are sealed (STREAM frames are cut). `rekey` != 0: start the next key's
+ * range of counters with this packet. */
+int dtp_seal_packet(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count, int rekey, uint8_t *out,
+                    size_t capacity, dtp_sealed *result);
+int dtp_open_packet(dtp_packet_opener *opener, uint8_t *packet, size_t length, dtp_incoming *frames,
+                    size_t capacity, dtp_opened *result);
+
+#endif
