@@ -1,0 +1,1 @@
+"""Embedded Sui-compatible node for development and tests: Move machine, object store, gRPC service."""

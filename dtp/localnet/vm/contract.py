@@ -1,0 +1,401 @@
+"""The seam between the Move virtual machine and the node around it: what goes in, what comes out.
+
+One `VM` (see `dtp.localnet.vm.machine`) serves a whole node; one `Session` serves one transaction. The node
+
+1. keeps packages and gives them by storage id (`PackageStore`);
+2. keeps objects and gives child objects and received objects on request (`ChildStore`);
+3. turns a publish command into a `Package` with `VM.build_package` (parse, verify, link) and an upgrade with
+   `VM.check_upgrade`;
+4. opens `VM.session(objects, tx, meter)`, calls `Session.call` once per Move call command, with one `Slot` per
+   argument, and reads the outcome off the slots, the returned `Value`s and `ObjectRuntime.effects()`.
+
+Data inside a `Value` is the machine's own representation and opaque to the node: it is made by `VM.decode` from BCS
+and read by `VM.encode`. It has no identity beyond its slot: use each by-value result once (copy with `VM.copy`).
+
+Everything that a program can do wrong leaves `Session.call` as one `ExecutionFailure`; a package that can't be
+accepted leaves `build_package` or `check_upgrade` as one `PackageRejected`. Anything else that escapes is a bug of
+the machine. After a failure the session, its slots and its `ObjectRuntime` hold half-done work: drop them.
+
+Numbers: addresses and ids are 32 `bytes`; gas is in internal computation units (the node multiplies by the
+transaction's gas price and rounds as the protocol does, see `dtp.localnet.vm.gas`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dtp.errors import ChainError
+
+if TYPE_CHECKING:
+    from dtp.localnet.vm.types import Type
+
+__all__ = [
+    "ChildStore",
+    "CleverError",
+    "ExecutionFailure",
+    "FunctionInstance",
+    "MoveLocation",
+    "Owner",
+    "OwnerKind",
+    "Package",
+    "PackageRejected",
+    "PackageStore",
+    "RuntimeEffects",
+    "Slot",
+    "StoredObject",
+    "Transfer",
+    "TxData",
+    "UpgradePolicy",
+    "Value",
+]
+
+
+# ---------------------------------------------------------------------------------------------- packages
+
+
+@dataclass(frozen=True, eq=False)
+class Package:
+    """One published package. Compared by identity: the store hands out the same object for the same package.
+
+    `storage_id` is where this version lives, `original_id` where version 1 lives (it is the address that the
+    bytecode names). `modules` maps a module's name to its bytes, in which the module's own address is already
+    `original_id`. `linkage` maps the original id of every dependency, direct or not, to the storage id used.
+    `type_origin` maps (module, datatype) to the storage id of the version that introduced it.
+    """
+
+    storage_id: bytes
+    original_id: bytes
+    version: int
+    modules: Mapping[str, bytes]
+    linkage: Mapping[bytes, bytes] = field(default_factory=dict)
+    type_origin: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+
+
+class PackageStore(Protocol):
+    """Where the machine finds packages, those of the running transaction's own publish commands included."""
+
+    def get_package(self, storage_id: bytes) -> Package | None:
+        """The package stored under `storage_id`, always the same object, or None."""
+
+
+class UpgradePolicy(Enum):
+    """What an upgrade may change; the values are those of `sui::package`'s policy bytes."""
+
+    COMPATIBLE = 0
+    ADDITIVE = 128
+    DEPENDENCY_ONLY = 192
+
+
+class PackageRejected(ChainError):
+    """A package can't be published or upgraded.
+
+    `status` is the name the protocol gives this failure: `VMVerificationOrDeserializationError`,
+    `PublishUpgradeMissingDependency`, `PublishUpgradeDependencyDowngrade`, `SuiMoveVerificationError`,
+    `PackageUpgradeError` (then `detail` is the protocol's name of the reason) or `PublishErrorNonZeroAddress`.
+    `reason` names the rule in the machine's words (`missing_function`, `unused_value`, ...); `module` and `item`
+    (function or datatype) and `offset` (instruction) say where, when that is known.
+    """
+
+    code = "package_rejected"
+
+    def __init__(
+        self,
+        status: str,
+        reason: str,
+        message: str,
+        *,
+        module: str = "",
+        item: str = "",
+        offset: int | None = None,
+        detail: str = "",
+    ) -> None:
+        where = "::".join(part for part in (module, item) if part)
+        at = f" at instruction {offset}" if offset is not None else ""
+        super().__init__(f"{where + at + ': ' if where else ''}{message}")
+        self.status = status
+        self.reason = reason
+        self.module = module
+        self.item = item
+        self.offset = offset
+        self.detail = detail
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+@dataclass(slots=True)
+class Value:
+    """A typed value: `type` is never a reference; `data` belongs to the machine (module docstring)."""
+
+    type: Type
+    data: Any
+
+
+@dataclass(slots=True)
+class Slot:
+    """One argument place of a programmable transaction: what a call borrows from or takes.
+
+    A by-value parameter takes `data` (the caller clears or copies the slot as its rules say), `&T` reads it, and
+    after a call with `&mut T` the slot holds the new data.
+    """
+
+    type: Type
+    data: Any
+
+
+@dataclass(frozen=True)
+class FunctionInstance:
+    """A function with its type arguments filled in, as the rules of programmable transactions need it.
+
+    `parameters` and `returns` may be references (`Type.is_reference`). `tx_context` is `""`, `"&"` or `"&mut"`: the
+    trailing `TxContext` parameter, which is not in `parameters`: the machine supplies it. `takes_random` tells
+    that a parameter is `&sui::random::Random`.
+    """
+
+    module: str
+    name: str
+    visibility: str  # "private", "friend" or "public"
+    is_entry: bool
+    is_native: bool
+    type_arguments: tuple[Type, ...]
+    parameters: tuple[Type, ...]
+    returns: tuple[Type, ...]
+    tx_context: str
+    takes_random: bool
+
+
+# ---------------------------------------------------------------------------------------------- failures
+
+
+@dataclass(frozen=True)
+class MoveLocation:
+    """Where a program stopped. `package` is the original id in the bytecode; `function` is a definition index."""
+
+    package: bytes
+    module: str
+    function: int
+    instruction: int
+    function_name: str
+
+
+@dataclass(frozen=True)
+class CleverError:
+    """An abort code that names its constant, decoded from the module (`#[error]` constants and bare `assert!`).
+
+    `line` is the source line; `constant` the name (empty for an assert without code); `type_name` its type such as
+    `vector<u8>` or `u64`; `value` its BCS; `text` the value readable. `code` is N of `#[error(code = N)]` or None.
+    """
+
+    line: int
+    constant: str = ""
+    type_name: str = ""
+    value: bytes = b""
+    text: str = ""
+    code: int | None = None
+
+
+class ExecutionFailure(ChainError):
+    """A Move call did not finish. `status` is the protocol's name of the failure:
+
+    - `MoveAbort`: `abort_code` and `location` are set, `clever` when the code is of that form;
+    - `MovePrimitiveRuntimeError`: arithmetic, cast, shift, vector index, unpack of the wrong variant, call depth;
+      `location` is set, `reason` says which;
+    - `InsufficientGas`, `FunctionNotFound`, `TypeArityMismatch`, `TypeArgumentError`, `ArityMismatch`,
+      `CommandArgumentError` (`argument` is its index, `reason` the protocol's name), `VMVerificationOrDeserializationError`,
+      `InvalidLinkage`, `EventTooLarge`, `ObjectTooBig`, `MemoryLimitExceeded` (limits of values, objects, events),
+      `VMInvariantViolation` (a machine's check failed; never the program's right).
+
+    `sub_status` is the vector error number for `reason == "vector"`. `type_argument` is its index.
+    """
+
+    code = "execution"
+
+    def __init__(
+        self,
+        status: str,
+        message: str,
+        *,
+        location: MoveLocation | None = None,
+        abort_code: int | None = None,
+        reason: str = "",
+        clever: CleverError | None = None,
+        argument: int | None = None,
+        type_argument: int | None = None,
+        sub_status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.location = location
+        self.abort_code = abort_code
+        self.reason = reason
+        self.clever = clever
+        self.argument = argument
+        self.type_argument = type_argument
+        self.sub_status = sub_status
+
+
+# ----------------------------------------------------------------------------------- transaction, objects
+
+
+@dataclass
+class TxData:
+    """What `sui::tx_context` knows. `ids_created` counts up as fresh ids are made, across all calls of a session."""
+
+    sender: bytes
+    digest: bytes
+    epoch: int = 0
+    epoch_timestamp_ms: int = 0
+    reference_gas_price: int = 1000
+    gas_price: int = 1000
+    gas_budget: int = 0
+    sponsor: bytes | None = None
+    ids_created: int = 0
+
+
+class OwnerKind(Enum):
+    """How an object is owned."""
+
+    ADDRESS = "address"
+    OBJECT = "object"
+    SHARED = "shared"
+    IMMUTABLE = "immutable"
+    CONSENSUS_ADDRESS = "consensus_address"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """`address` is the owner's address or the parent object's id; empty for shared and immutable."""
+
+    kind: OwnerKind
+    address: bytes = b""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object the node stores: `type_tag` canonical (`0x…64 hex::module::Name<…>`), `contents` its BCS."""
+
+    id: bytes
+    type_tag: str
+    contents: bytes
+    version: int
+
+
+class ChildStore(Protocol):
+    """Objects that a running program may ask for beyond its arguments. Reads only; the same answer each time."""
+
+    def child(self, parent: bytes, child: bytes) -> StoredObject | None:
+        """The object `child` if object `parent` owns it (dynamic fields and their values), else None."""
+
+    def received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
+        """The object `id` at exactly `version` if it is owned by the address `parent` and is an input of the
+        transaction as a receiving argument, else None."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """An object that got an owner in this transaction; the last one counts."""
+
+    id: bytes
+    owner: Owner
+    value: Value
+
+
+@dataclass
+class RuntimeEffects:
+    """What the calls of a session did to objects, in the order of happening (dicts keep it).
+
+    - `created`: ids made by `object::new` and still alive; `deleted`: ids given to `object::delete` that were not
+      created in this session (both sets of ids, wrapped or not: an id in neither `created` nor `transfers` that was
+      passed by value is wrapped).
+    - `transfers`: id -> where it went, transfer, share, freeze and party transfer alike.
+    - `children`: id -> the changed child object (new, mutated or moved; owner is its parent); `removed_children`: ids
+      of stored children that were taken out of their parent (they may reappear in `transfers`, in `children` under
+      another parent, be wrapped, or be in `deleted`).
+    - `loaded`: id -> version of every child or received object that was read.
+    - `received`: ids taken by `transfer::receive`.
+    - `events`: (the type, BCS, original id of the package and module that emitted it).
+    """
+
+    created: dict[bytes, None] = field(default_factory=dict)
+    deleted: dict[bytes, None] = field(default_factory=dict)
+    transfers: dict[bytes, Transfer] = field(default_factory=dict)
+    children: dict[bytes, Transfer] = field(default_factory=dict)
+    removed_children: dict[bytes, None] = field(default_factory=dict)
+    loaded: dict[bytes, int] = field(default_factory=dict)
+    received: dict[bytes, None] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One `event::emit`: the module that emitted it (original package id), the type and the BCS of the value."""
+
+    package: bytes
+    module: str
+    type: Type
+    contents: bytes
+
+
+class Meter(Protocol):
+    """What counts a session's gas (`dtp.localnet.vm.gas.GasMeter`); `used` is in internal units, before rounding."""
+
+    @property
+    def used(self) -> int:
+        """Units charged so far; at most the budget."""
+
+    def charge(self, units: int) -> None:
+        """Charge `units` flatly. Raises `ExecutionFailure("InsufficientGas")`."""
+
+
+class Machine(Protocol):
+    """The virtual machine as the node sees it; `dtp.localnet.vm.VM` is the implementation."""
+
+    def type(self, tag: str) -> Type:
+        """The type that `tag` names, its package loaded. Raises `ExecutionFailure` (`TypeArgumentError`)."""
+
+    def decode(self, type: Type, data: bytes) -> Any:
+        """Data of a value from its BCS. Raises `ExecutionFailure` (`CommandArgumentError`, `InvalidBCSBytes`)."""
+
+    def encode(self, type: Type, data: Any) -> bytes:
+        """BCS of a value."""
+
+    def copy(self, type: Type, data: Any) -> Any:
+        """An independent copy of a value's data."""
+
+    def build_package(
+        self, modules: Sequence[bytes], storage_id: bytes, dependencies: Sequence[bytes], previous: Package | None = None
+    ) -> Package:
+        """A new package from a publish (`previous` is None: modules name themselves 0x0) or an upgrade.
+
+        Parses, writes the package's address into the modules, makes linkage and type origins, verifies and links.
+        Raises `PackageRejected`. Nothing is stored: the node does that.
+        """
+
+    def check_upgrade(self, previous: Package, new: Package, policy: UpgradePolicy) -> None:
+        """Raise `PackageRejected` (`PackageUpgradeError`) unless `new` may replace `previous` under `policy`."""
+
+    def function(
+        self, package: bytes, module: str, function: str, type_arguments: Sequence[Type] = ()
+    ) -> FunctionInstance:
+        """The function, type arguments checked. Raises `ExecutionFailure` (`FunctionNotFound`, `TypeArityMismatch`, ...)."""
+
+
+class MachineSession(Protocol):
+    """The machine for one transaction."""
+
+    def call(
+        self, package: bytes, module: str, function: str, type_arguments: Sequence[Type], arguments: Sequence[Slot]
+    ) -> list[Value]:
+        """Run a function of the package stored under `package`. One slot per parameter, `TxContext` left out.
+
+        Visibility is the caller's matter (see `FunctionInstance`); types of the arguments are checked here, a
+        slot's type must equal the parameter's without its reference. References returned are read out: the
+        value is a copy. Raises `ExecutionFailure`.
+        """
+
+    def run_init(self, package: Package) -> None:
+        """Run the `init` function of each module of a just published package that has one, with its one-time
+        witness where it takes one. Raises `ExecutionFailure`."""
