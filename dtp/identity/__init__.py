@@ -1,0 +1,26 @@
+"""Identities: a peer's name (`PeerId`), the keys behind it (`Identity`) and the file that keeps them."""
+
+from dtp.identity.keys import STATIC_CONTEXT, Identity, IdentityError, Passphrase, verify_static
+from dtp.identity.peer_id import PeerId, PeerIdError
+from dtp.identity.pem import (
+    IdentityFileError,
+    IdentityFileExists,
+    IdentityFileMissing,
+    PassphraseNeeded,
+    PassphraseWrong,
+)
+
+__all__ = [
+    "STATIC_CONTEXT",
+    "Identity",
+    "IdentityError",
+    "IdentityFileError",
+    "IdentityFileExists",
+    "IdentityFileMissing",
+    "Passphrase",
+    "PassphraseNeeded",
+    "PassphraseWrong",
+    "PeerId",
+    "PeerIdError",
+    "verify_static",
+]

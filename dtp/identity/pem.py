@@ -1,0 +1,297 @@
+"""Identity files: two PKCS#8 blocks in PEM, the identity key and the static key, as `docs/identity.md` says.
+
+The file is made for other tools as well: `openssl pkey` reads the first block, encrypted or not. What PKCS#8
+encryption the `cryptography` package writes is PBKDF2 of 2,048 rounds, so the container (PBES2 with scrypt,
+RFC 8018 and 7914) is composed here; the KDF, the cipher and all reading are the library's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from base64 import b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dtp.identity.keys import Identity, IdentityError, Passphrase
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+#: An identity file has about 500 bytes; more than this is some other file.
+MAX_FILE_SIZE = 64 * 1024
+FILE_MODE = 0o600
+#: scrypt of OWASP's password storage cheat sheet: 16 MiB, 0.15 s. A larger N exceeds the 32 MiB that OpenSSL
+#: allows scrypt in files, and `openssl pkey` has to go on reading ours; so p = 5 makes up for it.
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 5
+_AES_KEY_SIZE, _BLOCK_SIZE, _SALT_SIZE = 32, 16, 16
+
+# RFC 8410, 7: PrivateKeyInfo version 0 of an Ed25519 or X25519 key, up to the 32 bytes of the key.
+_PKCS8_ED25519 = bytes.fromhex("302e020100300506032b657004220420")
+_PKCS8_X25519 = bytes.fromhex("302e020100300506032b656e04220420")
+_OID_PBES2 = bytes.fromhex("06092a864886f70d01050d")  # 1.2.840.113549.1.5.13, RFC 8018
+_OID_SCRYPT = bytes.fromhex("06092b06010401da47040b")  # 1.3.6.1.4.1.11591.4.11, RFC 7914
+_OID_AES256_CBC = bytes.fromhex("060960864801650304012a")  # 2.16.840.1.101.3.4.1.42, NIST
+
+_BLOCK = re.compile(
+    rb"-----BEGIN (?P<label>[A-Z0-9 ]+)-----\s*(?P<body>.*?)-----END (?P=label)-----[^\n]*\n?", re.DOTALL
+)
+_NAME_LINE = re.compile(rb"^# (dtp1[0-9a-z]+)\s*$", re.MULTILINE)
+
+#: PEM labels that people have at hand, and what to do instead. Others get a general answer.
+_FOREIGN = {
+    "OPENSSH PRIVATE KEY": "an OpenSSH key; identities are PKCS#8 files: make one with 'dtp keygen'",
+    "RSA PRIVATE KEY": "an RSA key; an identity needs an Ed25519 key: make one with 'dtp keygen'",
+    "EC PRIVATE KEY": "a key of another curve; an identity needs Ed25519: make one with 'dtp keygen'",
+    "CERTIFICATE": "a certificate; DTP uses none: make an identity with 'dtp keygen'",
+    "PUBLIC KEY": "a public key only; an identity file holds the private keys",
+}
+
+
+class IdentityFileError(IdentityError):
+    """An identity file can't be read or written; the message names the path and what to do."""
+
+    code = "identity_file"
+
+
+class IdentityFileMissing(IdentityFileError):
+    """There is no identity file at this path."""
+
+    code = "identity_missing"
+
+
+class IdentityFileExists(IdentityFileError):
+    """There is a file already and overwriting was not asked for."""
+
+    code = "identity_exists"
+
+
+class PassphraseNeeded(IdentityFileError):
+    """The identity file is encrypted and no passphrase was given."""
+
+    code = "passphrase_needed"
+
+
+class PassphraseWrong(IdentityFileError):
+    """The passphrase does not open the identity file."""
+
+    code = "passphrase_wrong"
+
+
+def read(path: str | os.PathLike[str], passphrase: Passphrase | None) -> Identity:
+    """The identity in the file at `path`; see `Identity.load` for what it raises."""
+    where = Path(path)
+    text = _read_private(where)
+    blocks = [(match["label"].decode(), match[0]) for match in _BLOCK.finditer(text)]
+    if not blocks:
+        raise IdentityFileError(_explain_no_block(where, text))
+    for label, _ in blocks:
+        if label not in ("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"):
+            reason = _FOREIGN.get(label, f"a {label!r} block; an identity is PKCS#8 ('PRIVATE KEY')")
+            raise IdentityFileError(f"{where} holds {reason}")
+    if len({label for label, _ in blocks}) > 1:
+        # Who can write the file but does not know the passphrase could otherwise plant a static key of their own.
+        raise IdentityFileError(
+            f"{where} has an encrypted and an unencrypted block; an identity has one kind"
+        )
+    opener = _Opener(where, passphrase)
+    seed, static = _pick(where, [opener.open(label, block) for label, block in blocks])
+    identity = Identity(seed, static)
+    _check_name(where, text, identity)
+    return identity
+
+
+def write(
+    identity: Identity, path: str | os.PathLike[str], passphrase: str | bytes | None, *, overwrite: bool
+) -> Path:
+    """Write `identity` to `path`; see `Identity.save` for what it promises and raises."""
+    where = Path(path)
+    if passphrase is not None and not passphrase:
+        raise IdentityFileError("an empty passphrase protects nothing; give one, or None for a file without")
+    keys = (_PKCS8_ED25519 + identity.seed, _PKCS8_X25519 + identity.static_private)
+    if passphrase is None:
+        blocks = [_armor("PRIVATE KEY", key) for key in keys]
+    else:
+        blocks = [_armor("ENCRYPTED PRIVATE KEY", _encrypt(key, _as_bytes(passphrase))) for key in keys]
+    # Text outside the blocks is ignored by PEM readers (RFC 7468, 2). The name lets people see whose file it
+    # is and lets `read` notice an exchanged block: AES-CBC alone would not.
+    text = f"# DTP identity. Keep secret, keep a copy: who has this file is\n# {identity.id}\n" + "".join(
+        blocks
+    )
+    try:
+        _write_atomically(where, text.encode(), overwrite)
+    except FileExistsError:
+        raise IdentityFileExists(
+            f"{where} exists; it was left as it is. Give another path, or ask to overwrite it"
+        ) from None
+    except OSError as error:
+        raise IdentityFileError(f"can't write {where}: {error.strerror or error}") from error
+    return where
+
+
+def _read_private(where: Path) -> bytes:
+    try:
+        with open(where, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            # Pipes (`<(vault read ...)`) have no readers to keep out.
+            if stat.S_ISREG(mode) and mode & 0o077:
+                raise IdentityFileError(
+                    f"{where} is open to other users (mode {stat.S_IMODE(mode):04o}); "
+                    f"run: chmod 600 {where}  (and make a new identity if others may have read it)"
+                )
+            text = file.read(MAX_FILE_SIZE + 1)
+    except FileNotFoundError:
+        raise IdentityFileMissing(f"there is no identity at {where}; 'dtp keygen' makes one") from None
+    except OSError as error:
+        raise IdentityFileError(f"can't read {where}: {error.strerror or error}") from error
+    if len(text) > MAX_FILE_SIZE:
+        raise IdentityFileError(f"{where} is no identity file: it is larger than {MAX_FILE_SIZE // 1024} KiB")
+    return text
+
+
+def _explain_no_block(where: Path, text: bytes) -> str:
+    if not text.strip():
+        return f"{where} is empty; remove it and run 'dtp keygen'"
+    if text.strip().startswith(b"suiprivkey1"):
+        return f"{where} holds a Sui key; 'dtp keygen --from-sui {where}' makes an identity of it"
+    if b"-----BEGIN" in text:
+        return f"{where} is cut off or damaged: a PEM block begins and does not end"
+    return f"{where} is no identity file: there is no PEM block in it ('dtp keygen' makes one)"
+
+
+@dataclass
+class _Opener:
+    """Opens the blocks of one file, asking for the passphrase at most once."""
+
+    where: Path
+    passphrase: Passphrase | None
+    _answer: bytes | None = None
+
+    def open(self, label: str, block: bytes) -> PrivateKeyTypes:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        secret = self._ask() if label.startswith("ENCRYPTED") else None
+        try:
+            return load_pem_private_key(block, secret)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            # A wrong passphrase shows as bad padding or, once in 256, as a bad structure, just as damage does.
+            if secret is not None and not isinstance(error, UnsupportedAlgorithm):
+                raise PassphraseWrong(
+                    f"this passphrase does not open {self.where} (or the file is damaged)"
+                ) from None
+            raise IdentityFileError(
+                f"{self.where} holds a PKCS#8 block that can't be read: {error}"
+            ) from None
+
+    def _ask(self) -> bytes:
+        if self._answer is None:
+            if self.passphrase is None:
+                raise PassphraseNeeded(f"{self.where} is encrypted; give its passphrase")
+            self._answer = _as_bytes(self.passphrase() if callable(self.passphrase) else self.passphrase)
+        return self._answer
+
+
+def _pick(where: Path, keys: list[PrivateKeyTypes]) -> tuple[bytes, bytes | None]:
+    """The Ed25519 seed and, where there is one, the X25519 private key."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    seeds = [key.private_bytes_raw() for key in keys if isinstance(key, Ed25519PrivateKey)]
+    statics = [key.private_bytes_raw() for key in keys if isinstance(key, X25519PrivateKey)]
+    for key in keys:
+        if not isinstance(key, Ed25519PrivateKey | X25519PrivateKey):
+            kind = type(key).__name__.removesuffix("PrivateKey")
+            raise IdentityFileError(
+                f"{where} holds a key of type {kind}; an identity needs Ed25519 ('dtp keygen')"
+            )
+    if len(seeds) != 1 or len(statics) > 1:
+        raise IdentityFileError(
+            f"{where} holds {len(seeds)} Ed25519 and {len(statics)} X25519 keys; an identity is one Ed25519 "
+            "key and at most one X25519 key"
+        )
+    return seeds[0], statics[0] if statics else None
+
+
+def _check_name(where: Path, text: bytes, identity: Identity) -> None:
+    named = _NAME_LINE.search(text)
+    if named and named[1].decode() != str(identity.id):
+        raise IdentityFileError(
+            f"{where} says it is {named[1].decode()} but its key is {identity.id}: "
+            "a block was exchanged or damaged"
+        )
+
+
+def _as_bytes(passphrase: str | bytes) -> bytes:
+    return passphrase.encode() if isinstance(passphrase, str) else passphrase
+
+
+def _armor(label: str, der: bytes) -> str:
+    body = b64encode(der).decode()
+    lines = "".join(body[at : at + 64] + "\n" for at in range(0, len(body), 64))
+    return f"-----BEGIN {label}-----\n{lines}-----END {label}-----\n"
+
+
+def _encrypt(private_key_info: bytes, passphrase: bytes) -> bytes:
+    """EncryptedPrivateKeyInfo (RFC 5958) of PBES2: scrypt, then AES-256-CBC with PKCS#7 padding."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+    from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+    from cryptography.hazmat.primitives.padding import PKCS7
+
+    salt, iv = os.urandom(_SALT_SIZE), os.urandom(_BLOCK_SIZE)
+    key = Scrypt(salt=salt, length=_AES_KEY_SIZE, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P).derive(passphrase)
+    padder = PKCS7(_BLOCK_SIZE * 8).padder()
+    encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
+    sealed = encryptor.update(padder.update(private_key_info) + padder.finalize()) + encryptor.finalize()
+    kdf_parameters = _sequence(_octets(salt), _integer(SCRYPT_N), _integer(SCRYPT_R), _integer(SCRYPT_P))
+    scheme = _sequence(_sequence(_OID_SCRYPT, kdf_parameters), _sequence(_OID_AES256_CBC, _octets(iv)))
+    return _sequence(_sequence(_OID_PBES2, scheme), _octets(sealed))
+
+
+def _tagged(tag: int, content: bytes) -> bytes:
+    # Lengths here stay under 256: the key has 48 bytes and all around it about 100.
+    length = bytes([len(content)]) if len(content) < 128 else bytes([0x81, len(content)])
+    return bytes([tag]) + length + content
+
+
+def _sequence(*parts: bytes) -> bytes:
+    return _tagged(0x30, b"".join(parts))
+
+
+def _octets(content: bytes) -> bytes:
+    return _tagged(0x04, content)
+
+
+def _integer(value: int) -> bytes:
+    return _tagged(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+
+
+def _write_atomically(where: Path, content: bytes, overwrite: bool) -> None:
+    """All of `content` under `where` or nothing, readable by nobody else at any moment. `OSError` as it comes.
+
+    Without `overwrite` the name is first taken with O_EXCL, so of two at once only one goes on; then the
+    temporary file replaces it. (A hard link would do it in one step, but not every file system has them.)
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = where.with_name(f".{where.name}.{os.urandom(6).hex()}")
+    if not overwrite:
+        os.close(os.open(where, flags, FILE_MODE))
+    try:
+        with os.fdopen(os.open(temporary, flags, FILE_MODE), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, where)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        if not overwrite:
+            where.unlink(missing_ok=True)
+        raise
+    directory = os.open(where.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
