@@ -92,7 +92,7 @@ def read(path: str | os.PathLike[str], passphrase: Passphrase | None) -> Identit
             reason = _FOREIGN.get(label, f"a {label!r} block; an identity is PKCS#8 ('PRIVATE KEY')")
             raise IdentityFileError(f"{where} holds {reason}")
     if len({label for label, _ in blocks}) > 1:
-        # Who can write the file but does not know the passphrase could otherwise plant a static key of their own.
+        # Who can write the file but does not know the passphrase could otherwise plant their own static key.
         raise IdentityFileError(
             f"{where} has an encrypted and an unencrypted block; an identity has one kind"
         )
@@ -177,7 +177,7 @@ class _Opener:
         try:
             return load_pem_private_key(block, secret)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            # A wrong passphrase shows as bad padding or, once in 256, as a bad structure, just as damage does.
+            # A wrong passphrase shows as bad padding or, once in 256, as bad structure, just as damage does.
             if secret is not None and not isinstance(error, UnsupportedAlgorithm):
                 raise PassphraseWrong(
                     f"this passphrase does not open {self.where} (or the file is damaged)"
@@ -269,7 +269,7 @@ def _integer(value: int) -> bytes:
 
 
 def _write_atomically(where: Path, content: bytes, overwrite: bool) -> None:
-    """All of `content` under `where` or nothing, readable by nobody else at any moment. `OSError` as it comes.
+    """All of `content` under `where` or nothing, never readable by others. `OSError` as it comes.
 
     Without `overwrite` the name is first taken with O_EXCL, so of two at once only one goes on; then the
     temporary file replaces it. (A hard link would do it in one step, but not every file system has them.)
