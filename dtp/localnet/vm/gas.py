@@ -1,0 +1,143 @@
+"""Computation gas: what instructions and natives cost, and the meter that counts them.
+
+The model is the public one of Sui's gas model 5 and later: every instruction costs its tier's multiplier, every push
+one unit, and every abstract byte that an instruction puts on the stack its tier's multiplier; tiers rise with the
+total of instructions and with the total of bytes so far. One gas unit is 1,000 internal units; natives are priced in
+internal units. The transaction's price and rounding belong to the node (`round_units`).
+
+What is an estimate: tiers are switched at the end of a basic block rather than within it; the tier of stack height
+(which needs a stack higher than 1,000 to matter) is not counted; a native's price has its published base and
+per-byte part where `NATIVE_COSTS` names it and `NATIVE_DEFAULT` otherwise.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Final
+
+from dtp.localnet.vm.contract import ExecutionFailure
+
+__all__ = [
+    "INTERNAL_UNITS",
+    "MAX_COMPUTATION_UNITS",
+    "ROUNDING_STEP",
+    "GasMeter",
+    "round_units",
+]
+
+INTERNAL_UNITS: Final = 1000
+"""Internal units in one gas unit."""
+
+MAX_COMPUTATION_UNITS: Final = 5_000_000
+"""The most computation one transaction can be charged, in gas units (the protocol's highest bucket)."""
+
+ROUNDING_STEP: Final = 1000
+"""Computation is rounded up to a multiple of this many gas units."""
+
+# (first count of the tier, multiplier), ascending; the protocol's schedule number 5.
+_INSTRUCTION_TIERS: Final = ((0, 1), (20_000, 2), (50_000, 10), (100_000, 50), (200_000, 100), (10_000_000, 1000))
+_SIZE_TIERS: Final = ((0, 1), (100_000, 2), (500_000, 5), (1_000_000, 100), (100_000_000, 1000))
+_FOREVER: Final = 1 << 62
+
+REFERENCE_SIZE: Final = 8
+STRUCT_SIZE: Final = 2
+VECTOR_SIZE: Final = 8
+
+
+def round_units(units: int) -> int:
+    """Gas units charged for `units` used: up to the next multiple of `ROUNDING_STEP`, at least one step."""
+    return max(1, -(-units // ROUNDING_STEP)) * ROUNDING_STEP
+
+
+def _tier(tiers: tuple[tuple[int, int], ...], count: int) -> tuple[int, int]:
+    """Multiplier in force at `count`, and the count at which the next tier starts."""
+    index = bisect_right(tiers, (count, _FOREVER)) - 1
+    following = tiers[index + 1][0] if index + 1 < len(tiers) else _FOREVER
+    return tiers[index][1], following
+
+
+class GasMeter:
+    """Counts one session's computation.
+
+    `budget_units` is in gas units; None measures without a limit. Translated code adds to `instructions`, `pushes`
+    and `size` itself and calls `settle` only when one passes its mark, so a block costs three additions.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_settled",
+        "_settled_instructions",
+        "_settled_pushes",
+        "_settled_size",
+        "flat",
+        "instructions",
+        "mark_instructions",
+        "mark_size",
+        "multiplier_instructions",
+        "multiplier_size",
+        "pushes",
+        "size",
+    )
+
+    def __init__(self, budget_units: int | None = None) -> None:
+        units = _FOREVER if budget_units is None else min(budget_units, MAX_COMPUTATION_UNITS)
+        self._budget = units * INTERNAL_UNITS
+        self._settled = 0
+        self._settled_instructions = self._settled_pushes = self._settled_size = 0
+        self.instructions = self.pushes = self.size = self.flat = 0
+        self.multiplier_instructions = self.multiplier_size = 1
+        self.mark_instructions = self.mark_size = 0
+        self.settle()
+
+    def _total(self) -> int:
+        """Internal units used by now."""
+        return (
+            self._settled
+            + self.flat
+            + INTERNAL_UNITS
+            * (
+                (self.instructions - self._settled_instructions) * self.multiplier_instructions
+                + (self.pushes - self._settled_pushes)
+                + (self.size - self._settled_size) * self.multiplier_size
+            )
+        )
+
+    @property
+    def used(self) -> int:
+        """Internal units charged so far; the budget when it ran out."""
+        return min(self._total(), self._budget)
+
+    @property
+    def used_units(self) -> int:
+        """Gas units charged so far, rounded down, before `round_units`."""
+        return self.used // INTERNAL_UNITS
+
+    def settle(self) -> None:
+        """Bring the counters to account, move to new tiers, set the next marks.
+
+        Raises `ExecutionFailure` (`InsufficientGas`) when the budget is used up.
+        """
+        used = self._total()
+        if used > self._budget:
+            raise out_of_gas()
+        self._settled = used - self.flat
+        self._settled_instructions = self.instructions
+        self._settled_pushes = self.pushes
+        self._settled_size = self.size
+        self.multiplier_instructions, next_instructions = _tier(_INSTRUCTION_TIERS, self.instructions)
+        self.multiplier_size, next_size = _tier(_SIZE_TIERS, self.size)
+        # Half of what is left for each counter (pushes ride along with both): settle again long before it is gone.
+        left = (self._budget - used) // INTERNAL_UNITS
+        self.mark_instructions = min(next_instructions, self.instructions + left // (4 * self.multiplier_instructions))
+        self.mark_size = min(next_size, self.size + left // (4 * self.multiplier_size))
+
+    def charge(self, units: int) -> None:
+        """Charge internal `units` flatly (a native, or what the node charges). Raises `InsufficientGas`."""
+        self.flat += units
+        if self._total() > self._budget:
+            raise out_of_gas()
+
+
+def out_of_gas() -> ExecutionFailure:
+    """The failure that a used-up budget is."""
+    return ExecutionFailure("InsufficientGas", "computation used up the gas budget: raise it")
