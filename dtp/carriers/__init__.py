@@ -1,1 +1,84 @@
 """Carriers: they move opaque bytes and know no sessions. A new one is one file and one line in `CARRIERS`."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from typing import cast
+
+from dtp.carriers.base import Accept, Carrier, CarrierKind, CarrierListener, Receiver
+from dtp.carriers.errors import CarrierUrlError
+
+__all__ = [
+    "CARRIERS",
+    "Accept",
+    "Carrier",
+    "CarrierKind",
+    "CarrierListener",
+    "Receiver",
+    "dial",
+    "listen",
+    "listen_socket",
+]
+
+
+def _kind(scheme: str, module: str) -> CarrierKind:
+    """A row of `CARRIERS` whose module is loaded when it is first used, so that `import dtp` stays fast."""
+
+    async def dial(url: str) -> Carrier:
+        return cast(Carrier, await importlib.import_module(module).dial(url))
+
+    async def listen(url: str, accept: Accept) -> CarrierListener:
+        return cast(CarrierListener, await importlib.import_module(module).listen(url, accept))
+
+    return CarrierKind(scheme, dial, listen)
+
+
+#: Every kind of carrier there is, by the scheme of its URLs.
+CARRIERS: dict[str, CarrierKind] = {
+    "tcp": _kind("tcp", "dtp.carriers.tcp"),
+    "unix": _kind("unix", "dtp.carriers.unix"),
+    "ws": _kind("ws", "dtp.carriers.websocket"),
+    "wss": _kind("wss", "dtp.carriers.websocket"),
+    "memory": _kind("memory", "dtp.carriers.memory"),
+}
+
+
+def _lookup(url: str) -> CarrierKind:
+    scheme = url.partition(":")[0]
+    kind = CARRIERS.get(scheme)
+    if kind is None:
+        raise CarrierUrlError(f"{url!r}: no carrier is called {scheme!r}; there are {', '.join(CARRIERS)}")
+    return kind
+
+
+async def dial(url: str) -> Carrier:
+    """Connect to `url`; gives a carrier that is not started.
+
+    Raises `CarrierError` for what the network does and `LocalError` for a URL that can't be meant. Has no
+    time limit of its own: cancel it to give up.
+    """
+    return await _lookup(url).dial(url)
+
+
+async def listen(url: str, accept: Accept) -> CarrierListener:
+    """Listen at `url` and call `accept(carrier)` for each carrier that comes in; `accept` has to start it.
+
+    Raises `CarrierError` for what the network does and `LocalError` for a URL that can't be meant.
+    """
+    return await _lookup(url).listen(url, accept)
+
+
+def listen_socket(sock: socket.socket, accept: Accept) -> CarrierListener:
+    """Accept on a socket that is bound and listening already, such as one from systemd or from the process
+    before this one. The listener owns it from here on; a Unix socket's file is left where it is.
+
+    Raises `LocalError` for a socket that is neither a TCP nor a Unix socket.
+    """
+    module: str | None = None
+    if sock.type == socket.SOCK_STREAM:
+        module = {"AF_INET": "tcp", "AF_INET6": "tcp", "AF_UNIX": "unix"}.get(sock.family.name)
+    if module is None:
+        raise CarrierUrlError(f"can't listen on {sock!r}: neither a TCP nor a Unix stream socket")
+    adopt = importlib.import_module(f"dtp.carriers.{module}").listen_sockets
+    return cast(CarrierListener, adopt([sock], accept))

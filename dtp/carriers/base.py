@@ -1,7 +1,7 @@
 """The carrier contract: what moves opaque bytes, and what it reports to.
 
-A carrier knows no sessions, keys or frames. It is driven from one event loop; all methods are called there and
-return at once. Everything it has to say it says to its `Receiver`.
+A carrier knows no sessions, keys or frames. It is driven from one event loop; all methods are called there
+and return at once. Everything it has to say it says to its `Receiver`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,26 @@ from dtp.errors import CarrierError
 
 
 class Receiver(Protocol):
-    """What a carrier reports to. Never called from inside a call to the carrier; never before `start`."""
+    """What a carrier reports to. Never called from inside a call to the carrier; never before `start`.
+
+    It may call the carrier from all of these. It must not raise: what it raises goes to the loop's exception
+    handler and changes nothing.
+    """
 
     def carrier_buffer(self) -> memoryview:
-        """Give writable memory (at least 64 KiB) for the next bytes. Valid until the next return to the loop."""
+        """Give writable memory (at least 64 KiB) for the next bytes. Valid until the next return to the
+        loop."""
 
     def carrier_received(self, size: int) -> None:
         """`size` bytes (> 0) were written to the front of the buffer given last. On a carrier that is not
         `reliable` they are exactly one packet."""
 
     def carrier_writable(self) -> None:
-        """After `write` gave False: more may be written now."""
+        """After `write` gave False: more may be written now. Once for any number of such writes."""
 
     def carrier_lost(self, error: CarrierError | None) -> None:
-        """The carrier has ended, by `error` or (None) by an orderly end from the other side. Called exactly once,
-        last of all, and also after `close` or `abort` by this side (then with None)."""
+        """The carrier has ended, by `error` or (None) by an orderly end from the other side. Called exactly
+        once, last of all, and also after `close` or `abort` by this side (then with None)."""
 
 
 class Carrier(ABC):
@@ -41,8 +46,8 @@ class Carrier(ABC):
 
     #: The name in `CARRIERS`, such as "tcp".
     scheme: ClassVar[str]
-    reliable: ClassVar[bool] = True
-    packet_size: ClassVar[int] = 0
+    reliable: bool = True
+    packet_size: int = 0
 
     #: Who is at the other end as far as the carrier knows, for limits per source and for logs: an IP address,
     #: "unix:uid=1000", "memory". Not proof of anything.
@@ -52,7 +57,8 @@ class Carrier(ABC):
 
     @abstractmethod
     def start(self, receiver: Receiver) -> None:
-        """Begin to report to `receiver`. Called once."""
+        """Begin to report to `receiver`. Called once, and before anything but `close` and `abort`. Until then
+        what the other side sends waits, and stops that side when it is much."""
 
     @abstractmethod
     def write(self, data: memoryview) -> bool:
@@ -64,11 +70,16 @@ class Carrier(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Send what was written, then end. Idempotent. Gives up after `linger` seconds of its own choosing."""
+        """Send what was written, then end. Idempotent. Gives up after `linger` seconds of its own choosing.
+
+        From here on nothing is reported but `carrier_lost`, once the other side has ended too or time is up;
+        what still comes in is dropped, and `write` does nothing.
+        """
 
     @abstractmethod
     def abort(self) -> None:
-        """End now; what was not sent is dropped. Idempotent."""
+        """End now, also in the middle of `close`; what was not sent is dropped. Idempotent. The other side
+        sees an error where the carrier has a way to tell it from an orderly end (a Unix socket has none)."""
 
 
 class CarrierListener(ABC):
@@ -91,9 +102,10 @@ Listen = Callable[[str, Accept], Awaitable[CarrierListener]]
 class CarrierKind:
     """A row of `CARRIERS`: how to dial and to listen at URLs of one scheme.
 
-    `dial(url)` gives a carrier that is connected but not started. `listen(url, accept)` calls `accept(carrier)`,
-    which has to start it, for each that comes in. Both raise `CarrierError` for what the network does
-    (refused, unreachable, address in use, name unknown) and `LocalError` for a URL that can't be meant.
+    `dial(url)` gives a carrier that is connected but not started. `listen(url, accept)` calls
+    `accept(carrier)`, which has to start it, for each that comes in. Both raise `CarrierError` for what the
+    network does (refused, unreachable, address in use, name unknown) and `LocalError` for a URL that can't be
+    meant.
     """
 
     scheme: str

@@ -1,0 +1,89 @@
+"""What can go wrong with a carrier, by name.
+
+The two families of `dtp.errors` keep their meaning: `LocalError` for what the caller wrote, `CarrierError`
+for what the network did. The operating system's error, where there is one, is the `__cause__`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dtp.errors import CarrierError, LocalError
+
+
+class CarrierUrlError(LocalError):
+    """A carrier URL can't be meant: unknown scheme, missing port, unknown option. The message says which."""
+
+    code: ClassVar[str] = "carrier-url"
+
+
+class EventLoopError(LocalError):
+    """The running event loop can't drive this carrier; the message names one that can."""
+
+    code: ClassVar[str] = "event-loop"
+
+
+class PacketSizeError(LocalError):
+    """More than `packet_size` bytes were given to a carrier that moves packets; nothing was sent."""
+
+    code: ClassVar[str] = "packet-size"
+
+
+class DialError(CarrierError):
+    """No carrier came about: the name is unknown, or the other side refused or can't be reached."""
+
+    code: ClassVar[str] = "dial"
+
+
+class ListenError(CarrierError):
+    """Can't listen there: the address is in use, not on this machine, or not permitted."""
+
+    code: ClassVar[str] = "listen"
+
+
+class BrokenError(CarrierError):
+    """A working carrier ended without an orderly end: reset, timed out, cut off."""
+
+    code: ClassVar[str] = "broken"
+
+
+class TlsError(DialError):
+    """TLS under a carrier could not be agreed on, such as a certificate that isn't trusted."""
+
+    code: ClassVar[str] = "tls"
+
+
+class UpgradeError(DialError):
+    """The HTTP side refused, misunderstood or never finished the change to WebSocket or through a proxy."""
+
+    code: ClassVar[str] = "upgrade"
+
+
+class WebSocketError(BrokenError):
+    """The other side broke RFC 6455, or closed with a code that isn't an orderly end."""
+
+    code: ClassVar[str] = "websocket"
+
+
+class TextMessageError(WebSocketError):
+    """A text message came; carriers move binary messages only."""
+
+    code: ClassVar[str] = "websocket-text"
+
+
+class MessageSizeError(WebSocketError):
+    """A message came that is larger than `MAX_MESSAGE` bytes."""
+
+    code: ClassVar[str] = "websocket-size"
+
+
+class PingTimeoutError(WebSocketError):
+    """The other side has sent nothing, not even an answer to a ping, for `PING_TIMEOUT` seconds."""
+
+    code: ClassVar[str] = "websocket-ping"
+
+
+class ControlFloodError(WebSocketError):
+    """The other side sends pings without reading the answers."""
+
+    code: ClassVar[str] = "websocket-flood"

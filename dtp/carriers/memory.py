@@ -1,0 +1,388 @@
+"""Carriers within one process, with whatever faults a test asks for: `memory://name`, and `pair()`.
+
+Everything is scheduled on the running loop, and every choice comes from a seeded `random.Random`, so under
+`dtp.testing.clock` a run can be repeated exactly. The stream form (`reliable=True`) keeps order and loses
+nothing until it is cut; the packet form loses, doubles, delays and reorders.
+
+Options when dialling, the same for both directions: `delay` and `jitter` (seconds), `capacity` (bytes),
+`chunk` (most bytes per read), `cut_at` (bytes), `reliable=0`, `loss`, `duplicate` (0 to 1), `seed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+from weakref import WeakKeyDictionary
+
+from dtp.carriers.base import Accept, Carrier, CarrierListener, Receiver
+from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError, PacketSizeError
+from dtp.carriers.stream_socket import LINGER, hand_over
+from dtp.carriers.url import CarrierUrl, parse_url
+from dtp.errors import CarrierError
+
+#: Bytes under way in one direction from which on `write` says to wait.
+CAPACITY = 256 * 1024
+
+#: Most bytes of a packet in packet form: what UDP over IPv6 carries without fragments (1280 - 48).
+PACKET_SIZE = 1232
+
+_OPTIONS = {
+    "delay", "jitter", "capacity", "chunk", "cut_at", "reliable", "loss", "duplicate", "seed"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Link:
+    """What happens to bytes in one direction.
+
+    `delay`: seconds each write takes; `jitter`: up to so many more at random, which reorders packets (and
+    only slows a stream). `capacity`: bytes under way from which on `write` says to wait. `chunks`: sizes in
+    which a stream arrives, repeated for ever (empty: as it comes). `cut_at`: a stream is lost, at both ends
+    and with `BrokenError`, when so many bytes have arrived; 0 cuts at the first write. `loss` and
+    `duplicate`: chance that a packet is lost, or comes twice.
+    """
+
+    delay: float = 0.0
+    jitter: float = 0.0
+    capacity: int = CAPACITY
+    chunks: Sequence[int] = ()
+    cut_at: int | None = None
+    loss: float = 0.0
+    duplicate: float = 0.0
+
+
+@dataclass(order=True)
+class _Item:
+    """Something under way: data, or with `end` the end of the direction (by `error`, or orderly with
+    None)."""
+
+    due: float
+    number: int
+    data: memoryview = field(compare=False)
+    end: bool = field(default=False, compare=False)
+    error: CarrierError | None = field(default=None, compare=False)
+
+
+class _Direction:
+    """What is on the way from one end to the other."""
+
+    def __init__(self, link: Link, rng: random.Random, reliable: bool) -> None:
+        self._link = link
+        self._rng = rng
+        self._reliable = reliable
+        self._loop = asyncio.get_running_loop()
+        self._items: list[_Item] = []
+        self._numbers = itertools.count()
+        self._last_due = 0.0
+        self._arrived = 0
+        self._chunks = itertools.cycle(link.chunks) if link.chunks else None
+        self._handle: asyncio.Handle | None = None
+        self._under_way = 0
+        self.blocked = False
+        self.sender: MemoryCarrier
+        self.receiver: MemoryCarrier
+
+    def put(self, data: memoryview) -> bool:
+        """Send `data`; whether more may follow at once."""
+        copies = 1
+        if not self._reliable:
+            copies = 0 if self._rng.random() < self._link.loss else 1
+            copies += copies and self._rng.random() < self._link.duplicate
+        kept = memoryview(bytes(data))
+        for _ in range(copies):
+            self._add(kept)
+        if self._link.cut_at is not None:
+            self._schedule()  # also for an empty write, which cut_at=0 is about
+        self.blocked = self._under_way >= self._link.capacity
+        return not self.blocked
+
+    def put_end(self, error: CarrierError | None) -> None:
+        """Send the end, after the data when it is orderly, instead of the data otherwise."""
+        if error is not None:
+            self.drop()
+        self._add(memoryview(b""), end=True, error=error)
+
+    def drop(self) -> None:
+        """Forget what is on the way."""
+        self._items.clear()
+        self._under_way = 0
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def wake(self) -> None:
+        """The receiving end has started."""
+        self._schedule()
+
+    def _add(self, data: memoryview, end: bool = False, error: CarrierError | None = None) -> None:
+        due = self._loop.time() + self._link.delay
+        if self._link.jitter:
+            due += self._rng.random() * self._link.jitter
+        if self._reliable or end:
+            due = self._last_due = max(due, self._last_due)
+        elif due > self._last_due:
+            self._last_due = due
+        heapq.heappush(self._items, _Item(due, next(self._numbers), data, end, error))
+        self._under_way += len(data)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self.receiver.started or not self._items:
+            return
+        due = self._items[0].due
+        if self._handle is not None:
+            if not isinstance(self._handle, asyncio.TimerHandle) or self._handle.when() <= due:
+                return
+            self._handle.cancel()
+        if due <= self._loop.time():
+            self._handle = self._loop.call_soon(self._deliver, due)
+        else:
+            self._handle = self._loop.call_at(due, self._deliver, due)
+
+    def _deliver(self, due: float) -> None:
+        """Hand on one read or packet that is due. A loop's timers may be early by its clock's resolution, so
+        the time that was waited for counts as reached."""
+        self._handle = None
+        now = max(due, self._loop.time())
+        if self._link.cut_at is not None and self._arrived >= self._link.cut_at and not self._items[0].end:
+            self._cut()
+            return
+        if self._items[0].end:
+            error = heapq.heappop(self._items).error
+            self.receiver.end_arrived(error)
+            return
+        size = self._fill(self.receiver.buffer(), now)
+        self._arrived += size
+        self._under_way -= size
+        if size:
+            self.receiver.data_arrived(size)
+        if self._link.cut_at is not None and self._arrived >= self._link.cut_at:
+            self._handle = self._loop.call_soon(self._cut)
+            return
+        self._schedule()
+        if self.blocked and self._under_way <= self._link.capacity // 2:
+            self.blocked = False
+            self._loop.call_soon(self.sender.writable_again)
+
+    def _fill(self, buffer: memoryview, now: float) -> int:
+        """Copy what is due into `buffer`, as far as one read goes; how many bytes."""
+        if not self._reliable:
+            data = heapq.heappop(self._items).data
+            buffer[: len(data)] = data
+            return len(data)
+        room = min(len(buffer), next(self._chunks)) if self._chunks is not None else len(buffer)
+        if self._link.cut_at is not None:
+            room = min(room, self._link.cut_at - self._arrived)
+        size = 0
+        while size < room and self._items and self._items[0].due <= now and not self._items[0].end:
+            item = self._items[0]
+            part = item.data[: room - size]
+            buffer[size : size + len(part)] = part
+            size += len(part)
+            item.data = item.data[len(part) :]
+            if not item.data:
+                heapq.heappop(self._items)
+        return size
+
+    def _cut(self) -> None:
+        self._handle = None
+        error = BrokenError(f"cut after {self._arrived} bytes")
+        self.receiver.cut(error)
+        self.sender.cut(error)
+
+
+class MemoryCarrier(Carrier):
+    """One end of a pair in memory. Made by `pair` and `dial`."""
+
+    scheme: ClassVar[str] = "memory"
+
+    def __init__(self, out: _Direction, into: _Direction, remote: str, reliable: bool) -> None:
+        self.source = "memory"
+        self.remote = remote
+        self.reliable = reliable
+        self.packet_size = 0 if reliable else PACKET_SIZE
+        self.started = False
+        self._loop = asyncio.get_running_loop()
+        self._out = out
+        self._in = into
+        self._receiver: Receiver | None = None
+        self._closing = False
+        self._ended = False
+        self._lost: CarrierError | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        out.sender = self
+        into.receiver = self
+
+    def start(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self.started = True
+        if self._ended:
+            self._loop.call_soon(receiver.carrier_lost, self._lost)
+        else:
+            self._in.wake()
+
+    def write(self, data: memoryview) -> bool:
+        if self._ended or self._closing:
+            return False
+        if not self.reliable and len(data) > self.packet_size:
+            raise PacketSizeError(f"{len(data)} bytes are more than a packet has ({self.packet_size})")
+        return self._out.put(data)
+
+    def close(self) -> None:
+        if self._ended or self._closing:
+            return
+        self._closing = True
+        self.started = True  # what still comes is dropped, whether or not anyone has started
+        self._in.wake()
+        self._linger = self._loop.call_later(LINGER, self._finish, None)
+        self._out.put_end(None)
+
+    def abort(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._in.drop()
+        self._out.put_end(BrokenError("reset by the other side"))
+        self._cancel_linger()
+        if self._receiver is not None:
+            self._loop.call_soon(self._receiver.carrier_lost, None)
+
+    # From the directions, always called by the loop.
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes go."""
+        if self._receiver is None or self._closing:
+            return memoryview(bytearray(65536))
+        return self._receiver.carrier_buffer()
+
+    def data_arrived(self, size: int) -> None:
+        """`size` bytes are in the buffer."""
+        if self._receiver is not None and not self._closing:
+            self._receiver.carrier_received(size)
+
+    def writable_again(self) -> None:
+        """Enough of what was written has arrived."""
+        if self._receiver is not None and not self._closing and not self._ended:
+            self._receiver.carrier_writable()
+
+    def end_arrived(self, error: CarrierError | None) -> None:
+        """The other side has ended; then so does this one, and says so, as a socket's owner would."""
+        if self._ended:
+            return
+        if not self._closing:
+            self._out.drop()
+            self._out.put_end(error)
+        self._finish(error)
+
+    def cut(self, error: CarrierError) -> None:
+        """The link was cut."""
+        self._out.drop()
+        self._finish(error)
+
+    def _finish(self, error: CarrierError | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._in.drop()
+        self._cancel_linger()
+        self._lost = None if self._closing else error
+        if self._receiver is not None:
+            self._receiver.carrier_lost(self._lost)
+
+    def _cancel_linger(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+
+def pair(
+    there: Link | None = None,
+    back: Link | None = None,
+    *,
+    reliable: bool = True,
+    seed: int = 0,
+    remote: str = "memory:",
+) -> tuple[MemoryCarrier, MemoryCarrier]:
+    """Two carriers that lead to each other, not started.
+
+    `there` says what happens from the first to the second, `back` the other way. With `reliable=False` they
+    move packets. All chance comes from `seed`.
+    """
+    rng = random.Random(seed)
+    first = _Direction(there or Link(), rng, reliable)
+    second = _Direction(back or Link(), rng, reliable)
+    return (
+        MemoryCarrier(first, second, remote, reliable),
+        MemoryCarrier(second, first, remote, reliable),
+    )
+
+
+# A name means something within one event loop only: tests that run side by side don't meet. Keyed by the
+# loop, weakly, since loops written in C take no attributes.
+_listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, MemoryListener]] = WeakKeyDictionary()
+
+
+class MemoryListener(CarrierListener):
+    """Accepts at one name within the running loop."""
+
+    def __init__(self, name: str, accept: Accept) -> None:
+        self.urls = [f"memory://{name}"]
+        self._name = name
+        self._accept = accept
+        self._names = _listeners.setdefault(asyncio.get_running_loop(), {})
+        if name in self._names:
+            raise ListenError(f"memory://{name}: address in use")
+        self._names[name] = self
+
+    async def close(self) -> None:
+        if self._names.get(self._name) is self:
+            del self._names[self._name]
+
+    def take(self, carrier: MemoryCarrier) -> None:
+        """Accept the far end of a dial."""
+        hand_over(carrier, self._accept)
+
+
+def _link(url: CarrierUrl) -> Link:
+    chunk = url.integer("chunk", 0)
+    return Link(
+        delay=url.number("delay", 0.0),
+        jitter=url.number("jitter", 0.0),
+        capacity=url.integer("capacity", CAPACITY),
+        chunks=(chunk,) if chunk else (),
+        cut_at=url.integer("cut_at", 0) if "cut_at" in url.options else None,
+        loss=url.number("loss", 0.0),
+        duplicate=url.number("duplicate", 0.0),
+    )
+
+
+def _parse(url: str, options: set[str]) -> CarrierUrl:
+    parts = parse_url(url, options)
+    if not parts.host or parts.port is not None or parts.path not in ("", "/"):
+        raise CarrierUrlError(f"{url}: a memory URL is memory://name")
+    return parts
+
+
+async def dial(url: str) -> MemoryCarrier:
+    """Dial `memory://name` in the running loop. Raises `DialError` when nobody listens, `CarrierUrlError`."""
+    parts = _parse(url, _OPTIONS)
+    reliable = parts.flag("reliable") if "reliable" in parts.options else True
+    loop = asyncio.get_running_loop()
+    listener = _listeners.get(loop, {}).get(parts.host)
+    if listener is None:
+        raise DialError(f"{url}: nobody listens there")
+    link = _link(parts)
+    near, far = pair(link, link, reliable=reliable, seed=parts.integer("seed", 0), remote=url)
+    loop.call_soon(listener.take, far)
+    return near
+
+
+async def listen(url: str, accept: Accept) -> CarrierListener:
+    """Listen at `memory://name` in the running loop. Raises `ListenError` when the name is taken,
+    `CarrierUrlError`."""
+    return MemoryListener(_parse(url, set()).host, accept)

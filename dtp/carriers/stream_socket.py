@@ -1,0 +1,301 @@
+"""Carriers over stream sockets, and the accept loop: what TCP, Unix and WebSocket carriers have in common.
+
+Plain non-blocking sockets driven by the loop's `add_reader` and `add_writer`; docs/decisions/0020 says why
+not asyncio's transports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from enum import Enum, auto
+
+from dtp.carriers.base import Accept, Carrier, CarrierListener, Receiver
+from dtp.carriers.errors import BrokenError, EventLoopError
+from dtp.errors import CarrierError
+
+log = logging.getLogger("dtp.carriers")
+
+#: Seconds that `close` waits for the other side to take what was written and to end as well. Long enough for
+#: a slow link to empty its buffers, short enough that silent peers can't pile up.
+LINGER = 10.0
+
+#: Bytes per read while everything that still comes in is thrown away.
+DISCARD_SIZE = 65536
+
+#: Connections that the kernel holds for us before `accept` (it lowers this to its own limit).
+BACKLOG = 1024
+
+#: Accepted per turn of the loop, so that a flood of dials leaves room for the connections that are there.
+ACCEPTS_PER_TURN = 64
+
+#: Seconds until the next try after `accept` failed for want of descriptors or memory.
+ACCEPT_RETRY = 0.1
+
+
+class _State(Enum):
+    OPEN = auto()
+    CLOSING = auto()  # by `close`: sending the rest, then waiting for the other side's end
+    ENDED = auto()
+
+
+def require_socket_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Raise `EventLoopError` unless `loop` can watch sockets."""
+    if getattr(type(loop), "add_reader", None) is asyncio.AbstractEventLoop.add_reader:
+        raise EventLoopError(
+            f"{type(loop).__name__} can't watch sockets; run the program on asyncio.SelectorEventLoop "
+            "(on Windows: asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)), or use memory:// in tests"
+        )
+
+
+def broken(error: OSError) -> BrokenError:
+    """What the operating system says about a connection that was working, as this package's error."""
+    result = BrokenError(error.strerror or str(error))
+    result.__cause__ = error
+    return result
+
+
+def hand_over(carrier: Carrier, accept: Accept) -> None:
+    """Give an accepted carrier to its owner; end it when the owner fails to take it."""
+    try:
+        accept(carrier)
+    except BaseException:
+        carrier.abort()
+        raise
+
+
+class StreamSocketCarrier(Carrier):
+    """A connected stream socket as a carrier. It owns `sock` from here on and makes it non-blocking."""
+
+    def __init__(self, sock: socket.socket, *, source: str, remote: str) -> None:
+        sock.setblocking(False)
+        self.source = source
+        self.remote = remote
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._receiver: Receiver | None = None
+        self._state = _State.OPEN
+        self._pending = bytearray()  # what the kernel did not take yet
+        self._write_error: OSError | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._lost: CarrierError | None = None
+
+    # What a socket with TLS does differently.
+
+    def _recv_into(self, buffer: memoryview) -> int:
+        return self._sock.recv_into(buffer)
+
+    def _send(self, data: memoryview | bytearray) -> int:
+        return self._sock.send(data)
+
+    def _shutdown(self) -> None:
+        self._sock.shutdown(socket.SHUT_WR)
+
+    # The contract.
+
+    def start(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        if self._state is _State.OPEN:
+            self._loop.add_reader(self._fd, self._on_readable)
+        elif self._state is _State.ENDED:
+            self._loop.call_soon(receiver.carrier_lost, self._lost)
+
+    def write(self, data: memoryview) -> bool:
+        if self._state is not _State.OPEN or self._write_error is not None:
+            return False
+        if self._pending:
+            self._pending += data
+            return False
+        try:
+            sent = self._send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._write_failed(error)
+            return False
+        if sent == len(data):
+            return True
+        self._pending += data[sent:]
+        self._loop.add_writer(self._fd, self._on_writable)
+        return False
+
+    def close(self) -> None:
+        if self._state is not _State.OPEN:
+            return
+        self._state = _State.CLOSING
+        self._linger = self._loop.call_later(LINGER, self._end, None)
+        # Closing with unread bytes would make TCP send a reset, which can destroy what was written before it
+        # is read; so what comes is read and dropped until the other side has ended too.
+        self._loop.add_reader(self._fd, self._on_discard)
+        if not self._pending:
+            self._finish_writing()
+
+    def abort(self) -> None:
+        if self._state is _State.ENDED:
+            return
+        if self._sock.family != getattr(socket, "AF_UNIX", None):
+            # So that the other side sees a reset, not an orderly end.
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._release()
+        if self._receiver is not None:
+            self._loop.call_soon(self._receiver.carrier_lost, None)
+
+    # Called by the loop.
+
+    def _on_readable(self) -> None:
+        self._read()
+
+    def _read(self) -> bool:
+        """Read once; True when there may be more."""
+        assert self._receiver is not None
+        buffer = self._receiver.carrier_buffer()
+        try:
+            size = self._recv_into(buffer)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self._end(broken(self._write_error or error))
+            return False
+        if size:
+            self._receiver.carrier_received(size)
+            return True
+        if self._write_error is None or isinstance(self._write_error, BrokenPipeError):
+            # EPIPE on writing means that the end we see now came first, so it is still an orderly one.
+            self._end(None)
+        else:
+            self._end(broken(self._write_error))
+        return False
+
+    def _on_writable(self) -> None:
+        try:
+            sent = self._send(self._pending)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._write_failed(error)
+            return
+        del self._pending[:sent]
+        if self._pending:
+            return
+        self._loop.remove_writer(self._fd)
+        if self._state is _State.CLOSING:
+            self._finish_writing()
+        elif self._receiver is not None:
+            self._receiver.carrier_writable()
+
+    def _write_failed(self, error: OSError) -> None:
+        """The other side takes nothing more, but its last words may still be waiting here: read them
+        first."""
+        self._write_error = error
+        self._pending.clear()
+        self._loop.remove_writer(self._fd)
+        self._loop.call_soon(self._read_the_rest)
+
+    def _read_the_rest(self) -> None:
+        if self._state is _State.OPEN and self._receiver is not None:
+            while self._state is _State.OPEN and self._read():
+                pass
+        if self._state is not _State.ENDED:
+            assert self._write_error is not None
+            self._end(broken(self._write_error))
+
+    def _finish_writing(self) -> None:
+        try:
+            self._shutdown()
+        except OSError:  # it is gone already
+            self._loop.call_soon(self._end, None)
+
+    def _on_discard(self) -> None:
+        try:
+            data = self._sock.recv(DISCARD_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._end(None)
+
+    def _end(self, error: CarrierError | None) -> None:
+        """End and report it. Only from the loop, never inside a call to this carrier."""
+        if self._state is _State.ENDED:
+            return
+        self._lost = None if self._state is _State.CLOSING else error
+        self._release()
+        if self._receiver is not None:
+            self._receiver.carrier_lost(self._lost)
+
+    def _release(self) -> None:
+        self._state = _State.ENDED
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self._pending.clear()
+        self._sock.close()
+
+
+class SocketListener(CarrierListener):
+    """Accepts on listening sockets, which it owns from here on, until closed.
+
+    `on_socket(sock)` gets each new connection, non-blocking, and owns it. `on_close` runs once, at the
+    end of `close`, to clear away what was made for the listener.
+    """
+
+    def __init__(
+        self,
+        socks: list[socket.socket],
+        urls: list[str],
+        on_socket: Callable[[socket.socket], None],
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.urls = urls
+        self._loop = asyncio.get_running_loop()
+        self._socks = socks
+        self._on_socket = on_socket
+        self._on_close = on_close
+        self._retries: dict[socket.socket, asyncio.TimerHandle] = {}
+        for sock in socks:
+            sock.setblocking(False)
+            self._watch(sock)
+
+    async def close(self) -> None:
+        socks, self._socks = self._socks, []
+        for sock in socks:
+            self._loop.remove_reader(sock.fileno())
+            if (retry := self._retries.pop(sock, None)) is not None:
+                retry.cancel()
+            sock.close()
+        if socks and self._on_close is not None:
+            self._on_close()
+
+    def _watch(self, sock: socket.socket) -> None:
+        self._retries.pop(sock, None)
+        self._loop.add_reader(sock.fileno(), self._on_readable, sock)
+
+    def _on_readable(self, sock: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            if sock.fileno() < 0:  # closed by the last one's receiver
+                return
+            try:
+                connected, _address = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:  # gave up while it waited in the queue
+                continue
+            except OSError as error:
+                self._pause(sock, error)
+                return
+            connected.setblocking(False)
+            self._on_socket(connected)
+
+    def _pause(self, sock: socket.socket, error: OSError) -> None:
+        """Out of descriptors or memory: the connection stays in the kernel's queue, so the loop would
+        spin."""
+        log.warning("can't accept at %s: %s; next try in %s s", ", ".join(self.urls), error, ACCEPT_RETRY)
+        self._loop.remove_reader(sock.fileno())
+        self._retries[sock] = self._loop.call_later(ACCEPT_RETRY, self._watch, sock)
