@@ -54,7 +54,7 @@ def config_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """The folder of what programs keep (stores, unfinished transfers): `$DTP_HOME/data`, or the platform's."""
+    """The folder of what programs keep (stores, unfinished transfers): `$DTP_HOME/data` or the platform's."""
     home = _from_environment("DTP_HOME")
     return home / "data" if home else _platform("user_data_path")
 
@@ -165,7 +165,7 @@ class Table:
     def get(self, key: str, kind: type[_Value], default: _Default) -> _Value | _Default: ...
 
     def get(self, key: str, kind: type[Any], default: Any = _REQUIRED) -> Any:
-        """The value of `key`, of TOML type `kind` (a whole number is a `float` too), or `default` without it."""
+        """The value of `key`, of TOML type `kind` (a whole number is a `float` too), or `default`."""
         self._asked.add(key)
         if key not in self._values:
             if default is not _REQUIRED:

@@ -1,0 +1,1 @@
+"""Where session, carrier and asyncio meet: connections, streams, listeners, addresses and resolvers."""
