@@ -169,7 +169,7 @@ class Address:
 
     @property
     def options(self) -> Mapping[str, str]:
-        """The options for the connection, read-only: those of the carrier and of the form are not among them."""
+        """The options for the connection, read-only; those of the carrier and of the form are not in it."""
         return MappingProxyType({n: v for n, v in self.query if not n.startswith(CARRIER_OPTION)})
 
     def check_options(self, known: Collection[str]) -> None:
