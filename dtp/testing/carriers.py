@@ -1,0 +1,588 @@
+"""The check that every carrier has to pass: `check_carrier`. For carriers of this package and for your own.
+
+It uses a kind of carrier as the layers above do, dials and listens, and raises `ContractError` with the
+clause of `dtp.carriers.base` that was broken. It needs no particular loop: on `dtp.testing.clock` it is
+deterministic, on a loop with sockets it waits for events only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
+from dtp.errors import CarrierError
+
+T = TypeVar("T")
+
+#: The smallest buffer that a receiver may give.
+SMALLEST_BUFFER = 65536
+
+#: Give up on back-pressure when so many bytes were taken for a receiver that doesn't read.
+NO_BACKPRESSURE = 256 * 1024 * 1024
+
+#: How often a message is sent over a carrier that loses some.
+LOSSY_TRIES = 50
+
+_SIZES = (1, 2, 3, 125, 126, 1000, 65535, 65536, 65537, 300_000)
+
+
+class ContractError(AssertionError):
+    """A carrier breaks the contract; the message says which clause."""
+
+
+class Recorder:
+    """A `Receiver` that keeps what it is told and complains about what the contract forbids.
+
+    `received` are all bytes in order, `reads` the size of each report, `lost` what `carrier_lost` said (valid
+    once `ended`). The buffer has the smallest size that is allowed and is overwritten after each report.
+    """
+
+    def __init__(self, shared: _Shared) -> None:
+        self.received = bytearray()
+        self.reads: list[int] = []
+        self.writable = 0
+        self.ended = False
+        self.lost: CarrierError | None = None
+        self.on_received: Callable[[bytes], None] | None = None
+        self._shared = shared
+        self._buffer = bytearray(SMALLEST_BUFFER)
+        self._buffer_given = False
+
+    def carrier_buffer(self) -> memoryview:
+        self._shared.reported("carrier_buffer", self.ended)
+        self._buffer_given = True
+        return memoryview(self._buffer)
+
+    def carrier_received(self, size: int) -> None:
+        self._shared.reported("carrier_received", self.ended)
+        if not self._buffer_given:
+            self._shared.complain("carrier_received without carrier_buffer before it")
+        if not 0 < size <= len(self._buffer):
+            self._shared.complain(f"carrier_received({size}) with a buffer of {len(self._buffer)} bytes")
+        self._buffer_given = False
+        data = bytes(self._buffer[:size])
+        self._buffer[:size] = b"\xee" * size
+        self.received += data
+        self.reads.append(size)
+        if self.on_received is not None:
+            self.on_received(data)
+
+    def carrier_writable(self) -> None:
+        self._shared.reported("carrier_writable", self.ended)
+        self.writable += 1
+
+    def carrier_lost(self, error: CarrierError | None) -> None:
+        self._shared.reported("carrier_lost", self.ended)
+        if error is not None and not isinstance(error, CarrierError):
+            self._shared.complain(f"carrier_lost({error!r}): neither a CarrierError nor None")
+        self.ended = True
+        self.lost = error
+
+
+class _Shared:
+    """What the two ends of a pair have in common: whether a call is being made, and what went wrong."""
+
+    def __init__(self) -> None:
+        self.calling = ""
+        self.complaints: list[str] = []
+        self._changed = asyncio.Event()
+
+    def reported(self, what: str, ended: bool) -> None:
+        if self.calling:
+            self.complain(f"{what} from inside a call to {self.calling}")
+        if ended:
+            self.complain(f"{what} after carrier_lost")
+        self._changed.set()
+
+    def complain(self, text: str) -> None:
+        self.complaints.append(text)
+        self._changed.set()
+
+    def verify(self) -> None:
+        if self.complaints:
+            raise ContractError("; ".join(self.complaints))
+
+    async def until(self, condition: Callable[[], bool], what: str, patience: float) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                while not condition():
+                    self.verify()
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise ContractError(f"did not happen within {patience} s: {what}") from None
+        self.verify()
+
+
+class End:
+    """One end of a pair under check: the carrier, called under watch, and its `Recorder`."""
+
+    def __init__(self, carrier: Carrier, shared: _Shared, patience: float) -> None:
+        self.carrier = carrier
+        self.recorder = Recorder(shared)
+        self.started = False
+        self._shared = shared
+        self._patience = patience
+
+    def start(self) -> None:
+        self.started = True
+        self._call("start", lambda: self.carrier.start(self.recorder))
+
+    def write(self, data: bytes | bytearray) -> bool:
+        """Write, and spoil the memory at once: the carrier must have taken it."""
+        memory = bytearray(data)
+        result = self._call("write", lambda: self.carrier.write(memoryview(memory)))
+        memory[:] = b"\xdd" * len(memory)
+        return result
+
+    def close(self) -> None:
+        self._call("close", self.carrier.close)
+
+    def abort(self) -> None:
+        self._call("abort", self.carrier.abort)
+
+    async def send(self, data: bytes, step: int = 65536) -> None:
+        """Write all of `data`, waiting whenever the carrier says so."""
+        for at in range(0, len(data), step):
+            await self.send_piece(data[at : at + step])
+
+    async def send_piece(self, data: bytes) -> None:
+        """Write `data` at once, and wait if the carrier says so."""
+        seen = self.recorder.writable
+        if not self.write(data):
+            await self.until(lambda: self.recorder.writable > seen, "carrier_writable after write gave False")
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for something that a report brings about. Raises `ContractError` when it doesn't come."""
+        await self._shared.until(condition, what, self._patience)
+
+    async def until_received(self, data: bytes) -> None:
+        """Wait for as many bytes and compare."""
+        await self.until(
+            lambda: len(self.recorder.received) >= len(data) or self.recorder.ended,
+            f"{len(data)} bytes received",
+        )
+        _compare(self.recorder.received, data)
+
+    async def deliver(self, data: bytes, far: End) -> None:
+        """Send one small message to the other end and see it arrive; as often as it takes when some get
+        lost."""
+        if self.carrier.reliable:
+            self.write(data)
+            await far.until(lambda: far.recorder.received.endswith(data), f"{data!r} received")
+            return
+        for _ in range(LOSSY_TRIES):
+            await self.send_piece(data)
+        await far.until(lambda: data in far.recorder.received, f"{data!r} received")
+
+    async def until_lost(self) -> CarrierError | None:
+        """Wait for the end; what `carrier_lost` said."""
+        await self.until(lambda: self.recorder.ended, "carrier_lost")
+        return self.recorder.lost
+
+    def _call(self, name: str, method: Callable[[], T]) -> T:
+        outer, self._shared.calling = self._shared.calling, name
+        try:
+            return method()
+        finally:
+            self._shared.calling = outer
+
+
+def _compare(got: bytes | bytearray, wanted: bytes) -> None:
+    if got == wanted:
+        return
+    at = next(
+        (i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted))
+    )
+    raise ContractError(f"received {len(got)} bytes of {len(wanted)}, different from byte {at} on")
+
+
+class _Bench:
+    """Makes pairs of one kind of carrier, one after another."""
+
+    def __init__(self, kind: CarrierKind, dial_url: Callable[[str], str], patience: float) -> None:
+        self.kind = kind
+        self.dial_url = dial_url
+        self.patience = patience
+        self.accepted: asyncio.Queue[Carrier] = asyncio.Queue()
+        self.listener: CarrierListener
+
+    async def dial(self) -> Carrier:
+        return await self.kind.dial(self.dial_url(self.listener.urls[0]))
+
+    @asynccontextmanager
+    async def pair(self, swapped: bool = False) -> AsyncIterator[tuple[End, End]]:
+        """A dialled carrier and the accepted one (or `swapped`), not started. Ended and verified
+        afterwards."""
+        shared = _Shared()
+        dialled = await self.dial()
+        try:
+            async with asyncio.timeout(self.patience):
+                accepted = await self.accepted.get()
+        except TimeoutError:
+            dialled.abort()
+            raise ContractError(f"dialled, but nothing was accepted within {self.patience} s") from None
+        ends = [End(carrier, shared, self.patience) for carrier in (dialled, accepted)]
+        if swapped:
+            ends.reverse()
+        try:
+            yield ends[0], ends[1]
+            for end in ends:
+                end.abort()
+                if end.started:
+                    await end.until_lost()
+            await settle()
+            shared.verify()
+        finally:
+            for end in ends:
+                end.carrier.abort()
+
+
+async def settle() -> None:
+    """Let everything happen that is due now, such as a second `carrier_lost`."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def _noise(size: int, seed: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+# The checks. Each gets a pair that isn't started.
+
+
+async def _describes_itself(near: End, far: End, options: _Options) -> None:
+    for carrier in (near.carrier, far.carrier):
+        if not (carrier.scheme and carrier.source and carrier.remote):
+            raise ContractError("scheme, source and remote must say something")
+        if carrier.reliable is bool(carrier.packet_size):
+            raise ContractError("packet_size must be given exactly when the carrier isn't reliable")
+
+
+async def _keeps_order(near: End, far: End, options: _Options) -> None:
+    _start(near, far)
+    wanted = bytearray()
+    for number, size in enumerate(_SIZES):
+        piece = _noise(size, number)
+        wanted += piece
+        await near.send_piece(piece)
+    await far.until_received(bytes(wanted))
+
+
+async def _carries_both_ways(near: End, far: End, options: _Options) -> None:
+    _start(near, far)
+    there, back = _noise(options.transfer, 1), _noise(options.transfer, 2)
+    await asyncio.gather(near.send(there, 100_000), far.send(back))
+    await asyncio.gather(far.until_received(there), near.until_received(back))
+
+
+async def _allows_calls_from_reports(near: End, far: End, options: _Options) -> None:
+    """Echo from inside `carrier_received`, and close there on a sign."""
+
+    def on_received(data: bytes) -> None:
+        far.write(data)
+        if data.endswith(b"."):
+            far.close()
+
+    far.recorder.on_received = on_received
+    _start(near, far)
+    near.write(b"again")
+    await near.until_received(b"again")
+    near.write(b" and out.")
+    await near.until_received(b"again and out.")
+    _orderly(await near.until_lost())
+    _orderly(await far.until_lost())
+
+
+async def _takes_empty_writes(near: End, far: End, options: _Options) -> None:
+    _start(near, far)
+    if not near.write(b""):
+        raise ContractError("an empty write must not make the writer wait")
+    near.write(b"x")
+    await far.until_received(b"x")
+
+
+async def _closes_after_the_rest(near: End, far: End, options: _Options) -> None:
+    _start(near, far)
+    data = _noise(options.transfer, 3)
+    near.write(data)  # more than fits: whatever it says, all is kept
+    near.write(b"goodbye")
+    near.close()
+    near.close()
+    if near.write(b"too late"):
+        raise ContractError("write after close must give False")
+    _orderly(await far.until_lost())
+    _compare(far.recorder.received, data + b"goodbye")
+    _orderly(await near.until_lost())
+    for end in (near, far):
+        if end.write(b"too late"):
+            raise ContractError("write after carrier_lost must give False")
+        end.close()
+        end.abort()
+
+
+async def _drops_what_comes_after_close(near: End, far: End, options: _Options) -> None:
+    _start(near, far)
+    far.write(_noise(100_000, 4))
+    near.close()
+    _orderly(await near.until_lost())
+    await far.until_lost()
+    if near.recorder.received:
+        raise ContractError("carrier_received after close")
+
+
+async def _both_close(near: End, far: End, options: _Options) -> None:
+    _start(near, far)
+    near.close()
+    far.close()
+    _orderly(await near.until_lost())
+    _orderly(await far.until_lost())
+
+
+async def _closes_before_start(near: End, far: End, options: _Options) -> None:
+    """What was sent to a carrier before it started is kept for it, and so is the end."""
+    near.start()
+    near.write(b"early")
+    near.close()
+    await settle()
+    far.start()
+    _orderly(await far.until_lost())
+    _compare(far.recorder.received, b"early")
+    _orderly(await near.until_lost())
+
+
+async def _ends_unstarted(near: End, far: End, options: _Options) -> None:
+    far.start()
+    near.close()
+    _orderly(await far.until_lost())
+    near.start()
+    _orderly(await near.until_lost())
+
+
+async def _aborts(near: End, far: End, options: _Options) -> None:
+    _start(near, far)
+    near.write(b"x")
+    await far.until_received(b"x")
+    near.abort()
+    near.abort()
+    near.close()
+    if near.write(b"too late"):
+        raise ContractError("write after abort must give False")
+    if await near.until_lost() is not None:
+        raise ContractError("carrier_lost after abort must say None")
+    lost = await far.until_lost()
+    if options.abort_is_seen and lost is None:
+        raise ContractError("an abort looked like an orderly end to the other side")
+    _compare(far.recorder.received, b"x")
+
+
+async def _aborts_while_blocked(near: End, far: End, options: _Options) -> None:
+    near.start()
+    sent = _fill(near)
+    near.abort()
+    if await near.until_lost() is not None:
+        raise ContractError("carrier_lost after abort must say None")
+    far.start()
+    await far.until_lost()
+    got = far.recorder.received
+    _compare(got, bytes(sent[: len(got)]))
+
+
+async def _aborts_a_blocked_close(near: End, far: End, options: _Options) -> None:
+    near.start()
+    _fill(near)
+    near.close()
+    await settle()
+    if near.recorder.ended:
+        raise ContractError("close did not wait for the other side to take the rest")
+    near.abort()
+    if await near.until_lost() is not None:
+        raise ContractError("carrier_lost after abort must say None")
+
+
+async def _stops_the_writer(near: End, far: End, options: _Options) -> None:
+    near.start()
+    sent = _fill(near)
+    await settle()
+
+    def times() -> int:
+        return near.recorder.writable
+
+    if times():
+        raise ContractError("carrier_writable although nothing was read")
+    far.start()
+    await near.until(lambda: times() > 0, "carrier_writable after the other side has read")
+    await far.until_received(bytes(sent))
+    await settle()
+    if times() != 1:
+        raise ContractError(f"carrier_writable came {times()} times for one stop")
+
+
+def _fill(end: End) -> bytearray:
+    """Write until the carrier says to wait, and one piece more; what was written."""
+    sent = bytearray()
+    while True:
+        piece = _noise(65536, len(sent))
+        sent += piece
+        if not end.write(piece):
+            break
+        if len(sent) >= NO_BACKPRESSURE:
+            raise ContractError(f"write never gave False, for {len(sent)} bytes that nobody reads")
+    sent += b"one more"
+    if end.write(b"one more"):
+        raise ContractError("write gave True before carrier_writable")
+    return sent
+
+
+def _start(*ends: End) -> None:
+    for end in ends:
+        end.start()
+
+
+def _orderly(lost: CarrierError | None) -> None:
+    if lost is not None:
+        raise ContractError(f"an orderly end was reported as {lost!r}")
+
+
+async def _keeps_packets_whole(near: End, far: End, options: _Options) -> None:
+    _start(near, far)
+    rng = random.Random(5)
+    packets = [rng.randbytes(rng.choice([16, 100, near.carrier.packet_size])) for _ in range(400)]
+    got: list[bytes] = []
+    far.recorder.on_received = got.append
+    for packet in packets:
+        await near.send_piece(packet)
+    await far.until(
+        lambda: len(got) >= options.packets_expected, f"{options.packets_expected} of 400 packets"
+    )
+    if not set(got) <= set(packets):
+        raise ContractError("a packet arrived that was not sent so")
+
+
+_Check = Callable[[End, End, "_Options"], Awaitable[None]]
+
+_STREAM_CHECKS: tuple[_Check, ...] = (
+    _describes_itself,
+    _keeps_order,
+    _carries_both_ways,
+    _allows_calls_from_reports,
+    _takes_empty_writes,
+    _closes_after_the_rest,
+    _drops_what_comes_after_close,
+    _both_close,
+    _closes_before_start,
+    _ends_unstarted,
+    _aborts,
+    _aborts_while_blocked,
+    _aborts_a_blocked_close,
+    _stops_the_writer,
+)
+
+_PACKET_CHECKS: tuple[_Check, ...] = (_describes_itself, _keeps_packets_whole, _both_close)
+
+
+# The checks of a listener.
+
+
+async def _listener_frees_its_place(bench: _Bench, options: _Options) -> None:
+    """Close: what was accepted lives on, nothing new comes in, the place is free again, twice does no
+    harm."""
+    async with bench.pair() as (near, far):
+        _start(near, far)
+        urls = bench.listener.urls
+        await bench.listener.close()
+        await bench.listener.close()
+        with suppress(CarrierError):
+            (await bench.dial()).abort()
+            raise ContractError("dialled a listener that is closed")
+        await near.deliver(b"still there", far)
+        await far.deliver(b"so am I", near)
+    bench.listener = await bench.kind.listen(options.listen_again(urls[0]), bench.accepted.put_nowait)
+    async with bench.pair() as (near, far):
+        _start(near, far)
+        await near.deliver(b"new", far)
+
+
+async def _listener_keeps_its_place(bench: _Bench, options: _Options) -> None:
+    try:
+        second = await bench.kind.listen(
+            options.listen_again(bench.listener.urls[0]), bench.accepted.put_nowait
+        )
+    except CarrierError:
+        return
+    await second.close()
+    raise ContractError("two listeners at one place, without being asked for that")
+
+
+async def _keeps_pairs_apart(bench: _Bench, options: _Options) -> None:
+    async with AsyncExitStack() as stack:
+        pairs = [await stack.enter_async_context(bench.pair()) for _ in range(5)]
+        for number, (near, far) in enumerate(pairs):
+            _start(near, far)
+            await near.deliver(b"%d" % number, far)
+        for number, (_near, far) in enumerate(pairs):
+            if set(far.recorder.received) != set(b"%d" % number):
+                raise ContractError(f"pair {number} received {bytes(far.recorder.received)!r}")
+
+
+@dataclass(frozen=True)
+class _Options:
+    transfer: int
+    abort_is_seen: bool
+    packets_expected: int
+    listen_again: Callable[[str], str]
+
+
+def _same(url: str) -> str:
+    return url
+
+
+async def check_carrier(
+    kind: CarrierKind,
+    listen_url: str,
+    *,
+    dial_url: Callable[[str], str] = _same,
+    listen_again: Callable[[str], str] = _same,
+    abort_is_seen: bool = True,
+    transfer: int = 3_000_000,
+    packets_expected: int = 400,
+    patience: float = 20.0,
+) -> None:
+    """Check that `kind` keeps the contract of `dtp.carriers.base`. Raises `ContractError` when it doesn't.
+
+    Listens at `listen_url`, and dials what `dial_url` makes of the URL that the listener gives (to add
+    options, or to go through a proxy); `listen_again` makes of that URL one to listen at once more.
+    `abort_is_seen`: the other side can tell an abort from an orderly end. `transfer`: bytes in the large
+    transfers. `packets_expected`: how many of 400 packets have to arrive at least, when the carrier isn't
+    reliable. `patience`: seconds to wait for anything that has to happen.
+    """
+    bench = _Bench(kind, dial_url, patience)
+    options = _Options(transfer, abort_is_seen, packets_expected, listen_again)
+    bench.listener = await kind.listen(listen_url, bench.accepted.put_nowait)
+    try:
+        async with bench.pair() as (near, _far):
+            checks = _STREAM_CHECKS if near.carrier.reliable else _PACKET_CHECKS
+        for check in checks:
+            for swapped in (False, True):
+                with _named(check.__name__ + (", from the accepted side" if swapped else "")):
+                    async with bench.pair(swapped) as (near, far):
+                        await check(near, far, options)
+        for listener_check in (_keeps_pairs_apart, _listener_keeps_its_place, _listener_frees_its_place):
+            with _named(listener_check.__name__):
+                await listener_check(bench, options)
+    finally:
+        await bench.listener.close()
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say in a `ContractError` which check it comes from."""
+    try:
+        yield
+    except ContractError as error:
+        raise ContractError(f"{name.removeprefix('_')}: {error}") from error
