@@ -111,15 +111,16 @@ typedef struct dtp_outgoing {
     uint8_t flags;
 } dtp_outgoing;
 
-/* Opened: a view into the caller's buffer. 32 bytes, no holes, native byte order: Python reads it by struct. */
+/* Opened: a view into the caller's buffer. 32 bytes, native byte order: Python reads it by struct, so the order of
+ * the fields is the order of its tuples. */
 typedef struct dtp_incoming {
+    uint8_t type;
+    uint8_t flags;
+    uint8_t zero[6];
     uint64_t stream; /* STREAM only */
     uint64_t offset; /* STREAM only */
     uint32_t start;  /* of the body (for STREAM: of the data) in the buffer */
     uint32_t length;
-    uint8_t type;
-    uint8_t flags;
-    uint8_t zero[6];
 } dtp_incoming;
 
 /* ---- records: carriers that keep the order -------------------------------------------------------------- */

@@ -1,0 +1,51 @@
+"""The only Python that touches C: typed handles for records and packets, and the choice of cipher providers."""
+
+from dtp.core.buffer import Buffer
+from dtp.core.errors import (
+    CounterExhausted,
+    FrameError,
+    FrameTooLong,
+    PacketReplayed,
+    ProviderError,
+    RecordForged,
+    RecordLengthError,
+    SpaceError,
+    UnsupportedSuite,
+)
+from dtp.core.providers import providers
+from dtp.core.records import (
+    MAX_PLAINTEXT,
+    PACKET_OVERHEAD,
+    RECORD_OVERHEAD,
+    STREAM_OVERHEAD,
+    Frame,
+    Opener,
+    Outgoing,
+    PacketOpener,
+    PacketSealer,
+    Sealer,
+)
+
+__all__ = [
+    "MAX_PLAINTEXT",
+    "PACKET_OVERHEAD",
+    "RECORD_OVERHEAD",
+    "STREAM_OVERHEAD",
+    "Buffer",
+    "CounterExhausted",
+    "Frame",
+    "FrameError",
+    "FrameTooLong",
+    "Opener",
+    "Outgoing",
+    "PacketOpener",
+    "PacketReplayed",
+    "PacketSealer",
+    "ProviderError",
+    "RecordForged",
+    "RecordLengthError",
+    "Sealer",
+    "SpaceError",
+    "UnsupportedSuite",
+    "providers",
+]

@@ -1,0 +1,100 @@
+"""The C core's codes as exceptions: one table, by who is at fault."""
+
+from __future__ import annotations
+
+from dtp.core._dtp_core import lib
+from dtp.errors import DtpError, LocalError, PeerError
+
+
+class RecordForged(PeerError):
+    """A record's or packet's tag does not fit: it was forged or damaged, or sealed with another key."""
+
+    code = "record-forged"
+
+
+class RecordLengthError(PeerError):
+    """A record's or packet's length is impossible."""
+
+    code = "record-length"
+
+
+class FrameError(PeerError):
+    """A genuine record holds a frame whose length does not fit: the peer's software is at fault."""
+
+    code = "frame"
+
+
+class PacketReplayed(PeerError):
+    """A packet was seen before, or is too old to tell. Drop it; on a carrier that repeats this is normal."""
+
+    code = "packet-replayed"
+
+
+class FrameTooLong(LocalError):
+    """A frame to seal can't go into any record of the size asked for; nothing was sealed."""
+
+    code = "frame-too-long"
+
+
+class SpaceError(LocalError):
+    """The buffer is too small; the message says whether anything was sealed."""
+
+    code = "space"
+
+
+class CounterExhausted(LocalError):
+    """A link has used up its counter (2**64 - 1 records): it must end, and a new handshake begin."""
+
+    code = "counter-exhausted"
+
+
+class UnsupportedSuite(LocalError):
+    """No provider of this machine serves the cipher suite, or the handle was closed."""
+
+    code = "unsupported-suite"
+
+
+class ProviderError(LocalError):
+    """A cipher provider failed by itself (memory, a broken library). The link can't be used further."""
+
+    code = "provider"
+
+
+#: Code -> class and message when opening, class and message when sealing. Each fact once; the codes are dtp.h's.
+_TABLE: dict[int, tuple[tuple[type[DtpError], str], tuple[type[DtpError], str]]] = {
+    code: (opening, sealing or opening)
+    for code, opening, sealing in (
+        (lib.DTP_E_AUTH, (RecordForged, "the tag does not fit: forged, damaged, or under another key"), None),
+        (lib.DTP_E_LENGTH, (RecordLengthError, "impossible length, not one of our records"), None),
+        (
+            lib.DTP_E_FRAME,
+            (FrameError, "a frame does not fit its record or its type"),
+            (FrameTooLong, "a frame is longer than a record may be, or is REKEY, which `rekey` asks for"),
+        ),
+        (
+            lib.DTP_E_SPACE,
+            (SpaceError, "the list of frames can't hold the next record's; take more room"),
+            (SpaceError, "not even one frame fits the buffer; nothing was sealed"),
+        ),
+        (lib.DTP_E_EXHAUSTED, (CounterExhausted, "the counter has come to its end; dial a new link"), None),
+        (lib.DTP_E_REPLAY, (PacketReplayed, "seen before, or too old to tell"), None),
+        (
+            lib.DTP_E_SUITE,
+            (UnsupportedSuite, "no provider for this cipher suite, or the handle is closed"),
+            None,
+        ),
+        (lib.DTP_E_PROVIDER, (ProviderError, "the cipher provider failed"), None),
+    )
+}
+
+
+def opening_error(code: int) -> DtpError:
+    """The exception for a negative code of an open function."""
+    cls, message = _TABLE[code][0]
+    return cls(message)
+
+
+def sealing_error(code: int) -> DtpError:
+    """The exception for a negative code of a seal or init function."""
+    cls, message = _TABLE[code][1]
+    return cls(message)

@@ -1,0 +1,155 @@
+/* record.c - records for carriers that keep the order: u16 length, then one Noise transport message.
+ * docs/wire.md, "Records". */
+#include "internal.h"
+
+enum { OVERHEAD = DTP_RECORD_HEADER + DTP_TAG, REKEY_RECORD = OVERHEAD + DTP_FRAME_HEADER };
+
+/* The counter 2^64-1 is the rekey's own (Noise 5.1), so no record may have it. */
+static int exhausted(const dtp_cipher *cipher)
+{
+    return cipher->counter == UINT64_MAX;
+}
+
+/* ---- seal ----------------------------------------------------------------------------------------------- */
+
+/* Seal `length` bytes that stand behind the header at `out`, with a REKEY frame behind them if asked. */
+static int seal_record(dtp_cipher *cipher, uint8_t *out, size_t length, int rekey, dtp_sealed *result)
+{
+    int code;
+    if (rekey) {
+        uint8_t *frame = out + DTP_RECORD_HEADER + length;
+        frame[0] = DTP_REKEY;
+        frame[1] = 0;
+        put16(frame + 2, 0);
+        length += DTP_FRAME_HEADER;
+    }
+    put16(out, length + DTP_TAG);
+    code = dtp_cipher_seal(cipher, cipher->counter, out + DTP_RECORD_HEADER, length);
+    if (code == DTP_OK && rekey)
+        code = dtp_cipher_rekey(cipher);
+    if (code != DTP_OK)
+        return code;
+    cipher->counter++;
+    if (!rekey)
+        cipher->bytes += length;
+    result->length += OVERHEAD + length;
+    result->records++;
+    return DTP_OK;
+}
+
+/* Pack and seal the next record. `*rekey` asks for REKEY with the last frame and is cleared once it is in. */
+static int seal_next(dtp_cipher *cipher, dtp_queue *queue, size_t limit, int *rekey, uint8_t *out, size_t capacity,
+                     dtp_sealed *result)
+{
+    dtp_queue before = *queue;
+    size_t packed, room, reserved = 0;
+    uint64_t due = cipher->rekey_bytes;
+    int now, code;
+
+    if (exhausted(cipher))
+        return DTP_E_EXHAUSTED;
+    if (capacity < (*rekey ? REKEY_RECORD + OVERHEAD : OVERHEAD))
+        return DTP_E_SPACE;
+    room = least(limit, capacity - OVERHEAD - (*rekey ? REKEY_RECORD : 0));
+    /* With bytes == 0 the key is new: a record without REKEY may always come, so tiny limits can't stall us. */
+    if (due != 0 && cipher->bytes > 0 && cipher->bytes + room >= due && room >= DTP_FRAME_HEADER)
+        reserved = DTP_FRAME_HEADER;
+    packed = dtp_frames_pack(queue, out + DTP_RECORD_HEADER, room - reserved);
+    if (packed == 0 && reserved == 0 && queue->count > 0)
+        return DTP_E_SPACE;
+    now = (packed == 0 && reserved > 0) || (due != 0 && cipher->bytes + packed >= due)
+       || (*rekey && queue->next == queue->count);
+    if (now && least(limit, capacity - OVERHEAD) - packed < DTP_FRAME_HEADER)
+        now = 0;
+    code = seal_record(cipher, out, packed, now, result);
+    if (code != DTP_OK)
+        *queue = before;
+    else if (now && queue->next == queue->count)
+        *rekey = 0;
+    return code;
+}
+
+int dtp_seal(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count, size_t record_size, int rekey,
+             uint8_t *out, size_t capacity, dtp_sealed *result)
+{
+    dtp_queue queue = {frames, count, 0, 0};
+    size_t limit = least(record_size, DTP_MAX_PLAINTEXT);
+    int code;
+
+    memset(result, 0, sizeof *result);
+    code = dtp_frames_check(frames, count, limit);
+    if (code != DTP_OK)
+        return code;
+    rekey = rekey != 0;
+    do {
+        code = seal_next(cipher, &queue, limit, &rekey, out + result->length, capacity - result->length, result);
+    } while (code == DTP_OK && queue.next < count);
+    if (code == DTP_OK && rekey) { /* there was no room behind the last frame; seal_next kept some for this */
+        code = exhausted(cipher) ? DTP_E_EXHAUSTED : seal_record(cipher, out + result->length, 0, 1, result);
+    }
+    result->frames = queue.next;
+    result->partial = queue.partial;
+    if (result->records > 0)
+        return DTP_OK; /* what stopped us is told by the next call, which has then sealed nothing */
+    return code;
+}
+
+/* ---- open ----------------------------------------------------------------------------------------------- */
+
+/* Open the whole record at buffer[at], whose plaintext is `length` bytes. */
+static int open_record(dtp_cipher *cipher, uint8_t *buffer, size_t at, size_t length, dtp_incoming *frames,
+                       dtp_opened *result)
+{
+    size_t text = at + DTP_RECORD_HEADER;
+    size_t listed = result->frames;
+    dtp_incoming last; /* joining changes it, and the rekey below may still fail */
+    int rekey, code;
+
+    memset(&last, 0, sizeof last);
+    if (listed > 0)
+        last = frames[listed - 1];
+    if (exhausted(cipher))
+        return DTP_E_EXHAUSTED;
+    code = dtp_cipher_open(cipher, cipher->counter, buffer + text, length);
+    if (code == DTP_OK)
+        code = dtp_frames_parse(buffer, text, length, frames, &listed, &rekey);
+    if (code == DTP_OK && rekey) {
+        code = dtp_cipher_rekey(cipher);
+        if (code != DTP_OK && result->frames > 0)
+            frames[result->frames - 1] = last;
+    } else if (code == DTP_OK) {
+        cipher->bytes += length;
+    }
+    if (code != DTP_OK)
+        return code;
+    cipher->counter++;
+    result->frames = listed;
+    result->records++;
+    return DTP_OK;
+}
+
+int dtp_open(dtp_cipher *cipher, uint8_t *buffer, size_t length, dtp_incoming *frames, size_t capacity,
+             dtp_opened *result)
+{
+    memset(result, 0, sizeof *result);
+    length = least(length, UINT32_MAX); /* spans are 32 bits wide */
+    while (length - result->consumed >= DTP_RECORD_HEADER) {
+        size_t at = result->consumed;
+        size_t have = length - at - DTP_RECORD_HEADER;
+        size_t need = get16(buffer + at);
+        int code;
+        if (need < DTP_TAG)
+            return DTP_E_LENGTH;
+        if (have < need) {
+            result->wanted = need - have;
+            break;
+        }
+        if (capacity - result->frames < (need - DTP_TAG) / DTP_FRAME_HEADER)
+            return result->records > 0 ? DTP_OK : DTP_E_SPACE;
+        code = open_record(cipher, buffer, at, need - DTP_TAG, frames, result);
+        if (code != DTP_OK)
+            return code;
+        result->consumed = at + DTP_RECORD_HEADER + need;
+    }
+    return DTP_OK;
+}
