@@ -2,3 +2,54 @@
 
 Read `contract.py` for the seam to the node; `VM`, `Session`, `ObjectRuntime` and `GasMeter` are what a node uses.
 """
+
+from dtp.localnet.vm.contract import (
+    ChildStore,
+    CleverError,
+    Event,
+    ExecutionFailure,
+    FunctionInstance,
+    MoveLocation,
+    Owner,
+    OwnerKind,
+    Package,
+    PackageRejected,
+    PackageStore,
+    RuntimeEffects,
+    Slot,
+    StoredObject,
+    Transfer,
+    TxData,
+    UpgradePolicy,
+    Value,
+)
+from dtp.localnet.vm.gas import GasMeter
+from dtp.localnet.vm.machine import VM, Session
+from dtp.localnet.vm.objects import ObjectRuntime
+from dtp.localnet.vm.types import Type
+
+__all__ = [
+    "VM",
+    "ChildStore",
+    "CleverError",
+    "Event",
+    "ExecutionFailure",
+    "FunctionInstance",
+    "GasMeter",
+    "MoveLocation",
+    "ObjectRuntime",
+    "Owner",
+    "OwnerKind",
+    "Package",
+    "PackageRejected",
+    "PackageStore",
+    "RuntimeEffects",
+    "Session",
+    "Slot",
+    "StoredObject",
+    "Transfer",
+    "TxData",
+    "Type",
+    "UpgradePolicy",
+    "Value",
+]

@@ -13,7 +13,7 @@ per-byte part where `NATIVE_COSTS` names it and `NATIVE_DEFAULT` otherwise.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Final
+from typing import Any, Final
 
 from dtp.localnet.vm.contract import ExecutionFailure
 
@@ -69,6 +69,7 @@ class GasMeter:
         "_settled_instructions",
         "_settled_pushes",
         "_settled_size",
+        "depth",
         "flat",
         "instructions",
         "mark_instructions",
@@ -76,12 +77,15 @@ class GasMeter:
         "multiplier_instructions",
         "multiplier_size",
         "pushes",
+        "session",
         "size",
     )
 
     def __init__(self, budget_units: int | None = None) -> None:
         units = _FOREVER if budget_units is None else min(budget_units, MAX_COMPUTATION_UNITS)
         self._budget = units * INTERNAL_UNITS
+        self.depth = 0
+        self.session: Any = None
         self._settled = 0
         self._settled_instructions = self._settled_pushes = self._settled_size = 0
         self.instructions = self.pushes = self.size = self.flat = 0

@@ -53,6 +53,7 @@ class Function:
     parameters: Signature
     returns: Signature
     instances: dict[tuple[Type, ...], Callable[..., Any]] = field(default_factory=dict)
+    described: dict[tuple[Type, ...], Any] = field(default_factory=dict)
 
     @property
     def qualified_name(self) -> str:
@@ -77,6 +78,7 @@ class LinkedModule:
         self.package = package
         self.name = name
         self.module = module
+        self.types = linker.types
         self._linker = linker
         self._handles: dict[int, Datatype] = {}
         self._tokens: dict[SignatureToken, Type] = {}
@@ -168,7 +170,7 @@ class LinkedModule:
         return found
 
     def _make_type(self, token: SignatureToken, arguments: tuple[Type, ...]) -> Type:
-        table = self._linker.types
+        table = self.types
         match token:
             case Primitive():
                 return table.primitives[token.value]

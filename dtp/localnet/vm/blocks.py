@@ -1,0 +1,70 @@
+"""Control flow of one function: basic blocks, their edges, and which of them need a number to be jumped to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dtp.sui.bytecode import CodeUnit, Instruction, Opcode
+
+__all__ = ["Block", "successors", "to_blocks"]
+
+CONDITIONAL = (Opcode.BR_TRUE, Opcode.BR_FALSE)
+_ENDS = frozenset({Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH, *CONDITIONAL})
+
+
+@dataclass(slots=True)
+class Block:
+    """Instructions `start` to `end` (exclusive); control enters at the first and leaves after the last."""
+
+    start: int
+    end: int
+    targets: tuple[int, ...]
+    sources: list[int] = field(default_factory=list)
+    is_loop_head: bool = False
+
+
+def successors(code: Sequence[Instruction], unit: CodeUnit, at: int) -> tuple[int, ...]:
+    """Where control may go after instruction `at`: for a conditional branch the target, then the next one."""
+    op, arg = code[at]
+    if op is Opcode.BRANCH:
+        return (int(arg),)  # type: ignore[arg-type]
+    if op in CONDITIONAL:
+        return (int(arg), at + 1)  # type: ignore[arg-type]
+    if op in (Opcode.RET, Opcode.ABORT):
+        return ()
+    if op is Opcode.VARIANT_SWITCH:
+        return unit.jump_tables[arg].offsets  # type: ignore[index]
+    return (at + 1,)
+
+
+def to_blocks(unit: CodeUnit) -> dict[int, Block]:
+    """Blocks by their first instruction, in order of the code; only those that can be reached."""
+    code = unit.code
+    leaders = {0}
+    for at, (op, _) in enumerate(code):
+        if op in _ENDS:
+            leaders.update(successors(code, unit, at))
+            leaders.add(at + 1)
+    starts = sorted(s for s in leaders if s < len(code))
+    blocks = {}
+    for start, end in zip(starts, [*starts[1:], len(code)], strict=True):
+        blocks[start] = Block(start, end, successors(code, unit, end - 1))
+    reached = _reach(blocks)
+    return {start: block for start, block in blocks.items() if start in reached}
+
+
+def _reach(blocks: dict[int, Block]) -> set[int]:
+    """Blocks reachable from the first; fills in `sources` and marks targets of backward jumps."""
+    reached, work = {0}, [0]
+    while work:
+        start = work.pop()
+        for target in blocks[start].targets:
+            block = blocks[target]
+            block.sources.append(start)
+            if target <= start:
+                block.is_loop_head = True
+            if target not in reached:
+                reached.add(target)
+                work.append(target)
+    return reached

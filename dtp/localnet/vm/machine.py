@@ -1,0 +1,285 @@
+"""The Move machine: one `VM` for a node, one `Session` for a transaction.
+
+A call finds its function through the linker, has it translated to Python on first use (`translate`), and runs it under
+the session's meter. What stops a program becomes one `ExecutionFailure` here, with the place it stopped at, read from the
+traceback of the translated frames.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import CodeType, TracebackType
+from typing import Any, NoReturn
+
+from dtp.localnet.vm import arguments as checks
+from dtp.localnet.vm.clever import clever_error
+from dtp.localnet.vm.contract import (
+    ExecutionFailure,
+    FunctionInstance,
+    MoveLocation,
+    Package,
+    PackageStore,
+    Slot,
+    TxData,
+    UpgradePolicy,
+    Value,
+)
+from dtp.localnet.vm.gas import GasMeter
+from dtp.localnet.vm.linker import Function, LinkedPackage, Linker, MissingItem
+from dtp.localnet.vm.natives import NATIVES, Native
+from dtp.localnet.vm.objects import ObjectRuntime
+from dtp.localnet.vm.packages import PackageBuilder
+from dtp.localnet.vm.signals import Abort, NativeAbort, PrimitiveError, Stopped, VmLimit
+from dtp.localnet.vm.translate import MAX_CALL_DEPTH, Translated, translate
+from dtp.localnet.vm.types import MAX_TYPE_DEPTH, MAX_TYPE_NODES, Type
+from dtp.localnet.vm.values import BadBcs, copier, decode, encode
+from dtp.sui.bytecode import Opcode
+
+__all__ = ["VM", "Session"]
+
+MAX_INSTANCES = 20_000
+"""Translated functions kept; past it all are dropped and made again when called."""
+# Python frames per Move frame: the function itself, and on its first call a stub; natives and codecs on top.
+_RECURSION_LIMIT = 2 * MAX_CALL_DEPTH + 2000
+
+
+class VM:
+    """The machine for one package store. `natives` may be extended (unit tests have more)."""
+
+    def __init__(self, store: PackageStore, natives: dict[tuple[int, str, str], Native] | None = None) -> None:
+        self.linker = Linker(store)
+        self.natives = NATIVES if natives is None else natives
+        self.translated: dict[CodeType, Translated] = {}
+        self._instantiated: list[Function] = []
+        self._builder = PackageBuilder(self.linker, self.natives)
+
+    # ----------------------------------------------------------------------------------------------- types
+
+    def type(self, tag: str) -> Type:
+        """The type that `tag` names. Raises `ExecutionFailure` (`TypeArgumentError`)."""
+        return checks.resolve_type(self.linker, tag)
+
+    def decode(self, type: Type, data: bytes) -> Any:
+        """Data of one value from its BCS. Raises `ExecutionFailure` (`CommandArgumentError`)."""
+        try:
+            return decode(type, data)
+        except BadBcs as error:
+            raise ExecutionFailure("CommandArgumentError", str(error), reason="InvalidBCSBytes") from None
+
+    def decode_pure(self, type: Type, data: bytes) -> Any:
+        """Data of a pure argument: only numbers, booleans, addresses, strings, ids, options and vectors of these.
+
+        Raises `ExecutionFailure` (`CommandArgumentError`: `InvalidUsageOfPureArg`, `InvalidBCSBytes`); text is checked.
+        """
+        return checks.decode_pure(type, data)
+
+    def encode(self, type: Type, data: Any) -> bytes:
+        """BCS of a value."""
+        return encode(type, data)
+
+    def copy(self, type: Type, data: Any) -> Any:
+        """An independent copy of a value's data."""
+        copy = copier(type)
+        return data if copy is None else copy(data)
+
+    # -------------------------------------------------------------------------------------------- packages
+
+    def build_package(
+        self, modules: Sequence[bytes], storage_id: bytes, dependencies: Sequence[bytes], previous: Package | None = None
+    ) -> Package:
+        """See `dtp.localnet.vm.contract.Machine`. Raises `PackageRejected`."""
+        return self._builder.build(modules, storage_id, dependencies, previous)
+
+    def check_upgrade(self, previous: Package, new: Package, policy: UpgradePolicy) -> None:
+        """Raise `PackageRejected` unless `new` may replace `previous` under `policy`."""
+        self._builder.check_upgrade(previous, new, policy)
+
+    def function(
+        self, package: bytes, module: str, function: str, type_arguments: Sequence[Type] = ()
+    ) -> FunctionInstance:
+        """The function with its types filled in. Raises `ExecutionFailure`."""
+        found = self._find(self.linker.require(package), module, function)
+        return checks.instance(found, tuple(type_arguments))
+
+    def _find(self, package: LinkedPackage, module: str, name: str) -> Function:
+        try:
+            found = package.module(module).functions.get(name)
+        except MissingItem as missing:
+            raise ExecutionFailure("FunctionNotFound", str(missing), reason="module") from None
+        if found is None:
+            raise ExecutionFailure(
+                "FunctionNotFound", f"module {module} has no function {name}", reason="function"
+            )
+        return found
+
+    def session(
+        self, objects: ObjectRuntime, tx: TxData, meter: GasMeter, debug: Callable[[Type, Any], None] | None = None
+    ) -> Session:
+        """The machine for one transaction. `debug` receives what `std::debug::print` prints."""
+        return Session(self, objects, tx, meter, debug)
+
+    # ----------------------------------------------------------------------------------------- translation
+
+    def callable(self, function: Function, arguments: tuple[Type, ...]) -> Callable[..., Any]:
+        """The Python function for a bytecode function under type arguments, made on first use."""
+        found = function.instances.get(arguments)
+        if found is not None:
+            return found
+        for argument in arguments:
+            if argument.nodes > MAX_TYPE_NODES or argument.depth > MAX_TYPE_DEPTH:
+                raise PrimitiveError("type_too_large")
+        if len(self.translated) >= MAX_INSTANCES:
+            self.drop_translations()
+        made = translate(function, arguments, self.callable, self._native, self.translated.__setitem__)
+        function.instances[arguments] = made
+        self._instantiated.append(function)
+        return made
+
+    def drop_translations(self) -> None:
+        """Forget all translated functions (memory); running ones finish undisturbed."""
+        for function in self._instantiated:
+            function.instances.clear()
+        self._instantiated.clear()
+        self.translated.clear()
+
+    def _native(self, function: Function) -> Native:
+        package = int.from_bytes(function.module.package.package.original_id, "big")
+        found = self.natives.get((package, function.module.name, function.name))
+        if found is None:
+            raise MissingItem("native function", function.qualified_name)
+        return found
+
+
+class Session:
+    """The machine for one transaction: its objects, its context, its meter. After a failure, drop it."""
+
+    def __init__(
+        self,
+        vm: VM,
+        objects: ObjectRuntime,
+        tx: TxData,
+        meter: GasMeter,
+        debug: Callable[[Type, Any], None] | None = None,
+    ) -> None:
+        self.vm = vm
+        self.objects = objects
+        self.tx = tx
+        self.meter = meter
+        self.debug = debug or (lambda _type, _data: None)
+        self.package = b""
+        self.module = ""
+        meter.session = self
+        self._context = [tx.sender, bytearray(tx.digest), tx.epoch, tx.epoch_timestamp_ms, tx.ids_created]
+
+    def call(
+        self, package: bytes, module: str, function: str, type_arguments: Sequence[Type], arguments: Sequence[Slot]
+    ) -> list[Value]:
+        """Run a function (`dtp.localnet.vm.contract.MachineSession`). Raises `ExecutionFailure`."""
+        found = self.vm._find(self.vm.linker.require(package), module, function)
+        return self._run(found, tuple(type_arguments), arguments, package)
+
+    def run_init(self, package: Package) -> None:
+        """Run each module's `init` of a just published package, in the order of their names. Raises `ExecutionFailure`."""
+        linked = self.vm.linker.link(package)
+        for name in package.modules:
+            found = linked.module(name).functions.get("init")
+            if found is not None:
+                witness = checks.witness(found)
+                self._run(found, (), [] if witness is None else [witness], package.storage_id)
+
+    def _run(
+        self, function: Function, types: tuple[Type, ...], slots: Sequence[Slot], package: bytes
+    ) -> list[Value]:
+        instance = checks.instance(function, types)
+        values, boxes = checks.bind(instance, slots)
+        if instance.tx_context:
+            values.append(self._context)
+        self.package, self.module = package, function.module.name
+        self.meter.depth = 0
+        results = self._execute(function, types, values)
+        for slot, box in boxes:
+            slot.data = box[0]
+        return checks.results(instance.returns, results)
+
+    def _execute(self, function: Function, types: tuple[Type, ...], values: list[Any]) -> Any:
+        with _deep_recursion():
+            try:
+                if function.definition.is_native:
+                    return self.vm._native(function)(self.meter, types, *values)
+                result = self.vm.callable(function, types)(self.meter, *values)
+                self.meter.settle()
+                return result
+            except Stopped as stopped:
+                self._fail(stopped, stopped.__traceback__, function)
+            except MissingItem as missing:
+                raise ExecutionFailure("InvalidLinkage", str(missing), reason="missing") from None
+            except RecursionError as error:
+                self._fail(PrimitiveError("call_depth"), error.__traceback__, function)
+            except (MemoryError, OverflowError) as error:
+                raise ExecutionFailure("MemoryLimitExceeded", f"values too large: {error}") from None
+
+    # -------------------------------------------------------------------------------------------- failures
+
+    def _fail(self, stopped: Stopped, trace: TracebackType | None, called: Function) -> NoReturn:
+        if isinstance(stopped, VmLimit):
+            raise ExecutionFailure(stopped.status, str(stopped)) from None
+        location, where = self._locate(stopped, trace, called)
+        place = f"{where.qualified_name} (instruction {location.instruction})"
+        if isinstance(stopped, Abort):
+            clever = clever_error(where.module.module, stopped.number)
+            text = f" {clever.constant}: {clever.text}" if clever is not None and clever.constant else ""
+            raise ExecutionFailure(
+                "MoveAbort",
+                f"{place} aborted with {stopped.number}{text}",
+                location=location,
+                abort_code=stopped.number,
+                clever=clever,
+            ) from None
+        assert isinstance(stopped, PrimitiveError)
+        raise ExecutionFailure(
+            "MovePrimitiveRuntimeError",
+            f"{place} failed: {stopped.reason}",
+            location=location,
+            reason=stopped.reason,
+            sub_status=stopped.number,
+        ) from None
+
+    def _locate(
+        self, stopped: Stopped, trace: TracebackType | None, called: Function
+    ) -> tuple[MoveLocation, Function]:
+        """The innermost translated frame, or the native it called when that is what aborted."""
+        function, pc = called, 0
+        while trace is not None:
+            found = self.vm.translated.get(trace.tb_frame.f_code)
+            if found is not None:
+                function, pc = found.function, found.pcs[trace.tb_lineno]
+            trace = trace.tb_next
+        if isinstance(stopped, NativeAbort) and function.definition.body is not None:
+            function, pc = self._native_called(function, pc), 0
+        location = MoveLocation(
+            function.module.package.package.original_id, function.module.name, function.index, pc, function.name
+        )
+        return location, function
+
+    def _native_called(self, function: Function, pc: int) -> Function:
+        body = function.definition.body
+        assert body is not None
+        op, argument = body.code[pc]
+        handle = int(argument)  # type: ignore[arg-type]
+        if op is Opcode.CALL_GENERIC:
+            handle = function.module.module.function_instantiations[handle].target
+        return function.module.called(handle)
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Let Python recurse as deep as Move may call. Frames of translated code take no C stack (CPython 3.11+)."""
+    before = sys.getrecursionlimit()
+    if before < _RECURSION_LIMIT:
+        sys.setrecursionlimit(_RECURSION_LIMIT)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)

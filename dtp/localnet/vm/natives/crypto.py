@@ -1,0 +1,167 @@
+"""Cryptographic natives, by the libraries that the package already uses.
+
+Edge cases of malformed keys follow those libraries: a signature that they call valid is valid. The chain's own
+library accepts a few exotic Ed25519 encodings (ZIP-215) that libsodium refuses; no signer makes such signatures.
+`keccak256` needs `pycryptodome` and recovering a key `coincurve`: they are asked for only when a program calls them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from nacl.bindings import crypto_sign_open
+from nacl.exceptions import BadSignatureError
+
+from dtp.localnet.vm.gas import GasMeter
+from dtp.localnet.vm.signals import NativeAbort, VmLimit
+from dtp.localnet.vm.types import Type
+
+__all__ = ["TABLE", "ed25519_verifies"]
+
+Types = tuple[Type, ...]
+
+_HASH_BASE = 52
+_ED25519_BASE = 1802
+_K1_VERIFY_BASE = 1470
+_R1_VERIFY_BASE = 4225
+_RECOVER_BASE = 500
+_PER_BYTE = 2
+
+_KECCAK256 = 0
+_SHA256 = 1
+_RECOVER_FAILED = 0
+_BAD_SIGNATURE_LENGTH = 1
+_BAD_PUBLIC_KEY = 2
+
+
+def _blake2b256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
+    c.charge(_HASH_BASE + _PER_BYTE * len(data))
+    return bytearray(hashlib.blake2b(data, digest_size=32).digest())
+
+
+def _keccak(data: bytes) -> bytes:
+    try:
+        from Crypto.Hash import keccak
+    except ImportError:
+        raise VmLimit("VMInvariantViolation", "keccak256 needs the package pycryptodome: install it") from None
+    return keccak.new(digest_bits=256, data=data).digest()  # type: ignore[no-any-return]
+
+
+def _keccak256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
+    c.charge(_HASH_BASE + _PER_BYTE * len(data))
+    return bytearray(_keccak(bytes(data)))
+
+
+def _hmac_sha3_256(c: GasMeter, _: Types, key: bytearray, message: bytearray) -> bytearray:
+    c.charge(_HASH_BASE + _PER_BYTE * len(message))
+    return bytearray(hmac.digest(key, message, hashlib.sha3_256))
+
+
+def ed25519_verifies(signature: bytes, public_key: bytes, message: bytes) -> bool:
+    """Whether the signature is the key's over the message; False for wrong lengths."""
+    if len(signature) != 64 or len(public_key) != 32:
+        return False
+    try:
+        crypto_sign_open(signature + message, public_key)
+    except BadSignatureError:
+        return False
+    return True
+
+
+def _ed25519_verify(c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray) -> bool:
+    c.charge(_ED25519_BASE + _PER_BYTE * len(message))
+    return ed25519_verifies(bytes(signature), bytes(public_key), bytes(message))
+
+
+def _ecdsa_verifies(curve: ec.EllipticCurve, order: int, signature: bytes, public_key: bytes, digest: bytes) -> bool:
+    if len(signature) != 64 or len(public_key) != 33:
+        return False
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    # The chain refuses the higher of the two possible s, so that nobody can alter a signature.
+    if not (0 < r < order and 0 < s <= order // 2):
+        return False
+    try:
+        key = ec.EllipticCurvePublicKey.from_encoded_point(curve, public_key)
+        key.verify(utils.encode_dss_signature(r, s), digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+_K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+_R1_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def _digest(number: int, message: bytes) -> bytes | None:
+    if number == _KECCAK256:
+        return _keccak(message)
+    return hashlib.sha256(message).digest() if number == _SHA256 else None
+
+
+def _secp256k1_verify(
+    c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray, hash: int
+) -> bool:
+    c.charge(_K1_VERIFY_BASE + _PER_BYTE * len(message))
+    digest = _digest(hash, bytes(message))
+    return digest is not None and _ecdsa_verifies(
+        ec.SECP256K1(), _K1_ORDER, bytes(signature), bytes(public_key), digest
+    )
+
+
+def _secp256r1_verify(
+    c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray, hash: int
+) -> bool:
+    c.charge(_R1_VERIFY_BASE + _PER_BYTE * len(message))
+    digest = _digest(hash, bytes(message))
+    return digest is not None and _ecdsa_verifies(
+        ec.SECP256R1(), _R1_ORDER, bytes(signature), bytes(public_key), digest
+    )
+
+
+def _secp256k1_ecrecover(c: GasMeter, _: Types, signature: bytearray, message: bytearray, hash: int) -> bytearray:
+    c.charge(_RECOVER_BASE + _PER_BYTE * len(message))
+    if len(signature) != 65:
+        raise NativeAbort(_BAD_SIGNATURE_LENGTH)
+    digest = _digest(hash, bytes(message))
+    if digest is None or signature[64] > 3:
+        raise NativeAbort(_RECOVER_FAILED)
+    return bytearray(_recover(bytes(signature), digest))
+
+
+def _recover(signature: bytes, digest: bytes) -> bytes:
+    try:
+        import coincurve
+    except ImportError:
+        raise VmLimit("VMInvariantViolation", "secp256k1_ecrecover needs the package coincurve: install it") from None
+    try:
+        key = coincurve.PublicKey.from_signature_and_message(signature, digest, hasher=None)
+    except ValueError:
+        raise NativeAbort(_RECOVER_FAILED) from None
+    return key.format(compressed=True)  # type: ignore[no-any-return]
+
+
+def _decompress(c: GasMeter, _: Types, public_key: bytearray) -> Any:
+    c.charge(_HASH_BASE)
+    try:
+        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), bytes(public_key))
+    except ValueError:
+        raise NativeAbort(_BAD_PUBLIC_KEY) from None
+    numbers = key.public_numbers()
+    return bytearray(b"\x04" + numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big"))
+
+
+TABLE = {
+    (2, "hash", "blake2b256"): _blake2b256,
+    (2, "hash", "keccak256"): _keccak256,
+    (2, "hmac", "hmac_sha3_256"): _hmac_sha3_256,
+    (2, "ed25519", "ed25519_verify"): _ed25519_verify,
+    (2, "ecdsa_k1", "secp256k1_verify"): _secp256k1_verify,
+    (2, "ecdsa_k1", "secp256k1_ecrecover"): _secp256k1_ecrecover,
+    (2, "ecdsa_k1", "decompress_pubkey"): _decompress,
+    (2, "ecdsa_r1", "secp256r1_verify"): _secp256r1_verify,
+}

@@ -1,0 +1,218 @@
+"""Natives that touch objects, events and the transaction: `object`, `transfer`, `dynamic_field`, `event`, `tx_context`."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from dtp.localnet.vm.contract import Owner, OwnerKind, TxData
+from dtp.localnet.vm.gas import GasMeter
+from dtp.localnet.vm.objects import TypeMismatch
+from dtp.localnet.vm.signals import NativeAbort, VmLimit
+from dtp.localnet.vm.tags import tag_bcs
+from dtp.localnet.vm.types import Type
+from dtp.localnet.vm.values import encode
+
+__all__ = ["TABLE", "derive_id", "dynamic_field_id"]
+
+Types = tuple[Type, ...]
+
+_BASE = 52
+_FIELD_BASE = 100
+_FIELD_PER_BYTE = 10
+
+# std codes of sui::transfer and sui::dynamic_field
+_SHARED_NON_NEW_OBJECT = 0
+_RECEIVING_TYPE_MISMATCH = 2
+_UNABLE_TO_RECEIVE = 3
+_FIELD_DOES_NOT_EXIST = 1
+_FIELD_TYPE_MISMATCH = 2
+
+_ID_SCOPE = b"\xf1"
+_CHILD_SCOPE = b"\xf0"
+_ALL_PERMISSIONS = 0b1111
+
+
+def derive_id(digest: bytes, index: int) -> bytes:
+    """The id of object number `index` made by the transaction with that digest."""
+    return hashlib.blake2b(_ID_SCOPE + digest + index.to_bytes(8, "little"), digest_size=32).digest()
+
+
+def dynamic_field_id(parent: bytes, key_type: Type, key: Any) -> bytes:
+    """The id of the `Field` object of `parent` under a key."""
+    data = encode(key_type, key)
+    body = _CHILD_SCOPE + parent + len(data).to_bytes(8, "little") + data + tag_bcs(key_type)
+    return hashlib.blake2b(body, digest_size=32).digest()
+
+
+# -------------------------------------------------------------------------------------------------- object
+
+
+def _borrow_uid(c: GasMeter, _: Types, object: list[Any]) -> Any:
+    c.charge(_BASE)
+    return object[0]
+
+
+def _delete(c: GasMeter, _: Types, id: bytes) -> None:
+    c.charge(_BASE)
+    c.session.objects.delete_id(id)
+
+
+def _record_new(c: GasMeter, _: Types, id: bytes) -> None:
+    c.charge(_BASE)
+    c.session.objects.new_id(id)
+
+
+# ------------------------------------------------------------------------------------------------ transfer
+
+
+def _transfer(c: GasMeter, types: Types, data: Any, recipient: bytes) -> None:
+    c.charge(_BASE)
+    c.session.objects.transfer(Owner(OwnerKind.ADDRESS, recipient), types[0], data)
+
+
+def _freeze(c: GasMeter, types: Types, data: Any) -> None:
+    c.charge(_BASE)
+    c.session.objects.transfer(Owner(OwnerKind.IMMUTABLE), types[0], data)
+
+
+def _share(c: GasMeter, types: Types, data: Any) -> None:
+    c.charge(_BASE)
+    if not c.session.objects.transfer(Owner(OwnerKind.SHARED), types[0], data):
+        raise NativeAbort(_SHARED_NON_NEW_OBJECT)
+
+
+def _party_transfer(c: GasMeter, types: Types, data: Any, default: int, members: list[bytes], rights: list[int]) -> None:
+    c.charge(_BASE)
+    if default != 0 or rights != [_ALL_PERMISSIONS] or len(members) != 1:
+        raise VmLimit("VMInvariantViolation", "a party has exactly one member with all permissions")
+    c.session.objects.transfer(Owner(OwnerKind.CONSENSUS_ADDRESS, members[0]), types[0], data)
+
+
+def _receive(c: GasMeter, types: Types, parent: bytes, id: list[Any], version: int) -> Any:
+    c.charge(_BASE)
+    try:
+        data = c.session.objects.receive(parent, id[0], version, types[0])
+    except TypeMismatch:
+        raise NativeAbort(_RECEIVING_TYPE_MISMATCH) from None
+    if data is None:
+        raise NativeAbort(_UNABLE_TO_RECEIVE)
+    return data
+
+
+# ------------------------------------------------------------------------------------------- dynamic_field
+
+
+def _hash_type_and_key(c: GasMeter, types: Types, parent: bytes, key: Any) -> bytes:
+    c.charge(_FIELD_BASE)
+    return dynamic_field_id(parent, types[0], key)
+
+
+def _add_child(c: GasMeter, types: Types, parent: bytes, child: Any) -> None:
+    c.charge(_FIELD_BASE + _FIELD_PER_BYTE * len(types[0].tag))
+    c.session.objects.add_child(parent, types[0], child)
+
+
+def _borrow_child(c: GasMeter, types: Types, parent: list[Any], id: bytes) -> Any:
+    c.charge(_FIELD_BASE + _FIELD_PER_BYTE * len(types[0].tag))
+    try:
+        data = c.session.objects.borrow_child(parent[0][0], id, types[0])
+    except TypeMismatch:
+        raise NativeAbort(_FIELD_TYPE_MISMATCH) from None
+    if data is None:
+        raise NativeAbort(_FIELD_DOES_NOT_EXIST)
+    return data
+
+
+def _remove_child(c: GasMeter, types: Types, parent: bytes, id: bytes) -> Any:
+    c.charge(_FIELD_BASE)
+    try:
+        data = c.session.objects.remove_child(parent, id, types[0])
+    except TypeMismatch:
+        raise NativeAbort(_FIELD_TYPE_MISMATCH) from None
+    if data is None:
+        raise NativeAbort(_FIELD_DOES_NOT_EXIST)
+    return data
+
+
+def _has_child(c: GasMeter, _: Types, parent: bytes, id: bytes) -> bool:
+    c.charge(_FIELD_BASE)
+    return c.session.objects.child_exists(parent, id)  # type: ignore[no-any-return]
+
+
+def _has_child_with_type(c: GasMeter, types: Types, parent: bytes, id: bytes) -> bool:
+    c.charge(_FIELD_BASE)
+    return c.session.objects.child_has_type(parent, id, types[0])  # type: ignore[no-any-return]
+
+
+# -------------------------------------------------------------------------------------------------- events
+
+
+def _emit(c: GasMeter, types: Types, event: Any) -> None:
+    c.charge(_BASE + _FIELD_PER_BYTE * len(types[0].tag))
+    session = c.session
+    session.objects.emit(session.package, session.module, types[0], event)
+
+
+# ---------------------------------------------------------------------------------------------- tx_context
+
+
+def _tx(c: GasMeter) -> TxData:
+    c.charge(_BASE)
+    return c.session.tx  # type: ignore[no-any-return]
+
+
+def _fresh_id(c: GasMeter, _: Types) -> bytes:
+    tx = _tx(c)
+    id = derive_id(tx.digest, tx.ids_created)
+    tx.ids_created += 1
+    c.session.objects.new_id(id)
+    return id
+
+
+def _sponsor(c: GasMeter, _: Types) -> list[bytes]:
+    sponsor = _tx(c).sponsor
+    return [] if sponsor is None else [sponsor]
+
+
+def _is_one_time_witness(c: GasMeter, types: Types, _: Any) -> bool:
+    c.charge(_BASE)
+    datatype = types[0].datatype
+    # Its name is that of its module; publishing saw to it that then it is a witness or that nobody can tell it is.
+    return (
+        datatype is not None
+        and not datatype.is_enum
+        and datatype.name == datatype.module.upper()
+        and [f.kind for f in types[0].fields] == ["bool"]
+    )
+
+
+TABLE = {
+    (2, "object", "borrow_uid"): _borrow_uid,
+    (2, "object", "delete_impl"): _delete,
+    (2, "object", "record_new_uid"): _record_new,
+    (2, "transfer", "transfer_impl"): _transfer,
+    (2, "transfer", "freeze_object_impl"): _freeze,
+    (2, "transfer", "share_object_impl"): _share,
+    (2, "transfer", "party_transfer_impl"): _party_transfer,
+    (2, "transfer", "receive_impl"): _receive,
+    (2, "dynamic_field", "hash_type_and_key"): _hash_type_and_key,
+    (2, "dynamic_field", "add_child_object"): _add_child,
+    (2, "dynamic_field", "borrow_child_object"): _borrow_child,
+    (2, "dynamic_field", "borrow_child_object_mut"): _borrow_child,
+    (2, "dynamic_field", "remove_child_object"): _remove_child,
+    (2, "dynamic_field", "has_child_object"): _has_child,
+    (2, "dynamic_field", "has_child_object_with_ty"): _has_child_with_type,
+    (2, "event", "emit"): _emit,
+    (2, "tx_context", "native_sender"): lambda c, _: _tx(c).sender,
+    (2, "tx_context", "native_epoch"): lambda c, _: _tx(c).epoch,
+    (2, "tx_context", "native_epoch_timestamp_ms"): lambda c, _: _tx(c).epoch_timestamp_ms,
+    (2, "tx_context", "native_rgp"): lambda c, _: _tx(c).reference_gas_price,
+    (2, "tx_context", "native_gas_price"): lambda c, _: _tx(c).gas_price,
+    (2, "tx_context", "native_gas_budget"): lambda c, _: _tx(c).gas_budget,
+    (2, "tx_context", "native_ids_created"): lambda c, _: _tx(c).ids_created,
+    (2, "tx_context", "native_sponsor"): _sponsor,
+    (2, "tx_context", "fresh_id"): _fresh_id,
+    (2, "tx_context", "derive_id"): lambda _c, _t, digest, index: derive_id(bytes(digest), index),
+    (2, "types", "is_one_time_witness"): _is_one_time_witness,
+}

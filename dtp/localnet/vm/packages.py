@@ -1,0 +1,3 @@
+"""tmp"""
+class PackageBuilder:
+    def __init__(self, linker, natives): pass
