@@ -1,0 +1,545 @@
+"""A connection: what a program holds. It drives a session over carriers and survives the loss of any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dtp.core import Buffer
+from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.identity import PeerId
+from dtp.net.driver import Buffers, LinkDriver
+from dtp.net.stream import Stream
+from dtp.session import events as ev
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
+from dtp.session.handshake import Established
+from dtp.session.limits import Limits
+from dtp.session.link import Link
+from dtp.session.session import Session
+
+log = logging.getLogger("dtp.net")
+
+#: How often a client tries to get a carrier again: at once, then slower, but never seconds apart for long.
+RETRY = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
+#: How long `close` waits for what was finished to arrive.
+LINGER = 5.0
+
+#: Dials a carrier for a connection that exists and runs the handshake on it; `resume` is its id.
+Redial = Callable[[bytes], Awaitable[tuple[LinkDriver, Established]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts since the connection began, and how it stands. Bytes are of records on carriers; times seconds."""
+
+    bytes_sent: int
+    bytes_received: int
+    carriers: tuple[str, ...]
+    cipher: str
+    resumes: int
+    rtt: float | None
+    streams: int
+
+
+class Connection:
+    """An encrypted connection to a peer that has proven its identity. Not made directly: `connect`, `listen`.
+
+    Leaving `async with` closes it: what was finished is still delivered.
+    """
+
+    def __init__(
+        self, session: Session, driver: LinkDriver, loop: asyncio.AbstractEventLoop, redial: Redial | None
+    ) -> None:
+        self._session = session
+        self._loop = loop
+        self._redial = redial
+        self._buffers = Buffers.of(loop)
+        self._drivers: list[LinkDriver] = []
+        self._streams: dict[int, Stream] = {}
+        self._accepted: deque[Stream] = deque()
+        self._datagrams: deque[bytes] = deque()
+        self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self._pings: dict[int, asyncio.Future[float]] = {}
+        self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._error: DtpError | None = None
+        self._resuming: asyncio.Task[None] | None = None
+        self._resumes = 0
+        self._sent = self._received_bytes = 0
+        self._cipher = session.link.suite.cipher
+        #: Called with each metering frame; set by `dtp.pay`.
+        self.on_meter: Callable[[bytes], None] | None = None
+        #: Called once, when the connection is over, with what ended it.
+        self.on_end: Callable[[Connection], object] | None = None
+        #: Called once, when the client has proven that it holds the keys (listener side).
+        self.on_confirmed: Callable[[Connection], None] | None = None
+        #: True once the client has proven that (listener side).
+        self.confirmed = False
+        self._join(driver, session.link)
+
+    # ---- what it is -------------------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end; proven."""
+        return self._session.peer
+
+    @property
+    def service(self) -> str:
+        """The service that the client asked for (listener side)."""
+        return self._session.service
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of this side."""
+        return self._session.limits
+
+    @property
+    def admitted(self) -> bool:
+        """True once the server has admitted the client."""
+        return self._session.ready
+
+    @property
+    def closed(self) -> bool:
+        """True when the connection is over."""
+        return self._error is not None
+
+    @property
+    def source(self) -> str:
+        """Where the newest carrier comes from, such as an IP address; "" while there is none."""
+        return self._drivers[-1].carrier.source if self._drivers else ""
+
+    @property
+    def stats(self) -> Stats:
+        """Counts and state, now."""
+        return Stats(
+            bytes_sent=self._sent,
+            bytes_received=self._received_bytes,
+            carriers=tuple(driver.carrier.remote for driver in self._drivers),
+            cipher=self._cipher,
+            resumes=self._resumes,
+            rtt=self._session.rtt,
+            streams=len(self._streams),
+        )
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open" if self._drivers else "resuming"
+        return f"<Connection {self.peer.short} {state}>"
+
+    # ---- streams ----------------------------------------------------------------------------------------
+
+    async def open_stream(self) -> Stream:
+        """Open a stream; waits while the peer allows no further one. Raises what ended the connection."""
+        while True:
+            self._check()
+            if self._session.peer_away:
+                raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
+            if self._session.can_open:
+                break
+            await self._wait("streams")
+        stream = self._new_stream(self._session.open_stream())
+        self._schedule_flush()
+        return stream
+
+    async def accept_stream(self) -> Stream:
+        """The next stream that the peer opens. Raises what ended the connection, once none is left."""
+        while not self._accepted:
+            self._check()
+            await self._wait("accept")
+        return self._accepted.popleft()
+
+    def _new_stream(self, stream_id: int) -> Stream:
+        stream = self._streams[stream_id] = Stream(self, stream_id)
+        return stream
+
+    # ---- datagrams, ping --------------------------------------------------------------------------------
+
+    def send_datagram(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a message that may be lost with its carrier and is not ordered. `DatagramTooLarge`."""
+        self._check()
+        self._session.send_datagram(bytes(data))
+        self._schedule_flush()
+
+    async def recv_datagram(self) -> bytes:
+        """The next datagram. When `limits.datagrams` wait, the oldest was dropped."""
+        while not self._datagrams:
+            self._check()
+            await self._wait("datagram")
+        return self._datagrams.popleft()
+
+    async def ping(self) -> float:
+        """The time to the peer and back, in seconds."""
+        self._check()
+        token = self._session.ping(self._loop.time())
+        future: asyncio.Future[float] = self._loop.create_future()
+        self._pings[token] = future
+        self._schedule_flush()
+        try:
+            return await future
+        finally:
+            self._pings.pop(token, None)
+
+    def send_meter(self, data: bytes) -> None:
+        """Send a metering frame; for `dtp.pay`."""
+        self._check()
+        self._session.send_meter(data)
+        self._schedule_flush()
+
+    # ---- carriers ---------------------------------------------------------------------------------------
+
+    async def add_carrier(self) -> None:
+        """Dial the peer once more and use both carriers at once (client side). Raises as `connect` does."""
+        self._check()
+        if self._redial is None:
+            raise LocalError("only the side that dialled can add a carrier")
+        driver, established = await self._redial(self._session.connection_id)
+        link = self._session.new_link(established, self._loop.time(), add=True)
+        self._join(driver, link)
+        while not link.attached:
+            if link.lost or driver.closed:
+                raise CarrierError("the added carrier was lost before the peer accepted it")
+            self._check()
+            await self._wait("carrier")
+
+    def join(self, driver: LinkDriver, established: Established) -> None:
+        """Listener side: a carrier wants to carry this connection on; its session will check the proof."""
+        self._join(driver, self._session.new_link(established, self._loop.time()))
+
+    def _join(self, driver: LinkDriver, link: Link) -> None:
+        self._drivers.append(driver)
+        driver.take_over(self, link)
+        self._schedule_flush()
+
+    async def _resume(self) -> None:
+        """Client: get a carrier again and let the session go on; gives up when the session does."""
+        assert self._redial is not None
+        attempt = 0
+        while self._error is None and not self._session.attached:
+            await asyncio.sleep(RETRY[min(attempt, len(RETRY) - 1)])
+            attempt += 1
+            try:
+                driver, established = await self._redial(self._session.connection_id)
+                self._join(driver, self._session.new_link(established, self._loop.time()))
+            except (CarrierError, PeerError) as error:
+                log.debug("%r: attempt %d to resume failed: %s", self, attempt, error)
+                continue
+            while not driver.closed and not self._session.attached and self._error is None:
+                await self._wait("carrier")
+        self._resuming = None
+
+    # ---- the end ----------------------------------------------------------------------------------------
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """Close the connection. Finished streams are delivered first (for at most 5 s), others break off.
+
+        `code` and `reason` (0 to 2^32 - 1; at most 256 bytes) are the application's and reach the peer's
+        `ConnectionClosed`. Idempotent.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while self._error is None and any(map(self._session.finishing, self._streams)):
+                    await self._wait("written")
+        self.abort(code, reason, application=code != 0)
+        drivers = list(self._drivers)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while any(driver in self._drivers for driver in drivers):
+                    await self._wait("gone")
+
+    def abort(self, code: int = 0, reason: str = "", *, application: bool = False) -> None:
+        """Close now: the peer is told, what was not sent is dropped. Idempotent."""
+        if self._error is None:
+            self._session.close(code, reason, application=application)
+            self._after()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is over, however it ended."""
+        while self._error is None:
+            await self._wait("closed")
+
+    def go_away(self) -> None:
+        """Tell the peer to open no new streams; those that are open go on."""
+        self._check()
+        self._session.go_away()
+        self._schedule_flush()
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.abort(CloseCode.INTERNAL)
+        await self.close()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _wait(self, what: str) -> None:
+        future = self._loop.create_future()
+        self._waiters.setdefault(what, []).append(future)
+        try:
+            await future
+        finally:
+            waiting = self._waiters.get(what)
+            if waiting is not None and future in waiting:
+                waiting.remove(future)
+
+    def _wake(self, what: str) -> None:
+        for future in self._waiters.pop(what, ()):
+            if not future.done():
+                future.set_result(None)
+
+    # ---- streams ask ------------------------------------------------------------------------------------
+
+    def _write(self, stream_id: int, data: bytes) -> None:
+        self._session.write(stream_id, data)
+        if not self._flush_scheduled:
+            self._schedule_flush()
+
+    def _finish(self, stream_id: int) -> None:
+        self._session.finish(stream_id)
+        self._schedule_flush()
+
+    def _reset_stream(self, stream_id: int, error_code: int) -> None:
+        self._session.reset(stream_id, error_code)
+        self._schedule_flush()
+
+    def _stop_stream(self, stream_id: int, error_code: int) -> None:
+        self._session.stop(stream_id, error_code)
+        self._schedule_flush()
+
+    def _consumed(self, stream_id: int, size: int) -> None:
+        if self._session.consumed(stream_id, size) and not self._flush_scheduled:
+            self._schedule_flush()
+
+    def _queued(self, stream_id: int) -> int:
+        return self._session.queued(stream_id)
+
+    def _acknowledged(self, stream_id: int) -> bool:
+        return self._session.acknowledged(stream_id)
+
+    # ---- bytes ------------------------------------------------------------------------------------------
+
+    def _received(self, driver: LinkDriver, buffer: Buffer, start: int, end: int) -> int:
+        assert driver.link is not None
+        self._received_bytes += end - start
+        used = self._session.receive(driver.link, buffer, start, end, self._loop.time())
+        self._after()
+        return used
+
+    def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
+        if driver in self._drivers:
+            self._drivers.remove(driver)
+        if driver.link is not None:
+            self._session.link_lost(driver.link, self._loop.time(), str(error or "closed by the other side"))
+        self._wake("gone")
+        self._wake("carrier")
+        self._after()
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._scheduled_flush)
+
+    def _scheduled_flush(self) -> None:
+        self._flush_scheduled = False
+        self._after()
+
+    def _flush(self) -> None:
+        """Seal for every carrier that can take more, in turns, until nothing waits or none can."""
+        session, out = self._session, self._buffers.seal
+        now = self._loop.time()
+        progress = True
+        while progress:
+            progress = False
+            for driver in self._drivers:
+                if not driver.writable or driver.link is None:
+                    continue
+                size = session.seal(driver.link, out, now)
+                if size:
+                    self._sent += size
+                    driver.writable = driver.carrier.write(out.view[:size])
+                    progress = True
+        if session.has_events:
+            self._dispatch()
+
+    def _after(self) -> None:
+        """After anything happened: tell what did, send what waits, set the timer."""
+        self._dispatch()
+        self._flush()
+        if self._session.ended is not None:
+            self._finish_drivers()
+        else:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        deadline = self._session.deadline()
+        timer = self._timer
+        if timer is not None:
+            if timer.when() <= deadline:
+                return  # it comes earlier, looks, and is set again
+            timer.cancel()
+        self._timer = None if deadline == float("inf") else self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._session.tick(self._loop.time())
+        self._after()
+
+    def _finish_drivers(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for driver in self._drivers:
+            driver.close()
+        if self._resuming is not None and self._resuming is not asyncio.current_task():
+            self._resuming.cancel()
+
+    # ---- events -----------------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        for event in self._session.events():
+            _HANDLERS[type(event)](self, event)
+
+    def _on_ready(self, event: ev.Ready) -> None:
+        self._wake("ready")
+
+    async def wait_ready(self) -> None:
+        """Client: wait until the server has admitted this connection; raises its refusal."""
+        while not self._session.ready:
+            self._check()
+            await self._wait("ready")
+
+    def admit(self) -> None:
+        """Listener side: let the client go on."""
+        self._session.admit()
+        self._schedule_flush()
+
+    def _on_confirmed(self, event: ev.Confirmed) -> None:
+        self.confirmed = True
+        for driver in self._drivers:
+            driver.settle()
+        if self.on_confirmed is not None:
+            self.on_confirmed(self)
+
+    def _on_stream_opened(self, event: ev.StreamOpened) -> None:
+        self._accepted.append(self._new_stream(event.stream_id))
+        self._wake("accept")
+
+    def _on_stream_data(self, event: ev.StreamData) -> None:
+        self._streams[event.stream_id]._feed(event.data)
+
+    def _on_stream_finished(self, event: ev.StreamFinished) -> None:
+        self._streams[event.stream_id]._feed_eof()
+
+    def _on_stream_reset(self, event: ev.StreamWasReset) -> None:
+        self._streams[event.stream_id]._fail_reset(StreamReset(event.error_code))
+
+    def _on_stream_stopped(self, event: ev.StreamStopped) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream._fail_write(StreamReset(event.error_code, stopped=True))
+
+    def _on_stream_writable(self, event: ev.StreamWritable) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream._writable()
+        self._wake("written")
+
+    def _on_stream_done(self, event: ev.StreamDone) -> None:
+        stream = self._streams.pop(event.stream_id, None)
+        if stream is not None:
+            stream._writable()
+        self._wake("written")
+
+    def _on_streams_allowed(self, event: ev.StreamsAllowed) -> None:
+        self._wake("streams")
+
+    def _on_datagram(self, event: ev.DatagramReceived) -> None:
+        if len(self._datagrams) >= self.limits.datagrams:
+            self._datagrams.popleft()
+        self._datagrams.append(event.data)
+        self._wake("datagram")
+
+    def _on_meter(self, event: ev.MeterReceived) -> None:
+        if self.on_meter is not None:
+            self.on_meter(event.data)
+
+    def _on_pong(self, event: ev.Pong) -> None:
+        future = self._pings.get(event.token)
+        if future is not None and not future.done():
+            future.set_result(event.rtt)
+
+    def _on_going_away(self, event: ev.GoingAway) -> None:
+        self._wake("streams")
+
+    def _on_link_attached(self, event: ev.LinkAttached) -> None:
+        for driver in self._drivers:
+            if driver.link is event.link and self.confirmed:
+                driver.settle()
+        self._wake("carrier")
+
+    def _on_link_lost(self, event: ev.LinkLost) -> None:
+        log.debug("%r: link %d lost: %s", self, event.link.number, event.reason)
+        self._flush()
+        for driver in list(self._drivers):
+            if driver.link is event.link:
+                self._drivers.remove(driver)
+                driver.close()
+        self._wake("carrier")
+        self._wake("gone")
+
+    def _on_detached(self, event: ev.Detached) -> None:
+        if self._redial is not None and self._resuming is None:
+            self._resuming = self._loop.create_task(self._resume(), name="dtp-resume")
+
+    def _on_resumed(self, event: ev.Resumed) -> None:
+        self._resumes += 1
+
+    def _on_ended(self, event: ev.Ended) -> None:
+        if event.lost:
+            self._error = ConnectionLost(f"connection to {self.peer.short} is lost: {event.reason}")
+        else:
+            self._error = ConnectionClosed(event.close_code, event.reason, event.by_peer, event.application)
+        for stream in self._streams.values():
+            stream._fail_read(self._error)
+            stream._fail_write(self._error)
+        self._streams.clear()
+        for future in self._pings.values():
+            if not future.done():
+                future.set_exception(self._error)
+        for what in list(self._waiters):
+            if what != "gone":
+                self._wake(what)
+        if self.on_end is not None:
+            on_end, self.on_end = self.on_end, None
+            on_end(self)
+
+
+_HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
+    ev.Ready: Connection._on_ready,
+    ev.Confirmed: Connection._on_confirmed,
+    ev.StreamOpened: Connection._on_stream_opened,
+    ev.StreamData: Connection._on_stream_data,
+    ev.StreamFinished: Connection._on_stream_finished,
+    ev.StreamWasReset: Connection._on_stream_reset,
+    ev.StreamStopped: Connection._on_stream_stopped,
+    ev.StreamWritable: Connection._on_stream_writable,
+    ev.StreamDone: Connection._on_stream_done,
+    ev.StreamsAllowed: Connection._on_streams_allowed,
+    ev.DatagramReceived: Connection._on_datagram,
+    ev.MeterReceived: Connection._on_meter,
+    ev.Pong: Connection._on_pong,
+    ev.GoingAway: Connection._on_going_away,
+    ev.LinkAttached: Connection._on_link_attached,
+    ev.LinkLost: Connection._on_link_lost,
+    ev.Detached: Connection._on_detached,
+    ev.Resumed: Connection._on_resumed,
+    ev.Ended: Connection._on_ended,
+}

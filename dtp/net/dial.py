@@ -1,0 +1,219 @@
+"""Dialing: an address becomes candidates, a candidate a carrier, a carrier a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from dtp import carriers
+from dtp.core import supported_ciphers
+from dtp.errors import CarrierError, PeerError
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.driver import LinkDriver
+from dtp.net.resolver import Resolver, default_resolvers, resolve_all
+from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeRefused, Refusal
+from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
+from dtp.session.limits import DEFAULT, Limits
+from dtp.session.noise import Suite
+from dtp.session.session import Session
+
+
+class DialTimeout(CarrierError, TimeoutError):
+    """Nobody finished a handshake within `limits.handshake` seconds."""
+
+    code = "dial-timeout"
+
+
+class _KnownStatics:
+    """Static keys of peers that proved them, so that the next handshake takes one round trip (IK)."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self._size = size
+        self._keys: OrderedDict[PeerId, bytes] = OrderedDict()
+
+    def get(self, peer: PeerId | None) -> bytes | None:
+        """The static key of `peer` (32 bytes), if known."""
+        return self._keys.get(peer) if peer is not None else None
+
+    def learn(self, peer: PeerId, static: bytes) -> None:
+        """`peer` has proven `static`."""
+        self._keys[peer] = static
+        self._keys.move_to_end(peer)
+        if len(self._keys) > self._size:
+            self._keys.popitem(last=False)
+
+    def forget(self, peer: PeerId | None) -> None:
+        """The key didn't work: the peer has another one now."""
+        if peer is not None:
+            self._keys.pop(peer, None)
+
+
+_known = _KnownStatics()
+
+
+def suites() -> tuple[Suite, ...]:
+    """The cipher suites that this machine can do, best first: AES only where the hardware has it."""
+    available = supported_ciphers()
+    return tuple(suite for suite in Suite if suite.cipher in available)
+
+
+@dataclass(frozen=True)
+class Dialer:
+    """All that is needed to dial one address again and again."""
+
+    address: Address
+    endpoint: Endpoint
+    service: str
+    resolvers: Sequence[Resolver]
+    ticket: Ticket | None = None
+
+    async def connect(self) -> Connection:
+        """A connection that the server has admitted. Raises the last candidate's error when none works."""
+        driver, established = await self.dial(b"")
+        loop = asyncio.get_running_loop()
+        session = Session(established, self.endpoint.limits, loop.time(), client=True)
+        connection = Connection(session, driver, loop, self.dial)
+        try:
+            async with asyncio.timeout(self.endpoint.limits.handshake):
+                await connection.wait_ready()
+        except ConnectionClosed as error:
+            raise ConnectionRefused(error.close_code, error.reason) from None
+        except TimeoutError:
+            connection.abort()
+            raise DialTimeout(f"{self.address}: the peer did not admit us in time") from None
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        return connection
+
+    async def dial(self, resume: bytes) -> tuple[LinkDriver, Established]:
+        """A carrier with its handshake done, to whichever candidate answers first in order."""
+        candidates = await resolve_all(self.address, self.resolvers)
+        failure: CarrierError | PeerError | None = None
+        for candidate in candidates:
+            try:
+                async with asyncio.timeout(self.endpoint.limits.handshake):
+                    return await self._handshake(candidate.address, resume)
+            except TimeoutError:
+                failure = DialTimeout(
+                    f"{candidate.address}: no answer in {self.endpoint.limits.handshake:g} s"
+                )
+            except (CarrierError, PeerError) as error:
+                failure = error
+        assert failure is not None  # resolve_all gives at least one candidate, or raises
+        raise failure
+
+    async def _handshake(self, address: Address, resume: bytes) -> tuple[LinkDriver, Established]:
+        """Try what is best first: IK with a key known from before, then XX; each suite until one is accepted."""
+        peer = self.address.peer or address.peer
+        static = _known.get(peer)
+        refused: HandshakeRefused | None = None
+        for suite in self.endpoint.suites:
+            try:
+                try:
+                    result = await self._attempt(address, peer, suite, static, resume)
+                except HandshakeRefused as error:
+                    if static is None or error.refusal != Refusal.FAILED:
+                        raise
+                    _known.forget(peer)
+                    static = None
+                    result = await self._attempt(address, peer, suite, None, resume)
+            except HandshakeRefused as error:
+                if error.refusal != Refusal.SUITE:
+                    raise
+                refused = error
+                continue
+            _known.learn(result[1].peer, result[1].split.remote_static)
+            return result
+        assert refused is not None
+        raise refused
+
+    async def _attempt(
+        self, address: Address, peer: PeerId | None, suite: Suite, static: bytes | None, resume: bytes
+    ) -> tuple[LinkDriver, Established]:
+        assert address.carrier_url is not None
+        carrier = await carriers.dial(address.carrier_url)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Established] = loop.create_future()
+
+        def established(driver: LinkDriver, result: Established) -> None:
+            if not done.done():
+                done.set_result(result)
+
+        def failed(driver: LinkDriver, error: Exception) -> None:
+            if not done.done():
+                done.set_exception(error)
+
+        handshake = ClientHandshake(
+            self.endpoint,
+            os.urandom,
+            expected=peer,
+            suite=suite,
+            service=self.service,
+            remote_static=static,
+            ticket=self.ticket,
+            resume=resume,
+        )
+        driver = LinkDriver(loop, carrier, handshake, established, failed)
+        driver.start()
+        try:
+            return driver, await done
+        except asyncio.CancelledError:
+            carrier.abort()
+            raise
+
+
+class Connecting:
+    """What `connect` gives: `await` it, or use it with `async with`, which closes the connection at the end."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        self._dialer = dialer
+        self._connection: Connection | None = None
+
+    def __await__(self) -> Generator[None, None, Connection]:
+        return self._dialer.connect().__await__()
+
+    async def __aenter__(self) -> Connection:
+        self._connection = await self._dialer.connect()
+        return self._connection
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        assert self._connection is not None
+        await self._connection.__aexit__(kind, error, trace)
+
+
+def connect(
+    address: str | Address,
+    *,
+    identity: Identity | None = None,
+    service: str | None = None,
+    limits: Limits = DEFAULT,
+    psk: bytes | None = None,
+    resolvers: Sequence[Resolver] | None = None,
+    ticket: Ticket | None = None,
+) -> Connecting:
+    """Connect to the service of a peer: `connection = await connect(...)` or `async with connect(...) as ...`.
+
+    `address` is an `Address` or its text. `identity` is who we are; without it a new identity is made for this
+    one connection. `service` overrides the one in the address. `psk` (32 bytes) must be the server's, if it has
+    one. `resolvers` are asked in order for `dtp:` addresses; by default the static peer table.
+
+    Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
+    `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`.
+    """
+    target = Address.parse(address) if isinstance(address, str) else address
+    endpoint = Endpoint(identity or Identity.generate(), suites(), limits, psk=psk)
+    return Connecting(
+        Dialer(
+            address=target,
+            endpoint=endpoint,
+            service=target.service if service is None else service,
+            resolvers=default_resolvers() if resolvers is None else resolvers,
+            ticket=ticket,
+        )
+    )

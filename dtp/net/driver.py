@@ -1,0 +1,199 @@
+"""Where a carrier meets the protocol: the receiver that runs the handshake and then passes records on.
+
+One `LinkDriver` per carrier. It owns nothing but the start of a record that has not come whole; the buffers for
+reading and sealing are shared by everything on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from dtp.carriers.base import Carrier
+from dtp.core import Buffer
+from dtp.errors import CarrierError
+from dtp.session.codes import HandshakeError, Refusal
+from dtp.session.handshake import ClientHandshake, Established, ServerHandshake
+from dtp.session.link import Link
+
+if TYPE_CHECKING:
+    from dtp.net.connection import Connection
+
+#: Room for one read, behind the start of a record left from the read before.
+READ = 256 * 1024
+_TAIL = 66 * 1024
+#: Sealed per C call and written at once: below, the calls cost; above, the cache is left.
+SEAL = 256 * 1024
+
+
+class Buffers:
+    """The read and the seal buffer of one event loop: used within one callback, never across two."""
+
+    def __init__(self) -> None:
+        self.read = Buffer(READ + _TAIL)
+        self.seal = Buffer(SEAL)
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Buffers:
+        """The buffers of `loop`."""
+        buffers = _BUFFERS.get(loop)
+        if buffers is None:
+            buffers = _BUFFERS[loop] = cls()
+        return buffers
+
+
+_BUFFERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Buffers] = WeakKeyDictionary()
+
+#: Called when the handshake has finished; it makes a connection take over, or closes the driver.
+OnEstablished = Callable[["LinkDriver", Established], None]
+#: Called when the carrier or the handshake ends before a connection took over.
+OnFailed = Callable[["LinkDriver", Exception], None]
+#: Called once, when the carrier is no longer half-open: its peer has proven itself, or it is gone.
+OnSettled = Callable[["LinkDriver"], None]
+
+
+class LinkDriver:
+    """The `Receiver` of one carrier: first the handshake, then `Connection`'s records."""
+
+    __slots__ = (
+        "_buffers",
+        "_handshake",
+        "_on_established",
+        "_on_failed",
+        "_on_settled",
+        "_tail",
+        "carrier",
+        "closed",
+        "connection",
+        "link",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        carrier: Carrier,
+        handshake: ClientHandshake | ServerHandshake,
+        on_established: OnEstablished,
+        on_failed: OnFailed,
+        on_settled: OnSettled | None = None,
+    ) -> None:
+        self.carrier = carrier
+        self.connection: Connection | None = None
+        self.link: Link | None = None
+        self.writable = True
+        self.closed = False
+        self._buffers = Buffers.of(loop)
+        self._handshake: ClientHandshake | ServerHandshake | None = handshake
+        self._on_established = on_established
+        self._on_failed: OnFailed | None = on_failed
+        self._on_settled = on_settled
+        self._tail = b""
+
+    def start(self) -> None:
+        """Start the carrier, and send what the handshake begins with."""
+        self.carrier.start(self)
+        self._send_handshake()
+
+    def take_over(self, connection: Connection, link: Link) -> None:
+        """From now on records of `link` go to `connection`."""
+        self.connection = connection
+        self.link = link
+        self._on_failed = None
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Instead of `start`: tell the other side that we won't, and close."""
+        self._handshake = self._on_failed = self._on_settled = None
+        self.carrier.start(self)
+        self.carrier.write(memoryview(bytes(2) + int(refusal).to_bytes(2)))
+        self.close()
+
+    def settle(self) -> None:
+        """The peer has proven itself, or the carrier is gone. Idempotent."""
+        if self._on_settled is not None:
+            on_settled, self._on_settled = self._on_settled, None
+            on_settled(self)
+
+    # ---- the carrier reports ----------------------------------------------------------------------------
+
+    def carrier_buffer(self) -> memoryview:
+        view = self._buffers.read.view
+        tail = self._tail
+        if tail:
+            view[: len(tail)] = tail
+            return view[len(tail) :]
+        return view
+
+    def carrier_received(self, size: int) -> None:
+        buffer = self._buffers.read
+        total = len(self._tail) + size
+        used = 0
+        if self._handshake is not None:
+            used = self._receive_handshake(buffer.view[:total])
+        if self.connection is not None and not self.closed:
+            assert self.link is not None
+            used = self.connection._received(self, buffer, used, total)
+        self._tail = b"" if used == total or self.closed else bytes(buffer.view[used:total])
+
+    def carrier_writable(self) -> None:
+        self.writable = True
+        if self.connection is not None:
+            self.connection._flush()
+
+    def carrier_lost(self, error: CarrierError | None) -> None:
+        self.closed = True
+        self._tail = b""
+        self.settle()
+        if self.connection is not None:
+            self.connection._carrier_lost(self, error)
+        else:
+            self._fail(
+                error or CarrierError(f"{self.carrier.remote} closed the connection during the handshake")
+            )
+
+    # ---- the handshake ----------------------------------------------------------------------------------
+
+    def _receive_handshake(self, view: memoryview) -> int:
+        handshake = self._handshake
+        assert handshake is not None
+        try:
+            used = handshake.receive(view)
+        except HandshakeError as error:
+            self._send_handshake()
+            self.carrier.close()
+            self.closed = True
+            self._fail(error)
+            return 0
+        self._send_handshake()
+        if handshake.established is not None:
+            self._handshake = None
+            self._on_established(self, handshake.established)
+        return used
+
+    def _send_handshake(self) -> None:
+        assert self._handshake is not None
+        out = self._handshake.outgoing()
+        if out:
+            self.writable = self.carrier.write(memoryview(out))
+
+    def _fail(self, error: Exception) -> None:
+        self._handshake = None
+        self.settle()
+        if self._on_failed is not None:
+            on_failed, self._on_failed = self._on_failed, None
+            on_failed(self, error)
+
+    def close(self) -> None:
+        """Let the carrier send what was written, then end it. Idempotent."""
+        self.closed = True
+        self._tail = b""
+        self.carrier.close()
+
+    def abort(self, error: Exception) -> None:
+        """End the carrier now; before a connection took over, `error` is reported. Idempotent."""
+        self.closed = True
+        self._tail = b""
+        self.carrier.abort()
+        self._fail(error)

@@ -1,0 +1,315 @@
+"""Listening: carriers come in, prove who they are, and become connections for the service they name."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dtp import carriers
+from dtp.carriers.base import Carrier, CarrierListener
+from dtp.errors import CarrierError, LocalError
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import suites
+from dtp.net.driver import LinkDriver
+from dtp.session.codes import CloseCode, HandshakeError, Refusal
+from dtp.session.handshake import Endpoint, Established, ServerHandshake
+from dtp.session.limits import DEFAULT, Limits
+from dtp.session.session import Session
+
+log = logging.getLogger("dtp.net")
+
+#: Serves one connection; when it returns, the connection is closed.
+Handler = Callable[[Connection], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Someone who has proven an identity asks for a service. `ticket` is opaque and bound to `binding`."""
+
+    peer: PeerId
+    service: str
+    ticket: bytes
+    binding: bytes
+    source: str
+
+
+class Refuse(Exception):
+    """Raised by an `Admit` function to refuse a request; `code` and `reason` reach the client."""
+
+    def __init__(self, code: int = CloseCode.DENIED, reason: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+#: Looks at a request and raises `Refuse`, or lets it pass. May be a coroutine function.
+Admit = Callable[[Request], Awaitable[None] | None]
+
+
+class Listener:
+    """Accepts connections for one identity. `async with` closes it.
+
+    With `services`, each connection goes to the handler of the service it names (`""` is the default one, `"*"`
+    takes any) in a task of its own; without, `accept()` gives the connections.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, services: Mapping[str, Handler] | None, admit: Admit | None
+    ) -> None:
+        self._endpoint = endpoint
+        self._limits = endpoint.limits
+        self._services = services
+        self._admit = admit
+        self._listeners: list[CarrierListener] = []
+        self._half_open: dict[LinkDriver, asyncio.TimerHandle] = {}
+        self._half_open_by_source: Counter[str] = Counter()
+        self._connections: dict[bytes, Connection] = {}
+        self._accepted: deque[Connection] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    @property
+    def peer(self) -> PeerId:
+        """The identity that this listener proves."""
+        return self._endpoint.identity.id
+
+    @property
+    def urls(self) -> list[str]:
+        """The carriers' URLs, with real ports."""
+        return [url for listener in self._listeners for url in listener.urls]
+
+    @property
+    def addresses(self) -> list[Address]:
+        """What others dial, one per carrier, for the default service."""
+        return [Address.direct(self.peer, url) for url in self.urls]
+
+    def address(self, service: str = "") -> Address:
+        """The first address, for a service."""
+        return Address.direct(self.peer, self.urls[0], service)
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are open or wait to be resumed."""
+        return list(self._connections.values())
+
+    async def accept(self) -> Connection:
+        """The next connection (without `services`). `LocalError` once the listener is closed."""
+        while not self._accepted:
+            if self._closed:
+                raise LocalError("the listener is closed")
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._accepted.popleft()
+
+    def __aiter__(self) -> Listener:
+        return self
+
+    async def __anext__(self) -> Connection:
+        try:
+            return await self.accept()
+        except LocalError:
+            raise StopAsyncIteration from None
+
+    async def add(self, url: str) -> None:
+        """Listen at one more carrier URL, such as `tcp://[::]:9000`."""
+        self._listeners.append(await carriers.listen(url, self._on_carrier))
+
+    # ---- carriers come in -------------------------------------------------------------------------------
+
+    def _on_carrier(self, carrier: Carrier) -> None:
+        handshake = ServerHandshake(self._endpoint, os.urandom)
+        driver = LinkDriver(
+            self._loop, carrier, handshake, self._on_established, self._on_failed, self._settle
+        )
+        source = carrier.source
+        limits = self._limits
+        if (
+            len(self._half_open) >= limits.half_open
+            or self._half_open_by_source[source] >= limits.half_open_per_source
+            or len(self._connections) >= limits.connections
+        ):
+            log.warning("refused a carrier from %s: too many half-open or open connections", source)
+            driver.refuse(Refusal.BUSY)
+            return
+        expired = HandshakeError(f"no handshake from {source} in {limits.handshake:g} s")
+        self._half_open[driver] = self._loop.call_later(limits.handshake, driver.abort, expired)
+        self._half_open_by_source[source] += 1
+        driver.start()
+
+    def _settle(self, driver: LinkDriver) -> None:
+        """This carrier is no longer half-open."""
+        timer = self._half_open.pop(driver, None)
+        if timer is not None:
+            timer.cancel()
+            source = driver.carrier.source
+            self._half_open_by_source[source] -= 1
+            if not self._half_open_by_source[source]:
+                del self._half_open_by_source[source]
+
+    def _on_failed(self, driver: LinkDriver, error: Exception) -> None:
+        log.info("handshake with %s failed: %s", driver.carrier.source, error)
+
+    def _on_established(self, driver: LinkDriver, established: Established) -> None:
+        if self._closed:
+            driver.abort(CarrierError("the listener is closed"))
+            return
+        if established.payload.resume:
+            self._resume(driver, established)
+            return
+        session = Session(established, self._limits, self._loop.time(), client=False)
+        connection = Connection(session, driver, self._loop, None)
+        self._connections[session.connection_id] = connection
+        connection.on_end = lambda _: self._connections.pop(session.connection_id, None)
+        connection.on_confirmed = self._serve_if_ready
+        self._decide(driver, connection, established)
+
+    def _resume(self, driver: LinkDriver, established: Established) -> None:
+        """Someone wants to go on with a connection: let its session check the proof."""
+        now = self._loop.time()
+        connection = self._connections.get(established.payload.resume)
+        if connection is None or connection.peer != established.peer:
+            session = Session(established, self._limits, now, client=False)
+            unknown = Connection(session, driver, self._loop, None)
+            unknown.abort(CloseCode.RESUME_UNKNOWN, "no such connection, or it was given up")
+            return
+        connection.join(driver, established)
+
+    # ---- admission --------------------------------------------------------------------------------------
+
+    def _decide(self, driver: LinkDriver, connection: Connection, established: Established) -> None:
+        payload = established.payload
+        request = Request(
+            established.peer, payload.service, payload.ticket, established.binding, driver.carrier.source
+        )
+        if self._handler(payload.service) is None and self._services is not None:
+            names = ", ".join(repr(name) for name in self._services) or "none"
+            log.info(
+                "%s asked for unknown service %r (there are %s)", request.peer.short, request.service, names
+            )
+            connection.abort(CloseCode.UNKNOWN_SERVICE, f"no service {payload.service!r} here")
+            return
+        if self._admit is None:
+            connection.admit()
+            return
+        try:
+            verdict = self._admit(request)
+        except Refuse as refuse:
+            connection.abort(refuse.code, refuse.reason)
+            return
+        if inspect.isawaitable(verdict):
+            self._spawn(self._decide_later(connection, verdict))
+        else:
+            connection.admit()
+
+    async def _decide_later(self, connection: Connection, verdict: Awaitable[None]) -> None:
+        try:
+            await verdict
+        except Refuse as refuse:
+            connection.abort(refuse.code, refuse.reason)
+            return
+        if not connection.closed:
+            connection.admit()
+            self._serve_if_ready(connection)
+
+    def _serve_if_ready(self, connection: Connection) -> None:
+        """Both have to be true, in either order: we admitted the client, and it proved that it is live."""
+        if not connection.admitted or not connection.confirmed or connection.closed:
+            return
+        handler = self._handler(connection.service)
+        if handler is not None:
+            self._spawn(self._serve(connection, handler))
+        else:
+            self._accepted.append(connection)
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+
+    def _handler(self, service: str) -> Handler | None:
+        if self._services is None:
+            return None
+        return self._services.get(service) or self._services.get("*")
+
+    async def _serve(self, connection: Connection, handler: Handler) -> None:
+        try:
+            await handler(connection)
+        except (ConnectionError, EOFError) as error:
+            # The peer or the network ended it while the handler was at work: everyday, and not the handler's fault.
+            log.info("%r: %s: %s", connection, type(error).__name__, error)
+        except Exception as error:  # noqa: BLE001 - a handler is foreign code: its bug must not stop the listener
+            self._loop.call_exception_handler(
+                {"message": f"handler of service {connection.service!r} failed", "exception": error}
+            )
+            connection.abort(CloseCode.INTERNAL)
+        await connection.close()
+
+    def _spawn(self, coroutine: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        assert isinstance(task, asyncio.Task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- the end ----------------------------------------------------------------------------------------
+
+    async def close(self, *, grace: float = 0.0) -> None:
+        """Stop accepting. Connections may finish for `grace` seconds, then they are closed. Idempotent."""
+        self._closed = True
+        for listener in self._listeners:
+            await listener.close()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        for driver in list(self._half_open):
+            if driver.connection is None:
+                driver.abort(CarrierError("the listener is closed"))
+        for connection in self.connections:
+            if grace and not connection.closed:
+                connection.go_away()
+        if grace and self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for connection in self.connections:
+            connection.abort(CloseCode.SHUTDOWN, "the listener closes")
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> Listener:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await self.close()
+
+
+async def listen(
+    urls: str | Sequence[str],
+    services: Handler | Mapping[str, Handler] | None = None,
+    *,
+    identity: Identity,
+    limits: Limits = DEFAULT,
+    psk: bytes | None = None,
+    admit: Admit | None = None,
+) -> Listener:
+    """Listen at carrier URLs such as `tcp://0.0.0.0:9000`, `unix:///run/me.sock`, `ws://127.0.0.1:8080/dtp`.
+
+    `services` maps service names to handlers (coroutine functions of a `Connection`); one handler alone takes
+    every service; without, take connections from `Listener.accept()`. With `psk` (32 bytes) only clients that
+    have it are heard. `admit` sees each `Request` and refuses by raising `Refuse`.
+
+    Raises `CarrierError` when an address can't be had and `LocalError` for a URL that can't be meant.
+    """
+    handlers = {"*": services} if callable(services) else services
+    listener = Listener(Endpoint(identity, suites(), limits, psk=psk), handlers, admit)
+    try:
+        for url in [urls] if isinstance(urls, str) else urls:
+            await listener.add(url.removeprefix("dtp+"))
+    except (CarrierError, LocalError):
+        await listener.close()
+        raise
+    return listener

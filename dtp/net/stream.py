@@ -1,0 +1,326 @@
+"""A stream of a connection: ordered bytes both ways, read and written as with asyncio's own streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from dtp.errors import DtpError, LocalError
+
+if TYPE_CHECKING:
+    from dtp.net.connection import Connection
+
+#: `read` hands out a received piece of at least this size as it is, rather than join it with the next.
+_WHOLE = 16 * 1024
+
+
+class Sink(Protocol):
+    """Takes a stream's bytes at once instead of its buffer (see `dtp.net.transport`)."""
+
+    def stream_data(self, data: bytes) -> None:
+        """The next bytes; the sink reports to `Stream.consumed` when it has them."""
+
+    def stream_eof(self) -> None:
+        """The peer has finished."""
+
+    def stream_error(self, error: DtpError) -> None:
+        """The stream or its connection has broken off."""
+
+    def stream_writable(self) -> None:
+        """What waits to be sent fell below the low mark."""
+
+
+class Stream:
+    """Ordered bytes both ways within a connection.
+
+    Not made directly: `Connection.open_stream()` and `Connection.accept_stream()` give streams. Leaving
+    `async with` finishes the sending side and waits until the peer has everything; leaving it by an exception
+    resets the stream.
+    """
+
+    def __init__(self, connection: Connection, stream_id: int) -> None:
+        self.connection = connection
+        #: The number of the stream within the connection.
+        self.id = stream_id
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._eof = False
+        self._read_error: DtpError | None = None
+        self._write_error: DtpError | None = None
+        self._read_waiter: asyncio.Future[None] | None = None
+        self._write_waiters: list[asyncio.Future[None]] = []
+        self._sink: Sink | None = None
+
+    # ---- reading ----------------------------------------------------------------------------------------
+
+    async def read(self, n: int = -1) -> bytes:
+        """Up to `n` bytes as soon as there are any; all up to the end when `n` is negative; b"" at the end.
+
+        Raises `StreamReset`, `ConnectionClosed` or `ConnectionLost` when the bytes break off.
+        """
+        if n == 0:
+            return b""
+        if n < 0:
+            parts = []
+            while part := await self.read(1 << 30):
+                parts.append(part)
+            return b"".join(parts)
+        await self._wait_data()
+        if not self._size:
+            return b""
+        return self._take(
+            min(n, self._size) if len(self._chunks[0]) < _WHOLE else min(n, len(self._chunks[0]))
+        )
+
+    async def readexactly(self, n: int) -> bytes:
+        """Exactly `n` bytes. `asyncio.IncompleteReadError` (with `.partial`) when the stream ends before."""
+        if n < 0:
+            raise LocalError("readexactly needs a size of 0 or more")
+        parts: list[bytes] = []
+        missing = n
+        while missing:
+            part = await self.read(missing)
+            if not part:
+                raise asyncio.IncompleteReadError(b"".join(parts), n)
+            parts.append(part)
+            missing -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def readuntil(self, separator: bytes = b"\n", limit: int = 64 * 1024) -> bytes:
+        """Bytes up to and with `separator`.
+
+        `asyncio.IncompleteReadError` at the end of the stream, `asyncio.LimitOverrunError` when `limit` bytes
+        hold no separator; they stay in the buffer.
+        """
+        if not separator:
+            raise LocalError("readuntil needs a separator of at least one byte")
+        searched = 0
+        while True:
+            if len(self._chunks) > 1:
+                joined = b"".join(self._chunks)
+                self._chunks.clear()
+                self._chunks.append(joined)
+            data = self._chunks[0] if self._chunks else b""
+            at = data.find(separator, max(0, searched - len(separator) + 1))
+            if at >= 0:
+                return self._take(at + len(separator))
+            searched = len(data)
+            if searched > limit:
+                raise asyncio.LimitOverrunError(f"no separator within {limit} bytes", searched)
+            if self._eof:
+                raise asyncio.IncompleteReadError(self._take(self._size), None)
+            await self._wait_data(beyond=searched)
+
+    async def readline(self) -> bytes:
+        """A line with its newline; what is left at the end of the stream; b"" behind it."""
+        try:
+            return await self.readuntil(b"\n")
+        except asyncio.IncompleteReadError as error:
+            return error.partial
+
+    def at_eof(self) -> bool:
+        """True when the peer has finished and all was read."""
+        return self._eof and not self._size
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece, of whatever size it came in. (asyncio's StreamReader gives lines here.)"""
+        data = await self.read(1 << 30)
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    def stop(self, error_code: int = 0) -> None:
+        """Nothing more will be read: drop what came, ask the peer to stop sending. Idempotent."""
+        if not self._eof and self._read_error is None:
+            self.connection._stop_stream(self.id, error_code)
+        self._drop()
+        self._eof = True
+        self._wake_reader()
+
+    async def _wait_data(self, beyond: int = 0) -> None:
+        while self._size <= beyond and not self._eof:
+            if self._read_error is not None:
+                raise self._read_error
+            if self._read_waiter is not None:
+                raise LocalError("another task is already reading from this stream")
+            self._read_waiter = self.connection._loop.create_future()
+            try:
+                await self._read_waiter
+            finally:
+                self._read_waiter = None
+
+    def _take(self, size: int) -> bytes:
+        chunks = self._chunks
+        self._size -= size
+        parts: list[bytes] = []
+        missing = size
+        while missing:
+            chunk = chunks.popleft()
+            if len(chunk) > missing:
+                chunks.appendleft(chunk[missing:])
+                chunk = chunk[:missing]
+            parts.append(chunk)
+            missing -= len(chunk)
+        self.consumed(size)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _drop(self) -> None:
+        self.consumed(self._size)
+        self._chunks.clear()
+        self._size = 0
+
+    def consumed(self, size: int) -> None:
+        """Tell the peer that `size` bytes were read and it may send as many more. For sinks."""
+        if size:
+            self.connection._consumed(self.id, size)
+
+    # ---- writing ----------------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue `data` to be sent at the end of this turn of the event loop. Follow it with `await drain()`.
+
+        `bytes` are kept as they are, anything else is copied. Raises what broke the stream, `StreamClosed`
+        after `write_eof`.
+        """
+        if self._write_error is not None:
+            raise self._write_error
+        self.connection._write(self.id, data if type(data) is bytes else bytes(data))
+
+    def writelines(self, lines: Iterable[bytes | bytearray | memoryview]) -> None:
+        """`write` each."""
+        self.write(b"".join(lines))
+
+    async def drain(self) -> None:
+        """Wait until less than `limits.write_high` bytes wait to be sent."""
+        if self._write_error is not None:
+            raise self._write_error
+        connection = self.connection
+        while connection._queued(self.id) > connection.limits.write_high:
+            await self._wait_written()
+
+    def write_eof(self) -> None:
+        """Finish: the peer reads all that was written, then the end. Idempotent."""
+        if self._write_error is None:
+            self.connection._finish(self.id)
+
+    def can_write_eof(self) -> bool:
+        """True: a stream has two directions that end separately."""
+        return True
+
+    async def flush(self) -> None:
+        """Wait until the peer has received everything that was written (and the end, after `write_eof`)."""
+        while not self.connection._acknowledged(self.id):
+            await self._wait_written()
+        if self._write_error is not None:
+            raise self._write_error
+
+    async def _wait_written(self) -> None:
+        if self._write_error is not None:
+            raise self._write_error
+        waiter = self.connection._loop.create_future()
+        self._write_waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._write_waiters:
+                self._write_waiters.remove(waiter)
+
+    def reset(self, error_code: int = 0) -> None:
+        """Give up both directions at once: the peer gets `StreamReset` with `error_code`. Idempotent."""
+        self.connection._reset_stream(self.id, error_code)
+        self.stop(error_code)
+
+    def close(self) -> None:
+        """Finish sending, and stop reading what still comes. Does not wait; see `wait_closed`."""
+        self.write_eof()
+        self.stop()
+
+    async def wait_closed(self) -> None:
+        """Wait until the peer has everything. Raises what broke the stream."""
+        await self.flush()
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.reset()
+            return
+        self.write_eof()
+        await self.flush()
+        self.stop()
+
+    # ---- what the connection reports --------------------------------------------------------------------
+
+    def attach(self, sink: Sink) -> None:
+        """From now on hand everything to `sink`, starting with what is buffered."""
+        self._sink = sink
+        while self._chunks:
+            chunk = self._chunks.popleft()
+            self._size -= len(chunk)
+            sink.stream_data(chunk)
+        if self._read_error is not None:
+            sink.stream_error(self._read_error)
+        elif self._eof:
+            sink.stream_eof()
+
+    def _feed(self, data: bytes) -> None:
+        if self._sink is not None:
+            self._sink.stream_data(data)
+            return
+        if self._eof:
+            self.consumed(len(data))
+            return
+        self._chunks.append(data)
+        self._size += len(data)
+        waiter = self._read_waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _feed_eof(self) -> None:
+        self._eof = True
+        if self._sink is not None:
+            self._sink.stream_eof()
+        self._wake_reader()
+
+    def _fail_reset(self, error: DtpError) -> None:
+        """The peer gave up: what it sent and nobody has read yet is void, its credit already given back."""
+        self._chunks.clear()
+        self._size = 0
+        self._fail_read(error)
+
+    def _fail_read(self, error: DtpError) -> None:
+        """No more bytes will come; what is buffered may still be read."""
+        if self._eof or self._read_error is not None:
+            return
+        self._read_error = error
+        if self._sink is not None:
+            self._sink.stream_error(error)
+        self._wake_reader()
+
+    def _fail_write(self, error: DtpError) -> None:
+        if self._write_error is None:
+            self._write_error = error
+        if self._sink is not None:
+            self._sink.stream_writable()
+        self._wake_writers()
+
+    def _writable(self) -> None:
+        if self._sink is not None:
+            self._sink.stream_writable()
+        self._wake_writers()
+
+    def _wake_reader(self) -> None:
+        if self._read_waiter is not None and not self._read_waiter.done():
+            self._read_waiter.set_result(None)
+
+    def _wake_writers(self) -> None:
+        for waiter in self._write_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._write_waiters.clear()

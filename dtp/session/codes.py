@@ -1,0 +1,153 @@
+"""Why a link, a connection or a stream ended: the numbers on the wire and the exceptions they become.
+
+Source of the numbers: docs/wire.md, sections "Refusal" and "CLOSE".
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from dtp.errors import CarrierError, DtpError, LimitError, LocalError, PeerError
+
+
+class Refusal(IntEnum):
+    """What a side says in the clear when a handshake can't go on. Unauthenticated, so a hint and no more."""
+
+    VERSION = 1
+    SUITE = 2
+    FAILED = 3
+    BUSY = 4
+
+
+class CloseCode(IntEnum):
+    """The code of a CLOSE frame, when its APPLICATION flag is not set."""
+
+    NORMAL = 0
+    INTERNAL = 1
+    PROTOCOL = 2
+    FLOW = 3
+    LIMIT = 4
+    UNKNOWN_FRAME = 5
+    IDLE = 6
+    UNKNOWN_SERVICE = 7
+    DENIED = 8
+    BUSY = 9
+    RESUME_UNKNOWN = 10
+    RESUME_PROOF = 11
+    SHUTDOWN = 12
+    PAYMENT = 13
+    TICKET = 14
+
+
+class HandshakeError(PeerError):
+    """The handshake failed; the carrier is closed and nothing was sent beyond a refusal code."""
+
+    code = "handshake"
+
+
+_REFUSALS = {
+    Refusal.VERSION: "it speaks another protocol version; update one of the two",
+    Refusal.SUITE: "it does not support this handshake pattern or cipher suite, or wants a pre-shared key",
+    Refusal.FAILED: "it could not read our message; another static or pre-shared key may be in use there",
+    Refusal.BUSY: "it has too many handshakes under way; try again later",
+}
+
+
+class HandshakeRefused(HandshakeError):
+    """The other side gave up the handshake. `.refusal` is its `Refusal`, or a number unknown to this version."""
+
+    code = "handshake-refused"
+
+    def __init__(self, refusal: int) -> None:
+        known = {int(key): f"{key.name}: {text}" for key, text in _REFUSALS.items()}
+        super().__init__(f"handshake refused ({known.get(refusal, f'code {refusal}')})")
+        self.refusal = refusal
+
+
+class WrongIdentity(HandshakeError):
+    """Whoever answered is not the identity that the address names. Nothing of ours was told to it."""
+
+    code = "wrong-identity"
+
+
+class ProtocolError(PeerError):
+    """The peer sent what the specification forbids. `.close_code` is what it is told."""
+
+    code = "protocol"
+
+    def __init__(self, message: str, close_code: CloseCode = CloseCode.PROTOCOL) -> None:
+        super().__init__(message)
+        self.close_code = close_code
+
+
+class ConnectionRefused(PeerError):
+    """The peer is who it should be, and refused the connection: `.close_code` and `.reason` say why."""
+
+    code = "refused"
+
+    def __init__(self, close_code: int, reason: str) -> None:
+        super().__init__(
+            f"the peer refused the connection: {describe(close_code)}{': ' + reason if reason else ''}"
+        )
+        self.close_code = close_code
+        self.reason = reason
+
+
+class ConnectionClosed(DtpError, ConnectionError):
+    """The connection was closed before, by this side or the peer. `.close_code`, `.reason`, `.by_peer`."""
+
+    code = "closed"
+
+    def __init__(self, close_code: int, reason: str, by_peer: bool, application: bool = False) -> None:
+        name = str(close_code) if application else describe(close_code)
+        super().__init__(
+            f"connection closed by {'the peer' if by_peer else 'this side'}: {name} {reason}".rstrip()
+        )
+        self.close_code = close_code
+        self.reason = reason
+        self.by_peer = by_peer
+        self.application = application
+
+
+class ConnectionLost(CarrierError):
+    """All carriers are gone and the connection could not be resumed in time. What was not acknowledged is lost."""
+
+    code = "lost"
+
+
+class StreamReset(PeerError, ConnectionError):
+    """The peer gave up this stream (`RESET`), or doesn't want what we send (`STOP`). `.error_code` is its own."""
+
+    code = "reset"
+
+    def __init__(self, error_code: int, stopped: bool = False) -> None:
+        what = "stopped reading" if stopped else "reset the stream"
+        super().__init__(f"the peer {what} (error code {error_code})")
+        self.error_code = error_code
+        self.stopped = stopped
+
+
+class StreamClosed(LocalError, ConnectionError):
+    """This side has already finished or reset the stream; open another one."""
+
+    code = "stream-closed"
+
+
+class TooManyStreams(LimitError):
+    """The peer allows no further stream at the moment; wait for one to end."""
+
+    code = "too-many-streams"
+
+
+class DatagramTooLarge(LimitError):
+    """A datagram is above what the peer takes; cut it or use a stream."""
+
+    code = "datagram-too-large"
+
+
+def describe(close_code: int) -> str:
+    """A close code in words: `UNKNOWN_SERVICE`, or the number where it has no name."""
+    try:
+        return CloseCode(close_code).name
+    except ValueError:
+        return str(close_code)

@@ -1,0 +1,126 @@
+"""The frame table of docs/wire.md, and how control frames are built and read.
+
+STREAM frames are cut, joined and parsed in C (`dtp.core`); every other frame reaches Python as a body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from struct import Struct
+
+from dtp.session.codes import CloseCode, ProtocolError
+
+
+class Frame(IntEnum):
+    """Frame types. 0x80 to 0xff may be ignored by who doesn't know them; other unknown types are an error."""
+
+    PADDING = 0x00
+    PING = 0x01
+    PONG = 0x02
+    STREAM = 0x03
+    RESET = 0x04
+    STOP = 0x05
+    WINDOW = 0x06
+    STREAMS = 0x07
+    DATAGRAM = 0x08
+    CLOSE = 0x09
+    AWAY = 0x0A
+    REKEY = 0x0B
+    READY = 0x0C
+    ATTACH = 0x0D
+    STATE = 0x0E
+    METER = 0x10
+
+
+#: The first type of the range that is skipped when unknown.
+IGNORABLE = 0x80
+
+#: Flag of STREAM: the stream ends behind this data.
+FIN = 1
+#: Flag of CLOSE: the code is the application's own.
+APPLICATION = 1
+#: Flag of WINDOW: part of the list that STATE closes.
+LISTED = 1
+#: Flag of ATTACH: beside the carriers that are there, not instead of them.
+ADD = 1
+
+#: In WINDOW: not a stream but the whole connection.
+CONNECTION = 2**64 - 1
+#: Offsets and totals stay below this, so that sums never wrap.
+MAX_OFFSET = 2**62
+#: The longest reason in a CLOSE frame, bytes of UTF-8.
+MAX_REASON = 256
+
+PING = Struct(">Q")
+RESET = Struct(">QIQ")
+STOP = Struct(">QI")
+WINDOW = Struct(">QQQ")
+STREAMS = Struct(">Q")
+CLOSE_CODE = Struct(">I")
+AWAY = Struct(">Q")
+ATTACH = Struct(">16sI32s")
+STATE = Struct(">QI")
+
+#: Exact body length of each fixed frame; the others have their own rule.
+FIXED: dict[int, Struct] = {
+    Frame.PING: PING,
+    Frame.PONG: PING,
+    Frame.RESET: RESET,
+    Frame.STOP: STOP,
+    Frame.WINDOW: WINDOW,
+    Frame.STREAMS: STREAMS,
+    Frame.AWAY: AWAY,
+    Frame.READY: Struct(""),
+    Frame.ATTACH: ATTACH,
+    Frame.STATE: STATE,
+}
+
+#: A frame to seal: type, flags, stream, offset, body (STREAM: data without header).
+Outgoing = tuple[int, int, int, int, bytes | memoryview]
+
+
+def control(frame: int, body: bytes | memoryview = b"", flags: int = 0) -> Outgoing:
+    """A frame other than STREAM, ready to be sealed."""
+    return (frame, flags, 0, 0, body)
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """A CLOSE frame: who has closed says why."""
+
+    close_code: int
+    reason: str
+    application: bool
+
+
+def build_close(close: Close) -> Outgoing:
+    """CLOSE; a reason above `MAX_REASON` bytes is cut."""
+    reason = close.reason.encode()[:MAX_REASON]
+    return control(
+        Frame.CLOSE, CLOSE_CODE.pack(close.close_code) + reason, APPLICATION if close.application else 0
+    )
+
+
+def parse_close(flags: int, body: bytes) -> Close:
+    """CLOSE from the peer. The reason is for people: broken UTF-8 is shown as such."""
+    if len(body) < CLOSE_CODE.size or len(body) > CLOSE_CODE.size + MAX_REASON:
+        raise ProtocolError(f"CLOSE frame of {len(body)} bytes")
+    (code,) = CLOSE_CODE.unpack_from(body)
+    reason = body[CLOSE_CODE.size :].decode(errors="backslashreplace")
+    return Close(code, reason, bool(flags & APPLICATION))
+
+
+def parse_fixed(frame: int, body: bytes) -> tuple[int | bytes, ...]:
+    """The fields of a frame of `FIXED`; `ProtocolError` when its length is off."""
+    shape = FIXED[frame]
+    if len(body) != shape.size:
+        raise ProtocolError(f"{Frame(frame).name} frame of {len(body)} bytes, must be {shape.size}")
+    return shape.unpack(body)
+
+
+def unknown(frame: int) -> ProtocolError | None:
+    """What to do with a type that is not in the table: None to skip it, or the error to close with."""
+    if frame >= IGNORABLE:
+        return None
+    return ProtocolError(f"unknown frame type 0x{frame:02x}", CloseCode.UNKNOWN_FRAME)

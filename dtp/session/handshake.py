@@ -1,0 +1,275 @@
+"""The handshake as a value: bytes in, bytes out, and in the end keys and a known peer.
+
+Source: docs/wire.md, sections "Hello" and "Handshake". On a carrier that keeps the order each message is
+`u16 length, message`; the client's first is preceded by the hello. Length 0 is a refusal: `u16 code` follows.
+On a packet carrier the same bytes stand alone in a packet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dtp.identity import Identity, PeerId, verify_static
+from dtp.session.codes import HandshakeError, HandshakeRefused, Refusal, WrongIdentity
+from dtp.session.limits import DEFAULT, Limits
+from dtp.session.noise import MAX_MESSAGE, NoiseHandshake, Pattern, Split, StaticKey, Suite
+from dtp.session.payload import VERSIONS, Params, Payload, build_payload, choose_version, parse_payload
+
+MAGIC = b"DTP"
+WIRE_VERSION = 1
+#: magic, version, pattern, suite
+HELLO = 6
+
+#: Draws `n` random bytes; an argument, so that a handshake can be repeated exactly in a test.
+Entropy = Callable[[int], bytes]
+#: Makes the ticket for this handshake from its binding (32 bytes) and the peer that was proven.
+Ticket = Callable[[bytes, PeerId | None], bytes]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What one side brings to its handshakes, the same for all of them."""
+
+    identity: Identity
+    suites: tuple[Suite, ...]
+    limits: Limits = DEFAULT
+    features: frozenset[str] = frozenset()
+    psk: bytes | None = None
+    static: StaticKey = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "static", StaticKey(self.identity.static_private))
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """A finished handshake. `binding` (32 bytes) is what a ticket in `payload` must be bound to."""
+
+    split: Split
+    pattern: Pattern
+    suite: Suite
+    peer: PeerId
+    payload: Payload
+    binding: bytes
+    version: int
+
+
+class _Handshake:
+    """What both roles share: framing, payloads, and the check of who the peer is."""
+
+    def __init__(self, endpoint: Endpoint, entropy: Entropy) -> None:
+        self._endpoint = endpoint
+        self._entropy = entropy
+        self._out = bytearray()
+        self._noise: NoiseHandshake
+        self._hello = b""
+        self._peer_payload: Payload | None = None
+        self.established: Established | None = None
+
+    def outgoing(self) -> bytes:
+        """The bytes to send now; each is given once."""
+        out = bytes(self._out)
+        self._out.clear()
+        return out
+
+    def receive(self, data: bytes | memoryview) -> int:
+        """Take whole messages from the front of `data` and return how many bytes they had.
+
+        Stops behind the message that finishes the handshake: what follows are records. `HandshakeError` ends the
+        handshake; `outgoing()` may then hold a refusal to send before closing.
+        """
+        used = 0
+        while self.established is None:
+            taken = self._take(bytes(data[used : used + HELLO + 2 + MAX_MESSAGE]))
+            if not taken:
+                break
+            used += taken
+        return used
+
+    def _take(self, data: bytes) -> int:
+        raise NotImplementedError
+
+    def _message(self, data: bytes, start: int = 0) -> tuple[bytes, int] | None:
+        """The message at `start` and where it ends; None while it is not whole."""
+        if len(data) < start + 2:
+            return None
+        size = int.from_bytes(data[start : start + 2])
+        if size == 0:
+            if len(data) < start + 4:
+                return None
+            raise HandshakeRefused(int.from_bytes(data[start + 2 : start + 4]))
+        end = start + 2 + size
+        if size > self._endpoint.limits.payload + 512:  # 512: keys and tags of the largest message
+            raise self._refuse(Refusal.FAILED, f"handshake message of {size} bytes")
+        return (data[start + 2 : end], end) if len(data) >= end else None
+
+    def _send(self, message: bytes) -> None:
+        self._out += len(message).to_bytes(2) + message
+
+    def _refuse(self, refusal: Refusal, message: str) -> HandshakeError:
+        self._out += bytes(2) + int(refusal).to_bytes(2)
+        return HandshakeError(message)
+
+    def _start(self, pattern: Pattern, suite: Suite, *, initiator: bool, remote_static: bytes | None) -> None:
+        self._pattern, self._suite = pattern, suite
+        self._hello = MAGIC + bytes([WIRE_VERSION, pattern, suite])
+        self._noise = NoiseHandshake(
+            pattern,
+            suite,
+            initiator=initiator,
+            prologue=b"dtp.noise.v1" + self._hello,
+            static=self._endpoint.static,
+            ephemeral=self._entropy(32),
+            remote_static=remote_static,
+            psk=self._endpoint.psk if pattern.psk else None,
+        )
+
+    def _payload(self, service: str = "", ticket: bytes = b"", resume: bytes = b"") -> bytes:
+        identity = self._endpoint.identity
+        return build_payload(
+            Payload(
+                peer=identity.id,
+                proof=identity.static_proof,
+                params=Params.of(self._endpoint.limits),
+                features=self._endpoint.features,
+                service=service,
+                ticket=ticket,
+                resume=resume,
+            )
+        )
+
+    def _check(self, data: bytes) -> Payload:
+        """Parse the peer's payload and check that its identity vouches for the static key it uses."""
+        payload = parse_payload(data, self._endpoint.limits)
+        static = self._noise.remote_static
+        if static is None or not verify_static(payload.peer, static, payload.proof):
+            raise HandshakeError(f"{payload.peer.short} does not vouch for the static key in use")
+        self._peer_payload = payload
+        return payload
+
+    def _binding(self, client_ephemeral: bytes, client_static: bytes, server_static: bytes) -> bytes:
+        parts = b"dtp.binding.v1" + self._hello + client_ephemeral + client_static + server_static
+        return hashlib.sha256(parts).digest()
+
+    def _establish(self, binding: bytes) -> None:
+        split, payload = self._noise.split, self._peer_payload
+        assert split is not None
+        assert payload is not None
+        version = choose_version(VERSIONS, payload.versions)
+        self.established = Established(
+            split, self._pattern, self._suite, payload.peer, payload, binding, version
+        )
+
+
+class ClientHandshake(_Handshake):
+    """The side that dials.
+
+    `expected` is the identity that the address names: anyone else is `WrongIdentity`, and has then learned
+    nothing about us. With `remote_static` (remembered from an earlier connection) the pattern is IK, else XX.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        entropy: Entropy,
+        *,
+        expected: PeerId | None,
+        suite: Suite,
+        service: str = "",
+        remote_static: bytes | None = None,
+        ticket: Ticket | None = None,
+        resume: bytes = b"",
+    ) -> None:
+        super().__init__(endpoint, entropy)
+        self._expected = expected
+        self._service = service
+        self._ticket = ticket
+        self._resume = resume
+        psk = endpoint.psk is not None
+        if remote_static is None:
+            pattern = Pattern.XXpsk3 if psk else Pattern.XX
+        else:
+            pattern = Pattern.IKpsk2 if psk else Pattern.IK
+        self._start(pattern, suite, initiator=True, remote_static=remote_static)
+        self._out += self._hello
+        # XX sends its first payload in the clear: it stays empty.
+        self._send(self._noise.write(b"" if remote_static is None else self._own_payload()))
+
+    def _own_payload(self) -> bytes:
+        ticket = self._ticket(self._client_binding(), self._expected) if self._ticket is not None else b""
+        return self._payload(self._service, ticket, self._resume)
+
+    def _client_binding(self) -> bytes:
+        static = self._noise.remote_static
+        assert static is not None
+        return self._binding(self._noise.ephemeral_public, self._endpoint.static.public, static)
+
+    def _take(self, data: bytes) -> int:
+        found = self._message(data)
+        if found is None:
+            return 0
+        message, end = found
+        payload = self._check(self._noise.read(message))
+        if self._expected is not None and payload.peer != self._expected:
+            raise WrongIdentity(f"expected {self._expected}, but {payload.peer} answered")
+        if self._pattern.messages == 3:
+            self._expected = payload.peer
+            self._send(self._noise.write(self._own_payload()))
+        self._establish(self._client_binding())
+        return end
+
+
+class ServerHandshake(_Handshake):
+    """The side that listens. With a pre-shared key in `endpoint` only the psk patterns are taken."""
+
+    def __init__(self, endpoint: Endpoint, entropy: Entropy) -> None:
+        super().__init__(endpoint, entropy)
+        self._reading_first = True
+
+    def _take(self, data: bytes) -> int:
+        start = 0
+        if not self._hello:
+            if not MAGIC.startswith(data[:3]):
+                raise HandshakeError("not a DTP handshake")
+            if len(data) < HELLO:
+                return 0
+            self._read_hello(data)
+        if self._reading_first:
+            start = HELLO
+        found = self._message(data, start)
+        if found is None:
+            return 0
+        message, end = found
+        try:
+            self._read(self._noise.read(message))
+        except HandshakeError as error:
+            raise self._refuse(Refusal.FAILED, str(error)) from None
+        self._reading_first = False
+        return end
+
+    def _read_hello(self, data: bytes) -> None:
+        version, pattern, suite = data[3], data[4], data[5]
+        if version != WIRE_VERSION:
+            raise self._refuse(Refusal.VERSION, f"handshake version {version}, we speak {WIRE_VERSION}")
+        if pattern not in list(Pattern) or Pattern(pattern).psk != (self._endpoint.psk is not None):
+            raise self._refuse(Refusal.SUITE, f"handshake pattern {pattern} is not accepted here")
+        if suite not in self._endpoint.suites:
+            raise self._refuse(Refusal.SUITE, f"cipher suite {suite} is not accepted here")
+        self._start(Pattern(pattern), Suite(suite), initiator=False, remote_static=None)
+
+    def _read(self, data: bytes) -> None:
+        """One message was authentic; `data` is its payload. Answer, or finish."""
+        first = self._reading_first
+        if first and self._pattern.messages == 3:
+            if data:
+                raise HandshakeError("the first message of XX carries no payload")
+            self._send(self._noise.write(self._payload()))
+            return
+        self._check(data)
+        if first:
+            self._send(self._noise.write(self._payload()))
+        static = self._noise.remote_static
+        assert static is not None
+        self._establish(self._binding(self._noise.remote_ephemeral, static, self._endpoint.static.public))

@@ -1,0 +1,81 @@
+"""Every limit of the protocol in one table: its default and the reason for it.
+
+Sizes are bytes, times seconds. Those marked "told" go to the peer in the handshake; the others are our own
+affair. Past a limit there is a named error, and other connections feel nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from dtp.errors import ConfigError
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one connection. Make another with `dataclasses.replace(limits, idle=60)`."""
+
+    #: A peer that needs longer is broken or means harm; ghostunnel and nginx give 10 and 60 s.
+    handshake: float = 10.0
+    #: Handshake payload: identity, proof, service and a ticket need under 1 KiB; more is an attack.
+    payload: int = 8 * KIB
+    #: Plaintext of a record. From 4 KiB up the size hardly matters for speed; larger ones delay small messages
+    #: on slow lines.
+    record: int = 65_519
+    #: What one stream may have unread (told). Full speed over 100 ms needs bandwidth x delay: 2 MiB is 160 Mbit/s.
+    stream_window: int = 2 * MIB
+    #: What all streams of a connection may have unread together (told): bounds memory, lets several streams run.
+    connection_window: int = 8 * MIB
+    #: Streams that the peer may have open at once (told). 1,000 idle streams cost about 2 MiB.
+    streams: int = 1024
+    #: A datagram (told): what fits one record with its frame header.
+    datagram: int = 60 * KIB
+    #: Datagrams waiting to be read or sent; the oldest goes first, as with UDP.
+    datagrams: int = 1024
+    #: What `write` takes before `drain` waits: enough to keep the sealer busy, small enough to stay in the cache.
+    write_high: int = MIB
+    write_low: int = 256 * KIB
+    #: Send a ping after this silence, so that a dead carrier is noticed and NATs keep their mapping. 0: never.
+    keepalive: float = 15.0
+    #: An unanswered ping for this long means that the carrier is dead.
+    dead: float = 10.0
+    #: Close a connection on which no stream data moved for this long. 0: never.
+    idle: float = 0.0
+    #: How long a connection without carrier waits to be resumed; what is unacknowledged is kept as long.
+    resume: float = 60.0
+    #: Acknowledge what was received after this at the latest: frees the sender's memory, costs one frame.
+    ack_delay: float = 0.1
+    #: A stream's turn when several want to send: small enough that a request beside a bulk stream waits under 1 ms.
+    quantum: int = 32 * KIB
+    #: Move to the next key after so much plaintext: far below AES-GCM's bound of 2^36 records of 2^16 blocks.
+    rekey_bytes: int = 64 * 1024 * MIB
+    #: ... and after so much time, so that a stolen key opens little of the past. WireGuard: 120 s by handshake.
+    rekey_time: float = 900.0
+    #: Carriers at once: more than a handful gains nothing and costs a socket each.
+    links: int = 8
+    #: Half-open connections (listener): in all, and from one source. A handshake takes milliseconds.
+    half_open: int = 512
+    half_open_per_source: int = 64
+    #: Connections that one listener holds; each idle one costs about 20 KiB.
+    connections: int = 100_000
+    #: Control frames that wait to be sent (answers to pings and the like): past it the peer floods us.
+    control: int = 1024
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise ConfigError(f"limit {field.name!r} must not be negative")
+        if not 256 <= self.record <= 65_519:
+            raise ConfigError("limit 'record' must be between 256 and 65519 bytes (a Noise message)")
+        if self.stream_window < KIB or self.connection_window < self.stream_window:
+            raise ConfigError(
+                "limit 'connection_window' must be at least 'stream_window', and that 1024 bytes"
+            )
+        if not 0 < self.datagram <= 65_515:
+            raise ConfigError("limit 'datagram' must be between 1 and 65515 bytes (one record)")
+
+
+DEFAULT = Limits()

@@ -1,0 +1,74 @@
+"""A link: one carrier's handshake result - its keys, and what is particular to this carrier.
+
+A session has one link after another, or several at once. Frames of streams may go over any; answers to pings
+and the proof that a link belongs to the session go over the link itself.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from dtp.core import Opener, Sealer
+from dtp.session.frames import ATTACH, Frame, Outgoing, control
+from dtp.session.handshake import Established
+from dtp.session.limits import Limits
+from dtp.session.noise import Suite
+
+_ROLE = {True: b"client", False: b"server"}
+
+
+class Link:
+    """Keys and timers of one carrier. Times are seconds of the caller's clock."""
+
+    __slots__ = (
+        "attached",
+        "confirmed",
+        "control",
+        "first_record_due",
+        "hash",
+        "last_received",
+        "lost",
+        "number",
+        "opener",
+        "ping_sent",
+        "rekey_at",
+        "sealer",
+        "suite",
+    )
+
+    def __init__(self, number: int, established: Established, limits: Limits, now: float) -> None:
+        split = established.split
+        self.number = number
+        self.suite: Suite = established.suite
+        self.hash = split.hash
+        self.sealer = Sealer(established.suite.cipher, split.send, limits.rekey_bytes)
+        self.opener = Opener(established.suite.cipher, split.receive)
+        #: True once it carries the session's frames; before, only ATTACH is accepted.
+        self.attached = False
+        #: True once the peer has sent a record: it holds the keys. An IK client has not proven that before.
+        self.confirmed = False
+        #: A record must go out even with nothing to say, because the peer waits for it.
+        self.first_record_due = False
+        self.lost = False
+        self.control: list[Outgoing] = []
+        self.last_received = now
+        self.ping_sent: float | None = None
+        self.rekey_at = now + limits.rekey_time if limits.rekey_time else float("inf")
+
+    def close(self) -> None:
+        """Forget the keys. Idempotent."""
+        self.lost = True
+        self.control.clear()
+        self.sealer.close()
+        self.opener.close()
+
+
+def attach_proof(secret: bytes, link_hash: bytes, *, client: bool) -> bytes:
+    """What ATTACH carries: only who holds the connection's secret can say it, and only for this handshake."""
+    return hmac.digest(secret, b"dtp.attach.v1" + _ROLE[client] + link_hash, "sha256")
+
+
+def build_attach(connection: bytes, secret: bytes, link: Link, *, client: bool, add: bool) -> Outgoing:
+    """An ATTACH frame for `link`."""
+    proof = attach_proof(secret, link.hash, client=client)
+    return control(Frame.ATTACH, ATTACH.pack(connection, link.number, proof), 1 if add else 0)

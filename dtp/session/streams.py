@@ -1,0 +1,295 @@
+"""The two halves of a stream: what is to be sent and not yet acknowledged, and what was received.
+
+Source: docs/wire.md, section "Streams". Offsets are absolute, so bytes may come over any carrier, twice or out
+of order. The end of a stream (finish or reset) counts as one more: `acked == final + 1` says that it arrived.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+
+from dtp.session.codes import CloseCode, ProtocolError
+from dtp.session.frames import MAX_OFFSET
+
+#: Pieces below this are joined before they are sealed: a C call per write costs more than the copy.
+SMALL = 4096
+_JOIN = 64 * 1024
+
+
+class SendHalf:
+    """Bytes from the application until the peer acknowledges them."""
+
+    __slots__ = (
+        "_base",
+        "_unacked",
+        "_unsent",
+        "acked",
+        "end",
+        "fin_sent",
+        "finished",
+        "highest",
+        "limit",
+        "reset_code",
+        "sent",
+        "told_end",
+    )
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit  # the peer's credit: offset up to which may be sent
+        self.acked = 0  # the peer has all below
+        self.sent = 0  # next offset to send
+        self.highest = 0  # highest offset ever sent (after a resume, `sent` goes back)
+        self.end = 0  # offset behind the last byte written
+        self.finished = False
+        self.fin_sent = False  # since the last rewind
+        self.told_end = False  # ever: the peer may acknowledge the end
+        self.reset_code: int | None = None
+        self._base = 0  # offset of the first byte kept
+        self._unacked: deque[bytes | memoryview] = deque()
+        self._unsent: deque[bytes | memoryview] = deque()
+
+    @property
+    def queued(self) -> int:
+        """Bytes written and not yet sent."""
+        return self.end - self.sent if self.reset_code is None else 0
+
+    @property
+    def ready(self) -> bool:
+        """True when there is something to send that the stream's own credit allows."""
+        if self.reset_code is not None:
+            return False
+        if self.sent < self.end:
+            return self.sent < self.limit
+        return self.finished and not self.fin_sent
+
+    @property
+    def done(self) -> bool:
+        """True when the peer knows all: data and end."""
+        return self.acked == (self.end if self.reset_code is None else self.highest) + 1
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Queue `data`, which must not change any more."""
+        self._unsent.append(data)
+        self.end += len(data)
+
+    def take(self, room: int, fresh: int) -> tuple[int, bytes | memoryview, bool]:
+        """The next piece to seal: its offset, at most `room` bytes, and whether the stream ends behind it.
+
+        `fresh` is the connection's credit, which only bytes above `highest` use up.
+        """
+        offset = self.sent
+        room = min(room, self.limit - offset, self.highest - offset + fresh)
+        piece = self._piece(room) if room > 0 and self._unsent else b""
+        if len(piece):
+            self._unacked.append(piece)
+            self.sent = offset + len(piece)
+            if self.sent > self.highest:
+                self.highest = self.sent
+        fin = self.finished and self.sent == self.end
+        self.fin_sent = fin
+        self.told_end |= fin
+        return offset, piece, fin
+
+    def _piece(self, room: int) -> bytes | memoryview:
+        unsent = self._unsent
+        first = unsent[0]
+        size = len(first)
+        if size > room:
+            view = memoryview(first)
+            unsent[0] = view[room:]
+            return view[:room]
+        if size >= SMALL or len(unsent) == 1:
+            return unsent.popleft()
+        parts: list[bytes | memoryview] = []
+        room, total = min(room, _JOIN), 0
+        while unsent and total + len(unsent[0]) <= room:
+            parts.append(unsent.popleft())
+            total += len(parts[-1])
+        return b"".join(parts)
+
+    def acknowledge(self, acked: int) -> None:
+        """The peer has all bytes below `acked`, which is one above the end when it also knows of the end."""
+        if acked <= self.acked:
+            return
+        if acked > self.highest + self.told_end:
+            raise ProtocolError(f"acknowledged {acked} of a stream of which {self.highest} bytes were sent")
+        self.acked = acked
+        unacked = self._unacked
+        while unacked and self._base + len(unacked[0]) <= acked:
+            self._base += len(unacked.popleft())
+        # After a resume the peer may already have what we were about to send again.
+        while self._unsent and self.sent < acked and self._base + len(self._unsent[0]) <= acked:
+            size = len(self._unsent.popleft())
+            self._base += size
+            self.sent += size
+        if acked > self.highest:
+            self.fin_sent = True
+
+    def rewind(self) -> None:
+        """A carrier was lost: send again all that isn't acknowledged."""
+        self._unsent.extendleft(reversed(self._unacked))
+        self._unacked.clear()
+        self.sent = self._base
+        self.fin_sent = self.acked > self.highest
+
+    def forget(self) -> None:
+        """The peer has done with this stream, so it has all of it."""
+        self.acked = (self.end if self.reset_code is None else self.highest) + 1
+        self._unsent.clear()
+        self._unacked.clear()
+        self.sent = self.highest = self.end
+        self.fin_sent = True
+
+    def reset(self, code: int) -> None:
+        """Give up: nothing more is sent, what is kept is dropped."""
+        self.reset_code = code
+        self.told_end = True
+        self._unsent.clear()
+        self._unacked.clear()
+
+
+class ReceiveHalf:
+    """Bytes from the peer, put in order, and the credit that it was given."""
+
+    __slots__ = (
+        "_early",
+        "_starts",
+        "consumed",
+        "ended",
+        "final",
+        "highest",
+        "limit",
+        "next",
+        "stop_code",
+        "window",
+    )
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.limit = window  # offset up to which the peer may send
+        self.next = 0  # all below was received in order
+        self.highest = 0  # highest offset seen, for the connection's credit
+        self.consumed = 0  # the application has read all below
+        self.final: int | None = None
+        self.ended = False  # the end was reached (or the stream was reset)
+        self.stop_code: int | None = None
+        self._starts: list[int] = []  # out of order: where runs start, sorted, and the runs themselves
+        self._early: list[list[bytes]] = []
+
+    @property
+    def acked(self) -> int:
+        """What to acknowledge: the bytes received in order, one more when the end is known."""
+        return self.next + 1 if self.ended else self.next
+
+    def receive(self, offset: int, data: bytes, fin: bool) -> tuple[list[bytes], int]:
+        """Take a piece; give what is now in order, and by how much `highest` rose.
+
+        `ProtocolError` when it goes beyond the credit or contradicts the end.
+        """
+        end = offset + len(data)
+        if end > self.limit:
+            raise ProtocolError(f"stream data up to {end}, credit is {self.limit}", CloseCode.FLOW)
+        self.check_final(end, fin)
+        rise = max(0, end - self.highest)
+        self.highest += rise
+        if fin:
+            self.final = end
+        if self.ended:
+            return [], rise
+        if offset > self.next:
+            self._keep(offset, data)
+            return [], rise
+        out: list[bytes] = []
+        if end > self.next:
+            out.append(data if offset == self.next else data[self.next - offset :])
+            self.next = end
+            if self._starts:
+                self._join(out)
+        if self.next == self.final:
+            self.ended = True
+        return out, rise
+
+    def check_final(self, end: int, fin: bool) -> None:
+        """`ProtocolError` when a piece ending at `end` contradicts what is known of the stream's end."""
+        if end > MAX_OFFSET:
+            raise ProtocolError(f"stream offset {end} is above 2^62", CloseCode.FLOW)
+        if self.final is not None and (end > self.final or (fin and end != self.final)):
+            raise ProtocolError(f"stream data up to {end} contradicts its end at {self.final}")
+        if fin and end < self.highest:
+            raise ProtocolError(f"stream ends at {end}, but {self.highest} bytes were seen")
+
+    def _keep(self, offset: int, data: bytes) -> None:
+        """Keep what came early, each byte once, runs joined, so that a flood of pieces stays within the window."""
+        end = offset + len(data)
+        index = bisect_right(self._starts, offset)
+        if index:
+            offset = max(offset, self._run_end(index - 1))
+        while offset < end:
+            stop = min(end, self._starts[index]) if index < len(self._starts) else end
+            if offset < stop:
+                piece = data[len(data) - (end - offset) : len(data) - (end - stop)]
+                if index and self._run_end(index - 1) == offset:
+                    self._early[index - 1].append(piece)
+                else:
+                    self._starts.insert(index, offset)
+                    self._early.insert(index, [piece])
+                    index += 1
+            if index >= len(self._starts):
+                break
+            offset = max(stop, self._run_end(index))
+            index += 1
+        if len(self._starts) > max(1024, self.window // 64):
+            raise ProtocolError("stream arrives in too many scattered pieces", CloseCode.LIMIT)
+
+    def _run_end(self, index: int) -> int:
+        return self._starts[index] + sum(map(len, self._early[index]))
+
+    def _join(self, out: list[bytes]) -> None:
+        while self._starts and self._starts[0] <= self.next:
+            start = self._starts.pop(0)
+            data = b"".join(self._early.pop(0))
+            if start + len(data) > self.next:
+                out.append(data[self.next - start :])
+                self.next = start + len(data)
+
+    def grant(self) -> bool:
+        """Raise the credit to what the application has read; True when that is worth telling."""
+        if (
+            self.ended
+            or self.final is not None
+            or self.consumed + self.window - self.limit < self.window // 4
+        ):
+            return False
+        self.limit = self.consumed + self.window
+        return True
+
+    def end_by_reset(self, final: int) -> int:
+        """RESET from the peer: nothing more comes. Gives how many bytes will never be read, for the credit."""
+        self.check_final(final, True)
+        if final > self.limit:
+            raise ProtocolError(f"reset at {final}, credit is {self.limit}", CloseCode.FLOW)
+        unread = final - self.consumed
+        self.final = self.next = self.consumed = self.highest = final
+        self.ended = True
+        self._starts.clear()
+        self._early.clear()
+        return unread
+
+
+class SessionStream:
+    """A stream as the session sees it: two halves and a few marks."""
+
+    __slots__ = ("listed", "queued", "receive", "send", "stream_id")
+
+    def __init__(self, stream_id: int, send_limit: int, window: int) -> None:
+        self.stream_id = stream_id
+        self.send = SendHalf(send_limit)
+        self.receive = ReceiveHalf(window)
+        self.queued = False  # waits for its turn
+        self.listed = False  # named in the peer's STATE that is being read
+
+    @property
+    def done(self) -> bool:
+        """True when both directions have ended and both ends know."""
+        return self.send.done and self.receive.ended
