@@ -122,7 +122,9 @@ def write(
     )
     try:
         _write_atomically(where, text.encode(), overwrite)
-    except FileExistsError:
+    except FileExistsError as error:
+        if error.filename != str(where):
+            raise IdentityFileError(f"can't write {where}: {error.filename} is no folder") from None
         raise IdentityFileExists(
             f"{where} exists; it was left as it is. Give another path, or ask to overwrite it"
         ) from None
@@ -155,7 +157,7 @@ def _explain_no_block(where: Path, text: bytes) -> str:
     if not text.strip():
         return f"{where} is empty; remove it and run 'dtp keygen'"
     if text.strip().startswith(b"suiprivkey1"):
-        return f"{where} holds a Sui key; 'dtp keygen --from-sui {where}' makes an identity of it"
+        return f"{where} holds a Sui key; 'dtp keygen --import {where}' makes an identity of it"
     if b"-----BEGIN" in text:
         return f"{where} is cut off or damaged: a PEM block begins and does not end"
     return f"{where} is no identity file: there is no PEM block in it ('dtp keygen' makes one)"
@@ -170,12 +172,17 @@ class _Opener:
     _answer: bytes | None = None
 
     def open(self, label: str, block: bytes) -> PrivateKeyTypes:
-        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.exceptions import InternalError, UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         secret = self._ask() if label.startswith("ENCRYPTED") else None
         try:
             return load_pem_private_key(block, secret)
+        except (InternalError, MemoryError) as error:
+            # Parameters of scrypt that OpenSSL refuses: not a power of two, more memory than there is.
+            raise IdentityFileError(
+                f"{self.where} is damaged: its encryption parameters can't be used"
+            ) from error
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             # A wrong passphrase shows as bad padding or, once in 256, as bad structure, just as damage does.
             if secret is not None and not isinstance(error, UnsupportedAlgorithm):
@@ -281,6 +288,7 @@ def _write_atomically(where: Path, content: bytes, overwrite: bool) -> None:
         os.close(os.open(where, flags, FILE_MODE))
     try:
         with os.fdopen(os.open(temporary, flags, FILE_MODE), "wb") as file:
+            os.fchmod(file.fileno(), FILE_MODE)  # the umask may have taken the owner's rights too
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -45,6 +45,7 @@ class Form:
 FORMS: Mapping[str, Form] = MappingProxyType(
     {
         "dtp": Form(carrier=None, place="none"),
+        "dtp+memory": Form(carrier="memory", place="host"),
         "dtp+tcp": Form(carrier="tcp", place="host", needs_port=True),
         "dtp+unix": Form(carrier="unix", place="path"),
         "dtp+ws": Form(carrier="ws", place="host", has_path=True),
