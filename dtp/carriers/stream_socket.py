@@ -1,6 +1,6 @@
 """Carriers over stream sockets, and the accept loop: what TCP, Unix and WebSocket carriers have in common.
 
-Plain non-blocking sockets driven by the loop's `add_reader` and `add_writer`; docs/decisions/0020 says why
+Plain non-blocking sockets, watched by the event loop; docs/decisions/0020 says why
 not asyncio's transports.
 """
 
@@ -12,9 +12,11 @@ import socket
 import struct
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 
 from dtp.carriers.base import Accept, Carrier, CarrierListener, Receiver
-from dtp.carriers.errors import BrokenError, EventLoopError
+from dtp.carriers.errors import BrokenError
+from dtp.carriers.watch import socket_watcher
 from dtp.errors import CarrierError
 
 log = logging.getLogger("dtp.carriers")
@@ -42,15 +44,6 @@ class _State(Enum):
     ENDED = auto()
 
 
-def require_socket_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Raise `EventLoopError` unless `loop` can watch sockets."""
-    if getattr(type(loop), "add_reader", None) is asyncio.AbstractEventLoop.add_reader:
-        raise EventLoopError(
-            f"{type(loop).__name__} can't watch sockets; run the program on asyncio.SelectorEventLoop "
-            "(on Windows: asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)), or use memory:// in tests"
-        )
-
-
 def broken(error: OSError) -> BrokenError:
     """What the operating system says about a connection that was working, as this package's error."""
     result = BrokenError(error.strerror or str(error))
@@ -75,6 +68,7 @@ class StreamSocketCarrier(Carrier):
         self.source = source
         self.remote = remote
         self._loop = asyncio.get_running_loop()
+        self._watcher = socket_watcher(self._loop)
         self._sock = sock
         self._fd = sock.fileno()
         self._receiver: Receiver | None = None
@@ -100,7 +94,7 @@ class StreamSocketCarrier(Carrier):
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
         if self._state is _State.OPEN:
-            self._loop.add_reader(self._fd, self._on_readable)
+            self._watcher.add_reader(self._fd, self._on_readable)
         elif self._state is _State.ENDED:
             self._loop.call_soon(receiver.carrier_lost, self._lost)
 
@@ -120,7 +114,7 @@ class StreamSocketCarrier(Carrier):
         if sent == len(data):
             return True
         self._pending += data[sent:]
-        self._loop.add_writer(self._fd, self._on_writable)
+        self._watcher.add_writer(self._fd, self._on_writable)
         return False
 
     def close(self) -> None:
@@ -130,7 +124,7 @@ class StreamSocketCarrier(Carrier):
         self._linger = self._loop.call_later(LINGER, self._end, None)
         # Closing with unread bytes would make TCP send a reset, which can destroy what was written before it
         # is read; so what comes is read and dropped until the other side has ended too.
-        self._loop.add_reader(self._fd, self._on_discard)
+        self._watcher.add_reader(self._fd, self._on_discard)
         if not self._pending:
             self._finish_writing()
 
@@ -181,7 +175,7 @@ class StreamSocketCarrier(Carrier):
         del self._pending[:sent]
         if self._pending:
             return
-        self._loop.remove_writer(self._fd)
+        self._watcher.remove_writer(self._fd)
         if self._state is _State.CLOSING:
             self._finish_writing()
         elif self._receiver is not None:
@@ -192,7 +186,7 @@ class StreamSocketCarrier(Carrier):
         first."""
         self._write_error = error
         self._pending.clear()
-        self._loop.remove_writer(self._fd)
+        self._watcher.remove_writer(self._fd)
         self._loop.call_soon(self._read_the_rest)
 
     def _read_the_rest(self) -> None:
@@ -230,8 +224,8 @@ class StreamSocketCarrier(Carrier):
 
     def _release(self) -> None:
         self._state = _State.ENDED
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
+        self._watcher.remove_reader(self._fd)
+        self._watcher.remove_writer(self._fd)
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -255,6 +249,7 @@ class SocketListener(CarrierListener):
     ) -> None:
         self.urls = urls
         self._loop = asyncio.get_running_loop()
+        self._watcher = socket_watcher(self._loop)
         self._socks = socks
         self._on_socket = on_socket
         self._on_close = on_close
@@ -266,7 +261,7 @@ class SocketListener(CarrierListener):
     async def close(self) -> None:
         socks, self._socks = self._socks, []
         for sock in socks:
-            self._loop.remove_reader(sock.fileno())
+            self._watcher.remove_reader(sock.fileno())
             if (retry := self._retries.pop(sock, None)) is not None:
                 retry.cancel()
             sock.close()
@@ -275,7 +270,7 @@ class SocketListener(CarrierListener):
 
     def _watch(self, sock: socket.socket) -> None:
         self._retries.pop(sock, None)
-        self._loop.add_reader(sock.fileno(), self._on_readable, sock)
+        self._watcher.add_reader(sock.fileno(), partial(self._on_readable, sock))
 
     def _on_readable(self, sock: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -297,5 +292,5 @@ class SocketListener(CarrierListener):
         """Out of descriptors or memory: the connection stays in the kernel's queue, so the loop would
         spin."""
         log.warning("can't accept at %s: %s; next try in %s s", ", ".join(self.urls), error, ACCEPT_RETRY)
-        self._loop.remove_reader(sock.fileno())
+        self._watcher.remove_reader(sock.fileno())
         self._retries[sock] = self._loop.call_later(ACCEPT_RETRY, self._watch, sock)

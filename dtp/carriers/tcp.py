@@ -19,9 +19,9 @@ from dtp.carriers.stream_socket import (
     SocketListener,
     StreamSocketCarrier,
     hand_over,
-    require_socket_loop,
 )
 from dtp.carriers.url import CarrierUrl, format_host, parse_url, plain_ip
+from dtp.carriers.watch import socket_watcher
 
 #: Seconds until the next address of a name is tried beside the one before it (RFC 8305, section 5).
 HAPPY_EYEBALLS_DELAY = 0.25
@@ -68,7 +68,7 @@ async def connect_socket(host: str, port: int) -> tuple[socket.socket, str]:
     from aiohappyeyeballs import start_connection
 
     loop = asyncio.get_running_loop()
-    require_socket_loop(loop)
+    socket_watcher(loop)
     where = format_host(host, port)
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -131,7 +131,7 @@ async def listening_sockets(url: CarrierUrl) -> list[socket.socket]:
     if url.flag("reuse_port") and not hasattr(socket, "SO_REUSEPORT"):
         raise CarrierUrlError(f"{url.text}: this system has no SO_REUSEPORT; leave reuse_port out")
     loop = asyncio.get_running_loop()
-    require_socket_loop(loop)
+    socket_watcher(loop)
     try:
         found = await loop.getaddrinfo(
             url.host or None, url.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -150,7 +150,7 @@ async def listening_sockets(url: CarrierUrl) -> list[socket.socket]:
 
 def listen_sockets(socks: list[socket.socket], accept: Accept) -> CarrierListener:
     """Accept TCP carriers on listening sockets, which the listener owns from here on."""
-    require_socket_loop(asyncio.get_running_loop())
+    socket_watcher(asyncio.get_running_loop())
 
     def on_socket(sock: socket.socket) -> None:
         try:

@@ -23,9 +23,9 @@ from dtp.carriers.stream_socket import (
     SocketListener,
     StreamSocketCarrier,
     hand_over,
-    require_socket_loop,
 )
 from dtp.carriers.url import CarrierUrl, parse_url
+from dtp.carriers.watch import socket_watcher
 
 #: Seconds between tries while the queue of the listener is full: connecting to a Unix socket doesn't wait.
 QUEUE_FULL_DELAYS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
@@ -66,7 +66,7 @@ def _parse(url: str, options: set[str]) -> tuple[CarrierUrl, str]:
 async def dial(url: str) -> UnixCarrier:
     """Dial `unix:///path`. Raises `DialError` and `CarrierUrlError`."""
     _, path = _parse(url, set())
-    require_socket_loop(asyncio.get_running_loop())
+    socket_watcher(asyncio.get_running_loop())
     # Not `loop.sock_connect`: it takes the EAGAIN of a full queue for "in progress", and then for connected.
     for delay in (*QUEUE_FULL_DELAYS, None):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -96,7 +96,7 @@ async def listen(url: str, accept: Accept) -> CarrierListener:
     mode = parts.integer("mode", 0, base=8) if "mode" in parts.options else None
     if mode is not None and mode > 0o777:
         raise CarrierUrlError(f"{url}: mode is {parts.options['mode']!r}, write it like mode=0660")
-    require_socket_loop(asyncio.get_running_loop())
+    socket_watcher(asyncio.get_running_loop())
     try:
         with _locked(os.path.dirname(path)):
             sock = _bind(path, mode)
@@ -108,7 +108,7 @@ async def listen(url: str, accept: Accept) -> CarrierListener:
 
 def listen_sockets(socks: list[socket.socket], accept: Accept) -> CarrierListener:
     """Accept Unix carriers on a listening socket, which the listener owns from here on; its file stays."""
-    require_socket_loop(asyncio.get_running_loop())
+    socket_watcher(asyncio.get_running_loop())
     (sock,) = socks
     return _listener(sock, os.fsdecode(sock.getsockname()), accept, None)
 
