@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from random import Random
 
 from dtp import carriers
-from dtp.core import supported_ciphers
+from dtp.core import providers
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.driver import LinkDriver
-from dtp.net.resolver import Resolver, default_resolvers, resolve_all
+from dtp.net.resolver import Resolver, StaticResolver, in_order, resolve_all
 from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeRefused, Refusal
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
 from dtp.session.limits import DEFAULT, Limits
@@ -27,6 +29,12 @@ class DialTimeout(CarrierError, TimeoutError):
     """Nobody finished a handshake within `limits.handshake` seconds."""
 
     code = "dial-timeout"
+
+
+class NotReached(CarrierError):
+    """There was nowhere left to dial."""
+
+    code = "not-reached"
 
 
 class _KnownStatics:
@@ -58,7 +66,7 @@ _known = _KnownStatics()
 
 def suites() -> tuple[Suite, ...]:
     """The cipher suites that this machine can do, best first: AES only where the hardware has it."""
-    available = supported_ciphers()
+    available = providers()
     return tuple(suite for suite in Suite if suite.cipher in available)
 
 
@@ -93,8 +101,9 @@ class Dialer:
 
     async def dial(self, resume: bytes) -> tuple[LinkDriver, Established]:
         """A carrier with its handshake done, to whichever candidate answers first in order."""
-        candidates = await resolve_all(self.address, self.resolvers)
-        failure: CarrierError | PeerError | None = None
+        found = await resolve_all(self.address, self.resolvers)
+        candidates = in_order(found, Random(os.urandom(8)), time.time())
+        failure: CarrierError | PeerError = NotReached(f"{self.address}: all that is known of it has expired")
         for candidate in candidates:
             try:
                 async with asyncio.timeout(self.endpoint.limits.handshake):
@@ -105,7 +114,6 @@ class Dialer:
                 )
             except (CarrierError, PeerError) as error:
                 failure = error
-        assert failure is not None  # resolve_all gives at least one candidate, or raises
         raise failure
 
     async def _handshake(self, address: Address, resume: bytes) -> tuple[LinkDriver, Established]:
@@ -213,7 +221,7 @@ def connect(
             address=target,
             endpoint=endpoint,
             service=target.service if service is None else service,
-            resolvers=default_resolvers() if resolvers is None else resolvers,
+            resolvers=(StaticResolver(),) if resolvers is None else resolvers,
             ticket=ticket,
         )
     )

@@ -83,7 +83,7 @@ def parse_payload(data: bytes, limits: Limits) -> Payload:
     if len(data) > limits.payload:
         raise HandshakeError(f"payload of {len(data)} bytes is above {limits.payload}")
     try:
-        fields = msgpack.unpackb(data, raw=False, strict_map_key=True, max_buffer_size=limits.payload)
+        fields = msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, msgpack.UnpackException) as error:  # also UnicodeDecodeError, a ValueError
         raise HandshakeError(f"payload is not MessagePack: {type(error).__name__}") from None
     if not isinstance(fields, dict):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dtp.core import Buffer
+from dtp.core import Frame as Received
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.session import events as ev
@@ -361,7 +362,7 @@ class Session:
                 break
         return used
 
-    def _frames(self, link: Link, view: memoryview, frames: list[tuple[int, ...]], now: float) -> None:
+    def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
         for frame, flags, stream_id, offset, start, length in frames:
             body = bytes(view[start : start + length])
             if not link.attached:
@@ -434,7 +435,7 @@ class Session:
             raise ProtocolError("a new carrier must begin with ATTACH", CloseCode.RESUME_PROOF)
         connection, number, proof = parse_fixed(frame, body)
         expected = attach_proof(self._secret, link.hash, client=not self.client)
-        if connection != self.connection_id or not hmac.compare_digest(expected, bytes(proof)):  # type: ignore[arg-type]
+        if connection != self.connection_id or not hmac.compare_digest(expected, bytes(proof)):
             raise ProtocolError("a new carrier can't prove that it belongs here", CloseCode.RESUME_PROOF)
         if self.client:
             self._attach(link)
