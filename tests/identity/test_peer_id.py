@@ -104,7 +104,7 @@ def test_a_signature_of_another_length_is_false(length):
     assert KNOWN.verify(bytes(length), b"") is False
 
 
-# Points of order 1, 2, 4 and 8 (Ed25519's torsion), and encodings of the field's prime and above (RFC 8032, 5.1.3).
+# Points of order 1, 2, 4 and 8 (Ed25519's torsion), then encodings of the field's prime and above.
 SMALL_ORDER = [
     "0100000000000000000000000000000000000000000000000000000000000000",
     "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
