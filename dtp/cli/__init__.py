@@ -1,0 +1,83 @@
+"""The `dtp` command. Each subcommand is a row of `COMMANDS` and is imported only when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+import dtp
+from dtp.cli import output
+from dtp.errors import DtpError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of `COMMANDS`: where the command is (`module:attribute`), and its line in `dtp --help`."""
+
+    target: str
+    summary: str
+
+
+COMMANDS = {
+    "id": Row("dtp.cli.keys:show_id", "Show your identity, and the Sui account it is."),
+    "keygen": Row("dtp.cli.keys:keygen", "Make an identity, or take one over from a file."),
+}
+
+
+class Commands(click.Group):
+    """The subcommands of `COMMANDS`, with errors turned into a line and an exit code at one place."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, sorted; nothing is imported."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and give the command of this name, None if there is none."""
+        row = COMMANDS.get(cmd_name)
+        if row is None:
+            return None
+        module, _, attribute = row.target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands out of the table: click's own way would import them all."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The exit codes, since scripts need them."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in output.EXIT_CODES.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see `dtp.cli.output` for what an error becomes."""
+        try:
+            return super().invoke(ctx)
+        except DtpError as error:
+            output.print_error(error, ctx)
+            ctx.exit(output.exit_code(error))
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(output.EXIT_INTERRUPTED)
+
+
+def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"dtp {dtp.__version__} (Python {platform.python_version()}, {platform.system()})")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
+def main() -> None:
+    """Sockets addressed by identity, encrypted end to end.
+
+    An address looks like dtp+tcp://dtp1...@host:port/service, or dtp://NAME/service for a peer that your
+    peers.toml knows.
+    """
