@@ -98,7 +98,7 @@ int dtp_cipher_rekey(dtp_cipher *cipher)
 enum { KNOWN_TEXT = 40 };
 
 /* Key 00 01 .. 1f, counter 0x0102030405060708, plaintext 00 01 .. 27; made with an independent implementation,
- * which tests/core/test_vectors.py does again. */
+ * which tests/core/test_core_vectors.py does again. */
 static const uint8_t known_records[DTP_SUITES][KNOWN_TEXT + DTP_TAG] = {
     {0},
     {0x04, 0x50, 0x67, 0x0d, 0xd9, 0xe4, 0x0f, 0x99, 0x0b, 0x96, 0xf7, 0xe4, 0x12, 0x6a,

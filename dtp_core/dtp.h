@@ -49,7 +49,7 @@ enum dtp_size {
 typedef enum dtp_frame_type {
     DTP_PADDING = 0x00, /* skipped */
     DTP_STREAM = 0x03,  /* DTP_STREAM_HEADER, then data */
-    DTP_REKEY = 0x0b    /* empty; the sender's next record is under the next key */
+    DTP_REKEY = 0x0b    /* empty, last of its record, not listed; the next record is under the next key */
 } dtp_frame_type;
 
 enum dtp_flag {

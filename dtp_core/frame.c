@@ -134,8 +134,8 @@ static int list_frames(uint8_t *buffer, size_t at, size_t end, dtp_incoming *fra
             if (code != DTP_OK)
                 return code;
         } else if (type == DTP_REKEY) {
-            if (body != 0 || *rekey)
-                return DTP_E_FRAME;
+            if (body != 0 || at != end)
+                return DTP_E_FRAME; /* empty, and the last of its record */
             *rekey = 1;
         } else if (type != DTP_PADDING) {
             dtp_incoming *frame = &frames[(*listed)++];

@@ -41,7 +41,7 @@ _EVP_FUNCTIONS = {
 #: Environment variable that allows one provider only: `sodium` or `openssl`. For tests and benchmarks.
 OVERRIDE = "DTP_PROVIDER"
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _installed: dict[str, str] = {}
 _kept_alive: list[object] = []  # C holds pointers into these
 
@@ -55,8 +55,22 @@ def providers() -> dict[str, str]:
     if not _installed:
         with _lock:
             if not _installed:
-                _installed.update(_choose(os.environ.get(OVERRIDE, "")))
+                install(os.environ.get(OVERRIDE, ""))
     return dict(_installed)
+
+
+def install(only: str = "") -> None:
+    """Choose again, from `sodium` or `openssl` alone or (empty) from both. For tests, while no cipher is alive.
+
+    Raises `ConfigError` for any other name.
+    """
+    if only not in ("", "sodium", "openssl"):
+        raise ConfigError(f"{OVERRIDE}={only!r}: must be 'sodium' or 'openssl', or unset for the faster of both")
+    with _lock:
+        chosen = _choose(only)
+        for suite in _installed.keys() - chosen.keys():
+            del _installed[suite]
+        _installed.update(chosen)
 
 
 def suite_number(suite: str) -> int:
