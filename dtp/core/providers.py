@@ -42,6 +42,7 @@ _EVP_FUNCTIONS = {
 OVERRIDE = "DTP_PROVIDER"
 
 _lock = threading.RLock()
+_chosen = threading.Event()
 _installed: dict[str, str] = {}
 _kept_alive: list[object] = []  # C holds pointers into these
 
@@ -52,9 +53,9 @@ def providers() -> dict[str, str]:
     A suite that this machine should not use is missing: AES without hardware support is slow and leaks by timing.
     Raises `ConfigError` when `DTP_PROVIDER` names no provider.
     """
-    if not _installed:
+    if not _chosen.is_set():
         with _lock:
-            if not _installed:
+            if not _chosen.is_set():
                 install(os.environ.get(OVERRIDE, ""))
     return dict(_installed)
 
@@ -65,12 +66,15 @@ def install(only: str = "") -> None:
     Raises `ConfigError` for any other name.
     """
     if only not in ("", "sodium", "openssl"):
-        raise ConfigError(f"{OVERRIDE}={only!r}: must be 'sodium' or 'openssl', or unset for the faster of both")
+        raise ConfigError(
+            f"{OVERRIDE}={only!r}: must be 'sodium' or 'openssl', or unset for the faster of both"
+        )
     with _lock:
         chosen = _choose(only)
         for suite in _installed.keys() - chosen.keys():
             del _installed[suite]
         _installed.update(chosen)
+        _chosen.set()
 
 
 def suite_number(suite: str) -> int:

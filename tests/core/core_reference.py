@@ -39,7 +39,12 @@ def parse(plaintext: bytes) -> list[Plain]:
         size = int.from_bytes(plaintext[2:4], "big")
         if len(plaintext) < 4 + size:
             raise Broken("longer than its record")
-        kind, flags, body, plaintext = plaintext[0], plaintext[1], plaintext[4 : 4 + size], plaintext[4 + size :]
+        kind, flags, body, plaintext = (
+            plaintext[0],
+            plaintext[1],
+            plaintext[4 : 4 + size],
+            plaintext[4 + size :],
+        )
         if kind == STREAM:
             if size < 16:
                 raise Broken("no stream header")
@@ -94,11 +99,12 @@ def joined(frames: list[Plain]) -> list[Plain]:
     for kind, flags, stream_id, offset, data in frames:
         if kind in (PADDING, REKEY):
             continue
-        if kind == STREAM and result:
-            last = result[-1]
-            if last[0] == STREAM and last[2] == stream_id and last[3] + len(last[4]) == offset:
-                if not last[1] & FIN and not (last[1] ^ flags) & ~FIN:
-                    result[-1] = (STREAM, flags, stream_id, last[3], last[4] + data)
-                    continue
+        last = result[-1] if result else (PADDING, 0, 0, 0, b"")
+        goes_on = (last[0], last[2], last[3] + len(last[4])) == (STREAM, stream_id, offset) and not last[
+            1
+        ] & FIN
+        if kind == STREAM and goes_on and not (last[1] ^ flags) & ~FIN:
+            result[-1] = (STREAM, flags, stream_id, last[3], last[4] + data)
+            continue
         result.append((kind, flags, stream_id, offset, data))
     return result
