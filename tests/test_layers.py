@@ -1,0 +1,185 @@
+"""The house rules as data: who may import whom, and what only one file may touch.
+
+A file of `dtp` imports from rows below its own, or from its own folder. Names on one row don't know each other.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "dtp"
+C_CORE = ROOT / "dtp_core"
+
+#: From the top down. A name is a folder or a single file directly in `dtp/`.
+ROWS = (
+    # What users and tests take in hand; may import all. `__init__` only gathers names, `socket` is the blocking API.
+    {"__init__", "__main__", "testing", "socket"},
+    {"cli"},
+    {"daemon"},
+    {"messaging"},
+    {"gossip", "graph", "pay"},
+    {"net", "chain", "localnet"},
+    {"session", "carriers", "crdt", "sui"},
+    {"core"},
+    {"errors", "config", "identity"},
+)
+
+#: Within the lowest row and the highest, names may know each other as far as this says.
+ALSO = {
+    "config": {"errors"},
+    "identity": {"errors"},
+    "testing": {"__init__", "socket"},
+    "__main__": {"__init__"},
+    "__init__": {"socket"},
+}
+
+#: Module -> the one file or folder (with a slash at its end) that may import it.
+ONE_PLACE = {
+    "dtp.core._dtp_core": "dtp/core/",
+    "nacl._sodium": "dtp/core/providers.py",
+    "noise": "dtp/session/noise.py",
+    "pysui": "dtp/chain/_pysui.py",
+}
+
+#: All that the C core may include: it knows no socket, no clock, no allocator and no Python.
+C_HEADERS = {"dtp.h", "internal.h", "stddef.h", "stdint.h", "string.h"}
+
+LEVEL = {name: row for row, names in enumerate(ROWS) for name in names}
+
+
+def place(file: str) -> str:
+    """`dtp/net/address.py` -> `net`, `dtp/errors.py` -> `errors`."""
+    return Path(file).parts[1].removesuffix(".py")
+
+
+def imported(file: str, source: str) -> Iterator[str]:
+    """Every module that the file names in an import, also by `import_module`, as absolute dotted names."""
+    package = list(Path(file).parent.parts)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module != "dtp":  # `from dtp import errors` is about `errors`
+                yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+            "import_module",
+            "__import__",
+        ):
+            yield from (
+                arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+            )
+
+
+def faults(file: str, source: str) -> list[str]:
+    """What the file does against the rules, in words."""
+    found = []
+    here = place(file)
+    if here not in LEVEL:
+        return [f"{file}: {here!r} has no place; give it a row in tests/test_layers.py and in DESIGN"]
+    modules = sorted(set(imported(file, source)))
+    names = {
+        next((part for part in m.split(".")[1:2] if part in LEVEL), "__init__") for m in modules if is_ours(m)
+    }
+    for there in sorted(names - {here} - ALSO.get(here, set())):
+        if LEVEL[there] <= LEVEL[here]:
+            found.append(f"{file}: {here} may not import {there}, which is not below it")
+    for module, only in ONE_PLACE.items():
+        if any(m == module or m.startswith(module + ".") for m in modules):
+            allowed = file.startswith(only) if only.endswith("/") else file == only
+            if not allowed:
+                found.append(f"{file}: only {only} may import {module}")
+    return found
+
+
+def is_ours(module: str) -> bool:
+    return module == "dtp" or module.startswith("dtp.")
+
+
+def sources(folder: Path, pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in folder.rglob(pattern))
+
+
+@pytest.mark.parametrize("file", sources(PACKAGE, "*.py"))
+def test_file_keeps_the_rules(file: str) -> None:
+    assert faults(file, (ROOT / file).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "folder", [p.name for p in sorted(PACKAGE.iterdir()) if p.is_dir() and p.name != "__pycache__"]
+)
+def test_folder_has_a_place(folder: str) -> None:
+    assert folder in LEVEL
+
+
+@pytest.mark.parametrize("file", [f for f in sources(PACKAGE, "*.py") if (ROOT / f).stat().st_size])
+def test_file_says_what_it_is_for(file: str) -> None:
+    assert ast.get_docstring(ast.parse((ROOT / file).read_text())), f"{file} must start with a docstring"
+
+
+@pytest.mark.parametrize("file", [f for f in sources(C_CORE, "*.[ch]") if Path(f).parent == Path("dtp_core")])
+def test_c_core_includes_no_system(file: str) -> None:
+    if Path(file).name.startswith("test_"):
+        return  # the driver of the sanitizers is a program of its own
+    included = set(re.findall(r'^\s*#\s*include\s*["<]([^">]+)', (ROOT / file).read_text(), re.MULTILINE))
+    assert included <= C_HEADERS
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "fault"),
+    [
+        ("dtp/core/x.py", "from dtp.session.link import Link", "core may not import session"),
+        ("dtp/core/x.py", "from dtp import net", "core may not import net"),
+        ("dtp/core/x.py", "from ..net import address", "core may not import net"),
+        ("dtp/core/x.py", "def f():\n import dtp.net.address", "core may not import net"),
+        ("dtp/core/x.py", "import importlib\nimportlib.import_module('dtp.cli')", "core may not import cli"),
+        ("dtp/session/x.py", "import dtp.carriers", "session may not import carriers"),
+        ("dtp/net/x.py", "import dtp", "net may not import __init__"),
+        ("dtp/net/x.py", "from dtp import connect", "net may not import __init__"),
+        ("dtp/net/x.py", "import dtp.testing.pairs", "net may not import testing"),
+        ("dtp/errors.py", "from dtp.core import Buffer", "errors may not import core"),
+        (
+            "dtp/net/x.py",
+            "from dtp.core._dtp_core import lib",
+            "only dtp/core/ may import dtp.core._dtp_core",
+        ),
+        ("dtp/net/x.py", "from dtp.core import _dtp_core", "only dtp/core/ may import dtp.core._dtp_core"),
+        ("dtp/core/records.py", "import nacl._sodium", "only dtp/core/providers.py may import nacl._sodium"),
+        (
+            "dtp/core/records.py",
+            "from nacl import _sodium",
+            "only dtp/core/providers.py may import nacl._sodium",
+        ),
+        ("dtp/net/x.py", "__import__('noise.connection')", "only dtp/session/noise.py may import noise"),
+        ("dtp/helpers/x.py", "", "'helpers' has no place"),
+    ],
+)
+def test_breaking_a_rule_is_found(file: str, source: str, fault: str) -> None:
+    (found,) = faults(file, source)
+    assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        (
+            "dtp/net/x.py",
+            "from dtp.session.link import Link\nfrom dtp.carriers import CARRIERS\nimport dtp.errors",
+        ),
+        ("dtp/net/x.py", "from dtp import errors\nfrom dtp.net import address\nfrom . import driver"),
+        ("dtp/core/records.py", "from dtp.core._dtp_core import lib"),
+        ("dtp/identity/x.py", "from dtp.errors import LocalError\nimport noisefree"),
+        ("dtp/testing/x.py", "import dtp\nimport dtp.cli"),
+        ("dtp/__init__.py", "from dtp.net.dial import connect"),
+    ],
+)
+def test_keeping_the_rules_is_allowed(file: str, source: str) -> None:
+    assert faults(file, source) == []
