@@ -18,9 +18,12 @@ C_CORE = ROOT / "dtp_core"
 
 #: From the top down. A name is a folder or a single file directly in `dtp/`.
 ROWS = (
-    # What users and tests take in hand; may import all. `__init__` only gathers names, `socket` is the blocking API.
-    {"__init__", "__main__", "testing", "socket"},
+    {"__main__", "testing"},
     {"cli"},
+    {
+        "__init__",
+        "socket",
+    },  # what programs import: `__init__` only gathers names, `socket` is the blocking API
     {"daemon"},
     {"messaging"},
     {"gossip", "graph", "pay"},
@@ -30,12 +33,10 @@ ROWS = (
     {"errors", "config", "identity"},
 )
 
-#: Within the lowest row and the highest, names may know each other as far as this says.
+#: Where names on one row may know each other after all.
 ALSO = {
     "config": {"errors"},
     "identity": {"errors"},
-    "testing": {"__init__", "socket"},
-    "__main__": {"__init__"},
     "__init__": {"socket"},
 }
 
