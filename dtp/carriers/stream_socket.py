@@ -181,6 +181,9 @@ class StreamSocketCarrier(Carrier):
         elif self._receiver is not None:
             self._receiver.carrier_writable()
 
+    def _is_open(self) -> bool:
+        return self._state is _State.OPEN
+
     def _write_failed(self, error: OSError) -> None:
         """The other side takes nothing more, but its last words may still be waiting here: read them
         first."""
@@ -205,12 +208,12 @@ class StreamSocketCarrier(Carrier):
 
     def _on_discard(self) -> None:
         try:
-            data = self._sock.recv(DISCARD_SIZE)
+            size = self._recv_into(memoryview(bytearray(DISCARD_SIZE)))
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             self._end(None)
 
     def _end(self, error: CarrierError | None) -> None:

@@ -35,7 +35,7 @@ class SelectorWatcher:
     it."""
 
     def __init__(self) -> None:
-        self._selector: selectors.BaseSelector | None = None
+        self._selector: selectors.DefaultSelector | None = None
         self._callbacks: dict[tuple[int, int], Callback] = {}  # by descriptor and event
 
     def add_reader(self, fd: int, callback: Callback) -> None:

@@ -1,0 +1,89 @@
+"""TLS on stream sockets, for `wss://`. Certificates are always verified; 1.2 is the oldest version."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from functools import lru_cache
+from typing import ClassVar
+
+from dtp.carriers.errors import CarrierUrlError
+from dtp.carriers.stream_socket import StreamSocketCarrier
+
+
+def client_context(url: str, ca: str | None) -> ssl.SSLContext:
+    """What a client needs: trust in the authorities of this system, or only in those of the PEM file `ca`.
+
+    Raises `CarrierUrlError` when the file can't be used; `url` is for its message.
+    """
+    try:
+        return _client_context(ca, os.stat(ca).st_mtime_ns if ca is not None else 0)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise CarrierUrlError(f"{url}: ca={ca} is not a PEM file of certificates: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _client_context(ca: str | None, _changed: int) -> ssl.SSLContext:
+    """Kept, because reading the system's authorities takes some 10 ms; anew when the file was changed."""
+    return _strict(ssl.create_default_context(cafile=ca))
+
+
+def server_context(url: str, cert: str | None, key: str | None) -> ssl.SSLContext:
+    """What a server needs: its certificate chain and private key, as paths of PEM files.
+
+    Raises `CarrierUrlError`, without asking for a passphrase, when they can't be used.
+    """
+    if cert is None:
+        raise CarrierUrlError(f"{url}: to listen at wss takes cert=/chain.pem and key=/key.pem")
+    context = _strict(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+
+    def no_passphrase() -> str:
+        raise ValueError("the key has a passphrase")
+
+    try:
+        context.load_cert_chain(cert, key, no_passphrase)
+    except (OSError, ValueError) as error:
+        raise CarrierUrlError(f"{url}: cert={cert} and key={key or cert} can't be used: {error}") from error
+    return context
+
+
+def _strict(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Without renegotiation, writing never has to wait for reading: the carrier relies on that.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class TlsSocketCarrier(StreamSocketCarrier):
+    """A carrier over a TLS socket whose handshake is done."""
+
+    scheme: ClassVar[str] = "tls"
+    _sock: ssl.SSLSocket
+
+    def _recv_into(self, buffer: memoryview) -> int:
+        try:
+            return self._sock.recv_into(buffer)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def _send(self, data: memoryview | bytearray) -> int:
+        try:
+            return self._sock.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            # OpenSSL has taken part of it and wants the same bytes again: they stay at the front of what
+            # waits.
+            raise BlockingIOError from None
+
+    def _on_readable(self) -> None:
+        # What OpenSSL has decrypted already makes no socket readable: read until it has nothing.
+        if self._is_open() and self._read():
+            self._loop.call_soon(self._on_readable)
+
+    def _shutdown(self) -> None:
+        try:
+            self._sock.unwrap()  # sends close_notify; the other side's is not waited for
+        except (OSError, ValueError):
+            pass
+        self._sock.shutdown(socket.SHUT_WR)

@@ -1,0 +1,190 @@
+"""WebSocket: `ws://host:port/path` and, inside TLS, `wss://host:port/path`. Passes HTTP proxies and web
+servers.
+
+Options when dialling, taken out of the query (the rest of it is sent along): `ca=/ca.pem` trusts only the
+authorities in that file; `proxy=http://user:password@host:port` dials through an HTTP proxy, `proxy=none`
+through none; without it the environment decides as it does for other programs (`https_proxy`, `no_proxy`).
+
+When listening: `cert=/chain.pem` and `key=/key.pem` (wss), `reuse_port=1`, `backlog=N`, `trust_forwarded=1`
+(only behind a proxy of one's own: take `source` from the last `X-Forwarded-For`). With a path, only that one
+is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from websockets.protocol import Protocol
+from websockets.uri import parse_uri
+
+from dtp.carriers.base import Accept, CarrierListener
+from dtp.carriers.errors import CarrierUrlError, TlsError, UpgradeError
+from dtp.carriers.socket_io import SocketIO
+from dtp.carriers.stream_socket import SocketListener, StreamSocketCarrier, hand_over
+from dtp.carriers.tcp import TcpCarrier, connect_socket, listening_sockets, set_options, socket_url
+from dtp.carriers.tls import TlsSocketCarrier, client_context, server_context
+from dtp.carriers.url import CarrierUrl, format_host, parse_url, plain_ip
+from dtp.carriers.websocket_carrier import WebSocketCarrier
+from dtp.carriers.websocket_upgrade import (
+    UPGRADE_TIMEOUT,
+    UpgradePolicy,
+    connect_through,
+    find_proxy,
+    upgrade_client,
+    upgrade_server,
+)
+from dtp.errors import CarrierError
+
+log = logging.getLogger("dtp.carriers.websocket")
+
+#: Opening handshakes under way in one listener; one more ends the oldest. Whoever is honest takes
+#: milliseconds, so a flood of silent connections doesn't keep anyone out.
+MAX_UPGRADES = 512
+
+#: Seconds for somebody who was refused to read why.
+REFUSAL_LINGER = 1.0
+
+_DIAL_OPTIONS = {"ca", "proxy"}
+_LISTEN_OPTIONS = {"reuse_port", "backlog", "trust_forwarded"}
+
+
+async def dial(url: str) -> WebSocketCarrier:
+    """Dial `ws://host:port/path` or `wss://`. Raises `DialError` (`UpgradeError`, `TlsError`),
+    `CarrierUrlError`."""
+    parts = parse_url(url, None)
+    if not parts.host:
+        raise CarrierUrlError(f"{url}: to dial takes a host: ws://host:port/path")
+    secure = parts.scheme == "wss"
+    if "ca" in parts.options and not secure:
+        raise CarrierUrlError(f"{url}: ca is for wss; ws is not encrypted")
+    port = parts.port or (443 if secure else 80)
+    context = client_context(url, parts.options.get("ca")) if secure else None
+    proxy = find_proxy(url, parts.host, port, secure, parts.options.get("proxy"))
+    sock, source = await connect_socket(*((proxy.host, proxy.port) if proxy else (parts.host, port)))
+    try:
+        async with asyncio.timeout(UPGRADE_TIMEOUT):
+            if proxy is not None:
+                await connect_through(SocketIO(sock), proxy, parts.host, port)
+            if context is not None:
+                sock = await _start_tls(sock, context, parts.host)
+            protocol, early = await upgrade_client(SocketIO(sock), parse_uri(_without_options(url)))
+            return _carrier(sock, protocol, early, source=source, remote=url)
+    except TimeoutError as error:
+        sock.close()
+        raise UpgradeError(f"{url}: the opening handshake took over {UPGRADE_TIMEOUT:.0f} s") from error
+    except ssl.SSLError as error:
+        sock.close()
+        raise TlsError(f"{url}: {error}") from error
+    except UpgradeError as error:
+        sock.close()
+        raise UpgradeError(f"{url}: {error}") from error.__cause__
+    except OSError as error:
+        sock.close()
+        raise UpgradeError(f"{url}: {error.strerror or error}") from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def listen(url: str, accept: Accept) -> CarrierListener:
+    """Listen at `ws://host:port/path` or `wss://`. Raises `ListenError` and `CarrierUrlError`."""
+    secure = urlsplit(url).scheme == "wss"
+    parts = parse_url(url, _LISTEN_OPTIONS | ({"cert", "key"} if secure else set()))
+    context = server_context(url, parts.options.get("cert"), parts.options.get("key")) if secure else None
+    return WebSocketListener(await listening_sockets(parts), parts, context, accept)
+
+
+class WebSocketListener(CarrierListener):
+    """Accepts carriers whose opening handshake has succeeded."""
+
+    def __init__(
+        self, socks: list[socket.socket], parts: CarrierUrl, context: ssl.SSLContext | None, accept: Accept
+    ) -> None:
+        path = parts.path if parts.path not in ("", "/") else None
+        self.urls = [socket_url(parts.scheme, sock, parts.path) for sock in socks]
+        self._scheme = parts.scheme
+        self._policy = UpgradePolicy(path, parts.flag("trust_forwarded"))
+        self._context = context
+        self._accept = accept
+        self._upgrades: dict[asyncio.Task[None], None] = {}  # in the order they came
+        self._below = SocketListener(socks, self.urls, self._on_socket)
+
+    async def close(self) -> None:
+        await self._below.close()
+        for task in list(self._upgrades):
+            task.cancel()
+        await asyncio.gather(*self._upgrades, return_exceptions=True)
+
+    def _on_socket(self, sock: socket.socket) -> None:
+        if len(self._upgrades) >= MAX_UPGRADES:
+            next(iter(self._upgrades)).cancel()
+        task = asyncio.create_task(self._upgrade(sock), name=f"upgrade at {self.urls[0]}")
+        self._upgrades[task] = None
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        del self._upgrades[task]
+        if not task.cancelled():
+            task.result()  # a bug, or an error of the one who accepts: for the loop's exception handler
+
+    async def _upgrade(self, sock: socket.socket) -> None:
+        """The whole life of a connection until it is a carrier or closed."""
+        carrier: WebSocketCarrier | None = None
+        try:
+            set_options(sock)
+            address = sock.getpeername()
+            remote = f"{self._scheme}://{format_host(address[0], address[1])}"
+            async with asyncio.timeout(UPGRADE_TIMEOUT):
+                if self._context is not None:
+                    sock = await _start_tls(sock, self._context, None)
+                protocol, forwarded = await self._answer(SocketIO(sock))
+            carrier = _carrier(sock, protocol, b"", source=forwarded or plain_ip(address), remote=remote)
+        except (OSError, CarrierError, TimeoutError) as error:
+            log.info("no WebSocket at %s from this connection: %s", self.urls[0], error or "too slow")
+        finally:
+            if carrier is None:
+                sock.close()
+        if carrier is not None:
+            hand_over(carrier, self._accept)
+
+    async def _answer(self, io: SocketIO) -> tuple[Protocol, str | None]:
+        try:
+            return await upgrade_server(io, self._policy)
+        except UpgradeError:
+            async with asyncio.timeout(REFUSAL_LINGER):
+                await io.finish()
+            raise
+
+
+async def _start_tls(sock: socket.socket, context: ssl.SSLContext, host: str | None) -> ssl.SSLSocket:
+    """Do the TLS handshake, on a socket that takes the place of `sock`, which is closed when that fails."""
+    secured = context.wrap_socket(
+        sock, server_side=host is None, server_hostname=host, do_handshake_on_connect=False
+    )
+    try:
+        await SocketIO(secured).start_tls()
+    except BaseException:
+        secured.close()
+        raise
+    return secured
+
+
+def _carrier(
+    sock: socket.socket, protocol: Protocol, early: bytes, *, source: str, remote: str
+) -> WebSocketCarrier:
+    kind: type[StreamSocketCarrier] = TlsSocketCarrier if isinstance(sock, ssl.SSLSocket) else TcpCarrier
+    below = kind(sock, source=source, remote=remote)
+    return WebSocketCarrier(below, protocol, early=early, source=source, remote=remote)
+
+
+def _without_options(url: str) -> str:
+    """The URL as it is sent: without the options that are for us."""
+    parts = urlsplit(url)
+    if not parts.query:
+        return url
+    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
+    return parts._replace(query=urlencode([item for item in kept if item[0] not in _DIAL_OPTIONS])).geturl()

@@ -1,0 +1,271 @@
+"""The WebSocket carrier itself: binary messages over another carrier, once the opening handshake is done.
+
+The frames are those of the library `websockets` in its form without IO (docs/decisions/0022). Message borders
+mean nothing: the payload of all messages is one stream of bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable
+from enum import Enum, auto
+from typing import ClassVar
+
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import SEND_EOF, Protocol
+
+from dtp.carriers.base import Carrier, Receiver
+from dtp.carriers.errors import (
+    ControlFloodError,
+    MessageSizeError,
+    PingTimeoutError,
+    TextMessageError,
+    WebSocketError,
+)
+from dtp.carriers.stream_socket import LINGER
+from dtp.errors import CarrierError
+
+#: Most bytes in a message we send. A receiver holds a message until it is whole, so smaller means less
+#: waiting and less memory; from here up it gets no faster.
+MESSAGE_SIZE = 64 * 1024
+
+#: Most bytes in a message, or all fragments of one, that we take. Larger ones lose the carrier.
+MAX_MESSAGE = 1024 * 1024
+
+#: Seconds between pings. Proxies end connections on which nothing moves, most of them after 60.
+PING_INTERVAL = 20.0
+
+#: Seconds of silence, pings included, after which the other side counts as gone.
+PING_TIMEOUT = 3 * PING_INTERVAL
+
+#: Bytes of answers to pings that may wait for a peer that doesn't read. An honest one sends few pings.
+MAX_UNSENT_CONTROL = 16 * 1024
+
+#: Bytes per read from the carrier below.
+READ_SIZE = 256 * 1024
+
+_ORDERLY = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD)
+
+# One per thread: it is only used between a read and the return to the loop.
+_read_buffers = threading.local()
+
+
+def _read_buffer() -> memoryview:
+    if not hasattr(_read_buffers, "view"):
+        _read_buffers.view = memoryview(bytearray(READ_SIZE))
+    view: memoryview = _read_buffers.view
+    return view
+
+
+class _State(Enum):
+    OPEN = auto()
+    CLOSING = auto()  # by `close`; the closing handshake runs
+    LEAVING = auto()  # the other side has begun the closing handshake
+    ENDED = auto()
+
+
+class WebSocketCarrier(Carrier):
+    """A carrier over an open WebSocket.
+
+    `below` is the carrier that moves the frames, not started; `protocol` the library's object after the
+    opening handshake, made with `max_size=MAX_MESSAGE` and without extensions; `early` what came right behind
+    the handshake. It is the `Receiver` of `below`.
+    """
+
+    scheme: ClassVar[str] = "ws"
+
+    def __init__(self, below: Carrier, protocol: Protocol, *, early: bytes, source: str, remote: str) -> None:
+        self.source = source
+        self.remote = remote
+        self._loop = asyncio.get_running_loop()
+        self._below = below
+        self._below_started = False
+        self._protocol = protocol
+        self._early = early
+        self._receiver: Receiver | None = None
+        self._state = _State.OPEN
+        self._lost: CarrierError | None = None
+        self._below_full = False
+        self._owner_waits = False
+        self._unsent_control = 0
+        self._silent = 0.0
+        self._ping: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
+
+    # The contract.
+
+    def start(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        if self._state is _State.ENDED:
+            self._loop.call_soon(receiver.carrier_lost, self._lost)
+        else:
+            self._loop.call_soon(self._begin)
+
+    def write(self, data: memoryview) -> bool:
+        if self._state is not _State.OPEN:
+            return False
+        for at in range(0, len(data), MESSAGE_SIZE):
+            self._protocol.send_binary(data[at : at + MESSAGE_SIZE])
+        self._flush()
+        self._owner_waits = self._below_full
+        return not self._below_full
+
+    def close(self) -> None:
+        if self._state in (_State.CLOSING, _State.ENDED):
+            return
+        leaving = self._state is _State.LEAVING
+        self._state = _State.CLOSING
+        if not leaving:
+            self._linger = self._loop.call_later(LINGER, self._give_up)
+            self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
+            self._flush()
+        self._loop.call_soon(self._begin)
+
+    def abort(self) -> None:
+        if self._state is _State.ENDED:
+            return
+        self._release()
+        self._below.abort()
+        if self._receiver is not None:
+            self._loop.call_soon(self._receiver.carrier_lost, None)
+
+    # What the carrier below reports.
+
+    def carrier_buffer(self) -> memoryview:
+        return _read_buffer()
+
+    def carrier_received(self, size: int) -> None:
+        if self._state is not _State.ENDED:
+            self._feed(bytes(_read_buffer()[:size]))
+
+    def carrier_writable(self) -> None:
+        self._below_full = False
+        self._unsent_control = 0
+        if self._state is _State.OPEN and self._owner_waits and self._receiver is not None:
+            self._owner_waits = False
+            self._receiver.carrier_writable()
+
+    def carrier_lost(self, error: CarrierError | None) -> None:
+        self._end(self._judge(error))
+
+    # Inside.
+
+    def _begin(self) -> None:
+        """Start to read: what came with the handshake, then what comes."""
+        if self._below_started or self._state is _State.ENDED:
+            return
+        self._below_started = True
+        self._ping = self._loop.call_later(PING_INTERVAL, self._on_ping_time)
+        early, self._early = self._early, b""
+        if early:
+            self._feed(early)
+        self._below.start(self)
+
+    def _feed(self, data: bytes) -> None:
+        self._silent = 0.0
+        self._protocol.receive_data(data)
+        frames = [frame for frame in self._protocol.events_received() if isinstance(frame, Frame)]
+        text = any(frame.opcode is Opcode.TEXT for frame in frames)
+        if text:
+            frames = frames[: next(i for i, frame in enumerate(frames) if frame.opcode is Opcode.TEXT)]
+        self._deliver(frame.data for frame in frames if frame.opcode in (Opcode.BINARY, Opcode.CONT))
+        if self._state is _State.ENDED:  # aborted from a report
+            return
+        if text:
+            self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
+            self._flush()
+            self._fail(TextMessageError("the other side sent a text message; carriers move binary ones"))
+            return
+        self._flush(control=True)
+        if (fault := self._protocol.parser_exc) is not None:
+            wrong = MessageSizeError if isinstance(fault, PayloadTooBig) else WebSocketError
+            self._fail(wrong(f"the other side broke the WebSocket protocol: {fault}"), fault)
+        elif self._protocol.close_rcvd is not None and self._state is _State.OPEN:
+            self._state = _State.LEAVING
+            self._linger = self._loop.call_later(LINGER, self._give_up)
+
+    def _deliver(self, payloads: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Hand payloads on, as many in one report as the receiver's buffer takes."""
+        buffer, used = memoryview(b""), 0
+        for payload in payloads:
+            view = memoryview(payload)
+            while view:
+                if self._state is not _State.OPEN or self._receiver is None:
+                    return
+                if used == len(buffer):
+                    if used:
+                        self._receiver.carrier_received(used)
+                        used = 0
+                        continue
+                    buffer = self._receiver.carrier_buffer()
+                part = view[: len(buffer) - used]
+                buffer[used : used + len(part)] = part
+                used += len(part)
+                view = view[len(part) :]
+        if used and self._state is _State.OPEN and self._receiver is not None:
+            self._receiver.carrier_received(used)
+
+    def _flush(self, control: bool = False) -> None:
+        """Send what the protocol has to say. `control`: it was not the owner who wrote it."""
+        for data in self._protocol.data_to_send():
+            if data == SEND_EOF:
+                self._below.close()
+                continue
+            if control and self._below_full:
+                self._unsent_control += len(data)
+                if self._unsent_control > MAX_UNSENT_CONTROL:
+                    self._below.abort()
+                    self._fail(ControlFloodError("the other side sends pings and does not read the answers"))
+                    return
+            if not self._below.write(memoryview(data)):
+                self._below_full = True
+
+    def _on_ping_time(self) -> None:
+        self._ping = self._loop.call_later(PING_INTERVAL, self._on_ping_time)
+        if self._below_full or self._state is not _State.OPEN:
+            return  # a ping would only queue up behind the data
+        if self._silent >= PING_TIMEOUT:
+            self._below.abort()
+            self._fail(PingTimeoutError(f"the other side has been silent for {self._silent:.0f} s"))
+            return
+        self._silent += PING_INTERVAL
+        self._protocol.send_ping(b"")
+        self._flush()
+
+    def _judge(self, error: CarrierError | None) -> CarrierError | None:
+        """What the end of the carrier below means: only a closing handshake makes an orderly end."""
+        close = self._protocol.close_rcvd
+        if close is not None and close.code in _ORDERLY:
+            return None
+        if close is not None:
+            return WebSocketError(f"the other side closed the WebSocket: {close}")
+        return error or WebSocketError("the other side ended without the closing handshake")
+
+    def _give_up(self) -> None:
+        """The other side does not finish the closing handshake."""
+        self._below.abort()
+        self._end(self._judge(None))
+
+    def _fail(self, error: WebSocketError, cause: BaseException | None = None) -> None:
+        """End by an error. The carrier below goes on by itself until the last words are out."""
+        error.__cause__ = cause
+        self._below.close()
+        self._end(error)
+
+    def _end(self, error: CarrierError | None) -> None:
+        """End and report it. Only from the loop, never inside a call to this carrier."""
+        if self._state is _State.ENDED:
+            return
+        self._lost = None if self._state is _State.CLOSING else error
+        self._release()
+        if self._receiver is not None:
+            self._receiver.carrier_lost(self._lost)
+
+    def _release(self) -> None:
+        self._state = _State.ENDED
+        for timer in (self._ping, self._linger):
+            if timer is not None:
+                timer.cancel()
+        self._ping = self._linger = None

@@ -1,0 +1,6 @@
+/// The `address` primitive.
+module std::address;
+
+public fun length(): u64 {
+    32
+}

@@ -1,0 +1,41 @@
+/// Helpers of Move unit tests.
+#[test_only]
+module std::unit_test;
+
+use std::debug;
+
+/// End the test as failed.
+public fun poison() {
+    abort 0
+}
+
+#[allow(lint(coin_field))]
+public fun destroy<T>(v: T) {
+    destroy_value(v)
+}
+
+native fun destroy_value<T>(v: T);
+
+/// Print two values that should have been equal.
+public fun print_both<T>(left: &T, right: &T) {
+    debug::print(left);
+    debug::print(right);
+}
+
+/// Abort unless the two are equal.
+public macro fun assert_eq<$T: drop>($t1: $T, $t2: $T) {
+    let t1 = $t1;
+    let t2 = $t2;
+    assert_ref_eq!(&t1, &t2)
+}
+
+/// Abort unless the two are equal, by reference.
+public macro fun assert_ref_eq<$T>($t1: &$T, $t2: &$T) {
+    let t1 = $t1;
+    let t2 = $t2;
+    let equal = t1 == t2;
+    if (!equal) {
+        print_both(t1, t2);
+        abort 0
+    }
+}

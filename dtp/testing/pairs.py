@@ -1,0 +1,195 @@
+"""Two sessions face to face, without any carrier: what one seals is the other's to receive, byte by byte.
+
+For tests of protocols above sessions, and of the sessions themselves. Time and randomness are arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dtp.core import Buffer
+from dtp.identity import Identity
+from dtp.session.events import Ended, Event, LinkLost
+from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake, Ticket
+from dtp.session.limits import DEFAULT, Limits
+from dtp.session.link import Link
+from dtp.session.noise import Suite
+from dtp.session.session import Session
+
+#: Two identities for tests. Their seeds are public: never use them for anything else.
+ALICE = Identity(hashlib.sha256(b"dtp.testing alice").digest(), hashlib.sha256(b"alice static").digest())
+BOB = Identity(hashlib.sha256(b"dtp.testing bob").digest(), hashlib.sha256(b"bob static").digest())
+
+
+def entropy(seed: str) -> Callable[[int], bytes]:
+    """Bytes that look random and are the same each time."""
+    counter = 0
+
+    def draw(size: int) -> bytes:
+        nonlocal counter
+        counter += 1
+        return hashlib.shake_256(f"{seed} {counter}".encode()).digest(size)
+
+    return draw
+
+
+def shake_hands(
+    client: Endpoint,
+    server: Endpoint,
+    *,
+    suite: Suite = Suite.AESGCM_SHA256,
+    known: bool = False,
+    service: str = "",
+    ticket: Ticket | None = None,
+    resume: bytes = b"",
+    seed: str = "handshake",
+) -> tuple[Established, Established]:
+    """A whole handshake in memory; `known` for IK (the client knows the server's static key), else XX."""
+    one = ClientHandshake(
+        client,
+        entropy(seed + " client"),
+        expected=server.identity.id,
+        suite=suite,
+        service=service,
+        remote_static=server.static.public if known else None,
+        ticket=ticket,
+        resume=resume,
+    )
+    other = ServerHandshake(server, entropy(seed + " server"))
+    while one.established is None or other.established is None:
+        other.receive(one.outgoing())
+        one.receive(other.outgoing())
+    return one.established, other.established
+
+
+@dataclass
+class Wire:
+    """One link between the two: the ends' links, and the bytes under way in each direction."""
+
+    client: Link
+    server: Link
+    to_server: bytearray = field(default_factory=bytearray)
+    to_client: bytearray = field(default_factory=bytearray)
+    cut: bool = False
+
+
+class SessionPair:
+    """A client's and a server's session, with wires between them that a test can cut and add.
+
+    `events` collects what each side reports. Nothing moves until `deliver` or `settle` is called.
+    """
+
+    def __init__(
+        self,
+        client_limits: Limits = DEFAULT,
+        server_limits: Limits = DEFAULT,
+        *,
+        suite: Suite = Suite.AESGCM_SHA256,
+        known: bool = True,
+        psk: bytes | None = None,
+    ) -> None:
+        self.now = 1000.0
+        self._suite = suite
+        suites = tuple(Suite)
+        self.client_endpoint = Endpoint(ALICE, suites, client_limits, psk=psk)
+        self.server_endpoint = Endpoint(BOB, suites, server_limits, psk=psk)
+        first, second = shake_hands(self.client_endpoint, self.server_endpoint, suite=suite, known=known)
+        self.client = Session(first, client_limits, self.now, client=True)
+        self.server = Session(second, server_limits, self.now, client=False)
+        self.wires = [Wire(self.client.link, self.server.link)]
+        self.events: dict[Session, list[Event]] = {self.client: [], self.server: []}
+        self._out = Buffer(256 * 1024)
+        self._in = Buffer(1024 * 1024)
+        self._handshakes = 0
+
+    def seal(self, wire: Wire, *, client: bool) -> int:
+        """Put one C call's worth of what a side wants to send on a wire; gives its size in bytes."""
+        session, link = (self.client, wire.client) if client else (self.server, wire.server)
+        size = session.seal(link, self._out, self.now)
+        if size and not wire.cut:
+            (wire.to_server if client else wire.to_client).extend(self._out.view[:size])
+        self._collect(session)
+        return size
+
+    def deliver(self, wire: Wire, size: int, *, client: bool) -> None:
+        """Hand up to `size` bytes that are under way to a side; the start of a record stays under way."""
+        session, link = (self.client, wire.client) if client else (self.server, wire.server)
+        under_way = wire.to_client if client else wire.to_server
+        size = min(size, len(under_way))
+        if not size or link.lost:
+            return
+        self._in.view[:size] = under_way[:size]
+        used = session.receive(link, self._in, 0, size, self.now)
+        del under_way[:used]
+        self._collect(session)
+
+    def settle(self, *, rounds: int = 10_000) -> None:
+        """Move everything until nothing moves any more."""
+        for _ in range(rounds):
+            moved = 0
+            for wire in self.wires:
+                for client in (True, False):
+                    moved += self.seal(wire, client=client)
+                    before = len(wire.to_client if client else wire.to_server)
+                    self.deliver(wire, before, client=client)
+                    moved += before - len(wire.to_client if client else wire.to_server)
+            if not moved:
+                return
+        raise AssertionError(f"still moving after {rounds} rounds")
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass for both sides."""
+        self.now += seconds
+        for session in (self.client, self.server):
+            session.tick(self.now)
+            self._collect(session)
+
+    def cut(self, wire: Wire) -> None:
+        """Lose a wire with all that is under way on it; both sides notice at once."""
+        self._forget(wire)
+        self.client.link_lost(wire.client, self.now)
+        self.server.link_lost(wire.server, self.now)
+        self._collect(self.client)
+        self._collect(self.server)
+
+    def resume(self, *, add: bool = False) -> Wire:
+        """A new handshake, and a wire that resumes the session (or, with `add`, widens it)."""
+        self._handshakes += 1
+        first, second = shake_hands(
+            self.client_endpoint,
+            self.server_endpoint,
+            suite=self._suite,
+            known=True,
+            resume=self.client.connection_id,
+            seed=f"resume {self._handshakes}",
+        )
+        wire = Wire(
+            self.client.new_link(first, self.now, add=add), self.server.new_link(second, self.now)
+        )
+        if not add:
+            for old in list(self.wires):
+                self._forget(old)
+        self.wires.append(wire)
+        self._collect(self.client)
+        return wire
+
+    def _forget(self, wire: Wire) -> None:
+        wire.cut = True
+        wire.to_client.clear()
+        wire.to_server.clear()
+        self.wires.remove(wire)
+
+    def _collect(self, session: Session) -> None:
+        events = session.events()
+        self.events[session] += events
+        for event in events:
+            if isinstance(event, LinkLost):
+                for wire in list(self.wires):
+                    if event.link in (wire.client, wire.server) and event.link.lost:
+                        self._forget(wire)
+
+    def ended(self, session: Session) -> Ended | None:
+        """How a side's session ended, if it has."""
+        return session.ended
