@@ -59,6 +59,18 @@ class UpgradeError(DialError):
     code: ClassVar[str] = "upgrade"
 
 
+class HeadSizeError(UpgradeError):
+    """The other side sent more than `MAX_HEAD` bytes of HTTP header."""
+
+    code: ClassVar[str] = "upgrade-size"
+
+
+class UpgradeTimeoutError(UpgradeError):
+    """The opening handshake took longer than `UPGRADE_TIMEOUT` seconds."""
+
+    code: ClassVar[str] = "upgrade-timeout"
+
+
 class WebSocketError(BrokenError):
     """The other side broke RFC 6455, or closed with a code that isn't an orderly end."""
 

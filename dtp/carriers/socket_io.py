@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from dtp.carriers.watch import socket_watcher
@@ -22,8 +22,7 @@ class SocketIO:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self._watcher = socket_watcher(self._loop)
+        self._watcher = socket_watcher(asyncio.get_running_loop())
 
     async def read(self) -> bytes:
         """Some bytes; none at the end."""
@@ -47,32 +46,31 @@ class SocketIO:
         assert isinstance(self._sock, ssl.SSLSocket)
         await self._call(self._sock.do_handshake, self._readable)
 
-    async def _call(self, operation: Callable[[], T], ready: Callable[[], asyncio.Future[None]]) -> T:
+    async def _call(self, operation: Callable[[], T], ready: Callable[[], Awaitable[None]]) -> T:
         while True:
             try:
                 return operation()
             except ssl.SSLWantReadError:
-                wanted = self._readable
+                await self._readable()
             except ssl.SSLWantWriteError:
-                wanted = self._writable
+                await self._writable()
             except (BlockingIOError, InterruptedError):
-                wanted = ready
-            await wanted()
+                await ready()
 
     async def _readable(self) -> None:
         fd = self._sock.fileno()
-        future = self._loop.create_future()
-        self._watcher.add_reader(fd, lambda: future.done() or future.set_result(None))
+        ready = asyncio.Event()
+        self._watcher.add_reader(fd, ready.set)
         try:
-            await future
+            await ready.wait()
         finally:
             self._watcher.remove_reader(fd)
 
     async def _writable(self) -> None:
         fd = self._sock.fileno()
-        future = self._loop.create_future()
-        self._watcher.add_writer(fd, lambda: future.done() or future.set_result(None))
+        ready = asyncio.Event()
+        self._watcher.add_writer(fd, ready.set)
         try:
-            await future
+            await ready.wait()
         finally:
             self._watcher.remove_writer(fd)

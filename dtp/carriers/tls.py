@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -82,8 +83,6 @@ class TlsSocketCarrier(StreamSocketCarrier):
             self._loop.call_soon(self._on_readable)
 
     def _shutdown(self) -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             self._sock.unwrap()  # sends close_notify; the other side's is not waited for
-        except (OSError, ValueError):
-            pass
         self._sock.shutdown(socket.SHUT_WR)

@@ -13,6 +13,7 @@ is served.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -22,13 +23,13 @@ from websockets.protocol import Protocol
 from websockets.uri import parse_uri
 
 from dtp.carriers.base import Accept, CarrierListener
-from dtp.carriers.errors import CarrierUrlError, TlsError, UpgradeError
+from dtp.carriers.errors import CarrierUrlError, TlsError, UpgradeError, UpgradeTimeoutError
 from dtp.carriers.socket_io import SocketIO
-from dtp.carriers.stream_socket import SocketListener, StreamSocketCarrier, hand_over
+from dtp.carriers.stream_socket import SocketListener, hand_over
 from dtp.carriers.tcp import TcpCarrier, connect_socket, listening_sockets, set_options, socket_url
 from dtp.carriers.tls import TlsSocketCarrier, client_context, server_context
 from dtp.carriers.url import CarrierUrl, format_host, parse_url, plain_ip
-from dtp.carriers.websocket_carrier import WebSocketCarrier
+from dtp.carriers.websocket_carrier import SecureWebSocketCarrier, WebSocketCarrier
 from dtp.carriers.websocket_upgrade import (
     UPGRADE_TIMEOUT,
     UpgradePolicy,
@@ -75,13 +76,13 @@ async def dial(url: str) -> WebSocketCarrier:
             return _carrier(sock, protocol, early, source=source, remote=url)
     except TimeoutError as error:
         sock.close()
-        raise UpgradeError(f"{url}: the opening handshake took over {UPGRADE_TIMEOUT:.0f} s") from error
+        raise UpgradeTimeoutError(f"{url}: the opening handshake took over {UPGRADE_TIMEOUT} s") from error
     except ssl.SSLError as error:
         sock.close()
         raise TlsError(f"{url}: {error}") from error
     except UpgradeError as error:
         sock.close()
-        raise UpgradeError(f"{url}: {error}") from error.__cause__
+        raise type(error)(f"{url}: {error}") from error.__cause__
     except OSError as error:
         sock.close()
         raise UpgradeError(f"{url}: {error.strerror or error}") from error
@@ -121,13 +122,15 @@ class WebSocketListener(CarrierListener):
 
     def _on_socket(self, sock: socket.socket) -> None:
         if len(self._upgrades) >= MAX_UPGRADES:
-            next(iter(self._upgrades)).cancel()
+            oldest = next(iter(self._upgrades))
+            del self._upgrades[oldest]
+            oldest.cancel()
         task = asyncio.create_task(self._upgrade(sock), name=f"upgrade at {self.urls[0]}")
         self._upgrades[task] = None
         task.add_done_callback(self._on_done)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        del self._upgrades[task]
+        self._upgrades.pop(task, None)
         if not task.cancelled():
             task.result()  # a bug, or an error of the one who accepts: for the loop's exception handler
 
@@ -155,8 +158,9 @@ class WebSocketListener(CarrierListener):
         try:
             return await upgrade_server(io, self._policy)
         except UpgradeError:
-            async with asyncio.timeout(REFUSAL_LINGER):
-                await io.finish()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFUSAL_LINGER):
+                    await io.finish()
             raise
 
 
@@ -176,9 +180,11 @@ async def _start_tls(sock: socket.socket, context: ssl.SSLContext, host: str | N
 def _carrier(
     sock: socket.socket, protocol: Protocol, early: bytes, *, source: str, remote: str
 ) -> WebSocketCarrier:
-    kind: type[StreamSocketCarrier] = TlsSocketCarrier if isinstance(sock, ssl.SSLSocket) else TcpCarrier
-    below = kind(sock, source=source, remote=remote)
-    return WebSocketCarrier(below, protocol, early=early, source=source, remote=remote)
+    if isinstance(sock, ssl.SSLSocket):
+        tls = TlsSocketCarrier(sock, source=source, remote=remote)
+        return SecureWebSocketCarrier(tls, protocol, early=early, source=source, remote=remote)
+    tcp = TcpCarrier(sock, source=source, remote=remote)
+    return WebSocketCarrier(tcp, protocol, early=early, source=source, remote=remote)
 
 
 def _without_options(url: str) -> str:

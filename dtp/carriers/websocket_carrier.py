@@ -188,22 +188,22 @@ class WebSocketCarrier(Carrier):
 
     def _deliver(self, payloads: Iterable[bytes | bytearray | memoryview]) -> None:
         """Hand payloads on, as many in one report as the receiver's buffer takes."""
-        buffer, used = memoryview(b""), 0
+        buffer: memoryview | None = None
+        used = 0
         for payload in payloads:
             view = memoryview(payload)
             while view:
                 if self._state is not _State.OPEN or self._receiver is None:
                     return
-                if used == len(buffer):
-                    if used:
-                        self._receiver.carrier_received(used)
-                        used = 0
-                        continue
+                if buffer is None:
                     buffer = self._receiver.carrier_buffer()
                 part = view[: len(buffer) - used]
                 buffer[used : used + len(part)] = part
                 used += len(part)
                 view = view[len(part) :]
+                if used == len(buffer):
+                    self._receiver.carrier_received(used)
+                    buffer, used = None, 0
         if used and self._state is _State.OPEN and self._receiver is not None:
             self._receiver.carrier_received(used)
 
@@ -269,3 +269,9 @@ class WebSocketCarrier(Carrier):
             if timer is not None:
                 timer.cancel()
         self._ping = self._linger = None
+
+
+class SecureWebSocketCarrier(WebSocketCarrier):
+    """The same inside TLS."""
+
+    scheme: ClassVar[str] = "wss"

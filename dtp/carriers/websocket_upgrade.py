@@ -19,7 +19,7 @@ from websockets.protocol import SEND_EOF, Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import WebSocketURI
 
-from dtp.carriers.errors import CarrierUrlError, UpgradeError
+from dtp.carriers.errors import CarrierUrlError, HeadSizeError, UpgradeError
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.url import format_host
 from dtp.carriers.websocket_carrier import MAX_MESSAGE
@@ -41,7 +41,8 @@ _HEAD_END = b"\r\n\r\n"
 
 async def _read_head(io: SocketIO, protocol: Protocol | None) -> tuple[bytes, bytes]:
     """Read up to the empty line that ends an HTTP head, feeding `protocol` as it comes, so that it can refuse
-    nonsense early. Gives the head and what came behind it. Raises `UpgradeError` at the end or `MAX_HEAD`."""
+    nonsense early. Gives the head and what came behind it. Raises `UpgradeError` when it ends
+    first, `HeadSizeError` past `MAX_HEAD`."""
     head = b""
     while True:
         data = await io.read()
@@ -53,7 +54,7 @@ async def _read_head(io: SocketIO, protocol: Protocol | None) -> tuple[bytes, by
         found = head.find(_HEAD_END, searched_from)
         end = len(head) if found < 0 else found + len(_HEAD_END)
         if end > MAX_HEAD:
-            raise UpgradeError(f"more than {MAX_HEAD} bytes of HTTP header")
+            raise HeadSizeError(f"more than {MAX_HEAD} bytes of HTTP header")
         if protocol is not None:
             protocol.receive_data(head[before:end])
             if protocol.handshake_exc is not None:
@@ -115,8 +116,8 @@ async def upgrade_server(io: SocketIO, policy: UpgradePolicy) -> tuple[ServerPro
     protocol = ServerProtocol(max_size=MAX_MESSAGE, logger=log)
     try:
         _, rest = await _read_head(io, protocol)
-    except UpgradeError:
-        protocol.send_response(protocol.reject(431 if True else 400, "Too much or too little HTTP.\n"))
+    except HeadSizeError as error:
+        protocol.send_response(protocol.reject(431, f"{error}\n"))
         await _send(io, protocol)
         raise
     if protocol.handshake_exc is not None:
