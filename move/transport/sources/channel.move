@@ -1,0 +1,907 @@
+/// Metered escrow: a deposit that a server is paid from, by vouchers that the client signs off-chain.
+///
+/// A channel costs two transactions in a connection's whole life: open and close. In between the client signs
+/// cumulative vouchers with the key of a lane (one lane for each device or connection), and the server claims the newest
+/// ones when it is worth the gas. At all times: claimed + credited + refunded + held = deposited.
+///
+/// Who is paid is fixed when the channel opens, so claims, finalizing and expiring may be submitted by anyone:
+/// a watcher needs no right. A voucher is newest or nothing: replaying or reordering gains nothing.
+module transport::channel;
+
+use std::bcs;
+use std::hash;
+use sui::address;
+use sui::balance::{Self, Balance};
+use sui::clock::Clock;
+use sui::coin::{Self, Coin};
+use sui::ed25519;
+use sui::event;
+use sui::hash as sui_hash;
+use transport::host::{Self, Host, Beacon, Terms};
+use transport::pass::{Plan, Pass};
+
+// === Constants ===
+
+const VERSION: u16 = 1;
+
+/// Lanes of one channel.
+const MAX_LANES: u64 = 16;
+/// Pipes of one channel in one direction.
+const MAX_PIPES: u64 = 16;
+/// Length of a hash lock and of its preimage.
+const HASH_BYTES: u64 = 32;
+/// A MiB is two to this power: prices are per MiB.
+const MIB_SHIFT: u8 = 20;
+/// Two to this power bytes (16 KiB) are evidence for one metered frame, as a request is.
+const FRAME_SHIFT: u8 = 14;
+
+/// Domain of a voucher's signature.
+const VOUCHER_DOMAIN: vector<u8> = b"dtp.voucher.v1";
+/// Domain of an agreed close's signature.
+const CLOSE_DOMAIN: vector<u8> = b"dtp.close.v1";
+/// Flag byte of Ed25519 in a Sui address.
+const ED25519_FLAG: u8 = 0;
+
+/// Metering; claims count.
+const STATE_OPEN: u8 = 0;
+/// The client asked to close; claims count for `claim_ms`.
+const STATE_CLOSING: u8 = 1;
+/// The client has its refund; what is owed leaves by the epoch cap.
+const STATE_DRAINING: u8 = 2;
+/// Everything is paid out.
+const STATE_CLOSED: u8 = 3;
+
+/// Direction of a pipe: the client sends.
+const TO_SERVER: u8 = 0;
+/// Direction of a pipe: the server sends.
+const TO_CLIENT: u8 = 1;
+
+// === Errors ===
+
+#[error(code = 0)]
+const EWrongVersion: vector<u8> = b"object is of another version: call the package's newest release";
+#[error(code = 1)]
+const ETermsChanged: vector<u8> = b"the terms have another revision: read them again and decide";
+#[error(code = 2)]
+const EDepositTooSmall: vector<u8> = b"the deposit is below the service's minimum";
+#[error(code = 3)]
+const EBadKey: vector<u8> = b"an Ed25519 public key is 32 bytes";
+#[error(code = 4)]
+const ESelfChannel: vector<u8> = b"client and server are the same address";
+#[error(code = 5)]
+const ENotClient: vector<u8> = b"only the channel's client may do this";
+#[error(code = 6)]
+const ENotServer: vector<u8> = b"only the channel's server may do this";
+#[error(code = 7)]
+const ENotParty: vector<u8> = b"only the channel's client or server may do this";
+#[error(code = 8)]
+const EChannelClosed: vector<u8> = b"the channel is closed or closing";
+#[error(code = 9)]
+const EClaimWindowOver: vector<u8> = b"the time for claims after the requested close is over";
+#[error(code = 10)]
+const ENoLane: vector<u8> = b"the channel has no lane of that number";
+#[error(code = 11)]
+const ETooManyLanes: vector<u8> = b"a channel has at most 16 lanes";
+#[error(code = 12)]
+const ERotationPending: vector<u8> = b"the lane's previous key is still honoured: rotate again after that";
+#[error(code = 13)]
+const EForeignVoucher: vector<u8> = b"the voucher is for another channel";
+#[error(code = 14)]
+const EVoucherExpired: vector<u8> = b"the voucher's time is over";
+#[error(code = 15)]
+const EStaleVoucher: vector<u8> = b"a voucher of this sequence or a newer one was already claimed";
+#[error(code = 16)]
+const EShrunkVoucher: vector<u8> = b"the voucher's amount, requests or bytes are below those claimed before";
+#[error(code = 17)]
+const EOverPrice: vector<u8> = b"the amount is above what the requests and bytes cost";
+#[error(code = 18)]
+const EBadHashLock: vector<u8> = b"a hash lock is 32 bytes";
+#[error(code = 19)]
+const EWrongPreimage: vector<u8> = b"the preimage is not the 32 bytes that the voucher's lock asks for";
+#[error(code = 20)]
+const EBadSignature: vector<u8> = b"the signature does not verify";
+#[error(code = 21)]
+const ENotClosing: vector<u8> = b"no close was requested";
+#[error(code = 22)]
+const ETooEarly: vector<u8> = b"the time for this has not come yet";
+#[error(code = 23)]
+const EAgreementExpired: vector<u8> = b"the agreement's time is over";
+#[error(code = 24)]
+const EWrongSigner: vector<u8> = b"the public key is not the other party's";
+#[error(code = 25)]
+const EAgreedTooLow: vector<u8> = b"the agreed total is below what was already claimed";
+#[error(code = 26)]
+const EAgreedTooHigh: vector<u8> = b"the agreed total is above what the channel holds";
+#[error(code = 27)]
+const ENotClosed: vector<u8> = b"the channel is not closed yet";
+#[error(code = 28)]
+const EUnderPass: vector<u8> = b"a channel under a pass holds no deposit";
+#[error(code = 29)]
+const ENotBorne: vector<u8> = b"by the terms the other side doesn't bear the cost of this direction";
+#[error(code = 30)]
+const ETooManyPipes: vector<u8> = b"a channel has at most 16 pipes in each direction";
+#[error(code = 31)]
+const ENoPipe: vector<u8> = b"the channel has no pipe of that index in this direction";
+#[error(code = 32)]
+const EStaleAck: vector<u8> = b"that frame or a later one was already acknowledged";
+
+// === Types ===
+
+/// A metered escrow between one client and one server. Shared.
+public struct Channel<phantom T> has key {
+    id: UID,
+    version: u16,
+    host: ID,
+    service: u16,
+    client: address,
+    server: address,
+    terms: Terms,
+    /// The pass it was opened under.
+    pass: Option<ID>,
+    state: u8,
+    /// What is held and not a credit of the client.
+    balance: Balance<T>,
+    /// Transport credits of the client, kept back from payments to the server.
+    client_credit: Balance<T>,
+    deposited: u64,
+    /// Paid to the server for vouchers.
+    claimed: u64,
+    /// Given to either side for transport cost.
+    credited: u64,
+    /// Paid back to the client, its credits not counted.
+    refunded: u64,
+    /// Vouched and not yet paid, because of the epoch cap or because the deposit was too small.
+    owed: u128,
+    /// Transport credits that the client has earned and that the next payments to the server bear.
+    credit_due: u128,
+    /// Requests and bytes that the accepted vouchers count: the evidence for credits.
+    requests: u128,
+    bytes: u128,
+    /// Frames credited so far.
+    credited_frames: u128,
+    /// The epoch that `epoch_spent` counts.
+    epoch: u64,
+    epoch_spent: u64,
+    lanes: vector<Lane>,
+    /// Newest acknowledged sequence of each pipe towards the server, and towards the client.
+    acks_to_server: vector<u64>,
+    acks_to_client: vector<u64>,
+    opened_ms: u64,
+    /// Time of the last opening, claim or acknowledgement: what `idle_ms` counts from.
+    active_ms: u64,
+    /// When the close was requested; 0 before.
+    closing_ms: u64,
+}
+
+/// A key that signs vouchers, with what was accepted from it.
+public struct Lane has copy, drop, store {
+    key: vector<u8>,
+    /// The key before the last rotation, or empty.
+    old_key: vector<u8>,
+    /// Until when the old key is honoured.
+    old_until_ms: u64,
+    sequence: u64,
+    amount: u64,
+    requests: u64,
+    bytes: u64,
+}
+
+/// What a lane's key signs, in BCS, in this order of fields. All counts are cumulative for the lane.
+public struct Voucher has copy, drop {
+    domain: vector<u8>,
+    channel: ID,
+    lane: u8,
+    sequence: u64,
+    amount: u64,
+    requests: u64,
+    bytes: u64,
+    hash_lock: Option<vector<u8>>,
+    not_after_ms: u64,
+}
+
+/// What the other party signs for a close by agreement, in BCS, in this order of fields.
+public struct Agreement has copy, drop {
+    domain: vector<u8>,
+    channel: ID,
+    /// All that the server gets for vouchers over the channel's whole life.
+    total: u64,
+    not_after_ms: u64,
+}
+
+// === Events ===
+
+/// A channel was opened.
+public struct ChannelOpened has copy, drop {
+    channel: ID,
+    host: ID,
+    service: u16,
+    client: address,
+    server: address,
+    deposit: u64,
+    revision: u64,
+    pass: Option<ID>,
+}
+
+/// Money was added.
+public struct ToppedUp has copy, drop {
+    channel: ID,
+    amount: u64,
+}
+
+/// A lane was added, or got another key.
+public struct LaneChanged has copy, drop {
+    channel: ID,
+    lane: u8,
+    key: vector<u8>,
+}
+
+/// A voucher was accepted. `preimage` is what its hash lock asked for, or empty: here the client finds it.
+public struct Claimed has copy, drop {
+    channel: ID,
+    lane: u8,
+    sequence: u64,
+    amount: u64,
+    paid: u64,
+    preimage: vector<u8>,
+}
+
+/// The client asked to close; claims count until `until_ms`.
+public struct CloseRequested has copy, drop {
+    channel: ID,
+    until_ms: u64,
+}
+
+/// Money went out at or after the end of metering; `state` says whether anything is left.
+public struct Settled has copy, drop {
+    channel: ID,
+    to_server: u64,
+    to_client: u64,
+    state: u8,
+}
+
+// === Opening ===
+
+/// Open a channel with a deposit. `revision` is that of the terms the client agreed to; `key` is the first lane's.
+/// Refused when the service is closed, the sender is denied or not allowed, or no endpoint is alive. Share it
+/// with `share`.
+public fun open<T>(
+    host: &Host,
+    beacon: &Beacon,
+    service: u16,
+    revision: u64,
+    deposit: Coin<T>,
+    key: vector<u8>,
+    clock: &Clock,
+    ctx: &mut TxContext,
+): Channel<T> {
+    let terms = host.admit(beacon, service, ctx.sender(), false, clock);
+    terms.assert_coin<T>();
+    assert!(deposit.value() >= terms.min_deposit(), EDepositTooSmall);
+    assert!(terms.revision() == revision, ETermsChanged);
+    new_channel(host, service, terms, deposit.into_balance(), option::none(), key, clock, ctx)
+}
+
+/// Open a channel without a deposit, under a valid pass of the sender. Its vouchers are receipts: they cost nothing.
+public fun open_with_pass<T>(
+    host: &Host,
+    beacon: &Beacon,
+    plan: &Plan<T>,
+    pass: &Pass,
+    revision: u64,
+    key: vector<u8>,
+    clock: &Clock,
+    ctx: &mut TxContext,
+): Channel<T> {
+    let service = pass.pass_service();
+    plan.assert_good(pass, object::id(host), service, clock, ctx);
+    let terms = host.admit(beacon, service, ctx.sender(), true, clock);
+    assert!(terms.revision() == revision, ETermsChanged);
+    let under = option::some(object::id(pass));
+    new_channel(host, service, terms.free(), balance::zero(), under, key, clock, ctx)
+}
+
+/// Share a new channel.
+public fun share<T>(channel: Channel<T>) { transfer::share_object(channel) }
+
+/// Add money. Anyone may; what is left goes to the client.
+public fun top_up<T>(channel: &mut Channel<T>, payment: Coin<T>) {
+    channel.assert_open();
+    assert!(channel.pass.is_none(), EUnderPass);
+    let amount = payment.value();
+    channel.deposited = channel.deposited + amount;
+    channel.balance.join(payment.into_balance());
+    event::emit(ToppedUp { channel: object::id(channel), amount });
+}
+
+/// Add a lane with a key of its own: a device, or a connection. Client only.
+public fun add_lane<T>(channel: &mut Channel<T>, key: vector<u8>, ctx: &TxContext) {
+    channel.assert_open();
+    channel.assert_client(ctx);
+    assert!(channel.lanes.length() < MAX_LANES, ETooManyLanes);
+    channel.push_lane(key);
+}
+
+/// Change a lane's key. Vouchers of the old key are honoured for `claim_ms`, and only then may the key change again:
+/// else two quick rotations would void what the server holds. Client only.
+public fun rotate_lane<T>(
+    channel: &mut Channel<T>,
+    lane: u8,
+    key: vector<u8>,
+    clock: &Clock,
+    ctx: &TxContext,
+) {
+    channel.assert_open();
+    channel.assert_client(ctx);
+    assert!(key.length() == host::key_bytes(), EBadKey);
+    let grace_until = clock.timestamp_ms() + channel.terms.claim_ms();
+    let entry = channel.lane_mut(lane);
+    assert!(clock.timestamp_ms() >= entry.old_until_ms, ERotationPending);
+    entry.old_key = entry.key;
+    entry.old_until_ms = grace_until;
+    entry.key = key;
+    event::emit(LaneChanged { channel: object::id(channel), lane, key });
+}
+
+// === Claiming ===
+
+/// A voucher as the client signed it. A `not_after_ms` of 2^64-1 never expires.
+public fun new_voucher(
+    channel: ID,
+    lane: u8,
+    sequence: u64,
+    amount: u64,
+    requests: u64,
+    bytes: u64,
+    hash_lock: Option<vector<u8>>,
+    not_after_ms: u64,
+): Voucher {
+    Voucher {
+        domain: VOUCHER_DOMAIN,
+        channel,
+        lane,
+        sequence,
+        amount,
+        requests,
+        bytes,
+        hash_lock,
+        not_after_ms,
+    }
+}
+
+/// Claim with the newest voucher of a lane and take the money. Server only. `preimage` is empty when the voucher has
+/// no hash lock. What the epoch cap keeps back stays owed: see `pay_owed`.
+public fun claim<T>(
+    channel: &mut Channel<T>,
+    voucher: Voucher,
+    signature: vector<u8>,
+    preimage: vector<u8>,
+    clock: &Clock,
+    ctx: &mut TxContext,
+): Coin<T> {
+    assert!(ctx.sender() == channel.server, ENotServer);
+    let paid = channel.accept(voucher, signature, preimage, clock, ctx);
+    coin::from_balance(paid, ctx)
+}
+
+/// Claim for the server: anyone may submit the voucher, the money goes to the server's address.
+public fun claim_for<T>(
+    channel: &mut Channel<T>,
+    voucher: Voucher,
+    signature: vector<u8>,
+    preimage: vector<u8>,
+    clock: &Clock,
+    ctx: &mut TxContext,
+) {
+    let paid = channel.accept(voucher, signature, preimage, clock, ctx);
+    send(paid, channel.server, ctx);
+}
+
+/// Pay what earlier claims left owed, as far as this epoch's cap and the deposit go. Anyone may call it; the money goes
+/// to the server's address.
+public fun pay_owed<T>(channel: &mut Channel<T>, ctx: &mut TxContext) {
+    channel.assert_version();
+    assert!(channel.state <= STATE_CLOSING, EChannelClosed);
+    let paid = channel.take_due(ctx);
+    send(paid, channel.server, ctx);
+}
+
+// === Closing ===
+
+/// Ask to close. Claims still count for `claim_ms`, then anyone may `finalize`. Client only.
+public fun request_close<T>(channel: &mut Channel<T>, clock: &Clock, ctx: &TxContext) {
+    channel.assert_open();
+    channel.assert_client(ctx);
+    channel.state = STATE_CLOSING;
+    channel.closing_ms = clock.timestamp_ms();
+    event::emit(CloseRequested { channel: object::id(channel), until_ms: channel.claims_until_ms() });
+}
+
+/// After a requested close and its time for claims: pay both sides. While the epoch cap keeps something owed back,
+/// the channel drains, and this can be called again in later epochs. Anyone may call it.
+public fun finalize<T>(channel: &mut Channel<T>, clock: &Clock, ctx: &mut TxContext) {
+    channel.assert_version();
+    assert!(channel.state == STATE_CLOSING || channel.state == STATE_DRAINING, ENotClosing);
+    assert!(
+        channel.state == STATE_DRAINING || clock.timestamp_ms() >= channel.claims_until_ms(),
+        ETooEarly,
+    );
+    channel.settle(ctx);
+}
+
+/// End a channel that nobody has used for `idle_ms`: pay both sides. Anyone may call it.
+public fun expire<T>(channel: &mut Channel<T>, clock: &Clock, ctx: &mut TxContext) {
+    channel.assert_open();
+    assert!(clock.timestamp_ms() >= channel.active_ms + channel.terms.idle_ms(), ETooEarly);
+    channel.settle(ctx);
+}
+
+/// End the channel at once, with what has been claimed. Server only: it alone could lose by it.
+public fun release<T>(channel: &mut Channel<T>, ctx: &mut TxContext) {
+    channel.assert_version();
+    assert!(channel.state <= STATE_CLOSING, EChannelClosed);
+    assert!(ctx.sender() == channel.server, ENotServer);
+    channel.settle(ctx);
+}
+
+/// End the channel at once by both: the sender is one party, the signature (over BCS of `Agreement`, by the Ed25519 key
+/// of its address) is the other's. `total` is all that the server gets for vouchers over the channel's life; neither
+/// cap nor price bounds it, since both account keys agreed.
+public fun close_agreed<T>(
+    channel: &mut Channel<T>,
+    total: u64,
+    not_after_ms: u64,
+    public_key: vector<u8>,
+    signature: vector<u8>,
+    clock: &Clock,
+    ctx: &mut TxContext,
+) {
+    channel.assert_version();
+    assert!(channel.state <= STATE_CLOSING, EChannelClosed);
+    let sender = ctx.sender();
+    assert!(sender == channel.client || sender == channel.server, ENotParty);
+    assert!(clock.timestamp_ms() <= not_after_ms, EAgreementExpired);
+    let other = if (sender == channel.client) channel.server else channel.client;
+    assert!(public_key.length() == host::key_bytes(), EBadKey);
+    assert!(ed25519_address(&public_key) == other, EWrongSigner);
+    let agreement = Agreement {
+        domain: CLOSE_DOMAIN,
+        channel: object::id(channel),
+        total,
+        not_after_ms,
+    };
+    let message = bcs::to_bytes(&agreement);
+    assert!(ed25519::ed25519_verify(&signature, &public_key, &message), EBadSignature);
+    assert!(total >= channel.claimed, EAgreedTooLow);
+    let rest = total - channel.claimed;
+    assert!(rest <= channel.balance.value(), EAgreedTooHigh);
+    channel.claimed = total;
+    channel.owed = 0;
+    let to_server = channel.balance.split(rest);
+    let to_client = channel.take_refund();
+    channel.finish(to_server, to_client, ctx);
+}
+
+/// Delete a closed channel; its storage deposit comes back. Client only, who paid for it.
+public fun destroy<T>(channel: Channel<T>, ctx: &TxContext) {
+    channel.assert_version();
+    channel.assert_client(ctx);
+    assert!(channel.state == STATE_CLOSED, ENotClosed);
+    let Channel { id, balance, client_credit, .. } = channel;
+    id.delete();
+    balance.destroy_zero();
+    client_credit.destroy_zero();
+}
+
+// === Reading ===
+
+/// The host.
+public fun host<T>(channel: &Channel<T>): ID { channel.host }
+
+/// The service's number.
+public fun service<T>(channel: &Channel<T>): u16 { channel.service }
+
+/// The client's address.
+public fun client<T>(channel: &Channel<T>): address { channel.client }
+
+/// The server's address.
+public fun server<T>(channel: &Channel<T>): address { channel.server }
+
+/// The terms, as they were when the channel opened.
+public fun terms<T>(channel: &Channel<T>): &Terms { &channel.terms }
+
+/// The pass the channel was opened under.
+public fun pass<T>(channel: &Channel<T>): Option<ID> { channel.pass }
+
+/// 0 open, 1 closing, 2 draining, 3 closed.
+public fun state<T>(channel: &Channel<T>): u8 { channel.state }
+
+/// All that was deposited.
+public fun deposited<T>(channel: &Channel<T>): u64 { channel.deposited }
+
+/// All that the server was paid for vouchers.
+public fun claimed<T>(channel: &Channel<T>): u64 { channel.claimed }
+
+/// All that either side was given for transport cost.
+public fun credited<T>(channel: &Channel<T>): u64 { channel.credited }
+
+/// All that the client was paid back, its credits not counted.
+public fun refunded<T>(channel: &Channel<T>): u64 { channel.refunded }
+
+/// What the channel holds, the client's credits not counted.
+public fun held<T>(channel: &Channel<T>): u64 { channel.balance.value() }
+
+/// Credits of the client that the channel holds for it.
+public fun client_credit<T>(channel: &Channel<T>): u64 { channel.client_credit.value() }
+
+/// Vouched and not yet paid.
+public fun owed<T>(channel: &Channel<T>): u128 { channel.owed }
+
+/// Requests and bytes that the accepted vouchers count.
+public fun usage<T>(channel: &Channel<T>): (u128, u128) { (channel.requests, channel.bytes) }
+
+/// Number of lanes.
+public fun lane_count<T>(channel: &Channel<T>): u64 { channel.lanes.length() }
+
+/// Newest accepted sequence of a lane, and the amount vouched by it.
+public fun lane_progress<T>(channel: &Channel<T>, lane: u8): (u64, u64) {
+    assert!((lane as u64) < channel.lanes.length(), ENoLane);
+    let entry = &channel.lanes[lane as u64];
+    (entry.sequence, entry.amount)
+}
+
+/// The exact bytes that a lane's key signs for this voucher.
+public fun voucher_bytes(voucher: &Voucher): vector<u8> { bcs::to_bytes(voucher) }
+
+/// The Sui address of an Ed25519 public key.
+public fun ed25519_address(public_key: &vector<u8>): address {
+    let mut preimage = vector[ED25519_FLAG];
+    preimage.append(*public_key);
+    address::from_bytes(sui_hash::blake2b256(&preimage))
+}
+
+// === For the other modules of this package ===
+
+/// Abort unless the channel is open.
+public(package) fun assert_open<T>(channel: &Channel<T>) {
+    channel.assert_version();
+    assert!(channel.state == STATE_OPEN, EChannelClosed);
+}
+
+/// Register a pipe of the sender; returns its direction and index.
+public(package) fun register_pipe<T>(channel: &mut Channel<T>, ctx: &TxContext): (u8, u8) {
+    channel.assert_open();
+    let direction = channel.direction_from(ctx);
+    let acks = channel.acks_mut(direction);
+    let index = acks.length();
+    assert!(index < MAX_PIPES, ETooManyPipes);
+    acks.push_back(0);
+    (direction, index as u8)
+}
+
+/// Acknowledge frames of the other side's pipe; the sender is the receiver of that direction.
+public(package) fun acknowledge<T>(
+    channel: &mut Channel<T>,
+    index: u8,
+    sequence: u64,
+    clock: &Clock,
+    ctx: &TxContext,
+) {
+    channel.assert_open();
+    let direction = if (channel.direction_from(ctx) == TO_SERVER) TO_CLIENT else TO_SERVER;
+    let acks = channel.acks_mut(direction);
+    assert!((index as u64) < acks.length(), ENoPipe);
+    let ack = &mut acks[index as u64];
+    assert!(sequence > *ack, EStaleAck);
+    *ack = sequence;
+    channel.active_ms = clock.timestamp_ms();
+}
+
+/// Newest acknowledged sequence of a pipe.
+public(package) fun acked<T>(channel: &Channel<T>, direction: u8, index: u8): u64 {
+    if (direction == TO_SERVER) channel.acks_to_server[index as u64]
+    else channel.acks_to_client[index as u64]
+}
+
+public(package) fun to_server(): u8 { TO_SERVER }
+
+/// Pay the server its transport credits for up to `frames` frames, from what the deposit holds beyond what is
+/// owed, within the epoch cap, and for no more frames than the client's vouchers are evidence for.
+/// Returns the money and the frames paid.
+public(package) fun credit_server<T>(
+    channel: &mut Channel<T>,
+    frames: u64,
+    ctx: &mut TxContext,
+): (Coin<T>, u64) {
+    channel.assert_version();
+    assert!(channel.state <= STATE_CLOSING, EChannelClosed);
+    assert!(channel.terms.bearer() == host::bearer_client(), ENotBorne);
+    let credit = channel.terms.credit();
+    let mut paid_frames = channel.evident(frames);
+    let affordable = min(channel.unowed(), channel.room(ctx));
+    if (credit > 0) paid_frames = min(paid_frames, affordable / credit);
+    let amount = paid_frames * credit;
+    channel.credited_frames = channel.credited_frames + (paid_frames as u128);
+    channel.credited = channel.credited + amount;
+    channel.epoch_spent = channel.epoch_spent + amount;
+    (coin::from_balance(channel.balance.split(amount), ctx), paid_frames)
+}
+
+/// Note transport credits of the client for up to `frames` frames: the next payments to the server bear them.
+/// Returns the frames noted.
+public(package) fun credit_client<T>(channel: &mut Channel<T>, frames: u64): u64 {
+    channel.assert_version();
+    assert!(channel.state <= STATE_CLOSING, EChannelClosed);
+    assert!(channel.terms.bearer() == host::bearer_server(), ENotBorne);
+    let noted = channel.evident(frames);
+    channel.credited_frames = channel.credited_frames + (noted as u128);
+    channel.credit_due = channel.credit_due + (noted as u128) * (channel.terms.credit() as u128);
+    noted
+}
+
+// === Private ===
+
+fun new_channel<T>(
+    host: &Host,
+    service: u16,
+    terms: Terms,
+    deposit: Balance<T>,
+    pass: Option<ID>,
+    key: vector<u8>,
+    clock: &Clock,
+    ctx: &mut TxContext,
+): Channel<T> {
+    let now = clock.timestamp_ms();
+    assert!(ctx.sender() != host.owner(), ESelfChannel);
+    let mut channel = Channel<T> {
+        id: object::new(ctx),
+        version: VERSION,
+        host: object::id(host),
+        service,
+        client: ctx.sender(),
+        server: host.owner(),
+        terms,
+        pass,
+        state: STATE_OPEN,
+        deposited: deposit.value(),
+        balance: deposit,
+        client_credit: balance::zero(),
+        claimed: 0,
+        credited: 0,
+        refunded: 0,
+        owed: 0,
+        credit_due: 0,
+        requests: 0,
+        bytes: 0,
+        credited_frames: 0,
+        epoch: ctx.epoch(),
+        epoch_spent: 0,
+        lanes: vector[],
+        acks_to_server: vector[],
+        acks_to_client: vector[],
+        opened_ms: now,
+        active_ms: now,
+        closing_ms: 0,
+    };
+    event::emit(ChannelOpened {
+        channel: object::id(&channel),
+        host: channel.host,
+        service,
+        client: channel.client,
+        server: channel.server,
+        deposit: channel.deposited,
+        revision: terms.revision(),
+        pass,
+    });
+    channel.push_lane(key);
+    channel
+}
+
+fun push_lane<T>(channel: &mut Channel<T>, key: vector<u8>) {
+    assert!(key.length() == host::key_bytes(), EBadKey);
+    let lane = channel.lanes.length() as u8;
+    channel
+        .lanes
+        .push_back(Lane {
+            key,
+            old_key: vector[],
+            old_until_ms: 0,
+            sequence: 0,
+            amount: 0,
+            requests: 0,
+            bytes: 0,
+        });
+    event::emit(LaneChanged { channel: object::id(channel), lane, key });
+}
+
+/// Check a voucher, note it, and take out what can be paid now. Everything is checked before anything changes.
+fun accept<T>(
+    channel: &mut Channel<T>,
+    voucher: Voucher,
+    signature: vector<u8>,
+    preimage: vector<u8>,
+    clock: &Clock,
+    ctx: &TxContext,
+): Balance<T> {
+    channel.assert_version();
+    let now = clock.timestamp_ms();
+    assert!(channel.state <= STATE_CLOSING, EChannelClosed);
+    assert!(channel.state == STATE_OPEN || now < channel.claims_until_ms(), EClaimWindowOver);
+    assert!(voucher.channel == object::id(channel), EForeignVoucher);
+    assert!((voucher.lane as u64) < channel.lanes.length(), ENoLane);
+    assert!(now <= voucher.not_after_ms, EVoucherExpired);
+    channel.terms.assert_price(&voucher);
+    voucher.assert_preimage(&preimage);
+    let entry = channel.lane_mut(voucher.lane);
+    assert!(voucher.sequence > entry.sequence, EStaleVoucher);
+    assert!(
+        voucher.amount >= entry.amount && voucher.requests >= entry.requests && voucher.bytes >= entry.bytes,
+        EShrunkVoucher,
+    );
+    entry.assert_signature(&voucher, &signature, now);
+    let more_amount = voucher.amount - entry.amount;
+    let more_requests = voucher.requests - entry.requests;
+    let more_bytes = voucher.bytes - entry.bytes;
+    entry.sequence = voucher.sequence;
+    entry.amount = voucher.amount;
+    entry.requests = voucher.requests;
+    entry.bytes = voucher.bytes;
+    channel.owed = channel.owed + (more_amount as u128);
+    channel.requests = channel.requests + (more_requests as u128);
+    channel.bytes = channel.bytes + (more_bytes as u128);
+    channel.active_ms = now;
+    let paid = channel.take_due(ctx);
+    event::emit(Claimed {
+        channel: object::id(channel),
+        lane: voucher.lane,
+        sequence: voucher.sequence,
+        amount: voucher.amount,
+        paid: paid.value(),
+        preimage,
+    });
+    paid
+}
+
+use fun assert_voucher_price as Terms.assert_price;
+
+/// The amount must not be above requests times price plus bytes times price per MiB, rounded down once over the
+/// whole life of the lane. In 256 bits, so that no product overflows.
+fun assert_voucher_price(terms: &Terms, voucher: &Voucher) {
+    let requests = (voucher.requests as u256) * (terms.price_request() as u256);
+    let bytes = (voucher.bytes as u256) * (terms.price_mib() as u256);
+    let bound = (requests << MIB_SHIFT) + bytes;
+    assert!((voucher.amount as u256) << MIB_SHIFT <= bound, EOverPrice);
+}
+
+fun assert_preimage(voucher: &Voucher, preimage: &vector<u8>) {
+    if (voucher.hash_lock.is_none()) return;
+    let lock = voucher.hash_lock.borrow();
+    assert!(lock.length() == HASH_BYTES, EBadHashLock);
+    assert!(preimage.length() == HASH_BYTES && hash::sha2_256(*preimage) == *lock, EWrongPreimage);
+}
+
+fun assert_signature(lane: &Lane, voucher: &Voucher, signature: &vector<u8>, now: u64) {
+    let message = bcs::to_bytes(voucher);
+    let valid =
+        ed25519::ed25519_verify(signature, &lane.key, &message)
+        || (now < lane.old_until_ms && ed25519::ed25519_verify(signature, &lane.old_key, &message));
+    assert!(valid, EBadSignature);
+}
+
+/// Take out of the balance what is owed to the server, within deposit and epoch cap. The client's due credits are kept
+/// back from it.
+fun take_due<T>(channel: &mut Channel<T>, ctx: &TxContext): Balance<T> {
+    let due = min(channel.reserved(), channel.room(ctx));
+    let kept_back = if (channel.credit_due < (due as u128)) channel.credit_due as u64 else due;
+    channel.owed = channel.owed - (due as u128);
+    channel.credit_due = channel.credit_due - (kept_back as u128);
+    channel.epoch_spent = channel.epoch_spent + due;
+    channel.credited = channel.credited + kept_back;
+    channel.claimed = channel.claimed + (due - kept_back);
+    let credit = channel.balance.split(kept_back);
+    channel.client_credit.join(credit);
+    channel.balance.split(due - kept_back)
+}
+
+/// The end of metering: the server gets what is owed as far as the cap goes, the client all that isn't owed.
+fun settle<T>(channel: &mut Channel<T>, ctx: &mut TxContext) {
+    let to_server = channel.take_due(ctx);
+    let to_client = channel.take_refund();
+    channel.finish(to_server, to_client, ctx);
+}
+
+/// Take out what belongs to the client: the balance that isn't owed, and its credits.
+fun take_refund<T>(channel: &mut Channel<T>): Balance<T> {
+    let free = channel.unowed();
+    channel.refunded = channel.refunded + free;
+    let mut refund = channel.balance.split(free);
+    refund.join(channel.client_credit.withdraw_all());
+    refund
+}
+
+/// Send the money and move on: to draining while anything is held, else to closed.
+fun finish<T>(
+    channel: &mut Channel<T>,
+    to_server: Balance<T>,
+    to_client: Balance<T>,
+    ctx: &mut TxContext,
+) {
+    channel.state = if (channel.balance.value() > 0) STATE_DRAINING else STATE_CLOSED;
+    event::emit(Settled {
+        channel: object::id(channel),
+        to_server: to_server.value(),
+        to_client: to_client.value(),
+        state: channel.state,
+    });
+    send(to_server, channel.server, ctx);
+    send(to_client, channel.client, ctx);
+}
+
+/// Send a balance as a coin; nothing is made of nothing. Not a return value, because who receives it is a party of the
+/// channel and not the sender.
+fun send<T>(money: Balance<T>, to: address, ctx: &mut TxContext) {
+    if (money.value() == 0) {
+        money.destroy_zero();
+    } else {
+        transfer::public_transfer(coin::from_balance(money, ctx), to);
+    }
+}
+
+/// How much may still leave in this epoch.
+fun room<T>(channel: &mut Channel<T>, ctx: &TxContext): u64 {
+    if (ctx.epoch() != channel.epoch) {
+        channel.epoch = ctx.epoch();
+        channel.epoch_spent = 0;
+    };
+    channel.terms.epoch_cap() - channel.epoch_spent
+}
+
+/// The part of the balance that is owed to the server.
+fun reserved<T>(channel: &Channel<T>): u64 {
+    let held = channel.balance.value();
+    if (channel.owed < (held as u128)) channel.owed as u64 else held
+}
+
+/// The part of the balance that is not owed to the server.
+fun unowed<T>(channel: &Channel<T>): u64 { channel.balance.value() - channel.reserved() }
+
+/// How many of `frames` frames the accepted vouchers are evidence for: each request and each full 16 KiB vouched
+/// is evidence for one frame, once. The client signs only for what reached it, so empty frames earn nothing.
+fun evident<T>(channel: &Channel<T>, frames: u64): u64 {
+    let units = channel.requests + (channel.bytes >> FRAME_SHIFT);
+    let left = units - channel.credited_frames;
+    if (left < (frames as u128)) left as u64 else frames
+}
+
+fun claims_until_ms<T>(channel: &Channel<T>): u64 {
+    channel.closing_ms + channel.terms.claim_ms()
+}
+
+fun direction_from<T>(channel: &Channel<T>, ctx: &TxContext): u8 {
+    let sender = ctx.sender();
+    assert!(sender == channel.client || sender == channel.server, ENotParty);
+    if (sender == channel.client) TO_SERVER else TO_CLIENT
+}
+
+fun acks_mut<T>(channel: &mut Channel<T>, direction: u8): &mut vector<u64> {
+    if (direction == TO_SERVER) &mut channel.acks_to_server else &mut channel.acks_to_client
+}
+
+fun lane_mut<T>(channel: &mut Channel<T>, lane: u8): &mut Lane {
+    assert!((lane as u64) < channel.lanes.length(), ENoLane);
+    &mut channel.lanes[lane as u64]
+}
+
+fun assert_version<T>(channel: &Channel<T>) {
+    assert!(channel.version == VERSION, EWrongVersion);
+}
+
+fun assert_client<T>(channel: &Channel<T>, ctx: &TxContext) {
+    assert!(ctx.sender() == channel.client, ENotClient);
+}
+
+fun min(a: u64, b: u64): u64 { if (a < b) a else b }
+
+// === Tests ===
+
+#[test_only]
+public fun set_version_for_testing<T>(channel: &mut Channel<T>, version: u16) { channel.version = version }

@@ -1,0 +1,461 @@
+/// Subscriptions: a plan sells periods of a service, a pass is the right to use them.
+///
+/// The price of a plan never changes (close it and make another), so what a subscriber paid for is fixed at purchase.
+/// Money waits in the plan's pot: the owner draws a period's price only after the period has elapsed, the
+/// subscriber gets periods that have not started back at any time, and when the host revokes a pass the running
+/// period comes back too. At all times: paid = drawn + refunded + pot.
+module transport::pass;
+
+use sui::balance::{Self, Balance};
+use sui::clock::Clock;
+use sui::coin::{Self, Coin};
+use sui::event;
+use sui::table::{Self, Table};
+use transport::host::{Host, HostCap, OpCap};
+
+// === Constants ===
+
+const VERSION: u16 = 1;
+
+/// Periods that a pass may have ahead of it; also bounds the price, so that no product overflows.
+const MAX_PERIODS: u64 = 1_000;
+/// Bounds of a period in ms: one minute to one year of 366 days. 0 stands for the epoch.
+const MIN_PERIOD_MS: u64 = 60_000;
+const MAX_PERIOD_MS: u64 = 31_622_400_000;
+/// Largest price of a period: 2^64 - 1 over `MAX_PERIODS`.
+const MAX_PRICE: u64 = 18_446_744_073_709_551;
+
+// === Errors ===
+
+#[error(code = 0)]
+const EWrongVersion: vector<u8> = b"object is of another version: call the package's newest release";
+#[error(code = 1)]
+const EWrongCap: vector<u8> = b"this cap belongs to another host";
+#[error(code = 2)]
+const EForeignHost: vector<u8> = b"the plan belongs to another host";
+#[error(code = 3)]
+const EForeignPass: vector<u8> = b"the pass belongs to another plan";
+#[error(code = 4)]
+const EBadPeriod: vector<u8> = b"a period is 0 (epoch) or between one minute and 366 days";
+#[error(code = 5)]
+const EPriceTooHigh: vector<u8> = b"the price of a period is at most (2^64 - 1) / 1000";
+#[error(code = 6)]
+const ENotOnSale: vector<u8> = b"the plan is not on sale";
+#[error(code = 7)]
+const ENoPeriods: vector<u8> = b"buy at least one period";
+#[error(code = 8)]
+const ETooManyPeriods: vector<u8> = b"a pass has at most 1000 periods ahead of it";
+#[error(code = 9)]
+const EWrongPayment: vector<u8> = b"pay the price of a period times the periods, exactly";
+#[error(code = 10)]
+const ERevoked: vector<u8> = b"the host revoked this pass";
+#[error(code = 11)]
+const ELapsed: vector<u8> = b"the pass has no period left: renew it";
+#[error(code = 12)]
+const EStillRunning: vector<u8> = b"the pass still has periods: cancel it and wait for the end of this one";
+#[error(code = 13)]
+const EUnknownPass: vector<u8> = b"the plan knows no such pass";
+#[error(code = 14)]
+const EWrongService: vector<u8> = b"the plan is for another service";
+
+// === Types ===
+
+/// A plan: periods of one service at a fixed price. Shared.
+public struct Plan<phantom T> has key {
+    id: UID,
+    version: u16,
+    host: ID,
+    service: u16,
+    /// False once the owner stops selling; passes that exist stay good.
+    on_sale: bool,
+    price: u64,
+    /// Length of a period in ms, or 0 for one epoch.
+    period_ms: u64,
+    /// Requests per period that the server owes; 0 is no limit. Enforced off-chain, where requests are counted.
+    quota_requests: u64,
+    /// Bytes per period that the server owes; 0 is no limit.
+    quota_bytes: u64,
+    /// What was paid and neither drawn nor refunded.
+    pot: Balance<T>,
+    /// The part of the pot that is earned whatever happens: periods of passes that were renewed after a lapse or
+    /// thrown away.
+    earned: u64,
+    accounts: Table<ID, Account>,
+}
+
+/// What the plan knows of one pass.
+public struct Account has copy, drop, store {
+    holder: address,
+    /// When period 0 began: ms, or epoch number.
+    start: u64,
+    /// Periods bought, counted from `start`.
+    periods: u64,
+    /// Periods that the owner has drawn.
+    drawn: u64,
+    revoked: bool,
+}
+
+/// The subscriber's side. Owned, and not transferable: it has no `store`.
+public struct Pass has key {
+    id: UID,
+    plan: ID,
+    host: ID,
+    service: u16,
+}
+
+// === Events ===
+
+/// A plan was created.
+public struct PlanCreated has copy, drop {
+    plan: ID,
+    host: ID,
+    service: u16,
+    price: u64,
+    period_ms: u64,
+}
+
+/// Periods were bought: with a new pass, or added to one. `until` is the end of the last period, in ms or epochs.
+public struct PassPaid has copy, drop {
+    plan: ID,
+    pass: ID,
+    holder: address,
+    periods: u64,
+    until: u64,
+}
+
+/// Periods came back to the holder: by its own cancel, or because the host revoked the pass.
+public struct PassRefunded has copy, drop {
+    plan: ID,
+    pass: ID,
+    periods: u64,
+    revoked: bool,
+}
+
+/// The owner drew elapsed periods.
+public struct PlanDrawn has copy, drop {
+    plan: ID,
+    amount: u64,
+}
+
+// === The owner ===
+
+/// A plan for a service of the cap's host, on sale at once. Share it with `share`.
+public fun new_plan<T>(
+    host: &Host,
+    cap: &HostCap,
+    service: u16,
+    price: u64,
+    period_ms: u64,
+    quota_requests: u64,
+    quota_bytes: u64,
+    ctx: &mut TxContext,
+): Plan<T> {
+    host.assert_owner(cap);
+    let _ = host.service(service);
+    assert!(
+        period_ms == 0 || (period_ms >= MIN_PERIOD_MS && period_ms <= MAX_PERIOD_MS),
+        EBadPeriod,
+    );
+    assert!(price <= MAX_PRICE, EPriceTooHigh);
+    let plan = Plan<T> {
+        id: object::new(ctx),
+        version: VERSION,
+        host: object::id(host),
+        service,
+        on_sale: true,
+        price,
+        period_ms,
+        quota_requests,
+        quota_bytes,
+        pot: balance::zero(),
+        earned: 0,
+        accounts: table::new(ctx),
+    };
+    event::emit(PlanCreated { plan: object::id(&plan), host: plan.host, service, price, period_ms });
+    plan
+}
+
+/// Share a new plan.
+public fun share<T>(plan: Plan<T>) { transfer::share_object(plan) }
+
+/// Stop or resume selling. Passes that exist stay good; only buying and renewing stop.
+public fun set_on_sale<T>(plan: &mut Plan<T>, cap: &HostCap, on_sale: bool) {
+    plan.assert_plan_owner(cap);
+    plan.on_sale = on_sale;
+}
+
+/// Draw the elapsed periods of these passes, and what is earned for good.
+public fun draw<T>(
+    plan: &mut Plan<T>,
+    cap: &HostCap,
+    passes: vector<ID>,
+    clock: &Clock,
+    ctx: &mut TxContext,
+): Coin<T> {
+    plan.assert_plan_owner(cap);
+    let mut amount = plan.earned;
+    plan.earned = 0;
+    let mut i = 0;
+    while (i < passes.length()) {
+        let elapsed = plan.elapsed(passes[i], clock, ctx);
+        let price = plan.price;
+        let account = plan.accounts.borrow_mut(passes[i]);
+        amount = amount + (elapsed - account.drawn) * price;
+        account.drawn = elapsed;
+        i = i + 1;
+    };
+    event::emit(PlanDrawn { plan: object::id(plan), amount });
+    coin::from_balance(plan.pot.split(amount), ctx)
+}
+
+/// Revoke a pass: it opens nothing any more, and every period that hasn't elapsed, the running one included, is
+/// paid back to its holder. Operator with the passes right.
+public fun revoke<T>(
+    plan: &mut Plan<T>,
+    host: &Host,
+    cap: &OpCap,
+    pass: ID,
+    clock: &Clock,
+    ctx: &mut TxContext,
+) {
+    plan.assert_version();
+    assert!(plan.host == object::id(host), EForeignHost);
+    host.assert_pass_operator(cap);
+    let elapsed = plan.elapsed(pass, clock, ctx);
+    let account = plan.accounts.borrow_mut(pass);
+    assert!(!account.revoked, ERevoked);
+    account.revoked = true;
+    let holder = account.holder;
+    let back = plan.give_back(pass, elapsed, true, ctx);
+    // The holder isn't the sender, so the refund can't be a return value: it goes to the address on record.
+    if (back.value() > 0) transfer::public_transfer(back, holder) else back.destroy_zero();
+}
+
+// === The subscriber ===
+
+/// Buy periods, the first of which starts now. Keep the pass with `keep`.
+public fun buy<T>(
+    plan: &mut Plan<T>,
+    host: &Host,
+    payment: Coin<T>,
+    periods: u64,
+    clock: &Clock,
+    ctx: &mut TxContext,
+): Pass {
+    plan.assert_sale(host, ctx);
+    plan.take_payment(payment, periods);
+    let pass = Pass {
+        id: object::new(ctx),
+        plan: object::id(plan),
+        host: plan.host,
+        service: plan.service,
+    };
+    let start = plan.now(clock, ctx);
+    plan
+        .accounts
+        .add(
+            object::id(&pass),
+            Account { holder: ctx.sender(), start, periods, drawn: 0, revoked: false },
+        );
+    plan.emit_paid(object::id(&pass), periods);
+    pass
+}
+
+/// Send a new pass to the sender.
+public fun keep(pass: Pass, ctx: &TxContext) { transfer::transfer(pass, ctx.sender()) }
+
+/// Add periods: to the end of those that are left, or from now when none is.
+public fun renew<T>(
+    plan: &mut Plan<T>,
+    host: &Host,
+    pass: &Pass,
+    payment: Coin<T>,
+    periods: u64,
+    clock: &Clock,
+    ctx: &TxContext,
+) {
+    plan.assert_sale(host, ctx);
+    let id = plan.assert_pass(pass);
+    let elapsed = plan.elapsed(id, clock, ctx);
+    let now = plan.now(clock, ctx);
+    plan.take_payment(payment, periods);
+    let price = plan.price;
+    let account = plan.accounts.borrow_mut(id);
+    assert!(!account.revoked, ERevoked);
+    if (elapsed == account.periods) {
+        plan.earned = plan.earned + (elapsed - account.drawn) * price;
+        account.start = now;
+        account.periods = periods;
+        account.drawn = 0;
+    } else {
+        assert!(account.periods - elapsed + periods <= MAX_PERIODS, ETooManyPeriods);
+        account.periods = account.periods + periods;
+    };
+    plan.emit_paid(id, periods);
+}
+
+/// Give back the periods that haven't started, for their price. The running period stays good, and paid for.
+public fun cancel<T>(plan: &mut Plan<T>, pass: &Pass, clock: &Clock, ctx: &mut TxContext): Coin<T> {
+    plan.assert_version();
+    let id = plan.assert_pass(pass);
+    let elapsed = plan.elapsed(id, clock, ctx);
+    let account = plan.accounts.borrow(id);
+    assert!(!account.revoked, ERevoked);
+    let kept = if (elapsed < account.periods) elapsed + 1 else elapsed;
+    plan.give_back(id, kept, false, ctx)
+}
+
+/// Throw away a pass that is over; its storage deposit comes back.
+public fun destroy<T>(plan: &mut Plan<T>, pass: Pass, clock: &Clock, ctx: &TxContext) {
+    plan.assert_version();
+    let id = plan.assert_pass(&pass);
+    let elapsed = plan.elapsed(id, clock, ctx);
+    let account = plan.accounts.remove(id);
+    assert!(elapsed == account.periods, EStillRunning);
+    plan.earned = plan.earned + (elapsed - account.drawn) * plan.price;
+    let Pass { id, .. } = pass;
+    id.delete();
+}
+
+// === Reading ===
+
+/// True when the pass is good now: known, not revoked, and with a period left.
+public fun is_valid<T>(plan: &Plan<T>, pass: ID, clock: &Clock, ctx: &TxContext): bool {
+    if (!plan.accounts.contains(pass)) return false;
+    let account = plan.accounts.borrow(pass);
+    !account.revoked && plan.elapsed(pass, clock, ctx) < account.periods
+}
+
+/// End of the last period of a pass: in ms, or the first epoch that it isn't good for.
+public fun valid_until<T>(plan: &Plan<T>, pass: ID): u64 {
+    assert!(plan.accounts.contains(pass), EUnknownPass);
+    let account = plan.accounts.borrow(pass);
+    account.start + account.periods * plan.period_length()
+}
+
+/// Who holds a pass.
+public fun holder<T>(plan: &Plan<T>, pass: ID): address {
+    assert!(plan.accounts.contains(pass), EUnknownPass);
+    plan.accounts.borrow(pass).holder
+}
+
+/// The host that the plan belongs to.
+public fun plan_host<T>(plan: &Plan<T>): ID { plan.host }
+
+/// The service that the plan is for.
+public fun plan_service<T>(plan: &Plan<T>): u16 { plan.service }
+
+/// True while the plan is on sale.
+public fun is_on_sale<T>(plan: &Plan<T>): bool { plan.on_sale }
+
+/// Price of a period.
+public fun price<T>(plan: &Plan<T>): u64 { plan.price }
+
+/// Length of a period in ms; 0 is an epoch.
+public fun period_ms<T>(plan: &Plan<T>): u64 { plan.period_ms }
+
+/// Requests and bytes per period; 0 is no limit.
+public fun quotas<T>(plan: &Plan<T>): (u64, u64) { (plan.quota_requests, plan.quota_bytes) }
+
+/// What was paid and neither drawn nor refunded.
+public fun pot<T>(plan: &Plan<T>): u64 { plan.pot.value() }
+
+/// The plan of a pass.
+public fun pass_plan(pass: &Pass): ID { pass.plan }
+
+/// The host of a pass.
+public fun pass_host(pass: &Pass): ID { pass.host }
+
+/// The service of a pass.
+public fun pass_service(pass: &Pass): u16 { pass.service }
+
+// === For the other modules of this package ===
+
+/// Abort unless the pass opens this service of this host now.
+public(package) fun assert_good<T>(
+    plan: &Plan<T>,
+    pass: &Pass,
+    host: ID,
+    service: u16,
+    clock: &Clock,
+    ctx: &TxContext,
+) {
+    plan.assert_version();
+    assert!(plan.host == host, EForeignHost);
+    assert!(plan.service == service, EWrongService);
+    let id = plan.assert_pass(pass);
+    assert!(!plan.accounts.borrow(id).revoked, ERevoked);
+    assert!(plan.is_valid(id, clock, ctx), ELapsed);
+}
+
+// === Private ===
+
+fun assert_version<T>(plan: &Plan<T>) {
+    assert!(plan.version == VERSION, EWrongVersion);
+}
+
+fun assert_plan_owner<T>(plan: &Plan<T>, cap: &HostCap) {
+    plan.assert_version();
+    assert!(plan.host == cap.cap_host(), EWrongCap);
+}
+
+fun assert_sale<T>(plan: &Plan<T>, host: &Host, ctx: &TxContext) {
+    plan.assert_version();
+    assert!(plan.host == object::id(host), EForeignHost);
+    assert!(plan.on_sale, ENotOnSale);
+    // Nobody pays for a service that is closed, or closed to the payer.
+    let _ = host.reachable(plan.service, ctx.sender());
+}
+
+fun assert_pass<T>(plan: &Plan<T>, pass: &Pass): ID {
+    assert!(pass.plan == object::id(plan), EForeignPass);
+    object::id(pass)
+}
+
+/// Periods are counted in ms, or in epochs when `period_ms` is 0.
+fun now<T>(plan: &Plan<T>, clock: &Clock, ctx: &TxContext): u64 {
+    if (plan.period_ms == 0) ctx.epoch() else clock.timestamp_ms()
+}
+
+fun period_length<T>(plan: &Plan<T>): u64 {
+    if (plan.period_ms == 0) 1 else plan.period_ms
+}
+
+/// Periods of a pass that are over, never more than it has.
+fun elapsed<T>(plan: &Plan<T>, pass: ID, clock: &Clock, ctx: &TxContext): u64 {
+    assert!(plan.accounts.contains(pass), EUnknownPass);
+    let account = plan.accounts.borrow(pass);
+    let elapsed = (plan.now(clock, ctx) - account.start) / plan.period_length();
+    if (elapsed < account.periods) elapsed else account.periods
+}
+
+fun take_payment<T>(plan: &mut Plan<T>, payment: Coin<T>, periods: u64) {
+    assert!(periods > 0, ENoPeriods);
+    assert!(periods <= MAX_PERIODS, ETooManyPeriods);
+    assert!(payment.value() == plan.price * periods, EWrongPayment);
+    plan.pot.join(payment.into_balance());
+}
+
+/// Cut the pass down to `kept` periods and pay the others out.
+fun give_back<T>(plan: &mut Plan<T>, pass: ID, kept: u64, revoked: bool, ctx: &mut TxContext): Coin<T> {
+    let account = plan.accounts.borrow_mut(pass);
+    let periods = account.periods - kept;
+    account.periods = kept;
+    event::emit(PassRefunded { plan: object::id(plan), pass, periods, revoked });
+    coin::from_balance(plan.pot.split(periods * plan.price), ctx)
+}
+
+fun emit_paid<T>(plan: &Plan<T>, pass: ID, periods: u64) {
+    event::emit(PassPaid {
+        plan: object::id(plan),
+        pass,
+        holder: plan.accounts.borrow(pass).holder,
+        periods,
+        until: plan.valid_until(pass),
+    });
+}
+
+// === Tests ===
+
+#[test_only]
+public fun set_version_for_testing<T>(plan: &mut Plan<T>, version: u16) { plan.version = version }
