@@ -1,7 +1,7 @@
 /// Types as text.
 module std::type_name;
 
-use std::ascii::{Self, String};
+use std::ascii::String;
 
 const ASCII_COLON: u8 = 58;
 const ASCII_V: u8 = 118;

@@ -2,8 +2,6 @@
 #[test_only]
 module std::unit_test;
 
-use std::debug;
-
 /// End the test as failed.
 public fun poison() {
     abort 0
@@ -15,12 +13,6 @@ public fun destroy<T>(v: T) {
 }
 
 native fun destroy_value<T>(v: T);
-
-/// Print two values that should have been equal.
-public fun print_both<T>(left: &T, right: &T) {
-    debug::print(left);
-    debug::print(right);
-}
 
 /// Abort unless the two are equal.
 public macro fun assert_eq<$T: drop>($t1: $T, $t2: $T) {
@@ -35,7 +27,8 @@ public macro fun assert_ref_eq<$T>($t1: &$T, $t2: &$T) {
     let t2 = $t2;
     let equal = t1 == t2;
     if (!equal) {
-        print_both(t1, t2);
+        std::debug::print(t1);
+        std::debug::print(t2);
         abort 0
     }
 }
