@@ -1,0 +1,438 @@
+"""Makes docs/vectors/wire.json: `python -m tests.second.vectors`. Nothing of `dtp` takes part."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from .handshake import Handshake, Keys, Person
+from .noise import PATTERNS, SUITES
+from .peer import SecondPeer
+from .wire import (
+    ADD,
+    APPLICATION,
+    CONNECTION,
+    FIN,
+    LISTED,
+    Breach,
+    Code,
+    PacketOpener,
+    PacketSealer,
+    Payload,
+    RecordSealer,
+    Refused,
+    Type,
+    attach_proof,
+    decode_payload,
+    frame,
+    raw_frame,
+)
+
+PATH = Path(__file__).parents[2] / "docs" / "vectors" / "wire.json"
+CLIENT, SERVER = (
+    Person(bytes(range(32)), bytes(range(32, 64))),
+    Person(bytes(range(64, 96)), bytes(range(96, 128))),
+)
+PSK = bytes(range(128, 160))
+PARAMS = [100, 150, 2, 50]
+ABOUT = (
+    "Test vectors of the DTP wire protocol, version 1 (docs/wire.md, section Vectors). Bytes are in hexadecimal. "
+    "Made by the second implementation, tests/second: python -m tests.second.vectors"
+)
+
+
+def key_of(label: str) -> bytes:
+    return random.Random(label).randbytes(32)
+
+
+def handshake(
+    pattern: str, suite: str, client: Payload, server: Payload
+) -> tuple[dict[str, Any], Keys, Keys]:
+    """One handshake and what is to be written of it."""
+    psk = PSK if "psk" in pattern else None
+    entropy = [key_of(f"{pattern} {suite} {side}") for side in ("client", "server")]
+    one = Handshake(True, CLIENT, entropy[0], client, pattern=pattern, suite=suite, server=SERVER, psk=psk)
+    two = Handshake(False, SERVER, entropy[1], server, psk=psk)
+    hello, messages = one.out[:6], []
+    two.feed(hello)
+    one.out = one.out[6:]
+    sides = [(one, two), (two, one)]
+    for index in range(len(PATTERNS[pattern][1])):
+        writer, reader = sides[index % 2]
+        data, writer.out = writer.out, b""
+        messages.append(data[2:].hex())
+        reader.feed(data)
+    assert one.keys is not None
+    assert two.keys is not None
+    assert one.noise is not None
+    assert two.noise is not None
+    vector: dict[str, Any] = {"pattern": pattern, "suite": suite}
+    if psk is not None:
+        vector["psk"] = psk.hex()
+    for side, person, ephemeral, mine, other in (
+        ("client", CLIENT, entropy[0], client, two.noise),
+        ("server", SERVER, entropy[1], server, one.noise),
+    ):
+        assert other.re is not None
+        vector[side] = {
+            "identity_seed": person.seed.hex(),
+            "identity": person.id.hex(),
+            "static_private": person.static.hex(),
+            "static": person.static_public.hex(),
+            "ephemeral_private": ephemeral.hex(),
+            "ephemeral": other.re.hex(),
+            "payload": mine.encode().hex(),
+        }
+    vector |= {
+        "hello": hello.hex(),
+        "messages": messages,
+        "client_to_server": one.keys.send.hex(),
+        "server_to_client": one.keys.receive.hex(),
+        "h": one.keys.h.hex(),
+        "secret": one.keys.secret.hex(),
+        "connection_id": one.keys.connection_id.hex(),
+        "binding": one.keys.binding.hex(),
+    }
+    return vector, one.keys, two.keys
+
+
+def handshakes() -> list[dict[str, Any]]:
+    client = CLIENT.payload(params=PARAMS, features=["a", "b"], service="echo", ticket=b"ticket")
+    server = SERVER.payload(params=PARAMS)
+    return [handshake(pattern, suite, client, server)[0] for pattern in PATTERNS for suite in SUITES]
+
+
+def payloads() -> list[dict[str, Any]]:
+    """Payloads that are taken or refused whoever sends them; the proof is the client's."""
+    base = vars(CLIENT.payload())
+    good = {key: base[key] for key in ("id", "proof", "versions", "params")}
+    long = {"features": ["f"] * 64, "service": "s" * 255, "resume": b"r" * 16, "ticket": b"t" * 7000}
+    cases: list[tuple[str, Any, bool]] = [
+        ("the least", good, True),
+        ("unknown keys", good | {"later": [1, {"x": None}]}, True),
+        ("more params and versions", good | {"versions": [3, 1], "params": [1, 2, 3, 4, 5]}, True),
+        ("the most", good | long, True),
+        ("keys in another order", dict(reversed(good.items())), True),
+        ("not a map", [1], False),
+        ("a key that is not a string", good | {1: 2}, False),
+        ("id of 31 bytes", good | {"id": bytes(31)}, False),
+        ("id as str", good | {"id": "i" * 32}, False),
+        ("proof of 65 bytes", good | {"proof": bytes(65)}, False),
+        ("no common version", good | {"versions": [2]}, False),
+        ("versions not an array", good | {"versions": 1}, False),
+        ("three params", good | {"params": [1, 2, 3]}, False),
+        ("a negative param", good | {"params": [1, 2, 3, -1]}, False),
+        ("a param that is not an int", good | {"params": [1, 2, 3, True]}, False),
+        ("65 features", good | {"features": ["f"] * 65}, False),
+        ("features of bytes", good | {"features": [b"f"]}, False),
+        ("service of 256 bytes", good | {"service": "s" * 256}, False),
+        ("service as bin", good | {"service": b"s"}, False),
+        ("ticket as str", good | {"ticket": "t"}, False),
+        ("resume of 15 bytes", good | {"resume": bytes(15)}, False),
+        ("above 8,192 bytes", good | {"ticket": bytes(8192)}, False),
+    ]
+    cases += [(f"no {key}", {k: v for k, v in good.items() if k != key}, False) for key in good]
+    out = []
+    for name, value, taken in cases:
+        packed = msgpack.packb(value)
+        try:
+            decode_payload(packed)
+            assert taken, name
+        except Refused:
+            assert not taken, name
+        out.append({"name": name, "payload": packed.hex(), "taken": taken})
+    packed = msgpack.packb(good)
+    for name, data in (
+        ("a byte behind the map", packed + b"\0"),
+        ("cut short", packed[:-1]),
+        ("nothing", b""),
+    ):
+        out.append({"name": name, "payload": data.hex(), "taken": False})
+    return out
+
+
+def records() -> list[dict[str, Any]]:
+    out = []
+    for suite in SUITES:
+        key = key_of(f"records {suite}")
+        sealer, steps = RecordSealer(suite, key), []
+        plain = [
+            ("empty", [], False),
+            ("ping", [frame(Type.PING, 7)], False),
+            (
+                "stream with FIN, padding, window",
+                [
+                    frame(Type.STREAM, 0, 0, flags=FIN, rest=b"hello"),
+                    frame(Type.PADDING, rest=bytes(9)),
+                    frame(Type.WINDOW, CONNECTION, 5, 1000),
+                ],
+                False,
+            ),
+            ("rekey behind a frame", [frame(Type.READY), frame(Type.REKEY)], True),
+            ("under the second key", [frame(Type.DATAGRAM, rest=b"datagram")], False),
+            ("rekey alone", [frame(Type.REKEY)], True),
+            ("under the third key", [frame(Type.CLOSE, 9, flags=APPLICATION, rest=b"bye")], False),
+        ]
+        for name, frames, rekeys in plain:
+            plaintext = b"".join(frames)
+            steps.append(
+                {
+                    "name": name,
+                    "frames": [each.hex() for each in frames],
+                    "record": sealer.seal(plaintext).hex(),
+                }
+            )
+            if rekeys:
+                sealer.rekey()
+        out.append({"suite": suite, "key": key.hex(), "records": steps})
+    return out
+
+
+def packets() -> list[dict[str, Any]]:
+    """Packets in the order in which they arrive; `opens` is null for those that are to be dropped."""
+    out = []
+    step = 1 << 24
+    for suite in SUITES:
+        key = key_of(f"packets {suite}")
+        opener, arrivals = PacketOpener(suite, key), []
+
+        def sealed(counter: int, suite: str = suite, key: bytes = key) -> bytes:
+            sealer = PacketSealer(suite, key)
+            sealer.counter = counter
+            return sealer.seal(frame(Type.PING, counter))
+
+        forged = bytearray(sealed(5000))
+        forged[-1] ^= 1
+        plan = [
+            ("the first", sealed(0)),
+            ("one ahead", sealed(2)),
+            ("out of order", sealed(1)),
+            ("seen before", sealed(2)),
+            ("far ahead, same key", sealed(4000)),
+            ("2,047 behind", sealed(4000 - 2047)),
+            ("2,048 behind", sealed(4000 - 2048)),
+            ("forged", bytes(forged)),
+            ("the forged one's counter, genuine", sealed(5000)),
+            ("too short", sealed(5001)[:23]),
+            ("the last of key 0", sealed(step - 1)),
+            ("the first of key 1", sealed(step)),
+            ("the previous key, within the window", sealed(step - 2)),
+            ("four keys ahead", sealed(5 * step + 3)),
+            ("the key before the previous", sealed(3 * step + 3)),
+            ("five keys ahead", sealed(10 * step)),
+            ("still the key that is current", sealed(5 * step + 2)),
+        ]
+        for name, packet in plan:
+            plaintext = opener.open(packet)
+            opens = None if plaintext is None else plaintext.hex()
+            arrivals.append({"name": name, "packet": packet.hex(), "opens": opens})
+        out.append({"suite": suite, "key": key.hex(), "packets": arrivals})
+    return out
+
+
+def attaches() -> list[dict[str, Any]]:
+    out = []
+    for index, suite in enumerate(SUITES):
+        _, first, _ = handshake("XX", suite, CLIENT.payload(params=PARAMS), SERVER.payload(params=PARAMS))
+        resume = CLIENT.payload(params=PARAMS, resume=first.connection_id)
+        again, keys, _ = handshake("IK", suite, resume, SERVER.payload(params=PARAMS))
+        flags, link = (ADD if index % 2 else 0), index + 1
+        vector = {
+            "secret": first.secret.hex(),
+            "connection_id": first.connection_id.hex(),
+            "h": again["h"],
+            "link": link,
+            "add": bool(flags),
+        }
+        for side in ("client", "server"):
+            proof = attach_proof(first.secret, side, keys.h)
+            vector[f"{side}_proof"] = proof.hex()
+            vector[f"{side}_frame"] = frame(Type.ATTACH, first.connection_id, link, proof, flags=flags).hex()
+        out.append(vector)
+    return out
+
+
+def stream(number: int, offset: int, data: bytes, fin: bool = False) -> bytes:
+    return frame(Type.STREAM, number, offset, flags=FIN if fin else 0, rest=data)
+
+
+def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
+    """Name, who receives, the plaintexts of records, and the code (None: nothing is wrong with them)."""
+    fixed = {
+        Type.PING: 8,
+        Type.PONG: 8,
+        Type.RESET: 20,
+        Type.STOP: 12,
+        Type.WINDOW: 24,
+        Type.STREAMS: 8,
+        Type.AWAY: 8,
+        Type.REKEY: 0,
+        Type.READY: 0,
+        Type.ATTACH: 52,
+        Type.STATE: 12,
+    }
+    out: list[tuple[str, str, list[bytes], Code | None]] = []
+    for kind, size in fixed.items():
+        out.append((f"{kind.name} too long", "client", [raw_frame(kind, 0, bytes(size + 1))], Code.PROTOCOL))
+        if size:
+            out.append(
+                (f"{kind.name} too short", "client", [raw_frame(kind, 0, bytes(size - 1))], Code.PROTOCOL)
+            )
+    for kind, size in ((Type.STREAM, 16), (Type.CLOSE, 4)):
+        out.append((f"{kind.name} too short", "client", [raw_frame(kind, 0, bytes(size - 1))], Code.PROTOCOL))
+    for type_ in (0x0F, 0x11, 0x7F):
+        out.append((f"unknown type {type_:#x}", "client", [raw_frame(type_, 0, b"x")], Code.UNKNOWN_FRAME))
+    s, ping = Type.STREAM, frame(Type.PING, 1)
+    out += [
+        ("a record that ends inside a frame's head", "client", [ping + b"\x01\x00\x00"], Code.PROTOCOL),
+        ("a record that ends inside a frame", "client", [ping + ping[:-1]], Code.PROTOCOL),
+        ("REKEY not last", "client", [frame(Type.REKEY) + ping], Code.PROTOCOL),
+        ("beyond the stream's credit", "server", [stream(0, 0, bytes(101))], Code.FLOW),
+        ("beyond the stream's credit by offset", "server", [stream(0, 100, b"x")], Code.FLOW),
+        ("beyond the credit by the greatest offset", "server", [stream(0, 2**64 - 1, b"x")], Code.FLOW),
+        (
+            "beyond the connection's credit",
+            "server",
+            [stream(0, 0, bytes(100)) + stream(2, 0, bytes(51))],
+            Code.FLOW,
+        ),
+        ("a RESET beyond the credit", "server", [frame(Type.RESET, 0, 1, 101)], Code.FLOW),
+        ("more streams than allowed", "server", [stream(4, 0, b"")], Code.LIMIT),
+        ("RESET of a stream that is not allowed", "server", [frame(Type.RESET, 4, 0, 0)], Code.LIMIT),
+        ("WINDOW of a stream that is not allowed", "client", [frame(Type.WINDOW, 5, 0, 0)], Code.LIMIT),
+        ("data behind FIN", "server", [stream(0, 0, b"ab", True) + stream(0, 2, b"c")], Code.PROTOCOL),
+        (
+            "FIN before data that came",
+            "server",
+            [stream(0, 0, b"abc") + stream(0, 0, b"ab", True)],
+            Code.PROTOCOL,
+        ),
+        ("FIN moves on", "server", [stream(0, 0, b"ab", True) + stream(0, 2, b"c", True)], Code.PROTOCOL),
+        (
+            "RESET with another end than FIN",
+            "server",
+            [stream(0, 5, b"ab", True) + frame(Type.RESET, 0, 1, 8)],
+            Code.PROTOCOL,
+        ),
+        (
+            "RESET below data that came",
+            "server",
+            [stream(0, 0, b"abc") + frame(Type.RESET, 0, 1, 2)],
+            Code.PROTOCOL,
+        ),
+        (
+            "two RESETs with two ends",
+            "server",
+            [frame(Type.RESET, 0, 1, 2) + frame(Type.RESET, 0, 1, 3)],
+            Code.PROTOCOL,
+        ),
+        (
+            "data behind RESET's end",
+            "server",
+            [frame(Type.RESET, 0, 1, 2) + stream(0, 2, b"x")],
+            Code.PROTOCOL,
+        ),
+        ("STREAM on a stream never opened", "client", [stream(0, 0, b"")], Code.PROTOCOL),
+        ("STREAM on a stream never opened", "server", [stream(1, 0, b"")], Code.PROTOCOL),
+        ("RESET of a stream never opened", "client", [frame(Type.RESET, 0, 0, 0)], Code.PROTOCOL),
+        ("STOP of a stream never opened", "client", [frame(Type.STOP, 0, 0)], Code.PROTOCOL),
+        ("WINDOW of a stream never opened", "server", [frame(Type.WINDOW, 1, 0, 9)], Code.PROTOCOL),
+        (
+            "an acknowledgement of what was not sent",
+            "server",
+            [stream(0, 0, b"") + frame(Type.WINDOW, 0, 1, 100)],
+            Code.PROTOCOL,
+        ),
+        ("ATTACH on a first link", "server", [frame(Type.ATTACH, bytes(16), 1, bytes(32))], Code.PROTOCOL),
+        ("ATTACH on a first link", "client", [frame(Type.ATTACH, bytes(16), 1, bytes(32))], Code.PROTOCOL),
+        ("STATE on a first link", "server", [frame(Type.STATE, 0, 0)], Code.PROTOCOL),
+        ("STATE of a link that never was", "server", [frame(Type.STATE, 0, 7)], Code.PROTOCOL),
+        ("READY from a client", "server", [frame(Type.READY)], Code.PROTOCOL),
+        ("a reason above 256 bytes", "client", [frame(Type.CLOSE, 0, rest=b"r" * 257)], Code.PROTOCOL),
+        ("an empty record", "server", [b""], None),
+        (
+            "unknown types that are skipped",
+            "server",
+            [raw_frame(0x80, 7, b"x") + raw_frame(0xFF, 0, b"")],
+            None,
+        ),
+        (
+            "padding and unused flags",
+            "server",
+            [raw_frame(0, 0xFF, bytes(99)) + raw_frame(s, 0xFE, bytes(16))],
+            None,
+        ),
+        ("all the credit", "server", [stream(0, 0, bytes(100), True) + stream(2, 0, bytes(50))], None),
+        (
+            "data twice",
+            "server",
+            [stream(0, 0, b"abc") + stream(0, 1, b"bc", True) + stream(0, 0, b"a")],
+            None,
+        ),
+        (
+            "RESET behind FIN, the same end",
+            "server",
+            [stream(0, 0, b"ab", True) + frame(Type.RESET, 0, 1, 2)],
+            None,
+        ),
+        ("STOP opens a stream of the peer's", "server", [frame(Type.STOP, 2, 9)], None),
+        ("LISTED outside a list", "server", [frame(Type.WINDOW, 0, 0, 5, flags=LISTED)], None),
+        ("a limit that is lower", "client", [frame(Type.WINDOW, CONNECTION, 0, 1)], None),
+        ("a PONG that nobody asked for", "client", [frame(Type.PONG, 99)], None),
+    ]
+    return out
+
+
+def judge(receiver: str, plaintexts: list[bytes]) -> Code | None:
+    """What a fresh session of ours says to the records."""
+    keys = handshake("XX", SUITES[1], CLIENT.payload(params=PARAMS), SERVER.payload(params=PARAMS))[1:]
+    client, server = SecondPeer(keys[0]), SecondPeer(keys[1])
+    server.receive(0, client.take(0))
+    judging, other = (client, server) if receiver == "client" else (server, client)
+    for plaintext in plaintexts:
+        other.raw(plaintext)
+    try:
+        judging.receive(0, other.take(0))
+    except Breach as breach:
+        return breach.code
+    return None
+
+
+def refused() -> list[dict[str, Any]]:
+    out = []
+    for name, receiver, plaintexts, code in refused_cases():
+        said = judge(receiver, plaintexts)
+        assert said == code, (name, said)
+        out.append(
+            {
+                "name": name,
+                "receiver": receiver,
+                "plaintexts": [each.hex() for each in plaintexts],
+                "close": None if code is None else {"code": int(code), "name": code.name},
+            }
+        )
+    return out
+
+
+def build() -> str:
+    """The whole document, as it is written."""
+    vectors = {
+        "about": ABOUT,
+        "handshakes": handshakes(),
+        "payloads": payloads(),
+        "records": records(),
+        "packets": packets(),
+        "attach": attaches(),
+        "frames": {
+            "about": "A session in its first moment, both sides' params as given, gets the plaintexts as records.",
+            "params": PARAMS,
+            "cases": refused(),
+        },
+    }
+    return json.dumps(vectors, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(build())

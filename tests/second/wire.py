@@ -1,0 +1,410 @@
+"""What docs/wire.md puts on the wire, as values: identity proof, hello, payload, frames, records, packets."""
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import msgpack
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from .noise import PATTERNS, SUITES, NoiseFault, decrypt, encrypt, rekey
+
+CONNECTION = 2**64 - 1
+MAX_OFFSET = 2**62
+MAX_PLAINTEXT = 65535 - 16
+
+
+class Code(IntEnum):
+    """The codes of CLOSE, without the flag APPLICATION."""
+
+    NORMAL = 0
+    INTERNAL = 1
+    PROTOCOL = 2
+    FLOW = 3
+    LIMIT = 4
+    UNKNOWN_FRAME = 5
+    IDLE = 6
+    UNKNOWN_SERVICE = 7
+    DENIED = 8
+    BUSY = 9
+    RESUME_UNKNOWN = 10
+    RESUME_PROOF = 11
+    SHUTDOWN = 12
+    PAYMENT = 13
+    TICKET = 14
+
+
+class Refusal(IntEnum):
+    """The codes of a handshake's refusal."""
+
+    VERSION = 1
+    SUITE = 2
+    FAILED = 3
+    BUSY = 4
+
+
+class Breach(Exception):
+    """The peer did what the specification forbids; `code` is what CLOSE would say."""
+
+    def __init__(self, code: Code, why: str) -> None:
+        super().__init__(f"{code.name}: {why}")
+        self.code = code
+
+
+class Refused(Exception):
+    """The handshake is refused: by us (`code` is what to say) or by the peer (`heard`)."""
+
+    def __init__(self, code: int, why: str, heard: bool = False) -> None:
+        super().__init__(f"{code}: {why}")
+        self.code, self.heard = code, heard
+
+
+# --- identity -------------------------------------------------------------------------------------------
+
+P = 2**255 - 19
+D = -121665 * pow(121666, P - 2, P) % P
+
+
+def check_identity(key: bytes) -> None:
+    """Raises ValueError unless `key` is a canonical Ed25519 key, on the curve and not of small order."""
+    if len(key) != 32:
+        raise ValueError("an identity has 32 bytes")
+    number = int.from_bytes(key, "little")
+    sign, y = number >> 255, number & (2**255 - 1)
+    if y >= P:
+        raise ValueError("y is not canonical")
+    u, v = (y * y - 1) % P, (D * y * y + 1) % P
+    squared = u * pow(v, P - 2, P) % P
+    x = pow(squared, (P + 3) // 8, P)
+    if x * x % P != squared:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    if x * x % P != squared:
+        raise ValueError("not on the curve")
+    if x == 0 and sign:
+        raise ValueError("x = 0 with a sign is not canonical")
+    for _ in range(3):  # 8 times the point is the neutral element (0, 1) for the points of small order
+        t = D * x * x * y * y
+        x, y = 2 * x * y * pow(1 + t, P - 2, P) % P, (y * y + x * x) * pow(1 - t, P - 2, P) % P
+    if (x, y) == (0, 1):
+        raise ValueError("of small order")
+
+
+def identity_public(seed: bytes) -> bytes:
+    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+
+
+def prove_static(seed: bytes, static_public: bytes) -> bytes:
+    """`proof` of the payload: 64 bytes."""
+    return Ed25519PrivateKey.from_private_bytes(seed).sign(b"dtp.static.v1" + static_public)
+
+
+def check_static(identity: bytes, static_public: bytes, proof: bytes) -> None:
+    """Raises Refused unless the identity vouches for the static key."""
+    try:
+        check_identity(identity)
+        Ed25519PublicKey.from_public_bytes(identity).verify(proof, b"dtp.static.v1" + static_public)
+    except (ValueError, InvalidSignature) as error:
+        raise Refused(Refusal.FAILED, f"the static key is not the identity's: {error!r}") from error
+
+
+# --- hello, payload -------------------------------------------------------------------------------------
+
+PATTERN_NAMES = dict(enumerate(PATTERNS, 1))
+SUITE_NAMES = dict(enumerate(SUITES, 1))
+
+
+def hello(pattern: str, suite: str) -> bytes:
+    return b"DTP" + bytes([1, list(PATTERNS).index(pattern) + 1, SUITES.index(suite) + 1])
+
+
+def prologue(six: bytes) -> bytes:
+    return b"dtp.noise.v1" + six
+
+
+def binding(six: bytes, client_ephemeral: bytes, client_static: bytes, server_static: bytes) -> bytes:
+    """What a ticket is bound to, 32 bytes."""
+    return hashlib.sha256(b"dtp.binding.v1" + six + client_ephemeral + client_static + server_static).digest()
+
+
+@dataclass
+class Payload:
+    """A handshake payload; `params` are stream window, connection window, streams, datagram."""
+
+    id: bytes
+    proof: bytes
+    versions: list[int] = field(default_factory=lambda: [1])
+    params: list[int] = field(default_factory=lambda: [65536, 262144, 16, 1200])
+    features: list[str] | None = None
+    service: str | None = None
+    ticket: bytes | None = None
+    resume: bytes | None = None
+
+    def encode(self) -> bytes:
+        """In the order of the specification's table, without what is absent."""
+        whole = {key: value for key, value in vars(self).items() if value is not None}
+        packed: bytes = msgpack.packb(whole, use_bin_type=True)
+        return packed
+
+
+def is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+PAYLOAD_CHECKS = {
+    "id": lambda v: isinstance(v, bytes) and len(v) == 32,
+    "proof": lambda v: isinstance(v, bytes) and len(v) == 64,
+    "versions": lambda v: isinstance(v, list) and all(map(is_int, v)),
+    "params": lambda v: isinstance(v, list) and len(v) >= 4 and all(map(is_int, v[:4])),
+    "features": lambda v: isinstance(v, list) and len(v) <= 64 and all(isinstance(f, str) for f in v),
+    "service": lambda v: isinstance(v, str) and len(v.encode()) <= 255,
+    "ticket": lambda v: isinstance(v, bytes),
+    "resume": lambda v: isinstance(v, bytes) and len(v) == 16,
+}
+
+
+def decode_payload(data: bytes) -> Payload:
+    """Raises Refused(FAILED) at anything that isn't well-formed."""
+    if len(data) > 8192:
+        raise Refused(Refusal.FAILED, "the payload has more than 8192 bytes")
+    try:
+        value: Any = msgpack.unpackb(data, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise Refused(Refusal.FAILED, f"the payload is not MessagePack: {error}") from error
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise Refused(Refusal.FAILED, "the payload is not a map with string keys")
+    known = {key: value[key] for key in PAYLOAD_CHECKS if key in value}
+    for key in ("id", "proof", "versions", "params"):
+        if key not in known:
+            raise Refused(Refusal.FAILED, f"the payload lacks {key}")
+    for key, item in known.items():
+        if not PAYLOAD_CHECKS[key](item):
+            raise Refused(Refusal.FAILED, f"the payload's {key} has the wrong type or size")
+    if 1 not in known["versions"]:
+        raise Refused(Refusal.FAILED, "no version in common")
+    return Payload(**known)
+
+
+# --- secrets of a finished handshake ----------------------------------------------------------------------
+
+
+def connection_id(h: bytes) -> bytes:
+    return hashlib.sha256(b"dtp.connection.v1" + h).digest()[:16]
+
+
+def attach_proof(secret: bytes, side: str, h: bytes) -> bytes:
+    """`side` is "client" or "server", the one that proves; `h` is the new handshake's."""
+    return hmac.new(secret, b"dtp.attach.v1" + side.encode() + h, hashlib.sha256).digest()
+
+
+# --- frames -----------------------------------------------------------------------------------------------
+
+
+class Type(IntEnum):
+    """Frame types."""
+
+    PADDING = 0x00
+    PING = 0x01
+    PONG = 0x02
+    STREAM = 0x03
+    RESET = 0x04
+    STOP = 0x05
+    WINDOW = 0x06
+    STREAMS = 0x07
+    DATAGRAM = 0x08
+    CLOSE = 0x09
+    AWAY = 0x0A
+    REKEY = 0x0B
+    READY = 0x0C
+    ATTACH = 0x0D
+    STATE = 0x0E
+    METER = 0x10
+
+
+FIN = LISTED = APPLICATION = ADD = 1
+
+# The fixed part of each body, and whether more bytes may follow.
+BODIES: dict[Type, tuple[str, bool]] = {
+    Type.PADDING: (">", True),
+    Type.PING: (">Q", False),
+    Type.PONG: (">Q", False),
+    Type.STREAM: (">QQ", True),
+    Type.RESET: (">QIQ", False),
+    Type.STOP: (">QI", False),
+    Type.WINDOW: (">QQQ", False),
+    Type.STREAMS: (">Q", False),
+    Type.DATAGRAM: (">", True),
+    Type.CLOSE: (">I", True),
+    Type.AWAY: (">Q", False),
+    Type.REKEY: (">", False),
+    Type.READY: (">", False),
+    Type.ATTACH: (">16sI32s", False),
+    Type.STATE: (">QI", False),
+    Type.METER: (">", True),
+}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame that was read: its fixed fields in order and the bytes behind them."""
+
+    type: Type
+    flags: int
+    fields: tuple[Any, ...]
+    rest: bytes
+
+
+def raw_frame(type_: int, flags: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", type_, flags, len(body)) + body
+
+
+def frame(type_: Type, *fields: Any, flags: int = 0, rest: bytes = b"") -> bytes:
+    """The bytes of one frame."""
+    return raw_frame(type_, flags, struct.pack(BODIES[type_][0], *fields) + rest)
+
+
+def decode_frames(plaintext: bytes) -> list[Frame]:
+    """The frames of one record, without those that are to be skipped; raises Breach."""
+    out: list[Frame] = []
+    at = 0
+    while at < len(plaintext):
+        if len(plaintext) - at < 4:
+            raise Breach(Code.PROTOCOL, "a record ends inside a frame's head")
+        kind, flags, length = struct.unpack_from(">BBH", plaintext, at)
+        body = plaintext[at + 4 : at + 4 + length]
+        at += 4 + length
+        if len(body) < length:
+            raise Breach(Code.PROTOCOL, "a record ends inside a frame")
+        if kind not in Type.__members__.values():
+            if kind < 0x80:
+                raise Breach(Code.UNKNOWN_FRAME, f"frame type {kind:#x}")
+            continue
+        layout, more = BODIES[Type(kind)]
+        size = struct.calcsize(layout)
+        if len(body) < size or (len(body) > size and not more):
+            raise Breach(Code.PROTOCOL, f"{Type(kind).name} of {len(body)} bytes")
+        if kind == Type.REKEY and at < len(plaintext):
+            raise Breach(Code.PROTOCOL, "REKEY is not the last of its record")
+        if kind != Type.PADDING:
+            out.append(Frame(Type(kind), flags, struct.unpack(layout, body[:size]), body[size:]))
+    return out
+
+
+# --- records ----------------------------------------------------------------------------------------------
+
+
+class RecordSealer:
+    """One direction's records, sending side."""
+
+    def __init__(self, suite: str, key: bytes) -> None:
+        self.suite, self.key, self.n = suite, key, 0
+
+    def seal(self, plaintext: bytes) -> bytes:
+        """One record. A REKEY at its end must be followed by `rekey`."""
+        assert len(plaintext) <= MAX_PLAINTEXT
+        sealed = encrypt(self.suite, self.key, self.n, b"", plaintext)
+        self.n += 1
+        return struct.pack(">H", len(sealed)) + sealed
+
+    def rekey(self) -> None:
+        self.key = rekey(self.suite, self.key)
+
+
+class LinkLost(Exception):
+    """What comes in can't be a record: the link is lost, the session is not."""
+
+
+class RecordOpener:
+    """One direction's records, receiving side: bytes in, the frames of each whole record out."""
+
+    def __init__(self, suite: str, key: bytes) -> None:
+        self.suite, self.key, self.n = suite, key, 0
+        self.buffer = b""
+
+    def feed(self, data: bytes) -> None:
+        self.buffer += data
+
+    def next(self) -> bytes | None:
+        """The plaintext of the next record, None while it isn't whole; raises LinkLost."""
+        if len(self.buffer) < 2:
+            return None
+        (length,) = struct.unpack_from(">H", self.buffer)
+        if length < 16:
+            raise LinkLost(f"a record of {length} bytes")
+        if len(self.buffer) < 2 + length:
+            return None
+        sealed, self.buffer = self.buffer[2 : 2 + length], self.buffer[2 + length :]
+        try:
+            plaintext = decrypt(self.suite, self.key, self.n, b"", sealed)
+        except NoiseFault as error:
+            raise LinkLost("a tag does not fit") from error
+        self.n += 1
+        return plaintext
+
+    def rekey(self) -> None:
+        self.key = rekey(self.suite, self.key)
+
+
+# --- packets ----------------------------------------------------------------------------------------------
+
+EPOCH_BITS = 24
+REPLAY_WINDOW = 2048
+KEYS_AHEAD = 4
+
+
+def key_number(suite: str, first: bytes, number: int) -> bytes:
+    """Key `number` of a direction: that many REKEYs of the handshake's."""
+    key = first
+    for _ in range(number):
+        key = rekey(suite, key)
+    return key
+
+
+class PacketSealer:
+    """One direction's packets, sending side; `counter` may be set ahead."""
+
+    def __init__(self, suite: str, key: bytes) -> None:
+        self.suite, self.first, self.counter = suite, key, 0
+
+    def seal(self, plaintext: bytes) -> bytes:
+        key = key_number(self.suite, self.first, self.counter >> EPOCH_BITS)
+        sealed = struct.pack(">Q", self.counter) + encrypt(self.suite, key, self.counter, b"", plaintext)
+        self.counter += 1
+        return sealed
+
+    def rekey(self) -> None:
+        """Skips to the next key."""
+        self.counter = ((self.counter >> EPOCH_BITS) + 1) << EPOCH_BITS
+
+
+class PacketOpener:
+    """One direction's packets, receiving side. Dropping a packet leaves no trace."""
+
+    def __init__(self, suite: str, key: bytes) -> None:
+        self.suite, self.first = suite, key
+        self.newest = -1
+        self.seen: set[int] = set()
+
+    def open(self, packet: bytes) -> bytes | None:
+        """The plaintext, or None for what is to be dropped."""
+        if len(packet) < 8 + 16:
+            return None
+        (counter,) = struct.unpack_from(">Q", packet)
+        current = max(self.newest, 0) >> EPOCH_BITS
+        number = counter >> EPOCH_BITS
+        if not current - 1 <= number <= current + KEYS_AHEAD:
+            return None
+        if counter in self.seen or counter <= self.newest - REPLAY_WINDOW:
+            return None
+        try:
+            key = key_number(self.suite, self.first, number)
+            plaintext = decrypt(self.suite, key, counter, b"", packet[8:])
+        except NoiseFault:
+            return None
+        self.seen.add(counter)
+        self.newest = max(self.newest, counter)
+        return plaintext
