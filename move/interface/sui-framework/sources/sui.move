@@ -1,0 +1,4 @@
+/// What our tests use of `sui::sui`.
+module sui::sui;
+
+public struct SUI has drop {}
