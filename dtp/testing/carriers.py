@@ -22,6 +22,9 @@ T = TypeVar("T")
 #: The smallest buffer that a receiver may give.
 SMALLEST_BUFFER = 65536
 
+#: Seconds to wait for something that has to happen.
+PATIENCE = 20.0
+
 #: Give up on back-pressure when so many bytes were taken for a receiver that doesn't read.
 NO_BACKPRESSURE = 256 * 1024 * 1024
 
@@ -35,6 +38,46 @@ class ContractError(AssertionError):
     """A carrier breaks the contract; the message says which clause."""
 
 
+class Shared:
+    """What the two ends of a pair have in common: whether a call is being made, and what went wrong."""
+
+    def __init__(self) -> None:
+        self.calling = ""
+        self.complaints: list[str] = []
+        self._changed = asyncio.Event()
+
+    def verify(self) -> None:
+        """Raise `ContractError` for what went wrong so far."""
+        if self.complaints:
+            raise ContractError("; ".join(self.complaints))
+
+    async def until(self, condition: Callable[[], bool], what: str, patience: float) -> None:
+        """Wait for `condition`, looking again after each report. Raises `ContractError` when it doesn't
+        come."""
+        try:
+            async with asyncio.timeout(patience):
+                while not condition():
+                    self.verify()
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise ContractError(f"did not happen within {patience} s: {what}") from None
+        self.verify()
+
+    def reported(self, what: str, ended: bool) -> None:
+        """A report came; whether the carrier had ended by then."""
+        if self.calling:
+            self.complain(f"{what} from inside a call to {self.calling}")
+        if ended:
+            self.complain(f"{what} after carrier_lost")
+        self._changed.set()
+
+    def complain(self, text: str) -> None:
+        """Note that the contract was broken."""
+        self.complaints.append(text)
+        self._changed.set()
+
+
 class Recorder:
     """A `Receiver` that keeps what it is told and complains about what the contract forbids.
 
@@ -42,7 +85,7 @@ class Recorder:
     once `ended`). The buffer has the smallest size that is allowed and is overwritten after each report.
     """
 
-    def __init__(self, shared: _Shared) -> None:
+    def __init__(self, shared: Shared) -> None:
         self.received = bytearray()
         self.reads: list[int] = []
         self.writable = 0
@@ -84,54 +127,22 @@ class Recorder:
         self.lost = error
 
 
-class _Shared:
-    """What the two ends of a pair have in common: whether a call is being made, and what went wrong."""
-
-    def __init__(self) -> None:
-        self.calling = ""
-        self.complaints: list[str] = []
-        self._changed = asyncio.Event()
-
-    def reported(self, what: str, ended: bool) -> None:
-        if self.calling:
-            self.complain(f"{what} from inside a call to {self.calling}")
-        if ended:
-            self.complain(f"{what} after carrier_lost")
-        self._changed.set()
-
-    def complain(self, text: str) -> None:
-        self.complaints.append(text)
-        self._changed.set()
-
-    def verify(self) -> None:
-        if self.complaints:
-            raise ContractError("; ".join(self.complaints))
-
-    async def until(self, condition: Callable[[], bool], what: str, patience: float) -> None:
-        try:
-            async with asyncio.timeout(patience):
-                while not condition():
-                    self.verify()
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            raise ContractError(f"did not happen within {patience} s: {what}") from None
-        self.verify()
-
-
 class End:
-    """One end of a pair under check: the carrier, called under watch, and its `Recorder`."""
+    """One end of a pair under check: the carrier, called under watch, and its `Recorder`. For tests of
+    programs too: whatever breaks the contract meanwhile is raised by the next wait."""
 
-    def __init__(self, carrier: Carrier, shared: _Shared, patience: float) -> None:
+    def __init__(self, carrier: Carrier, shared: Shared | None = None, patience: float = PATIENCE) -> None:
         self.carrier = carrier
-        self.recorder = Recorder(shared)
+        self._shared = shared if shared is not None else Shared()
+        self.recorder = Recorder(self._shared)
         self.started = False
-        self._shared = shared
         self._patience = patience
 
-    def start(self) -> None:
+    def start(self) -> End:
+        """Start, and give this end, so that making and starting is one expression."""
         self.started = True
         self._call("start", lambda: self.carrier.start(self.recorder))
+        return self
 
     def write(self, data: bytes | bytearray) -> bool:
         """Write, and spoil the memory at once: the carrier must have taken it."""
@@ -141,9 +152,11 @@ class End:
         return result
 
     def close(self) -> None:
+        """Close the carrier."""
         self._call("close", self.carrier.close)
 
     def abort(self) -> None:
+        """Abort the carrier."""
         self._call("abort", self.carrier.abort)
 
     async def send(self, data: bytes, step: int = 65536) -> None:
@@ -202,8 +215,9 @@ def _compare(got: bytes | bytearray, wanted: bytes) -> None:
     raise ContractError(f"received {len(got)} bytes of {len(wanted)}, different from byte {at} on")
 
 
-class _Bench:
-    """Makes pairs of one kind of carrier, one after another."""
+class Bench:
+    """Makes pairs of one kind of carrier, one after another. `listener` is set by who uses it, and accepts
+    into `accepted`."""
 
     def __init__(self, kind: CarrierKind, dial_url: Callable[[str], str], patience: float) -> None:
         self.kind = kind
@@ -219,7 +233,7 @@ class _Bench:
     async def pair(self, swapped: bool = False) -> AsyncIterator[tuple[End, End]]:
         """A dialled carrier and the accepted one (or `swapped`), not started. Ended and verified
         afterwards."""
-        shared = _Shared()
+        shared = Shared()
         dialled = await self.dial()
         try:
             async with asyncio.timeout(self.patience):
@@ -489,7 +503,7 @@ _PACKET_CHECKS: tuple[_Check, ...] = (_describes_itself, _keeps_packets_whole, _
 # The checks of a listener.
 
 
-async def _listener_frees_its_place(bench: _Bench, options: _Options) -> None:
+async def _listener_frees_its_place(bench: Bench, options: _Options) -> None:
     """Close: what was accepted lives on, nothing new comes in, the place is free again, twice does no
     harm."""
     async with bench.pair() as (near, far):
@@ -508,7 +522,7 @@ async def _listener_frees_its_place(bench: _Bench, options: _Options) -> None:
         await near.deliver(b"new", far)
 
 
-async def _listener_keeps_its_place(bench: _Bench, options: _Options) -> None:
+async def _listener_keeps_its_place(bench: Bench, options: _Options) -> None:
     try:
         second = await bench.kind.listen(
             options.listen_again(bench.listener.urls[0]), bench.accepted.put_nowait
@@ -519,7 +533,7 @@ async def _listener_keeps_its_place(bench: _Bench, options: _Options) -> None:
     raise ContractError("two listeners at one place, without being asked for that")
 
 
-async def _keeps_pairs_apart(bench: _Bench, options: _Options) -> None:
+async def _keeps_pairs_apart(bench: Bench, options: _Options) -> None:
     async with AsyncExitStack() as stack:
         pairs = [await stack.enter_async_context(bench.pair()) for _ in range(5)]
         for number, (near, far) in enumerate(pairs):
@@ -551,7 +565,7 @@ async def check_carrier(
     abort_is_seen: bool = True,
     transfer: int = 3_000_000,
     packets_expected: int = 400,
-    patience: float = 20.0,
+    patience: float = PATIENCE,
 ) -> None:
     """Check that `kind` keeps the contract of `dtp.carriers.base`. Raises `ContractError` when it doesn't.
 
@@ -561,7 +575,7 @@ async def check_carrier(
     transfers. `packets_expected`: how many of 400 packets have to arrive at least, when the carrier isn't
     reliable. `patience`: seconds to wait for anything that has to happen.
     """
-    bench = _Bench(kind, dial_url, patience)
+    bench = Bench(kind, dial_url, patience)
     options = _Options(transfer, abort_is_seen, packets_expected, listen_again)
     bench.listener = await kind.listen(listen_url, bench.accepted.put_nowait)
     try:
