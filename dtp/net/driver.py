@@ -102,6 +102,14 @@ class LinkDriver:
         self.connection = connection
         self.link = link
         self._on_failed = None
+        if self._tail:
+            # A client may be given its server's first records together with the end of the handshake (IK).
+            connection._loop.call_soon(self._receive_tail)
+
+    def _receive_tail(self) -> None:
+        if self._tail and not self.closed:
+            self.carrier_buffer()
+            self.carrier_received(0)
 
     def refuse(self, refusal: Refusal) -> None:
         """Instead of `start`: tell the other side that we won't, and close."""
