@@ -509,7 +509,7 @@ class Connection:
             self._error = ConnectionClosed(event.close_code, event.reason, event.by_peer, event.application)
         for stream in self._streams.values():
             stream._fail_read(self._error)
-            stream._fail_write(self._error)
+            stream._fail_write(self._error, delivered=self._acknowledged(stream.id))
         self._streams.clear()
         for future in self._pings.values():
             if not future.done():

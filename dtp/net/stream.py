@@ -49,6 +49,7 @@ class Stream:
         self._eof = False
         self._read_error: DtpError | None = None
         self._write_error: DtpError | None = None
+        self._delivered = False  # with a write error: the peer had everything before
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiters: list[asyncio.Future[None]] = []
         self._sink: Sink | None = None
@@ -216,7 +217,7 @@ class Stream:
         """Wait until the peer has received everything that was written (and the end, after `write_eof`)."""
         while not self.connection._acknowledged(self.id):
             await self._wait_written()
-        if self._write_error is not None:
+        if self._write_error is not None and not self._delivered:
             raise self._write_error
 
     async def _wait_written(self) -> None:
@@ -303,9 +304,11 @@ class Stream:
             self._sink.stream_error(error)
         self._wake_reader()
 
-    def _fail_write(self, error: DtpError) -> None:
+    def _fail_write(self, error: DtpError, *, delivered: bool = False) -> None:
+        """No more can be written; `delivered` says that the peer has all that was."""
         if self._write_error is None:
             self._write_error = error
+            self._delivered = delivered
         if self._sink is not None:
             self._sink.stream_writable()
         self._wake_writers()

@@ -85,6 +85,7 @@ class Session:
         self._datagrams: deque[bytes | memoryview] = deque()
         self._close: Close | None = None
         self.ended: ev.Ended | None = None
+        self._undelivered: frozenset[int] = frozenset()  # once ended: streams the peer has not all of
         #: Client: the server has admitted us. Server: we have admitted the client.
         self.ready = False
         self._confirmed = False  # the peer has sent a record, so it holds the keys
@@ -159,10 +160,13 @@ class Session:
         return stream.send.queued if stream is not None else 0
 
     def acknowledged(self, stream_id: int) -> bool:
-        """True when the peer has everything that was written to this stream (and its end, if it has one)."""
+        """True when the peer has everything that was written to this stream (and its end, if it has one).
+
+        Once the session has ended: whether it got that far before.
+        """
         stream = self._streams.get(stream_id)
         if stream is None:
-            return True
+            return stream_id not in self._undelivered
         send = stream.send
         return send.done or (not send.finished and send.acked == send.end)
 
@@ -502,7 +506,7 @@ class Session:
         send.limit = max(send.limit, limit)
         if send.ready:
             self._take_turn(stream)
-        if acked == send.end or (waiting > self.limits.write_low >= send.queued):
+        if send.acked >= send.end or (waiting > self.limits.write_low >= send.queued):
             self._events.append(ev.StreamWritable(stream_id))
         self._forget_if_done(stream)
 
@@ -778,6 +782,7 @@ class Session:
     def _end(self, ended: ev.Ended) -> None:
         if self.ended is None:
             self.ended = ended
+            self._undelivered = frozenset(key for key in self._streams if not self.acknowledged(key))
             self._streams.clear()
             self._turns.clear()
             self._control.clear()
