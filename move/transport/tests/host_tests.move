@@ -1,0 +1,619 @@
+#[test_only]
+module transport::host_tests;
+
+use sui::coin;
+use sui::event;
+use sui::sui::SUI;
+use sui::test_scenario as ts;
+use transport::host::{Self, Host, Beacon, HostCap};
+use transport::signed;
+use transport::world;
+
+public struct OTHER has drop {}
+
+// === Ways through ===
+
+#[test]
+fun a_new_host_has_no_service_and_is_not_fresh() {
+    let mut s = ts::begin(signed::server());
+    let clock = sui::clock::create_for_testing(s.ctx());
+    let (host, beacon, cap) = host::new(10_000, s.ctx());
+    assert!(host.owner() == signed::server());
+    assert!(host.beacon() == object::id(&beacon));
+    assert!(cap.cap_host() == object::id(&host));
+    assert!(!host.has_service(1));
+    assert!(!beacon.is_fresh(&clock));
+    assert!(event::events_by_type<host::HostCreated>().length() == 1);
+    host.destroy(beacon, cap);
+    clock.destroy_for_testing();
+    s.end();
+}
+
+#[test]
+fun a_service_starts_closed_and_carries_what_it_was_given() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| {
+        let rate = host::new_rate_limit(1, 2, 3, 4);
+        host.add_service(cap, 9, 5, 1, world::terms(), rate, 8, 11, signed::key_a());
+        let service = host.service(9);
+        assert!(!service.is_open());
+        assert!(service.kind() == 5 && service.mode() == 1);
+        assert!(service.window() == 8 && service.post_fee() == 11);
+        assert!(service.terms_hash() == signed::key_a());
+        let rate = service.rate();
+        assert!(rate.requests().interval_ns() == 1 && rate.requests().burst() == 2);
+        assert!(rate.bytes().interval_ns() == 3 && rate.bytes().burst() == 4);
+        let terms = service.terms();
+        assert!(terms.price_request() == 10 && terms.price_mib() == 1_048_576);
+        assert!(terms.min_deposit() == 100 && terms.credit() == 0 && terms.bearer() == 0);
+        assert!(terms.idle_ms() == world::idle_ms() && terms.claim_ms() == world::claim_ms());
+        assert!(terms.epoch_cap() == 18_446_744_073_709_551_615);
+    });
+    w.end();
+}
+
+#[test]
+fun every_change_of_terms_has_its_own_revision() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| {
+        assert!(host.service(1).terms().revision() == 1);
+        host.set_terms(cap, 1, world::terms_with(5, 6, 1, 2), vector[]);
+        assert!(host.service(1).terms().revision() == 2);
+        assert!(host.service(1).terms().price_mib() == 5);
+        host.remove_service(cap, 1);
+        assert!(!host.has_service(1));
+        host.add_service(cap, 1, 0, 0, world::terms(), world::no_limit(), 0, 0, vector[]);
+        assert!(host.service(1).terms().revision() == 3);
+    });
+    w.end();
+}
+
+#[test]
+fun the_owner_changes_mode_limits_and_payee() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| {
+        host.set_mode(cap, 1, 2);
+        host.set_limits(cap, 1, host::new_rate_limit(1, 1, 0, 0), 3, 4);
+        host.set_owner(cap, @0xCAFE);
+        assert!(host.service(1).mode() == 2);
+        assert!(host.service(1).window() == 3 && host.service(1).post_fee() == 4);
+        assert!(host.owner() == @0xCAFE);
+    });
+    w.end();
+}
+
+#[test]
+fun the_lists_take_each_address_once() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, _, operator, _, _| {
+        host.allow(operator, vector[@0x1, @0x2, @0x1]);
+        host.deny(operator, vector[@0x3]);
+        host.deny(operator, vector[@0x3]);
+        assert!(host.is_allowed(@0x1) && host.is_allowed(@0x2) && !host.is_allowed(@0x3));
+        assert!(host.is_denied(@0x3) && !host.is_denied(@0x1));
+        host.disallow(operator, vector[@0x1, @0x9]);
+        host.undeny(operator, vector[@0x3, @0x9]);
+        assert!(!host.is_allowed(@0x1) && host.is_allowed(@0x2) && !host.is_denied(@0x3));
+    });
+    w.end();
+}
+
+#[test]
+fun an_endpoint_is_fresh_for_the_time_to_live() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, cap, _, clock, _| {
+        assert!(beacon.is_fresh(clock));
+        beacon.set_ttl(cap, 10_000);
+    });
+    w.wait(10_000);
+    world::host!(&mut w, |_, beacon, _, _, clock, _| assert!(beacon.is_fresh(clock)));
+    w.wait(1);
+    world::host!(&mut w, |_, beacon, _, operator, clock, _| {
+        assert!(!beacon.is_fresh(clock));
+        beacon.heartbeat(operator, signed::key_c(), 1, 9, clock);
+        assert!(beacon.is_fresh(clock));
+    });
+    w.end();
+}
+
+#[test]
+fun a_higher_generation_takes_an_endpoint_over() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, clock, _| {
+        beacon.heartbeat(operator, signed::key_c(), 7, 0, clock);
+        let endpoint = &beacon.endpoints()[0];
+        assert!(endpoint.endpoint_generation() == 7);
+        assert!(endpoint.endpoint_seen_ms() == world::start_ms());
+        assert!(endpoint.endpoint_key() == signed::key_c());
+    });
+    w.end();
+}
+
+#[test]
+fun endpoints_are_configured_and_withdrawn() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.enroll(operator, signed::key_a(), 5, 1, 0, vector[]);
+        beacon.configure(operator, signed::key_a(), 6, 0, b"x");
+        assert!(beacon.endpoints().length() == 2);
+        beacon.withdraw(operator, signed::key_c());
+        assert!(beacon.endpoints().length() == 1);
+        assert!(beacon.endpoints()[0].endpoint_key() == signed::key_a());
+        assert!(event::events_by_type<host::EndpointChanged>().length() == 3);
+    });
+    w.end();
+}
+
+#[test]
+fun a_revoked_operator_can_be_replaced_and_thrown_away() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, beacon, cap, _, clock, ctx| {
+        host.revoke_operators(beacon, cap);
+        assert!(host.op_generation() == 1);
+        let fresh = host.new_operator(cap, 1, ctx);
+        beacon.heartbeat(&fresh, signed::key_c(), 1, 0, clock);
+        fresh.destroy_operator();
+    });
+    w.end();
+}
+
+// === Refusals, each by the name of its error ===
+
+#[test, expected_failure(abort_code = host::EWrongVersion)]
+fun wrong_version() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| {
+        host.set_version_for_testing(2);
+        host.set_open(cap, 1, false);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EWrongVersion)]
+fun wrong_version_of_a_beacon() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, clock, _| {
+        beacon.set_beacon_version_for_testing(2);
+        beacon.heartbeat(operator, signed::key_c(), 1, 0, clock);
+    });
+    w.end();
+}
+
+/// Make a second host and hand its parts on; its cap has nothing to say over the first.
+fun second(w: &mut world::World): (Host, Beacon, HostCap) {
+    w.as_server();
+    let (s, _) = w.parts();
+    host::new(60_000, s.ctx())
+}
+
+#[test, expected_failure(abort_code = host::EWrongCap)]
+fun wrong_cap() {
+    let mut w = world::new();
+    let (other, beacon, cap) = second(&mut w);
+    world::host!(&mut w, |host, _, _, _, _, _| host.set_open(&cap, 1, false));
+    other.destroy(beacon, cap);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EWrongCap)]
+fun wrong_cap_for_the_time_to_live() {
+    let mut w = world::new();
+    let (other, beacon, cap) = second(&mut w);
+    world::host!(&mut w, |_, beacon, _, _, _, _| beacon.set_ttl(&cap, 10_000));
+    other.destroy(beacon, cap);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EWrongCap)]
+fun wrong_cap_for_a_heartbeat() {
+    let mut w = world::new();
+    let (other, beacon, cap) = second(&mut w);
+    let (s, _) = w.parts();
+    let operator = other.new_operator(&cap, 1, s.ctx());
+    world::host!(&mut w, |_, beacon, _, _, clock, _| {
+        beacon.heartbeat(&operator, signed::key_c(), 1, 0, clock);
+    });
+    operator.destroy_operator();
+    other.destroy(beacon, cap);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EWrongCap)]
+fun wrong_cap_for_the_lists() {
+    let mut w = world::new();
+    let (other, beacon, cap) = second(&mut w);
+    let (s, _) = w.parts();
+    let operator = other.new_operator(&cap, 4, s.ctx());
+    world::host!(&mut w, |host, _, _, _, _, _| host.deny(&operator, vector[@0x1]));
+    operator.destroy_operator();
+    other.destroy(beacon, cap);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EForeignBeacon)]
+fun foreign_beacon() {
+    let mut w = world::new();
+    let (other, mut beacon, cap) = second(&mut w);
+    world::host!(&mut w, |host, _, cap, _, _, _| host.revoke_operators(&mut beacon, cap));
+    other.destroy(beacon, cap);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENoService)]
+fun no_service() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_open(cap, 2, true));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENoService)]
+fun no_service_to_remove() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.remove_service(cap, 2));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENoService)]
+fun no_service_to_read() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, _, _, _, _| assert!(host.service(2).is_open()));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EServiceExists)]
+fun service_exists() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| {
+        host.add_service(cap, 1, 0, 0, world::terms(), world::no_limit(), 0, 0, vector[]);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ETooManyServices)]
+fun too_many_services() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| {
+        let mut number = 2;
+        while (number <= 33) {
+            host.add_service(cap, number, 0, 0, world::terms(), world::no_limit(), 0, 0, vector[]);
+            number = number + 1;
+        };
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EServiceClosed)]
+fun service_closed() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_open(cap, 1, false));
+    w.as_client();
+    w.open_channel(100);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EDenied)]
+fun denied() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, _, operator, _, _| {
+        host.allow(operator, vector[signed::client()]);
+        host.deny(operator, vector[signed::client()]);
+    });
+    w.as_client();
+    w.open_channel(100);
+    w.end();
+}
+
+#[test]
+fun allowed() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, operator, _, _| {
+        host.set_mode(cap, 1, 1);
+        host.allow(operator, vector[signed::client()]);
+    });
+    w.as_client();
+    w.open_channel(100);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENotAllowed)]
+fun not_allowed() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, operator, _, _| {
+        host.set_mode(cap, 1, 1);
+        host.allow(operator, vector[world::stranger()]);
+    });
+    w.as_client();
+    w.open_channel(100);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENeedsPass)]
+fun needs_pass() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_mode(cap, 1, 2));
+    w.as_client();
+    w.open_channel(100);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENotFresh)]
+fun not_fresh() {
+    let mut w = world::new();
+    w.wait(60_001);
+    w.open_channel(100);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENotFresh)]
+fun not_fresh_before_the_first_heartbeat() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.withdraw(operator, signed::key_c());
+        beacon.enroll(operator, signed::key_c(), 1, 0, 0, vector[]);
+    });
+    w.as_client();
+    w.open_channel(100);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadMode)]
+fun bad_mode() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_mode(cap, 1, 3));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadMode)]
+fun bad_mode_of_a_new_service() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| {
+        host.add_service(cap, 2, 0, 3, world::terms(), world::no_limit(), 0, 0, vector[]);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadBearer)]
+fun bad_bearer() {
+    world::terms_with(1, 1, 3, 0);
+}
+
+#[test, expected_failure(abort_code = host::EBadClaimTime)]
+fun bad_claim_time() {
+    host::new_terms<SUI>(1, 1, 1, 1, 0, 0, 600_000, 59_999);
+}
+
+#[test, expected_failure(abort_code = host::EBadClaimTime)]
+fun bad_claim_time_beyond_a_month() {
+    host::new_terms<SUI>(1, 1, 1, 1, 0, 0, 31_622_400_000, 2_592_000_001);
+}
+
+#[test, expected_failure(abort_code = host::EBadIdleTime)]
+fun bad_idle_time() {
+    host::new_terms<SUI>(1, 1, 1, 1, 0, 0, 59_999, 60_000);
+}
+
+#[test, expected_failure(abort_code = host::EBadIdleTime)]
+fun bad_idle_time_beyond_a_year() {
+    host::new_terms<SUI>(1, 1, 1, 1, 0, 0, 31_622_400_001, 60_000);
+}
+
+#[test, expected_failure(abort_code = host::EZeroCap)]
+fun zero_cap() {
+    world::terms_with(1, 0, 0, 0);
+}
+
+#[test, expected_failure(abort_code = host::EBadTermsHash)]
+fun bad_terms_hash() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_terms(cap, 1, world::terms(), b"short"));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadRate)]
+fun bad_rate() {
+    host::new_rate_limit(1, 0, 0, 0);
+}
+
+#[test, expected_failure(abort_code = host::EBadRate)]
+fun bad_rate_of_bytes() {
+    host::new_rate_limit(0, 0, 1, 0);
+}
+
+#[test, expected_failure(abort_code = host::EBadTtl)]
+fun bad_ttl() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, cap, _, _, _| beacon.set_ttl(cap, 9_999));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadTtl)]
+fun bad_ttl_of_a_new_host() {
+    let mut s = ts::begin(@0x1);
+    let (host, beacon, cap) = host::new(86_400_001, s.ctx());
+    host.destroy(beacon, cap);
+    s.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadKey)]
+fun bad_key() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.enroll(operator, b"short", 1, 0, 0, vector[]);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadRole)]
+fun bad_role() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.enroll(operator, signed::key_a(), 1, 2, 0, vector[]);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadRole)]
+fun bad_role_in_a_configuration() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.configure(operator, signed::key_c(), 1, 2, vector[]);
+    });
+    w.end();
+}
+
+fun bytes(length: u64): vector<u8> {
+    let mut data = vector[];
+    while (data.length() < length) data.push_back(0);
+    data
+}
+
+#[test, expected_failure(abort_code = host::EHintTooLong)]
+fun hint_too_long() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.enroll(operator, signed::key_a(), 1, 0, 0, bytes(513));
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EHintTooLong)]
+fun hint_too_long_in_a_configuration() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.configure(operator, signed::key_c(), 1, 0, bytes(513));
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EEndpointExists)]
+fun endpoint_exists() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.enroll(operator, signed::key_c(), 1, 0, 0, vector[]);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ETooManyEndpoints)]
+fun too_many_endpoints() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        let mut number = 0u8;
+        while (number < 16) {
+            let mut key = bytes(31);
+            key.push_back(number);
+            beacon.enroll(operator, key, 1, 0, 0, vector[]);
+            number = number + 1;
+        };
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENoEndpoint)]
+fun no_endpoint() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, clock, _| {
+        beacon.heartbeat(operator, signed::key_a(), 1, 0, clock);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENoEndpoint)]
+fun no_endpoint_to_withdraw() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.withdraw(operator, signed::key_a());
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EFenced)]
+fun fenced() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, clock, _| {
+        beacon.heartbeat(operator, signed::key_c(), 2, 0, clock);
+        beacon.heartbeat(operator, signed::key_c(), 1, 0, clock);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ERevokedOperator)]
+fun revoked_operator() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, beacon, cap, operator, clock, _| {
+        host.revoke_operators(beacon, cap);
+        beacon.heartbeat(operator, signed::key_c(), 1, 0, clock);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ERevokedOperator)]
+fun revoked_operator_of_the_lists() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, beacon, cap, operator, _, _| {
+        host.revoke_operators(beacon, cap);
+        host.allow(operator, vector[@0x1]);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EMissingRight)]
+fun missing_right() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, ctx| {
+        let weak = host.new_operator(cap, 1, ctx);
+        host.deny(&weak, vector[@0x1]);
+        weak.destroy_operator();
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EMissingRight)]
+fun missing_right_to_enroll() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, beacon, cap, _, _, ctx| {
+        let weak = host.new_operator(cap, 13, ctx);
+        beacon.enroll(&weak, signed::key_a(), 1, 0, 0, vector[]);
+        weak.destroy_operator();
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadRights)]
+fun bad_rights() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, ctx| host.new_operator(cap, 16, ctx).destroy_operator());
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EBadRights)]
+fun bad_rights_of_none() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, ctx| host.new_operator(cap, 0, ctx).destroy_operator());
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EListsNotEmpty)]
+fun lists_not_empty() {
+    let mut s = ts::begin(@0x1);
+    let (mut host, beacon, cap) = host::new(10_000, s.ctx());
+    let operator = host.new_operator(&cap, 4, s.ctx());
+    host.deny(&operator, vector[@0x2]);
+    operator.destroy_operator();
+    host.destroy(beacon, cap);
+    s.end();
+}
+
+#[test, expected_failure(abort_code = host::EWrongCoin)]
+fun wrong_coin() {
+    let mut w = world::new();
+    let (s, clock) = w.parts();
+    let host = s.take_shared<Host>();
+    let beacon = s.take_shared<Beacon>();
+    let fake = coin::mint_for_testing<OTHER>(100, s.ctx());
+    let key = signed::key_a();
+    transport::channel::open(&host, &beacon, 1, 1, fake, key, clock, s.ctx()).share();
+    ts::return_shared(host);
+    ts::return_shared(beacon);
+    w.end();
+}
