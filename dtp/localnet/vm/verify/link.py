@@ -1,0 +1,136 @@
+"""Pass 2: everything that a module names elsewhere exists, looks the same there, and may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from dtp.localnet.vm.types import abilities_text
+from dtp.localnet.vm.verify.common import Refused, subsumes
+from dtp.sui.bytecode import (
+    CompiledModule,
+    DatatypeType,
+    Primitive,
+    ReferenceType,
+    SignatureToken,
+    TypeParameter,
+    VectorType,
+    Visibility,
+)
+
+__all__ = ["ModuleId", "check", "check_cycles", "named"]
+
+ModuleId: TypeAlias = tuple[bytes, str]
+Named: TypeAlias = tuple[object, ...]
+
+
+def _short(id: ModuleId) -> str:
+    return f"0x{id[0].hex().lstrip('0') or '0'}::{id[1]}"
+
+
+def check(module: CompiledModule, others: Mapping[ModuleId, CompiledModule], missing_natives: Iterable[str]) -> None:
+    """Raise `Refused` unless all handles of `module` match what `others` define.
+
+    `others` holds every module of the package itself and of its dependencies; `missing_natives` the qualified names
+    of native functions that this machine lacks.
+    """
+    absent = frozenset(missing_natives)
+    for id in module.dependencies:
+        if id not in others:
+            raise Refused("missing_module", f"module {_short(id)} does not exist")
+    for at, datatype in enumerate(module.datatype_handles):
+        if datatype.module != module.self_handle:
+            _check_datatype(module, at, others[module.module_id(datatype.module)])
+    for at, function in enumerate(module.function_handles):
+        if function.module != module.self_handle:
+            _check_function(module, at, others[module.module_id(function.module)], absent)
+    for friend in module.friend_decls:
+        if module.addresses[friend.address] != module.address:
+            raise Refused("foreign_friend", f"friend {module.identifiers[friend.name]} is in another package")
+
+
+def _check_datatype(module: CompiledModule, at: int, owner: CompiledModule) -> None:
+    name = module.datatype_name(at)
+    where = f"{_short((owner.address, owner.name))}::{name}"
+    definition = owner.structs.get(name) or owner.enums.get(name)
+    if definition is None:
+        raise Refused("missing_datatype", f"datatype {where} does not exist", item=name)
+    used, defined = module.datatype_handles[at], owner.datatype_handles[definition.handle]
+    if used.abilities != defined.abilities:
+        raise Refused(
+            "datatype_mismatch",
+            f"{where} has {abilities_text(defined.abilities)}, not {abilities_text(used.abilities)}",
+            item=name,
+        )
+    if len(used.type_parameters) != len(defined.type_parameters):
+        raise Refused("datatype_mismatch", f"{where} takes {len(defined.type_parameters)} type parameters", item=name)
+    for ours, theirs in zip(used.type_parameters, defined.type_parameters, strict=True):
+        if not subsumes(int(ours.constraints), int(theirs.constraints)) or (ours.is_phantom and not theirs.is_phantom):
+            raise Refused("datatype_mismatch", f"type parameters of {where} are different", item=name)
+
+
+def _check_function(module: CompiledModule, at: int, owner: CompiledModule, absent: frozenset[str]) -> None:
+    name = module.function_name(at)
+    where = f"{_short((owner.address, owner.name))}::{name}"
+    definition = owner.functions.get(name)
+    if definition is None:
+        raise Refused("missing_function", f"function {where} does not exist", item=name)
+    if where in absent:
+        raise Refused("missing_function", f"native function {where} does not exist here", item=name)
+    if definition.visibility is Visibility.PRIVATE:
+        raise Refused("not_visible", f"function {where} is private", item=name)
+    if definition.visibility is Visibility.FRIEND and not _is_friend(module, owner):
+        raise Refused("not_visible", f"function {where} is for its own package only", item=name)
+    used, defined = module.function_handles[at], owner.function_handles[definition.handle]
+    if len(used.type_parameters) != len(defined.type_parameters) or not all(
+        subsumes(int(ours), int(theirs))
+        for ours, theirs in zip(used.type_parameters, defined.type_parameters, strict=False)
+    ):
+        raise Refused("function_mismatch", f"type parameters of {where} are different", item=name)
+    for ours, theirs in ((used.parameters, defined.parameters), (used.returns, defined.returns)):
+        expected = [named(owner, t) for t in owner.signatures[theirs]]
+        if [named(module, t) for t in module.signatures[ours]] != expected:
+            text = ", ".join(owner.type_name(t) for t in owner.signatures[theirs])
+            raise Refused("function_mismatch", f"{where} has the types ({text})", item=name)
+
+
+def _is_friend(module: CompiledModule, owner: CompiledModule) -> bool:
+    return any(
+        (owner.addresses[f.address], owner.identifiers[f.name]) == (module.address, module.name)
+        for f in owner.friend_decls
+    )
+
+
+def named(module: CompiledModule, token: SignatureToken) -> Named:
+    """A type with names instead of this module's indices, to compare across modules."""
+    match token:
+        case Primitive():
+            return (token.value,)
+        case TypeParameter(index):
+            return ("parameter", index)
+        case VectorType(element):
+            return ("vector", named(module, element))
+        case ReferenceType(target, mutable):
+            return ("&mut" if mutable else "&", named(module, target))
+        case DatatypeType(handle, arguments):
+            entry = module.datatype_handles[handle]
+            id = module.module_id(entry.module)
+            return (*id, module.datatype_name(handle), *(named(module, a) for a in arguments))
+
+
+def check_cycles(modules: Mapping[ModuleId, CompiledModule]) -> None:
+    """No module of a package depends on itself through others; a friend may not be a dependency."""
+    state: dict[ModuleId, int] = {}
+
+    def visit(id: ModuleId, path: tuple[ModuleId, ...]) -> None:
+        if state.get(id) == 1:
+            raise Refused("cyclic_dependency", " -> ".join(_short(i) for i in (*path, id)))
+        if state.get(id) == 2 or id not in modules:
+            return
+        state[id] = 1
+        for dependency in modules[id].dependencies:
+            visit(dependency, (*path, id))
+        state[id] = 2
+
+    for id in modules:
+        visit(id, ())

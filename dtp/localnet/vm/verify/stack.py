@@ -1,0 +1,465 @@
+"""Pass 3: the operand stack: balanced in every block, with the types and abilities that each instruction needs.
+
+Blocks start and end with an empty stack, so each is checked once, in one walk from its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dtp.localnet.vm.types import COPY, DROP, abilities_text
+from dtp.localnet.vm.verify.common import Refused, abilities, subsumes
+from dtp.localnet.vm.verify.structure import MAX_PUSH, check_arguments, check_token
+from dtp.sui.bytecode import (
+    CompiledModule,
+    DatatypeType,
+    FunctionDef,
+    Opcode,
+    Primitive,
+    ReferenceType,
+    Signature,
+    SignatureToken,
+    TypeParameter,
+    VectorType,
+)
+
+__all__ = ["check", "ends_block", "struct_fields", "substitute", "variant_of"]
+
+_INTEGERS = frozenset(
+    {Primitive.U8, Primitive.U16, Primitive.U32, Primitive.U64, Primitive.U128, Primitive.U256}
+)
+_ENDS = frozenset({Opcode.BR_TRUE, Opcode.BR_FALSE, Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH})
+_UNCONDITIONAL = frozenset({Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH})
+_LITERALS = {
+    Opcode.LD_U8: Primitive.U8,
+    Opcode.LD_U16: Primitive.U16,
+    Opcode.LD_U32: Primitive.U32,
+    Opcode.LD_U64: Primitive.U64,
+    Opcode.LD_U128: Primitive.U128,
+    Opcode.LD_U256: Primitive.U256,
+    Opcode.LD_TRUE: Primitive.BOOL,
+    Opcode.LD_FALSE: Primitive.BOOL,
+}
+_CASTS = {
+    Opcode.CAST_U8: Primitive.U8,
+    Opcode.CAST_U16: Primitive.U16,
+    Opcode.CAST_U32: Primitive.U32,
+    Opcode.CAST_U64: Primitive.U64,
+    Opcode.CAST_U128: Primitive.U128,
+    Opcode.CAST_U256: Primitive.U256,
+}
+_SAME_INTEGERS = frozenset(
+    {Opcode.ADD, Opcode.SUB, Opcode.MUL, Opcode.DIV, Opcode.MOD, Opcode.BIT_AND, Opcode.BIT_OR, Opcode.XOR}
+)
+_ORDERINGS = frozenset({Opcode.LT, Opcode.GT, Opcode.LE, Opcode.GE})
+
+
+def ends_block(op: Opcode) -> bool:
+    """Whether an instruction ends a basic block."""
+    return op in _ENDS
+
+
+def substitute(token: SignatureToken, arguments: Signature) -> SignatureToken:
+    """The type with type arguments put in."""
+    if not arguments:
+        return token
+    match token:
+        case TypeParameter(index):
+            return arguments[index]
+        case VectorType(element):
+            return VectorType(substitute(element, arguments))
+        case ReferenceType(target, mutable):
+            return ReferenceType(substitute(target, arguments), mutable)
+        case DatatypeType(handle, inner) if inner:
+            return DatatypeType(handle, tuple(substitute(t, arguments) for t in inner))
+        case _:
+            return token
+
+
+def struct_fields(
+    module: CompiledModule, definition: int, arguments: Signature
+) -> tuple[SignatureToken, list[SignatureToken]]:
+    """A struct's type and its fields' types under type arguments."""
+    entry = module.struct_defs[definition]
+    return DatatypeType(entry.handle, arguments), [substitute(f.type, arguments) for f in entry.fields or ()]
+
+
+def variant_of(
+    module: CompiledModule, handle: int, generic: bool
+) -> tuple[int, int, SignatureToken, list[SignatureToken], Signature]:
+    """Enum definition, variant number, the enum's type, the variant's field types, the type arguments."""
+    arguments: Signature = ()
+    if generic:
+        entry = module.variant_instantiations[handle]
+        instance = module.enum_instantiations[entry.enum]
+        definition, arguments = instance.target, module.signatures[instance.type_arguments]
+    else:
+        entry = module.variant_handles[handle]
+        definition = entry.enum
+    enum = module.enum_defs[definition]
+    fields = [substitute(f.type, arguments) for f in enum.variants[entry.variant].fields]
+    return definition, entry.variant, DatatypeType(enum.handle, arguments), fields, arguments
+
+
+def check(module: CompiledModule, function: FunctionDef) -> None:
+    """Raise `Refused` unless every instruction of the function finds what it needs."""
+    assert function.body is not None
+    code = function.body.code
+    name = module.function_name(function.handle)
+    if not code or code[-1].op not in _UNCONDITIONAL:
+        raise Refused("control_flow", "code runs past its end", item=name, offset=max(0, len(code) - 1))
+    handle = module.function_handles[function.handle]
+    constraints = [int(a) for a in handle.type_parameters]
+    for token in module.signatures[function.body.locals]:
+        check_token(module, token, constraints, name, references=True)
+    starts = {0}
+    for at, (op, argument) in enumerate(code):
+        if op in _ENDS:
+            starts.add(at + 1)
+            if op in (Opcode.BRANCH, Opcode.BR_TRUE, Opcode.BR_FALSE):
+                starts.add(int(argument))  # type: ignore[arg-type]
+            elif op is Opcode.VARIANT_SWITCH:
+                starts.update(function.body.jump_tables[argument].offsets)  # type: ignore[index]
+    checker = _Checker(module, function, name, constraints)
+    for at, (op, argument) in enumerate(code):
+        if at in starts and checker.stack:
+            raise Refused("unbalanced_stack", "values are left on the stack at a block's end", item=name, offset=at)
+        checker.at = at
+        checker.step(op, argument)
+    if checker.stack:
+        raise Refused("unbalanced_stack", "values are left on the stack at a block's end", item=name)
+
+
+class _Checker:
+    """The types on the stack while one function is walked."""
+
+    def __init__(self, module: CompiledModule, function: FunctionDef, name: str, constraints: list[int]) -> None:
+        assert function.body is not None
+        handle = module.function_handles[function.handle]
+        self.module = module
+        self.body = function.body
+        self.name = name
+        self.constraints = constraints
+        self.locals = (*module.signatures[handle.parameters], *module.signatures[function.body.locals])
+        self.returns = module.signatures[handle.returns]
+        self.stack: list[SignatureToken] = []
+        self.at = 0
+
+    # ---------------------------------------------------------------------------------------------- helpers
+
+    def refuse(self, reason: str, message: str) -> Refused:
+        return Refused(reason, message, item=self.name, offset=self.at)
+
+    def pop(self) -> SignatureToken:
+        if not self.stack:
+            raise self.refuse("unbalanced_stack", "the stack is empty")
+        return self.stack.pop()
+
+    def want(self, wanted: SignatureToken) -> None:
+        found = self.pop()
+        if found != wanted:
+            type_name = self.module.type_name
+            raise self.refuse("type_mismatch", f"{type_name(found)} where {type_name(wanted)} is needed")
+
+    def want_all(self, wanted: list[SignatureToken] | Signature) -> None:
+        for token in reversed(wanted):
+            self.want(token)
+
+    def need(self, token: SignatureToken, ability: int) -> None:
+        has = abilities(self.module, token, self.constraints)
+        if not subsumes(has, ability):
+            raise self.refuse(
+                "missing_ability", f"{self.module.type_name(token)} has not the ability {abilities_text(ability)}"
+            )
+
+    def pop_reference(self, mutable: bool = False) -> ReferenceType:
+        found = self.pop()
+        if not isinstance(found, ReferenceType) or (mutable and not found.mutable):
+            kind = "mutable reference" if mutable else "reference"
+            raise self.refuse("type_mismatch", f"{self.module.type_name(found)} is not a {kind}")
+        return found
+
+    def pop_integer(self) -> SignatureToken:
+        found = self.pop()
+        if found not in _INTEGERS:
+            raise self.refuse("type_mismatch", f"{self.module.type_name(found)} is not an integer")
+        return found
+
+    def arguments(self, signature: int, needed: list[int]) -> Signature:
+        arguments = self.module.signatures[signature]
+        check_arguments(self.module, arguments, needed, self.constraints, self.name, self.at)
+        for token in arguments:
+            check_token(self.module, token, self.constraints, self.name, references=False, offset=self.at)
+        return arguments
+
+    def datatype_arguments(self, handle: int, signature: int) -> Signature:
+        parameters = self.module.datatype_handles[handle].type_parameters
+        return self.arguments(signature, [int(p.constraints) for p in parameters])
+
+    def not_generic(self, handle: int) -> None:
+        if self.module.datatype_handles[handle].type_parameters:
+            raise self.refuse("type_arity", "a generic datatype without type arguments")
+
+    def element(self, signature: int) -> SignatureToken:
+        tokens = self.module.signatures[signature]
+        if len(tokens) != 1:
+            raise self.refuse("type_arity", f"a vector has one element type, got {len(tokens)}")
+        check_token(self.module, tokens[0], self.constraints, self.name, references=False, offset=self.at)
+        return tokens[0]
+
+    # ----------------------------------------------------------------------------------------- instructions
+
+    def step(self, op: Opcode, argument: Any) -> None:
+        """One instruction."""
+        if (literal := _LITERALS.get(op)) is not None:
+            self.stack.append(literal)
+        elif (target := _CASTS.get(op)) is not None:
+            self.pop_integer()
+            self.stack.append(target)
+        elif op in _SAME_INTEGERS:
+            right = self.pop_integer()
+            self.want(right)
+            self.stack.append(right)
+        elif op in _ORDERINGS:
+            self.want(self.pop_integer())
+            self.stack.append(Primitive.BOOL)
+        else:
+            _STEPS[op](self, argument)
+
+    def _pop(self, _: None) -> None:
+        self.need(self.pop(), DROP)
+
+    def _ret(self, _: None) -> None:
+        self.want_all(self.returns)
+
+    def _condition(self, _: int) -> None:
+        self.want(Primitive.BOOL)
+
+    def _nothing(self, _: Any) -> None:
+        return
+
+    def _abort(self, _: None) -> None:
+        self.want(Primitive.U64)
+        # What waits below is lost with the program; the stack must still be empty, as at every block's end.
+
+    def _load_constant(self, index: int) -> None:
+        self.stack.append(self.module.constants[index].type)
+
+    def _copy_local(self, local: int) -> None:
+        self.need(self.locals[local], COPY)
+        self.stack.append(self.locals[local])
+
+    def _move_local(self, local: int) -> None:
+        self.stack.append(self.locals[local])
+
+    def _store_local(self, local: int) -> None:
+        self.want(self.locals[local])
+
+    def _borrow_local(self, local: int, mutable: bool) -> None:
+        token = self.locals[local]
+        if isinstance(token, ReferenceType):
+            raise self.refuse("type_mismatch", "a reference to a reference")
+        self.stack.append(ReferenceType(token, mutable))
+
+    def _borrow_field(self, handle: int, mutable: bool, arguments: Signature = ()) -> None:
+        entry = self.module.field_handles[handle]
+        struct, fields = struct_fields(self.module, entry.owner, arguments)
+        if not arguments:
+            self.not_generic(self.module.struct_defs[entry.owner].handle)
+        owner = self.pop_reference(mutable)
+        if owner.target != struct:
+            raise self.refuse("type_mismatch", f"{self.module.type_name(owner)} has no such field")
+        self.stack.append(ReferenceType(fields[entry.field], mutable))
+
+    def _borrow_field_generic(self, index: int, mutable: bool) -> None:
+        entry = self.module.field_instantiations[index]
+        definition = self.module.field_handles[entry.target].owner
+        arguments = self.datatype_arguments(self.module.struct_defs[definition].handle, entry.type_arguments)
+        self._borrow_field(entry.target, mutable, arguments)
+
+    def _call(self, handle: int, arguments: Signature | None = None) -> None:
+        entry = self.module.function_handles[handle]
+        if arguments is None:
+            if entry.type_parameters:
+                raise self.refuse("type_arity", "a generic function without type arguments")
+            arguments = ()
+        self.want_all([substitute(t, arguments) for t in self.module.signatures[entry.parameters]])
+        self.stack.extend(substitute(t, arguments) for t in self.module.signatures[entry.returns])
+
+    def _call_generic(self, index: int) -> None:
+        entry = self.module.function_instantiations[index]
+        needed = [int(a) for a in self.module.function_handles[entry.target].type_parameters]
+        if not needed:
+            raise self.refuse("type_arity", "type arguments for a function that takes none")
+        self._call(entry.target, self.arguments(entry.type_arguments, needed))
+
+    def _pack(self, definition: int, unpack: bool) -> None:
+        self.not_generic(self.module.struct_defs[definition].handle)
+        self._pack_fields(*struct_fields(self.module, definition, ()), unpack)
+
+    def _pack_generic(self, index: int, unpack: bool) -> None:
+        entry = self.module.struct_instantiations[index]
+        arguments = self.datatype_arguments(self.module.struct_defs[entry.target].handle, entry.type_arguments)
+        self._pack_fields(*struct_fields(self.module, entry.target, arguments), unpack)
+
+    def _pack_fields(self, owner: SignatureToken, fields: list[SignatureToken], unpack: bool) -> None:
+        if unpack:
+            self.want(owner)
+            self.stack.extend(fields)
+        else:
+            self.want_all(fields)
+            self.stack.append(owner)
+
+    def _variant(self, handle: int, generic: bool) -> tuple[SignatureToken, list[SignatureToken]]:
+        definition, _, enum, fields, _ = variant_of(self.module, handle, generic)
+        declared = self.module.enum_defs[definition].handle
+        if generic:
+            instance = self.module.enum_instantiations[self.module.variant_instantiations[handle].enum]
+            self.datatype_arguments(declared, instance.type_arguments)
+        else:
+            self.not_generic(declared)
+        return enum, fields
+
+    def _pack_variant(self, handle: int, generic: bool, unpack: bool) -> None:
+        self._pack_fields(*self._variant(handle, generic), unpack)
+
+    def _unpack_variant_reference(self, handle: int, generic: bool, mutable: bool) -> None:
+        enum, fields = self._variant(handle, generic)
+        if self.pop_reference(mutable).target != enum:
+            raise self.refuse("type_mismatch", f"a reference to {self.module.type_name(enum)} is needed")
+        self.stack.extend(ReferenceType(f, mutable) for f in fields)
+
+    def _switch(self, table: int) -> None:
+        found = self.pop_reference().target
+        enum = self.module.enum_defs[self.body.jump_tables[table].enum]
+        if not isinstance(found, DatatypeType) or found.handle != enum.handle:
+            raise self.refuse("type_mismatch", "a switch over another enum")
+
+    def _read(self, _: None) -> None:
+        target = self.pop_reference().target
+        self.need(target, COPY)
+        self.stack.append(target)
+
+    def _write(self, _: None) -> None:
+        target = self.pop_reference(mutable=True).target
+        self.need(target, DROP)
+        self.want(target)
+
+    def _freeze(self, _: None) -> None:
+        self.stack.append(ReferenceType(self.pop_reference(mutable=True).target, False))
+
+    def _shift(self, _: None) -> None:
+        self.want(Primitive.U8)
+        self.stack.append(self.pop_integer())
+
+    def _logic(self, _: None) -> None:
+        self.want(Primitive.BOOL)
+        self.want(Primitive.BOOL)
+        self.stack.append(Primitive.BOOL)
+
+    def _not(self, _: None) -> None:
+        self.want(Primitive.BOOL)
+        self.stack.append(Primitive.BOOL)
+
+    def _equal(self, _: None) -> None:
+        right = self.pop()
+        self.want(right)
+        self.need(right, DROP)
+        self.stack.append(Primitive.BOOL)
+
+    def _vector_pack(self, argument: tuple[int, int]) -> None:
+        element = self.element(argument[0])
+        if argument[1] > MAX_PUSH:
+            raise self.refuse("too_many", f"a vector of {argument[1]} elements at once")
+        for _ in range(argument[1]):
+            self.want(element)
+        self.stack.append(VectorType(element))
+
+    def _vector_unpack(self, argument: tuple[int, int]) -> None:
+        element = self.element(argument[0])
+        if argument[1] > MAX_PUSH:
+            raise self.refuse("too_many", f"a vector of {argument[1]} elements at once")
+        self.want(VectorType(element))
+        self.stack.extend([element] * argument[1])
+
+    def _vector_reference(self, signature: int, mutable: bool) -> SignatureToken:
+        element = self.element(signature)
+        if self.pop_reference(mutable).target != VectorType(element):
+            raise self.refuse("type_mismatch", "a reference to another vector")
+        return element
+
+    def _vector_length(self, signature: int) -> None:
+        self._vector_reference(signature, False)
+        self.stack.append(Primitive.U64)
+
+    def _vector_borrow(self, signature: int, mutable: bool) -> None:
+        self.want(Primitive.U64)
+        self.stack.append(ReferenceType(self._vector_reference(signature, mutable), mutable))
+
+    def _vector_push(self, signature: int) -> None:
+        self.want(self.element(signature))
+        self._vector_reference(signature, True)
+
+    def _vector_pop(self, signature: int) -> None:
+        self.stack.append(self._vector_reference(signature, True))
+
+    def _vector_swap(self, signature: int) -> None:
+        self.want(Primitive.U64)
+        self.want(Primitive.U64)
+        self._vector_reference(signature, True)
+
+
+_C = _Checker
+_STEPS: dict[Opcode, Callable[[_Checker, Any], None]] = {
+    Opcode.POP: _C._pop,
+    Opcode.RET: _C._ret,
+    Opcode.BR_TRUE: _C._condition,
+    Opcode.BR_FALSE: _C._condition,
+    Opcode.BRANCH: _C._nothing,
+    Opcode.NOP: _C._nothing,
+    Opcode.ABORT: _C._abort,
+    Opcode.LD_CONST: _C._load_constant,
+    Opcode.COPY_LOC: _C._copy_local,
+    Opcode.MOVE_LOC: _C._move_local,
+    Opcode.ST_LOC: _C._store_local,
+    Opcode.MUT_BORROW_LOC: lambda c, a: c._borrow_local(a, True),
+    Opcode.IMM_BORROW_LOC: lambda c, a: c._borrow_local(a, False),
+    Opcode.MUT_BORROW_FIELD: lambda c, a: c._borrow_field(a, True),
+    Opcode.IMM_BORROW_FIELD: lambda c, a: c._borrow_field(a, False),
+    Opcode.MUT_BORROW_FIELD_GENERIC: lambda c, a: c._borrow_field_generic(a, True),
+    Opcode.IMM_BORROW_FIELD_GENERIC: lambda c, a: c._borrow_field_generic(a, False),
+    Opcode.CALL: lambda c, a: c._call(a),
+    Opcode.CALL_GENERIC: _C._call_generic,
+    Opcode.PACK: lambda c, a: c._pack(a, False),
+    Opcode.UNPACK: lambda c, a: c._pack(a, True),
+    Opcode.PACK_GENERIC: lambda c, a: c._pack_generic(a, False),
+    Opcode.UNPACK_GENERIC: lambda c, a: c._pack_generic(a, True),
+    Opcode.PACK_VARIANT: lambda c, a: c._pack_variant(a, False, False),
+    Opcode.PACK_VARIANT_GENERIC: lambda c, a: c._pack_variant(a, True, False),
+    Opcode.UNPACK_VARIANT: lambda c, a: c._pack_variant(a, False, True),
+    Opcode.UNPACK_VARIANT_GENERIC: lambda c, a: c._pack_variant(a, True, True),
+    Opcode.UNPACK_VARIANT_IMM_REF: lambda c, a: c._unpack_variant_reference(a, False, False),
+    Opcode.UNPACK_VARIANT_MUT_REF: lambda c, a: c._unpack_variant_reference(a, False, True),
+    Opcode.UNPACK_VARIANT_GENERIC_IMM_REF: lambda c, a: c._unpack_variant_reference(a, True, False),
+    Opcode.UNPACK_VARIANT_GENERIC_MUT_REF: lambda c, a: c._unpack_variant_reference(a, True, True),
+    Opcode.VARIANT_SWITCH: _C._switch,
+    Opcode.READ_REF: _C._read,
+    Opcode.WRITE_REF: _C._write,
+    Opcode.FREEZE_REF: _C._freeze,
+    Opcode.SHL: _C._shift,
+    Opcode.SHR: _C._shift,
+    Opcode.OR: _C._logic,
+    Opcode.AND: _C._logic,
+    Opcode.NOT: _C._not,
+    Opcode.EQ: _C._equal,
+    Opcode.NEQ: _C._equal,
+    Opcode.VEC_PACK: _C._vector_pack,
+    Opcode.VEC_UNPACK: _C._vector_unpack,
+    Opcode.VEC_LEN: _C._vector_length,
+    Opcode.VEC_IMM_BORROW: lambda c, a: c._vector_borrow(a, False),
+    Opcode.VEC_MUT_BORROW: lambda c, a: c._vector_borrow(a, True),
+    Opcode.VEC_PUSH_BACK: _C._vector_push,
+    Opcode.VEC_POP_BACK: _C._vector_pop,
+    Opcode.VEC_SWAP: _C._vector_swap,
+}

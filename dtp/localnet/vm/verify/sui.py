@@ -1,0 +1,354 @@
+"""Pass 6: the rules of Sui on top of Move's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dtp.localnet.vm.blocks import to_blocks
+from dtp.localnet.vm.types import DROP, KEY
+from dtp.localnet.vm.verify.common import Refused, abilities, function_name
+from dtp.localnet.vm.verify.stack import variant_of
+from dtp.sui.bytecode import (
+    CompiledModule,
+    DatatypeType,
+    FunctionDef,
+    Instruction,
+    Opcode,
+    Primitive,
+    ReferenceType,
+    SignatureToken,
+    TypeParameter,
+    VectorType,
+    Visibility,
+)
+
+__all__ = ["check"]
+
+_STD = (1).to_bytes(32, "big")
+_SUI = (2).to_bytes(32, "big")
+_FRESH = frozenset({(_SUI, "object", "new"), (_SUI, "object", "new_uid_from_hash"), (_SUI, "derived_object", "claim"),
+                    (_SUI, "test_scenario", "new_object")})
+_PRIVATE_TRANSFERS = frozenset({"transfer", "share_object", "freeze_object", "receive", "party_transfer"})
+_PUBLIC_TRANSFERS = frozenset(
+    {
+        "public_transfer",
+        "public_share_object",
+        "public_freeze_object",
+        "public_receive",
+        "public_party_transfer",
+        "receiving_object_id",
+    }
+)
+
+
+def check(module: CompiledModule) -> None:
+    """Raise `Refused` for the first rule that is broken."""
+    _check_objects(module)
+    witness = _check_witness(module)
+    for function in module.function_defs:
+        name = function_name(module, function)
+        if function.body is not None:
+            _check_calls(module, function, name)
+            _check_fresh_ids(module, function, name)
+        if name == "init":
+            _check_init(module, function, witness)
+        elif function.is_entry:
+            _check_entry(module, function, name)
+
+
+def _name(module: CompiledModule, token: SignatureToken) -> tuple[bytes, str, str] | None:
+    if not isinstance(token, DatatypeType):
+        return None
+    entry = module.datatype_handles[token.handle]
+    return (*module.module_id(entry.module), module.datatype_name(token.handle))
+
+
+# ------------------------------------------------------------------------------------------------- objects
+
+
+def _check_objects(module: CompiledModule) -> None:
+    for struct in module.struct_defs:
+        if not module.datatype_handles[struct.handle].abilities & KEY:
+            continue
+        name = module.datatype_name(struct.handle)
+        fields = struct.fields or ()
+        if not fields or module.identifiers[fields[0].name] != "id":
+            raise Refused("object_id", "an object's first field is `id`", item=name, sui=True)
+        if _name(module, fields[0].type) != (_SUI, "object", "UID"):
+            raise Refused("object_id", "an object's `id` is a sui::object::UID", item=name, sui=True)
+    for enum in module.enum_defs:
+        if module.datatype_handles[enum.handle].abilities & KEY:
+            raise Refused("object_id", "an enum is no object", item=module.datatype_name(enum.handle), sui=True)
+
+
+def _check_fresh_ids(module: CompiledModule, function: FunctionDef, name: str) -> None:
+    """An object is packed with a UID straight from `object::new`: follow fresh ones through locals and the stack."""
+    assert function.body is not None
+    packs = {Opcode.PACK, Opcode.PACK_GENERIC}
+    if not any(op in packs and _is_object(module, op, arg) for op, arg in function.body.code):
+        return
+    if (module.address, module.name) in ((_SUI, "clock"), (_SUI, "random")) and name == "create":
+        return
+    blocks = to_blocks(function.body)
+    states: dict[int, frozenset[int]] = {0: frozenset()}
+    work = [0]
+    while work:
+        at = work.pop()
+        fresh = set(states[at])
+        _walk_fresh(module, function.body.code, blocks[at].start, blocks[at].end, fresh, name)
+        for target in blocks[at].targets:
+            known = states.get(target)
+            joined = frozenset(fresh) if known is None else known & fresh
+            if joined != known:
+                states[target] = joined
+                work.append(target)
+
+
+def _walk_fresh(
+    module: CompiledModule, code: Sequence[Instruction], start: int, end: int, fresh: set[int], name: str
+) -> None:
+    stack: list[bool] = []
+    for at in range(start, end):
+        op, argument = code[at]
+        if op is Opcode.MOVE_LOC:
+            stack.append(argument in fresh)
+            fresh.discard(argument)  # type: ignore[arg-type]
+        elif op is Opcode.ST_LOC:
+            (fresh.add if stack.pop() else fresh.discard)(argument)  # type: ignore[arg-type]
+        else:
+            pops, pushes = _effect(module, op, argument)
+            taken = stack[len(stack) - pops :]
+            del stack[len(stack) - pops :]
+            if op in (Opcode.PACK, Opcode.PACK_GENERIC) and _is_object(module, op, argument) and not taken[0]:
+                raise Refused(
+                    "object_id", "an object is made without a new UID of its own", item=name, offset=at, sui=True
+                )
+            is_fresh = op is Opcode.CALL and _called(module, argument) in _FRESH  # type: ignore[arg-type]
+            is_fresh |= op is Opcode.CALL_GENERIC and _called_generic(module, argument) in _FRESH  # type: ignore[arg-type]
+            stack.extend([is_fresh] * pushes)
+
+
+def _is_object(module: CompiledModule, op: Opcode, argument: object) -> bool:
+    if op is Opcode.PACK_GENERIC:
+        argument = module.struct_instantiations[argument].target  # type: ignore[index]
+    struct = module.struct_defs[argument]  # type: ignore[index]
+    return bool(module.datatype_handles[struct.handle].abilities & KEY)
+
+
+def _effect(module: CompiledModule, op: Opcode, argument: object) -> tuple[int, int]:
+    """Values an instruction pops and pushes."""
+    plain = _EFFECTS.get(op)
+    if plain is not None:
+        return plain
+    match op:
+        case Opcode.CALL | Opcode.CALL_GENERIC:
+            handle = argument
+            if op is Opcode.CALL_GENERIC:
+                handle = module.function_instantiations[argument].target  # type: ignore[index]
+            entry = module.function_handles[handle]  # type: ignore[index]
+            return len(module.signatures[entry.parameters]), len(module.signatures[entry.returns])
+        case Opcode.PACK | Opcode.UNPACK:
+            fields = len(module.struct_defs[argument].fields or ())  # type: ignore[index]
+        case Opcode.PACK_GENERIC | Opcode.UNPACK_GENERIC:
+            target = module.struct_instantiations[argument].target  # type: ignore[index]
+            fields = len(module.struct_defs[target].fields or ())
+        case Opcode.VEC_PACK | Opcode.VEC_UNPACK:
+            fields = argument[1]  # type: ignore[index]
+        case _:
+            fields = len(variant_of(module, argument, "GENERIC" in op.name)[3])  # type: ignore[arg-type]
+    return (fields, 1) if op in _PACKS else (1, fields)
+
+
+_PACKS = frozenset(
+    {Opcode.PACK, Opcode.PACK_GENERIC, Opcode.PACK_VARIANT, Opcode.PACK_VARIANT_GENERIC, Opcode.VEC_PACK}
+)
+
+
+def _effects() -> Iterator[tuple[Opcode, tuple[int, int]]]:
+    loads = "LD_U8 LD_U16 LD_U32 LD_U64 LD_U128 LD_U256 LD_CONST LD_TRUE LD_FALSE COPY_LOC MUT_BORROW_LOC IMM_BORROW_LOC"
+    unary = (
+        "CAST_U8 CAST_U16 CAST_U32 CAST_U64 CAST_U128 CAST_U256 NOT READ_REF FREEZE_REF MUT_BORROW_FIELD "
+        "IMM_BORROW_FIELD MUT_BORROW_FIELD_GENERIC IMM_BORROW_FIELD_GENERIC VEC_LEN VEC_POP_BACK"
+    )
+    binary = (
+        "ADD SUB MUL DIV MOD BIT_AND BIT_OR XOR SHL SHR OR AND LT GT LE GE EQ NEQ VEC_IMM_BORROW VEC_MUT_BORROW"
+    )
+    others = {
+        "POP BR_TRUE BR_FALSE ABORT VARIANT_SWITCH": (1, 0),
+        "BRANCH NOP": (0, 0),
+        # A return takes what is there; nothing follows it in its block.
+        "RET": (0, 0),
+        "WRITE_REF VEC_PUSH_BACK": (2, 0),
+        "VEC_SWAP": (3, 0),
+        loads: (0, 1),
+        unary: (1, 1),
+        binary: (2, 1),
+    }
+    for names, effect in others.items():
+        for name in names.split():
+            yield Opcode[name], effect
+
+
+_EFFECTS = dict(_effects())
+
+
+# --------------------------------------------------------------------------------------------------- calls
+
+
+def _called(module: CompiledModule, handle: int) -> tuple[bytes, str, str]:
+    entry = module.function_handles[handle]
+    return (*module.module_id(entry.module), module.function_name(handle))
+
+
+def _called_generic(module: CompiledModule, index: int) -> tuple[bytes, str, str]:
+    return _called(module, module.function_instantiations[index].target)
+
+
+def _check_calls(module: CompiledModule, function: FunctionDef, name: str) -> None:
+    """`init` is never called; transfers and events only by the module that declares the type."""
+    assert function.body is not None
+    for at, (op, argument) in enumerate(function.body.code):
+        if op is Opcode.CALL:
+            called = _called(module, argument)  # type: ignore[arg-type]
+        elif op is Opcode.CALL_GENERIC:
+            called = _called_generic(module, argument)  # type: ignore[arg-type]
+            entry = module.function_instantiations[argument]  # type: ignore[index]
+            _check_private_generic(module, called, module.signatures[entry.type_arguments], name, at)
+        else:
+            continue
+        if called[2] == "init":
+            raise Refused("init_called", "`init` is called by a function", item=name, offset=at, sui=True)
+
+
+def _check_private_generic(
+    module: CompiledModule, called: tuple[bytes, str, str], types: Sequence[SignatureToken], name: str, at: int
+) -> None:
+    package, owner, function = called
+    if package == _STD and (owner, function) == ("internal", "permit"):
+        restricted = True
+    elif package == _SUI and owner == "event" and (module.address, module.name) != (_SUI, "event"):
+        restricted = function != "events_by_type"
+    elif package == _SUI and owner == "transfer" and (module.address, module.name) != (_SUI, "transfer"):
+        if function not in _PRIVATE_TRANSFERS | _PUBLIC_TRANSFERS:
+            raise Refused("private_generic", f"transfer::{function} is not for calling", item=name, offset=at, sui=True)
+        restricted = function in _PRIVATE_TRANSFERS
+    else:
+        restricted = False
+    if (module.address, module.name) == (_SUI, "test_scenario") or not restricted:
+        return
+    token = types[0]
+    if not isinstance(token, DatatypeType) or module.datatype_handles[token.handle].module != module.self_handle:
+        raise Refused(
+            "private_generic",
+            f"{owner}::{function} of {module.type_name(token)}: only the module that declares the type may call it",
+            item=name,
+            offset=at,
+            sui=True,
+        )
+
+
+# ----------------------------------------------------------------------------------- witness, init, entry
+
+
+def _check_witness(module: CompiledModule) -> int | None:
+    """The handle of the module's one-time witness, if it declares one; and nobody packs it."""
+    if (module.address, module.name) == (_SUI, "sui"):
+        return None
+    for at, struct in enumerate(module.struct_defs):
+        name = module.datatype_name(struct.handle)
+        fields = struct.fields or ()
+        if name != module.name.upper() or [f.type for f in fields] != [Primitive.BOOL]:
+            continue
+        handle = module.datatype_handles[struct.handle]
+        if handle.abilities != DROP or handle.type_parameters:
+            raise Refused(
+                "witness", "a one-time witness has the ability drop only and no type parameters", item=name, sui=True
+            )
+        for function in module.function_defs:
+            for offset, (op, argument) in enumerate(function.body.code if function.body else ()):
+                if op is Opcode.PACK and argument == at:
+                    raise Refused(
+                        "witness",
+                        f"the one-time witness {name} is made by hand",
+                        item=function_name(module, function),
+                        offset=offset,
+                        sui=True,
+                    )
+        return struct.handle
+    return None
+
+
+def _is_context(module: CompiledModule, token: SignatureToken) -> bool:
+    return isinstance(token, ReferenceType) and _name(module, token.target) == (_SUI, "tx_context", "TxContext")
+
+
+def _check_init(module: CompiledModule, function: FunctionDef, witness: int | None) -> None:
+    def refuse(message: str) -> Refused:
+        return Refused("init", message, item="init", sui=True)
+
+    handle = module.function_handles[function.handle]
+    parameters = module.signatures[handle.parameters]
+    if function.visibility is not Visibility.PRIVATE or function.is_entry:
+        raise refuse("`init` is private and not entry")
+    if handle.type_parameters or module.signatures[handle.returns]:
+        raise refuse("`init` has no type parameters and returns nothing")
+    if not parameters or not _is_context(module, parameters[-1]):
+        raise refuse("the last parameter of `init` is &mut TxContext or &TxContext")
+    expected = () if witness is None else (DatatypeType(witness),)
+    if parameters[:-1] != expected:
+        raise refuse(
+            "`init` takes the one-time witness of its module first"
+            if witness is not None
+            else "`init` takes nothing but the transaction context in a module without one-time witness"
+        )
+
+
+def _check_entry(module: CompiledModule, function: FunctionDef, name: str) -> None:
+    handle = module.function_handles[function.handle]
+    constraints = [int(a) for a in handle.type_parameters]
+    parameters = module.signatures[handle.parameters]
+    if parameters and _is_context(module, parameters[-1]):
+        parameters = parameters[:-1]
+    for token in parameters:
+        if isinstance(token, ReferenceType) and token.mutable and _name(module, token.target) == (_SUI, "clock", "Clock"):
+            raise Refused("entry", "an entry function takes the clock by & only", item=name, sui=True)
+        if not _may_be_argument(module, token, constraints):
+            raise Refused(
+                "entry", f"an entry function can't take {module.type_name(token)}", item=name, sui=True
+            )
+    for token in module.signatures[handle.returns]:
+        if isinstance(token, ReferenceType) or not abilities(module, token, constraints) & DROP:
+            raise Refused(
+                "entry", f"an entry function can't return {module.type_name(token)}", item=name, sui=True
+            )
+
+
+def _may_be_argument(module: CompiledModule, token: SignatureToken, constraints: Sequence[int]) -> bool:
+    if _is_pure(module, token, constraints):
+        return True
+    target = token.target if isinstance(token, ReferenceType) else token
+    if isinstance(target, VectorType) and not isinstance(token, ReferenceType):
+        target = target.element
+    if isinstance(target, DatatypeType | TypeParameter) and abilities(module, target, constraints) & KEY:
+        return True
+    return _name(module, target) == (_SUI, "transfer", "Receiving")
+
+
+def _is_pure(module: CompiledModule, token: SignatureToken, constraints: Sequence[int]) -> bool:
+    """A primitive, a string, an id, or an option or vector of these; or a type parameter that can only be one."""
+    match token:
+        case Primitive.SIGNER:
+            return False
+        case Primitive():
+            return True
+        case VectorType(element):
+            return _is_pure(module, element, constraints)
+        case TypeParameter(index):
+            return not constraints[index] & KEY
+        case DatatypeType(_, arguments):
+            name = _name(module, token)
+            if name == (_STD, "option", "Option"):
+                return _is_pure(module, arguments[0], constraints)
+            return name in ((_STD, "string", "String"), (_STD, "ascii", "String"), (_SUI, "object", "ID"))
+        case _:
+            return False
