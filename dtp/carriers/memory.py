@@ -83,12 +83,15 @@ class _Direction:
         self._chunks = itertools.cycle(link.chunks) if link.chunks else None
         self._handle: asyncio.Handle | None = None
         self._under_way = 0
+        self._shut = False
         self.blocked = False
         self.sender: MemoryCarrier
         self.receiver: MemoryCarrier
 
     def put(self, data: memoryview) -> bool:
         """Send `data`; whether more may follow at once."""
+        if self._shut:
+            return True
         copies = 1
         if not self._reliable:
             copies = 0 if self._rng.random() < self._link.loss else 1
@@ -96,13 +99,13 @@ class _Direction:
         kept = memoryview(bytes(data))
         for _ in range(copies):
             self._add(kept)
-        if self._link.cut_at is not None:
-            self._schedule()  # also for an empty write, which cut_at=0 is about
         self.blocked = self._under_way >= self._link.capacity
         return not self.blocked
 
     def put_end(self, error: CarrierError | None) -> None:
         """Send the end, after the data when it is orderly, instead of the data otherwise."""
+        if self._shut:
+            return
         if error is not None:
             self.drop()
         self._add(memoryview(b""), end=True, error=error)
@@ -114,6 +117,11 @@ class _Direction:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+    def shut(self) -> None:
+        """The receiving end is gone: what is on the way and what is still sent goes nowhere."""
+        self.drop()
+        self._shut = True
 
     def wake(self) -> None:
         """The receiving end has started."""
@@ -246,7 +254,7 @@ class MemoryCarrier(Carrier):
         if self._ended:
             return
         self._ended = True
-        self._in.drop()
+        self._in.shut()
         self._out.put_end(BrokenError("reset by the other side"))
         self._cancel_linger()
         if self._receiver is not None:
@@ -288,7 +296,7 @@ class MemoryCarrier(Carrier):
         if self._ended:
             return
         self._ended = True
-        self._in.drop()
+        self._in.shut()
         self._cancel_linger()
         self._lost = None if self._closing else error
         if self._receiver is not None:
@@ -373,11 +381,11 @@ async def dial(url: str) -> MemoryCarrier:
     parts = _parse(url, _OPTIONS)
     reliable = parts.flag("reliable") if "reliable" in parts.options else True
     loop = asyncio.get_running_loop()
+    link, seed = _link(parts), parts.integer("seed", 0)
     listener = _listeners.get(loop, {}).get(parts.host)
     if listener is None:
         raise DialError(f"{url}: nobody listens there")
-    link = _link(parts)
-    near, far = pair(link, link, reliable=reliable, seed=parts.integer("seed", 0), remote=url)
+    near, far = pair(link, link, reliable=reliable, seed=seed, remote=url)
     loop.call_soon(listener.take, far)
     return near
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import threading
 from asyncio import base_events
 from collections.abc import Callable, Coroutine
@@ -53,7 +54,7 @@ class FakeClockLoop(base_events.BaseEventLoop):
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
-        self._now = start
+        self._set_time(start)
         self._selector = _Jumper(self)
         self._scheduled: list[asyncio.TimerHandle]
         self._home = threading.get_ident()
@@ -63,12 +64,18 @@ class FakeClockLoop(base_events.BaseEventLoop):
 
     def jump(self) -> None:
         """Move the clock to the earliest timer. The time is taken over, not added up: no rounding."""
-        self._now = max(self._now, self._scheduled[0].when())
+        self._set_time(max(self._now, self._scheduled[0].when()))
 
     def advance(self, seconds: float) -> None:
         """Move the clock without letting timers run in between: the machine slept, or a callback took
         long."""
-        self._now += seconds
+        self._set_time(self._now + seconds)
+
+    def _set_time(self, now: float) -> None:
+        self._now = now
+        # asyncio runs the timers before `time() + _clock_resolution`. One step of the float keeps timers
+        # apart that are apart, and is never so small that the sum is no later than the time itself.
+        self._clock_resolution = math.ulp(now)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: concurrent.futures.Executor | None, func: Callable[..., T], *args: Any

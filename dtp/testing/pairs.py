@@ -125,7 +125,7 @@ class SessionPair:
         del under_way[:used]
         self._collect(session)
 
-    def settle(self, *, rounds: int = 10_000) -> None:
+    def settle(self, *, rounds: int = 1000) -> None:
         """Move everything until nothing moves any more."""
         for _ in range(rounds):
             moved = 0
