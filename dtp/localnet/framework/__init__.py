@@ -1,9 +1,9 @@
 """The framework packages 0x1 (Move standard library) and 0x2 (Sui) of the embedded node, as compiled bytecode.
 
-Sources are ours (`move-stdlib/`, `sui-framework/`), written to the genuine framework's signatures, struct layouts, abort
-codes and behaviour; `build.mjs` compiles them. They leave out what a development node has no counterpart for: the
-accumulator, deny lists, kiosks, zkLogin, pairing curves and other exotic cryptography. A package that uses something
-absent is refused at publish with its name.
+Sources are ours (`move-stdlib/`, `sui-framework/`), written to the genuine framework's signatures, struct layouts,
+abort codes and behaviour; `build.mjs` compiles them. They leave out what a development node has no counterpart for:
+the accumulator, deny lists, kiosks, zkLogin, pairing curves and other exotic cryptography. A package that uses
+something absent is refused at publish with its name.
 """
 
 from __future__ import annotations

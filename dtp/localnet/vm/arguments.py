@@ -81,7 +81,11 @@ def instance(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
 def _describe(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
     parameters = [function.module.type(t, types) for t in function.parameters]
     context = ""
-    if parameters and parameters[-1].is_reference and parameters[-1].element.is_struct(_SUI, "tx_context", "TxContext"):
+    if (
+        parameters
+        and parameters[-1].is_reference
+        and parameters[-1].element.is_struct(_SUI, "tx_context", "TxContext")
+    ):
         context = parameters.pop().kind
     return FunctionInstance(
         module=function.module.name,
@@ -93,7 +97,9 @@ def _describe(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
         parameters=tuple(parameters),
         returns=tuple(function.module.type(t, types) for t in function.returns),
         tx_context=context,
-        takes_random=any(p.is_reference and p.element.is_struct(_SUI, "random", "Random") for p in parameters),
+        takes_random=any(
+            p.is_reference and p.element.is_struct(_SUI, "random", "Random") for p in parameters
+        ),
     )
 
 
@@ -196,6 +202,8 @@ def _check_text(type: Type, value: Any) -> None:
             raise BadBcs(f"an option holds at most one element, got {len(value[0])}")
         for item in value[0]:
             _check_text(type.arguments[0], item)
-    elif type.kind == "vector" and type.element.datatype is not None or type.kind == "vector" and type.element.kind == "vector":
+    elif (type.kind == "vector" and type.element.datatype is not None) or (
+        type.kind == "vector" and type.element.kind == "vector"
+    ):
         for item in value:
             _check_text(type.element, item)

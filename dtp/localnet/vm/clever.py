@@ -26,4 +26,6 @@ def clever_error(module: CompiledModule, raw: int) -> CleverError | None:
         except BytecodeError:
             return CleverError(code.line or 0, code.name, code=code.number)
         text = f"0x{value.hex()}" if isinstance(value, bytes) else str(value)
-    return CleverError(code.line or 0, code.name, module.type_name(constant.type), constant.data, text, code.number)
+    return CleverError(
+        code.line or 0, code.name, module.type_name(constant.type), constant.data, text, code.number
+    )

@@ -204,9 +204,10 @@ class ExecutionFailure(ChainError):
     - `MovePrimitiveRuntimeError`: arithmetic, cast, shift, vector index, unpack of the wrong variant, call depth;
       `location` is set, `reason` says which;
     - `InsufficientGas`, `FunctionNotFound`, `TypeArityMismatch`, `TypeArgumentError`, `ArityMismatch`,
-      `CommandArgumentError` (`argument` is its index, `reason` the protocol's name), `VMVerificationOrDeserializationError`,
-      `InvalidLinkage`, `EventTooLarge`, `ObjectTooBig`, `MemoryLimitExceeded` (limits of values, objects, events),
-      `VMInvariantViolation` (a machine's check failed; never the program's right).
+      `CommandArgumentError` (`argument` is its index, `reason` the protocol's name),
+      `VMVerificationOrDeserializationError`, `InvalidLinkage`, `EventTooLarge`, `ObjectTooBig`, `MemoryLimitExceeded`
+      (limits of values, objects, events), `VMInvariantViolation` (a machine's check failed; never the program's
+      right).
 
     `sub_status` is the vector error number for `reason == "vector"`. `type_argument` is its index.
     """
@@ -316,7 +317,7 @@ class RuntimeEffects:
       another parent, be wrapped, or be in `deleted`).
     - `loaded`: id -> version of every child or received object that was read.
     - `received`: ids taken by `transfer::receive`.
-    - `events`: (the type, BCS, original id of the package and module that emitted it).
+    - `events`: type, BCS, and the package (by storage id) and module of the function the transaction called.
     """
 
     created: dict[bytes, None] = field(default_factory=dict)
@@ -331,7 +332,8 @@ class RuntimeEffects:
 
 @dataclass(frozen=True)
 class Event:
-    """One `event::emit`: the module that emitted it (original package id), the type and the BCS of the value."""
+    """One `event::emit`: type and BCS of the value, and what the transaction called when it came: the package (as it
+    was called, a storage id) and the module, as `Event.package_id` and `transaction_module` of the chain."""
 
     package: bytes
     module: str
@@ -366,7 +368,11 @@ class Machine(Protocol):
         """An independent copy of a value's data."""
 
     def build_package(
-        self, modules: Sequence[bytes], storage_id: bytes, dependencies: Sequence[bytes], previous: Package | None = None
+        self,
+        modules: Sequence[bytes],
+        storage_id: bytes,
+        dependencies: Sequence[bytes],
+        previous: Package | None = None,
     ) -> Package:
         """A new package from a publish (`previous` is None: modules name themselves 0x0) or an upgrade.
 
@@ -380,14 +386,22 @@ class Machine(Protocol):
     def function(
         self, package: bytes, module: str, function: str, type_arguments: Sequence[Type] = ()
     ) -> FunctionInstance:
-        """The function, type arguments checked. Raises `ExecutionFailure` (`FunctionNotFound`, `TypeArityMismatch`, ...)."""
+        """The function, type arguments checked.
+
+        Raises `ExecutionFailure` (`FunctionNotFound`, `TypeArityMismatch`, ...).
+        """
 
 
 class MachineSession(Protocol):
     """The machine for one transaction."""
 
     def call(
-        self, package: bytes, module: str, function: str, type_arguments: Sequence[Type], arguments: Sequence[Slot]
+        self,
+        package: bytes,
+        module: str,
+        function: str,
+        type_arguments: Sequence[Type],
+        arguments: Sequence[Slot],
     ) -> list[Value]:
         """Run a function of the package stored under `package`. One slot per parameter, `TxContext` left out.
 

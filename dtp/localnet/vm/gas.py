@@ -35,7 +35,14 @@ ROUNDING_STEP: Final = 1000
 """Computation is rounded up to a multiple of this many gas units."""
 
 # (first count of the tier, multiplier), ascending; the protocol's schedule number 5.
-_INSTRUCTION_TIERS: Final = ((0, 1), (20_000, 2), (50_000, 10), (100_000, 50), (200_000, 100), (10_000_000, 1000))
+_INSTRUCTION_TIERS: Final = (
+    (0, 1),
+    (20_000, 2),
+    (50_000, 10),
+    (100_000, 50),
+    (200_000, 100),
+    (10_000_000, 1000),
+)
 _SIZE_TIERS: Final = ((0, 1), (100_000, 2), (500_000, 5), (1_000_000, 100), (100_000_000, 1000))
 _FOREVER: Final = 1 << 62
 
@@ -132,7 +139,9 @@ class GasMeter:
         self.multiplier_size, next_size = _tier(_SIZE_TIERS, self.size)
         # Half of what is left for each counter (pushes ride along with both): settle again long before it is gone.
         left = (self._budget - used) // INTERNAL_UNITS
-        self.mark_instructions = min(next_instructions, self.instructions + left // (4 * self.multiplier_instructions))
+        self.mark_instructions = min(
+            next_instructions, self.instructions + left // (4 * self.multiplier_instructions)
+        )
         self.mark_size = min(next_size, self.size + left // (4 * self.multiplier_size))
 
     def charge(self, units: int) -> None:

@@ -1,8 +1,8 @@
 """Packages made one program: names in bytecode bound to the functions and datatypes they mean.
 
 A package is linked against exact versions of its dependencies (its linkage), so one stored package can be linked
-in several ways; each way is a `LinkedPackage`. Bytecode names a package by its original id; types are known by the id of
-the version that introduced them, so they are the same `Datatype` however they are reached.
+in several ways; each way is a `LinkedPackage`. Bytecode names a package by its original id; types are known by the id
+of the version that introduced them, so they are the same `Datatype` however they are reached.
 """
 
 from __future__ import annotations
@@ -92,7 +92,13 @@ class LinkedModule:
             handle = m.function_handles[definition.handle]
             name = m.identifiers[handle.name]
             found[name] = Function(
-                self, index, definition, name, handle, m.signatures[handle.parameters], m.signatures[handle.returns]
+                self,
+                index,
+                definition,
+                name,
+                handle,
+                m.signatures[handle.parameters],
+                m.signatures[handle.returns],
             )
         return found
 
@@ -103,7 +109,9 @@ class LinkedModule:
         name = self.module.identifiers[entry.name]
         found = owner.functions.get(name)
         if found is None:
-            raise MissingItem("function", f"{short_address(owner.package.package.original_id)}::{owner.name}::{name}")
+            raise MissingItem(
+                "function", f"{short_address(owner.package.package.original_id)}::{owner.name}::{name}"
+            )
         return found
 
     def _module_of(self, handle: int) -> LinkedModule:
@@ -222,6 +230,7 @@ class Linker:
         self._store = store
         self._linked: dict[tuple[bytes, tuple[tuple[bytes, bytes], ...]], LinkedPackage] = {}
         self._known: dict[bytes, Package] = {}
+        self._by_package: dict[Package, LinkedPackage] = {}
         self._compiled: dict[bytes, CompiledModule] = {}
 
     def compiled(self, data: bytes) -> CompiledModule:
@@ -250,6 +259,7 @@ class Linker:
     def forget(self, storage_id: bytes) -> None:
         """Drop what was linked and declared under `storage_id`: another package takes its place, or none."""
         self._known.pop(storage_id, None)
+        self._by_package.clear()
         self.datatypes = {key: value for key, value in self.datatypes.items() if key[0] != storage_id}
         self._linked = {
             key: value
@@ -259,11 +269,18 @@ class Linker:
 
     def link(self, package: Package) -> LinkedPackage:
         """`package` linked by its own linkage. Raises `MissingItem`."""
-        self._notice(package)
-        return self._link(package, package.linkage)
+        found = self._by_package.get(package)
+        if found is None:
+            self._notice(package)
+            found = self._by_package[package] = self._link(package, package.linkage)
+        return found
 
     def _link(self, package: Package, universe: Mapping[bytes, bytes]) -> LinkedPackage:
-        used = tuple(sorted((original, universe.get(original, default)) for original, default in package.linkage.items()))
+        used = tuple(
+            sorted(
+                (original, universe.get(original, default)) for original, default in package.linkage.items()
+            )
+        )
         key = (package.storage_id, used)
         found = self._linked.get(key)
         if found is None:

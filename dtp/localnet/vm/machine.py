@@ -1,8 +1,8 @@
 """The Move machine: one `VM` for a node, one `Session` for a transaction.
 
-A call finds its function through the linker, has it translated to Python on first use (`translate`), and runs it under
-the session's meter. What stops a program becomes one `ExecutionFailure` here, with the place it stopped at, read from the
-traceback of the translated frames.
+A call finds its function through the linker, has it translated to Python on first use (`translate`), and runs it
+under the session's meter. What stops a program becomes one `ExecutionFailure` here, with the place it stopped at,
+read from the traceback of the translated frames.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ _RECURSION_LIMIT = 2 * MAX_CALL_DEPTH + 2000
 class VM:
     """The machine for one package store. `natives` may be extended (unit tests have more)."""
 
-    def __init__(self, store: PackageStore, natives: dict[tuple[int, str, str], Native] | None = None) -> None:
+    def __init__(
+        self, store: PackageStore, natives: dict[tuple[int, str, str], Native] | None = None
+    ) -> None:
         self.linker = Linker(store)
         self.natives = NATIVES if natives is None else natives
         self.translated: dict[CodeType, Translated] = {}
@@ -71,7 +73,8 @@ class VM:
     def decode_pure(self, type: Type, data: bytes) -> Any:
         """Data of a pure argument: only numbers, booleans, addresses, strings, ids, options and vectors of these.
 
-        Raises `ExecutionFailure` (`CommandArgumentError`: `InvalidUsageOfPureArg`, `InvalidBCSBytes`); text is checked.
+        Raises `ExecutionFailure` (`CommandArgumentError`: `InvalidUsageOfPureArg`, `InvalidBCSBytes`); text is
+        checked.
         """
         return checks.decode_pure(type, data)
 
@@ -87,7 +90,11 @@ class VM:
     # -------------------------------------------------------------------------------------------- packages
 
     def build_package(
-        self, modules: Sequence[bytes], storage_id: bytes, dependencies: Sequence[bytes], previous: Package | None = None
+        self,
+        modules: Sequence[bytes],
+        storage_id: bytes,
+        dependencies: Sequence[bytes],
+        previous: Package | None = None,
     ) -> Package:
         """See `dtp.localnet.vm.contract.Machine`. Raises `PackageRejected`."""
         return self._builder.build(modules, storage_id, dependencies, previous)
@@ -115,7 +122,11 @@ class VM:
         return found
 
     def session(
-        self, objects: ObjectRuntime, tx: TxData, meter: GasMeter, debug: Callable[[Type, Any], None] | None = None
+        self,
+        objects: ObjectRuntime,
+        tx: TxData,
+        meter: GasMeter,
+        debug: Callable[[Type, Any], None] | None = None,
     ) -> Session:
         """The machine for one transaction. `debug` receives what `std::debug::print` prints."""
         return Session(self, objects, tx, meter, debug)
@@ -174,14 +185,22 @@ class Session:
         self._context = [tx.sender, bytearray(tx.digest), tx.epoch, tx.epoch_timestamp_ms, tx.ids_created]
 
     def call(
-        self, package: bytes, module: str, function: str, type_arguments: Sequence[Type], arguments: Sequence[Slot]
+        self,
+        package: bytes,
+        module: str,
+        function: str,
+        type_arguments: Sequence[Type],
+        arguments: Sequence[Slot],
     ) -> list[Value]:
         """Run a function (`dtp.localnet.vm.contract.MachineSession`). Raises `ExecutionFailure`."""
         found = self.vm._find(self.vm.linker.require(package), module, function)
         return self._run(found, tuple(type_arguments), arguments, package)
 
     def run_init(self, package: Package) -> None:
-        """Run each module's `init` of a just published package, in the order of their names. Raises `ExecutionFailure`."""
+        """Run each module's `init` of a just published package, in the order of their names.
+
+        Raises `ExecutionFailure`.
+        """
         linked = self.vm.linker.link(package)
         for name in package.modules:
             found = linked.module(name).functions.get("init")
@@ -259,7 +278,11 @@ class Session:
         if isinstance(stopped, NativeAbort) and function.definition.body is not None:
             function, pc = self._native_called(function, pc), 0
         location = MoveLocation(
-            function.module.package.package.original_id, function.module.name, function.index, pc, function.name
+            function.module.package.package.original_id,
+            function.module.name,
+            function.index,
+            pc,
+            function.name,
         )
         return location, function
 

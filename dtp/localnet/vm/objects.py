@@ -1,4 +1,4 @@
-"""What a running program does to objects: the state behind the natives of `object`, `transfer`, `dynamic_field`, `event`.
+"""What a running program does to objects: the state behind `object`, `transfer`, `dynamic_field` and `event`.
 
 One `ObjectRuntime` serves one session. It reads child and received objects through the node's `ChildStore`, keeps
 them as live data, and at the end tells what changed (`effects`). Its limits are the protocol's.
@@ -145,7 +145,9 @@ class ObjectRuntime:
     def child_exists(self, parent: bytes, id: bytes) -> bool:
         """Whether `parent` has the child `id` now."""
         child = self._child(parent, id)
-        return child.parent == parent and (child.data is not None or (child.type is None and child.stored is not None))
+        return child.parent == parent and (
+            child.data is not None or (child.type is None and child.stored is not None)
+        )
 
     def child_has_type(self, parent: bytes, id: bytes, type: Type) -> bool:
         """Whether `parent` has the child `id` with that type."""

@@ -29,7 +29,11 @@ class PackageBuilder:
         self._natives = natives
 
     def build(
-        self, modules: Sequence[bytes], storage_id: bytes, dependencies: Sequence[bytes], previous: Package | None
+        self,
+        modules: Sequence[bytes],
+        storage_id: bytes,
+        dependencies: Sequence[bytes],
+        previous: Package | None,
     ) -> Package:
         """A verified package. Raises `PackageRejected`."""
         original_id = storage_id if previous is None else previous.original_id
@@ -43,7 +47,9 @@ class PackageBuilder:
             raise PackageRejected(_MALFORMED, "empty", "a package has at least one module")
         size = sum(len(name) + len(data) for name, data in named.items())
         if size > MAX_PACKAGE_SIZE:
-            raise PackageRejected("MovePackageTooBig", "too_big", f"{size} bytes of modules, {MAX_PACKAGE_SIZE} at most")
+            raise PackageRejected(
+                "MovePackageTooBig", "too_big", f"{size} bytes of modules, {MAX_PACKAGE_SIZE} at most"
+            )
         compiled = {module.name: module for _, module in addressed}
         used = self._dependencies(dependencies)
         self._verify(compiled, used, original_id)
@@ -59,16 +65,22 @@ class PackageBuilder:
     def _dependencies(self, ids: Sequence[bytes]) -> dict[bytes, Package]:
         """Packages by original id. Every dependency of a dependency must be named too, not in an older version."""
         if len(ids) > MAX_DEPENDENCIES:
-            raise PackageRejected(_MALFORMED, "too_many", f"{len(ids)} dependencies, {MAX_DEPENDENCIES} at most")
+            raise PackageRejected(
+                _MALFORMED, "too_many", f"{len(ids)} dependencies, {MAX_DEPENDENCIES} at most"
+            )
         used: dict[bytes, Package] = {}
         for id in ids:
             try:
                 package = self._linker.stored(id)
             except MissingItem as missing:
-                raise PackageRejected("PublishUpgradeMissingDependency", "missing_package", str(missing)) from None
+                raise PackageRejected(
+                    "PublishUpgradeMissingDependency", "missing_package", str(missing)
+                ) from None
             if used.setdefault(package.original_id, package) is not package:
                 raise PackageRejected(
-                    "InvalidLinkage", "two_versions", f"two versions of package {short_address(package.original_id)}"
+                    "InvalidLinkage",
+                    "two_versions",
+                    f"two versions of package {short_address(package.original_id)}",
                 )
         for package in tuple(used.values()):
             for original, stored in package.linkage.items():
@@ -76,7 +88,7 @@ class PackageBuilder:
                     raise PackageRejected(
                         "PublishUpgradeMissingDependency",
                         "missing_package",
-                        f"{short_address(package.storage_id)} needs {short_address(original)}: name it as a dependency too",
+                        f"{short_address(package.storage_id)} needs {short_address(original)}: add it to the dependencies",
                     )
                 if used[original].version < self._linker.stored(stored).version:
                     raise PackageRejected(
@@ -86,8 +98,12 @@ class PackageBuilder:
                     )
         return used
 
-    def _verify(self, compiled: dict[str, CompiledModule], used: dict[bytes, Package], original_id: bytes) -> None:
-        own: dict[ModuleId, CompiledModule] = {(original_id, name): module for name, module in compiled.items()}
+    def _verify(
+        self, compiled: dict[str, CompiledModule], used: dict[bytes, Package], original_id: bytes
+    ) -> None:
+        own: dict[ModuleId, CompiledModule] = {
+            (original_id, name): module for name, module in compiled.items()
+        }
         others = dict(own)
         for original, package in used.items():
             for name, data in package.modules.items():
@@ -120,7 +136,8 @@ class PackageBuilder:
             for (address, name), module in modules.items()
             for function in module.function_defs
             if function.is_native
-            and (int.from_bytes(address, "big"), name, module.function_name(function.handle)) not in self._natives
+            and (int.from_bytes(address, "big"), name, module.function_name(function.handle))
+            not in self._natives
         ]
 
     def check_upgrade(self, previous: Package, new: Package, policy: UpgradePolicy) -> None:
@@ -137,7 +154,11 @@ class PackageBuilder:
         added = [name for name in new.modules if name not in previous.modules]
         if policy is UpgradePolicy.DEPENDENCY_ONLY and added:
             raise PackageRejected(
-                "PackageUpgradeError", "incompatible", "a new module", module=added[0], detail="IncompatibleUpgrade"
+                "PackageUpgradeError",
+                "incompatible",
+                "a new module",
+                module=added[0],
+                detail="IncompatibleUpgrade",
             )
 
 

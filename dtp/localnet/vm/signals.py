@@ -38,7 +38,8 @@ class NativeAbort(Abort):
 
 
 class PrimitiveError(Stopped):
-    """An instruction failed: `reason` is `arithmetic`, `vector`, `variant`, `call_depth`, ...; `number` a vector error."""
+    """An instruction failed: `reason` is `arithmetic`, `vector`, `variant`, `call_depth`, ...; `number` a vector
+    error."""
 
     def __init__(self, reason: str, number: int | None = None) -> None:
         super().__init__(reason)

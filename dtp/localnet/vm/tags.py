@@ -12,7 +12,17 @@ __all__ = ["BadTag", "Tag", "parse", "plain_name", "tag_bcs"]
 
 _PRIMITIVES = frozenset({"bool", "u8", "u16", "u32", "u64", "u128", "u256", "address", "signer"})
 _TOKEN = re.compile(r"\s*(0x[0-9a-fA-F]{1,64}|[A-Za-z_][A-Za-z0-9_]*|::|[<>,])\s*")
-_TAG_NUMBERS = {"bool": 0, "u8": 1, "u64": 2, "u128": 3, "address": 4, "signer": 5, "u16": 8, "u32": 9, "u256": 10}
+_TAG_NUMBERS = {
+    "bool": 0,
+    "u8": 1,
+    "u64": 2,
+    "u128": 3,
+    "address": 4,
+    "signer": 5,
+    "u16": 8,
+    "u32": 9,
+    "u256": 10,
+}
 _VECTOR_NUMBER = 6
 _STRUCT_NUMBER = 7
 
@@ -111,7 +121,7 @@ def tag_bcs(type: Type) -> bytes:
     found = type.operations.get("tag_bcs")
     if found is None:
         found = type.operations["tag_bcs"] = _tag_bcs(type)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _tag_bcs(type: Type) -> bytes:

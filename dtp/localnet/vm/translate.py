@@ -7,7 +7,8 @@ heads are dispatched by number. Code must have passed the verifier: stack discip
 relied on, not tested.
 
 The Python function takes the session's meter `c` and the arguments, and returns None, one value or a tuple. Gas is
-counted per basic block in `c`'s counters. A line table tells, from a traceback, which instruction an exception came from.
+counted per basic block in `c`'s counters. A line table tells, from a traceback, which instruction an exception came
+from.
 """
 
 from __future__ import annotations

@@ -280,8 +280,10 @@ def _shift(left_shift: bool) -> Callable[[Translation, Any], None]:
         bits = INTEGER_BITS[value.type.kind]
         if bits < 256:
             t.emit(f"if {amount.text} >= {bits}: raise PrimitiveError('arithmetic')")
-        text = f"({value.text} << {amount.text}) & {_MAXIMA[value.type.kind]}" if left_shift else (
-            f"{value.text} >> {amount.text}"
+        text = (
+            f"({value.text} << {amount.text}) & {_MAXIMA[value.type.kind]}"
+            if left_shift
+            else (f"{value.text} >> {amount.text}")
         )
         t.push_result(text, value.type)
         t.charge_size(_WIDEST_INTEGER)

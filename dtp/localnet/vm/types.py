@@ -11,7 +11,7 @@ everything that depends on a type is made once. `TypeTable` makes them. The mach
 | other `vector<T>` | `list` |
 | struct | `list` of its fields |
 | enum | `list`: variant number, then the fields |
-| reference to vector, struct, enum | the data itself: Move's ownership rules leave one owner, so identity is the place |
+| reference to vector, struct, enum | the data itself: a value has one owner, so identity is the place |
 | reference to anything else | `(container, index)` |
 """
 

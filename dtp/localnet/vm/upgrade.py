@@ -46,7 +46,8 @@ def _datatype(module: CompiledModule, name: str) -> Any:
         return None
     entry = module.datatype_handles[handle]
     fields = [
-        (variant, [(module.identifiers[f.name], named(module, f.type)) for f in items]) for variant, items in variants
+        (variant, [(module.identifiers[f.name], named(module, f.type)) for f in items])
+        for variant, items in variants
     ]
     return struct is not None, entry.abilities, entry.type_parameters, fields
 
@@ -75,7 +76,9 @@ def _content(module: CompiledModule, function: FunctionDef) -> Any:
     code: Any = None
     if body is not None:
         instructions = [(op, _operand(module, OPERANDS[op], argument)) for op, argument in body.code]
-        tables = [(module.datatype_name(module.enum_defs[t.enum].handle), t.offsets) for t in body.jump_tables]
+        tables = [
+            (module.datatype_name(module.enum_defs[t.enum].handle), t.offsets) for t in body.jump_tables
+        ]
         code = [named(module, t) for t in module.signatures[body.locals]], instructions, tables
     return function.visibility, function.is_entry, handle.type_parameters, _signature(module, function), code
 

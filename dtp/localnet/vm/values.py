@@ -12,8 +12,21 @@ from typing import Any
 from dtp.localnet.vm.gas import STRUCT_SIZE
 from dtp.localnet.vm.types import INTEGER_BITS, Type
 
-__all__ = ["BadBcs", "Copier", "Decoder", "Encoder", "Sizer", "copier", "decode", "decoder", "encode", "encoder", "sizer",
-           "static_size", "uleb128"]
+__all__ = [
+    "BadBcs",
+    "Copier",
+    "Decoder",
+    "Encoder",
+    "Sizer",
+    "copier",
+    "decode",
+    "decoder",
+    "encode",
+    "encoder",
+    "sizer",
+    "static_size",
+    "uleb128",
+]
 
 Copier = Callable[[Any], Any]
 Encoder = Callable[[Any, bytearray], None]
@@ -79,8 +92,19 @@ def _struct_copier(fields: tuple[Type, ...], skip: int = 0) -> Copier:
 
 # ------------------------------------------------------------------------------------------- abstract size
 
-_PRIMITIVE_SIZES = {"bool": 8, "u8": 8, "u16": 8, "u32": 8, "u64": 8, "u128": 16, "u256": 32, "address": 32, "signer": 32,
-                    "&": 8, "&mut": 8}
+_PRIMITIVE_SIZES = {
+    "bool": 8,
+    "u8": 8,
+    "u16": 8,
+    "u32": 8,
+    "u64": 8,
+    "u128": 16,
+    "u256": 32,
+    "address": 32,
+    "signer": 32,
+    "&": 8,
+    "&mut": 8,
+}
 
 
 def static_size(type: Type) -> int | None:

@@ -1,9 +1,9 @@
 """Native functions of the framework: those that have no bytecode, one table per subject, joined here.
 
 A native takes the session's meter `c` (with `c.session`), the type arguments and the arguments, in the machine's
-representation (`dtp.localnet.vm.types`), and returns None, one value or a tuple. It aborts with `NativeAbort`. Prices are in
-internal gas units, from the protocol's published configuration; where that charges by further parts (size of a type
-tag, blocks of a hash) only base and bytes are counted: an estimate.
+representation (`dtp.localnet.vm.types`), and returns None, one value or a tuple. It aborts with `NativeAbort`. Prices
+are in internal gas units, from the protocol's published configuration; where that charges by further parts (size of a
+type tag, blocks of a hash) only base and bytes are counted: an estimate.
 """
 
 from __future__ import annotations

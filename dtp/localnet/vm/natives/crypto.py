@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -48,8 +49,10 @@ def _keccak(data: bytes) -> bytes:
     try:
         from Crypto.Hash import keccak
     except ImportError:
-        raise VmLimit("VMInvariantViolation", "keccak256 needs the package pycryptodome: install it") from None
-    return keccak.new(digest_bits=256, data=data).digest()  # type: ignore[no-any-return]
+        raise VmLimit(
+            "VMInvariantViolation", "keccak256 needs the package pycryptodome: install it"
+        ) from None
+    return keccak.new(digest_bits=256, data=data).digest()
 
 
 def _keccak256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
@@ -73,12 +76,16 @@ def ed25519_verifies(signature: bytes, public_key: bytes, message: bytes) -> boo
     return True
 
 
-def _ed25519_verify(c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray) -> bool:
+def _ed25519_verify(
+    c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray
+) -> bool:
     c.charge(_ED25519_BASE + _PER_BYTE * len(message))
     return ed25519_verifies(bytes(signature), bytes(public_key), bytes(message))
 
 
-def _ecdsa_verifies(curve: ec.EllipticCurve, order: int, signature: bytes, public_key: bytes, digest: bytes) -> bool:
+def _ecdsa_verifies(
+    curve: ec.EllipticCurve, order: int, signature: bytes, public_key: bytes, digest: bytes
+) -> bool:
     if len(signature) != 64 or len(public_key) != 33:
         return False
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
@@ -123,7 +130,9 @@ def _secp256r1_verify(
     )
 
 
-def _secp256k1_ecrecover(c: GasMeter, _: Types, signature: bytearray, message: bytearray, hash: int) -> bytearray:
+def _secp256k1_ecrecover(
+    c: GasMeter, _: Types, signature: bytearray, message: bytearray, hash: int
+) -> bytearray:
     c.charge(_RECOVER_BASE + _PER_BYTE * len(message))
     if len(signature) != 65:
         raise NativeAbort(_BAD_SIGNATURE_LENGTH)
@@ -137,12 +146,14 @@ def _recover(signature: bytes, digest: bytes) -> bytes:
     try:
         import coincurve
     except ImportError:
-        raise VmLimit("VMInvariantViolation", "secp256k1_ecrecover needs the package coincurve: install it") from None
+        raise VmLimit(
+            "VMInvariantViolation", "secp256k1_ecrecover needs the package coincurve: install it"
+        ) from None
     try:
         key = coincurve.PublicKey.from_signature_and_message(signature, digest, hasher=None)
     except ValueError:
         raise NativeAbort(_RECOVER_FAILED) from None
-    return key.format(compressed=True)  # type: ignore[no-any-return]
+    return key.format(compressed=True)
 
 
 def _decompress(c: GasMeter, _: Types, public_key: bytearray) -> Any:
@@ -155,7 +166,7 @@ def _decompress(c: GasMeter, _: Types, public_key: bytearray) -> Any:
     return bytearray(b"\x04" + numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big"))
 
 
-TABLE = {
+TABLE: dict[tuple[int, str, str], Callable[..., Any]] = {
     (2, "hash", "blake2b256"): _blake2b256,
     (2, "hash", "keccak256"): _keccak256,
     (2, "hmac", "hmac_sha3_256"): _hmac_sha3_256,

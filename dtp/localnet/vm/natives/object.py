@@ -1,8 +1,10 @@
-"""Natives that touch objects, events and the transaction: `object`, `transfer`, `dynamic_field`, `event`, `tx_context`."""
+"""Natives that touch objects, events and the transaction: `object`, `transfer`, `dynamic_field`, `event`,
+`tx_context`."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from dtp.localnet.vm.contract import Owner, OwnerKind, TxData
@@ -82,7 +84,9 @@ def _share(c: GasMeter, types: Types, data: Any) -> None:
         raise NativeAbort(_SHARED_NON_NEW_OBJECT)
 
 
-def _party_transfer(c: GasMeter, types: Types, data: Any, default: int, members: list[bytes], rights: list[int]) -> None:
+def _party_transfer(
+    c: GasMeter, types: Types, data: Any, default: int, members: list[bytes], rights: list[int]
+) -> None:
     c.charge(_BASE)
     if default != 0 or rights != [_ALL_PERMISSIONS] or len(members) != 1:
         raise VmLimit("VMInvariantViolation", "a party has exactly one member with all permissions")
@@ -187,7 +191,7 @@ def _is_one_time_witness(c: GasMeter, types: Types, _: Any) -> bool:
     )
 
 
-TABLE = {
+TABLE: dict[tuple[int, str, str], Callable[..., Any]] = {
     (2, "object", "borrow_uid"): _borrow_uid,
     (2, "object", "delete_impl"): _delete,
     (2, "object", "record_new_uid"): _record_new,

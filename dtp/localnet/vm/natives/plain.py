@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from dtp.localnet.vm.gas import GasMeter
@@ -185,7 +186,7 @@ def _debug_stack(_: GasMeter, __: Types) -> None:
     return
 
 
-TABLE = {
+TABLE: dict[tuple[int, str, str], Callable[..., Any]] = {
     (1, "bcs", "to_bytes"): _bcs_to_bytes,
     (1, "hash", "sha2_256"): _sha2_256,
     (1, "hash", "sha3_256"): _sha3_256,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from dtp.localnet.vm.natives.plain import TABLE as _PLAIN
 
 __all__ = ["TABLE"]
 
-TABLE = {key: _PLAIN[key] for key in ((1, "debug", "print"),)}
+TABLE: dict[tuple[int, str, str], Callable[..., Any]] = {key: _PLAIN[key] for key in ((1, "debug", "print"),)}

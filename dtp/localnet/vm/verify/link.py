@@ -28,7 +28,9 @@ def _short(id: ModuleId) -> str:
     return f"0x{id[0].hex().lstrip('0') or '0'}::{id[1]}"
 
 
-def check(module: CompiledModule, others: Mapping[ModuleId, CompiledModule], missing_natives: Iterable[str]) -> None:
+def check(
+    module: CompiledModule, others: Mapping[ModuleId, CompiledModule], missing_natives: Iterable[str]
+) -> None:
     """Raise `Refused` unless all handles of `module` match what `others` define.
 
     `others` holds every module of the package itself and of its dependencies; `missing_natives` the qualified names
@@ -63,9 +65,13 @@ def _check_datatype(module: CompiledModule, at: int, owner: CompiledModule) -> N
             item=name,
         )
     if len(used.type_parameters) != len(defined.type_parameters):
-        raise Refused("datatype_mismatch", f"{where} takes {len(defined.type_parameters)} type parameters", item=name)
+        raise Refused(
+            "datatype_mismatch", f"{where} takes {len(defined.type_parameters)} type parameters", item=name
+        )
     for ours, theirs in zip(used.type_parameters, defined.type_parameters, strict=True):
-        if not subsumes(int(ours.constraints), int(theirs.constraints)) or (ours.is_phantom and not theirs.is_phantom):
+        if not subsumes(int(ours.constraints), int(theirs.constraints)) or (
+            ours.is_phantom and not theirs.is_phantom
+        ):
             raise Refused("datatype_mismatch", f"type parameters of {where} are different", item=name)
 
 

@@ -52,14 +52,20 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
                 local = int(argument)  # type: ignore[arg-type]
                 if state[local] & _State.FULL and not droppable[local]:
                     raise Refused(
-                        "missing_ability", f"local {local} is overwritten but can't be dropped", item=name, offset=offset
+                        "missing_ability",
+                        f"local {local} is overwritten but can't be dropped",
+                        item=name,
+                        offset=offset,
                     )
                 state[local] = _State.FULL
             elif op is Opcode.RET:
                 for local, left in enumerate(state):
                     if left & _State.FULL and not droppable[local]:
                         raise Refused(
-                            "missing_ability", f"local {local} is left but can't be dropped", item=name, offset=offset
+                            "missing_ability",
+                            f"local {local} is left but can't be dropped",
+                            item=name,
+                            offset=offset,
                         )
         for target in block.targets:
             known = states.get(target)

@@ -1,8 +1,8 @@
 """Pass 5: references. A borrow graph tells, at each instruction, which references may point into which.
 
-Nodes are references and the frame (whose fields are the locals). An edge says that its end was borrowed from its start,
-along a path of fields; a weak edge may lead anywhere below. A value may be moved, overwritten or read only when no
-borrow that is still alive stands in the way. The rules are those of Move's reference safety analysis.
+Nodes are references and the frame (whose fields are the locals). An edge says that its end was borrowed from its
+start, along a path of fields; a weak edge may lead anywhere below. A value may be moved, overwritten or read only
+when no borrow that is still alive stands in the way. The rules are those of Move's reference safety analysis.
 """
 
 from __future__ import annotations
@@ -210,7 +210,9 @@ class _Analysis:
             self.at = at
             self.steps += 1
             if self.steps > _MAX_STEPS or (at & 15 == 0 and self.graph.size > _MAX_EDGES):
-                raise Refused("too_complex", "references are too entangled to verify", item=self.name, offset=at)
+                raise Refused(
+                    "too_complex", "references are too entangled to verify", item=self.name, offset=at
+                )
             op, argument = self.body.code[at]
             self.step(op, argument)
 
@@ -479,12 +481,26 @@ _UNARY = (1, 1)
 _LOAD = (0, 1)
 _PLAIN: dict[Opcode, tuple[int, int]] = {
     **dict.fromkeys(
-        (Opcode.ADD, Opcode.SUB, Opcode.MUL, Opcode.DIV, Opcode.MOD, Opcode.BIT_AND, Opcode.BIT_OR, Opcode.XOR), _BINARY
+        (
+            Opcode.ADD,
+            Opcode.SUB,
+            Opcode.MUL,
+            Opcode.DIV,
+            Opcode.MOD,
+            Opcode.BIT_AND,
+            Opcode.BIT_OR,
+            Opcode.XOR,
+        ),
+        _BINARY,
     ),
-    **dict.fromkeys((Opcode.SHL, Opcode.SHR, Opcode.OR, Opcode.AND, Opcode.LT, Opcode.GT, Opcode.LE, Opcode.GE), _BINARY),
+    **dict.fromkeys(
+        (Opcode.SHL, Opcode.SHR, Opcode.OR, Opcode.AND, Opcode.LT, Opcode.GT, Opcode.LE, Opcode.GE), _BINARY
+    ),
     **dict.fromkeys((Opcode.NOT, Opcode.CAST_U8, Opcode.CAST_U16, Opcode.CAST_U32, Opcode.CAST_U64), _UNARY),
     **dict.fromkeys((Opcode.CAST_U128, Opcode.CAST_U256), _UNARY),
-    **dict.fromkeys((Opcode.LD_U8, Opcode.LD_U16, Opcode.LD_U32, Opcode.LD_U64, Opcode.LD_U128, Opcode.LD_U256), _LOAD),
+    **dict.fromkeys(
+        (Opcode.LD_U8, Opcode.LD_U16, Opcode.LD_U32, Opcode.LD_U64, Opcode.LD_U128, Opcode.LD_U256), _LOAD
+    ),
     **dict.fromkeys((Opcode.LD_CONST, Opcode.LD_TRUE, Opcode.LD_FALSE), _LOAD),
     Opcode.BR_TRUE: (1, 0),
     Opcode.BR_FALSE: (1, 0),

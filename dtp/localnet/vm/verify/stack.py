@@ -29,7 +29,9 @@ __all__ = ["check", "ends_block", "struct_fields", "substitute", "variant_of"]
 _INTEGERS = frozenset(
     {Primitive.U8, Primitive.U16, Primitive.U32, Primitive.U64, Primitive.U128, Primitive.U256}
 )
-_ENDS = frozenset({Opcode.BR_TRUE, Opcode.BR_FALSE, Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH})
+_ENDS = frozenset(
+    {Opcode.BR_TRUE, Opcode.BR_FALSE, Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH}
+)
 _UNCONDITIONAL = frozenset({Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH})
 _LITERALS = {
     Opcode.LD_U8: Primitive.U8,
@@ -124,7 +126,9 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
     checker = _Checker(module, function, name, constraints)
     for at, (op, argument) in enumerate(code):
         if at in starts and checker.stack:
-            raise Refused("unbalanced_stack", "values are left on the stack at a block's end", item=name, offset=at)
+            raise Refused(
+                "unbalanced_stack", "values are left on the stack at a block's end", item=name, offset=at
+            )
         checker.at = at
         checker.step(op, argument)
     if checker.stack:
@@ -134,7 +138,9 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
 class _Checker:
     """The types on the stack while one function is walked."""
 
-    def __init__(self, module: CompiledModule, function: FunctionDef, name: str, constraints: list[int]) -> None:
+    def __init__(
+        self, module: CompiledModule, function: FunctionDef, name: str, constraints: list[int]
+    ) -> None:
         assert function.body is not None
         handle = module.function_handles[function.handle]
         self.module = module
@@ -170,7 +176,8 @@ class _Checker:
         has = abilities(self.module, token, self.constraints)
         if not subsumes(has, ability):
             raise self.refuse(
-                "missing_ability", f"{self.module.type_name(token)} has not the ability {abilities_text(ability)}"
+                "missing_ability",
+                f"{self.module.type_name(token)} has not the ability {abilities_text(ability)}",
             )
 
     def pop_reference(self, mutable: bool = False) -> ReferenceType:
@@ -300,7 +307,9 @@ class _Checker:
 
     def _pack_generic(self, index: int, unpack: bool) -> None:
         entry = self.module.struct_instantiations[index]
-        arguments = self.datatype_arguments(self.module.struct_defs[entry.target].handle, entry.type_arguments)
+        arguments = self.datatype_arguments(
+            self.module.struct_defs[entry.target].handle, entry.type_arguments
+        )
         self._pack_fields(*struct_fields(self.module, entry.target, arguments), unpack)
 
     def _pack_fields(self, owner: SignatureToken, fields: list[SignatureToken], unpack: bool) -> None:

@@ -95,10 +95,14 @@ def _check_duplicates(module: CompiledModule) -> None:
     declared = {s.handle for s in m.struct_defs} | {e.handle for e in m.enum_defs}
     for at, function in enumerate(m.function_handles):
         if function.module == m.self_handle and at not in defined:
-            raise Refused("missing_function", f"{m.function_name(at)} is not defined", item=m.function_name(at))
+            raise Refused(
+                "missing_function", f"{m.function_name(at)} is not defined", item=m.function_name(at)
+            )
     for at, datatype in enumerate(m.datatype_handles):
         if datatype.module == m.self_handle and at not in declared:
-            raise Refused("missing_datatype", f"{m.datatype_name(at)} is not defined", item=m.datatype_name(at))
+            raise Refused(
+                "missing_datatype", f"{m.datatype_name(at)} is not defined", item=m.datatype_name(at)
+            )
 
 
 def _check_datatype(module: CompiledModule, name: str, handle: int, fields: tuple[Field, ...]) -> None:
@@ -121,7 +125,9 @@ def _check_datatype(module: CompiledModule, name: str, handle: int, fields: tupl
             )
         for index in _real_parameters(module, field.type):
             if entry.type_parameters[index].is_phantom:
-                raise Refused("phantom", f"field {field_name} uses the phantom type parameter {index}", item=name)
+                raise Refused(
+                    "phantom", f"field {field_name} uses the phantom type parameter {index}", item=name
+                )
 
 
 def _real_parameters(module: CompiledModule, token: SignatureToken) -> Iterator[int]:
@@ -156,7 +162,9 @@ def check_token(
         head = work.pop()
         nodes += 1
         if nodes > MAX_TYPE_NODES:
-            raise Refused("type_too_large", f"a type of over {MAX_TYPE_NODES} nodes", item=item, offset=offset)
+            raise Refused(
+                "type_too_large", f"a type of over {MAX_TYPE_NODES} nodes", item=item, offset=offset
+            )
         if isinstance(head, ReferenceType):
             raise Refused("reference", "a reference inside a type or a field", item=item, offset=offset)
         if isinstance(head, VectorType):
@@ -184,7 +192,10 @@ def check_arguments(
     """Type arguments have the abilities that parameters ask for."""
     if len(arguments) != len(needed):
         raise Refused(
-            "type_arity", f"{len(arguments)} type arguments for {len(needed)} parameters", item=item, offset=offset
+            "type_arity",
+            f"{len(arguments)} type arguments for {len(needed)} parameters",
+            item=item,
+            offset=offset,
         )
     for argument, need in zip(arguments, needed, strict=True):
         if isinstance(argument, ReferenceType):
@@ -247,8 +258,8 @@ def _datatypes(fields: tuple[Field, ...]) -> Iterator[int]:
 def _check_instantiation_loops(module: CompiledModule) -> None:
     """No function calls itself, directly or not, with ever larger type arguments.
 
-    Edges go from a caller's type parameter to a callee's; an edge is growing when the parameter is inside a larger type.
-    A cycle with a growing edge would instantiate without end.
+    Edges go from a caller's type parameter to a callee's; an edge is growing when the parameter is inside a larger
+    type. A cycle with a growing edge would instantiate without end.
     """
     own = {definition.handle for definition in module.function_defs}
     edges: dict[tuple[int, int], set[tuple[tuple[int, int], bool]]] = {}
@@ -267,12 +278,16 @@ def _check_instantiation_loops(module: CompiledModule) -> None:
         for target, grows in targets:
             if grows and _reaches(edges, target, source):
                 raise Refused(
-                    "instantiation_loop", "calls itself with ever larger type arguments", item=module.function_name(source[0])
+                    "instantiation_loop",
+                    "calls itself with ever larger type arguments",
+                    item=module.function_name(source[0]),
                 )
 
 
 def _reaches(
-    edges: dict[tuple[int, int], set[tuple[tuple[int, int], bool]]], start: tuple[int, int], goal: tuple[int, int]
+    edges: dict[tuple[int, int], set[tuple[tuple[int, int], bool]]],
+    start: tuple[int, int],
+    goal: tuple[int, int],
 ) -> bool:
     seen, work = {start}, [start]
     while work:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from dtp.localnet.vm.blocks import to_blocks
 from dtp.localnet.vm.types import DROP, KEY
@@ -26,8 +27,14 @@ __all__ = ["check"]
 
 _STD = (1).to_bytes(32, "big")
 _SUI = (2).to_bytes(32, "big")
-_FRESH = frozenset({(_SUI, "object", "new"), (_SUI, "object", "new_uid_from_hash"), (_SUI, "derived_object", "claim"),
-                    (_SUI, "test_scenario", "new_object")})
+_FRESH = frozenset(
+    {
+        (_SUI, "object", "new"),
+        (_SUI, "object", "new_uid_from_hash"),
+        (_SUI, "derived_object", "claim"),
+        (_SUI, "test_scenario", "new_object"),
+    }
+)
 _PRIVATE_TRANSFERS = frozenset({"transfer", "share_object", "freeze_object", "receive", "party_transfer"})
 _PUBLIC_TRANSFERS = frozenset(
     {
@@ -78,7 +85,9 @@ def _check_objects(module: CompiledModule) -> None:
             raise Refused("object_id", "an object's `id` is a sui::object::UID", item=name, sui=True)
     for enum in module.enum_defs:
         if module.datatype_handles[enum.handle].abilities & KEY:
-            raise Refused("object_id", "an enum is no object", item=module.datatype_name(enum.handle), sui=True)
+            raise Refused(
+                "object_id", "an enum is no object", item=module.datatype_name(enum.handle), sui=True
+            )
 
 
 def _check_fresh_ids(module: CompiledModule, function: FunctionDef, name: str) -> None:
@@ -109,33 +118,38 @@ def _walk_fresh(
 ) -> None:
     stack: list[bool] = []
     for at in range(start, end):
-        op, argument = code[at]
+        op = code[at].op
+        argument: Any = code[at].arg
         if op is Opcode.MOVE_LOC:
             stack.append(argument in fresh)
-            fresh.discard(argument)  # type: ignore[arg-type]
+            fresh.discard(argument)
         elif op is Opcode.ST_LOC:
-            (fresh.add if stack.pop() else fresh.discard)(argument)  # type: ignore[arg-type]
+            (fresh.add if stack.pop() else fresh.discard)(argument)
         else:
             pops, pushes = _effect(module, op, argument)
             taken = stack[len(stack) - pops :]
             del stack[len(stack) - pops :]
             if op in (Opcode.PACK, Opcode.PACK_GENERIC) and _is_object(module, op, argument) and not taken[0]:
                 raise Refused(
-                    "object_id", "an object is made without a new UID of its own", item=name, offset=at, sui=True
+                    "object_id",
+                    "an object is made without a new UID of its own",
+                    item=name,
+                    offset=at,
+                    sui=True,
                 )
-            is_fresh = op is Opcode.CALL and _called(module, argument) in _FRESH  # type: ignore[arg-type]
-            is_fresh |= op is Opcode.CALL_GENERIC and _called_generic(module, argument) in _FRESH  # type: ignore[arg-type]
+            is_fresh = op is Opcode.CALL and _called(module, argument) in _FRESH
+            is_fresh |= op is Opcode.CALL_GENERIC and _called_generic(module, argument) in _FRESH
             stack.extend([is_fresh] * pushes)
 
 
-def _is_object(module: CompiledModule, op: Opcode, argument: object) -> bool:
+def _is_object(module: CompiledModule, op: Opcode, argument: Any) -> bool:
     if op is Opcode.PACK_GENERIC:
-        argument = module.struct_instantiations[argument].target  # type: ignore[index]
-    struct = module.struct_defs[argument]  # type: ignore[index]
+        argument = module.struct_instantiations[argument].target
+    struct = module.struct_defs[argument]
     return bool(module.datatype_handles[struct.handle].abilities & KEY)
 
 
-def _effect(module: CompiledModule, op: Opcode, argument: object) -> tuple[int, int]:
+def _effect(module: CompiledModule, op: Opcode, argument: Any) -> tuple[int, int]:
     """Values an instruction pops and pushes."""
     plain = _EFFECTS.get(op)
     if plain is not None:
@@ -144,18 +158,18 @@ def _effect(module: CompiledModule, op: Opcode, argument: object) -> tuple[int, 
         case Opcode.CALL | Opcode.CALL_GENERIC:
             handle = argument
             if op is Opcode.CALL_GENERIC:
-                handle = module.function_instantiations[argument].target  # type: ignore[index]
-            entry = module.function_handles[handle]  # type: ignore[index]
+                handle = module.function_instantiations[argument].target
+            entry = module.function_handles[handle]
             return len(module.signatures[entry.parameters]), len(module.signatures[entry.returns])
         case Opcode.PACK | Opcode.UNPACK:
-            fields = len(module.struct_defs[argument].fields or ())  # type: ignore[index]
+            fields = len(module.struct_defs[argument].fields or ())
         case Opcode.PACK_GENERIC | Opcode.UNPACK_GENERIC:
-            target = module.struct_instantiations[argument].target  # type: ignore[index]
+            target = module.struct_instantiations[argument].target
             fields = len(module.struct_defs[target].fields or ())
         case Opcode.VEC_PACK | Opcode.VEC_UNPACK:
-            fields = argument[1]  # type: ignore[index]
+            fields = argument[1]
         case _:
-            fields = len(variant_of(module, argument, "GENERIC" in op.name)[3])  # type: ignore[arg-type]
+            fields = len(variant_of(module, argument, "GENERIC" in op.name)[3])
     return (fields, 1) if op in _PACKS else (1, fields)
 
 
@@ -165,14 +179,15 @@ _PACKS = frozenset(
 
 
 def _effects() -> Iterator[tuple[Opcode, tuple[int, int]]]:
-    loads = "LD_U8 LD_U16 LD_U32 LD_U64 LD_U128 LD_U256 LD_CONST LD_TRUE LD_FALSE COPY_LOC MUT_BORROW_LOC IMM_BORROW_LOC"
+    loads = (
+        "LD_U8 LD_U16 LD_U32 LD_U64 LD_U128 LD_U256 LD_CONST LD_TRUE LD_FALSE COPY_LOC "
+        "MUT_BORROW_LOC IMM_BORROW_LOC"
+    )
     unary = (
         "CAST_U8 CAST_U16 CAST_U32 CAST_U64 CAST_U128 CAST_U256 NOT READ_REF FREEZE_REF MUT_BORROW_FIELD "
         "IMM_BORROW_FIELD MUT_BORROW_FIELD_GENERIC IMM_BORROW_FIELD_GENERIC VEC_LEN VEC_POP_BACK"
     )
-    binary = (
-        "ADD SUB MUL DIV MOD BIT_AND BIT_OR XOR SHL SHR OR AND LT GT LE GE EQ NEQ VEC_IMM_BORROW VEC_MUT_BORROW"
-    )
+    binary = "ADD SUB MUL DIV MOD BIT_AND BIT_OR XOR SHL SHR OR AND LT GT LE GE EQ NEQ VEC_IMM_BORROW VEC_MUT_BORROW"
     others = {
         "POP BR_TRUE BR_FALSE ABORT VARIANT_SWITCH": (1, 0),
         "BRANCH NOP": (0, 0),
@@ -207,12 +222,13 @@ def _called_generic(module: CompiledModule, index: int) -> tuple[bytes, str, str
 def _check_calls(module: CompiledModule, function: FunctionDef, name: str) -> None:
     """`init` is never called; transfers and events only by the module that declares the type."""
     assert function.body is not None
+    argument: Any
     for at, (op, argument) in enumerate(function.body.code):
         if op is Opcode.CALL:
-            called = _called(module, argument)  # type: ignore[arg-type]
+            called = _called(module, argument)
         elif op is Opcode.CALL_GENERIC:
-            called = _called_generic(module, argument)  # type: ignore[arg-type]
-            entry = module.function_instantiations[argument]  # type: ignore[index]
+            called = _called_generic(module, argument)
+            entry = module.function_instantiations[argument]
             _check_private_generic(module, called, module.signatures[entry.type_arguments], name, at)
         else:
             continue
@@ -221,7 +237,11 @@ def _check_calls(module: CompiledModule, function: FunctionDef, name: str) -> No
 
 
 def _check_private_generic(
-    module: CompiledModule, called: tuple[bytes, str, str], types: Sequence[SignatureToken], name: str, at: int
+    module: CompiledModule,
+    called: tuple[bytes, str, str],
+    types: Sequence[SignatureToken],
+    name: str,
+    at: int,
 ) -> None:
     package, owner, function = called
     if package == _STD and (owner, function) == ("internal", "permit"):
@@ -230,14 +250,19 @@ def _check_private_generic(
         restricted = function != "events_by_type"
     elif package == _SUI and owner == "transfer" and (module.address, module.name) != (_SUI, "transfer"):
         if function not in _PRIVATE_TRANSFERS | _PUBLIC_TRANSFERS:
-            raise Refused("private_generic", f"transfer::{function} is not for calling", item=name, offset=at, sui=True)
+            raise Refused(
+                "private_generic", f"transfer::{function} is not for calling", item=name, offset=at, sui=True
+            )
         restricted = function in _PRIVATE_TRANSFERS
     else:
         restricted = False
     if (module.address, module.name) == (_SUI, "test_scenario") or not restricted:
         return
     token = types[0]
-    if not isinstance(token, DatatypeType) or module.datatype_handles[token.handle].module != module.self_handle:
+    if (
+        not isinstance(token, DatatypeType)
+        or module.datatype_handles[token.handle].module != module.self_handle
+    ):
         raise Refused(
             "private_generic",
             f"{owner}::{function} of {module.type_name(token)}: only the module that declares the type may call it",
@@ -262,7 +287,10 @@ def _check_witness(module: CompiledModule) -> int | None:
         handle = module.datatype_handles[struct.handle]
         if handle.abilities != DROP or handle.type_parameters:
             raise Refused(
-                "witness", "a one-time witness has the ability drop only and no type parameters", item=name, sui=True
+                "witness",
+                "a one-time witness has the ability drop only and no type parameters",
+                item=name,
+                sui=True,
             )
         for function in module.function_defs:
             for offset, (op, argument) in enumerate(function.body.code if function.body else ()):
@@ -279,7 +307,11 @@ def _check_witness(module: CompiledModule) -> int | None:
 
 
 def _is_context(module: CompiledModule, token: SignatureToken) -> bool:
-    return isinstance(token, ReferenceType) and _name(module, token.target) == (_SUI, "tx_context", "TxContext")
+    return isinstance(token, ReferenceType) and _name(module, token.target) == (
+        _SUI,
+        "tx_context",
+        "TxContext",
+    )
 
 
 def _check_init(module: CompiledModule, function: FunctionDef, witness: int | None) -> None:
@@ -310,7 +342,11 @@ def _check_entry(module: CompiledModule, function: FunctionDef, name: str) -> No
     if parameters and _is_context(module, parameters[-1]):
         parameters = parameters[:-1]
     for token in parameters:
-        if isinstance(token, ReferenceType) and token.mutable and _name(module, token.target) == (_SUI, "clock", "Clock"):
+        if (
+            isinstance(token, ReferenceType)
+            and token.mutable
+            and _name(module, token.target) == (_SUI, "clock", "Clock")
+        ):
             raise Refused("entry", "an entry function takes the clock by & only", item=name, sui=True)
         if not _may_be_argument(module, token, constraints):
             raise Refused(
