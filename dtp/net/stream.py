@@ -290,9 +290,8 @@ class Stream:
         self._wake_reader()
 
     def _fail_reset(self, error: DtpError) -> None:
-        """The peer gave up: what it sent and nobody has read yet is void, its credit already given back."""
-        self._chunks.clear()
-        self._size = 0
+        """The peer gave up: what it sent and nobody has read yet is void."""
+        self._drop()
         self._fail_read(error)
 
     def _fail_read(self, error: DtpError) -> None:

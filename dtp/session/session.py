@@ -18,6 +18,7 @@ from typing import Any
 
 from dtp.core import Buffer
 from dtp.core import Frame as Received
+from dtp.core.errors import FrameError
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.session import events as ev
@@ -28,8 +29,10 @@ from dtp.session.codes import (
     ProtocolError,
     StreamClosed,
     TooManyStreams,
+    describe,
 )
 from dtp.session.frames import (
+    ADD,
     AWAY,
     CONNECTION,
     FIN,
@@ -110,6 +113,8 @@ class Session:
 
         self._links: dict[int, Link] = {}
         self._next_link = 0
+        self._used_links = {0}
+        self._unanswered: set[int] = set()  # lost links whose STATE has not come: the peer may not know
         self._awaiting_state = False
         self._detached_at: float | None = None
         self._ack_at = _NEVER
@@ -132,8 +137,8 @@ class Session:
             raise TooManyStreams(f"the peer allows {self._params.streams} streams at once; close one first")
         self._next_own += 2
         stream = self._add_stream(stream_id)
-        stream.queued = True  # also without data: the peer is to hear of it
-        self._turns.append(stream)
+        stream.announce = True
+        self._take_turn(stream)
         return stream_id
 
     @property
@@ -271,11 +276,13 @@ class Session:
         number = self._next_link if self.client or not self._next_link else -1
         link = Link(number, established, self.limits, now)
         if number > 0:
-            link.control.append(build_attach(self.connection_id, self._secret, link, client=True, add=add))
+            self._used_links.add(number)
+            link.adding = add
+            link.control.append(build_attach(self.connection_id, self._secret, link, client=True))
             if not add:
-                self._drop_links()
-                self._awaiting_state = True
-                link.control += self._state_frames(link.number)
+                self._replace_links(link)
+                if self._detached_at is None:
+                    self._detached_at = now
         self._next_link += 1
         return link
 
@@ -287,12 +294,12 @@ class Session:
         if self._links.pop(link.number, None) is None or self.ended is not None:
             return
         self._events.append(ev.LinkLost(link, reason))
+        self._unanswered.add(link.number)
         if not self.client and not self._confirmed:
             # Whoever sent the first message never proved to be alive: nothing to resume.
             self._end(ev.Ended(CloseCode.IDLE, reason, by_peer=True, lost=True))
         elif self._links:
-            survivor = next(iter(self._links.values()))
-            survivor.control += self._state_frames(link.number)
+            self._send_lists(next(iter(self._links.values())))
         elif self._detached_at is None:
             self._detached_at = now
             self._events.append(ev.Detached())
@@ -308,11 +315,20 @@ class Session:
         self._detached_at = None
         self._events.append(ev.LinkAttached(link))
 
-    def _drop_links(self) -> None:
-        for link in list(self._links.values()):
-            link.close()
-            self._events.append(ev.LinkLost(link, "replaced by a newer carrier"))
+    def _replace_links(self, link: Link) -> None:
+        """`link` is to take the place of all others: both sides begin it with their lists."""
+        for old in list(self._links.values()):
+            old.close()
+            self._events.append(ev.LinkLost(old, "replaced by a newer carrier"))
         self._links.clear()
+        self._awaiting_state = True
+        self._unanswered = {link.number}
+        self._send_lists(link)
+
+    def _send_lists(self, link: Link) -> None:
+        """A list for each lost link that the peer has not answered for: an earlier one may have been lost, too."""
+        for lost in sorted(self._unanswered):
+            link.control += self._state_frames(lost)
 
     def _state_frames(self, lost: int) -> list[Outgoing]:
         """All that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
@@ -331,7 +347,7 @@ class Session:
         frames += [control(Frame.PING, PING.pack(token)) for token in self._pings]
         if self._away is not None:
             frames.append(control(Frame.AWAY, AWAY.pack(self._away)))
-        frames.append(control(Frame.STATE, STATE.pack(self._next_peer >> 1, lost)))
+        frames.append(control(Frame.STATE, STATE.pack(self._next_peer >> 1, self._next_own >> 1, lost)))
         return frames
 
     # ---- bytes in ---------------------------------------------------------------------------------------
@@ -343,7 +359,7 @@ class Session:
         what comes next. An error ends the link or the session; see the events.
         """
         used = start
-        while used < end and not link.lost:
+        while used < end and not link.lost and not link.refused:
             taken, frames, error = link.opener.open(buffer, used, end)
             used += taken
             if taken:
@@ -358,6 +374,9 @@ class Session:
                 self._frames(link, buffer.view, frames, now)
             except ProtocolError as broken:
                 self._fail(link, broken)
+                break
+            if isinstance(error, FrameError):  # in a genuine record: the peer's doing, not the carrier's
+                self._fail(link, ProtocolError(str(error)))
                 break
             if error is not None:
                 self.link_lost(link, now, str(error))
@@ -388,6 +407,7 @@ class Session:
             if stream is None:
                 return  # over and forgotten: a repetition after a resume
         receive = stream.receive
+        known_end = receive.ended
         pieces, rise = receive.receive(offset, data, fin)
         self._received_total += rise
         if self._received_total > self._receive_limit:
@@ -401,7 +421,7 @@ class Session:
                     self._events.append(ev.StreamData(stream_id, piece))
         if receive.ended:
             self._windows[stream_id] = None
-            if fin or pieces:
+            if not known_end:
                 self._events.append(ev.StreamFinished(stream_id))
             self._forget_if_done(stream)
         else:
@@ -432,31 +452,47 @@ class Session:
 
     def _on_fresh_link(self, link: Link, frame: int, flags: int, body: bytes, now: float) -> None:
         """The first frame of a link that wants to carry this session: it must prove that it may."""
+        if link.refused:
+            return
         if frame == Frame.CLOSE:
-            self._on_close(link, flags, now, body)
+            self._on_fresh_close(link, parse_close(flags, body))
             return
         if frame != Frame.ATTACH:
             raise ProtocolError("a new carrier must begin with ATTACH", CloseCode.RESUME_PROOF)
         connection, number, proof = parse_fixed(frame, body)
+        add = bool(flags & ADD)
         expected = attach_proof(self._secret, link.hash, client=not self.client)
         if connection != self.connection_id or not hmac.compare_digest(expected, bytes(proof)):
             raise ProtocolError("a new carrier can't prove that it belongs here", CloseCode.RESUME_PROOF)
-        if self.client:
-            self._attach(link)
-            return
         assert isinstance(number, int)
-        self._attach_server(link, number, add=bool(flags & 1))
+        if not self.client:
+            self._attach_server(link, number, add=add)
+        elif (number, add) != (link.number, link.adding):
+            raise ProtocolError("the server's ATTACH does not answer ours")
+        if link.adding and not self._links:
+            self._send_lists(link)  # those there were have been lost meanwhile
+        self._attach(link)
+
+    def _on_fresh_close(self, link: Link, close: Close) -> None:
+        """The link is not taken. The session ends only with the last way to go on: nothing has proven the secret."""
+        if self.client and not self._links:
+            self._closed_by_peer(close)
+            return
+        link.close()
+        self._events.append(
+            ev.LinkLost(link, f"refused: {describe(close.close_code)} {close.reason}".rstrip())
+        )
 
     def _attach_server(self, link: Link, number: int, *, add: bool) -> None:
-        if number in self._links or (add and len(self._links) >= self.limits.links):
-            raise ProtocolError(f"link {number} is taken, or there are too many", CloseCode.LIMIT)
-        link.number = number
-        link.control.append(build_attach(self.connection_id, self._secret, link, client=False, add=add))
+        if number in self._used_links:
+            raise ProtocolError(f"link number {number} was used before")
+        if add and len(self._links) >= self.limits.links:
+            raise ProtocolError(f"there are {len(self._links)} links already", CloseCode.LIMIT)
+        self._used_links.add(number)
+        link.number, link.adding = number, add
+        link.control.append(build_attach(self.connection_id, self._secret, link, client=False))
         if not add:
-            self._drop_links()
-            self._awaiting_state = True
-            link.control += self._state_frames(number)
-        self._attach(link)
+            self._replace_links(link)
 
     # ---- control frames from the peer -------------------------------------------------------------------
 
@@ -473,15 +509,18 @@ class Session:
 
     def _on_reset(self, link: Link, flags: int, now: float, stream_id: int, code: int, final: int) -> None:
         stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
-        if stream is None or stream.receive.ended:
+        if stream is None:
             return
         receive = stream.receive
+        receive.check_final(final, True)
+        if receive.ended:
+            return
         rise = max(0, final - receive.highest)
-        unread = receive.end_by_reset(final)
+        missing = receive.end_by_reset(final)
         self._received_total += rise
         if self._received_total > self._receive_limit:
             raise ProtocolError("reset goes beyond the connection's credit", CloseCode.FLOW)
-        self._give_connection_credit(unread)
+        self._give_connection_credit(missing)
         self._windows[stream_id] = None
         self._events.append(ev.StreamWasReset(stream_id, code))
         self._forget_if_done(stream)
@@ -525,7 +564,9 @@ class Session:
         self._events.append(ev.MeterReceived(data))
 
     def _on_close(self, link: Link, flags: int, now: float, body: bytes) -> None:
-        close = parse_close(flags, body)
+        self._closed_by_peer(parse_close(flags, body))
+
+    def _closed_by_peer(self, close: Close) -> None:
         lost = close.close_code == CloseCode.RESUME_UNKNOWN and not close.application
         self._end(ev.Ended(close.close_code, close.reason, True, close.application, lost))
 
@@ -535,6 +576,8 @@ class Session:
             self._events.append(ev.GoingAway())
 
     def _on_ready(self, link: Link, flags: int, now: float) -> None:
+        if not self.client:
+            raise ProtocolError("READY from a client: only a server admits")
         if not self.ready:
             self.ready = True
             self._events.append(ev.Ready())
@@ -542,25 +585,36 @@ class Session:
     def _on_attach(self, link: Link, flags: int, now: float, *fields: object) -> None:
         raise ProtocolError("ATTACH on a link that is attached")
 
-    def _on_state(self, link: Link, flags: int, now: float, seen: int, lost: int) -> None:
+    def _on_state(self, link: Link, flags: int, now: float, seen: int, opened: int, lost: int) -> None:
         """The end of the peer's list: send again what it has not, forget what it has done with."""
         gone = self._links.get(lost)
+        if lost not in self._used_links or (gone is link and not self._awaiting_state):
+            raise ProtocolError(f"STATE of link {lost}, which is not lost")
+        if seen > self._next_own >> 1:
+            raise ProtocolError(f"STATE has seen {seen} streams, of which {self._next_own >> 1} were opened")
         if gone is not None and gone is not link:
             self.link_lost(gone, now, "the peer lost this carrier")
+        self._unanswered.discard(lost)
         for stream in list(self._streams.values()):
             own = (stream.stream_id & 1) == (0 if self.client else 1)
-            known = stream.stream_id >> 1 < seen if own else True
-            if known and not stream.listed:
+            # A stream of the peer's may be newer than this list, and have come over a faster link.
+            told = stream.stream_id >> 1 < (seen if own else opened)
+            if told and not stream.listed:
+                if not stream.may_be_forgotten:
+                    raise ProtocolError(f"STATE has done with stream {stream.stream_id}, which has not ended")
                 stream.send.forget()
                 self._forget_if_done(stream)
                 continue
+            if own and not told and stream.send.acked:
+                raise ProtocolError(f"STATE has not seen stream {stream.stream_id}, which was acknowledged")
             stream.listed = False
             if stream.send.reset_code is None:
                 stream.send.rewind()
+                stream.announce = own and not told
         self._turns.clear()
         for stream in self._streams.values():
             stream.queued = False
-            if stream.send.ready or (stream.send.sent == 0 and stream.send.reset_code is None):
+            if stream.send.ready or stream.announce:
                 self._take_turn(stream)
         if self._awaiting_state:
             self._awaiting_state = False
@@ -642,7 +696,8 @@ class Session:
             quantum = self.limits.quantum if turns else room
             offset, piece, fin = send.take(min(quantum, room), self._send_limit - self._sent_total)
             self._sent_total += send.highest - before
-            if len(piece) or fin or offset == 0 == send.highest:
+            if len(piece) or fin or stream.announce:
+                stream.announce = False
                 frames.append((Frame.STREAM, FIN if fin else 0, stream.stream_id, offset, piece))
                 room -= len(piece) + _FRAME_COST
                 without_credit = 0
@@ -777,6 +832,7 @@ class Session:
         else:
             close = build_close(Close(error.close_code, str(error), application=False))
             link.control = [close]
+            link.refused = True
             self._events.append(ev.LinkLost(link, str(error)))
 
     def _end(self, ended: ev.Ended) -> None:

@@ -265,29 +265,38 @@ class ReceiveHalf:
         return True
 
     def end_by_reset(self, final: int) -> int:
-        """RESET from the peer: nothing more comes. Gives how many bytes will never be read, for the credit."""
+        """RESET from the peer: nothing more comes. Gives how many bytes were never handed on, for the credit.
+
+        What was handed on is reported as consumed by whoever has it, void or not: each byte's credit goes back once.
+        """
         self.check_final(final, True)
         if final > self.limit:
             raise ProtocolError(f"reset at {final}, credit is {self.limit}", CloseCode.FLOW)
-        unread = final - self.consumed
-        self.final = self.next = self.consumed = self.highest = final
+        missing = final - self.next
+        self.final = self.next = self.highest = final
         self.ended = True
         self._starts.clear()
         self._early.clear()
-        return unread
+        return missing
 
 
 class SessionStream:
     """A stream as the session sees it: two halves and a few marks."""
 
-    __slots__ = ("listed", "queued", "receive", "send", "stream_id")
+    __slots__ = ("announce", "listed", "queued", "receive", "send", "stream_id")
 
     def __init__(self, stream_id: int, send_limit: int, window: int) -> None:
         self.stream_id = stream_id
         self.send = SendHalf(send_limit)
         self.receive = ReceiveHalf(window)
         self.queued = False  # waits for its turn
+        self.announce = False  # the peer is to hear of it, be it by an empty frame
         self.listed = False  # named in the peer's STATE that is being read
+
+    @property
+    def may_be_forgotten(self) -> bool:
+        """True when the peer may have done with it: our end was told, and its end has come."""
+        return self.send.told_end and self.receive.ended
 
     @property
     def done(self) -> bool:
