@@ -6,9 +6,17 @@ for what the network did. The operating system's error, where there is one, is t
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 from dtp.errors import CarrierError, LocalError
+
+
+def reason(error: Exception) -> str:
+    """What the operating system calls `error`, such as "Connection refused"; asyncio puts words of its own
+    into the exception's text."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number is not None and number > 0 else str(error)
 
 
 class CarrierUrlError(LocalError):

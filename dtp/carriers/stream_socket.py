@@ -15,7 +15,7 @@ from enum import Enum, auto
 from functools import partial
 
 from dtp.carriers.base import Accept, Carrier, CarrierListener, Receiver
-from dtp.carriers.errors import BrokenError
+from dtp.carriers.errors import BrokenError, reason
 from dtp.carriers.watch import socket_watcher
 from dtp.errors import CarrierError
 
@@ -46,7 +46,7 @@ class _State(Enum):
 
 def broken(error: OSError) -> BrokenError:
     """What the operating system says about a connection that was working, as this package's error."""
-    result = BrokenError(error.strerror or str(error))
+    result = BrokenError(reason(error))
     result.__cause__ = error
     return result
 

@@ -13,7 +13,7 @@ import socket
 from typing import Any, ClassVar
 
 from dtp.carriers.base import Accept, CarrierListener
-from dtp.carriers.errors import CarrierUrlError, DialError, ListenError
+from dtp.carriers.errors import CarrierUrlError, DialError, ListenError, reason
 from dtp.carriers.stream_socket import (
     BACKLOG,
     SocketListener,
@@ -77,14 +77,14 @@ async def connect_socket(host: str, port: int) -> tuple[socket.socket, str]:
     try:
         sock = await start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, loop=loop)
     except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some
-        raise DialError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
+        raise DialError(f"{where}: {reason(error)}") from error
     try:
         set_options(sock)
         source = plain_ip(sock.getpeername())
         alone = is_self_connected(sock)
     except OSError as error:  # reset meanwhile
         sock.close()
-        raise DialError(f"{where}: {error.strerror or error}") from error
+        raise DialError(f"{where}: {reason(error)}") from error
     if alone:
         sock.close()
         raise DialError(f"{where}: nobody listens there")
@@ -144,7 +144,7 @@ async def listening_sockets(url: CarrierUrl) -> list[socket.socket]:
         except OSError as error:
             # A port that the kernel found free for IPv4 may be taken for IPv6: ask for another.
             if url.port != 0 or error.errno != errno.EADDRINUSE or not tries_left:
-                raise ListenError(f"{url.text}: {error.strerror or error}") from error
+                raise ListenError(f"{url.text}: {reason(error)}") from error
     raise AssertionError("unreachable")
 
 

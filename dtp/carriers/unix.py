@@ -17,7 +17,7 @@ from typing import ClassVar
 from urllib.parse import quote, unquote
 
 from dtp.carriers.base import Accept, CarrierListener
-from dtp.carriers.errors import CarrierUrlError, DialError, EventLoopError, ListenError
+from dtp.carriers.errors import CarrierUrlError, DialError, EventLoopError, ListenError, reason
 from dtp.carriers.stream_socket import (
     BACKLOG,
     SocketListener,
@@ -81,7 +81,7 @@ async def dial(url: str) -> UnixCarrier:
             await asyncio.sleep(delay)
         except OSError as error:
             sock.close()
-            raise DialError(f"{url}: {error.strerror or error}") from error
+            raise DialError(f"{url}: {reason(error)}") from error
     raise AssertionError("unreachable")
 
 
@@ -101,8 +101,10 @@ async def listen(url: str, accept: Accept) -> CarrierListener:
         with _locked(os.path.dirname(path)):
             sock = _bind(path, mode)
             made = os.stat(path)
+    except ListenError:  # which is an OSError too
+        raise
     except OSError as error:
-        raise ListenError(f"{url}: {error.strerror or error}") from error
+        raise ListenError(f"{url}: {reason(error)}") from error
     return _listener(sock, path, accept, lambda: _remove(path, made))
 
 
@@ -141,7 +143,7 @@ def _locked(folder: str) -> Iterator[None]:
 
 
 def _bind(path: str, mode: int | None) -> socket.socket:
-    """A listening socket at `path`. Raises `OSError`, also for an address in use."""
+    """A listening socket at `path`. Raises `ListenError` when it is taken; `OSError` passes through."""
     with contextlib.ExitStack() as undo:
         sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
@@ -161,9 +163,9 @@ def _bind(path: str, mode: int | None) -> socket.socket:
 
 
 def _require_stale(path: str) -> None:
-    """Raise `OSError` unless `path` is a socket that no process has open."""
+    """Raise `ListenError` unless `path` is a socket that no process has open; `OSError` passes through."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
-        raise FileExistsError(errno.EEXIST, "a file that is not a socket is in the way")
+        raise ListenError(f"{path}: a file that is not a socket is in the way")
     # Asked with a datagram socket: a living stream socket answers EPROTOTYPE, without seeing a connection.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
@@ -173,7 +175,7 @@ def _require_stale(path: str) -> None:
         except OSError as error:
             if error.errno != errno.EPROTOTYPE:
                 raise
-    raise OSError(errno.EADDRINUSE, "somebody listens there")
+    raise ListenError(f"{path}: somebody listens there already")
 
 
 def _remove(path: str, made: os.stat_result) -> None:

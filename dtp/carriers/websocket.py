@@ -23,7 +23,7 @@ from websockets.protocol import Protocol
 from websockets.uri import parse_uri
 
 from dtp.carriers.base import Accept, CarrierListener
-from dtp.carriers.errors import CarrierUrlError, TlsError, UpgradeError, UpgradeTimeoutError
+from dtp.carriers.errors import CarrierUrlError, TlsError, UpgradeError, UpgradeTimeoutError, reason
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener, hand_over
 from dtp.carriers.tcp import TcpCarrier, connect_socket, listening_sockets, set_options, socket_url
@@ -85,7 +85,7 @@ async def dial(url: str) -> WebSocketCarrier:
         raise type(error)(f"{url}: {error}") from error.__cause__
     except OSError as error:
         sock.close()
-        raise UpgradeError(f"{url}: {error.strerror or error}") from error
+        raise UpgradeError(f"{url}: {reason(error)}") from error
     except BaseException:
         sock.close()
         raise
