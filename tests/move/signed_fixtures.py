@@ -78,7 +78,7 @@ class Voucher:
         lock = "option::none()" if self.hash_lock is None else f'option::some(x"{self.hash_lock.hex()}")'
         signature = KEYS[self.key].sign(self.message()).signature.hex()
         return f"""/// {self.why}
-public fun {self.name}(): (Voucher, vector<u8>) {{
+public fun {self.name}(): Signed {{
     let voucher = channel::new_voucher(
         object::id_from_address(@0x{self.channel.hex()}),
         {self.lane},
@@ -89,10 +89,7 @@ public fun {self.name}(): (Voucher, vector<u8>) {{
         {lock},
         {self.not_after_ms},
     );
-    (
-        voucher,
-        x"{signature}",
-    )
+    Signed {{ voucher, signature: x"{signature}" }}
 }}
 """
 
@@ -144,13 +141,13 @@ class Agreement:
         """The function that returns total, end, public key and signature."""
         key = KEYS[self.key]
         return f"""/// {self.why}
-public fun {self.name}(): (u64, u64, vector<u8>, vector<u8>) {{
-    (
-        {self.total},
-        {self.not_after_ms},
-        x"{bytes(key.verify_key).hex()}",
-        x"{key.sign(self.message()).signature.hex()}",
-    )
+public fun {self.name}(): Agreed {{
+    Agreed {{
+        total: {self.total},
+        not_after_ms: {self.not_after_ms},
+        key: x"{bytes(key.verify_key).hex()}",
+        signature: x"{key.sign(self.message()).signature.hex()}",
+    }}
 }}
 """
 
@@ -163,6 +160,27 @@ AGREEMENTS = (
     Agreement("agreed_high", 1_001, "server", "One more than the deposit."),
     Agreement("agreed_briefly", 400, "server", "Good until the millisecond 1,000,500.", 1_000_500),
 )
+
+STRUCTS = """/// A voucher and its signature.
+public struct Signed has drop {
+    voucher: Voucher,
+    signature: vector<u8>,
+}
+
+/// An agreed close, the other party's public key and its signature.
+public struct Agreed has drop {
+    total: u64,
+    not_after_ms: u64,
+    key: vector<u8>,
+    signature: vector<u8>,
+}
+
+public fun voucher(signed: &Signed): (Voucher, vector<u8>) { (signed.voucher, signed.signature) }
+
+public fun agreement(agreed: &Agreed): (u64, u64, vector<u8>, vector<u8>) {
+    (agreed.total, agreed.not_after_ms, agreed.key, agreed.signature)
+}
+"""
 
 HEADER = """/// Signatures for the tests. Written by `tests/move/signed_fixtures.py`; don't edit.
 #[test_only]
@@ -190,7 +208,7 @@ def transport() -> str:
         for name, value in (("channel_id", CHANNEL), ("pass_channel_id", PASS_CHANNEL))
     )
     body = "\n".join(entry.move() for entry in (*VOUCHERS, *AGREEMENTS))
-    return "\n".join((HEADER + uses, constants(*KEYS), ids, body))
+    return "\n".join((HEADER + uses, STRUCTS, constants(*KEYS), ids, body))
 
 
 def escrow() -> str:

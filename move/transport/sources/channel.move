@@ -293,7 +293,7 @@ public fun open_with_pass<T>(
     ctx: &mut TxContext,
 ): Channel<T> {
     let service = pass.pass_service();
-    plan.assert_good(pass, object::id(host), service, clock, ctx);
+    plan.assert_good(pass, object::id(host), clock, ctx);
     let terms = host.admit(beacon, service, ctx.sender(), true, clock);
     assert!(terms.revision() == revision, ETermsChanged);
     let under = option::some(object::id(pass));

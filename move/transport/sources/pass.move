@@ -55,8 +55,6 @@ const ELapsed: vector<u8> = b"the pass has no period left: renew it";
 const EStillRunning: vector<u8> = b"the pass still has periods: cancel it and wait for the end of this one";
 #[error(code = 13)]
 const EUnknownPass: vector<u8> = b"the plan knows no such pass";
-#[error(code = 14)]
-const EWrongService: vector<u8> = b"the plan is for another service";
 
 // === Types ===
 
@@ -371,18 +369,16 @@ public fun pass_service(pass: &Pass): u16 { pass.service }
 
 // === For the other modules of this package ===
 
-/// Abort unless the pass opens this service of this host now.
+/// Abort unless the pass is of this plan, the plan of this host, and good now.
 public(package) fun assert_good<T>(
     plan: &Plan<T>,
     pass: &Pass,
     host: ID,
-    service: u16,
     clock: &Clock,
     ctx: &TxContext,
 ) {
     plan.assert_version();
     assert!(plan.host == host, EForeignHost);
-    assert!(plan.service == service, EWrongService);
     let id = plan.assert_pass(pass);
     assert!(!plan.accounts.borrow(id).revoked, ERevoked);
     assert!(plan.is_valid(id, clock, ctx), ELapsed);

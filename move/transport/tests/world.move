@@ -6,9 +6,10 @@ use sui::clock::{Self, Clock};
 use sui::coin::{Self, Coin};
 use sui::sui::SUI;
 use sui::test_scenario::{Self as ts, Scenario};
-use transport::channel::{Self, Channel, Voucher};
+use transport::channel::{Self, Channel};
 use transport::host::{Self, Beacon, Host, HostCap, OpCap, RateLimit, Terms};
-use transport::signed;
+use transport::pass;
+use transport::signed::{Self, Signed};
 
 /// When every test begins, in ms.
 const START_MS: u64 = 1_000_000;
@@ -47,6 +48,19 @@ public fun no_limit(): RateLimit { host::new_rate_limit(0, 0, 0, 0) }
 public fun new(): World { new_with(terms()) }
 
 public fun new_with(terms: Terms): World {
+    let mut world = build(terms, false, 0, 0);
+    world.as_client();
+    world
+}
+
+/// The host, with a plan made in the same transaction.
+public fun new_with_plan(price: u64, period_ms: u64): World {
+    let mut world = build(terms(), true, price, period_ms);
+    world.as_client();
+    world
+}
+
+fun build(terms: Terms, plan: bool, price: u64, period_ms: u64): World {
     let mut scenario = ts::begin(signed::server());
     let mut clock = clock::create_for_testing(scenario.ctx());
     clock.set_for_testing(START_MS);
@@ -56,12 +70,11 @@ public fun new_with(terms: Terms): World {
     let operator = host.new_operator(&cap, 15, scenario.ctx());
     beacon.enroll(&operator, signed::key_c(), 1, 0, 1, b"tcp://127.0.0.1:1");
     beacon.heartbeat(&operator, signed::key_c(), 1, 0, &clock);
+    if (plan) pass::new_plan<SUI>(&host, &cap, 1, price, period_ms, 0, 0, scenario.ctx()).share();
     host::share(host, beacon);
     transfer::public_transfer(cap, signed::server());
     transfer::public_transfer(operator, signed::server());
-    let mut world = World { scenario, clock };
-    world.as_client();
-    world
+    World { scenario, clock }
 }
 
 /// The host, and a channel of the client with the default deposit and lane key A; its id is `signed::channel_id`.
@@ -139,17 +152,11 @@ public macro fun host(
 }
 
 /// Claim as the server with what `signed` gave; returns what was paid.
-public fun claim(world: &mut World, voucher: Voucher, signature: vector<u8>): u64 {
-    world.claim_with(voucher, signature, vector[])
-}
+public fun claim(world: &mut World, signed: Signed): u64 { world.claim_with(signed, vector[]) }
 
-public fun claim_with(
-    world: &mut World,
-    voucher: Voucher,
-    signature: vector<u8>,
-    preimage: vector<u8>,
-): u64 {
+public fun claim_with(world: &mut World, signed: Signed, preimage: vector<u8>): u64 {
     world.as_server();
+    let (voucher, signature) = signed.voucher();
     let mut channel = world.scenario.take_shared<Channel<SUI>>();
     let ctx = world.scenario.ctx();
     let coin = channel.claim(voucher, signature, preimage, &world.clock, ctx);

@@ -1,0 +1,745 @@
+#[test_only]
+module transport::pipe_tests;
+
+use sui::clock::Clock;
+use sui::coin::Coin;
+use sui::event;
+use sui::sui::SUI;
+use sui::test_scenario as ts;
+use transport::channel::{Self, Channel};
+use transport::host::{Self, Host};
+use transport::pipe::{Self, Frame, Pipe, Posted};
+use transport::signed;
+use transport::world::{Self, World};
+
+const CREDIT: u64 = 5;
+
+fun open(): World { world::with_channel(world::terms()) }
+
+/// A channel whose transport cost `bearer` bears, at five a frame.
+fun borne_by(bearer: u8, epoch_cap: u64): World {
+    world::with_channel(world::terms_with(1_048_576, epoch_cap, bearer, CREDIT))
+}
+
+/// Open a pipe of the sender of the transaction after the next.
+fun pipe_of(w: &mut World, who: address) {
+    w.tx(who);
+    world::channel!(w, |channel, _, ctx| pipe::open(channel, ctx).keep(ctx));
+    w.tx(who);
+}
+
+/// Run with the sender's pipe.
+macro fun piped(
+    $world: &mut World,
+    $f: |&mut Pipe, &mut Channel<SUI>, &Host, &Clock, &mut TxContext|,
+) {
+    let world = $world;
+    let (s, clock) = world.parts();
+    let mut channel = s.take_shared<Channel<SUI>>();
+    let host = s.take_shared<Host>();
+    let mut pipe = s.take_from_sender<Pipe>();
+    $f(&mut pipe, &mut channel, &host, clock, s.ctx());
+    s.return_to_sender(pipe);
+    ts::return_shared(channel);
+    ts::return_shared(host);
+}
+
+/// As many frames of one byte as said, acknowledged by nobody.
+macro fun frames($count: u64, $pipe: &mut Pipe, $channel: &Channel<SUI>, $host: &Host, $clock: &Clock) {
+    let mut sent = 0;
+    let (pipe, channel, host, clock) = ($pipe, $channel, $host, $clock);
+    while (sent < $count) {
+        pipe.send(channel, host, 0, vector[b"x"], clock);
+        sent = sent + 1;
+    };
+}
+
+fun limit(w: &mut World, request_ns: u64, requests: u64, byte_ns: u64, bytes: u64, window: u64) {
+    world::host!(w, |host, _, cap, _, _, _| {
+        let rate = host::new_rate_limit(request_ns, requests, byte_ns, bytes);
+        host.set_limits(cap, 1, rate, window, 7);
+    });
+}
+
+fun zeros(length: u64): vector<u8> {
+    let mut data = vector[0u8];
+    while (data.length() * 2 <= length) {
+        let again = data;
+        data.append(again);
+    };
+    while (data.length() < length) data.push_back(0);
+    data
+}
+
+// === Ways through ===
+
+#[test]
+fun a_frame_says_where_it_comes_from() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        pipe.send(channel, host, 9, vector[b"ab", b"", b"c"], clock);
+        pipe.send(channel, host, 0, vector[], clock);
+        assert!(pipe.sequence() == 2 && pipe.direction() == 0 && pipe.index() == 0);
+        assert!(pipe.channel() == object::id(channel));
+        let (metered, credited) = pipe.metered();
+        assert!(metered == 1 && credited == 0);
+    });
+    let frames = event::events_by_type<Frame>();
+    assert!(frames.length() == 2);
+    let mut first = std::bcs::to_bytes(&signed::channel_id());
+    first.append(x"0000010000000000000009");
+    first.append(b"\x03abc");
+    assert!(std::bcs::to_bytes(&frames[0]) == first);
+    w.end();
+}
+
+#[test]
+fun the_direction_comes_from_the_sender_and_pipes_are_numbered() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, _, _, _, _| assert!(pipe.direction() == 1 && pipe.index() == 0));
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, _, _, _, _| assert!(pipe.direction() == 1 && pipe.index() == 1));
+    w.end();
+}
+
+#[test]
+fun an_acknowledgement_moves_the_window_on() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 3, clock, ctx));
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        frames!(3, pipe, channel, host, clock);
+        assert!(pipe.sequence() == 7);
+    });
+    w.end();
+}
+
+#[test]
+fun an_acknowledgement_ahead_of_time_only_widens_the_window() {
+    let mut w = open();
+    pipe_of(&mut w, signed::server());
+    w.as_client();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 100, clock, ctx));
+    w.as_server();
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(10, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test]
+fun without_a_window_nobody_waits() {
+    let mut w = open();
+    limit(&mut w, 0, 0, 0, 0, 0);
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(40, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test]
+fun an_acknowledgement_keeps_a_channel_from_expiring() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    w.wait(world::idle_ms() - 1);
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 1, clock, ctx));
+    w.wait(world::idle_ms());
+    w.as_stranger();
+    world::channel!(&mut w, |channel, clock, ctx| channel.expire(clock, ctx));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::ETooEarly)]
+fun an_acknowledged_channel_is_not_idle() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    w.wait(world::idle_ms() - 1);
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 1, clock, ctx));
+    w.wait(world::idle_ms() - 1);
+    w.as_stranger();
+    world::channel!(&mut w, |channel, clock, ctx| channel.expire(clock, ctx));
+    w.end();
+}
+
+#[test]
+fun the_rate_gives_a_burst_and_then_one_each_interval() {
+    let mut w = open();
+    // One frame a second, three at once.
+    limit(&mut w, 1_000_000_000, 3, 0, 0, 0);
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(3, pipe, channel, host, clock));
+    w.wait(1_000);
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(1, pipe, channel, host, clock));
+    w.wait(10_000);
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(3, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test]
+fun the_rate_does_not_slow_answers() {
+    let mut w = open();
+    limit(&mut w, 1_000_000_000, 1, 1_000_000_000, 1, 0);
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(9, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test]
+fun a_frame_may_be_as_large_as_a_transaction() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    let half = zeros(65_536);
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        pipe.send(channel, host, 0, vector[half, half], clock);
+    });
+    w.end();
+}
+
+#[test]
+fun a_pipe_can_be_thrown_away() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    let (s, _) = w.parts();
+    s.take_from_sender<Pipe>().destroy();
+    w.as_client();
+    assert!(ts::ids_for_address<Pipe>(signed::client()).is_empty());
+    w.end();
+}
+
+// === Cost shifting ===
+
+#[test]
+fun the_server_is_credited_by_evidence_and_once() {
+    let mut w = borne_by(1, 1_000_000);
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, channel, host, clock, ctx| {
+        frames!(4, pipe, channel, host, clock);
+        // Nothing is vouched yet: no evidence, no credit.
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
+    });
+    assert!(w.claim(signed::first()) == 100);
+    w.as_server();
+    piped!(&mut w, |pipe, channel, _, _, ctx| {
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 4 * CREDIT);
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
+        let (metered, credited) = pipe.metered();
+        assert!(metered == 4 && credited == 4);
+        assert!(channel.credited() == 20 && channel.held() == 880);
+        world::assert_conserved(channel);
+    });
+    w.end();
+}
+
+#[test]
+fun empty_frames_earn_nothing_and_full_ones_no_more_than_vouched() {
+    let mut w = borne_by(1, 1_000_000);
+    limit(&mut w, 0, 0, 0, 0, 0);
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        frames!(60, pipe, channel, host, clock);
+        pipe.send(channel, host, 0, vector[], clock);
+        pipe.send(channel, host, 0, vector[b""], clock);
+        let (metered, _) = pipe.metered();
+        assert!(metered == 60);
+    });
+    // Fifty requests and three times 16 KiB: evidence for 53 frames, but only 100 are left after 900.
+    assert!(w.claim(signed::third()) == 900);
+    w.as_server();
+    piped!(&mut w, |pipe, channel, _, _, ctx| {
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 20 * CREDIT);
+        world::assert_conserved(channel);
+    });
+    w.as_client();
+    let more = w.mint(1_000);
+    world::channel!(&mut w, |channel, _, _| channel.top_up(more));
+    w.as_server();
+    piped!(&mut w, |pipe, channel, _, _, ctx| {
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 33 * CREDIT);
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
+        world::assert_conserved(channel);
+    });
+    w.end();
+}
+
+#[test]
+fun credits_count_toward_the_epoch_cap() {
+    let mut w = borne_by(1, 112);
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    assert!(w.claim(signed::first()) == 100);
+    w.as_server();
+    piped!(&mut w, |pipe, channel, _, _, ctx| {
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 2 * CREDIT);
+    });
+    w.next_epoch();
+    piped!(&mut w, |pipe, channel, _, _, ctx| {
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 2 * CREDIT);
+        world::assert_conserved(channel);
+    });
+    assert!(w.claim(signed::second()) == 102);
+    w.end();
+}
+
+#[test]
+fun a_credit_never_takes_what_is_owed() {
+    let mut w = borne_by(1, 950);
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    assert!(w.claim(signed::fourth()) == 950);
+    w.next_epoch();
+    piped!(&mut w, |pipe, channel, _, _, ctx| {
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
+        world::assert_conserved(channel);
+    });
+    w.end();
+}
+
+#[test]
+fun the_client_is_credited_out_of_the_servers_next_payments() {
+    let mut w = borne_by(2, 1_000_000);
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    assert!(w.claim(signed::first()) == 100);
+    w.as_client();
+    piped!(&mut w, |pipe, channel, _, _, _| {
+        pipe.charge_credit(channel);
+        pipe.charge_credit(channel);
+        let (_, credited) = pipe.metered();
+        assert!(credited == 4 && channel.credited() == 0);
+    });
+    assert!(w.claim(signed::second()) == 150 - 4 * CREDIT);
+    w.as_server();
+    world::channel!(&mut w, |channel, _, ctx| {
+        assert!(channel.client_credit() == 20 && channel.claimed() == 230);
+        world::assert_conserved(channel);
+        channel.release(ctx);
+        world::assert_conserved(channel);
+    });
+    assert!(w.receive(signed::client()) == 750 + 20);
+    w.end();
+}
+
+#[test]
+fun the_client_cannot_charge_more_than_the_server_earns() {
+    let mut w = world::with_channel(world::terms_with(1_048_576, 1_000_000, 2, 200));
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    assert!(w.claim(signed::first()) == 100);
+    w.as_client();
+    piped!(&mut w, |pipe, channel, _, _, _| pipe.charge_credit(channel));
+    // 800 are due to the client, 150 is all there is to take them from.
+    assert!(w.claim(signed::second()) == 0);
+    assert!(w.claim(signed::third()) == 0);
+    w.as_server();
+    world::channel!(&mut w, |channel, _, ctx| {
+        assert!(channel.client_credit() == 800 && channel.claimed() == 100);
+        channel.release(ctx);
+        world::assert_conserved(channel);
+    });
+    assert!(w.receive(signed::client()) == 900);
+    w.end();
+}
+
+/// Claims, credits, top-ups and a close in one life, under a cap.
+#[test]
+fun a_mixed_history_conserves_money() {
+    let mut w = borne_by(1, 300);
+    pipe_of(&mut w, signed::server());
+    let mut server = 0;
+    server = server + w.claim(signed::first());
+    w.as_server();
+    piped!(&mut w, |pipe, channel, host, clock, ctx| {
+        frames!(4, pipe, channel, host, clock);
+        server = server + pipe.collect_credit(channel, ctx).burn_for_testing();
+        world::assert_conserved(channel);
+    });
+    server = server + w.claim(signed::second());
+    server = server + w.claim(signed::third());
+    w.as_client();
+    let more = w.mint(77);
+    world::channel!(&mut w, |channel, clock, ctx| {
+        channel.top_up(more);
+        channel.request_close(clock, ctx);
+        world::assert_conserved(channel);
+    });
+    w.next_epoch();
+    server = server + w.claim(signed::fourth());
+    w.wait(world::claim_ms());
+    let mut epochs = 0u64;
+    while (epochs < 4) {
+        w.next_epoch();
+        world::channel!(&mut w, |channel, clock, ctx| {
+            if (channel.state() != 3) channel.finalize(clock, ctx);
+            world::assert_conserved(channel);
+        });
+        epochs = epochs + 1;
+    };
+    server = server + w.receive(signed::server());
+    let client = w.receive(signed::client());
+    assert!(server + client == 1_077);
+    world::channel!(&mut w, |channel, _, _| {
+        assert!(channel.state() == 3 && channel.held() == 0 && channel.client_credit() == 0);
+        assert!(channel.claimed() + channel.credited() + channel.refunded() == 1_077);
+    });
+    w.end();
+}
+
+// === Messages ===
+
+fun post(w: &mut World, service: u16, key: vector<u8>, data: vector<vector<u8>>, fee: u64) {
+    let fee = w.mint(fee);
+    let (s, _) = w.parts();
+    let host = s.take_shared<Host>();
+    pipe::post(&host, service, key, data, fee, s.ctx());
+    ts::return_shared(host);
+}
+
+#[test]
+fun a_message_reaches_the_owner_with_its_fee() {
+    let mut w = world::new();
+    w.as_stranger();
+    post(&mut w, 1, signed::key_a(), vector[b"hello ", b"there"], 9);
+    assert!(event::events_by_type<Posted>().length() == 1);
+    assert!(w.receive(signed::server()) == 9);
+    w.end();
+}
+
+#[test]
+fun a_message_may_be_free() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_limits(cap, 1, world::no_limit(), 0, 0));
+    w.as_stranger();
+    post(&mut w, 1, signed::key_a(), vector[b"hello"], 0);
+    w.as_server();
+    assert!(ts::ids_for_address<Coin<SUI>>(signed::server()).is_empty());
+    w.end();
+}
+
+#[test]
+fun a_message_can_ask_for_a_pass() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_mode(cap, 1, 2));
+    w.as_stranger();
+    post(&mut w, 1, signed::key_a(), vector[b"hello"], 7);
+    w.end();
+}
+
+// === Refusals, each by the name of its error; none emits a frame ===
+
+#[test, expected_failure(abort_code = pipe::EForeignChannel)]
+fun foreign_channel() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    w.open_channel(100);
+    w.as_client();
+    let (s, clock) = w.parts();
+    let pipe = s.take_from_sender<Pipe>();
+    let first = s.take_shared<Channel<SUI>>();
+    let second = s.take_shared<Channel<SUI>>();
+    let host = s.take_shared<Host>();
+    let (right, wrong) = if (pipe.channel() == object::id(&first)) (first, second)
+    else (second, first);
+    let mut pipe = pipe;
+    pipe.send(&right, &host, 0, vector[b"x"], clock);
+    pipe.send(&wrong, &host, 0, vector[b"x"], clock);
+    s.return_to_sender(pipe);
+    ts::return_shared(right);
+    ts::return_shared(wrong);
+    ts::return_shared(host);
+    w.end();
+}
+
+/// Open a second channel and give the sender's pipe of the first to it.
+macro fun misused($world: &mut World, $f: |&mut Pipe, &mut Channel<SUI>, &mut TxContext|) {
+    let world = $world;
+    world.as_client();
+    world.open_channel(100);
+    world.as_server();
+    let (s, _) = world.parts();
+    let mut pipe = s.take_from_sender<Pipe>();
+    let mut first = s.take_shared<Channel<SUI>>();
+    let mut second = s.take_shared<Channel<SUI>>();
+    if (pipe.channel() == object::id(&first)) $f(&mut pipe, &mut second, s.ctx())
+    else $f(&mut pipe, &mut first, s.ctx());
+    s.return_to_sender(pipe);
+    ts::return_shared(first);
+    ts::return_shared(second);
+}
+
+#[test, expected_failure(abort_code = pipe::EForeignChannel)]
+fun foreign_channel_pays_no_credit() {
+    let mut w = borne_by(1, 1_000);
+    pipe_of(&mut w, signed::server());
+    misused!(&mut w, |pipe, channel, ctx| {
+        pipe.collect_credit(channel, ctx).burn_for_testing();
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EForeignChannel)]
+fun foreign_channel_notes_no_credit() {
+    let mut w = borne_by(2, 1_000);
+    pipe_of(&mut w, signed::server());
+    misused!(&mut w, |pipe, channel, _| pipe.charge_credit(channel));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EForeignHost)]
+fun foreign_host() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    let (s, clock) = w.parts();
+    let (other, beacon, cap) = host::new(60_000, s.ctx());
+    let mut pipe = s.take_from_sender<Pipe>();
+    let channel = s.take_shared<Channel<SUI>>();
+    pipe.send(&channel, &other, 0, vector[b"x"], clock);
+    s.return_to_sender(pipe);
+    ts::return_shared(channel);
+    other.destroy(beacon, cap);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EFrameTooLarge)]
+fun frame_too_large() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    let half = zeros(65_536);
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        pipe.send(channel, host, 0, vector[half, half, b"x"], clock);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EOverWindow)]
+fun over_window() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(5, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EOverWindow)]
+fun over_window_towards_the_client() {
+    let mut w = open();
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(5, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EOverRate)]
+fun over_rate() {
+    let mut w = open();
+    limit(&mut w, 1_000_000_000, 3, 0, 0, 0);
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EOverRate)]
+fun over_rate_before_the_interval_is_over() {
+    let mut w = open();
+    limit(&mut w, 1_000_000_000, 1, 0, 0, 0);
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(1, pipe, channel, host, clock));
+    w.wait(999);
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(1, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EOverRate)]
+fun over_rate_of_bytes() {
+    let mut w = open();
+    limit(&mut w, 0, 0, 1_000, 10, 0);
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        pipe.send(channel, host, 0, vector[b"0123456789a"], clock);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EWrongDirection)]
+fun wrong_direction() {
+    let mut w = borne_by(1, 1_000);
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, _, _, ctx| {
+        pipe.collect_credit(channel, ctx).burn_for_testing();
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EWrongDirection)]
+fun wrong_direction_to_charge() {
+    let mut w = borne_by(2, 1_000);
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, channel, _, _, _| pipe.charge_credit(channel));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EBadReplyKey)]
+fun bad_reply_key() {
+    let mut w = world::new();
+    post(&mut w, 1, b"short", vector[b"hello"], 7);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EEmptyMessage)]
+fun empty_message() {
+    let mut w = world::new();
+    post(&mut w, 1, signed::key_a(), vector[b""], 7);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EFeeTooSmall)]
+fun fee_too_small() {
+    let mut w = world::new();
+    post(&mut w, 1, signed::key_a(), vector[b"hello"], 6);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENotAllowed)]
+fun a_message_of_the_uninvited() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_mode(cap, 1, 1));
+    w.as_stranger();
+    post(&mut w, 1, signed::key_a(), vector[b"hello"], 7);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EDenied)]
+fun a_message_of_the_denied() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, _, operator, _, _| host.deny(operator, vector[world::stranger()]));
+    w.as_stranger();
+    post(&mut w, 1, signed::key_a(), vector[b"hello"], 7);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EServiceClosed)]
+fun a_message_to_a_closed_service() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_open(cap, 1, false));
+    w.as_stranger();
+    post(&mut w, 1, signed::key_a(), vector[b"hello"], 7);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EChannelClosed)]
+fun a_frame_in_a_closing_channel() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, ctx| {
+        channel.request_close(clock, ctx);
+        pipe.send(channel, host, 0, vector[b"x"], clock);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EServiceClosed)]
+fun a_frame_to_a_closed_service() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_open(cap, 1, false));
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(1, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EDenied)]
+fun a_frame_of_the_denied() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    world::host!(&mut w, |host, _, _, operator, _, _| host.deny(operator, vector[signed::client()]));
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(1, pipe, channel, host, clock));
+    w.end();
+}
+
+// === Refusals of the channel that concern pipes ===
+
+#[test, expected_failure(abort_code = channel::ENotParty)]
+fun a_stranger_has_no_pipe() {
+    let mut w = open();
+    pipe_of(&mut w, world::stranger());
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::ENotBorne)]
+fun not_borne() {
+    let mut w = open();
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, channel, _, _, ctx| {
+        pipe.collect_credit(channel, ctx).burn_for_testing();
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::ENotBorne)]
+fun not_borne_by_the_server() {
+    let mut w = borne_by(1, 1_000);
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, _, _, _| pipe.charge_credit(channel));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EChannelClosed)]
+fun no_credit_from_a_closed_channel() {
+    let mut w = borne_by(1, 1_000);
+    pipe_of(&mut w, signed::server());
+    piped!(&mut w, |pipe, channel, _, _, ctx| {
+        channel.release(ctx);
+        pipe.collect_credit(channel, ctx).burn_for_testing();
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EChannelClosed)]
+fun no_charge_to_a_closed_channel() {
+    let mut w = borne_by(2, 1_000);
+    pipe_of(&mut w, signed::client());
+    w.as_server();
+    world::channel!(&mut w, |channel, _, ctx| channel.release(ctx));
+    w.as_client();
+    piped!(&mut w, |pipe, channel, _, _, _| pipe.charge_credit(channel));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::ETooManyPipes)]
+fun too_many_pipes() {
+    let mut w = open();
+    world::channel!(&mut w, |channel, _, ctx| {
+        let mut pipes = 0u64;
+        while (pipes < 17) {
+            pipe::open(channel, ctx).keep(ctx);
+            pipes = pipes + 1;
+        };
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::ENoPipe)]
+fun no_pipe() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 1, clock, ctx));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EStaleAck)]
+fun stale_ack() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| {
+        pipe::ack(channel, 0, 2, clock, ctx);
+        pipe::ack(channel, 0, 2, clock, ctx);
+    });
+    w.end();
+}
