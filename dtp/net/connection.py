@@ -35,12 +35,16 @@ Redial = Callable[[bytes], Awaitable[tuple[LinkDriver, Established]]]
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts since the connection began, and how it stands. Bytes are of records on carriers; times seconds."""
+    """Counts since the connection began, and how it stands. Bytes are of records on carriers; times seconds.
+
+    `handshake` is the Noise protocol's full name, such as `Noise_IK_25519_AESGCM_SHA256`.
+    """
 
     bytes_sent: int
     bytes_received: int
     carriers: tuple[str, ...]
     cipher: str
+    handshake: str
     resumes: int
     rtt: float | None
     streams: int
@@ -122,6 +126,7 @@ class Connection:
             bytes_received=self._received_bytes,
             carriers=tuple(driver.carrier.remote for driver in self._drivers),
             cipher=self._cipher,
+            handshake=self._session.protocol,
             resumes=self._resumes,
             rtt=self._session.rtt,
             streams=len(self._streams),

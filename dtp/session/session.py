@@ -56,6 +56,7 @@ from dtp.session.frames import (
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.link import Link, attach_proof, build_attach
+from dtp.session.noise import protocol_name
 from dtp.session.payload import CONNECTION_ID
 from dtp.session.streams import SessionStream
 
@@ -77,6 +78,8 @@ class Session:
         self.limits = limits
         self.peer: PeerId = established.peer
         self.service = established.payload.service
+        #: The Noise protocol of the first handshake, in full.
+        self.protocol = protocol_name(established.pattern, established.suite)
         #: Names this connection when it is resumed (16 bytes, public); the secret proves it.
         self.connection_id = hashlib.sha256(b"dtp.connection.v1" + established.split.hash).digest()[
             :CONNECTION_ID
