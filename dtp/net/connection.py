@@ -323,6 +323,9 @@ class Connection:
         if self._session.consumed(stream_id, size) and not self._flush_scheduled:
             self._schedule_flush()
 
+    def _set_low(self, stream_id: int, low: int) -> None:
+        self._session.set_low(stream_id, low)
+
     def _queued(self, stream_id: int) -> int:
         return self._session.queued(stream_id)
 

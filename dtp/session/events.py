@@ -43,7 +43,8 @@ class StreamFinished:
 
 @dataclass(frozen=True, slots=True)
 class StreamWasReset:
-    """The peer gave up sending on this stream; what was received and not yet read is void."""
+    """The peer gave up sending on this stream; what was received and not yet read is void (and still to be reported
+    with `Session.consumed`)."""
 
     stream_id: int
     error_code: int

@@ -167,6 +167,12 @@ class Session:
         stream = self._streams.get(stream_id)
         return stream.send.queued if stream is not None else 0
 
+    def set_low(self, stream_id: int, low: int) -> None:
+        """`StreamWritable` comes when `low` bytes or less wait to be sent (at first `limits.write_low`)."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.low = low
+
     def acknowledged(self, stream_id: int) -> bool:
         """True when the peer has everything that was written to this stream (and its end, if it has one).
 
@@ -548,7 +554,7 @@ class Session:
         send.limit = max(send.limit, limit)
         if send.ready:
             self._take_turn(stream)
-        if send.acked >= send.end or (waiting > self.limits.write_low >= send.queued):
+        if send.acked >= send.end or (waiting > stream.low >= send.queued):
             self._events.append(ev.StreamWritable(stream_id))
         self._forget_if_done(stream)
 
@@ -704,7 +710,7 @@ class Session:
                 frames.append((Frame.STREAM, FIN if fin else 0, stream.stream_id, offset, piece))
                 room -= len(piece) + _FRAME_COST
                 without_credit = 0
-                if waiting > self.limits.write_low >= send.queued:
+                if waiting > stream.low >= send.queued:
                     self._events.append(ev.StreamWritable(stream.stream_id))
             elif send.ready:
                 without_credit += 1  # waits for the connection's credit
@@ -781,7 +787,10 @@ class Session:
         return stream
 
     def _add_stream(self, stream_id: int) -> SessionStream:
-        stream = SessionStream(stream_id, self._params.stream_window, self.limits.stream_window)
+        limits = self.limits
+        stream = SessionStream(
+            stream_id, self._params.stream_window, limits.stream_window, limits.write_low
+        )
         self._streams[stream_id] = stream
         return stream
 

@@ -283,10 +283,11 @@ class ReceiveHalf:
 class SessionStream:
     """A stream as the session sees it: two halves and a few marks."""
 
-    __slots__ = ("announce", "listed", "queued", "receive", "send", "stream_id")
+    __slots__ = ("announce", "listed", "low", "queued", "receive", "send", "stream_id")
 
-    def __init__(self, stream_id: int, send_limit: int, window: int) -> None:
+    def __init__(self, stream_id: int, send_limit: int, window: int, low: int) -> None:
         self.stream_id = stream_id
+        self.low = low  # `StreamWritable` is told when what waits to be sent falls to this
         self.send = SendHalf(send_limit)
         self.receive = ReceiveHalf(window)
         self.queued = False  # waits for its turn
