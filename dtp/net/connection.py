@@ -302,7 +302,7 @@ class Connection:
 
     # ---- streams ask ------------------------------------------------------------------------------------
 
-    def _write(self, stream_id: int, data: bytes) -> None:
+    def _write(self, stream_id: int, data: bytes | memoryview) -> None:
         self._session.write(stream_id, data)
         if not self._flush_scheduled:
             self._schedule_flush()

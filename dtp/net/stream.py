@@ -32,6 +32,13 @@ class Sink(Protocol):
         """What waits to be sent fell below the low mark."""
 
 
+def _fixed(data: bytes | bytearray | memoryview) -> bytes | memoryview:
+    """The bytes of `data` as nobody can change them any more."""
+    if type(data) is memoryview and type(data.obj) is bytes and data.c_contiguous:
+        return data.cast("B")  # a view of our own: the caller may release theirs
+    return bytes(data)
+
+
 class Stream:
     """Ordered bytes both ways within a connection.
 
@@ -185,12 +192,12 @@ class Stream:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Queue `data` to be sent at the end of this turn of the event loop. Follow it with `await drain()`.
 
-        `bytes` are kept as they are, anything else is copied. Raises what broke the stream, `StreamClosed`
-        after `write_eof`.
+        `bytes` and views of them are kept as they are, anything else is copied. Raises what broke the stream,
+        `StreamClosed` after `write_eof`.
         """
         if self._write_error is not None:
             raise self._write_error
-        self.connection._write(self.id, data if type(data) is bytes else bytes(data))
+        self.connection._write(self.id, data if type(data) is bytes else _fixed(data))
 
     def writelines(self, lines: Iterable[bytes | bytearray | memoryview]) -> None:
         """`write` each."""
