@@ -258,8 +258,9 @@ class Listener:
 
     # ---- the end ----------------------------------------------------------------------------------------
 
-    async def close(self, *, grace: float = 0.0) -> None:
-        """Stop accepting. Connections may finish for `grace` seconds, then they are closed. Idempotent."""
+    async def close(self, *, grace: float | None = 0.0) -> None:
+        """Stop accepting. Connections may finish for `grace` seconds (None: for as long as their handlers take),
+        then they are closed. Idempotent."""
         self._closed = True
         for listener in self._listeners:
             await listener.close()
@@ -269,9 +270,9 @@ class Listener:
             if driver.connection is None:
                 driver.abort(CarrierError("the listener is closed"))
         for connection in self.connections:
-            if grace and not connection.closed:
+            if grace != 0 and not connection.closed:
                 connection.go_away()
-        if grace and self._tasks:
+        if grace != 0 and self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
         for connection in self.connections:
             connection.abort(CloseCode.SHUTDOWN, "the listener closes")
