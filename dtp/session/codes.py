@@ -93,7 +93,7 @@ class ConnectionRefused(PeerError):
         self.reason = reason
 
 
-class ConnectionClosed(DtpError, ConnectionError):
+class ConnectionClosed(DtpError, ConnectionResetError):
     """The connection was closed before, by this side or the peer. `.close_code`, `.reason`, `.by_peer`."""
 
     code = "closed"
@@ -115,7 +115,7 @@ class ConnectionLost(CarrierError):
     code = "lost"
 
 
-class StreamReset(PeerError, ConnectionError):
+class StreamReset(PeerError, ConnectionResetError):
     """The peer gave up this stream (`RESET`), or doesn't want what we send (`STOP`). `.error_code` is its own."""
 
     code = "reset"
