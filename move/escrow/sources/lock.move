@@ -7,13 +7,8 @@
 /// and is gone with it.
 module escrow::lock;
 
-use std::bcs;
-use std::hash;
-use sui::balance::Balance;
-use sui::clock::Clock;
-use sui::coin::{Self, Coin};
-use sui::ed25519;
-use sui::event;
+use std::{bcs, hash};
+use sui::{balance::Balance, clock::Clock, coin::{Self, Coin}, ed25519, event};
 
 // === Constants ===
 
@@ -38,7 +33,8 @@ const LOCK_DOMAIN: vector<u8> = b"dtp.lock.v1";
 // === Errors ===
 
 #[error(code = 0)]
-const EWrongVersion: vector<u8> = b"object is of another version: call the package's newest release";
+const EWrongVersion: vector<u8> =
+    b"object is of another version: call the package's newest release";
 #[error(code = 1)]
 const EZeroAmount: vector<u8> = b"there is nothing in the payment";
 #[error(code = 2)]

@@ -1,13 +1,14 @@
 #[test_only]
 module escrow::lock_tests;
 
-use escrow::lock::{Self, Lock};
-use escrow::signed;
-use sui::clock::{Self, Clock};
-use sui::coin::{Self, Coin};
-use sui::event;
-use sui::sui::SUI;
-use sui::test_scenario::{Self as ts, Scenario};
+use escrow::{lock::{Self, Lock}, signed};
+use sui::{
+    clock::{Self, Clock},
+    coin::{Self, Coin},
+    event,
+    sui::SUI,
+    test_scenario::{Self as ts, Scenario}
+};
 
 const PAYER: address = @0xA11CE;
 /// The recipient that `signed::release` names; also the payee of the hash locks.

@@ -8,17 +8,17 @@
 /// a watcher needs no right. A voucher is newest or nothing: replaying or reordering gains nothing.
 module transport::channel;
 
-use std::bcs;
-use std::hash;
-use sui::address;
-use sui::balance::{Self, Balance};
-use sui::clock::Clock;
-use sui::coin::{Self, Coin};
-use sui::ed25519;
-use sui::event;
-use sui::hash as sui_hash;
-use transport::host::{Self, Host, Beacon, Terms};
-use transport::pass::{Plan, Pass};
+use std::{bcs, hash};
+use sui::{
+    address,
+    balance::{Self, Balance},
+    clock::Clock,
+    coin::{Self, Coin},
+    ed25519,
+    event,
+    hash as sui_hash
+};
+use transport::{host::{Self, Host, Beacon, Terms}, pass::{Plan, Pass}};
 
 // === Constants ===
 
@@ -59,7 +59,8 @@ const TO_CLIENT: u8 = 1;
 // === Errors ===
 
 #[error(code = 0)]
-const EWrongVersion: vector<u8> = b"object is of another version: call the package's newest release";
+const EWrongVersion: vector<u8> =
+    b"object is of another version: call the package's newest release";
 #[error(code = 1)]
 const ETermsChanged: vector<u8> = b"the terms have another revision: read them again and decide";
 #[error(code = 2)]
@@ -83,7 +84,8 @@ const ENoLane: vector<u8> = b"the channel has no lane of that number";
 #[error(code = 11)]
 const ETooManyLanes: vector<u8> = b"a channel has at most 16 lanes";
 #[error(code = 12)]
-const ERotationPending: vector<u8> = b"the lane's previous key is still honoured: rotate again after that";
+const ERotationPending: vector<u8> =
+    b"the lane's previous key is still honoured: rotate again after that";
 #[error(code = 13)]
 const EForeignVoucher: vector<u8> = b"the voucher is for another channel";
 #[error(code = 14)]
@@ -91,13 +93,15 @@ const EVoucherExpired: vector<u8> = b"the voucher's time is over";
 #[error(code = 15)]
 const EStaleVoucher: vector<u8> = b"a voucher of this sequence or a newer one was already claimed";
 #[error(code = 16)]
-const EShrunkVoucher: vector<u8> = b"the voucher's amount, requests or bytes are below those claimed before";
+const EShrunkVoucher: vector<u8> =
+    b"the voucher's amount, requests or bytes are below those claimed before";
 #[error(code = 17)]
 const EOverPrice: vector<u8> = b"the amount is above what the requests and bytes cost";
 #[error(code = 18)]
 const EBadHashLock: vector<u8> = b"a hash lock is 32 bytes";
 #[error(code = 19)]
-const EWrongPreimage: vector<u8> = b"the preimage is not the 32 bytes that the voucher's lock asks for";
+const EWrongPreimage: vector<u8> =
+    b"the preimage is not the 32 bytes that the voucher's lock asks for";
 #[error(code = 20)]
 const EBadSignature: vector<u8> = b"the signature does not verify";
 #[error(code = 21)]
@@ -117,7 +121,8 @@ const ENotClosed: vector<u8> = b"the channel is not closed yet";
 #[error(code = 28)]
 const EUnderPass: vector<u8> = b"a channel under a pass holds no deposit";
 #[error(code = 29)]
-const ENotBorne: vector<u8> = b"by the terms the other side doesn't bear the cost of this direction";
+const ENotBorne: vector<u8> =
+    b"by the terms the other side doesn't bear the cost of this direction";
 #[error(code = 30)]
 const ETooManyPipes: vector<u8> = b"a channel has at most 16 pipes in each direction";
 #[error(code = 31)]
@@ -413,7 +418,10 @@ public fun request_close<T>(channel: &mut Channel<T>, clock: &Clock, ctx: &TxCon
     channel.assert_client(ctx);
     channel.state = STATE_CLOSING;
     channel.closing_ms = clock.timestamp_ms();
-    event::emit(CloseRequested { channel: object::id(channel), until_ms: channel.claims_until_ms() });
+    event::emit(CloseRequested {
+        channel: object::id(channel),
+        until_ms: channel.claims_until_ms(),
+    });
 }
 
 /// After a requested close and its time for claims: pay both sides. While the epoch cap keeps something owed back,
@@ -904,4 +912,6 @@ fun min(a: u64, b: u64): u64 { if (a < b) a else b }
 // === Tests ===
 
 #[test_only]
-public fun set_version_for_testing<T>(channel: &mut Channel<T>, version: u16) { channel.version = version }
+public fun set_version_for_testing<T>(channel: &mut Channel<T>, version: u16) {
+    channel.version = version
+}

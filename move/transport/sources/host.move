@@ -7,10 +7,7 @@
 module transport::host;
 
 use std::type_name::{Self, TypeName};
-use sui::clock::Clock;
-use sui::event;
-use sui::table::{Self, Table};
-use sui::vec_map::{Self, VecMap};
+use sui::{clock::Clock, event, table::{Self, Table}, vec_map::{Self, VecMap}};
 
 // === Constants ===
 
@@ -69,7 +66,8 @@ const RIGHTS_ALL: u8 = 15;
 // === Errors ===
 
 #[error(code = 0)]
-const EWrongVersion: vector<u8> = b"object is of another version: call the package's newest release";
+const EWrongVersion: vector<u8> =
+    b"object is of another version: call the package's newest release";
 #[error(code = 1)]
 const EWrongCap: vector<u8> = b"this cap belongs to another host";
 #[error(code = 2)]
@@ -125,7 +123,8 @@ const ERevokedOperator: vector<u8> = b"the owner revoked this operator cap";
 #[error(code = 27)]
 const EMissingRight: vector<u8> = b"the operator cap lacks the right for this";
 #[error(code = 28)]
-const EBadRights: vector<u8> = b"rights are a sum of 1 (heartbeat), 2 (endpoints), 4 (firewall), 8 (passes)";
+const EBadRights: vector<u8> =
+    b"rights are a sum of 1 (heartbeat), 2 (endpoints), 4 (firewall), 8 (passes)";
 #[error(code = 29)]
 const EListsNotEmpty: vector<u8> = b"empty the allow-list and the deny-list first";
 #[error(code = 30)]
@@ -413,7 +412,13 @@ public fun add_service(
 }
 
 /// Replace the terms of a service under a new revision. Open channels are not touched.
-public fun set_terms(host: &mut Host, cap: &HostCap, service: u16, terms: Terms, terms_hash: vector<u8>) {
+public fun set_terms(
+    host: &mut Host,
+    cap: &HostCap,
+    service: u16,
+    terms: Terms,
+    terms_hash: vector<u8>,
+) {
     assert_owner(host, cap);
     assert_terms_hash(&terms_hash);
     let terms = host.with_next_revision(terms);
@@ -538,7 +543,9 @@ public fun enroll(
     assert!(beacon.find(&key).is_none(), EEndpointExists);
     assert!(beacon.endpoints.length() < MAX_ENDPOINTS, ETooManyEndpoints);
     event::emit(EndpointChanged { host: beacon.host, key, generation, enrolled: true });
-    beacon.endpoints.push_back(Endpoint { key, weight, role, generation, seen_ms: 0, load: 0, hint });
+    beacon
+        .endpoints
+        .push_back(Endpoint { key, weight, role, generation, seen_ms: 0, load: 0, hint });
 }
 
 /// Change weight, role and hint of an endpoint. Operator with the endpoints right.
@@ -886,4 +893,6 @@ fun remove_all(list: &mut Table<address, bool>, addresses: &vector<address>) {
 public fun set_version_for_testing(host: &mut Host, version: u16) { host.version = version }
 
 #[test_only]
-public fun set_beacon_version_for_testing(beacon: &mut Beacon, version: u16) { beacon.version = version }
+public fun set_beacon_version_for_testing(beacon: &mut Beacon, version: u16) {
+    beacon.version = version
+}

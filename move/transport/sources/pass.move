@@ -6,11 +6,7 @@
 /// period comes back too. At all times: paid = drawn + refunded + pot.
 module transport::pass;
 
-use sui::balance::{Self, Balance};
-use sui::clock::Clock;
-use sui::coin::{Self, Coin};
-use sui::event;
-use sui::table::{Self, Table};
+use sui::{balance::{Self, Balance}, clock::Clock, coin::{Self, Coin}, event, table::{Self, Table}};
 use transport::host::{Host, HostCap, OpCap};
 
 // === Constants ===
@@ -28,7 +24,8 @@ const MAX_PRICE: u64 = 18_446_744_073_709_551;
 // === Errors ===
 
 #[error(code = 0)]
-const EWrongVersion: vector<u8> = b"object is of another version: call the package's newest release";
+const EWrongVersion: vector<u8> =
+    b"object is of another version: call the package's newest release";
 #[error(code = 1)]
 const EWrongCap: vector<u8> = b"this cap belongs to another host";
 #[error(code = 2)]
@@ -52,7 +49,8 @@ const ERevoked: vector<u8> = b"the host revoked this pass";
 #[error(code = 11)]
 const ELapsed: vector<u8> = b"the pass has no period left: renew it";
 #[error(code = 12)]
-const EStillRunning: vector<u8> = b"the pass still has periods: cancel it and wait for the end of this one";
+const EStillRunning: vector<u8> =
+    b"the pass still has periods: cancel it and wait for the end of this one";
 #[error(code = 13)]
 const EUnknownPass: vector<u8> = b"the plan knows no such pass";
 
@@ -169,7 +167,13 @@ public fun new_plan<T>(
         earned: 0,
         accounts: table::new(ctx),
     };
-    event::emit(PlanCreated { plan: object::id(&plan), host: plan.host, service, price, period_ms });
+    event::emit(PlanCreated {
+        plan: object::id(&plan),
+        host: plan.host,
+        service,
+        price,
+        period_ms,
+    });
     plan
 }
 
@@ -433,7 +437,13 @@ fun take_payment<T>(plan: &mut Plan<T>, payment: Coin<T>, periods: u64) {
 }
 
 /// Cut the pass down to `kept` periods and pay the others out.
-fun give_back<T>(plan: &mut Plan<T>, pass: ID, kept: u64, revoked: bool, ctx: &mut TxContext): Coin<T> {
+fun give_back<T>(
+    plan: &mut Plan<T>,
+    pass: ID,
+    kept: u64,
+    revoked: bool,
+    ctx: &mut TxContext,
+): Coin<T> {
     let account = plan.accounts.borrow_mut(pass);
     let periods = account.periods - kept;
     account.periods = kept;

@@ -6,11 +6,8 @@
 /// transaction: no event, and nothing for the receiver to pay or look at.
 module transport::pipe;
 
-use sui::clock::Clock;
-use sui::coin::Coin;
-use sui::event;
-use transport::channel::{Self, Channel};
-use transport::host::{Host, Rate};
+use sui::{clock::Clock, coin::Coin, event};
+use transport::{channel::{Self, Channel}, host::{Host, Rate}};
 
 // === Constants ===
 

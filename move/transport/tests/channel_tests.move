@@ -1,13 +1,8 @@
 #[test_only]
 module transport::channel_tests;
 
-use sui::event;
-use sui::sui::SUI;
-use sui::test_scenario as ts;
-use transport::channel::{Self, Channel};
-use transport::host::{Beacon, Host};
-use transport::signed;
-use transport::world::{Self, World};
+use sui::{event, sui::SUI, test_scenario as ts};
+use transport::{channel::{Self, Channel}, host::{Beacon, Host}, signed, world::{Self, World}};
 
 fun open(): World { world::with_channel(world::terms()) }
 
@@ -97,7 +92,9 @@ fun a_top_up_pays_what_is_owed() {
     world::channel!(&mut w, |channel, _, ctx| {
         channel.top_up(more);
         channel.pay_owed(ctx);
-        assert!(channel.deposited() == 1_500 && channel.claimed() == 1_500 && channel.owed() == 3_500);
+        assert!(
+            channel.deposited() == 1_500 && channel.claimed() == 1_500 && channel.owed() == 3_500,
+        );
         world::assert_conserved(channel);
     });
     assert!(w.receive(signed::server()) == 500);
@@ -180,13 +177,19 @@ fun what_is_owed_may_be_more_than_64_bits() {
 #[test]
 fun a_rotated_key_signs_and_the_old_one_is_honoured_for_a_while() {
     let mut w = open();
-    world::channel!(&mut w, |channel, clock, ctx| channel.rotate_lane(0, signed::key_c(), clock, ctx));
+    world::channel!(
+        &mut w,
+        |channel, clock, ctx| channel.rotate_lane(0, signed::key_c(), clock, ctx),
+    );
     w.wait(world::claim_ms() - 1);
     assert!(w.claim(signed::first()) == 100);
     assert!(w.claim(signed::rotated()) == 150);
     w.wait(1);
     w.as_client();
-    world::channel!(&mut w, |channel, clock, ctx| channel.rotate_lane(0, signed::key_b(), clock, ctx));
+    world::channel!(
+        &mut w,
+        |channel, clock, ctx| channel.rotate_lane(0, signed::key_b(), clock, ctx),
+    );
     w.end();
 }
 
@@ -440,7 +443,10 @@ fun not_client_to_add_a_lane() {
 fun not_client_to_rotate_a_lane() {
     let mut w = open();
     w.as_stranger();
-    world::channel!(&mut w, |channel, clock, ctx| channel.rotate_lane(0, signed::key_b(), clock, ctx));
+    world::channel!(
+        &mut w,
+        |channel, clock, ctx| channel.rotate_lane(0, signed::key_b(), clock, ctx),
+    );
     w.end();
 }
 
@@ -550,7 +556,10 @@ fun no_lane() {
 #[test, expected_failure(abort_code = channel::ENoLane)]
 fun no_lane_to_rotate() {
     let mut w = open();
-    world::channel!(&mut w, |channel, clock, ctx| channel.rotate_lane(1, signed::key_b(), clock, ctx));
+    world::channel!(
+        &mut w,
+        |channel, clock, ctx| channel.rotate_lane(1, signed::key_b(), clock, ctx),
+    );
     w.end();
 }
 
@@ -579,10 +588,16 @@ fun too_many_lanes() {
 #[test, expected_failure(abort_code = channel::ERotationPending)]
 fun rotation_pending() {
     let mut w = open();
-    world::channel!(&mut w, |channel, clock, ctx| channel.rotate_lane(0, signed::key_b(), clock, ctx));
+    world::channel!(
+        &mut w,
+        |channel, clock, ctx| channel.rotate_lane(0, signed::key_b(), clock, ctx),
+    );
     w.wait(world::claim_ms() - 1);
     w.as_client();
-    world::channel!(&mut w, |channel, clock, ctx| channel.rotate_lane(0, signed::key_c(), clock, ctx));
+    world::channel!(
+        &mut w,
+        |channel, clock, ctx| channel.rotate_lane(0, signed::key_c(), clock, ctx),
+    );
     w.end();
 }
 
@@ -716,7 +731,10 @@ fun bad_signature_when_the_amount_was_changed() {
 #[test, expected_failure(abort_code = channel::EBadSignature)]
 fun bad_signature_of_an_old_key_after_its_grace() {
     let mut w = open();
-    world::channel!(&mut w, |channel, clock, ctx| channel.rotate_lane(0, signed::key_c(), clock, ctx));
+    world::channel!(
+        &mut w,
+        |channel, clock, ctx| channel.rotate_lane(0, signed::key_c(), clock, ctx),
+    );
     w.wait(world::claim_ms());
     w.claim(signed::first());
     w.end();

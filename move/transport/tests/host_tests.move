@@ -1,13 +1,8 @@
 #[test_only]
 module transport::host_tests;
 
-use sui::coin;
-use sui::event;
-use sui::sui::SUI;
-use sui::test_scenario as ts;
-use transport::host::{Self, Host, Beacon, HostCap};
-use transport::signed;
-use transport::world;
+use sui::{coin, event, sui::SUI, test_scenario as ts};
+use transport::{host::{Self, Host, Beacon, HostCap}, signed, world};
 
 public struct OTHER has drop {}
 
@@ -582,14 +577,20 @@ fun missing_right_to_enroll() {
 #[test, expected_failure(abort_code = host::EBadRights)]
 fun bad_rights() {
     let mut w = world::new();
-    world::host!(&mut w, |host, _, cap, _, _, ctx| host.new_operator(cap, 16, ctx).destroy_operator());
+    world::host!(
+        &mut w,
+        |host, _, cap, _, _, ctx| host.new_operator(cap, 16, ctx).destroy_operator(),
+    );
     w.end();
 }
 
 #[test, expected_failure(abort_code = host::EBadRights)]
 fun bad_rights_of_none() {
     let mut w = world::new();
-    world::host!(&mut w, |host, _, cap, _, _, ctx| host.new_operator(cap, 0, ctx).destroy_operator());
+    world::host!(
+        &mut w,
+        |host, _, cap, _, _, ctx| host.new_operator(cap, 0, ctx).destroy_operator(),
+    );
     w.end();
 }
 

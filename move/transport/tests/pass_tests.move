@@ -1,14 +1,14 @@
 #[test_only]
 module transport::pass_tests;
 
-use sui::clock::Clock;
-use sui::sui::SUI;
-use sui::test_scenario as ts;
-use transport::channel;
-use transport::host::{Self, Beacon, Host, HostCap, OpCap};
-use transport::pass::{Self, Pass, Plan};
-use transport::signed;
-use transport::world::{Self, World};
+use sui::{clock::Clock, sui::SUI, test_scenario as ts};
+use transport::{
+    channel,
+    host::{Self, Beacon, Host, HostCap, OpCap},
+    pass::{Self, Pass, Plan},
+    signed,
+    world::{Self, World}
+};
 
 const PERIOD_MS: u64 = 100_000;
 const PRICE: u64 = 30;
@@ -501,8 +501,10 @@ fun foreign_pass() {
     let first = s.take_shared<Plan<SUI>>();
     let second = s.take_shared<Plan<SUI>>();
     let pass = s.take_from_sender<Pass>();
-    let (mut right, mut wrong) = if (pass.pass_plan() == object::id(&first)) (first, second)
-    else (second, first);
+    let (mut right, mut wrong) = if (pass.pass_plan() == object::id(&first)) (first, second) else (
+        second,
+        first,
+    );
     right.cancel(&pass, clock, s.ctx()).burn_for_testing();
     wrong.cancel(&pass, clock, s.ctx()).burn_for_testing();
     s.return_to_sender(pass);
@@ -550,7 +552,10 @@ fun a_closed_service_sells_no_passes() {
 #[test, expected_failure(abort_code = host::EDenied)]
 fun the_denied_buy_no_passes() {
     let mut w = with_plan(PERIOD_MS);
-    world::host!(&mut w, |host, _, _, operator, _, _| host.deny(operator, vector[signed::client()]));
+    world::host!(
+        &mut w,
+        |host, _, _, operator, _, _| host.deny(operator, vector[signed::client()]),
+    );
     w.as_client();
     w.buy(1, PRICE);
     w.end();

@@ -1,16 +1,14 @@
 #[test_only]
 module transport::pipe_tests;
 
-use sui::clock::Clock;
-use sui::coin::Coin;
-use sui::event;
-use sui::sui::SUI;
-use sui::test_scenario as ts;
-use transport::channel::{Self, Channel};
-use transport::host::{Self, Host};
-use transport::pipe::{Self, Frame, Pipe, Posted};
-use transport::signed;
-use transport::world::{Self, World};
+use sui::{clock::Clock, coin::Coin, event, sui::SUI, test_scenario as ts};
+use transport::{
+    channel::{Self, Channel},
+    host::{Self, Host},
+    pipe::{Self, Frame, Pipe, Posted},
+    signed,
+    world::{Self, World}
+};
 
 const CREDIT: u64 = 5;
 
@@ -45,7 +43,13 @@ macro fun piped(
 }
 
 /// As many frames of one byte as said, acknowledged by nobody.
-macro fun frames($count: u64, $pipe: &mut Pipe, $channel: &Channel<SUI>, $host: &Host, $clock: &Clock) {
+macro fun frames(
+    $count: u64,
+    $pipe: &mut Pipe,
+    $channel: &Channel<SUI>,
+    $host: &Host,
+    $clock: &Clock,
+) {
     let mut sent = 0;
     let (pipe, channel, host, clock) = ($pipe, $channel, $host, $clock);
     while (sent < $count) {
@@ -444,8 +448,10 @@ fun foreign_channel() {
     let first = s.take_shared<Channel<SUI>>();
     let second = s.take_shared<Channel<SUI>>();
     let host = s.take_shared<Host>();
-    let (right, wrong) = if (pipe.channel() == object::id(&first)) (first, second)
-    else (second, first);
+    let (right, wrong) = if (pipe.channel() == object::id(&first)) (first, second) else (
+        second,
+        first,
+    );
     let mut pipe = pipe;
     pipe.send(&right, &host, 0, vector[b"x"], clock);
     pipe.send(&wrong, &host, 0, vector[b"x"], clock);
@@ -616,7 +622,10 @@ fun a_message_of_the_uninvited() {
 #[test, expected_failure(abort_code = host::EDenied)]
 fun a_message_of_the_denied() {
     let mut w = world::new();
-    world::host!(&mut w, |host, _, _, operator, _, _| host.deny(operator, vector[world::stranger()]));
+    world::host!(
+        &mut w,
+        |host, _, _, operator, _, _| host.deny(operator, vector[world::stranger()]),
+    );
     w.as_stranger();
     post(&mut w, 1, signed::key_a(), vector[b"hello"], 7);
     w.end();
@@ -656,7 +665,10 @@ fun a_frame_to_a_closed_service() {
 fun a_frame_of_the_denied() {
     let mut w = open();
     pipe_of(&mut w, signed::client());
-    world::host!(&mut w, |host, _, _, operator, _, _| host.deny(operator, vector[signed::client()]));
+    world::host!(
+        &mut w,
+        |host, _, _, operator, _, _| host.deny(operator, vector[signed::client()]),
+    );
     w.as_client();
     piped!(&mut w, |pipe, channel, host, clock, _| frames!(1, pipe, channel, host, clock));
     w.end();

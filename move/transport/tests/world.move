@@ -2,14 +2,18 @@
 #[test_only]
 module transport::world;
 
-use sui::clock::{Self, Clock};
-use sui::coin::{Self, Coin};
-use sui::sui::SUI;
-use sui::test_scenario::{Self as ts, Scenario};
-use transport::channel::{Self, Channel};
-use transport::host::{Self, Beacon, Host, HostCap, OpCap, RateLimit, Terms};
-use transport::pass;
-use transport::signed::{Self, Signed};
+use sui::{
+    clock::{Self, Clock},
+    coin::{Self, Coin},
+    sui::SUI,
+    test_scenario::{Self as ts, Scenario}
+};
+use transport::{
+    channel::{Self, Channel},
+    host::{Self, Beacon, Host, HostCap, OpCap, RateLimit, Terms},
+    pass,
+    signed::{Self, Signed}
+};
 
 /// When every test begins, in ms.
 const START_MS: u64 = 1_000_000;
