@@ -60,7 +60,7 @@ STREAMS = Struct(">Q")
 CLOSE_CODE = Struct(">I")
 AWAY = Struct(">Q")
 ATTACH = Struct(">16sI32s")
-STATE = Struct(">QI")
+STATE = Struct(">QQI")
 
 #: Exact body length of each fixed frame; the others have their own rule.
 FIXED: dict[int, Struct] = {
@@ -96,7 +96,8 @@ class Close:
 
 def build_close(close: Close) -> Outgoing:
     """CLOSE; a reason above `MAX_REASON` bytes is cut."""
-    reason = close.reason.encode()[:MAX_REASON]
+    # Cut between characters: what is not UTF-8 may be refused.
+    reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
     return control(
         Frame.CLOSE, CLOSE_CODE.pack(close.close_code) + reason, APPLICATION if close.application else 0
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 
 from dtp.core import Opener, Sealer
-from dtp.session.frames import ATTACH, Frame, Outgoing, control
+from dtp.session.frames import ADD, ATTACH, Frame, Outgoing, control
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.noise import Suite
@@ -21,6 +21,7 @@ class Link:
     """Keys and timers of one carrier. Times are seconds of the caller's clock."""
 
     __slots__ = (
+        "adding",
         "attached",
         "confirmed",
         "control",
@@ -31,6 +32,7 @@ class Link:
         "number",
         "opener",
         "ping_sent",
+        "refused",
         "rekey_at",
         "sealer",
         "suite",
@@ -45,6 +47,10 @@ class Link:
         self.opener = Opener(established.suite.cipher, split.receive)
         #: True once it carries the session's frames; before, only ATTACH is accepted.
         self.attached = False
+        #: It joins the links that are there (flag ADD) instead of taking their place.
+        self.adding = False
+        #: It could not prove that it belongs here: a CLOSE is sent, and nothing more is heard.
+        self.refused = False
         #: True once the peer has sent a record: it holds the keys. An IK client has not proven that before.
         self.confirmed = False
         #: A record must go out even with nothing to say, because the peer waits for it.
@@ -68,7 +74,7 @@ def attach_proof(secret: bytes, link_hash: bytes, *, client: bool) -> bytes:
     return hmac.digest(secret, b"dtp.attach.v1" + _ROLE[client] + link_hash, "sha256")
 
 
-def build_attach(connection: bytes, secret: bytes, link: Link, *, client: bool, add: bool) -> Outgoing:
+def build_attach(connection: bytes, secret: bytes, link: Link, *, client: bool) -> Outgoing:
     """An ATTACH frame for `link`."""
     proof = attach_proof(secret, link.hash, client=client)
-    return control(Frame.ATTACH, ATTACH.pack(connection, link.number, proof), 1 if add else 0)
+    return control(Frame.ATTACH, ATTACH.pack(connection, link.number, proof), ADD if link.adding else 0)
