@@ -103,6 +103,7 @@ class SecondPeer:
         self.archive: dict[int, Stream] = {}  # the forgotten ones, for tests to look at
         self.opened = [0, 0]  # streams ever opened: [by us, by the peer]
         self.waiting: set[int] = set()  # lost links whose STATE has not come
+        self.places = 0  # names of links that ATTACH has not numbered yet
         self.pending: list[bytes] = []
         window, self.conn_limit, self.may_open, self.datagram_limit = keys.peer.params[:4]
         self.their_window = window
@@ -194,7 +195,12 @@ class SecondPeer:
     # --- sending
 
     def link(self, number: int | None = None) -> Link:
-        return self.links[min(self.links) if number is None else number]
+        return self.links[min(self.attached) if number is None else number]
+
+    @property
+    def attached(self) -> list[int]:
+        """The numbers of the links that carry the session."""
+        return [number for number, link in self.links.items() if link.attached]
 
     def take(self, number: int) -> bytes:
         """The bytes to send on a link."""
@@ -213,7 +219,7 @@ class SecondPeer:
 
     def pump(self, number: int | None = None) -> None:
         """Sends all that may be sent, on one link (the lowest when not told)."""
-        if not self.links or self.closed:
+        if not self.attached or self.closed:
             return
         link = self.link(number)
         if not link.attached:
@@ -280,12 +286,18 @@ class SecondPeer:
 
     def lose(self, number: int, *, tell: bool = True) -> None:
         """The link is lost. With others left, they carry the list."""
-        del self.links[number]
-        if self.links and tell:
-            self.send_list(self.link(), number)
+        if self.links.pop(number).attached:
+            self.waiting.add(number)
+            if tell:
+                self.send_lists()
+
+    def send_lists(self) -> None:
+        """One for each lost link that the peer has not answered for, over the first link that is left."""
+        if self.attached:
+            for lost in sorted(self.waiting):
+                self.send_list(self.link(), lost)
 
     def send_list(self, link: Link, lost: int) -> None:
-        self.waiting.add(lost)
         for one in self.streams.values():
             link.send(self.window_frame(one, LISTED))
             if one.reset is not None and not one.send_done:
@@ -296,7 +308,7 @@ class SecondPeer:
         link.send(frame(Type.STREAMS, self.may_be_opened))
         if self.ready and not self.client:
             link.send(frame(Type.READY))
-        link.send(frame(Type.STATE, self.opened[1], lost))
+        link.send(frame(Type.STATE, self.opened[1], self.opened[0], lost))
 
     def attach_frame(self, link: Link) -> bytes:
         proof = attach_proof(self.first.secret, self.side, link.keys.h)
@@ -311,21 +323,26 @@ class SecondPeer:
         link.adding = add
         if not add:
             self.links.clear()
-            self.waiting.clear()
         self.links[number] = link
         link.send(self.attach_frame(link))
         if not add:
-            link.state_due = True
-            self.send_list(link, number)
+            self.replace(link)
         self.receive(number, keys.rest)
         return number
+
+    def replace(self, link: Link) -> None:
+        """The link takes the place of all others: it begins with the list."""
+        link.state_due = True
+        self.waiting = {link.number}
+        self.send_list(link, link.number)
 
     def accept(self, keys: Keys) -> int:
         """Server: a new handshake's link that asks to be attached. Returns a number for it until ATTACH came."""
         assert not self.client
         assert keys.peer.resume == self.id
         assert keys.peer.id == self.first.peer.id
-        place = -1 - len(self.used)
+        self.places -= 1
+        place = self.places
         self.links[place] = Link(place, keys, attached=False)
         self.receive(place, keys.rest)
         return place
@@ -340,21 +357,25 @@ class SecondPeer:
         if self.client:
             if number != link.number or bool(got.flags & ADD) != link.adding:
                 raise Breach(Code.PROTOCOL, "the server's ATTACH is not the answer to ours")
-            link.attached = True
-            return
+        else:
+            self.take_number(link, number, bool(got.flags & ADD))
+        link.attached = True
+        if link.adding and not any(one.attached for one in self.links.values() if one is not link):
+            self.send_lists()
+
+    def take_number(self, link: Link, number: int, adding: bool) -> None:
+        """Server: the client's ATTACH has come."""
         if number in self.used:
             raise Breach(Code.PROTOCOL, f"link {number} was used before")
         self.used.add(number)
         del self.links[link.number]
-        link.number, link.adding, link.attached = number, bool(got.flags & ADD), True
-        if not link.adding:
+        link.number, link.adding = number, adding
+        if not adding:
             self.links.clear()
-            self.waiting.clear()
         self.links[number] = link
         link.send(self.attach_frame(link))
-        if not link.adding:
-            link.state_due = True
-            self.send_list(link, number)
+        if not adding:
+            self.replace(link)
 
     # --- receiving
 
@@ -468,7 +489,7 @@ class SecondPeer:
             one.end_due = False
 
     def on_state(self, link: Link, got: Frame) -> None:
-        seen, lost = got.fields
+        seen, opened, lost = got.fields
         if lost not in self.used:
             raise Breach(Code.PROTOCOL, f"STATE of link {lost}, which never was")
         if seen > self.opened[0]:
@@ -486,6 +507,8 @@ class SecondPeer:
                 if one.acked:
                     raise Breach(Code.PROTOCOL, f"stream {stream} was acknowledged, is not seen")
                 self.again(one, mine)
+            elif not mine and stream >> 1 >= opened:
+                self.again(one, mine)  # newer than the list: it came over a faster link
             elif stream not in listed:
                 if not (one.end_sent and one.receive_done and one.announced == one.to_acknowledge):
                     raise Breach(Code.PROTOCOL, f"stream {stream} is not listed, but not done with")

@@ -36,7 +36,7 @@ CLIENT, SERVER = (
     Person(bytes(range(64, 96)), bytes(range(96, 128))),
 )
 PSK = bytes(range(128, 160))
-PARAMS = [100, 150, 2, 50]
+PARAMS = [1024, 1536, 2, 50]
 ABOUT = (
     "Test vectors of the DTP wire protocol, version 1 (docs/wire.md, section Vectors). Bytes are in hexadecimal. "
     "Made by the second implementation, tests/second: python -m tests.second.vectors"
@@ -271,7 +271,7 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
         Type.REKEY: 0,
         Type.READY: 0,
         Type.ATTACH: 52,
-        Type.STATE: 12,
+        Type.STATE: 20,
     }
     out: list[tuple[str, str, list[bytes], Code | None]] = []
     for kind, size in fixed.items():
@@ -289,16 +289,16 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
         ("a record that ends inside a frame's head", "client", [ping + b"\x01\x00\x00"], Code.PROTOCOL),
         ("a record that ends inside a frame", "client", [ping + ping[:-1]], Code.PROTOCOL),
         ("REKEY not last", "client", [frame(Type.REKEY) + ping], Code.PROTOCOL),
-        ("beyond the stream's credit", "server", [stream(0, 0, bytes(101))], Code.FLOW),
-        ("beyond the stream's credit by offset", "server", [stream(0, 100, b"x")], Code.FLOW),
-        ("beyond the credit by the greatest offset", "server", [stream(0, 2**64 - 1, b"x")], Code.FLOW),
+        ("beyond the stream's credit", "server", [stream(0, 0, bytes(1025))], Code.FLOW),
+        ("beyond the stream's credit by offset", "server", [stream(0, 1024, b"x")], Code.FLOW),
+        ("beyond the credit by a great offset", "server", [stream(0, 2**62, b"x")], Code.FLOW),
         (
             "beyond the connection's credit",
             "server",
-            [stream(0, 0, bytes(100)) + stream(2, 0, bytes(51))],
+            [stream(0, 0, bytes(1024)) + stream(2, 0, bytes(513))],
             Code.FLOW,
         ),
-        ("a RESET beyond the credit", "server", [frame(Type.RESET, 0, 1, 101)], Code.FLOW),
+        ("a RESET beyond the credit", "server", [frame(Type.RESET, 0, 1, 1025)], Code.FLOW),
         ("more streams than allowed", "server", [stream(4, 0, b"")], Code.LIMIT),
         ("RESET of a stream that is not allowed", "server", [frame(Type.RESET, 4, 0, 0)], Code.LIMIT),
         ("WINDOW of a stream that is not allowed", "client", [frame(Type.WINDOW, 5, 0, 0)], Code.LIMIT),
@@ -334,6 +334,13 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
             [frame(Type.RESET, 0, 1, 2) + stream(0, 2, b"x")],
             Code.PROTOCOL,
         ),
+        (
+            "a RESET beyond the connection's credit",
+            "server",
+            [stream(0, 0, bytes(1024)) + frame(Type.RESET, 2, 1, 513)],
+            Code.FLOW,
+        ),
+        ("a datagram above `datagram`", "server", [frame(Type.DATAGRAM, rest=bytes(51))], Code.LIMIT),
         ("STREAM on a stream never opened", "client", [stream(0, 0, b"")], Code.PROTOCOL),
         ("STREAM on a stream never opened", "server", [stream(1, 0, b"")], Code.PROTOCOL),
         ("RESET of a stream never opened", "client", [frame(Type.RESET, 0, 0, 0)], Code.PROTOCOL),
@@ -347,8 +354,8 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
         ),
         ("ATTACH on a first link", "server", [frame(Type.ATTACH, bytes(16), 1, bytes(32))], Code.PROTOCOL),
         ("ATTACH on a first link", "client", [frame(Type.ATTACH, bytes(16), 1, bytes(32))], Code.PROTOCOL),
-        ("STATE on a first link", "server", [frame(Type.STATE, 0, 0)], Code.PROTOCOL),
-        ("STATE of a link that never was", "server", [frame(Type.STATE, 0, 7)], Code.PROTOCOL),
+        ("STATE on a first link", "server", [frame(Type.STATE, 0, 0, 0)], Code.PROTOCOL),
+        ("STATE of a link that never was", "server", [frame(Type.STATE, 0, 0, 7)], Code.PROTOCOL),
         ("READY from a client", "server", [frame(Type.READY)], Code.PROTOCOL),
         ("a reason above 256 bytes", "client", [frame(Type.CLOSE, 0, rest=b"r" * 257)], Code.PROTOCOL),
         ("an empty record", "server", [b""], None),
@@ -364,7 +371,7 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
             [raw_frame(0, 0xFF, bytes(99)) + raw_frame(s, 0xFE, bytes(16))],
             None,
         ),
-        ("all the credit", "server", [stream(0, 0, bytes(100), True) + stream(2, 0, bytes(50))], None),
+        ("all the credit", "server", [stream(0, 0, bytes(1024), True) + stream(2, 0, bytes(512))], None),
         (
             "data twice",
             "server",
@@ -379,6 +386,7 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
         ),
         ("STOP opens a stream of the peer's", "server", [frame(Type.STOP, 2, 9)], None),
         ("LISTED outside a list", "server", [frame(Type.WINDOW, 0, 0, 5, flags=LISTED)], None),
+        ("a datagram of the largest size", "server", [frame(Type.DATAGRAM, rest=bytes(50))], None),
         ("a limit that is lower", "client", [frame(Type.WINDOW, CONNECTION, 0, 1)], None),
         ("a PONG that nobody asked for", "client", [frame(Type.PONG, 99)], None),
     ]

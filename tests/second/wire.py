@@ -243,7 +243,7 @@ BODIES: dict[Type, tuple[str, bool]] = {
     Type.REKEY: (">", False),
     Type.READY: (">", False),
     Type.ATTACH: (">16sI32s", False),
-    Type.STATE: (">QI", False),
+    Type.STATE: (">QQI", False),
     Type.METER: (">", True),
 }
 

@@ -1,0 +1,379 @@
+"""The first implementation against the second: any pattern, split, loss and order, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dtp.session import events as ev
+from dtp.session.codes import ConnectionClosed
+
+from .noise import PATTERNS, SUITES
+from .ours import DEFAULT, SMALL, Duo
+from .wire import Code
+
+BOTH = pytest.mark.parametrize("we_dial", [True, False], ids=["we dial", "we listen"])
+
+
+def admitted(duo: Duo) -> Duo:
+    """READY from whichever side is the server."""
+    if duo.we_dial:
+        duo.second.admit()
+    else:
+        duo.us.admit()
+    duo.settle()
+    assert duo.us.ready
+    assert duo.second.ready
+    return duo
+
+
+def check_whole(duo: Duo, stream: int, up: bytes, down: bytes) -> None:
+    """`up` arrived at the second implementation, `down` at ours, and both have forgotten the stream."""
+    assert bytes(duo.second.archive[stream].got) == up
+    assert bytes(duo.ours.got[stream]) == down
+    assert stream in duo.ours.finished
+    assert stream in duo.ours.done
+    assert stream not in duo.second.streams
+
+
+@BOTH
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_streams_both_ways_over_every_pattern_and_suite(pattern: str, suite: str, we_dial: bool) -> None:
+    rng = random.Random(f"{pattern} {suite} {we_dial}")
+    duo = admitted(Duo(we_dial, pattern=pattern, suite=suite, cuts=rng))
+    up, down = rng.randbytes(5000), rng.randbytes(5000)
+    mine, theirs = duo.us.open_stream(), duo.second.open()
+    for stream in (mine, theirs):
+        duo.settle()
+        duo.us.write(stream, up)
+        duo.us.finish(stream)
+        duo.second.write(stream, down, fin=True)
+    duo.settle()
+    for stream in (mine, theirs):
+        check_whole(duo, stream, up, down)
+    assert duo.us.ended is None
+
+
+@BOTH
+def test_everything_beside_streams(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial))
+    duo.us.send_datagram(b"to the second")
+    duo.second.send_datagram(b"to ours")
+    duo.us.send_meter(b"meter")
+    token = duo.us.ping(duo.ours.now)
+    duo.us.go_away()
+    duo.settle()
+    assert duo.second.datagrams == [b"to the second"]
+    assert duo.second.meters == [b"meter"]
+    assert duo.second.away == (1 if we_dial else 0)
+    assert [event.data for event in duo.ours.named(ev.DatagramReceived)] == [b"to ours"]
+    assert [event.token for event in duo.ours.named(ev.Pong)] == [token]
+    stream = duo.second.open()
+    duo.settle()
+    assert duo.second.archive[stream].reset_heard == Code.SHUTDOWN or duo.second.streams[stream].reset_heard
+
+
+@BOTH
+def test_close_is_heard_with_its_reason(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial))
+    duo.us.close(7, "ü" * 200, application=True)
+    duo.settle()
+    assert duo.second.closed is not None
+    application, code, reason = duo.second.closed
+    assert (application, code) == (True, 7)
+    assert reason == "ü" * 128
+    duo = admitted(Duo(we_dial))
+    duo.second.close(3, "why not")
+    duo.settle()
+    assert duo.us.ended == ev.Ended(3, "why not", by_peer=True)
+    with pytest.raises(ConnectionClosed):
+        duo.us.open_stream()
+
+
+@BOTH
+def test_rekey_by_both_sides(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial, limits=replace(DEFAULT, rekey_bytes=1500, record=512)))
+    up, down = random.Random(1).randbytes(20_000), random.Random(2).randbytes(20_000)
+    stream = duo.us.open_stream()
+    duo.us.write(stream, up)
+    duo.us.finish(stream)
+    duo.settle()
+    for at in range(0, len(down), 4000):
+        duo.second.write(stream, down[at : at + 4000], fin=at == 16_000)
+        duo.second.rekey()
+        duo.settle()
+    check_whole(duo, stream, up, down)
+    assert duo.us.link.sealer.rekeys >= 10
+    assert duo.us.link.opener.rekeys == 5
+
+
+@BOTH
+@pytest.mark.parametrize("window", [(0, 0), (1, 1), (3, 2), (1024, 1), (1, 1024)])
+def test_tiny_windows(we_dial: bool, window: tuple[int, int]) -> None:
+    """The peer gives next to no credit: we neither exceed it nor spin, and go on as it gives more."""
+    duo = admitted(Duo(we_dial, params=[*window, 4, 10]))
+    streams = [duo.us.open_stream() for _ in range(3)]
+    for stream in streams:
+        duo.us.write(stream, b"%d" % stream * 10)
+        duo.us.finish(stream)
+    for _ in range(40):
+        duo.settle()
+        for stream in streams:
+            if stream in duo.second.streams:
+                duo.second.read(stream)
+    if 0 in window:
+        assert duo.second.opened[1] == 3
+        assert all(not duo.second.streams[stream].got for stream in streams)
+    else:
+        assert all(duo.second.streams[stream].got == b"%d" % stream * 10 for stream in streams)
+
+
+@BOTH
+def test_exhausted_windows_stop_the_writer_and_only_it(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial, limits=SMALL, lazy=True))
+    streams = [duo.second.open() for _ in range(3)]
+    for stream in streams:
+        duo.second.write(stream, bytes(5000), fin=True)
+    mine = duo.us.open_stream()
+    duo.us.write(mine, b"x" * 1000)
+    duo.us.finish(mine)
+    duo.settle()
+    assert sum(map(len, duo.ours.got.values())) == 2048
+    assert bytes(duo.second.streams[mine].got) == b"x" * 1000
+    for _ in range(20):
+        duo.ours.read_all()
+        duo.settle()
+    assert all(duo.ours.got[stream] == bytes(5000) for stream in streams)
+
+
+@BOTH
+def test_resets_and_stops_from_both_sides(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial, limits=SMALL))
+    one, two = duo.us.open_stream(), duo.us.open_stream()
+    for stream in (one, two):
+        duo.us.write(stream, bytes(3000))
+    duo.settle()
+    duo.us.reset(one, 41)
+    duo.second.do_reset(one, 42)
+    duo.second.do_stop(two, 43)
+    duo.us.stop(two, 44)
+    duo.settle()
+    assert duo.second.archive[one].reset_heard == 41
+    assert duo.ours.resets == {one: 42, two: 44}
+    assert duo.second.archive[two].reset_heard == 43
+    assert [(e.stream_id, e.error_code) for e in duo.ours.named(ev.StreamStopped)] == [(two, 43)]
+    three = duo.us.open_stream()  # what was reset has not used up the connection's credit
+    duo.us.write(three, bytes(3000))
+    duo.us.finish(three)
+    for _ in range(20):
+        duo.settle()
+        for stream in list(duo.second.streams):
+            duo.second.read(stream)
+    assert duo.second.streams[three].got == bytes(3000)
+
+
+STEP = st.tuples(
+    st.sampled_from(
+        ["open", "write", "write", "fin", "reset", "stop", "read", "ours", "second", "ours", "second"]
+    ),
+    st.booleans(),
+    st.integers(0, 5),
+    st.integers(0, 2500),
+)
+LINKS = st.tuples(
+    st.sampled_from(["cut", "add", "resume", "rekey", "wait", "datagram"]),
+    st.booleans(),
+    st.integers(0, 5),
+    st.integers(0, 2500),
+)
+
+
+class Play:
+    """Random use of a `Duo` against a model: what was written must come out as it went in, once, in order."""
+
+    def __init__(self, we_dial: bool, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.duo = admitted(Duo(we_dial, limits=SMALL, lazy=True, chunk=self.rng.choice([1, 90, 500])))
+        self.up: dict[int, bytearray] = {}
+        self.down: dict[int, bytearray] = {}
+        self.gone: set[int] = set()  # reset or stopped by somebody: a prefix is enough
+
+    def streams(self, ours: bool) -> list[int]:
+        return sorted(self.duo.us._streams if ours else self.duo.second.streams)
+
+    def pick(self, ours: bool, which: int) -> int | None:
+        streams = self.streams(ours)
+        return streams[which % len(streams)] if streams else None
+
+    def step(self, what: str, ours: bool, which: int, size: int) -> None:
+        duo = self.duo
+        if what in ("ours", "second"):
+            if duo.theirs:
+                name = sorted(duo.theirs)[which % len(duo.theirs)]
+                (duo.carry_to_ours if what == "ours" else duo.carry_to_second)(name, size)
+                duo.sweep()
+        elif what == "open":
+            if ours and duo.us.can_open:
+                duo.us.open_stream()
+            elif not ours and duo.second.opened[0] < duo.second.may_open:
+                duo.second.open()
+        elif what == "read":
+            self.read(ours, which)
+        elif what in ("write", "fin", "reset", "stop"):
+            stream = self.pick(ours, which)
+            if stream is not None:
+                (self.use_ours if ours else self.use_second)(what, stream, size)
+        else:
+            getattr(self, what)(ours, which, size)
+        if not ours and duo.second.links and what != "ours":
+            numbers = duo.second.attached
+            if numbers:
+                duo.second.pump(numbers[which % len(numbers)])
+
+    def use_ours(self, what: str, stream: int, size: int) -> None:
+        us, send = self.duo.us, self.duo.us._streams[stream].send
+        if what == "write" and not send.finished and send.reset_code is None:
+            data = self.rng.randbytes(size)
+            us.write(stream, data)
+            self.up.setdefault(stream, bytearray()).extend(data)
+        elif what == "fin":
+            us.finish(stream)
+        elif what == "reset":
+            self.gone.add(stream)
+            us.reset(stream, 1)
+        elif what == "stop":
+            self.gone.add(stream)
+            us.stop(stream, 2)
+
+    def use_second(self, what: str, stream: int, size: int) -> None:
+        second, one = self.duo.second, self.duo.second.streams[stream]
+        if what in ("write", "fin") and not one.finished and one.reset is None:
+            data = self.rng.randbytes(size) if what == "write" else b""
+            second.write(stream, data, fin=what == "fin")
+            self.down.setdefault(stream, bytearray()).extend(data)
+        elif what == "reset":
+            self.gone.add(stream)
+            second.do_reset(stream, 3)
+        elif what == "stop":
+            self.gone.add(stream)
+            second.do_stop(stream, 4)
+
+    def read(self, ours: bool, which: int) -> None:
+        if ours:
+            self.duo.ours.read_all()
+        elif self.duo.second.streams:
+            stream = self.pick(False, which)
+            assert stream is not None
+            self.duo.second.read(stream, 700)
+
+    def cut(self, _ours: bool, which: int, _size: int) -> None:
+        if self.duo.theirs:
+            self.duo.cut(sorted(self.duo.theirs)[which % len(self.duo.theirs)])
+
+    def resume(self, _ours: bool, _which: int, _size: int) -> None:
+        for name in list(self.duo.theirs):
+            self.duo.theirs.pop(name)
+        self.duo.dial()
+
+    def add(self, _ours: bool, _which: int, _size: int) -> None:
+        attached = [n for n in self.duo.theirs if self.duo.ours.links[n].attached]
+        if attached and len(self.duo.theirs) < 4:
+            self.duo.dial(add=True)
+
+    def rekey(self, _ours: bool, _which: int, _size: int) -> None:
+        if self.duo.second.attached:
+            self.duo.second.rekey()
+
+    def wait(self, _ours: bool, _which: int, size: int) -> None:
+        self.duo.ours.wait(size / 1000)
+
+    def datagram(self, ours: bool, _which: int, size: int) -> None:
+        data = bytes(size % 100)
+        if ours:
+            self.duo.us.send_datagram(data)
+        else:
+            self.duo.second.send_datagram(data)
+
+    def check(self) -> None:
+        """Ends everything and looks at what arrived."""
+        duo = self.duo
+        if not any(duo.ours.links[name].attached for name in duo.theirs):
+            self.resume(True, 0, 0)
+        duo.ours.lazy = False
+        for _ in range(100):
+            duo.settle()
+            if not duo.us._streams and not duo.second.streams:
+                break
+            for stream in list(duo.us._streams):
+                duo.us.finish(stream)
+            duo.ours.read_all()
+            for stream, one in list(duo.second.streams.items()):
+                duo.second.read(stream)
+                if not one.finished and one.reset is None:
+                    duo.second.write(stream, b"", fin=True)
+        assert duo.us.ended is None
+        assert duo.second.closed is None
+        assert not duo.us._streams
+        assert not duo.second.streams
+        for stream, one in duo.second.archive.items():
+            self.compare(stream, bytes(one.got), self.up.get(stream, b""), one.reset_heard is None)
+            whole = stream not in duo.ours.resets
+            self.compare(stream, bytes(duo.ours.got[stream]), self.down.get(stream, b""), whole)
+
+    def compare(self, stream: int, came: bytes, went: bytes | bytearray, whole: bool) -> None:
+        assert bytes(went).startswith(came)
+        if whole and stream not in self.gone:
+            assert came == bytes(went)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.booleans(), st.integers(0, 2**32), st.lists(STEP, max_size=60))
+def test_random_use_over_one_link(we_dial: bool, seed: int, steps: list[tuple[str, bool, int, int]]) -> None:
+    play = Play(we_dial, seed)
+    for step in steps:
+        play.step(*step)
+    play.check()
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.booleans(), st.integers(0, 2**32), st.lists(STEP | LINKS, max_size=80))
+def test_random_use_over_links_that_come_and_go(
+    we_dial: bool, seed: int, steps: list[tuple[str, bool, int, int]]
+) -> None:
+    play = Play(we_dial, seed)
+    for step in steps:
+        play.step(*step)
+    play.check()
+
+
+@BOTH
+@pytest.mark.parametrize("side", ["to_ours", "to_second"])
+def test_a_cut_at_every_byte_of_an_exchange(we_dial: bool, side: str) -> None:
+    """The whole conversation is some hundred bytes; it is cut behind each of them, then resumed."""
+    for at in range(0, 400, 7):
+        duo = admitted(Duo(we_dial, limits=SMALL, chunk=40))
+        stream = duo.us.open_stream()
+        duo.us.write(stream, b"up" * 100)
+        duo.us.finish(stream)
+        carried, limit = 0, at
+        for _ in range(6):
+            duo.second.pump()
+            carried = duo.carry_to_ours(0, limit if side == "to_ours" else None)
+            limit -= carried if side == "to_ours" else 0
+            carried = duo.carry_to_second(0, limit if side == "to_second" else None)
+            limit -= carried if side == "to_second" else 0
+            if stream in duo.second.streams and not duo.second.streams[stream].finished:
+                duo.second.write(stream, b"down" * 50, fin=True)
+            duo.ours.wait(0.2)
+        duo.cut(0)
+        duo.dial()
+        duo.settle()
+        if stream in duo.second.streams and not duo.second.streams[stream].finished:
+            duo.second.write(stream, b"down" * 50, fin=True)
+            duo.settle()
+        check_whole(duo, stream, b"up" * 100, b"down" * 50)

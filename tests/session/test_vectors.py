@@ -1,0 +1,226 @@
+"""docs/vectors/wire.json, which the second implementation made: ours must reproduce, accept and refuse the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from second.wire import RecordOpener, RecordSealer, Type, decode_frames
+
+from dtp.core import Buffer, Opener, PacketOpener, PacketSealer, Sealer
+from dtp.identity import Identity
+from dtp.session.codes import HandshakeError
+from dtp.session.frames import Frame, parse_fixed
+from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
+from dtp.session.limits import DEFAULT
+from dtp.session.link import attach_proof
+from dtp.session.noise import Pattern, Suite, protocol_name
+from dtp.session.payload import build_payload, choose_version, parse_payload
+from dtp.session.session import Session
+from dtp.testing.pairs import ALICE, BOB, shake_hands
+
+VECTORS: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "docs" / "vectors" / "wire.json").read_text()
+)
+SUITES = {protocol_name(Pattern.XX, suite).removeprefix("Noise_XX_"): suite for suite in Suite}
+
+
+def named(cases: list[dict[str, Any]], *keys: str) -> list[Any]:
+    return [pytest.param(case, id="-".join(str(case[key]) for key in keys)) for case in cases]
+
+
+def once(value: str) -> Callable[[int], bytes]:
+    """Entropy that is known: the one draw a handshake makes."""
+    left = [bytes.fromhex(value)]
+
+    def draw(size: int) -> bytes:
+        drawn = left.pop()
+        assert len(drawn) == size
+        return drawn
+
+    return draw
+
+
+def endpoint(vector: dict[str, Any], side: str) -> Endpoint:
+    """The vector's person. What its payload says of limits and features is what the endpoint has."""
+    person = vector[side]
+    payload = msgpack.unpackb(bytes.fromhex(person["payload"]))
+    stream_window, connection_window, streams, datagram = payload["params"]
+    limits = replace(
+        DEFAULT,
+        stream_window=stream_window,
+        connection_window=connection_window,
+        streams=streams,
+        datagram=datagram,
+    )
+    return Endpoint(
+        Identity(bytes.fromhex(person["identity_seed"]), bytes.fromhex(person["static_private"])),
+        tuple(Suite),
+        limits,
+        frozenset(payload.get("features", [])),
+        bytes.fromhex(vector["psk"]) if "psk" in vector else None,
+    )
+
+
+def check_established(vector: dict[str, Any], done: Established, client: bool) -> None:
+    keys = (vector["client_to_server"], vector["server_to_client"])
+    assert (done.split.send.hex(), done.split.receive.hex()) == (keys if client else keys[::-1])
+    assert done.split.hash.hex() == vector["h"]
+    assert done.split.secret.hex() == vector["secret"]
+    assert done.binding.hex() == vector["binding"]
+    peer = vector["server" if client else "client"]
+    assert done.peer.key.hex() == peer["identity"]
+    assert done.split.remote_static.hex() == peer["static"]
+    assert build_payload(done.payload).hex() == peer["payload"]
+    assert done.version == 1
+    session = Session(done, DEFAULT, 0.0, client=client)
+    assert session.connection_id.hex() == vector["connection_id"]
+
+
+@pytest.mark.parametrize("vector", named(VECTORS["handshakes"], "pattern", "suite"))
+def test_handshakes_are_reproduced_byte_for_byte(vector: dict[str, Any]) -> None:
+    known = Pattern[vector["pattern"]].messages == 2
+    said = msgpack.unpackb(bytes.fromhex(vector["client"]["payload"]))
+    server = endpoint(vector, "server")
+    bindings: list[str] = []
+
+    def ticket(binding: bytes, _peer: object) -> bytes:
+        bindings.append(binding.hex())
+        return bytes(said["ticket"])
+
+    client = ClientHandshake(
+        endpoint(vector, "client"),
+        once(vector["client"]["ephemeral_private"]),
+        expected=server.identity.id,
+        suite=SUITES[vector["suite"]],
+        service=said["service"],
+        remote_static=bytes.fromhex(vector["server"]["static"]) if known else None,
+        ticket=ticket,
+    )
+    answering = ServerHandshake(server, once(vector["server"]["ephemeral_private"]))
+    for index, message in enumerate(vector["messages"]):
+        writer, reader = (answering, client) if index % 2 else (client, answering)
+        framed = (len(message) // 2).to_bytes(2) + bytes.fromhex(message)
+        expected = framed if index else bytes.fromhex(vector["hello"]) + framed
+        assert writer.outgoing() == expected
+        assert reader.receive(expected) == len(expected)
+    assert client.established is not None
+    assert answering.established is not None
+    check_established(vector, client.established, True)
+    check_established(vector, answering.established, False)
+    assert bindings == [vector["binding"]]
+
+
+@pytest.mark.parametrize("vector", named(VECTORS["payloads"], "name"))
+def test_payloads_are_taken_or_refused(vector: dict[str, Any]) -> None:
+    def judge() -> None:
+        choose_version((1,), parse_payload(bytes.fromhex(vector["payload"]), DEFAULT).versions)
+
+    if vector["taken"]:
+        judge()
+    else:
+        with pytest.raises(HandshakeError):
+            judge()
+
+
+def frames_of(frames: list[str]) -> list[tuple[int, int, int, int, bytes]]:
+    """The frames of a vector as what is given to be sealed; REKEY is asked for otherwise."""
+    out = []
+    for frame in map(bytes.fromhex, frames):
+        if frame[0] == Frame.STREAM:
+            numbers = (int.from_bytes(frame[4:12]), int.from_bytes(frame[12:20]))
+            out.append((frame[0], frame[1], *numbers, frame[20:]))
+        elif frame[0] != Frame.REKEY:
+            out.append((frame[0], frame[1], 0, 0, frame[4:]))
+    return out
+
+
+def as_listed(buffer: Buffer, found: list[tuple[int, ...]]) -> list[tuple[int, int, int, int, bytes]]:
+    return [
+        (kind, flags, stream, offset, bytes(buffer.view[start : start + length]))
+        for kind, flags, stream, offset, start, length in found
+    ]
+
+
+@pytest.mark.parametrize("vector", named(VECTORS["records"], "suite"))
+def test_records_are_sealed_and_opened_across_rekey(vector: dict[str, Any]) -> None:
+    cipher, key = SUITES[vector["suite"]].cipher, bytes.fromhex(vector["key"])
+    sealer, opener, buffer = Sealer(cipher, key), Opener(cipher, key), Buffer(4096)
+    for step in vector["records"]:
+        frames = frames_of(step["frames"])
+        length = sealer.seal(frames, buffer, 65519, rekey=len(frames) != len(step["frames"]))
+        assert bytes(buffer.view[:length]).hex() == step["record"], step["name"]
+        taken, found, error = opener.open(buffer, 0, length)
+        assert (taken, error) == (length, None), step["name"]
+        listed = [frame for frame in frames if frame[0] != Frame.PADDING]
+        assert as_listed(buffer, found) == listed, step["name"]
+
+
+@pytest.mark.parametrize("vector", named(VECTORS["packets"], "suite"))
+def test_packets_are_opened_or_dropped(vector: dict[str, Any]) -> None:
+    cipher, key = SUITES[vector["suite"]].cipher, bytes.fromhex(vector["key"])
+    opener, buffer = PacketOpener(cipher, key), Buffer(4096)
+    for step in vector["packets"]:
+        packet = bytes.fromhex(step["packet"])
+        buffer.view[: len(packet)] = packet
+        found, error = opener.open(buffer, 0, len(packet))
+        assert (error is None) == (step["opens"] is not None), step["name"]
+        if step["opens"] is not None:
+            assert as_listed(buffer, found) == frames_of([step["opens"]]), step["name"]
+
+
+@pytest.mark.parametrize("vector", named(VECTORS["packets"], "suite"))
+def test_packets_are_sealed(vector: dict[str, Any]) -> None:
+    sealer, buffer = PacketSealer(SUITES[vector["suite"]].cipher, bytes.fromhex(vector["key"])), Buffer(4096)
+    steps = {step["name"]: step for step in vector["packets"]}
+    for name, rekey in (("the first", False), ("the first of key 1", True)):
+        length, _, _ = sealer.seal(frames_of([steps[name]["opens"]]), buffer, 1200, rekey=rekey)
+        assert bytes(buffer.view[:length]).hex() == steps[name]["packet"], name
+
+
+@pytest.mark.parametrize("vector", named(VECTORS["attach"], "link", "add"))
+def test_attach_proofs(vector: dict[str, Any]) -> None:
+    secret, h = bytes.fromhex(vector["secret"]), bytes.fromhex(vector["h"])
+    for side in ("client", "server"):
+        proof = attach_proof(secret, h, client=side == "client")
+        assert proof.hex() == vector[f"{side}_proof"]
+        frame = bytes.fromhex(vector[f"{side}_frame"])
+        assert (frame[0], frame[1]) == (Frame.ATTACH, int(vector["add"]))
+        connection, number, proven = parse_fixed(Frame.ATTACH, frame[4:])
+        assert (bytes(connection).hex(), number, proven) == (vector["connection_id"], vector["link"], proof)  # type: ignore[arg-type]
+
+
+FRAMES = VECTORS["frames"]
+
+
+@pytest.mark.parametrize("vector", named(FRAMES["cases"], "name", "receiver"))
+def test_frames_are_refused_with_their_code(vector: dict[str, Any]) -> None:
+    names = ("stream_window", "connection_window", "streams", "datagram")
+    limits = replace(DEFAULT, **dict(zip(names, FRAMES["params"], strict=True)))
+    client = vector["receiver"] == "client"
+    suite = Suite.CHACHAPOLY_SHA256
+    ends = shake_hands(Endpoint(ALICE, (suite,), limits), Endpoint(BOB, (suite,), limits), suite=suite)
+    ours, peer = ends if client else ends[::-1]
+    session = Session(ours, limits, 0.0, client=client)
+    sealer = RecordSealer("25519_ChaChaPoly_SHA256", peer.split.send)
+    opener = RecordOpener("25519_ChaChaPoly_SHA256", peer.split.receive)
+    data = b"".join(sealer.seal(bytes.fromhex(plaintext)) for plaintext in vector["plaintexts"])
+    buffer = Buffer(65536)
+    buffer.view[: len(data)] = data
+    session.receive(session.link, buffer, 0, len(data), 1.0)
+    opener.feed(bytes(buffer.view[: session.seal(session.link, buffer, 1.0)]))
+    said = [frame for record in iter(opener.next, None) for frame in decode_frames(record)]
+    closes = [frame for frame in said if frame.type == Type.CLOSE]
+    if vector["close"] is None:
+        assert session.ended is None
+        assert not closes
+        return
+    assert session.ended is not None
+    assert session.ended.close_code == vector["close"]["code"]
+    assert not session.ended.by_peer
+    assert [(frame.flags, frame.fields) for frame in closes] == [(0, (vector["close"]["code"],))]
