@@ -452,7 +452,8 @@ class Connection:
     def _on_stream_stopped(self, event: ev.StreamStopped) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
-            stream._fail_write(StreamReset(event.error_code, stopped=True))
+            error = StreamReset(event.error_code, stopped=True)
+            stream._fail_write(error, delivered=self._acknowledged(stream.id))
 
     def _on_stream_writable(self, event: ev.StreamWritable) -> None:
         stream = self._streams.get(event.stream_id)
