@@ -17,6 +17,7 @@ import contextlib
 import logging
 import socket
 import ssl
+from functools import partial
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from websockets.protocol import Protocol
@@ -28,7 +29,7 @@ from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener, hand_over
 from dtp.carriers.tcp import TcpCarrier, connect_socket, listening_sockets, set_options, socket_url
 from dtp.carriers.tls import TlsSocketCarrier, client_context, server_context
-from dtp.carriers.url import CarrierUrl, format_host, parse_url, plain_ip
+from dtp.carriers.url import format_host, parse_url, plain_ip
 from dtp.carriers.websocket_carrier import SecureWebSocketCarrier, WebSocketCarrier
 from dtp.carriers.websocket_upgrade import (
     UPGRADE_TIMEOUT,
@@ -38,7 +39,6 @@ from dtp.carriers.websocket_upgrade import (
     upgrade_client,
     upgrade_server,
 )
-from dtp.errors import CarrierError
 
 log = logging.getLogger("dtp.carriers.websocket")
 
@@ -96,22 +96,29 @@ async def listen(url: str, accept: Accept) -> CarrierListener:
     secure = urlsplit(url).scheme == "wss"
     parts = parse_url(url, _LISTEN_OPTIONS | ({"cert", "key"} if secure else set()))
     context = server_context(url, parts.options.get("cert"), parts.options.get("key")) if secure else None
-    return WebSocketListener(await listening_sockets(parts), parts, context, accept)
+    path = parts.path if parts.path not in ("", "/") else None
+    policy = UpgradePolicy(path, parts.flag("trust_forwarded"))
+    socks = await listening_sockets(parts)
+    urls = [socket_url(parts.scheme, sock, parts.path) for sock in socks]
+    return WebSocketListener(socks, urls, policy, context, accept)
 
 
 class WebSocketListener(CarrierListener):
     """Accepts carriers whose opening handshake has succeeded."""
 
     def __init__(
-        self, socks: list[socket.socket], parts: CarrierUrl, context: ssl.SSLContext | None, accept: Accept
+        self,
+        socks: list[socket.socket],
+        urls: list[str],
+        policy: UpgradePolicy,
+        context: ssl.SSLContext | None,
+        accept: Accept,
     ) -> None:
-        path = parts.path if parts.path not in ("", "/") else None
-        self.urls = [socket_url(parts.scheme, sock, parts.path) for sock in socks]
-        self._scheme = parts.scheme
-        self._policy = UpgradePolicy(path, parts.flag("trust_forwarded"))
+        self.urls = urls
+        self._policy = policy
         self._context = context
         self._accept = accept
-        self._upgrades: dict[asyncio.Task[None], None] = {}  # in the order they came
+        self._upgrades: dict[asyncio.Task[WebSocketCarrier], None] = {}  # in the order they came
         self._below = SocketListener(socks, self.urls, self._on_socket)
 
     async def close(self) -> None:
@@ -127,32 +134,33 @@ class WebSocketListener(CarrierListener):
             oldest.cancel()
         task = asyncio.create_task(self._upgrade(sock), name=f"upgrade at {self.urls[0]}")
         self._upgrades[task] = None
-        task.add_done_callback(self._on_done)
+        task.add_done_callback(partial(self._on_done, sock))
 
-    def _on_done(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, sock: socket.socket, task: asyncio.Task[WebSocketCarrier]) -> None:
         self._upgrades.pop(task, None)
-        if not task.cancelled():
-            task.result()  # a bug, or an error of the one who accepts: for the loop's exception handler
-
-    async def _upgrade(self, sock: socket.socket) -> None:
-        """The whole life of a connection until it is a carrier or closed."""
-        carrier: WebSocketCarrier | None = None
-        try:
-            set_options(sock)
-            address = sock.getpeername()
-            remote = f"{self._scheme}://{format_host(address[0], address[1])}"
-            async with asyncio.timeout(UPGRADE_TIMEOUT):
-                if self._context is not None:
-                    sock = await _start_tls(sock, self._context, None)
-                protocol, forwarded = await self._answer(SocketIO(sock))
-            carrier = _carrier(sock, protocol, b"", source=forwarded or plain_ip(address), remote=remote)
-        except (OSError, CarrierError, TimeoutError) as error:
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            sock.close()  # here, since a task that is cancelled before its first step never runs
+        if isinstance(error, OSError):  # CarrierError, TimeoutError and ssl.SSLError are
             log.info("no WebSocket at %s from this connection: %s", self.urls[0], error or "too slow")
-        finally:
-            if carrier is None:
-                sock.close()
-        if carrier is not None:
-            hand_over(carrier, self._accept)
+        elif not task.cancelled():
+            hand_over(task.result(), self._accept)
+
+    async def _upgrade(self, sock: socket.socket) -> WebSocketCarrier:
+        """From a connection to a carrier."""
+        set_options(sock)
+        address = sock.getpeername()
+        scheme = "ws" if self._context is None else "wss"
+        remote = f"{scheme}://{format_host(address[0], address[1])}"
+        async with asyncio.timeout(UPGRADE_TIMEOUT):
+            if self._context is not None:
+                sock = await _start_tls(sock, self._context, None)
+            try:
+                protocol, forwarded = await self._answer(SocketIO(sock))
+            except BaseException:
+                sock.close()  # the TLS one, which has taken the place of the other
+                raise
+        return _carrier(sock, protocol, b"", source=forwarded or plain_ip(address), remote=remote)
 
     async def _answer(self, io: SocketIO) -> tuple[Protocol, str | None]:
         try:

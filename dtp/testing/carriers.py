@@ -195,7 +195,11 @@ class End:
 
     async def until_lost(self) -> CarrierError | None:
         """Wait for the end; what `carrier_lost` said."""
-        await self.until(lambda: self.recorder.ended, "carrier_lost")
+        return await self.until_lost_within(self._patience)
+
+    async def until_lost_within(self, seconds: float) -> CarrierError | None:
+        """The same with a patience of its own."""
+        await self._shared.until(lambda: self.recorder.ended, "carrier_lost", seconds)
         return self.recorder.lost
 
     def _call(self, name: str, method: Callable[[], T]) -> T:
