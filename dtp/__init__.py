@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from dtp.net.listener import Request as Request
     from dtp.net.listener import listen as listen
     from dtp.net.stream import Stream as Stream
+    from dtp.net.streams import StreamServer as StreamServer
+    from dtp.net.streams import create_connection as create_connection
+    from dtp.net.streams import create_server as create_server
+    from dtp.net.streams import open_connection as open_connection
+    from dtp.net.streams import start_server as start_server
+    from dtp.net.streams import stream_handler as stream_handler
+    from dtp.net.transport import StreamTransport as StreamTransport
     from dtp.session.codes import ConnectionClosed as ConnectionClosed
     from dtp.session.codes import ConnectionLost as ConnectionLost
     from dtp.session.codes import ConnectionRefused as ConnectionRefused
@@ -68,9 +75,16 @@ _PUBLIC = {
     "Stats": "dtp.net.connection",
     "Stream": "dtp.net.stream",
     "StreamReset": "dtp.session.codes",
+    "StreamServer": "dtp.net.streams",
+    "StreamTransport": "dtp.net.transport",
     "WrongIdentity": "dtp.session.codes",
     "connect": "dtp.net.dial",
+    "create_connection": "dtp.net.streams",
+    "create_server": "dtp.net.streams",
     "listen": "dtp.net.listener",
+    "open_connection": "dtp.net.streams",
+    "start_server": "dtp.net.streams",
+    "stream_handler": "dtp.net.streams",
 }
 
 __all__ = sorted(_PUBLIC)
