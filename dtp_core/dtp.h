@@ -159,10 +159,9 @@ int dtp_open(dtp_cipher *cipher, uint8_t *buffer, size_t length, dtp_incoming *f
 /* The receiving half keeps the newest counter, a window of those seen, and the key before the current one. */
 typedef struct dtp_packet_opener {
     dtp_cipher current;
-    dtp_cipher previous;
+    dtp_cipher previous; /* all zero until there was one */
     uint64_t newest; /* highest counter opened; 0 with seen == {0}: none yet */
     uint64_t seen[32];
-    int has_previous;
 } dtp_packet_opener;
 
 int dtp_packet_opener_init(dtp_packet_opener *opener, int suite, const uint8_t *key);

@@ -63,7 +63,7 @@ size_t dtp_frames_pack(dtp_queue *queue, uint8_t *out, size_t room)
         if (frame->type == DTP_STREAM) {
             size_t made = pack_stream(queue, out + used, room - used);
             used += made;
-            if (made == 0 || queue->partial > 0)
+            if (made == 0)
                 break;
             continue;
         }
@@ -116,8 +116,12 @@ static int list_stream(uint8_t *buffer, size_t at, size_t body, uint8_t flags, d
     return DTP_OK;
 }
 
-static int list_frames(uint8_t *buffer, size_t at, size_t end, dtp_incoming *frames, size_t *listed, int *rekey)
+int dtp_frames_parse(uint8_t *buffer, size_t start, size_t length, dtp_incoming *frames, size_t *listed,
+                     int *rekey)
 {
+    size_t at = start, end = start + length;
+
+    *rekey = 0;
     while (at < end) {
         uint8_t type, flags;
         size_t body;
@@ -134,8 +138,8 @@ static int list_frames(uint8_t *buffer, size_t at, size_t end, dtp_incoming *fra
             if (code != DTP_OK)
                 return code;
         } else if (type == DTP_REKEY) {
-            if (body != 0 || at != end)
-                return DTP_E_FRAME; /* empty, and the last of its record */
+            if (at != end)
+                return DTP_E_FRAME; /* not empty, or not the last of its record */
             *rekey = 1;
         } else if (type != DTP_PADDING) {
             dtp_incoming *frame = &frames[(*listed)++];
@@ -148,24 +152,4 @@ static int list_frames(uint8_t *buffer, size_t at, size_t end, dtp_incoming *fra
         at += body;
     }
     return DTP_OK;
-}
-
-int dtp_frames_parse(uint8_t *buffer, size_t start, size_t length, dtp_incoming *frames, size_t *listed,
-                     int *rekey)
-{
-    size_t before = *listed;
-    dtp_incoming last; /* joining changes the entry before ours */
-    int code;
-
-    memset(&last, 0, sizeof last);
-    if (before > 0)
-        last = frames[before - 1];
-    *rekey = 0;
-    code = list_frames(buffer, start, start + length, frames, listed, rekey);
-    if (code != DTP_OK) {
-        *listed = before;
-        if (before > 0)
-            frames[before - 1] = last;
-    }
-    return code;
 }

@@ -89,8 +89,9 @@ int dtp_frames_check(const dtp_outgoing *frames, size_t count, size_t limit);
 size_t dtp_frames_pack(dtp_queue *queue, uint8_t *out, size_t room);
 
 /* Parse the plaintext of one record, buffer[start .. start + length), and list its frames behind the `*listed`
- * that are there; the array has room for length / DTP_FRAME_HEADER more. Continuing STREAM frames are joined.
- * `*rekey` tells whether REKEY ends the record (it isn't listed, nor is PADDING). On DTP_E_FRAME the list is as it was. */
+ * that are there; the array has room for length / DTP_FRAME_HEADER more. Continuing STREAM frames are joined, also
+ * to the last entry that was there: who wants to go back must have kept a copy of it. `*rekey` tells whether REKEY
+ * ends the record (it isn't listed, nor is PADDING). */
 int dtp_frames_parse(uint8_t *buffer, size_t start, size_t length, dtp_incoming *frames, size_t *listed,
                      int *rekey);
 

@@ -151,7 +151,6 @@ static void move_ahead(dtp_packet_opener *opener, ahead *keys)
     dtp_cipher_wipe(&opener->current);
     opener->previous = keys->before;
     opener->current = keys->key;
-    opener->has_previous = 1;
     dtp_wipe(keys, sizeof *keys);
 }
 
@@ -195,9 +194,7 @@ int dtp_open_packet(dtp_packet_opener *opener, uint8_t *packet, size_t length, d
         code = look_ahead(opener, epoch, &keys);
         cipher = &keys.key;
     } else if (epoch < opener->current.rekeys) {
-        if (!opener->has_previous || epoch != opener->previous.rekeys)
-            return DTP_E_REPLAY; /* its key is gone: too old */
-        cipher = &opener->previous;
+        cipher = &opener->previous; /* the window, narrower than a range, has sorted out what is older */
     }
     if (code == DTP_OK)
         code = try_open(cipher, counter, packet, text, frames, &listed);

@@ -102,7 +102,7 @@ static int open_record(dtp_cipher *cipher, uint8_t *buffer, size_t at, size_t le
 {
     size_t text = at + DTP_RECORD_HEADER;
     size_t listed = result->frames;
-    dtp_incoming last; /* joining changes it, and the rekey below may still fail */
+    dtp_incoming last; /* joining may lengthen it before a later frame turns out broken */
     int rekey, code;
 
     memset(&last, 0, sizeof last);
@@ -113,15 +113,15 @@ static int open_record(dtp_cipher *cipher, uint8_t *buffer, size_t at, size_t le
     code = dtp_cipher_open(cipher, cipher->counter, buffer + text, length);
     if (code == DTP_OK)
         code = dtp_frames_parse(buffer, text, length, frames, &listed, &rekey);
-    if (code == DTP_OK && rekey) {
+    if (code == DTP_OK && rekey)
         code = dtp_cipher_rekey(cipher);
-        if (code != DTP_OK && result->frames > 0)
-            frames[result->frames - 1] = last;
-    } else if (code == DTP_OK) {
+    else if (code == DTP_OK)
         cipher->bytes += length;
-    }
-    if (code != DTP_OK)
+    if (code != DTP_OK) {
+        if (result->frames > 0)
+            frames[result->frames - 1] = last;
         return code;
+    }
     cipher->counter++;
     result->frames = listed;
     result->records++;

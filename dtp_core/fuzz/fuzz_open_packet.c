@@ -32,8 +32,7 @@ static void seal_as(const dtp_cipher *keys, uint64_t counter, uint8_t *packet, s
 static int same_opener(const dtp_packet_opener *a, const dtp_packet_opener *b)
 {
     return same_cipher(&a->current, &b->current) && same_cipher(&a->previous, &b->previous)
-        && a->newest == b->newest && memcmp(a->seen, b->seen, sizeof a->seen) == 0
-        && a->has_previous == b->has_previous;
+        && a->newest == b->newest && memcmp(a->seen, b->seen, sizeof a->seen) == 0;
 }
 
 static void one_packet(dtp_packet_opener *opener, const dtp_cipher *keys, choices *c)

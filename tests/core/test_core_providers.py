@@ -53,6 +53,19 @@ def test_environment_allows_one(only: str) -> None:
         assert "ChaChaPoly" in served
 
 
+def test_both_serve_where_they_can_be_had() -> None:
+    """So that the other tests' rounds with `openssl` can't be skipped where it is there but fails."""
+    path = getattr(importlib.import_module("_ssl"), "__file__", None)
+    expected = {"sodium"}
+    if path and hasattr(ctypes.CDLL(path), "EVP_CIPHER_fetch"):
+        expected.add("openssl")
+    found = set()
+    for only in ("sodium", "openssl"):
+        install(only)
+        found |= {name.split()[0] for suite, name in providers().items() if suite == "ChaChaPoly"}
+    assert found == expected
+
+
 def test_environment_with_another_name() -> None:
     code = """
 import json, dtp.core, dtp.errors

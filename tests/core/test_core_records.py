@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from core_reference import (
@@ -282,6 +282,19 @@ def test_rekey_on_request_is_last_and_alone_if_it_must(suite: str) -> None:
         assert open_all(opener, sealed) == (b"", [(STREAM, FIN, 0, 0, data)], None)
         assert opener.rekeys == sealer.rekeys
     assert seal(sealer, [], rekey=True)[:2] == (4 + 16).to_bytes(2, "big")
+
+
+def test_rekey_on_request_keeps_its_own_room(suite: str) -> None:
+    """Whatever the data leaves of the buffer, REKEY still goes in once all data has."""
+    out = Buffer(200)
+    for capacity, size in product(range(61, 130, 3), range(100)):
+        out.view[:] = b"\xaa" * 200
+        out.size = capacity
+        sealer = Sealer(suite, KEY)
+        length, whole, _ = sealer.seal_some([(STREAM, 0, 0, 0, bytes(size))], out, 60, True)
+        assert bytes(out.view[capacity:]) == b"\xaa" * (200 - capacity)
+        found = ReferenceOpener(suite, KEY).open(bytes(out.view[:length]))
+        assert (found[-1][0] == REKEY) == (whole == 1) == (sealer.rekeys == 1)
 
 
 def test_rekey_by_bytes_is_at_most_a_record_late(suite: str) -> None:
