@@ -269,12 +269,15 @@ class Session:
         self, stopped: Stopped, trace: TracebackType | None, called: Function
     ) -> tuple[MoveLocation, Function]:
         """The innermost translated frame, or the native it called when that is what aborted."""
-        function, pc = called, 0
+        function, pc = caller = called, 0
         while trace is not None:
             found = self.vm.translated.get(trace.tb_frame.f_code)
             if found is not None:
+                caller = function, pc
                 function, pc = found.function, found.pcs[trace.tb_lineno]
             trace = trace.tb_next
+        if isinstance(stopped, PrimitiveError) and stopped.reason == "call_depth":
+            function, pc = caller  # the callee was never entered
         if isinstance(stopped, NativeAbort) and function.definition.body is not None:
             function, pc = self._native_called(function, pc), 0
         location = MoveLocation(

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_CALL_DEPTH", "Line", "Translated", "Translation", "translate"]
 
-MAX_CALL_DEPTH = 1024
-"""Frames of one call, as the protocol's machine has it."""
+MAX_CALL_DEPTH = 1025
+"""Frames that may exist at once: the protocol's machine stacks 1,024 below the running one."""
 _MAX_NESTING = 30
 _MAX_EXPRESSION = 160
 

@@ -25,7 +25,7 @@ Types = tuple[Type, ...]
 _BASE = 52
 _PER_BYTE = 2
 
-_ADDRESS_PARSE_ERROR = 0
+_ADDRESS_PARSE_ERROR = 1
 
 
 # --------------------------------------------------------------------------------------------------- bytes

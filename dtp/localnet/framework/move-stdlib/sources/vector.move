@@ -2,6 +2,11 @@
 #[defines_primitive(vector)]
 module std::vector;
 
+public use fun std::string::utf8 as vector.to_string;
+public use fun std::string::try_utf8 as vector.try_to_string;
+public use fun std::ascii::string as vector.to_ascii_string;
+public use fun std::ascii::try_string as vector.try_to_ascii_string;
+
 const EINDEX_OUT_OF_BOUNDS: u64 = 0x20000;
 
 #[bytecode_instruction]
@@ -108,7 +113,7 @@ public fun skip<Element: drop>(mut v: vector<Element>, n: u64): vector<Element> 
 }
 
 public fun take<Element: drop>(mut v: vector<Element>, n: u64): vector<Element> {
-    if (n > v.length()) abort EINDEX_OUT_OF_BOUNDS;
+    assert!(n <= v.length());
     while (v.length() > n) {
         v.pop_back();
     };
