@@ -119,7 +119,8 @@ class WebSocketCarrier(Carrier):
         self._state = _State.CLOSING
         if not leaving:
             self._linger = self._loop.call_later(LINGER, self._give_up)
-            self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
+            if self._protocol.close_rcvd is None:  # else the answer to it is already queued
+                self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
             self._flush()
         self._loop.call_soon(self._begin)
 
