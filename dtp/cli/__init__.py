@@ -23,8 +23,14 @@ class Row:
 
 
 COMMANDS = {
+    "cat": Row("dtp.cli.cat:cat", "Connect standard input and output to a service."),
+    "demo": Row("dtp.cli.demo:demo", "Move a file between two processes, and check it."),
     "id": Row("dtp.cli.keys:show_id", "Show your identity, and the Sui account it is."),
     "keygen": Row("dtp.cli.keys:keygen", "Make an identity, or take one over from a file."),
+    "ping": Row("dtp.cli.ping:ping", "Measure round trips to a peer."),
+    "recv": Row("dtp.cli.transfer:recv", "Receive a file, or fetch one that a peer serves."),
+    "send": Row("dtp.cli.transfer:send", "Send a file to a peer that waits for it."),
+    "serve": Row("dtp.cli.serve:serve", "Serve an echo, files, programs or other sockets."),
 }
 
 

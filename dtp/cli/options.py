@@ -1,8 +1,11 @@
-"""Options that several commands share: which identity, and where its passphrase comes from."""
+"""Options that several commands share: which identity, whom to let in, which pre-shared key, what to log."""
 
 from __future__ import annotations
 
 import functools
+import logging
+import os
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +16,11 @@ import click
 
 from dtp import config
 from dtp.errors import ConfigError
-from dtp.identity import Identity, PassphraseNeeded
+from dtp.identity import Identity, PassphraseNeeded, PeerId
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _MAX_PASSPHRASE_SIZE = 4096
+_PSK_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,21 @@ class IdentitySource:
     path: Path
     #: The file whose first line is the passphrase, "-" for standard input; None to ask at the terminal.
     passphrase_file: str | None = None
+    #: Whether somebody named the file; else it is the default one.
+    named: bool = True
 
     def load(self) -> Identity:
         """The identity. Raises `IdentityFileError` and `ConfigError`."""
         return Identity.load(self.path, self.passphrase)
+
+    def load_or_make(self) -> Identity:
+        """The identity; a new one for this run where none was named and the default file isn't there.
+
+        Raises `IdentityFileError` and `ConfigError`.
+        """
+        if self.named or self.path.exists():
+            return self.load()
+        return Identity.generate()
 
     def passphrase(self) -> bytes:
         """The passphrase of an encrypted file, from `passphrase_file` or from the terminal.
@@ -68,7 +83,8 @@ def identity_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def run(*args: Any, identity: Path | None, passphrase_file: str | None, **options: Any) -> Any:
-            source = IdentitySource(identity or config.identity_path(), passphrase_file)
+            named = identity is not None or bool(os.environ.get("DTP_IDENTITY"))
+            source = IdentitySource(identity or config.identity_path(), passphrase_file, named)
             return command(*args, identity=source, **options)
 
         option = click.option(
@@ -109,3 +125,75 @@ def _first_line(file: IO[bytes]) -> bytes:
 def has_terminal() -> bool:
     """Whether somebody can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def psk_file_option(command: _Function) -> _Function:
+    """Add `--psk-file`; the command gets `psk`, 32 bytes or None."""
+    return click.option(
+        "--psk-file",
+        "psk",
+        metavar="FILE",
+        envvar="DTP_PSK_FILE",
+        callback=lambda ctx, param, name: None if name is None else read_psk_file(name),
+        help="A key that both sides hold besides their identities: 64 hex digits ('openssl rand -hex 32'). "
+        "[default: $DTP_PSK_FILE]",
+    )(command)
+
+
+def read_psk_file(name: str) -> bytes:
+    """The pre-shared key in the file `name`, 32 bytes. Raises `ConfigError`; no message quotes the file."""
+    try:
+        with open(name, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(4 * _PSK_SIZE).strip()
+    except OSError as error:
+        raise ConfigError(f"can't read the key file {name}: {error.strerror or error}") from error
+    if stat.S_ISREG(mode) and mode & 0o077:
+        raise ConfigError(f"{name} may be read by others; chmod 600 {name}")
+    try:
+        key = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        key = b""
+    if len(key) != _PSK_SIZE:
+        raise ConfigError(f"{name} has to hold 64 hex digits, such as 'openssl rand -hex 32' prints")
+    return key
+
+
+def allow_option(command: _Function) -> _Function:
+    """Add `--allow` (repeatable); the command gets `allow`, a set of identities, empty for everyone."""
+    return click.option(
+        "--allow",
+        multiple=True,
+        metavar="DTP1...",
+        callback=lambda ctx, param, texts: frozenset(map(PeerId.parse, texts)),
+        help="Let only this identity in; may be repeated. [default: everyone]",
+    )(command)
+
+
+def verbose_option(command: _Function) -> _Function:
+    """Add `-v`: once for what happens to connections, twice for everything."""
+
+    def set_up(ctx: click.Context, param: click.Parameter, count: int) -> None:
+        if count:
+            level = logging.INFO if count == 1 else logging.DEBUG
+            logging.basicConfig(level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+
+    return click.option(
+        "-v", "--verbose", count=True, expose_value=False, callback=set_up, help="Log; -vv logs everything."
+    )(command)
+
+
+class AddressParameter(click.ParamType[Any]):
+    """An argument that is an address; the command gets an `Address`. `AddressError` says what is wrong."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse `value` unless that was done."""
+        from dtp.net.address import Address
+
+        return value if isinstance(value, Address) else Address.parse(value)
+
+
+#: The ADDRESS argument of a command.
+address_argument = click.argument("address", type=AddressParameter(), metavar="ADDRESS")

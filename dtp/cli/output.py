@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 import click
 
 from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
+from dtp.session.codes import CloseCode, ConnectionClosed
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 #: What `dtp` ends with. The first column is promised to scripts; new ones are added, none changes its meaning.
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
@@ -24,6 +26,7 @@ EXIT_CODES: Mapping[int, str] = {
     5: "the network failed; trying again may help",
     6: "the chain did not do what was asked",
     EXIT_INTERRUPTED: "interrupted from the keyboard",
+    EXIT_TERMINATED: "asked to end by SIGTERM",
 }
 _EXIT_CODE_OF: tuple[tuple[type[DtpError], int], ...] = (
     (LocalError, 3),
@@ -31,11 +34,15 @@ _EXIT_CODE_OF: tuple[tuple[type[DtpError], int], ...] = (
     (CarrierError, 5),
     (ChainError, 6),
 )
+#: Codes of CLOSE after which the same again may work: a server that restarts, a connection it no longer knows.
+_PASSING = {CloseCode.IDLE, CloseCode.BUSY, CloseCode.RESUME_UNKNOWN, CloseCode.SHUTDOWN}
 _JSON = "dtp.cli.json"
 
 
 def exit_code(error: DtpError) -> int:
     """The exit code for `error`: by whose fault it is."""
+    if isinstance(error, ConnectionClosed):
+        return 5 if error.close_code in _PASSING and not error.application else 4
     return next((code for family, code in _EXIT_CODE_OF if isinstance(error, family)), 1)
 
 
@@ -67,6 +74,17 @@ def print_result(record: Mapping[str, Any], text: str | None = None) -> None:
         for name, value in record.items():
             shown = ("no", "yes")[value] if isinstance(value, bool) else printable(str(value))
             click.echo(f"{name.replace('_', ' '):<{width}}  {shown}")
+
+
+def print_line(record: Mapping[str, Any], text: str | None, *, err: bool = False) -> None:
+    """Print something that happened: `record` as a line of JSON after `--json`, else `text` (None: nothing).
+
+    `err` puts the text on standard error, for what isn't the result. Flushed: a program may be waiting for it.
+    """
+    if wants_json():
+        print(json.dumps(record), flush=True)
+    elif text is not None:
+        click.echo(printable(text), err=err)
 
 
 def print_error(error: DtpError, ctx: click.Context) -> None:

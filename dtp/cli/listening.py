@@ -1,0 +1,117 @@
+"""What `dtp serve` and `dtp recv` share: the options of a listener, and the addresses to copy."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+
+from dtp.cli.options import IdentitySource, allow_option, identity_options, psk_file_option
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.listener import Admit, Listener, Refuse, Request, listen
+from dtp.session.codes import CloseCode
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+DEFAULT_URL = "tcp://127.0.0.1:0"
+_ANY = {"0.0.0.0": (socket.AF_INET, "192.0.2.1", "127.0.0.1"), "::": (socket.AF_INET6, "2001:db8::1", "::1")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Listening:
+    """The options of a listener, as the command line has them."""
+
+    urls: tuple[str, ...]
+    allow: frozenset[PeerId]
+    psk: bytes | None
+    source: IdentitySource
+    until_eof: bool
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Who we are; asks for a passphrase where one is needed."""
+        return self.source.load_or_make()
+
+    @property
+    def temporary(self) -> bool:
+        """True when the identity is for this run only, since there is no file yet."""
+        return not self.source.named and not self.source.path.exists()
+
+    async def listen(
+        self, handler: Callable[[Connection], Awaitable[None]], check: Callable[[Request], None]
+    ) -> Listener:
+        """Listen; `handler` serves each connection that `--allow` and `check` (by raising `Refuse`) let in."""
+
+        def admit(request: Request) -> None:
+            if self.allow and request.peer not in self.allow:
+                raise Refuse(CloseCode.DENIED, f"{request.peer} is not allowed here")
+            check(request)
+
+        decide: Admit = admit
+        return await listen(self.urls, handler, identity=self.identity, psk=self.psk, admit=decide)
+
+
+def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a listener; the command gets them as `listening: Listening`."""
+
+    @functools.wraps(command)
+    def run(
+        *args: Any,
+        listen: tuple[str, ...],
+        allow: frozenset[PeerId],
+        psk: bytes | None,
+        identity: IdentitySource,
+        until_eof: bool,
+        **options: Any,
+    ) -> Any:
+        listening = Listening(listen or (DEFAULT_URL,), allow, psk, identity, until_eof)
+        return command(*args, listening=listening, **options)
+
+    decorated: Callable[..., Any] = run
+    for option in (
+        click.option("--until-eof", is_flag=True, help="End when standard input ends, as when the program "
+                     "that started this one is gone."),
+        psk_file_option,
+        identity_options("--identity", "-i"),
+        allow_option,
+        click.option("--listen", "-l", multiple=True, metavar="URL",
+                     help="Where to listen: tcp://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH; may be repeated. "
+                     f"[default: {DEFAULT_URL}, which only this machine reaches]"),
+    ):  # fmt: skip
+        decorated = option(decorated)
+    return decorated
+
+
+def addresses(listener: Listener, service: str) -> list[Address]:
+    """What to give to those who are to reach `service`: with this machine's own IP address for "any"."""
+    found = [address.with_service(service) for address in listener.addresses]
+    return [
+        dataclasses.replace(address, host=_own_ip(address.host)) if address.host in _ANY else address
+        for address in found
+    ]
+
+
+def _own_ip(host: str) -> str:
+    """The address that this machine would use towards the internet; the loopback one without a network."""
+    family, elsewhere, loopback = _ANY[host]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((elsewhere, 9))  # UDP: chooses a route and sends nothing
+        except OSError:
+            return loopback
+        own: str = probe.getsockname()[0]
+        return own
+
+
+def print_identity_note(listening: Listening) -> None:
+    """Say that the address will not outlive this run, if so."""
+    if listening.temporary:
+        click.echo(
+            "dtp: no identity yet, so this one is for this run only; 'dtp keygen' makes one to keep", err=True
+        )

@@ -1,0 +1,229 @@
+"""`dtp move`: compile the Move packages, check that what ships is what the sources give, and show it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dtp.chain import packages
+from dtp.chain.packages.surface import Surface, surfaces
+from dtp.cli import move_build
+from dtp.cli.move_build import Checkout, CompileError
+from dtp.cli.output import json_option, print_error, print_result, wants_json
+
+#: What `build` and `check` end with when a source doesn't compile or a check finds something.
+EXIT_FOUND = 1
+
+_source_option = click.option(
+    "--source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A source tree of dtp. [default: the one that holds the current folder]",
+)
+_install_option = click.option(
+    "--install", is_flag=True, help="Run `npm ci` first, to install the pinned compiler and formatter."
+)
+_packages_argument = click.argument("names", nargs=-1, metavar="[PACKAGE]...")
+
+
+@click.group("move")
+def move() -> None:
+    """Compile, check and show the Move packages.
+
+    Showing works everywhere. Compiling needs a source tree of dtp and Node; the compiler is Sui's own.
+    """
+
+
+@move.command()
+@_packages_argument
+@_source_option
+@_install_option
+@click.option(
+    "--tests",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Also compile the Move tests into DIR/PACKAGE_tests.json, for a Move VM to run.",
+)
+@json_option
+@click.pass_context
+def build(
+    ctx: click.Context, names: tuple[str, ...], source: Path | None, install: bool, tests: Path | None
+) -> None:
+    """Compile packages (default: all) into dtp/chain/packages.
+
+    Ends with 1 when a source doesn't compile; the message is the compiler's.
+    """
+    checkout = _checkout(source, install)
+    built = []
+    try:
+        for name in _chosen(checkout, names):
+            package = move_build.compile_package(checkout, name)
+            changed = move_build.write_package(checkout, package)
+            if tests is not None:
+                changed.append(_write_tests(checkout, name, tests))
+            built.append(
+                {
+                    "package": name,
+                    "digest": package.digest.hex(),
+                    "modules": {module: len(code) for module, code in package.modules.items()},
+                    "size": package.size,
+                    "changed": [str(path) for path in changed],
+                }
+            )
+    except CompileError as error:
+        print_error(error, ctx)
+        ctx.exit(EXIT_FOUND)
+    print_result({"packages": built}, None if wants_json() else _built_text(built))
+
+
+def _write_tests(checkout: Checkout, name: str, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}_tests.json"
+    path.write_text(json.dumps(move_build.compile_tests(checkout, name), indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+@move.command()
+@_packages_argument
+@_source_option
+@_install_option
+@json_option
+@click.pass_context
+def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, install: bool) -> None:
+    """Check that the shipped bytecode is what the sources give, byte for byte.
+
+    Also: that names for Python are generated from it, that every public item has a doc comment, every public function
+    a row in move/README.md, every error a failing test, and that the sources are formatted. Ends with 1 when
+    something is found.
+    """
+    checkout = _checkout(source, install)
+    try:
+        findings = [
+            finding
+            for name in _chosen(checkout, names)
+            for finding in move_build.check_package(checkout, name)
+        ]
+        findings += move_build.check_format(checkout)
+    except CompileError as error:
+        print_error(error, ctx)
+        ctx.exit(EXIT_FOUND)
+    text = "\n".join(f"{found.file}: {found.problem}; {found.remedy}" for found in findings)
+    print_result({"findings": [asdict(found) for found in findings]}, text or "all as it should be")
+    if findings:
+        ctx.exit(EXIT_FOUND)
+
+
+@move.command("format")
+@_source_option
+@_install_option
+@json_option
+def format_command(source: Path | None, install: bool) -> None:
+    """Format all Move files with the pinned plug-in of prettier."""
+    changed = move_build.format_sources(_checkout(source, install))
+    print_result({"changed": changed}, "\n".join(changed) or "nothing to change")
+
+
+@move.command()
+@click.argument("name", metavar="[PACKAGE]", required=False)
+@json_option
+def info(name: str | None) -> None:
+    """Show what is in a shipped package, or list the packages."""
+    if name is None:
+        loaded = [packages.load(each) for each in packages.available()]
+        records = [
+            {
+                "package": package.name,
+                "modules": list(package.modules),
+                "size": package.size,
+                "digest": package.digest.hex(),
+            }
+            for package in loaded
+        ]
+        if wants_json():
+            print_result({"packages": records})
+        else:
+            _print_table("Packages", ("package", "modules", "size", "digest"), records)
+        return
+    package = packages.load(name)
+    shown = surfaces(package.compiled, package.modules)
+    if wants_json():
+        print_result(_info_record(package, shown))
+    else:
+        _print_info(package, shown)
+
+
+# ---- helpers
+
+
+def _checkout(source: Path | None, install: bool) -> Checkout:
+    checkout = move_build.find_checkout((source or Path.cwd()).resolve())
+    if install:
+        move_build.install_tools(checkout)
+    return checkout
+
+
+def _chosen(checkout: Checkout, names: tuple[str, ...]) -> tuple[str, ...]:
+    there = checkout.package_names()
+    for name in names:
+        if name not in there:
+            raise click.BadParameter(f"no package {name!r} in {checkout.move}: there is {', '.join(there)}")
+    return names or there
+
+
+def _built_text(built: list[dict[str, Any]]) -> str:
+    lines = []
+    for record in built:
+        sizes = ", ".join(f"{module} {size:,}" for module, size in record["modules"].items())
+        lines.append(f"{record['package']}: {record['size']:,} bytes ({sizes}), digest {record['digest']}")
+        lines += [f"  wrote {path}" for path in record["changed"]] or ["  nothing changed"]
+    return "\n".join(lines)
+
+
+def _info_record(package: packages.MovePackage, shown: tuple[Surface, ...]) -> dict[str, Any]:
+    return {
+        "package": package.name,
+        "digest": package.digest.hex(),
+        "compiler": package.compiler,
+        "dependencies": ["0x" + dependency.hex() for dependency in package.dependencies],
+        "size": package.size,
+        "modules": [asdict(module) for module in shown],
+    }
+
+
+def _print_table(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        cells = (row[column] for column in columns)
+        table.add_row(*(", ".join(map(str, cell)) if isinstance(cell, list) else str(cell) for cell in cells))
+    Console().print(table)
+
+
+def _print_info(package: packages.MovePackage, shown: tuple[Surface, ...]) -> None:
+    console = Console()
+    console.print(
+        f"{package.name}: {package.size:,} bytes of bytecode, by {package.compiler}", highlight=False
+    )
+    console.print(f"digest {package.digest.hex()}", highlight=False)
+    for module in shown:
+        title = f"{package.name}::{module.module} ({module.size:,} bytes)"
+        functions = [{"function": str(function)} for function in module.functions]
+        _print_table(f"\n{title}: functions", ("function",), functions)
+        structs = [
+            {
+                "name": datatype.name,
+                "abilities": list(datatype.abilities),
+                "fields": [f"{field}: {kind}" for field, kind in datatype.fields],
+            }
+            for datatype in module.datatypes
+        ]
+        _print_table(f"{title}: objects, values and events", ("name", "abilities", "fields"), structs)
+        errors = [asdict(error) for error in module.errors]
+        _print_table(f"{title}: errors", ("number", "name", "message"), errors)

@@ -1,0 +1,318 @@
+"""Compiling, checking and formatting the Move sources: what `dtp move` does, without the printing.
+
+The compiler is Sui's own, as WebAssembly, run by Node (`move/build.mjs`). Only this file runs it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dtp.chain.packages import MovePackage
+from dtp.chain.packages.generate import names_module
+from dtp.chain.packages.surface import surfaces
+from dtp.errors import LocalError
+from dtp.sui.bytecode import deserialize
+
+NODE_MIN = 20
+PACKAGES = Path("dtp/chain/packages")
+#: Compiling takes seconds; what takes minutes hangs.
+TIMEOUT_S = 300
+
+
+class SourcesMissing(LocalError):
+    """There are no Move sources where they were looked for."""
+
+    code = "move-sources"
+
+
+class NodeMissing(LocalError):
+    """Node, or what it runs, isn't installed."""
+
+    code = "move-node"
+
+
+class CompileError(LocalError):
+    """The Move compiler refused a source; the message is the compiler's, with file, line and column."""
+
+    code = "move-compile"
+
+
+class BuildError(LocalError):
+    """Building failed for a reason that isn't in the sources."""
+
+    code = "move-build"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `dtp move check` found: in which file (relative to the checkout), what, and what to do."""
+
+    file: str
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A source tree of dtp: `root/move` holds the Move packages, `root/dtp` the Python package they ship in."""
+
+    root: Path
+
+    @property
+    def move(self) -> Path:
+        """The folder of the Move packages."""
+        return self.root / "move"
+
+    def package_names(self) -> tuple[str, ...]:
+        """The packages that are built, sorted: folders of `move/` with a manifest."""
+        return tuple(sorted(path.parent.name for path in self.move.glob("*/Move.toml")))
+
+    def shipped(self, name: str) -> Path:
+        """Where the package's compiled form is kept."""
+        return self.root / PACKAGES / f"{name}.json"
+
+    def names(self, name: str) -> Path:
+        """Where the package's names for Python are kept."""
+        return self.root / PACKAGES / f"{name}_names.py"
+
+
+def find_checkout(start: Path) -> Checkout:
+    """The source tree that `start` is in. Raises `SourcesMissing`."""
+    for folder in (start, *start.parents):
+        if (folder / "move" / "build.mjs").is_file():
+            return Checkout(folder)
+    raise SourcesMissing(
+        f"no Move sources at or above {start}: run this in a source tree of dtp, or give --source. "
+        "Using and publishing the packages needs no sources"
+    )
+
+
+# ---- running Node
+
+
+def _node() -> str:
+    node = shutil.which("node")
+    hint = f"install Node {NODE_MIN} or newer (https://nodejs.org, or your system's package nodejs)"
+    if node is None:
+        raise NodeMissing(f"Node isn't installed, and the Move compiler runs on it: {hint}")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False, timeout=30)
+    found = re.match(r"v(\d+)\.", version.stdout)
+    if found is None or int(found[1]) < NODE_MIN:
+        raise NodeMissing(f"Node {version.stdout.strip() or '?'} is too old for the Move compiler: {hint}")
+    return node
+
+
+def install_tools(checkout: Checkout) -> None:
+    """Install the pinned compiler and formatter into `move/node_modules`. Raises `NodeMissing` and `BuildError`."""
+    _node()
+    npm = shutil.which("npm")
+    if npm is None:
+        raise NodeMissing("npm isn't installed; it comes with Node (https://nodejs.org)")
+    done = subprocess.run(
+        [npm, "ci"], cwd=checkout.move, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+    if done.returncode:
+        raise BuildError(f"`npm ci` failed in {checkout.move}: {done.stderr.strip()}")
+
+
+def run_builder(checkout: Checkout, **request: Any) -> dict[str, Any]:
+    """One request to `move/build.mjs`. Raises `NodeMissing`, `CompileError`, `BuildError`."""
+    node = _node()
+    if not (checkout.move / "node_modules").is_dir():
+        raise NodeMissing(
+            f"the Move compiler isn't installed: run `npm ci` in {checkout.move}, or give --install"
+        )
+    try:
+        done = subprocess.run(
+            [node, "build.mjs"],
+            cwd=checkout.move,
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired as fault:
+        raise BuildError(f"the Move compiler took longer than {TIMEOUT_S} s and was stopped") from fault
+    except json.JSONDecodeError as fault:
+        raise BuildError(
+            f"the Move compiler gave no answer: {done.stderr.strip() or done.stdout!r}"
+        ) from fault
+    if not answer["ok"]:
+        kind = CompileError if answer["category"] == "compile" else BuildError
+        raise kind(f"package {request.get('package', '')}: {answer['error'].strip()}")
+    return answer
+
+
+# ---- building
+
+
+def compile_package(checkout: Checkout, name: str) -> MovePackage:
+    """Compile one package from its sources. Raises what `run_builder` raises."""
+    answer = run_builder(checkout, op="build", package=name)
+    code = [base64.b64decode(text) for text in answer["modules"]]
+    return MovePackage(
+        name=name,
+        modules={deserialize(module).name: module for module in code},
+        dependencies=tuple(bytes.fromhex(text.removeprefix("0x")) for text in answer["dependencies"]),
+        digest=bytes.fromhex(answer["digest"]),
+        compiler=answer["compiler"],
+        sources=source_hashes(checkout, name),
+    )
+
+
+def source_hashes(checkout: Checkout, name: str) -> dict[str, str]:
+    """SHA-256 of every file that the package's bytecode comes from, by path within the package."""
+    folder = checkout.move / name
+    files = [folder / "Move.toml", *sorted(folder.glob("sources/**/*.move"))]
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    }
+
+
+def render(package: MovePackage) -> str:
+    """The text of the package's JSON file."""
+    return json.dumps(package.to_json(), indent=1) + "\n"
+
+
+def write_package(checkout: Checkout, package: MovePackage) -> list[Path]:
+    """Write JSON and names; returns the files that changed."""
+    changed = []
+    wanted = {
+        checkout.shipped(package.name): render(package),
+        checkout.names(package.name): names_module(package),
+    }
+    for path, text in wanted.items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def compile_tests(checkout: Checkout, name: str) -> dict[str, Any]:
+    """Sources and tests as ordinary modules, for a Move VM to run: the answer of `build.mjs`."""
+    answer = run_builder(checkout, op="tests", package=name)
+    return {key: answer[key] for key in ("compiler", "modules", "dependencies", "tests")}
+
+
+# ---- checking
+
+
+def check_package(checkout: Checkout, name: str) -> list[Finding]:
+    """Everything that is wrong with one package. Raises what `run_builder` raises."""
+    package = compile_package(checkout, name)
+    return [
+        *_stale(checkout, package),
+        *_undocumented(checkout, name),
+        *_unlisted(checkout, package),
+        *_untested(checkout, package),
+    ]
+
+
+def check_format(checkout: Checkout) -> list[Finding]:
+    """Files that the formatter would change."""
+    answer = run_builder(checkout, op="format", write=False)
+    return [Finding(f"move/{file}", "isn't formatted", "run `dtp move format`") for file in answer["changed"]]
+
+
+def format_sources(checkout: Checkout) -> list[str]:
+    """Format all Move files in place; returns those that changed, relative to the checkout."""
+    return [f"move/{file}" for file in run_builder(checkout, op="format", write=True)["changed"]]
+
+
+def _relative(checkout: Checkout, path: Path) -> str:
+    return path.relative_to(checkout.root).as_posix()
+
+
+def _stale(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
+    remedy = "run `dtp move build`"
+    path = checkout.shipped(package.name)
+    if not path.exists():
+        yield Finding(_relative(checkout, path), "is missing", remedy)
+    elif path.read_text(encoding="utf-8") != render(package):
+        yield Finding(_relative(checkout, path), f"is stale: {_difference(path, package)}", remedy)
+    path = checkout.names(package.name)
+    if not path.exists() or path.read_text(encoding="utf-8") != names_module(package):
+        yield Finding(_relative(checkout, path), "isn't what the bytecode gives", remedy)
+
+
+def _difference(path: Path, package: MovePackage) -> str:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        shipped = record["modules"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return "it can't be read"
+    fresh = package.to_json()
+    modules = [
+        name for name in {**shipped, **fresh["modules"]} if shipped.get(name) != fresh["modules"].get(name)
+    ]
+    if modules:
+        return f"the sources give other bytecode for {', '.join(modules)}"
+    fields = [key for key in fresh if record.get(key) != fresh[key]]
+    return f"it differs in {', '.join(fields) or 'layout'}"
+
+
+_PUBLIC = re.compile(r"^\s*public (?:entry )?(?:fun|struct|enum|macro fun) (\w+)|^entry fun (\w+)")
+
+
+def _undocumented(checkout: Checkout, name: str) -> Iterator[Finding]:
+    """Public items without a doc comment right above (attributes may stand between)."""
+    for path in sorted((checkout.move / name).glob("sources/**/*.move")):
+        above = ""
+        test_only = False
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            found = _PUBLIC.match(line)
+            if found and not test_only and not above.startswith("///"):
+                item = found[1] or found[2]
+                yield Finding(
+                    f"{_relative(checkout, path)}:{number}",
+                    f"{item} has no doc comment",
+                    "say what it does with ///",
+                )
+            if line.startswith("#["):
+                test_only = "test" in line
+            else:
+                above = line.strip()
+                test_only = False
+
+
+def _unlisted(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
+    """Public functions that the table in `move/README.md` doesn't have."""
+    readme = checkout.move / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    for shown in surfaces(package.compiled, package.modules):
+        for function in shown.functions:
+            if f"`{shown.module}::{function.name}`" not in text:
+                yield Finding(
+                    _relative(checkout, readme),
+                    f"doesn't list {package.name}'s `{shown.module}::{function.name}`",
+                    "add it to the table of functions",
+                )
+
+
+def _untested(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
+    """Errors without a failing test that is named after them."""
+    tests = "\n".join(
+        path.read_text(encoding="utf-8")
+        for path in sorted((checkout.move / package.name).glob("tests/*.move"))
+    )
+    for shown in surfaces(package.compiled, package.modules):
+        for error in shown.errors:
+            name = re.sub(r"(?<!^)(?=[A-Z])", "_", error.name[1:]).lower()
+            wanted = rf"abort_code = {shown.module}::{error.name}\)\]\s*fun {name}\("
+            if not re.search(wanted, tests):
+                yield Finding(
+                    f"move/{package.name}/tests",
+                    f"no failing test `{name}` for {shown.module}::{error.name}",
+                    "write the test that is refused so",
+                )

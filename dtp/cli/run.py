@@ -1,0 +1,58 @@
+"""Running a command's coroutine: Ctrl-C and SIGTERM cancel it, so that all is left in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from dtp.cli.output import EXIT_TERMINATED
+
+_T = TypeVar("_T")
+
+
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run `main` to its end and give its result.
+
+    Ctrl-C cancels it and raises `KeyboardInterrupt`, which becomes exit code 130; SIGTERM cancels it and exits
+    with 143.
+    """
+    terminated = False
+
+    async def supervise() -> _T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        return await main
+
+    try:
+        return asyncio.run(supervise())
+    except asyncio.CancelledError:
+        if terminated:
+            click.get_current_context().exit(EXIT_TERMINATED)
+        raise
+
+
+def when_stdin_ends(call: Callable[[], object]) -> None:
+    """Call `call` on the running event loop when standard input has ended; what comes before is thrown away."""
+    loop = asyncio.get_running_loop()
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        loop.call_soon_threadsafe(call)
+
+    # A thread of its own, since a read can't be interrupted and must not hold up the end of the program.
+    threading.Thread(target=watch, name="dtp-stdin", daemon=True).start()

@@ -1,0 +1,97 @@
+"""`dtp serve`: an echo, files, programs and other sockets as services of an identity."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import click
+
+from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
+from dtp.cli.options import verbose_option
+from dtp.cli.output import json_option, print_line
+from dtp.cli.run import run, when_stdin_ends
+from dtp.cli.services import KINDS, Directory, Service, make
+from dtp.net.connection import Connection
+from dtp.net.listener import Refuse, Request
+from dtp.session.codes import CloseCode
+
+#: Connections may finish for so long when the server is asked to end, seconds.
+_GRACE = 2.0
+
+
+@click.command()
+@click.option("--echo", is_flag=True, help="Send back what comes, as the service 'echo'.")
+@click.option("--file", "files", multiple=True, metavar="[NAME=]PATH",
+              help="Give the files in a folder, or one file, as the service 'files' (or NAME). "
+              "Hidden files and symbolic links in the folder are left out.")  # fmt: skip
+@click.option("--exec", "programs", multiple=True, metavar="[NAME=]COMMAND",
+              help="Run a program for each stream, as the service 'exec'. No shell is between; "
+              "$DTP_PEER is who is calling.")  # fmt: skip
+@click.option("--forward", "forwards", multiple=True, metavar="[NAME=]TARGET",
+              help="Pass each stream on to HOST:PORT or unix:/PATH, as the service 'forward'.")  # fmt: skip
+@listening_options
+@verbose_option
+@json_option
+def serve(
+    echo: bool,
+    files: tuple[str, ...],
+    programs: tuple[str, ...],
+    forwards: tuple[str, ...],
+    listening: Listening,
+) -> None:
+    """Serve, and print the addresses to copy. Ctrl-C ends it.
+
+    Several services may be given; the first one is also reached by an address without a service.
+
+    \b
+    Examples:
+      dtp serve --echo
+      dtp serve --file ~/public --listen tcp://0.0.0.0:9000
+      dtp serve --exec date=date --forward web=127.0.0.1:80 --allow dtp1...
+    """
+    given = {"echo": ("echo=",) if echo else (), "file": files, "exec": programs, "forward": forwards}
+    services = [make(kind, text) for kind in KINDS for text in given[kind]]
+    if not services:
+        raise click.UsageError("nothing to serve; give --echo, --file, --exec or --forward")
+    run(_serve(Directory(services), services, listening))
+
+
+async def _serve(directory: Directory, services: list[Service], listening: Listening) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    if listening.until_eof:
+        when_stdin_ends(stop.set)
+
+    def check(request: Request) -> None:
+        if directory.find(request.service) is None:
+            raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
+
+    async def handle(connection: Connection) -> None:
+        print_line(
+            {
+                "event": "connected",
+                "peer": str(connection.peer),
+                "service": connection.service,
+                "source": connection.source,
+            },
+            f"{connection.peer.short} from {connection.source or 'this machine'}: {connection.service or 'default'}",
+            err=True,
+        )
+        await directory.serve(connection)
+
+    async with await listening.listen(handle, check) as listener:
+        print_identity_note(listening)
+        for service in services:
+            for address in addresses(listener, service.name):
+                print_line(
+                    {
+                        "event": "listening",
+                        "service": service.name,
+                        "kind": service.kind,
+                        "address": str(address),
+                    },
+                    str(address),
+                )
+        await stop.wait()
+        await listener.close(grace=_GRACE)

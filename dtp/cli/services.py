@@ -1,0 +1,288 @@
+"""What `dtp serve` can serve: each kind is a class that takes one stream. `KINDS` is the table of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shlex
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from dtp.cli.output import print_line
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.net.files import Progress, check_name, serve_file
+from dtp.net.relay import copy, relay
+from dtp.net.stream import Stream
+
+#: Buffer of a pipe or socket on this side of a stream, bytes.
+_BUFFER = 1024 * 1024
+#: How long a program whose client is gone has to end after SIGTERM, seconds.
+_GRACE = 5.0
+#: `NAME=VALUE`; a value that looks like that itself can be written ./NAME=VALUE.
+_NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._/-]*)=(?P<value>.*)", re.DOTALL)
+_HOST_PORT = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<host>[^:\[\]/\s]+)):(?P<port>[0-9]{1,5})"
+)
+
+#: Error codes of RESET, and of CLOSE where the stream was the only one.
+CANT_SERVE = 1
+
+
+class Service:
+    """A named service. `name` is without what comes below it, such as the path of a file."""
+
+    kind: str
+    #: Whether names below this one (`files/a/b`) are its own.
+    has_below = False
+
+    def __init__(self, name: str, value: str) -> None:
+        self.name = name
+        self.value = value
+
+    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+        """Serve one stream. A `DtpError` or `OSError` ends that stream."""
+        raise NotImplementedError
+
+
+class Echo(Service):
+    """Sends back what it gets."""
+
+    kind = "echo"
+
+    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+        """Until the peer has finished."""
+        await copy(stream, stream)
+
+
+class Files(Service):
+    """Gives files out of a folder, or one file."""
+
+    kind = "file"
+    has_below = True
+
+    def __init__(self, name: str, value: str) -> None:
+        super().__init__(name, value)
+        self._root = Path(value)
+        if not self._root.exists():
+            raise click.UsageError(f"--file: there is no {value}")
+        if not self._root.is_dir():
+            check_name(self._root.name)
+
+    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+        """One file."""
+        sent = await serve_file(stream, self._root, below, progress=_ignore)
+        print_line(
+            {
+                "event": "sent",
+                "service": self.name,
+                "peer": str(connection.peer),
+                "name": sent.file.name,
+                "size": sent.file.size,
+                "from": sent.begin,
+                "sha256": sent.digest.hex(),
+            },
+            f"{self.name}: sent {sent.file.name} ({sent.file.size:,} bytes) to {connection.peer.short}",
+            err=True,
+        )
+
+
+def _ignore(_: Progress) -> None: ...
+
+
+class Exec(Service):
+    """Runs a program for each stream: what comes is its input, its output goes back.
+
+    An exit status other than 0 closes the connection with it as the code, or resets the stream with it where the
+    connection has others. The program finds the client's identity in `$DTP_PEER`.
+    """
+
+    kind = "exec"
+
+    def __init__(self, name: str, value: str) -> None:
+        super().__init__(name, value)
+        try:
+            self._command = shlex.split(value)
+        except ValueError as error:
+            raise click.UsageError(f"--exec {value!r}: {error}") from None
+        if not self._command:
+            raise click.UsageError("--exec needs a program")
+
+    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+        """Until the program has ended."""
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "DTP_PEER": str(connection.peer), "DTP_SERVICE": connection.service},
+            limit=_BUFFER,
+            start_new_session=True,  # Ctrl-C is for us; we tell the program
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        feeding = asyncio.ensure_future(self._feed(stream, process.stdin))
+        try:
+            reading = asyncio.ensure_future(self._give(process.stdout, stream))
+            await asyncio.wait((feeding, reading), return_when=asyncio.FIRST_EXCEPTION)
+            if feeding.done():
+                feeding.result()
+            await reading
+            status = await process.wait()
+        finally:
+            feeding.cancel()
+            await _end(process)
+        if status:
+            status = 128 - status if status < 0 else status
+            await stream.flush()
+            await fail(connection, stream, status, f"exit status {status}")
+        else:
+            stream.close()
+
+    @staticmethod
+    async def _feed(stream: Stream, stdin: asyncio.StreamWriter) -> None:
+        while data := await stream.read(_BUFFER):
+            try:
+                stdin.write(data)
+                await stdin.drain()
+            except (BrokenPipeError, ConnectionResetError):  # the program reads no more, and may still write
+                stream.stop()
+                return
+        stdin.close()
+
+    @staticmethod
+    async def _give(stdout: asyncio.StreamReader, stream: Stream) -> None:
+        while data := await stdout.read(_BUFFER):
+            stream.write(data)
+            await stream.drain()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End the program and what it started, if that isn't over."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE):
+                await process.wait()
+
+
+class Forward(Service):
+    """Passes each stream on to a TCP or Unix socket."""
+
+    kind = "forward"
+
+    def __init__(self, name: str, value: str) -> None:
+        super().__init__(name, value)
+        self._path = value.removeprefix("unix:") if value.startswith("unix:") else ""
+        match = _HOST_PORT.fullmatch(value)
+        if match is not None and 0 < int(match["port"]) < 65536:
+            self._host, self._port = match["ipv6"] or match["host"], int(match["port"])
+        elif not self._path:
+            raise click.UsageError(f"--forward {value!r}: HOST:PORT or unix:/PATH is needed")
+
+    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+        """Until both directions have ended."""
+        try:
+            if self._path:
+                reader, writer = await asyncio.open_unix_connection(self._path, limit=_BUFFER)
+            else:
+                reader, writer = await asyncio.open_connection(self._host, self._port, limit=_BUFFER)
+        except OSError as error:
+            print_line(
+                {"event": "unreachable", "service": self.name, "target": self.value, "reason": str(error)},
+                f"{self.name}: can't reach {self.value}: {error.strerror or error}",
+                err=True,
+            )
+            await fail(connection, stream, CANT_SERVE, "the service behind this one can't be reached")
+            return
+        try:
+            await relay((stream, stream), (reader, writer))
+        except BaseException:
+            writer.transport.abort()
+            raise
+        writer.close()
+
+
+async def fail(connection: Connection, stream: Stream, code: int, reason: str) -> None:
+    """Say that a stream failed: by closing the connection, which has words, if nothing else runs on it."""
+    if connection.stats.streams > 1:
+        stream.reset(code)
+    else:
+        await connection.close(code, reason)
+
+
+#: Option of `dtp serve` -> what it makes, and the name of the service where none is given.
+KINDS: Mapping[str, tuple[type[Service], str]] = {
+    "echo": (Echo, "echo"),
+    "file": (Files, "files"),
+    "exec": (Exec, "exec"),
+    "forward": (Forward, "forward"),
+}
+
+
+def make(kind: str, text: str) -> Service:
+    """The service that an option of `KINDS` with the value `text` ([NAME=]VALUE) means. `click.UsageError`."""
+    service, name = KINDS[kind]
+    match = _NAMED.fullmatch(text)
+    return service(match["name"], match["value"]) if match else service(name, text)
+
+
+class Directory:
+    """The services of one listener by name; the first is also the default one, ""."""
+
+    def __init__(self, services: list[Service]) -> None:
+        self._by_name = {service.name: service for service in services}
+        if len(self._by_name) < len(services):
+            raise click.UsageError("two services have one name; name them: --exec NAME=COMMAND")
+        self._default = services[0]
+
+    def find(self, name: str) -> tuple[Service, str] | None:
+        """The service that `name` means and what of the name is below it; None if there is none."""
+        if not name:
+            return self._default, ""
+        if name in self._by_name:
+            return self._by_name[name], ""
+        for service in self._by_name.values():
+            if service.has_below and name.startswith(service.name + "/"):
+                return service, name[len(service.name) + 1 :]
+        return None
+
+    async def serve(self, connection: Connection) -> None:
+        """Serve every stream of a connection, until it is over."""
+        found = self.find(connection.service)
+        assert found is not None, "checked before it was admitted"
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                stream = await connection.accept_stream()
+                task = asyncio.create_task(self._serve(*found, connection, stream))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, service: Service, below: str, connection: Connection, stream: Stream) -> None:
+        try:
+            await service.serve(connection, stream, below)
+        except (DtpError, OSError) as error:
+            stream.reset(CANT_SERVE)
+            if not connection.closed:
+                print_line(
+                    {
+                        "event": "failed",
+                        "service": service.name,
+                        "peer": str(connection.peer),
+                        "reason": str(error),
+                    },
+                    f"{service.name}: {connection.peer.short}: {error}",
+                    err=True,
+                )

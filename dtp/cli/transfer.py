@@ -1,0 +1,218 @@
+"""`dtp send` and `dtp recv`: files, with a progress bar, going on where a cut broke them off."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from dtp.cli.listening import DEFAULT_URL, Listening, addresses, listening_options, print_identity_note
+from dtp.cli.options import (
+    AddressParameter,
+    IdentitySource,
+    address_argument,
+    identity_options,
+    psk_file_option,
+    verbose_option,
+)
+from dtp.cli.output import json_option, print_line
+from dtp.cli.progress import Meter, size_text, speed_text
+from dtp.cli.run import run, when_stdin_ends
+from dtp.errors import DtpError
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.files import Received, fetch_file, receive_file, send_file
+from dtp.net.listener import Refuse, Request
+from dtp.session.codes import CloseCode
+
+#: Random bytes in the name of a receiver's service: only those who were given the address know it.
+_NAME_SIZE = 10
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@address_argument
+@click.option("--name", metavar="NAME", help="Send it under another name.")
+@identity_options("--identity", "-i")
+@psk_file_option
+@verbose_option
+@json_option
+def send(file: Path, address: Address, name: str | None, identity: IdentitySource, psk: bytes | None) -> None:
+    """Send FILE to a peer that runs 'dtp recv', which has printed the ADDRESS.
+
+    The peer checks the SHA-256 of what arrived. After a cut run the same command again: it goes on where it was.
+
+    \b
+    Example:
+      dtp send holiday.mp4 dtp+tcp://dtp1...@192.168.1.5:40123/recv-x5mzq2...
+    """
+    run(_send(file, address, name, identity, psk))
+
+
+async def _send(
+    file: Path, address: Address, name: str | None, identity: IdentitySource, psk: bytes | None
+) -> None:
+    with Meter("sending") as meter:
+        async with connect(address, identity=identity.load_or_make(), psk=psk) as connection:
+            sent = await send_file(connection, file, name=name, progress=meter)
+            meter.finish()
+    print_line(
+        {
+            "event": "sent",
+            "name": sent.file.name,
+            "size": sent.file.size,
+            "from": sent.begin,
+            "sha256": sent.digest.hex(),
+            "peer": str(connection.peer),
+            **_timing(meter),
+        },
+        f"sent {sent.file.name}: {_summary(sent.file.size, sent.begin, meter)}\nsha256 {sent.digest.hex()}",
+    )
+
+
+@click.command()
+@click.argument("address", type=AddressParameter(), metavar="[ADDRESS]", required=False)
+@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="PATH", default=Path(),
+              help="The folder to put it in, or a path to store it at. [default: the current folder]")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--keep", "-k", is_flag=True, help="Go on waiting for further files.")
+@click.option(
+    "--service", metavar="NAME", help="Without ADDRESS: the name of the service. [default: a random one]"
+)
+@listening_options
+@verbose_option
+@json_option
+def recv(
+    address: Address | None, output: Path, force: bool, keep: bool, service: str | None, listening: Listening
+) -> None:
+    """Wait for a file that a peer sends, or fetch the one at ADDRESS that a peer serves.
+
+    Without ADDRESS it prints the address to give to 'dtp send', and ends when a file is here. With ADDRESS it fetches
+    what 'dtp serve --file' serves: the path of the file follows the service.
+
+    The SHA-256 is checked. What comes before a cut is kept as NAME.part and used the next time.
+
+    \b
+    Examples:
+      dtp recv --output ~/Downloads --listen tcp://0.0.0.0:0
+      dtp recv dtp+tcp://dtp1...@192.168.1.5:9000/files/disk.iso
+    """
+    folder, name = (output, None) if output.is_dir() else (output.parent, output.name)
+    if not folder.is_dir() or (str(output).endswith(os.sep) and name):
+        raise click.UsageError(f"--output: there is no folder {folder if not folder.is_dir() else output}")
+    if address is not None:
+        if keep or service or listening.allow or listening.until_eof or listening.urls != (DEFAULT_URL,):
+            raise click.UsageError(
+                "with an ADDRESS nobody is waited for: no --listen, --allow, --service, --keep, --until-eof"
+            )
+        run(_fetch(address, folder, name, force, listening))
+    else:
+        run(_Receiver(folder, name, force, keep, listening, service).run())
+
+
+async def _fetch(address: Address, folder: Path, name: str | None, force: bool, listening: Listening) -> None:
+    with Meter("receiving") as meter:
+        async with connect(address, identity=listening.identity, psk=listening.psk) as connection:
+            received = await fetch_file(connection, folder, name=name, overwrite=force, progress=meter)
+    _print_received(received, connection, meter)
+
+
+class _Receiver:
+    """Waits for files at a service of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str | None,
+        force: bool,
+        keep: bool,
+        listening: Listening,
+        service: str | None,
+    ) -> None:
+        self._folder, self._name, self._force, self._keep = folder, name, force, keep
+        self._listening = listening
+        random = base64.b32encode(os.urandom(_NAME_SIZE)).decode().lower()
+        self._service = f"recv-{random}" if service is None else service
+        self._stop = asyncio.Event()
+        self._bar_is_free = True
+
+    async def run(self) -> None:
+        """Until a file is here, or with `keep` until interrupted."""
+        if self._listening.until_eof:
+            when_stdin_ends(self._stop.set)
+        async with await self._listening.listen(self._handle, self._check) as listener:
+            print_identity_note(self._listening)
+            for address in addresses(listener, self._service):
+                print_line({"event": "listening", "address": str(address)}, str(address))
+            await self._stop.wait()
+
+    def _check(self, request: Request) -> None:
+        if request.service != self._service:
+            raise Refuse(CloseCode.UNKNOWN_SERVICE, "nobody waits here under this name")
+
+    @contextlib.contextmanager
+    def _meter(self) -> Iterator[Meter]:
+        """A meter; its bar goes to the first of several transfers at once."""
+        bar, self._bar_is_free = self._bar_is_free, False
+        try:
+            with Meter("receiving", bar=bar) as meter:
+                yield meter
+        finally:
+            self._bar_is_free |= bar
+
+    async def _handle(self, connection: Connection) -> None:
+        while not self._stop.is_set():
+            stream = await connection.accept_stream()
+            with self._meter() as meter:
+                try:
+                    received = await receive_file(
+                        stream, self._folder, name=self._name, overwrite=self._force, progress=meter
+                    )
+                except DtpError as error:
+                    print_line(
+                        {
+                            "event": "failed",
+                            "peer": str(connection.peer),
+                            "code": error.code,
+                            "reason": str(error),
+                        },
+                        f"dtp: {connection.peer.short}: {error}",
+                        err=True,
+                    )
+                    continue
+            _print_received(received, connection, meter)
+            if not self._keep:
+                self._stop.set()
+
+
+def _print_received(received: Received, connection: Connection, meter: Meter) -> None:
+    file = received.file
+    print_line(
+        {
+            "event": "received",
+            "path": str(received.path),
+            "size": file.size,
+            "from": received.begin,
+            "sha256": received.digest.hex(),
+            "peer": str(connection.peer),
+            **_timing(meter),
+        },
+        f"received {received.path}: {_summary(file.size, received.begin, meter)}\nsha256 {received.digest.hex()}",
+    )
+
+
+def _timing(meter: Meter) -> dict[str, float]:
+    return {"seconds": round(meter.seconds, 6), "bytes_per_second": round(meter.speed)}
+
+
+def _summary(size: int, begin: int, meter: Meter) -> str:
+    if begin == size and size:
+        return f"{size_text(size)}, was there already"
+    before = f" ({size_text(begin)} were there already)" if begin else ""
+    return f"{size_text(size)}{before} in {meter.seconds:.2f} s, {speed_text(meter.speed)}"
