@@ -66,6 +66,7 @@ class _Handshake:
         self._noise: NoiseHandshake
         self._hello = b""
         self._peer_payload: Payload | None = None
+        self._version = 0
         self.established: Established | None = None
 
     def outgoing(self) -> bytes:
@@ -141,11 +142,12 @@ class _Handshake:
         )
 
     def _check(self, data: bytes) -> Payload:
-        """Parse the peer's payload and check that its identity vouches for the static key it uses."""
+        """Parse the peer's payload and check all of it that is not the caller's to judge, before ours is sent."""
         payload = parse_payload(data, self._endpoint.limits)
         static = self._noise.remote_static
         if static is None or not verify_static(payload.peer, static, payload.proof):
             raise HandshakeError(f"{payload.peer.short} does not vouch for the static key in use")
+        self._version = choose_version(VERSIONS, payload.versions)
         self._peer_payload = payload
         return payload
 
@@ -157,9 +159,8 @@ class _Handshake:
         split, payload = self._noise.split, self._peer_payload
         assert split is not None
         assert payload is not None
-        version = choose_version(VERSIONS, payload.versions)
         self.established = Established(
-            split, self._pattern, self._suite, payload.peer, payload, binding, version
+            split, self._pattern, self._suite, payload.peer, payload, binding, self._version
         )
 
 

@@ -175,7 +175,7 @@ class ReceiveHalf:
         self.ended = False  # the end was reached (or the stream was reset)
         self.stop_code: int | None = None
         self._starts: list[int] = []  # out of order: where runs start, sorted, and the runs themselves
-        self._early: list[list[bytes]] = []
+        self._early: list[bytearray] = []
 
     @property
     def acked(self) -> int:
@@ -230,10 +230,10 @@ class ReceiveHalf:
             if offset < stop:
                 piece = data[len(data) - (end - offset) : len(data) - (end - stop)]
                 if index and self._run_end(index - 1) == offset:
-                    self._early[index - 1].append(piece)
+                    self._early[index - 1] += piece
                 else:
                     self._starts.insert(index, offset)
-                    self._early.insert(index, [piece])
+                    self._early.insert(index, bytearray(piece))
                     index += 1
             if index >= len(self._starts):
                 break
@@ -243,14 +243,14 @@ class ReceiveHalf:
             raise ProtocolError("stream arrives in too many scattered pieces", CloseCode.LIMIT)
 
     def _run_end(self, index: int) -> int:
-        return self._starts[index] + sum(map(len, self._early[index]))
+        return self._starts[index] + len(self._early[index])
 
     def _join(self, out: list[bytes]) -> None:
         while self._starts and self._starts[0] <= self.next:
             start = self._starts.pop(0)
-            data = b"".join(self._early.pop(0))
+            data = self._early.pop(0)
             if start + len(data) > self.next:
-                out.append(data[self.next - start :])
+                out.append(bytes(memoryview(data)[self.next - start :]))
                 self.next = start + len(data)
 
     def grant(self) -> bool:
