@@ -13,7 +13,7 @@ from typing import Any
 from dtp.core import Buffer
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.identity import PeerId
-from dtp.net.driver import Buffers, LinkDriver
+from dtp.net.driver import Buffers, LinkDriver, OnEstablished
 from dtp.net.stream import Stream
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
@@ -29,8 +29,8 @@ RETRY = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
 #: How long `close` waits for what was finished to arrive.
 LINGER = 5.0
 
-#: Dials a carrier for a connection that exists and runs the handshake on it; `resume` is its id.
-Redial = Callable[[bytes], Awaitable[tuple[LinkDriver, Established]]]
+#: Dials a carrier for a connection that exists (its id) and runs the handshake; calls back when it is done.
+Redial = Callable[[bytes, OnEstablished], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,16 @@ class Connection:
             await self._wait("accept")
         return self._accepted.popleft()
 
+    def __aiter__(self) -> Connection:
+        return self
+
+    async def __anext__(self) -> Stream:
+        """`async for stream in connection`: the streams that the peer opens, until the connection is closed."""
+        try:
+            return await self.accept_stream()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
+
     def _new_stream(self, stream_id: int) -> Stream:
         stream = self._streams[stream_id] = Stream(self, stream_id)
         return stream
@@ -202,9 +212,15 @@ class Connection:
         self._check()
         if self._redial is None:
             raise LocalError("only the side that dialled can add a carrier")
-        driver, established = await self._redial(self._session.connection_id)
-        link = self._session.new_link(established, self._loop.time(), add=True)
-        self._join(driver, link)
+        added: list[tuple[LinkDriver, Link]] = []
+
+        def take_over(driver: LinkDriver, established: Established) -> None:
+            link = self._session.new_link(established, self._loop.time(), add=True)
+            added.append((driver, link))
+            self._join(driver, link)
+
+        await self._redial(self._session.connection_id, take_over)
+        driver, link = added[0]
         while not link.attached:
             if link.lost or driver.closed:
                 raise CarrierError("the added carrier was lost before the peer accepted it")
@@ -212,7 +228,7 @@ class Connection:
             await self._wait("carrier")
 
     def join(self, driver: LinkDriver, established: Established) -> None:
-        """Listener side: a carrier wants to carry this connection on; its session will check the proof."""
+        """A carrier that is to carry this connection on, instead of all others; its session checks the proof."""
         self._join(driver, self._session.new_link(established, self._loop.time()))
 
     def _join(self, driver: LinkDriver, link: Link) -> None:
@@ -228,12 +244,11 @@ class Connection:
             await asyncio.sleep(RETRY[min(attempt, len(RETRY) - 1)])
             attempt += 1
             try:
-                driver, established = await self._redial(self._session.connection_id)
-                self._join(driver, self._session.new_link(established, self._loop.time()))
+                await self._redial(self._session.connection_id, self.join)
             except (CarrierError, PeerError) as error:
                 log.debug("%r: attempt %d to resume failed: %s", self, attempt, error)
                 continue
-            while not driver.closed and not self._session.attached and self._error is None:
+            while self._drivers and not self._session.attached and self._error is None:
                 await self._wait("carrier")
         self._resuming = None
 
@@ -250,10 +265,13 @@ class Connection:
                 while self._error is None and any(map(self._session.finishing, self._streams)):
                     await self._wait("written")
         self.abort(code, reason, application=code != 0)
-        drivers = list(self._drivers)
+        await self.wait_gone()
+
+    async def wait_gone(self) -> None:
+        """After the end: wait until the carriers have sent the last word and are closed (at most 5 s)."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
-                while any(driver in self._drivers for driver in drivers):
+                while self._drivers:
                     await self._wait("gone")
 
     def abort(self, code: int = 0, reason: str = "", *, application: bool = False) -> None:

@@ -16,7 +16,7 @@ from dtp.errors import CarrierError, PeerError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
-from dtp.net.driver import LinkDriver
+from dtp.net.driver import LinkDriver, OnEstablished
 from dtp.net.resolver import Resolver, StaticResolver, in_order, resolve_all
 from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeRefused, Refusal
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
@@ -82,41 +82,51 @@ class Dialer:
 
     async def connect(self) -> Connection:
         """A connection that the server has admitted. Raises the last candidate's error when none works."""
-        driver, established = await self.dial(b"")
         loop = asyncio.get_running_loop()
-        session = Session(established, self.endpoint.limits, loop.time(), client=True)
-        connection = Connection(session, driver, loop, self.dial)
+        made: list[Connection] = []
+
+        def take_over(driver: LinkDriver, established: Established) -> None:
+            session = Session(established, self.endpoint.limits, loop.time(), client=True)
+            made.append(Connection(session, driver, loop, self.dial))
+
         try:
+            await self.dial(b"", take_over)
             async with asyncio.timeout(self.endpoint.limits.handshake):
-                await connection.wait_ready()
+                await made[0].wait_ready()
         except ConnectionClosed as error:
             raise ConnectionRefused(error.close_code, error.reason) from None
         except TimeoutError:
-            connection.abort()
+            made[0].abort()
             raise DialTimeout(f"{self.address}: the peer did not admit us in time") from None
         except asyncio.CancelledError:
-            connection.abort()
+            for connection in made:
+                connection.abort()
             raise
-        return connection
+        return made[0]
 
-    async def dial(self, resume: bytes) -> tuple[LinkDriver, Established]:
-        """A carrier with its handshake done, to whichever candidate answers first in order."""
+    async def dial(self, resume: bytes, take_over: OnEstablished) -> None:
+        """Dial the candidates in order until a handshake succeeds; `take_over` is called then and there,
+        because records may follow at once. Raises the last candidate's error, or what `take_over` raised."""
         found = await resolve_all(self.address, self.resolvers)
         candidates = in_order(found, Random(os.urandom(8)), time.time())
         failure: CarrierError | PeerError = NotReached(f"{self.address}: all that is known of it has expired")
         for candidate in candidates:
             try:
-                async with asyncio.timeout(self.endpoint.limits.handshake):
-                    return await self._handshake(candidate.address, resume)
-            except TimeoutError:
+                async with asyncio.timeout(self.endpoint.limits.handshake) as limit:
+                    await self._handshake(candidate.address, resume, take_over)
+                return
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
                 failure = DialTimeout(
                     f"{candidate.address}: no answer in {self.endpoint.limits.handshake:g} s"
                 )
+                failure.__cause__ = error
             except (CarrierError, PeerError) as error:
                 failure = error
         raise failure
 
-    async def _handshake(self, address: Address, resume: bytes) -> tuple[LinkDriver, Established]:
+    async def _handshake(self, address: Address, resume: bytes, take_over: OnEstablished) -> None:
         """Try what is best first: IK with a key known from before, then XX; each suite until one is accepted."""
         peer = self.address.peer or address.peer
         static = _known.get(peer)
@@ -124,34 +134,45 @@ class Dialer:
         for suite in self.endpoint.suites:
             try:
                 try:
-                    result = await self._attempt(address, peer, suite, static, resume)
+                    return await self._attempt(address, peer, suite, static, resume, take_over)
                 except HandshakeRefused as error:
                     if static is None or error.refusal != Refusal.FAILED:
                         raise
                     _known.forget(peer)
                     static = None
-                    result = await self._attempt(address, peer, suite, None, resume)
+                    return await self._attempt(address, peer, suite, None, resume, take_over)
             except HandshakeRefused as error:
                 if error.refusal != Refusal.SUITE:
                     raise
                 refused = error
-                continue
-            _known.learn(result[1].peer, result[1].split.remote_static)
-            return result
-        assert refused is not None
+        assert refused is not None  # there is always a suite to try
         raise refused
 
     async def _attempt(
-        self, address: Address, peer: PeerId | None, suite: Suite, static: bytes | None, resume: bytes
-    ) -> tuple[LinkDriver, Established]:
-        assert address.carrier_url is not None
+        self,
+        address: Address,
+        peer: PeerId | None,
+        suite: Suite,
+        static: bytes | None,
+        resume: bytes,
+        take_over: OnEstablished,
+    ) -> None:
         carrier = await carriers.dial(address.carrier_url)
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Established] = loop.create_future()
+        done: asyncio.Future[None] = loop.create_future()
 
         def established(driver: LinkDriver, result: Established) -> None:
-            if not done.done():
-                done.set_result(result)
+            if done.done():  # nobody waits any more
+                driver.close()
+                return
+            _known.learn(result.peer, result.split.remote_static)
+            try:
+                take_over(driver, result)
+            except PeerError as error:
+                driver.close()
+                done.set_exception(error)
+            else:
+                done.set_result(None)
 
         def failed(driver: LinkDriver, error: Exception) -> None:
             if not done.done():
@@ -170,7 +191,7 @@ class Dialer:
         driver = LinkDriver(loop, carrier, handshake, established, failed)
         driver.start()
         try:
-            return driver, await done
+            await done
         except asyncio.CancelledError:
             carrier.abort()
             raise

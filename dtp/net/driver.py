@@ -46,7 +46,7 @@ class Buffers:
 
 _BUFFERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Buffers] = WeakKeyDictionary()
 
-#: Called when the handshake has finished; it makes a connection take over, or closes the driver.
+#: Called when the handshake has finished, and records may be next: a connection takes over at once, or nobody will.
 OnEstablished = Callable[["LinkDriver", Established], None]
 #: Called when the carrier or the handshake ends before a connection took over.
 OnFailed = Callable[["LinkDriver", Exception], None]
@@ -102,14 +102,6 @@ class LinkDriver:
         self.connection = connection
         self.link = link
         self._on_failed = None
-        if self._tail:
-            # A client may be given its server's first records together with the end of the handshake (IK).
-            connection._loop.call_soon(self._receive_tail)
-
-    def _receive_tail(self) -> None:
-        if self._tail and not self.closed:
-            self.carrier_buffer()
-            self.carrier_received(0)
 
     def refuse(self, refusal: Refusal) -> None:
         """Instead of `start`: tell the other side that we won't, and close."""

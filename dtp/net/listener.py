@@ -240,12 +240,12 @@ class Listener:
     async def _serve(self, connection: Connection, handler: Handler) -> None:
         try:
             await handler(connection)
-        except (ConnectionError, EOFError) as error:
+        except* (ConnectionError, EOFError) as errors:
             # The peer or the network ended it while the handler was at work: everyday, and not the handler's fault.
-            log.info("%r: %s: %s", connection, type(error).__name__, error)
-        except Exception as error:  # noqa: BLE001 - a handler is foreign code: its bug must not stop the listener
+            log.info("%r: %s", connection, errors.exceptions[0])
+        except* Exception as errors:  # noqa: BLE001 - a handler is foreign code: its bug must not stop the listener
             self._loop.call_exception_handler(
-                {"message": f"handler of service {connection.service!r} failed", "exception": error}
+                {"message": f"handler of service {connection.service!r} failed", "exception": errors}
             )
             connection.abort(CloseCode.INTERNAL)
         await connection.close()
@@ -269,17 +269,19 @@ class Listener:
         for driver in list(self._half_open):
             if driver.connection is None:
                 driver.abort(CarrierError("the listener is closed"))
-        for connection in self.connections:
+        connections = self.connections
+        for connection in connections:
             if grace != 0 and not connection.closed:
                 connection.go_away()
         if grace != 0 and self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
-        for connection in self.connections:
+        for connection in connections:
             connection.abort(CloseCode.SHUTDOWN, "the listener closes")
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(connection.wait_gone() for connection in connections))
 
     async def __aenter__(self) -> Listener:
         return self
