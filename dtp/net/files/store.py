@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from dtp.net.files.names import MAX_NAME, PART_SUFFIX
 
 #: Bytes read, hashed or written by one call: large enough that passing it between threads costs nothing.
 CHUNK = 1024 * 1024
+#: Pieces written by one call; the system's limit (IOV_MAX) is 1024.
+MAX_PIECES = 256
 #: What `link` says on file systems that have no hard links.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -40,21 +43,29 @@ class Outgoing:
         self._before = os.fstat(descriptor)
         self.info = FileInfo(name, self._before.st_size, max(0, self._before.st_mtime_ns))
         self.hash: Hash = hashlib.new(HASH)
+        #: How many bytes `next` has given and hashed.
+        self.at = 0
 
-    def read(self, at: int) -> bytes:
-        """Up to `CHUNK` bytes from `at` on. `FileChanged` when the file has become shorter, `FileProblem`."""
-        wanted = min(CHUNK, self.info.size - at)
+    def next(self, end: int | None = None) -> bytes:
+        """Read and hash up to `CHUNK` bytes more, none beyond `end`; b"" there.
+
+        `FileChanged` when the file has become shorter, `FileProblem`.
+        """
+        wanted = min(CHUNK, (self.info.size if end is None else end) - self.at)
         try:
-            data = os.pread(self._descriptor, wanted, at)
+            data = os.pread(self._descriptor, wanted, self.at)
         except OSError as error:
             raise FileProblem(f"can't read {self.info.name}: {error.strerror}") from error
         if not data and wanted:
             raise FileChanged(f"{self.info.name} became shorter while it was sent")
+        self.hash.update(data)
+        self.at += len(data)
         return data
 
-    def restart(self) -> None:
-        """Hash anew, from the beginning of the file."""
+    def rewind(self) -> None:
+        """Begin again."""
         self.hash = hashlib.new(HASH)
+        self.at = 0
 
     def check_unchanged(self) -> None:
         """Raise `FileChanged` if somebody wrote to the file since it was opened."""
@@ -158,16 +169,21 @@ class Incoming:
                 f"{self.path} needs {missing:,} bytes more and {self.path.parent} has {free:,} free"
             )
 
-    def read(self, at: int) -> bytes:
-        """Up to `CHUNK` bytes of the `have` bytes, from `at` on; b"" where the file has become shorter."""
+    def hash_here(self, at: int) -> int:
+        """Hash up to `CHUNK` of the `have` bytes, from `at` on; how many. `FileProblem`."""
         wanted = min(CHUNK, self.have - at)
         try:
-            if not self.complete:
-                return os.pread(self._descriptor, wanted, at)
-            with open(self.path, "rb", buffering=0) as file:
-                return os.pread(file.fileno(), wanted, at)
+            if self.complete:
+                with open(self.path, "rb", buffering=0) as file:
+                    data = os.pread(file.fileno(), wanted, at)
+            else:
+                data = os.pread(self._descriptor, wanted, at)
         except OSError as error:
             raise FileProblem(f"can't read {self.path}: {error.strerror}") from error
+        if not data:
+            raise FileProblem(f"{self.path} became shorter while it was read")
+        self.hash.update(data)
+        return len(data)
 
     def begin(self, at: int) -> None:
         """Bytes from `at` on (`have` or 0) follow."""
@@ -179,12 +195,19 @@ class Incoming:
         if not self.complete:
             self._truncate(at)
 
-    def write(self, data: bytes) -> None:
-        """Add bytes at the end. `NoSpace`, `FileProblem`."""
-        view = memoryview(data)
+    def update(self, pieces: Sequence[bytes]) -> None:
+        """Hash the next bytes."""
+        for piece in pieces:
+            self.hash.update(piece)
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Add bytes at the end, at most `MAX_PIECES` pieces. `NoSpace`, `FileProblem`."""
         try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
+            written = os.writev(self._descriptor, pieces)
+            if written < sum(map(len, pieces)):  # a disk that fills up takes a part, and refuses the next
+                rest = memoryview(b"".join(pieces))[written:]
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpace(

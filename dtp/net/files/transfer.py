@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -28,7 +29,7 @@ from dtp.net.files.errors import (
     TransferRefused,
 )
 from dtp.net.files.names import check_name, check_path, open_below, open_regular
-from dtp.net.files.store import CHUNK, Incoming, Outgoing
+from dtp.net.files.store import CHUNK, MAX_PIECES, Incoming, Outgoing
 from dtp.net.stream import Stream
 from dtp.session.codes import StreamReset
 
@@ -36,6 +37,8 @@ _T = TypeVar("_T")
 
 #: Received bytes wait at most this long (seconds) to become `CHUNK` before they are written.
 _GATHER = 0.05
+#: Chunks that are read ahead, or wait to be written: bounds memory, and bridges a thread that waits for its turn.
+_AHEAD = 8
 #: How long a sender that was stopped waits for the receiver's words (seconds).
 _LAST_WORDS = 5.0
 _RESETS = {m.RESET_READ: "the file could not be read", m.RESET_CHANGED: "the file changed while it was sent"}
@@ -199,30 +202,27 @@ class _Sending:
 
     async def _compare(self, accept: m.Accept) -> int:
         """Hash as much as the receiver has; where to begin."""
-        file, at = self._file, 0
-        while at < accept.have:
-            data = (await self._threads.disk(file.read, at))[: accept.have - at]
-            await self._threads.hash(file.hash.update, data)
-            at += len(data)
-            self._report("check", at, 0)
+        file = self._file
+        while file.at < accept.have:
+            await _finished(self._threads.disk(file.next, accept.have))
+            self._report("check", file.at, 0)
         if file.hash.digest() == accept.digest:
             return accept.have
-        file.restart()
+        file.rewind()
         return 0
 
     async def _send_bytes(self, begin: int) -> None:
-        stream, file, threads, at = self._stream, self._file, self._threads, begin
-        size = file.info.size
+        """Send what a thread has read and hashed ahead."""
+        stream, file, at = self._stream, self._file, begin
         self._report("move", at, begin)
-        ahead = threads.disk(file.read, at)
-        while at < size:
-            data = await ahead
+        ahead: deque[Future[bytes]] = deque()
+        while at < file.info.size:
+            while len(ahead) < _AHEAD:
+                ahead.append(self._threads.disk(file.next))
+            data = await _finished(ahead.popleft())
             at += len(data)
-            hashing = threads.hash(file.hash.update, data)
-            ahead = threads.disk(file.read, at)
             stream.write(data)
             await stream.drain()
-            await hashing
             self._report("move", at, begin)
 
     def _report(self, phase: Literal["check", "move"], done: int, begin: int) -> None:
@@ -273,11 +273,7 @@ async def _check_what_is_here(file: Incoming, threads: _Threads, report: OnProgr
     """Hash the bytes that an earlier transfer left; how many they are."""
     have = 0
     while have < file.have:
-        data = await threads.disk(file.read, have)
-        if not data:
-            raise FileProblem(f"{file.path} became shorter while it was read")
-        await threads.hash(file.hash.update, data)
-        have += len(data)
+        have += await _finished(threads.hash(file.hash_here, have))
         report(Progress("check", file.info, have, 0))
     return have
 
@@ -285,12 +281,19 @@ async def _check_what_is_here(file: Incoming, threads: _Threads, report: OnProgr
 async def _receive_bytes(
     stream: Stream, file: Incoming, threads: _Threads, begin: int, report: OnProgress
 ) -> None:
-    """Write and hash what comes, in large pieces, while the next ones come in."""
-    info, at, written = file.info, begin, begin
+    """Have threads write and hash what came, in large pieces, while more comes in."""
+    info, at = file.info, begin
     loop = asyncio.get_running_loop()
     pieces: list[bytes] = []
     size, due = 0, 0.0
-    busy: tuple[asyncio.Future[None], ...] = ()
+    jobs: deque[tuple[Future[None], Future[None], int]] = deque()
+
+    async def finish_first() -> None:
+        written, hashed, end = jobs.popleft()
+        await _finished(written)
+        await _finished(hashed)
+        report(Progress("move", info, end, begin))
+
     report(Progress("move", info, at, begin))
     while at < info.size:
         piece = await stream.read(min(CHUNK, info.size - at))
@@ -299,18 +302,14 @@ async def _receive_bytes(
         pieces.append(piece)
         at += len(piece)
         size += len(piece)
-        if size < CHUNK and at < info.size and loop.time() < due:
+        if size < CHUNK and len(pieces) < MAX_PIECES and at < info.size and loop.time() < due:
             continue
-        for job in busy:
-            await job
-        report(Progress("move", info, written, begin))
-        data = b"".join(pieces)
-        busy = (threads.disk(file.write, data), threads.hash(file.hash.update, data))
-        pieces.clear()
-        written, size, due = at, 0, loop.time() + _GATHER
-    for job in busy:
-        await job
-    report(Progress("move", info, at, begin))
+        jobs.append((threads.disk(file.write, pieces), threads.hash(file.update, pieces), at))
+        pieces, size, due = [], 0, loop.time() + _GATHER
+        while len(jobs) > _AHEAD or (jobs and jobs[0][0].done() and jobs[0][1].done()):
+            await finish_first()
+    while jobs:
+        await finish_first()
 
 
 # ---- pieces ---------------------------------------------------------------------------------------------
@@ -361,32 +360,33 @@ async def _ending(stream: Stream) -> AsyncIterator[None]:
 
 
 class _Threads:
-    """Two threads for as long as a file moves, one for the disk and one for the hash; left, they are idle."""
+    """Two threads for as long as a file moves, one for the disk and one for the hash. Each does its jobs in order.
+
+    What they begin are futures of `concurrent.futures`: a loop that doesn't have to wait for one (see `finished`)
+    isn't woken by it, which on a busy machine costs more than the job.
+    """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._disk = ThreadPoolExecutor(1, "dtp-disk")
         self._hash = ThreadPoolExecutor(1, "dtp-hash")
 
-    def disk(self, function: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
+    def disk(self, function: Callable[..., _T], *arguments: object) -> Future[_T]:
         """Begin `function(*arguments)` in the disk's thread."""
-        return self._begin(self._disk, function, arguments)
+        return self._disk.submit(function, *arguments)
 
-    def hash(self, function: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
+    def hash(self, function: Callable[..., _T], *arguments: object) -> Future[_T]:
         """Begin `function(*arguments)` in the hash's thread."""
-        return self._begin(self._hash, function, arguments)
-
-    def _begin(
-        self, pool: ThreadPoolExecutor, function: Callable[..., _T], arguments: tuple[object, ...]
-    ) -> asyncio.Future[_T]:
-        future = self._loop.run_in_executor(pool, function, *arguments)
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, if nobody asks
-        return future
+        return self._hash.submit(function, *arguments)
 
     def __enter__(self) -> _Threads:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Waits for at most one chunk: the file's descriptor is closed behind this.
+        # Waits for at most one chunk in each: the file is closed behind this.
         for pool in (self._disk, self._hash):
             pool.shutdown(cancel_futures=True)
+
+
+async def _finished(job: Future[_T]) -> _T:
+    """The result of a job, waiting only if it isn't there yet."""
+    return job.result() if job.done() else await asyncio.wrap_future(job)
