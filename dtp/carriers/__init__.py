@@ -69,16 +69,23 @@ async def listen(url: str, accept: Accept) -> CarrierListener:
     return await _lookup(url).listen(url, accept)
 
 
-def listen_socket(sock: socket.socket, accept: Accept) -> CarrierListener:
+def listen_socket(sock: socket.socket, accept: Accept, url: str | None = None) -> CarrierListener:
     """Accept on a socket that is bound and listening already, such as one from systemd or from the process
     before this one. The listener owns it from here on; a Unix socket's file is left where it is.
 
-    Raises `LocalError` for a socket that is neither a TCP nor a Unix socket.
+    With a `ws:` or `wss:` URL it serves WebSockets as `listen` would at that URL (host and port are the
+    socket's); with another URL, or without one, what the socket is decides. Raises `LocalError` for a socket
+    that is neither a TCP nor a Unix socket, or a URL that doesn't fit it.
     """
-    module: str | None = None
-    if sock.type == socket.SOCK_STREAM:
-        module = {"AF_INET": "tcp", "AF_INET6": "tcp", "AF_UNIX": "unix"}.get(sock.family.name)
-    if module is None:
+    kinds = {"AF_INET": "tcp", "AF_INET6": "tcp", "AF_UNIX": "unix"}
+    kind = kinds.get(sock.family.name) if sock.type == socket.SOCK_STREAM else None
+    if kind is None:
         raise CarrierUrlError(f"can't listen on {sock!r}: neither a TCP nor a Unix stream socket")
-    adopt = importlib.import_module(f"dtp.carriers.{module}").listen_sockets
-    return cast(CarrierListener, adopt([sock], accept))
+    scheme = _lookup(url).scheme if url is not None else kind
+    if kind == "tcp" and scheme in ("ws", "wss"):
+        adopted = importlib.import_module("dtp.carriers.websocket").listen_sockets([sock], accept, url)
+    elif scheme == kind:
+        adopted = importlib.import_module(f"dtp.carriers.{kind}").listen_sockets([sock], accept)
+    else:
+        raise CarrierUrlError(f"{url}: the socket that is open for it is a {kind} socket")
+    return cast(CarrierListener, adopted)

@@ -7,7 +7,9 @@ not asyncio's transports.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -36,6 +38,10 @@ ACCEPTS_PER_TURN = 64
 
 #: Seconds until the next try after `accept` failed for want of descriptors or memory.
 ACCEPT_RETRY = 0.1
+
+
+#: `struct linger`: on, for 0 seconds.
+_RESET_ON_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 class _State(Enum):
@@ -132,8 +138,10 @@ class StreamSocketCarrier(Carrier):
         if self._state is _State.ENDED:
             return
         if self._sock.family != getattr(socket, "AF_UNIX", None):
-            # So that the other side sees a reset, not an orderly end.
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # So that the other side sees a reset, not an orderly end. BSDs refuse it after a reset from
+            # there.
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._release()
         if self._receiver is not None:
             self._loop.call_soon(self._receiver.carrier_lost, None)

@@ -71,7 +71,9 @@ def parse_url(url: str, options: Collection[str] | None) -> CarrierUrl:
     if not parts.scheme:
         raise CarrierUrlError(f"{url!r} has no scheme; carrier URLs look like tcp://host:port")
     if "@" in parts.netloc:
-        raise CarrierUrlError(f"{url}: a carrier URL has no user part; identities belong into addresses")
+        # Without the user part in the message: it may be a password.
+        where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        raise CarrierUrlError(f"{where}: a carrier URL has no user part; identities belong into addresses")
     if parts.fragment:
         raise CarrierUrlError(f"{url}: a carrier URL has no fragment (#{parts.fragment})")
     query: dict[str, str] = {}

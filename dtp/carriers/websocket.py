@@ -24,12 +24,20 @@ from websockets.protocol import Protocol
 from websockets.uri import parse_uri
 
 from dtp.carriers.base import Accept, CarrierListener
-from dtp.carriers.errors import CarrierUrlError, TlsError, UpgradeError, UpgradeTimeoutError, reason
+from dtp.carriers.errors import (
+    CarrierUrlError,
+    DialError,
+    TlsError,
+    UpgradeError,
+    UpgradeTimeoutError,
+    reason,
+)
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener, hand_over
 from dtp.carriers.tcp import TcpCarrier, connect_socket, listening_sockets, set_options, socket_url
 from dtp.carriers.tls import TlsSocketCarrier, client_context, server_context
-from dtp.carriers.url import format_host, parse_url, plain_ip
+from dtp.carriers.url import CarrierUrl, format_host, parse_url, plain_ip
+from dtp.carriers.watch import socket_watcher
 from dtp.carriers.websocket_carrier import SecureWebSocketCarrier, WebSocketCarrier
 from dtp.carriers.websocket_upgrade import (
     UPGRADE_TIMEOUT,
@@ -55,16 +63,20 @@ _LISTEN_OPTIONS = {"reuse_port", "backlog", "trust_forwarded"}
 
 async def dial(url: str) -> WebSocketCarrier:
     """Dial `ws://host:port/path` or `wss://`. Raises `DialError` (`UpgradeError`, `TlsError`),
-    `CarrierUrlError`."""
+    `CarrierUrlError`.
+
+    Names, addresses and the connection have no time limit of their own, what follows has `UPGRADE_TIMEOUT`.
+    """
     parts = parse_url(url, None)
+    sent = _without_options(url)  # also for messages: an option may hold a proxy's password
     if not parts.host:
-        raise CarrierUrlError(f"{url}: to dial takes a host: ws://host:port/path")
+        raise CarrierUrlError(f"{sent}: to dial takes a host: ws://host:port/path")
     secure = parts.scheme == "wss"
     if "ca" in parts.options and not secure:
-        raise CarrierUrlError(f"{url}: ca is for wss; ws is not encrypted")
+        raise CarrierUrlError(f"{sent}: ca is for wss; ws is not encrypted")
     port = parts.port or (443 if secure else 80)
-    context = client_context(url, parts.options.get("ca")) if secure else None
-    proxy = find_proxy(url, parts.host, port, secure, parts.options.get("proxy"))
+    context = client_context(sent, parts.options.get("ca")) if secure else None
+    proxy = find_proxy(sent, parts.host, port, secure, parts.options.get("proxy"))
     sock, source = await connect_socket(*((proxy.host, proxy.port) if proxy else (parts.host, port)))
     try:
         async with asyncio.timeout(UPGRADE_TIMEOUT):
@@ -72,33 +84,56 @@ async def dial(url: str) -> WebSocketCarrier:
                 await connect_through(SocketIO(sock), proxy, parts.host, port)
             if context is not None:
                 sock = await _start_tls(sock, context, parts.host)
-            protocol, early = await upgrade_client(SocketIO(sock), parse_uri(_without_options(url)))
-            return _carrier(sock, protocol, early, source=source, remote=url)
-    except TimeoutError as error:
+            protocol, early = await upgrade_client(SocketIO(sock), parse_uri(sent))
+    except BaseException as error:
         sock.close()
-        raise UpgradeTimeoutError(f"{url}: the opening handshake took over {UPGRADE_TIMEOUT} s") from error
-    except ssl.SSLError as error:
-        sock.close()
-        raise TlsError(f"{url}: {error}") from error
-    except UpgradeError as error:
-        sock.close()
-        raise type(error)(f"{url}: {error}") from error.__cause__
-    except OSError as error:
-        sock.close()
-        raise UpgradeError(f"{url}: {reason(error)}") from error
-    except BaseException:
-        sock.close()
+        if isinstance(error, OSError):  # CarrierError, TimeoutError and ssl.SSLError are
+            raise _dial_error(sent, error) from error
         raise
+    return _carrier(sock, protocol, early, source=source, remote=sent)
+
+
+def _dial_error(url: str, error: OSError) -> DialError:
+    """What went wrong in an opening handshake, with the URL."""
+    if isinstance(error, UpgradeError):
+        return type(error)(f"{url}: {error}")
+    if isinstance(error, TimeoutError):
+        return UpgradeTimeoutError(f"{url}: the opening handshake took over {UPGRADE_TIMEOUT} s")
+    if isinstance(error, ssl.SSLError):
+        return TlsError(f"{url}: {error}")
+    return UpgradeError(f"{url}: {reason(error)}")
 
 
 async def listen(url: str, accept: Accept) -> CarrierListener:
     """Listen at `ws://host:port/path` or `wss://`. Raises `ListenError` and `CarrierUrlError`."""
+    parts, policy, context = _listen_options(url)
+    socks = await listening_sockets(parts)
+    return _listener(socks, parts, policy, context, accept)
+
+
+def listen_sockets(socks: list[socket.socket], accept: Accept, url: str) -> CarrierListener:
+    """Accept on listening sockets, which the listener owns from here on, with path and options of `url`.
+    Raises `CarrierUrlError`, and then the sockets are still the caller's."""
+    socket_watcher(asyncio.get_running_loop())
+    return _listener(socks, *_listen_options(url), accept)
+
+
+def _listen_options(url: str) -> tuple[CarrierUrl, UpgradePolicy, ssl.SSLContext | None]:
+    """All that can be wrong with a URL, looked at before anything is opened."""
     secure = urlsplit(url).scheme == "wss"
     parts = parse_url(url, _LISTEN_OPTIONS | ({"cert", "key"} if secure else set()))
     context = server_context(url, parts.options.get("cert"), parts.options.get("key")) if secure else None
     path = parts.path if parts.path not in ("", "/") else None
-    policy = UpgradePolicy(path, parts.flag("trust_forwarded"))
-    socks = await listening_sockets(parts)
+    return parts, UpgradePolicy(path, parts.flag("trust_forwarded")), context
+
+
+def _listener(
+    socks: list[socket.socket],
+    parts: CarrierUrl,
+    policy: UpgradePolicy,
+    context: ssl.SSLContext | None,
+    accept: Accept,
+) -> WebSocketListener:
     urls = [socket_url(parts.scheme, sock, parts.path) for sock in socks]
     return WebSocketListener(socks, urls, policy, context, accept)
 

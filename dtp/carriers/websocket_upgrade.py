@@ -163,7 +163,8 @@ class HttpProxy:
 def find_proxy(url: str, host: str, port: int, secure: bool, option: str | None) -> HttpProxy | None:
     """The proxy to dial through: the one in the URL's option `proxy` (none of them with `proxy=none`), else
     the one that the environment names (`https_proxy`, for `ws://` also `http_proxy`; `no_proxy` is respected,
-    and this machine is never reached through a proxy). Raises `CarrierUrlError` for one that isn't HTTP.
+    and this machine is never reached through a proxy). Raises `CarrierUrlError` for one that isn't HTTP; no
+    message quotes it, since it may hold a password.
     """
     if option == "none":
         return None
@@ -179,9 +180,9 @@ def find_proxy(url: str, host: str, port: int, secure: bool, option: str | None)
     try:
         proxy_port = parts.port or 80
     except ValueError as error:
-        raise CarrierUrlError(f"{url}: the proxy {option!r} has no usable port: {error}") from error
+        raise CarrierUrlError(f"{url}: the proxy has no usable port: {error}") from error
     if parts.scheme != "http" or not parts.hostname:
-        raise CarrierUrlError(f"{url}: the proxy {option!r} is not http://host:port; proxy=none goes without")
+        raise CarrierUrlError(f"{url}: the proxy is not http://host:port; proxy=none goes without")
     user = unquote(parts.username or "")
     return HttpProxy(parts.hostname, proxy_port, f"{user}:{unquote(parts.password or '')}" if user else "")
 

@@ -202,13 +202,15 @@ def test_urls_that_cannot_be_listened_at(url: str, match: str) -> None:
         on_sockets(listen(url, lambda _carrier: None))
 
 
-def test_an_open_socket_is_taken_over() -> None:
+@pytest.mark.parametrize("url", [None, "tcp://h:1", "ws://h:1/path"])
+def test_an_open_socket_is_taken_over(url: str | None) -> None:
     async def main() -> None:
         sock = socket.create_server(("127.0.0.1", 0))
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
-        listener = listen_socket(sock, accepted.put_nowait)
-        (await dial(listener.urls[0])).abort()
-        (await accepted.get()).abort()
+        listener = listen_socket(sock, accepted.put_nowait, url)
+        near, far = await dial(listener.urls[0]), await accepted.get()
+        assert near.scheme == far.scheme == (url or "tcp").partition(":")[0]
+        near.abort(), far.abort()
         await listener.close()
         assert sock.fileno() == -1
 
@@ -222,6 +224,15 @@ def test_a_socket_of_another_kind_is_refused() -> None:
             pytest.raises(CarrierUrlError, match="neither a TCP nor a Unix stream socket"),
         ):
             listen_socket(sock, lambda _carrier: None)
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            for url, match in (
+                ("unix:///x", "is a tcp socket"),
+                ("ws://h:1?x=1", "unknown option"),
+                ("x:", "called"),
+            ):
+                with pytest.raises(CarrierUrlError, match=match):
+                    listen_socket(sock, lambda _carrier: None, url)
+            assert sock.fileno() >= 0
 
     on_sockets(main())
 

@@ -37,6 +37,7 @@ from dtp.carriers.errors import (
 from dtp.carriers.memory import Link
 from dtp.carriers.websocket_carrier import MAX_MESSAGE, PING_INTERVAL, PING_TIMEOUT, WebSocketCarrier
 from dtp.carriers.websocket_upgrade import MAX_HEAD, forwarded_for
+from dtp.errors import DtpError
 from dtp.testing.carriers import End
 from dtp.testing.clock import run
 
@@ -237,10 +238,9 @@ def test_garbage_is_refused_and_others_get_in(sent: bytes, status: bytes) -> Non
         async with stranger_at("ws://127.0.0.1:0/only") as (stranger, accepted, listener):
             stranger.writer.write(sent.replace(b"GET / HTTP/1.1\r\nHost", b"GET /only HTTP/1.1\r\nHost"))
             answer = await stranger.reader.read()
-            if status:
-                assert answer.startswith(b"HTTP/1.1 " + status)
-            else:
-                assert answer == b""
+            # Before version 17 the library ended some of these without a word.
+            silent = status in (b"", b"405", b"414", b"431")
+            assert answer.startswith(b"HTTP/1.1 " + (status or b"?")) or (silent and answer == b"")
             assert accepted.empty()
             (await dial(listener.urls[0])).abort()
             (await accepted.get()).abort()
@@ -774,6 +774,17 @@ def test_an_http_proxy_is_dialled_through(secure: bool, certificates) -> None:
         await listener.close()
 
     on_sockets(main())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ws://127.0.0.1:1?proxy=http://u:secret@127.0.0.1:1", "ws://h?proxy=http://u:secret@p:x",
+     "ws://h?proxy=ftp://u:secret@p", "ws://h?ca=x&proxy=http://u:secret@p", "ws://u:secret@h"],
+)  # fmt: skip
+def test_no_message_tells_a_password(url: str) -> None:
+    with pytest.raises(DtpError) as caught:
+        on_sockets(dial(url))
+    assert "secret" not in str(caught.value)
 
 
 def test_the_environment_names_the_proxy_but_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
