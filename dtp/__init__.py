@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dtp import socket as socket
     from dtp.errors import CarrierError as CarrierError
     from dtp.errors import ChainError as ChainError
     from dtp.errors import ConfigError as ConfigError
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: Public name -> the module that has it.
+#: Public name -> the module that has it, or that it is.
 _PUBLIC = {
     "Address": "dtp.net.address",
     "CarrierError": "dtp.errors",
@@ -83,6 +84,7 @@ _PUBLIC = {
     "create_server": "dtp.net.streams",
     "listen": "dtp.net.listener",
     "open_connection": "dtp.net.streams",
+    "socket": "dtp.socket",
     "start_server": "dtp.net.streams",
     "stream_handler": "dtp.net.streams",
 }
@@ -94,7 +96,9 @@ def __getattr__(name: str) -> Any:
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module 'dtp' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
+    value = importlib.import_module(module)
+    if module != f"{__name__}.{name}":
+        value = getattr(value, name)
     globals()[name] = value
     return value
 
