@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import time
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dtp.cli.output import print_line, printable, wants_json
+from dtp.net.connection import Connection
 from dtp.net.files import Progress
 
 if TYPE_CHECKING:
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines of JSON.
 _LINES_EVERY = 0.5
+#: Seconds between two looks at whether the connection has a carrier.
+_LOOK_EVERY = 0.5
 #: Renderings of the bar per second: each costs the event loop a few milliseconds.
 _REFRESH = 5
 _WORDS = {"check": "comparing", "move": ""}
@@ -86,6 +92,31 @@ class Meter:
             # The speed is of what moves now: bytes from before count as done, not as fast.
             self._task = self._bars.add_task(words, total=progress.file.size, completed=progress.begin)
         self._bars.update(self._task, completed=progress.done)
+
+    @contextlib.asynccontextmanager
+    async def watch(self, connection: Connection) -> AsyncIterator[None]:
+        """Meanwhile tell when the connection has lost its carrier, and when it has another."""
+        task = asyncio.create_task(self._watch(connection))
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _watch(self, connection: Connection) -> None:
+        attached = True
+        while not connection.closed:
+            await asyncio.sleep(_LOOK_EVERY)
+            if bool(connection.stats.carriers) == attached or connection.closed:
+                continue
+            attached = not attached
+            event, words = "resumed", "connected again"
+            if not attached:
+                event = "detached"
+                words = f"the connection is cut; trying for {connection.limits.resume:g} s to get it back"
+            if self._bars is not None:
+                self._bars.print(words)
+            else:
+                print_line({"event": event, "peer": str(connection.peer)}, f"dtp: {words}", err=True)
 
     def __enter__(self) -> Meter:
         if self._wants_bar:

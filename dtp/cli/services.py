@@ -16,7 +16,7 @@ import click
 from dtp.cli.output import print_line
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
-from dtp.net.files import Progress, check_name, serve_file
+from dtp.net.files import check_name, serve_file
 from dtp.net.relay import copy, relay
 from dtp.net.stream import Stream
 
@@ -76,7 +76,11 @@ class Files(Service):
 
     async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
         """One file."""
-        sent = await serve_file(stream, self._root, below, progress=_ignore)
+        try:
+            sent = await serve_file(stream, self._root, below)
+        except DtpError as error:  # the peer was told; a reset would overtake the words
+            print_failed(self, connection, error)
+            return
         print_line(
             {
                 "event": "sent",
@@ -90,9 +94,6 @@ class Files(Service):
             f"{self.name}: sent {sent.file.name} ({sent.file.size:,} bytes) to {connection.peer.short}",
             err=True,
         )
-
-
-def _ignore(_: Progress) -> None: ...
 
 
 class Exec(Service):
@@ -197,7 +198,7 @@ class Forward(Service):
         except OSError as error:
             print_line(
                 {"event": "unreachable", "service": self.name, "target": self.value, "reason": str(error)},
-                f"{self.name}: can't reach {self.value}: {error.strerror or error}",
+                f"{self.name}: can't reach {self.value}: {error}",
                 err=True,
             )
             await fail(connection, stream, CANT_SERVE, "the service behind this one can't be reached")
@@ -275,14 +276,19 @@ class Directory:
             await service.serve(connection, stream, below)
         except (DtpError, OSError) as error:
             stream.reset(CANT_SERVE)
-            if not connection.closed:
-                print_line(
-                    {
-                        "event": "failed",
-                        "service": service.name,
-                        "peer": str(connection.peer),
-                        "reason": str(error),
-                    },
-                    f"{service.name}: {connection.peer.short}: {error}",
-                    err=True,
-                )
+            print_failed(service, connection, error)
+
+
+def print_failed(service: Service, connection: Connection, error: DtpError | OSError) -> None:
+    """Say that a stream was not served to its end; not worth a word when the peer has left."""
+    if not connection.closed:
+        print_line(
+            {
+                "event": "failed",
+                "service": service.name,
+                "peer": str(connection.peer),
+                "reason": str(error),
+            },
+            f"{service.name}: {connection.peer.short}: {error}",
+            err=True,
+        )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -24,12 +26,16 @@ from dtp.cli.output import json_option, print_line
 from dtp.cli.progress import Meter, size_text, speed_text
 from dtp.cli.run import run, when_stdin_ends
 from dtp.errors import DtpError
+from dtp.identity import PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
-from dtp.net.dial import connect
-from dtp.net.files import Received, fetch_file, receive_file, send_file
+from dtp.net.dial import Connecting, connect
+from dtp.net.files import FileInfo, Received, Sent, fetch_file, receive_file, send_file
 from dtp.net.listener import Refuse, Request
-from dtp.session.codes import CloseCode
+from dtp.net.stream import Stream
+from dtp.session.codes import CloseCode, ConnectionClosed
+
+_T = TypeVar("_T")
 
 #: Random bytes in the name of a receiver's service: only those who were given the address know it.
 _NAME_SIZE = 10
@@ -58,10 +64,14 @@ def send(file: Path, address: Address, name: str | None, identity: IdentitySourc
 async def _send(
     file: Path, address: Address, name: str | None, identity: IdentitySource, psk: bytes | None
 ) -> None:
+    async def attempt(connection: Connection, meter: Meter) -> Sent:
+        sent = await send_file(connection, file, name=name, progress=meter)
+        meter.finish()
+        return sent
+
     with Meter("sending") as meter:
-        async with connect(address, identity=identity.load_or_make(), psk=psk) as connection:
-            sent = await send_file(connection, file, name=name, progress=meter)
-            meter.finish()
+        dial = functools.partial(connect, address, identity=identity.load_or_make(), psk=psk)
+        sent, peer = await _persist(dial, attempt, meter)
     print_line(
         {
             "event": "sent",
@@ -69,7 +79,7 @@ async def _send(
             "size": sent.file.size,
             "from": sent.begin,
             "sha256": sent.digest.hex(),
-            "peer": str(connection.peer),
+            "peer": str(peer),
             **_timing(meter),
         },
         f"sent {sent.file.name}: {_summary(sent.file.size, sent.begin, meter)}\nsha256 {sent.digest.hex()}",
@@ -117,10 +127,31 @@ def recv(
 
 
 async def _fetch(address: Address, folder: Path, name: str | None, force: bool, listening: Listening) -> None:
+    async def attempt(connection: Connection, meter: Meter) -> Received:
+        return await fetch_file(connection, folder, name=name, overwrite=force, progress=meter)
+
     with Meter("receiving") as meter:
-        async with connect(address, identity=listening.identity, psk=listening.psk) as connection:
-            received = await fetch_file(connection, folder, name=name, overwrite=force, progress=meter)
-    _print_received(received, connection, meter)
+        dial = functools.partial(connect, address, identity=listening.identity, psk=listening.psk)
+        received, peer = await _persist(dial, attempt, meter)
+    _print_received(received, peer, meter)
+
+
+async def _persist(
+    dial: Callable[[], Connecting], attempt: Callable[[Connection, Meter], Awaitable[_T]], meter: Meter
+) -> tuple[_T, PeerId]:
+    """Transfer over a connection; over another one if the peer has started anew and lost track of the first.
+
+    Gives up when that brought nothing further.
+    """
+    moved = -1
+    while True:
+        try:
+            async with dial() as connection, meter.watch(connection):
+                return await attempt(connection, meter), connection.peer
+        except ConnectionClosed as error:
+            if error.close_code != CloseCode.RESUME_UNKNOWN or error.application or meter.moved <= moved:
+                raise
+            moved = meter.moved
 
 
 class _Receiver:
@@ -141,6 +172,7 @@ class _Receiver:
         self._service = f"recv-{random}" if service is None else service
         self._stop = asyncio.Event()
         self._bar_is_free = True
+        self._under_way: dict[Connection, tuple[str, asyncio.Event]] = {}  # the file's name; set when over
 
     async def run(self) -> None:
         """Until a file is here, or with `keep` until interrupted."""
@@ -170,28 +202,53 @@ class _Receiver:
         while not self._stop.is_set():
             stream = await connection.accept_stream()
             with self._meter() as meter:
-                try:
-                    received = await receive_file(
-                        stream, self._folder, name=self._name, overwrite=self._force, progress=meter
-                    )
-                except DtpError as error:
-                    print_line(
-                        {
-                            "event": "failed",
-                            "peer": str(connection.peer),
-                            "code": error.code,
-                            "reason": str(error),
-                        },
-                        f"dtp: {connection.peer.short}: {error}",
-                        err=True,
-                    )
-                    continue
-            _print_received(received, connection, meter)
-            if not self._keep:
-                self._stop.set()
+                await self._take(connection, stream, meter)
+
+    async def _take(self, connection: Connection, stream: Stream, meter: Meter) -> None:
+        over = asyncio.Event()
+
+        async def offered(file: FileInfo) -> None:
+            await self._make_way(connection, file.name)
+            self._under_way[connection] = file.name, over
+
+        try:
+            async with meter.watch(connection):
+                received = await receive_file(
+                    stream,
+                    self._folder,
+                    name=self._name,
+                    overwrite=self._force,
+                    offered=offered,
+                    progress=meter,
+                )
+        except DtpError as error:
+            print_line(
+                {"event": "failed", "peer": str(connection.peer), "code": error.code, "reason": str(error)},
+                f"dtp: {connection.peer.short}: {error}",
+                err=True,
+            )
+            return
+        finally:
+            self._under_way.pop(connection, None)
+            over.set()
+        _print_received(received, connection.peer, meter)
+        if not self._keep:
+            self._stop.set()
+
+    async def _make_way(self, connection: Connection, name: str) -> None:
+        """End older transfers of this file by the same sender, or by one that is cut off: it has started again.
+
+        Else they would hold the partial file until they are given up.
+        """
+        for other, (file, over) in list(self._under_way.items()):
+            if file == name and other is not connection:
+                if other.peer == connection.peer or not other.stats.carriers:
+                    other.abort(CloseCode.SHUTDOWN, "the sender has started again")
+                if other.closed:
+                    await over.wait()
 
 
-def _print_received(received: Received, connection: Connection, meter: Meter) -> None:
+def _print_received(received: Received, peer: PeerId, meter: Meter) -> None:
     file = received.file
     print_line(
         {
@@ -200,7 +257,7 @@ def _print_received(received: Received, connection: Connection, meter: Meter) ->
             "size": file.size,
             "from": received.begin,
             "sha256": received.digest.hex(),
-            "peer": str(connection.peer),
+            "peer": str(peer),
             **_timing(meter),
         },
         f"received {received.path}: {_summary(file.size, received.begin, meter)}\nsha256 {received.digest.hex()}",

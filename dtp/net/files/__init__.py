@@ -42,11 +42,13 @@ from dtp.net.files.errors import (
     NotTheSame,
     TransferRefused,
 )
+from dtp.net.files.messages import FileInfo
 from dtp.net.files.names import check_name
 from dtp.net.files.transfer import Progress, Received, Sent, fetch_file, receive_file, send_file, serve_file
 
 __all__ = [
     "FileExists",
+    "FileInfo",
     "FileProblem",
     "FileTransferError",
     "NameRefused",

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,7 @@ class Received:
 
 #: Called often, from the event loop.
 OnProgress = Callable[[Progress], object]
+OnOffer = Callable[[m.FileInfo], Awaitable[None]]
 
 
 async def send_file(
@@ -128,9 +129,12 @@ async def receive_file(
     *,
     name: str | None = None,
     overwrite: bool = False,
+    offered: OnOffer | None = None,
     progress: OnProgress | None = None,
 ) -> Received:
     """Take the file that a peer sends (`send_file`) on this stream, into `folder`, as `name` or as it calls it.
+
+    `offered` is awaited with what is known of the file, before anything is opened.
 
     What comes before a cut stays as `NAME.part` and is used the next time. A file of that name that is there and not
     equal is kept, unless `overwrite`. Raises `FileProblem` (`FileExists`, `NoSpace`, ...), `NameRefused`,
@@ -138,6 +142,8 @@ async def receive_file(
     """
     async with _ending(stream):
         offer = await _hear(stream, m.Put)
+        if offered is not None:
+            await offered(offer.file)
         return await _receive(stream, offer.file, Path(folder), name, overwrite, progress)
 
 
