@@ -98,9 +98,9 @@ def _write_tests(checkout: Checkout, name: str, folder: Path) -> Path:
 def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, install: bool) -> None:
     """Check that the shipped bytecode is what the sources give, byte for byte.
 
-    Also: that names for Python are generated from it, that every public item has a doc comment, every public function
-    a row in move/README.md, every error a failing test, and that the sources are formatted. Ends with 1 when
-    something is found.
+    Also: that names for Python are generated from it, that every public item has a doc comment, every
+    public function a row in move/README.md, every error a failing test, and that the sources are formatted.
+    Ends with 1 when something is found.
     """
     checkout = _checkout(source, install)
     try:
