@@ -128,6 +128,10 @@ class SendHalf:
 
     def rewind(self) -> None:
         """A carrier was lost: send again all that isn't acknowledged."""
+        had = self.acked - self._base
+        if had > 0 and self._unacked:  # of the first piece the peer has a part: what is repeated must shrink
+            self._unacked[0] = memoryview(self._unacked[0])[had:]
+            self._base += had
         self._unsent.extendleft(reversed(self._unacked))
         self._unacked.clear()
         self.sent = self._base
