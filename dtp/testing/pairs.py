@@ -165,9 +165,7 @@ class SessionPair:
             resume=self.client.connection_id,
             seed=f"resume {self._handshakes}",
         )
-        wire = Wire(
-            self.client.new_link(first, self.now, add=add), self.server.new_link(second, self.now)
-        )
+        wire = Wire(self.client.new_link(first, self.now, add=add), self.server.new_link(second, self.now))
         if not add:
             for old in list(self.wires):
                 self._forget(old)
