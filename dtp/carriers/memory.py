@@ -90,8 +90,8 @@ class _Direction:
 
     def put(self, data: memoryview) -> bool:
         """Send `data`; whether more may follow at once."""
-        if self._shut:
-            return True
+        if self._shut or (self._reliable and not data):
+            return not self.blocked
         copies = 1
         if not self._reliable:
             copies = 0 if self._rng.random() < self._link.loss else 1

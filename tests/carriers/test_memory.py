@@ -30,7 +30,7 @@ def test_a_stream_arrives_whole_and_in_order_in_any_split(
         near.close()
         assert await far.until_lost() is None
         assert far.recorder.received == b"".join(pieces)
-        if sizes:
+        if sizes:  # in each read no more than its turn allows
             allowed = itertools.cycle(sizes)
             assert all(size <= next(allowed) for size in far.recorder.reads)
 
@@ -49,7 +49,7 @@ def test_a_cut_comes_after_exactly_so_many_bytes(
             if back:
                 far.write(b"answer")
         sent = b"".join(pieces)
-        if len(sent) < cut_at or not pieces:
+        if len(sent) < cut_at or not sent:
             near.close()
             assert await far.until_lost() is None
             assert far.recorder.received == sent
