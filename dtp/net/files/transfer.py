@@ -362,7 +362,6 @@ async def _ending(stream: Stream) -> AsyncIterator[None]:
         stream.reset()
         raise
     stream.write_eof()
-    stream.stop()
 
 
 class _Threads:

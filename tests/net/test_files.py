@@ -1,0 +1,748 @@
+"""Files over streams: whole, resumed, refused, and what hostile names, sizes, digests and ends do."""
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+from pathlib import Path
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.identity import Identity
+from dtp.net.dial import connect
+from dtp.net.files import (
+    FileExists,
+    FileProblem,
+    FileTransferError,
+    NameRefused,
+    NoSpace,
+    NotTheSame,
+    TransferRefused,
+    check_name,
+    fetch_file,
+    receive_file,
+    send_file,
+    serve_file,
+)
+from dtp.net.files import messages as m
+from dtp.net.files.names import MAX_NAME, check_path
+from dtp.net.files.store import CHUNK, Incoming, Outgoing
+from dtp.net.listener import listen
+from dtp.session.codes import StreamReset
+
+SERVER = Identity(b"s" * 32, b"t" * 32)
+_places = itertools.count()
+
+
+def content(size: int, seed: bytes = b"") -> bytes:
+    return hashlib.shake_128(seed).digest(size)
+
+
+def run(coroutine):
+    async def limited():
+        async with asyncio.timeout(60):
+            return await coroutine
+
+    return asyncio.run(limited())
+
+
+@contextlib.asynccontextmanager
+async def connection_to(handler):
+    """A connection in memory to `handler`, which takes a stream; `outcome` is what it returned or raised."""
+    outcome = asyncio.get_running_loop().create_future()
+
+    async def serve(connection):
+        try:
+            outcome.set_result(await handler(await connection.accept_stream()))
+        except Exception as error:  # noqa: BLE001 - passed on to the test
+            outcome.set_exception(error)
+            outcome.exception()
+        await connection.wait_closed()
+
+    async with (
+        await listen(f"memory://files-{next(_places)}", serve, identity=SERVER) as listener,
+        connect(listener.address()) as connection,
+    ):
+        connection.outcome = outcome
+        yield connection
+
+
+def give(path, folder, **options):
+    """Send the file at `path` to a receiver in `folder`; gives what both sides have to say."""
+
+    async def main():
+        seen = []
+        async with connection_to(lambda stream: receive_file(stream, folder, **options)) as connection:
+            sent = await send_file(connection, path, progress=seen.append)
+            return sent, await connection.outcome, seen
+
+    return run(main())
+
+
+def fetch(root, folder, path="", below="", **options):
+    async def main():
+        async with connection_to(lambda stream: serve_file(stream, root, below)) as connection:
+            received = await fetch_file(connection, folder, path, **options)
+            return received, await connection.outcome
+
+    return run(main())
+
+
+async def hear(stream):
+    size = int.from_bytes(await stream.readexactly(2))
+    return msgpack.unpackb(await stream.readexactly(size))
+
+
+def say(stream, **fields):
+    body = msgpack.packb(fields)
+    stream.write(len(body).to_bytes(2) + body)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    return tmp_path / "from", tmp_path / "to"
+
+
+# --- Whole files.
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_519, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
+def test_a_file_arrives_as_it_is(folders, size):
+    here, there = folders
+    data = content(size)
+    (here / "größe 1.bin").write_bytes(data)
+    os.utime(here / "größe 1.bin", ns=(5, 1_234_567_890_123_456_789))
+    sent, received, seen = give(here / "größe 1.bin", there)
+    assert received.path == there / "größe 1.bin"
+    assert received.path.read_bytes() == data
+    assert received.path.stat().st_mtime_ns == 1_234_567_890_123_456_789
+    assert sent.digest == received.digest == hashlib.sha256(data).digest()
+    assert (sent.begin, received.begin) == (0, 0)
+    assert os.listdir(there) == ["größe 1.bin"]
+    assert seen[-1].done == size
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+
+
+def test_a_file_is_fetched_from_a_folder(folders):
+    here, there = folders
+    (here / "a" / "b").mkdir(parents=True)
+    (here / "a" / "b" / "c.txt").write_bytes(b"deep")
+    for path, below in (("a/b/c.txt", ""), ("b/c.txt", "a"), ("", "a/b/c.txt")):
+        received, sent = fetch(here, there, path, below, overwrite=True)
+        assert received.path.read_bytes() == b"deep"
+        assert sent.digest == received.digest
+
+
+def test_one_file_is_fetched_with_and_without_its_name(folders):
+    here, there = folders
+    (here / "one").write_bytes(b"1")
+    assert fetch(here / "one", there)[0].path == there / "one"
+    assert fetch(here / "one", there, "one", name="two")[0].path == there / "two"
+    with pytest.raises(TransferRefused, match="no file 'other' here"):
+        fetch(here / "one", there, "other")
+
+
+def test_the_receiver_may_choose_the_name(folders):
+    here, there = folders
+    (here / "a").write_bytes(b"1")
+    assert give(here / "a", there, name=".hidden is mine to choose")[1].path.read_bytes() == b"1"
+
+
+# --- Going on.
+
+
+@pytest.mark.parametrize("have", [1, CHUNK - 1, CHUNK, 2 * CHUNK + 5, 3 * CHUNK])
+def test_it_goes_on_where_it_was(folders, have):
+    here, there = folders
+    data = content(3 * CHUNK)
+    (here / "f").write_bytes(data)
+    (there / "f.part").write_bytes(data[:have])
+    sent, received, seen = give(here / "f", there)
+    assert received.path.read_bytes() == data
+    assert sent.begin == received.begin == have
+    assert sent.digest == received.digest == hashlib.sha256(data).digest()
+    assert {p.phase for p in seen} == {"check", "move"}
+    assert os.listdir(there) == ["f"]
+
+
+@pytest.mark.parametrize("part", [b"x", content(CHUNK, b"other"), content(4 * CHUNK)])
+def test_a_partial_file_of_something_else_is_not_used(folders, part):
+    here, there = folders
+    data = content(2 * CHUNK)
+    (here / "f").write_bytes(data)
+    (there / "f.part").write_bytes(part)
+    sent, received, _ = give(here / "f", there)
+    assert received.path.read_bytes() == data
+    assert sent.begin == received.begin == 0
+
+
+def test_what_came_before_a_cut_is_kept(folders):
+    here, there = folders
+    data = content(4 * CHUNK)
+    (here / "f").write_bytes(data)
+
+    async def cut():
+        """The connection breaks off when the receiver has something on its disk."""
+        async with connection_to(lambda stream: receive_file(stream, there, progress=look)) as connection:
+            look.connection = connection
+            await send_file(connection, here / "f")
+
+    def look(progress):
+        if progress.done:
+            look.connection.abort(7, "cut")
+
+    with pytest.raises(ConnectionError):
+        run(cut())
+    (part,) = os.listdir(there)
+    assert part == "f.part"
+    kept = (there / part).read_bytes()
+    assert kept
+    assert data.startswith(kept)
+    assert give(here / "f", there)[1].begin == len(kept)
+
+
+def test_a_file_that_is_there_already_is_not_moved_again(folders):
+    here, there = folders
+    (here / "f").write_bytes(content(CHUNK + 3))
+    give(here / "f", there)
+    before = (there / "f").stat()
+    sent, received, _ = give(here / "f", there)
+    assert sent.begin == received.begin == CHUNK + 3
+    assert (there / "f").stat().st_ino == before.st_ino
+    assert os.listdir(there) == ["f"]
+
+
+def test_an_unfinished_end_is_finished(folders):
+    """Killed between the last byte and the name."""
+    here, there = folders
+    (here / "f").write_bytes(b"abc")
+    (there / "f.part").write_bytes(b"abc")
+    assert give(here / "f", there)[1].begin == 3
+    assert os.listdir(there) == ["f"]
+
+
+# --- Files that are in the way.
+
+
+@pytest.mark.parametrize("other", [b"", b"abd", b"longer"])
+def test_another_file_stays(folders, other):
+    here, there = folders
+    (here / "f").write_bytes(b"abc")
+    (there / "f").write_bytes(other)
+    with pytest.raises(TransferRefused, match="another file of that name is there") as refused:
+        give(here / "f", there)
+    assert refused.value.refusal == "exists"
+    assert (there / "f").read_bytes() == other
+    assert os.listdir(there) == ["f"]
+    assert give(here / "f", there, overwrite=True)[1].begin == 0
+    assert (there / "f").read_bytes() == b"abc"
+
+
+def test_a_file_that_comes_to_be_meanwhile_stays(folders):
+    here, there = folders
+    (here / "f").write_bytes(content(CHUNK))
+    progress = lambda p: (there / "f").write_bytes(b"mine") if p.phase == "move" else None  # noqa: E731
+    with pytest.raises(TransferRefused, match="another file"):
+        give(here / "f", there, progress=progress)
+    assert (there / "f").read_bytes() == b"mine"
+    assert (there / "f.part").read_bytes() == content(CHUNK)
+
+
+def test_without_hard_links_it_works_too(folders, monkeypatch):
+    here, there = folders
+    (here / "f").write_bytes(b"abc")
+    (here / "g").write_bytes(b"abc")
+
+    def link(*_, **__):
+        raise OSError(errno.EOPNOTSUPP, "no links here")
+
+    monkeypatch.setattr(os, "link", link)
+    assert give(here / "f", there)[1].path.read_bytes() == b"abc"
+    progress = lambda p: (there / "g").write_bytes(b"mine") if p.phase == "move" else None  # noqa: E731
+    with pytest.raises(TransferRefused, match="another file"):
+        give(here / "g", there, progress=progress)
+    assert (there / "g").read_bytes() == b"mine"
+
+
+def test_a_folder_and_links_in_the_way(folders, tmp_path):
+    here, there = folders
+    (here / "f").write_bytes(b"abc")
+    (there / "f").mkdir()
+    with pytest.raises(TransferRefused, match="exists"):
+        give(here / "f", there, overwrite=True)
+    (there / "f").rmdir()
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s")
+    (there / "f.part").symlink_to(secret)
+    with pytest.raises(TransferRefused, match="can't be read or written"):
+        give(here / "f", there)
+    (there / "f.part").unlink()
+    (there / "f").symlink_to(secret)
+    with pytest.raises(TransferRefused, match="exists"):
+        give(here / "f", there)
+    assert give(here / "f", there, overwrite=True)[1].path.read_bytes() == b"abc"
+    assert not (there / "f").is_symlink()
+    assert secret.read_bytes() == b"s"
+
+
+def test_two_at_once(folders):
+    here, there = folders
+    (here / "f").write_bytes(b"abc")
+    lock = Incoming(there, "f", m.FileInfo("f", 3, 0), overwrite=False)
+    with pytest.raises(TransferRefused, match="under way"):
+        give(here / "f", there)
+    lock.close()
+    assert os.listdir(there) == []  # an empty partial file is of no use
+    assert give(here / "f", there)[1].path.read_bytes() == b"abc"
+
+
+# --- The disk.
+
+
+def test_a_disk_without_room_is_noticed_before(folders):
+    here, there = folders
+    (here / "f").touch()
+    disk = os.statvfs(there)
+    os.truncate(
+        here / "f", disk.f_bavail * disk.f_frsize + (1 << 33)
+    )  # sparse; others may free some meanwhile
+    with pytest.raises(TransferRefused, match="the disk is too full") as refused:
+        give(here / "f", there)
+    assert refused.value.refusal == "space"
+    assert str(there) not in str(refused.value)
+    assert os.listdir(there) == []
+
+
+def test_a_disk_that_fills_up(folders, monkeypatch):
+    here, there = folders
+    data = content(8 * CHUNK)
+    (here / "f").write_bytes(data)
+
+    def writev(descriptor, pieces):
+        room = 2 * CHUNK + 5 - os.fstat(descriptor).st_size
+        if room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.write(descriptor, b"".join(pieces)[:room])
+
+    real = os.write
+
+    def write(descriptor, data):
+        if len(data) > 1000 and os.fstat(descriptor).st_size >= 2 * CHUNK + 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data)
+
+    async def main():
+        async with connection_to(lambda stream: receive_file(stream, there)) as connection:
+            with pytest.raises(TransferRefused, match="too full"):
+                await send_file(connection, here / "f")
+            with pytest.raises(NoSpace, match=r"what came is kept in f\.part"):
+                await connection.outcome
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", writev)
+        patch.setattr(os, "write", write)
+        run(main())
+    assert data.startswith((there / "f.part").read_bytes())
+    assert give(here / "f", there)[1].begin == (2 * CHUNK + 5)
+
+
+def test_files_that_can_not_be_sent(folders, tmp_path):
+    here, there = folders
+    os.mkfifo(here / "fifo")
+    (here / ".hidden").write_bytes(b"")
+    for name, words in (
+        ("none", "there is no file"),
+        ("fifo", "not a regular file"),
+        (".hidden", "another name"),
+    ):
+        with pytest.raises(FileProblem, match=words):
+            give(here / name, there)
+    with pytest.raises(FileProblem, match="not a regular file"):
+        give(here, there)
+    assert os.listdir(there) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: os.truncate(path, 4), "became shorter"),
+        (lambda path: os.utime(path, ns=(0, 0)), "written to while it was sent"),
+    ],
+)
+def test_a_file_that_changes_while_it_is_sent(folders, change, words):
+    here, there = folders
+    path = here / "f"
+    path.write_bytes(content(12 * CHUNK))
+
+    async def main():
+        changed = []
+
+        def look(progress):
+            if progress.phase == "move" and not changed:
+                changed.append(change(path))
+
+        async with connection_to(lambda stream: receive_file(stream, there)) as connection:
+            with pytest.raises(FileProblem, match=words):
+                await send_file(connection, path, progress=look)
+            with pytest.raises(FileTransferError, match="changed while it was sent"):
+                await connection.outcome
+
+    run(main())
+    assert not (there / "f").exists()
+
+
+# --- Names.
+
+
+@pytest.mark.parametrize("name", ["a", "ä b.txt", "日本.iso", "-rf", "a" * 250, "con", "x.part", "%2e%2e"])
+def test_names_that_are_taken(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", ".profile", "a/b", "/etc/passwd", "..\\x", "a\0b", "a\nb", "a\x1b[31m", "a\u2028b",
+     "\ud800", "a" * 251, "ä" * 126],
+)  # fmt: skip
+def test_names_that_are_not(name):
+    with pytest.raises(NameRefused):
+        check_name(name)
+
+
+@given(st.text())
+def test_a_taken_name_stays_in_its_folder(name):
+    try:
+        check_name(name)
+    except NameRefused:
+        return
+    assert (Path("/folder") / name).parent == Path("/folder")
+    assert len(os.fsencode(name + ".part")) <= 255
+
+
+@given(st.text(alphabet="ab./\\\0 ", max_size=12))
+def test_a_taken_path_stays_below(path):
+    try:
+        names = check_path(path)
+    except NameRefused:
+        return
+    assert "/".join(names) == path
+    assert os.path.normpath(f"/root/{path}").startswith("/root")
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", ".bashrc", "..", "a\0b"])
+def test_a_receiver_does_not_take_hostile_names(folders, name):
+    _, there = folders
+
+    async def main():
+        async with connection_to(lambda stream: receive_file(stream, there)) as connection:
+            stream = await connection.open_stream()
+            say(stream, op="put", version=1, name=name, size=1, mtime=0, hash="sha256")
+            assert (await hear(stream))["code"] == "name"
+            with pytest.raises(NameRefused):
+                await connection.outcome
+
+    run(main())
+    assert os.listdir(there) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("../secret", "name"),
+        ("a/../../secret", "name"),
+        ("/etc/passwd", "name"),
+        (".hidden", "name"),
+        ("link", "missing"),
+        ("folder-link/secret", "missing"),
+        ("a", "io"),
+        ("", "missing"),
+        ("none", "missing"),
+        ("a/none", "missing"),
+        ("a//b", "name"),
+        ("fifo", "io"),
+        ("x" * 2000, "protocol"),
+    ],
+)
+def test_a_server_gives_nothing_from_elsewhere(folders, tmp_path, path, code):
+    here, _ = folders
+    (tmp_path / "secret").write_bytes(b"s")
+    (here / "a").mkdir()
+    (here / ".hidden").write_bytes(b"h")
+    os.mkfifo(here / "fifo")
+    (here / "link").symlink_to(tmp_path / "secret")
+    (here / "folder-link").symlink_to(tmp_path)
+
+    async def main():
+        async with connection_to(lambda stream: serve_file(stream, here)) as connection:
+            stream = await connection.open_stream()
+            say(stream, op="get", version=1, name=path)
+            answer = await hear(stream)
+            assert (answer["op"], answer["code"]) == ("refuse", code)
+            assert str(tmp_path) not in answer["message"]
+
+    run(main())
+
+
+# --- A peer that lies or breaks off.
+
+OFFER = {"op": "put", "version": 1, "name": "f", "size": 4, "mtime": 0, "hash": "sha256"}
+GOOD = hashlib.sha256(b"abcd").digest()
+
+
+@pytest.mark.parametrize(
+    ("begin", "code"),
+    [
+        (dict(OFFER, size=-1), "protocol"),
+        (dict(OFFER, size=1 << 63), "protocol"),
+        (dict(OFFER, size=(1 << 63) - 1), "space"),
+        (dict(OFFER, size="4"), "protocol"),
+        (dict(OFFER, size=True), "protocol"),
+        (dict(OFFER, mtime=-1), "protocol"),
+        (dict(OFFER, hash="md5"), "protocol"),
+        (dict(OFFER, version=2), "protocol"),
+        (dict(OFFER, name=b"f"), "protocol"),
+        (dict(OFFER, op="get"), "protocol"),
+        (dict(OFFER, op=["put"]), "protocol"),
+        ({}, "protocol"),
+    ],
+)
+def test_a_receiver_refuses_what_is_no_offer(folders, begin, code):
+    _, there = folders
+
+    async def main():
+        async with connection_to(lambda stream: receive_file(stream, there)) as connection:
+            stream = await connection.open_stream()
+            say(stream, **begin)
+            assert (await hear(stream))["code"] == code
+            assert await stream.read() == b""
+
+    run(main())
+    assert os.listdir(there) == []
+
+
+def lying_sender(there, *after):
+    """Offer four bytes, then say or write each of `after`, then finish; what the receiver makes of it."""
+
+    async def main():
+        async with connection_to(lambda stream: receive_file(stream, there)) as connection:
+            stream = await connection.open_stream()
+            say(stream, **OFFER)
+            assert (await hear(stream)) == {"op": "accept", "have": 0, "digest": hashlib.sha256().digest()}
+            for part in after:
+                if isinstance(part, bytes):
+                    stream.write(part)
+                else:
+                    say(stream, **part)
+            stream.write_eof()
+            return await connection.outcome, await hear(stream)
+
+    return run(main())
+
+
+START = {"op": "start", "from": 0}
+
+
+def test_an_honest_sender_by_hand(folders):
+    received, answer = lying_sender(folders[1], START, b"ab", b"cd", {"op": "end", "digest": GOOD})
+    assert answer == {"op": "done"}
+    assert received.path.read_bytes() == b"abcd"
+
+
+def test_a_lying_digest(folders):
+    with pytest.raises(NotTheSame):
+        lying_sender(folders[1], START, b"abcd", {"op": "end", "digest": bytes(32)})
+    assert os.listdir(folders[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        ((), "ended where 'start' was due"),
+        ((START, b"ab"), "ended after 2 of 4 bytes"),
+        ((START, b"abcd"), "ended where 'end' was due"),
+        (({"op": "start", "from": 2},), "neither 0 nor 0"),
+        (({"op": "end", "digest": GOOD},), "'end' came where 'start' was due"),
+        ((START, b"abcd", {"op": "end", "digest": b"short"}), "a digest has 32 bytes"),
+        ((START, b"abcdefg"), "a message of"),
+        ((START, b"abcd\0\1\xc1"), "not msgpack"),
+        ((START, b"abcd\0\1\x01"), "not a map"),
+        (({"op": "refuse", "code": "io", "message": "\x1b[2J"},), "the peer refused the file"),
+    ],
+)
+def test_a_sender_that_breaks_the_protocol(folders, after, words):
+    with pytest.raises((FileTransferError, TransferRefused), match=words):
+        lying_sender(folders[1], *after)
+    assert not (folders[1] / "f").exists()
+
+
+@pytest.mark.parametrize(
+    ("accept", "words"),
+    [
+        ({"op": "accept", "have": 5, "digest": bytes(32)}, "claims to have 5 of 4 bytes"),
+        ({"op": "accept", "have": -1, "digest": bytes(32)}, "out of range"),
+        ({"op": "done"}, "'done' came where 'accept' was due"),
+        ({"op": "refuse", "code": "space", "message": "no"}, r"refused the file \(space\): no"),
+        ({"op": "refuse", "code": "invented", "message": ""}, r"refused the file \(io\)"),
+        ({"op": "refuse", "code": "io", "message": 5}, "needs 'message'"),
+        (None, "ended where 'accept' was due"),
+    ],
+)
+def test_a_receiver_that_breaks_the_protocol(folders, accept, words):
+    path = folders[0] / "f"
+    path.write_bytes(b"abcd")
+
+    async def receiver(stream):
+        assert (await hear(stream))["size"] == 4
+        if accept:
+            say(stream, **accept)
+        stream.write_eof()
+
+    async def main():
+        async with connection_to(receiver) as connection:
+            await send_file(connection, path)
+
+    with pytest.raises((FileTransferError, TransferRefused), match=words):
+        run(main())
+
+
+def test_a_receiver_that_claims_another_beginning_gets_it_all(folders):
+    path = folders[0] / "f"
+    path.write_bytes(b"abcd")
+
+    async def receiver(stream):
+        await hear(stream)
+        say(stream, op="accept", have=2, digest=hashlib.sha256(b"ax").digest())
+        assert await hear(stream) == {"op": "start", "from": 0}
+        assert await stream.readexactly(4) == b"abcd"
+        assert await hear(stream) == {"op": "end", "digest": GOOD}
+        say(stream, op="done")
+        await stream.flush()
+
+    async def main():
+        async with connection_to(receiver) as connection:
+            assert (await send_file(connection, path)).begin == 0
+            await connection.outcome
+
+    run(main())
+
+
+def test_a_receiver_that_stops_without_a_word(folders):
+    path = folders[0] / "f"
+    path.write_bytes(content(4 * CHUNK))
+
+    async def receiver(stream):
+        await hear(stream)
+        say(stream, op="accept", have=0, digest=hashlib.sha256().digest())
+        await hear(stream)
+        stream.write_eof()
+        stream.stop(9)
+
+    async def main():
+        async with connection_to(receiver) as connection:
+            await send_file(connection, path)
+
+    with pytest.raises((FileTransferError, StreamReset)):
+        run(main())
+
+
+# --- Messages.
+
+INFOS = st.builds(
+    m.FileInfo,
+    st.text(min_size=1, max_size=20).filter(lambda name: not _refused(name)),
+    st.integers(0, m.MAX_SIZE),
+    st.integers(0, m.MAX_SIZE),
+)
+
+
+def _refused(name):
+    try:
+        check_name(name)
+    except NameRefused:
+        return True
+    return False
+
+
+@given(
+    st.one_of(
+        st.builds(m.Put, INFOS),
+        st.builds(m.Offer, INFOS),
+        st.builds(m.Accept, st.integers(0, m.MAX_SIZE), st.binary(min_size=32, max_size=32)),
+        st.builds(m.Start, st.integers(0, m.MAX_SIZE)),
+        st.builds(m.End, st.binary(min_size=32, max_size=32)),
+        st.just(m.Done()),
+    )
+)
+def test_messages_come_back_as_they_went(message):
+    encoded = m.build(message)
+    assert int.from_bytes(encoded[:2]) == len(encoded) - 2
+    assert m.parse(encoded[2:]) == message
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.binary(max_size=40)
+    | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.dictionaries(
+            st.sampled_from(
+                ["op", "version", "name", "size", "mtime", "hash", "have", "digest", "from", "code"]
+            ),
+            st.sampled_from(["put", "get", "file", "accept", "start", "end", "done", "refuse", "sha256"])
+            | _VALUES,
+        ).map(msgpack.packb),
+        _VALUES.map(msgpack.packb),
+    )
+)
+def test_any_bytes_are_a_message_or_a_named_error(body):
+    with contextlib.suppress(FileTransferError, NameRefused, TransferRefused):
+        assert m.parse(body) is not None
+
+
+def test_the_longest_messages_fit():
+    longest = m.FileInfo("\U0001f600" * (MAX_NAME // 4), m.MAX_SIZE, m.MAX_SIZE)
+    for message in (m.Put(longest), m.Get("é" * 512), m.Refuse("protocol", "\U0001f600" * 2000)):
+        assert len(m.build(message)) <= m.MAX_MESSAGE + 2
+
+
+def test_every_error_has_a_refusal_that_peers_know():
+    from dtp.net.files import errors
+
+    told = {
+        kind.refusal for kind in vars(errors).values() if hasattr(kind, "refusal") and isinstance(kind, type)
+    }
+    assert told <= set(m.REFUSALS)
+
+
+def test_files_are_let_go(folders):
+    here, there = folders
+    (here / "f").write_bytes(b"abc")
+    before = set(os.listdir("/proc/self/fd"))
+    with contextlib.closing(Outgoing(os.open(here / "f", os.O_RDONLY), "f")) as out:
+        assert out.next() == b"abc"
+        assert out.next() == b""
+        out.check_unchanged()
+    for _ in range(2):
+        with pytest.raises(FileProblem):
+            Incoming(there / "none", "f", out.info, overwrite=False)
+    (there / "f").write_bytes(b"other")
+    with pytest.raises(FileExists):
+        Incoming(there, "f", out.info, overwrite=False)
+    out.close()
+    assert set(os.listdir("/proc/self/fd")) == before
