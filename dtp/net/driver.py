@@ -34,6 +34,9 @@ class Buffers:
     def __init__(self) -> None:
         self.read = Buffer(READ + _TAIL)
         self.seal = Buffer(SEAL)
+        # glibc maps blocks of 128 KiB and more anew each time, and their page faults cost a tenth of a bulk
+        # transfer, until one was freed that was larger: from then on it keeps such blocks (mallopt(3)).
+        bytes(4 * READ)
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Buffers:
