@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dtp.sui.bytecode import CodeUnit, Instruction, Opcode
 
-__all__ = ["Block", "successors", "to_blocks"]
+__all__ = ["Block", "irreducible", "successors", "to_blocks"]
 
 CONDITIONAL = (Opcode.BR_TRUE, Opcode.BR_FALSE)
 _ENDS = frozenset({Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH, *CONDITIONAL})
@@ -68,3 +68,47 @@ def _reach(blocks: dict[int, Block]) -> set[int]:
                 reached.add(target)
                 work.append(target)
     return reached
+
+
+def irreducible(blocks: dict[int, Block]) -> int | None:
+    """The first block that is entered by a backward jump from where it need not have been passed, or None.
+
+    Such a loop has two heads; Move's verifier refuses it.
+    """
+    dominators: dict[int, set[int]] = {0: {0}}
+    changed = True
+    while changed:
+        changed = False
+        for start, block in blocks.items():
+            if not start:
+                continue
+            known = [dominators[s] for s in block.sources if s in dominators]
+            new = {start}.union(set.intersection(*known)) if known else {start}
+            if dominators.get(start) != new:
+                dominators[start] = new
+                changed = True
+    for start, target in _retreating(blocks):
+        if target not in dominators[start]:
+            return target
+    return None
+
+
+def _retreating(blocks: dict[int, Block]) -> list[tuple[int, int]]:
+    """Edges to a block that is being visited, in a walk in depth."""
+    found: list[tuple[int, int]] = []
+    open_blocks, seen = {0}, {0}
+    path = [(0, iter(blocks[0].targets))]
+    while path:
+        start, targets = path[-1]
+        for target in targets:
+            if target in open_blocks:
+                found.append((start, target))
+            elif target not in seen:
+                seen.add(target)
+                open_blocks.add(target)
+                path.append((target, iter(blocks[target].targets)))
+                break
+        else:
+            open_blocks.discard(start)
+            path.pop()
+    return found

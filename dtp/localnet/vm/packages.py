@@ -88,7 +88,7 @@ class PackageBuilder:
                     raise PackageRejected(
                         "PublishUpgradeMissingDependency",
                         "missing_package",
-                        f"{short_address(package.storage_id)} needs {short_address(original)}, which is not among them",
+                        f"{short_address(package.storage_id)} needs {short_address(original)}, not among them",
                     )
                 if used[original].version < self._linker.stored(stored).version:
                     raise PackageRejected(

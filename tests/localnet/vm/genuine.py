@@ -37,7 +37,11 @@ class Answer:
 
 
 def genuine_call(
-    module: str, function: str, arguments: list[bytes], types: tuple[str, ...] = (), modules: tuple[bytes, ...] = ()
+    module: str,
+    function: str,
+    arguments: list[bytes],
+    types: tuple[str, ...] = (),
+    modules: tuple[bytes, ...] = (),
 ) -> Answer:
     """Run a function of `modules` (published at `HOME`) or, without modules, of 0x1/0x2 as `0x2::coin`."""
     package, _, name = module.rpartition("::")
@@ -187,4 +191,3 @@ def numbers(values: list[int], bits: int = 64) -> bytes:
     """A short vector of integers in BCS."""
     assert len(values) < 128
     return bytes((len(values),)) + b"".join(number(v, bits) for v in values)
-

@@ -82,7 +82,9 @@ def _struct(definition: Any) -> bytes:
 
 def _enum(definition: Any) -> bytes:
     return (
-        uleb(definition.handle) + b"\x02" + _many(definition.variants, lambda v: uleb(v.name) + _fields(v.fields))
+        uleb(definition.handle)
+        + b"\x02"
+        + _many(definition.variants, lambda v: uleb(v.name) + _fields(v.fields))
     )
 
 
@@ -161,4 +163,6 @@ def write_module(m: CompiledModule) -> bytes:
             body += data
             count += 1
     word = m.version if m.version < 7 else m.version | 0x05 << 24
-    return b"\xa1\x1c\xeb\x0b" + word.to_bytes(4, "little") + uleb(count) + header + body + uleb(m.self_handle)
+    return (
+        b"\xa1\x1c\xeb\x0b" + word.to_bytes(4, "little") + uleb(count) + header + body + uleb(m.self_handle)
+    )

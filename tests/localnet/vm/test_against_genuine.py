@@ -1,4 +1,5 @@
-"""Our machine and the genuine one, side by side: same values, same abort, same place, on the same bytecode and inputs."""
+"""Our machine and the genuine one, side by side: same values, same abort, same place, on the same bytecode and
+inputs."""
 
 from __future__ import annotations
 
@@ -85,7 +86,9 @@ def test_long_expressions(values: list[int]) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 7, 27, 97])
 def test_collatz(n: int) -> None:
-    assert check("flow", "collatz", [number(n, 64), number(50, 64)]).failure == ("ABORTED" if n in (27, 97) else "")
+    assert check("flow", "collatz", [number(n, 64), number(50, 64)]).failure == (
+        "ABORTED" if n in (27, 97) else ""
+    )
 
 
 @given(st.one_of(st.integers(0, 1100), near(64)))
@@ -132,7 +135,11 @@ def test_places(function: str, n: int) -> None:
 
 @pytest.mark.parametrize("flag", [0, 1])
 def test_references_to_every_width(flag: int) -> None:
-    check("places", "widths", [*(number(1, bits) for bits in (8, 16, 32, 128, 256, 8)[:5]), bytes((flag,)), bytes(32)])
+    check(
+        "places",
+        "widths",
+        [*(number(1, bits) for bits in (8, 16, 32, 128, 256, 8)[:5]), bytes((flag,)), bytes(32)],
+    )
 
 
 @given(st.lists(st.integers(0, 9), max_size=4), st.integers(0, 5), st.integers(0, 5))
@@ -181,7 +188,9 @@ CASES = random.Random(20240)
 SUI_TYPE = "0x2::sui::SUI"
 
 
-def check_framework(package: int, module: str, function: str, arguments: list[bytes], types: tuple[str, ...] = ()) -> None:
+def check_framework(
+    package: int, module: str, function: str, arguments: list[bytes], types: tuple[str, ...] = ()
+) -> None:
     """Three ways: genuine bytecode on the genuine machine, on ours, and our framework on ours.
 
     Our framework's instructions are other ones, so offsets are compared only for the same bytecode.
@@ -206,7 +215,9 @@ def test_number_modules(bits: int) -> None:
             check_framework(1, module, function, [number(x, bits)])
         for function in ("max", "min", "diff", "divide_and_round_up"):
             check_framework(1, module, function, [number(x, bits), number(CASES.choice(samples), bits)])
-        check_framework(1, module, "pow", [number(x, bits), number(CASES.choice((0, 1, 2, 3, 7, bits - 1)), 8)])
+        check_framework(
+            1, module, "pow", [number(x, bits), number(CASES.choice((0, 1, 2, 3, 7, bits - 1)), 8)]
+        )
         for target in WIDTHS:
             if target < bits:
                 check_framework(1, module, f"try_as_u{target}", [number(x, bits)])
@@ -225,7 +236,9 @@ def test_text_from_bytes(data: bytes) -> None:
         check_framework(package, module, function, [text(data)])
 
 
-@pytest.mark.parametrize(("module", "data"), [("string", b""), ("string", "aé z".encode()), ("ascii", b"aBc z")])
+@pytest.mark.parametrize(
+    ("module", "data"), [("string", b""), ("string", "aé z".encode()), ("ascii", b"aBc z")]
+)
 def test_parts_of_text(module: str, data: bytes) -> None:
     for i in range(len(data) + 2):
         for j in range(len(data) + 2):
@@ -296,7 +309,9 @@ def test_addresses() -> None:
     check_framework(2, "address", "max", [])
 
 
-@pytest.mark.parametrize("type", ["u8", SUI_TYPE, f"0x2::coin::Coin<{SUI_TYPE}>", f"vector<0x2::coin::Coin<{SUI_TYPE}>>"])
+@pytest.mark.parametrize(
+    "type", ["u8", SUI_TYPE, f"0x2::coin::Coin<{SUI_TYPE}>", f"vector<0x2::coin::Coin<{SUI_TYPE}>>"]
+)
 def test_names_of_types(type: str) -> None:
     for function in ("with_defining_ids", "with_original_ids", "get", "defining_id", "original_id"):
         check_framework(1, "type_name", function, [], (type,))

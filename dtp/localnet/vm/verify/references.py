@@ -7,6 +7,7 @@ when no borrow that is still alive stands in the way. The rules are those of Mov
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
 from dtp.localnet.vm.blocks import Block, to_blocks
@@ -52,6 +53,20 @@ class _Graph:
             return
         edges.add((path, exact))
         self.into[child].add(parent)
+
+    def borrow(self, parent: int, child: int, path: tuple[Label, ...]) -> None:
+        """`child` is exactly `path` below `parent`; what was borrowed there before is borrowed from `child` now."""
+        for other, edges in tuple(self.out[parent].items()):
+            below = {edge for edge in edges if edge[0][: len(path)] == path}
+            if not below:
+                continue
+            edges -= below
+            if not edges:
+                del self.out[parent][other]
+                self.into[other].discard(parent)
+            for known, exact in below:
+                self.add_edge(child, other, known[len(path) :], exact)
+        self.add_edge(parent, child, path, True)
 
     def release(self, node: int) -> None:
         """Drop a node; what was borrowed from it is borrowed from its parents now."""
@@ -163,7 +178,9 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
     work = [0]
     analysis = _Analysis(module, function)
     while work:
-        start = work.pop()
+        # In the order of the code: a join knows all its forward ways before it is walked, so a reference that one of
+        # them doesn't have is gone there.
+        start = heappop(work)
         state = states[start].clone()
         analysis.run(state, blocks[start])
         if not blocks[start].targets:
@@ -173,9 +190,9 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
             known = states.get(target)
             if known is None:
                 states[target] = state.clone()
-                work.append(target)
+                heappush(work, target)
             elif known.join(state.clone()) and target not in work:
-                work.append(target)
+                heappush(work, target)
 
 
 def _borrows(function: FunctionDef) -> bool:
@@ -267,7 +284,7 @@ class _Analysis:
             self.stack.append(None)
             return
         copy = self.new(self.graph.mutable[node])
-        self.graph.add_edge(node, copy, (), True)
+        self.graph.borrow(node, copy, ())
         self.stack.append(copy)
 
     def _move_local(self, local: int) -> None:
@@ -288,7 +305,7 @@ class _Analysis:
         if not mutable and self.graph.is_borrowed(_FRAME, (local,), only_mutable=True):
             raise self.refuse(f"local {local} is borrowed while it is borrowed mutably")
         node = self.new(mutable)
-        self.graph.add_edge(_FRAME, node, ((local,),), True)
+        self.graph.borrow(_FRAME, node, ((local,),))
         self.stack.append(node)
 
     def _read(self, _: None) -> None:
@@ -310,7 +327,7 @@ class _Analysis:
         if self.graph.is_borrowed(node, only_mutable=True):
             raise self.refuse("a reference is frozen while its target is borrowed mutably")
         frozen = self.new(False)
-        self.graph.add_edge(node, frozen, (), True)
+        self.graph.borrow(node, frozen, ())
         self.release(node)
         self.stack.append(frozen)
 
@@ -331,7 +348,7 @@ class _Analysis:
             if not mutable and not self.readable(node, label):
                 raise self.refuse("a field is borrowed while it is borrowed mutably")
             field = self.new(mutable)
-            self.graph.add_edge(node, field, (label,), True)
+            self.graph.borrow(node, field, (label,))
             fields.append(field)
         self.release(node)
         self.stack.extend(fields)

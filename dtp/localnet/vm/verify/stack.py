@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dtp.localnet.vm.blocks import irreducible, to_blocks
 from dtp.localnet.vm.types import COPY, DROP, abilities_text
 from dtp.localnet.vm.verify.common import Refused, abilities, subsumes
 from dtp.localnet.vm.verify.structure import MAX_PUSH, check_arguments, check_token
@@ -123,6 +124,9 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
                 starts.add(int(argument))  # type: ignore[arg-type]
             elif op is Opcode.VARIANT_SWITCH:
                 starts.update(function.body.jump_tables[argument].offsets)  # type: ignore[index]
+    head = irreducible(to_blocks(function.body))
+    if head is not None:
+        raise Refused("control_flow", "a loop is entered elsewhere than at its head", item=name, offset=head)
     checker = _Checker(module, function, name, constraints)
     for at, (op, argument) in enumerate(code):
         if at in starts and checker.stack:

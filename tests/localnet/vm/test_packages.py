@@ -1,0 +1,119 @@
+"""Packages: dependencies, versions, upgrades, and types that stay the same through them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from move_writer import write_module
+from test_verifier import with_code, with_function
+from vm_world import World, address, modules
+
+from dtp.localnet.framework import STD, SUI
+from dtp.localnet.vm import PackageRejected, UpgradePolicy
+from dtp.sui.bytecode import Instruction, Opcode, Visibility, deserialize
+
+BASICS = modules("basics")
+FLOW = next(data for data in BASICS if deserialize(data).name == "flow")
+THINGS = next(data for data in BASICS if deserialize(data).name == "things")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def rejected(world: World, *arguments: object) -> PackageRejected:
+    with pytest.raises(PackageRejected) as caught:
+        world.vm.build_package(*arguments)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_a_package_gets_its_address(world: World) -> None:
+    package = world.vm.build_package(BASICS, address(0x51), (STD, SUI))
+    for name, data in package.modules.items():
+        module = deserialize(data)
+        assert (module.name, module.address) == (name, address(0x51))
+    assert package.linkage == {STD: STD, SUI: SUI}
+    assert package.type_origin["things", "Thing"] == address(0x51)
+    assert list(package.modules) == sorted(package.modules)
+
+
+def test_dependencies_must_be_named_and_there(world: World) -> None:
+    assert rejected(world, [THINGS], address(0x51), (STD,)).status == "PublishUpgradeMissingDependency"
+    assert rejected(world, [THINGS], address(0x51), (SUI,)).status == "PublishUpgradeMissingDependency"
+    absent = rejected(world, [THINGS], address(0x51), (STD, SUI, address(0x9999)))
+    assert absent.status == "PublishUpgradeMissingDependency"
+    assert "0x9999" in str(absent)
+
+
+def test_modules_are_compiled_for_zero_and_once(world: World) -> None:
+    placed = world.vm.build_package([FLOW], address(0x51), (STD, SUI)).modules["flow"]
+    assert rejected(world, [placed], address(0x52), (STD, SUI)).status == "PublishErrorNonZeroAddress"
+    assert rejected(world, [FLOW, FLOW], address(0x52), (STD, SUI)).reason == "duplicate"
+    assert rejected(world, [], address(0x52), (STD, SUI)).reason == "empty"
+
+
+def _upgrade(world: World, data: bytes, policy: UpgradePolicy) -> str:
+    first = world.vm.build_package([FLOW], address(0x51), (STD, SUI))
+    world.packages[first.storage_id] = first
+    second = world.vm.build_package([data], address(0x52), (STD, SUI), first)
+    problem = ""
+    try:
+        world.vm.check_upgrade(first, second, policy)
+    except PackageRejected as rejection:
+        problem = f"{rejection.status}, {rejection.detail}: {rejection}"
+    return problem
+
+
+def test_upgrade_policies(world: World) -> None:
+    flow = deserialize(FLOW)
+    slower = write_module(with_code(flow, "fail_plain", lambda code: [Instruction(Opcode.NOP, None), *code]))
+    assert _upgrade(world, FLOW, UpgradePolicy.DEPENDENCY_ONLY) == ""
+    assert _upgrade(world, slower, UpgradePolicy.COMPATIBLE) == ""
+    changed = _upgrade(world, slower, UpgradePolicy.ADDITIVE)
+    assert changed.startswith("PackageUpgradeError, IncompatibleUpgrade: flow: function fail_plain")
+    hidden = write_module(with_function(flow, "gcd", lambda f: replace(f, visibility=Visibility.PRIVATE)))
+    assert "gcd" in _upgrade(world, hidden, UpgradePolicy.COMPATIBLE)
+
+
+def test_an_upgrade_changes_code_and_keeps_types(world: World) -> None:
+    home = world.publish(BASICS)
+    thing = world.call("things::make_for", 4, world.sender, package=home).created[0]
+    doubled = with_code(
+        deserialize(THINGS),
+        "value",
+        lambda code: [*code[:-1], Instruction(Opcode.LD_U64, 2), Instruction(Opcode.MUL, None), code[-1]],
+    )
+    later = [write_module(doubled) if data == THINGS else data for data in BASICS]
+    second = world.vm.build_package(later, address(0x52), (STD, SUI), world.packages[home])
+    world.vm.check_upgrade(world.packages[home], second, UpgradePolicy.COMPATIBLE)
+    world.packages[second.storage_id] = second
+    assert (second.version, second.original_id) == (2, home)
+    assert second.type_origin["things", "Thing"] == home
+    assert world.call("things::value", thing, package=home).numbers() == [4]
+    assert world.call("things::value", thing, package=second.storage_id).numbers() == [8]
+    made = world.call("things::make_for", 1, world.sender, package=second.storage_id).created[0]
+    assert world.objects[made].type is world.objects[thing].type
+    assert world.vm.type("0x52::things::Thing") is world.vm.type(f"0x{home.hex()}::things::Thing")
+
+
+def test_another_package_under_the_same_id_takes_its_place(world: World) -> None:
+    """A simulated publish may be followed by another one with the same id."""
+    id = address(0x53)
+    for data in (THINGS, FLOW):
+        package = world.vm.build_package([data], id, (STD, SUI))
+        world.packages[id] = package
+        name = deserialize(data).name
+        assert world.vm.function(id, name, {"things": "value", "flow": "gcd"}[name]).module == name
+
+
+def test_visibility_is_told(world: World) -> None:
+    home = world.publish(BASICS)
+    assert world.vm.function(home, "things", "make_for").is_entry
+    assert world.vm.function(home, "things", "make_for").visibility == "private"
+    assert world.vm.function(home, "things", "make").tx_context == "&mut"
+    assert world.vm.function(home, "places", "larger").visibility == "private"
+    shown = world.vm.function(home, "generic", "pair", [world.vm.type("u8"), world.vm.type("bool")])
+    assert [p.tag for p in shown.parameters] == ["u8", "bool"]
+    assert shown.returns[0].tag.endswith("::generic::Pair<u8,bool>")
