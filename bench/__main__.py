@@ -1,0 +1,106 @@
+"""`python -m bench`: measures, prints Markdown, and keeps JSON and Markdown with `--save`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import machine, report, suite
+from bench.contenders import LIBP2P_PYTHON, certificates
+from bench.runner import ROOT
+
+
+def _size(text: str) -> int:
+    units = {"K": 1024, "M": suite.MIB, "G": suite.GIB}
+    unit = units.get(text[-1:].upper())
+    return int(text[:-1]) * unit if unit else int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure DTP and its rivals side by side; ratios within one run are what counts.",
+        epilog=f"py-libp2p may live in an environment of its own: put its interpreter into ${LIBP2P_PYTHON}.",
+    )
+    parser.add_argument("--quick", action="store_true", help="a minute, for continuous integration")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one section: bulk, roundtrip, messages, dial, handshakes, idle, layers, small, import; or `rivals` "
+        "for all that have rivals (repeatable)",
+    )
+    parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5)")
+    parser.add_argument("--size", type=_size, default=suite.GIB, help="bytes of a bulk transfer (default 1G)")
+    parser.add_argument("--chunk", type=_size, default=256 * 1024, help="bytes per write (default 256K)")
+    parser.add_argument(
+        "--congestion",
+        action="append",
+        metavar="NAME",
+        help="measure one stream also under this TCP congestion control on both ends (repeatable; default: "
+        "cubic, or what else is there)",
+    )
+    parser.add_argument(
+        "--save", nargs="?", const="full", metavar="WHAT", help="keep the result in bench/results"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a figure is missed")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    return parser
+
+
+#: `--only rivals`.
+_RIVALS = ("bulk", "roundtrip", "messages", "dial", "idle")
+
+
+def _congestion(asked: list[str] | None, *, quick: bool) -> tuple[str, ...]:
+    """What is measured beside the default: what was asked for, else a usual one that the kernel lets us have."""
+    if asked is not None:
+        return tuple(asked)
+    if quick:
+        return ()
+    default = machine.setting("tcp_congestion_control")
+    return tuple(name for name in ("cubic", "reno") if name != default and machine.may_set(name))[:1]
+
+
+def main() -> int:
+    """The command."""
+    arguments = _parser().parse_args()
+    only = [name for asked in arguments.only for name in (_RIVALS if asked == "rivals" else (asked,))]
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        certificates.make(Path(scratch))
+        options = suite.Options(
+            rounds=arguments.rounds or 5,
+            size=arguments.size,
+            chunk=arguments.chunk,
+            only=tuple(only),
+            congestion=_congestion(arguments.congestion, quick=arguments.quick),
+            scratch=scratch,
+        )
+        if arguments.quick:
+            options = suite.quickened(options)
+        facts = machine.facts()
+        sections, took = suite.run(options)
+    facts["load average at the end"] = machine.load()
+    told = asdict(options) | {"seconds": round(took)}
+    del told["scratch"]
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    result = report.as_json(facts | {"date": date}, told, sections)
+    text = report.as_markdown(facts, told, sections, date)
+    print(json.dumps(result, indent=1) if arguments.json else text)
+    if arguments.save:
+        folder = ROOT / "bench" / "results"
+        folder.mkdir(exist_ok=True)
+        for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", text)):
+            (folder / f"{date}-{arguments.save}{suffix}").write_text(content, encoding="utf-8")
+    missed = [name for name, _, _, verdict, _ in report.figures(sections) if verdict == "missed"]
+    return 1 if missed and arguments.strict else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The figures that were promised: each a ratio within one run, its target, and whether it is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: Medians of a run: (section, row, quantity) -> number, or None when it was not measured.
+Lookup = Callable[[str, str, str], float | None]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One promise. `measure` gives the number from the medians of a run, None when a part of it is missing."""
+
+    name: str
+    target: float
+    #: The number has to be at least the target, or (False) below it.
+    at_least: bool
+    unit: str
+    measure: Callable[[Lookup], float | None]
+    #: What would be better still, for the reader.
+    aim: str = ""
+
+    def verdict(self, value: float | None) -> str:
+        """`met`, `missed` or `not measured`."""
+        if value is None:
+            return "not measured"
+        return "met" if (value >= self.target) == self.at_least or value == self.target else "missed"
+
+
+def _ratio(section: str, ours: str, theirs: str, quantity: str) -> Callable[[Lookup], float | None]:
+    def measure(look: Lookup) -> float | None:
+        above, below = look(section, ours, quantity), look(section, theirs, quantity)
+        return above / below if above is not None and below else None
+
+    return measure
+
+
+def _value(section: str, row: str, quantity: str, scale: float = 1.0) -> Callable[[Lookup], float | None]:
+    def measure(look: Lookup) -> float | None:
+        value = look(section, row, quantity)
+        return value * scale if value is not None else None
+
+    return measure
+
+
+_ONE = "one stream, "
+FIGURES: tuple[Figure, ...] = (
+    Figure(
+        _ONE + "against asyncio TLS BufferedProtocol",
+        1.5,
+        True,
+        "x",
+        _ratio("bulk 1", "dtp", "tls-buffered", "MB/s"),
+        "3 x",
+    ),
+    Figure(
+        _ONE + "against asyncio TLS streams", 4, True, "x", _ratio("bulk 1", "dtp", "tls-streams", "MB/s")
+    ),
+    Figure(
+        _ONE + "against asyncio TCP BufferedProtocol",
+        0.6,
+        True,
+        "x",
+        _ratio("bulk 1", "dtp", "raw-buffered", "MB/s"),
+    ),
+    Figure(_ONE + "against py-libp2p Noise", 15, True, "x", _ratio("bulk 1", "dtp", "libp2p", "MB/s")),
+    Figure(_ONE + "against noiseprotocol", 10, True, "x", _ratio("bulk 1", "dtp", "noise", "MB/s")),
+    Figure(
+        "open_connection() against asyncio TLS streams",
+        1.5,
+        True,
+        "x",
+        _ratio("bulk 1", "dtp-open", "tls-streams", "MB/s"),
+    ),
+    Figure(
+        "64 B round trip p50, asyncio TLS streams' to DTP's, on two cores",
+        1,
+        True,
+        "x",
+        _ratio("roundtrip", "tls-streams", "dtp", "p50"),
+    ),
+    Figure("the same on one core", 1, True, "x", _ratio("roundtrip one core", "tls-streams", "dtp", "p50")),
+    Figure("handshakes, IK, both ends on one core", 1200, True, "/s", _value("handshakes", "IK", "/s")),
+    Figure(
+        "memory per idle connection, both ends", 40, False, "KiB", _value("idle", "dtp", "bytes", 1 / 1024)
+    ),
+    Figure("import dtp", 80, False, "ms", _value("import", "import dtp", "ms")),
+    Figure(
+        "modules of chain, payment, p2p or WebSocket loaded by it",
+        0,
+        False,
+        "",
+        _value("import", "import dtp", "foreign modules"),
+    ),
+)

@@ -1,0 +1,343 @@
+"""What is measured in which order: plans of samples, taken in interleaved rounds."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from bench import imports, layers
+from bench.contenders import TABLE, Contender
+from bench.job import SMALL, Job
+from bench.runner import MeasurementFailed, Outcome, Placement, measure
+from dtp.session.noise import Pattern
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+#: Quantities of one sample by name, such as {"MB/s": 2400.0}.
+Sample = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for."""
+
+    rounds: int = 5
+    size: int = GIB
+    chunk: int = 256 * 1024
+    quick: bool = False
+    only: tuple[str, ...] = ()
+    #: Congestion controls for the headline beside the machine's default.
+    congestion: tuple[str, ...] = ()
+    scratch: str = ""
+
+    @property
+    def scale(self) -> float:
+        """Part of the usual number of messages, round trips and so on."""
+        return 0.1 if self.quick else 1.0
+
+
+@dataclass
+class Row:
+    """One line of a section: its samples, one per round, or why there are none."""
+
+    label: str
+    take: Callable[[], Sample] | None = None
+    missing: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+
+    def medians(self) -> Sample:
+        """The median of each quantity."""
+        names = self.samples[0] if self.samples else {}
+        return {name: statistics.median(sample[name] for sample in self.samples) for name in names}
+
+    def spread(self, name: str) -> float:
+        """(largest - smallest) / median of a quantity."""
+        values = [sample[name] for sample in self.samples]
+        middle = statistics.median(values)
+        return (max(values) - min(values)) / middle if middle else 0.0
+
+
+@dataclass
+class Section:
+    """A table of the report: rows that are measured in turns (A B C A B C)."""
+
+    name: str
+    title: str
+    #: The quantities that the table shows, first the one that ranks.
+    columns: tuple[str, ...]
+    rounds: int
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Take all rounds. A row that fails says why and is left out from then on."""
+        for number in range(self.rounds):
+            for name, row in self.rows.items():
+                if row.take is None or row.missing:
+                    continue
+                print(
+                    f"{self.name}: round {number + 1} of {self.rounds}: {name}", file=sys.stderr, flush=True
+                )
+                try:
+                    row.samples.append(row.take())
+                except MeasurementFailed as error:
+                    row.missing = f"failed: {str(error).splitlines()[-1]}"
+                    print(error, file=sys.stderr)
+
+
+def plan(options: Options) -> Iterator[Section]:
+    """The sections that `options` ask for."""
+    for name, make in _SECTIONS.items():
+        if options.only and not any(name == only or name.startswith(only + " ") for only in options.only):
+            continue
+        if options.quick and name not in _QUICK:
+            continue
+        yield make(options)
+    if not options.only or "bulk" in options.only:
+        for control in options.congestion:
+            yield _bulk(options, streams=1, congestion=control)
+
+
+def _contenders(workload: str, options: Options) -> Iterator[Contender]:
+    for contender in TABLE:
+        if workload in contender.workloads and (contender.quick or not options.quick):
+            yield contender
+
+
+def _row(contender: Contender, job: Job, placement: Placement, read: Callable[[Outcome, Job], Sample]) -> Row:
+    row = Row(contender.label, missing=contender.missing())
+
+    def take() -> Sample:
+        outcome = measure(contender, job, placement)
+        for numbers in (outcome.client, outcome.server):
+            for fact in ("cipher", "congestion"):
+                if isinstance(numbers.get(fact), str) and numbers[fact]:
+                    row.notes[fact] = str(numbers[fact])
+        return read(outcome, job) | {"others": 100 * outcome.foreign}
+
+    row.take = take
+    return row
+
+
+def _number(result: dict[str, object], name: str) -> float:
+    value = result[name]
+    assert isinstance(value, float | int)
+    return float(value)
+
+
+def _speed(outcome: Outcome, job: Job) -> Sample:
+    cpu = _number(outcome.client, "cpu") + _number(outcome.server, "cpu")
+    return {
+        "MB/s": job.size / _number(outcome.client, "seconds") / 1e6,
+        "CPU s/GiB": cpu * GIB / job.size,
+        "MB per CPU s": job.size / cpu / 1e6,
+    }
+
+
+def _bulk(options: Options, streams: int, congestion: str = "") -> Section:
+    name = f"bulk {streams}" + (f" {congestion}" if congestion else "")
+    title = f"{'One stream' if streams == 1 else f'{streams} streams'}, {options.size // MIB} MiB"
+    title += f", congestion control {congestion}" if congestion else ""
+    section = Section(name, title, ("MB/s", "CPU s/GiB", "MB per CPU s", "others"), options.rounds)
+    for contender in _contenders("bulk", options):
+        size = max(streams * options.chunk, int(options.size * contender.share) // streams * streams)
+        job = Job(
+            "",
+            "bulk",
+            size=size,
+            warm=max(size // 16, streams * options.chunk),
+            streams=streams,
+            chunk=options.chunk,
+            congestion=congestion,
+            scratch=options.scratch,
+        )
+        section.rows[contender.name] = _row(contender, job, Placement.apart(), _speed)
+    return section
+
+
+def _round_trips(options: Options, placement: Placement, name: str, title: str) -> Section:
+    section = Section(name, title, ("p50", "p99", "CPU us", "others"), options.rounds)
+    for contender in _contenders("roundtrip", options):
+        count = int(5000 * options.scale * max(contender.share, 1 / 8))
+        job = Job("", "roundtrip", count=count, warm_count=count // 10, scratch=options.scratch)
+
+        def read(outcome: Outcome, job: Job) -> Sample:
+            cpu = _number(outcome.client, "cpu") + _number(outcome.server, "cpu")
+            return {
+                "p50": _number(outcome.client, "p50"),
+                "p99": _number(outcome.client, "p99"),
+                "CPU us": cpu / job.count * 1e6,
+            }
+
+        section.rows[contender.name] = _row(contender, job, placement, read)
+    return section
+
+
+def _messages(options: Options) -> Section:
+    section = Section(
+        "messages",
+        f"Messages of {SMALL} B one way, one write each",
+        ("messages/s", "CPU us", "others"),
+        options.rounds,
+    )
+    for contender in _contenders("messages", options):
+        count = int(300_000 * options.scale * contender.share)
+        job = Job("", "messages", size=SMALL * count, warm=SMALL * (count // 10), scratch=options.scratch)
+
+        def read(outcome: Outcome, job: Job) -> Sample:
+            count = job.size // SMALL
+            cpu = _number(outcome.client, "cpu") + _number(outcome.server, "cpu")
+            return {"messages/s": count / _number(outcome.client, "seconds"), "CPU us": cpu / count * 1e6}
+
+        section.rows[contender.name] = _row(contender, job, Placement.apart(), read)
+    return section
+
+
+def _dial(options: Options) -> Section:
+    section = Section(
+        "dial",
+        "New connections per second, both ends on one core: dial, one byte there and back, close",
+        ("connections/s", "CPU ms", "others"),
+        options.rounds,
+    )
+    for contender in _contenders("dial", options):
+        count = int(600 * options.scale)
+        job = Job("", "dial", count=count, warm_count=count // 10, scratch=options.scratch)
+
+        def read(outcome: Outcome, job: Job) -> Sample:
+            cpu = _number(outcome.client, "cpu") + _number(outcome.server, "cpu")
+            return {
+                "connections/s": job.count / _number(outcome.client, "seconds"),
+                "CPU ms": cpu / job.count * 1e3,
+            }
+
+        section.rows[contender.name] = _row(contender, job, Placement.together(), read)
+    return section
+
+
+def _idle(options: Options) -> Section:
+    section = Section(
+        "idle", "Memory per idle connection", ("bytes", "client", "server"), min(options.rounds, 3)
+    )
+    for contender in _contenders("idle", options):
+        count = int(2000 * options.scale)
+        job = Job("", "idle", count=count, warm_count=50, scratch=options.scratch)
+
+        def read(outcome: Outcome, job: Job) -> Sample:
+            client, server = (
+                _number(side, "memory") / job.count for side in (outcome.client, outcome.server)
+            )
+            return {"bytes": client + server, "client": client, "server": server}
+
+        section.rows[contender.name] = _row(contender, job, Placement.apart(), read)
+    return section
+
+
+def _layers(options: Options) -> Section:
+    section = Section(
+        "layers",
+        "The same bytes through each layer, one process; by processor time",
+        ("MB/s", "s/GiB"),
+        options.rounds,
+    )
+    size = max(64 * MIB, options.size // 4)
+    for name, run in layers.rows(("AESGCM", "ChaChaPoly")).items():
+
+        def take(run: Callable[[int], float] = run) -> Sample:
+            run(size // 16)
+            seconds = run(size)
+            return {"MB/s": size / seconds / 1e6, "s/GiB": seconds * GIB / size}
+
+        section.rows[name] = Row(name, take)
+    return section
+
+
+def _handshakes(options: Options) -> Section:
+    title = "Handshakes in memory, both ends on one core; by processor time"
+    section = Section("handshakes", title, ("/s",), options.rounds)
+    for pattern in (Pattern.IK, Pattern.XX):
+
+        def take(pattern: Pattern = pattern) -> Sample:
+            layers.handshakes_per_second(pattern, 0.2)
+            return {"/s": layers.handshakes_per_second(pattern, 2.0 * max(options.scale, 0.25))}
+
+        section.rows[pattern.name] = Row(
+            f"Noise {pattern.name}, AES-256-GCM, SHA-256, identities checked", take
+        )
+    return section
+
+
+def _small(options: Options) -> Section:
+    section = Section(
+        "small",
+        "One 64 B message at a time through two sessions in memory; by processor time",
+        ("us",),
+        options.rounds,
+    )
+    for cipher in ("AESGCM", "ChaChaPoly"):
+
+        def take(cipher: str = cipher) -> Sample:
+            return {"us": layers.small_messages(int(20_000 * options.scale), cipher)}
+
+        section.rows[cipher] = Row(cipher, take)
+    return section
+
+
+def _import(options: Options) -> Section:
+    section = Section(
+        "import", "In a fresh interpreter", ("ms", "modules", "foreign modules"), 3 * options.rounds
+    )
+    for name in imports.ROWS:
+
+        def take(name: str = name) -> Sample:
+            took, foreign, modules = imports.measure(name)
+            if foreign:
+                section.rows[name].notes["foreign"] = ", ".join(foreign)
+            return {"ms": took, "modules": float(modules), "foreign modules": float(len(foreign))}
+
+        section.rows[name] = Row(f"`{imports.ROWS[name]}`", take)
+    return section
+
+
+_SECTIONS: dict[str, Callable[[Options], Section]] = {
+    "bulk 1": lambda options: _bulk(options, 1),
+    "bulk 8": lambda options: _bulk(options, 8),
+    "roundtrip": lambda options: _round_trips(
+        options, Placement.apart(), "roundtrip", f"Round trips of {SMALL} B, a core each"
+    ),
+    "roundtrip one core": lambda options: _round_trips(
+        options,
+        Placement.together(),
+        "roundtrip one core",
+        f"Round trips of {SMALL} B, both ends on one core",
+    ),
+    "messages": _messages,
+    "dial": _dial,
+    "handshakes": _handshakes,
+    "idle": _idle,
+    "layers": _layers,
+    "small": _small,
+    "import": _import,
+}
+_QUICK = ("bulk 1", "roundtrip one core", "handshakes", "idle", "layers", "import")
+
+
+def run(options: Options) -> tuple[list[Section], float]:
+    """All sections, and the seconds they took."""
+    started = time.monotonic()
+    sections = []
+    for section in plan(options):
+        with contextlib.suppress(KeyboardInterrupt):
+            section.run()
+        sections.append(section)
+    return sections, time.monotonic() - started
+
+
+def quickened(options: Options) -> Options:
+    """For continuous integration: under a minute, one round, little data."""
+    return replace(options, quick=True, rounds=1, size=min(options.size, 128 * MIB))
