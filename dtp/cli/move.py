@@ -99,8 +99,8 @@ def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, insta
     """Check that the shipped bytecode is what the sources give, byte for byte.
 
     Also: that names for Python are generated from it, that every public item has a doc comment, every
-    public function a row in move/README.md, every error a failing test, and that the sources are formatted.
-    Ends with 1 when something is found.
+    public function a row in move/README.md, every error a failing test, that the examples compile, and that the
+    sources are formatted. Ends with 1 when something is found.
     """
     checkout = _checkout(source, install)
     try:
@@ -109,6 +109,7 @@ def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, insta
             for name in _chosen(checkout, names)
             for finding in move_build.check_package(checkout, name)
         ]
+        move_build.check_examples(checkout)
         findings += move_build.check_format(checkout)
     except CompileError as error:
         print_error(error, ctx)

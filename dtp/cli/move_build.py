@@ -219,6 +219,12 @@ def check_package(checkout: Checkout, name: str) -> list[Finding]:
     ]
 
 
+def check_examples(checkout: Checkout) -> None:
+    """Compile the packages in `move/examples`, which nobody publishes. Raises what `run_builder` raises."""
+    for manifest in sorted(checkout.move.glob("examples/*/Move.toml")):
+        run_builder(checkout, op="build", package=f"examples/{manifest.parent.name}")
+
+
 def check_format(checkout: Checkout) -> list[Finding]:
     """Files that the formatter would change."""
     answer = run_builder(checkout, op="format", write=False)
@@ -286,18 +292,27 @@ def _undocumented(checkout: Checkout, name: str) -> Iterator[Finding]:
                 test_only = False
 
 
+def aborts_cell(module: str, aborts: tuple[str, ...]) -> str:
+    """How the table in `move/README.md` says what a function of `module` may abort with."""
+    return ", ".join(f"`{name.removeprefix(module + '::')}`" for name in aborts) or "never"
+
+
 def _unlisted(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
-    """Public functions that the table in `move/README.md` doesn't have."""
+    """Public functions that the table in `move/README.md` doesn't have, or has with other aborts."""
     readme = checkout.move / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| `")}
     for shown in surfaces(package.compiled, package.modules):
         for function in shown.functions:
-            if f"`{shown.module}::{function.name}`" not in text:
-                yield Finding(
-                    _relative(checkout, readme),
-                    f"doesn't list {package.name}'s `{shown.module}::{function.name}`",
-                    "add it to the table of functions",
-                )
+            title = f"`{shown.module}::{function.name}`"
+            cell = aborts_cell(shown.module, function.aborts)
+            if title not in rows:
+                problem = f"has no row for {package.name}'s {title}"
+            elif not rows[title].endswith(f"| {cell} |"):
+                problem = f"says something else than the bytecode about how {title} aborts"
+            else:
+                continue
+            yield Finding(_relative(checkout, readme), problem, f"end the row with: {cell}")
 
 
 def _untested(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
