@@ -107,7 +107,7 @@ def seal(sealer: Sealer, frames: list[Plain], record: int = 16384, rekey: bool =
 def state(handle: Sealer | Opener) -> bytes:
     """Everything C keeps about a link, but for the provider's context, which holds nothing of its own."""
     cipher = handle._cipher
-    return bytes(ffi.buffer(cipher)[: ffi.offsetof("dtp_cipher", "context")]) + bytes([cipher.rekeys])
+    return bytes(ffi.buffer(cipher)[: ffi.offsetof("dtp_cipher", "context")]) + cipher.rekeys.to_bytes(4, "big")
 
 
 def cut(frames: list[Plain]) -> list[Plain]:
@@ -170,7 +170,8 @@ def test_any_split_gives_the_same_frames(
         assert error is None
         found += more
     assert rest == b""
-    assert joined(cut(found)) == joined(cut(ReferenceOpener(suite, KEY).open(sealed)))
+    whole = ReferenceOpener(suite, KEY).open(sealed)
+    assert cut(found) == cut([f for f in whole if f[0] not in (PADDING, REKEY)])
     assert state(opener)[:40] == state(sealer)[:40]  # key and counter
     assert opener.rekeys == sealer.rekeys
 
