@@ -118,6 +118,7 @@ class Session:
         self._next_link = 0
         self._used_links = {0}
         self._unanswered: set[int] = set()  # lost links whose STATE has not come: the peer may not know
+        self._told_lost: set[int] = set()  # lost links that the peer was sent a list for
         self._awaiting_state = False
         self._detached_at: float | None = None
         self._ack_at = _NEVER
@@ -332,11 +333,13 @@ class Session:
         self._links.clear()
         self._awaiting_state = True
         self._unanswered = {link.number}
+        self._told_lost.clear()
         self._send_lists(link)
 
     def _send_lists(self, link: Link) -> None:
         """A list for each lost link that the peer has not answered for: an earlier one may have been lost, too."""
         for lost in sorted(self._unanswered):
+            self._told_lost.add(lost)
             link.control += self._state_frames(lost)
 
     def _state_frames(self, lost: int) -> list[Outgoing]:
@@ -603,6 +606,9 @@ class Session:
             raise ProtocolError(f"STATE has seen {seen} streams, of which {self._next_own >> 1} were opened")
         if gone is not None and gone is not link:
             self.link_lost(gone, now, "the peer lost this carrier")
+        elif lost not in self._told_lost:  # lost before it was attached here
+            self._unanswered.add(lost)
+            self._send_lists(link)
         self._unanswered.discard(lost)
         for stream in list(self._streams.values()):
             own = (stream.stream_id & 1) == (0 if self.client else 1)
