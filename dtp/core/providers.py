@@ -7,17 +7,19 @@ Pythons, so it is never the only one. C checks each candidate against a known re
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import threading
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtp.core._dtp_core import ffi, lib
 from dtp.core.errors import UnsupportedSuite
 from dtp.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ctypes  # costs more than all else here, so it is loaded with the first key
 
 #: Suites by the name that the Noise specification gives their ciphers.
 SUITES: dict[str, int] = {"AESGCM": lib.DTP_AESGCM, "ChaChaPoly": lib.DTP_CHACHAPOLY}
@@ -137,6 +139,8 @@ def _use_sodium(sodium: Any, suite: str) -> str | None:
 
 def _load_libcrypto() -> tuple[ctypes.CDLL, int] | None:
     """The libcrypto that `_ssl` is linked with and its version number; None where it is hidden or too old."""
+    import ctypes
+
     try:
         module: ModuleType = importlib.import_module("_ssl")
     except ImportError:
@@ -159,6 +163,8 @@ def _load_libcrypto() -> tuple[ctypes.CDLL, int] | None:
 
 
 def _use_evp(libcrypto: ctypes.CDLL, version: int, suite: str) -> str | None:
+    import ctypes
+
     fetch: Callable[..., int | None] = libcrypto.EVP_CIPHER_fetch
     fetch.restype, fetch.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]  # type: ignore[attr-defined]
     cipher = fetch(None, _EVP[suite][0], None)  # never freed: C uses it until the process ends
