@@ -248,10 +248,10 @@ class StreamTransport(transports._FlowControlMixin):
             return
         self._lost = self._closing = True
         self._drop()
-        if error is None and not aborted:
-            self._stream.stop()
-        else:
+        if error is not None or aborted:
             self._stream.reset()
+        elif not self._owner:
+            self._stream.stop()
         reason = error if isinstance(error, Exception) or error is None else RuntimeError(repr(error))
         if not self._owner:
             self._loop.call_soon(self._tell_lost, reason)

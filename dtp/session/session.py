@@ -177,13 +177,16 @@ class Session:
     def acknowledged(self, stream_id: int) -> bool:
         """True when the peer has everything that was written to this stream (and its end, if it has one).
 
-        Once the session has ended: whether it got that far before.
+        Of one that was reset, or once the session was closed: whether it had all bytes before; that it didn't wait
+        for the end is its own decision.
         """
         stream = self._streams.get(stream_id)
         if stream is None:
             return stream_id not in self._undelivered
         send = stream.send
-        return send.done or (not send.finished and send.acked == send.end)
+        if send.finished and send.reset_code is None:
+            return send.done
+        return send.done or min(send.acked, send.highest) == send.end
 
     def finish(self, stream_id: int) -> None:
         """Nothing more will be written: the peer sees the end behind all data. Idempotent."""
@@ -856,7 +859,11 @@ class Session:
     def _end(self, ended: ev.Ended) -> None:
         if self.ended is None:
             self.ended = ended
-            self._undelivered = frozenset(key for key in self._streams if not self.acknowledged(key))
+            self._undelivered = frozenset(
+                key
+                for key, stream in self._streams.items()
+                if not self.acknowledged(key) and (ended.lost or stream.send.acked < stream.send.end)
+            )
             self._streams.clear()
             self._turns.clear()
             self._control.clear()
