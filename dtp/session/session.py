@@ -210,6 +210,7 @@ class Session:
             receive = stream.receive
             receive.stop_code = error_code
             self._give_credit(stream, receive.next - receive.consumed)
+            self._control.extend(self._acks_due(stream_id))
             self._queue(Frame.STOP, STOP.pack(stream_id, error_code))
 
     def finishing(self, stream_id: int) -> bool:
@@ -271,9 +272,11 @@ class Session:
     def close(self, code: int = 0, reason: str = "", *, application: bool = False) -> None:
         """End the session. One CLOSE frame is still to be sealed on each link; then the carriers may go."""
         if self.ended is None:
+            acks = self._acks_due(*self._ack_due)
             self._end(ev.Ended(code, reason, by_peer=False, application=application))
             self._close = Close(code, reason, application)
             for link in self._links.values():
+                link.control += acks
                 link.control.append(build_close(self._close))
 
     # ---- links ------------------------------------------------------------------------------------------
@@ -817,6 +820,11 @@ class Session:
     def _window(self, stream_id: int, acked: int, limit: int, flags: int = 0) -> Outgoing:
         self._ack_due.pop(stream_id, None)
         return control(Frame.WINDOW, WINDOW.pack(stream_id, acked, limit), flags)
+
+    def _acks_due(self, *stream_ids: int) -> list[Outgoing]:
+        """What was received of these streams and not yet acknowledged: with a goodbye it is said at once."""
+        due = [self._streams[key] for key in stream_ids if key in self._ack_due and key in self._streams]
+        return [self._window(each.stream_id, each.receive.acked, each.receive.limit) for each in due]
 
     def _give_credit(self, stream: SessionStream, size: int) -> None:
         stream.receive.consumed += size
