@@ -107,7 +107,9 @@ def seal(sealer: Sealer, frames: list[Plain], record: int = 16384, rekey: bool =
 def state(handle: Sealer | Opener) -> bytes:
     """Everything C keeps about a link, but for the provider's context, which holds nothing of its own."""
     cipher = handle._cipher
-    return bytes(ffi.buffer(cipher)[: ffi.offsetof("dtp_cipher", "context")]) + cipher.rekeys.to_bytes(4, "big")
+    return bytes(ffi.buffer(cipher)[: ffi.offsetof("dtp_cipher", "context")]) + cipher.rekeys.to_bytes(
+        4, "big"
+    )
 
 
 def cut(frames: list[Plain]) -> list[Plain]:
