@@ -72,6 +72,7 @@ class Connection:
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._error: DtpError | None = None
+        self._refusal: PeerError | None = None
         self._resuming: asyncio.Task[None] | None = None
         self._resumes = 0
         self._sent = self._received_bytes = 0
@@ -247,6 +248,10 @@ class Connection:
                 await self._redial(self._session.connection_id, self.join)
             except (CarrierError, PeerError) as error:
                 log.debug("%r: attempt %d to resume failed: %s", self, attempt, error)
+                if isinstance(error, PeerError) and not self._session.ready:
+                    self._refusal = error  # lost before we were admitted, and now refused: that is why
+                    self._wake("ready")
+                    break
                 continue
             while self._drivers and not self._session.attached and self._error is None:
                 await self._wait("carrier")
@@ -440,6 +445,8 @@ class Connection:
         """Client: wait until the server has admitted this connection; raises its refusal."""
         while not self._session.ready:
             self._check()
+            if self._refusal is not None:
+                raise self._refusal
             await self._wait("ready")
 
     def admit(self) -> None:

@@ -18,7 +18,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.driver import LinkDriver, OnEstablished
 from dtp.net.resolver import Resolver, StaticResolver, in_order, resolve_all
-from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeRefused, Refusal
+from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeError, HandshakeRefused, Refusal
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.noise import Suite
@@ -98,9 +98,14 @@ class Dialer:
         except TimeoutError:
             made[0].abort()
             raise DialTimeout(f"{self.address}: the peer did not admit us in time") from None
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, HandshakeError) as error:
             for connection in made:
                 connection.abort()
+            if made and self.endpoint.psk is not None and isinstance(error, HandshakeError):
+                # By XXpsk3 the client is through before the server can compare the keys.
+                raise HandshakeError(
+                    "the peer broke off when the handshake was done; its pre-shared key must be another one"
+                ) from error
             raise
         return made[0]
 
