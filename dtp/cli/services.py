@@ -129,9 +129,9 @@ class Exec(Service):
         feeding = asyncio.ensure_future(self._feed(stream, process.stdin))
         try:
             reading = asyncio.ensure_future(self._give(process.stdout, stream))
-            await asyncio.wait((feeding, reading), return_when=asyncio.FIRST_EXCEPTION)
-            if feeding.done():
-                feeding.result()
+            await asyncio.wait((feeding, reading), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                await feeding  # raises if the client is gone; else its input has ended
             await reading
             status = await process.wait()
         finally:
