@@ -25,10 +25,11 @@ SUI = (2).to_bytes(32, "big")
 
 
 @cache
-def system_packages(testing: bool = False) -> tuple[Package, Package]:
-    """The two framework packages, always the same objects; `testing` has the test-only functions too."""
-    name = "framework_test.json" if testing else "framework.json"
-    stored: dict[str, list[str]] = json.loads(files(__package__).joinpath(name).read_text("utf-8"))
+def system_packages() -> tuple[Package, Package]:
+    """The two framework packages, always the same objects."""
+    stored: dict[str, list[str]] = json.loads(
+        files(__package__).joinpath("framework.json").read_text("utf-8")
+    )
     return (
         _package(STD, stored["0x1"], {}),
         _package(SUI, stored["0x2"], {STD: STD}),
@@ -40,7 +41,7 @@ def _package(id: bytes, encoded: list[str], linkage: dict[bytes, bytes]) -> Pack
     origins = {}
     for text in encoded:
         data = base64.b64decode(text)
-        module = deserialize(data, allow_unpublishable=True)
+        module = deserialize(data)
         modules[module.name] = data
         origins.update({(module.name, name): id for name in (*module.structs, *module.enums)})
     return Package(id, id, 1, dict(sorted(modules.items())), linkage, origins)

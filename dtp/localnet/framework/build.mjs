@@ -1,4 +1,5 @@
-// Compiles the framework's Move sources to framework.json and framework_test.json (with the test-only functions).
+// Compiles the framework's Move sources to framework.json. Test-only items stay in the sources: the builder's test
+// runner compiles them from there when it runs a package's Move tests.
 //
 //   node dtp/localnet/framework/build.mjs [folder that has node_modules, default: move]
 //
@@ -26,12 +27,7 @@ function read(folder, base = folder, files = {}) {
   return files;
 }
 
-// The test mode of the compiler adds a function to every module of the root package, which Sui's verifier then refuses
-// in the framework; so test-only items are made ordinary ones instead.
-const withTests = (files) =>
-  Object.fromEntries(Object.entries(files).map(([name, text]) => [name, text.replaceAll(/#\[test_only\]\n/g, "")]));
-let fetched = (files) => files;
-const local = (name) => fetched(read(path.join(here, name.endsWith("move-stdlib") ? "move-stdlib" : "sui-framework")));
+const local = (name) => read(path.join(here, name.endsWith("move-stdlib") ? "move-stdlib" : "sui-framework"));
 const fetcher = {
   fetch: async (_url, _revision, folder) => local(folder),
   fetchFile: async () => null,
@@ -54,15 +50,9 @@ async function compile(name, files) {
 
 await builder.initMovePackageBuilder();
 await compiler.default({ module_or_path: fs.readFileSync(path.join(path.dirname(entry), "sui_move_wasm_bg.wasm")) });
-for (const [file, sources] of [
-  ["framework.json", (files) => files],
-  ["framework_test.json", withTests],
-]) {
-  fetched = sources;
-  const packages = {
-    "0x1": await compile("MoveStdlib", local("move-stdlib")),
-    "0x2": await compile("Sui", local("sui-framework")),
-  };
-  fs.writeFileSync(path.join(here, file), `${JSON.stringify(packages, null, 1)}\n`);
-  console.log(file, Object.entries(packages).map(([id, list]) => `${id}: ${list.length} modules`).join(", "));
-}
+const packages = {
+  "0x1": await compile("MoveStdlib", local("move-stdlib")),
+  "0x2": await compile("Sui", local("sui-framework")),
+};
+fs.writeFileSync(path.join(here, "framework.json"), `${JSON.stringify(packages, null, 1)}\n`);
+console.log(Object.entries(packages).map(([id, list]) => `${id}: ${list.length} modules`).join(", "));

@@ -6,8 +6,9 @@ One `VM` (see `dtp.localnet.vm.machine`) serves a whole node; one `Session` serv
 2. keeps objects and gives child objects and received objects on request (`ChildStore`);
 3. turns a publish command into a `Package` with `VM.build_package` (parse, verify, link) and an upgrade with
    `VM.check_upgrade`;
-4. opens `VM.session(objects, tx, meter)`, calls `Session.call` once per Move call command, with one `Slot` per
-   argument, and reads the outcome off the slots, the returned `Value`s and `ObjectRuntime.effects()`.
+4. opens `VM.session(objects, tx, meter)` with an `ObjectRuntime` and a `GasMeter`, calls `Session.call` once per Move
+   call command, with one `Slot` per argument, and reads the outcome off the slots, the returned `Value`s and
+   `ObjectRuntime.effects()`.
 
 Data inside a `Value` is the machine's own representation and opaque to the node: it is made by `VM.decode` from BCS
 and read by `VM.encode`. It has no identity beyond its slot: use each by-value result once (copy with `VM.copy`).
@@ -22,7 +23,7 @@ transaction's gas price and rounds as the protocol does, see `dtp.localnet.vm.ga
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -339,77 +340,3 @@ class Event:
     module: str
     type: Type
     contents: bytes
-
-
-class Meter(Protocol):
-    """What counts a session's gas (`dtp.localnet.vm.gas.GasMeter`); `used` is in internal units, before rounding."""
-
-    @property
-    def used(self) -> int:
-        """Units charged so far; at most the budget."""
-
-    def charge(self, units: int) -> None:
-        """Charge `units` flatly. Raises `ExecutionFailure("InsufficientGas")`."""
-
-
-class Machine(Protocol):
-    """The virtual machine as the node sees it; `dtp.localnet.vm.VM` is the implementation."""
-
-    def type(self, tag: str) -> Type:
-        """The type that `tag` names, its package loaded. Raises `ExecutionFailure` (`TypeArgumentError`)."""
-
-    def decode(self, type: Type, data: bytes) -> Any:
-        """Data of a value from its BCS. Raises `ExecutionFailure` (`CommandArgumentError`, `InvalidBCSBytes`)."""
-
-    def encode(self, type: Type, data: Any) -> bytes:
-        """BCS of a value."""
-
-    def copy(self, type: Type, data: Any) -> Any:
-        """An independent copy of a value's data."""
-
-    def build_package(
-        self,
-        modules: Sequence[bytes],
-        storage_id: bytes,
-        dependencies: Sequence[bytes],
-        previous: Package | None = None,
-    ) -> Package:
-        """A new package from a publish (`previous` is None: modules name themselves 0x0) or an upgrade.
-
-        Parses, writes the package's address into the modules, makes linkage and type origins, verifies and links.
-        Raises `PackageRejected`. Nothing is stored: the node does that.
-        """
-
-    def check_upgrade(self, previous: Package, new: Package, policy: UpgradePolicy) -> None:
-        """Raise `PackageRejected` (`PackageUpgradeError`) unless `new` may replace `previous` under `policy`."""
-
-    def function(
-        self, package: bytes, module: str, function: str, type_arguments: Sequence[Type] = ()
-    ) -> FunctionInstance:
-        """The function, type arguments checked.
-
-        Raises `ExecutionFailure` (`FunctionNotFound`, `TypeArityMismatch`, ...).
-        """
-
-
-class MachineSession(Protocol):
-    """The machine for one transaction."""
-
-    def call(
-        self,
-        package: bytes,
-        module: str,
-        function: str,
-        type_arguments: Sequence[Type],
-        arguments: Sequence[Slot],
-    ) -> list[Value]:
-        """Run a function of the package stored under `package`. One slot per parameter, `TxContext` left out.
-
-        Visibility is the caller's matter (see `FunctionInstance`); types of the arguments are checked here, a
-        slot's type must equal the parameter's without its reference. References returned are read out: the
-        value is a copy. Raises `ExecutionFailure`.
-        """
-
-    def run_init(self, package: Package) -> None:
-        """Run the `init` function of each module of a just published package that has one, with its one-time
-        witness where it takes one. Raises `ExecutionFailure`."""

@@ -66,8 +66,9 @@ def _tier(tiers: tuple[tuple[int, int], ...], count: int) -> tuple[int, int]:
 class GasMeter:
     """Counts one session's computation.
 
-    `budget_units` is in gas units; None measures without a limit. Translated code adds to `instructions`, `pushes`
-    and `size` itself and calls `settle` only when one passes its mark, so a block costs three additions.
+    `budget_units` is in gas units; None is the most that a transaction may use. Translated code adds to
+    `instructions`, `pushes` and `size` itself and calls `settle` only when one passes its mark, so a block costs
+    three additions.
     """
 
     __slots__ = (
@@ -89,7 +90,7 @@ class GasMeter:
     )
 
     def __init__(self, budget_units: int | None = None) -> None:
-        units = _FOREVER if budget_units is None else min(budget_units, MAX_COMPUTATION_UNITS)
+        units = MAX_COMPUTATION_UNITS if budget_units is None else min(budget_units, MAX_COMPUTATION_UNITS)
         self._budget = units * INTERNAL_UNITS
         self.depth = 0
         self.session: Any = None

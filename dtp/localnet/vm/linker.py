@@ -237,7 +237,7 @@ class Linker:
         """The module read from `data`, read once."""
         found = self._compiled.get(data)
         if found is None:
-            found = self._compiled[data] = deserialize(data, allow_unpublishable=True)
+            found = self._compiled[data] = deserialize(data)
         return found
 
     def stored(self, storage_id: bytes) -> Package:

@@ -46,7 +46,7 @@ _RECURSION_LIMIT = 2 * MAX_CALL_DEPTH + 2000
 
 
 class VM:
-    """The machine for one package store. `natives` may be extended (unit tests have more)."""
+    """The machine for one package store. `natives` may be replaced by an extended table."""
 
     def __init__(
         self, store: PackageStore, natives: dict[tuple[int, str, str], Native] | None = None
@@ -96,7 +96,11 @@ class VM:
         dependencies: Sequence[bytes],
         previous: Package | None = None,
     ) -> Package:
-        """See `dtp.localnet.vm.contract.Machine`. Raises `PackageRejected`."""
+        """A new package from a publish (`previous` is None) or an upgrade; modules name themselves 0x0.
+
+        Parses, writes the package's address into the modules, makes linkage (from `dependencies`, storage ids) and
+        type origins, verifies and links. Nothing is stored: the node does that. Raises `PackageRejected`.
+        """
         return self._builder.build(modules, storage_id, dependencies, previous)
 
     def check_upgrade(self, previous: Package, new: Package, policy: UpgradePolicy) -> None:
@@ -192,7 +196,12 @@ class Session:
         type_arguments: Sequence[Type],
         arguments: Sequence[Slot],
     ) -> list[Value]:
-        """Run a function (`dtp.localnet.vm.contract.MachineSession`). Raises `ExecutionFailure`."""
+        """Run a function of the package stored under `package`: one slot per parameter, `TxContext` left out.
+
+        Visibility is the caller's matter (see `FunctionInstance`). A slot's type must be the parameter's without its
+        reference. By value the slot's data is taken; after `&mut` the slot has the new data. References returned are
+        read out: the value is a copy. Raises `ExecutionFailure`; then drop session, slots and objects.
+        """
         found = self.vm._find(self.vm.linker.require(package), module, function)
         return self._run(found, tuple(type_arguments), arguments, package)
 

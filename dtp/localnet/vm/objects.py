@@ -196,8 +196,8 @@ class ObjectRuntime:
 
     # ---------------------------------------------------------------------------------------------- events
 
-    def emit(self, package: bytes, module: str, type: Type, data: Any) -> None:
-        """`event::emit` of a value, by the module that has the type."""
+    def emit(self, package: bytes, module: str, type: Type, data: Any) -> int:
+        """`event::emit` of a value while `module` was called; returns its size in bytes."""
         events = self._effects.events
         if len(events) >= MAX_EVENTS:
             raise VmLimit("MemoryLimitExceeded", f"more than {MAX_EVENTS} events")
@@ -208,6 +208,7 @@ class ObjectRuntime:
         if self._events_size > MAX_EVENTS_SIZE:
             raise VmLimit("MemoryLimitExceeded", f"events of more than {MAX_EVENTS_SIZE} bytes")
         events.append(Event(package, module, type, contents))
+        return len(contents)
 
     # --------------------------------------------------------------------------------------------- outcome
 

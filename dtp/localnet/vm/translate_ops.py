@@ -84,8 +84,8 @@ def _call(t: Translation, handle: int, type_arguments: tuple[Type, ...] = ()) ->
     for variable, type in zip(results, returns, strict=True):
         t.push(t.held(variable, type))
     if callee.definition.is_native:
-        for type in returns:
-            t.charge_size(static_size(type) or STRUCT_SIZE)
+        for variable, type in zip(results, returns, strict=True):
+            t.charge_value(type, variable)
     else:
         t.charge_pushes(-len(returns))
 
@@ -316,13 +316,20 @@ def _compare(operator: str) -> Callable[[Translation, Any], None]:
 def _equality(operator: str) -> Callable[[Translation, Any], None]:
     def compute(t: Translation, _: Any) -> None:
         right, left = t.pop(), t.pop()
-        if left.type.is_reference:
+        reference = left.type.is_reference
+        type = left.type.element if reference else left.type
+        t.charge_size(1)
+        if type.is_container:
+            left, right = t.atom(left), t.atom(right)
+            t.charge_value(type, left.text)
+            t.charge_value(type, right.text)
+        else:
+            t.charge_size(2 * (static_size(type) or 0))
+        if reference:
             # Read now: memory may change before the result is used.
             t.push_result(f"{t.read(left)} {operator} {t.read(right)}", _primitive(t, "bool"))
-            t.charge_size(1 + 2 * REFERENCE_SIZE)
-            return
-        t.charge_size(1 + 2 * (static_size(left.type) or STRUCT_SIZE))
-        t.push(_operand(f"({left.text} {operator} {right.text})", _primitive(t, "bool"), left, right))
+        else:
+            t.push(_operand(f"({left.text} {operator} {right.text})", _primitive(t, "bool"), left, right))
 
     return compute
 

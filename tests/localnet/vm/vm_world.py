@@ -70,12 +70,11 @@ class World:
 
     packages: dict[bytes, Package] = field(default_factory=dict)
     objects: dict[bytes, Held] = field(default_factory=dict)
-    testing: bool = False
     transactions: int = 0
     sender: bytes = address(0xA)
 
     def __post_init__(self) -> None:
-        for package in system_packages(self.testing):
+        for package in system_packages():
             self.packages[package.storage_id] = package
         self.vm = VM(self)
         clock = self.vm.type("0x2::clock::Clock")

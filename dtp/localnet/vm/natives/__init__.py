@@ -11,15 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dtp.localnet.vm.natives import crypto, plain, testing
+from dtp.localnet.vm.natives import crypto, plain
 from dtp.localnet.vm.natives import object as objects
 
-__all__ = ["NATIVES", "TEST_NATIVES", "Native"]
+__all__ = ["NATIVES", "Native"]
 
 Native = Callable[..., Any]
 
 NATIVES: dict[tuple[int, str, str], Native] = {**plain.TABLE, **objects.TABLE, **crypto.TABLE}
 """(package as a number, module, function) -> implementation."""
-
-TEST_NATIVES: dict[tuple[int, str, str], Native] = testing.TABLE
-"""Natives that exist only where Move unit tests run."""
