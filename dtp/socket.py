@@ -161,8 +161,7 @@ class Socket:
 
     def _send(self, data: Bytes) -> int:
         view = memoryview(data).cast("B")[:PIECE]
-        if len(view):
-            self._pipe.send(_fixed(view), self._timeout, deadline_of(self._timeout))
+        self._pipe.send(_fixed(view), self._timeout, deadline_of(self._timeout))
         return len(view)
 
     def sendall(self, data: Bytes, flags: int = 0) -> None:
@@ -170,7 +169,7 @@ class Socket:
         self._check(flags)
         view = memoryview(data).cast("B")
         deadline = deadline_of(self._timeout)
-        for start in range(0, len(view), PIECE):
+        for start in range(0, len(view) or 1, PIECE):  # also nothing is sent, to raise what has happened
             self._pipe.send(_fixed(view[start : start + PIECE]), self._timeout, deadline)
 
     def makefile(

@@ -209,17 +209,18 @@ class Pipe(Waiting, asyncio.Protocol):
     def _wait_readable(self, timeout: float | None) -> bool:
         """True when there are bytes, False at the end; with the lock held."""
         deadline = deadline_of(timeout)
-        while not self._chunks:
+        while True:
+            if self._closing:
+                raise SocketClosed
+            if self._chunks:
+                return True
             if self._eof:
                 return False
             if self._lost:
                 if self._error is not None:
                     raise self._error
                 return False
-            if self._closing:
-                raise SocketClosed
             self.wait(timeout, deadline)
-        return True
 
     def recv(self, size: int, timeout: float | None) -> bytes:
         with self.changed:
@@ -283,12 +284,12 @@ class Pipe(Waiting, asyncio.Protocol):
         """Hand over all of `data`, which must not change any more, once there is room."""
         with self.changed:
             while True:
+                if self._closing:
+                    raise SocketClosed
                 if self._finishing:
                     raise StreamClosed("this side of the socket was shut down; open another one to write on")
                 if self._lost:
                     raise self._error or SocketClosed("the connection")
-                if self._closing:
-                    raise SocketClosed
                 if not self._blocked and self._out_size < PIECE:
                     break
                 self.wait(timeout, deadline)
