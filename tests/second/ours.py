@@ -256,12 +256,14 @@ class Duo:
         for _ in range(rounds):
             moved = 0
             for name in list(self.theirs):
+                if name not in self.theirs:
+                    continue  # given up while another's bytes were carried
                 number = self.theirs[name]
                 if number in self.second.links and self.second.links[number].attached:
                     self.second.pump(number)
                 moved += self.carry_to_ours(name) + self.carry_to_second(name)
                 self.sweep()
-            quiet = 0 if moved else quiet + 1
+            quiet = 0 if moved or self.hang_up() else quiet + 1
             if quiet > 1:
                 return
             if not moved:
@@ -269,20 +271,30 @@ class Duo:
         raise AssertionError(f"still moving after {rounds} rounds")
 
     def sweep(self) -> None:
-        """A carrier that one side has dropped is gone for the other, too."""
+        """A carrier that both sides have dropped is no more."""
         for name, number in list(self.theirs.items()):
-            if number not in self.second.links or self.ours.links[name].lost:
+            if number not in self.second.links and self.ours.links[name].lost:
                 self.cut(name)
 
-    def cut(self, name: int, *, notice: bool = True) -> None:
-        """The carrier is gone with all that was under way; with `notice`, both sides know."""
+    def hang_up(self) -> bool:
+        """A carrier that one side has dropped is closed for the other, too; True when there was one."""
+        left = [
+            n
+            for n, number in self.theirs.items()
+            if number not in self.second.links or self.ours.links[n].lost
+        ]
+        for name in left:
+            self.cut(name)
+        return bool(left)
+
+    def cut(self, name: int) -> None:
+        """The carrier is gone with all that was under way, and both sides know."""
         number = self.theirs.pop(name)
         self.to_ours.pop(name)
         self.to_second.pop(name)
-        if notice:
-            self.ours.lose(name)
-            if number in self.second.links:
-                self.second.lose(number)
+        self.ours.lose(name)
+        if number in self.second.links:
+            self.second.lose(number)
 
     def dial(self, *, add: bool = False, pattern: str = "IK") -> int:
         """A new carrier and handshake that resumes the session; its name. The client has sent its ATTACH."""

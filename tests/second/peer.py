@@ -103,6 +103,8 @@ class SecondPeer:
         self.archive: dict[int, Stream] = {}  # the forgotten ones, for tests to look at
         self.opened = [0, 0]  # streams ever opened: [by us, by the peer]
         self.waiting: set[int] = set()  # lost links whose STATE has not come
+        self.told: set[int] = set()  # lost links that we sent a list for
+        self.blocked = False  # STREAM frames wait for the STATE that a replacement begins with
         self.places = 0  # names of links that ATTACH has not numbered yet
         self.pending: list[bytes] = []
         window, self.conn_limit, self.may_open, self.datagram_limit = keys.peer.params[:4]
@@ -230,7 +232,7 @@ class SecondPeer:
                 frames.append(self.window_frame(one))
         if self.conn_told != self.conn_given:
             frames.append(self.conn_frame())
-        if not self.waiting:
+        if not self.blocked:
             for one in list(self.streams.values()):
                 frames += self.stream_frames(one)
         for each in frames:
@@ -298,6 +300,7 @@ class SecondPeer:
                 self.send_list(self.link(), lost)
 
     def send_list(self, link: Link, lost: int) -> None:
+        self.told.add(lost)
         for one in self.streams.values():
             link.send(self.window_frame(one, LISTED))
             if one.reset is not None and not one.send_done:
@@ -332,8 +335,8 @@ class SecondPeer:
 
     def replace(self, link: Link) -> None:
         """The link takes the place of all others: it begins with the list."""
-        link.state_due = True
-        self.waiting = {link.number}
+        link.state_due = self.blocked = True
+        self.waiting, self.told = {link.number}, set()
         self.send_list(link, link.number)
 
     def accept(self, keys: Keys) -> int:
@@ -384,16 +387,20 @@ class SecondPeer:
         link = self.links[number]
         link.opener.feed(data)
         while (plaintext := link.opener.next()) is not None:
-            for got in decode_frames(plaintext):
-                if self.closed:
-                    return
-                if got.type == Type.REKEY:
-                    link.opener.rekey()
-                    continue
-                if not link.attached and got.type not in (Type.ATTACH, Type.CLOSE):
-                    raise Breach(Code.PROTOCOL, f"{got.type.name} before ATTACH")
-                HANDLERS[got.type](self, link, got)
+            self.hear(link, plaintext)
         self.forget()
+
+    def hear(self, link: Link, plaintext: bytes) -> None:
+        """Takes the frames of one record; raises Breach."""
+        for got in decode_frames(plaintext):
+            if self.closed:
+                return
+            if got.type == Type.REKEY:
+                link.opener.rekey()
+                continue
+            if not link.attached and got.type not in (Type.ATTACH, Type.CLOSE):
+                raise Breach(Code.RESUME_PROOF, f"{got.type.name} before ATTACH")
+            HANDLERS[got.type](self, link, got)
 
     def named(self, stream: int) -> Stream | None:
         """The stream that a frame names, opened where it is the peer's; None when it is forgotten."""
@@ -498,8 +505,11 @@ class SecondPeer:
         if lost == link.number and not replaces:
             raise Breach(Code.PROTOCOL, "STATE says that the link it came on is lost")
         listed, link.listed, link.state_due = link.listed, set(), False
+        self.blocked = False
         if lost in self.links and not replaces:
             self.lose(lost)
+        elif lost not in self.told:
+            self.send_list(link, lost)
         self.waiting.discard(lost)
         for stream, one in list(self.streams.items()):
             mine = (stream & 1) == (0 if self.client else 1)

@@ -1,0 +1,111 @@
+"""The second implementation as a hostile peer that floods: what is kept for it stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dtp.session.codes import CloseCode
+from dtp.session.limits import Limits
+
+from .hostile import attack, bystander, memory_of, stream  # noqa: F401 - a fixture
+from .ours import DEFAULT, SMALL, Duo
+from .test_interop import BOTH, admitted
+from .wire import LISTED, Type, frame
+
+
+@BOTH
+def test_a_flood_of_pings_that_nobody_fetches_the_answers_of(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial))
+    for at in range(200):
+        duo.second.raw(*[frame(Type.PING, at * 100 + i) for i in range(100)])
+    duo.carry_to_ours(0)
+    assert duo.ours.closed_with == CloseCode.LIMIT
+    assert len(duo.us.link.control) <= DEFAULT.control + 1
+
+
+@BOTH
+def test_a_flood_of_scattered_pieces_is_bounded(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial, limits=Limits(stream_window=65536, connection_window=131072)))
+    number = duo.second.open()
+
+    def flood() -> Iterator[None]:
+        for offset in range(1, 65000, 2):
+            if duo.us.ended is None and not attack(duo, stream(number, offset, b"x")):
+                yield
+
+    assert memory_of(flood()) < 4_000_000
+    assert duo.ours.closed_with == CloseCode.LIMIT
+
+
+@BOTH
+def test_a_flood_of_pieces_that_join_is_kept_in_the_windows_size(we_dial: bool) -> None:
+    """Ten thousand single bytes, none of which can be handed on: each costs about a byte, and little time."""
+    limits = Limits(stream_window=65536, connection_window=131072)
+    duo = admitted(Duo(we_dial, limits=limits))
+    one, two = duo.second.open(), duo.second.open()
+
+    def flood() -> Iterator[None]:
+        for start in range(1, 10_000, 500):
+            pieces = [
+                stream(number, offset, bytes([offset % 256]))  # in turns, or they would be joined on reading
+                for offset in range(start, start + 500)
+                for number in (one, two)
+            ]
+            assert attack(duo, *pieces) is None
+            yield
+
+    assert memory_of(flood()) < 3_000_000
+    duo.second.streams.clear()
+    assert attack(duo, stream(one, 0, b"\0"), stream(two, 0, b"\0")) is None
+    expected = bytes(offset % 256 for offset in range(10_001))
+    assert bytes(duo.ours.got[one]) == bytes(duo.ours.got[two]) == expected
+
+
+@BOTH
+def test_a_flood_of_streams_that_come_and_go_unread(we_dial: bool) -> None:
+    """The peer opens, ends and acknowledges, and never reads what we answer: that must come to an end."""
+    duo = admitted(Duo(we_dial, limits=SMALL))
+    odd = 1 if we_dial else 0
+
+    def flood() -> Iterator[None]:
+        for count in range(3000):
+            number = count * 2 + odd
+            duo.second.raw(
+                stream(number, 0, b"", fin=True),
+                frame(Type.STOP, number, 1),
+                frame(Type.WINDOW, number, 1, 0),
+            )
+            duo.carry_to_ours(0)
+            if duo.us.ended is not None:
+                return
+            yield
+
+    assert memory_of(flood()) < 4_000_000
+    assert duo.ours.closed_with == CloseCode.LIMIT
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["stop", "window", "state", "datagram", "away", "padding"])
+def test_floods_of_other_frames_keep_nothing(we_dial: bool, kind: str) -> None:
+    duo = admitted(Duo(we_dial, limits=SMALL))
+    number = duo.us.open_stream()
+    duo.us.write(number, bytes(500))
+    duo.settle()
+    duo.dial(add=True)
+    duo.settle()
+    duo.cut(0)
+    duo.settle()
+    each = {
+        "stop": frame(Type.STOP, number, 1),
+        "window": frame(Type.WINDOW, number, 0, 2**61),
+        "state": frame(Type.WINDOW, number, 500, 9999, flags=LISTED) + frame(Type.STATE, 1, 0, 0),
+        "datagram": frame(Type.DATAGRAM, rest=bytes(100)),
+        "away": frame(Type.AWAY, 0),
+        "padding": frame(Type.PADDING, rest=bytes(1000)),
+    }[kind]
+    for _ in range(100):
+        assert attack(duo, *[each] * 20, name=1) is None
+    waiting = len(duo.us._control) + len(duo.us._windows) + len(duo.us._turns) + len(duo.us.link.control)
+    assert waiting <= 4
