@@ -470,7 +470,7 @@ class Session:
 
     def _on_fresh_link(self, link: Link, frame: int, flags: int, body: bytes, now: float) -> None:
         """The first frame of a link that wants to carry this session: it must prove that it may."""
-        if link.refused:
+        if link.lost:  # by a CLOSE before, in the same batch
             return
         if frame == Frame.CLOSE:
             self._on_fresh_close(link, parse_close(flags, body))
