@@ -99,6 +99,7 @@ async function compile(folder, files, transform) {
     fetcher: fetcher(folder, transform),
     network: "mainnet",
     withUnpublishedDependencies: true,
+    lintFlag: "all",
   });
   if ("error" in answer) return { ok: false, category: answer.category ?? "unknown", error: answer.error };
   const manifest = path.join(ROOT, "node_modules", "@zktx.io", "sui-move-builder", "package.json");

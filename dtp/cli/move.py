@@ -63,7 +63,7 @@ def build(
     built = []
     try:
         for name in _chosen(checkout, names):
-            package = move_build.compile_package(checkout, name)
+            package, warnings = move_build.compile_package(checkout, name)
             changed = move_build.write_package(checkout, package)
             if tests is not None:
                 changed.append(_write_tests(checkout, name, tests))
@@ -74,6 +74,7 @@ def build(
                     "modules": {module: len(code) for module, code in package.modules.items()},
                     "size": package.size,
                     "changed": [str(path) for path in changed],
+                    "warnings": warnings,
                 }
             )
     except CompileError as error:
@@ -98,9 +99,10 @@ def _write_tests(checkout: Checkout, name: str, folder: Path) -> Path:
 def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, install: bool) -> None:
     """Check that the shipped bytecode is what the sources give, byte for byte.
 
-    Also: that names for Python are generated from it, that every public item has a doc comment, every
-    public function a row in move/README.md, every error a failing test, that the examples compile, and that the
-    sources are formatted. Ends with 1 when something is found.
+    Also: that the compiler and its lints warn of nothing, that names for Python are generated from it, that
+    every public item has a doc comment, every public function a row in move/README.md, every error a
+    failing test, that the examples compile, and that the sources are formatted. Ends with 1 when something
+    is found.
     """
     checkout = _checkout(source, install)
     try:
@@ -183,6 +185,7 @@ def _built_text(built: list[dict[str, Any]]) -> str:
         sizes = ", ".join(f"{module} {size:,}" for module, size in record["modules"].items())
         lines.append(f"{record['package']}: {record['size']:,} bytes ({sizes}), digest {record['digest']}")
         lines += [f"  wrote {path}" for path in record["changed"]] or ["  nothing changed"]
+        lines += [record["warnings"]] if record["warnings"] else []
     return "\n".join(lines)
 
 

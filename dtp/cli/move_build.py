@@ -157,11 +157,11 @@ def run_builder(checkout: Checkout, **request: Any) -> dict[str, Any]:
 # ---- building
 
 
-def compile_package(checkout: Checkout, name: str) -> MovePackage:
-    """Compile one package from its sources. Raises what `run_builder` raises."""
+def compile_package(checkout: Checkout, name: str) -> tuple[MovePackage, str]:
+    """Compile one package from its sources; also what the compiler warns of. Raises what `run_builder` raises."""
     answer = run_builder(checkout, op="build", package=name)
     code = [base64.b64decode(text) for text in answer["modules"]]
-    return MovePackage(
+    package = MovePackage(
         name=name,
         modules={deserialize(module).name: module for module in code},
         dependencies=tuple(bytes.fromhex(text.removeprefix("0x")) for text in answer["dependencies"]),
@@ -169,6 +169,7 @@ def compile_package(checkout: Checkout, name: str) -> MovePackage:
         compiler=answer["compiler"],
         sources=source_hashes(checkout, name),
     )
+    return package, answer["warnings"].strip()
 
 
 def source_hashes(checkout: Checkout, name: str) -> dict[str, str]:
@@ -210,8 +211,10 @@ def compile_tests(checkout: Checkout, name: str) -> dict[str, Any]:
 
 def check_package(checkout: Checkout, name: str) -> list[Finding]:
     """Everything that is wrong with one package. Raises what `run_builder` raises."""
-    package = compile_package(checkout, name)
+    package, warnings = compile_package(checkout, name)
+    warned = [Finding(f"move/{name}", f"the compiler warns: {warnings}", "mend it")] if warnings else []
     return [
+        *warned,
         *_stale(checkout, package),
         *_undocumented(checkout, name),
         *_unlisted(checkout, package),

@@ -170,7 +170,7 @@ def test_what_check_finds(checkout: Checkout) -> None:
     text = source.read_text().replace("/// Share a new lock.\n", "")
     addition = (
         '#[error(code = 12)]\nconst ENew: vector<u8> = b"new";\n'
-        "/// New.\npublic fun extra(x: u64) {   assert!(x > 1, ENew) }\n"
+        "/// New.\npublic fun extra(x: u64) {   assert!(x > 1, ENew); let y = x; }\n"
     )
     source.write_text(text + addition)
     checkout.shipped("escrow").write_text("{}")
@@ -178,6 +178,9 @@ def test_what_check_finds(checkout: Checkout) -> None:
     result = run("check", "escrow", "--source", str(checkout.root), "--json")
     assert result.exit_code == 1
     problems = {finding["problem"] for finding in json.loads(result.stdout)["findings"]}
+    (warning,) = (problem for problem in problems if problem.startswith("the compiler warns"))
+    assert "unused variable" in warning
+    problems.remove(warning)
     assert problems == {
         "is stale: it can't be read",
         "isn't what the bytecode gives",
@@ -217,5 +220,5 @@ def test_a_source_that_does_not_compile(checkout: Checkout, command: str) -> Non
 @needs_compiler
 def test_the_probe_is_what_the_compiler_makes(checkout: Checkout) -> None:
     shutil.copytree(Path(__file__).parent / "probe", checkout.move / "probe")
-    package = move_build.compile_package(checkout, "probe")
+    package, _ = move_build.compile_package(checkout, "probe")
     assert package.modules["shapes"] == (Path(__file__).parent / "probe/shapes.mv").read_bytes()

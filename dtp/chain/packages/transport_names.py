@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "245f6d724ca0f4e15d7ddaa6f879c9182b5c4e90502f7169f65d33e6551fca69"
+DIGEST: Final = "8e1517d841210bbaceed2c5378e63e5f856b61ae9d48005ee23be1153c926c14"
 
 
 class Module(StrEnum):
@@ -26,6 +26,7 @@ class HostFunction(StrEnum):
     NEW = "new"
     SHARE = "share"
     DESTROY = "destroy"
+    DESTROY_CAP = "destroy_cap"
     SET_OWNER = "set_owner"
     NEW_TERMS = "new_terms"
     NEW_RATE_LIMIT = "new_rate_limit"
@@ -280,6 +281,7 @@ class PassFunction(StrEnum):
     SHARE = "share"
     SET_ON_SALE = "set_on_sale"
     DRAW = "draw"
+    RETIRE = "retire"
     REVOKE = "revoke"
     BUY = "buy"
     KEEP = "keep"
@@ -386,6 +388,7 @@ class PassError(IntEnum):
     LAPSED = 11
     STILL_RUNNING = 12
     UNKNOWN_PASS = 13
+    PASSES_LEFT = 14
 
 
 PASS_MESSAGES: Final[dict[PassError, str]] = {
@@ -403,6 +406,7 @@ PASS_MESSAGES: Final[dict[PassError, str]] = {
     PassError.LAPSED: "the pass has no period left: renew it",
     PassError.STILL_RUNNING: "the pass still has periods: cancel it and wait for the end of this one",
     PassError.UNKNOWN_PASS: "the plan knows no such pass",
+    PassError.PASSES_LEFT: "the plan still has passes: they must be destroyed first",
 }
 """What each refusal of `pass` says."""
 

@@ -319,7 +319,7 @@ public fun top_up<T>(channel: &mut Channel<T>, payment: Coin<T>) {
 }
 
 /// Add a lane with a key of its own: a device, or a connection. Client only.
-public fun add_lane<T>(channel: &mut Channel<T>, key: vector<u8>, ctx: &TxContext) {
+public fun add_lane<T>(channel: &mut Channel<T>, key: vector<u8>, ctx: &mut TxContext) {
     channel.assert_open();
     channel.assert_client(ctx);
     assert!(channel.lanes.length() < MAX_LANES, ETooManyLanes);
@@ -333,7 +333,7 @@ public fun rotate_lane<T>(
     lane: u8,
     key: vector<u8>,
     clock: &Clock,
-    ctx: &TxContext,
+    ctx: &mut TxContext,
 ) {
     channel.assert_open();
     channel.assert_client(ctx);
@@ -413,7 +413,7 @@ public fun pay_owed<T>(channel: &mut Channel<T>, ctx: &mut TxContext) {
 // === Closing ===
 
 /// Ask to close. Claims still count for `claim_ms`, then anyone may `finalize`. Client only.
-public fun request_close<T>(channel: &mut Channel<T>, clock: &Clock, ctx: &TxContext) {
+public fun request_close<T>(channel: &mut Channel<T>, clock: &Clock, ctx: &mut TxContext) {
     channel.assert_open();
     channel.assert_client(ctx);
     channel.state = STATE_CLOSING;
@@ -490,7 +490,7 @@ public fun close_agreed<T>(
 }
 
 /// Delete a closed channel; its storage deposit comes back. Client only, who paid for it.
-public fun destroy<T>(channel: Channel<T>, ctx: &TxContext) {
+public fun destroy<T>(channel: Channel<T>, ctx: &mut TxContext) {
     channel.assert_version();
     channel.assert_client(ctx);
     assert!(channel.state == STATE_CLOSED, ENotClosed);

@@ -312,10 +312,11 @@ public fun share(host: Host, beacon: Beacon) {
     transfer::share_object(beacon);
 }
 
-/// Delete a host with its beacon and cap; the storage deposit comes back. Open channels keep their own terms and
-/// settle without the host; only their pipes stop. Both lists must be empty.
-public fun destroy(host: Host, beacon: Beacon, cap: HostCap) {
-    assert_owner(&host, &cap);
+/// Delete a host with its beacon; the storage deposit comes back. Open channels keep their own terms and settle
+/// without the host; only their pipes stop. The cap stays, since plans of the host are drawn with it. Both lists must
+/// be empty.
+public fun destroy(host: Host, beacon: Beacon, cap: &HostCap) {
+    assert_owner(&host, cap);
     assert_beacon(&host, &beacon);
     assert!(host.allow.is_empty() && host.deny.is_empty(), EListsNotEmpty);
     let Host { id, allow, deny, .. } = host;
@@ -324,6 +325,10 @@ public fun destroy(host: Host, beacon: Beacon, cap: HostCap) {
     deny.destroy_empty();
     let Beacon { id, .. } = beacon;
     id.delete();
+}
+
+/// Throw away a host's cap, for ever: nobody can change the host or draw its plans any more.
+public fun destroy_cap(cap: HostCap) {
     let HostCap { id, .. } = cap;
     id.delete();
 }

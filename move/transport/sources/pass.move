@@ -53,6 +53,8 @@ const EStillRunning: vector<u8> =
     b"the pass still has periods: cancel it and wait for the end of this one";
 #[error(code = 13)]
 const EUnknownPass: vector<u8> = b"the plan knows no such pass";
+#[error(code = 14)]
+const EPassesLeft: vector<u8> = b"the plan still has passes: they must be destroyed first";
 
 // === Types ===
 
@@ -210,6 +212,16 @@ public fun draw<T>(
     coin::from_balance(plan.pot.split(amount), ctx)
 }
 
+/// Delete a plan all of whose passes were destroyed; returns what was earned and not drawn.
+public fun retire<T>(plan: Plan<T>, cap: &HostCap, ctx: &mut TxContext): Coin<T> {
+    plan.assert_plan_owner(cap);
+    assert!(plan.accounts.is_empty(), EPassesLeft);
+    let Plan { id, pot, accounts, .. } = plan;
+    id.delete();
+    accounts.destroy_empty();
+    coin::from_balance(pot, ctx)
+}
+
 /// Revoke a pass: it opens nothing any more, and every period that hasn't elapsed, the running one included, is
 /// paid back to its holder. Operator with the passes right.
 public fun revoke<T>(
@@ -264,7 +276,7 @@ public fun buy<T>(
 }
 
 /// Send a new pass to the sender.
-public fun keep(pass: Pass, ctx: &TxContext) { transfer::transfer(pass, ctx.sender()) }
+public fun keep(pass: Pass, ctx: &mut TxContext) { transfer::transfer(pass, ctx.sender()) }
 
 /// Add periods: to the end of those that are left, or from now when none is.
 public fun renew<T>(
@@ -274,7 +286,7 @@ public fun renew<T>(
     payment: Coin<T>,
     periods: u64,
     clock: &Clock,
-    ctx: &TxContext,
+    ctx: &mut TxContext,
 ) {
     plan.assert_sale(host, ctx);
     let id = plan.assert_pass(pass);
@@ -308,7 +320,7 @@ public fun cancel<T>(plan: &mut Plan<T>, pass: &Pass, clock: &Clock, ctx: &mut T
 }
 
 /// Throw away a pass that is over; its storage deposit comes back.
-public fun destroy<T>(plan: &mut Plan<T>, pass: Pass, clock: &Clock, ctx: &TxContext) {
+public fun destroy<T>(plan: &mut Plan<T>, pass: Pass, clock: &Clock, ctx: &mut TxContext) {
     plan.assert_version();
     let id = plan.assert_pass(&pass);
     let elapsed = plan.elapsed(id, clock, ctx);
@@ -322,6 +334,7 @@ public fun destroy<T>(plan: &mut Plan<T>, pass: Pass, clock: &Clock, ctx: &TxCon
 // === Reading ===
 
 /// True when the pass is good now: known, not revoked, and with a period left.
+#[allow(lint(prefer_mut_tx_context))]
 public fun is_valid<T>(plan: &Plan<T>, pass: ID, clock: &Clock, ctx: &TxContext): bool {
     if (!plan.accounts.contains(pass)) return false;
     let account = plan.accounts.borrow(pass);

@@ -99,7 +99,7 @@ public fun open<T>(channel: &mut Channel<T>, ctx: &mut TxContext): Pipe {
 }
 
 /// Send a new pipe to the sender.
-public fun keep(pipe: Pipe, ctx: &TxContext) { transfer::transfer(pipe, ctx.sender()) }
+public fun keep(pipe: Pipe, ctx: &mut TxContext) { transfer::transfer(pipe, ctx.sender()) }
 
 /// Send one frame. `chunks` are joined: one argument of a transaction holds at most 16 KiB. Refused when the channel or
 /// the service is closed, the client is denied, the window is full, or (towards the server) over the rate.
@@ -143,7 +143,7 @@ public fun ack<T>(
     index: u8,
     sequence: u64,
     clock: &Clock,
-    ctx: &TxContext,
+    ctx: &mut TxContext,
 ) {
     channel.acknowledge(index, sequence, clock, ctx);
 }
@@ -187,7 +187,7 @@ public fun post<T>(
     reply_key: vector<u8>,
     chunks: vector<vector<u8>>,
     fee: Coin<T>,
-    ctx: &TxContext,
+    ctx: &mut TxContext,
 ) {
     let entry = host.postable(service, ctx.sender());
     entry.terms().assert_coin<T>();

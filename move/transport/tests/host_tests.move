@@ -19,7 +19,8 @@ fun a_new_host_has_no_service_and_is_not_fresh() {
     assert!(!host.has_service(1));
     assert!(!beacon.is_fresh(&clock));
     assert!(event::events_by_type<host::HostCreated>().length() == 1);
-    host.destroy(beacon, cap);
+    host.destroy(beacon, &cap);
+    cap.destroy_cap();
     clock.destroy_for_testing();
     s.end();
 }
@@ -186,7 +187,8 @@ fun wrong_cap() {
     let mut w = world::new();
     let (other, beacon, cap) = second(&mut w);
     world::host!(&mut w, |host, _, _, _, _, _| host.set_open(&cap, 1, false));
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
@@ -195,7 +197,8 @@ fun wrong_cap_for_the_time_to_live() {
     let mut w = world::new();
     let (other, beacon, cap) = second(&mut w);
     world::host!(&mut w, |_, beacon, _, _, _, _| beacon.set_ttl(&cap, 10_000));
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
@@ -209,7 +212,8 @@ fun wrong_cap_for_a_heartbeat() {
         beacon.heartbeat(&operator, signed::key_c(), 1, 0, clock);
     });
     operator.destroy_operator();
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
@@ -221,7 +225,8 @@ fun wrong_cap_for_the_lists() {
     let operator = other.new_operator(&cap, 4, s.ctx());
     world::host!(&mut w, |host, _, _, _, _, _| host.deny(&operator, vector[@0x1]));
     operator.destroy_operator();
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
@@ -230,7 +235,8 @@ fun foreign_beacon() {
     let mut w = world::new();
     let (other, mut beacon, cap) = second(&mut w);
     world::host!(&mut w, |host, _, cap, _, _, _| host.revoke_operators(&mut beacon, cap));
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
@@ -425,7 +431,8 @@ fun bad_ttl() {
 fun bad_ttl_of_a_new_host() {
     let mut s = ts::begin(@0x1);
     let (host, beacon, cap) = host::new(86_400_001, s.ctx());
-    host.destroy(beacon, cap);
+    host.destroy(beacon, &cap);
+    cap.destroy_cap();
     s.end();
 }
 
@@ -601,7 +608,8 @@ fun lists_not_empty() {
     let operator = host.new_operator(&cap, 4, s.ctx());
     host.deny(&operator, vector[@0x2]);
     operator.destroy_operator();
-    host.destroy(beacon, cap);
+    host.destroy(beacon, &cap);
+    cap.destroy_cap();
     s.end();
 }
 

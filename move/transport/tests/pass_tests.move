@@ -299,6 +299,53 @@ fun destroy(w: &mut World) {
     ts::return_shared(plan);
 }
 
+fun retire(w: &mut World): u64 {
+    w.as_server();
+    let (s, _) = w.parts();
+    let plan = s.take_shared<Plan<SUI>>();
+    let cap = s.take_from_sender<HostCap>();
+    let earned = plan.retire(&cap, s.ctx()).burn_for_testing();
+    s.return_to_sender(cap);
+    earned
+}
+
+#[test]
+fun a_plan_without_passes_can_be_deleted_and_pays_what_it_earned() {
+    let mut w = with_pass(2);
+    w.wait(2 * PERIOD_MS);
+    destroy(&mut w);
+    assert!(retire(&mut w) == 2 * PRICE);
+    w.as_server();
+    assert!(!ts::has_most_recent_shared<Plan<SUI>>());
+    w.end();
+}
+
+#[test]
+fun a_plan_outlives_its_host() {
+    let mut w = with_pass(3);
+    w.as_server();
+    let (s, _) = w.parts();
+    let host = s.take_shared<Host>();
+    let beacon = s.take_shared<Beacon>();
+    let cap = s.take_from_sender<HostCap>();
+    host.destroy(beacon, &cap);
+    s.return_to_sender(cap);
+    w.wait(PERIOD_MS);
+    assert!(w.cancel() == PRICE);
+    w.wait(PERIOD_MS);
+    destroy(&mut w);
+    assert!(retire(&mut w) == 2 * PRICE);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pass::EPassesLeft)]
+fun passes_left() {
+    let mut w = with_pass(1);
+    w.wait(PERIOD_MS);
+    retire(&mut w);
+    w.end();
+}
+
 #[test]
 fun a_free_plan_moves_no_money() {
     let mut w = world::new();
@@ -423,7 +470,8 @@ fun wrong_cap() {
     let mut w = with_plan(PERIOD_MS);
     let (other, beacon, cap) = second(&mut w);
     owner!(&mut w, |plan, _, _, _, _, _| plan.set_on_sale(&cap, false));
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
@@ -436,7 +484,8 @@ fun wrong_cap_to_draw() {
     owner!(&mut w, |plan, _, _, _, clock, ctx| {
         plan.draw(&cap, passes, clock, ctx).burn_for_testing();
     });
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
@@ -447,7 +496,8 @@ fun wrong_cap_for_a_plan() {
     world::host!(&mut w, |host, _, _, _, _, ctx| {
         pass::new_plan<SUI>(host, &cap, 1, 1, 0, 0, 0, ctx).share();
     });
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
@@ -470,7 +520,8 @@ fun foreign_host() {
     let mut plan = s.take_shared<Plan<SUI>>();
     plan.buy(&other, payment, 1, clock, s.ctx()).keep(s.ctx());
     ts::return_shared(plan);
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
@@ -485,7 +536,8 @@ fun foreign_host_may_not_revoke() {
         plan.revoke(&other, &operator, passes[0], clock, ctx);
     });
     operator.destroy_operator();
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 

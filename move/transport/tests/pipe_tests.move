@@ -508,7 +508,8 @@ fun foreign_host() {
     pipe.send(&channel, &other, 0, vector[b"x"], clock);
     s.return_to_sender(pipe);
     ts::return_shared(channel);
-    other.destroy(beacon, cap);
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }
 
