@@ -22,47 +22,53 @@ def test_connecting_again_when_the_admission_comes_with_the_end_of_the_handshake
 
 def test_flush_returns_when_the_end_is_acknowledged_and_the_peer_goes_on_sending() -> None:
     async def main() -> bytes:
-        async with await dtp.listen("memory://flush", identity=ME) as listener:
-            async with dtp.connect(listener.address()) as client:
-                server = await listener.accept()
-                stream = await client.open_stream()
-                stream.write(b"all I have to say")
-                stream.write_eof()
-                await stream.flush()
-                return await (await server.accept_stream()).read()
+        async with (
+            await dtp.listen("memory://flush", identity=ME) as listener,
+            dtp.connect(listener.address()) as client,
+        ):
+            server = await listener.accept()
+            stream = await client.open_stream()
+            stream.write(b"all I have to say")
+            stream.write_eof()
+            await stream.flush()
+            return await (await server.accept_stream()).read()
 
     assert run(main()) == b"all I have to say"
 
 
 def test_flush_after_the_peer_took_everything_and_closed() -> None:
     async def main() -> None:
-        async with await dtp.listen("memory://closed", identity=ME) as listener:
-            async with dtp.connect(listener.address()) as client:
-                server = await listener.accept()
-                stream = await client.open_stream()
-                stream.write(b"x" * 1000)
-                stream.write_eof()
-                await (await server.accept_stream()).read()
-                server.abort()  # the acknowledgement and the goodbye leave in one write
-                await client.wait_closed()
-                await stream.flush()
-                with pytest.raises(dtp.ConnectionClosed):
-                    stream.write(b"more")
+        async with (
+            await dtp.listen("memory://closed", identity=ME) as listener,
+            dtp.connect(listener.address()) as client,
+        ):
+            server = await listener.accept()
+            stream = await client.open_stream()
+            stream.write(b"x" * 1000)
+            stream.write_eof()
+            await (await server.accept_stream()).read()
+            server.abort()  # the acknowledgement and the goodbye leave in one write
+            await client.wait_closed()
+            await stream.flush()
+            with pytest.raises(dtp.ConnectionClosed):
+                stream.write(b"more")
 
     run(main())
 
 
 def test_flush_when_the_connection_ended_first() -> None:
     async def main() -> None:
-        async with await dtp.listen("memory://early", identity=ME) as listener:
-            async with dtp.connect(listener.address()) as client:
-                server = await listener.accept()
-                stream = await client.open_stream()
-                stream.write(b"x" * (3 * client.limits.stream_window))
-                flushing = asyncio.ensure_future(stream.flush())
-                await (await server.accept_stream()).readexactly(1000)
-                server.abort()
-                with pytest.raises(dtp.ConnectionClosed):
-                    await flushing
+        async with (
+            await dtp.listen("memory://early", identity=ME) as listener,
+            dtp.connect(listener.address()) as client,
+        ):
+            server = await listener.accept()
+            stream = await client.open_stream()
+            stream.write(b"x" * (3 * client.limits.stream_window))
+            flushing = asyncio.ensure_future(stream.flush())
+            await (await server.accept_stream()).readexactly(1000)
+            server.abort()
+            with pytest.raises(dtp.ConnectionClosed):
+                await flushing
 
     run(main())

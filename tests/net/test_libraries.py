@@ -95,7 +95,7 @@ class DtpConnector(aiohttp.BaseConnector):
         super().__init__()
         self._address = address
 
-    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109
         _, protocol = await dtp.create_connection(self._factory, self._address)
         return protocol
 

@@ -1,4 +1,4 @@
-"""Blocking sockets behave over DTP as Python's own over TCP, and the standard library's clients and servers run on them.
+"""Blocking sockets over DTP behave as Python's own over TCP, and the standard library runs on them.
 
 Threads are joined, never waited for by the clock; a timeout of `PATIENCE` only ends a test that would hang.
 """
@@ -22,7 +22,7 @@ import xmlrpc.client
 import xmlrpc.server
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -81,6 +81,12 @@ def beside(work: Callable[[], object]) -> Iterator[None]:
     assert not thread.is_alive()
     if failures:
         raise failures[0]
+
+
+def for_ever(work: Callable[[], object]) -> NoReturn:
+    """Until it raises."""
+    while True:
+        work()
 
 
 def read_all(sock: Any, size: int = 65536) -> bytes:
@@ -149,9 +155,12 @@ def lasting_server() -> Iterator[Server]:
 
 @given(operations=OPERATIONS)
 def test_the_same_results_as_over_tcp(lasting_server: Server, operations: list[tuple[str, Any]]) -> None:
-    with stdlib.create_server(("127.0.0.1", 0)) as listening:
-        with stdlib.create_connection(listening.getsockname()) as near, listening.accept()[0] as far:
-            expected = play(near, far, operations)
+    with (
+        stdlib.create_server(("127.0.0.1", 0)) as listening,
+        stdlib.create_connection(listening.getsockname()) as near,
+        listening.accept()[0] as far,
+    ):
+        expected = play(near, far, operations)
     with create_connection(lasting_server.address, PATIENCE) as near, lasting_server.accept()[0] as far:
         far.settimeout(PATIENCE)
         assert play(near, far, operations) == expected
@@ -194,32 +203,41 @@ def test_recv_into_fills_what_it_may(pair: tuple[Socket, Socket]) -> None:
         far.recv(1, stdlib.MSG_PEEK)
 
 
-@pytest.mark.parametrize("limits", [DEFAULT, replace(DEFAULT, stream_window=20_000, write_high=0, write_low=0)])
+@pytest.mark.parametrize(
+    "limits", [DEFAULT, replace(DEFAULT, stream_window=20_000, write_high=0, write_low=0)]
+)
 def test_much_both_ways_at_once(limits: dtp.Limits) -> None:
     data = os.urandom(1024) * 8 * 1024
-    with create_server("tcp://127.0.0.1:0", identity=ME, limits=limits) as server:
-        with create_connection(server.address, PATIENCE, limits=limits) as near, server.accept()[0] as far:
+    with (
+        create_server("tcp://127.0.0.1:0", identity=ME, limits=limits) as server,
+        create_connection(server.address, PATIENCE, limits=limits) as near,
+        server.accept()[0] as far,
+    ):
 
-            def echo() -> None:
-                while part := far.recv(100_000):
-                    far.sendall(part)
-                far.shutdown(stdlib.SHUT_WR)
+        def echo() -> None:
+            while part := far.recv(100_000):
+                far.sendall(part)
+            far.shutdown(stdlib.SHUT_WR)
 
-            def write() -> None:
-                near.sendall(data)
-                near.shutdown(stdlib.SHUT_WR)
+        def write() -> None:
+            near.sendall(data)
+            near.shutdown(stdlib.SHUT_WR)
 
-            with beside(echo), beside(write):
-                assert read_all(near, MIB) == data
+        with beside(echo), beside(write):
+            assert read_all(near, MIB) == data
 
 
 def test_sendall_waits_for_a_slow_reader_and_memory_stays_bounded(pair: tuple[Socket, Socket]) -> None:
     near, far = pair
     near.settimeout(0.2)
     sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        sent += near.send(bytes(65536))
+
     with pytest.raises(TimedOut):
-        while sent < 256 * MIB:
-            sent += near.send(bytes(65536))
+        for_ever(send)
     # Bytes wait for: this side's thread, its transport, the peer's transport, its socket.
     assert sent <= MIB + 2 * DEFAULT.write_high + DEFAULT.stream_window + 2 * MIB
     near.settimeout(PATIENCE)
@@ -279,8 +297,7 @@ def test_without_blocking(pair: tuple[Socket, Socket]) -> None:
     with near.makefile("rb") as file:
         assert file.read(10) is None
     with pytest.raises(WouldBlock):
-        while True:
-            near.send(bytes(65536))
+        for_ever(lambda: near.send(bytes(65536)))
     near.setblocking(True)
     assert near.gettimeout() is None
     far.sendall(b"x")
@@ -309,7 +326,10 @@ def test_accepting_times_out(server: Server) -> None:
 
 def test_files_of_every_mode(pair: tuple[Socket, Socket]) -> None:
     near, far = pair
-    with near.makefile("w", encoding="utf-8", newline="\n") as out, far.makefile("r", encoding="utf-8") as lines:
+    with (
+        near.makefile("w", encoding="utf-8", newline="\n") as out,
+        far.makefile("r", encoding="utf-8") as lines,
+    ):
         assert out.mode == "w"
         out.write("första\nandra\n")
         out.flush()
@@ -374,8 +394,7 @@ def test_shutdown_of_each_direction(pair: tuple[Socket, Socket]) -> None:
         near.shutdown(3)
     # The peer hears that nobody reads; until then what it sends is dropped here.
     with pytest.raises(dtp.StreamReset) as caught:
-        while True:
-            far.sendall(bytes(65536))
+        for_ever(lambda: far.sendall(bytes(65536)))
     assert caught.value.stopped
 
 
@@ -404,8 +423,7 @@ def test_what_was_sent_before_close_arrives(server: Server) -> None:
     with far, beside(lambda: (near.sendall(b"x" * 20 * MIB), near.close())):
         assert len(read_all(far, MIB)) == 20 * MIB
         with pytest.raises(ConnectionResetError):
-            while True:
-                far.sendall(b"is anybody there?")
+            for_ever(lambda: far.sendall(b"is anybody there?"))
 
 
 def test_a_closed_socket_says_so(pair: tuple[Socket, Socket]) -> None:
@@ -450,8 +468,9 @@ def test_errors_have_the_names_that_programs_catch(server: Server) -> None:
 def test_a_forgotten_socket_is_closed_with_a_warning(server: Server) -> None:
     near = create_connection(server.address, PATIENCE)
     far, _ = server.accept()
-    with far, pytest.warns(ResourceWarning, match="unclosed <dtp.socket.Socket"):
-        del near
+    with far:
+        with pytest.warns(ResourceWarning, match="unclosed <dtp.socket.Socket"):
+            del near
         assert far.recv(1) == b""
 
 
@@ -516,13 +535,15 @@ def test_close_wakes_a_thread_that_accepts(server: Server) -> None:
 
 
 def test_more_streams_than_the_backlog_are_reset() -> None:
-    with create_server("tcp://127.0.0.1:0", identity=ME, backlog=1) as server:
-        with create_connection(server.address, PATIENCE) as first:
-            with pytest.raises(ConnectionResetError), create_connection(server.address, PATIENCE) as second:
-                second.recv(1)
-            first.sendall(b"waited")
-            with server.accept()[0] as far:
-                assert far.recv(100) == b"waited"
+    with (
+        create_server("tcp://127.0.0.1:0", identity=ME, backlog=1) as server,
+        create_connection(server.address, PATIENCE) as first,
+    ):
+        with pytest.raises(ConnectionResetError), create_connection(server.address, PATIENCE) as second:
+            second.recv(1)
+        first.sendall(b"waited")
+        with server.accept()[0] as far:
+            assert far.recv(100) == b"waited"
 
 
 def test_what_nobody_accepted_is_reset_when_the_server_closes() -> None:
@@ -664,12 +685,15 @@ def test_socketserver() -> None:
             for line in self.rfile:
                 self.wfile.write(line.upper())
 
-    with serving(socketserver.ThreadingTCPServer, Upper) as server:
-        with create_connection(server.socket.address, PATIENCE) as sock, sock.makefile("rw") as file:
-            for word in ("one\n", "two\n"):
-                file.write(word)
-                file.flush()
-                assert file.readline() == word.upper()
+    with (
+        serving(socketserver.ThreadingTCPServer, Upper) as server,
+        create_connection(server.socket.address, PATIENCE) as sock,
+        sock.makefile("rw") as file,
+    ):
+        for word in ("one\n", "two\n"):
+            file.write(word)
+            file.flush()
+            assert file.readline() == word.upper()
 
 
 # ---- processes ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""asyncio's readers, writers, protocols and servers behave over DTP as over TCP; where streams know more, as promised."""
+"""Readers, writers, protocols and servers over DTP: as over TCP, and where streams know more, as promised."""
 
 from __future__ import annotations
 
@@ -263,23 +263,25 @@ def test_many_pairs_share_a_connection() -> None:
         writer.close()
 
     async def main() -> None:
-        async with await dtp.start_server(echo, "memory://many", identity=ME) as server:
-            async with dtp.connect(server.address) as connection:
+        async with (
+            await dtp.start_server(echo, "memory://many", identity=ME) as server,
+            dtp.connect(server.address) as connection,
+        ):
 
-                async def talk(number: int) -> bool:
-                    reader, writer = await dtp.open_connection(connection)
-                    data = number.to_bytes(2) * 50_000
-                    writer.write(data)
-                    writer.write_eof()
-                    same = await reader.read() == data
-                    writer.close()
-                    await writer.wait_closed()
-                    return same
+            async def talk(number: int) -> bool:
+                reader, writer = await dtp.open_connection(connection)
+                data = number.to_bytes(2) * 50_000
+                writer.write(data)
+                writer.write_eof()
+                same = await reader.read() == data
+                writer.close()
+                await writer.wait_closed()
+                return same
 
-                assert all(await asyncio.gather(*map(talk, range(100))))
-                assert not connection.closed
-                assert connection.stats.streams == 0
-                assert len(server.listener.connections) == 1
+            assert all(await asyncio.gather(*map(talk, range(100))))
+            assert not connection.closed
+            assert connection.stats.streams == 0
+            assert len(server.listener.connections) == 1
 
     run(main())
 
@@ -351,8 +353,8 @@ def test_a_lost_connection_is_told_by_name() -> None:
                 await reader.read()
             with pytest.raises(dtp.ConnectionLost):
                 await writer.wait_closed()
+            far_writer.write(b"x")
             with pytest.raises(ConnectionError):
-                far_writer.write(b"x")
                 await far_writer.drain()
 
     run(main())
@@ -411,6 +413,7 @@ class Recorder(asyncio.Protocol):
 
     def __post_init__(self) -> None:
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.resumed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, dtp.StreamTransport)
@@ -435,6 +438,7 @@ class Recorder(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.calls.append("resume")
+        self.resumed.set()
 
 
 @contextlib.asynccontextmanager
@@ -544,17 +548,19 @@ def test_a_protocol_that_fails_ends_its_own_stream_only(fault: str) -> None:
             first, faulty = False, first
             return kind() if faulty else Recorder()
 
-        async with await dtp.create_server(theirs, "memory://faulty", identity=ME) as server:
-            async with dtp.connect(server.address) as connection:
-                transport, broken = await dtp.create_connection(Recorder, connection)
-                transport.write(b"x")
-                transport.write_eof()
-                assert isinstance(await broken.lost, dtp.StreamReset)
-                reader, writer = await dtp.open_connection(connection)
-                writer.write_eof()
-                assert await reader.read() == b""
-                writer.close()
-                await writer.wait_closed()
+        async with (
+            await dtp.create_server(theirs, "memory://faulty", identity=ME) as server,
+            dtp.connect(server.address) as connection,
+        ):
+            transport, broken = await dtp.create_connection(Recorder, connection)
+            transport.write(b"x")
+            transport.write_eof()
+            assert isinstance(await broken.lost, dtp.StreamReset)
+            reader, writer = await dtp.open_connection(connection)
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
         expected = "RuntimeError('get_buffer() returned an empty buffer')"
         assert reported == [expected if fault == "empty" else f"ZeroDivisionError('{fault}')"]
 
@@ -590,8 +596,8 @@ def test_write_limits_pause_and_resume_the_protocol(high: int, low: int) -> None
             transport.write(b"x" * (high + 1))
             assert ours.calls[-1] == "pause"
             assert transport.get_write_buffer_size() == high + 1
-            while ours.calls[-1] != "resume":
-                await asyncio.sleep(0)
+            await ours.resumed.wait()
+            assert ours.calls[-1] == "resume"
             # By sealing, not by the peer's acknowledgement, which comes later.
             assert asyncio.get_running_loop().time() == started
             assert transport.get_write_buffer_size() <= low
@@ -629,8 +635,8 @@ def test_what_a_transport_tells_about_itself() -> None:
             assert repr(transport).endswith("open>")
             with pytest.raises(TypeError, match="str"):
                 transport.write("text")
+            transport.write_eof()
             with pytest.raises(StreamClosed):
-                transport.write_eof()
                 transport.get_extra_info("dtp_stream").write(b"x")
             assert theirs.transport.get_extra_info("peername")[0] != str(ME.id)
 
