@@ -27,6 +27,7 @@ COMMANDS = {
     "demo": Row("dtp.cli.demo:demo", "Move a file between two processes, and check it."),
     "id": Row("dtp.cli.keys:show_id", "Show your identity, and the Sui account it is."),
     "keygen": Row("dtp.cli.keys:keygen", "Make an identity, or take one over from a file."),
+    "move": Row("dtp.cli.move:move", "Compile, check and show the Move packages."),
     "ping": Row("dtp.cli.ping:ping", "Measure round trips to a peer."),
     "recv": Row("dtp.cli.transfer:recv", "Receive a file, or fetch one that a peer serves."),
     "send": Row("dtp.cli.transfer:send", "Send a file to a peer that waits for it."),
