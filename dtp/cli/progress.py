@@ -54,6 +54,10 @@ class Meter:
         """Bytes per second; 0 when nothing had to move."""
         return self.moved / self.seconds if self.moved and self.seconds else 0.0
 
+    def restart(self) -> None:
+        """Another attempt begins; what is counted and timed is that."""
+        self._phase, self.moved = "", 0
+
     def finish(self) -> None:
         """The other side has confirmed: that is the end of the time it took."""
         if self.moved:

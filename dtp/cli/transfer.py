@@ -33,7 +33,7 @@ from dtp.net.dial import Connecting, connect
 from dtp.net.files import FileInfo, Received, Sent, fetch_file, receive_file, send_file
 from dtp.net.listener import Refuse, Request
 from dtp.net.stream import Stream
-from dtp.session.codes import CloseCode, ConnectionClosed
+from dtp.session.codes import CloseCode, ConnectionLost
 
 _T = TypeVar("_T")
 
@@ -139,19 +139,18 @@ async def _fetch(address: Address, folder: Path, name: str | None, force: bool, 
 async def _persist(
     dial: Callable[[], Connecting], attempt: Callable[[Connection, Meter], Awaitable[_T]], meter: Meter
 ) -> tuple[_T, PeerId]:
-    """Transfer over a connection; over another one if the peer has started anew and lost track of the first.
+    """Transfer over a connection; over another one if that is lost for good, as when the peer has started anew.
 
-    Gives up when that brought nothing further.
+    Gives up when one brought nothing.
     """
-    moved = -1
     while True:
+        meter.restart()
         try:
             async with dial() as connection, meter.watch(connection):
                 return await attempt(connection, meter), connection.peer
-        except ConnectionClosed as error:
-            if error.close_code != CloseCode.RESUME_UNKNOWN or error.application or meter.moved <= moved:
+        except ConnectionLost:
+            if not meter.moved:
                 raise
-            moved = meter.moved
 
 
 class _Receiver:
