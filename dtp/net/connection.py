@@ -70,6 +70,7 @@ class Connection:
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._pings: dict[int, asyncio.Future[float]] = {}
         self._flush_scheduled = False
+        self._flush_follows = False  # what is going on now ends with a flush
         self._timer: asyncio.TimerHandle | None = None
         self._error: DtpError | None = None
         self._refusal: PeerError | None = None
@@ -374,7 +375,7 @@ class Connection:
         self._after()
 
     def _schedule_flush(self) -> None:
-        if not self._flush_scheduled:
+        if not self._flush_scheduled and not self._flush_follows:
             self._flush_scheduled = True
             self._loop.call_soon(self._scheduled_flush)
 
@@ -402,7 +403,11 @@ class Connection:
 
     def _after(self) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""
-        self._dispatch()
+        self._flush_follows = True
+        try:
+            self._dispatch()
+        finally:
+            self._flush_follows = False
         self._flush()
         if self._session.ended is not None:
             self._finish_drivers()
