@@ -648,7 +648,7 @@ class Session:
 
         At most `out` full, so ask again until it is 0.
         """
-        if link.lost:
+        if link.lost or not self._may_seal(link):
             return 0
         room = (out.size - 1024) * self.limits.record // (self.limits.record + _FRAME_COST)
         frames, room = self._take_control(link, room)
@@ -664,6 +664,16 @@ class Session:
         if rekey:
             link.rekey_at = now + self.limits.rekey_time
         return int(link.sealer.seal(frames, out, self.limits.record, rekey))
+
+    def _may_seal(self, link: Link) -> bool:
+        """False when certainly nothing waits for this link: the usual answer, so it is to be a quick one."""
+        if link.control or link.first_record_due:
+            return True
+        return (
+            link.attached
+            and self.ended is None
+            and bool(self._control or self._windows or self._turns or self._datagrams)
+        )
 
     def _take_control(self, link: Link, room: int) -> tuple[list[Outgoing], int]:
         frames: list[Outgoing] = []
