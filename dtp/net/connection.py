@@ -69,6 +69,9 @@ class Connection:
         self._datagrams: deque[bytes] = deque()
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._pings: dict[int, asyncio.Future[float]] = {}
+        limits = session.limits
+        self._soonest = min(filter(None, (limits.ack_delay, limits.keepalive, limits.dead, limits.idle)))
+        self._corked = False  # something was written and sent in this turn; more waits for its end
         self._flush_scheduled = False
         self._flush_follows = False  # what is going on now ends with a flush
         self._timer: asyncio.TimerHandle | None = None
@@ -327,9 +330,18 @@ class Connection:
     # ---- streams ask ------------------------------------------------------------------------------------
 
     def _write(self, stream_id: int, data: bytes | memoryview) -> None:
+        """The first write of a turn goes out at once, which saves an answer a round of the loop; what is written
+        after it in the same turn is sent together at the turn's end."""
         self._session.write(stream_id, data)
-        if not self._flush_scheduled:
+        if self._flush_scheduled or self._flush_follows:
+            return
+        if self._corked:
             self._schedule_flush()
+        else:
+            self._corked = True
+            self._send()
+            if self._session.has_events:
+                self._schedule_flush()
 
     def _finish(self, stream_id: int) -> None:
         self._session.finish(stream_id)
@@ -361,6 +373,7 @@ class Connection:
     def _received(self, driver: LinkDriver, buffer: Buffer, start: int, end: int) -> int:
         assert driver.link is not None
         self._received_bytes += end - start
+        self._corked = False
         used = self._session.receive(driver.link, buffer, start, end, self._loop.time())
         self._after()
         return used
@@ -381,9 +394,16 @@ class Connection:
 
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False
+        self._corked = False
         self._after()
 
     def _flush(self) -> None:
+        """Send what waits, and tell what came of it."""
+        self._send()
+        if self._session.has_events:
+            self._dispatch()
+
+    def _send(self) -> None:
         """Seal for every carrier that can take more, in turns, until nothing waits or none can."""
         session, out = self._session, self._buffers.seal
         now = self._loop.time()
@@ -398,8 +418,6 @@ class Connection:
                     self._sent += size
                     driver.writable = driver.carrier.write(out.view[:size])
                     progress = True
-        if session.has_events:
-            self._dispatch()
 
     def _after(self) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""
@@ -415,8 +433,10 @@ class Connection:
             self._set_timer()
 
     def _set_timer(self) -> None:
-        deadline = self._session.deadline()
         timer = self._timer
+        if timer is not None and timer.when() <= self._loop.time() + self._soonest:
+            return  # whatever has become due since is due later than that
+        deadline = self._session.deadline()
         if timer is not None:
             if timer.when() <= deadline:
                 return  # it comes earlier, looks, and is set again

@@ -75,12 +75,17 @@ class Stream:
             while part := await self.read(1 << 30):
                 parts.append(part)
             return b"".join(parts)
-        await self._wait_data()
         if not self._size:
-            return b""
-        return self._take(
-            min(n, self._size) if len(self._chunks[0]) < _WHOLE else min(n, len(self._chunks[0]))
-        )
+            await self._wait_data()
+            if not self._size:
+                return b""
+        chunk = self._chunks[0]
+        if len(chunk) <= n and (len(chunk) >= _WHOLE or len(self._chunks) == 1):  # the usual case, no copy
+            self._chunks.popleft()
+            self._size -= len(chunk)
+            self.connection._consumed(self.id, len(chunk))
+            return chunk
+        return self._take(min(n, self._size if len(chunk) < _WHOLE else len(chunk)))
 
     async def readexactly(self, n: int) -> bytes:
         """Exactly `n` bytes. `asyncio.IncompleteReadError` (with `.partial`) when the stream ends before."""

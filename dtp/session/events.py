@@ -1,4 +1,7 @@
-"""What a session tells the one who drives it. Plain values, in the order in which things happened."""
+"""What a session tells the one who drives it. Plain values, in the order in which things happened.
+
+Not frozen: a frozen dataclass takes three times as long to make, and one is made for each piece of data.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,24 @@ if TYPE_CHECKING:
     from dtp.session.link import Link
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ready:
     """The server has admitted this connection (client side)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Confirmed:
     """The client has proven that it holds the keys (server side); from now on it may cost something."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamOpened:
     """The peer has opened a stream. They come in the order of their ids."""
 
     stream_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamData:
     """The next bytes of a stream, in order. Report them with `Session.consumed` once the application has them."""
 
@@ -34,14 +37,14 @@ class StreamData:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamFinished:
     """The peer sends nothing more on this stream; all it sent was given before."""
 
     stream_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamWasReset:
     """The peer gave up sending on this stream; what was received and not yet read is void (and still to be reported
     with `Session.consumed`)."""
@@ -50,7 +53,7 @@ class StreamWasReset:
     error_code: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamStopped:
     """The peer doesn't want what we send on this stream; it was reset."""
 
@@ -58,40 +61,40 @@ class StreamStopped:
     error_code: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamWritable:
     """What waits to be sent on this stream fell below the low mark, or all of it was acknowledged."""
 
     stream_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamDone:
     """Both directions have ended and both sides know: the stream is forgotten."""
 
     stream_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamsAllowed:
     """The peer allows further streams."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DatagramReceived:
     """A datagram."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MeterReceived:
     """A metering frame; `pay` knows what it means."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pong:
     """The answer to `Session.ping`: its token, and the round trip in seconds."""
 
@@ -99,19 +102,19 @@ class Pong:
     rtt: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GoingAway:
     """The peer takes no new streams; those it has seen go on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LinkAttached:
     """This carrier now carries the session."""
 
     link: Link
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LinkLost:
     """This carrier is of no use any more: send what is sealed for it, then close it."""
 
@@ -119,17 +122,17 @@ class LinkLost:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Detached:
     """No carrier is left; the session waits to be resumed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Resumed:
     """A carrier is there again, and both sides know what the other has."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """The session is over; always the last event.
 

@@ -677,6 +677,8 @@ class Session:
 
     def _take_control(self, link: Link, room: int) -> tuple[list[Outgoing], int]:
         frames: list[Outgoing] = []
+        if not link.control and not self._control:
+            return frames, room
         queues: list[Any] = [link.control]
         if link.attached and self.ended is None:
             queues.append(self._control)
