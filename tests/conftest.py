@@ -4,6 +4,9 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+# Children that tests start find the installed package, not the sources in the folder they happen to stand in.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 # The default run must say the same thing twice; `HYPOTHESIS_PROFILE=explore` looks for new failures.
 _common = dict(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", derandomize=True, max_examples=60, **_common)
