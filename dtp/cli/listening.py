@@ -25,7 +25,7 @@ _ANY = {"0.0.0.0": (socket.AF_INET, "192.0.2.1", "127.0.0.1"), "::": (socket.AF_
 
 @dataclasses.dataclass(frozen=True)
 class Listening:
-    """The options of a listener, as the command line has them."""
+    """The options of a listener, as the command line has them: no `urls` mean `DEFAULT_URL`."""
 
     urls: tuple[str, ...]
     allow: frozenset[PeerId]
@@ -54,7 +54,9 @@ class Listening:
             check(request)
 
         decide: Admit = admit
-        return await listen(self.urls, handler, identity=self.identity, psk=self.psk, admit=decide)
+        return await listen(
+            self.urls or (DEFAULT_URL,), handler, identity=self.identity, psk=self.psk, admit=decide
+        )
 
 
 def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +72,7 @@ def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:
         until_eof: bool,
         **options: Any,
     ) -> Any:
-        listening = Listening(listen or (DEFAULT_URL,), allow, psk, identity, until_eof)
+        listening = Listening(listen, allow, psk, identity, until_eof)
         return command(*args, listening=listening, **options)
 
     decorated: Callable[..., Any] = run

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import click
 
-from dtp.cli.listening import DEFAULT_URL, Listening, addresses, listening_options, print_identity_note
+from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
 from dtp.cli.options import (
     AddressParameter,
     IdentitySource,
@@ -88,7 +88,7 @@ async def _send(
 
 @click.command()
 @click.argument("address", type=AddressParameter(), metavar="[ADDRESS]", required=False)
-@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="PATH", default=Path(),
+@click.option("--output", "-o", type=click.Path(), metavar="PATH", default=".",
               help="The folder to put it in, or a path to store it at. [default: the current folder]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option("--keep", "-k", is_flag=True, help="Go on waiting for further files.")
@@ -99,7 +99,7 @@ async def _send(
 @verbose_option
 @json_option
 def recv(
-    address: Address | None, output: Path, force: bool, keep: bool, service: str | None, listening: Listening
+    address: Address | None, output: str, force: bool, keep: bool, service: str | None, listening: Listening
 ) -> None:
     """Wait for a file that a peer sends, or fetch the one at ADDRESS that a peer serves.
 
@@ -113,11 +113,12 @@ def recv(
       dtp recv --output ~/Downloads --listen tcp://0.0.0.0:0
       dtp recv dtp+tcp://dtp1...@192.168.1.5:9000/files/disk.iso
     """
-    folder, name = (output, None) if output.is_dir() else (output.parent, output.name)
-    if not folder.is_dir() or (str(output).endswith(os.sep) and name):
-        raise click.UsageError(f"--output: there is no folder {folder if not folder.is_dir() else output}")
+    path = Path(output)
+    folder, name = (path, None) if path.is_dir() or output.endswith(os.sep) else (path.parent, path.name)
+    if not folder.is_dir():
+        raise click.UsageError(f"--output: there is no folder {folder}")
     if address is not None:
-        if keep or service or listening.allow or listening.until_eof or listening.urls != (DEFAULT_URL,):
+        if keep or service or listening.allow or listening.until_eof or listening.urls:
             raise click.UsageError(
                 "with an ADDRESS nobody is waited for: no --listen, --allow, --service, --keep, --until-eof"
             )

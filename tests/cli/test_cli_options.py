@@ -1,0 +1,208 @@
+"""Command lines that are wrong, and the pieces that commands are made of."""
+
+import json
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.cli import COMMANDS, main, output
+from dtp.cli.demo import SizeParameter
+from dtp.cli.options import read_psk_file
+from dtp.cli.progress import Meter, size_text, speed_text
+from dtp.cli.services import Directory, Echo, Exec, Files, Forward, make
+from dtp.errors import ConfigError
+from dtp.identity import Identity
+from dtp.net.files import FileInfo, Progress
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
+
+ME = Identity(b"m" * 32, b"n" * 32).id
+
+
+def run(*arguments, code):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["serve"], 2, "nothing to serve"),
+        (["serve", "--forward", "nowhere"], 2, "HOST:PORT or unix:/PATH is needed"),
+        (["serve", "--forward", "host:0"], 2, "HOST:PORT"),
+        (["serve", "--forward", "host:70000"], 2, "HOST:PORT"),
+        (["serve", "--exec", "'"], 2, "No closing quotation"),
+        (["serve", "--exec", ""], 2, "needs a program"),
+        (["serve", "--exec", "a=date", "--exec", "a=ls"], 2, "two services have one name"),
+        (["serve", "--file", "/no/such/folder"], 2, "there is no /no/such/folder"),
+        (["serve", "--echo", "--allow", "dtp1"], 3, "dtp1"),
+        (["serve", "--echo", "--listen", "nowhere"], 3, "no carrier is called"),
+        (["serve", "--echo", "--listen", "tcp://127.0.0.1"], 3, "a port is missing"),
+        (["serve", "--echo", "--listen", "tcp://192.0.2.1:0"], 5, "192.0.2.1"),
+        (["serve", "--echo", "--psk-file", "/no/such/key"], 3, "can't read the key file"),
+        (["serve", "--echo", "--identity", "/no/such/identity"], 3, "/no/such/identity"),
+        (["serve", "--echo", "stray"], 2, "unexpected extra argument"),
+        (["cat"], 2, "Missing argument 'ADDRESS'"),
+        (["cat", "tcp://x:1"], 3, "did you mean dtp+tcp"),
+        (["cat", f"dtp+tcp://{ME}@h"], 3, "port"),
+        (["cat", "dtp://nobody-i-know"], 3, "nobody-i-know"),
+        (["ping", "-c", "-1", f"dtp://{ME}"], 2, "not in the range"),
+        (["ping", f"dtp://{ME}"], 3, "peers.toml"),
+        (["send", f"dtp://{ME}"], 2, "Missing argument"),
+        (["recv", "--listen", "tcp://127.0.0.1:0", f"dtp://{ME}/x"], 2, "nobody is waited for"),
+        (["recv", "--keep", f"dtp://{ME}/x"], 2, "nobody is waited for"),
+        (["recv", "--output", "/no/such/folder/x"], 2, "there is no folder"),
+        (["recv", "--output", "nowhere/"], 2, "there is no folder"),
+        (["demo", "--size", "much"], 2, "write 100000, 64M or 1G"),
+        (["demo", "--file", "/no/such/file"], 2, "does not exist"),
+        (["demo", "--carrier", "pigeon"], 2, "'tcp', 'unix', 'ws'"),
+    ],
+)
+def test_wrong_command_lines_say_what_is_wrong(home, arguments, code, words):
+    assert words in run(*arguments, code=code)
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"move"}))
+def test_help_says_it_all(command):
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert "--json" in result.output
+    assert max(map(len, result.output.splitlines())) <= 100
+    for parameter in main.get_command(None, command).params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            assert parameter.help, parameter.name
+
+
+def test_errors_for_programs(home):
+    error = json.loads(run("cat", "--json", "tcp://x:1", code=3))["error"]
+    assert (error["code"], error["exit_code"]) == ("address", 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConnectionClosed(CloseCode.SHUTDOWN, "", by_peer=True), 5),
+        (ConnectionClosed(CloseCode.PROTOCOL, "", by_peer=True), 4),
+        (ConnectionClosed(12, "", by_peer=True, application=True), 4),
+        (ConnectionLost("x"), 5),
+    ],
+)
+def test_the_exit_code_of_a_connection_that_ended(error, code):
+    assert output.exit_code(error) == code
+
+
+# --- Services.
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected", "name", "value"),
+    [
+        ("echo", "echo=", Echo, "echo", ""),
+        ("file", "/", Files, "files", "/"),
+        ("file", "root=/", Files, "root", "/"),
+        ("exec", "date", Exec, "exec", "date"),
+        ("exec", "d/t=date -u", Exec, "d/t", "date -u"),
+        ("exec", "env A=b date", Exec, "exec", "env A=b date"),
+        ("exec", "./a=b", Exec, "exec", "./a=b"),
+        ("forward", "127.0.0.1:80", Forward, "forward", "127.0.0.1:80"),
+        ("forward", "web=[::1]:80", Forward, "web", "[::1]:80"),
+        ("forward", "u=unix:/run/a=b", Forward, "u", "unix:/run/a=b"),
+    ],
+)
+def test_what_a_service_option_means(kind, text, expected, name, value):
+    service = make(kind, text)
+    assert (type(service), service.name, service.value) == (expected, name, value)
+
+
+def test_finding_a_service():
+    echo, files, deep = make("echo", "echo="), make("file", "files=/"), make("exec", "files/run=date")
+    directory = Directory([echo, files, deep])
+    assert directory.find("") == (echo, "")
+    assert directory.find("echo") == (echo, "")
+    assert directory.find("echo/x") is None  # an echo has nothing below it
+    assert directory.find("files") == (files, "")
+    assert directory.find("files/a/b") == (files, "a/b")
+    assert directory.find("files/run") == (deep, "")
+    assert directory.find("filesystem") is None
+
+
+# --- Pre-shared keys.
+
+
+@pytest.mark.parametrize("text", ["", "00", "zz" * 32, "11" * 33, "1" * 63])
+def test_what_is_no_key(tmp_path, text):
+    (tmp_path / "k").write_text(text)
+    (tmp_path / "k").chmod(0o600)
+    with pytest.raises(ConfigError, match="64 hex digits"):
+        read_psk_file(str(tmp_path / "k"))
+
+
+def test_a_key_that_others_may_read(tmp_path):
+    (tmp_path / "k").write_text("11" * 32)
+    (tmp_path / "k").chmod(0o640)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        read_psk_file(str(tmp_path / "k"))
+    (tmp_path / "k").chmod(0o400)
+    assert read_psk_file(str(tmp_path / "k")) == b"\x11" * 32
+
+
+# --- Numbers.
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("100", 100),
+        ("1k", 1024),
+        ("64M", 64 << 20),
+        ("2GiB", 2 << 30),
+        ("3 MB", 3 << 20),
+        ("1T", 1 << 40),
+    ],
+)
+def test_sizes(text, size):
+    assert SizeParameter().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5M", "M", "1X", "1e9"])
+def test_what_is_no_size(text):
+    with pytest.raises(click.BadParameter):
+        SizeParameter().convert(text, None, None)
+
+
+@given(st.integers(0, 2**60))
+def test_numbers_for_people_are_short(number):
+    assert len(size_text(number)) <= 20
+    assert len(speed_text(number)) <= 20
+    assert size_text(1023) == "1023 bytes"
+    assert size_text(1536) == "1.5 KiB"
+    assert speed_text(750e6) == "750 MB/s"
+    assert speed_text(1.25e9) == "1.25 GB/s"
+
+
+def test_the_meter_counts_what_moved(monkeypatch):
+    times = iter([10.0, 11.0, 12.0, 14.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    file = FileInfo("f", 100, 0)
+    meter = Meter("sending", bar=False)
+    with click.Context(click.Command("x")):
+        for phase, done in (("check", 40), ("move", 40), ("move", 100)):
+            meter(Progress(phase, file, done, 40 if phase == "move" else 0))
+        meter.finish()
+    assert meter.moved == 60
+    assert meter.seconds == 3.0
+    assert meter.speed == 20.0
+    meter.restart()
+    assert meter.speed == 0.0
+
+
+def test_nothing_of_a_peer_drives_the_terminal_in_json(capsys):
+    context = click.Context(click.Command("x"))
+    context.meta[output._JSON] = True
+    with context:
+        output.print_line({"event": "x", "name": "\x1b[2J"}, None)
+    assert capsys.readouterr().out == '{"event": "x", "name": "\\u001b[2J"}\n'
