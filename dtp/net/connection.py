@@ -13,7 +13,7 @@ from typing import Any
 from dtp.core import Buffer
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.identity import PeerId
-from dtp.net.driver import Buffers, LinkDriver, OnEstablished
+from dtp.net.driver import SEAL, Buffers, LinkDriver, OnEstablished
 from dtp.net.stream import Stream
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
@@ -417,7 +417,7 @@ class Connection:
                 if size:
                     self._sent += size
                     driver.writable = driver.carrier.write(out.view[:size])
-                    progress = True
+                    progress |= size > SEAL // 2  # else that was all
 
     def _after(self) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""

@@ -76,7 +76,8 @@ class Stream:
                 parts.append(part)
             return b"".join(parts)
         if not self._size:
-            await self._wait_data()
+            if not self._eof:
+                await self._wait_data()
             if not self._size:
                 return b""
         chunk = self._chunks[0]

@@ -7,6 +7,7 @@ and the proof that a link belongs to the session go over the link itself.
 from __future__ import annotations
 
 import hmac
+from collections import deque
 
 from dtp.core import Opener, Sealer
 from dtp.session.frames import ADD, ATTACH, Frame, Outgoing, control
@@ -56,7 +57,7 @@ class Link:
         #: A record must go out even with nothing to say, because the peer waits for it.
         self.first_record_due = False
         self.lost = False
-        self.control: list[Outgoing] = []
+        self.control: deque[Outgoing] = deque()
         self.last_received = now
         self.ping_sent: float | None = None
         self.rekey_at = now + limits.rekey_time if limits.rekey_time else float("inf")

@@ -61,6 +61,7 @@ from dtp.session.payload import CONNECTION_ID
 from dtp.session.streams import SessionStream
 
 _NEVER = float("inf")
+_STREAM = int(Frame.STREAM)
 #: What one frame adds at most to what is sealed: its header, and a share of its record's.
 _FRAME_COST = 64
 #: Pings that wait for an answer; older ones are given up.
@@ -113,6 +114,7 @@ class Session:
         self._received_total = 0
         self._consumed_total = 0
         self._receive_limit = limits.connection_window
+        self._grant_at = limits.connection_window // 4
 
         self._links: dict[int, Link] = {}
         self._next_link = 0
@@ -157,11 +159,16 @@ class Session:
 
     def write(self, stream_id: int, data: bytes | memoryview) -> int:
         """Queue bytes, which must not change any more; gives how many bytes of this stream wait to be sent."""
-        stream = self._sending(stream_id)
+        stream = self._streams.get(stream_id)
+        if stream is None or self.ended is not None or not stream.send.open:
+            stream = self._sending(stream_id)  # says why not
+        send = stream.send
         if len(data):
-            stream.send.write(data)
-            self._take_turn(stream)
-        return stream.send.queued
+            send.write(data)
+            if not stream.queued:
+                stream.queued = True
+                self._turns.append(stream)
+        return send.end - send.sent
 
     def queued(self, stream_id: int) -> int:
         """Bytes of this stream that wait to be sent; 0 for one that is gone."""
@@ -406,11 +413,19 @@ class Session:
     def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
         for frame, flags, stream_id, offset, start, length in frames:
             body = bytes(view[start : start + length])
+            if frame == _STREAM and not flags and length and link.attached and self.ended is None:
+                stream = self._streams.get(stream_id)
+                if stream is not None and stream.receive.takes(offset, length):  # the usual case, made short
+                    self._received_total += length
+                    self._check_total()
+                    self._events.append(ev.StreamData(stream_id, body))
+                    self._note_data(stream_id, now)
+                    continue
             if not link.attached:
                 self._on_fresh_link(link, frame, flags, body, now)
             elif self.ended is not None:
                 return
-            elif frame == Frame.STREAM:
+            elif frame == _STREAM:
                 self._on_stream(stream_id, offset, body, bool(flags & FIN), now)
             elif frame in _HANDLERS:
                 fields = parse_fixed(frame, body) if frame in FIXED else (body,)
@@ -428,9 +443,7 @@ class Session:
         known_end = receive.ended
         pieces, rise = receive.receive(offset, data, fin)
         self._received_total += rise
-        if self._received_total > self._receive_limit:
-            raise ProtocolError("more data than the connection's credit allows", CloseCode.FLOW)
-        self._active_at = now
+        self._check_total()
         if receive.stop_code is not None:
             self._give_credit(stream, sum(map(len, pieces)))
         else:
@@ -443,9 +456,18 @@ class Session:
                 self._events.append(ev.StreamFinished(stream_id))
             self._forget_if_done(stream)
         else:
-            self._ack_due[stream_id] = None
-            if self._ack_at == _NEVER:
-                self._ack_at = now + self.limits.ack_delay
+            self._note_data(stream_id, now)
+
+    def _check_total(self) -> None:
+        if self._received_total > self._receive_limit:
+            raise ProtocolError("more data than the connection's credit allows", CloseCode.FLOW)
+
+    def _note_data(self, stream_id: int, now: float) -> None:
+        """Data came: it is to be acknowledged some time soon."""
+        self._active_at = now
+        self._ack_due[stream_id] = None
+        if self._ack_at == _NEVER:
+            self._ack_at = now + self.limits.ack_delay
 
     def _peer_stream(self, stream_id: int) -> SessionStream | None:
         """The peer's stream with this id, opened now together with those before it; None if it is over."""
@@ -650,20 +672,27 @@ class Session:
         """
         if link.lost or not self._may_seal(link):
             return 0
-        room = (out.size - 1024) * self.limits.record // (self.limits.record + _FRAME_COST)
-        frames, room = self._take_control(link, room)
+        frames: list[Outgoing] = []
+        record = self.limits.record
+        room = (out.size - 1024) * record // (record + _FRAME_COST)
+        if link.control:
+            room = self._take_control(link.control, frames, room)
         if link.attached and self.ended is None:
-            room = self._take_windows(frames, room)
-            room = self._take_datagrams(frames, room)
+            if self._control:
+                room = self._take_control(self._control, frames, room)
+            if self._windows:
+                room = self._take_windows(frames, room)
+            if self._datagrams:
+                room = self._take_datagrams(frames, room)
             if self._turns and not self._awaiting_state:
                 self._take_streams(frames, room)
-        rekey = now >= link.rekey_at
         if not frames and not link.first_record_due:
             return 0
         link.first_record_due = False
+        rekey = now >= link.rekey_at
         if rekey:
             link.rekey_at = now + self.limits.rekey_time
-        return int(link.sealer.seal(frames, out, self.limits.record, rekey))
+        return link.sealer.seal(frames, out, record, rekey)
 
     def _may_seal(self, link: Link) -> bool:
         """False when certainly nothing waits for this link: the usual answer, so it is to be a quick one."""
@@ -675,25 +704,12 @@ class Session:
             and bool(self._control or self._windows or self._turns or self._datagrams)
         )
 
-    def _take_control(self, link: Link, room: int) -> tuple[list[Outgoing], int]:
-        frames: list[Outgoing] = []
-        if not link.control and not self._control:
-            return frames, room
-        queues: list[Any] = [link.control]
-        if link.attached and self.ended is None:
-            queues.append(self._control)
-        for queue in queues:
-            taken = 0
-            while taken < len(queue) and room > 4096:
-                frames.append(queue[taken])
-                room -= len(queue[taken][4]) + _FRAME_COST
-                taken += 1
-            if queue is link.control:
-                del link.control[:taken]
-            else:
-                for _ in range(taken):
-                    queue.popleft()
-        return frames, room
+    def _take_control(self, queue: deque[Outgoing], frames: list[Outgoing], room: int) -> int:
+        while queue and room > 4096:
+            frame = queue.popleft()
+            frames.append(frame)
+            room -= len(frame[4]) + _FRAME_COST
+        return room
 
     def _take_windows(self, frames: list[Outgoing], room: int) -> int:
         windows = self._windows
@@ -731,7 +747,7 @@ class Session:
             self._sent_total += send.highest - before
             if len(piece) or fin or stream.announce:
                 stream.announce = False
-                frames.append((Frame.STREAM, FIN if fin else 0, stream.stream_id, offset, piece))
+                frames.append((_STREAM, FIN if fin else 0, stream.stream_id, offset, piece))
                 room -= len(piece) + _FRAME_COST
                 without_credit = 0
                 if waiting > stream.low >= send.queued:
@@ -806,7 +822,7 @@ class Session:
     def _sending(self, stream_id: int) -> SessionStream:
         self._check_open()
         stream = self._streams.get(stream_id)
-        if stream is None or stream.send.finished or stream.send.reset_code is not None:
+        if stream is None or not stream.send.open:
             raise StreamClosed(f"stream {stream_id} can't be written to: it was finished or reset")
         return stream
 
@@ -839,16 +855,18 @@ class Session:
         return [self._window(each.stream_id, each.receive.acked, each.receive.limit) for each in due]
 
     def _give_credit(self, stream: SessionStream, size: int) -> None:
-        stream.receive.consumed += size
-        if stream.receive.grant():
+        receive = stream.receive
+        receive.consumed += size
+        if receive.consumed >= receive.grant_at and receive.grant():
             self._windows[stream.stream_id] = None
         self._give_connection_credit(size)
 
     def _give_connection_credit(self, size: int) -> None:
         self._consumed_total += size
-        window = self.limits.connection_window
-        if self._consumed_total + window - self._receive_limit >= window // 4:
+        if self._consumed_total >= self._grant_at:
+            window = self.limits.connection_window
             self._receive_limit = self._consumed_total + window
+            self._grant_at = self._consumed_total + window // 4
             self._windows[CONNECTION] = None
 
     def _forget_if_done(self, stream: SessionStream) -> None:
@@ -872,7 +890,7 @@ class Session:
             self.close(error.close_code, str(error))
         else:
             close = build_close(Close(error.close_code, str(error), application=False))
-            link.control = [close]
+            link.control = deque([close])
             link.refused = True
             self._events.append(ev.LinkLost(link, str(error)))
 

@@ -50,6 +50,11 @@ class SendHalf:
         self._unsent: deque[bytes | memoryview] = deque()
 
     @property
+    def open(self) -> bool:
+        """True while the application may write."""
+        return not self.finished and self.reset_code is None
+
+    @property
     def queued(self) -> int:
         """Bytes written and not yet sent."""
         return self.end - self.sent if self.reset_code is None else 0
@@ -162,6 +167,7 @@ class ReceiveHalf:
         "consumed",
         "ended",
         "final",
+        "grant_at",
         "highest",
         "limit",
         "next",
@@ -172,6 +178,7 @@ class ReceiveHalf:
     def __init__(self, window: int) -> None:
         self.window = window
         self.limit = window  # offset up to which the peer may send
+        self.grant_at = window // 4  # when the application has read so far, more credit is worth telling
         self.next = 0  # all below was received in order
         self.highest = 0  # highest offset seen, for the connection's credit
         self.consumed = 0  # the application has read all below
@@ -180,6 +187,21 @@ class ReceiveHalf:
         self.stop_code: int | None = None
         self._starts: list[int] = []  # out of order: where runs start, sorted, and the runs themselves
         self._early: list[bytearray] = []
+
+    def takes(self, offset: int, size: int) -> bool:
+        """Take a piece that is the next in order, within the credit, with nothing early and no end in sight; False
+        without any effect when it is anything else, and `receive` has to look at it."""
+        end = offset + size
+        if (
+            offset != self.next
+            or offset != self.highest
+            or end > self.limit
+            or self.final is not None
+            or self.stop_code is not None
+        ):
+            return False
+        self.next = self.highest = end
+        return True
 
     @property
     def acked(self) -> int:
@@ -259,13 +281,10 @@ class ReceiveHalf:
 
     def grant(self) -> bool:
         """Raise the credit to what the application has read; True when that is worth telling."""
-        if (
-            self.ended
-            or self.final is not None
-            or self.consumed + self.window - self.limit < self.window // 4
-        ):
+        if self.ended or self.final is not None or self.consumed < self.grant_at:
             return False
         self.limit = self.consumed + self.window
+        self.grant_at = self.consumed + self.window // 4
         return True
 
     def end_by_reset(self, final: int) -> int:
