@@ -725,7 +725,7 @@ def test_a_process_that_ends_at_once_delivers_what_it_sent(server: Server) -> No
 
     with beside(accept):
         result = python(program, str(server.address))
-    assert (result.returncode, result.stderr) == (0, "")
+        assert (result.returncode, result.stderr) == (0, "")
     assert received == [b"x" * 5_000_000]
 
 
@@ -777,5 +777,5 @@ def test_a_forked_child_has_a_loop_of_its_own_and_not_its_parents_sockets(server
 
     with beside(accept):
         result = python(program, str(server.address))
-    assert (result.returncode, result.stderr) == (0, "")
+        assert (result.returncode, result.stderr) == (0, "")
     assert received == [b"parent", b"child"]
