@@ -653,7 +653,6 @@ class Session:
             stream.listed = False
             if stream.send.reset_code is None:
                 stream.send.rewind()
-                stream.announce = own and not told
         self._turns.clear()
         for stream in self._streams.values():
             stream.queued = False
