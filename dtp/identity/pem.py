@@ -241,6 +241,11 @@ def _armor(label: str, der: bytes) -> str:
     return f"-----BEGIN {label}-----\n{lines}-----END {label}-----\n"
 
 
+def encrypted_pem(private_key_info: bytes, passphrase: str | bytes) -> str:
+    """A PEM block of a private key of any kind (DER of PrivateKeyInfo), encrypted as identity files are."""
+    return _armor("ENCRYPTED PRIVATE KEY", _encrypt(private_key_info, _as_bytes(passphrase)))
+
+
 def _encrypt(private_key_info: bytes, passphrase: bytes) -> bytes:
     """EncryptedPrivateKeyInfo (RFC 5958) of PBES2: scrypt, then AES-256-CBC with PKCS#7 padding."""
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
