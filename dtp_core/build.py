@@ -26,6 +26,13 @@ COMPILE_ARGS = [] if sys.platform == "win32" else ["-std=c11", "-O3", "-fvisibil
 ffi = cffi.FFI()
 # cffi parses declarations, not the preprocessor: what is left of the header without '#' lines is exactly those.
 ffi.cdef("".join(line for line in (HERE / "dtp.h").open() if not line.startswith("#")))
+# Python's side of dtp_use_for_long (dtp/core/long_records.py).
+ffi.cdef(
+    """
+    extern "Python" int dtp_python_seal(const dtp_cipher *, const uint8_t *, uint8_t *, size_t);
+    extern "Python" int dtp_python_open(const dtp_cipher *, const uint8_t *, uint8_t *, size_t);
+    """
+)
 ffi.set_source(
     "dtp.core._dtp_core",
     '#include "dtp.h"',

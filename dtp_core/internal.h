@@ -55,6 +55,9 @@ struct dtp_provider {
     dtp_sodium_encrypt sodium_encrypt;
     dtp_sodium_decrypt sodium_decrypt;
     dtp_evp evp;
+    size_t long_from; /* plaintext bytes from which on these are called instead; NULL: never */
+    dtp_record_function long_seal;
+    dtp_record_function long_open;
 };
 
 /* Check `candidate` by its known answers, then make it the suite's provider. */

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dtp.core import long_records
 from dtp.core._dtp_core import ffi, lib
 from dtp.core.errors import UnsupportedSuite
 from dtp.errors import ConfigError
@@ -99,10 +100,17 @@ def _choose(only: str) -> dict[str, str]:
     installed: dict[str, str] = {}
     if sodium is not None and only != "openssl":
         installed.update((s, name) for s in suites if (name := _use_sodium(sodium, s)))
-    if only != "sodium" and (libcrypto := _load_libcrypto()) is not None:
+    libcrypto = None if only == "sodium" else _load_libcrypto()
+    if libcrypto is not None:
         # Asked for by name, OpenSSL serves at any version; else only where it gains something.
         wanted = [s for s in suites if only or s not in installed or libcrypto[1] >= _EVP[s][1]]
         installed.update((s, name) for s in wanted if (name := _use_evp(*libcrypto, s)))
+    if "AESGCM" in installed:
+        long_records.uninstall()
+        # An OpenSSL with VAES is as fast itself; and who asks for one provider gets that one alone.
+        newest = libcrypto is not None and libcrypto[1] >= _EVP["AESGCM"][1]
+        if not only and not newest and (name := long_records.install()) is not None:
+            installed["AESGCM"] += f"; records from {long_records.FROM >> 10} KiB: {name}"
     return installed
 
 

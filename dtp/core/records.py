@@ -16,6 +16,7 @@ from typing import Any
 from dtp.core._dtp_core import ffi, lib
 from dtp.core.buffer import Buffer
 from dtp.core.errors import SpaceError, opening_error, sealing_error
+from dtp.core.long_records import wipe
 from dtp.core.providers import suite_number
 from dtp.errors import DtpError, LocalError
 
@@ -137,7 +138,7 @@ class _Handle:
     __slots__ = ("_cipher",)
 
     def __init__(self, suite: str, key: bytes, rekey_bytes: int) -> None:
-        self._cipher: Any = ffi.gc(ffi.new("dtp_cipher *"), lib.dtp_cipher_wipe)
+        self._cipher: Any = ffi.gc(ffi.new("dtp_cipher *"), wipe)
         if len(key) != lib.DTP_KEY:
             raise LocalError(f"a key has {lib.DTP_KEY} bytes, not {len(key)}")
         code = lib.dtp_cipher_init(self._cipher, suite_number(suite), key, rekey_bytes)
@@ -156,7 +157,7 @@ class _Handle:
 
     def close(self) -> None:
         """Wipe the key; whatever is called after this raises or gives `UnsupportedSuite`. Idempotent."""
-        lib.dtp_cipher_wipe(self._cipher)
+        wipe(self._cipher)
 
 
 class Sealer(_Handle):
