@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from dtp.net.connection import Connection
 
 #: Room for one read, behind the start of a record left from the read before.
-READ = 256 * 1024
+READ = 512 * 1024
 _TAIL = 66 * 1024
-#: Sealed per C call and written at once: below, the calls cost; above, the cache is left.
-SEAL = 256 * 1024
+#: Sealed per C call and written at once: below, the calls cost; above, the cache is left, and what a full socket
+#: did not take has to be kept. A write of 256 KiB fits with its headers, or it would take two calls.
+SEAL = 288 * 1024
 
 
 class Buffers:
@@ -36,7 +37,7 @@ class Buffers:
         self.seal = Buffer(SEAL)
         # glibc maps blocks of 128 KiB and more anew each time, and their page faults cost a tenth of a bulk
         # transfer, until one was freed that was larger: from then on it keeps such blocks (mallopt(3)).
-        bytes(4 * READ)
+        bytes(2 * READ)
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Buffers:
