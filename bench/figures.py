@@ -56,6 +56,14 @@ FIGURES: tuple[Figure, ...] = (
         "3 x",
     ),
     Figure(
+        "the same, both with callbacks: create_connection() against asyncio TLS BufferedProtocol",
+        1.5,
+        True,
+        "x",
+        _ratio("bulk 1", "dtp-protocol", "tls-buffered", "MB/s"),
+        "3 x",
+    ),
+    Figure(
         _ONE + "against asyncio TLS streams", 4, True, "x", _ratio("bulk 1", "dtp", "tls-streams", "MB/s")
     ),
     Figure(

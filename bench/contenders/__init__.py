@@ -69,6 +69,9 @@ TABLE: tuple[Contender, ...] = (
     Contender("raw-buffered", "asyncio TCP, BufferedProtocol", PROTOCOLS, "raw-buffered", _DATA, quick=True),
     Contender("tls-streams", "asyncio TLS 1.3, streams", STREAMS, "tls", _ALL, quick=True),
     Contender("dtp-open", "DTP, open_connection()", STREAMS, "dtp-open", _DATA, quick=True),
+    Contender(
+        "dtp-protocol", "DTP, create_connection(), Protocol", PROTOCOLS, "dtp-protocol", _DATA, quick=True
+    ),
     Contender("dtp-chacha", "DTP, ChaCha20-Poly1305", STREAMS, "dtp-chacha", _DATA),
     Contender(
         "dtp-sodium",

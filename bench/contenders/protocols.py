@@ -1,4 +1,4 @@
-"""asyncio's protocols, plain, with TLS, with `noiseprotocol`, or through a pair of tunnel programs.
+"""asyncio's protocols, plain, with TLS, with `noiseprotocol`, through a pair of tunnel programs, or over DTP.
 
 Both roles are a `Peer` that counts what comes and sends what its job says; the variants differ in how bytes reach
 it.
@@ -21,9 +21,12 @@ NOISE_PIECE = 65_519
 
 
 class Peer:
-    """One end of one stream. `send` is set by the protocol below it."""
+    """One end of one stream. `send` is set by the protocol below it; `gone` once the stream is over."""
 
     send: Callable[[bytes], None]
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
 
     def connected(self) -> None:
         """The stream is there."""
@@ -40,12 +43,14 @@ class Peer:
 
     def lost(self) -> None:
         """The stream is over."""
+        self.gone.set()
 
 
 class Sink(Peer):
     """Server of "bulk" and "messages": says ACK behind the warm-up and behind the rest."""
 
     def __init__(self, job: Job, progress: Progress, on_done: Callable[[], None]) -> None:
+        super().__init__()
         self._warm, self._left = job.warm_per_stream, job.per_stream
         self._progress, self._on_done = progress, on_done
 
@@ -70,6 +75,7 @@ class Echo(Peer):
     """Server of "roundtrip"."""
 
     def __init__(self, job: Job, meter: Meter, on_done: Callable[[], None]) -> None:
+        super().__init__()
         self._warm, self._left = job.warm_count * SMALL, job.count * SMALL
         self._meter, self._on_done, self._answer = meter, on_done, bytes(SMALL)
         self._have = 0
@@ -96,6 +102,7 @@ class Source(Peer):
     """Client of "bulk" and "messages": sends the warm-up, waits for ACK, then the rest a piece at a time."""
 
     def __init__(self, piece: bytes) -> None:
+        super().__init__()
         self._piece, self._left, self._paused = piece, 0, False
         self._acked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
@@ -134,6 +141,7 @@ class Asker(Peer):
     """Client of "roundtrip": a request as soon as the answer to the one before is whole."""
 
     def __init__(self, job: Job) -> None:
+        super().__init__()
         self._left = job.warm_count + job.count
         self._question, self._have, self._asked = bytes(SMALL), 0, 0
         self.times: list[int] = []
@@ -296,6 +304,15 @@ async def _serve(job: Job, ready: Ready) -> Result:
         peer = Echo(job, meter, on_done) if job.workload == "roundtrip" else Sink(job, progress, on_done)
         return _protocol(job.variant, peer, client=False)
 
+    if job.variant == "dtp-protocol":
+        import dtp
+
+        async with await dtp.create_server(
+            accept, "tcp://127.0.0.1:0", identity=dtp.Identity.generate()
+        ) as dtp_server:
+            ready({"address": str(dtp_server.address)})
+            await finished
+        return meter.result
     server = await loop.create_server(accept, "127.0.0.1", 0, ssl=_tls(job, server=True))
     async with server:
         port = server.sockets[0].getsockname()[1]
@@ -313,39 +330,44 @@ def drive(job: Job, where: dict[str, Any]) -> Result:
 
 
 async def _drive(job: Job, where: dict[str, Any]) -> Result:
+    work = _ask if job.workload == "roundtrip" else _send
+    if job.variant == "dtp-protocol":
+        return await work(job, where["address"], Meter())
     async with tunnels.near(job, where["port"]) as tunnel:
-        meter = Meter(tunnel.pids)
-        if job.workload == "roundtrip":
-            return await _ask(job, tunnel.port, meter)
-        return await _send(job, tunnel.port, meter)
+        return await work(job, tunnel.port, Meter(tunnel.pids))
 
 
-async def _open(job: Job, port: int, peer: Peer) -> _Common:
+async def _open(job: Job, where: int | str, peer: Peer) -> _Common:
+    if isinstance(where, str):
+        import dtp
+
+        return (await dtp.create_connection(lambda: _protocol(job.variant, peer, client=True), where))[1]
     tls = _tls(job, server=False)
     _, protocol = await asyncio.get_running_loop().create_connection(
         lambda: _protocol(job.variant, peer, client=True),
         "127.0.0.1",
-        port,
+        where,
         ssl=tls,
         server_hostname=certificates.HOST if tls else None,
     )
     return protocol
 
 
-async def _ask(job: Job, port: int, meter: Meter) -> Result:
+async def _ask(job: Job, where: int | str, meter: Meter) -> Result:
     asker = Asker(job)
     meter.start()
-    protocol = await _open(job, port, asker)
+    protocol = await _open(job, where, asker)
     await asker.done
     meter.stop()
     protocol.transport.close()
+    await asker.gone.wait()
     return meter.result | latencies(asker.times[job.warm_count :])
 
 
-async def _send(job: Job, port: int, meter: Meter) -> Result:
+async def _send(job: Job, where: int | str, meter: Meter) -> Result:
     piece = bytes(SMALL) if job.workload == "messages" else bytes(job.chunk)
     sources = [Source(piece) for _ in range(job.streams)]
-    protocols = [await _open(job, port, source) for source in sources]
+    protocols = [await _open(job, where, source) for source in sources]
     await asyncio.gather(*(source.ready.wait() for source in sources))
     await asyncio.gather(*(source.transfer(job.warm_per_stream) for source in sources))
     meter.start()
@@ -357,4 +379,6 @@ async def _send(job: Job, port: int, meter: Meter) -> Result:
         facts["cipher"] = tls.cipher()[0]
     for protocol in protocols:
         protocol.transport.close()
+    for source in sources:
+        await source.gone.wait()
     return meter.result | facts
