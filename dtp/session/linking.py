@@ -1,0 +1,166 @@
+"""Links come and go: attaching, replacing, losing them, and the lists by which both sides then go on.
+
+Source: docs/wire.md, "Resume" and "Several links".
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from dtp.session import events as ev
+from dtp.session.codes import CloseCode, ProtocolError, describe
+from dtp.session.frames import (
+    ADD,
+    AWAY,
+    CONNECTION,
+    LISTED,
+    PING,
+    RESET,
+    STATE,
+    STOP,
+    STREAMS,
+    Close,
+    Frame,
+    Outgoing,
+    control,
+    parse_close,
+    parse_fixed,
+)
+from dtp.session.handshake import Established
+from dtp.session.link import Link, attach_proof, build_attach
+from dtp.session.sealing import Sealing
+
+
+class Linking(Sealing):
+    """What a session does about its carriers."""
+
+    def new_link(self, established: Established, now: float, *, add: bool = False) -> Link:
+        """A link from another handshake of the same two identities, to resume the session or (`add`) to widen it.
+
+        On the client's side ATTACH is queued on it at once; on the server's the link waits for the client's.
+        """
+        if established.peer != self.peer:
+            raise ProtocolError("another identity tries to take over a connection", CloseCode.RESUME_PROOF)
+        # The client numbers the links; a server's link has no number until ATTACH tells it.
+        number = self._next_link if self.client or not self._next_link else -1
+        link = Link(number, established, self.limits, now)
+        if number > 0:
+            self._used_links.add(number)
+            link.adding = add
+            link.control.append(build_attach(self.connection_id, self._secret, link, client=True))
+            if not add:
+                self._replace_links(link)
+                if self._detached_at is None:
+                    self._detached_at = now
+        self._next_link += 1
+        return link
+
+    def link_lost(self, link: Link, now: float, reason: str = "carrier lost") -> None:
+        """This carrier is gone. With others left they take over; else `Detached` until resumed. Idempotent."""
+        if link.lost:
+            return
+        link.close()
+        if self._links.pop(link.number, None) is None or self.ended is not None:
+            return
+        self._events.append(ev.LinkLost(link, reason))
+        self._unanswered.add(link.number)
+        if not self.client and not self._confirmed:
+            # Whoever sent the first message never proved to be alive: nothing to resume.
+            self._end(ev.Ended(CloseCode.IDLE, reason, by_peer=True, lost=True))
+        elif self._links:
+            self._send_lists(next(iter(self._links.values())))
+        elif self._detached_at is None:
+            self._detached_at = now
+            self._events.append(ev.Detached())
+
+    @property
+    def attached(self) -> bool:
+        """True while at least one link carries the session."""
+        return bool(self._links)
+
+    def _attach(self, link: Link) -> None:
+        link.attached = True
+        self._links[link.number] = link
+        self._detached_at = None
+        self._events.append(ev.LinkAttached(link))
+
+    def _replace_links(self, link: Link) -> None:
+        """`link` is to take the place of all others: both sides begin it with their lists."""
+        for old in list(self._links.values()):
+            old.close()
+            self._events.append(ev.LinkLost(old, "replaced by a newer carrier"))
+        self._links.clear()
+        self._awaiting_state = True
+        self._unanswered = {link.number}
+        self._told_lost.clear()
+        self._send_lists(link)
+
+    def _send_lists(self, link: Link) -> None:
+        """A list for each lost link that the peer has not answered for: an earlier one may have been lost, too."""
+        for lost in sorted(self._unanswered):
+            self._told_lost.add(lost)
+            link.control += self._state_frames(lost)
+
+    def _state_frames(self, lost: int) -> list[Outgoing]:
+        """All that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
+        frames: list[Outgoing] = []
+        for stream_id, stream in self._streams.items():
+            frames.append(self._window(stream_id, stream.receive.acked, stream.receive.limit, LISTED))
+            if stream.send.reset_code is not None and not stream.send.done:
+                body = RESET.pack(stream_id, stream.send.reset_code, stream.send.highest)
+                frames.append(control(Frame.RESET, body))
+            if stream.receive.stop_code is not None and not stream.receive.ended:
+                frames.append(control(Frame.STOP, STOP.pack(stream_id, stream.receive.stop_code)))
+        frames.append(self._window(CONNECTION, self._received_total, self._receive_limit))
+        frames.append(control(Frame.STREAMS, STREAMS.pack(self._peer_allowed)))
+        if not self.client and self.ready:
+            frames.append(control(Frame.READY))
+        frames += [control(Frame.PING, PING.pack(token)) for token in self._pings]
+        if self._away is not None:
+            frames.append(control(Frame.AWAY, AWAY.pack(self._away)))
+        frames.append(control(Frame.STATE, STATE.pack(self._next_peer >> 1, self._next_own >> 1, lost)))
+        return frames
+
+    def _on_fresh_link(self, link: Link, frame: int, flags: int, body: bytes, now: float) -> None:
+        """The first frame of a link that wants to carry this session: it must prove that it may."""
+        if link.lost:  # by a CLOSE before, in the same batch
+            return
+        if frame == Frame.CLOSE:
+            self._on_fresh_close(link, parse_close(flags, body))
+            return
+        if frame != Frame.ATTACH:
+            raise ProtocolError("a new carrier must begin with ATTACH", CloseCode.RESUME_PROOF)
+        connection, number, proof = parse_fixed(frame, body)
+        add = bool(flags & ADD)
+        expected = attach_proof(self._secret, link.hash, client=not self.client)
+        if connection != self.connection_id or not hmac.compare_digest(expected, bytes(proof)):
+            raise ProtocolError("a new carrier can't prove that it belongs here", CloseCode.RESUME_PROOF)
+        assert isinstance(number, int)
+        if not self.client:
+            self._attach_server(link, number, add=add)
+        elif (number, add) != (link.number, link.adding):
+            raise ProtocolError("the server's ATTACH does not answer ours")
+        if link.adding and not self._links:
+            self._send_lists(link)  # those there were have been lost meanwhile
+        self._attach(link)
+
+    def _on_fresh_close(self, link: Link, close: Close) -> None:
+        """The link is not taken. The session ends only with the last way to go on: nothing has proven the secret."""
+        if self.client and not self._links:
+            self._closed_by_peer(close)
+            return
+        link.close()
+        self._events.append(
+            ev.LinkLost(link, f"refused: {describe(close.close_code)} {close.reason}".rstrip())
+        )
+
+    def _attach_server(self, link: Link, number: int, *, add: bool) -> None:
+        if number in self._used_links:
+            raise ProtocolError(f"link number {number} was used before")
+        if add and len(self._links) >= self.limits.links:
+            raise ProtocolError(f"there are {len(self._links)} links already", CloseCode.LIMIT)
+        self._used_links.add(number)
+        link.number, link.adding = number, add
+        link.control.append(build_attach(self.connection_id, self._secret, link, client=False))
+        if not add:
+            self._replace_links(link)

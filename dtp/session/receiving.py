@@ -1,0 +1,287 @@
+"""Bytes in: records are opened, and each frame does what docs/wire.md says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dtp.core import Buffer
+from dtp.core import Frame as Received
+from dtp.core.errors import FrameError
+from dtp.session import events as ev
+from dtp.session.codes import CloseCode, ProtocolError
+from dtp.session.frames import (
+    CONNECTION,
+    FIN,
+    FIXED,
+    LISTED,
+    PING,
+    Frame,
+    control,
+    parse_close,
+    parse_fixed,
+    unknown,
+)
+from dtp.session.link import Link
+from dtp.session.linking import Linking
+from dtp.session.state import NEVER
+from dtp.session.streams import SessionStream
+
+_STREAM = int(Frame.STREAM)
+
+
+class Receiving(Linking):
+    """The receiving half of a session."""
+
+    def receive(self, link: Link, buffer: Buffer, start: int, end: int, now: float) -> int:
+        """Open what a carrier brought into `buffer[start:end]`; the records are opened in place.
+
+        Gives the index behind the last whole record; what follows is the start of one and belongs in front of
+        what comes next. An error ends the link or the session; see the events.
+        """
+        used = start
+        while used < end and not link.lost and not link.refused:
+            taken, frames, error = link.opener.open(buffer, used, end)
+            used += taken
+            if taken:
+                link.last_received = now
+                link.ping_sent = None
+                if not link.confirmed:
+                    link.confirmed = True
+                    if not self.client and not self._confirmed:
+                        self._confirmed = True
+                        self._events.append(ev.Confirmed())
+            try:
+                self._frames(link, buffer.view, frames, now)
+            except ProtocolError as broken:
+                self._fail(link, broken)
+                break
+            if isinstance(error, FrameError):  # in a genuine record: the peer's doing, not the carrier's
+                self._fail(link, ProtocolError(str(error)))
+                break
+            if error is not None:
+                self.link_lost(link, now, str(error))
+                break
+            if not taken:
+                break
+        return used
+
+    def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
+        for frame, flags, stream_id, offset, start, length in frames:
+            body = bytes(view[start : start + length])
+            if frame == _STREAM and not flags and length and link.attached and self.ended is None:
+                stream = self._streams.get(stream_id)
+                if stream is not None and stream.receive.takes(offset, length):  # the usual case, made short
+                    self._received_total += length
+                    self._check_total()
+                    self._events.append(ev.StreamData(stream_id, body))
+                    self._note_data(stream_id, now)
+                    continue
+            if not link.attached:
+                self._on_fresh_link(link, frame, flags, body, now)
+            elif self.ended is not None:
+                return
+            elif frame == _STREAM:
+                self._on_stream(stream_id, offset, body, bool(flags & FIN), now)
+            elif frame in _HANDLERS:
+                fields = parse_fixed(frame, body) if frame in FIXED else (body,)
+                _HANDLERS[frame](self, link, flags, now, *fields)
+            elif (error := unknown(frame)) is not None:
+                raise error
+
+    def _on_stream(self, stream_id: int, offset: int, data: bytes, fin: bool, now: float) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            stream = self._peer_stream(stream_id)
+            if stream is None:
+                return  # over and forgotten: a repetition after a resume
+        receive = stream.receive
+        known_end = receive.ended
+        pieces, rise = receive.receive(offset, data, fin)
+        self._received_total += rise
+        self._check_total()
+        if receive.stop_code is not None:
+            self._give_credit(stream, sum(map(len, pieces)))
+        else:
+            for piece in pieces:
+                if piece:
+                    self._events.append(ev.StreamData(stream_id, piece))
+        if receive.ended:
+            self._windows[stream_id] = None
+            if not known_end:
+                self._events.append(ev.StreamFinished(stream_id))
+            self._forget_if_done(stream)
+        else:
+            self._note_data(stream_id, now)
+
+    def _check_total(self) -> None:
+        if self._received_total > self._receive_limit:
+            raise ProtocolError("more data than the connection's credit allows", CloseCode.FLOW)
+
+    def _note_data(self, stream_id: int, now: float) -> None:
+        """Data came: it is to be acknowledged some time soon."""
+        self._active_at = now
+        self._ack_due[stream_id] = None
+        if self._ack_at == NEVER:
+            self._ack_at = now + self.limits.ack_delay
+
+    def _peer_stream(self, stream_id: int) -> SessionStream | None:
+        """The peer's stream with this id, opened now together with those before it; None if it is over."""
+        if (stream_id & 1) == (0 if self.client else 1):
+            if stream_id >= self._next_own:
+                raise ProtocolError(f"frame for stream {stream_id}, which was never opened")
+            return None
+        if stream_id < self._next_peer:
+            return None
+        if stream_id >> 1 >= self._peer_allowed:
+            raise ProtocolError(f"stream {stream_id} is above the limit", CloseCode.LIMIT)
+        while self._next_peer <= stream_id:
+            opened = self._next_peer
+            self._next_peer += 2
+            stream = self._add_stream(opened)
+            if self._away is not None and opened >= self._away:
+                self.reset(opened, CloseCode.SHUTDOWN)
+                self.stop(opened, CloseCode.SHUTDOWN)
+            else:
+                self._events.append(ev.StreamOpened(opened))
+        return stream
+
+    # ---- control frames from the peer -------------------------------------------------------------------
+
+    def _on_ping(self, link: Link, flags: int, now: float, token: int) -> None:
+        if len(link.control) >= self.limits.control:
+            raise ProtocolError("too many pings", CloseCode.LIMIT)
+        link.control.append(control(Frame.PONG, PING.pack(token)))
+
+    def _on_pong(self, link: Link, flags: int, now: float, token: int) -> None:
+        sent = self._pings.pop(token, None)
+        if sent is not None:
+            self.rtt = now - sent
+            self._events.append(ev.Pong(token, now - sent))
+
+    def _on_reset(self, link: Link, flags: int, now: float, stream_id: int, code: int, final: int) -> None:
+        stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
+        if stream is None:
+            return
+        receive = stream.receive
+        receive.check_final(final, True)
+        if receive.ended:
+            return
+        rise = max(0, final - receive.highest)
+        missing = receive.end_by_reset(final)
+        self._received_total += rise
+        if self._received_total > self._receive_limit:
+            raise ProtocolError("reset goes beyond the connection's credit", CloseCode.FLOW)
+        self._give_connection_credit(missing)
+        self._windows[stream_id] = None
+        self._events.append(ev.StreamWasReset(stream_id, code))
+        self._forget_if_done(stream)
+
+    def _on_stop(self, link: Link, flags: int, now: float, stream_id: int, code: int) -> None:
+        stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
+        if stream is not None and not stream.send.done and stream.send.reset_code is None:
+            self.reset(stream_id, code)
+            self._events.append(ev.StreamStopped(stream_id, code))
+
+    def _on_window(self, link: Link, flags: int, now: float, stream_id: int, acked: int, limit: int) -> None:
+        if stream_id == CONNECTION:
+            self._send_limit = max(self._send_limit, limit)
+            return
+        stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
+        if stream is None:
+            return
+        send = stream.send
+        stream.listed |= bool(flags & LISTED)
+        waiting = send.queued
+        send.acknowledge(acked)
+        send.limit = max(send.limit, limit)
+        if send.ready:
+            self._take_turn(stream)
+        if send.acked >= send.end or (waiting > stream.low >= send.queued):
+            self._events.append(ev.StreamWritable(stream_id))
+        self._forget_if_done(stream)
+
+    def _on_streams(self, link: Link, flags: int, now: float, allowed: int) -> None:
+        if allowed > self._own_allowed:
+            self._own_allowed = allowed
+            self._events.append(ev.StreamsAllowed())
+
+    def _on_datagram(self, link: Link, flags: int, now: float, data: bytes) -> None:
+        if len(data) > self.limits.datagram:
+            raise ProtocolError(f"datagram of {len(data)} bytes", CloseCode.LIMIT)
+        self._active_at = now
+        self._events.append(ev.DatagramReceived(data))
+
+    def _on_meter(self, link: Link, flags: int, now: float, data: bytes) -> None:
+        self._events.append(ev.MeterReceived(data))
+
+    def _on_close(self, link: Link, flags: int, now: float, body: bytes) -> None:
+        self._closed_by_peer(parse_close(flags, body))
+
+    def _on_away(self, link: Link, flags: int, now: float, first_refused: int) -> None:
+        if not self._peer_away:
+            self._peer_away = True
+            self._events.append(ev.GoingAway())
+
+    def _on_ready(self, link: Link, flags: int, now: float) -> None:
+        if not self.client:
+            raise ProtocolError("READY from a client: only a server admits")
+        if not self.ready:
+            self.ready = True
+            self._events.append(ev.Ready())
+
+    def _on_attach(self, link: Link, flags: int, now: float, *fields: object) -> None:
+        raise ProtocolError("ATTACH on a link that is attached")
+
+    def _on_state(self, link: Link, flags: int, now: float, seen: int, opened: int, lost: int) -> None:
+        """The end of the peer's list: send again what it has not, forget what it has done with."""
+        gone = self._links.get(lost)
+        if lost not in self._used_links or (gone is link and not self._awaiting_state):
+            raise ProtocolError(f"STATE of link {lost}, which is not lost")
+        if seen > self._next_own >> 1:
+            raise ProtocolError(f"STATE has seen {seen} streams, of which {self._next_own >> 1} were opened")
+        if gone is not None and gone is not link:
+            self.link_lost(gone, now, "the peer lost this carrier")
+        elif lost not in self._told_lost:  # lost before it was attached here
+            self._unanswered.add(lost)
+            self._send_lists(link)
+        self._unanswered.discard(lost)
+        for stream in list(self._streams.values()):
+            own = (stream.stream_id & 1) == (0 if self.client else 1)
+            # A stream of the peer's may be newer than this list, and have come over a faster link.
+            told = stream.stream_id >> 1 < (seen if own else opened)
+            if told and not stream.listed:
+                if not stream.may_be_forgotten:
+                    raise ProtocolError(f"STATE has done with stream {stream.stream_id}, which has not ended")
+                stream.send.forget()
+                self._forget_if_done(stream)
+                continue
+            if own and not told and stream.send.acked:
+                raise ProtocolError(f"STATE has not seen stream {stream.stream_id}, which was acknowledged")
+            stream.listed = False
+            if stream.send.reset_code is None:
+                stream.send.rewind()
+        self._turns.clear()
+        for stream in self._streams.values():
+            stream.queued = False
+            if stream.send.ready or stream.announce:
+                self._take_turn(stream)
+        if self._awaiting_state:
+            self._awaiting_state = False
+            self._events.append(ev.Resumed())
+
+
+_HANDLERS: dict[int, Callable[..., None]] = {
+    Frame.PING: Receiving._on_ping,
+    Frame.PONG: Receiving._on_pong,
+    Frame.RESET: Receiving._on_reset,
+    Frame.STOP: Receiving._on_stop,
+    Frame.WINDOW: Receiving._on_window,
+    Frame.STREAMS: Receiving._on_streams,
+    Frame.DATAGRAM: Receiving._on_datagram,
+    Frame.CLOSE: Receiving._on_close,
+    Frame.AWAY: Receiving._on_away,
+    Frame.READY: Receiving._on_ready,
+    Frame.ATTACH: Receiving._on_attach,
+    Frame.STATE: Receiving._on_state,
+    Frame.METER: Receiving._on_meter,
+}

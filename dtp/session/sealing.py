@@ -1,0 +1,113 @@
+"""Bytes out: what of all that waits goes into the next records of a link."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from dtp.core import Buffer
+from dtp.session import events as ev
+from dtp.session.frames import CONNECTION, FIN, Frame, Outgoing, control
+from dtp.session.link import Link
+from dtp.session.state import SessionState
+
+_STREAM = int(Frame.STREAM)
+#: What one frame adds at most to what is sealed: its header, and a share of its record's.
+_FRAME_COST = 64
+
+
+class Sealing(SessionState):
+    """The sending half of a session."""
+
+    def seal(self, link: Link, out: Buffer, now: float) -> int:
+        """Seal what waits for this link into `out`; gives how many bytes, 0 when there is nothing.
+
+        At most `out` full, so ask again until it is 0.
+        """
+        if link.lost or not self._may_seal(link):
+            return 0
+        frames: list[Outgoing] = []
+        record = self.limits.record
+        room = (out.size - 1024) * record // (record + _FRAME_COST)
+        if link.control:
+            room = self._take_control(link.control, frames, room)
+        if link.attached and self.ended is None:
+            if self._control:
+                room = self._take_control(self._control, frames, room)
+            if self._windows:
+                room = self._take_windows(frames, room)
+            if self._datagrams:
+                room = self._take_datagrams(frames, room)
+            if self._turns and not self._awaiting_state:
+                self._take_streams(frames, room)
+        if not frames and not link.first_record_due:
+            return 0
+        link.first_record_due = False
+        rekey = now >= link.rekey_at
+        if rekey:
+            link.rekey_at = now + self.limits.rekey_time
+        return link.sealer.seal(frames, out, record, rekey)
+
+    def _may_seal(self, link: Link) -> bool:
+        """False when certainly nothing waits for this link: the usual answer, so it is to be a quick one."""
+        if link.control or link.first_record_due:
+            return True
+        return (
+            link.attached
+            and self.ended is None
+            and bool(self._control or self._windows or self._turns or self._datagrams)
+        )
+
+    def _take_control(self, queue: deque[Outgoing], frames: list[Outgoing], room: int) -> int:
+        while queue and room > 4096:
+            frame = queue.popleft()
+            frames.append(frame)
+            room -= len(frame[4]) + _FRAME_COST
+        return room
+
+    def _take_windows(self, frames: list[Outgoing], room: int) -> int:
+        windows = self._windows
+        while windows and room > 4096:
+            stream_id, _ = windows.popitem()
+            if stream_id == CONNECTION:
+                frames.append(self._window(CONNECTION, self._received_total, self._receive_limit))
+            else:
+                receive = self._streams[stream_id].receive
+                frames.append(self._window(stream_id, receive.acked, receive.limit))
+            room -= _FRAME_COST
+        return room
+
+    def _take_datagrams(self, frames: list[Outgoing], room: int) -> int:
+        datagrams = self._datagrams
+        while datagrams and room >= len(datagrams[0]) + _FRAME_COST:
+            data = datagrams.popleft()
+            frames.append(control(Frame.DATAGRAM, data))
+            room -= len(data) + _FRAME_COST
+        return room
+
+    def _take_streams(self, frames: list[Outgoing], room: int) -> None:
+        """Round robin: each stream a quantum at a time, or all the room when it is alone."""
+        turns = self._turns
+        without_credit = 0
+        while room > _FRAME_COST and without_credit < len(turns):
+            stream = turns.popleft()
+            send = stream.send
+            if send.reset_code is not None:
+                stream.queued = False
+                continue
+            before, waiting = send.highest, send.queued
+            quantum = self.limits.quantum if turns else room
+            offset, piece, fin = send.take(min(quantum, room), self._send_limit - self._sent_total)
+            self._sent_total += send.highest - before
+            if len(piece) or fin or stream.announce:
+                stream.announce = False
+                frames.append((_STREAM, FIN if fin else 0, stream.stream_id, offset, piece))
+                room -= len(piece) + _FRAME_COST
+                without_credit = 0
+                if waiting > stream.low >= send.queued:
+                    self._events.append(ev.StreamWritable(stream.stream_id))
+            elif send.ready:
+                without_credit += 1  # waits for the connection's credit
+            if send.ready:
+                turns.append(stream)
+            else:
+                stream.queued = False

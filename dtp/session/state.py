@@ -1,0 +1,247 @@
+"""What a session knows: its streams, credit, queues and links - and the steps that everything else is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+
+from dtp.errors import DtpError
+from dtp.identity import PeerId
+from dtp.session import events as ev
+from dtp.session.codes import CloseCode, ConnectionClosed, ProtocolError, StreamClosed
+from dtp.session.frames import (
+    CONNECTION,
+    PING,
+    RESET,
+    STOP,
+    STREAMS,
+    WINDOW,
+    Close,
+    Frame,
+    Outgoing,
+    build_close,
+    control,
+)
+from dtp.session.handshake import Established
+from dtp.session.limits import Limits
+from dtp.session.link import Link
+from dtp.session.noise import protocol_name
+from dtp.session.payload import CONNECTION_ID
+from dtp.session.streams import SessionStream
+
+NEVER = float("inf")
+#: Pings that wait for an answer; older ones are given up.
+_MAX_PINGS = 64
+
+
+class SessionState:
+    """The fields of a session and the small steps on them. `Session` has the interface."""
+
+    def __init__(self, established: Established, limits: Limits, now: float, *, client: bool) -> None:
+        self.client = client
+        self.limits = limits
+        self.peer: PeerId = established.peer
+        self.service = established.payload.service
+        #: The Noise protocol of the first handshake, in full.
+        self.protocol = protocol_name(established.pattern, established.suite)
+        #: Names this connection when it is resumed (16 bytes, public); the secret proves it.
+        self.connection_id = hashlib.sha256(b"dtp.connection.v1" + established.split.hash).digest()[
+            :CONNECTION_ID
+        ]
+        self._secret = established.split.secret
+        self._params = established.payload.params
+        self._events: list[ev.Event] = []
+        self._control: deque[Outgoing] = deque()
+        self._datagrams: deque[bytes | memoryview] = deque()
+        self._close: Close | None = None
+        self.ended: ev.Ended | None = None
+        self._undelivered: frozenset[int] = frozenset()  # once ended: streams the peer has not all of
+        #: Client: the server has admitted us. Server: we have admitted the client.
+        self.ready = False
+        self._confirmed = False  # the peer has sent a record, so it holds the keys
+
+        self._streams: dict[int, SessionStream] = {}
+        self._turns: deque[SessionStream] = deque()
+        self._windows: dict[int, None] = {}  # streams whose WINDOW is to be sent, an ordered set
+        self._ack_due: dict[int, None] = {}  # streams with data that is not yet acknowledged
+        self._next_own = 0 if client else 1
+        self._next_peer = 1 if client else 0
+        self._own_allowed = self._params.streams
+        self._peer_allowed = limits.streams
+        self._peer_closed = 0
+        self._away: int | None = None
+        self._peer_away = False
+
+        self._sent_total = 0
+        self._send_limit = self._params.connection_window
+        self._received_total = 0
+        self._consumed_total = 0
+        self._receive_limit = limits.connection_window
+        self._grant_at = limits.connection_window // 4
+
+        self._links: dict[int, Link] = {}
+        self._next_link = 0
+        self._used_links = {0}
+        self._unanswered: set[int] = set()  # lost links whose STATE has not come: the peer may not know
+        self._told_lost: set[int] = set()  # lost links that the peer was sent a list for
+        self._awaiting_state = False
+        self._detached_at: float | None = None
+        self._ack_at = NEVER
+        self._active_at = now
+        self._ping_token = 0
+        self._pings: dict[int, float] = {}
+        self.rtt: float | None = None
+
+    # ---- ends -------------------------------------------------------------------------------------------
+
+    def reset(self, stream_id: int, error_code: int) -> None:
+        """Give up sending; the peer gets `error_code`. What waits to be sent is dropped. Idempotent."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.send.reset_code is None and not stream.send.done:
+            stream.send.reset(error_code)
+            self._queue(Frame.RESET, RESET.pack(stream_id, error_code, stream.send.highest))
+
+    def stop(self, stream_id: int, error_code: int) -> None:
+        """Nothing more will be read: the peer is asked to stop sending. Idempotent."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.receive.stop_code is None and not stream.receive.ended:
+            receive = stream.receive
+            receive.stop_code = error_code
+            self._give_credit(stream, receive.next - receive.consumed)
+            self._control.extend(self._acks_due(stream_id))
+            self._queue(Frame.STOP, STOP.pack(stream_id, error_code))
+
+    def close(self, code: int = 0, reason: str = "", *, application: bool = False) -> None:
+        """End the session. One CLOSE frame is still to be sealed on each link; then the carriers may go."""
+        if self.ended is None:
+            acks = self._acks_due(*self._ack_due)
+            self._end(ev.Ended(code, reason, by_peer=False, application=application))
+            self._close = Close(code, reason, application)
+            for link in self._links.values():
+                link.control += acks
+                link.control.append(build_close(self._close))
+
+    def acknowledged(self, stream_id: int) -> bool:
+        """True when the peer has everything that was written to this stream (and its end, if it has one).
+
+        Of one that was reset, or once the session was closed: whether it had all bytes before; that it didn't wait
+        for the end is its own decision.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return stream_id not in self._undelivered
+        send = stream.send
+        if send.finished and send.reset_code is None:
+            return send.done
+        return send.done or min(send.acked, send.highest) == send.end
+
+    def _closed_by_peer(self, close: Close) -> None:
+        lost = close.close_code == CloseCode.RESUME_UNKNOWN and not close.application
+        self._end(ev.Ended(close.close_code, close.reason, True, close.application, lost))
+
+    # ---- steps ------------------------------------------------------------------------------------------
+
+    def _new_ping(self, now: float) -> bytes:
+        self._ping_token += 1
+        self._pings[self._ping_token] = now
+        if len(self._pings) > _MAX_PINGS:
+            del self._pings[next(iter(self._pings))]
+        return PING.pack(self._ping_token)
+
+    def _check_open(self) -> None:
+        ended = self.ended
+        if ended is not None:
+            raise closed_error(ended)
+
+    def _sending(self, stream_id: int) -> SessionStream:
+        self._check_open()
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.send.open:
+            raise StreamClosed(f"stream {stream_id} can't be written to: it was finished or reset")
+        return stream
+
+    def _add_stream(self, stream_id: int) -> SessionStream:
+        limits = self.limits
+        stream = SessionStream(stream_id, self._params.stream_window, limits.stream_window, limits.write_low)
+        self._streams[stream_id] = stream
+        return stream
+
+    def _take_turn(self, stream: SessionStream) -> None:
+        if not stream.queued:
+            stream.queued = True
+            self._turns.append(stream)
+
+    def _queue(self, frame: int, body: bytes = b"") -> None:
+        if len(self._control) < self.limits.control + len(self._streams):
+            self._control.append(control(frame, body))
+        else:
+            self.close(CloseCode.LIMIT, "too many control frames wait")
+
+    def _window(self, stream_id: int, acked: int, limit: int, flags: int = 0) -> Outgoing:
+        self._ack_due.pop(stream_id, None)
+        return control(Frame.WINDOW, WINDOW.pack(stream_id, acked, limit), flags)
+
+    def _acks_due(self, *stream_ids: int) -> list[Outgoing]:
+        """What was received of these streams and not yet acknowledged: with a goodbye it is said at once."""
+        due = [self._streams[key] for key in stream_ids if key in self._ack_due and key in self._streams]
+        return [self._window(each.stream_id, each.receive.acked, each.receive.limit) for each in due]
+
+    def _give_credit(self, stream: SessionStream, size: int) -> None:
+        receive = stream.receive
+        receive.consumed += size
+        if receive.consumed >= receive.grant_at and receive.grant():
+            self._windows[stream.stream_id] = None
+        self._give_connection_credit(size)
+
+    def _give_connection_credit(self, size: int) -> None:
+        self._consumed_total += size
+        if self._consumed_total >= self._grant_at:
+            window = self.limits.connection_window
+            self._receive_limit = self._consumed_total + window
+            self._grant_at = self._consumed_total + window // 4
+            self._windows[CONNECTION] = None
+
+    def _forget_if_done(self, stream: SessionStream) -> None:
+        if not stream.done or stream.stream_id not in self._streams:
+            return
+        del self._streams[stream.stream_id]
+        self._events.append(ev.StreamDone(stream.stream_id))
+        # The peer learns from this last word that it may forget the stream, too.
+        if self._windows.pop(stream.stream_id, 0) is None:
+            self._control.append(self._window(stream.stream_id, stream.receive.acked, stream.receive.limit))
+        if (stream.stream_id & 1) == (1 if self.client else 0):
+            self._peer_closed += 1
+            allowed = self._peer_closed + self.limits.streams
+            if allowed - self._peer_allowed >= max(1, self.limits.streams // 4):
+                self._peer_allowed = allowed
+                self._queue(Frame.STREAMS, STREAMS.pack(allowed))
+
+    def _fail(self, link: Link, error: ProtocolError) -> None:
+        """The peer broke the rules. On a link that never proved itself only the link suffers."""
+        if link.attached:
+            self.close(error.close_code, str(error))
+        else:
+            close = build_close(Close(error.close_code, str(error), application=False))
+            link.control = deque([close])
+            link.refused = True
+            self._events.append(ev.LinkLost(link, str(error)))
+
+    def _end(self, ended: ev.Ended) -> None:
+        if self.ended is None:
+            self.ended = ended
+            self._undelivered = frozenset(
+                key
+                for key, stream in self._streams.items()
+                if not self.acknowledged(key) and (ended.lost or stream.send.acked < stream.send.end)
+            )
+            self._streams.clear()
+            self._turns.clear()
+            self._control.clear()
+            self._windows.clear()
+            self._datagrams.clear()
+            self._events.append(ended)
+
+
+def closed_error(ended: ev.Ended) -> DtpError:
+    """The exception for what is asked of a session that has ended."""
+    return ConnectionClosed(ended.close_code, ended.reason, ended.by_peer, ended.application)
