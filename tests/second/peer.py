@@ -536,11 +536,7 @@ class SecondPeer:
     def on_close(self, _link: Link, got: Frame) -> None:
         if len(got.rest) > 256:
             raise Breach(Code.PROTOCOL, "a reason above 256 bytes")
-        try:
-            reason = got.rest.decode()
-        except UnicodeDecodeError as error:
-            raise Breach(Code.PROTOCOL, "a reason that is not UTF-8") from error
-        self.closed = (bool(got.flags & APPLICATION), got.fields[0], reason)
+        self.closed = (bool(got.flags & APPLICATION), got.fields[0], got.rest.decode(errors="replace"))
 
     def on_ping(self, link: Link, got: Frame) -> None:
         link.send(frame(Type.PONG, *got.fields))

@@ -114,6 +114,8 @@ def payloads() -> list[dict[str, Any]]:
         ("unknown keys", good | {"later": [1, {"x": None}]}, True),
         ("more params and versions", good | {"versions": [3, 1], "params": [1, 2, 3, 4, 5]}, True),
         ("the most", good | long, True),
+        ("sixteen versions", good | {"versions": list(range(16))}, True),
+        ("the greatest params", good | {"params": [2**62 - 1] * 16}, True),
         ("keys in another order", dict(reversed(good.items())), True),
         ("not a map", [1], False),
         ("a key that is not a string", good | {1: 2}, False),
@@ -122,6 +124,10 @@ def payloads() -> list[dict[str, Any]]:
         ("proof of 65 bytes", good | {"proof": bytes(65)}, False),
         ("no common version", good | {"versions": [2]}, False),
         ("versions not an array", good | {"versions": 1}, False),
+        ("versions empty", good | {"versions": []}, False),
+        ("seventeen versions", good | {"versions": list(range(17))}, False),
+        ("a param of 2^62", good | {"params": [2**62, 2, 3, 4]}, False),
+        ("seventeen params", good | {"params": [1] * 17}, False),
         ("three params", good | {"params": [1, 2, 3]}, False),
         ("a negative param", good | {"params": [1, 2, 3, -1]}, False),
         ("a param that is not an int", good | {"params": [1, 2, 3, True]}, False),
@@ -198,10 +204,10 @@ def packets() -> list[dict[str, Any]]:
         key = key_of(f"packets {suite}")
         opener, arrivals = PacketOpener(suite, key), []
 
-        def sealed(counter: int, suite: str = suite, key: bytes = key) -> bytes:
+        def sealed(counter: int, plain: bytes = b"", suite: str = suite, key: bytes = key) -> bytes:
             sealer = PacketSealer(suite, key)
             sealer.counter = counter
-            return sealer.seal(frame(Type.PING, counter))
+            return sealer.seal(plain or frame(Type.PING, counter))
 
         forged = bytearray(sealed(5000))
         forged[-1] ^= 1
@@ -215,7 +221,10 @@ def packets() -> list[dict[str, Any]]:
             ("2,048 behind", sealed(4000 - 2048)),
             ("forged", bytes(forged)),
             ("the forged one's counter, genuine", sealed(5000)),
-            ("too short", sealed(5001)[:23]),
+            ("it holds REKEY", sealed(5001, frame(Type.REKEY))),
+            ("it ends inside a frame", sealed(5001, frame(Type.PING, 1)[:-1])),
+            ("the counter of those, whole frames", sealed(5001)),
+            ("too short", sealed(5002)[:23]),
             ("the last of key 0", sealed(step - 1)),
             ("the first of key 1", sealed(step)),
             ("the previous key, within the window", sealed(step - 2)),

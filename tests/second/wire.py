@@ -151,15 +151,20 @@ class Payload:
         return packed
 
 
-def is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def ints(value: object, least: int = 1) -> bool:
+    """Whether it is an array of `least` to 16 integers from 0 to 2^62 - 1."""
+    return (
+        isinstance(value, list)
+        and least <= len(value) <= 16
+        and all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < 2**62 for i in value)
+    )
 
 
 PAYLOAD_CHECKS = {
     "id": lambda v: isinstance(v, bytes) and len(v) == 32,
     "proof": lambda v: isinstance(v, bytes) and len(v) == 64,
-    "versions": lambda v: isinstance(v, list) and all(map(is_int, v)),
-    "params": lambda v: isinstance(v, list) and len(v) >= 4 and all(map(is_int, v[:4])),
+    "versions": ints,
+    "params": lambda v: ints(v, 4),
     "features": lambda v: isinstance(v, list) and len(v) <= 64 and all(isinstance(f, str) for f in v),
     "service": lambda v: isinstance(v, str) and len(v.encode()) <= 255,
     "ticket": lambda v: isinstance(v, bytes),
@@ -364,6 +369,17 @@ def key_number(suite: str, first: bytes, number: int) -> bytes:
     return key
 
 
+def may_be_packed(plaintext: bytes) -> bool:
+    """Whether a packet may hold it: whole frames, none of them REKEY."""
+    at = 0
+    while at + 4 <= len(plaintext):
+        kind, _, length = struct.unpack_from(">BBH", plaintext, at)
+        if kind == Type.REKEY:
+            return False
+        at += 4 + length
+    return at == len(plaintext)
+
+
 class PacketSealer:
     """One direction's packets, sending side; `counter` may be set ahead."""
 
@@ -404,6 +420,8 @@ class PacketOpener:
             key = key_number(self.suite, self.first, number)
             plaintext = decrypt(self.suite, key, counter, b"", packet[8:])
         except NoiseFault:
+            return None
+        if not may_be_packed(plaintext):
             return None
         self.seen.add(counter)
         self.newest = max(self.newest, counter)
