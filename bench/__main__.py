@@ -98,7 +98,7 @@ def main() -> int:
         folder.mkdir(exist_ok=True)
         for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", text)):
             (folder / f"{date}-{arguments.save}{suffix}").write_text(content, encoding="utf-8")
-    missed = [name for name, _, _, verdict, _ in report.figures(sections) if verdict == "missed"]
+    missed = [figure for figure, value, _ in report.figures(sections) if figure.verdict(value) == "missed"]
     return 1 if missed and arguments.strict else 0
 
 
