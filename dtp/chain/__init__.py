@@ -1,4 +1,45 @@
-"""Sui: the Move packages that ship with dtp, and what talks to them.
+"""Sui: a client for its chain, the Move packages that ship with dtp, and a module for each of theirs.
 
-`dtp.chain.packages` holds the compiled packages and their names; nothing there needs a network.
+    from dtp.chain import ChainClient, KeySigner, Program, channel, host
+
+`ChainClient` reads and executes, `Program` says what a transaction does, a `Signer` signs it. `dtp.chain.host`,
+`channel`, `pass_`, `pipe` and `lock` add the commands of the Move functions and hold the objects as dataclasses.
+`dtp.chain.packages` holds the compiled packages and their names; nothing there needs a network. pysui is loaded when
+a client first needs it.
 """
+
+from dtp.chain.client import ChainClient, Simulated
+from dtp.chain.commands import Program
+from dtp.chain.deployments import Deployment, Deployments
+from dtp.chain.events import Cursor, CursorFile, EventFollower, Followed, event_types
+from dtp.chain.model import MIST_PER_SUI, SUI_COIN, ChainEvent, Executed, ObjectData, ObjectRef
+from dtp.chain.networks import NETWORKS, Network, find_network
+from dtp.chain.publish import publish
+from dtp.chain.signer import CommandSigner, KeySigner, Scheme, Signer
+
+__all__ = [
+    "MIST_PER_SUI",
+    "NETWORKS",
+    "SUI_COIN",
+    "ChainClient",
+    "ChainEvent",
+    "CommandSigner",
+    "Cursor",
+    "CursorFile",
+    "Deployment",
+    "Deployments",
+    "EventFollower",
+    "Executed",
+    "Followed",
+    "KeySigner",
+    "Network",
+    "ObjectData",
+    "ObjectRef",
+    "Program",
+    "Scheme",
+    "Signer",
+    "Simulated",
+    "event_types",
+    "find_network",
+    "publish",
+]

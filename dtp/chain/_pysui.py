@@ -1,0 +1,341 @@
+"""The only file of the client that imports pysui (1.5.1): transactions into bytes and into messages of `sui.rpc.v2`.
+
+pysui is imported when the first of its parts is needed; it takes 0.3 s. What it gives is used: the builder and the
+BCS types for transactions, messages and stubs for calls (`_wire.py`). What is wrong in it is kept away from here on;
+`tests/chain/test_pysui_faults.py` has a test for each:
+
+- its client always speaks TLS: the channel is made here;
+- `move_call` encodes `Option` Some as None and mangles nested type tags: arguments and tags are encoded by dtp;
+- its transaction object forgets argument types after 256 functions (KeyError): not used;
+- it takes shared objects that are passed by value as immutable: whoever builds the program says how it uses them;
+- lists of bytes are checked and joined byte by byte, in quadratic time: `_ByteList` takes them whole;
+- results of failed transactions say "ok": `effects.status` decides (in `client.py`);
+- errors are logged with their traceback and returned as values: stubs are called directly, errors are raised;
+- its configuration writes keys to world-readable files: it is not used, keys stay with the `Signer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from dtp.chain import model
+from dtp.chain.commands import PureInput
+from dtp.chain.errors import ProgramError
+from dtp.sui import transaction as sui
+from dtp.sui.names import TypeTag, format_address
+
+if TYPE_CHECKING:
+    from dtp.chain.commands import Program
+
+PYSUI_VERSION: Final = "1.5.1"
+
+
+@cache
+def library() -> SimpleNamespace:
+    """pysui's parts, imported once. Raises `ProgramError` when the installed one is another release."""
+    from importlib.metadata import version
+
+    found = version("pysui")
+    if found != PYSUI_VERSION:
+        raise ProgramError(f"pysui {found} is installed; this dtp needs {PYSUI_VERSION}: reinstall dtp")
+    from grpclib.client import Channel
+    from grpclib.const import Cardinality
+    from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+    from pysui.sui.sui_bcs import bcs
+    from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
+    from pysui.sui.sui_grpc.suimsgs.google import protobuf
+    from pysui.sui.sui_grpc.suimsgs.sui.rpc import v2
+
+    return SimpleNamespace(
+        bcs=bcs,
+        builder=ProgrammableTransactionBuilder,
+        v2=v2,
+        protobuf=protobuf,
+        Channel=Channel,
+        Cardinality=Cardinality,
+        GRPCError=GRPCError,
+        lost=(ProtocolError, StreamTerminatedError, OSError, TimeoutError, asyncio.IncompleteReadError),
+        fast=_fast_types(bcs),
+    )
+
+
+# ------------------------------------------------------------------------------------------ transactions as bytes
+
+
+class _ByteList:
+    """`vector<u8>` for pysui's BCS library, from `bytes`, in one step instead of one per byte."""
+
+    def encode(self, value: bytes) -> bytes:
+        """Length and bytes."""
+        from dtp.sui.bcs import BYTES
+
+        return BYTES.encode(value)
+
+    def check_value(self, value: object) -> None:
+        """Refuse anything but bytes, as the library's types do."""
+        if not isinstance(value, bytes):
+            raise TypeError(f"{type(value).__name__} is not bytes")
+
+
+class _ByteLists:
+    """`vector<vector<u8>>`, the same way."""
+
+    def encode(self, value: tuple[bytes, ...]) -> bytes:
+        """Length, and each with its length."""
+        from dtp.sui.bcs import BYTES, vector
+
+        return vector(BYTES).encode(value)
+
+    def check_value(self, value: object) -> None:
+        """Refuse anything but a tuple of bytes."""
+        if not isinstance(value, tuple) or not all(isinstance(each, bytes) for each in value):
+            raise TypeError("modules are a tuple of bytes")
+
+
+def _fast_types(bcs: Any) -> SimpleNamespace:
+    call_arg = type("CallArg", (bcs.CallArg,), {"_enums": [("Pure", _ByteList()), *bcs.CallArg._enums[1:]]})
+    publish, upgrade = (
+        type(base.__name__, (base,), {"_fields": [("Modules", _ByteLists()), *base._fields[1:]]})
+        for base in (bcs.Publish, bcs.Upgrade)
+    )
+    return SimpleNamespace(CallArg=call_arg, Publish=publish, Upgrade=upgrade)
+
+
+def encode_transaction(data: sui.TransactionData) -> bytes:
+    """The BCS of a transaction of programmable kind, by pysui's builder and BCS types."""
+    bcs = library().bcs
+    if not isinstance(data.kind, sui.ProgrammableTransaction):
+        raise ProgramError(f"a client sends programmable transactions, no {type(data.kind).__name__}")
+    gas = data.gas_data
+    encoded = bcs.TransactionData(
+        "V1",
+        bcs.TransactionDataV1(
+            _builder(data.kind).finish_for_inspect(),
+            _address(data.sender),
+            bcs.GasData(
+                [_reference(each) for each in gas.payment], _address(gas.owner), gas.price, gas.budget
+            ),
+            _expiration(data.expiration),
+        ),
+    ).serialize()
+    return bytes(encoded)
+
+
+def _builder(kind: sui.ProgrammableTransaction) -> Any:
+    found = library()
+    bcs, builder = found.bcs, found.builder()
+    for value in kind.inputs:
+        match value:
+            case sui.Pure(data):
+                # The builder's own way checks each byte twice. Keys of the inputs only have to differ.
+                builder.inputs[bcs.BuilderArg("Pure", [])] = found.fast.CallArg("Pure", data)
+            case sui.OwnedInput(ref):
+                _add_object(builder, bcs.ObjectArg("ImmOrOwnedObject", _reference(ref)))
+            case sui.ReceivingInput(ref):
+                _add_object(builder, bcs.ObjectArg("Receiving", _reference(ref)))
+            case sui.SharedInput(id, version, mutability):
+                writes = mutability is sui.Mutability.MUTABLE
+                shared = bcs.SharedObjectReference(_address(id), version, writes)
+                _add_object(builder, bcs.ObjectArg("SharedObject", shared))
+            case _:
+                raise ProgramError(f"no input of a program: {value!r}")
+    for command in kind.commands:
+        builder.command(_command(command))
+    return builder
+
+
+def _add_object(builder: Any, value: Any) -> None:
+    bcs = library().bcs
+    builder.input_obj(bcs.BuilderArg("Object", value.value.ObjectID), value)
+
+
+def _command(command: sui.Command) -> Any:
+    found = library()
+    bcs, fast = found.bcs, found.fast
+    match command:
+        case sui.MoveCall(package, module, function, types, arguments):
+            call = bcs.ProgrammableMoveCall(
+                _address(package), module, function, [_tag(each) for each in types], _arguments(arguments)
+            )
+            return bcs.Command("MoveCall", call)
+        case sui.TransferObjects(objects, recipient):
+            return bcs.Command(
+                "TransferObjects", bcs.TransferObjects(_arguments(objects), _argument(recipient))
+            )
+        case sui.SplitCoins(coin, amounts):
+            return bcs.Command("SplitCoin", bcs.SplitCoin(_argument(coin), _arguments(amounts)))
+        case sui.MergeCoins(target, sources):
+            return bcs.Command("MergeCoins", bcs.MergeCoins(_argument(target), _arguments(sources)))
+        case sui.Publish(modules, dependencies):
+            return bcs.Command("Publish", fast.Publish(modules, [_address(each) for each in dependencies]))
+        case sui.MakeMoveVec(tag, elements):
+            kind = bcs.OptionalTypeTag(_tag(tag) if tag is not None else None)
+            return bcs.Command("MakeMoveVec", bcs.MakeMoveVec(kind, _arguments(elements)))
+        case sui.Upgrade(modules, dependencies, package, ticket):
+            ids = [_address(each) for each in dependencies]
+            return bcs.Command("Upgrade", fast.Upgrade(modules, ids, _address(package), _argument(ticket)))
+
+
+def _address(value: bytes) -> Any:
+    return library().bcs.Address(list(value))
+
+
+def _reference(ref: sui.ObjectRef) -> Any:
+    bcs = library().bcs
+    return bcs.ObjectReference(_address(ref.id), ref.version, bcs.Digest.from_bytes(ref.digest))
+
+
+def _argument(argument: sui.Argument) -> Any:
+    bcs = library().bcs
+    match argument:
+        case sui.GasCoin():
+            return bcs.Argument("GasCoin")
+        case sui.Input(index):
+            return bcs.Argument("Input", index)
+        case sui.Result(command):
+            return bcs.Argument("Result", command)
+        case sui.NestedResult(command, index):
+            return bcs.Argument("NestedResult", (command, index))
+
+
+def _arguments(arguments: Iterable[sui.Argument]) -> list[Any]:
+    return [_argument(each) for each in arguments]
+
+
+def _tag(tag: TypeTag) -> Any:
+    """A type tag, built up from the leaves: pysui's own parser loses the order of nested ones."""
+    bcs = library().bcs
+    if tag.address:
+        struct = bcs.StructTag(
+            _address(tag.address), tag.module, tag.name, [_tag(each) for each in tag.arguments]
+        )
+        return bcs.TypeTag("Struct", struct)
+    if tag.name == "vector":
+        return bcs.TypeTag("Vector", [_tag(tag.arguments[0])])
+    return bcs.TypeTag(tag.name.capitalize())
+
+
+def _expiration(expiration: sui.Expiration) -> Any:
+    bcs = library().bcs
+    match expiration:
+        case sui.NoExpiration():
+            return bcs.TransactionExpiration("None")
+        case sui.EpochExpiration(epoch):
+            return bcs.TransactionExpiration("Epoch", epoch)
+    raise ProgramError(f"no expiration that a client sets: {expiration!r}")
+
+
+# ------------------------------------------------------------------------------- transactions for a node to resolve
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """A program whose objects' versions, and maybe gas, a node is to fill in."""
+
+    program: Program
+    commands: tuple[sui.Command, ...]
+    sender: str
+    gas_owner: str
+    gas_price: int | None = None
+    gas_budget: int | None = None
+    payment: tuple[model.ObjectRef, ...] = ()
+
+
+def unresolved_message(what: Unresolved) -> Any:
+    v2 = library().v2
+    inputs = [
+        v2.Input(kind=v2.InputInputKind.PURE, pure=value.data)
+        if isinstance(value, PureInput)
+        else v2.Input(object_id=value.id)
+        for value in what.program.inputs
+    ]
+    kind = v2.TransactionKind(
+        kind=v2.TransactionKindKind.PROGRAMMABLE_TRANSACTION,
+        programmable_transaction=v2.ProgrammableTransaction(
+            inputs=inputs, commands=[_command_message(each) for each in what.commands]
+        ),
+    )
+    payment = v2.GasPayment(
+        objects=[
+            v2.ObjectReference(object_id=r.id, version=r.version, digest=r.digest) for r in what.payment
+        ],
+        owner=what.gas_owner,
+        price=what.gas_price,
+        budget=what.gas_budget,
+    )
+    return v2.Transaction(kind=kind, sender=what.sender, gas_payment=payment)
+
+
+def _command_message(command: sui.Command) -> Any:
+    v2 = library().v2
+    match command:
+        case sui.MoveCall(package, module, function, types, arguments):
+            return v2.Command(
+                move_call=v2.MoveCall(
+                    package=format_address(package),
+                    module=module,
+                    function=function,
+                    type_arguments=[str(each) for each in types],
+                    arguments=_argument_messages(arguments),
+                )
+            )
+        case sui.TransferObjects(objects, recipient):
+            return v2.Command(
+                transfer_objects=v2.TransferObjects(
+                    objects=_argument_messages(objects), address=_argument_message(recipient)
+                )
+            )
+        case sui.SplitCoins(coin, amounts):
+            return v2.Command(
+                split_coins=v2.SplitCoins(coin=_argument_message(coin), amounts=_argument_messages(amounts))
+            )
+        case sui.MergeCoins(target, sources):
+            return v2.Command(
+                merge_coins=v2.MergeCoins(
+                    coin=_argument_message(target), coins_to_merge=_argument_messages(sources)
+                )
+            )
+        case sui.Publish(modules, dependencies):
+            return v2.Command(
+                publish=v2.Publish(
+                    modules=list(modules), dependencies=[format_address(each) for each in dependencies]
+                )
+            )
+        case sui.MakeMoveVec(tag, elements):
+            return v2.Command(
+                make_move_vector=v2.MakeMoveVector(
+                    element_type=str(tag) if tag is not None else None, elements=_argument_messages(elements)
+                )
+            )
+        case sui.Upgrade(modules, dependencies, package, ticket):
+            return v2.Command(
+                upgrade=v2.Upgrade(
+                    modules=list(modules),
+                    dependencies=[format_address(each) for each in dependencies],
+                    package=format_address(package),
+                    ticket=_argument_message(ticket),
+                )
+            )
+
+
+def _argument_message(argument: sui.Argument) -> Any:
+    v2 = library().v2
+    kind = v2.ArgumentArgumentKind
+    match argument:
+        case sui.GasCoin():
+            return v2.Argument(kind=kind.GAS)
+        case sui.Input(index):
+            return v2.Argument(kind=kind.INPUT, input=index)
+        case sui.Result(command):
+            return v2.Argument(kind=kind.RESULT, result=command)
+        case sui.NestedResult(command, index):
+            return v2.Argument(kind=kind.RESULT, result=command, subresult=index)
+
+
+def _argument_messages(arguments: Iterable[sui.Argument]) -> list[Any]:
+    return [_argument_message(each) for each in arguments]

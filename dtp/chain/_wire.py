@@ -1,0 +1,664 @@
+"""One node: calls of `sui.rpc.v2` over grpclib with pysui's stubs, answers as our values, failures as our errors.
+
+A `Wire` is one endpoint and one HTTP/2 connection, made when it is first needed and again when it is lost. It doesn't
+repeat anything: `client.py` decides what may be repeated, and where. Errors mean: `NodeUnavailable` the call may not
+have reached the node, or its answer was lost; `NodeRefused` and its subclasses that the node said no.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from dtp.chain import model
+from dtp.chain._pysui import Unresolved, library, unresolved_message
+from dtp.chain.errors import NetworkError, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
+from dtp.chain.model import canonical_id, canonical_type
+from dtp.sui.names import SuiNameError
+
+if TYPE_CHECKING:
+    import datetime
+
+#: What executing asks for: everything that a caller or the caches need, so that no second question is needed.
+EXECUTED_MASK: Final = (
+    "digest",
+    "effects.status",
+    "effects.epoch",
+    "effects.gas_used",
+    "effects.gas_object",
+    "effects.changed_objects",
+    "events.events",
+    "checkpoint",
+    "timestamp",
+    "balance_changes",
+    "objects.objects.object_id",
+    "objects.objects.version",
+    "objects.objects.digest",
+    "objects.objects.owner",
+    "objects.objects.object_type",
+    "objects.objects.contents",
+    "objects.objects.balance",
+)
+SIMULATED_MASK: Final = (
+    *(f"transaction.{path}" for path in EXECUTED_MASK),
+    "transaction.transaction.bcs",
+    "command_outputs",
+)
+OBJECT_MASK: Final = (
+    "object_id",
+    "version",
+    "digest",
+    "owner",
+    "object_type",
+    "contents",
+    "balance",
+    "previous_transaction",
+    "storage_rebate",
+)
+EVENT_MASK: Final = (
+    "package_id",
+    "module",
+    "sender",
+    "event_type",
+    "contents",
+    "checkpoint",
+    "transaction_digest",
+    "transaction_index",
+    "event_index",
+)
+_CHECKPOINT_MASK: Final = (
+    "sequence_number",
+    "digest",
+    "summary.timestamp",
+    "transactions.digest",
+    "transactions.events.events",
+)
+#: gRPC answers after which the same call may succeed, here or at another node.
+_PASSING: Final = frozenset(
+    ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED", "INTERNAL", "UNKNOWN")
+)
+_ANSWER_FAULTS = (ValueError, TypeError, AttributeError, KeyError, IndexError, SuiNameError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a transaction failed, as the node tells. `abort` is set for `MOVE_ABORT`."""
+
+    kind: str
+    description: str
+    command: int | None
+    abort: Abort | None = None
+
+
+@dataclass(frozen=True)
+class Abort:
+    """An abort: raw code, where, and what the node makes of it (`constant` and `text` may be empty)."""
+
+    raw: int
+    package: str
+    module: str
+    function: str
+    instruction: int
+    constant: str
+    text: str
+    number: int | None
+
+
+@dataclass(frozen=True)
+class CommandValues:
+    """What one command gave back: BCS values with their types."""
+
+    returned: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A transaction that was executed or simulated. `failure` is None when it did what it was to do."""
+
+    executed: model.Executed
+    failure: Failure | None
+    #: Simulation only: the transaction that was simulated (BCS), and what the commands returned.
+    transaction: bytes = b""
+    outputs: tuple[CommandValues, ...] = ()
+
+
+@dataclass(frozen=True)
+class EventFrame:
+    """One frame of an event stream: maybe an event, and how far the scan has come.
+
+    `cursor` is opaque and resumes after this frame; `covered` the checkpoint up to which all was delivered, if told;
+    `end` the reason why the stream ended here.
+    """
+
+    event: model.ChainEvent | None
+    cursor: bytes
+    covered: int | None
+    end: str = ""
+
+
+def parse_url(url: str) -> tuple[str, int, bool]:
+    """Host, port and whether to speak TLS, of an `http://` or `https://` URL. Raises `NetworkError`."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as fault:
+        raise NetworkError(f"{url!r} is no URL of a node: {fault}") from fault
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise NetworkError(f"{url!r} is no URL of a node: write http://host:port or https://host")
+    if parts.path not in ("", "/") or parts.query or parts.username:
+        raise NetworkError(f"{url!r}: a node's URL has a host and a port and nothing else")
+    secure = parts.scheme == "https"
+    return parts.hostname, port or (443 if secure else 80), secure
+
+
+class Wire:
+    """Calls to the node at `url`. `timeout` is in seconds, for each call. Close it with `close`."""
+
+    def __init__(self, url: str, *, timeout: float) -> None:
+        self.url = url
+        self.timeout = timeout
+        self._host, self._port, self._secure = parse_url(url)
+        self._channel: Any = None
+
+    def close(self) -> None:
+        """Close the connection; a later call opens it again."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _connected(self) -> Any:
+        if self._channel is None:
+            # pysui's client would speak TLS to a plaintext port.
+            context = ssl.create_default_context() if self._secure else None
+            self._channel = library().Channel(self._host, self._port, ssl=context)
+        return self._channel
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        found = library()
+        try:
+            yield
+        except found.GRPCError as fault:
+            raise _refusal(self.url, fault.status.name, fault.message or "") from fault
+        except found.lost as fault:
+            raise NodeUnavailable(
+                f"no answer from {self.url}: {str(fault) or type(fault).__name__}"
+            ) from fault
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except _ANSWER_FAULTS as fault:
+            raise NodeRefused(
+                f"{self.url} answered what is no answer of sui.rpc.v2: {fault!r}", "MALFORMED"
+            ) from fault
+
+    async def _call(self, service: str, method: str, message: Any) -> Any:
+        v2 = library().v2
+        with self._translated():
+            stub = getattr(v2, service)(self._connected(), timeout=self.timeout)
+            return await getattr(stub, method)(message)
+
+    # ------------------------------------------------------------------------------------------------ ledger
+
+    async def service_info(self) -> model.ServiceInfo:
+        """What the node says of itself."""
+        v2 = library().v2
+        answer = await self._call("LedgerServiceStub", "get_service_info", v2.GetServiceInfoRequest())
+        with self._reading():
+            return model.ServiceInfo(
+                chain_id=answer.chain_id or "",
+                chain=answer.chain or "",
+                epoch=answer.epoch or 0,
+                checkpoint=answer.checkpoint_height or 0,
+                timestamp_ms=_ms(answer.timestamp),
+                lowest_checkpoint=answer.lowest_available_checkpoint or 0,
+                server=answer.server or "",
+            )
+
+    async def epoch(self, number: int | None = None) -> model.EpochInfo:
+        """An epoch, the current one if no number is given."""
+        v2 = library().v2
+        mask = _mask("epoch", "reference_gas_price", "start", "protocol_config.protocol_version")
+        answer = await self._call(
+            "LedgerServiceStub", "get_epoch", v2.GetEpochRequest(epoch=number, read_mask=mask)
+        )
+        with self._reading():
+            found = answer.epoch
+            config = found.protocol_config
+            return model.EpochInfo(
+                epoch=int(found.epoch or 0),
+                gas_price=int(found.reference_gas_price),
+                start_ms=_ms(found.start),
+                protocol_version=config.protocol_version if config else None,
+            )
+
+    async def objects(self, ids: Sequence[str], version: int | None = None) -> dict[str, model.ObjectData]:
+        """The newest versions (or exactly `version`) of those objects that are there."""
+        v2 = library().v2
+        requests = [v2.GetObjectRequest(object_id=each, version=version) for each in ids]
+        answer = await self._call(
+            "LedgerServiceStub",
+            "batch_get_objects",
+            v2.BatchGetObjectsRequest(requests=requests, read_mask=_mask(*OBJECT_MASK)),
+        )
+        with self._reading():
+            found = [_object(each.object) for each in answer.objects if each.object is not None]
+            return {each.id: each for each in found}
+
+    async def transaction(self, digest: str) -> Outcome | None:
+        """An executed transaction, None if the node doesn't know it (yet)."""
+        v2 = library().v2
+        request = v2.GetTransactionRequest(digest=digest, read_mask=_mask(*EXECUTED_MASK))
+        try:
+            answer = await self._call("LedgerServiceStub", "get_transaction", request)
+        except NotFound:
+            return None
+        with self._reading():
+            return _outcome(answer.transaction)
+
+    async def checkpoint(self, sequence: int | None = None) -> model.CheckpointData | None:
+        """A checkpoint with its events, the newest if no number is given; None if there is none of that number."""
+        v2 = library().v2
+        request = v2.GetCheckpointRequest(sequence_number=sequence, read_mask=_mask(*_CHECKPOINT_MASK))
+        try:
+            answer = await self._call("LedgerServiceStub", "get_checkpoint", request)
+        except NotFound:
+            return None
+        with self._reading():
+            return _checkpoint(answer.checkpoint)
+
+    # ------------------------------------------------------------------------------------------------- state
+
+    async def owned_objects(
+        self, owner: str, object_type: str | None, page_token: bytes | None, page_size: int = 200
+    ) -> tuple[list[model.ObjectData], bytes | None]:
+        """A page of the objects that an address owns, and the token of the next page."""
+        v2 = library().v2
+        request = v2.ListOwnedObjectsRequest(
+            owner=owner,
+            object_type=object_type,
+            page_size=page_size,
+            page_token=page_token,
+            read_mask=_mask(*OBJECT_MASK),
+        )
+        answer = await self._call("StateServiceStub", "list_owned_objects", request)
+        with self._reading():
+            return [_object(each) for each in answer.objects], answer.next_page_token or None
+
+    async def dynamic_fields(
+        self, parent: str, page_token: bytes | None, page_size: int = 200
+    ) -> tuple[list[model.DynamicField], bytes | None]:
+        """A page of the dynamic fields of an object, and the token of the next page."""
+        v2 = library().v2
+        request = v2.ListDynamicFieldsRequest(
+            parent=parent,
+            page_size=page_size,
+            page_token=page_token,
+            read_mask=_mask("kind", "parent", "field_id", "name", "value", "value_type", "child_id"),
+        )
+        answer = await self._call("StateServiceStub", "list_dynamic_fields", request)
+        with self._reading():
+            return [_dynamic_field(each) for each in answer.dynamic_fields], answer.next_page_token or None
+
+    async def balance(self, owner: str, coin: str) -> model.Balance:
+        """What an address has of a coin."""
+        v2 = library().v2
+        request = v2.GetBalanceRequest(owner=owner, coin_type=coin)
+        answer = await self._call("StateServiceStub", "get_balance", request)
+        with self._reading():
+            return _balance(answer.balance)
+
+    async def balances(
+        self, owner: str, page_token: bytes | None
+    ) -> tuple[list[model.Balance], bytes | None]:
+        """A page of all that an address has, and the token of the next page."""
+        v2 = library().v2
+        request = v2.ListBalancesRequest(owner=owner, page_token=page_token)
+        answer = await self._call("StateServiceStub", "list_balances", request)
+        with self._reading():
+            return [_balance(each) for each in answer.balances], answer.next_page_token or None
+
+    async def package(self, id: str) -> model.PackageInfo:
+        """A published package."""
+        v2 = library().v2
+        answer = await self._call(
+            "MovePackageServiceStub", "get_package", v2.GetPackageRequest(package_id=id)
+        )
+        with self._reading():
+            found = answer.package
+            return model.PackageInfo(
+                id=canonical_id(found.storage_id),
+                original_id=canonical_id(found.original_id),
+                version=int(found.version),
+                modules={module.name: module.contents or b"" for module in found.modules},
+            )
+
+    # ------------------------------------------------------------------------------------------ transactions
+
+    async def simulate(
+        self, transaction: bytes | Unresolved, *, select_gas: bool, checks: bool = True
+    ) -> Outcome:
+        """Run a transaction without any effect: built (BCS), or one whose objects and gas the node is to fill in."""
+        v2 = library().v2
+        if isinstance(transaction, Unresolved):
+            message = unresolved_message(transaction)
+        else:
+            message = v2.Transaction(bcs=v2.Bcs(value=transaction))
+        choices = v2.SimulateTransactionRequestTransactionChecks
+        request = v2.SimulateTransactionRequest(
+            transaction=message,
+            read_mask=_mask(*SIMULATED_MASK),
+            checks=choices.ENABLED if checks else choices.DISABLED,
+            do_gas_selection=select_gas,
+        )
+        answer = await self._call("TransactionExecutionServiceStub", "simulate_transaction", request)
+        with self._reading():
+            return _outcome(answer.transaction, answer.command_outputs)
+
+    async def execute(self, transaction: bytes, signatures: Sequence[bytes]) -> Outcome:
+        """Execute a signed transaction. The identical bytes may be sent again at any time."""
+        v2 = library().v2
+        request = v2.ExecuteTransactionRequest(
+            transaction=v2.Transaction(bcs=v2.Bcs(value=transaction)),
+            signatures=[v2.UserSignature(bcs=v2.Bcs(value=each)) for each in signatures],
+            read_mask=_mask(*EXECUTED_MASK),
+        )
+        answer = await self._call("TransactionExecutionServiceStub", "execute_transaction", request)
+        with self._reading():
+            return _outcome(answer.transaction)
+
+    # ------------------------------------------------------------------------------------------------ events
+
+    async def list_events(
+        self, types: Iterable[str], *, after: bytes = b"", start: int | None = None, end: int | None = None
+    ) -> AsyncIterator[EventFrame]:
+        """Past events whose type fits one of `types` (see `event_filter`), oldest first, up to the node's limit."""
+        v2 = library().v2
+        request = v2.ListEventsRequest(
+            read_mask=_mask(*EVENT_MASK),
+            start_checkpoint=start,
+            end_checkpoint=end,
+            filter=_event_filter(types),
+            options=v2.QueryOptions(after=after or None),
+        )
+        stub = v2.LedgerServiceStub(self._connected(), timeout=self.timeout)
+        stream = stub.list_events(request)
+        try:
+            while True:
+                with self._translated():
+                    answer = await anext(stream, None)
+                if answer is None:
+                    return
+                with self._reading():
+                    frame = _frame(answer, answer.end)
+                yield frame
+        finally:
+            await stream.aclose()
+
+    @asynccontextmanager
+    async def subscribe_events(self, types: Iterable[str]) -> AsyncIterator[AsyncIterator[EventFrame]]:
+        """New events from now on. When the block begins, the node has begun to collect: nothing later is missed."""
+        v2 = library().v2
+        request = v2.SubscribeEventsRequest(read_mask=_mask(*EVENT_MASK), filter=_event_filter(types))
+        route, answer = "/sui.rpc.v2.SubscriptionService/SubscribeEvents", v2.SubscribeEventsResponse
+        async with self._stream(route, request, answer) as messages:
+
+            async def frames() -> AsyncIterator[EventFrame]:
+                async for message in messages:
+                    with self._reading():
+                        frame = _frame(message, None)
+                    yield frame
+
+            yield frames()
+
+    @asynccontextmanager
+    async def subscribe_checkpoints(self) -> AsyncIterator[AsyncIterator[int]]:
+        """Numbers of new checkpoints from now on, without gaps."""
+        v2 = library().v2
+        request = v2.SubscribeCheckpointsRequest(read_mask=_mask("sequence_number"))
+        route, answer = (
+            "/sui.rpc.v2.SubscriptionService/SubscribeCheckpoints",
+            v2.SubscribeCheckpointsResponse,
+        )
+        async with self._stream(route, request, answer) as messages:
+
+            async def numbers() -> AsyncIterator[int]:
+                async for message in messages:
+                    yield int(message.cursor or 0)
+
+            yield numbers()
+
+    @asynccontextmanager
+    async def _stream(self, route: str, request: Any, answer_type: Any) -> AsyncIterator[AsyncIterator[Any]]:
+        cardinality = library().Cardinality.UNARY_STREAM
+        with self._translated():
+            async with self._connected().request(route, cardinality, type(request), answer_type) as stream:
+                await stream.send_message(request, end=True)
+                # The node answers with headers when it has begun to collect; the stubs hide that moment.
+                await stream.recv_initial_metadata()
+
+                async def messages() -> AsyncIterator[Any]:
+                    with self._translated():
+                        async for message in stream:
+                            yield message
+
+                try:
+                    yield messages()
+                finally:
+                    await stream.cancel()
+
+
+# --------------------------------------------------------------------------------------------- questions and errors
+
+
+def _refusal(url: str, status: str, message: str) -> NodeRefused | NodeUnavailable:
+    text = f"{url}: {message or status}"
+    if status in _PASSING:
+        return NodeUnavailable(text)
+    if status == "NOT_FOUND":
+        return NotFound(text, status)
+    if status == "UNIMPLEMENTED":
+        return UnknownMethod(f"{text} (a node that doesn't serve this part of sui.rpc.v2)", status)
+    return NodeRefused(text, status)
+
+
+def _mask(*paths: str) -> Any:
+    return library().protobuf.FieldMask(paths=list(paths))
+
+
+def _event_filter(types: Iterable[str]) -> Any:
+    """Any of the types: `0xpackage`, `0xpackage::module`, or a whole type with or without type arguments."""
+    v2 = library().v2
+    terms = [
+        v2.EventTerm(literals=[v2.EventLiteral(event_type=v2.EventTypeFilter(event_type=each))])
+        for each in types
+    ]
+    return v2.EventFilter(terms=terms) if terms else None
+
+
+# --------------------------------------------------------------------------------------------- answers as values
+
+
+def _ms(moment: datetime.datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1000)
+
+
+def _owner(owner: Any) -> model.Owner:
+    kinds = {1: "address", 2: "object", 3: "shared", 4: "immutable", 5: "consensus"}
+    kind = kinds[int(owner.kind or 0)]
+    address = canonical_id(owner.address) if owner.address else ""
+    return model.Owner(kind, address, int(owner.version or 0))
+
+
+def _object(found: Any) -> model.ObjectData:
+    kind = found.object_type or ""
+    return model.ObjectData(
+        ref=model.ObjectRef(canonical_id(found.object_id), int(found.version), found.digest),
+        owner=_owner(found.owner),
+        type=kind if kind in ("", "package") else canonical_type(kind),
+        contents=found.contents.value if found.contents is not None and found.contents.value else b"",
+        balance=found.balance,
+        previous_transaction=found.previous_transaction or "",
+        storage_rebate=found.storage_rebate or 0,
+    )
+
+
+def _balance(found: Any) -> model.Balance:
+    return model.Balance(
+        coin=canonical_type(found.coin_type),
+        total=int(found.balance or 0),
+        coins=int(found.coin_balance or 0),
+        address=int(found.address_balance or 0),
+    )
+
+
+def _dynamic_field(found: Any) -> model.DynamicField:
+    name, value = found.name, found.value
+    return model.DynamicField(
+        parent=canonical_id(found.parent),
+        field_id=canonical_id(found.field_id),
+        kind="object" if int(found.kind or 0) == 2 else "field",
+        name_type=name.name or "" if name else "",
+        name=name.value or b"" if name else b"",
+        value_type=found.value_type or "",
+        value=value.value or b"" if value else b"",
+        child_id=found.child_id or "",
+    )
+
+
+def _event(found: Any, digest: str, index: int) -> model.ChainEvent:
+    return model.ChainEvent(
+        type=canonical_type(found.event_type),
+        contents=found.contents.value or b"",
+        package=canonical_id(found.package_id),
+        module=found.module,
+        sender=canonical_id(found.sender),
+        transaction=found.transaction_digest or digest,
+        index=found.event_index if found.event_index is not None else index,
+        checkpoint=found.checkpoint,
+        transaction_index=found.transaction_index,
+    )
+
+
+def _frame(answer: Any, end: Any) -> EventFrame:
+    mark = answer.watermark
+    return EventFrame(
+        event=None if answer.event is None else _event(answer.event, "", 0),
+        cursor=mark.cursor or b"" if mark else b"",
+        covered=mark.checkpoint if mark else None,
+        end="" if end is None else (end.reason.name if end.reason is not None else "UNKNOWN"),
+    )
+
+
+def _checkpoint(found: Any) -> model.CheckpointData:
+    sequence = int(found.sequence_number or 0)
+    events = []
+    for place, transaction in enumerate(found.transactions):
+        listed = transaction.events.events if transaction.events is not None else []
+        for index, each in enumerate(listed):
+            event = _event(each, transaction.digest, index)
+            events.append(_placed(event, sequence, place))
+    return model.CheckpointData(
+        sequence=sequence,
+        digest=found.digest or "",
+        timestamp_ms=_ms(found.summary.timestamp) if found.summary else None,
+        events=tuple(events),
+        transactions=tuple(each.digest for each in found.transactions),
+    )
+
+
+def _placed(event: model.ChainEvent, checkpoint: int, place: int) -> model.ChainEvent:
+    from dataclasses import replace
+
+    return replace(event, checkpoint=checkpoint, transaction_index=place)
+
+
+def _change(found: Any) -> model.ObjectChange:
+    operations = {2: "created", 3: "deleted"}
+    written = int(found.output_state or 0) in (2, 3)  # an object, or a package
+    id = canonical_id(found.object_id)
+    kind = found.object_type or ""
+    return model.ObjectChange(
+        id=id,
+        operation=operations.get(int(found.id_operation or 0), ""),
+        type=kind if kind in ("", "package") else canonical_type(kind),
+        input_version=found.input_version,
+        output=model.ObjectRef(id, int(found.output_version), found.output_digest) if written else None,
+        owner=_owner(found.output_owner) if written and found.output_owner is not None else None,
+    )
+
+
+def _failure(error: Any) -> Failure:
+    kind = error.kind.name if error.kind is not None else "UNKNOWN"
+    abort = None
+    if error.abort is not None:
+        place, clever = error.abort.location, error.abort.clever_error
+        abort = Abort(
+            raw=int(error.abort.abort_code or 0),
+            package=canonical_id(place.package) if place is not None and place.package else "",
+            module=place.module or "" if place else "",
+            function=place.function_name or "" if place else "",
+            instruction=int(place.instruction or 0) if place else 0,
+            constant=clever.constant_name or "" if clever else "",
+            text=clever.rendered or "" if clever else "",
+            number=clever.error_code if clever else None,
+        )
+    return Failure(kind, error.description or "", error.command, abort)
+
+
+def _outcome(found: Any, outputs: Sequence[Any] = ()) -> Outcome:
+    effects = found.effects
+    gas = effects.gas_used
+    digest = found.digest or ""
+    objects: Mapping[str, model.ObjectData] = {}
+    if found.objects is not None:
+        # The set has each object before and after; the newest is wanted.
+        listed = sorted((_object(each) for each in found.objects.objects), key=lambda each: each.version)
+        objects = {each.id: each for each in listed}
+    executed = model.Executed(
+        digest=digest,
+        epoch=int(effects.epoch or 0),
+        gas=model.GasUsed(
+            int(gas.computation_cost or 0),
+            int(gas.storage_cost or 0),
+            int(gas.storage_rebate or 0),
+            int(gas.non_refundable_storage_fee or 0),
+        ),
+        changes=tuple(map(_change, effects.changed_objects)),
+        events=tuple(
+            _event(each, digest, index)
+            for index, each in enumerate(found.events.events if found.events is not None else [])
+        ),
+        objects=objects,
+        gas_object=canonical_id(effects.gas_object.object_id) if effects.gas_object is not None else "",
+        checkpoint=found.checkpoint,
+        timestamp_ms=_ms(found.timestamp),
+        balance_changes=tuple(
+            model.BalanceChange(canonical_id(each.address), canonical_type(each.coin_type), int(each.amount))
+            for each in found.balance_changes
+        ),
+    )
+    status = effects.status
+    failure = None if status.success else _failure(status.error)
+    sent = found.transaction
+    return Outcome(
+        executed,
+        failure,
+        transaction=sent.bcs.value or b"" if sent is not None and sent.bcs is not None else b"",
+        outputs=tuple(
+            CommandValues(
+                tuple(
+                    (each.value.name or "", each.value.value or b"")
+                    for each in output.return_values
+                    if each.value
+                )
+            )
+            for output in outputs
+        ),
+    )

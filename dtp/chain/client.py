@@ -1,0 +1,567 @@
+"""The chain client: reads objects, builds, simulates, signs and executes programs, follows events.
+
+    async with ChainClient(network="localnet", signer=signer) as chain:
+        program = Program()
+        ...
+        executed = await chain.execute(program)
+
+A transaction takes two round trips: a full simulation, which finds the gas and what isn't known of the objects, and
+the execution. One is enough when a gas budget is given and everything is known. Nothing that a node says is
+signed: it only fills in versions, and the bytes are made here.
+
+What is remembered: the gas price of the epoch, references of objects, and the coin that paid last. Programs over the
+same owned object wait for each other. When an answer is lost, the identical bytes are sent again, here or to the next
+endpoint, until it is known what became of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from dtp.chain import failures
+from dtp.chain._pysui import Unresolved, encode_transaction
+from dtp.chain._wire import CommandValues, Outcome, Wire
+from dtp.chain.commands import MAX_TRANSACTION_BYTES, Known, Program, bind, reference
+from dtp.chain.deployments import Deployments, packages_path
+from dtp.chain.endpoints import Endpoints, Retry, Sleep
+from dtp.chain.errors import (
+    InsufficientFunds,
+    NodeRefused,
+    NodeUnavailable,
+    ObjectMissing,
+    OutcomeUnknown,
+    ProgramError,
+    SignerError,
+    StaleObject,
+    TransactionFailed,
+    WrongObjectType,
+)
+from dtp.chain.gas import GasCoin, GasPool, GasSlot, ObjectCache, ObjectQueues
+from dtp.chain.model import (
+    MIST_PER_SUI,
+    SUI_COIN,
+    Balance,
+    DynamicField,
+    EpochInfo,
+    Executed,
+    Id,
+    ObjectData,
+    ObjectRef,
+    Owner,
+    PackageInfo,
+    ServiceInfo,
+    canonical_id,
+    canonical_type,
+    id_bytes,
+    is_type,
+)
+from dtp.chain.networks import Network, find_network
+from dtp.chain.signer import Signer
+from dtp.chain.values import Schema
+from dtp.sui import transaction as sui
+from dtp.sui.bcs import BcsError
+from dtp.sui.names import format_address, format_digest
+from dtp.sui.transaction import TransactionData, transaction_digest
+
+T = TypeVar("T")
+
+#: The protocol's largest budget, in MIST.
+MAX_GAS_BUDGET = 50 * MIST_PER_SUI
+#: Added to what a simulation used: the price of this many units of computation, and a fifth of the computation.
+_SPARE_UNITS = 1000
+_SPARE_PART = 5
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What a program would do. `returned` has, for each command, its results: (type, BCS)."""
+
+    executed: Executed
+    returned: tuple[tuple[tuple[str, bytes], ...], ...]
+
+
+@dataclass(frozen=True)
+class _Built:
+    data: bytes
+    payment: tuple[ObjectRef, ...]
+
+
+class ChainClient:
+    """A connection to a network, with an account that signs. For one event loop; close it, or use `async with`.
+
+    `network` is a name or URL (see `dtp.chain.networks`), `signer` may be left out for reading. `deployments` is
+    where package ids are remembered: a path, None for memory only, or "default". `timeout` is in seconds, for one
+    call. `max_gas` (MIST) is the most that one transaction may cost: more is refused before anything is signed.
+    """
+
+    def __init__(
+        self,
+        network: str | Network | None = None,
+        signer: Signer | None = None,
+        *,
+        deployments: Path | str | None = "default",
+        timeout: float = 10.0,
+        retry: Retry | None = None,
+        max_gas: int = 5 * MIST_PER_SUI,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.network = network if isinstance(network, Network) else find_network(network)
+        self.signer = signer
+        self.max_gas = min(max_gas, MAX_GAS_BUDGET)
+        self.endpoints = Endpoints(self.network, timeout=timeout, retry=retry or Retry(), sleep=sleep)
+        self._packages_path = packages_path() if deployments == "default" else deployments
+        self._deployments: Deployments | None = None
+        self._cache = ObjectCache()
+        self._queues = ObjectQueues()
+        self._gas = GasPool()
+        self._epoch: EpochInfo | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def connect(self) -> ServiceInfo:
+        """Reach a node and check that it is of this network. Raises `NodeUnavailable`, `WrongNetwork`."""
+        await self._price()
+        info = self.endpoints.info
+        assert info is not None
+        return info
+
+    def close(self) -> None:
+        """Close all connections. A later call opens them again."""
+        self.endpoints.close()
+
+    @property
+    def address(self) -> str:
+        """The account that signs. Raises `SignerError` without one."""
+        return self._signing().address
+
+    @property
+    def chain_id(self) -> str:
+        """The chain's id, base58; empty before the first answer."""
+        return self.endpoints.chain_id
+
+    @property
+    def deployments(self) -> Deployments:
+        """Where the packages are on this chain. Raises `NodeUnavailable` before the first answer."""
+        if self._deployments is None:
+            if not self.chain_id:
+                raise NodeUnavailable("which chain this is isn't known before `await client.connect()`")
+            path = Path(self._packages_path) if self._packages_path is not None else None
+            self._deployments = Deployments(self.chain_id, path)
+        return self._deployments
+
+    # ----------------------------------------------------------------------------------------------- reading
+
+    async def service_info(self) -> ServiceInfo:
+        """What the node says of itself, now."""
+        return await self.endpoints.ask(Wire.service_info)
+
+    async def epoch(self) -> EpochInfo:
+        """The present epoch, asked for now."""
+        self._epoch = await self.endpoints.ask(Wire.epoch)
+        return self._epoch
+
+    async def objects(self, ids: Iterable[Id]) -> dict[str, ObjectData]:
+        """The newest versions of those of the objects that are there, by id."""
+        wanted = list(dict.fromkeys(map(canonical_id, ids)))
+        found: dict[str, ObjectData] = {}
+        for at in range(0, len(wanted), 100):
+            part = wanted[at : at + 100]
+            found |= await self.endpoints.ask(lambda wire, part=part: wire.objects(part))  # type: ignore[misc]
+        self._cache.learn_objects(found.values())
+        return found
+
+    async def object(self, id: Id, version: int | None = None) -> ObjectData:
+        """An object, its newest version or exactly `version`. Raises `ObjectMissing`."""
+        name = canonical_id(id)
+        found = await self.endpoints.ask(lambda wire: wire.objects([name], version))
+        if name not in found:
+            at = f" at version {version}" if version is not None else ""
+            raise ObjectMissing(
+                f"there is no object {name}{at} on {self.network.name}: "
+                "it never was, was deleted, or is inside another one"
+            )
+        if version is None:
+            self._cache.learn_objects(found.values())
+        return found[name]
+
+    async def read(self, schema: Schema, cls: type[T], id: Id) -> T:
+        """An object of one of our packages as its dataclass.
+
+        Raises `ObjectMissing`, `WrongObjectType`, `MalformedObject`, `PackageNotPublished`.
+        """
+        return self.decode(schema, cls, await self.object(id))
+
+    def decode(self, schema: Schema, cls: type[T], data: ObjectData) -> T:
+        """The dataclass that an object is. Raises `WrongObjectType`, `MalformedObject`, `PackageNotPublished`."""
+        wanted = self.type_of(schema, cls)
+        if not is_type(data.type, wanted):
+            raise WrongObjectType(f"{data.id} is a {data.type}, not a {wanted}")
+        return schema.decode(cls, data.contents)
+
+    def type_of(self, schema: Schema, cls: type[Any], *arguments: str) -> str:
+        """The canonical type of a struct of ours on this chain. Raises `PackageNotPublished`."""
+        inner = f"<{','.join(arguments)}>" if arguments else ""
+        return canonical_type(f"{self.deployments.original_id(schema.package)}::{schema.path(cls)}{inner}")
+
+    async def owned_objects(self, owner: Id, type: str = "") -> AsyncIterator[ObjectData]:
+        """Objects that an address owns, of `type` if given (without type arguments: of any instance)."""
+        address, kind = canonical_id(owner), canonical_type(type) if type else None
+        token: bytes | None = None
+        while True:
+            page, token = await self.endpoints.ask(
+                lambda wire, token=token: wire.owned_objects(address, kind, token)  # type: ignore[misc]
+            )
+            self._cache.learn_objects(page)
+            for each in page:
+                yield each
+            if token is None:
+                return
+
+    async def owned(self, schema: Schema, cls: type[T], owner: Id) -> list[T]:
+        """All objects of one of our structs that an address owns."""
+        kind = self.type_of(schema, cls)
+        return [self.decode(schema, cls, each) async for each in self.owned_objects(owner, kind)]
+
+    async def dynamic_fields(self, parent: Id) -> AsyncIterator[DynamicField]:
+        """The dynamic fields of an object, or the entries of a table by its id."""
+        name = canonical_id(parent)
+        token: bytes | None = None
+        while True:
+            page, token = await self.endpoints.ask(
+                lambda wire, token=token: wire.dynamic_fields(name, token)  # type: ignore[misc]
+            )
+            for each in page:
+                yield each
+            if token is None:
+                return
+
+    async def balance(self, owner: Id, coin: str = SUI_COIN) -> Balance:
+        """What an address has of a coin, in its smallest unit."""
+        address, kind = canonical_id(owner), canonical_type(coin)
+        return await self.endpoints.ask(lambda wire: wire.balance(address, kind))
+
+    async def balances(self, owner: Id) -> list[Balance]:
+        """All that an address has."""
+        address = canonical_id(owner)
+        found: list[Balance] = []
+        token: bytes | None = None
+        while True:
+            page, token = await self.endpoints.ask(
+                lambda wire, token=token: wire.balances(address, token)  # type: ignore[misc]
+            )
+            found += page
+            if token is None:
+                return found
+
+    async def coins(self, owner: Id, coin: str = SUI_COIN) -> list[ObjectData]:
+        """The coin objects that an address owns."""
+        kind = f"0x2::coin::Coin<{canonical_type(coin)}>"
+        return [each async for each in self.owned_objects(owner, kind)]
+
+    async def package(self, id: Id) -> PackageInfo:
+        """A published package. Raises `NotFound`."""
+        name = canonical_id(id)
+        return await self.endpoints.ask(lambda wire: wire.package(name))
+
+    async def transaction(self, digest: str) -> Executed | None:
+        """An executed transaction, None if the node doesn't know it. Raises `TransactionFailed` if it failed."""
+        outcome = await self.endpoints.ask(lambda wire: wire.transaction(digest))
+        return None if outcome is None else self._succeeded(outcome)
+
+    def events_in(self, executed: Executed, schema: Schema, cls: type[T]) -> list[T]:
+        """The events of one of our structs that a transaction emitted."""
+        kind = self.type_of(schema, cls)
+        return [schema.decode(cls, event.contents) for event in executed.events_of(kind)]
+
+    # ----------------------------------------------------------------------------------------------- writing
+
+    async def simulate(self, program: Program, *, sender: Id | None = None, checks: bool = True) -> Simulated:
+        """What a program would do and give back; nothing is signed or changed.
+
+        `checks=False` lets it call any function and needs no gas: a way to read. Raises `TransactionFailed`.
+        """
+        account = canonical_id(sender) if sender is not None else self.address
+        await self._price()
+        question = self._unresolved(program, account)
+        outcome = await self._asked_for_simulation(question, select_gas=checks, checks=checks)
+        return Simulated(outcome.executed, tuple(each.returned for each in _values(outcome)))
+
+    async def execute(self, program: Program, *, gas_budget: int | None = None) -> Executed:
+        """Execute a program under this client's account and give what it did.
+
+        `gas_budget` (MIST) saves the simulation when everything is known. Raises, when nothing happened:
+        `TransactionFailed` with `simulated`, `InsufficientFunds`, `TransactionRefused`, `NodeUnavailable`,
+        `ProgramError`, `SignerError`; when the gas was paid and no more: `TransactionFailed`; when nobody knows:
+        `OutcomeUnknown`.
+        """
+        self._signing()
+        alone = False
+        for again in (True, True, False):
+            try:
+                return await self._execute_once(program, gas_budget, alone=alone)
+            except _CoinTooSmall as fault:
+                if alone:
+                    raise InsufficientFunds(str(fault)) from fault
+                alone = True
+            except (StaleObject, failures.PriceTooLow):
+                # Nothing happened: someone else used the object, or the epoch changed. Look again, a few times.
+                if not again:
+                    raise
+                self._forget(program)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _execute_once(self, program: Program, gas_budget: int | None, *, alone: bool) -> Executed:
+        signer = self._signing()
+        price = await self._price()
+        ids = [each.id for each in program.objects]
+        self._gas.drop(ids)
+        async with self._queues.holding(self._exclusive(ids)), self._gas.take(alone=alone) as slot:
+            built = await self._build(program, slot, price, gas_budget)
+            signature = await signer.sign_transaction(built.data)
+            slot.coin = None  # from here on its version isn't known before the answer is
+            outcome = await self._submit(built.data, (signature,))
+            self._learn(outcome, slot)
+        return self._succeeded(outcome)
+
+    async def resubmit(self, unknown: OutcomeUnknown) -> Executed:
+        """Send the identical bytes of a transaction whose outcome is unknown again. Raises as `execute` does."""
+        outcome = await self._submit(unknown.transaction, unknown.signatures)
+        self._learn(outcome, None)
+        return self._succeeded(outcome)
+
+    async def wait_for(self, digest: str) -> Executed:
+        """A transaction as soon as the node knows it. Raises `NodeUnavailable` when it doesn't in time."""
+        retry = self.endpoints.retry
+        for attempt in range(retry.attempts):
+            found = await self.transaction(digest)
+            if found is not None:
+                return found
+            await self.endpoints.sleep(retry.pause(attempt))
+        raise NodeUnavailable(f"transaction {digest} isn't known on {self.network.name} yet")
+
+    def use_gas_coins(self, coins: Iterable[ObjectData]) -> None:
+        """Let these SUI coins of the account pay for gas: as many transactions can run at once."""
+        self._gas.add(GasCoin(each.ref, each.balance) for each in coins if each.balance)
+
+    # --------------------------------------------------------------------------------------------- building
+
+    async def _build(self, program: Program, slot: GasSlot, price: int, gas_budget: int | None) -> _Built:
+        known = self._cache.pick(each.id for each in program.objects)
+        complete = len(known) == len(program.objects)
+        if complete and slot.coin is not None:
+            return await self._build_known(program, slot.coin, known, price, gas_budget)
+        payment = (slot.coin.ref,) if slot.coin is not None else ()
+        question = self._unresolved(program, self.address, price, gas_budget, payment)
+        outcome = await self._asked_for_simulation(question, select_gas=True)
+        data = _decoded(outcome.transaction)
+        known = {**known, **_resolved(program, data)}
+        self._cache.learn(known.values())
+        chosen = payment or tuple(
+            ObjectRef(format_address(each.id), each.version, format_digest(each.digest))
+            for each in data.gas_data.payment
+        )
+        if not chosen:
+            raise InsufficientFunds(
+                f"{self.address} has no SUI to pay for gas on {self.network.name}; "
+                "send it some (dtp wallet faucet, on a test network)"
+            )
+        budget = gas_budget or data.gas_data.budget or self._budget(outcome.executed, price)
+        return self._encoded(program, known, chosen, price, budget)
+
+    async def _build_known(
+        self, program: Program, coin: GasCoin, known: Mapping[str, Known], price: int, gas_budget: int | None
+    ) -> _Built:
+        if gas_budget is not None:
+            return self._encoded(program, known, (coin.ref,), price, gas_budget)
+        trial = self._encoded(program, known, (coin.ref,), price, min(coin.balance, self.max_gas))
+        try:
+            outcome = await self._asked_for_simulation(trial.data, select_gas=False)
+        except InsufficientFunds as fault:
+            raise _CoinTooSmall(str(fault)) from fault
+        except TransactionFailed as fault:
+            if (
+                fault.kind in ("INSUFFICIENT_GAS", "INSUFFICIENT_COIN_BALANCE")
+                and coin.balance < self.max_gas
+            ):
+                raise _CoinTooSmall(str(fault)) from fault
+            raise
+        budget = min(self._budget(outcome.executed, price), coin.balance)
+        return self._encoded(program, known, (coin.ref,), price, budget)
+
+    def _budget(self, executed: Executed, price: int) -> int:
+        gas = executed.gas
+        return gas.computation + gas.computation // _SPARE_PART + gas.storage + _SPARE_UNITS * price
+
+    def _encoded(
+        self,
+        program: Program,
+        known: Mapping[str, Known],
+        payment: Sequence[ObjectRef],
+        price: int,
+        budget: int,
+    ) -> _Built:
+        if budget > self.max_gas:
+            raise ProgramError(
+                f"the transaction needs a gas budget of {budget / MIST_PER_SUI:g} SUI, and at most "
+                f"{self.max_gas / MIST_PER_SUI:g} is allowed: raise `max_gas`"
+            )
+        account = id_bytes(self.address)
+        gas = sui.GasData(tuple(map(reference, payment)), account, price, budget)
+        kind = bind(program, self.deployments.package_id, known)
+        data = encode_transaction(TransactionData(kind, account, gas))
+        if len(data) > MAX_TRANSACTION_BYTES:
+            raise ProgramError(
+                f"the transaction has {len(data):,} bytes; the chain takes {MAX_TRANSACTION_BYTES:,}: split it"
+            )
+        return _Built(data, tuple(payment))
+
+    def _unresolved(
+        self,
+        program: Program,
+        sender: str,
+        price: int | None = None,
+        budget: int | None = None,
+        payment: tuple[ObjectRef, ...] = (),
+    ) -> Unresolved:
+        if not len(program):
+            raise ProgramError("the program is empty")
+        commands = program.commands(self.deployments.package_id)
+        return Unresolved(program, commands, sender, sender, price, budget, payment)
+
+    async def _asked_for_simulation(
+        self, what: bytes | Unresolved, *, select_gas: bool, checks: bool = True
+    ) -> Outcome:
+        try:
+            outcome = await self.endpoints.ask(
+                lambda wire: wire.simulate(what, select_gas=select_gas, checks=checks)
+            )
+        except NodeRefused as fault:
+            raise failures.refusal(fault) from fault
+        if outcome.failure is not None:
+            raise failures.failure(outcome.failure, self.deployments)
+        return outcome
+
+    # -------------------------------------------------------------------------------------------- executing
+
+    async def _submit(self, data: bytes, signatures: tuple[bytes, ...]) -> Outcome:
+        """Send the bytes until it is known what became of them."""
+        digest = format_digest(transaction_digest(data))
+        retry, lost = self.endpoints.retry, None
+        for attempt in range(retry.attempts):
+            try:
+                wire = await self.endpoints.checked()
+                return await wire.execute(data, signatures)
+            except NodeUnavailable as fault:
+                lost = fault
+            except NodeRefused as fault:
+                if lost is None:
+                    raise failures.refusal(fault) from fault
+                # An earlier attempt may have been executed; then this refusal only says that it was.
+                found = await self._looked_up(digest)
+                if found is not None:
+                    return found
+            self.endpoints.next()
+            if attempt + 1 < retry.attempts:
+                await self.endpoints.sleep(retry.pause(attempt))
+        found = await self._looked_up(digest)
+        if found is not None:
+            return found
+        raise OutcomeUnknown(
+            f"no answer about transaction {digest} in {retry.attempts} attempts ({lost}); it may have been executed: "
+            "wait_for(digest) tells, resubmit(error) sends the same bytes again",
+            digest=digest,
+            transaction=data,
+            signatures=signatures,
+        ) from lost
+
+    async def _looked_up(self, digest: str) -> Outcome | None:
+        try:
+            return await self.endpoints.wire.transaction(digest)
+        except NodeUnavailable:
+            return None
+
+    def _learn(self, outcome: Outcome, slot: GasSlot | None) -> None:
+        executed = outcome.executed
+        self._cache.learn_changes(executed)
+        if self._epoch is not None and executed.epoch > self._epoch.epoch:
+            self._epoch = None
+        paid = executed.objects.get(executed.gas_object)
+        if slot is not None and paid is not None and paid.balance:
+            account = self._signing().address
+            newest = self._cache.get(paid.id)
+            if newest is not None and newest.owner == Owner("address", account):
+                slot.coin = GasCoin(newest.ref, paid.balance)
+
+    def _succeeded(self, outcome: Outcome) -> Executed:
+        if outcome.failure is not None:
+            raise failures.failure(outcome.failure, self.deployments, outcome.executed)
+        return outcome.executed
+
+    # ---------------------------------------------------------------------------------------------- helpers
+
+    async def _price(self) -> int:
+        if self._epoch is None:
+            self._epoch = await self.endpoints.ask(Wire.epoch)
+        return self._epoch.gas_price
+
+    def _signing(self) -> Signer:
+        if self.signer is None:
+            raise SignerError("this client has no signer: give ChainClient one to execute transactions")
+        return self.signer
+
+    def _exclusive(self, ids: Iterable[str]) -> list[str]:
+        known = {each: self._cache.get(each) for each in ids}
+        return [each for each, found in known.items() if found is None or found.owner.exclusive]
+
+    def _forget(self, program: Program) -> None:
+        self._cache.forget(each.id for each in program.objects)
+        self._gas.forget()
+        self._epoch = None
+
+
+class _CoinTooSmall(Exception):
+    """The known gas coin doesn't suffice; the account may have more."""
+
+
+def _values(outcome: Outcome) -> tuple[CommandValues, ...]:
+    return outcome.outputs
+
+
+def _decoded(transaction: bytes) -> TransactionData:
+    try:
+        return TransactionData.decode(transaction)
+    except BcsError as fault:
+        raise NodeRefused(f"the node filled in a transaction that is none: {fault}", "MALFORMED") from fault
+
+
+def _resolved(program: Program, data: TransactionData) -> dict[str, Known]:
+    """References of the program's objects out of what a node filled in. Only those: the rest is made here."""
+    if not isinstance(data.kind, sui.ProgrammableTransaction):
+        raise NodeRefused("the node filled in a transaction of another kind", "MALFORMED")
+    found: dict[str, Known] = {}
+    for value in data.kind.inputs:
+        match value:
+            case sui.OwnedInput(ref) | sui.ReceivingInput(ref):
+                id = format_address(ref.id)
+                kept = ObjectRef(id, ref.version, format_digest(ref.digest))
+                found[id] = Known(kept, Owner("address"))
+            case sui.SharedInput(raw, version, _):
+                id = format_address(raw)
+                kept = ObjectRef(id, 0, format_digest(bytes(32)))
+                found[id] = Known(kept, Owner("shared", initial_version=version))
+    wanted = {each.id for each in program.objects}
+    if not wanted <= found.keys():
+        raise NodeRefused(f"the node left out {', '.join(sorted(wanted - found.keys()))}", "MALFORMED")
+    return {id: known for id, known in found.items() if id in wanted}

@@ -1,0 +1,141 @@
+"""Where the packages are: their ids on each chain, remembered in a JSON file.
+
+The file is `packages.json` in the settings folder, or `$DTP_PACKAGES`. Entries are by chain id, not by the network's
+name: a localnet that starts anew is another chain, and ids of the old one are never used on it by mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dtp import config
+from dtp.chain.errors import PackageNotPublished
+from dtp.chain.model import canonical_id
+from dtp.errors import ConfigError
+from dtp.sui.names import SuiNameError
+
+_FORMAT = 1
+PACKAGES_VARIABLE = "DTP_PACKAGES"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A published package. Calls go to `id`, types are named by `original_id`; they differ after an upgrade.
+
+    `digest` is that of the bytecode (hex), `upgrade_cap` the object that may upgrade it (empty if given up),
+    `transaction` the one that published it.
+    """
+
+    package: str
+    id: str
+    original_id: str
+    digest: str
+    upgrade_cap: str = ""
+    transaction: str = ""
+
+
+class Deployments:
+    """The packages on one chain. Without a file they are kept in memory only."""
+
+    def __init__(self, chain_id: str = "", path: Path | None = None) -> None:
+        self.chain_id = chain_id
+        self._path = path
+        self._known = dict(_load(path).get(chain_id, {})) if path is not None else {}
+
+    def get(self, package: str) -> Deployment | None:
+        """The package's deployment, None if it isn't known."""
+        return self._known.get(package)
+
+    def find(self, package: str) -> Deployment:
+        """The package's deployment. Raises `PackageNotPublished`."""
+        found = self._known.get(package)
+        if found is None:
+            raise PackageNotPublished(
+                f"package {package!r} isn't known on chain {self.chain_id or '(unknown)'}: publish it "
+                f"(dtp move publish {package}), or remember its id with ChainClient.deployments.remember"
+            )
+        return found
+
+    def package_id(self, package: str) -> str:
+        """The id that calls go to."""
+        return self.find(package).id
+
+    def original_id(self, package: str) -> str:
+        """The id that types are named by."""
+        return self.find(package).original_id
+
+    def by_id(self, id: str) -> Deployment | None:
+        """The deployment of that id, or of that original id."""
+        return next((each for each in self._known.values() if id in (each.id, each.original_id)), None)
+
+    def all(self) -> tuple[Deployment, ...]:
+        """Every known package."""
+        return tuple(self._known.values())
+
+    def remember(self, deployment: Deployment) -> None:
+        """Keep a deployment, also in the file. Raises `ConfigError` when the file can't be written."""
+        self._known[deployment.package] = deployment
+        if self._path is None:
+            return
+        everything = _load(self._path)  # another process may have added to it
+        everything.setdefault(self.chain_id, {}).update({deployment.package: deployment})
+        _save(self._path, everything)
+
+
+def packages_path() -> Path:
+    """The file: `$DTP_PACKAGES`, else `packages.json` in the settings folder."""
+    named = os.environ.get(PACKAGES_VARIABLE)
+    return Path(named).expanduser() if named else config.config_dir() / "packages.json"
+
+
+def _load(path: Path) -> dict[str, dict[str, Deployment]]:
+    try:
+        record: Any = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != _FORMAT:
+            raise ConfigError(f"{path} is of format {record['format']}; this dtp reads {_FORMAT}")
+        return {
+            chain: {name: _deployment(name, entry) for name, entry in packages.items()}
+            for chain, packages in record["chains"].items()
+        }
+    except FileNotFoundError:
+        return {}
+    except OSError as fault:
+        raise ConfigError(f"can't read {path}: {fault.strerror or fault}") from fault
+    except (ValueError, KeyError, TypeError, AttributeError, SuiNameError) as fault:
+        raise ConfigError(f"{path} is no list of published packages: {fault!r}; mend or remove it") from fault
+
+
+def _deployment(name: str, entry: dict[str, str]) -> Deployment:
+    return Deployment(
+        package=name,
+        id=canonical_id(entry["id"]),
+        original_id=canonical_id(entry["original_id"]),
+        digest=entry["digest"],
+        upgrade_cap=entry.get("upgrade_cap", ""),
+        transaction=entry.get("transaction", ""),
+    )
+
+
+def _save(path: Path, everything: dict[str, dict[str, Deployment]]) -> None:
+    chains = {
+        chain: {
+            name: {key: value for key, value in asdict(each).items() if key != "package"}
+            for name, each in packages.items()
+        }
+        for chain, packages in everything.items()
+    }
+    text = json.dumps({"format": _FORMAT, "chains": chains}, indent=2) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(file.name, path)
+    except OSError as fault:
+        raise ConfigError(f"can't write {path}: {fault.strerror or fault}") from fault

@@ -1,0 +1,52 @@
+"""Publishing the packages that ship, and remembering where they are."""
+
+from __future__ import annotations
+
+from dtp.chain import packages
+from dtp.chain.client import ChainClient
+from dtp.chain.commands import Program
+from dtp.chain.deployments import Deployment
+from dtp.chain.errors import NodeRefused, NotFound
+from dtp.chain.model import Executed, canonical_type
+
+_UPGRADE_CAP = canonical_type("0x2::package::UpgradeCap")
+
+
+async def publish(
+    chain: ChainClient, name: str, *, again: bool = False
+) -> tuple[Deployment, Executed | None]:
+    """Publish a package that ships; its upgrade cap goes to the sender.
+
+    What is already there with the same bytecode isn't published a second time, unless `again`: then the
+    transaction is None. Raises `PackageError` for an unknown name, and what `ChainClient.execute` raises.
+    """
+    package = packages.load(name)
+    await chain.connect()
+    known = chain.deployments.get(name)
+    if not again and known is not None and known.digest == package.digest.hex():
+        try:
+            await chain.package(known.id)
+        except NotFound:
+            pass  # a network that was set up anew under the same id
+        else:
+            return known, None
+    program = Program()
+    cap = program.publish(package.modules.values(), package.dependencies)
+    program.transfer([cap], chain.address)
+    executed = await chain.execute(program)
+    made = [
+        change.id for change in executed.changes if change.type == "package" and change.output is not None
+    ]
+    caps = executed.created(_UPGRADE_CAP)
+    if len(made) != 1:
+        raise NodeRefused(f"transaction {executed.digest} tells of {len(made)} packages", "MALFORMED")
+    deployment = Deployment(
+        package=name,
+        id=made[0],
+        original_id=made[0],
+        digest=package.digest.hex(),
+        upgrade_cap=caps[0].id if caps else "",
+        transaction=executed.digest,
+    )
+    chain.deployments.remember(deployment)
+    return deployment, executed

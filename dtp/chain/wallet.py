@@ -1,0 +1,105 @@
+"""Wallets: what an account has, sending it, and asking a faucet for more on a test network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from dtp.chain.client import ChainClient
+from dtp.chain.commands import Program
+from dtp.chain.errors import InsufficientFunds, NetworkError, NodeRefused, NodeUnavailable, ProgramError
+from dtp.chain.model import SUI_COIN, Executed, Id, canonical_id, canonical_type
+from dtp.chain.networks import Network
+
+_FAUCET_TIMEOUT = 60.0
+_MAX_ANSWER = 1 << 20
+
+
+@dataclass(frozen=True)
+class FaucetGift:
+    """What a faucet gave: MIST in each coin, and the transaction that did it."""
+
+    amounts: tuple[int, ...]
+    transaction: str
+
+
+async def send(chain: ChainClient, recipient: Id, amount: int, coin: str = SUI_COIN) -> Executed:
+    """Send `amount` of a coin (its smallest unit). Raises `InsufficientFunds` and what `execute` raises."""
+    if amount <= 0:
+        raise ProgramError(f"send more than nothing, not {amount}")
+    program = Program()
+    if canonical_type(coin) == SUI_COIN:
+        source = program.gas
+    else:
+        coins = [each for each in await chain.coins(chain.address, coin) if each.balance]
+        there = sum(each.balance or 0 for each in coins)
+        if there < amount:
+            raise InsufficientFunds(f"{chain.address} has {there} of {coin}, less than {amount}")
+        source, *others = (program.object(each.id) for each in coins)
+        program.merge(source, others)
+    (money,) = program.split(source, [amount])
+    program.transfer([money], recipient)
+    return await chain.execute(program)
+
+
+async def split_gas(chain: ChainClient, coins: int, amount: int) -> None:
+    """Make `coins` new SUI coins of `amount` MIST and pay with them, so that as many transactions run at once."""
+    program = Program()
+    program.transfer(list(program.split(program.gas, [amount] * coins)), chain.address)
+    executed = await chain.execute(program)
+    made = {change.id for change in executed.created(canonical_type("0x2::coin::Coin"))}
+    chain.use_gas_coins(each for each in executed.objects.values() if each.id in made)
+
+
+async def request_sui(network: Network, address: Id) -> FaucetGift:
+    """Ask the network's faucet to send SUI to an address.
+
+    Raises `NetworkError` where there is no faucet, `NodeUnavailable` when it doesn't answer, `NodeRefused` when it
+    refuses (usually: too often).
+    """
+    if not network.faucet:
+        raise NetworkError(
+            f"{network.name} has no faucet: send SUI to {canonical_id(address)}, or name one with $DTP_FAUCET"
+        )
+    question = {"FixedAmountRequest": {"recipient": canonical_id(address)}}
+    answer = await asyncio.to_thread(_post, network.faucet, json.dumps(question).encode())
+    return _gift(network.faucet, answer)
+
+
+def _post(url: str, body: bytes) -> bytes:
+    if not url.startswith(("http://", "https://")):
+        raise NetworkError(f"{url!r} is no URL of a faucet")
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=_FAUCET_TIMEOUT) as response:
+            data: bytes = response.read(_MAX_ANSWER)
+            return data
+    except urllib.error.HTTPError as fault:
+        with fault:
+            said = fault.read(500).decode(errors="replace").strip()
+        raise NodeRefused(
+            f"the faucet {url} refused ({fault.code}): {said or fault.reason}", str(fault.code)
+        ) from fault
+    except OSError as fault:
+        raise NodeUnavailable(f"the faucet {url} doesn't answer: {fault}; is it running?") from fault
+
+
+def _gift(url: str, answer: bytes) -> FaucetGift:
+    try:
+        record: Any = json.loads(answer)
+        failure = record["status"]["Failure"] if isinstance(record.get("status"), dict) else None
+        coins = record.get("coins_sent") or []
+        gift = FaucetGift(
+            tuple(int(each["amount"]) for each in coins), str(coins[0]["transferTxDigest"]) if coins else ""
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise NodeRefused(
+            f"the faucet {url} answered what is no answer: {answer[:200]!r}", "MALFORMED"
+        ) from fault
+    if failure or not gift.amounts:
+        raise NodeRefused(f"the faucet {url} gave nothing: {failure or 'no coins'}", "REFUSED")
+    return gift
