@@ -406,14 +406,14 @@ class Connection:
     def _send(self) -> None:
         """Seal for every carrier that can take more, in turns, until nothing waits or none can."""
         session, out = self._session, self._buffers.seal
-        now = self._loop.time()
         progress = True
         while progress:
             progress = False
             for driver in self._drivers:
-                if not driver.writable or driver.link is None:
+                link = driver.link
+                if not driver.writable or link is None or not session.may_seal(link):
                     continue
-                size = session.seal(driver.link, out, now)
+                size = session.seal(link, out, self._loop.time())
                 if size:
                     self._sent += size
                     driver.writable = driver.carrier.write(out.view[:size])
@@ -421,11 +421,12 @@ class Connection:
 
     def _after(self) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""
-        self._flush_follows = True
-        try:
-            self._dispatch()
-        finally:
-            self._flush_follows = False
+        if self._session.has_events:
+            self._flush_follows = True
+            try:
+                self._dispatch()
+            finally:
+                self._flush_follows = False
         self._flush()
         if self._session.ended is not None:
             self._finish_drivers()

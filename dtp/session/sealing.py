@@ -23,7 +23,7 @@ class Sealing(SessionState):
 
         At most `out` full, so ask again until it is 0.
         """
-        if link.lost or not self._may_seal(link):
+        if not self.may_seal(link):
             return 0
         frames: list[Outgoing] = []
         record = self.limits.record
@@ -47,15 +47,14 @@ class Sealing(SessionState):
             link.rekey_at = now + self.limits.rekey_time
         return link.sealer.seal(frames, out, record, rekey)
 
-    def _may_seal(self, link: Link) -> bool:
+    def may_seal(self, link: Link) -> bool:
         """False when certainly nothing waits for this link: the usual answer, so it is to be a quick one."""
-        if link.control or link.first_record_due:
+        if link.lost:
+            return False
+        waits = self._turns or self._windows or self._control or self._datagrams
+        if waits and link.attached and self.ended is None:
             return True
-        return (
-            link.attached
-            and self.ended is None
-            and bool(self._control or self._windows or self._turns or self._datagrams)
-        )
+        return bool(link.control) or link.first_record_due
 
     def _take_control(self, queue: deque[Outgoing], frames: list[Outgoing], room: int) -> int:
         while queue and room > 4096:
