@@ -83,7 +83,8 @@ async def play(side: Side, reader: asyncio.StreamReader, writer: asyncio.StreamW
 
     async def write() -> None:
         for index, data in enumerate(side.writes):
-            if index % 3 or len(data) < 2:  # asyncio's own `writelines` spins on empty pieces in 3.12 and 3.13
+            # asyncio's own `writelines` spins on empty pieces in 3.12 and 3.13.
+            if index % 3 or len(data) < 2:
                 writer.write(data)
             else:
                 writer.writelines([data[:1], data[1:]])
