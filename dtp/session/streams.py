@@ -144,10 +144,11 @@ class SendHalf:
 
     def forget(self) -> None:
         """The peer has done with this stream, so it has all of it."""
-        self.acked = (self.end if self.reset_code is None else self.highest) + 1
+        final = self.end if self.reset_code is None else self.highest
+        self.acked = final + 1
         self._unsent.clear()
         self._unacked.clear()
-        self.sent = self.highest = self.end
+        self.sent = self.highest = self.end = final
         self.fin_sent = True
 
     def reset(self, code: int) -> None:
