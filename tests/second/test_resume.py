@@ -162,6 +162,25 @@ def test_what_was_asked_before_the_cut_is_asked_again(we_dial: bool) -> None:
 
 
 @BOTH
+def test_a_stream_reset_before_its_data_was_sent_is_forgotten(we_dial: bool) -> None:
+    """The peer has done with it, its last acknowledgement is lost, and we had written more than we sent."""
+    duo = admitted(Duo(we_dial))
+    number = duo.second.open()
+    duo.second.write(number, b"", fin=True)
+    duo.settle()
+    duo.us.write(number, b"never sent")
+    duo.us.reset(number, 1)
+    duo.carry_to_second(0)
+    duo.second.pump()
+    assert number in duo.second.archive
+    duo.cut(0)
+    duo.dial()
+    duo.settle()
+    assert number in duo.ours.done
+    assert number not in duo.us._streams
+
+
+@BOTH
 @pytest.mark.parametrize("records", range(1, 6))
 def test_a_piece_that_came_in_part_goes_on_in_its_middle(we_dial: bool, records: int) -> None:
     """One write is several records, and the link is lost between them."""
