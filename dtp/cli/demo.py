@@ -101,7 +101,7 @@ async def _send(address: str, file: Path, client: Identity) -> tuple[Sent, dict[
             f"client     {facts['client']}  process {os.getpid()}\n"
             f"server     {facts['server']}\n"
             f"address    {address}\n"
-            f"handshake  {facts['handshake']} in {facts['connect_ms']:.1f} ms, both identities proven\n"
+            f"handshake  {facts['handshake']}, both identities proven, {facts['connect_ms']:.1f} ms\n"
             f"cipher     {facts['cipher']}",
         )
         with Meter("sending") as meter:
@@ -143,7 +143,7 @@ def _report(sent: Sent, facts: dict[str, Any], received: dict[str, Any], stored:
         f"moved      {moved}\n"
         f"sha256     {digest}  sent\n"
         f"           {stored}  stored by process {pid}\n"
-        f"{'equal' if equal else 'NOT EQUAL'}",
+        f"{'equal: the file arrived as it was sent' if equal else 'NOT EQUAL'}",
     )
     if not equal:
         raise DemoFailed("the file at the far end is not the one that was sent")

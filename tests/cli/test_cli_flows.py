@@ -576,7 +576,7 @@ def test_demo_of_a_file(dtp, file):
     shown = dtp("demo", "--file", file).wait().decode()
     assert hashlib.sha256(file.read_bytes()).hexdigest() + "  sent" in shown
     assert "3.0 MiB in " in shown
-    assert shown.endswith("equal\n")
+    assert shown.endswith("equal: the file arrived as it was sent\n")
 
 
 def test_demo_that_is_interrupted_leaves_nothing(dtp, tmp_path, monkeypatch):

@@ -1,0 +1,195 @@
+"""What the documents say holds: their code runs, their commands parse, their tables and links are right."""
+
+import ast
+import asyncio
+import contextlib
+import importlib
+import inspect
+import io
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+import dtp
+from dtp.cli import output
+from dtp.errors import DtpError
+from dtp.session.codes import CloseCode
+from dtp.session.limits import DEFAULT
+
+ROOT = Path(__file__).parents[1]
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "decisions").glob("*.md")]
+)
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+_BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(path, language):
+    """Each block of the language: its line in the file, and its code padded so that errors tell that line."""
+    text = path.read_text()
+    for match in _BLOCK.finditer(text):
+        if match["language"] == language:
+            line = text.count("\n", 0, match.start("code"))
+            yield line + 1, "\n" * line + match["code"]
+
+
+def promised(code):
+    """What the comments `# -> ...` say will be printed."""
+    return [line.partition("# -> ")[2] for line in code.splitlines() if "# -> " in line]
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), list(blocks(README, "python")), ids=lambda value: str(value)[:4].strip()
+)
+def test_code_in_the_readme(line, code):
+    """Each block is a program."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == promised(code)
+
+
+def test_code_in_the_guide():
+    """All blocks together are one program, with `await` at its top level."""
+
+    async def limited(awaitable):
+        async with asyncio.timeout(60):
+            await awaitable
+
+    names = {"__name__": "guide"}
+    with asyncio.Runner() as runner:
+        for _, code in blocks(GUIDE, "python"):
+            shown = io.StringIO()
+            compiled = compile(code, str(GUIDE), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            with contextlib.redirect_stdout(shown):
+                result = eval(compiled, names)  # a coroutine where there is an `await`
+                if inspect.isawaitable(result):
+                    runner.run(limited(result))
+            assert shown.getvalue().splitlines() == promised(code), code.strip()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run_by_themselves(path):
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "error", path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert done.stdout
+
+
+def test_examples_between_processes():
+    """The server prints its address, and another process uses it."""
+    script = ROOT / "examples" / "echo.py"
+    with subprocess.Popen(
+        [sys.executable, "-P", script, "serve"], stdout=subprocess.PIPE, text=True
+    ) as server:
+        address = server.stdout.readline().strip()
+        asked = subprocess.run(
+            [sys.executable, "-P", script, address, "two", "words"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        server.terminate()
+    assert asked.stdout == "two words\n"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_say_what_they_are(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+    assert "main" in path.read_text()
+    assert runpy.run_path(str(path))  # importing one does nothing
+
+
+def commands():
+    for path in DOCUMENTS:
+        for line, code in blocks(path, "console"):
+            for offset, text in enumerate(code.strip("\n").splitlines()):
+                for part in text.removeprefix("$ ").split("&&"):
+                    words = shlex.split(part, comments=True)
+                    if text.startswith("$ ") and words[0] == "dtp":
+                        yield pytest.param(words[1:], id=f"{path.name}:{line + offset}")
+
+
+@pytest.mark.parametrize("arguments", list(commands()))
+def test_commands_in_documents_parse(arguments):
+    """Options exist, and there are not more arguments than the command takes; nothing is run."""
+    from dtp.cli import main
+
+    command = main.get_command(click.Context(main), arguments[0])
+    assert command is not None, arguments
+    command.make_context(arguments[0], arguments[1:], resilient_parsing=True)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def rows(heading):
+    """The cells of the rows of the guide's table that begins with this header."""
+    text = GUIDE.read_text()
+    table = text[text.index(heading) :].partition("\n\n")[0]
+    for line in table.splitlines()[2:]:
+        yield [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+
+
+def test_the_table_of_limits_is_that_of_the_code():
+    assert [row[:2] for row in rows("| limit | default |")] == [
+        [field.name, number(getattr(DEFAULT, field.name))] for field in fields(DEFAULT)
+    ]
+
+
+def number(value):
+    """A limit's default as the guide writes it."""
+    if isinstance(value, float):
+        return f"{value:g} s"
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value >= 8 * 1024 and value % size == 0:
+            return f"{value // size:,} {unit}"
+    return f"{value:,}"
+
+
+def test_the_table_of_close_codes_is_that_of_the_code():
+    assert list(rows("| code | name |")) == [[str(int(code)), code.name] for code in CloseCode]
+
+
+def every_error(family=DtpError):
+    yield family
+    for below in family.__subclasses__():
+        yield from every_error(below)
+
+
+def test_the_table_of_errors_is_that_of_the_code():
+    for module in ("dtp.carriers.errors", "dtp.net.dial", "dtp.net.resolver"):
+        importlib.import_module(module)  # so that its errors are known
+    known = {error.__name__: error for error in every_error()}
+    for name, family, code, _ in rows("| error | family | code |"):
+        assert known[name].code == code
+        assert issubclass(known[name], known[family])
+    for name, _, status in rows("| family | whose fault |"):
+        assert output.exit_code(known[name]("x")) == int(status)
+
+
+def test_every_public_name_has_a_docstring():
+    for name in dtp.__all__:
+        assert inspect.getdoc(getattr(dtp, name)), name
