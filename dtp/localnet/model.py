@@ -6,7 +6,9 @@ Addresses, ids and digests are 32 `bytes`, amounts are in the coin's smallest un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from dtp.errors import ChainError
@@ -151,7 +153,8 @@ class CoinInfo:
 
 @dataclass(frozen=True)
 class EventRecord:
-    """One event. (`digest`, `index`) names it; `checkpoint` is None before it is in one (simulation)."""
+    """One event. (`digest`, `index`) names it; `checkpoint` is None before it is in one (simulation). `number` rises
+    along the chain. `json` is made when asked for."""
 
     digest: bytes
     index: int
@@ -162,8 +165,13 @@ class EventRecord:
     sender: bytes
     type: TypeTag
     contents: bytes
-    json: Any
-    cursor: int = 0
+    number: int = 0
+    render: Callable[[TypeTag, bytes], Any] | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def json(self) -> Any:
+        """The contents as JSON, None when the type is not known here."""
+        return None if self.render is None else self.render(self.type, self.contents)
 
 
 @dataclass(frozen=True)

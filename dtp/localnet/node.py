@@ -1,15 +1,26 @@
 """The embedded node: executes transactions on Move bytecode, keeps objects, checkpoints and events. No network.
 
 `Node.open()` makes one in memory, `Node.open(path)` one that lasts in an SQLite file. Everything is synchronous and
-done when a call returns; a node is used from one thread at a time. The gRPC service and the tests stand on this class.
+done when a call returns; a node is used from one thread at a time. The gRPC service and tests stand on this class.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from dtp.errors import LocalError
+from dtp.localnet.admission import admit, check_expiration, check_form, check_signatures, decode_transaction
+from dtp.localnet.chain import Chain
+from dtp.localnet.engine import Admitted
+from dtp.localnet.limits import MAX_GAS_PRICE
 from dtp.localnet.model import (
     Balance,
     CheckpointRecord,
@@ -30,10 +41,48 @@ from dtp.localnet.model import (
     TransactionRecord,
     UnresolvedTransaction,
 )
+from dtp.localnet.queries import Queries
+from dtp.localnet.reflect import Reflection
+from dtp.localnet.resolve import resolve
+from dtp.localnet.simulate import Simulator
+from dtp.localnet.store import Store
+from dtp.localnet.system import CLOCK, RANDOM
+from dtp.sui.bcs import U64
 from dtp.sui.names import TypeTag
-from dtp.sui.transaction import TransactionData
+from dtp.sui.objects import GAS_COIN_TYPE, MovePackageData
+from dtp.sui.signature import KeyScheme, PublicKey, SimpleSignature, address_of_key
+from dtp.sui.transaction import (
+    GasCoin,
+    GasData,
+    Input,
+    NestedResult,
+    ProgrammableTransaction,
+    Pure,
+    SplitCoins,
+    TransactionData,
+    TransferObjects,
+    signing_hash,
+    transaction_digest,
+)
 
-__all__ = ["Node"]
+__all__ = ["DEFAULT_GENESIS_TIME_MS", "ClockError", "Node", "system_time_ms"]
+
+DEFAULT_GENESIS_TIME_MS: Final = 1_700_000_000_000
+"""When a chain without a clock of its own begins."""
+SERVER_VERSION: Final = "1"
+FAUCET_BUDGET: Final = 5_000_000_000
+_FAUCET_SEED: Final = b"dtp.localnet.faucet"
+
+
+class ClockError(LocalError):
+    """Time or price can't be set so."""
+
+    code = "localnet_clock"
+
+
+def system_time_ms() -> int:
+    """The system's clock, ms since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 class Node:
@@ -48,19 +97,42 @@ class Node:
         cls,
         path: Path | str | None = None,
         *,
-        now: Callable[[], int] | None = None,
-        genesis_time_ms: int = 1_700_000_000_000,
+        now: Callable[[], int] | None = system_time_ms,
+        genesis_time_ms: int | None = None,
+        seed: bytes = b"",
     ) -> Node:
         """A node in memory, or on the file at `path`, made if it does not exist.
 
-        Every executed transaction is in the file when `execute` returns; a process killed at any moment leaves a file
-        that opens again with the last whole checkpoint. Raises `NodeStateError` for a file that is not one of these.
+        Every executed transaction is in the file when `execute` returns; a process killed at any moment leaves a
+        file that opens again with the last whole checkpoint. Time and `seed` of the genesis make the identifier of a
+        new chain; the time is `now()`, or a fixed one without `now`. Raises `NodeStateError` for a file that is none
+        of these.
         """
-        raise NotImplementedError
+        if genesis_time_ms is None:
+            genesis_time_ms = DEFAULT_GENESIS_TIME_MS if now is None else now()
+        return cls(Store(None if path is None else Path(path)), now, genesis_time_ms, seed)
+
+    def __init__(
+        self, store: Store, now: Callable[[], int] | None, genesis_time_ms: int, seed: bytes
+    ) -> None:
+        self._store = store
+        self._now = now
+        # The genesis account's key is no secret: anyone may have this money.
+        self._faucet = Ed25519PrivateKey.from_private_bytes(blake2b(_FAUCET_SEED, digest_size=32).digest())
+        key = PublicKey(KeyScheme.ED25519, self._faucet.public_key().public_bytes_raw())
+        self._faucet_key = key
+        self.faucet_address = address_of_key(key)
+        self._chain = Chain(store, self.faucet_address, seed, genesis_time_ms)
+        self._queries = Queries(self._chain)
+        self._reflections: dict[bytes, Reflection] = {}
+        self._subscribers: list[Callable[[CheckpointRecord, tuple[Executed, ...]], None]] = []
+        if store.fresh:
+            # The clock of genesis says 0; from the first real checkpoint on it says the time.
+            self._seal_time(genesis_time_ms)
 
     def close(self) -> None:
         """Close the file; idempotent."""
-        raise NotImplementedError
+        self._store.close()
 
     def __enter__(self) -> Node:
         return self
@@ -73,12 +145,23 @@ class Node:
     # -------------------------------------------------------------------------------------- transactions
 
     def execute(self, transaction: bytes, signatures: Sequence[bytes]) -> Executed:
-        """Execute BCS of `TransactionData` under serialized Sui signatures (sender's, and the gas owner's if another).
+        """Execute BCS of `TransactionData` under serialized signatures (sender's, and the gas owner's if another).
 
         A transaction that fails on chain is a result too (`effects.ok` is False). The same transaction again gives
         the same result. Raises `TransactionRejected` when it is not taken at all; then nothing happened.
         """
-        raise NotImplementedError
+        transaction = bytes(transaction)
+        data = decode_transaction(transaction)
+        check_form(data)
+        check_signatures(data, transaction, signatures)
+        digest = transaction_digest(transaction)
+        known = self._chain.executed(digest)
+        if known is not None:
+            return known
+        status = self._chain.status
+        check_expiration(data, status.epoch, self._time(), bytes.fromhex(status.chain))
+        admitted = admit(data, digest, self._store, status.state)
+        return self._run(admitted, signatures)
 
     def simulate(
         self,
@@ -94,26 +177,27 @@ class Node:
         With `checks=False` commands may call any function, and gas may be missing: a mock coin pays then.
         Raises `TransactionRejected`.
         """
-        raise NotImplementedError
+        return Simulator(self._chain).simulate(transaction, checks=checks, select_gas=select_gas)
 
     def resolve(self, transaction: UnresolvedTransaction) -> TransactionData:
         """Fill in versions, digests, how shared objects are used, literals, price. Payment and budget stay empty or 0
         where not given. Raises `TransactionRejected`."""
-        raise NotImplementedError
+        chain = self._chain
+        return resolve(transaction, self._store, chain.engine.vm, chain.status.state)
 
     def transaction(self, digest: bytes) -> TransactionRecord | None:
         """An executed transaction, None if unknown or pruned."""
-        raise NotImplementedError
+        return self._chain.transaction(digest)
 
     def executed(self, digest: bytes) -> Executed | None:
         """The same with the objects before and after, as far as they are not pruned."""
-        raise NotImplementedError
+        return self._chain.executed(digest)
 
     # ------------------------------------------------------------------------------------------- objects
 
     def object(self, id: bytes, version: int | None = None) -> ObjectRecord | None:
-        """The live object, or the given version of it; None if there is none (never was, deleted, wrapped, pruned)."""
-        raise NotImplementedError
+        """The live object, or the given version of it; None if it never was, is deleted, wrapped or pruned."""
+        return self._store.live(id) if version is None else self._store.version(id, version)
 
     def objects_owned_by(
         self, address: bytes, type: TypeTag | None = None, cursor: bytes | None = None, limit: int = 50
@@ -122,68 +206,85 @@ class Node:
 
         Coins of one type come in falling order of balance. Raises `BadCursor`.
         """
-        raise NotImplementedError
+        return self._queries.objects_owned_by(address, type, cursor, limit)
 
     def dynamic_fields(
         self, parent: bytes, cursor: bytes | None = None, limit: int = 50
     ) -> Page[DynamicField]:
         """Dynamic fields of an object (or of a table's id). Raises `BadCursor`."""
-        raise NotImplementedError
+        return self._queries.dynamic_fields(parent, cursor, limit)
 
     def balance(self, address: bytes, coin_type: TypeTag) -> Balance:
         """What an address owns in coins of a type."""
-        raise NotImplementedError
+        return self._queries.balance(address, coin_type)
 
     def balances(self, address: bytes, cursor: bytes | None = None, limit: int = 50) -> Page[Balance]:
         """All its balances. Raises `BadCursor`."""
-        raise NotImplementedError
+        return self._queries.balances(address, cursor, limit)
 
     def coin_info(self, coin_type: TypeTag) -> CoinInfo | None:
         """Metadata and supply of a coin type, None if its type does not exist."""
-        raise NotImplementedError
+        return self._queries.coin_info(coin_type)
 
-    def json(self, type: TypeTag, contents: bytes) -> object:
+    def json(self, type: TypeTag, contents: bytes) -> Any:
         """A Move value as JSON (numbers over 32 bits as text, bytes as base64, ids as `0x…`); None if its type is not
         known here or the bytes don't fit it."""
-        raise NotImplementedError
+        return self._chain.render(type, contents)
 
     # ------------------------------------------------------------------------------------------ packages
 
     def package(self, id: bytes) -> PackageInfo | None:
         """A package by storage id."""
-        raise NotImplementedError
+        found = self._reflection(id)
+        return None if found is None else found.info()
 
     def package_versions(
         self, id: bytes, cursor: bytes | None = None, limit: int = 50
     ) -> Page[tuple[int, bytes]]:
         """(version, storage id) of all versions of the package that `id`, any of them, belongs to."""
-        raise NotImplementedError
+        return self._queries.package_versions(id, cursor, limit)
 
     def datatype(self, package: bytes, module: str, name: str) -> DatatypeInfo | None:
         """A struct or enum as that package version defines it."""
-        raise NotImplementedError
+        found = self._reflection(package)
+        return None if found is None else found.datatype(module, name)
 
     def function(self, package: bytes, module: str, name: str) -> FunctionInfo | None:
         """A function as that package version defines it."""
-        raise NotImplementedError
+        found = self._reflection(package)
+        return None if found is None else found.function(module, name)
 
     # ----------------------------------------------------------------------- checkpoints, epochs, events
 
     def checkpoint(self, which: int | bytes | None = None) -> CheckpointRecord | None:
         """A checkpoint by sequence number or digest; the latest without argument; None if unknown or pruned."""
-        raise NotImplementedError
+        return self._chain.checkpoint(self._chain.status.sequence if which is None else which)
 
     def checkpoint_transactions(self, sequence: int) -> tuple[Executed, ...]:
         """The transactions of a checkpoint, in order, with their objects as far as they are not pruned."""
-        raise NotImplementedError
+        record = self._chain.checkpoint(sequence)
+        if record is None:
+            return ()
+        found = (self._chain.executed(digest) for digest in record.digests)
+        return tuple(executed for executed in found if executed is not None)
 
     def epoch(self, number: int | None = None) -> EpochRecord | None:
         """An epoch, the present one without argument."""
-        raise NotImplementedError
+        return self._chain.epoch(self._chain.status.epoch if number is None else number)
 
     def service_info(self) -> ServiceInfo:
         """What the node is and where it stands."""
-        raise NotImplementedError
+        status = self._chain.status
+        return ServiceInfo(
+            bytes.fromhex(status.chain),
+            "localnet",
+            status.epoch,
+            status.sequence,
+            status.clock_ms,
+            status.lowest,
+            status.lowest,
+            f"dtp-localnet/{SERVER_VERSION}",
+        )
 
     def events(
         self,
@@ -195,14 +296,16 @@ class Node:
         first_checkpoint: int | None = None,
         last_checkpoint: int | None = None,
     ) -> Page[EventRecord]:
-        """Events in chain order after `cursor` (or from the start), or falling from the end. The cursor of a last page
-        is not None when `limit` was reached; `event_cursor(event)` makes one for any event. Raises `BadCursor`."""
-        raise NotImplementedError
+        """Events in chain order after `cursor` (or from the start), or falling from the end.
+
+        `event_cursor(event)` makes a cursor to go on from later. Raises `BadCursor`.
+        """
+        return self._queries.events(filter, cursor, limit, descending, first_checkpoint, last_checkpoint)
 
     @staticmethod
     def event_cursor(event: EventRecord) -> bytes:
         """The cursor that continues after `event`."""
-        raise NotImplementedError
+        return Queries.event_cursor(event)
 
     def subscribe(
         self, callback: Callable[[CheckpointRecord, tuple[Executed, ...]], None]
@@ -212,7 +315,13 @@ class Node:
         Returns what ends the subscription. A callback must not execute transactions, and what it raises goes to the
         caller of `execute` (the checkpoint stands).
         """
-        raise NotImplementedError
+        self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in self._subscribers:
+                self._subscribers.remove(callback)
+
+        return unsubscribe
 
     # ------------------------------------------------------------------------------- for development and tests
 
@@ -221,23 +330,107 @@ class Node:
 
         Raises `TransactionRejected` when the genesis account can't pay.
         """
-        raise NotImplementedError
+        amounts = (amount,) if isinstance(amount, int) else tuple(amount)
+        data = self._faucet_transaction(address, amounts)
+        raw = data.encode()
+        signature = SimpleSignature(self._faucet_key, self._faucet.sign(signing_hash(raw)))
+        return self.execute(raw, (signature.serialize(),))
 
     def advance_clock(self, ms: int) -> CheckpointRecord:
         """Move the clock forward by `ms` > 0, in a checkpoint of its own."""
-        raise NotImplementedError
+        if ms <= 0:
+            raise ClockError(f"the clock moves forward only, by at least 1 ms, not by {ms}")
+        chain = self._chain
+        time = self._time() + ms
+        before = chain.status
+        chain.status = replace(before, offset_ms=before.offset_ms + ms)
+        try:
+            return self._seal_time(time)
+        except BaseException:
+            chain.status = before
+            raise
 
     def advance_epoch(self, *, reference_gas_price: int | None = None) -> EpochRecord:
         """End the epoch, in a checkpoint of its own; returns the new one. The price stays if not given."""
-        raise NotImplementedError
+        if reference_gas_price is not None and not 0 < reference_gas_price < MAX_GAS_PRICE:
+            raise ClockError(f"a gas price is 1 to {MAX_GAS_PRICE - 1}, not {reference_gas_price}")
+        executed = self._chain.next_epoch(self._time(), reference_gas_price)
+        self._publish(executed)
+        found = self.epoch()
+        assert found is not None, "the new epoch was noted"
+        return found
 
     def totals(self) -> Totals:
         """Where the SUI is that is in no coin (for checks of conservation)."""
-        raise NotImplementedError
+        return Totals(*self._chain.status.totals)
 
     def prune(self, keep_checkpoints: int) -> int:
-        """Forget events, transactions and old object versions of checkpoints but the last `keep_checkpoints`.
+        """Forget events, transactions and old object versions of all checkpoints but the last `keep_checkpoints`.
 
         Live objects and checkpoint digests stay. Returns the lowest checkpoint that is still whole.
         """
-        raise NotImplementedError
+        return self._chain.prune(keep_checkpoints)
+
+    # ---------------------------------------------------------------------------------------------- inside
+
+    def _time(self) -> int:
+        """What the clock is to say now: never less than it said before."""
+        status = self._chain.status
+        if self._now is None:
+            return status.clock_ms
+        return max(status.clock_ms, self._now() + status.offset_ms)
+
+    def _run(self, admitted: Admitted, signatures: Sequence[bytes]) -> Executed:
+        chain = self._chain
+        time = self._time()
+        with chain.sealing(time) as sealing:
+            chain.tick(sealing, time)
+            inputs = admitted.objects
+            if any(entry.record.id == RANDOM for entry in inputs):
+                chain.new_randomness(sealing)
+            for entry in inputs:
+                if entry.record.id in (CLOCK, RANDOM):
+                    # They changed since admission, in this very checkpoint.
+                    record = self._store.live(entry.record.id)
+                    assert record is not None, "system objects are never deleted"
+                    entry.record = record
+            outcome = chain.engine.run(admitted, chain.status.state)
+            executed = chain.apply(sealing, outcome, [bytes(signature) for signature in signatures])
+        self._publish(sealing.executed)
+        return executed
+
+    def _seal_time(self, time: int) -> CheckpointRecord:
+        with self._chain.sealing(time) as sealing:
+            self._chain.tick(sealing, time)
+        return self._publish(sealing.executed)
+
+    def _publish(self, executed: Sequence[Executed]) -> CheckpointRecord:
+        record = self.checkpoint()
+        assert record is not None, "the last checkpoint is never pruned"
+        for callback in tuple(self._subscribers):
+            callback(record, tuple(executed))
+        return record
+
+    def _reflection(self, id: bytes) -> Reflection | None:
+        found = self._reflections.get(id)
+        if found is None:
+            record = self._store.live(id)
+            if record is None or record.package is None:
+                return None
+            found = self._reflections[id] = Reflection(record.package, self._package_data)
+        return found
+
+    def _package_data(self, id: bytes) -> MovePackageData | None:
+        record = self._store.live(id)
+        return None if record is None else record.package
+
+    def _faucet_transaction(self, address: bytes, amounts: Sequence[int]) -> TransactionData:
+        coins = self.objects_owned_by(self.faucet_address, GAS_COIN_TYPE, limit=1).items
+        price = self._chain.status.reference_gas_price
+        inputs = (*(Pure(U64.encode(a)) for a in amounts), Pure(address))
+        commands = (
+            SplitCoins(GasCoin(), tuple(Input(at) for at in range(len(amounts)))),
+            TransferObjects(tuple(NestedResult(0, at) for at in range(len(amounts))), Input(len(amounts))),
+        )
+        gas = GasData(tuple(coin.ref for coin in coins), self.faucet_address, price, FAUCET_BUDGET)
+        return TransactionData(ProgrammableTransaction(inputs, commands), self.faucet_address, gas)

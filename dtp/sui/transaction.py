@@ -240,7 +240,19 @@ class ConsensusCommitPrologue:
     commit_timestamp_ms: int
 
 
-TransactionKind: TypeAlias = ProgrammableTransaction | ChangeEpoch | Genesis | ConsensusCommitPrologue
+@dataclass(frozen=True)
+class RandomnessStateUpdate:
+    """System transaction that gives the object 0x8 new random bytes."""
+
+    epoch: int
+    randomness_round: int
+    random_bytes: bytes
+    randomness_obj_initial_shared_version: int
+
+
+TransactionKind: TypeAlias = (
+    ProgrammableTransaction | ChangeEpoch | Genesis | ConsensusCommitPrologue | RandomnessStateUpdate
+)
 
 # ----------------------------------------------------------------------------------------- whole transactions
 
@@ -487,6 +499,16 @@ TRANSACTION_KIND: Codec[TransactionKind] = enum(
         3: (
             ConsensusCommitPrologue,
             struct(ConsensusCommitPrologue, epoch=U64, round=U64, commit_timestamp_ms=U64),
+        ),
+        6: (
+            RandomnessStateUpdate,
+            struct(
+                RandomnessStateUpdate,
+                epoch=U64,
+                randomness_round=U64,
+                random_bytes=BYTES,
+                randomness_obj_initial_shared_version=U64,
+            ),
         ),
     },
 )

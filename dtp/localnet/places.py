@@ -1,0 +1,234 @@
+"""Where the values of a programmable transaction live between its commands, and the rules of using them.
+
+A `Place` holds one typed value (input object, gas coin, result). A pure input has one place per type it is used
+as; a receiving input gives one ticket. `Places` turns an argument into a value taken or a place borrowed, or stops
+with the protocol's name of what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dtp.localnet.failures import CommandFailed, argument_failed
+from dtp.localnet.vm import VM, ExecutionFailure, Slot, Type
+from dtp.localnet.vm.types import COPY, DROP, KEY
+from dtp.sui.transaction import Argument, GasCoin, Input, NestedResult, Result
+
+__all__ = ["MOVED", "Place", "Places", "PureSource", "ReceivingSource"]
+
+_SUI: Final = (2).to_bytes(32, "big")
+
+
+class _Moved:
+    def __repr__(self) -> str:
+        return "MOVED"
+
+
+MOVED: Final = _Moved()
+"""Data of a place whose value was taken."""
+
+
+class Place(Slot):
+    """One value. `mutable` and `takeable` say what its owner allows; `tainted` that a public function without `entry`
+    had its hands on it, after which a private entry function refuses it."""
+
+    __slots__ = ("last_taken", "mutable", "name", "taint", "takeable")
+
+    def __init__(
+        self,
+        type: Type,
+        data: Any,
+        name: str,
+        *,
+        mutable: bool = True,
+        takeable: bool = True,
+        tainted: bool = False,
+    ) -> None:
+        super().__init__(type, data)
+        self.name = name
+        self.mutable = mutable
+        self.takeable = takeable
+        self.taint = tainted
+        self.last_taken = False
+
+    @property
+    def moved(self) -> bool:
+        """Whether the value was taken."""
+        return self.data is MOVED
+
+
+@dataclass
+class PureSource:
+    """An input given as bytes; a place for each type it is used as."""
+
+    data: bytes
+    places: dict[Type, Place] = field(default_factory=dict)
+
+
+@dataclass
+class ReceivingSource:
+    """An object to receive: the ticket can be used once."""
+
+    id: bytes
+    version: int
+    type: Type | None = None
+    place: Place | None = None
+
+
+Source = Place | PureSource | ReceivingSource
+
+
+class Places:
+    """Inputs, gas coin and results of one transaction. `begin` starts a command: borrows last for one command."""
+
+    def __init__(self, vm: VM, inputs: Sequence[Source], gas: Place | None) -> None:
+        self._vm = vm
+        self.inputs = inputs
+        self.gas = gas
+        self.results: list[list[Place]] = []
+        self._shared: set[int] = set()
+        self._exclusive: set[int] = set()
+
+    def begin(self) -> None:
+        """Forget the borrows of the last command."""
+        self._shared.clear()
+        self._exclusive.clear()
+
+    # -------------------------------------------------------------------------------------------- finding
+
+    def _source(self, argument: Argument, at: int) -> Source:
+        match argument:
+            case Input(index):
+                if index >= len(self.inputs):
+                    raise argument_failed(at, "IndexOutOfBounds", f"there is no input {index}", index)
+                return self.inputs[index]
+            case Result(command):
+                found = self._results(command, at)
+                if len(found) != 1:
+                    raise argument_failed(
+                        at, "InvalidResultArity", f"command {command} has {len(found)} results", command
+                    )
+                return found[0]
+            case NestedResult(command, index):
+                found = self._results(command, at)
+                if index >= len(found):
+                    raise argument_failed(
+                        at,
+                        "SecondaryIndexOutOfBounds",
+                        f"command {command} has {len(found)} results",
+                        command,
+                        index,
+                    )
+                return found[index]
+            case GasCoin():
+                if self.gas is None:
+                    raise argument_failed(at, "InvalidGasCoinUsage", "no gas coin pays for this transaction")
+                return self.gas
+
+    def _results(self, command: int, at: int) -> list[Place]:
+        if command >= len(self.results):
+            raise argument_failed(at, "IndexOutOfBounds", f"command {command} has not run yet", command)
+        return self.results[command]
+
+    def _place(self, argument: Argument, at: int, wanted: Type | None) -> Place:
+        """The place an argument means, as type `wanted`; None takes whatever type it has."""
+        source = self._source(argument, at)
+        if isinstance(source, PureSource):
+            place = self._pure(source, at, wanted)
+        elif isinstance(source, ReceivingSource):
+            place = self._receiving(source, at, wanted)
+        else:
+            place = source
+        if place.moved:
+            raise argument_failed(at, "ArgumentWithoutValue", f"{place.name} was used by value before")
+        if wanted is not None and place.type is not wanted:
+            raise argument_failed(at, "TypeMismatch", f"{place.name} is {place.type.tag}, not {wanted.tag}")
+        return place
+
+    def _pure(self, source: PureSource, at: int, wanted: Type | None) -> Place:
+        if wanted is None:
+            raise argument_failed(at, "TypeMismatch", "an object is needed, this input is bytes")
+        place = source.places.get(wanted)
+        if place is None:
+            try:
+                data = self._vm.decode_pure(wanted, source.data)
+            except ExecutionFailure as failure:
+                raise argument_failed(at, failure.reason or "InvalidBCSBytes", str(failure)) from None
+            place = source.places[wanted] = Place(wanted, data, "a pure input")
+        return place
+
+    def _receiving(self, source: ReceivingSource, at: int, wanted: Type | None) -> Place:
+        if wanted is None or not wanted.is_struct(_SUI, "transfer", "Receiving"):
+            raise argument_failed(at, "TypeMismatch", "an object to receive fits `Receiving<T>` only")
+        if source.place is None:
+            source.place = Place(wanted, [[source.id], source.version], "an object to receive")
+        elif source.place.type is not wanted and not source.place.moved:
+            source.place.type = wanted  # not used up under the other type
+        return source.place
+
+    # --------------------------------------------------------------------------------------------- using
+
+    def peek(self, argument: Argument, at: int) -> Place | None:
+        """The place of an argument that is no bytes, without using it; None for pure inputs."""
+        source = self._source(argument, at)
+        return source if isinstance(source, Place) else None
+
+    def tainted(self, argument: Argument, at: int) -> bool:
+        """Whether a private entry function must refuse the argument."""
+        place = self.peek(argument, at)
+        return place is not None and place.taint
+
+    def take(self, argument: Argument, at: int, wanted: Type | None, *, gas: bool = False) -> Slot:
+        """The value by value: copied if it can be, else moved out. `gas` allows the gas coin."""
+        if isinstance(argument, GasCoin) and not gas:
+            raise argument_failed(
+                at, "InvalidGasCoinUsage", "the gas coin can be taken by value in TransferObjects only"
+            )
+        place = self._place(argument, at, wanted)
+        if id(place) in self._exclusive:
+            raise argument_failed(at, "InvalidReferenceArgument", f"{place.name} is borrowed in this command")
+        abilities = place.type.abilities
+        if abilities & COPY and not abilities & KEY:
+            place.last_taken = True
+            return Slot(place.type, self._vm.copy(place.type, place.data))
+        if not place.takeable:
+            raise argument_failed(
+                at, "InvalidObjectByValue", f"{place.name} is immutable or read-only: it can't be taken"
+            )
+        if id(place) in self._shared:
+            raise argument_failed(at, "CannotMoveBorrowedValue", f"{place.name} is borrowed in this command")
+        data, place.data = place.data, MOVED
+        return Slot(place.type, data)
+
+    def borrow(self, argument: Argument, at: int, wanted: Type | None, mutable: bool) -> Place:
+        """The place by reference, for this command."""
+        place = self._place(argument, at, wanted)
+        key = id(place)
+        if mutable and not place.mutable:
+            raise argument_failed(
+                at, "InvalidObjectByMutRef", f"{place.name} is immutable or read-only: it can't be changed"
+            )
+        if key in self._exclusive or (mutable and key in self._shared):
+            raise argument_failed(at, "InvalidReferenceArgument", f"{place.name} is borrowed twice")
+        (self._exclusive if mutable else self._shared).add(key)
+        place.last_taken = False
+        return place
+
+    # --------------------------------------------------------------------------------------------- ending
+
+    def check_results_used(self) -> None:
+        """Refuse values that may not be thrown away."""
+        for command, places in enumerate(self.results):
+            for index, place in enumerate(places):
+                abilities = place.type.abilities
+                # A value with copy whose last use took it counts as taken then.
+                if place.moved or abilities & DROP or (abilities & COPY and place.last_taken):
+                    continue
+                raise CommandFailed(
+                    "UnusedValueWithoutDrop",
+                    f"result {index} of command {command}, {place.type.tag}, is not used and can't be dropped",
+                    result=command,
+                    secondary=index,
+                )

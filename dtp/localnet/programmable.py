@@ -1,0 +1,329 @@
+"""Runs the commands of a programmable transaction on the Move machine.
+
+`run` leaves the places of inputs and results as the commands left them and the objects' fate in the `ObjectRuntime`;
+`dtp.localnet.outcome` reads both. What goes wrong is one `CommandFailed` with the command's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from dtp.localnet.failures import CommandFailed, argument_failed, from_machine, from_package
+from dtp.localnet.limits import PUBLISH_COST_PER_BYTE
+from dtp.localnet.places import Place, Places
+from dtp.localnet.vm import (
+    VM,
+    ExecutionFailure,
+    FunctionInstance,
+    ObjectRuntime,
+    Owner,
+    OwnerKind,
+    Package,
+    PackageRejected,
+    Session,
+    Slot,
+    Type,
+    UpgradePolicy,
+    Value,
+)
+from dtp.localnet.vm.natives.object import derive_id
+from dtp.localnet.vm.packages import MAX_PACKAGE_SIZE
+from dtp.localnet.vm.types import KEY, STORE
+from dtp.sui.bytecode import package_digest
+from dtp.sui.effects import UpgradeProblem
+from dtp.sui.names import TypeTag
+from dtp.sui.transaction import (
+    Argument,
+    Command,
+    MakeMoveVec,
+    MergeCoins,
+    MoveCall,
+    Publish,
+    SplitCoins,
+    TransferObjects,
+    Upgrade,
+)
+
+__all__ = ["Interpreter", "PackageSpace"]
+
+_SUI: Final = (2).to_bytes(32, "big")
+_MAX_U64: Final = (1 << 64) - 1
+
+
+class PackageSpace(Protocol):
+    """Where packages of the running transaction go, besides those that are stored."""
+
+    def get_package(self, storage_id: bytes) -> Package | None:
+        """A package, stored or just published."""
+
+    def is_object(self, id: bytes) -> bool:
+        """Whether an object that is no package has this id."""
+
+    def add_package(self, package: Package) -> None:
+        """A package was published."""
+
+
+@dataclass
+class Trace:
+    """What one command returned and changed, for simulation: (argument, value)."""
+
+    returned: list[Value] = field(default_factory=list)
+    mutated: list[tuple[Argument, Value]] = field(default_factory=list)
+
+
+class Interpreter:
+    """Runs commands. With `checked=False` any function may be called and references may be returned."""
+
+    def __init__(
+        self,
+        vm: VM,
+        session: Session,
+        runtime: ObjectRuntime,
+        packages: PackageSpace,
+        places: Places,
+        *,
+        checked: bool = True,
+        traced: bool = False,
+    ) -> None:
+        self.vm = vm
+        self.session = session
+        self.runtime = runtime
+        self.packages = packages
+        self.places = places
+        self.checked = checked
+        self.traces: list[Trace] | None = [] if traced else None
+        self._u64 = vm.type("u64")
+        self._address = vm.type("address")
+
+    def run(self, commands: Sequence[Command]) -> None:
+        """Run all commands. Raises `CommandFailed`."""
+        for index, command in enumerate(commands):
+            self.places.begin()
+            trace = Trace()
+            try:
+                results = self._command(command, trace)
+            except CommandFailed as failed:
+                raise CommandFailed.of(replace(failed.error, command=index)) from None
+            except ExecutionFailure as failure:
+                raise CommandFailed.of(replace(from_machine(failure), command=index)) from None
+            self.places.results.append(results)
+            if self.traces is not None:
+                trace.returned = [Value(p.type, self.vm.copy(p.type, p.data)) for p in results]
+                self.traces.append(trace)
+        self.places.check_results_used()
+
+    def _command(self, command: Command, trace: Trace) -> list[Place]:
+        match command:
+            case MoveCall():
+                return self._move_call(command, trace)
+            case SplitCoins(coin, amounts):
+                return self._split(coin, amounts, trace)
+            case MergeCoins(target, sources):
+                return self._merge(target, sources, trace)
+            case TransferObjects(objects, recipient):
+                return self._transfer(objects, recipient)
+            case MakeMoveVec(tag, elements):
+                return [self._vector(tag, elements)]
+            case Publish(modules, dependencies):
+                return [self._publish(modules, dependencies)]
+            case Upgrade():
+                return [self._upgrade(command)]
+
+    def _name(self, index: int = 0) -> str:
+        return f"result {index} of command {len(self.places.results)}"
+
+    # -------------------------------------------------------------------------------------------- Move calls
+
+    def _types(self, tags: Sequence[TypeTag]) -> list[Type]:
+        types = []
+        for at, tag in enumerate(tags):
+            try:
+                types.append(self.vm.type(tag.text))
+            except ExecutionFailure as failure:
+                failure.type_argument = at
+                raise
+        return types
+
+    def _move_call(self, call: MoveCall, trace: Trace) -> list[Place]:
+        types = self._types(call.type_arguments)
+        function = self.vm.function(call.package, call.module, call.function, types)
+        self._check_callable(function, call)
+        slots: list[Slot] = []
+        changed: list[tuple[Argument, Place]] = []
+        for at, (parameter, argument) in enumerate(zip(function.parameters, call.arguments, strict=True)):
+            if not parameter.is_reference:
+                slots.append(self.places.take(argument, at, parameter))
+                continue
+            mutable = parameter.kind == "&mut"
+            place = self.places.borrow(argument, at, parameter.element, mutable)
+            slots.append(place)
+            if mutable:
+                changed.append((argument, place))
+        values = self.session.call(call.package, call.module, call.function, types, slots)
+        tainted = not function.is_entry
+        for argument, place in changed:
+            place.taint = place.taint or tainted
+            if self.traces is not None:
+                data = self.vm.copy(place.type, place.data)
+                trace.mutated.append((argument, Value(place.type, data)))
+        return [Place(v.type, v.data, self._name(at), tainted=tainted) for at, v in enumerate(values)]
+
+    def _check_callable(self, function: FunctionInstance, call: MoveCall) -> None:
+        name = f"{function.module}::{function.name}"
+        public = function.visibility == "public"
+        if self.checked and not public and not function.is_entry:
+            raise CommandFailed(
+                "NonEntryFunctionInvoked",
+                f"{name} is neither public nor entry: a transaction can't call it",
+            )
+        if len(call.arguments) != len(function.parameters):
+            raise CommandFailed(
+                "ArityMismatch",
+                f"{name} takes {len(function.parameters)} arguments, got {len(call.arguments)}",
+            )
+        if not self.checked:
+            return
+        for index, type in enumerate(function.returns):
+            if type.is_reference:
+                raise CommandFailed(
+                    "InvalidPublicFunctionReturnType", f"{name} returns a reference", index=index
+                )
+        if not public:
+            for at, argument in enumerate(call.arguments):
+                if self.places.tainted(argument, at):
+                    raise argument_failed(
+                        at,
+                        "InvalidArgumentToPrivateEntryFunction",
+                        f"a function without `entry` had it before, {name} is a private entry function",
+                    )
+
+    # ------------------------------------------------------------------------------------------------ coins
+
+    def _coin(self, argument: Argument, at: int) -> Place:
+        place = self.places.borrow(argument, at, None, True)
+        if not place.type.is_struct(_SUI, "coin", "Coin"):
+            raise argument_failed(at, "TypeMismatch", f"{place.type.tag} is no coin")
+        return place
+
+    def _mark(self, argument: Argument, place: Place, trace: Trace) -> None:
+        if self.traces is not None:
+            trace.mutated.append((argument, Value(place.type, self.vm.copy(place.type, place.data))))
+
+    def _split(self, coin: Argument, amounts: Sequence[Argument], trace: Trace) -> list[Place]:
+        place = self._coin(coin, 0)
+        wanted = [self.places.take(a, at, self._u64).data for at, a in enumerate(amounts, 1)]
+        balance = place.data[1]
+        if sum(wanted) > balance[0]:
+            raise CommandFailed(
+                "InsufficientCoinBalance", f"the coin has {balance[0]}, {sum(wanted)} were to be split off"
+            )
+        made = []
+        for index, amount in enumerate(wanted):
+            balance[0] -= amount
+            made.append(Place(place.type, [[[self._fresh_object()]], [amount]], self._name(index)))
+        self._mark(coin, place, trace)
+        return made
+
+    def _merge(self, target: Argument, sources: Sequence[Argument], trace: Trace) -> list[Place]:
+        place = self._coin(target, 0)
+        balance = place.data[1]
+        for at, source in enumerate(sources, 1):
+            taken = self.places.take(source, at, place.type)
+            if balance[0] + taken.data[1][0] > _MAX_U64:
+                raise CommandFailed("CoinBalanceOverflow", "the merged coin would exceed 64 bits")
+            balance[0] += taken.data[1][0]
+            self.runtime.delete_id(taken.data[0][0][0])
+        self._mark(target, place, trace)
+        return []
+
+    def _fresh_id(self) -> bytes:
+        tx = self.session.tx
+        id = derive_id(tx.digest, tx.ids_created)
+        tx.ids_created += 1
+        return id
+
+    def _fresh_object(self) -> bytes:
+        id = self._fresh_id()
+        self.runtime.new_id(id)
+        return id
+
+    # ---------------------------------------------------------------------------------- transfers, vectors
+
+    def _transfer(self, objects: Sequence[Argument], recipient: Argument) -> list[Place]:
+        taken = []
+        for at, argument in enumerate(objects):
+            slot = self.places.take(argument, at, None, gas=True)
+            if slot.type.abilities & (KEY | STORE) != KEY | STORE:
+                raise argument_failed(
+                    at, "InvalidTransferObject", f"{slot.type.tag} has not `key` and `store`"
+                )
+            taken.append(slot)
+        address = self.places.take(recipient, len(objects), self._address).data
+        for slot in taken:
+            self.runtime.transfer(Owner(OwnerKind.ADDRESS, address), slot.type, slot.data)
+        return []
+
+    def _vector(self, tag: TypeTag | None, elements: Sequence[Argument]) -> Place:
+        if tag is not None:
+            element = self._types((tag,))[0]
+        else:
+            first = self.places.peek(elements[0], 0)
+            if first is None or not first.type.abilities & KEY:
+                raise argument_failed(
+                    0, "InvalidMakeMoveVecNonObjectArgument", "elements that are no objects need a type"
+                )
+            element = first.type
+        items: list[Any] = [self.places.take(a, at, element).data for at, a in enumerate(elements)]
+        tainted = any(self.places.tainted(a, at) for at, a in enumerate(elements))
+        data = bytearray(items) if element.kind == "u8" else items
+        return Place(self.vm.linker.types.vector(element), data, self._name(), tainted=tainted)
+
+    # -------------------------------------------------------------------------------------------- packages
+
+    def _build(
+        self, modules: Sequence[bytes], dependencies: Sequence[bytes], previous: Package | None
+    ) -> Package:
+        size = sum(map(len, modules))
+        self.session.meter.charge(size * PUBLISH_COST_PER_BYTE)
+        try:
+            return self.vm.build_package(modules, self._fresh_id(), dependencies, previous)
+        except PackageRejected as rejected:
+            raise CommandFailed.of(from_package(rejected, size, MAX_PACKAGE_SIZE)) from None
+
+    def _publish(self, modules: Sequence[bytes], dependencies: Sequence[bytes]) -> Place:
+        package = self._build(modules, dependencies, None)
+        self.packages.add_package(package)
+        self.session.run_init(package)
+        cap = self.vm.type("0x2::package::UpgradeCap")
+        return Place(cap, [[[self._fresh_object()]], [package.storage_id], 1, 0], self._name())
+
+    def _upgrade(self, command: Upgrade) -> Place:
+        ticket = self.places.take(command.ticket, 0, self.vm.type("0x2::package::UpgradeTicket"))
+        cap, (allowed,), policy, digest = ticket.data
+        previous = self.packages.get_package(command.package)
+        if previous is None:
+            name = "NotAPackage" if self.packages.is_object(command.package) else "UnableToFetchPackage"
+            raise _upgrade_failed(name, "the package to upgrade is not there", command.package)
+        if allowed != command.package:
+            raise _upgrade_failed(
+                "PackageIDDoesNotMatch", "the ticket is for another package", command.package, allowed
+            )
+        computed = package_digest(command.modules, command.dependencies)
+        if computed != bytes(digest):
+            raise _upgrade_failed("DigestDoesNotMatch", "the ticket is for other modules", computed)
+        if policy not in {p.value for p in UpgradePolicy}:
+            raise _upgrade_failed("UnknownUpgradePolicy", f"no policy has the number {policy}", policy)
+        package = self._build(command.modules, command.dependencies, previous)
+        try:
+            self.vm.check_upgrade(previous, package, UpgradePolicy(policy))
+        except PackageRejected as rejected:
+            raise CommandFailed.of(from_package(rejected, 0, MAX_PACKAGE_SIZE)) from None
+        self.packages.add_package(package)
+        receipt = self.vm.type("0x2::package::UpgradeReceipt")
+        return Place(receipt, [cap, [package.storage_id]], self._name())
+
+
+def _upgrade_failed(name: str, description: str, *content: Any) -> CommandFailed:
+    return CommandFailed("PackageUpgradeError", description, problem=UpgradeProblem(name, content))
