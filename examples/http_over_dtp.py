@@ -4,7 +4,7 @@ The client's identity takes the place of cookies and passwords: it has proven it
 """
 
 import http.client
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 
 import dtp
@@ -38,14 +38,14 @@ class Client(http.client.HTTPConnection):
         self.sock = dtp.socket.create_connection(address, timeout=30, identity=identity)
 
 
-def serve(server: "dtp.socket.Server") -> None:
-    """Answer every stream that is opened, in a thread of its own, until the server is closed."""
+def serve(server: "dtp.socket.Server", threads: ThreadPoolExecutor) -> None:
+    """Answer every stream that is opened, each in a thread, until the server is closed."""
     while True:
         try:
             sock, name = server.accept()
         except OSError:
             return
-        threading.Thread(target=answer, args=(sock, name, server), daemon=True).start()
+        threads.submit(answer, sock, name, server)
 
 
 def answer(sock: "dtp.socket.Socket", name: object, server: "dtp.socket.Server") -> None:
@@ -56,15 +56,18 @@ def answer(sock: "dtp.socket.Socket", name: object, server: "dtp.socket.Server")
 
 def main() -> None:
     me, you = dtp.Identity.generate(), dtp.Identity.generate()
-    with dtp.socket.create_server("tcp://127.0.0.1:0", identity=you, service="web") as server:
-        threading.Thread(target=serve, args=(server,), daemon=True).start()
+    with (
+        ThreadPoolExecutor() as threads,
+        dtp.socket.create_server("tcp://127.0.0.1:0", identity=you, service="web") as server,
+    ):
+        threads.submit(serve, server, threads)
         client = Client(server.address, me)
         for path in ("/one", "/two"):  # both over one connection
             client.request("GET", path)
-            answer = client.getresponse()
-            text = answer.read().decode()
+            response = client.getresponse()
+            text = response.read().decode()
             assert str(me.id) in text
-            print(answer.status, text.rstrip())
+            print(response.status, text.rstrip())
         client.close()
 
 
