@@ -27,6 +27,8 @@ from dtp.session.state import NEVER
 from dtp.session.streams import SessionStream
 
 _STREAM = int(Frame.STREAM)
+#: Fewer than these from one call, and it had room for every whole record there was (`dtp.core.Opener.open`).
+_MANY_FRAMES = 16_000
 
 
 class Receiving(Linking):
@@ -61,8 +63,8 @@ class Receiving(Linking):
             if error is not None:
                 self.link_lost(link, now, str(error))
                 break
-            if not taken:
-                break
+            if len(frames) < _MANY_FRAMES:
+                break  # that was all that is whole
         return used
 
     def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
