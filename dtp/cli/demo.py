@@ -42,21 +42,16 @@ class DemoFailed(DtpError):
     code = "demo"
 
 
-class SizeParameter(click.ParamType[int]):
-    """A number of bytes, also as 64M or 1GiB (powers of 1024)."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """`value` in bytes."""
-        match = _SIZE.fullmatch(str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is no size; write 100000, 64M or 1G", param, ctx)
-        return int(match["number"]) << _SHIFT[match["unit"].upper()]
+def parse_size(ctx: click.Context, param: click.Parameter, text: str) -> int:
+    """Callback of --size: a number of bytes, also as 64M or 1GiB (powers of 1024)."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no size; write 100000, 64M or 1G")
+    return int(match["number"]) << _SHIFT[match["unit"].upper()]
 
 
 @click.command()
-@click.option("--size", type=SizeParameter(), default="256M", show_default=True,
+@click.option("--size", callback=parse_size, default="256M", metavar="SIZE", show_default=True,
               help="How many random bytes to move, such as 64M or 2G.")  # fmt: skip
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Move this file instead.")  # fmt: skip
@@ -77,6 +72,7 @@ async def _demo(size: int, file: Path | None, carrier: str) -> None:
     with tempfile.TemporaryDirectory(prefix="dtp-demo-") as name:
         folder = Path(name)
         if file is None:
+            print_line({"event": "file", "bytes": size}, f"file       {size_text(size)} of random bytes")
             file = folder / "random.bin"
             await asyncio.to_thread(_make_random, file, size)
         (folder / "received").mkdir()

@@ -10,13 +10,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from dtp import config
 from dtp.errors import ConfigError
 from dtp.identity import Identity, PassphraseNeeded, PeerId
+
+if TYPE_CHECKING:
+    from dtp.net.address import Address
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _MAX_PASSPHRASE_SIZE = 4096
@@ -183,17 +186,12 @@ def verbose_option(command: _Function) -> _Function:
     )(command)
 
 
-class AddressParameter(click.ParamType[Any]):
-    """An argument that is an address; the command gets an `Address`. `AddressError` says what is wrong."""
+def parse_address(ctx: click.Context, param: click.Parameter, text: str | None) -> Address | None:
+    """Callback of an ADDRESS argument: the `Address`. `AddressError` says what is wrong."""
+    from dtp.net.address import Address
 
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse `value` unless that was done."""
-        from dtp.net.address import Address
-
-        return value if isinstance(value, Address) else Address.parse(value)
+    return None if text is None else Address.parse(text)
 
 
-#: The ADDRESS argument of a command.
-address_argument = click.argument("address", type=AddressParameter(), metavar="ADDRESS")
+#: The ADDRESS argument of a command; it gets an `Address`.
+address_argument = click.argument("address", metavar="ADDRESS", callback=parse_address)

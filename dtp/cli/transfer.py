@@ -15,10 +15,10 @@ import click
 
 from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
 from dtp.cli.options import (
-    AddressParameter,
     IdentitySource,
     address_argument,
     identity_options,
+    parse_address,
     psk_file_option,
     verbose_option,
 )
@@ -87,7 +87,7 @@ async def _send(
 
 
 @click.command()
-@click.argument("address", type=AddressParameter(), metavar="[ADDRESS]", required=False)
+@click.argument("address", metavar="[ADDRESS]", required=False, callback=parse_address)
 @click.option("--output", "-o", type=click.Path(), metavar="PATH", default=".",
               help="The folder to put it in, or a path to store it at. [default: the current folder]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace a file that is there.")

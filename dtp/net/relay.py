@@ -48,7 +48,8 @@ async def relay(a: tuple[Source, Sink], b: tuple[Source, Sink]) -> tuple[int, in
     there = asyncio.ensure_future(copy(a[0], b[1]))
     back = asyncio.ensure_future(copy(b[0], a[1]))
     try:
-        return await asyncio.gather(there, back)
+        sent, received = await asyncio.gather(there, back)
     finally:
         there.cancel()
         back.cancel()
+    return sent, received

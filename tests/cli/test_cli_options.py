@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.cli import COMMANDS, main, output
-from dtp.cli.demo import SizeParameter
+from dtp.cli.demo import parse_size
 from dtp.cli.options import read_psk_file
 from dtp.cli.progress import Meter, size_text, speed_text
 from dtp.cli.services import Directory, Echo, Exec, Files, Forward, make
@@ -165,13 +165,13 @@ def test_a_key_that_others_may_read(tmp_path):
     ],
 )
 def test_sizes(text, size):
-    assert SizeParameter().convert(text, None, None) == size
+    assert parse_size(None, None, text) == size
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5M", "M", "1X", "1e9"])
 def test_what_is_no_size(text):
     with pytest.raises(click.BadParameter):
-        SizeParameter().convert(text, None, None)
+        parse_size(None, None, text)
 
 
 @given(st.integers(0, 2**60))
