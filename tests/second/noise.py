@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Callable
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -44,7 +45,7 @@ def dh(private: bytes, other: bytes) -> bytes:
         raise NoiseFault("the peer's key gives an all-zero secret") from error
 
 
-def hash_of(suite: str) -> Callable[..., "hashlib._Hash"]:
+def hash_of(suite: str) -> Callable[..., Any]:
     """The hash function that the suite names."""
     return hashlib.sha256 if suite.endswith("SHA256") else hashlib.blake2s
 
@@ -165,7 +166,7 @@ class Noise:
 
     def mix_dh(self, token: str) -> None:
         """ee, es, se, ss: the first letter is the initiator's key, the second the responder's."""
-        mine, theirs = token if self.initiator else token[::-1]
+        mine, theirs = tuple(token) if self.initiator else tuple(token[::-1])
         remote = self.re if theirs == "e" else self.rs
         assert remote is not None
         self.mix_key(dh(self.e if mine == "e" else self.s, remote))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from typing import TypeVar
 
 from dtp.core import Buffer
 from dtp.identity import Identity
@@ -27,6 +28,7 @@ from .wire import Payload
 ALICE, BOB = Person(b"\x01" * 32, b"\x11" * 32), Person(b"\x02" * 32, b"\x22" * 32)
 PSK = b"\x77" * 32
 SUITES = {protocol_name(Pattern.XX, suite).removeprefix("Noise_XX_"): suite for suite in Suite}
+E = TypeVar("E")
 #: Small enough that a few hundred frames reach every limit.
 SMALL = Limits(stream_window=1024, connection_window=2048, streams=4, datagram=100, record=512, quantum=200)
 
@@ -121,7 +123,7 @@ class Ours:
         ended = self.session.ended
         return None if ended is None or ended.by_peer else CloseCode(ended.close_code)
 
-    def named(self, kind: type[ev.Event]) -> list[ev.Event]:
+    def named(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
 
 

@@ -296,7 +296,12 @@ def test_any_frames_in_any_order_end_in_a_code_or_go_on(
     if ended is None:
         assert duo.us._received_total <= duo.us._receive_limit
     elif not ended.by_peer:
-        assert duo.ours.closed_with in (Code.PROTOCOL, Code.FLOW, Code.LIMIT, Code.UNKNOWN_FRAME)
+        assert duo.ours.closed_with in (
+            CloseCode.PROTOCOL,
+            CloseCode.FLOW,
+            CloseCode.LIMIT,
+            CloseCode.UNKNOWN_FRAME,
+        )
 
 
 @given(st.booleans(), st.lists(FRAMES | st.binary(max_size=80), max_size=8))
