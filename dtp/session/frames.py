@@ -49,6 +49,8 @@ ADD = 1
 CONNECTION = 2**64 - 1
 #: Offsets and totals stay below this, so that sums never wrap.
 MAX_OFFSET = 2**62
+#: The longest METER frame, bytes: a voucher has under 200.
+MAX_METER = 4096
 #: The longest reason in a CLOSE frame, bytes of UTF-8.
 MAX_REASON = 256
 

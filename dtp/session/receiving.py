@@ -14,6 +14,7 @@ from dtp.session.frames import (
     FIN,
     FIXED,
     LISTED,
+    MAX_METER,
     PING,
     Frame,
     control,
@@ -214,6 +215,8 @@ class Receiving(Linking):
         self._events.append(ev.DatagramReceived(data))
 
     def _on_meter(self, link: Link, flags: int, now: float, data: bytes) -> None:
+        if len(data) > MAX_METER:
+            raise ProtocolError(f"metering frame of {len(data)} bytes", CloseCode.LIMIT)
         self._events.append(ev.MeterReceived(data))
 
     def _on_close(self, link: Link, flags: int, now: float, body: bytes) -> None:

@@ -10,9 +10,10 @@ docs/wire.md. Who drives it (dtp/net/connection.py, or a test) calls
 
 from __future__ import annotations
 
+from dtp.errors import LimitError
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
-from dtp.session.frames import AWAY, Frame, control
+from dtp.session.frames import AWAY, MAX_METER, Frame, control
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.receiving import Receiving
@@ -117,8 +118,10 @@ class Session(Receiving):
         self._datagrams.append(data)
 
     def send_meter(self, data: bytes) -> None:
-        """Queue a metering frame (at most 4 KiB, opaque here)."""
+        """Queue a metering frame, opaque here. `LimitError` above `MAX_METER` bytes."""
         self._check_open()
+        if len(data) > MAX_METER:
+            raise LimitError(f"metering frame of {len(data)} bytes, the most is {MAX_METER}")
         self._queue(Frame.METER, data)
 
     def ping(self, now: float) -> int:

@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from dtp.errors import LimitError
 from dtp.session import events as ev
-from dtp.session.codes import CloseCode, ConnectionClosed, DatagramTooLarge, StreamClosed, TooManyStreams
+from dtp.session.codes import CloseCode, StreamClosed, TooManyStreams
+from dtp.session.frames import Frame
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import Suite
 from dtp.testing.pairs import SessionPair
@@ -47,7 +49,7 @@ class Exchange(RuleBasedStateMachine):
         self.unread: dict[tuple[bool, int], int] = defaultdict(int)
         self.seen = {True: 0, False: 0}
 
-    def session(self, client: bool):  # noqa: ANN201
+    def session(self, client: bool):
         return self.pair.client if client else self.pair.server
 
     def drain(self) -> None:
@@ -183,7 +185,7 @@ class Exchange(RuleBasedStateMachine):
             else:
                 assert key in self.ends or key in self.finished
             assert peer.ended is None
-        live = {s for s in pair.client._streams} | {s for s in pair.server._streams}
+        live = set(pair.client._streams) | set(pair.server._streams)
         note(f"live streams at the end: {sorted(live)}")
         for stream_id in live:
             done = [(side, stream_id) in self.finished | self.reset for side in (True, False)]
@@ -196,3 +198,16 @@ class Exchange(RuleBasedStateMachine):
 
 TestExchange = Exchange.TestCase
 TestExchange.settings = settings(stateful_step_count=60)
+
+
+def test_metering_frames_pass_and_are_bounded() -> None:
+    pair = SessionPair()
+    pair.client.send_meter(b"m" * 4096)
+    pair.settle()
+    assert ev.MeterReceived(b"m" * 4096) in pair.events[pair.server]
+    with pytest.raises(LimitError, match="4097 bytes, the most is 4096"):
+        pair.client.send_meter(bytes(4097))
+    pair.client._queue(Frame.METER, bytes(4097))
+    pair.settle()
+    assert pair.server.ended is not None
+    assert pair.server.ended.close_code == CloseCode.LIMIT
