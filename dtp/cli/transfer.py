@@ -39,6 +39,8 @@ _T = TypeVar("_T")
 
 #: Random bytes in the name of a receiver's service: only those who were given the address know it.
 _NAME_SIZE = 10
+#: How long a sender has to answer when another one wants its place, seconds.
+_ANSWER = 3.0
 
 
 @click.command()
@@ -236,16 +238,29 @@ class _Receiver:
             self._stop.set()
 
     async def _make_way(self, connection: Connection, name: str) -> None:
-        """End older transfers of this file by the same sender, or by one that is cut off: it has started again.
+        """End older transfers of this file by the same sender, or by one that is gone: it has started again.
 
         Else they would hold the partial file until they are given up.
         """
         for other, (file, over) in list(self._under_way.items()):
-            if file == name and other is not connection:
-                if other.peer == connection.peer or not other.stats.carriers:
-                    other.abort(CloseCode.SHUTDOWN, "the sender has started again")
-                if other.closed:
-                    await over.wait()
+            if file != name or other is connection:
+                continue
+            if other.peer == connection.peer or not await _is_there(other):
+                other.abort(CloseCode.SHUTDOWN, "the sender has started again")
+            if other.closed:
+                await over.wait()
+
+
+async def _is_there(connection: Connection) -> bool:
+    """Whether the peer answers now; a carrier that is dead may not be known to be yet."""
+    if not connection.stats.carriers:
+        return False
+    try:
+        async with asyncio.timeout(_ANSWER):
+            await connection.ping()
+    except (TimeoutError, DtpError):
+        return False
+    return True
 
 
 def _print_received(received: Received, peer: PeerId, meter: Meter) -> None:
