@@ -1,6 +1,7 @@
 """Shared test set-up: hypothesis profiles that are deterministic and print what to repeat."""
 
 import os
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 
@@ -8,7 +9,11 @@ from hypothesis import HealthCheck, settings
 os.environ["PYTHONSAFEPATH"] = "1"
 
 # The default run must say the same thing twice; `HYPOTHESIS_PROFILE=explore` looks for new failures.
-_common = dict(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+_common: dict[str, Any] = {
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
 settings.register_profile("ci", derandomize=True, max_examples=60, **_common)
 settings.register_profile("explore", max_examples=2000, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -420,7 +420,7 @@ async def test_reset_and_stop_reach_the_peer() -> None:
         second = await connection.open_stream()
         second.write(b"x" * 10)
         (await far.accept_stream()).stop(9)
-        with pytest.raises(StreamReset, match="stopped reading .*error code 9"):
+        with pytest.raises(StreamReset, match=r"stopped reading .*error code 9"):
             while True:
                 second.write(b"x")
                 await asyncio.sleep(0.01)
@@ -684,9 +684,7 @@ def test_strangers_hear_a_code_or_nothing(said: bytes, heard: bytes) -> None:
 
 
 @on_fake_clock
-async def test_flood_of_half_open_carriers_leaves_the_open_ones_alone(
-    caplog: pytest.LogCaptureFixture | None = None,
-) -> None:
+async def test_flood_of_half_open_carriers_leaves_the_open_ones_alone() -> None:
     logging.getLogger("dtp.net").setLevel(logging.ERROR)
     limits = replace(DEFAULT, half_open=20, half_open_per_source=10)
     async with (

@@ -52,7 +52,7 @@ def _keccak(data: bytes) -> bytes:
         raise VmLimit(
             "VMInvariantViolation", "keccak256 needs the package pycryptodome: install it"
         ) from None
-    return keccak.new(digest_bits=256, data=data).digest()
+    return bytes(keccak.new(digest_bits=256, data=data).digest())
 
 
 def _keccak256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
@@ -153,7 +153,7 @@ def _recover(signature: bytes, digest: bytes) -> bytes:
         key = coincurve.PublicKey.from_signature_and_message(signature, digest, hasher=None)
     except ValueError:
         raise NativeAbort(_RECOVER_FAILED) from None
-    return key.format(compressed=True)
+    return bytes(key.format(compressed=True))
 
 
 def _decompress(c: GasMeter, _: Types, public_key: bytearray) -> Any:
