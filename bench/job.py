@@ -120,9 +120,8 @@ class Progress:
     """Counts, over all streams of a job, who has come to the end of the warm-up and of the measured part."""
 
     def __init__(self, streams: int, meter: Meter) -> None:
-        self._warm = self._left = streams
+        self._warm = self._left = self._open = streams
         self._meter = meter
-        self.finished = False
 
     def warmed(self) -> None:
         """One stream has what came before the measured part."""
@@ -130,13 +129,16 @@ class Progress:
         if not self._warm:
             self._meter.start()
 
-    def done(self) -> bool:
-        """One stream has everything; True for the last."""
+    def done(self) -> None:
+        """One stream has everything."""
         self._left -= 1
         if not self._left:
             self._meter.stop()
-            self.finished = True
-        return self.finished
+
+    def ended(self) -> bool:
+        """One stream is over; True for the last."""
+        self._open -= 1
+        return not self._open
 
 
 def percentile(values: Sequence[float], part: float) -> float:

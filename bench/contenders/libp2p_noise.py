@@ -40,10 +40,10 @@ async def _serve(job: Job, ready: Ready) -> Result:
         progress.warmed()
         await stream.write(ACK)
         await _discard(stream, job.per_stream)
-        last = progress.done()
+        progress.done()
         await stream.write(ACK)
-        if last:
-            await _gone(stream)
+        await _gone(stream)
+        if progress.ended():
             finished.set()
 
     async def echo(stream: Any) -> None:

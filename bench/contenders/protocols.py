@@ -67,7 +67,7 @@ class Sink(Peer):
             self.send(ACK)
 
     def lost(self) -> None:
-        if self._progress.finished:
+        if self._progress.ended():
             self._on_done()
 
 

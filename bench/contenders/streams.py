@@ -237,6 +237,7 @@ class DtpOpenWire(Wire):
 
     async def close(self) -> None:
         self.server.close()
+        await self.server.wait_closed()
 
 
 class QuicWire(Wire):
@@ -336,7 +337,7 @@ class SinkService(Service):
         writer.write(ACK)
         await _until_end(reader)
         writer.close()
-        if self._progress.finished:
+        if self._progress.ended():
             self.numbers = self.meter.result
             self.finished.set()
 
