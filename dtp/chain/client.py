@@ -75,6 +75,8 @@ MAX_GAS_BUDGET = 50 * MIST_PER_SUI
 #: Added to what a simulation used: the price of this many units of computation, and a fifth of the computation.
 _SPARE_UNITS = 1000
 _SPARE_PART = 5
+#: Coins that may pay for one transaction, by the protocol.
+_MAX_GAS_COINS = 256
 
 
 @dataclass(frozen=True)
@@ -328,7 +330,7 @@ class ChainClient:
         ids = [each.id for each in program.objects]
         self._gas.drop(ids)
         async with self._queues.holding(self._exclusive(ids)), self._gas.take(alone=alone) as slot:
-            built = await self._build(program, slot, price, gas_budget)
+            built = await self._build(program, slot, price, gas_budget, alone)
             signature = await signer.sign_transaction(built.data)
             slot.coin = None  # from here on its version isn't known before the answer is
             outcome = await self._submit(built.data, (signature,))
@@ -357,14 +359,24 @@ class ChainClient:
 
     # --------------------------------------------------------------------------------------------- building
 
-    async def _build(self, program: Program, slot: GasSlot, price: int, gas_budget: int | None) -> _Built:
+    async def _build(
+        self, program: Program, slot: GasSlot, price: int, gas_budget: int | None, alone: bool
+    ) -> _Built:
         known = self._cache.pick(each.id for each in program.objects)
         complete = len(known) == len(program.objects)
         if complete and slot.coin is not None:
             return await self._build_known(program, slot.coin, known, price, gas_budget)
-        payment = (slot.coin.ref,) if slot.coin is not None else ()
+        payment: tuple[ObjectRef, ...] = (slot.coin.ref,) if slot.coin is not None else ()
+        if alone and program.uses_gas_coin:
+            # A node chooses coins that cover the gas and doesn't look at what the commands split off them.
+            payment = await self._all_coins(program)
         question = self._unresolved(program, self.address, price, gas_budget, payment)
-        outcome = await self._asked_for_simulation(question, select_gas=True)
+        try:
+            outcome = await self._asked_for_simulation(question, select_gas=True)
+        except TransactionFailed as fault:
+            if fault.kind == "INSUFFICIENT_COIN_BALANCE" and program.uses_gas_coin and not alone:
+                raise _CoinTooSmall(str(fault)) from fault
+            raise
         data = _decoded(outcome.transaction)
         known = {**known, **_resolved(program, data)}
         self._cache.learn(known.values())
@@ -379,6 +391,12 @@ class ChainClient:
             )
         budget = gas_budget or data.gas_data.budget or self._budget(outcome.executed, price)
         return self._encoded(program, known, chosen, price, budget)
+
+    async def _all_coins(self, program: Program) -> tuple[ObjectRef, ...]:
+        used = {each.id for each in program.objects}
+        coins = [each for each in await self.coins(self.address) if each.id not in used and each.balance]
+        coins.sort(key=lambda each: each.balance or 0, reverse=True)
+        return tuple(each.ref for each in coins[:_MAX_GAS_COINS])
 
     async def _build_known(
         self, program: Program, coin: GasCoin, known: Mapping[str, Known], price: int, gas_budget: int | None

@@ -30,6 +30,8 @@ __all__ = ["Simulator"]
 _MOCK_COIN: Final = blake2b(b"dtp.localnet.mock-gas", digest_size=32).digest()
 # Price units added to what a run cost: reading real gas coins may cross a rounding step.
 _MARGIN_UNITS: Final = 1000
+# As a full node's: enough for what commands split off it, too.
+_MOCK_BALANCE: Final = 10**18
 
 
 class Simulator:
@@ -141,6 +143,6 @@ class Simulator:
 
 
 def _mock_coin(owner: bytes) -> ObjectRecord:
-    contents = _MOCK_COIN + MAX_GAS_BUDGET.to_bytes(8, "little")
+    contents = _MOCK_COIN + _MOCK_BALANCE.to_bytes(8, "little")
     data = MoveObject(GAS_COIN_TYPE, True, 1, contents)
     return record_of(ObjectValue(data, AddressOwner(owner), bytes(32), 0))

@@ -1,0 +1,280 @@
+"""The gRPC server: carries messages to `Services`, streams to subscribers, and turns every error into a status.
+
+Whatever a caller sends, the node lives on: bytes that are no message, a transaction that is none, a stream that is
+cut. All runs on one event loop, the node included, which is used by one caller at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Self
+
+from dtp.errors import DtpError
+from dtp.localnet.grpc import masks
+from dtp.localnet.grpc.errors import BadRequest, GrpcFailure, TooSlow, Unsupported
+from dtp.localnet.grpc.event_stream import predicate
+from dtp.localnet.grpc.messages import library
+from dtp.localnet.grpc.services import UNARY, Services
+from dtp.localnet.grpc.transactions import Placed
+from dtp.localnet.model import BadCursor, CheckpointRecord, Executed, TransactionRejected
+from dtp.localnet.node import Node
+
+logger = logging.getLogger("dtp.localnet.grpc")
+
+#: Frames that a subscriber may be behind before it is cut off.
+MAX_BEHIND: Final = 10_000
+_DECODE_FAULTS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    AssertionError,
+    AttributeError,
+)
+#: The node's errors, and the status that each is answered with.
+_STATUS_OF: Final[tuple[tuple[type[DtpError], str], ...]] = (
+    (TransactionRejected, "INVALID_ARGUMENT"),
+    (BadCursor, "INVALID_ARGUMENT"),
+)
+
+
+class Server:
+    """`sui.rpc.v2` for a node, in the clear. `start` gives the port; `close` ends all streams."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._services = Services(node)
+        self._server: Any = None
+        self._subscribers: set[_Subscriber] = set()
+        self._unsubscribe: Callable[[], None] | None = None
+        self.port = 0
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
+        """Listen; port 0 takes a free one. Raises `OSError` when the address is taken."""
+        from grpclib.server import Server as GrpcServer
+
+        self._server = GrpcServer([_Handlers(self)], codec=_codec())
+        await self._server.start(host, port)
+        self._unsubscribe = self.node.subscribe(self._on_checkpoint)
+        self.port = self._server._server.sockets[0].getsockname()[1]
+        return self.port
+
+    async def close(self) -> None:
+        """Stop listening and end all streams; the node stays open."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        for subscriber in tuple(self._subscribers):
+            subscriber.end()
+        if self._server is not None:
+            self._server.close()
+            with suppress(asyncio.CancelledError):
+                await self._server.wait_closed()
+            self._server = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # --------------------------------------------------------------------------------------------- subscriptions
+
+    def _on_checkpoint(self, checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> None:
+        for subscriber in tuple(self._subscribers):
+            subscriber.put(checkpoint, executed)
+
+    @contextmanager
+    def subscribed(
+        self, frames: Callable[[CheckpointRecord, tuple[Executed, ...]], Iterable[Any]]
+    ) -> Iterator[_Subscriber]:
+        """Collect what `frames` makes of each new checkpoint while the block runs."""
+        subscriber = _Subscriber(frames)
+        self._subscribers.add(subscriber)
+        try:
+            yield subscriber
+        finally:
+            self._subscribers.discard(subscriber)
+
+    def event_frames(self, request: Any) -> Callable[[CheckpointRecord, tuple[Executed, ...]], Iterable[Any]]:
+        """What a subscriber to events gets of a checkpoint."""
+        want = masks.parse(request.read_mask, "*", library().v2.Event)
+        fits = predicate(request.filter)
+        events = self._services.events
+
+        def frames(checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> Iterable[Any]:
+            placed = [Placed(event, n) for n, each in enumerate(executed) for event in each.events]
+            return events.live(checkpoint.sequence, placed, fits, want)
+
+        return frames
+
+    def checkpoint_frames(
+        self, request: Any
+    ) -> Callable[[CheckpointRecord, tuple[Executed, ...]], Iterable[Any]]:
+        """What a subscriber to checkpoints gets of a checkpoint."""
+        v2 = library().v2
+        if request.filter is not None:
+            raise Unsupported("filter: checkpoints are streamed unfiltered here; filter events instead")
+        want = masks.parse(request.read_mask, "sequence_number,digest", v2.Checkpoint)
+        transactions = self._services.transactions
+
+        def frames(checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> Iterable[Any]:
+            message = transactions.checkpoint(checkpoint, want)
+            yield v2.SubscribeCheckpointsResponse(cursor=checkpoint.sequence, checkpoint=message)
+
+        return frames
+
+    def unary(self, attribute: str) -> Callable[[Any], Any]:
+        """A method of the services by name."""
+        method: Callable[[Any], Any] = getattr(self._services, attribute)
+        return method
+
+
+class _Subscriber:
+    """Frames that wait to be sent to one subscriber."""
+
+    def __init__(self, frames: Callable[[CheckpointRecord, tuple[Executed, ...]], Iterable[Any]]) -> None:
+        self._frames = frames
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        self._late = False
+
+    def put(self, checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> None:
+        """Take a new checkpoint."""
+        if self._late:
+            return
+        for frame in self._frames(checkpoint, executed):
+            self._queue.put_nowait(frame)
+        if self._queue.qsize() > MAX_BEHIND:
+            self._late = True
+            self._queue.put_nowait(
+                TooSlow(f"over {MAX_BEHIND} frames behind: list what you missed, and subscribe again")
+            )
+
+    def end(self) -> None:
+        """Let the stream end."""
+        self._queue.put_nowait(None)
+
+    async def next(self) -> Any:
+        """The next frame, None at the end. Raises `TooSlow`."""
+        frame = await self._queue.get()
+        if isinstance(frame, TooSlow):
+            raise frame
+        return frame
+
+
+class _Handlers:
+    """The table that grpclib serves: path -> handler."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def __mapping__(self) -> dict[str, Any]:
+        from grpclib.const import Cardinality, Handler
+
+        v2 = library().v2
+        found: dict[str, Any] = {}
+        for service, method, attribute in UNARY:
+            found[f"/sui.rpc.v2.{service}/{method}"] = Handler(
+                self._unary(attribute),
+                Cardinality.UNARY_UNARY,
+                getattr(v2, f"{method}Request"),
+                getattr(v2, f"{method}Response"),
+            )
+        streams = (
+            ("LedgerService", "ListEvents", self._list_events),
+            ("SubscriptionService", "SubscribeEvents", self._subscription(self._server.event_frames)),
+            (
+                "SubscriptionService",
+                "SubscribeCheckpoints",
+                self._subscription(self._server.checkpoint_frames),
+            ),
+        )
+        for service, method, handler in streams:
+            found[f"/sui.rpc.v2.{service}/{method}"] = Handler(
+                handler,
+                Cardinality.UNARY_STREAM,
+                getattr(v2, f"{method}Request"),
+                getattr(v2, f"{method}Response"),
+            )
+        return found
+
+    def _unary(self, attribute: str) -> Callable[[Any], Awaitable[None]]:
+        method = self._server.unary(attribute)
+
+        async def handle(stream: Any) -> None:
+            with _statuses():
+                await stream.send_message(method(await _received(stream)))
+
+        return handle
+
+    async def _list_events(self, stream: Any) -> None:
+        with _statuses():
+            for frame in self._server.unary("list_events")(await _received(stream)):
+                await stream.send_message(frame)
+
+    def _subscription(
+        self, frames_of: Callable[[Any], Callable[[CheckpointRecord, tuple[Executed, ...]], Iterable[Any]]]
+    ) -> Callable[[Any], Awaitable[None]]:
+        async def handle(stream: Any) -> None:
+            with _statuses():
+                frames = frames_of(await _received(stream))
+                with self._server.subscribed(frames) as subscriber:
+                    # The headers tell the caller that nothing is missed from here on.
+                    await stream.send_initial_metadata()
+                    while (frame := await subscriber.next()) is not None:
+                        await stream.send_message(frame)
+
+        return handle
+
+
+async def _received(stream: Any) -> Any:
+    try:
+        message = await stream.recv_message()
+    except NotImplementedError as fault:
+        raise Unsupported("compressed messages") from fault
+    except AssertionError as fault:
+        raise BadRequest(f"the message is cut off: {fault}") from fault
+    if message is None:
+        raise BadRequest("there is no message in the request")
+    return message
+
+
+@contextmanager
+def _statuses() -> Iterator[None]:
+    from grpclib.const import Status
+    from grpclib.exceptions import GRPCError
+
+    try:
+        yield
+    except GrpcFailure as fault:
+        raise GRPCError(Status[fault.status], str(fault)) from fault
+    except DtpError as fault:
+        for kind, status in _STATUS_OF:
+            if isinstance(fault, kind):
+                raise GRPCError(Status[status], str(fault)) from fault
+        raise GRPCError(Status.INTERNAL, str(fault)) from fault
+
+
+def _codec() -> Any:
+    """grpclib's codec, which says what is wrong with bytes that are no message."""
+    from grpclib.encoding.base import CodecBase
+
+    class Codec(CodecBase):
+        __content_subtype__ = "proto"
+
+        def encode(self, message: Any, message_type: Any) -> bytes:
+            return bytes(message)
+
+        def decode(self, data: bytes, message_type: Any) -> Any:
+            try:
+                return message_type.FromString(data)
+            except _DECODE_FAULTS as fault:
+                raise BadRequest(f"the bytes are no {message_type.__name__}: {fault}") from fault
+
+    return Codec()
