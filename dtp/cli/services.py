@@ -127,8 +127,8 @@ class Exec(Service):
         assert process.stdin is not None
         assert process.stdout is not None
         feeding = asyncio.ensure_future(self._feed(stream, process.stdin))
+        reading = asyncio.ensure_future(self._give(process.stdout, stream))
         try:
-            reading = asyncio.ensure_future(self._give(process.stdout, stream))
             await asyncio.wait((feeding, reading), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 await feeding  # raises if the client is gone; else its input has ended
@@ -136,6 +136,8 @@ class Exec(Service):
             status = await process.wait()
         finally:
             feeding.cancel()
+            reading.cancel()
+            await asyncio.gather(feeding, reading, return_exceptions=True)
             await _end(process)
         if status:
             status = 128 - status if status < 0 else status
@@ -163,15 +165,24 @@ class Exec(Service):
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the program and what it started, if that isn't over."""
+    """End the program and what it started, if that isn't over. Its pipes are closed when they are at their end."""
+    assert process.stdin is not None
+    process.stdin.close()
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE):
+                await _drop(process.stdout)
                 await process.wait()
+                return
+
+
+async def _drop(stdout: asyncio.StreamReader | None) -> None:
+    assert stdout is not None
+    while await stdout.read(_BUFFER):
+        pass
 
 
 class Forward(Service):

@@ -110,6 +110,18 @@ def test_a_program_that_a_signal_ends(dtp, serve):
     assert "exit status 137" in error_of(cat)["message"]
 
 
+def test_a_program_that_writes_without_end_ends_with_its_client_and_leaves_nothing(dtp, serve):
+    server, address = serve("--exec", "yes", "--echo")
+    with open("/dev/zero", "rb") as zeros:
+        for cat in (dtp("cat", address["exec"]), dtp("cat", address["echo"], stdin=zeros)):
+            assert cat.stdout.read(100_000)
+            cat.signal(signal.SIGTERM)
+            cat.wait(143)
+    server.end_input()
+    server.wait()
+    assert b"Traceback" not in server.errors
+
+
 def test_a_program_that_does_not_exist(dtp, serve):
     server, address = serve("--exec", "/no/such/program")
     cat = dtp("cat", address["exec"])
