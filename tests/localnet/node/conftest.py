@@ -1,0 +1,31 @@
+"""Nodes for the tests: in memory, with a clock that only tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from node_world import World
+from playground import Play
+from transport_life import Transport
+
+from dtp.localnet.node import Node
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A fresh node."""
+    with Node.open(now=None) as node:
+        yield World(node)
+
+
+@pytest.fixture
+def transport(world: World) -> Transport:
+    """A node with `transport` published and a live host."""
+    return Transport.begin(world)
+
+
+@pytest.fixture
+def play(world: World) -> Play:
+    """A node with `playground` published by an account that has coins."""
+    return Play.begin(world)
