@@ -193,6 +193,19 @@ class EventFollower:
             # The stream has ended, or was lost.
             await endpoints.sleep(endpoints.retry.pause(min(self._failures, 16)))
 
+    async def past(self) -> AsyncIterator[Followed]:
+        """The events there are now, from the cursor on, and then an end. Raises what iterating raises, at once."""
+        await self.begin()
+        wire = await self._chain.endpoints.checked()
+        await self._check_history(wire)
+        try:
+            async for found in self._past(wire, None):
+                yield found
+        except UnknownMethod:
+            self._by_checkpoint = True
+            async for found in self._checkpoints_up_to(wire, None):
+                yield found
+
     async def _check_history(self, wire: Wire) -> None:
         cursor = self._at()
         info = await wire.service_info()

@@ -18,7 +18,7 @@ from typing import Final
 from dtp.chain.errors import KeystoreError, SignerError
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.signer import KeySigner, Scheme
-from dtp.identity import Identity, Passphrase
+from dtp.identity import Identity, Passphrase, PeerId
 from dtp.identity.pem import encrypted_pem
 
 _ACTIVE = re.compile(r"^\s*active_address:\s*\"?(0x[0-9a-fA-F]{1,64})\"?\s*$", re.MULTILINE)
@@ -57,11 +57,24 @@ def save_key(signer: KeySigner, path: str | os.PathLike[str], passphrase: str | 
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     if passphrase:
-        _write_new(path, encrypted_pem(der, passphrase).encode())
+        block = encrypted_pem(der, passphrase)
     else:
         body = base64.encodebytes(der).decode()
-        _write_new(path, f"-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n".encode())
+        block = f"-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n"
+    # Text outside the blocks is ignored by PEM readers; it tells whose file it is without the passphrase.
+    header = f"# Sui account. Keep secret, keep a copy: who has this file is\n# {signer.address}\n"
+    _write_new(path, (header + block).encode())
     return path
+
+
+def address_in(path: str | os.PathLike[str]) -> str:
+    """The account of a file that `save_key` or `dtp keygen` wrote, without its passphrase; empty if not said."""
+    text = _read_private(Path(path))
+    peer = re.search(rb"^# (dtp1[0-9a-z]+)\s*$", text, re.MULTILINE)
+    if peer is not None:
+        return PeerId.parse(peer[1].decode()).sui_address
+    account = re.search(rb"^# (0x[0-9a-f]{64})\s*$", text, re.MULTILINE)
+    return account[1].decode() if account is not None else ""
 
 
 def load_sui_keystore(folder: str | os.PathLike[str] | None = None) -> dict[str, KeySigner]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Program
 from dtp.chain.errors import InsufficientFunds, NetworkError, NodeRefused, NodeUnavailable, ProgramError
-from dtp.chain.model import SUI_COIN, Executed, Id, canonical_id, canonical_type
+from dtp.chain.model import MIST_PER_SUI, SUI_COIN, Executed, Id, canonical_id, canonical_type
 from dtp.chain.networks import Network
 
 _FAUCET_TIMEOUT = 60.0
@@ -25,6 +26,29 @@ class FaucetGift:
 
     amounts: tuple[int, ...]
     transaction: str
+
+
+_AMOUNT = re.compile(r"(\d+)(?:\.(\d{1,9}))?\s*(sui|mist)?", re.IGNORECASE)
+
+
+def parse_amount(text: str) -> int:
+    """MIST of "0.5SUI", "500MIST" or "500" (MIST). Raises `ProgramError`."""
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None:
+        raise ProgramError(f"{text!r} is no amount: write 0.5SUI, or 500000000MIST")
+    whole, part, unit = match.groups()
+    if (unit or "mist").lower() == "sui":
+        return int(whole) * MIST_PER_SUI + int((part or "").ljust(9, "0"))
+    if part is not None:
+        raise ProgramError(f"{text!r}: there is nothing below one MIST; write SUI behind it?")
+    return int(whole)
+
+
+def format_amount(mist: int) -> str:
+    """MIST as SUI, exactly: "0.5 SUI"."""
+    sign, amount = ("-", -mist) if mist < 0 else ("", mist)
+    digits = f"{amount // MIST_PER_SUI}.{amount % MIST_PER_SUI:09d}".rstrip("0").rstrip(".")
+    return f"{sign}{digits} SUI"
 
 
 async def send(chain: ChainClient, recipient: Id, amount: int, coin: str = SUI_COIN) -> Executed:

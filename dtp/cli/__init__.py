@@ -24,14 +24,18 @@ class Row:
 
 COMMANDS = {
     "cat": Row("dtp.cli.cat:cat", "Connect standard input and output to a service."),
+    "chain": Row("dtp.cli.chain:chain", "Look at a Sui network: objects, events, the node."),
     "demo": Row("dtp.cli.demo:demo", "Move a file between two processes, and check it."),
+    "host": Row("dtp.cli.hosts:host", "A host on chain: its services, prices, lists and heartbeats."),
     "id": Row("dtp.cli.keys:show_id", "Show your identity, and the Sui account it is."),
     "keygen": Row("dtp.cli.keys:keygen", "Make an identity, or take one over from a file."),
-    "move": Row("dtp.cli.move:move", "Compile, check and show the Move packages."),
+    "localnet": Row("dtp.cli.localnet:localnet", "Run a Sui-compatible network here, with a faucet."),
+    "move": Row("dtp.cli.move:move", "Compile, check, show and publish the Move packages."),
     "ping": Row("dtp.cli.ping:ping", "Measure round trips to a peer."),
     "recv": Row("dtp.cli.transfer:recv", "Receive a file, or fetch one that a peer serves."),
     "send": Row("dtp.cli.transfer:send", "Send a file to a peer that waits for it."),
     "serve": Row("dtp.cli.serve:serve", "Serve an echo, files, programs or other sockets."),
+    "wallet": Row("dtp.cli.wallet:wallet", "Accounts on Sui: what they have, and sending it."),
 }
 
 

@@ -16,6 +16,7 @@ from dtp.chain.packages.surface import Surface, surfaces
 from dtp.cli import move_build
 from dtp.cli.move_build import Checkout, CompileError
 from dtp.cli.output import json_option, print_error, print_result, wants_json
+from dtp.cli.publish import publish
 
 #: What `build` and `check` end with when a source doesn't compile or a check finds something.
 EXIT_FOUND = 1
@@ -38,6 +39,9 @@ def move() -> None:
 
     Showing works everywhere. Compiling needs a source tree of dtp and Node; the compiler is Sui's own.
     """
+
+
+move.add_command(publish)
 
 
 @move.command()

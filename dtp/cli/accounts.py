@@ -1,0 +1,140 @@
+"""Options that the commands of the chain share: which network, which wallet; and how their results are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dtp import config
+from dtp.cli.options import IdentitySource, passphrase_file_option
+from dtp.cli.run import run
+from dtp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient, Signer
+
+_T = TypeVar("_T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def wallets_dir() -> Path:
+    """The folder of the wallets that `dtp wallet new` makes."""
+    return config.config_dir() / "wallets"
+
+
+def wallet_path(name: str) -> Path:
+    """The file of a wallet by name. Raises `ConfigError`."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a wallet: letters, digits, '.', '_' and '-'")
+    return wallets_dir() / f"{name}.pem"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Network and wallet of a command; nothing is opened before it is needed."""
+
+    network: str | None
+    wallet: str | None
+    passphrase_file: str | None
+
+    def path(self) -> Path | None:
+        """The wallet's file, None when it is in the Sui keystore."""
+        text = self.wallet
+        if text is None:
+            return config.identity_path()
+        if text == "sui" or text.startswith("sui:"):
+            return None
+        if "/" in text or text.endswith(".pem"):
+            return Path(text)
+        return wallet_path(text)
+
+    def signer(self) -> Signer:
+        """Who signs. Raises `ConfigError`, `KeystoreError`, `IdentityFileError`."""
+        from dtp.chain.keystores import load_key, sui_signer
+
+        path = self.path()
+        if path is None:
+            _, _, address = (self.wallet or "").partition(":")
+            return sui_signer(address or None)
+        if self.wallet is not None and not path.exists():
+            raise ConfigError(f"there is no wallet {path}; 'dtp wallet new NAME' makes one")
+        return load_key(path, IdentitySource(path, self.passphrase_file).passphrase)
+
+    def address(self) -> str:
+        """The wallet's account, without asking for a passphrase where the file says it."""
+        from dtp.chain.keystores import address_in
+
+        path = self.path()
+        said = address_in(path) if path is not None and path.exists() else ""
+        return said or self.signer().address
+
+    def client(self, *, signing: bool) -> ChainClient:
+        """A client for the network, with the wallet if it is to sign."""
+        from dtp.chain import ChainClient
+
+        return ChainClient(self.network, self.signer() if signing else None)
+
+    def run(self, work: Callable[[ChainClient], Awaitable[_T]], *, signing: bool = True) -> _T:
+        """Do something with a connected client, and give what it gives."""
+
+        async def with_client() -> _T:
+            async with self.client(signing=signing) as chain:
+                return await work(chain)
+
+        return run(with_client())
+
+
+def account_options(command: _Function) -> _Function:
+    """Add `--network`, `--wallet` and `--passphrase-file`; the command gets `account: Account`."""
+
+    @functools.wraps(command)
+    def with_account(
+        *args: Any, network: str | None, wallet: str | None, passphrase_file: str | None, **options: Any
+    ) -> Any:
+        return command(*args, account=Account(network, wallet, passphrase_file), **options)
+
+    network_option = click.option(
+        "--network",
+        envvar="DTP_NETWORK",
+        metavar="NETWORK",
+        help="localnet, testnet, mainnet or the URL of a node. [default: $DTP_NETWORK, else localnet]",
+    )
+    wallet_option = click.option(
+        "--wallet",
+        envvar="DTP_WALLET",
+        metavar="WALLET",
+        help="A name of 'dtp wallet new', a key file, or sui[:ADDRESS] for the Sui command line's keys. "
+        "[default: $DTP_WALLET, else your identity]",
+    )
+    decorated: Any = network_option(wallet_option(passphrase_file_option(with_account)))
+    result: _Function = decorated
+    return result
+
+
+def record_of(value: Any) -> Any:
+    """A dataclass of the chain as JSON: bytes in hex, tuples as lists, keys as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name.rstrip("_"): record_of(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): record_of(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [record_of(each) for each in value]
+    return value
+
+
+def executed_record(executed: Any) -> dict[str, Any]:
+    """What a transaction did, in short."""
+    return {"transaction": executed.digest, "gas": executed.gas.net}

@@ -1,0 +1,139 @@
+"""`dtp chain`: look at a network: objects, events, what a node says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtp.cli.accounts import Account, account_options, record_of
+from dtp.cli.output import json_option, print_line, print_result
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient, Followed
+
+
+@click.group("chain")
+def chain() -> None:
+    """Look at a network: objects, events, the node."""
+
+
+@chain.command()
+@account_options
+@json_option
+def info(account: Account) -> None:
+    """Show what the node says of itself, and where the packages are."""
+
+    async def work(client: ChainClient) -> dict[str, Any]:
+        info = await client.service_info()
+        epoch = await client.epoch()
+        packages = {each.package: each.id for each in client.deployments.all()}
+        return {**record_of(info), "gas_price": epoch.gas_price, "packages": packages}
+
+    print_result(account.run(work, signing=False))
+
+
+@chain.command("object")
+@click.argument("id")
+@click.option("--version", type=click.IntRange(0), help="This version instead of the newest.")
+@account_options
+@json_option
+def show_object(id: str, version: int | None, account: Account) -> None:
+    """Show an object; those of dtp's packages with their fields."""
+
+    async def work(client: ChainClient) -> dict[str, Any]:
+        from dtp.chain.known import decode_known
+
+        found = await client.object(id, version)
+        value = decode_known(client.deployments, found.type, found.contents)
+        record = {
+            "id": found.id,
+            "version": found.version,
+            "digest": found.ref.digest,
+            "type": found.type,
+            "owner": record_of(found.owner),
+            "previous_transaction": found.previous_transaction,
+            "storage_rebate": found.storage_rebate,
+        }
+        if found.balance is not None:
+            record["balance"] = found.balance
+        if value is not None:
+            return {**record, "fields": record_of(value)}
+        return {**record, "bcs": found.contents.hex()}
+
+    print_result(account.run(work, signing=False))
+
+
+@chain.command()
+@click.option("--follow", is_flag=True, help="Go on with new events until interrupted.")
+@click.option("--type", "types", multiple=True, metavar="TYPE",
+              help="0xpackage, 0xpackage::module or a type, also by name: transport::channel::Claimed. "
+              "May be repeated. [default: all of dtp's packages]")  # fmt: skip
+@click.option("--from", "start", type=click.IntRange(0), metavar="CHECKPOINT",
+              help="Begin there. [default: with --follow now, else 0]")  # fmt: skip
+@click.option("--cursor", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Keep in FILE how far events were shown, and go on there the next time.")  # fmt: skip
+@account_options
+@json_option
+def events(
+    follow: bool, types: tuple[str, ...], start: int | None, cursor: Path | None, account: Account
+) -> None:
+    """Show events: those there were, or with --follow those to come. None is lost or shown twice."""
+
+    async def work(client: ChainClient) -> None:
+        from dtp.chain import CursorFile, EventFollower
+
+        store = CursorFile(cursor) if cursor is not None else None
+        known = store.load() if store is not None else None
+        begin = start if start is not None or follow else 0
+        follower = EventFollower(client, _filters(client, types), cursor=known, start=begin)
+        if store is not None:
+            store.save(await follower.begin())
+        async for found in follower if follow else follower.past():
+            _print_event(client, found)
+            if store is not None:
+                store.save(found.cursor)
+        if store is not None and follower.cursor is not None:
+            store.save(follower.cursor)
+
+    account.run(work, signing=False)
+
+
+def _filters(client: ChainClient, types: tuple[str, ...]) -> list[str]:
+    """Types as the node wants them: names of our packages become their ids."""
+    from dtp.chain.errors import PackageNotPublished
+
+    if not types:
+        known = [each.original_id for each in client.deployments.all()]
+        if not known:
+            raise PackageNotPublished(
+                f"no package of dtp is known on {client.network.name}: publish them ('dtp move publish'), "
+                "or name what to show with --type"
+            )
+        return known
+    filters = []
+    for text in types:
+        package, colons, rest = text.partition("::")
+        address = package if package.startswith("0x") else client.deployments.original_id(package)
+        filters.append(address + colons + rest)
+    return filters
+
+
+def _print_event(client: ChainClient, found: Followed) -> None:
+    from dtp.chain.known import decode_known
+
+    event = found.event
+    value = decode_known(client.deployments, event.type, event.contents)
+    record = {
+        "event": "event",
+        "type": event.type,
+        "checkpoint": event.checkpoint,
+        "transaction": event.transaction,
+        "index": event.index,
+        "sender": event.sender,
+        **({"fields": record_of(value)} if value is not None else {"bcs": event.contents.hex()}),
+    }
+    short = "::".join(event.type.split("::")[1:])
+    shown = record.get("fields") or record.get("bcs")
+    print_line(record, f"{event.checkpoint}  {event.transaction}:{event.index}  {short}  {shown}")

@@ -1,0 +1,358 @@
+"""`dtp host`: a host on chain, its services, who may come in, and that it is alive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtp.cli.accounts import Account, account_options, executed_record, record_of
+from dtp.cli.output import json_option, print_line, print_result
+from dtp.errors import ChainError, ConfigError
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient, Executed
+    from dtp.chain.host import Host
+
+_KINDS = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "other")
+_MODES = ("open", "allow-list", "pass")
+_BEARERS = ("split", "client", "server")
+
+_host_option = click.option(
+    "--host", "host_id", metavar="ID", help="The host. [default: the only one that the wallet owns]"
+)
+
+
+class NoCap(ChainError):
+    """The wallet has no cap for this host."""
+
+    code = "no_cap"
+
+
+@click.group("host")
+def host() -> None:
+    """A host on chain: who you are to clients, what your services cost, who may come in."""
+
+
+@host.command()
+@click.option("--ttl", default=60, show_default=True, type=click.IntRange(10, 86400), metavar="SECONDS",
+              help="How long a heartbeat keeps an endpoint alive.")  # fmt: skip
+@click.option("--operator", metavar="ADDRESS",
+              help="Who may send heartbeats and edit the lists. [default: the wallet]")  # fmt: skip
+@account_options
+@json_option
+def create(ttl: int, operator: str | None, account: Account) -> None:
+    """Create a host. It has no service yet, and nobody may come in."""
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain import Program
+        from dtp.chain import host as module
+
+        program = Program()
+        module.create(program, chain.address, ttl_ms=ttl * 1000, operator=operator or chain.address)
+        executed = await chain.execute(program)
+        (made,) = chain.events_in(executed, module.SCHEMA, module.HostCreated)
+        caps = {
+            name: [change.id for change in executed.created(chain.type_of(module.SCHEMA, cls))]
+            for name, cls in (("cap", module.HostCap), ("operator_cap", module.OpCap))
+        }
+        return {
+            "host": made.host,
+            "beacon": made.beacon,
+            **{name: ids[0] for name, ids in caps.items()},
+            **executed_record(executed),
+        }
+
+    print_result(account.run(work))
+
+
+@host.command()
+@click.argument("number", type=click.IntRange(0, 65535))
+@_host_option
+@click.option("--kind", type=click.Choice(_KINDS), default="tcp", show_default=True, help="What it speaks.")
+@click.option(
+    "--mode", type=click.Choice(_MODES), default="open", show_default=True, help="Who may open channels."
+)
+@click.option("--price-request", default="0", metavar="AMOUNT", help="Price of a request. [default: 0]")
+@click.option("--price-mib", default="0", metavar="AMOUNT", help="Price of a MiB. [default: 0]")
+@click.option("--min-deposit", default="0", metavar="AMOUNT", help="Least deposit of a channel. [default: 0]")
+@click.option(
+    "--epoch-cap", metavar="AMOUNT", help="Most that may be claimed in one epoch. [default: no cap]"
+)
+@click.option("--bearer", type=click.Choice(_BEARERS), default="split", show_default=True,
+              help="Who bears transport cost.")  # fmt: skip
+@click.option("--credit", default="0", metavar="AMOUNT", help="What a frame is credited with. [default: 0]")
+@click.option("--idle", default=86400, show_default=True, metavar="SECONDS",
+              help="After this time unused, anyone may end a channel.")  # fmt: skip
+@click.option("--claim", default=3600, show_default=True, metavar="SECONDS",
+              help="How long claims count after a client asked to close.")  # fmt: skip
+@click.option(
+    "--window", default=0, show_default=True, help="Frames that a pipe may be ahead; 0 is no limit."
+)
+@click.option("--post-fee", default="0", metavar="AMOUNT", help="Least fee of a message. [default: 0]")
+@click.option(
+    "--open/--closed", "is_open", default=True, show_default=True, help="Whether it takes channels."
+)
+@account_options
+@json_option
+def service(number: int, host_id: str | None, account: Account, is_open: bool, **terms: Any) -> None:
+    """Add service NUMBER to a host, or change it: its terms are replaced, open channels keep theirs.
+
+    An AMOUNT is 0.001SUI or 1000000MIST, or a number of MIST.
+    """
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        found, cap = await _owned_host(chain, host_id)
+        executed = await chain.execute(_service_program(found, cap, number, is_open, terms))
+        return {"host": found.id, "service": number, "open": is_open, **executed_record(executed)}
+
+    print_result(account.run(work))
+
+
+def _service_program(found: Host, cap: str, number: int, is_open: bool, options: dict[str, Any]) -> Any:
+    from dtp.chain import Program
+    from dtp.chain import host as module
+    from dtp.chain.wallet import parse_amount
+
+    cap_text = options["epoch_cap"]
+    terms = module.Terms(
+        price_request=parse_amount(options["price_request"]),
+        price_mib=parse_amount(options["price_mib"]),
+        min_deposit=parse_amount(options["min_deposit"]),
+        epoch_cap=parse_amount(cap_text) if cap_text is not None else module.NO_CAP,
+        bearer=_BEARERS.index(options["bearer"]),
+        credit=parse_amount(options["credit"]),
+        idle_ms=options["idle"] * 1000,
+        claim_ms=options["claim"] * 1000,
+    )
+    mode, fee, window = _MODES.index(options["mode"]), parse_amount(options["post_fee"]), options["window"]
+    kind = module.Kind[options["kind"].upper().replace("-", "_")]
+    program = Program()
+    known = found.services.get(number)
+    if known is None:
+        module.add_service(
+            program, found.id, cap, number, terms, kind=kind, mode=mode, window=window, post_fee=fee
+        )
+    elif known.kind != kind:
+        raise ConfigError(
+            f"service {number} speaks {module.Kind(known.kind).name.lower()}, and a service's kind stays: "
+            "use another number"
+        )
+    else:
+        module.set_terms(program, found.id, cap, number, terms, known.terms_hash)
+        module.set_mode(program, found.id, cap, number, mode)
+        module.set_limits(program, found.id, cap, number, known.rate, window, fee)
+    module.set_open(program, found.id, cap, number, is_open)
+    return program
+
+
+@host.command()
+@click.argument("host_id", metavar="[HOST]", required=False)
+@account_options
+@json_option
+def show(host_id: str | None, account: Account) -> None:
+    """Show a host: its services, its endpoints, its lists."""
+    address = "" if host_id else account.address()
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain import host as module
+
+        wanted = host_id or (await _only_host(chain, address)).host
+        found = await chain.read(module.SCHEMA, module.Host, wanted)
+        beacon = await chain.read(module.SCHEMA, module.Beacon, found.beacon)
+        lists = {
+            name: module.listed_addresses([each async for each in chain.dynamic_fields(table.id)])
+            for name, table in (("allow", found.allow), ("deny", found.deny))
+        }
+        now = int(time.time() * 1000)
+        fresh = {each.key for each in beacon.fresh(now)}
+        endpoints = [{**record_of(each), "fresh": each.key in fresh} for each in beacon.endpoints]
+        return {**record_of(found), **record_of(lists), "ttl_ms": beacon.ttl_ms, "endpoints": endpoints}
+
+    record = account.run(work, signing=False)
+    print_result(record, _host_text(record))
+
+
+def _host_text(record: dict[str, Any]) -> str:
+    lines = [f"host    {record['id']}", f"paid to {record['owner']}", f"beacon  {record['beacon']}"]
+    for number, each in record["services"].items():
+        terms = each["terms"]
+        lines.append(
+            f"service {number}: {'open' if each['open'] else 'closed'}, {_MODES[each['mode']]}, "
+            f"{terms['price_request']:,} MIST a request, {terms['price_mib']:,} MIST a MiB, "
+            f"deposit from {terms['min_deposit']:,} MIST, terms revision {terms['revision']}"
+        )
+    for each in record["endpoints"]:
+        hint = bytes.fromhex(each["hint"]).decode("utf-8", "backslashreplace")
+        lines.append(
+            f"endpoint {each['key']}: {'alive' if each['fresh'] else 'not alive'}, {hint or 'no hint'}"
+        )
+    lines += [f"allowed {each}" for each in record["allow"]] + [f"denied  {each}" for each in record["deny"]]
+    return "\n".join(lines)
+
+
+def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Command:
+    @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
+    @click.option("--remove", "removing", is_flag=True, help="Take them off the list.")
+    @_host_option
+    @account_options
+    @json_option
+    def command(addresses: tuple[str, ...], removing: bool, host_id: str | None, account: Account) -> None:
+        async def work(chain: ChainClient) -> dict[str, Any]:
+            from dtp.chain import Program
+            from dtp.chain import host as module
+
+            cap = await _operator_cap(chain, host_id, module.Rights.FIREWALL)
+            program = Program()
+            getattr(module, remove if removing else add)(program, cap.host, cap.id, addresses)
+            return {
+                "host": cap.host,
+                "addresses": list(addresses),
+                **executed_record(await chain.execute(program)),
+            }
+
+        print_result(account.run(work))
+
+    command.__doc__ = help_text
+    return click.command(name)(command)
+
+
+host.add_command(
+    _list_command("allow", "Put addresses on a host's allow-list (mode allow-list).", "allow", "disallow")
+)
+host.add_command(
+    _list_command("deny", "Put addresses on a host's deny-list: it wins over all.", "deny", "undeny")
+)
+
+
+@host.command()
+@click.option("--key", metavar="DTP1...", help="The endpoint's identity. [default: the wallet's key]")
+@click.option(
+    "--hint", metavar="URL", help="Where it is reached; written when the endpoint is new or changes."
+)
+@click.option(
+    "--weight", default=1, show_default=True, type=click.IntRange(0, 65535), help="Its share of traffic."
+)
+@click.option("--standby", is_flag=True, help="Take traffic only when no active endpoint is alive.")
+@click.option(
+    "--generation",
+    type=click.IntRange(0),
+    help="Fencing number; a higher one takes over. [default: the last]",
+)
+@click.option(
+    "--load", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 idle to 65535 full."
+)
+@click.option("--every", type=click.FloatRange(min=1), metavar="SECONDS", help="Go on until interrupted.")
+@_host_option
+@account_options
+@json_option
+def heartbeat(every: float | None, host_id: str | None, account: Account, **options: Any) -> None:
+    """Say that an endpoint of the host is alive; enroll it first if it is new."""
+
+    async def work(chain: ChainClient) -> None:
+        from dtp.chain import host as module
+
+        rights = module.Rights.HEARTBEAT | module.Rights.ENDPOINTS
+        cap = await _operator_cap(chain, host_id, rights)
+        while True:
+            executed = await _beat(chain, cap.host, cap.id, options)
+            record = {"event": "heartbeat", "host": cap.host, **executed_record(executed)}
+            print_line(record, f"alive; {executed.gas.net:,} MIST")
+            if every is None:
+                return
+            await asyncio.sleep(every)
+
+    account.run(work)
+
+
+async def _beat(chain: ChainClient, host_id: str, cap: str, options: dict[str, Any]) -> Executed:
+    from dtp.chain import Program
+    from dtp.chain import host as module
+
+    key = _endpoint_key(chain, options["key"])
+    found = await chain.read(module.SCHEMA, module.Host, host_id)
+    beacon = await chain.read(module.SCHEMA, module.Beacon, found.beacon)
+    known = next((each for each in beacon.endpoints if each.key == key), None)
+    role = module.Role.STANDBY if options["standby"] else module.Role.ACTIVE
+    hint = options["hint"].encode() if options["hint"] is not None else (known.hint if known else b"")
+    generation = options["generation"]
+    if generation is None:
+        generation = known.generation if known else 0
+    program = Program()
+    if known is None:
+        module.enroll(
+            program,
+            beacon.id,
+            cap,
+            key,
+            weight=options["weight"],
+            role=role,
+            generation=generation,
+            hint=hint,
+        )
+    elif (known.weight, known.role, known.hint) != (options["weight"], role, hint):
+        module.configure(program, beacon.id, cap, key, weight=options["weight"], role=role, hint=hint)
+    module.heartbeat(program, beacon.id, cap, key, generation, options["load"])
+    return await chain.execute(program)
+
+
+def _endpoint_key(chain: ChainClient, text: str | None) -> bytes:
+    from dtp.chain import KeySigner, Scheme
+    from dtp.identity import PeerId
+
+    if text is not None:
+        return PeerId.parse(text).key
+    signer = chain.signer
+    if isinstance(signer, KeySigner) and signer.scheme is Scheme.ED25519:
+        return signer.public_key
+    raise ConfigError("the wallet's key is no identity: name the endpoint's with --key dtp1...")
+
+
+# ---- finding caps
+
+
+async def _only_host(chain: ChainClient, owner: str) -> Any:
+    from dtp.chain import host as module
+
+    caps = await chain.owned(module.SCHEMA, module.HostCap, owner)
+    if len(caps) != 1:
+        listed = ", ".join(each.host for each in caps) or "none ('dtp host create' makes one)"
+        raise NoCap(f"{owner} owns {len(caps)} hosts, so name one: {listed}")
+    return caps[0]
+
+
+async def _owned_host(chain: ChainClient, host_id: str | None) -> tuple[Host, str]:
+    from dtp.chain import host as module
+    from dtp.chain.model import canonical_id
+
+    if host_id is None:
+        cap = await _only_host(chain, chain.address)
+    else:
+        wanted = canonical_id(host_id)
+        caps = await chain.owned(module.SCHEMA, module.HostCap, chain.address)
+        cap = next((each for each in caps if each.host == wanted), None)
+        if cap is None:
+            raise NoCap(f"{chain.address} doesn't own host {wanted}")
+    return await chain.read(module.SCHEMA, module.Host, cap.host), cap.id
+
+
+async def _operator_cap(chain: ChainClient, host_id: str | None, rights: int) -> Any:
+    from dtp.chain import host as module
+    from dtp.chain.model import canonical_id
+
+    wanted = canonical_id(host_id) if host_id is not None else None
+    caps = [
+        each
+        for each in await chain.owned(module.SCHEMA, module.OpCap, chain.address)
+        if each.rights & rights == rights and wanted in (None, each.host)
+    ]
+    hosts = sorted({each.host for each in caps})
+    if len(hosts) != 1:
+        of = f" for host {wanted}" if wanted else ""
+        raise NoCap(
+            f"{chain.address} has operator caps{of} with the rights for this of {len(hosts)} hosts"
+            + (f", so name one: {', '.join(hosts)}" if hosts else "")
+        )
+    return max(caps, key=lambda each: each.generation)

@@ -1,0 +1,138 @@
+"""`dtp wallet`: accounts, what they have, sending it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dtp import config
+from dtp.cli.accounts import Account, account_options, executed_record, wallet_path, wallets_dir
+from dtp.cli.keys import _new_passphrase as new_passphrase
+from dtp.cli.options import passphrase_file_option
+from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.run import run
+
+_SCHEMES = ("ed25519", "secp256k1", "secp256r1")
+
+
+@click.group("wallet")
+def wallet() -> None:
+    """Accounts on Sui: make and list them, ask what they have, send it.
+
+    Your identity is an account too, and the one that is used when no other is named.
+    """
+
+
+@wallet.command()
+@click.argument("name")
+@click.option(
+    "--scheme", type=click.Choice(_SCHEMES), default="ed25519", show_default=True, help="Kind of key."
+)
+@click.option("--import", "source", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="Take over the key in FILE, which begins with suiprivkey1.")  # fmt: skip
+@click.option("--passphrase", "ask", is_flag=True, help="Encrypt it with a passphrase that is asked for.")
+@passphrase_file_option
+@json_option
+def new(name: str, scheme: str, source: Path | None, ask: bool, passphrase_file: str | None) -> None:
+    """Make an account, in a file of its own in the settings folder."""
+    from dtp.chain.keystores import save_key
+    from dtp.chain.signer import KeySigner, Scheme
+
+    path = wallet_path(name)
+    if source is None:
+        signer = KeySigner.generate(Scheme[scheme.upper()])
+    else:
+        signer = KeySigner.from_text(source.read_text(encoding="utf-8", errors="replace"))
+    passphrase = new_passphrase(ask, passphrase_file)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    save_key(signer, path, passphrase)
+    print_result(
+        {
+            "name": name,
+            "address": signer.address,
+            "scheme": signer.scheme.name.lower(),
+            "file": str(path),
+            "encrypted": passphrase is not None,
+        }
+    )
+
+
+@wallet.command("list")
+@json_option
+def list_wallets() -> None:
+    """List the accounts here: your identity, wallets, and the keys of the Sui command line."""
+    from dtp.chain.keystores import address_in, load_sui_keystore, sui_config_dir
+
+    found: list[dict[str, Any]] = []
+    identity = config.identity_path()
+    if identity.exists():
+        found.append({"name": "(identity)", "address": address_in(identity), "file": str(identity)})
+    for path in sorted(wallets_dir().glob("*.pem")):
+        found.append({"name": path.stem, "address": address_in(path), "file": str(path)})
+    keystore = sui_config_dir() / "sui.keystore"
+    if keystore.exists():
+        found += [
+            {"name": f"sui:{address}", "address": address, "file": str(keystore)}
+            for address in load_sui_keystore()
+        ]
+    lines = [f"{each['address']}  {each['name']}" for each in found]
+    text = (
+        "\n".join(lines) or "no accounts yet: 'dtp keygen' makes your identity, 'dtp wallet new NAME' another"
+    )
+    print_result({"wallets": found}, None if wants_json() else text)
+
+
+@wallet.command()
+@click.argument("address", required=False)
+@account_options
+@json_option
+def balance(address: str | None, account: Account) -> None:
+    """Show what an account (default: the wallet's) has, in all coins."""
+    from dtp.chain.model import SUI_COIN, canonical_id
+    from dtp.chain.wallet import format_amount
+
+    who = canonical_id(address or account.address())
+    found = account.run(lambda chain: chain.balances(who), signing=False)
+    record = {"address": who, "balances": {each.coin: each.total for each in found}}
+    lines = [
+        format_amount(each.total) if each.coin == SUI_COIN else f"{each.total} {each.coin}" for each in found
+    ]
+    print_result(record, None if wants_json() else "\n".join(lines) or "nothing")
+
+
+@wallet.command()
+@click.argument("address", required=False)
+@account_options
+@json_option
+def faucet(address: str | None, account: Account) -> None:
+    """Ask the network's faucet to send SUI to an account (default: the wallet's)."""
+    from dtp.chain.model import canonical_id
+    from dtp.chain.networks import find_network
+    from dtp.chain.wallet import format_amount, request_sui
+
+    who = canonical_id(address or account.address())
+    gift = run(request_sui(find_network(account.network), who))
+    amount = sum(gift.amounts)
+    print_result(
+        {"address": who, "amount": amount, "transaction": gift.transaction},
+        None if wants_json() else f"{who} got {format_amount(amount)}",
+    )
+
+
+@wallet.command()
+@click.argument("recipient")
+@click.argument("amount")
+@click.option("--coin", metavar="TYPE", help="Another coin than SUI; then AMOUNT is in its smallest unit.")
+@account_options
+@json_option
+def send(recipient: str, amount: str, coin: str | None, account: Account) -> None:
+    """Send AMOUNT (0.5SUI, 500000000MIST) to an address."""
+    from dtp.chain.model import SUI_COIN, canonical_id
+    from dtp.chain.wallet import parse_amount
+    from dtp.chain.wallet import send as send_coin
+
+    to, sum_of = canonical_id(recipient), parse_amount(amount)
+    executed = account.run(lambda chain: send_coin(chain, to, sum_of, coin or SUI_COIN))
+    print_result({"recipient": to, "amount": sum_of, **executed_record(executed)})
