@@ -65,15 +65,22 @@ def test_wrong_command_lines_say_what_is_wrong(home, arguments, code, words):
     assert words in run(*arguments, code=code)
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"move"}))
-def test_help_says_it_all(command):
-    result = CliRunner().invoke(main, [command, "--help"])
-    assert result.exit_code == 0
-    assert "--json" in result.output
-    assert max(map(len, result.output.splitlines())) <= 100
-    for parameter in main.get_command(None, command).params:
-        if isinstance(parameter, click.Option) and not parameter.hidden:
-            assert parameter.help, parameter.name
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_says_it_all(name):
+    command = main.get_command(None, name)
+    groups = [(f"{name} {below}", command.commands[below]) for below in getattr(command, "commands", ())]
+    for words, one in groups or [(name, command)]:
+        shown = CliRunner().invoke(main, [*words.split(), "--help"])
+        assert shown.exit_code == 0
+        assert max(map(len, shown.output.splitlines())) <= 100
+        for parameter in one.params:
+            if isinstance(parameter, click.Option) and not parameter.hidden:
+                assert parameter.help, f"{words}: {parameter.name}"
+
+
+@pytest.mark.parametrize("name", ["cat", "demo", "id", "keygen", "ping", "recv", "send", "serve"])
+def test_commands_speak_json(name):
+    assert "--json" in CliRunner().invoke(main, [name, "--help"]).output
 
 
 def test_errors_for_programs(home):
