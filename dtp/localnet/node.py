@@ -39,6 +39,7 @@ from dtp.localnet.model import (
     Simulated,
     Totals,
     TransactionRecord,
+    TransactionRejected,
     UnresolvedTransaction,
 )
 from dtp.localnet.queries import Queries
@@ -328,7 +329,7 @@ class Node:
     def faucet(self, address: bytes, amount: int | Iterable[int] = 10_000_000_000) -> Executed:
         """Send new coins of `amount` MIST each to an address, by a signed transaction of the genesis account.
 
-        Raises `TransactionRejected` when the genesis account can't pay.
+        Raises `TransactionRejected` when the genesis account can't pay, or for amounts that are none.
         """
         amounts = (amount,) if isinstance(amount, int) else tuple(amount)
         data = self._faucet_transaction(address, amounts)
@@ -426,6 +427,15 @@ class Node:
 
     def _faucet_transaction(self, address: bytes, amounts: Sequence[int]) -> TransactionData:
         coins = self.objects_owned_by(self.faucet_address, GAS_COIN_TYPE, limit=1).items
+        held = sum(int.from_bytes(coin.contents[32:40], "little") for coin in coins)
+        if not amounts or min(amounts) <= 0 or len(address) != 32:
+            raise TransactionRejected(
+                "InvalidFaucetRequest", "the faucet sends positive amounts to an address of 32 bytes"
+            )
+        if sum(amounts) + FAUCET_BUDGET > held:
+            raise TransactionRejected(
+                "GasBalanceTooLow", f"the faucet has {held} MIST, {sum(amounts)} and gas are needed"
+            )
         price = self._chain.status.reference_gas_price
         inputs = (*(Pure(U64.encode(a)) for a in amounts), Pure(address))
         commands = (

@@ -219,7 +219,9 @@ class Payment:
         contents = coin.id + self.total.to_bytes(8, "little")
         data = replace(coin.value.data, version=lamport, contents=contents)
         writes.objects[coin.id] = (data, coin.owner)
-        writes.deleted.update(other.id for other in self.coins[1:])
+        for other in self.coins[1:]:
+            writes.objects.pop(other.id, None)
+            writes.deleted.add(other.id)
 
     def deduct(self, writes: Writes, net: int) -> None:
         """Take what the transaction costs from the coin, wherever it is now."""

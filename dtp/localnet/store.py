@@ -153,11 +153,15 @@ class Store:
         self._writing = {}
         try:
             yield
-        except BaseException:
+            self._db.execute("COMMIT")
+        except BaseException as fault:
             self._writing = None
-            self._db.execute("ROLLBACK")
+            # SQLite has rolled back by itself after some faults.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(fault, sqlite3.Error):
+                raise NodeStateError(f"the node's database can't be written: {fault}") from None
             raise
-        self._db.execute("COMMIT")
         if len(self._cache) > _CACHED:
             self._cache.clear()
         self._cache.update(self._writing)

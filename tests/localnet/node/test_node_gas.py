@@ -85,7 +85,10 @@ def test_they_become_one_when_the_transaction_fails_too(play: Play) -> None:
     done = play.world.run(tx, play.alice, payment=tuple(c.ref for c in coins))
     assert not done.effects.ok
     assert balance(play) == total - done.effects.gas_used.net
-    assert len(play.world.coins(play.alice)) == 1
+    (left,) = play.world.coins(play.alice)
+    assert [r.id for r in done.outputs] == [left.id]
+    # Storage is charged for the one that is left only.
+    assert done.effects.gas_used.storage == 988_000
 
 
 def test_the_gas_coin_is_named_in_the_effects(play: Play) -> None:
