@@ -7,16 +7,30 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from node_world import COIN, Tx, Wallet
 from playground import Play
 
 from dtp.localnet.model import TransactionRejected
 from dtp.sui.names import TypeTag, parse_type
+from dtp.sui.signature import (
+    KeyScheme,
+    MultiSig,
+    MultiSigPublicKey,
+    PublicKey,
+    SimpleSignature,
+    address_of_key,
+    address_of_multisig,
+)
 from dtp.sui.transaction import (
     ConsensusCommitPrologue,
     EpochExpiration,
     FundsWithdrawal,
     GasCoin,
+    GasData,
     MakeMoveVec,
     MergeCoins,
     MoveCall,
@@ -30,6 +44,7 @@ from dtp.sui.transaction import (
     TransactionData,
     TransferObjects,
     ValidDuring,
+    signing_hash,
 )
 
 
@@ -345,3 +360,58 @@ def test_refused_transactions_can_be_repaired(play: Play) -> None:
     fixed: TransactionData = replace(data, gas_data=replace(data.gas_data, budget=10_000_000))
     raw = fixed.encode()
     assert play.world.node.execute(raw, [play.alice.sign(raw)]).effects.ok
+
+
+# ------------------------------------------------------------------------------------- other kinds of keys
+
+
+def _ecdsa(scheme: KeyScheme, number: int) -> tuple[PublicKey, ec.EllipticCurvePrivateKey]:
+    curve = ec.SECP256K1() if scheme is KeyScheme.SECP256K1 else ec.SECP256R1()
+    key = ec.derive_private_key(number, curve)
+    raw = key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    return PublicKey(scheme, raw), key
+
+
+def _sign_ecdsa(scheme: KeyScheme, key: ec.EllipticCurvePrivateKey, raw: bytes) -> bytes:
+    r, s = decode_dss_signature(key.sign(signing_hash(raw), ec.ECDSA(SHA256())))
+    order = ORDERS[scheme]
+    return r.to_bytes(32, "big") + min(s, order - s).to_bytes(32, "big")
+
+
+ORDERS = {
+    KeyScheme.SECP256K1: 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141,
+    KeyScheme.SECP256R1: 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+}
+
+
+def from_address(play: Play, address: bytes) -> bytes:
+    """BCS of a transaction of an account that the faucet filled."""
+    node = play.world.node
+    node.faucet(address, 1_000_000_000)
+    (coin,) = node.objects_owned_by(address).items
+    gas = GasData((coin.ref,), address, 1000, 10_000_000)
+    return TransactionData(simple(play).kind, address, gas).encode()
+
+
+@pytest.mark.parametrize("scheme", list(ORDERS))
+def test_accounts_of_ecdsa_keys(play: Play, scheme: KeyScheme) -> None:
+    public, key = _ecdsa(scheme, 7)
+    raw = from_address(play, address_of_key(public))
+    signature = SimpleSignature(public, _sign_ecdsa(scheme, key, raw)).serialize()
+    assert play.world.node.execute(raw, [signature]).effects.ok
+
+
+def test_accounts_of_several_keys(play: Play) -> None:
+    first, second = _ecdsa(KeyScheme.SECP256K1, 7), _ecdsa(KeyScheme.SECP256R1, 8)
+    third = PublicKey(KeyScheme.ED25519, play.alice.public)
+    committee = MultiSigPublicKey(((first[0], 1), (second[0], 1), (third, 1)), 2)
+    raw = from_address(play, address_of_multisig(committee))
+    parts = (
+        (KeyScheme.SECP256K1, _sign_ecdsa(KeyScheme.SECP256K1, first[1], raw)),
+        (KeyScheme.ED25519, play.alice.key.sign(signing_hash(raw))),
+    )
+    few = MultiSig(parts[:1], 0b001, committee).serialize()
+    with rejected(play, "InvalidSignature"):
+        play.world.node.execute(raw, [few])
+    enough = MultiSig(parts, 0b101, committee).serialize()
+    assert play.world.node.execute(raw, [enough]).effects.ok
