@@ -5,7 +5,8 @@ BCS types for transactions, messages and stubs for calls (`_wire.py`). What is w
 `tests/chain/test_pysui_faults.py` has a test for each:
 
 - its client always speaks TLS: the channel is made here;
-- `move_call` encodes `Option` Some as None and mangles nested type tags: arguments and tags are encoded by dtp;
+- `move_call` encodes `Option` Some as None, parses nested type tags wrongly and writes a length into those of
+  vectors: arguments are encoded by dtp, tags built up by it;
 - its transaction object forgets argument types after 256 functions (KeyError): not used;
 - it takes shared objects that are passed by value as immutable: whoever builds the program says how it uses them;
 - lists of bytes are checked and joined byte by byte, in quadratic time: `_ByteList` takes them whole;
@@ -103,7 +104,10 @@ def _fast_types(bcs: Any) -> SimpleNamespace:
         type(base.__name__, (base,), {"_fields": [("Modules", _ByteLists()), *base._fields[1:]]})
         for base in (bcs.Publish, bcs.Upgrade)
     )
-    return SimpleNamespace(CallArg=call_arg, Publish=publish, Upgrade=upgrade)
+    # `vector<T>` has no length in a type tag; pysui's has.
+    variants = [(name, bcs.TypeTag if name == "Vector" else kind) for name, kind in bcs.TypeTag._enums]
+    tag = type("TypeTag", (bcs.TypeTag,), {"_enums": variants})
+    return SimpleNamespace(CallArg=call_arg, Publish=publish, Upgrade=upgrade, TypeTag=tag)
 
 
 def encode_transaction(data: sui.TransactionData) -> bytes:
@@ -208,7 +212,7 @@ def _arguments(arguments: Iterable[sui.Argument]) -> list[Any]:
 
 
 def _tag(tag: TypeTag) -> Any:
-    """A type tag, built up from the leaves: pysui's own parser loses the order of nested ones."""
+    """A type tag, built up from the leaves: pysui's own parser mangles nested ones."""
     bcs = library().bcs
     if tag.address:
         struct = bcs.StructTag(
@@ -216,7 +220,7 @@ def _tag(tag: TypeTag) -> Any:
         )
         return bcs.TypeTag("Struct", struct)
     if tag.name == "vector":
-        return bcs.TypeTag("Vector", [_tag(tag.arguments[0])])
+        return library().fast.TypeTag("Vector", _tag(tag.arguments[0]))
     return bcs.TypeTag(tag.name.capitalize())
 
 

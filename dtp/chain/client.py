@@ -106,7 +106,7 @@ class ChainClient:
         network: str | Network | None = None,
         signer: Signer | None = None,
         *,
-        deployments: Path | str | None = "default",
+        deployments: Deployments | Path | str | None = "default",
         timeout: float = 10.0,
         retry: Retry | None = None,
         max_gas: int = 5 * MIST_PER_SUI,
@@ -116,15 +116,19 @@ class ChainClient:
         self.signer = signer
         self.max_gas = min(max_gas, MAX_GAS_BUDGET)
         self.endpoints = Endpoints(self.network, timeout=timeout, retry=retry or Retry(), sleep=sleep)
-        self._packages_path = packages_path() if deployments == "default" else deployments
-        self._deployments: Deployments | None = None
+        self._deployments = deployments if isinstance(deployments, Deployments) else None
+        self._packages_path = None if isinstance(deployments, Deployments) else deployments
         self._cache = ObjectCache()
         self._queues = ObjectQueues()
         self._gas = GasPool()
         self._epoch: EpochInfo | None = None
 
     async def __aenter__(self) -> Self:
-        await self.connect()
+        try:
+            await self.connect()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -159,8 +163,8 @@ class ChainClient:
         if self._deployments is None:
             if not self.chain_id:
                 raise NodeUnavailable("which chain this is isn't known before `await client.connect()`")
-            path = Path(self._packages_path) if self._packages_path is not None else None
-            self._deployments = Deployments(self.chain_id, path)
+            given = packages_path() if self._packages_path == "default" else self._packages_path
+            self._deployments = Deployments(self.chain_id, Path(given) if given is not None else None)
         return self._deployments
 
     # ----------------------------------------------------------------------------------------------- reading
@@ -364,7 +368,8 @@ class ChainClient:
     ) -> _Built:
         known = self._cache.pick(each.id for each in program.objects)
         complete = len(known) == len(program.objects)
-        if complete and slot.coin is not None:
+        # What the commands split off the gas coin must be left beside the budget; then the node has to estimate it.
+        if complete and slot.coin is not None and (gas_budget is not None or not program.uses_gas_coin):
             return await self._build_known(program, slot.coin, known, price, gas_budget)
         payment: tuple[ObjectRef, ...] = (slot.coin.ref,) if slot.coin is not None else ()
         if alone and program.uses_gas_coin:
@@ -373,9 +378,13 @@ class ChainClient:
         question = self._unresolved(program, self.address, price, gas_budget, payment)
         try:
             outcome = await self._asked_for_simulation(question, select_gas=True)
+        except InsufficientFunds as fault:
+            if alone or slot.coin is None:
+                raise
+            raise _CoinTooSmall(str(fault)) from fault
         except TransactionFailed as fault:
-            if fault.kind == "INSUFFICIENT_COIN_BALANCE" and program.uses_gas_coin and not alone:
-                raise _CoinTooSmall(str(fault)) from fault
+            if fault.kind == "INSUFFICIENT_COIN_BALANCE" and program.uses_gas_coin:
+                raise _CoinTooSmall(f"{self.address} has less SUI than this spends: {fault}") from fault
             raise
         data = _decoded(outcome.transaction)
         known = {**known, **_resolved(program, data)}

@@ -126,7 +126,9 @@ class KeySigner:
         Raises `SignerError` for bytes that don't begin with a dtp domain, so that no transaction can be passed off as
         one, and for keys of another scheme, which Move doesn't check there.
         """
-        if not 0 < statement[:1][0] < 128 or not statement[1:].startswith(_STATEMENT_PREFIX):
+        size = statement[0] if statement else 0
+        domain = statement[1 : 1 + size]
+        if len(domain) != size or not domain.startswith(_STATEMENT_PREFIX):
             raise SignerError("only statements of dtp are signed without an intent")
         if self._identity is None:
             raise SignerError(f"agreements are signed by Ed25519 keys; this one is {self.scheme.name}")

@@ -137,4 +137,4 @@ def record_of(value: Any) -> Any:
 
 def executed_record(executed: Any) -> dict[str, Any]:
     """What a transaction did, in short."""
-    return {"transaction": executed.digest, "gas": executed.gas.net}
+    return {"transaction": executed.digest, "gas_mist": executed.gas.net}

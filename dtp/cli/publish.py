@@ -31,7 +31,7 @@ def publish(names: tuple[str, ...], again: bool, account: Account) -> None:
     published = account.run(lambda chain: _publish(chain, chosen, again))
     lines = [
         f"{record['package']}  {record['id']}  "
-        + (f"published for {record['gas']:,} MIST" if record["transaction"] else "was there already")
+        + (f"published for {record['gas_mist']:,} MIST" if record["transaction"] else "was there already")
         for record in published
     ]
     print_result({"packages": published}, None if wants_json() else "\n".join(lines))
@@ -51,7 +51,7 @@ async def _publish(chain: ChainClient, names: tuple[str, ...], again: bool) -> l
                 "upgrade_cap": deployment.upgrade_cap,
                 "chain_id": chain.chain_id,
                 "transaction": executed.digest if executed is not None else None,
-                "gas": executed.gas.net if executed is not None else 0,
+                "gas_mist": executed.gas.net if executed is not None else 0,
             }
         )
     return records

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 from dtp.errors import DtpError
@@ -50,15 +51,14 @@ class Server:
         self.node = node
         self._services = Services(node)
         self._server: Any = None
+        self._protocols: Iterable[Any] = ()
         self._subscribers: set[_Subscriber] = set()
         self._unsubscribe: Callable[[], None] | None = None
         self.port = 0
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Listen; port 0 takes a free one. Raises `OSError` when the address is taken."""
-        from grpclib.server import Server as GrpcServer
-
-        self._server = GrpcServer([_Handlers(self)], codec=_codec())
+        self._server, self._protocols = _grpc_server(_Handlers(self))
         await self._server.start(host, port)
         self._unsubscribe = self.node.subscribe(self._on_checkpoint)
         self.port = self._server._server.sockets[0].getsockname()[1]
@@ -73,8 +73,11 @@ class Server:
             subscriber.end()
         if self._server is not None:
             self._server.close()
-            with suppress(asyncio.CancelledError):
-                await self._server.wait_closed()
+            # grpclib leaves connections open, and callers would wait for answers on them.
+            for protocol in tuple(self._protocols):
+                if hasattr(protocol, "processor"):  # else it is just being connected
+                    protocol.processor.close("the node ends")
+            await self._server.wait_closed()
             self._server = None
 
     async def __aenter__(self) -> Self:
@@ -259,6 +262,21 @@ def _statuses() -> Iterator[None]:
             if isinstance(fault, kind):
                 raise GRPCError(Status[status], str(fault)) from fault
         raise GRPCError(Status.INTERNAL, str(fault)) from fault
+
+
+def _grpc_server(handlers: _Handlers) -> tuple[Any, Iterable[Any]]:
+    """grpclib's server, and the protocols of its connections."""
+    from grpclib.server import Server as GrpcServer
+
+    protocols: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    class CountingServer(GrpcServer):
+        def _protocol_factory(self) -> Any:
+            protocol = super()._protocol_factory()
+            protocols.add(protocol)
+            return protocol
+
+    return CountingServer([handlers], codec=_codec()), protocols
 
 
 def _codec() -> Any:

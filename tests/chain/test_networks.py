@@ -1,0 +1,182 @@
+"""Networks by name and URL, package ids that are remembered, amounts as people write them."""
+
+import json
+
+import pytest
+
+from dtp.chain import ChainClient, Deployment, Deployments, find_network
+from dtp.chain._wire import parse_url
+from dtp.chain.deployments import packages_path
+from dtp.chain.errors import NetworkError, NodeUnavailable, PackageNotPublished, ProgramError
+from dtp.chain.known import decode_known, find_class
+from dtp.chain.networks import NETWORKS
+from dtp.chain.wallet import format_amount, parse_amount
+from dtp.errors import ConfigError
+
+from .conftest import run
+
+ID, OTHER = "0x" + "a" * 64, "0x" + "b" * 64
+
+
+def test_names(monkeypatch):
+    monkeypatch.delenv("DTP_NETWORK", raising=False)
+    assert find_network("testnet").endpoints == ("https://fullnode.testnet.sui.io",)
+    assert find_network() is NETWORKS["localnet"]
+    monkeypatch.setenv("DTP_NETWORK", "mainnet")
+    assert find_network().chain_id.startswith("4btiui")
+    assert not find_network().faucet
+
+
+def test_urls(monkeypatch):
+    monkeypatch.setenv("DTP_FAUCET", "http://localhost:1/gas")
+    network = find_network("http://a:1, https://b")
+    assert network.endpoints == ("http://a:1", "https://b")
+    assert network.faucet == "http://localhost:1/gas"
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("http://localhost:9000", ("localhost", 9000, False)),
+        ("https://node", ("node", 443, True)),
+        ("http://[::1]:9000/", ("::1", 9000, False)),
+    ],
+)
+def test_parse_url(url, parts):
+    assert parse_url(url) == parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "devnet",
+        "localhost:9000",
+        "ftp://a",
+        "http://",
+        "http://a:99999",
+        "http://a/b",
+        "http://u@a",
+        "http://a?x=1",
+        ",",
+    ],
+)
+def test_networks_that_are_none(text):
+    with pytest.raises(NetworkError):
+        find_network(text)
+
+
+# ---- deployments
+
+
+def deployment(name="transport", id=ID):
+    return Deployment(name, id, id, "00" * 32, OTHER, "digest")
+
+
+def test_ids_are_remembered_by_chain(tmp_path):
+    path = tmp_path / "deep" / "packages.json"
+    Deployments("chain1", path).remember(deployment())
+    Deployments("chain2", path).remember(deployment("escrow"))
+    assert Deployments("chain1", path).package_id("transport") == ID
+    assert Deployments("chain1", path).by_id(ID) == deployment()
+    assert Deployments("chain2", path).get("transport") is None
+    with pytest.raises(PackageNotPublished, match="dtp move publish transport"):
+        Deployments("chain2", path).package_id("transport")
+    assert json.loads(path.read_text())["format"] == 1
+
+
+def test_two_processes_add_to_one_file(tmp_path):
+    path = tmp_path / "packages.json"
+    one, two = Deployments("c", path), Deployments("c", path)
+    one.remember(deployment("transport"))
+    two.remember(deployment("escrow", OTHER))
+    assert {each.package for each in Deployments("c", path).all()} == {"transport", "escrow"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"format": 2}', '{"format": 1, "chains": {"c": {"t": {"id": "x"}}}}', "\xff"]
+)
+def test_broken_files_are_named(tmp_path, text):
+    path = tmp_path / "packages.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"packages\.json"):
+        Deployments("c", path)
+
+
+def test_the_file_comes_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("DTP_PACKAGES", str(tmp_path / "p.json"))
+    assert packages_path() == tmp_path / "p.json"
+    monkeypatch.delenv("DTP_PACKAGES")
+    monkeypatch.setenv("DTP_HOME", str(tmp_path))
+    assert packages_path() == tmp_path / "packages.json"
+
+
+def test_deployments_are_not_known_before_the_chain_is():
+    with pytest.raises(NodeUnavailable, match="connect"):
+        _ = ChainClient("localnet").deployments
+
+
+def test_classes_are_found_by_type():
+    known = Deployments("c")
+    known.remember(deployment())
+    schema, cls = find_class(known, f"{ID}::channel::Channel<0x2::sui::SUI>")
+    assert (schema.module, cls.__name__) == ("channel", "Channel")
+    for other in (
+        f"{OTHER}::channel::Channel",
+        f"{ID}::channel::Nothing",
+        f"{ID}::lock::Lock",
+        "package",
+        "u8",
+    ):
+        assert find_class(known, other) is None
+        assert decode_known(known, other, b"") is None
+    assert decode_known(known, f"{ID}::channel::ToppedUp", b"cut off") is None
+
+
+# ---- amounts and faucets
+
+
+@pytest.mark.parametrize(
+    ("text", "mist"),
+    [
+        ("0.5SUI", 500_000_000),
+        ("1sui", 1_000_000_000),
+        ("1.000000001 SUI", 1_000_000_001),
+        ("500MIST", 500),
+        ("500", 500),
+        (" 7 mist ", 7),
+    ],
+)
+def test_amounts(text, mist):
+    assert parse_amount(text) == mist
+    assert parse_amount(format_amount(mist).replace(" ", "")) == mist
+
+
+@pytest.mark.parametrize(
+    "text", ["", "SUI", "-1", "1e9", "0.0000000001SUI", "0.5", "0.5MIST", "1,5SUI", "١SUI x"]
+)
+def test_amounts_that_are_none(text):
+    with pytest.raises(ProgramError):
+        parse_amount(text)
+
+
+def test_format_amount():
+    assert format_amount(10_000_000_000) == "10 SUI"
+    assert format_amount(-1) == "-0.000000001 SUI"
+
+
+def test_faucets(network):
+    from dataclasses import replace
+
+    from dtp.chain.errors import NodeRefused
+    from dtp.chain.wallet import request_sui
+
+    gift = run(request_sui(network, "0x77"))
+    assert gift.amounts == (10_000_000_000,)
+    with pytest.raises(NetworkError, match="no faucet"):
+        run(request_sui(NETWORKS["mainnet"], "0x1"))
+    with pytest.raises(NodeUnavailable, match="doesn't answer"):
+        run(request_sui(replace(network, faucet="http://127.0.0.1:1/gas"), "0x1"))
+    with pytest.raises(NodeRefused, match="400"):
+        run(request_sui(replace(network, faucet=network.faucet.replace("/v2/gas", "/nothing")), "0x1"))
+    with pytest.raises(NetworkError):
+        run(request_sui(replace(network, faucet="file:///etc/passwd"), "0x1"))
