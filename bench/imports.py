@@ -43,7 +43,7 @@ print(json.dumps([took * 1000, sorted(set(sys.modules) - before)]))
 def measure(row: str) -> tuple[float, list[str], int]:
     """Milliseconds, the foreign modules that came along, and how many modules came in all."""
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM.format(statement=ROWS[row])],
+        [sys.executable, "-P", "-c", _PROGRAM.format(statement=ROWS[row])],
         cwd=ROOT,
         capture_output=True,
         text=True,
