@@ -6,7 +6,7 @@ Only ratios within one run mean anything; absolute numbers hold for the machine 
 import sys
 from pathlib import Path
 
-# `python -m bench` looks into this checkout first, where `dtp` has no compiled core unless it was installed in place:
-# what is installed is what is to be measured.
-if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parents[1]:
-    sys.path.append(sys.path.pop(0))
+# `python -m bench` and $PYTHONPATH put this checkout first, where `dtp` has no compiled core unless installed in
+# place: what is installed is what is to be measured.
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _ROOT] + [str(_ROOT)]
