@@ -68,37 +68,46 @@ def _congestion(asked: list[str] | None, *, quick: bool) -> tuple[str, ...]:
     return tuple(name for name in ("cubic", "reno") if name != default and machine.may_set(name))[:1]
 
 
-def main() -> int:
-    """The command."""
-    arguments = _parser().parse_args()
+def _options(arguments: argparse.Namespace, scratch: str) -> suite.Options:
     only = [name for asked in arguments.only for name in (_RIVALS if asked == "rivals" else (asked,))]
+    options = suite.Options(
+        rounds=arguments.rounds or 5,
+        size=arguments.size,
+        chunk=arguments.chunk,
+        only=tuple(only),
+        congestion=_congestion(arguments.congestion, quick=arguments.quick),
+        scratch=scratch,
+    )
+    return suite.quickened(options) if arguments.quick else options
+
+
+def _save(what: str, date: str, result: dict[str, object], text: str) -> None:
+    folder = ROOT / "bench" / "results"
+    folder.mkdir(exist_ok=True)
+    for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", text)):
+        (folder / f"{date}-{what}{suffix}").write_text(content, encoding="utf-8")
+
+
+def main() -> int:
+    """The command. With `--save` the result is written after each section, so that nothing long is lost."""
+    arguments = _parser().parse_args()
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    facts = machine.facts()
+    result: dict[str, object] = {}
+    text, missed = "", False
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         certificates.make(Path(scratch))
-        options = suite.Options(
-            rounds=arguments.rounds or 5,
-            size=arguments.size,
-            chunk=arguments.chunk,
-            only=tuple(only),
-            congestion=_congestion(arguments.congestion, quick=arguments.quick),
-            scratch=scratch,
-        )
-        if arguments.quick:
-            options = suite.quickened(options)
-        facts = machine.facts()
-        sections, took = suite.run(options)
-    facts["load average at the end"] = machine.load()
-    told = asdict(options) | {"seconds": round(took)}
-    del told["scratch"]
-    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    result = report.as_json(facts | {"date": date}, told, sections)
-    text = report.as_markdown(facts, told, sections, date)
+        options = _options(arguments, scratch)
+        for sections, took in suite.run(options):
+            facts["load average at the end"] = machine.load()
+            told = asdict(options) | {"seconds": round(took)}
+            del told["scratch"]
+            result = report.as_json(facts | {"date": date}, told, sections)
+            text = report.as_markdown(facts, told, sections, date)
+            missed = any(figure.verdict(value) == "missed" for figure, value, _ in report.figures(sections))
+            if arguments.save:
+                _save(arguments.save, date, result, text)
     print(json.dumps(result, indent=1) if arguments.json else text)
-    if arguments.save:
-        folder = ROOT / "bench" / "results"
-        folder.mkdir(exist_ok=True)
-        for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", text)):
-            (folder / f"{date}-{arguments.save}{suffix}").write_text(content, encoding="utf-8")
-    missed = [figure for figure, value, _ in report.figures(sections) if figure.verdict(value) == "missed"]
     return 1 if missed and arguments.strict else 0
 
 

@@ -327,15 +327,15 @@ _SECTIONS: dict[str, Callable[[Options], Section]] = {
 _QUICK = ("bulk 1", "roundtrip one core", "handshakes", "idle", "layers", "import")
 
 
-def run(options: Options) -> tuple[list[Section], float]:
-    """All sections, and the seconds they took."""
+def run(options: Options) -> Iterator[tuple[list[Section], float]]:
+    """After each section: all that are done, and the seconds since the start. Interrupted, it ends a section early."""
     started = time.monotonic()
-    sections = []
+    sections: list[Section] = []
     for section in plan(options):
         with contextlib.suppress(KeyboardInterrupt):
             section.run()
         sections.append(section)
-    return sections, time.monotonic() - started
+        yield sections, time.monotonic() - started
 
 
 def quickened(options: Options) -> Options:
