@@ -328,7 +328,7 @@ _QUICK = ("bulk 1", "roundtrip one core", "handshakes", "idle", "layers", "impor
 
 
 def run(options: Options) -> Iterator[tuple[list[Section], float]]:
-    """After each section: all that are done, and the seconds since the start. Interrupted, it ends a section early."""
+    """After each section: all that are done, and the seconds since the start. Ctrl-C ends a section early."""
     started = time.monotonic()
     sections: list[Section] = []
     for section in plan(options):
