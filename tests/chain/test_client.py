@@ -373,7 +373,7 @@ def test_a_package_with_a_missing_dependency(client, wallet):
 def test_objects_that_are_missing_or_others(client):
     async def work():
         async with client() as chain:
-            with pytest.raises(ObjectMissing, match="0x0+77"):
+            with pytest.raises(ObjectMissing, match=r"0x0+77"):
                 await chain.object("0x77")
             with pytest.raises(ObjectMissing, match="at version 99"):
                 await chain.object("0x6", 99)

@@ -114,7 +114,7 @@ def test_the_folder_comes_from_the_environment(tmp_path, monkeypatch):
 
 def test_an_account_that_is_not_in_it(tmp_path):
     folder = sui_folder(tmp_path, [KeySigner.generate()], "0x5")
-    with pytest.raises(KeystoreError, match="no key for 0x0+5"):
+    with pytest.raises(KeystoreError, match=r"no key for 0x0+5"):
         sui_signer(folder=folder)
     (folder / "client.yaml").write_text("keystore: {}\n")
     with pytest.raises(KeystoreError, match="names no active_address"):

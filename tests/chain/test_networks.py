@@ -151,9 +151,7 @@ def test_amounts(text, mist):
     assert parse_amount(format_amount(mist).replace(" ", "")) == mist
 
 
-@pytest.mark.parametrize(
-    "text", ["", "SUI", "-1", "1e9", "0.0000000001SUI", "0.5", "0.5MIST", "1,5SUI", "١SUI x"]
-)
+@pytest.mark.parametrize("text", ["", "SUI", "-1", "1e9", "0.0000000001SUI", "0.5", "0.5MIST", "1,5SUI"])
 def test_amounts_that_are_none(text):
     with pytest.raises(ProgramError):
         parse_amount(text)

@@ -1,0 +1,415 @@
+"""Following events: all, in order, once; through restarts of client and node, lost streams, other nodes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from dtp.chain import (
+    ChainClient,
+    Cursor,
+    CursorFile,
+    EventFollower,
+    KeySigner,
+    Network,
+    Program,
+    event_types,
+    publish,
+)
+from dtp.chain import host as hosts
+from dtp.chain._wire import Wire
+from dtp.chain.errors import HistoryPruned, NodeRefused, NodeUnavailable, UnknownMethod
+from dtp.chain.events import canonical_filter, fits
+from dtp.errors import ConfigError
+from dtp.localnet.grpc.localnet import LocalnetThread
+from dtp.sui.names import SuiNameError
+
+from .conftest import PATIENCE, run
+
+
+async def create(chain, count=1):
+    """Events to follow: keys of `HostCreated`, in order."""
+    keys = []
+    for _ in range(count):
+        program = Program()
+        hosts.create(program, chain.address)
+        executed = await chain.execute(program)
+        (event,) = executed.events_of(chain.type_of(hosts.SCHEMA, hosts.HostCreated))
+        keys.append(event.key)
+    return keys
+
+
+async def take(follower, count):
+    found = []
+    async with contextlib.aclosing(aiter(follower)) as events:
+        async for each in events:
+            found.append(each)
+            if len(found) == count:
+                return found
+    return found
+
+
+def keys_of(found):
+    return [each.event.key for each in found]
+
+
+@pytest.fixture
+def chain_of(client, wallet):
+    """A client with a wallet, and the filter for what `create` makes."""
+
+    @contextlib.asynccontextmanager
+    async def make(**options):
+        async with client(wallet(), **options) as chain:
+            yield chain, event_types(chain, hosts.SCHEMA, hosts.HostCreated)
+
+    return make
+
+
+@pytest.fixture(params=["events", "checkpoints"])
+def source(request, monkeypatch):
+    """How the node is read: by its events, or, as if it didn't serve those, by checkpoints."""
+    if request.param == "checkpoints":
+
+        @contextlib.asynccontextmanager
+        async def unknown(wire, types):
+            raise UnknownMethod("no such method", "UNIMPLEMENTED")
+            yield
+
+        monkeypatch.setattr(Wire, "subscribe_events", unknown)
+    return request.param
+
+
+def test_from_now_on(chain_of, source):
+    async def work():
+        async with chain_of() as (chain, types):
+            await create(chain)
+            follower = EventFollower(chain, types)
+            await follower.begin()
+            keys = await create(chain, 3)
+            assert keys_of(await take(follower, 3)) == keys
+
+    run(work())
+
+
+def test_the_past_and_then_the_present(chain_of, source):
+    async def work():
+        async with chain_of() as (chain, types):
+            start = (await chain.service_info()).checkpoint + 1
+            keys = await create(chain, 3)
+            task = asyncio.ensure_future(take(EventFollower(chain, types, start=start), 6))
+            for _ in range(3):
+                keys += await create(chain)
+            assert keys_of(await task) == keys
+
+    run(work())
+
+
+def test_a_cursor_goes_on_after_its_event(chain_of, source):
+    async def work():
+        async with chain_of() as (chain, types):
+            start = (await chain.service_info()).checkpoint + 1
+            keys = await create(chain, 4)
+            first = await take(EventFollower(chain, types, start=start), 2)
+            kept = Cursor.from_text(first[-1].cursor.to_text())
+            assert keys_of(await take(EventFollower(chain, types, cursor=kept), 2)) == keys[2:]
+
+    run(work())
+
+
+def test_several_events_of_one_transaction(chain_of, source):
+    """The cursor stands between events of one transaction as well."""
+
+    async def work():
+        async with chain_of() as (chain, types):
+            start = (await chain.service_info()).checkpoint + 1
+            program = Program()
+            for _ in range(5):
+                hosts.create(program, chain.address)
+            executed = await chain.execute(program)
+            expected = [event.key for event in executed.events]
+            cursor, seen = None, []
+            for _ in range(5):
+                (found,) = await take(EventFollower(chain, types, cursor=cursor, start=start), 1)
+                cursor = found.cursor
+                seen.append(found.event.key)
+            assert seen == expected
+
+    run(work())
+
+
+def test_another_nodes_cursor_is_understood_by_its_place(chain_of):
+    async def work():
+        async with chain_of() as (chain, types):
+            start = (await chain.service_info()).checkpoint + 1
+            keys = await create(chain, 3)
+            (first,) = await take(EventFollower(chain, types, start=start), 1)
+            for position in (b"", b"a cursor of another kind of node"):
+                cursor = Cursor(*first.cursor.place, position)
+                assert keys_of(await take(EventFollower(chain, types, cursor=cursor), 2)) == keys[1:]
+
+    run(work())
+
+
+def test_what_falls_between_list_and_stream_is_found(chain_of, monkeypatch):
+    """The node's index is behind its stream: the first listing ends early, and events happen meanwhile."""
+    plain = Wire.list_events
+    listed = asyncio.Event()
+
+    async def behind(wire, types, *, after=b"", start=None, end=None):
+        if not listed.is_set():
+            listed.set()
+            from dtp.chain._wire import EventFrame
+
+            yield EventFrame(None, b"", None, "LEDGER_TIP")
+            return
+        async for frame in plain(wire, types, after=after, start=start, end=end):
+            yield frame
+
+    async def work():
+        async with chain_of() as (chain, types):
+            start = (await chain.service_info()).checkpoint + 1
+            keys = await create(chain, 2)
+            monkeypatch.setattr(Wire, "list_events", behind)
+            task = asyncio.ensure_future(take(EventFollower(chain, types, start=start), 4))
+            await listed.wait()
+            keys += await create(chain, 2)
+            assert keys_of(await task) == keys
+
+    run(work())
+
+
+def test_streams_that_break_are_taken_up_again(chain_of, monkeypatch):
+    """Each stream ends after two frames; nothing is lost or doubled."""
+    plain = Wire.subscribe_events
+    streams = 0
+
+    @contextlib.asynccontextmanager
+    async def breaking(wire, types):
+        nonlocal streams
+        streams += 1
+        async with plain(wire, types) as frames:
+
+            async def some():
+                count = 0
+                async for frame in frames:
+                    yield frame
+                    count += 1
+                    if count == 2:
+                        raise NodeUnavailable("the test broke the stream")
+
+            yield some()
+
+    async def work():
+        monkeypatch.setattr(Wire, "subscribe_events", breaking)
+
+        async def no_pause(seconds):
+            await asyncio.sleep(0)
+
+        async with chain_of(sleep=no_pause) as (chain, types):
+            start = (await chain.service_info()).checkpoint + 1
+            task = asyncio.ensure_future(take(EventFollower(chain, types, start=start), 9))
+            keys = await create(chain, 9)
+            assert keys_of(await task) == keys
+
+    run(work())
+    assert streams > 2
+
+
+def test_other_events_move_the_cursor_on(chain_of):
+    async def work():
+        async with chain_of() as (chain, types):
+            follower = EventFollower(chain, event_types(chain, hosts.SCHEMA, hosts.OperatorsRevoked))
+            begun = await follower.begin()
+            keys = await create(chain, 3)
+            assert [each async for each in follower.past()] == []
+            assert follower.cursor.place > begun.place
+            other = EventFollower(chain, types, start=begun.checkpoint + 1)
+            assert keys_of([each async for each in other.past()]) == keys
+
+    run(work())
+
+
+def test_breaking_off_closes_the_stream(chain_of, net):
+    async def work():
+        async with chain_of() as (chain, types):
+            start = (await chain.service_info()).checkpoint + 1
+            await create(chain)
+            await take(EventFollower(chain, types, start=start), 1)
+
+    run(work())
+    while net.run(lambda node: len(net._localnet._server._subscribers)):
+        """The node is told of it in its own thread; a stream that stays hangs here."""
+
+
+def test_no_node_in_a_number_of_attempts(client):
+    async def no_pause(seconds):
+        await asyncio.sleep(0)
+
+    async def work():
+        chain = ChainClient(Network("gone", ("http://127.0.0.1:1",)), deployments=None, sleep=no_pause)
+        follower = EventFollower(chain, ["0x5"], cursor=Cursor(1), attempts=3)
+        with pytest.raises(NodeUnavailable, match="3 attempts failed"):
+            await take(follower, 1)
+        chain.close()
+
+    run(work())
+
+
+def test_history_that_is_gone():
+    with LocalnetThread() as net:
+
+        async def work():
+            signer = KeySigner.generate()
+            await asyncio.to_thread(net.fund, signer.address)
+            async with ChainClient(net.url, signer, deployments=None) as chain:
+                await publish(chain, "transport")
+                types = event_types(chain, hosts.SCHEMA)
+                await create(chain, 4)
+                await asyncio.to_thread(net.run, lambda node: node.prune(2))
+                with pytest.raises(HistoryPruned, match="archive"):
+                    await take(EventFollower(chain, types, start=1), 1)
+
+        run(work())
+
+
+def test_a_node_that_refuses_is_not_asked_for_ever(chain_of, monkeypatch):
+    @contextlib.asynccontextmanager
+    async def refuse(wire, types):
+        raise NodeRefused("no", "PERMISSION_DENIED")
+        yield
+
+    async def work():
+        async with chain_of() as (chain, types):
+            monkeypatch.setattr(Wire, "subscribe_events", refuse)
+            with pytest.raises(NodeRefused):
+                await take(EventFollower(chain, types), 1)
+
+    run(work())
+
+
+# ---- killed
+
+
+def kept(database):
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        return [row[0] for row in db.execute("SELECT key FROM seen ORDER BY number")]
+
+
+class Child:
+    """The program of `events_child.py`, which ends in any case."""
+
+    def __init__(self, *arguments):
+        command = [sys.executable, "-P", str(Path(__file__).parent / "events_child.py"), *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=dict(os.environ)
+        )
+        self.watchdog = threading.Timer(PATIENCE, self.process.kill)
+        self.watchdog.start()
+
+    def wait_until(self, count):
+        while True:
+            line = self.process.stdout.readline()
+            assert line, "the program ended"
+            if int(line) >= count:
+                return
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+        self.watchdog.cancel()
+
+
+def test_clients_and_nodes_that_are_killed(tmp_path):
+    """Both die again and again, also at the same time: in the end each event was kept once, in order."""
+    folder, database = tmp_path / "chain", tmp_path / "seen.sqlite"
+    net = LocalnetThread(folder).start()
+    ports = {
+        "port": int(net.url.rsplit(":", 1)[1]),
+        "faucet_port": int(net.faucet_url.split(":")[2].split("/")[0]),
+    }
+    signer = KeySigner.generate()
+    net.fund(signer.address, 10_000_000_000)
+    keys = []
+
+    async def with_chain(work):
+        async with ChainClient(net.url, signer, deployments=tmp_path / "packages.json") as chain:
+            return await work(chain)
+
+    async def publish_first(chain):
+        return (await publish(chain, "transport"))[0].id
+
+    package = run(with_chain(publish_first))
+    child = None
+    try:
+        for turn in range(4):
+            child = Child(net.url, package, database)
+            keys += run(with_chain(lambda chain: create(chain, 3)))
+            child.wait_until(len(keys) - (2 if turn % 2 else 0))
+            if turn == 1:  # the node alone: the client finds it again
+                net.close()
+                net = LocalnetThread(folder, **ports).start()
+                keys += run(with_chain(lambda chain: create(chain, 2)))
+                child.wait_until(len(keys))
+            child.kill()
+            keys += run(with_chain(lambda chain: create(chain, 1)))  # while nobody looks
+            if turn == 2:
+                net.close()
+                net = LocalnetThread(folder, **ports).start()
+        child = Child(net.url, package, database)
+        child.wait_until(len(keys))
+        child.kill()
+    finally:
+        if child is not None and child.process.poll() is None:
+            child.kill()
+        net.close()
+    assert kept(database) == [repr(key) for key in keys]
+
+
+# ---- small parts
+
+
+def test_cursor_files(tmp_path):
+    store = CursorFile(tmp_path / "deep" / "cursor")
+    assert store.load() is None
+    store.save(Cursor(5, 2, 1, b"\0\xff"))
+    assert store.load() == Cursor(5, 2, 1, b"\0\xff")
+    assert [each.name for each in store.path.parent.iterdir()] == ["cursor"]
+    for text in ("", "[]", "[1,2,3]", '["a",1,1,""]', "{}", "5", '[1,2,3,"!"]'):
+        store.path.write_text(text)
+        with pytest.raises(ConfigError):
+            store.load()
+
+
+PACKAGE = "0x" + "0" * 63 + "9"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "event", "expected"),
+    [
+        (PACKAGE, f"{PACKAGE}::m::E", True),
+        (PACKAGE, "0x" + "1" * 64 + "::m::E", False),
+        (f"{PACKAGE}::m", f"{PACKAGE}::m::E", True),
+        (f"{PACKAGE}::m", f"{PACKAGE}::mm::E", False),
+        (f"{PACKAGE}::m::E", f"{PACKAGE}::m::E<u8>", True),
+        (f"{PACKAGE}::m::E", f"{PACKAGE}::m::Ex", False),
+        (f"{PACKAGE}::m::E<u8>", f"{PACKAGE}::m::E<u8>", True),
+        (f"{PACKAGE}::m::E<u8>", f"{PACKAGE}::m::E<u64>", False),
+    ],
+)
+def test_filters_by_type(wanted, event, expected):
+    assert fits(event, wanted) is expected
+    assert canonical_filter(wanted.replace(PACKAGE, "0x9")) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "transport", "0x9::", "0x9::1a", "0x9::m::", "9::m"])
+def test_filters_that_are_none(text):
+    with pytest.raises(SuiNameError):
+        canonical_filter(text)
