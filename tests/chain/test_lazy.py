@@ -44,7 +44,7 @@ import asyncio
 from dtp.chain import ChainClient
 async def main():
     async with ChainClient("{net.url}", deployments=None) as chain:
-        assert (await chain.balance("0x5")).total == 0
+        assert (await chain.balance("0x" + "d7" * 32)).total == 0  # nobody sends anything there
 asyncio.run(main())
 """
     import os
