@@ -448,10 +448,8 @@ class Wire:
                         async for message in stream:
                             yield message
 
-                try:
-                    yield messages()
-                finally:
-                    await stream.cancel()
+                # Leaving the block early resets the stream; cancelling one that has ended would raise.
+                yield messages()
 
 
 # --------------------------------------------------------------------------------------------- questions and errors

@@ -22,6 +22,7 @@ from dtp.sui.names import SuiNameError, parse_address, parse_type
 
 _PLACE = struct.Struct(">QII")
 _LAST: Final = 0xFFFFFFFF
+_LARGEST: Final = 2**63 - 1
 _PAGE: Final = 200
 _DEFAULT_LIMIT: Final = 100
 _MAX_LIMIT: Final = 1000
@@ -44,7 +45,7 @@ def decode_cursor(data: bytes | None, field: str) -> Place | None:
     if len(data) != _PLACE.size:
         raise BadRequest("is no cursor of this node", field=field)
     checkpoint, transaction, event = _PLACE.unpack(data)
-    return checkpoint, transaction, event
+    return min(checkpoint, _LARGEST), transaction, event
 
 
 # ----------------------------------------------------------------------------------------------------- filters
@@ -132,7 +133,8 @@ class Events:
         limit = min(options.limit or _DEFAULT_LIMIT, _MAX_LIMIT) if options else _DEFAULT_LIMIT
         descending = bool(options and options.ordering is not None and int(options.ordering) == 1)
         info = self._node.service_info()
-        first, last = max(request.start_checkpoint or 0, info.lowest_checkpoint), info.checkpoint
+        first = max(min(request.start_checkpoint or 0, _LARGEST), info.lowest_checkpoint)
+        last = info.checkpoint
         bounded = request.end_checkpoint is not None and request.end_checkpoint <= last + 1
         if bounded:
             last = request.end_checkpoint - 1

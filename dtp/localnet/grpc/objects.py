@@ -146,9 +146,9 @@ def coin_info_message(found: model.CoinInfo) -> Any:
     """What is known of a coin."""
     v2 = library().v2
     metadata = None
-    if found.metadata_id is not None:
+    if found.metadata_id is not None or found.symbol:
         metadata = v2.CoinMetadata(
-            id=format_address(found.metadata_id),
+            id=None if found.metadata_id is None else format_address(found.metadata_id),
             decimals=found.decimals,
             name=found.name,
             symbol=found.symbol,

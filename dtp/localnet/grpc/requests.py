@@ -16,6 +16,7 @@ from dtp.sui.bcs import BYTES, BcsError
 from dtp.sui.names import SuiNameError, TypeTag, parse_address, parse_digest, parse_type
 
 T = TypeVar("T")
+_LARGEST = 2**63 - 1
 _MAX_PAGE = 1000
 _DEFAULT_PAGE = 50
 _MAX_BATCH = 1000
@@ -48,6 +49,11 @@ def digest(text: str | None, field: str) -> bytes:
 def type_tag(text: str | None, field: str) -> TypeTag:
     """A type."""
     return _parsed(parse_type, text, field)
+
+
+def stored(number: int | None) -> int | None:
+    """A number to look for in the node's database, which has none above 2^63 - 1."""
+    return None if number is None else min(number, _LARGEST)
 
 
 def page_size(wanted: int | None) -> int:

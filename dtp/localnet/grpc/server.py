@@ -17,8 +17,8 @@ from dtp.errors import DtpError
 from dtp.localnet.grpc import masks
 from dtp.localnet.grpc.errors import BadRequest, GrpcFailure, TooSlow, Unsupported
 from dtp.localnet.grpc.event_stream import predicate
-from dtp.localnet.grpc.messages import library
-from dtp.localnet.grpc.services import UNARY, Services
+from dtp.localnet.grpc.messages import fault_in, library
+from dtp.localnet.grpc.services import UNARY, UNSUPPORTED, Services
 from dtp.localnet.grpc.transactions import Placed
 from dtp.localnet.model import BadCursor, CheckpointRecord, Executed, TransactionRejected
 from dtp.localnet.node import Node
@@ -51,6 +51,7 @@ class Server:
         self.node = node
         self._services = Services(node)
         self._server: Any = None
+        self._started = False
         self._protocols: Iterable[Any] = ()
         self._subscribers: set[_Subscriber] = set()
         self._unsubscribe: Callable[[], None] | None = None
@@ -60,6 +61,7 @@ class Server:
         """Listen; port 0 takes a free one. Raises `OSError` when the address is taken."""
         self._server, self._protocols = _grpc_server(_Handlers(self))
         await self._server.start(host, port)
+        self._started = True
         self._unsubscribe = self.node.subscribe(self._on_checkpoint)
         self.port = self._server._server.sockets[0].getsockname()[1]
         return self.port
@@ -71,14 +73,14 @@ class Server:
             self._unsubscribe = None
         for subscriber in tuple(self._subscribers):
             subscriber.end()
-        if self._server is not None:
+        if self._server is not None and self._started:
             self._server.close()
             # grpclib leaves connections open, and callers would wait for answers on them.
             for protocol in tuple(self._protocols):
                 if hasattr(protocol, "processor"):  # else it is just being connected
                     protocol.processor.close("the node ends")
             await self._server.wait_closed()
-            self._server = None
+        self._server, self._started = None, False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -205,6 +207,13 @@ class _Handlers:
                 getattr(v2, f"{method}Request"),
                 getattr(v2, f"{method}Response"),
             )
+        for service, method in UNSUPPORTED:
+            found[f"/sui.rpc.v2.{service}/{method}"] = Handler(
+                _unsupported(method),
+                Cardinality.UNARY_STREAM,
+                getattr(v2, f"{method}Request"),
+                getattr(v2, f"{method}Response"),
+            )
         return found
 
     def _unary(self, attribute: str) -> Callable[[Any], Awaitable[None]]:
@@ -234,6 +243,14 @@ class _Handlers:
                         await stream.send_message(frame)
 
         return handle
+
+
+def _unsupported(method: str) -> Callable[[Any], Awaitable[None]]:
+    async def handle(stream: Any) -> None:
+        with _statuses():
+            raise Unsupported(f"{method}: this node doesn't serve it")
+
+    return handle
 
 
 async def _received(stream: Any) -> Any:
@@ -291,8 +308,11 @@ def _codec() -> Any:
 
         def decode(self, data: bytes, message_type: Any) -> Any:
             try:
-                return message_type.FromString(data)
+                message = message_type.FromString(data)
             except _DECODE_FAULTS as fault:
                 raise BadRequest(f"the bytes are no {message_type.__name__}: {fault}") from fault
+            if field := fault_in(message):
+                raise BadRequest(f"the bytes are no {message_type.__name__}: {field} is of another type")
+            return message
 
     return Codec()

@@ -69,7 +69,7 @@ class Services:
         """An epoch."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_EPOCH, v2.Epoch)
-        found = self.node.epoch(request.epoch)
+        found = self.node.epoch(requests.stored(request.epoch))
         if found is None:
             raise Missing(f"there is no epoch {request.epoch} yet")
         return v2.GetEpochResponse(epoch=masks.build(v2.Epoch, _EPOCH_MAKERS, found, want))
@@ -82,7 +82,7 @@ class Services:
 
     def _object(self, request: Any, want: Mask) -> Any:
         id = requests.address(request.object_id, "object_id")
-        found = self.node.object(id, request.version)
+        found = self.node.object(id, requests.stored(request.version))
         if found is None:
             version = f" with version {request.version}" if request.version is not None else ""
             raise Missing(f"Object {request.object_id}{version} not found")
@@ -133,7 +133,7 @@ class Services:
         """A checkpoint by number or digest, the newest without either."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_CHECKPOINT, v2.Checkpoint)
-        which: int | bytes | None = request.sequence_number
+        which: int | bytes | None = requests.stored(request.sequence_number)
         if which is None and request.digest is not None:
             which = requests.digest(request.digest, "digest")
         found = self.node.checkpoint(which)
@@ -320,4 +320,13 @@ UNARY: Final = (
     ("MovePackageService", "ListPackageVersions", "list_package_versions"),
     ("TransactionExecutionService", "ExecuteTransaction", "execute_transaction"),
     ("TransactionExecutionService", "SimulateTransaction", "simulate_transaction"),
+)
+#: Methods of `sui.rpc.v2` that are answered with "unimplemented", by name.
+UNSUPPORTED: Final = (
+    ("LedgerService", "ListCheckpoints"),
+    ("LedgerService", "ListTransactions"),
+    ("NameService", "LookupName"),
+    ("NameService", "ReverseLookupName"),
+    ("SignatureVerificationService", "VerifySignature"),
+    ("SubscriptionService", "SubscribeTransactions"),
 )
