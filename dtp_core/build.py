@@ -19,6 +19,8 @@ SOURCES = [
     "dtp_core/frame.c",
     "dtp_core/record.c",
     "dtp_core/packet.c",
+    "dtp_core/crdt_memory.c",
+    "dtp_core/crdt_hash.c",
 ]
 #: MSVC optimises for speed by /O2, which setuptools passes by itself.
 COMPILE_ARGS = [] if sys.platform == "win32" else ["-std=c11", "-O3", "-fvisibility=hidden"]
@@ -38,6 +40,6 @@ ffi.set_source(
     '#include "dtp.h"',
     sources=SOURCES,
     include_dirs=["dtp_core"],
-    depends=["dtp_core/dtp.h", "dtp_core/internal.h"],
+    depends=["dtp_core/dtp.h", "dtp_core/internal.h", "dtp_core/crdt.h"],
     extra_compile_args=COMPILE_ARGS,
 )

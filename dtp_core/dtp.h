@@ -1,8 +1,8 @@
-/* dtp.h - the C core of dtp: records, AEAD, replay window.
+/* dtp.h - the C core of dtp: records, AEAD, replay window; merging of replicated data.
  *
  * Read by the C compiler, by cffi (lines that start with '#' are dropped for it) and by you: each fact stands
- * here once. Bytes in, bytes out: nothing here knows a socket, a clock, Python or an allocator. All memory is
- * the caller's. Sizes are in bytes. Integers on the wire are big-endian. docs/wire.md is the specification;
+ * here once. Bytes in, bytes out: nothing here knows a socket, a clock or Python. All memory is the caller's, but
+ * for the replicated data's own state, which grows (docs/decisions/0090). Sizes are in bytes. Integers on the wire are big-endian. docs/wire.md is the specification;
  * the names are its names.
  *
  * Every function that can fail returns a `dtp_code`: 0 or above is success. A failure leaves keys, counters and
@@ -24,7 +24,10 @@ typedef enum dtp_code {
     DTP_E_EXHAUSTED = -5, /* the counter has come to its end: rekeying can't help, the link must end */
     DTP_E_REPLAY = -6,    /* this packet was seen before, or is too old to tell */
     DTP_E_SUITE = -7,     /* no provider for this cipher suite was installed */
-    DTP_E_PROVIDER = -8   /* the provider itself failed, or gives a wrong answer to a known question */
+    DTP_E_PROVIDER = -8,  /* the provider itself failed, or gives a wrong answer to a known question */
+    DTP_E_MEMORY = -9,    /* no memory for more state; what there was is as it was */
+    DTP_E_FORMAT = -10,   /* bytes that are not what docs/graph.md says they are; nothing of them was taken */
+    DTP_E_LIMIT = -11     /* a limit of this side would be passed; nothing was taken */
 } dtp_code;
 
 typedef enum dtp_suite {

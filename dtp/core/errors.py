@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dtp.core._dtp_core import lib
-from dtp.errors import DtpError, LocalError, PeerError
+from dtp.errors import DtpError, LimitError, LocalError, PeerError
 
 
 class RecordForged(PeerError):
@@ -60,6 +60,28 @@ class ProviderError(LocalError):
     code = "provider"
 
 
+class OutOfMemory(LocalError):
+    """The system has no memory for more replicated state. What there was is whole; merge again when there is."""
+
+    code = "out-of-memory"
+
+
+class EncodingError(PeerError):
+    """Bytes that are not what docs/graph.md says. `place` is the offset of the fault; nothing of them was taken."""
+
+    code = "encoding"
+
+    def __init__(self, message: str, place: int | None = None) -> None:
+        super().__init__(message if place is None else f"{message} (at byte {place})")
+        self.place = place
+
+
+class StateLimit(LimitError):
+    """Replicated state would pass a limit of this side (see docs/graph.md, "Limits"); nothing was taken."""
+
+    code = "state-limit"
+
+
 #: Code -> class and message when opening, class and message when sealing. Each fact once; the codes are dtp.h's.
 _TABLE: dict[int, tuple[tuple[type[DtpError], str], tuple[type[DtpError], str]]] = {
     code: (opening, sealing or opening)
@@ -98,3 +120,17 @@ def sealing_error(code: int) -> DtpError:
     """The exception for a negative code of a seal or init function."""
     cls, message = _TABLE[code][1]
     return cls(message)
+
+
+#: Codes that only the functions for replicated data give.
+_MERGING: dict[int, tuple[type[DtpError], str]] = {
+    lib.DTP_E_MEMORY: (OutOfMemory, "no memory for more state"),
+    lib.DTP_E_FORMAT: (EncodingError, "not a valid encoding"),
+    lib.DTP_E_LIMIT: (StateLimit, "past a limit of this side"),
+}
+
+
+def merging_error(code: int, place: int | None = None, message: str | None = None) -> DtpError:
+    """The exception for a negative code of a function for replicated data; `place`: where the bytes are wrong."""
+    cls, usual = _MERGING[code]
+    return EncodingError(message or usual, place) if cls is EncodingError else cls(message or usual)

@@ -258,9 +258,11 @@ def test_forgeries_leave_no_trace_in_openssls_error_queue() -> None:
 
 def test_every_code_has_its_own_error() -> None:
     codes = {name: getattr(lib, name) for name in dir(lib) if name.startswith("DTP_E_")}
-    assert set(errors._TABLE) == set(codes.values())
-    opening = [errors.opening_error(code) for code in codes.values()]
-    sealing = [errors.sealing_error(code) for code in codes.values()]
-    assert all(isinstance(error, DtpError) and str(error) for error in opening + sealing)
-    assert len({error.code for error in opening}) == len(codes)
+    assert set(errors._TABLE) | set(errors._MERGING) == set(codes.values())
+    assert not set(errors._TABLE) & set(errors._MERGING)
+    opening = [errors.opening_error(code) for code in errors._TABLE]
+    sealing = [errors.sealing_error(code) for code in errors._TABLE]
+    merging = [errors.merging_error(code, 7) for code in errors._MERGING]
+    assert all(isinstance(error, DtpError) and str(error) for error in opening + sealing + merging)
+    assert len({error.code for error in opening + merging}) == len(codes)
     assert type(errors.sealing_error(lib.DTP_E_FRAME)) is errors.FrameTooLong
