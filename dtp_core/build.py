@@ -21,6 +21,17 @@ SOURCES = [
     "dtp_core/packet.c",
     "dtp_core/crdt_memory.c",
     "dtp_core/crdt_hash.c",
+    "dtp_core/crdt_value.c",
+    "dtp_core/crdt_names.c",
+    "dtp_core/crdt_parse.c",
+    "dtp_core/crdt_slots.c",
+    "dtp_core/crdt_entries.c",
+    "dtp_core/crdt_merge.c",
+    "dtp_core/crdt_local.c",
+    "dtp_core/crdt_sort.c",
+    "dtp_core/crdt_encode.c",
+    "dtp_core/crdt_read.c",
+    "dtp_core/crdt_state.c",
 ]
 #: MSVC optimises for speed by /O2, which setuptools passes by itself.
 COMPILE_ARGS = [] if sys.platform == "win32" else ["-std=c11", "-O3", "-fvisibility=hidden"]
@@ -40,6 +51,6 @@ ffi.set_source(
     '#include "dtp.h"',
     sources=SOURCES,
     include_dirs=["dtp_core"],
-    depends=["dtp_core/dtp.h", "dtp_core/internal.h", "dtp_core/crdt.h"],
+    depends=["dtp_core/dtp.h", "dtp_core/internal.h", "dtp_core/crdt.h", "dtp_core/crdt_graph.h"],
     extra_compile_args=COMPILE_ARGS,
 )

@@ -27,7 +27,8 @@ typedef enum dtp_code {
     DTP_E_PROVIDER = -8,  /* the provider itself failed, or gives a wrong answer to a known question */
     DTP_E_MEMORY = -9,    /* no memory for more state; what there was is as it was */
     DTP_E_FORMAT = -10,   /* bytes that are not what docs/graph.md says they are; nothing of them was taken */
-    DTP_E_LIMIT = -11     /* a limit of this side would be passed; nothing was taken */
+    DTP_E_LIMIT = -11,    /* a limit of this side would be passed; nothing was taken */
+    DTP_E_CLOCK = -12     /* the wall clock is far behind what was seen already; nothing was made */
 } dtp_code;
 
 typedef enum dtp_suite {
@@ -187,5 +188,161 @@ int dtp_seal_packet(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count
                     size_t capacity, dtp_sealed *result);
 int dtp_open_packet(dtp_packet_opener *opener, uint8_t *packet, size_t length, dtp_incoming *frames,
                     size_t capacity, dtp_opened *result);
+
+/* ---- the replicated graph: registers, counters, sets, multi-values, lists ------------------------------------ */
+
+/* docs/graph.md is the specification. A graph is one replica's state; one thread at a time uses it. Clocks are
+ * hybrid logical clocks: milliseconds since 1970 << 16, plus a count. An author is an Ed25519 public key. Results
+ * point into the graph's own memory and are valid until the next call with it. */
+typedef struct dtp_graph dtp_graph;
+
+enum dtp_graph_size {
+    DTP_AUTHOR = 32,
+    DTP_FRAME_OPS = 65536,      /* ops in one frame, at most */
+    DTP_FRAME_BYTES = 16777216, /* bytes of one frame, at most */
+    DTP_NAME_BYTES = 1024,      /* of a soul or a key, at most; a soul has at least 1 */
+    DTP_VALUE_BYTES = 1048576,  /* of one value, at most: larger things are blobs */
+    DTP_POSITION_BYTES = 4096,  /* of a list's position, at most */
+    DTP_DEFERRED_FRAMES = 64    /* of one author, that wait for their time */
+};
+
+/* Kinds of op, as on the wire. */
+typedef enum dtp_op_kind {
+    DTP_REGISTER_PUT = 0,  /* value or deleted */
+    DTP_COUNTER_TOTAL = 1, /* value: what the author added up to now, an int */
+    DTP_SET_ADD = 2,       /* value, dots of the same value that are replaced */
+    DTP_SET_REMOVE = 3,    /* dots */
+    DTP_VALUES_PUT = 4,    /* value, dots that are replaced */
+    DTP_VALUES_REMOVE = 5, /* dots */
+    DTP_LIST_INSERT = 6,   /* value, position */
+    DTP_LIST_MOVE = 7,     /* dot, position */
+    DTP_LIST_ASSIGN = 8,   /* dot, value */
+    DTP_LIST_REMOVE = 9,   /* dots */
+    DTP_OP_KINDS = 10
+} dtp_op_kind;
+
+/* What lives at (soul, key), each apart from the others. */
+typedef enum dtp_space {
+    DTP_REGISTER = 0,
+    DTP_COUNTER = 1,
+    DTP_SET = 2,
+    DTP_VALUES = 3,
+    DTP_LIST = 4,
+    DTP_SPACES = 5
+} dtp_space;
+
+/* Something that is different now. Numbers of names: dtp_graph_name tells them. */
+typedef struct dtp_change {
+    uint32_t soul;
+    uint32_t key;
+    uint32_t space;
+    uint32_t author; /* of the op that did it: dtp_graph_author_id */
+    uint64_t clock;
+} dtp_change;
+
+typedef struct dtp_merged {
+    const dtp_change *changes;
+    size_t count;
+    size_t ops;      /* in the frame; 0 when it was seen before */
+    size_t deferred; /* 1 when the frame waits for its time */
+    size_t place;    /* of the fault, with DTP_E_FORMAT */
+} dtp_merged;
+
+/* `seed`: 16 random bytes for the tables. `author` is who makes what is made here. */
+int dtp_graph_open(const uint8_t *author, const uint8_t *seed, dtp_graph **graph);
+void dtp_graph_close(dtp_graph *graph);
+
+/* The number of an author, given one if need be, or a negative code. */
+int64_t dtp_graph_author(dtp_graph *graph, const uint8_t *id);
+int dtp_graph_author_id(const dtp_graph *graph, uint32_t number, const uint8_t **id);
+int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text, size_t *length);
+
+/* Merge a frame of an author. When its last clock is above `limit` it waits (bounded: DTP_E_LIMIT, and it may come
+ * again), and counts as seen. Nothing is taken from a frame with a fault. */
+int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t limit,
+                    dtp_merged *result);
+/* Apply what waited and is not above `limit` now. Call again while `ops` is not 0. */
+int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result);
+
+/* Make ops here. `now` is the wall clock as an HLC; when what was merged is ahead of `limit`, DTP_E_CLOCK: the wall
+ * clock was set back. They are visible at once and leave with the next commit.
+ * put: MessagePack, an array of [soul, key, value], or [soul, key] to delete. */
+int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t now, uint64_t limit,
+                  dtp_merged *result);
+
+/* One op of another kind. `value` is MessagePack. SET_ADD and VALUES_PUT replace what is observed; SET_REMOVE removes
+ * the observed dots of `value`, VALUES_REMOVE all; the ops on an item of a list take its dot. COUNTER_TOTAL: the
+ * difference is added to the author's own total. */
+typedef struct dtp_do {
+    const uint8_t *soul;
+    size_t soul_length;
+    const uint8_t *key;
+    size_t key_length;
+    const uint8_t *value;
+    size_t value_length;
+    const uint8_t *position;
+    size_t position_length;
+    uint64_t item_clock;
+    uint32_t item_author;
+    uint32_t kind;
+} dtp_do;
+
+int dtp_graph_do(dtp_graph *graph, const dtp_do *op, uint64_t now, uint64_t limit, dtp_merged *result);
+
+/* The frame of all that was made here since the last commit; `length` 0 when there was nothing. */
+typedef struct dtp_committed {
+    const uint8_t *body;
+    size_t length;
+    uint64_t before; /* the clocks that the frame covers: after `before`, up to `last` */
+    uint64_t last;
+} dtp_committed;
+
+int dtp_graph_commit(dtp_graph *graph, dtp_committed *result);
+
+/* What a frame covers, without merging it. */
+typedef struct dtp_frame_facts {
+    uint64_t before;
+    uint64_t last;
+    size_t ops;
+    size_t place; /* of the fault, with DTP_E_FORMAT */
+} dtp_frame_facts;
+
+int dtp_graph_check(dtp_graph *graph, const uint8_t *body, size_t length, dtp_frame_facts *facts);
+
+/* A view into the graph's memory. */
+typedef struct dtp_view {
+    const uint8_t *bytes;
+    size_t length;
+    uint64_t clock; /* of a register */
+    uint32_t author;
+} dtp_view;
+
+/* A register's value; 1 when there is one, else 0. */
+int dtp_graph_get(dtp_graph *graph, const uint8_t *soul, size_t soul_length, const uint8_t *key, size_t key_length,
+                  dtp_view *view);
+/* MessagePack of what lives at (soul, key) in a space: COUNTER [[author, total]...]; SET and VALUES
+ * [[author, clock, value]...] by dot; LIST [[author, clock, position, value]...] by position. */
+int dtp_graph_read(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t soul_length, const uint8_t *key,
+                   size_t key_length, dtp_view *view);
+/* MessagePack of a soul's keys in a space: {key: value} for REGISTER, [key...] for others. */
+int dtp_graph_keys(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t soul_length, dtp_view *view);
+/* MessagePack [soul...] of those that have something in any space and begin with `prefix`. */
+int dtp_graph_souls(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_view *view);
+
+/* MessagePack of the last call's changes: [[soul, key, space, author, clock]...]. */
+int dtp_graph_changes(dtp_graph *graph, dtp_view *view);
+
+/* What was seen: the version vector, as docs/graph.md writes it. */
+int dtp_graph_seen(dtp_graph *graph, dtp_view *view);
+int dtp_graph_has(const dtp_graph *graph, uint32_t author, uint64_t from, uint64_t to); /* 1, 0 */
+
+/* The whole state as bytes, and back into a graph that is empty still (DTP_E_LIMIT when it isn't; after another failure it
+ * must be closed). DTP_E_LIMIT to save while something made here isn't committed. */
+int dtp_graph_save(dtp_graph *graph, dtp_view *view);
+int dtp_graph_load(dtp_graph *graph, const uint8_t *state, size_t length, size_t *place);
+
+/* Let go of memory that is not needed now, and of removals whose dots were seen. */
+int dtp_graph_tidy(dtp_graph *graph);
+size_t dtp_graph_memory(const dtp_graph *graph); /* bytes held */
 
 #endif

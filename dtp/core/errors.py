@@ -82,6 +82,15 @@ class StateLimit(LimitError):
     code = "state-limit"
 
 
+class ClockBehind(LocalError):
+    """This machine's clock is far behind ops that were taken already: what is made now would not be taken by others.
+
+    Set the clock right; nothing was made.
+    """
+
+    code = "clock-behind"
+
+
 #: Code -> class and message when opening, class and message when sealing. Each fact once; the codes are dtp.h's.
 _TABLE: dict[int, tuple[tuple[type[DtpError], str], tuple[type[DtpError], str]]] = {
     code: (opening, sealing or opening)
@@ -127,6 +136,7 @@ _MERGING: dict[int, tuple[type[DtpError], str]] = {
     lib.DTP_E_MEMORY: (OutOfMemory, "no memory for more state"),
     lib.DTP_E_FORMAT: (EncodingError, "not a valid encoding"),
     lib.DTP_E_LIMIT: (StateLimit, "past a limit of this side"),
+    lib.DTP_E_CLOCK: (ClockBehind, "the wall clock is behind what was seen; set it right"),
 }
 
 

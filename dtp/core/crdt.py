@@ -1,0 +1,274 @@
+"""The merge core: a handle on one replica's state, bytes in and bytes out. docs/graph.md is the specification.
+
+Names are UTF-8, values MessagePack, clocks hybrid logical clocks (`dtp.crdt.clock`), authors 32-byte keys that the
+handle numbers. One thread at a time uses a handle: calls let go of the GIL.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from dtp.core._dtp_core import ffi, lib
+from dtp.core.errors import merging_error
+from dtp.errors import LocalError
+
+REGISTER: Final[int] = lib.DTP_REGISTER
+COUNTER: Final[int] = lib.DTP_COUNTER
+SET: Final[int] = lib.DTP_SET
+VALUES: Final[int] = lib.DTP_VALUES
+LIST: Final[int] = lib.DTP_LIST
+
+COUNTER_TOTAL: Final[int] = lib.DTP_COUNTER_TOTAL
+SET_ADD: Final[int] = lib.DTP_SET_ADD
+SET_REMOVE: Final[int] = lib.DTP_SET_REMOVE
+VALUES_PUT: Final[int] = lib.DTP_VALUES_PUT
+VALUES_REMOVE: Final[int] = lib.DTP_VALUES_REMOVE
+LIST_INSERT: Final[int] = lib.DTP_LIST_INSERT
+LIST_MOVE: Final[int] = lib.DTP_LIST_MOVE
+LIST_ASSIGN: Final[int] = lib.DTP_LIST_ASSIGN
+LIST_REMOVE: Final[int] = lib.DTP_LIST_REMOVE
+
+#: An author's public key, bytes.
+AUTHOR_SIZE: Final[int] = lib.DTP_AUTHOR
+#: Ops in one frame, at most.
+FRAME_OPS: Final[int] = lib.DTP_FRAME_OPS
+#: Bytes of one frame, at most.
+FRAME_BYTES: Final[int] = lib.DTP_FRAME_BYTES
+#: UTF-8 bytes of a soul or a key, at most.
+NAME_BYTES: Final[int] = lib.DTP_NAME_BYTES
+#: MessagePack bytes of a value, at most.
+VALUE_BYTES: Final[int] = lib.DTP_VALUE_BYTES
+#: Frames of one author that may wait for their time.
+DEFERRED_FRAMES: Final[int] = lib.DTP_DEFERRED_FRAMES
+#: A clock is below this.
+CLOCK_END: Final[int] = 1 << 63
+
+_merge, _put, _get = lib.dtp_graph_merge, lib.dtp_graph_put, lib.dtp_graph_get
+_buffer = ffi.buffer
+
+
+class GraphCore:
+    """One replica's state. `author` (32 bytes) makes what is made here; `seed` (16 bytes) is for the tables.
+
+    Every method may raise `OutOfMemory`; the state is whole then, and the call may be made again.
+    """
+
+    __slots__ = ("_committed", "_do", "_graph", "_merged", "_view")
+
+    def __init__(self, author: bytes, seed: bytes | None = None) -> None:
+        seed = os.urandom(16) if seed is None else seed
+        if len(author) != AUTHOR_SIZE or len(seed) != 16:
+            raise LocalError(
+                f"an author has {AUTHOR_SIZE} bytes and a seed 16, not {len(author)} and {len(seed)}"
+            )
+        opened = ffi.new("dtp_graph **")
+        _check(lib.dtp_graph_open(author, seed, opened))
+        self._graph: Any = ffi.gc(opened[0], lib.dtp_graph_close)
+        self._merged: Any = ffi.new("dtp_merged *")
+        self._view: Any = ffi.new("dtp_view *")
+        self._committed: Any = ffi.new("dtp_committed *")
+        self._do: Any = ffi.new("dtp_do *")
+
+    # ---- authors ------------------------------------------------------------------------------------------------
+
+    def author(self, public_key: bytes) -> int:
+        """The number of an author in this handle, given one if need be."""
+        if len(public_key) != AUTHOR_SIZE:
+            raise LocalError(f"an author's key has {AUTHOR_SIZE} bytes, not {len(public_key)}")
+        number = int(lib.dtp_graph_author(self._graph, public_key))
+        if number < 0:
+            raise merging_error(number)
+        return number
+
+    def author_key(self, number: int) -> bytes:
+        """The public key of the author with this number."""
+        found = ffi.new("uint8_t **")
+        if lib.dtp_graph_author_id(self._graph, number, found) < 0:
+            raise LocalError(f"there is no author {number}")
+        return bytes(_buffer(found[0], AUTHOR_SIZE))
+
+    # ---- merging ------------------------------------------------------------------------------------------------
+
+    def merge(self, author: int, body: bytes, limit: int) -> int:
+        """Merge a frame of the author with this number; how many changes there were (see `changes`).
+
+        A frame that was seen is skipped. One whose last clock is above `limit` waits (see `deferred`, `due`).
+        Raises `EncodingError`, and `StateLimit` when too many frames of the author wait; nothing was taken then.
+        """
+        merged = self._merged
+        code = _merge(self._graph, author, body, len(body), limit, merged)
+        if code < 0:
+            raise self._merge_error(code, author)
+        return merged.count  # type: ignore[no-any-return]
+
+    def _merge_error(self, code: int, author: int) -> Exception:
+        if code == lib.DTP_E_LIMIT:
+            return merging_error(
+                code,
+                message=f"{DEFERRED_FRAMES} frames of author {author} are too far in the future already; "
+                "look at both clocks",
+            )
+        return merging_error(code, self._merged.place, "not a valid frame")
+
+    @property
+    def taken(self) -> int:
+        """Ops of the last call: 0 when the frame was seen before, or there was nothing to do."""
+        return int(self._merged.ops)
+
+    @property
+    def deferred(self) -> bool:
+        """Whether the frame of the last `merge` waits for its time."""
+        return bool(self._merged.deferred)
+
+    def due(self, limit: int) -> bool:
+        """Apply one frame that waited and isn't above `limit` now; whether there was one (see `changes`)."""
+        _check(lib.dtp_graph_due(self._graph, limit, self._merged))
+        return bool(self._merged.ops)
+
+    def changes(self) -> bytes:
+        """What the last call changed: MessagePack of `[[soul, key, space, author, clock]...]`."""
+        return self._show(lib.dtp_graph_changes(self._graph, self._view))
+
+    def check(self, body: bytes) -> tuple[int, int, int]:
+        """Check a frame without merging it: the clocks it covers (after, up to), and its ops. `EncodingError`."""
+        facts = ffi.new("dtp_frame_facts *")
+        code = lib.dtp_graph_check(self._graph, body, len(body), facts)
+        if code < 0:
+            raise merging_error(code, facts.place, "not a valid frame")
+        return facts.before, facts.last, facts.ops
+
+    # ---- making ops ---------------------------------------------------------------------------------------------
+
+    def put(self, rows: bytes, now: int, limit: int) -> None:
+        """Registers: MessagePack of `[[soul, key, value] or [soul, key] (deleted)...]`, all or none.
+
+        `now` is the wall clock. Raises `EncodingError` for rows that are none, `StateLimit` when the frame to come
+        would be too large (commit, or take fewer rows) and `ClockBehind` when what was seen is ahead of `limit`.
+        """
+        code = _put(self._graph, rows, len(rows), now, limit, self._merged)
+        if code < 0:
+            raise self._make_error(code)
+
+    def do(
+        self,
+        kind: int,
+        soul: bytes,
+        key: bytes,
+        now: int,
+        limit: int,
+        *,
+        value: bytes = b"",
+        position: bytes = b"",
+        item: tuple[int, int] = (0, 0),
+    ) -> bool:
+        """One op of another kind; False when there was nothing to remove, move or assign. Errors as `put`'s.
+
+        `item` is an item's dot: author's number, clock. For COUNTER_TOTAL `value` is what is added.
+        """
+        do = self._do
+        kept = [ffi.from_buffer("uint8_t[]", text) for text in (soul, key, value, position)]
+        do.soul, do.key, do.value, do.position = kept
+        do.soul_length, do.key_length = len(soul), len(key)
+        do.value_length, do.position_length = len(value), len(position)
+        do.item_author, do.item_clock = item
+        do.kind = kind
+        code = lib.dtp_graph_do(self._graph, do, now, limit, self._merged)
+        if code < 0:
+            raise self._make_error(code)
+        return bool(self._merged.ops)
+
+    def _make_error(self, code: int) -> Exception:
+        if code == lib.DTP_E_LIMIT:
+            return merging_error(
+                code,
+                message="too much for one frame (commit first, or make less at once), or a total beyond 64 bits",
+            )
+        return merging_error(code, self._merged.place, "a name or a value is not valid")
+
+    @property
+    def made_at(self) -> int:
+        """The clock of what the last `do` made."""
+        return int(self._merged.changes[0].clock) if self._merged.count else 0
+
+    def commit(self) -> tuple[bytes, int, int] | None:
+        """The frame of all that was made since the last commit, and the clocks that it covers (after, up to)."""
+        committed = self._committed
+        _check(lib.dtp_graph_commit(self._graph, committed))
+        if not committed.length:
+            return None
+        return bytes(_buffer(committed.body, committed.length)), committed.before, committed.last
+
+    # ---- reading ------------------------------------------------------------------------------------------------
+
+    def get(self, soul: bytes, key: bytes) -> bytes | None:
+        """A register's value."""
+        view = self._view
+        if _get(self._graph, soul, len(soul), key, len(key), view):
+            return _buffer(view.bytes, view.length)[:]  # type: ignore[no-any-return]
+        return None
+
+    def stamp(self, soul: bytes, key: bytes) -> tuple[int, int] | None:
+        """The clock and the author's number of a register that has a value."""
+        view = self._view
+        if _get(self._graph, soul, len(soul), key, len(key), view):
+            return view.clock, view.author
+        return None
+
+    def read(self, space: int, soul: bytes, key: bytes) -> bytes:
+        """MessagePack of what is at (soul, key): COUNTER `[[author, total]...]`, SET and VALUES
+        `[[author, clock, value]...]`, LIST `[[author, clock, position, value]...]` in the list's order."""
+        return self._show(lib.dtp_graph_read(self._graph, space, soul, len(soul), key, len(key), self._view))
+
+    def keys(self, space: int, soul: bytes) -> bytes:
+        """MessagePack of a soul's keys in a space: `{key: value}` for REGISTER, `[key...]` for the others."""
+        return self._show(lib.dtp_graph_keys(self._graph, space, soul, len(soul), self._view))
+
+    def souls(self, prefix: bytes = b"") -> bytes:
+        """MessagePack `[soul...]` of those that have something and begin with `prefix`."""
+        return self._show(lib.dtp_graph_souls(self._graph, prefix, len(prefix), self._view))
+
+    def seen(self) -> bytes:
+        """The version vector: docs/graph.md, "Version vectors"."""
+        return self._show(lib.dtp_graph_seen(self._graph, self._view))
+
+    def has(self, author: int, after: int, last: int) -> bool:
+        """Whether all ops of the author with clocks above `after`, up to `last`, were seen."""
+        return bool(lib.dtp_graph_has(self._graph, author, after, last))
+
+    # ---- the whole ----------------------------------------------------------------------------------------------
+
+    def save(self) -> bytes:
+        """The whole state. Raises `StateLimit` while something made here isn't committed."""
+        code = lib.dtp_graph_save(self._graph, self._view)
+        if code == lib.DTP_E_LIMIT:
+            raise merging_error(code, message="commit what was made here before the state is saved")
+        return self._show(code)
+
+    @classmethod
+    def load(cls, author: bytes, state: bytes, seed: bytes | None = None) -> GraphCore:
+        """A handle with the state that `save` gave. Raises `EncodingError`."""
+        core = cls(author, seed)
+        place = ffi.new("size_t *")
+        code = lib.dtp_graph_load(core._graph, ffi.from_buffer("uint8_t[]", state), len(state), place)
+        if code < 0:
+            raise merging_error(code, place[0], "not a valid state")
+        return core
+
+    def tidy(self) -> None:
+        """Let go of memory that isn't needed now."""
+        _check(lib.dtp_graph_tidy(self._graph))
+
+    @property
+    def memory(self) -> int:
+        """Bytes held by the state and its tables."""
+        return int(lib.dtp_graph_memory(self._graph))
+
+    def _show(self, code: int) -> bytes:
+        _check(code)
+        return _buffer(self._view.bytes, self._view.length)[:]  # type: ignore[no-any-return]
+
+
+def _check(code: int) -> None:
+    if code < 0:
+        raise merging_error(code)

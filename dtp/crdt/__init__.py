@@ -1,0 +1,24 @@
+"""Data types that merge: replicas that saw the same ops hold the same, in whatever order they came. No IO."""
+
+from dtp.crdt.clock import DRIFT, Clock
+from dtp.crdt.replica import Change, Frame, Replica
+from dtp.crdt.types import TYPES, Counter, List, Map, MultiValue, Node, Set
+from dtp.crdt.values import GraphValueError, Link, Value
+
+__all__ = [
+    "DRIFT",
+    "TYPES",
+    "Change",
+    "Clock",
+    "Counter",
+    "Frame",
+    "GraphValueError",
+    "Link",
+    "List",
+    "Map",
+    "MultiValue",
+    "Node",
+    "Replica",
+    "Set",
+    "Value",
+]

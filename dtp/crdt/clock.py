@@ -1,0 +1,50 @@
+"""Hybrid logical clocks (Kulkarni and others, 2014): wall time that never goes back and is never equal here.
+
+A clock is one int: milliseconds since 1970 << 16, plus a count of what happened within the same millisecond. What is
+made is above all that was seen, so causes come before effects although wall clocks differ.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+#: How far ahead of the wall clock an op may be, seconds. What is further ahead waits until it is due: a machine
+#: with a wrong clock can neither win every conflict nor push the others' clocks into the future.
+DRIFT: Final = 60.0
+
+_COUNT_BITS: Final = 16
+
+
+class Clock:
+    """The wall clock as an HLC. `wall` gives seconds since 1970; `drift` is in seconds."""
+
+    __slots__ = ("_ahead", "_wall")
+
+    def __init__(self, wall: Callable[[], float] = time.time, drift: float = DRIFT) -> None:
+        self._wall = wall
+        self._ahead = int(drift * 1000) << _COUNT_BITS
+
+    def now(self) -> int:
+        """The wall time, with a count of 0."""
+        return int(self._wall() * 1000) << _COUNT_BITS
+
+    def limit(self) -> int:
+        """The highest clock that is taken at once."""
+        return self.now() + self._ahead
+
+    def both(self) -> tuple[int, int]:
+        """`now` and `limit` of one moment."""
+        now = int(self._wall() * 1000) << _COUNT_BITS
+        return now, now + self._ahead
+
+
+def seconds(clock: int) -> float:
+    """The wall time in a clock, seconds since 1970."""
+    return (clock >> _COUNT_BITS) / 1000
+
+
+def at(wall: float, count: int = 0) -> int:
+    """The clock of a wall time, seconds since 1970, and a count below 65,536."""
+    return (int(wall * 1000) << _COUNT_BITS) | count

@@ -1,0 +1,262 @@
+"""One replica: what it holds, the ops it makes, the frames it takes. Time and randomness are arguments; no IO."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from dtp.core import crdt as core
+from dtp.core.crdt import GraphCore
+from dtp.core.errors import EncodingError, StateLimit
+from dtp.crdt import values
+from dtp.crdt.clock import Clock
+from dtp.crdt.positions import Places
+from dtp.crdt.values import GraphValueError, Value
+
+if TYPE_CHECKING:
+    from dtp.crdt.types import Counter, List, Map, MultiValue, Node, Set
+
+#: Name of what lives at (soul, key), by the core's number.
+SPACES = {
+    core.REGISTER: "register",
+    core.COUNTER: "counter",
+    core.SET: "set",
+    core.VALUES: "values",
+    core.LIST: "list",
+}
+#: Rows that go to the core in one call: enough that the call costs nothing, and small beside the caches.
+_ROWS = 4096
+_RULES = (
+    f"a soul has 1 to {core.NAME_BYTES} bytes of UTF-8, a key up to as many; a value up to {core.VALUE_BYTES} bytes, "
+    "up to 32 deep, its dicts have text as keys; rows are (soul, key, value) or (soul, key)"
+)
+
+
+class Frame(NamedTuple):
+    """Ops of one author, in its order: the clocks after `after` up to `last`. `body` is what docs/graph.md calls a
+    frame; the author (32 bytes) travels beside it."""
+
+    author: bytes
+    body: bytes
+    after: int
+    last: int
+
+
+class Change(NamedTuple):
+    """What is different now: in which space (`register`, `counter`, `set`, `values`, `list`), by whose op, when."""
+
+    soul: str
+    key: str
+    space: str
+    author: bytes
+    clock: int
+
+
+# `Replica` has methods of these names.
+Souls = list[str]
+Frames = list[Frame]
+Changes = list[Change]
+
+
+class Replica:
+    """What one author's replica holds. `author` is its public key, 32 bytes; only one replica may make ops as it.
+
+    What is made is visible at once and leaves with `commit`. Not for several threads at once. All that makes
+    something raises `GraphValueError` for values and names that can't be kept, `ClockBehind`, and `StateLimit` for
+    more than a frame can hold in one op.
+    """
+
+    def __init__(
+        self, author: bytes, *, clock: Clock | None = None, random: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        self._begin(GraphCore(author, random(16)), author, clock, random)
+
+    def _begin(
+        self, state: GraphCore, author: bytes, clock: Clock | None, random: Callable[[int], bytes]
+    ) -> None:
+        self.author = author
+        self.core = state
+        self.clock = Clock() if clock is None else clock
+        self.places = Places(author, random)
+        #: Rises with everything that may have changed something: what was read before may be kept until then.
+        self.version = 0
+        self._ready: list[Frame] = []
+        self._numbers: dict[bytes, int] = {}
+        self._keys: dict[int, bytes] = {}
+
+    # ---- registers ----------------------------------------------------------------------------------------------
+
+    def get(self, soul: str, key: str, default: Value = None) -> Value:
+        """A register's value, `default` where there is none."""
+        found = self.core.get(values.name(soul), values.name(key))
+        return default if found is None else values.decode(found)
+
+    def put(self, soul: str, key: str, value: Value) -> None:
+        """Set a register."""
+        self._put(values.encode(((soul, key, value),)))
+
+    def delete(self, soul: str, key: str) -> None:
+        """Delete a register. That it was deleted is kept, so that older values of others don't bring it back."""
+        self._put(values.encode(((soul, key),)))
+
+    def put_many(self, rows: Iterable[tuple[str, str, Value] | tuple[str, str]]) -> None:
+        """Set (soul, key, value), or delete (soul, key), many at once: three times as fast as one by one."""
+        iterator = iter(rows)
+        while batch := list(islice(iterator, _ROWS)):
+            self._put_batch(batch)
+
+    def _put_batch(self, batch: list[tuple[str, str, Value] | tuple[str, str]]) -> None:
+        try:
+            self._put(values.rows(batch))
+        except StateLimit:
+            if len(batch) == 1:
+                raise
+            half = len(batch) // 2
+            self._put_batch(batch[:half])
+            self._put_batch(batch[half:])
+
+    def _put(self, rows: bytes) -> None:
+        now, limit = self.clock.both()
+        try:
+            self.core.put(rows, now, limit)
+        except StateLimit:  # the frame to come is full: it is put aside
+            self._set_aside()
+            self.core.put(rows, now, limit)
+        except EncodingError as error:
+            raise GraphValueError(_RULES) from error
+        self.version += 1
+
+    # ---- the other types ----------------------------------------------------------------------------------------
+
+    def do(
+        self,
+        kind: int,
+        soul: str,
+        key: str,
+        *,
+        value: bytes = b"",
+        position: bytes = b"",
+        item: tuple[int, int] = (0, 0),
+    ) -> bool:
+        """One op of another kind (see `GraphCore.do`); False when there was nothing to do it to."""
+        now, limit = self.clock.both()
+        names = values.name(soul), values.name(key)
+        try:
+            done = self.core.do(kind, *names, now, limit, value=value, position=position, item=item)
+        except StateLimit:
+            self._set_aside()
+            done = self.core.do(kind, *names, now, limit, value=value, position=position, item=item)
+        except EncodingError as error:
+            raise GraphValueError(_RULES) from error
+        self.version += done
+        return done
+
+    def node(self, soul: str) -> Node:
+        """The node: a mapping of keys to registers. There whether or not something was put into it."""
+        from dtp.crdt.types import Node
+
+        return Node(self, soul)
+
+    def counter(self, soul: str, key: str = "") -> Counter:
+        """The counter at (soul, key)."""
+        from dtp.crdt.types import Counter
+
+        return Counter(self, soul, key)
+
+    def set(self, soul: str, key: str = "") -> Set:
+        """The set at (soul, key)."""
+        from dtp.crdt.types import Set
+
+        return Set(self, soul, key)
+
+    def map(self, soul: str) -> Map:
+        """The map at the soul: like a node, but what was written at the same time is all kept."""
+        from dtp.crdt.types import Map
+
+        return Map(self, soul)
+
+    def multi_value(self, soul: str, key: str = "") -> MultiValue:
+        """The multi-value register at (soul, key)."""
+        from dtp.crdt.types import MultiValue
+
+        return MultiValue(self, soul, key)
+
+    def list(self, soul: str, key: str = "") -> List:
+        """The list at (soul, key)."""
+        from dtp.crdt.types import List
+
+        return List(self, soul, key)
+
+    def souls(self, prefix: str = "") -> Souls:
+        """All souls that have something and begin with `prefix`, in no order."""
+        return values.decode(self.core.souls(values.name(prefix)))  # type: ignore[no-any-return]
+
+    # ---- frames -------------------------------------------------------------------------------------------------
+
+    def _set_aside(self) -> None:
+        made = self.core.commit()
+        if made is not None:
+            self._ready.append(Frame(self.author, *made))
+
+    def commit(self) -> Frames:
+        """The frames of all that was made since the last commit: none, one, or several when it was very much."""
+        self._set_aside()
+        frames, self._ready = self._ready, []
+        return frames
+
+    def merge(self, author: bytes, body: bytes) -> int:
+        """Take a frame of an author; how many changes it made (see `changes`).
+
+        Raises `EncodingError`, and `StateLimit` when too many frames of the author are too far in the future:
+        nothing was taken then.
+        """
+        number = self._numbers.get(author)
+        if number is None:
+            number = self._numbers[author] = self.core.author(author)
+        changed = self.core.merge(number, body, self.clock.limit())
+        if changed:
+            self.version += 1
+        return changed
+
+    def due(self) -> Iterator[int]:
+        """Take the frames whose time has come; for each, how many changes it made (see `changes`)."""
+        limit = self.clock.limit()
+        while self.core.due(limit):
+            self.version += 1
+            yield len(values.decode(self.core.changes()))
+
+    def changes(self) -> Changes:
+        """What the last `merge`, `put` or `due` changed."""
+        return [
+            Change(soul, key, SPACES[space], self.author_key(author), clock)
+            for soul, key, space, author, clock in values.decode(self.core.changes())
+        ]
+
+    def author_key(self, number: int) -> bytes:
+        """The public key of the author to whom the core gave this number."""
+        key = self._keys.get(number)
+        if key is None:
+            key = self._keys[number] = self.core.author_key(number)
+        return key
+
+    # ---- the whole ----------------------------------------------------------------------------------------------
+
+    def save(self) -> bytes:
+        """The state as bytes: the same for all replicas that saw the same. `StateLimit` before a commit."""
+        return self.core.save()
+
+    @classmethod
+    def load(
+        cls,
+        author: bytes,
+        state: bytes,
+        *,
+        clock: Clock | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> Replica:
+        """A replica with the state that `save` gave. Raises `EncodingError`."""
+        replica = cls.__new__(cls)
+        replica._begin(GraphCore.load(author, state, random(16)), author, clock, random)
+        return replica

@@ -1,0 +1,344 @@
+"""The data types as Python knows them: mappings, sets, sequences over a replica, which has what they show."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
+from typing import TYPE_CHECKING, Any, overload
+
+from dtp.core import crdt as core
+from dtp.crdt import values
+from dtp.crdt.values import Link, Value
+
+if TYPE_CHECKING:
+    from dtp.crdt.replica import Replica
+
+
+class _View:
+    """Something at (soul, key) of a replica."""
+
+    __slots__ = ("_replica", "key", "soul")
+
+    def __init__(self, replica: Replica, soul: str, key: str = "") -> None:
+        self._replica = replica
+        self.soul = soul
+        self.key = key
+
+    def _read(self, space: int, key: str | None = None) -> list[list[Any]]:
+        text = values.name(self.key if key is None else key)
+        return values.decode(self._replica.core.read(space, values.name(self.soul), text))  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.soul!r}{f' {self.key!r}' if self.key else ''}>"
+
+
+class Node(_View, MutableMapping[str, Value]):
+    """A node of the graph: keys to values, each a last-writer-wins register. Setting None keeps None; `del` deletes.
+
+    Links to other nodes are kept in a set for each key: `link`, `unlink`, `links`.
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> Value:
+        found = self._replica.core.get(values.name(self.soul), values.name(key))
+        if found is None:
+            raise KeyError(key)
+        return values.decode(found)
+
+    def __setitem__(self, key: str, value: Value) -> None:
+        self._replica.put(self.soul, key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self._replica.delete(self.soul, key)
+
+    def __contains__(self, key: object) -> bool:
+        return (
+            isinstance(key, str)
+            and self._replica.core.get(values.name(self.soul), values.name(key)) is not None
+        )
+
+    def _all(self) -> dict[str, Value]:
+        return values.decode(self._replica.core.keys(core.REGISTER, values.name(self.soul)))  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def to_dict(self) -> dict[str, Value]:
+        """All keys and values, read at once."""
+        return self._all()
+
+    def update(  # type: ignore[override]
+        self, other: Mapping[str, Value] | Iterable[tuple[str, Value]] = (), /, **more: Value
+    ) -> None:
+        """As of any mapping; in one call, so all or nothing up to some thousand keys."""
+        self._replica.put_many((self.soul, key, value) for key, value in dict(other, **more).items())
+
+    def written(self, key: str) -> tuple[bytes, int]:
+        """Who wrote the value (public key), and when (clock). Raises `KeyError`."""
+        stamp = self._replica.core.stamp(values.name(self.soul), values.name(key))
+        if stamp is None:
+            raise KeyError(key)
+        clock, author = stamp
+        return self._replica.author_key(author), clock
+
+    def link(self, key: str, soul: str) -> None:
+        """Link to another node."""
+        self._replica.set(self.soul, key).add(Link(soul))
+
+    def unlink(self, key: str, soul: str) -> None:
+        """Take the link away; nothing when there is none."""
+        self._replica.set(self.soul, key).discard(Link(soul))
+
+    def links(self, key: str) -> list[str]:
+        """The souls that this node links to by `key`, sorted."""
+        return sorted({value.soul for _, _, value in self._read(core.SET, key) if isinstance(value, Link)})
+
+
+class Counter(_View):
+    """A number to which everybody adds: the sum of what each author added (a PN-counter).
+
+    An author's own total is within 64 bits with a sign; beyond, `StateLimit`.
+    """
+
+    __slots__ = ()
+
+    def add(self, amount: int = 1) -> None:
+        """Add, or with a negative amount take away."""
+        if isinstance(amount, bool) or not isinstance(amount, int):
+            raise values.GraphValueError(f"a counter takes ints, not {amount!r}")
+        if not -(1 << 63) <= amount < 1 << 63:
+            raise values.GraphValueError(f"a counter takes 64 bits at once, not {amount}")
+        if amount:
+            self._replica.do(core.COUNTER_TOTAL, self.soul, self.key, value=values.encode(amount))
+
+    @property
+    def value(self) -> int:
+        """The sum."""
+        return sum(total for _, total in self._read(core.COUNTER))
+
+    def __int__(self) -> int:
+        return self.value
+
+    def by_author(self) -> dict[bytes, int]:
+        """What each author (public key) added."""
+        return {self._replica.author_key(author): total for author, total in self._read(core.COUNTER)}
+
+
+class Set(_View, MutableSet[Value]):
+    """An observed-remove set: removing takes away what was seen; what others add at the same time stays.
+
+    Elements are told apart by their bytes: 1, 1.0 and True are three. They come in the order of their bytes.
+    """
+
+    __slots__ = ()
+
+    def _distinct(self) -> dict[bytes, Value]:
+        return {values.encode(value): value for _, _, value in self._read(core.SET)}
+
+    def __contains__(self, value: object) -> bool:
+        return values.encode(value) in self._distinct()
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter([value for _, value in sorted(self._distinct().items(), key=lambda pair: pair[0])])
+
+    def __len__(self) -> int:
+        return len(self._distinct())
+
+    def add(self, value: Value) -> None:
+        """Add, also when it is there already: then it outlives removals that others make now."""
+        self._replica.do(core.SET_ADD, self.soul, self.key, value=values.encode(value))
+
+    def discard(self, value: Value) -> None:
+        """Remove what was seen of it; nothing when there is none."""
+        self._replica.do(core.SET_REMOVE, self.soul, self.key, value=values.encode(value))
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Value]) -> set[Value]:
+        """`a | b` and the like give plain sets."""
+        return set(it)
+
+
+class MultiValue(_View):
+    """A register that keeps all values written at the same time, until someone who saw them writes."""
+
+    __slots__ = ()
+
+    def set(self, value: Value) -> None:
+        """Replace all that was seen."""
+        self._replica.do(core.VALUES_PUT, self.soul, self.key, value=values.encode(value))
+
+    def clear(self) -> None:
+        """Remove all that was seen."""
+        self._replica.do(core.VALUES_REMOVE, self.soul, self.key)
+
+    @property
+    def values(self) -> list[Value]:
+        """All values, the latest first."""
+        return _siblings(self._replica, self._read(core.VALUES))
+
+    @property
+    def value(self) -> Value:
+        """The latest, None when there is none."""
+        return next(iter(self.values), None)
+
+
+def _siblings(replica: Replica, entries: list[list[Any]]) -> list[Value]:
+    """Values of entries by clock, then author, downwards: the same everywhere."""
+    entries.sort(key=lambda entry: (entry[1], replica.author_key(entry[0])), reverse=True)
+    return [value for _, _, value in entries]
+
+
+class Map(_View, MutableMapping[str, Value]):
+    """A mapping whose deletions take away what was seen: what others write at the same time stays.
+
+    `map[key]` is the latest of the values written at the same time, `conflicts` gives all.
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> Value:
+        found = self.conflicts(key)
+        if not found:
+            raise KeyError(key)
+        return found[0]
+
+    def __setitem__(self, key: str, value: Value) -> None:
+        self._replica.do(core.VALUES_PUT, self.soul, key, value=values.encode(value))
+
+    def __delitem__(self, key: str) -> None:
+        if not self._replica.do(core.VALUES_REMOVE, self.soul, key):
+            raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(values.decode(self._replica.core.keys(core.VALUES, values.name(self.soul))))
+
+    def __len__(self) -> int:
+        return len(values.decode(self._replica.core.keys(core.VALUES, values.name(self.soul))))
+
+    def conflicts(self, key: str) -> list[Value]:
+        """All values of the key, the latest first; more than one when they were written at the same time."""
+        return _siblings(self._replica, self._read(core.VALUES, key))
+
+
+def _own(value: Value) -> Value:
+    """The caller's own copy of what is kept for the next read."""
+    return copy.deepcopy(value) if isinstance(value, list | dict) else value
+
+
+class List(_View, MutableSequence[Value]):
+    """A list whose items can be moved, assigned and removed by anyone at the same time.
+
+    Of two moves of one item the later wins, and it is there once; an item that was removed stays removed. Runs of
+    items that two wrote at one place don't mix.
+    """
+
+    __slots__ = ("_items", "_version")
+
+    def __init__(self, replica: Replica, soul: str, key: str = "") -> None:
+        super().__init__(replica, soul, key)
+        self._version = -1
+        self._items: list[list[Any]] = []
+
+    def _now(self) -> list[list[Any]]:
+        """[author, clock, place, value] of each item."""
+        if self._version != self._replica.version:
+            self._items = self._read(core.LIST)
+            self._version = self._replica.version
+        return self._items
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    @overload
+    def __getitem__(self, index: int) -> Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Value]: ...
+    def __getitem__(self, index: int | slice) -> Value | list[Value]:
+        found = self._now()[index]
+        return [_own(item[3]) for item in found] if isinstance(index, slice) else _own(found[3])
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter([_own(item[3]) for item in self._now()])
+
+    def insert(self, index: int, value: Value) -> None:
+        """Insert before `index`, as `list.insert` does."""
+        items = self._now()
+        index, _, _ = slice(index, None).indices(len(items))
+        place = self._place(items, index)
+        encoded = values.encode(value)
+        self._replica.do(core.LIST_INSERT, self.soul, self.key, value=encoded, position=place)
+        items.insert(index, [0, self._replica.core.made_at, place, values.decode(encoded)])
+        self._version = self._replica.version
+
+    def _place(self, items: list[list[Any]], index: int) -> bytes:
+        """A place before what is at `index`."""
+        left = items[index - 1][2] if index > 0 else None
+        right = items[index][2] if index < len(items) else None
+        return self._replica.places.between(left, right)
+
+    @overload
+    def __setitem__(self, index: int, value: Value) -> None: ...
+    @overload
+    def __setitem__(self, index: slice, value: Iterable[Value]) -> None: ...
+    def __setitem__(self, index: int | slice, value: Value) -> None:
+        if isinstance(index, slice):
+            self._set_slice(index, list(value))
+            return
+        items = self._now()
+        author, clock, _, _ = items[index]
+        self._replica.do(
+            core.LIST_ASSIGN, self.soul, self.key, value=values.encode(value), item=(author, clock)
+        )
+        items[index][3] = value
+        self._version = self._replica.version
+
+    def _set_slice(self, index: slice, new: list[Value]) -> None:
+        start, stop, step = index.indices(len(self))
+        if step != 1:
+            places = range(start, stop, step)
+            if len(places) != len(new):
+                raise ValueError(f"{len(new)} values for an extended slice of {len(places)}")
+            for at, value in zip(places, new, strict=True):
+                self[at] = value
+            return
+        del self[start : max(start, stop)]
+        for offset, value in enumerate(new):
+            self.insert(start + offset, value)
+
+    def __delitem__(self, index: int | slice) -> None:
+        items = self._now()
+        gone = items[index] if isinstance(index, slice) else [items[index]]
+        for author, clock, _, _ in gone:
+            self._replica.do(core.LIST_REMOVE, self.soul, self.key, item=(author, clock))
+        del items[index]
+        self._version = self._replica.version
+
+    def move(self, old: int, new: int) -> None:
+        """Move the item at index `old` so that it is at index `new` then. Raises `IndexError`."""
+        items = self._now()
+        count = len(items)
+        if not (-count <= old < count and -count <= new < count):
+            raise IndexError(f"a list of {count} items has no {old} or no {new}")
+        item = items.pop(old % count)
+        place = self._place(items, new % count)
+        self._replica.do(core.LIST_MOVE, self.soul, self.key, position=place, item=(item[0], item[1]))
+        item[2] = place
+        items.insert(new % count, item)
+        self._version = self._replica.version
+
+
+#: Name of a type -> its class.
+TYPES: dict[str, type[_View]] = {
+    "node": Node,
+    "counter": Counter,
+    "set": Set,
+    "map": Map,
+    "multi_value": MultiValue,
+    "list": List,
+}

@@ -1,0 +1,87 @@
+"""Values as bytes: MessagePack with links and ints of any size. docs/graph.md, "Values"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from dtp.errors import LocalError
+
+LINK: Final = 1
+BIG_INT: Final = 2
+
+#: What a register, an item or an element may be: None, bool, int, float, str, bytes, Link; also lists and dicts (with
+#: text as keys) of such, up to 32 deep, which are replaced as a whole. A tuple comes back as a list.
+Value = Any
+
+
+class GraphValueError(LocalError, ValueError):
+    """A value or a name that can't be kept in a graph; the message says which and what can."""
+
+    code = "graph-value"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Link:
+    """A value that refers to a node by its soul."""
+
+    soul: str
+
+    def __str__(self) -> str:
+        return self.soul
+
+
+def _other(value: object) -> msgpack.ExtType:
+    """What MessagePack has no form for."""
+    if isinstance(value, Link):
+        return msgpack.ExtType(LINK, value.soul.encode())
+    if isinstance(value, int):  # beyond 64 bits
+        return msgpack.ExtType(BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    raise GraphValueError(
+        f"a {type(value).__name__} can't be a value; take None, bool, int, float, str, bytes, Link, or lists and "
+        "dicts of them"
+    )
+
+
+def _ext(code: int, data: bytes) -> Any:
+    if code == LINK:
+        return Link(data.decode(errors="replace"))
+    if code == BIG_INT:
+        return int.from_bytes(data, "big", signed=True)
+    return msgpack.ExtType(code, data)
+
+
+_packer = msgpack.Packer(default=_other, use_bin_type=True)
+_pack = _packer.pack
+
+
+def encode(value: Value) -> bytes:
+    """The bytes of a value, or of rows of values. Raises `GraphValueError`."""
+    try:
+        return _pack(value)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, OverflowError) as error:
+        _packer.reset()  # what was written before the fault
+        if isinstance(error, GraphValueError):
+            raise
+        raise GraphValueError(f"this can't be a value: {error}") from error
+
+
+def decode(data: bytes) -> Value:
+    """The value of bytes that the core gave, which has checked them."""
+    return msgpack.unpackb(data, ext_hook=_ext, strict_map_key=False)
+
+
+def name(text: str) -> bytes:
+    """The bytes of a soul or a key. Raises `GraphValueError`."""
+    try:
+        return text.encode()
+    except (UnicodeEncodeError, AttributeError) as error:
+        raise GraphValueError(f"a name is text that UTF-8 can write, not {text!r}") from error
+
+
+def rows(items: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> bytes:
+    """Rows for `GraphCore.put`. Raises `GraphValueError`."""
+    return encode(items)

@@ -1,0 +1,246 @@
+/* crdt_merge.c - frames of others become state: at once, later, or not at all. */
+#include "crdt_graph.h"
+
+enum { AHEAD = 12 }; /* how many ops before its turn a cell is fetched */
+
+/* ---- applying one op ---------------------------------------------------------------------------------------------- */
+
+int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uint8_t *positions)
+{
+    uint32_t part = dtp_part_of(op), slot;
+    uint32_t hash = part == DTP_PART_REGISTER ? op->hash : dtp_slot_hash(graph, op->soul, op->key, part);
+    int code = dtp_slot_get(graph, op->soul, op->key, part, hash, &slot);
+    dtp_change *change;
+    if (code != DTP_OK)
+        return code;
+    if (part > DTP_PART_TEXT) {
+        code = dtp_entry_apply(graph, slot, op, dots, positions);
+    } else {
+        dtp_bytes value = {op->value, op->value_length};
+        code = dtp_slot_write(graph, slot, op->clock, op->author, value);
+    }
+    if (code <= 0)
+        return code;
+    change = &graph->changes[graph->change_count++];
+    change->soul = op->soul;
+    change->key = op->key;
+    change->space = dtp_space_of(part);
+    change->author = op->author;
+    change->clock = op->clock;
+    return 1;
+}
+
+/* ---- from the frame's numbers to the graph's -------------------------------------------------------------------------- */
+
+static int map_authors(dtp_graph *graph, uint32_t author)
+{
+    dtp_parsed *p = &graph->parsed;
+    size_t i;
+    if (dtp_reserve((void **)&p->authors, &p->authors_room, p->author_count, sizeof *p->authors) != DTP_OK)
+        return DTP_E_MEMORY;
+    p->authors[0] = author;
+    for (i = 1; i < p->author_count; i++)
+        if (dtp_author_intern(graph, p->author_ids[i - 1], &p->authors[i]) != DTP_OK)
+            return DTP_E_MEMORY;
+    return DTP_OK;
+}
+
+static inline void prefetch(const void *address)
+{
+#if defined(__GNUC__)
+    __builtin_prefetch(address);
+#else
+    (void)address;
+#endif
+}
+
+int dtp_map_names(dtp_graph *graph, const uint8_t *base)
+{
+    dtp_parsed *p = &graph->parsed;
+    size_t i;
+    if (dtp_index_reserve(&graph->by_name, p->name_count) != DTP_OK)
+        return DTP_E_MEMORY;
+    for (i = 0; i < p->name_count; i++) {
+        dtp_spelled *name = &p->names[i];
+        if (i + 2 * AHEAD < p->name_count)
+            dtp_index_prefetch(&graph->by_name, p->names[i + 2 * AHEAD].hash);
+        if (i + AHEAD < p->name_count) {
+            uint64_t cell = graph->by_name.cells[p->names[i + AHEAD].hash & graph->by_name.mask];
+            if (cell != 0)
+                prefetch(&graph->names[dtp_cell_number(cell)]);
+        }
+        if (i + AHEAD / 2 < p->name_count) {
+            uint64_t cell = graph->by_name.cells[p->names[i + AHEAD / 2].hash & graph->by_name.mask];
+            if (cell != 0)
+                prefetch(graph->text + graph->names[dtp_cell_number(cell)].offset);
+        }
+        if (dtp_name_intern(graph, base + name->offset, name->length, name->hash, &name->number) != DTP_OK)
+            return DTP_E_MEMORY;
+    }
+    return DTP_OK;
+}
+
+int dtp_apply_parsed(dtp_graph *graph, int overlap)
+{
+    dtp_parsed *p = &graph->parsed;
+    size_t i;
+    for (i = 0; i < p->count; i++) {
+        dtp_op *op = &p->ops[i];
+        op->soul = p->names[op->soul].number;
+        op->key = p->names[op->key].number;
+        op->author = p->authors[op->author];
+        op->hash = dtp_slot_hash(graph, op->soul, op->key, DTP_PART_REGISTER);
+    }
+    for (i = 0; i < p->dot_count; i++)
+        p->dots[i].author = p->authors[p->dots[i].author];
+    if (dtp_index_reserve(&graph->by_slot, p->count) != DTP_OK
+        || dtp_reserve((void **)&graph->changes, &graph->changes_room, p->count, sizeof *graph->changes) != DTP_OK
+        || dtp_reserve((void **)&graph->slots, &graph->slots_room, graph->slot_count + p->count, sizeof *graph->slots)
+            != DTP_OK)
+        return DTP_E_MEMORY;
+    graph->bulk = p->count > 64;
+    for (i = 0; i < p->count; i++) {
+        const dtp_op *op = &p->ops[i];
+        int code;
+        if (i + 2 * AHEAD < p->count)
+            dtp_index_prefetch(&graph->by_slot, p->ops[i + 2 * AHEAD].hash);
+        if (i + AHEAD < p->count) {
+            uint64_t cell = graph->by_slot.cells[p->ops[i + AHEAD].hash & graph->by_slot.mask];
+            if (cell != 0)
+                prefetch(&graph->slots[dtp_cell_number(cell)]);
+        }
+        if (overlap && op->kind > DTP_COUNTER_TOTAL && dtp_applied(graph, op->author, op->clock))
+            continue;
+        code = dtp_apply(graph, op, p->dots, p->bytes);
+        if (code < 0)
+            return code;
+        if (op->clock > graph->newest)
+            graph->newest = op->clock;
+    }
+    return DTP_OK;
+}
+
+void dtp_begin(dtp_graph *graph, dtp_merged *result)
+{
+    graph->change_count = 0;
+    graph->bulk = 0;
+    memset(result, 0, sizeof *result);
+}
+
+void dtp_finish(dtp_graph *graph, dtp_merged *result)
+{
+    result->changes = graph->changes;
+    result->count = graph->change_count;
+}
+
+static int overlaps(const dtp_author *author, uint64_t from, uint64_t to)
+{
+    size_t i;
+    for (i = author->seen_count; i-- > 0;) /* most come at the end */
+        if (author->seen[i].to <= from)
+            return 0;
+        else if (author->seen[i].from < to)
+            return 1;
+    return 0;
+}
+
+static int merge_parsed(dtp_graph *graph, uint32_t author, int overlap)
+{
+    int code = map_authors(graph, author);
+    if (code == DTP_OK)
+        code = dtp_map_names(graph, graph->parsed.bytes);
+    return code != DTP_OK ? code : dtp_apply_parsed(graph, overlap);
+}
+
+/* ---- frames that wait ----------------------------------------------------------------------------------------------- */
+
+int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length)
+{
+    dtp_deferred *frame;
+    if (graph->authors[author].deferred >= DTP_DEFERRED_FRAMES)
+        return DTP_E_LIMIT;
+    if (dtp_reserve((void **)&graph->deferred, &graph->deferred_room, graph->deferred_count + 1, sizeof *frame)
+        != DTP_OK)
+        return DTP_E_MEMORY;
+    frame = &graph->deferred[graph->deferred_count];
+    frame->body = dtp_allocate(length);
+    if (frame->body == NULL)
+        return DTP_E_MEMORY;
+    memcpy(frame->body, body, length);
+    frame->length = length;
+    frame->author = author;
+    frame->before = graph->parsed.before;
+    frame->last = graph->parsed.last;
+    graph->deferred_count++;
+    graph->authors[author].deferred++;
+    return DTP_OK;
+}
+
+int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result)
+{
+    size_t i, first = graph->deferred_count;
+    dtp_deferred frame;
+    int code;
+    dtp_begin(graph, result);
+    for (i = 0; i < graph->deferred_count; i++)
+        if (graph->deferred[i].last <= limit && (first == graph->deferred_count || graph->deferred[i].last < graph->deferred[first].last))
+            first = i;
+    if (first == graph->deferred_count)
+        return DTP_OK;
+    frame = graph->deferred[first];
+    code = dtp_parse(&graph->parsed, graph->seed, frame.body, frame.length, 0, &result->place);
+    if (code == DTP_OK)
+        code = merge_parsed(graph, frame.author, 0);
+    dtp_finish(graph, result);
+    if (code != DTP_OK)
+        return code; /* no memory: it still waits */
+    result->ops = graph->parsed.count;
+    graph->authors[frame.author].deferred--;
+    graph->deferred[first] = graph->deferred[--graph->deferred_count];
+    dtp_release(frame.body);
+    return DTP_OK;
+}
+
+/* ---- merging ------------------------------------------------------------------------------------------------------------ */
+
+int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t limit,
+                    dtp_merged *result)
+{
+    dtp_parsed *p = &graph->parsed;
+    int code;
+    dtp_begin(graph, result);
+    if (author >= graph->author_count)
+        return DTP_E_LIMIT;
+    code = dtp_parse(p, graph->seed, body, length, 0, &result->place);
+    if (code != DTP_OK)
+        return code;
+    if (dtp_seen_covers(&graph->authors[author], p->before, p->last))
+        return DTP_OK;
+    if (dtp_seen_reserve(&graph->authors[author]) != DTP_OK)
+        return DTP_E_MEMORY;
+    if (p->last > limit) {
+        code = dtp_defer(graph, author, body, length);
+        result->deferred = code == DTP_OK;
+    } else {
+        code = merge_parsed(graph, author, overlaps(&graph->authors[author], p->before, p->last));
+    }
+    dtp_finish(graph, result);
+    if (code != DTP_OK)
+        return code;
+    result->ops = p->count;
+    dtp_seen_add(&graph->authors[author], p->before, p->last);
+    return DTP_OK;
+}
+
+int dtp_graph_check(dtp_graph *graph, const uint8_t *body, size_t length, dtp_frame_facts *facts)
+{
+    int code;
+    memset(facts, 0, sizeof *facts);
+    code = dtp_parse(&graph->parsed, graph->seed, body, length, 0, &facts->place);
+    if (code == DTP_OK) {
+        facts->before = graph->parsed.before;
+        facts->last = graph->parsed.last;
+        facts->ops = graph->parsed.count;
+    }
+    return code;
+}

@@ -1,0 +1,210 @@
+/* fuzz_graph.c - the merge core: any bytes in place of frames, states and rows; and ops of all kinds made by two replicas,
+ * whose frames arrive in any order, twice or late, and leave both with the same state. */
+#include "harness.h"
+
+enum { FRAMES = 24, LIMIT_MS = 1 << 20 };
+
+static const uint8_t keys[2][DTP_AUTHOR] = {"the first author, known to all", "the other author, known to all"};
+static const uint8_t seed[16] = "not a secret";
+static const uint64_t limit = (uint64_t)LIMIT_MS << 16;
+
+typedef struct kept {
+    uint8_t *bytes;
+    size_t length;
+    int author;
+} kept;
+
+static kept keep(const uint8_t *bytes, size_t length, int author)
+{
+    kept one = {exactly(length), length, author};
+    memcpy(one.bytes, bytes, length);
+    return one;
+}
+
+static dtp_graph *fresh(int author)
+{
+    dtp_graph *graph;
+    CHECK(dtp_graph_open(keys[author], seed, &graph) == DTP_OK);
+    return graph;
+}
+
+static kept saved(dtp_graph *graph)
+{
+    dtp_view view;
+    CHECK(dtp_graph_save(graph, &view) == DTP_OK);
+    return keep(view.bytes, view.length, 0);
+}
+
+static void drop(kept one)
+{
+    release(one.bytes, one.length);
+}
+
+static int same(kept a, kept b)
+{
+    return a.length == b.length && memcmp(a.bytes, b.bytes, a.length) == 0;
+}
+
+/* What is refused changes nothing that is to be seen; what is taken can be read, saved and loaded. */
+static void any_frame(choices *c)
+{
+    dtp_graph *graph = fresh(0);
+    kept body = keep(c->data, c->left, 0), before = saved(graph), after, again;
+    dtp_merged merged;
+    dtp_frame_facts facts;
+    dtp_view view;
+    int64_t author = dtp_graph_author(graph, keys[1]);
+    int code = dtp_graph_check(graph, body.bytes, body.length, &facts);
+    size_t place;
+    dtp_graph *copy = fresh(0);
+
+    CHECK(code == DTP_OK || (code == DTP_E_FORMAT && facts.place <= body.length));
+    CHECK(dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, &merged) == code);
+    after = saved(graph);
+    CHECK(code == DTP_OK || same(before, after));
+    CHECK(code != DTP_OK || dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, &merged) == DTP_OK);
+    CHECK(code != DTP_OK || merged.ops == 0);
+    CHECK(dtp_graph_souls(graph, NULL, 0, &view) == DTP_OK);
+    CHECK(dtp_graph_load(copy, after.bytes, after.length, &place) == DTP_OK);
+    again = saved(copy);
+    CHECK(same(after, again));
+    dtp_graph_close(copy);
+    while (dtp_graph_due(graph, INT64_MAX, &merged) == DTP_OK && merged.ops > 0)
+        continue;
+    CHECK(dtp_graph_tidy(graph) == DTP_OK);
+    dtp_graph_close(graph);
+    drop(again);
+    drop(after);
+    drop(before);
+    drop(body);
+}
+
+static void any_state(choices *c)
+{
+    static const uint8_t head[5] = {'d', 't', 'p', 'g', 1};
+    dtp_graph *graph = fresh(0);
+    kept state = {exactly(c->left + sizeof head), c->left + sizeof head, 0}, once;
+    size_t place;
+    int code;
+    memcpy(state.bytes, head, sizeof head);
+    if (c->left > 0)
+        memcpy(state.bytes + sizeof head, c->data, c->left);
+    code = dtp_graph_load(graph, state.bytes, state.length, &place);
+    CHECK(code == DTP_OK || code == DTP_E_FORMAT || code == DTP_E_LIMIT);
+    CHECK(place <= state.length);
+    once = saved(graph); /* also of what was loaded in part: memory is whole */
+    dtp_graph_close(graph);
+    drop(once);
+    drop(state);
+}
+
+static void any_rows(choices *c)
+{
+    dtp_graph *graph = fresh(0);
+    kept rows = keep(c->data, c->left, 0);
+    dtp_merged merged;
+    dtp_committed committed;
+    int code = dtp_graph_put(graph, rows.bytes, rows.length, 1 << 16, limit, &merged);
+    CHECK(code == DTP_OK || code == DTP_E_FORMAT || code == DTP_E_LIMIT);
+    CHECK(dtp_graph_commit(graph, &committed) == DTP_OK);
+    CHECK((committed.length > 0) == (code == DTP_OK && merged.ops > 0));
+    dtp_graph_close(graph);
+    drop(rows);
+}
+
+/* One op of a chosen kind; items of lists are found by reading. */
+static void make(dtp_graph *graph, choices *c)
+{
+    static const char *souls[] = {"a", "b/long enough", "c"}, *names[] = {"", "k", "key"};
+    uint8_t value[12] = {(uint8_t)(choose8(c) & 3)}, position[2];
+    const char *soul = souls[choose8(c) % 3], *key = names[choose8(c) % 3];
+    dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), value, 1, position, 0, 0, 0, 0};
+    dtp_merged merged;
+    dtp_view view;
+    if (value[0] == 3) { /* one that is kept elsewhere */
+        value[0] = 0xab;
+        memset(value + 1, 'x', 11);
+        what.value_length = 12;
+    }
+    what.kind = 1 + choose8(c) % (DTP_OP_KINDS - 1);
+    position[0] = (uint8_t)(choose8(c) | 1);
+    position[1] = (uint8_t)(choose8(c) | 1);
+    if (what.kind == DTP_LIST_INSERT || what.kind == DTP_LIST_MOVE)
+        what.position_length = 1 + choose8(c) % 2;
+    if (what.kind == DTP_COUNTER_TOTAL) {
+        value[0] = (uint8_t)choose8(c);
+        value[0] = value[0] < 0xc0 && value[0] > 0x7f ? 0x7f : value[0] < 0xe0 && value[0] > 0x7f ? 0xff : value[0];
+        what.value_length = 1;
+    }
+    if (what.kind == DTP_SET_REMOVE || what.kind == DTP_VALUES_REMOVE || what.kind == DTP_LIST_REMOVE
+        || what.kind == DTP_LIST_MOVE)
+        what.value_length = what.kind == DTP_SET_REMOVE ? what.value_length : 0;
+    if (what.kind >= DTP_LIST_MOVE) { /* its first item's dot: [[author, clock... */
+        CHECK(dtp_graph_read(graph, DTP_LIST, what.soul, what.soul_length, what.key, what.key_length, &view) == DTP_OK);
+        if (view.length > 8 && view.bytes[0] < 0xa0) {
+            size_t width = view.bytes[3] == 0xcf ? 8 : 4, i;
+            what.item_author = view.bytes[2];
+            for (i = 0; i < width; i++)
+                what.item_clock = what.item_clock << 8 | view.bytes[4 + i];
+        }
+    }
+    CHECK(dtp_graph_do(graph, &what, (uint64_t)(1 + choose8(c)) << 16, limit, &merged) == DTP_OK);
+}
+
+static void deliver(dtp_graph *graph, kept frame)
+{
+    dtp_merged merged;
+    uint32_t author = (uint32_t)dtp_graph_author(graph, keys[frame.author]);
+    CHECK(dtp_graph_merge(graph, author, frame.bytes, frame.length, limit, &merged) == DTP_OK);
+}
+
+static void two_replicas(choices *c)
+{
+    dtp_graph *graphs[3] = {fresh(0), fresh(1), fresh(0)};
+    kept frames[FRAMES], states[3];
+    size_t count = 0, i;
+    while (count < FRAMES && c->left > 0) {
+        int who = (int)(choose8(c) & 1);
+        unsigned ops = 1 + choose8(c) % 4;
+        dtp_committed committed;
+        while (ops-- > 0)
+            make(graphs[who], c);
+        CHECK(dtp_graph_commit(graphs[who], &committed) == DTP_OK);
+        if (committed.length > 0)
+            frames[count++] = keep(committed.body, committed.length, who);
+        if (count > 0 && choose8(c) & 1) /* some arrive early, in whatever order */
+            deliver(graphs[choose8(c) & 1], frames[choose8(c) % count]);
+    }
+    for (i = 0; i < count; i++) {
+        deliver(graphs[0], frames[i]);
+        deliver(graphs[1], frames[count - 1 - i]);
+        deliver(graphs[2], frames[(i * 7 + 3) % count]);
+        deliver(graphs[2], frames[i]);
+    }
+    for (i = 0; i < 3; i++) {
+        CHECK(dtp_graph_tidy(graphs[i]) == DTP_OK);
+        states[i] = saved(graphs[i]);
+    }
+    CHECK(same(states[0], states[1]));
+    CHECK(same(states[0], states[2]));
+    for (i = 0; i < 3; i++) {
+        dtp_graph_close(graphs[i]);
+        drop(states[i]);
+    }
+    for (i = 0; i < count; i++)
+        drop(frames[i]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    choices c = {data, size};
+    switch (choose8(&c) % 8) {
+    case 0:
+    case 1:
+    case 2: any_frame(&c); break;
+    case 3: any_state(&c); break;
+    case 4: any_rows(&c); break;
+    default: two_replicas(&c); break;
+    }
+    return 0;
+}

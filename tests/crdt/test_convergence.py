@@ -1,0 +1,157 @@
+"""Replicas that saw the same ops are the same, to the byte, and hold what the specification's reader works out."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from crdt_replicas import Wall, contents, replica
+from crdt_second import Model
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.crdt import Frame, Replica
+
+SOULS = ["a", "user/alice", "user/bob", "ü"]
+KEYS = ["", "k", "name"]
+VALUES = [None, 0, -7, 1.5, "x", "a text that is longer", b"\x00", [1, ["2"]], {"k": 1}, 1 << 90, True]
+
+
+def act(one: Replica, rng: random.Random) -> None:
+    """Some op of some kind."""
+    soul, key, value = rng.choice(SOULS), rng.choice(KEYS), rng.choice(VALUES)
+    kind = rng.randrange(11)
+    if kind == 0:
+        one.put(soul, key, value)
+    elif kind == 1:
+        one.delete(soul, key)
+    elif kind == 2:
+        one.counter(soul, key).add(rng.choice([1, -1, 200, -70_000, 1 << 40]))
+    elif kind == 3:
+        one.set(soul, key).add(value)
+    elif kind == 4:
+        one.set(soul, key).discard(value)
+    elif kind == 5:
+        one.multi_value(soul, key).set(value)
+    elif kind == 6:
+        one.multi_value(soul, key).clear()
+    else:
+        act_on_list(one, soul, key, value, rng)
+
+
+def act_on_list(one: Replica, soul: str, key: str, value: object, rng: random.Random) -> None:
+    items = one.list(soul, key)
+    size, kind = len(items), rng.randrange(4)
+    if kind == 0 or not size:
+        items.insert(rng.randint(0, size), value)
+    elif kind == 1:
+        items[rng.randrange(size)] = value
+    elif kind == 2:
+        items.move(rng.randrange(size), rng.randrange(size))
+    else:
+        del items[rng.randrange(size)]
+
+
+def run(seed: int, authors: int, steps: int) -> None:
+    """Random ops on some replicas that now and then hear of each other, in any order, twice or not."""
+    rng = random.Random(seed)
+    walls = [Wall(1_000 + rng.choice([0, 0, 0.5, -30, 20])) for _ in range(authors)]
+    replicas = [replica(number, walls[number]) for number in range(authors)]
+    frames: list[Frame] = []
+    for _ in range(steps):
+        number = rng.randrange(authors)
+        for _ in range(rng.choice([1, 1, 2, 5])):
+            act(replicas[number], rng)
+        walls[number].seconds += rng.choice([0, 0, 0.001, 1])
+        frames += replicas[number].commit()
+        for _ in range(rng.randrange(3) if frames else 0):
+            frame = rng.choice(frames)
+            rng.choice(replicas).merge(frame.author, frame.body)
+    model, order = Model(), list(frames)
+    for one in replicas:
+        rng.shuffle(order)
+        for frame in order + order[:3]:
+            one.merge(frame.author, frame.body)
+        one.core.tidy()
+    for frame in frames:
+        model.merge(frame.author, frame.body)
+    states = {one.save() for one in replicas}
+    assert len(states) == 1
+    assert len({one.core.seen() for one in replicas}) == 1
+    for one in replicas:
+        assert contents(one) == model.read()
+    (state,) = states
+    loaded = Replica.load(replicas[0].author, state)
+    assert loaded.save() == state
+    assert contents(loaded) == model.read()
+
+
+@given(st.integers(0, 1 << 32), st.integers(1, 4), st.integers(1, 40))
+def test_any_history_converges(seed: int, authors: int, steps: int) -> None:
+    run(seed, authors, steps)
+
+
+@pytest.mark.long
+def test_ten_thousand_histories() -> None:
+    for seed in range(10_000):
+        run(seed, 1 + seed % 5, 5 + seed % 50)
+
+
+@given(st.integers(0, 1 << 32))
+def test_going_on_after_loading_converges_too(seed: int) -> None:
+    """A replica that is saved and loaded in the middle, with frames that came too early in it, ends as the others."""
+    rng = random.Random(seed)
+    one, other = replica(0), replica(1)
+    frames: list[Frame] = []
+    for _ in range(12):
+        for _ in range(3):
+            act(one, rng)
+        frames += one.commit()
+    late = Replica.load(other.author, other.save())
+    for frame in rng.sample(frames, 6):
+        late.merge(frame.author, frame.body)
+    late = Replica.load(other.author, late.save())
+    for frame in frames:
+        late.merge(frame.author, frame.body)
+        other.merge(frame.author, frame.body)
+    late.core.tidy()
+    assert late.save() == other.save() == one.save()
+
+
+def test_a_thousand_replicas_gossip() -> None:
+    rng = random.Random(5)
+    replicas = [
+        Replica(number.to_bytes(32, "big"), random=random.Random(number).randbytes) for number in range(1000)
+    ]
+    frames: list[Frame] = []
+    for number, one in enumerate(replicas):
+        one.put("shared", "last", number)
+        one.counter("hits").add(1)
+        one.set("tags").add(number % 7)
+        frames += one.commit()
+        if number % 3 == 0:
+            one.set("tags").discard(number % 5)
+            frames += one.commit()
+        for frame in rng.sample(frames, min(len(frames), 5)):
+            replicas[(number + 1) % 1000].merge(frame.author, frame.body)
+    watched = [replicas[number] for number in (0, 1, 500, 999)]
+    for one in watched:
+        rng.shuffle(frames)
+        for frame in frames:
+            one.merge(frame.author, frame.body)
+        one.core.tidy()
+    assert len({one.save() for one in watched}) == 1
+    assert watched[0].counter("hits").value == 1000
+
+
+def test_equal_times_are_decided_the_same_everywhere() -> None:
+    wall = Wall()
+    one, other = replica(0, wall), replica(1, wall)
+    one.put("a", "k", "first")
+    other.put("a", "k", "second")
+    (mine,), (theirs,) = one.commit(), other.commit()
+    assert mine.last == theirs.last
+    one.merge(theirs.author, theirs.body)
+    other.merge(mine.author, mine.body)
+    assert one.get("a", "k") == other.get("a", "k") == "second"  # of the author whose key is larger
+    assert one.save() == other.save()
