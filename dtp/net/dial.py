@@ -79,6 +79,7 @@ class Dialer:
     service: str
     resolvers: Sequence[Resolver]
     ticket: Ticket | None = None
+    make: type[Connection] = Connection
 
     async def connect(self) -> Connection:
         """A connection that the server has admitted. Raises the last candidate's error when none works."""
@@ -87,7 +88,7 @@ class Dialer:
 
         def take_over(driver: LinkDriver, established: Established) -> None:
             session = Session(established, self.endpoint.limits, loop.time(), client=True)
-            made.append(Connection(session, driver, loop, self.dial))
+            made.append(self.make(session, driver, loop, self.dial))
 
         try:
             await self.dial(b"", take_over)
