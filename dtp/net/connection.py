@@ -20,7 +20,7 @@ from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, Strea
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.link import Link
-from dtp.session.session import Session
+from dtp.session.session import Session, Traffic
 
 log = logging.getLogger("dtp.net")
 
@@ -28,6 +28,9 @@ log = logging.getLogger("dtp.net")
 RETRY = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
 #: How long `close` waits for what was finished to arrive.
 LINGER = 5.0
+
+#: Metering frames kept until somebody takes them: a peer may send its first one before we are ready for it.
+_EARLY_METER = 16
 
 #: Dials a carrier for a connection that exists (its id) and runs the handshake; calls back when it is done.
 Redial = Callable[[bytes, OnEstablished], Awaitable[None]]
@@ -81,8 +84,12 @@ class Connection:
         self._resumes = 0
         self._sent = self._received_bytes = 0
         self._cipher = session.link.suite.cipher
-        #: Called with each metering frame; set by `dtp.pay`.
-        self.on_meter: Callable[[bytes], None] | None = None
+        self._on_meter_frame: Callable[[bytes], None] | None = None
+        self._meter_frames: deque[bytes] = deque(maxlen=_EARLY_METER)
+        #: Called after something came or was sent; set by who counts (see `traffic`).
+        self.on_traffic: Callable[[], None] | None = None
+        #: What the listener's `admit` gave for this connection (listener side).
+        self.admission: object = None
         #: Called once, when the connection is over, with what ended it.
         self.on_end: Callable[[Connection], object] | None = None
         #: Called once, when the client has proven that it holds the keys (listener side).
@@ -204,10 +211,33 @@ class Connection:
         finally:
             self._pings.pop(token, None)
 
+    # ---- metering: opaque here, `dtp.pay` knows what it means ---------------------------------------------
+
     def send_meter(self, data: bytes) -> None:
-        """Send a metering frame; for `dtp.pay`."""
+        """Send a metering frame, at most 4,096 bytes. It may be lost with its carrier: say again what matters."""
         self._check()
         self._session.send_meter(data)
+        self._schedule_flush()
+
+    def take_meter(self, on_meter: Callable[[bytes], None]) -> None:
+        """From now on call `on_meter` with each metering frame, starting with those that have come."""
+        self._on_meter_frame = on_meter
+        while self._meter_frames:
+            on_meter(self._meter_frames.popleft())
+
+    @property
+    def traffic(self) -> Traffic:
+        """Streams opened by the client, and bytes of streams sent and received, each counted once."""
+        return self._session.traffic
+
+    def limit_sending(self, total: int | None) -> None:
+        """Send at most so many bytes of streams in all (see `traffic`); what is above waits. None: no limit."""
+        self._session.limit_sending(total)
+        self._schedule_flush()
+
+    def limit_receiving(self, total: int | None) -> None:
+        """Give the peer credit for at most so many bytes in all, and what it has credit for. None: no limit."""
+        self._session.limit_receiving(total)
         self._schedule_flush()
 
     # ---- carriers ---------------------------------------------------------------------------------------
@@ -418,6 +448,8 @@ class Connection:
                     self._sent += size
                     driver.writable = driver.carrier.write(out.view[:size])
                     progress |= size > SEAL // 2  # else that was all
+        if self.on_traffic is not None:
+            self.on_traffic()
 
     def _after(self) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""
@@ -528,8 +560,10 @@ class Connection:
         self._wake("datagram")
 
     def _on_meter(self, event: ev.MeterReceived) -> None:
-        if self.on_meter is not None:
-            self.on_meter(event.data)
+        if self._on_meter_frame is not None:
+            self._on_meter_frame(event.data)
+        else:
+            self._meter_frames.append(event.data)
 
     def _on_pong(self, event: ev.Pong) -> None:
         future = self._pings.get(event.token)

@@ -172,6 +172,7 @@ class Receiving(Linking):
         rise = max(0, final - receive.highest)
         missing = receive.end_by_reset(final)
         self._received_total += rise
+        self._never_arrived += rise
         if self._received_total > self._receive_limit:
             raise ProtocolError("reset goes beyond the connection's credit", CloseCode.FLOW)
         self._give_connection_credit(missing)

@@ -86,6 +86,7 @@ class Sealing(SessionState):
     def _take_streams(self, frames: list[Outgoing], room: int) -> None:
         """Round robin: each stream a quantum at a time, or all the room when it is alone."""
         turns = self._turns
+        limit = min(self._send_limit, self._send_stop)
         without_credit = 0
         while room > _FRAME_COST and without_credit < len(turns):
             stream = turns.popleft()
@@ -95,7 +96,7 @@ class Sealing(SessionState):
                 continue
             before, waiting = send.highest, send.queued
             quantum = self.limits.quantum if turns else room
-            offset, piece, fin = send.take(min(quantum, room), self._send_limit - self._sent_total)
+            offset, piece, fin = send.take(min(quantum, room), max(0, limit - self._sent_total))
             self._sent_total += send.highest - before
             if len(piece) or fin or stream.announce:
                 stream.announce = False

@@ -10,14 +10,29 @@ docs/wire.md. Who drives it (dtp/net/connection.py, or a test) calls
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from dtp.errors import LimitError
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
-from dtp.session.frames import AWAY, MAX_METER, Frame, control
+from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, Frame, control
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.receiving import Receiving
 from dtp.session.state import NEVER
+
+
+class Traffic(NamedTuple):
+    """What moved on streams since the session began, each byte once. What metering counts (docs/wire.md).
+
+    `opened` streams were opened by the client; `sent` and `received` bytes were sealed into STREAM frames by this
+    side, and came in them. Bytes that only a RESET's final offset tells of count in `sent` if they were sent, and never
+    in `received`.
+    """
+
+    opened: int
+    sent: int
+    received: int
 
 
 class Session(Receiving):
@@ -123,6 +138,27 @@ class Session(Receiving):
         if len(data) > MAX_METER:
             raise LimitError(f"metering frame of {len(data)} bytes, the most is {MAX_METER}")
         self._queue(Frame.METER, data)
+
+    @property
+    def traffic(self) -> Traffic:
+        """Streams and bytes so far, as both ends count them."""
+        opened = self._next_own if self.client else self._next_peer
+        return Traffic(opened >> 1, self._sent_total, self._received_total - self._never_arrived)
+
+    def limit_sending(self, total: int | None) -> None:
+        """Send at most so many bytes of streams in all, whatever the credit; None for no limit of ours.
+
+        What is above it waits, as without credit. A limit below what was sent sends nothing new.
+        """
+        self._send_stop = MAX_OFFSET if total is None else total
+
+    def limit_receiving(self, total: int | None) -> None:
+        """Give credit for at most so many bytes of streams in all; None for no limit of ours.
+
+        Credit that was given is not taken back, so a connection window more may come.
+        """
+        self._receive_stop = MAX_OFFSET if total is None else total
+        self._give_connection_credit(0)
 
     def ping(self, now: float) -> int:
         """Ask the peer for an answer; `Pong` with the returned token follows."""

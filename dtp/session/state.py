@@ -11,6 +11,7 @@ from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ProtocolError, StreamClosed
 from dtp.session.frames import (
     CONNECTION,
+    MAX_OFFSET,
     PING,
     RESET,
     STOP,
@@ -78,6 +79,9 @@ class SessionState:
         self._consumed_total = 0
         self._receive_limit = limits.connection_window
         self._grant_at = limits.connection_window // 4
+        self._never_arrived = 0  # bytes that only the final offset of a RESET tells of
+        self._send_stop = MAX_OFFSET  # sending stops here, whatever the credit: see `Session.limit_sending`
+        self._receive_stop = MAX_OFFSET
 
         self._links: dict[int, Link] = {}
         self._next_link = 0
@@ -197,9 +201,12 @@ class SessionState:
         self._consumed_total += size
         if self._consumed_total >= self._grant_at:
             window = self.limits.connection_window
-            self._receive_limit = self._consumed_total + window
-            self._grant_at = self._consumed_total + window // 4
-            self._windows[CONNECTION] = None
+            limit = min(self._consumed_total + window, self._receive_stop)
+            if limit > self._receive_limit:
+                self._receive_limit = limit
+                self._windows[CONNECTION] = None
+            if limit < self._receive_stop:
+                self._grant_at = self._consumed_total + window // 4
 
     def _forget_if_done(self, stream: SessionStream) -> None:
         if not stream.done or stream.stream_id not in self._streams:
