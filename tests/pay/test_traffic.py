@@ -37,6 +37,7 @@ def test_both_ends_count_the_same_streams_and_bytes():
 def test_what_is_sent_again_counts_once():
     pair = SessionPair()
     stream = pair.client.open_stream()
+    pair.settle()
     pair.client.write(stream, bytes(3000))
     pair.seal(pair.wires[0], client=True)
     pair.cut(pair.wires[0])  # sealed, and lost with its link
@@ -79,6 +80,7 @@ def test_nothing_is_sent_beyond_the_limit_until_it_is_raised(total):
 def test_a_limit_below_what_was_sent_holds_no_repetition_back():
     pair = SessionPair()
     stream = pair.client.open_stream()
+    pair.settle()
     pair.client.write(stream, bytes(5000))
     pair.seal(pair.wires[0], client=True)
     pair.client.limit_sending(100)
