@@ -19,6 +19,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
 from dtp.session.codes import CloseCode, HandshakeError, Refusal
+from dtp.session.codes import Refuse as Refuse
 from dtp.session.handshake import Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.session import Session
@@ -38,15 +39,6 @@ class Request:
     ticket: bytes
     binding: bytes
     source: str
-
-
-class Refuse(Exception):
-    """Raised by an `Admit` function to refuse a request; `code` and `reason` reach the client."""
-
-    def __init__(self, code: int = CloseCode.DENIED, reason: str = "") -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
 
 
 #: Looks at a request and raises `Refuse`, or lets it pass. May be a coroutine function. What it gives is the
