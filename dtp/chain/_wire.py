@@ -18,11 +18,21 @@ from dtp.chain import model
 from dtp.chain._pysui import Unresolved, library, unresolved_message
 from dtp.chain.errors import NetworkError, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
 from dtp.chain.model import canonical_id, canonical_type
+from dtp.sui.grpc import MessageError
 from dtp.sui.names import SuiNameError
 
 if TYPE_CHECKING:
     import datetime
 
+#: Of an event inside its transaction; where it stands is known there (and older nodes have no more).
+_EVENT_FIELDS: Final = ("package_id", "module", "sender", "event_type", "contents")
+EVENT_MASK: Final = (
+    *_EVENT_FIELDS,
+    "checkpoint",
+    "transaction_digest",
+    "transaction_index",
+    "event_index",
+)
 #: What executing asks for: everything that a caller or the caches need, so that no second question is needed.
 EXECUTED_MASK: Final = (
     "digest",
@@ -31,7 +41,7 @@ EXECUTED_MASK: Final = (
     "effects.gas_used",
     "effects.gas_object",
     "effects.changed_objects",
-    "events.events",
+    *(f"events.events.{path}" for path in _EVENT_FIELDS),
     "checkpoint",
     "timestamp",
     "balance_changes",
@@ -48,6 +58,13 @@ SIMULATED_MASK: Final = (
     "transaction.transaction.bcs",
     "command_outputs",
 )
+#: What choosing the gas asks for: what it costs, or why it fails, and what the node filled in.
+ESTIMATED_MASK: Final = (
+    "transaction.effects.status",
+    "transaction.effects.epoch",
+    "transaction.effects.gas_used",
+    "transaction.transaction.bcs",
+)
 OBJECT_MASK: Final = (
     "object_id",
     "version",
@@ -59,23 +76,12 @@ OBJECT_MASK: Final = (
     "previous_transaction",
     "storage_rebate",
 )
-EVENT_MASK: Final = (
-    "package_id",
-    "module",
-    "sender",
-    "event_type",
-    "contents",
-    "checkpoint",
-    "transaction_digest",
-    "transaction_index",
-    "event_index",
-)
 _CHECKPOINT_MASK: Final = (
     "sequence_number",
     "digest",
     "summary.timestamp",
     "transactions.digest",
-    "transactions.events.events",
+    *(f"transactions.events.events.{path}" for path in _EVENT_FIELDS),
 )
 #: gRPC answers after which the same call may succeed, here or at another node.
 _PASSING: Final = frozenset(
@@ -184,6 +190,8 @@ class Wire:
             yield
         except found.GRPCError as fault:
             raise _refusal(self.url, fault.status.name, fault.message or "") from fault
+        except MessageError as fault:
+            raise NodeRefused(f"{self.url} answered what is no sui.rpc.v2: {fault}", "MALFORMED") from fault
         except found.lost as fault:
             raise NodeUnavailable(
                 f"no answer from {self.url}: {str(fault) or type(fault).__name__}"
@@ -342,7 +350,12 @@ class Wire:
     # ------------------------------------------------------------------------------------------ transactions
 
     async def simulate(
-        self, transaction: bytes | Unresolved, *, select_gas: bool, checks: bool = True
+        self,
+        transaction: bytes | Unresolved,
+        *,
+        select_gas: bool,
+        checks: bool = True,
+        mask: Sequence[str] = SIMULATED_MASK,
     ) -> Outcome:
         """Run a transaction without any effect: built (BCS), or one whose objects and gas the node is to fill in."""
         v2 = library().v2
@@ -353,7 +366,7 @@ class Wire:
         choices = v2.SimulateTransactionRequestTransactionChecks
         request = v2.SimulateTransactionRequest(
             transaction=message,
-            read_mask=_mask(*SIMULATED_MASK),
+            read_mask=_mask(*mask),
             checks=choices.ENABLED if checks else choices.DISABLED,
             do_gas_selection=select_gas,
         )

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain import Program, host
-from dtp.chain._pysui import PYSUI_VERSION, encode_transaction, library
+from dtp.chain._pysui import PYSUI_VERSION, _fast_types, encode_transaction, library
 from dtp.chain.errors import MoveAborted, TransactionFailed
 from dtp.sui import transaction as sui
 from dtp.sui.names import TYPE_TAG, parse_type
@@ -129,6 +129,19 @@ def test_modules_are_taken_whole(monkeypatch):
     calls.clear()
     assert theirs in encoded(sui.Publish((code,), ()), inputs=(sui.Pure(code),))
     assert calls.count(7) == 0
+
+
+def test_a_program_that_used_pysuis_classes_itself_changes_nothing():
+    """What fields a class has is set up with its first object, and inherited from then on."""
+    bcs = library().bcs
+    bcs.Publish([[7]], [])
+    bcs.Upgrade([[7]], [], bcs.Address([0] * 32), bcs.Argument("GasCoin"))
+    types = _fast_types(bcs)
+    for kind, more in (
+        (types.Publish, ([],)),
+        (types.Upgrade, ([], bcs.Address([0] * 32), bcs.Argument("GasCoin"))),
+    ):
+        assert kind((b"code",), *more).serialize()[:6] == b"\1\4code"
 
 
 def test_a_failure_on_chain_is_an_error(client, wallet):

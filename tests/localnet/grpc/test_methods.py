@@ -446,7 +446,12 @@ def test_transactions_that_are_not_taken(call, v2, history):
     refuses(bad, call, service, method, v2.ExecuteTransactionRequest(), match="transaction")
     broken = v2.Transaction(bcs=v2.Bcs(value=b"\0\1\2"))
     refuses(
-        bad, call, service, method, v2.ExecuteTransactionRequest(transaction=broken), match="TransactionData"
+        bad,
+        call,
+        service,
+        method,
+        v2.ExecuteTransactionRequest(transaction=broken),
+        match="not the BCS of a transaction",
     )
     refuses(bad, call, service, method, v2.ExecuteTransactionRequest(transaction=message))
     request = v2.SimulateTransactionRequest(transaction=message, do_gas_selection=True)
