@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,16 @@ class Listener:
     async def add(self, url: str) -> None:
         """Listen at one more carrier URL, such as `tcp://[::]:9000`."""
         self._listeners.append(await carriers.listen(url, self._on_carrier))
+
+    def add_socket(self, sock: socket.socket, url: str | None = None) -> None:
+        """Listen on a socket that is bound and listening already; see `dtp.carriers.listen_socket`."""
+        self._listeners.append(carriers.listen_socket(sock, self._on_carrier, url))
+
+    async def remove(self, url: str) -> None:
+        """Listen no more where one of `urls` says; the connections that came in there live on."""
+        for listener in [one for one in self._listeners if url in one.urls]:
+            self._listeners.remove(listener)
+            await listener.close()
 
     # ---- carriers come in -------------------------------------------------------------------------------
 
