@@ -21,6 +21,7 @@ from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.link import Link
 from dtp.session.session import Session, Traffic
+from dtp.session.state import NEVER
 
 log = logging.getLogger("dtp.net")
 
@@ -78,6 +79,7 @@ class Connection:
         self._flush_scheduled = False
         self._flush_follows = False  # what is going on now ends with a flush
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = NEVER
         self._error: DtpError | None = None
         self._refusal: PeerError | None = None
         self._resuming: asyncio.Task[None] | None = None
@@ -317,7 +319,7 @@ class Connection:
         """Close now: the peer is told, what was not sent is dropped. Idempotent."""
         if self._error is None:
             self._session.close(code, reason, application=application)
-            self._after()
+            self._after(self._loop.time())
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over, however it ended."""
@@ -362,15 +364,28 @@ class Connection:
     def _write(self, stream_id: int, data: bytes | memoryview) -> None:
         """The first write of a turn goes out at once, which saves an answer a round of the loop; what is written
         after it in the same turn is sent together at the turn's end."""
-        self._session.write(stream_id, data)
+        session = self._session
         if self._flush_scheduled or self._flush_follows:
-            return
-        if self._corked:
+            session.write(stream_id, data)
+        elif self._corked:
+            session.write(stream_id, data)
             self._schedule_flush()
         else:
             self._corked = True
-            self._send()
-            if self._session.has_events:
+            if len(self._drivers) == 1 and type(data) is bytes:  # a message by itself, the shortest way
+                driver, out = self._drivers[0], self._buffers.seal
+                link = driver.link
+                if driver.writable and link is not None:
+                    size = session.seal_write(link, stream_id, data, out, self._loop.time())
+                    if size:
+                        self._sent += size
+                        driver.writable = driver.carrier.write(out.view[:size])
+                        if self.on_traffic is not None:
+                            self.on_traffic()
+                        return
+            session.write(stream_id, data)
+            self._send(self._loop.time())
+            if session.has_events:
                 self._schedule_flush()
 
     def _finish(self, stream_id: int) -> None:
@@ -404,8 +419,9 @@ class Connection:
         assert driver.link is not None
         self._received_bytes += end - start
         self._corked = False
-        used = self._session.receive(driver.link, buffer, start, end, self._loop.time())
-        self._after()
+        now = self._loop.time()
+        used = self._session.receive(driver.link, buffer, start, end, now)
+        self._after(now)
         return used
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
@@ -415,7 +431,7 @@ class Connection:
             self._session.link_lost(driver.link, self._loop.time(), str(error or "closed by the other side"))
         self._wake("gone")
         self._wake("carrier")
-        self._after()
+        self._after(self._loop.time())
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled and not self._flush_follows:
@@ -425,17 +441,17 @@ class Connection:
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False
         self._corked = False
-        self._after()
+        self._after(self._loop.time())
 
     def _flush(self) -> None:
         """Send what waits, and tell what came of it."""
-        self._send()
+        self._send(self._loop.time())
         if self._session.has_events:
             self._dispatch()
 
-    def _send(self) -> None:
+    def _send(self, now: float) -> None:
         """Seal for every carrier that can take more, in turns, until nothing waits or none can."""
-        session, out = self._session, self._buffers.seal
+        session = self._session
         progress = True
         while progress:
             progress = False
@@ -443,7 +459,8 @@ class Connection:
                 link = driver.link
                 if not driver.writable or link is None or not session.may_seal(link):
                     continue
-                size = session.seal(link, out, self._loop.time())
+                out = self._buffers.seal
+                size = session.seal(link, out, now)
                 if size:
                     self._sent += size
                     driver.writable = driver.carrier.write(out.view[:size])
@@ -451,40 +468,41 @@ class Connection:
         if self.on_traffic is not None:
             self.on_traffic()
 
-    def _after(self) -> None:
+    def _after(self, now: float) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""
-        if self._session.has_events:
+        session = self._session
+        if session.has_events:
             self._flush_follows = True
             try:
                 self._dispatch()
             finally:
                 self._flush_follows = False
-        self._flush()
-        if self._session.ended is not None:
+        self._send(now)
+        if session.has_events:
+            self._dispatch()
+        if session.ended is not None:
             self._finish_drivers()
-        else:
+        elif now + self._soonest < self._timer_at:  # else nothing can be due before the timer
             self._set_timer()
 
     def _set_timer(self) -> None:
-        timer = self._timer
-        if timer is not None and timer.when() <= self._loop.time() + self._soonest:
-            return  # whatever has become due since is due later than that
         deadline = self._session.deadline()
-        if timer is not None:
-            if timer.when() <= deadline:
-                return  # it comes earlier, looks, and is set again
-            timer.cancel()
-        self._timer = None if deadline == float("inf") else self._loop.call_at(deadline, self._tick)
+        if self._timer_at <= deadline:
+            return  # it comes earlier, looks, and is set again
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._tick)
+        self._timer_at = deadline
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, NEVER
         self._session.tick(self._loop.time())
-        self._after()
+        self._after(self._loop.time())
 
     def _finish_drivers(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._timer_at = None, NEVER
         for driver in self._drivers:
             driver.close()
         if self._resuming is not None and self._resuming is not asyncio.current_task():

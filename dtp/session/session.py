@@ -116,10 +116,10 @@ class Session(Receiving):
         True when that is to be told to the peer now.
         """
         stream = self._streams.get(stream_id)
-        if stream is not None and stream.receive.stop_code is None:
-            self._give_credit(stream, size)
-        elif stream is None:
+        if stream is None:
             self._give_connection_credit(size)
+        elif stream.receive.stop_code is None:
+            self._give_credit(stream, size)
         return bool(self._windows)
 
     def send_datagram(self, data: bytes | memoryview) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 
+from dtp.core import STREAM_ROOM
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.session import events as ev
@@ -28,7 +29,7 @@ from dtp.session.limits import Limits
 from dtp.session.link import Link
 from dtp.session.noise import protocol_name
 from dtp.session.payload import CONNECTION_ID
-from dtp.session.streams import SessionStream
+from dtp.session.streams import SMALL, SessionStream
 
 NEVER = float("inf")
 #: Pings that wait for an answer; older ones are given up.
@@ -73,6 +74,8 @@ class SessionState:
         self._away: int | None = None
         self._peer_away = False
 
+        #: The largest write that may be sealed as it is: one piece, and one record.
+        self._prompt = min(SMALL, limits.record - STREAM_ROOM)
         self._sent_total = 0
         self._send_limit = self._params.connection_window
         self._received_total = 0
@@ -195,18 +198,23 @@ class SessionState:
         receive.consumed += size
         if receive.consumed >= receive.grant_at and receive.grant():
             self._windows[stream.stream_id] = None
-        self._give_connection_credit(size)
+        self._consumed_total += size
+        if self._consumed_total >= self._grant_at:
+            self._grant_connection()
 
     def _give_connection_credit(self, size: int) -> None:
         self._consumed_total += size
         if self._consumed_total >= self._grant_at:
-            window = self.limits.connection_window
-            limit = min(self._consumed_total + window, self._receive_stop)
-            if limit > self._receive_limit:
-                self._receive_limit = limit
-                self._windows[CONNECTION] = None
-            if limit < self._receive_stop:
-                self._grant_at = self._consumed_total + window // 4
+            self._grant_connection()
+
+    def _grant_connection(self) -> None:
+        window = self.limits.connection_window
+        limit = min(self._consumed_total + window, self._receive_stop)
+        if limit > self._receive_limit:
+            self._receive_limit = limit
+            self._windows[CONNECTION] = None
+        if limit < self._receive_stop:
+            self._grant_at = self._consumed_total + window // 4
 
     def _forget_if_done(self, stream: SessionStream) -> None:
         if not stream.done or stream.stream_id not in self._streams:

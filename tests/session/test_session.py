@@ -16,7 +16,7 @@ from dtp.session.codes import CloseCode, StreamClosed, TooManyStreams
 from dtp.session.frames import Frame
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import Suite
-from dtp.testing.pairs import SessionPair
+from dtp.testing.pairs import SessionPair, Wire
 
 # Time may pass without end here: whether a peer is alive is tested elsewhere.
 PATIENT = replace(DEFAULT, keepalive=0, resume=1e9)
@@ -61,6 +61,9 @@ class Exchange(RuleBasedStateMachine):
                 self.check(client, event)
             self.seen[client] = len(events)
 
+    def wire(self, number: int) -> Wire:
+        return self.pair.wires[number % len(self.pair.wires)]
+
     def check(self, client: bool, event: ev.Event) -> None:
         assert not isinstance(event, ev.Ended), event
         if isinstance(event, ev.StreamData):
@@ -93,8 +96,9 @@ class Exchange(RuleBasedStateMachine):
             return None
         return (client, session.open_stream())
 
-    @rule(stream=streams, side=st.booleans(), size=st.integers(0, 9000))
-    def write(self, stream: tuple[bool, int] | None, side: bool, size: int) -> None:
+    @rule(stream=streams, side=st.booleans(), size=st.integers(0, 9000), wire=st.none() | st.integers(0, 3))
+    def write(self, stream: tuple[bool, int] | None, side: bool, size: int, wire: int | None) -> None:
+        """Queue bytes; with `wire`, seal them by the short way if that is open."""
         if stream is None:
             return
         key = (side, stream[1])
@@ -103,7 +107,13 @@ class Exchange(RuleBasedStateMachine):
             with pytest.raises(StreamClosed):
                 session.write(stream[1], b"x" * (size + 1))
             return
-        session.write(stream[1], pattern(stream[1], self.written[key], size))
+        data = pattern(stream[1], self.written[key], size)
+        if (
+            wire is None
+            or not self.pair.wires
+            or not self.pair.seal_write(self.wire(wire), side, stream[1], data)
+        ):
+            session.write(stream[1], data)
         self.written[key] += size
 
     @rule(stream=streams, side=st.booleans())
@@ -131,7 +141,7 @@ class Exchange(RuleBasedStateMachine):
     @rule(side=st.booleans(), wire=st.integers(0, 3))
     def seal(self, side: bool, wire: int) -> None:
         if self.pair.wires:
-            self.pair.seal(self.pair.wires[wire % len(self.pair.wires)], client=side)
+            self.pair.seal(self.wire(wire), client=side)
 
     @rule(side=st.booleans(), wire=st.integers(0, 3), size=st.integers(1, 3000))
     def deliver(self, side: bool, wire: int, size: int) -> None:
