@@ -192,6 +192,8 @@ class Receiving(Linking):
         send = stream.send
         stream.listed |= bool(flags & LISTED)
         waiting = send.queued
+        if acked > send.acked:
+            self._active_at = now
         send.acknowledge(acked)
         send.limit = max(send.limit, limit)
         if send.ready:

@@ -45,7 +45,7 @@ class Session(Receiving):
     def __init__(self, established: Established, limits: Limits, now: float, *, client: bool) -> None:
         super().__init__(established, limits, now, client=client)
         self.link = self.new_link(established, now)
-        self._attach(self.link)
+        self._attach(self.link, now)
         # An IK client is the first to be able to send records; the server waits for one as proof of the keys.
         self.link.first_record_due = client
 
@@ -209,7 +209,12 @@ class Session(Receiving):
             self.close(CloseCode.IDLE, f"no data for {limits.idle:g} s")
             return
         if self._detached_at is not None and now >= self._detached_at + limits.resume:
-            reason = f"no carrier for {limits.resume:g} s"
+            came = (
+                "no carrier"
+                if self._attached_at <= self._detached_at
+                else "carriers came, but nothing passed"
+            )
+            reason = f"{came} for {limits.resume:g} s"
             self._end(ev.Ended(CloseCode.IDLE, reason, by_peer=False, lost=True))
             return
         for link in list(self._links.values()):

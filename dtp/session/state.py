@@ -92,7 +92,9 @@ class SessionState:
         self._unanswered: set[int] = set()  # lost links whose STATE has not come: the peer may not know
         self._told_lost: set[int] = set()  # lost links that the peer was sent a list for
         self._awaiting_state = False
-        self._detached_at: float | None = None
+        self._attached_at = now  # the newest link
+        self._detached_at: float | None = None  # since then without a link, or without one that was of use
+        self._stuck_since: float | None = None  # links were lost, and nothing has passed in between
         self._ack_at = NEVER
         self._active_at = now
         self._ping_token = 0
