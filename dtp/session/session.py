@@ -26,8 +26,8 @@ class Traffic(NamedTuple):
     """What moved on streams since the session began, each byte once. What metering counts (docs/wire.md).
 
     `opened` streams were opened by the client; `sent` and `received` bytes were sealed into STREAM frames by this
-    side, and came in them. Bytes that only a RESET's final offset tells of count in `sent` if they were sent, and never
-    in `received`.
+    side, and came in them. Bytes that only a RESET's final offset tells of count in `sent` if they were sent,
+    and never in `received`.
     """
 
     opened: int
