@@ -246,13 +246,15 @@ def connect(
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`.
     """
     target = Address.parse(address) if isinstance(address, str) else address
+    asked = (StaticResolver(), HostResolver()) if resolvers is None else resolvers
+    target.check_options(() if target.is_direct else {name for each in asked for name in each.options})
     endpoint = Endpoint(identity or Identity.generate(), suites(), limits, psk=psk)
     return Connecting(
         Dialer(
             address=target,
             endpoint=endpoint,
             service=target.service if service is None else service,
-            resolvers=(StaticResolver(), HostResolver()) if resolvers is None else resolvers,
+            resolvers=asked,
             ticket=ticket,
         )
     )

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, cast
@@ -78,6 +78,8 @@ class Resolver(ABC):
 
     #: A short name for messages and `Candidate.source`, such as "peers.toml" or "lan".
     name: ClassVar[str]
+    #: The options of addresses that this resolver understands; `connect` refuses others.
+    options: ClassVar[Collection[str]] = ()
 
     @abstractmethod
     async def resolve(self, address: Address) -> list[Candidate]:
@@ -149,6 +151,7 @@ class StaticResolver(Resolver):
     """
 
     name = "peers.toml"
+    options = ("via",)
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         """`path` is the file, None for `dtp.config.peers_path()` at each call. First read by `resolve`.
@@ -315,6 +318,7 @@ class HostResolver(Resolver):
     """
 
     name = "host object"
+    options = ("via", "network")
 
     def __init__(self, directory: Directory | None = None) -> None:
         """With `directory`, or with the one that `DIRECTORY` names."""

@@ -20,7 +20,7 @@ from dtp import carriers
 from dtp.carriers.base import Carrier
 from dtp.errors import CarrierError
 from dtp.net import dial as dialing
-from dtp.net.address import Address
+from dtp.net.address import Address, AddressError
 from dtp.session.codes import (
     CloseCode,
     ConnectionClosed,
@@ -110,6 +110,13 @@ def test_echo_over_every_carrier(url: str, tmp_path: Path) -> None:
             assert connection.closed
 
     asyncio.run(main())
+
+
+def test_misspelt_options_are_refused_before_anything_is_dialled() -> None:
+    with pytest.raises(AddressError, match="there is no option 'vai'; did you mean 'via'"):
+        dtp.connect(f"dtp://{BOB.id}/echo?vai=pipe")
+    with pytest.raises(AddressError, match="there is no option 'via'; known: none"):
+        dtp.connect(f"dtp+tcp://{BOB.id}@127.0.0.1:1/echo?via=pipe")
 
 
 @on_fake_clock
