@@ -234,13 +234,13 @@ class Connection:
 
     def limit_sending(self, total: int | None) -> None:
         """Send at most so many bytes of streams in all (see `traffic`); what is above waits. None: no limit."""
-        self._session.limit_sending(total)
-        self._schedule_flush()
+        if self._session.limit_sending(total):
+            self._schedule_flush()
 
     def limit_receiving(self, total: int | None) -> None:
         """Give the peer credit for at most so many bytes in all, and what it has credit for. None: no limit."""
-        self._session.limit_receiving(total)
-        self._schedule_flush()
+        if self._session.limit_receiving(total):
+            self._schedule_flush()
 
     # ---- carriers ---------------------------------------------------------------------------------------
 

@@ -145,20 +145,24 @@ class Session(Receiving):
         opened = self._next_own if self.client else self._next_peer
         return Traffic(opened >> 1, self._sent_total, self._received_total - self._never_arrived)
 
-    def limit_sending(self, total: int | None) -> None:
+    def limit_sending(self, total: int | None) -> bool:
         """Send at most so many bytes of streams in all, whatever the credit; None for no limit of ours.
 
-        What is above it waits, as without credit. A limit below what was sent sends nothing new.
+        What is above it waits, as without credit. A limit below what was sent sends nothing new. True when it is
+        higher than before, so that something may be sent now.
         """
-        self._send_stop = MAX_OFFSET if total is None else total
+        before, self._send_stop = self._send_stop, MAX_OFFSET if total is None else total
+        return self._send_stop > before
 
-    def limit_receiving(self, total: int | None) -> None:
+    def limit_receiving(self, total: int | None) -> bool:
         """Give credit for at most so many bytes of streams in all; None for no limit of ours.
 
-        Credit that was given is not taken back, so a connection window more may come.
+        Credit that was given is not taken back, so a connection window more may come. True when the peer is to be
+        told of more credit now.
         """
         self._receive_stop = MAX_OFFSET if total is None else total
         self._give_connection_credit(0)
+        return bool(self._windows)
 
     def ping(self, now: float) -> int:
         """Ask the peer for an answer; `Pong` with the returned token follows."""
