@@ -301,12 +301,16 @@ class Connection:
         `code` and `reason` (0 to 2^32 - 1; at most 256 bytes) are the application's and reach the peer's
         `ConnectionClosed`. Idempotent.
         """
+        await self.delivered()
+        self.abort(code, reason, application=code != 0)
+        await self.wait_gone()
+
+    async def delivered(self) -> None:
+        """Wait until the peer has all streams that were finished, or the connection is over; at most 5 s."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 while self._error is None and any(map(self._session.finishing, self._streams)):
                     await self._wait("written")
-        self.abort(code, reason, application=code != 0)
-        await self.wait_gone()
 
     async def wait_gone(self) -> None:
         """After the end: wait until the carriers have sent the last word and are closed (at most 5 s)."""
