@@ -7,6 +7,7 @@ have reached the node, or its answer was lost; `NodeRefused` and its subclasses 
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +19,7 @@ from dtp.chain import model
 from dtp.chain._pysui import Unresolved, library, unresolved_message
 from dtp.chain.errors import NetworkError, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
 from dtp.chain.model import canonical_id, canonical_type
-from dtp.sui.grpc import MessageError
+from dtp.sui.grpc import MessageError, from_value
 from dtp.sui.names import SuiNameError
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ class Wire:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         found = library()
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
         try:
             yield
         except found.GRPCError as fault:
@@ -193,6 +196,8 @@ class Wire:
         except MessageError as fault:
             raise NodeRefused(f"{self.url} answered what is no sui.rpc.v2: {fault}", "MALFORMED") from fault
         except found.lost as fault:
+            if task is not None and _cancelled_otherwise(task, before):
+                raise asyncio.CancelledError from fault
             raise NodeUnavailable(
                 f"no answer from {self.url}: {str(fault) or type(fault).__name__}"
             ) from fault
@@ -258,6 +263,15 @@ class Wire:
         with self._reading():
             found = [_object(each.object) for each in answer.objects if each.object is not None]
             return {each.id: each for each in found}
+
+    async def object_json(self, id: str, version: int | None = None) -> Any:
+        """The value of an object as the node renders it in JSON, None where it doesn't. Raises `NotFound`."""
+        v2 = library().v2
+        request = v2.GetObjectRequest(object_id=id, version=version, read_mask=_mask("json"))
+        answer = await self._call("LedgerServiceStub", "get_object", request)
+        with self._reading():
+            found = answer.object.json
+            return None if found is None else from_value(found)
 
     async def transaction(self, digest: str) -> Outcome | None:
         """An executed transaction, None if the node doesn't know it (yet)."""
@@ -477,6 +491,18 @@ def _refusal(url: str, status: str, message: str) -> NodeRefused | NodeUnavailab
     if status == "UNIMPLEMENTED":
         return UnknownMethod(f"{text} (a node that doesn't serve this part of sui.rpc.v2)", status)
     return NodeRefused(text, status)
+
+
+def _cancelled_otherwise(task: asyncio.Task[Any], before: int) -> bool:
+    """Take back that grpclib cancelled the task to wake it; whether somebody else did so as well.
+
+    grpclib leaves it cancelled. Then Ctrl-C would end in a traceback instead of `KeyboardInterrupt`, and groups of
+    tasks would think that they are to end.
+    """
+    if task is asyncio.current_task() and task.cancelling() > before:
+        task.uncancel()
+        return task.cancelling() > before
+    return False
 
 
 def _mask(*paths: str) -> Any:

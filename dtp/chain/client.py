@@ -202,6 +202,11 @@ class ChainClient:
             self._cache.learn_objects(found.values())
         return found[name]
 
+    async def object_json(self, id: Id, version: int | None = None) -> Any:
+        """The value of an object of any type as the node renders it, None where it can't. Raises `NotFound`."""
+        name = canonical_id(id)
+        return await self.endpoints.ask(lambda wire: wire.object_json(name, version))
+
     async def read(self, schema: Schema, cls: type[T], id: Id) -> T:
         """An object of one of our packages as its dataclass.
 

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from dtp.errors import LocalError
 
-__all__ = ["Codec", "JoinedWrites", "MessageError", "decode", "encode", "joined"]
+__all__ = ["Codec", "JoinedWrites", "MessageError", "decode", "encode", "from_value", "joined"]
 
 M = TypeVar("M")
 
@@ -328,6 +328,21 @@ def _message_reader(of: Any) -> Reader:
 
 def _wrapped_reader(unwrap: Callable[[], Any]) -> Reader:
     return lambda raw, depth: _read(unwrap(), raw, depth + 1).to_wrapped()
+
+
+def from_value(message: Any) -> Any:
+    """A message `google.protobuf.Value` as plain JSON; whole numbers come back as `int`."""
+    if message.struct_value is not None:
+        return {key: from_value(each) for key, each in message.struct_value.fields.items()}
+    if message.list_value is not None:
+        return [from_value(each) for each in message.list_value.values]
+    if message.number_value is not None:
+        number = message.number_value
+        return int(number) if number.is_integer() else number
+    for plain in (message.string_value, message.bool_value):
+        if plain is not None:
+            return plain
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------- connections

@@ -49,18 +49,3 @@ def value(content: object) -> Any:
     if isinstance(content, list | tuple):
         return protobuf.Value(list_value=protobuf.ListValue(values=[value(each) for each in content]))
     raise TypeError(f"{type(content).__name__} is no JSON")
-
-
-def from_value(message: Any) -> Any:
-    """A `google.protobuf.Value` as plain JSON; whole numbers come back as `int`."""
-    if message.struct_value is not None:
-        return {key: from_value(each) for key, each in message.struct_value.fields.items()}
-    if message.list_value is not None:
-        return [from_value(each) for each in message.list_value.values]
-    if message.number_value is not None:
-        number = message.number_value
-        return int(number) if number.is_integer() else number
-    for plain in (message.string_value, message.bool_value):
-        if plain is not None:
-            return plain
-    return None

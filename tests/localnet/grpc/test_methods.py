@@ -10,7 +10,8 @@ from dtp.chain import Program
 from dtp.chain._pysui import Unresolved, unresolved_message
 from dtp.localnet.grpc import masks
 from dtp.localnet.grpc.errors import BadRequest
-from dtp.localnet.grpc.messages import from_value, library, milliseconds, timestamp, value
+from dtp.localnet.grpc.messages import library, milliseconds, timestamp, value
+from dtp.sui.grpc import from_value
 from dtp.sui.names import parse_digest
 from dtp.sui.objects import OBJECT
 from dtp.sui.transaction import TransactionData
