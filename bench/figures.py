@@ -47,6 +47,14 @@ def _value(section: str, row: str, quantity: str, scale: float = 1.0) -> Callabl
     return measure
 
 
+def _per_second(section: str, row: str, microseconds: str) -> Callable[[Lookup], float | None]:
+    def measure(look: Lookup) -> float | None:
+        value = look(section, row, microseconds)
+        return 1e6 / value if value else None
+
+    return measure
+
+
 def _bulk(name: str, target: float, ours: str, theirs: str, aim: str = "") -> Figure:
     """A figure of one stream's throughput."""
     return Figure(
@@ -94,5 +102,35 @@ FIGURES: tuple[Figure, ...] = (
         False,
         "",
         _value("import", "import dtp", "foreign modules"),
+    ),
+    Figure(
+        "channel claims through gRPC and pysui, node and client on one core, gas simulated",
+        150,
+        True,
+        "/s",
+        _value("claims", "simulated", "claims/s"),
+        by_cpu=_per_second("claims", "simulated", "CPU us"),
+    ),
+    Figure(
+        "the same with a gas budget",
+        150,
+        True,
+        "/s",
+        _value("claims", "budget", "claims/s"),
+        by_cpu=_per_second("claims", "budget", "CPU us"),
+    ),
+    Figure(
+        "building, simulating, signing and executing a claim, p50",
+        12,
+        False,
+        "ms",
+        _value("claims", "simulated", "p50", 1 / 1000),
+    ),
+    Figure(
+        "transaction that publishes transport",
+        100,
+        False,
+        "kB",
+        _value("publish", "transport", "transaction bytes", 1 / 1000),
     ),
 )

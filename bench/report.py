@@ -13,6 +13,7 @@ _TITLES = {
     "p99": "p99, us",
     "CPU us": "CPU us, both ends",
     "CPU ms": "CPU ms, both ends",
+    "node us": "CPU us, node",
     "CPU s/GiB": "CPU s per GiB, both ends",
     "bytes": "bytes, both ends",
     "others": "machine used by others, %",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from bench import imports, layers
+from bench import chain, imports, layers
 from bench.contenders import TABLE, Contender
 from bench.job import SMALL, Job
 from bench.runner import MeasurementFailed, Outcome, Placement, measure
@@ -304,6 +304,39 @@ def _import(options: Options) -> Section:
     return section
 
 
+def _claims(options: Options) -> Section:
+    section = Section(
+        "claims",
+        "Channel claims against the embedded node, node and client on one core",
+        ("claims/s", "p50", "p99", "CPU us", "node us", "others"),
+        options.rounds,
+    )
+    for contender in chain.CONTENDERS:
+        count = int(1000 * options.scale)
+        job = Job("", "claims", count=count, warm_count=30, scratch=options.scratch)
+
+        def read(outcome: Outcome, job: Job) -> Sample:
+            cpu, client = _number(outcome.client, "cpu"), _number(outcome.client, "client")
+            return {
+                "claims/s": job.count / _number(outcome.client, "seconds"),
+                "p50": _number(outcome.client, "p50"),
+                "p99": _number(outcome.client, "p99"),
+                "CPU us": cpu / job.count * 1e6,
+                "node us": (cpu - client) / job.count * 1e6,
+            }
+
+        section.rows[contender.name] = _row(contender, job, Placement.together(), read)
+    return section
+
+
+def _publish(options: Options) -> Section:
+    section = Section("publish", "The transaction that publishes a package", ("transaction bytes",), 1)
+    section.rows["transport"] = Row(
+        "transport", lambda: {"transaction bytes": float(chain.publish_bytes("transport"))}
+    )
+    return section
+
+
 _SECTIONS: dict[str, Callable[[Options], Section]] = {
     "bulk 1": lambda options: _bulk(options, 1),
     "bulk 8": lambda options: _bulk(options, 8),
@@ -323,8 +356,10 @@ _SECTIONS: dict[str, Callable[[Options], Section]] = {
     "layers": _layers,
     "small": _small,
     "import": _import,
+    "claims": _claims,
+    "publish": _publish,
 }
-_QUICK = ("bulk 1", "roundtrip one core", "handshakes", "idle", "layers", "import")
+_QUICK = ("bulk 1", "roundtrip one core", "handshakes", "idle", "layers", "import", "claims", "publish")
 
 
 def run(options: Options) -> Iterator[tuple[list[Section], float]]:

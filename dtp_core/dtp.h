@@ -44,6 +44,8 @@ enum dtp_size {
     DTP_MAX_PLAINTEXT = 65519, /* a Noise message is at most 65,535 */
     DTP_FRAME_HEADER = 4,     /* u8 type, u8 flags, u16 length of the body */
     DTP_STREAM_HEADER = 16,   /* u64 stream, u64 offset: the first part of a STREAM body */
+    DTP_STREAM_ROOM = 24,     /* what a STREAM frame adds to its data at most: two headers, and REKEY behind it */
+    DTP_RECORD_ROOM = 42,     /* and its record with it */
     DTP_WINDOW_BITS = 2048,   /* how far behind the newest a packet may be */
     DTP_EPOCH_SHIFT = 24,     /* packets: key number = counter >> 24 */
     DTP_MAX_EPOCH_SKIP = 4    /* packets: how many keys ahead of ours one may be */
@@ -152,6 +154,11 @@ typedef struct dtp_sealed {
  * rekey_bytes is reached. A non-STREAM frame above record_size: DTP_E_FRAME. */
 int dtp_seal(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count, size_t record_size, int rekey,
              uint8_t *out, size_t capacity, dtp_sealed *result);
+
+/* The usual case made short: one STREAM frame in one record, which needs record_size and capacity for
+ * DTP_STREAM_ROOM and DTP_RECORD_ROOM more than `length`. Gives the bytes written to `out`, else a dtp_code. */
+int64_t dtp_seal_stream(dtp_cipher *cipher, uint64_t stream, uint64_t offset, const uint8_t *data, size_t length,
+                        size_t record_size, uint8_t *out, size_t capacity);
 
 typedef struct dtp_opened {
     size_t consumed; /* bytes of whole records behind us */

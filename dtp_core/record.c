@@ -94,6 +94,20 @@ int dtp_seal(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count, size_
     return code;
 }
 
+int64_t dtp_seal_stream(dtp_cipher *cipher, uint64_t stream, uint64_t offset, const uint8_t *data, size_t length,
+                        size_t record_size, uint8_t *out, size_t capacity)
+{
+    const dtp_outgoing frame = {data, length, stream, offset, DTP_STREAM, 0};
+    size_t limit = least(record_size, DTP_MAX_PLAINTEXT);
+    dtp_sealed result;
+    int code;
+
+    if (limit < DTP_STREAM_ROOM || length > limit - DTP_STREAM_ROOM || capacity < DTP_RECORD_ROOM + length)
+        return DTP_E_SPACE;
+    code = dtp_seal(cipher, &frame, 1, limit, 0, out, capacity, &result);
+    return code == DTP_OK ? (int64_t)result.length : code;
+}
+
 /* ---- open ----------------------------------------------------------------------------------------------- */
 
 /* Open the whole record at buffer[at], whose plaintext is `length` bytes. */

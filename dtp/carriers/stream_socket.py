@@ -84,13 +84,9 @@ class StreamSocketCarrier(Carrier):
         self._linger: asyncio.TimerHandle | None = None
         self._lost: CarrierError | None = None
 
-    # What a socket with TLS does differently.
-
-    def _recv_into(self, buffer: memoryview) -> int:
-        return self._sock.recv_into(buffer)
-
-    def _send(self, data: memoryview | bytearray) -> int:
-        return self._sock.send(data)
+        # What a socket with TLS does differently. Bound here: looked up for each message, they would be noticed.
+        self._recv_into: Callable[[memoryview], int] = sock.recv_into
+        self._send: Callable[[memoryview | bytearray], int] = sock.send
 
     def _shutdown(self) -> None:
         self._sock.shutdown(socket.SHUT_WR)
@@ -148,10 +144,7 @@ class StreamSocketCarrier(Carrier):
 
     # Called by the loop.
 
-    def _on_readable(self) -> None:
-        self._read()
-
-    def _read(self) -> bool:
+    def _on_readable(self) -> bool:
         """Read once; True when there may be more."""
         assert self._receiver is not None
         buffer = self._receiver.carrier_buffer()
@@ -202,7 +195,7 @@ class StreamSocketCarrier(Carrier):
 
     def _read_the_rest(self) -> None:
         if self._state is _State.OPEN and self._receiver is not None:
-            while self._state is _State.OPEN and self._read():
+            while self._state is _State.OPEN and self._on_readable():
                 pass
         if self._state is not _State.ENDED:
             assert self._write_error is not None

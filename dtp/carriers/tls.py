@@ -63,13 +63,17 @@ class TlsSocketCarrier(StreamSocketCarrier):
     scheme: ClassVar[str] = "tls"
     _sock: ssl.SSLSocket
 
-    def _recv_into(self, buffer: memoryview) -> int:
+    def __init__(self, sock: ssl.SSLSocket, *, source: str, remote: str) -> None:
+        super().__init__(sock, source=source, remote=remote)
+        self._recv_into, self._send = self._tls_recv_into, self._tls_send
+
+    def _tls_recv_into(self, buffer: memoryview) -> int:
         try:
             return self._sock.recv_into(buffer)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
-    def _send(self, data: memoryview | bytearray) -> int:
+    def _tls_send(self, data: memoryview | bytearray) -> int:
         try:
             return self._sock.send(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -77,10 +81,12 @@ class TlsSocketCarrier(StreamSocketCarrier):
             # waits.
             raise BlockingIOError from None
 
-    def _on_readable(self) -> None:
+    def _on_readable(self) -> bool:
         # What OpenSSL has decrypted already makes no socket readable: read until it has nothing.
-        if self._is_open() and self._read():
+        more = self._is_open() and super()._on_readable()
+        if more:
             self._loop.call_soon(self._on_readable)
+        return more
 
     def _shutdown(self) -> None:
         with contextlib.suppress(OSError, ValueError):

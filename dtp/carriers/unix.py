@@ -92,6 +92,12 @@ async def listen(url: str, accept: Accept) -> CarrierListener:
     Raises `ListenError`, also when somebody listens there or another kind of file is in the way, and
     `CarrierUrlError`.
     """
+    sock, remove = listening_socket(url)
+    return _listener(sock, os.fsdecode(sock.getsockname()), accept, remove)
+
+
+def listening_socket(url: str) -> tuple[socket.socket, Callable[[], None]]:
+    """A socket that listens at `unix:///path`, and what removes its file at the end. Raises as `listen` does."""
     parts, path = _parse(url, {"mode"})
     mode = parts.integer("mode", 0, base=8) if "mode" in parts.options else None
     if mode is not None and mode > 0o777:
@@ -105,7 +111,7 @@ async def listen(url: str, accept: Accept) -> CarrierListener:
         raise
     except OSError as error:
         raise ListenError(f"{url}: {reason(error)}") from error
-    return _listener(sock, path, accept, lambda: _remove(path, made))
+    return sock, lambda: _remove(path, made)
 
 
 def listen_sockets(socks: list[socket.socket], accept: Accept) -> CarrierListener:

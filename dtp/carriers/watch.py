@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from dtp.carriers.errors import EventLoopError
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 
 class Watcher(Protocol):

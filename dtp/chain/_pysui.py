@@ -28,6 +28,7 @@ from dtp.chain import model
 from dtp.chain.commands import PureInput
 from dtp.chain.errors import ProgramError
 from dtp.sui import transaction as sui
+from dtp.sui.grpc import Codec, joined
 from dtp.sui.names import TypeTag, format_address
 
 if TYPE_CHECKING:
@@ -57,12 +58,25 @@ def library() -> SimpleNamespace:
         builder=ProgrammableTransactionBuilder,
         v2=v2,
         protobuf=protobuf,
-        Channel=Channel,
+        Channel=_channel_class(Channel),
         Cardinality=Cardinality,
         GRPCError=GRPCError,
         lost=(ProtocolError, StreamTerminatedError, OSError, TimeoutError, asyncio.IncompleteReadError),
         fast=_fast_types(bcs),
     )
+
+
+def _channel_class(base: Any) -> Any:
+    class Channel(base):  # type: ignore[misc]
+        """grpclib's, with dtp's codec, and each request in one write."""
+
+        def __init__(self, host: str, port: int, ssl: Any = None) -> None:
+            super().__init__(host, port, ssl=ssl, codec=Codec())
+
+        def _protocol_factory(self) -> Any:
+            return joined(super()._protocol_factory())
+
+    return Channel
 
 
 # ------------------------------------------------------------------------------------------ transactions as bytes
@@ -100,8 +114,13 @@ class _ByteLists:
 
 def _fast_types(bcs: Any) -> SimpleNamespace:
     call_arg = type("CallArg", (bcs.CallArg,), {"_enums": [("Pure", _ByteList()), *bcs.CallArg._enums[1:]]})
+    # `_initialized` is inherited: set by a program that uses pysui's class itself, it would keep the old fields.
     publish, upgrade = (
-        type(base.__name__, (base,), {"_fields": [("Modules", _ByteLists()), *base._fields[1:]]})
+        type(
+            base.__name__,
+            (base,),
+            {"_fields": [("Modules", _ByteLists()), *base._fields[1:]], "_initialized": False},
+        )
         for base in (bcs.Publish, bcs.Upgrade)
     )
     # `vector<T>` has no length in a type tag; pysui's has.
@@ -128,6 +147,14 @@ def encode_transaction(data: sui.TransactionData) -> bytes:
         ),
     ).serialize()
     return bytes(encoded)
+
+
+def with_budget(transaction: bytes, budget: int) -> bytes:
+    """The same transaction, of those that `encode_transaction` gives without expiration, with another gas budget."""
+    head, none = transaction[:-9], transaction[-1:]
+    if none != b"\0":
+        raise ProgramError("only transactions without expiration end in their budget")
+    return head + budget.to_bytes(8, "little") + none
 
 
 def _builder(kind: sui.ProgrammableTransaction) -> Any:

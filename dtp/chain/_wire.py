@@ -7,6 +7,7 @@ have reached the node, or its answer was lost; `NodeRefused` and its subclasses 
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -18,11 +19,21 @@ from dtp.chain import model
 from dtp.chain._pysui import Unresolved, library, unresolved_message
 from dtp.chain.errors import NetworkError, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
 from dtp.chain.model import canonical_id, canonical_type
+from dtp.sui.grpc import MessageError, from_value
 from dtp.sui.names import SuiNameError
 
 if TYPE_CHECKING:
     import datetime
 
+#: Of an event inside its transaction; where it stands is known there (and older nodes have no more).
+_EVENT_FIELDS: Final = ("package_id", "module", "sender", "event_type", "contents")
+EVENT_MASK: Final = (
+    *_EVENT_FIELDS,
+    "checkpoint",
+    "transaction_digest",
+    "transaction_index",
+    "event_index",
+)
 #: What executing asks for: everything that a caller or the caches need, so that no second question is needed.
 EXECUTED_MASK: Final = (
     "digest",
@@ -31,7 +42,7 @@ EXECUTED_MASK: Final = (
     "effects.gas_used",
     "effects.gas_object",
     "effects.changed_objects",
-    "events.events",
+    *(f"events.events.{path}" for path in _EVENT_FIELDS),
     "checkpoint",
     "timestamp",
     "balance_changes",
@@ -48,6 +59,13 @@ SIMULATED_MASK: Final = (
     "transaction.transaction.bcs",
     "command_outputs",
 )
+#: What choosing the gas asks for: what it costs, or why it fails, and what the node filled in.
+ESTIMATED_MASK: Final = (
+    "transaction.effects.status",
+    "transaction.effects.epoch",
+    "transaction.effects.gas_used",
+    "transaction.transaction.bcs",
+)
 OBJECT_MASK: Final = (
     "object_id",
     "version",
@@ -59,23 +77,12 @@ OBJECT_MASK: Final = (
     "previous_transaction",
     "storage_rebate",
 )
-EVENT_MASK: Final = (
-    "package_id",
-    "module",
-    "sender",
-    "event_type",
-    "contents",
-    "checkpoint",
-    "transaction_digest",
-    "transaction_index",
-    "event_index",
-)
 _CHECKPOINT_MASK: Final = (
     "sequence_number",
     "digest",
     "summary.timestamp",
     "transactions.digest",
-    "transactions.events.events",
+    *(f"transactions.events.events.{path}" for path in _EVENT_FIELDS),
 )
 #: gRPC answers after which the same call may succeed, here or at another node.
 _PASSING: Final = frozenset(
@@ -180,11 +187,17 @@ class Wire:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         found = library()
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
         try:
             yield
         except found.GRPCError as fault:
             raise _refusal(self.url, fault.status.name, fault.message or "") from fault
+        except MessageError as fault:
+            raise NodeRefused(f"{self.url} answered what is no sui.rpc.v2: {fault}", "MALFORMED") from fault
         except found.lost as fault:
+            if task is not None and _cancelled_otherwise(task, before):
+                raise asyncio.CancelledError from fault
             raise NodeUnavailable(
                 f"no answer from {self.url}: {str(fault) or type(fault).__name__}"
             ) from fault
@@ -250,6 +263,15 @@ class Wire:
         with self._reading():
             found = [_object(each.object) for each in answer.objects if each.object is not None]
             return {each.id: each for each in found}
+
+    async def object_json(self, id: str, version: int | None = None) -> Any:
+        """The value of an object as the node renders it in JSON, None where it doesn't. Raises `NotFound`."""
+        v2 = library().v2
+        request = v2.GetObjectRequest(object_id=id, version=version, read_mask=_mask("json"))
+        answer = await self._call("LedgerServiceStub", "get_object", request)
+        with self._reading():
+            found = answer.object.json
+            return None if found is None else from_value(found)
 
     async def transaction(self, digest: str) -> Outcome | None:
         """An executed transaction, None if the node doesn't know it (yet)."""
@@ -342,7 +364,12 @@ class Wire:
     # ------------------------------------------------------------------------------------------ transactions
 
     async def simulate(
-        self, transaction: bytes | Unresolved, *, select_gas: bool, checks: bool = True
+        self,
+        transaction: bytes | Unresolved,
+        *,
+        select_gas: bool,
+        checks: bool = True,
+        mask: Sequence[str] = SIMULATED_MASK,
     ) -> Outcome:
         """Run a transaction without any effect: built (BCS), or one whose objects and gas the node is to fill in."""
         v2 = library().v2
@@ -353,7 +380,7 @@ class Wire:
         choices = v2.SimulateTransactionRequestTransactionChecks
         request = v2.SimulateTransactionRequest(
             transaction=message,
-            read_mask=_mask(*SIMULATED_MASK),
+            read_mask=_mask(*mask),
             checks=choices.ENABLED if checks else choices.DISABLED,
             do_gas_selection=select_gas,
         )
@@ -464,6 +491,18 @@ def _refusal(url: str, status: str, message: str) -> NodeRefused | NodeUnavailab
     if status == "UNIMPLEMENTED":
         return UnknownMethod(f"{text} (a node that doesn't serve this part of sui.rpc.v2)", status)
     return NodeRefused(text, status)
+
+
+def _cancelled_otherwise(task: asyncio.Task[Any], before: int) -> bool:
+    """Take back that grpclib cancelled the task to wake it; whether somebody else did so as well.
+
+    grpclib leaves it cancelled. Then Ctrl-C would end in a traceback instead of `KeyboardInterrupt`, and groups of
+    tasks would think that they are to end.
+    """
+    if task is asyncio.current_task() and task.cancelling() > before:
+        task.uncancel()
+        return task.cancelling() > before
+    return False
 
 
 def _mask(*paths: str) -> Any:

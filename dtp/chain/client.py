@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from dtp.chain import failures
-from dtp.chain._pysui import Unresolved, encode_transaction
-from dtp.chain._wire import CommandValues, Outcome, Wire
+from dtp.chain._pysui import Unresolved, encode_transaction, with_budget
+from dtp.chain._wire import ESTIMATED_MASK, SIMULATED_MASK, CommandValues, Outcome, Wire
 from dtp.chain.commands import MAX_TRANSACTION_BYTES, Known, Program, bind, reference
 from dtp.chain.deployments import Deployments, packages_path
 from dtp.chain.endpoints import Endpoints, Retry, Sleep
@@ -202,6 +202,11 @@ class ChainClient:
             self._cache.learn_objects(found.values())
         return found[name]
 
+    async def object_json(self, id: Id, version: int | None = None) -> Any:
+        """The value of an object of any type as the node renders it, None where it can't. Raises `NotFound`."""
+        name = canonical_id(id)
+        return await self.endpoints.ask(lambda wire: wire.object_json(name, version))
+
     async def read(self, schema: Schema, cls: type[T], id: Id) -> T:
         """An object of one of our packages as its dataclass.
 
@@ -301,7 +306,9 @@ class ChainClient:
         account = canonical_id(sender) if sender is not None else self.address
         await self._price()
         question = self._unresolved(program, account)
-        outcome = await self._asked_for_simulation(question, select_gas=checks, checks=checks)
+        outcome = await self._asked_for_simulation(
+            question, select_gas=checks, checks=checks, mask=SIMULATED_MASK
+        )
         return Simulated(outcome.executed, tuple(each.returned for each in _values(outcome)))
 
     async def execute(self, program: Program, *, gas_budget: int | None = None) -> Executed:
@@ -424,12 +431,20 @@ class ChainClient:
             ):
                 raise _CoinTooSmall(str(fault)) from fault
             raise
-        budget = min(self._budget(outcome.executed, price), coin.balance)
-        return self._encoded(program, known, (coin.ref,), price, budget)
+        budget = self._checked(min(self._budget(outcome.executed, price), coin.balance))
+        return replace(trial, data=with_budget(trial.data, budget))
 
     def _budget(self, executed: Executed, price: int) -> int:
         gas = executed.gas
         return gas.computation + gas.computation // _SPARE_PART + gas.storage + _SPARE_UNITS * price
+
+    def _checked(self, budget: int) -> int:
+        if budget > self.max_gas:
+            raise ProgramError(
+                f"the transaction needs a gas budget of {budget / MIST_PER_SUI:g} SUI, and at most "
+                f"{self.max_gas / MIST_PER_SUI:g} is allowed: raise `max_gas`"
+            )
+        return budget
 
     def _encoded(
         self,
@@ -439,13 +454,8 @@ class ChainClient:
         price: int,
         budget: int,
     ) -> _Built:
-        if budget > self.max_gas:
-            raise ProgramError(
-                f"the transaction needs a gas budget of {budget / MIST_PER_SUI:g} SUI, and at most "
-                f"{self.max_gas / MIST_PER_SUI:g} is allowed: raise `max_gas`"
-            )
         account = id_bytes(self.address)
-        gas = sui.GasData(tuple(map(reference, payment)), account, price, budget)
+        gas = sui.GasData(tuple(map(reference, payment)), account, price, self._checked(budget))
         kind = bind(program, self.deployments.package_id, known)
         data = encode_transaction(TransactionData(kind, account, gas))
         if len(data) > MAX_TRANSACTION_BYTES:
@@ -468,11 +478,16 @@ class ChainClient:
         return Unresolved(program, commands, sender, sender, price, budget, payment)
 
     async def _asked_for_simulation(
-        self, what: bytes | Unresolved, *, select_gas: bool, checks: bool = True
+        self,
+        what: bytes | Unresolved,
+        *,
+        select_gas: bool,
+        checks: bool = True,
+        mask: Sequence[str] = ESTIMATED_MASK,
     ) -> Outcome:
         try:
             outcome = await self.endpoints.ask(
-                lambda wire: wire.simulate(what, select_gas=select_gas, checks=checks)
+                lambda wire: wire.simulate(what, select_gas=select_gas, checks=checks, mask=mask)
             )
         except NodeRefused as fault:
             raise failures.refusal(fault) from fault

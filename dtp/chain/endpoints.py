@@ -15,7 +15,7 @@ from typing import TypeVar
 from dtp.chain._wire import Wire
 from dtp.chain.errors import NodeUnavailable, WrongNetwork
 from dtp.chain.model import ServiceInfo
-from dtp.chain.networks import Network
+from dtp.chain.networks import NETWORKS, Network
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
@@ -88,7 +88,11 @@ class Endpoints:
                 await self.sleep(self.retry.pause(attempt))
         raise NodeUnavailable(
             f"{self.network.name}: no answer in {self.retry.attempts} attempts ({lost}); "
-            "is the node running, and the network up?"
+            + (
+                "'dtp localnet' starts a node here"
+                if self.network == NETWORKS["localnet"]
+                else "is the node running, and the network up?"
+            )
         ) from lost
 
     def close(self) -> None:

@@ -49,14 +49,19 @@ class Pipe:
 
 @dataclass(frozen=True)
 class Frame:
-    """Event: one frame."""
+    """Event: one frame, in chunks as the sender gave them."""
 
     channel: str
     direction: int
     index: int
     sequence: int
     flags: int
-    data: bytes
+    chunks: tuple[bytes, ...]
+
+    @property
+    def data(self) -> bytes:
+        """The chunks, joined."""
+        return b"".join(self.chunks)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,12 @@ class Posted:
     sender: str
     reply_key: bytes
     fee: int
-    data: bytes
+    chunks: tuple[bytes, ...]
+
+    @property
+    def data(self) -> bytes:
+        """The chunks, joined."""
+        return b"".join(self.chunks)
 
 
 SCHEMA: Final = Schema(

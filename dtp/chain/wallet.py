@@ -67,7 +67,14 @@ async def send(chain: ChainClient, recipient: Id, amount: int, coin: str = SUI_C
         program.merge(source, others)
     (money,) = program.split(source, [amount])
     program.transfer([money], recipient)
-    return await chain.execute(program)
+    try:
+        return await chain.execute(program)
+    except InsufficientFunds as fault:
+        there = (await chain.balance(chain.address)).total
+        what = f"send {format_amount(amount)} and pay the gas" if source is program.gas else "pay the gas"
+        raise InsufficientFunds(
+            f"{chain.address} has {format_amount(there)}: too little to {what}"
+        ) from fault
 
 
 async def split_gas(chain: ChainClient, coins: int, amount: int) -> None:

@@ -64,8 +64,7 @@ class Account:
         if path is None:
             _, _, address = (self.wallet or "").partition(":")
             return sui_signer(address or None)
-        if self.wallet is not None and not path.exists():
-            raise ConfigError(f"there is no wallet {path}; 'dtp wallet new NAME' makes one")
+        self._check(path)
         return load_key(path, IdentitySource(path, self.passphrase_file).passphrase)
 
     def address(self) -> str:
@@ -73,8 +72,23 @@ class Account:
         from dtp.chain.keystores import address_in
 
         path = self.path()
-        said = address_in(path) if path is not None and path.exists() else ""
+        if path is not None:
+            self._check(path)
+        said = address_in(path) if path is not None else ""
         return said or self.signer().address
+
+    def _check(self, path: Path) -> None:
+        """Say what there is when the wallet isn't there."""
+        if path.exists():
+            return
+        names = ", ".join(sorted(each.stem for each in wallets_dir().glob("*.pem")))
+        there = f"there is {names}" if names else "'dtp wallet new NAME' makes one"
+        if self.wallet is not None:
+            raise ConfigError(f"there is no wallet {self.wallet!r} ({path}): {there}")
+        raise ConfigError(
+            f"no wallet was named and you have no identity ({path}): 'dtp keygen' makes one, "
+            f"or name a wallet with --wallet or $DTP_WALLET: {there}"
+        )
 
     def client(self, *, signing: bool) -> ChainClient:
         """A client for the network, with the wallet if it is to sign."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, record_of
-from dtp.cli.output import json_option, print_line, print_result
+from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.cli.show import amount, inline, owner, table
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient, Followed
@@ -31,7 +32,8 @@ def info(account: Account) -> None:
         packages = {each.package: each.id for each in client.deployments.all()}
         return {**record_of(info), "gas_price": epoch.gas_price, "packages": packages}
 
-    print_result(account.run(work, signing=False))
+    record = account.run(work, signing=False)
+    print_result(record, None if wants_json() else table(record))
 
 
 @chain.command("object")
@@ -40,7 +42,7 @@ def info(account: Account) -> None:
 @account_options
 @json_option
 def show_object(id: str, version: int | None, account: Account) -> None:
-    """Show an object; those of dtp's packages with their fields."""
+    """Show an object with its fields; those of dtp's packages by the names that Python knows."""
 
     async def work(client: ChainClient) -> dict[str, Any]:
         from dtp.chain.known import decode_known
@@ -60,9 +62,12 @@ def show_object(id: str, version: int | None, account: Account) -> None:
             record["balance"] = found.balance
         if value is not None:
             return {**record, "fields": record_of(value)}
-        return {**record, "bcs": found.contents.hex()}
+        fields = await client.object_json(id, found.version)
+        return {**record, "fields": fields} if fields is not None else {**record, "bcs": found.contents.hex()}
 
-    print_result(account.run(work, signing=False))
+    record = account.run(work, signing=False)
+    shown = {**record, "owner": owner(**record["owner"]), "storage_rebate": amount(record["storage_rebate"])}
+    print_result(record, None if wants_json() else table(shown))
 
 
 @chain.command()
@@ -135,5 +140,5 @@ def _print_event(client: ChainClient, found: Followed) -> None:
         **({"fields": record_of(value)} if value is not None else {"bcs": event.contents.hex()}),
     }
     short = "::".join(event.type.split("::")[1:])
-    shown = record.get("fields") or record.get("bcs")
+    shown = inline(record["fields"]) if "fields" in record else f"bcs={event.contents.hex()}"
     print_line(record, f"{event.checkpoint}  {event.transaction}:{event.index}  {short}  {shown}")

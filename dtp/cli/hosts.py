@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, executed_record, record_of
-from dtp.cli.output import json_option, print_line, print_result
+from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.cli.show import amount, moment, plain, table
 from dtp.errors import ChainError, ConfigError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient, Executed
-    from dtp.chain.host import Host
+    from dtp.chain.host import Endpoint, Host, Service
 
 _KINDS = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "other")
 _MODES = ("open", "allow-list", "pass")
 _BEARERS = ("split", "client", "server")
+_ROLES = ("active", "standby")
 
 _host_option = click.option(
     "--host", "host_id", metavar="ID", help="The host. [default: the only one that the wallet owns]"
@@ -65,7 +67,7 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
             **executed_record(executed),
         }
 
-    print_result(account.run(work))
+    _print(account.run(work))
 
 
 @host.command()
@@ -108,7 +110,7 @@ def service(number: int, host_id: str | None, account: Account, is_open: bool, *
         executed = await chain.execute(_service_program(found, cap, number, is_open, terms))
         return {"host": found.id, "service": number, "open": is_open, **executed_record(executed)}
 
-    print_result(account.run(work))
+    _print(account.run(work))
 
 
 def _service_program(found: Host, cap: str, number: int, is_open: bool, options: dict[str, Any]) -> Any:
@@ -128,7 +130,7 @@ def _service_program(found: Host, cap: str, number: int, is_open: bool, options:
         claim_ms=options["claim"] * 1000,
     )
     mode, fee, window = _MODES.index(options["mode"]), parse_amount(options["post_fee"]), options["window"]
-    kind = module.Kind[options["kind"].upper().replace("-", "_")]
+    kind = module.Kind(_kind_numbers()[options["kind"]])
     program = Program()
     known = found.services.get(number)
     if known is None:
@@ -166,30 +168,84 @@ def show(host_id: str | None, account: Account) -> None:
             name: module.listed_addresses([each async for each in chain.dynamic_fields(table.id)])
             for name, table in (("allow", found.allow), ("deny", found.deny))
         }
-        now = int(time.time() * 1000)
+        # The chain's time counts; where nothing happens its newest checkpoint is old.
+        now = max(int(time.time() * 1000), (await chain.service_info()).timestamp_ms or 0)
         fresh = {each.key for each in beacon.fresh(now)}
-        endpoints = [{**record_of(each), "fresh": each.key in fresh} for each in beacon.endpoints]
-        return {**record_of(found), **record_of(lists), "ttl_ms": beacon.ttl_ms, "endpoints": endpoints}
+        endpoints = [{**_endpoint_record(each), "fresh": each.key in fresh} for each in beacon.endpoints]
+        services = {str(number): _service_record(each) for number, each in found.services.items()}
+        return {
+            **record_of(found),
+            "services": services,
+            **record_of(lists),
+            "ttl_ms": beacon.ttl_ms,
+            "endpoints": endpoints,
+        }
 
     record = account.run(work, signing=False)
-    print_result(record, _host_text(record))
+    print_result(record, None if wants_json() else _host_text(record))
+
+
+def _service_record(service: Service) -> dict[str, Any]:
+    """A service as JSON, with names for the numbers of kinds, modes and bearers."""
+    record = record_of(service)
+    terms = {**record["terms"], "bearer": _named(_BEARERS, service.terms.bearer)}
+    kinds = {number: name for name, number in _kind_numbers().items()}
+    return {
+        **record,
+        "kind": kinds.get(service.kind, str(service.kind)),
+        "mode": _named(_MODES, service.mode),
+        "terms": terms,
+    }
+
+
+def _endpoint_record(endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint as JSON, with the identity that its key is, and the hint as text where it is one."""
+    from dtp.identity import PeerId, PeerIdError
+
+    try:
+        identity = str(PeerId(endpoint.key))
+    except PeerIdError:  # the chain takes any 32 bytes
+        identity = None
+    hint = endpoint.hint.decode("utf-8", "replace")
+    return {
+        **record_of(endpoint),
+        "identity": identity,
+        "role": _named(_ROLES, endpoint.role),
+        "hint_text": hint if "\ufffd" not in hint else None,
+    }
+
+
+def _named(names: tuple[str, ...], number: int) -> str:
+    return names[number] if number < len(names) else str(number)
+
+
+def _kind_numbers() -> dict[str, int]:
+    from dtp.chain.host import Kind
+
+    return {name: Kind[name.upper().replace("-", "_")].value for name in _KINDS}
 
 
 def _host_text(record: dict[str, Any]) -> str:
-    lines = [f"host    {record['id']}", f"paid to {record['owner']}", f"beacon  {record['beacon']}"]
+    lines = [f"host      {record['id']}", f"paid to   {record['owner']}", f"beacon    {record['beacon']}"]
     for number, each in record["services"].items():
         terms = each["terms"]
+        state = f"open, mode {each['mode']}" if each["open"] else "closed"
         lines.append(
-            f"service {number}: {'open' if each['open'] else 'closed'}, {_MODES[each['mode']]}, "
-            f"{terms['price_request']:,} MIST a request, {terms['price_mib']:,} MIST a MiB, "
-            f"deposit from {terms['min_deposit']:,} MIST, terms revision {terms['revision']}"
+            f"service   {number} ({each['kind']}): {state}; {amount(terms['price_request'])} a request, "
+            f"{amount(terms['price_mib'])} a MiB, deposit from {amount(terms['min_deposit'])}, "
+            f"terms revision {terms['revision']}"
         )
+    if not record["services"]:
+        lines.append("service   none yet: 'dtp host service NUMBER' adds one")
     for each in record["endpoints"]:
-        hint = bytes.fromhex(each["hint"]).decode("utf-8", "backslashreplace")
-        lines.append(
-            f"endpoint {each['key']}: {'alive' if each['fresh'] else 'not alive'}, {hint or 'no hint'}"
-        )
-    lines += [f"allowed {each}" for each in record["allow"]] + [f"denied  {each}" for each in record["deny"]]
+        silent = f"silent since {moment(each['seen_ms'])}" if each["seen_ms"] else "never heard of"
+        alive = "alive" if each["fresh"] else silent
+        hint = plain(each["hint_text"] or (f"0x{each['hint']}" if each["hint"] else "no hint"))
+        lines.append(f"endpoint  {each['identity'] or each['key']}: {each['role']}, {alive}, {hint}")
+    if not record["endpoints"]:
+        lines.append("endpoint  none yet: 'dtp host heartbeat' enrolls one")
+    lines += [f"allowed   {each}" for each in record["allow"]]
+    lines += [f"denied    {each}" for each in record["deny"]]
     return "\n".join(lines)
 
 
@@ -213,7 +269,7 @@ def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Com
                 **executed_record(await chain.execute(program)),
             }
 
-        print_result(account.run(work))
+        _print(account.run(work))
 
     command.__doc__ = help_text
     return click.command(name)(command)
@@ -253,13 +309,22 @@ def heartbeat(every: float | None, host_id: str | None, account: Account, **opti
 
     async def work(chain: ChainClient) -> None:
         from dtp.chain import host as module
+        from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, StaleObject
 
         rights = module.Rights.HEARTBEAT | module.Rights.ENDPOINTS
         cap = await _operator_cap(chain, host_id, rights)
         while True:
-            executed = await _beat(chain, cap.host, cap.id, options)
-            record = {"event": "heartbeat", "host": cap.host, **executed_record(executed)}
-            print_line(record, f"alive; {executed.gas.net:,} MIST")
+            try:
+                executed = await _beat(chain, cap.host, cap.id, options)
+            except (NodeUnavailable, OutcomeUnknown, StaleObject) as error:
+                if every is None:
+                    raise
+                # An outage of the network mustn't end what keeps the host alive after it.
+                missed = {"event": "missed", "host": cap.host, "code": error.code, "message": str(error)}
+                print_line(missed, f"missed: {error}", err=True)
+            else:
+                record = {"event": "heartbeat", "host": cap.host, **executed_record(executed)}
+                print_line(record, f"alive; {amount(executed.gas.net)}")
             if every is None:
                 return
             await asyncio.sleep(every)
@@ -308,6 +373,10 @@ def _endpoint_key(chain: ChainClient, text: str | None) -> bytes:
     if isinstance(signer, KeySigner) and signer.scheme is Scheme.ED25519:
         return signer.public_key
     raise ConfigError("the wallet's key is no identity: name the endpoint's with --key dtp1...")
+
+
+def _print(record: dict[str, Any]) -> None:
+    print_result(record, None if wants_json() else table(record))
 
 
 # ---- finding caps

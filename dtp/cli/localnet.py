@@ -44,6 +44,20 @@ def localnet(
     run(_localnet(host, port, faucet_port, state, fund, until_eof))
 
 
+def _text(url: str, faucet: str, chain: str, state: Path | None) -> str:
+    from dtp.chain.networks import NETWORKS
+
+    usual = NETWORKS["localnet"]
+    lines = [
+        f"node    {url}",
+        f"faucet  {faucet}",
+        f"chain   {chain}, {f'kept in {state}' if state is not None else 'in memory: gone at the end'}",
+    ]
+    if (url, faucet) != (usual.endpoints[0], usual.faucet):
+        lines.append(f"use it  export DTP_NETWORK={url} DTP_FAUCET={faucet}")
+    return "\n".join([*lines, "Ctrl-C ends it."])
+
+
 async def _localnet(
     host: str, port: int, faucet_port: int, state: Path | None, fund: tuple[str, ...], until_eof: bool
 ) -> None:
@@ -68,8 +82,7 @@ async def _localnet(
             "state": str(state) if state is not None else None,
             "funded": [format_address(each) for each in accounts],
         }
-        text = f"node    {net.url}\nfaucet  {net.faucet_url}\nchain   {net.chain_id}"
-        print_line(record, text)
+        print_line(record, _text(net.url, net.faucet_url, net.chain_id, state))
         await stop.wait()
     finally:
         await net.close()

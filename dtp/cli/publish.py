@@ -8,6 +8,7 @@ import click
 
 from dtp.cli.accounts import Account, account_options
 from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.show import amount
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -29,9 +30,10 @@ def publish(names: tuple[str, ...], again: bool, account: Account) -> None:
     for name in chosen:
         packages.load(name)  # an unknown name is told before anything is sent
     published = account.run(lambda chain: _publish(chain, chosen, again))
+    width = max(map(len, chosen))
     lines = [
-        f"{record['package']}  {record['id']}  "
-        + (f"published for {record['gas_mist']:,} MIST" if record["transaction"] else "was there already")
+        f"{record['package']:<{width}}  {record['id']}  "
+        + (f"published for {amount(record['gas_mist'])}" if record["transaction"] else "was there already")
         for record in published
     ]
     print_result({"packages": published}, None if wants_json() else "\n".join(lines))

@@ -13,6 +13,7 @@ from dtp.cli.keys import _new_passphrase as new_passphrase
 from dtp.cli.options import passphrase_file_option
 from dtp.cli.output import json_option, print_result, wants_json
 from dtp.cli.run import run
+from dtp.cli.show import table
 
 _SCHEMES = ("ed25519", "secp256k1", "secp256r1")
 
@@ -99,7 +100,7 @@ def balance(address: str | None, account: Account) -> None:
     lines = [
         format_amount(each.total) if each.coin == SUI_COIN else f"{each.total} {each.coin}" for each in found
     ]
-    print_result(record, None if wants_json() else "\n".join(lines) or "nothing")
+    print_result(record, None if wants_json() else "\n".join(lines) or format_amount(0))
 
 
 @wallet.command()
@@ -130,9 +131,11 @@ def faucet(address: str | None, account: Account) -> None:
 def send(recipient: str, amount: str, coin: str | None, account: Account) -> None:
     """Send AMOUNT (0.5SUI, 500000000MIST) to an address."""
     from dtp.chain.model import SUI_COIN, canonical_id
-    from dtp.chain.wallet import parse_amount
+    from dtp.chain.wallet import format_amount, parse_amount
     from dtp.chain.wallet import send as send_coin
 
     to, sum_of = canonical_id(recipient), parse_amount(amount)
     executed = account.run(lambda chain: send_coin(chain, to, sum_of, coin or SUI_COIN))
-    print_result({"recipient": to, "amount": sum_of, **executed_record(executed)})
+    record = {"recipient": to, "amount": sum_of, **executed_record(executed)}
+    sent = format_amount(sum_of) if coin is None else f"{sum_of} {coin}"
+    print_result(record, None if wants_json() else table({**record, "amount": sent}))

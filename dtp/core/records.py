@@ -26,6 +26,8 @@ MAX_PLAINTEXT: int = lib.DTP_MAX_PLAINTEXT
 RECORD_OVERHEAD: int = lib.DTP_RECORD_HEADER + lib.DTP_TAG
 #: What a packet adds to its plaintext, bytes: counter and tag.
 PACKET_OVERHEAD: int = lib.DTP_PACKET_HEADER + lib.DTP_TAG
+#: What a record must have room for beyond the data that `Sealer.seal_stream` puts into it, bytes.
+STREAM_ROOM: int = lib.DTP_STREAM_ROOM
 #: What a STREAM frame adds to its data, bytes.
 STREAM_OVERHEAD: int = lib.DTP_FRAME_HEADER + lib.DTP_STREAM_HEADER
 
@@ -35,6 +37,7 @@ Outgoing = tuple[int, int, int, int, bytes | bytearray | memoryview]
 Frame = tuple[int, int, int, int, int, int]
 
 _INCOMING = Struct("@BB6xQQII")
+_OPENED_ONE = Struct("@NNNNBB6xQQII")  # dtp_opened, and the first frame right behind it
 _OUTGOING_TAIL = Struct("@NQQBB")  # behind the pointer
 _OUTGOING_SIZE: int = ffi.sizeof("dtp_outgoing")
 _RESULT = Struct("@NNNN")  # both dtp_sealed and dtp_opened
@@ -43,9 +46,9 @@ _POINTER_SIZE: int = ffi.sizeof("void *")
 _INCOMING_SIZE = _INCOMING.size
 
 # Looked up once: a record of 64 bytes is sealed in less time than three attribute look-ups take.
-_seal, _open, _from_buffer = lib.dtp_seal, lib.dtp_open, ffi.from_buffer
+_seal, _seal_stream, _open, _from_buffer = lib.dtp_seal, lib.dtp_seal_stream, lib.dtp_open, ffi.from_buffer
 _pack_tail, _unpack_result = _OUTGOING_TAIL.pack_into, _RESULT.unpack_from
-_unpack_incoming, _iter_incoming = _INCOMING.unpack_from, _INCOMING.iter_unpack
+_unpack_opened_one, _iter_incoming = _OPENED_ONE.unpack_from, _INCOMING.iter_unpack
 
 #: Frames listed by one `open`: two of the fullest records there can be. Untouched pages of the list cost nothing.
 _MAX_LISTED = 2 * MAX_PLAINTEXT // lib.DTP_FRAME_HEADER
@@ -59,6 +62,8 @@ class _Scratch:
         "incoming",
         "incoming_view",
         "items",
+        "listed",
+        "listed_view",
         "opened",
         "outgoing",
         "outgoing_view",
@@ -68,11 +73,14 @@ class _Scratch:
     )
 
     def __init__(self) -> None:
-        self.incoming = _untouched("dtp_incoming[]", _MAX_LISTED)
-        self.incoming_view = memoryview(ffi.buffer(self.incoming))
+        # The result of opening stands right before the list, so that one look reads both.
+        self.listed = _untouched("dtp_incoming[]", 1 + _MAX_LISTED)
+        self.listed_view = memoryview(ffi.buffer(self.listed))
+        self.opened = ffi.cast("dtp_opened *", self.listed)
+        self.incoming = self.listed + 1
+        self.incoming_view = self.listed_view[_INCOMING_SIZE:]
         self.result = ffi.new("dtp_sealed *")
         self.result_view = memoryview(ffi.buffer(self.result))
-        self.opened = ffi.cast("dtp_opened *", self.result)
         self.reserve(64)
 
     def reserve(self, count: int) -> None:
@@ -118,16 +126,16 @@ def _put(scratch: _Scratch, frames: Sequence[Outgoing]) -> list[Any]:
     return kept
 
 
-def _listed(scratch: _Scratch, count: int, start: int) -> list[Frame]:
-    """The frames that C listed, with their places counted from the buffer's beginning."""
-    if count == 0:
-        return []
+def _opened(scratch: _Scratch, start: int) -> tuple[int, list[Frame]]:
+    """What C made of a read: bytes taken, and the frames with their places counted from the buffer's beginning."""
+    both = _unpack_opened_one(scratch.listed_view)
+    taken, count = both[0], both[2]
     if count == 1 and not start:
-        return [_unpack_incoming(scratch.incoming_view)]
+        return taken, [both[4:]]
     found = _iter_incoming(scratch.incoming_view[: count * _INCOMING_SIZE])
     if not start:
-        return list(found)
-    return [
+        return taken, list(found)
+    return taken, [
         (kind, flags, stream, offset, at + start, length) for kind, flags, stream, offset, at, length in found
     ]
 
@@ -213,6 +221,19 @@ class Sealer(_Handle):
             raise sealing_error(code)
         return length, sealed, partial
 
+    def seal_stream(self, stream: int, offset: int, data: bytes, out: Buffer, record_size: int) -> int:
+        """Seal `data` as one STREAM frame in one record: bytes written. The usual case of small messages, made short.
+
+        Raises `SpaceError` when record_size is below len(data) + `STREAM_ROOM`, or `out` too small, and
+        `CounterExhausted`, with nothing sealed.
+        """
+        length: int = _seal_stream(
+            self._cipher, stream, offset, data, len(data), record_size, out.pointer, out.size
+        )
+        if length < 0:
+            raise sealing_error(length)
+        return length
+
 
 class Opener(_Handle):
     """The receiving direction of a link over a carrier that keeps the order. Arguments and errors as `Sealer`'s."""
@@ -242,8 +263,7 @@ class Opener(_Handle):
                 _MAX_LISTED,
                 scratch.opened,
             )
-            taken, _, count, _ = _unpack_result(scratch.result_view)
-            frames = _listed(scratch, count, start)
+            taken, frames = _opened(scratch, start)
         finally:
             _idle.append(scratch)
         return taken, frames, opening_error(code) if code < 0 else None
@@ -321,7 +341,7 @@ class PacketOpener:
                 _MAX_LISTED,
                 scratch.opened,
             )
-            frames = _listed(scratch, _unpack_result(scratch.result_view)[2], start)
+            frames = _opened(scratch, start)[1]
         finally:
             _idle.append(scratch)
         return frames, opening_error(code) if code < 0 else None

@@ -170,15 +170,18 @@ class Node:
         *,
         checks: bool = True,
         select_gas: bool = False,
+        outputs: bool = True,
     ) -> Simulated:
-        """What a transaction would do; nothing is kept.
+        """What a transaction would do; nothing is kept. Without `outputs` it doesn't tell what commands gave back.
 
         An `UnresolvedTransaction` is resolved first (`resolve`). `select_gas` fills in payment and budget where they
         are missing (empty payment, budget 0): the budget by what a run costs, coins of the gas owner that cover it.
         With `checks=False` commands may call any function, and gas may be missing: a mock coin pays then.
         Raises `TransactionRejected`.
         """
-        return Simulator(self._chain).simulate(transaction, checks=checks, select_gas=select_gas)
+        return Simulator(self._chain).simulate(
+            transaction, checks=checks, select_gas=select_gas, outputs=outputs
+        )
 
     def resolve(self, transaction: UnresolvedTransaction) -> TransactionData:
         """Fill in versions, digests, how shared objects are used, literals, price. Payment and budget stay empty or 0

@@ -42,7 +42,12 @@ class Simulator:
         self._store = chain.store
 
     def simulate(
-        self, transaction: TransactionData | UnresolvedTransaction, *, checks: bool, select_gas: bool
+        self,
+        transaction: TransactionData | UnresolvedTransaction,
+        *,
+        checks: bool,
+        select_gas: bool,
+        outputs: bool,
     ) -> Simulated:
         """See `Node.simulate`."""
         state = self._chain.status.state
@@ -65,7 +70,7 @@ class Simulator:
                 total = sum(self._balance(ref.id) for ref in gas.payment)
                 gas = replace(gas, budget=min(MAX_GAS_BUDGET, total))
         data = replace(data, gas_data=gas)
-        outcome = self._run(data, checks)
+        outcome = self._run(data, checks, traced=outputs)
         shown = replace(outcome, admitted=replace(outcome.admitted, data=data))
         executed = self._chain.record(shown, (), None, self._chain.status.clock_ms)
         commands = tuple(
@@ -91,7 +96,7 @@ class Simulator:
             return 0
         return int.from_bytes(record.contents[32:40], "little")
 
-    def _run(self, data: TransactionData, checks: bool) -> Outcome:
+    def _run(self, data: TransactionData, checks: bool, *, traced: bool = False) -> Outcome:
         state = self._chain.status.state
         real = bool(data.gas_data.payment)
         admitted = admit(data, data.digest(), self._store, state, gas=real, owners=checks)
@@ -99,7 +104,7 @@ class Simulator:
             check_budget(data.gas_data.budget, data.gas_data.price)
             admitted.gas = [_mock_coin(data.gas_data.owner)]
         try:
-            return self._chain.engine.run(admitted, state, checked=checks, traced=True)
+            return self._chain.engine.run(admitted, state, checked=checks, traced=traced)
         except BaseException:
             self._chain.engine.discard()
             raise

@@ -39,6 +39,8 @@ class Form:
     needs_port: bool = False
     #: Whether the carrier itself has a path on its host, given by the option `path`.
     has_path: bool = False
+    #: Whether the host is a host object on Sui instead of a machine.
+    on_chain: bool = False
 
 
 #: The schemes. A carrier that is new adds a line.
@@ -46,6 +48,7 @@ FORMS: Mapping[str, Form] = MappingProxyType(
     {
         "dtp": Form(carrier=None, place="none"),
         "dtp+memory": Form(carrier="memory", place="host"),
+        "dtp+pipe": Form(carrier="pipe", place="host", on_chain=True),
         "dtp+tcp": Form(carrier="tcp", place="host", needs_port=True),
         "dtp+unix": Form(carrier="unix", place="path"),
         "dtp+ws": Form(carrier="ws", place="host", has_path=True),
@@ -262,7 +265,12 @@ def _check_target(address: Address, form: Form) -> None:
 
 
 def _check_place(address: Address, form: Form) -> None:
-    if form.place == "host":
+    if form.on_chain:
+        if not _OBJECT_ID.fullmatch(address.host.lower()) or address.port is not None:
+            raise AddressError(
+                f"a {address.scheme} address needs a host object, '0x' and 64 hex digits, and no port"
+            )
+    elif form.place == "host":
         _check_host(address.host)
         if address.port is None and form.needs_port:
             raise AddressError(

@@ -20,7 +20,8 @@ from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, Strea
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.link import Link
-from dtp.session.session import Session
+from dtp.session.session import Session, Traffic
+from dtp.session.state import NEVER
 
 log = logging.getLogger("dtp.net")
 
@@ -28,6 +29,9 @@ log = logging.getLogger("dtp.net")
 RETRY = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
 #: How long `close` waits for what was finished to arrive.
 LINGER = 5.0
+
+#: Metering frames kept until somebody takes them: a peer may send its first one before we are ready for it.
+_EARLY_METER = 16
 
 #: Dials a carrier for a connection that exists (its id) and runs the handshake; calls back when it is done.
 Redial = Callable[[bytes, OnEstablished], Awaitable[None]]
@@ -75,14 +79,19 @@ class Connection:
         self._flush_scheduled = False
         self._flush_follows = False  # what is going on now ends with a flush
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = NEVER
         self._error: DtpError | None = None
         self._refusal: PeerError | None = None
         self._resuming: asyncio.Task[None] | None = None
         self._resumes = 0
         self._sent = self._received_bytes = 0
         self._cipher = session.link.suite.cipher
-        #: Called with each metering frame; set by `dtp.pay`.
-        self.on_meter: Callable[[bytes], None] | None = None
+        self._on_meter_frame: Callable[[bytes], None] | None = None
+        self._meter_frames: deque[bytes] = deque(maxlen=_EARLY_METER)
+        #: Called after something came or was sent; set by who counts (see `traffic`).
+        self.on_traffic: Callable[[], None] | None = None
+        #: What the listener's `admit` gave for this connection (listener side).
+        self.admission: object = None
         #: Called once, when the connection is over, with what ended it.
         self.on_end: Callable[[Connection], object] | None = None
         #: Called once, when the client has proven that it holds the keys (listener side).
@@ -204,11 +213,34 @@ class Connection:
         finally:
             self._pings.pop(token, None)
 
+    # ---- metering: opaque here, `dtp.pay` knows what it means ---------------------------------------------
+
     def send_meter(self, data: bytes) -> None:
-        """Send a metering frame; for `dtp.pay`."""
+        """Send a metering frame, at most 4,096 bytes. It may be lost with its carrier: say again what matters."""
         self._check()
         self._session.send_meter(data)
         self._schedule_flush()
+
+    def take_meter(self, on_meter: Callable[[bytes], None]) -> None:
+        """From now on call `on_meter` with each metering frame, starting with those that have come."""
+        self._on_meter_frame = on_meter
+        while self._meter_frames:
+            on_meter(self._meter_frames.popleft())
+
+    @property
+    def traffic(self) -> Traffic:
+        """Streams opened by the client, and bytes of streams sent and received, each counted once."""
+        return self._session.traffic
+
+    def limit_sending(self, total: int | None) -> None:
+        """Send at most so many bytes of streams in all (see `traffic`); what is above waits. None: no limit."""
+        if self._session.limit_sending(total):
+            self._schedule_flush()
+
+    def limit_receiving(self, total: int | None) -> None:
+        """Give the peer credit for at most so many bytes in all, and what it has credit for. None: no limit."""
+        if self._session.limit_receiving(total):
+            self._schedule_flush()
 
     # ---- carriers ---------------------------------------------------------------------------------------
 
@@ -269,12 +301,16 @@ class Connection:
         `code` and `reason` (0 to 2^32 - 1; at most 256 bytes) are the application's and reach the peer's
         `ConnectionClosed`. Idempotent.
         """
+        await self.delivered()
+        self.abort(code, reason, application=code != 0)
+        await self.wait_gone()
+
+    async def delivered(self) -> None:
+        """Wait until the peer has all streams that were finished, or the connection is over; at most 5 s."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 while self._error is None and any(map(self._session.finishing, self._streams)):
                     await self._wait("written")
-        self.abort(code, reason, application=code != 0)
-        await self.wait_gone()
 
     async def wait_gone(self) -> None:
         """After the end: wait until the carriers have sent the last word and are closed (at most 5 s)."""
@@ -287,7 +323,7 @@ class Connection:
         """Close now: the peer is told, what was not sent is dropped. Idempotent."""
         if self._error is None:
             self._session.close(code, reason, application=application)
-            self._after()
+            self._after(self._loop.time())
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over, however it ended."""
@@ -332,15 +368,28 @@ class Connection:
     def _write(self, stream_id: int, data: bytes | memoryview) -> None:
         """The first write of a turn goes out at once, which saves an answer a round of the loop; what is written
         after it in the same turn is sent together at the turn's end."""
-        self._session.write(stream_id, data)
+        session = self._session
         if self._flush_scheduled or self._flush_follows:
-            return
-        if self._corked:
+            session.write(stream_id, data)
+        elif self._corked:
+            session.write(stream_id, data)
             self._schedule_flush()
         else:
             self._corked = True
-            self._send()
-            if self._session.has_events:
+            if len(self._drivers) == 1 and type(data) is bytes:  # a message by itself, the shortest way
+                driver, out = self._drivers[0], self._buffers.seal
+                link = driver.link
+                if driver.writable and link is not None:
+                    size = session.seal_write(link, stream_id, data, out, self._loop.time())
+                    if size:
+                        self._sent += size
+                        driver.writable = driver.carrier.write(out.view[:size])
+                        if self.on_traffic is not None:
+                            self.on_traffic()
+                        return
+            session.write(stream_id, data)
+            self._send(self._loop.time())
+            if session.has_events:
                 self._schedule_flush()
 
     def _finish(self, stream_id: int) -> None:
@@ -374,8 +423,9 @@ class Connection:
         assert driver.link is not None
         self._received_bytes += end - start
         self._corked = False
-        used = self._session.receive(driver.link, buffer, start, end, self._loop.time())
-        self._after()
+        now = self._loop.time()
+        used = self._session.receive(driver.link, buffer, start, end, now)
+        self._after(now)
         return used
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
@@ -385,7 +435,7 @@ class Connection:
             self._session.link_lost(driver.link, self._loop.time(), str(error or "closed by the other side"))
         self._wake("gone")
         self._wake("carrier")
-        self._after()
+        self._after(self._loop.time())
 
     def _schedule_flush(self) -> None:
         if not self._flush_scheduled and not self._flush_follows:
@@ -395,17 +445,17 @@ class Connection:
     def _scheduled_flush(self) -> None:
         self._flush_scheduled = False
         self._corked = False
-        self._after()
+        self._after(self._loop.time())
 
     def _flush(self) -> None:
         """Send what waits, and tell what came of it."""
-        self._send()
+        self._send(self._loop.time())
         if self._session.has_events:
             self._dispatch()
 
-    def _send(self) -> None:
+    def _send(self, now: float) -> None:
         """Seal for every carrier that can take more, in turns, until nothing waits or none can."""
-        session, out = self._session, self._buffers.seal
+        session = self._session
         progress = True
         while progress:
             progress = False
@@ -413,46 +463,50 @@ class Connection:
                 link = driver.link
                 if not driver.writable or link is None or not session.may_seal(link):
                     continue
-                size = session.seal(link, out, self._loop.time())
+                out = self._buffers.seal
+                size = session.seal(link, out, now)
                 if size:
                     self._sent += size
                     driver.writable = driver.carrier.write(out.view[:size])
                     progress |= size > SEAL // 2  # else that was all
+        if self.on_traffic is not None:
+            self.on_traffic()
 
-    def _after(self) -> None:
+    def _after(self, now: float) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""
-        if self._session.has_events:
+        session = self._session
+        if session.has_events:
             self._flush_follows = True
             try:
                 self._dispatch()
             finally:
                 self._flush_follows = False
-        self._flush()
-        if self._session.ended is not None:
+        self._send(now)
+        if session.has_events:
+            self._dispatch()
+        if session.ended is not None:
             self._finish_drivers()
-        else:
+        elif now + self._soonest < self._timer_at:  # else nothing can be due before the timer
             self._set_timer()
 
     def _set_timer(self) -> None:
-        timer = self._timer
-        if timer is not None and timer.when() <= self._loop.time() + self._soonest:
-            return  # whatever has become due since is due later than that
         deadline = self._session.deadline()
-        if timer is not None:
-            if timer.when() <= deadline:
-                return  # it comes earlier, looks, and is set again
-            timer.cancel()
-        self._timer = None if deadline == float("inf") else self._loop.call_at(deadline, self._tick)
+        if self._timer_at <= deadline:
+            return  # it comes earlier, looks, and is set again
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._tick)
+        self._timer_at = deadline
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, NEVER
         self._session.tick(self._loop.time())
-        self._after()
+        self._after(self._loop.time())
 
     def _finish_drivers(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._timer_at = None, NEVER
         for driver in self._drivers:
             driver.close()
         if self._resuming is not None and self._resuming is not asyncio.current_task():
@@ -528,8 +582,10 @@ class Connection:
         self._wake("datagram")
 
     def _on_meter(self, event: ev.MeterReceived) -> None:
-        if self.on_meter is not None:
-            self.on_meter(event.data)
+        if self._on_meter_frame is not None:
+            self._on_meter_frame(event.data)
+        else:
+            self._meter_frames.append(event.data)
 
     def _on_pong(self, event: ev.Pong) -> None:
         future = self._pings.get(event.token)

@@ -17,7 +17,7 @@ from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.driver import LinkDriver, OnEstablished
-from dtp.net.resolver import Resolver, StaticResolver, in_order, resolve_all
+from dtp.net.resolver import Candidate, HostResolver, Resolver, StaticResolver, in_order, resolve_all
 from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeError, HandshakeRefused, Refusal
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
 from dtp.session.limits import DEFAULT, Limits
@@ -79,6 +79,7 @@ class Dialer:
     service: str
     resolvers: Sequence[Resolver]
     ticket: Ticket | None = None
+    make: type[Connection] = Connection
 
     async def connect(self) -> Connection:
         """A connection that the server has admitted. Raises the last candidate's error when none works."""
@@ -87,7 +88,7 @@ class Dialer:
 
         def take_over(driver: LinkDriver, established: Established) -> None:
             session = Session(established, self.endpoint.limits, loop.time(), client=True)
-            made.append(Connection(session, driver, loop, self.dial))
+            made.append(self.make(session, driver, loop, self.dial))
 
         try:
             await self.dial(b"", take_over)
@@ -118,7 +119,7 @@ class Dialer:
         for candidate in candidates:
             try:
                 async with asyncio.timeout(self.endpoint.limits.handshake) as limit:
-                    await self._handshake(candidate.address, resume, take_over)
+                    await self._handshake(candidate, resume, take_over)
                 return
             except TimeoutError as error:
                 if not limit.expired():
@@ -131,21 +132,21 @@ class Dialer:
                 failure = error
         raise failure
 
-    async def _handshake(self, address: Address, resume: bytes, take_over: OnEstablished) -> None:
+    async def _handshake(self, candidate: Candidate, resume: bytes, take_over: OnEstablished) -> None:
         """Try what is best first: IK with a key known from before, then XX; each suite until one is accepted."""
-        peer = self.address.peer or address.peer
+        peer = self.address.peer or candidate.address.peer
         static = _known.get(peer)
         refused: HandshakeRefused | None = None
         for suite in self.endpoint.suites:
             try:
                 try:
-                    return await self._attempt(address, peer, suite, static, resume, take_over)
+                    return await self._attempt(candidate, peer, suite, static, resume, take_over)
                 except HandshakeRefused as error:
                     if static is None or error.refusal != Refusal.FAILED:
                         raise
                     _known.forget(peer)
                     static = None
-                    return await self._attempt(address, peer, suite, None, resume, take_over)
+                    return await self._attempt(candidate, peer, suite, None, resume, take_over)
             except HandshakeRefused as error:
                 if error.refusal != Refusal.SUITE:
                     raise
@@ -155,14 +156,17 @@ class Dialer:
 
     async def _attempt(
         self,
-        address: Address,
+        candidate: Candidate,
         peer: PeerId | None,
         suite: Suite,
         static: bytes | None,
         resume: bytes,
         take_over: OnEstablished,
     ) -> None:
-        carrier = await carriers.dial(address.carrier_url)
+        if candidate.dial is not None:
+            carrier = await candidate.dial()
+        else:
+            carrier = await carriers.dial(candidate.address.carrier_url)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -235,19 +239,22 @@ def connect(
 
     `address` is an `Address` or its text. `identity` is who we are; without it a new identity is made for this
     one connection. `service` overrides the one in the address. `psk` (32 bytes) must be the server's, if it has
-    one. `resolvers` are asked in order for `dtp:` addresses; by default the static peer table.
+    one. `resolvers` are asked in order for `dtp:` addresses; by default the static peer table, then
+    the chain for host objects.
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`.
     """
     target = Address.parse(address) if isinstance(address, str) else address
+    asked = (StaticResolver(), HostResolver()) if resolvers is None else resolvers
+    target.check_options(() if target.is_direct else {name for each in asked for name in each.options})
     endpoint = Endpoint(identity or Identity.generate(), suites(), limits, psk=psk)
     return Connecting(
         Dialer(
             address=target,
             endpoint=endpoint,
             service=target.service if service is None else service,
-            resolvers=(StaticResolver(),) if resolvers is None else resolvers,
+            resolvers=asked,
             ticket=ticket,
         )
     )

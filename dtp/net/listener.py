@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
 from dtp.session.codes import CloseCode, HandshakeError, Refusal
+from dtp.session.codes import Refuse as Refuse
 from dtp.session.handshake import Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.session import Session
@@ -40,17 +42,9 @@ class Request:
     source: str
 
 
-class Refuse(Exception):
-    """Raised by an `Admit` function to refuse a request; `code` and `reason` reach the client."""
-
-    def __init__(self, code: int = CloseCode.DENIED, reason: str = "") -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-
-
-#: Looks at a request and raises `Refuse`, or lets it pass. May be a coroutine function.
-Admit = Callable[[Request], Awaitable[None] | None]
+#: Looks at a request and raises `Refuse`, or lets it pass. May be a coroutine function. What it gives is the
+#: connection's `admission`.
+Admit = Callable[[Request], Awaitable[object] | object]
 
 
 class Listener:
@@ -61,9 +55,14 @@ class Listener:
     """
 
     def __init__(
-        self, endpoint: Endpoint, services: Mapping[str, Handler] | None, admit: Admit | None
+        self,
+        endpoint: Endpoint,
+        services: Mapping[str, Handler] | None,
+        admit: Admit | None,
+        make: type[Connection] = Connection,
     ) -> None:
         self._endpoint = endpoint
+        self._make = make
         self._limits = endpoint.limits
         self._services = services
         self._admit = admit
@@ -123,6 +122,16 @@ class Listener:
         """Listen at one more carrier URL, such as `tcp://[::]:9000`."""
         self._listeners.append(await carriers.listen(url, self._on_carrier))
 
+    def add_socket(self, sock: socket.socket, url: str | None = None) -> None:
+        """Listen on a socket that is bound and listening already; see `dtp.carriers.listen_socket`."""
+        self._listeners.append(carriers.listen_socket(sock, self._on_carrier, url))
+
+    async def remove(self, url: str) -> None:
+        """Listen no more where one of `urls` says; the connections that came in there live on."""
+        for listener in [one for one in self._listeners if url in one.urls]:
+            self._listeners.remove(listener)
+            await listener.close()
+
     # ---- carriers come in -------------------------------------------------------------------------------
 
     def _on_carrier(self, carrier: Carrier) -> None:
@@ -166,7 +175,7 @@ class Listener:
             self._resume(driver, established)
             return
         session = Session(established, self._limits, self._loop.time(), client=False)
-        connection = Connection(session, driver, self._loop, None)
+        connection = self._make(session, driver, self._loop, None)
         self._connections[session.connection_id] = connection
         connection.on_end = lambda _: self._connections.pop(session.connection_id, None)
         connection.on_confirmed = self._serve_if_ready
@@ -208,11 +217,12 @@ class Listener:
         if inspect.isawaitable(verdict):
             self._spawn(self._decide_later(connection, verdict))
         else:
+            connection.admission = verdict
             connection.admit()
 
-    async def _decide_later(self, connection: Connection, verdict: Awaitable[None]) -> None:
+    async def _decide_later(self, connection: Connection, verdict: Awaitable[object]) -> None:
         try:
-            await verdict
+            connection.admission = await verdict
         except Refuse as refuse:
             connection.abort(refuse.code, refuse.reason)
             return
@@ -298,17 +308,19 @@ async def listen(
     limits: Limits = DEFAULT,
     psk: bytes | None = None,
     admit: Admit | None = None,
+    make: type[Connection] = Connection,
 ) -> Listener:
     """Listen at carrier URLs such as `tcp://0.0.0.0:9000`, `unix:///run/me.sock`, `ws://127.0.0.1:8080/dtp`.
 
     `services` maps service names to handlers (coroutine functions of a `Connection`); one handler alone takes
     every service; without, take connections from `Listener.accept()`. With `psk` (32 bytes) only clients that
-    have it are heard. `admit` sees each `Request` and refuses by raising `Refuse`.
+    have it are heard. `admit` sees each `Request` and refuses by raising `Refuse`. `make` is the class of the
+    connections.
 
     Raises `CarrierError` when an address can't be had and `LocalError` for a URL that can't be meant.
     """
     handlers = {"*": services} if callable(services) else services
-    listener = Listener(Endpoint(identity, suites(), limits, psk=psk), handlers, admit)
+    listener = Listener(Endpoint(identity, suites(), limits, psk=psk), handlers, admit, make)
     try:
         for url in [urls] if isinstance(urls, str) else urls:
             await listener.add(url.removeprefix("dtp+"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, cast
 
 from dtp import config
 from dtp.errors import CarrierError, ChainError, LocalError, PeerError
@@ -17,6 +18,8 @@ from dtp.net.address import Address, AddressError, check_petname
 
 if TYPE_CHECKING:
     from random import Random
+
+    from dtp.carriers.base import Carrier
 
 #: An entry lists at most so many addresses: each is dialled when the ones before fail.
 MAX_ADDRESSES = 64
@@ -48,6 +51,8 @@ class Candidate:
     expires: float | None = None
     #: The name of the resolver that said so.
     source: str = ""
+    #: How to dial it, when not by the address's `carrier_url`: a resolver may have what a URL can't carry.
+    dial: Callable[[], Awaitable[Carrier]] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.address.is_direct:
@@ -73,6 +78,8 @@ class Resolver(ABC):
 
     #: A short name for messages and `Candidate.source`, such as "peers.toml" or "lan".
     name: ClassVar[str]
+    #: The options of addresses that this resolver understands; `connect` refuses others.
+    options: ClassVar[Collection[str]] = ()
 
     @abstractmethod
     async def resolve(self, address: Address) -> list[Candidate]:
@@ -144,6 +151,7 @@ class StaticResolver(Resolver):
     """
 
     name = "peers.toml"
+    options = ("via",)
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         """`path` is the file, None for `dtp.config.peers_path()` at each call. First read by `resolve`.
@@ -161,6 +169,8 @@ class StaticResolver(Resolver):
 
     async def resolve(self, address: Address) -> list[Candidate]:
         """See `Resolver`. Raises `dtp.config.ConfigFileError` for a file that can't be used."""
+        if address.options.get("via") == "pipe":  # the table knows where to dial, and that isn't wanted
+            return []
         self._refresh()
         found = [direct for entry in self._entries if _matches(entry, address) for direct in entry.addresses]
         # One peer may stand under two names; an address that both have is one candidate.
@@ -253,3 +263,98 @@ def _read_entry(name: str, table: config.Table) -> _Entry:
             raise table.error(f"can't be used: {error}", "host") from None
     table.finish()
     return _Entry(name, peer, host, tuple(addresses))
+
+
+# ------------------------------------------------------------------------------------------------- host objects
+
+
+class Place(Protocol):
+    """Where one endpoint of a host is found, as a `Directory` says it; the fields are `Candidate`'s."""
+
+    @property
+    def key(self) -> bytes:
+        """Ed25519 key that the handshake must prove, 32 bytes."""
+
+    @property
+    def url(self) -> str:
+        """The carrier's URL."""
+
+    @property
+    def priority(self) -> int:
+        """Lower is tried first."""
+
+    @property
+    def weight(self) -> int:
+        """A share among those of the same priority."""
+
+    @property
+    def expires(self) -> float:
+        """Unix time in seconds."""
+
+    @property
+    def dial(self) -> Callable[[], Awaitable[Carrier]] | None:
+        """How to dial it, when not by the URL."""
+
+
+class Directory(Protocol):
+    """Knows host objects. `dtp.chain.resolver.HostDirectory` is the one that reads Sui."""
+
+    async def places(
+        self, host_object: str, service: str, via: str = "direct", network: str = ""
+    ) -> Sequence[Place]:
+        """Where the service is reached, and nothing for a host that isn't there. Raises as `Resolver.resolve`."""
+
+
+#: Who knows host objects when nobody else is named: the module and its function that gives a `Directory`. Loaded with
+#: the first address that has a host object, so that nobody else pays for a chain client.
+DIRECTORY: Final = ("dtp.chain.resolver", "default_directory")
+
+
+class HostResolver(Resolver):
+    """Knows `dtp://0x<host object>/<service>`: asks a `Directory`, which vouches for the keys of the endpoints.
+
+    Options of the address: `via` is "direct" (the default), "pipe" (through the chain itself) or "any" (through the
+    chain when nothing else answers); `network` names the network.
+    """
+
+    name = "host object"
+    options = ("via", "network")
+
+    def __init__(self, directory: Directory | None = None) -> None:
+        """With `directory`, or with the one that `DIRECTORY` names."""
+        self._directory = directory
+
+    async def resolve(self, address: Address) -> list[Candidate]:
+        """See `Resolver`."""
+        if address.host_object is None:
+            return []
+        if self._directory is None:
+            module, function = DIRECTORY
+            self._directory = cast(Directory, getattr(importlib.import_module(module), function)())
+        options = address.options
+        places = await self._directory.places(
+            address.host_object, address.service, options.get("via", "direct"), options.get("network", "")
+        )
+        found: list[Candidate] = []
+        faults: list[str] = []
+        for place in places:
+            try:
+                found.append(self._candidate(place, address))
+            except (AddressError, PeerIdError) as fault:  # what one endpoint says of itself
+                faults.append(str(fault))
+        if faults and not found:
+            raise ResolveFailed(
+                f"the endpoints of {address.host_object} can't be dialled: {'; '.join(faults)}"
+            )
+        return found
+
+    def _candidate(self, place: Place, asked: Address) -> Candidate:
+        direct = Address.direct(PeerId(place.key), place.url, asked.service)
+        return Candidate(
+            _for_service(direct, asked),
+            place.priority,
+            place.weight,
+            place.expires,
+            self.name,
+            place.dial,
+        )

@@ -52,6 +52,7 @@ class Stream:
         #: The number of the stream within the connection.
         self.id = stream_id
         self._chunks: deque[bytes] = deque()
+        self._at = 0  # what of the first chunk was read
         self._size = 0
         self._eof = False
         self._read_error: DtpError | None = None
@@ -80,18 +81,17 @@ class Stream:
                 await self._wait_data()
             if not self._size:
                 return b""
-        chunk = self._chunks[0]
-        if len(chunk) <= n and (len(chunk) >= _WHOLE or len(self._chunks) == 1):  # the usual case, no copy
-            self._chunks.popleft()
-            self._size -= len(chunk)
-            self.connection._consumed(self.id, len(chunk))
-            return chunk
-        return self._take(min(n, self._size if len(chunk) < _WHOLE else len(chunk)))
+        whole = len(self._chunks[0]) - self._at
+        return self._take(min(n, self._size if whole < _WHOLE else whole))
 
     async def readexactly(self, n: int) -> bytes:
         """Exactly `n` bytes. `asyncio.IncompleteReadError` (with `.partial`) when the stream ends before."""
         if n < 0:
             raise LocalError("readexactly needs a size of 0 or more")
+        if not self._size and n:
+            await self._wait_data()
+        if 0 < n <= self._size:  # the usual case, made short
+            return self._take(n)
         parts: list[bytes] = []
         missing = n
         while missing:
@@ -100,7 +100,7 @@ class Stream:
                 raise asyncio.IncompleteReadError(b"".join(parts), n)
             parts.append(part)
             missing -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     async def readuntil(self, separator: bytes = b"\n", limit: int = 64 * 1024) -> bytes:
         """Bytes up to and with `separator`.
@@ -116,15 +116,15 @@ class Stream:
                 joined = b"".join(self._chunks)
                 self._chunks.clear()
                 self._chunks.append(joined)
-            data = self._chunks[0] if self._chunks else b""
-            at = data.find(separator, max(0, searched - len(separator) + 1))
-            if at >= 0:
-                return self._take(at + len(separator))
-            searched = len(data)
+            data, at = (self._chunks[0] if self._chunks else b""), self._at
+            found = data.find(separator, at + max(0, searched - len(separator) + 1))
+            if found >= 0:
+                return self._take(found - at + len(separator))
+            searched = self._size
             if searched > limit:
                 raise asyncio.LimitOverrunError(f"no separator within {limit} bytes", searched)
             if self._eof:
-                raise asyncio.IncompleteReadError(self._take(self._size), None)
+                raise asyncio.IncompleteReadError(self._take(searched), None)
             await self._wait_data(beyond=searched)
 
     async def readline(self) -> bytes:
@@ -169,24 +169,40 @@ class Stream:
                 self._read_waiter = None
 
     def _take(self, size: int) -> bytes:
-        chunks = self._chunks
+        """The next `size` bytes, which are there."""
+        if not size:
+            return b""
+        chunks, at = self._chunks, self._at
         self._size -= size
-        parts: list[bytes] = []
-        missing = size
-        while missing:
-            chunk = chunks.popleft()
-            if len(chunk) > missing:
-                chunks.appendleft(chunk[missing:])
-                chunk = chunk[:missing]
-            parts.append(chunk)
-            missing -= len(chunk)
-        self.consumed(size)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        chunk, end = chunks[0], at + size
+        if end < len(chunk):
+            data, self._at = chunk[at:end], end
+        elif end == len(chunk):  # the usual case: if it is a whole piece, no copy
+            chunks.popleft()
+            data, self._at = chunk[at:], 0
+        else:
+            data = self._take_joined(size)
+        self.connection._consumed(self.id, size)
+        return data
+
+    def _take_joined(self, size: int) -> bytes:
+        chunks = self._chunks
+        parts = [chunks.popleft()[self._at :]]
+        missing = size - len(parts[0])
+        while len(chunks[0]) <= missing:
+            parts.append(chunks.popleft())
+            missing -= len(parts[-1])
+            if not missing:
+                break
+        self._at = missing
+        if missing:
+            parts.append(chunks[0][:missing])
+        return b"".join(parts)
 
     def _drop(self) -> None:
         self.consumed(self._size)
         self._chunks.clear()
-        self._size = 0
+        self._size = self._at = 0
 
     def consumed(self, size: int) -> None:
         """Tell the peer that `size` bytes were read and it may send as many more. For sinks."""
@@ -275,7 +291,7 @@ class Stream:
         """From now on hand everything to `sink`, starting with what is buffered."""
         self._sink = sink
         while self._chunks:
-            chunk = self._chunks.popleft()
+            chunk, self._at = self._chunks.popleft()[self._at :], 0
             self._size -= len(chunk)
             sink.stream_data(chunk)
         if self._read_error is not None:

@@ -39,6 +39,15 @@ class CloseCode(IntEnum):
     TICKET = 14
 
 
+class Refuse(Exception):
+    """Raised by whoever decides on a request (`listen(admit=...)`); `code` and `reason` reach the client."""
+
+    def __init__(self, code: int = CloseCode.DENIED, reason: str = "") -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
 class HandshakeError(PeerError):
     """The handshake failed; the carrier is closed and nothing was sent beyond a refusal code."""
 

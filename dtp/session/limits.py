@@ -25,10 +25,10 @@ class Limits:
     #: Plaintext of a record. From 4 KiB up the size hardly matters for speed; larger ones delay small messages
     #: on slow lines.
     record: int = 65_519
-    #: What one stream may have unread (told). Full speed over 100 ms needs bandwidth x delay: 2 MiB is 160 Mbit/s.
-    stream_window: int = 2 * MIB
+    #: What one stream may have unread (told). Full speed over 100 ms needs bandwidth x delay: 4 MiB is 320 Mbit/s.
+    stream_window: int = 4 * MIB
     #: What all streams of a connection may have unread together (told): bounds memory, lets several streams run.
-    connection_window: int = 8 * MIB
+    connection_window: int = 16 * MIB
     #: Streams that the peer may have open at once (told). 1,000 idle streams cost about 2 MiB.
     streams: int = 1024
     #: A datagram (told): what fits one record with its frame header.
@@ -44,7 +44,8 @@ class Limits:
     dead: float = 10.0
     #: Close a connection on which no stream data moved for this long. 0: never.
     idle: float = 0.0
-    #: How long a connection without carrier waits to be resumed; what is unacknowledged is kept as long.
+    #: How long a connection without carrier waits to be resumed; what is unacknowledged is kept as long. It does
+    #: not begin anew with carriers that die before any of that has passed.
     resume: float = 60.0
     #: Acknowledge what was received after this at the latest: frees the sender's memory, costs one frame.
     ack_delay: float = 0.1

@@ -70,17 +70,27 @@ class Linking(Sealing):
         elif self._links:
             self._send_lists(next(iter(self._links.values())))
         elif self._detached_at is None:
-            self._detached_at = now
-            self._events.append(ev.Detached())
+            self._detach(now)
 
     @property
     def attached(self) -> bool:
         """True while at least one link carries the session."""
         return bool(self._links)
 
-    def _attach(self, link: Link) -> None:
+    def _detach(self, now: float) -> None:
+        """No link is left. When the last one carried nothing of what waits, the time for resuming goes on."""
+        waits = any(stream.send.acked < stream.send.end for stream in self._streams.values())
+        if not waits or self._active_at >= self._attached_at:
+            self._stuck_since = None
+        if self._stuck_since is None:
+            self._stuck_since = now
+        self._detached_at = self._stuck_since
+        self._events.append(ev.Detached())
+
+    def _attach(self, link: Link, now: float) -> None:
         link.attached = True
         self._links[link.number] = link
+        self._attached_at = now
         self._detached_at = None
         self._events.append(ev.LinkAttached(link))
 
@@ -142,7 +152,7 @@ class Linking(Sealing):
             raise ProtocolError("the server's ATTACH does not answer ours")
         if link.adding and not self._links:
             self._send_lists(link)  # those there were have been lost meanwhile
-        self._attach(link)
+        self._attach(link, now)
 
     def _on_fresh_close(self, link: Link, close: Close) -> None:
         """The link is not taken. The session ends only with the last way to go on: nothing has proven the secret."""

@@ -75,9 +75,13 @@ class Receiving(Linking):
                 stream = self._streams.get(stream_id)
                 if stream is not None and stream.receive.takes(offset, length):  # the usual case, made short
                     self._received_total += length
-                    self._check_total()
+                    if self._received_total > self._receive_limit:
+                        raise _over_credit()
                     self._events.append(ev.StreamData(stream_id, body))
-                    self._note_data(stream_id, now)
+                    self._active_at = now
+                    self._ack_due[stream_id] = None
+                    if self._ack_at == NEVER:
+                        self._ack_at = now + self.limits.ack_delay
                     continue
             if not link.attached:
                 self._on_fresh_link(link, frame, flags, body, now)
@@ -101,7 +105,8 @@ class Receiving(Linking):
         known_end = receive.ended
         pieces, rise = receive.receive(offset, data, fin)
         self._received_total += rise
-        self._check_total()
+        if self._received_total > self._receive_limit:
+            raise _over_credit()
         if receive.stop_code is not None:
             self._give_credit(stream, sum(map(len, pieces)))
         else:
@@ -114,18 +119,9 @@ class Receiving(Linking):
                 self._events.append(ev.StreamFinished(stream_id))
             self._forget_if_done(stream)
         else:
-            self._note_data(stream_id, now)
-
-    def _check_total(self) -> None:
-        if self._received_total > self._receive_limit:
-            raise ProtocolError("more data than the connection's credit allows", CloseCode.FLOW)
-
-    def _note_data(self, stream_id: int, now: float) -> None:
-        """Data came: it is to be acknowledged some time soon."""
-        self._active_at = now
-        self._ack_due[stream_id] = None
-        if self._ack_at == NEVER:
-            self._ack_at = now + self.limits.ack_delay
+            self._active_at = now
+            self._ack_due[stream_id] = None  # to be acknowledged some time soon
+            self._ack_at = min(self._ack_at, now + self.limits.ack_delay)
 
     def _peer_stream(self, stream_id: int) -> SessionStream | None:
         """The peer's stream with this id, opened now together with those before it; None if it is over."""
@@ -172,6 +168,7 @@ class Receiving(Linking):
         rise = max(0, final - receive.highest)
         missing = receive.end_by_reset(final)
         self._received_total += rise
+        self._never_arrived += rise
         if self._received_total > self._receive_limit:
             raise ProtocolError("reset goes beyond the connection's credit", CloseCode.FLOW)
         self._give_connection_credit(missing)
@@ -195,6 +192,8 @@ class Receiving(Linking):
         send = stream.send
         stream.listed |= bool(flags & LISTED)
         waiting = send.queued
+        if acked > send.acked:
+            self._active_at = now
         send.acknowledge(acked)
         send.limit = max(send.limit, limit)
         if send.ready:
@@ -273,6 +272,10 @@ class Receiving(Linking):
         if self._awaiting_state:
             self._awaiting_state = False
             self._events.append(ev.Resumed())
+
+
+def _over_credit() -> ProtocolError:
+    return ProtocolError("more data than the connection's credit allows", CloseCode.FLOW)
 
 
 _HANDLERS: dict[int, Callable[..., None]] = {

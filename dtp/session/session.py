@@ -10,14 +10,29 @@ docs/wire.md. Who drives it (dtp/net/connection.py, or a test) calls
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from dtp.errors import LimitError
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
-from dtp.session.frames import AWAY, MAX_METER, Frame, control
+from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, Frame, control
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.receiving import Receiving
 from dtp.session.state import NEVER
+
+
+class Traffic(NamedTuple):
+    """What moved on streams since the session began, each byte once. What metering counts (docs/wire.md).
+
+    `opened` streams were opened by the client; `sent` and `received` bytes were sealed into STREAM frames by this
+    side, and came in them. Bytes that only a RESET's final offset tells of count in `sent` if they were sent,
+    and never in `received`.
+    """
+
+    opened: int
+    sent: int
+    received: int
 
 
 class Session(Receiving):
@@ -30,7 +45,7 @@ class Session(Receiving):
     def __init__(self, established: Established, limits: Limits, now: float, *, client: bool) -> None:
         super().__init__(established, limits, now, client=client)
         self.link = self.new_link(established, now)
-        self._attach(self.link)
+        self._attach(self.link, now)
         # An IK client is the first to be able to send records; the server waits for one as proof of the keys.
         self.link.first_record_due = client
 
@@ -101,10 +116,10 @@ class Session(Receiving):
         True when that is to be told to the peer now.
         """
         stream = self._streams.get(stream_id)
-        if stream is not None and stream.receive.stop_code is None:
-            self._give_credit(stream, size)
-        elif stream is None:
+        if stream is None:
             self._give_connection_credit(size)
+        elif stream.receive.stop_code is None:
+            self._give_credit(stream, size)
         return bool(self._windows)
 
     def send_datagram(self, data: bytes | memoryview) -> None:
@@ -123,6 +138,31 @@ class Session(Receiving):
         if len(data) > MAX_METER:
             raise LimitError(f"metering frame of {len(data)} bytes, the most is {MAX_METER}")
         self._queue(Frame.METER, data)
+
+    @property
+    def traffic(self) -> Traffic:
+        """Streams and bytes so far, as both ends count them."""
+        opened = self._next_own if self.client else self._next_peer
+        return Traffic(opened >> 1, self._sent_total, self._received_total - self._never_arrived)
+
+    def limit_sending(self, total: int | None) -> bool:
+        """Send at most so many bytes of streams in all, whatever the credit; None for no limit of ours.
+
+        What is above it waits, as without credit. A limit below what was sent sends nothing new. True when it is
+        higher than before, so that something may be sent now.
+        """
+        before, self._send_stop = self._send_stop, MAX_OFFSET if total is None else total
+        return self._send_stop > before
+
+    def limit_receiving(self, total: int | None) -> bool:
+        """Give credit for at most so many bytes of streams in all; None for no limit of ours.
+
+        Credit that was given is not taken back, so a connection window more may come. True when the peer is to be
+        told of more credit now.
+        """
+        self._receive_stop = MAX_OFFSET if total is None else total
+        self._give_connection_credit(0)
+        return bool(self._windows)
 
     def ping(self, now: float) -> int:
         """Ask the peer for an answer; `Pong` with the returned token follows."""
@@ -173,7 +213,12 @@ class Session(Receiving):
             self.close(CloseCode.IDLE, f"no data for {limits.idle:g} s")
             return
         if self._detached_at is not None and now >= self._detached_at + limits.resume:
-            reason = f"no carrier for {limits.resume:g} s"
+            came = (
+                "no carrier"
+                if self._attached_at <= self._detached_at
+                else "carriers came, but nothing passed"
+            )
+            reason = f"{came} for {limits.resume:g} s"
             self._end(ev.Ended(CloseCode.IDLE, reason, by_peer=False, lost=True))
             return
         for link in list(self._links.values()):

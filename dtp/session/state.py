@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 
+from dtp.core import STREAM_ROOM
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ProtocolError, StreamClosed
 from dtp.session.frames import (
     CONNECTION,
+    MAX_OFFSET,
     PING,
     RESET,
     STOP,
@@ -27,7 +29,7 @@ from dtp.session.limits import Limits
 from dtp.session.link import Link
 from dtp.session.noise import protocol_name
 from dtp.session.payload import CONNECTION_ID
-from dtp.session.streams import SessionStream
+from dtp.session.streams import SMALL, SessionStream
 
 NEVER = float("inf")
 #: Pings that wait for an answer; older ones are given up.
@@ -72,12 +74,17 @@ class SessionState:
         self._away: int | None = None
         self._peer_away = False
 
+        #: The largest write that may be sealed as it is: one piece, and one record.
+        self._prompt = min(SMALL, limits.record - STREAM_ROOM)
         self._sent_total = 0
         self._send_limit = self._params.connection_window
         self._received_total = 0
         self._consumed_total = 0
         self._receive_limit = limits.connection_window
         self._grant_at = limits.connection_window // 4
+        self._never_arrived = 0  # bytes that only the final offset of a RESET tells of
+        self._send_stop = MAX_OFFSET  # sending stops here, whatever the credit: see `Session.limit_sending`
+        self._receive_stop = MAX_OFFSET
 
         self._links: dict[int, Link] = {}
         self._next_link = 0
@@ -85,7 +92,9 @@ class SessionState:
         self._unanswered: set[int] = set()  # lost links whose STATE has not come: the peer may not know
         self._told_lost: set[int] = set()  # lost links that the peer was sent a list for
         self._awaiting_state = False
-        self._detached_at: float | None = None
+        self._attached_at = now  # the newest link
+        self._detached_at: float | None = None  # since then without a link, or without one that was of use
+        self._stuck_since: float | None = None  # links were lost, and nothing has passed in between
         self._ack_at = NEVER
         self._active_at = now
         self._ping_token = 0
@@ -191,15 +200,23 @@ class SessionState:
         receive.consumed += size
         if receive.consumed >= receive.grant_at and receive.grant():
             self._windows[stream.stream_id] = None
-        self._give_connection_credit(size)
+        self._consumed_total += size
+        if self._consumed_total >= self._grant_at:
+            self._grant_connection()
 
     def _give_connection_credit(self, size: int) -> None:
         self._consumed_total += size
         if self._consumed_total >= self._grant_at:
-            window = self.limits.connection_window
-            self._receive_limit = self._consumed_total + window
-            self._grant_at = self._consumed_total + window // 4
+            self._grant_connection()
+
+    def _grant_connection(self) -> None:
+        window = self.limits.connection_window
+        limit = min(self._consumed_total + window, self._receive_stop)
+        if limit > self._receive_limit:
+            self._receive_limit = limit
             self._windows[CONNECTION] = None
+        if limit < self._receive_stop:
+            self._grant_at = self._consumed_total + window // 4
 
     def _forget_if_done(self, stream: SessionStream) -> None:
         if not stream.done or stream.stream_id not in self._streams:

@@ -78,6 +78,15 @@ class SendHalf:
         self._unsent.append(data)
         self.end += len(data)
 
+    def takes(self, data: bytes, end: int) -> bool:
+        """Take `data` as sent at once, up to the offset `end`: when all before it was, and the credit allows it all;
+        False without any effect when not."""
+        if self.sent != self.end or self.highest != self.end or end > self.limit or not self.open:
+            return False
+        self._unacked.append(data)
+        self.sent = self.highest = self.end = end
+        return True
+
     def take(self, room: int, fresh: int) -> tuple[int, bytes | memoryview, bool]:
         """The next piece to seal: its offset, at most `room` bytes, and whether the stream ends behind it.
 

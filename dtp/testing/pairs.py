@@ -113,6 +113,14 @@ class SessionPair:
         self._collect(session)
         return size
 
+    def seal_write(self, wire: Wire, client: bool, stream_id: int, data: bytes) -> int:
+        """Put a small write on a wire by `Session.seal_write`; 0 when it has to be queued instead."""
+        session, link = (self.client, wire.client) if client else (self.server, wire.server)
+        size = session.seal_write(link, stream_id, data, self._out, self.now)
+        if not wire.cut:
+            (wire.to_server if client else wire.to_client).extend(self._out.view[:size])
+        return size
+
     def deliver(self, wire: Wire, size: int, *, client: bool) -> None:
         """Hand up to `size` bytes that are under way to a side; the start of a record stays under way."""
         session, link = (self.client, wire.client) if client else (self.server, wire.server)

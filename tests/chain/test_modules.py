@@ -327,7 +327,7 @@ def test_frames_are_cut_into_arguments_that_fit(size):
     assert b"".join(chunks) == data
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 1000])
+@pytest.mark.parametrize("size", [0, 1, 1000, 16_376, 16_377, 120_000])
 def test_frames_arrive_as_events(play, size):
     data = bytes(n % 251 for n in range(size))
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain import Program, host
-from dtp.chain._pysui import PYSUI_VERSION, encode_transaction, library
+from dtp.chain._pysui import PYSUI_VERSION, _fast_types, encode_transaction, library
 from dtp.chain.errors import MoveAborted, TransactionFailed
 from dtp.sui import transaction as sui
 from dtp.sui.names import TYPE_TAG, parse_type
@@ -131,6 +131,19 @@ def test_modules_are_taken_whole(monkeypatch):
     assert calls.count(7) == 0
 
 
+def test_a_program_that_used_pysuis_classes_itself_changes_nothing():
+    """What fields a class has is set up with its first object, and inherited from then on."""
+    bcs = library().bcs
+    bcs.Publish([[7]], [])
+    bcs.Upgrade([[7]], [], bcs.Address([0] * 32), bcs.Argument("GasCoin"))
+    types = _fast_types(bcs)
+    for kind, more in (
+        (types.Publish, ([],)),
+        (types.Upgrade, ([], bcs.Address([0] * 32), bcs.Argument("GasCoin"))),
+    ):
+        assert kind((b"code",), *more).serialize()[:6] == b"\1\4code"
+
+
 def test_a_failure_on_chain_is_an_error(client, wallet):
     """pysui reports "ok" for a transaction whose effects say that it failed."""
     signer = wallet()
@@ -206,6 +219,71 @@ def test_its_own_client_works_against_the_localnet(net):
     assert info.is_ok()
     assert info.result_data.chain == "localnet"
     assert clock.result_data.object.object_type.endswith("::clock::Clock")
+
+
+class _Silent:
+    """A server that takes connections and says nothing; `drop` ends them."""
+
+    async def __aenter__(self):
+        self.writers, self.met = [], asyncio.Event()
+
+        async def meet(reader, writer):
+            self.writers.append(writer)
+            await reader.read(1)
+            self.met.set()
+
+        self.server = await asyncio.start_server(meet, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        return self
+
+    def drop(self):
+        for writer in self.writers:
+            writer.transport.abort()
+
+    async def __aexit__(self, *exc):
+        self.drop()
+        self.server.close()
+        await self.server.wait_closed()
+
+
+@pytest.mark.parametrize("way", ["dropped", "timeout"])
+def test_grpclib_cancels_the_caller_to_wake_it(way):
+    """It cancels the task and forgets to take it back: Ctrl-C and groups of tasks would be confused from then on."""
+    from dtp.chain._wire import Wire
+    from dtp.chain.errors import NodeUnavailable
+
+    async def work():
+        async with _Silent() as node:
+            wire = Wire(node.url, timeout=60 if way == "dropped" else 0.01)
+            calling = asyncio.ensure_future(wire.service_info())
+            if way == "dropped":
+                await node.met.wait()
+                await asyncio.sleep(0)
+                node.drop()
+            with pytest.raises(NodeUnavailable):
+                await calling
+            wire.close()
+            assert calling.cancelling() == 0
+
+    run(work())
+
+
+def test_a_caller_that_is_cancelled_while_the_node_goes_away_is_cancelled():
+    from dtp.chain._wire import Wire
+
+    async def work():
+        async with _Silent() as node:
+            wire = Wire(node.url, timeout=60)
+            calling = asyncio.ensure_future(wire.service_info())
+            await node.met.wait()
+            await asyncio.sleep(0)
+            wire._channel._protocol.processor.close("gone")  # what grpclib does when the connection is lost
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+            wire.close()
+
+    run(work())
 
 
 def test_asyncio_is_not_blocked_by_a_lost_node():

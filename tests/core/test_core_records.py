@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from dtp.core import (
     MAX_PLAINTEXT,
     RECORD_OVERHEAD,
+    STREAM_ROOM,
     Buffer,
     CounterExhausted,
     FrameError,
@@ -463,6 +464,22 @@ def test_frames_that_fit_no_record(suite: str, frames: list[Plain], record: int)
     with pytest.raises(FrameTooLong):
         sealer.seal(frames, BUFFER, record)
     assert state(sealer) == before
+
+
+@given(data=st.binary(max_size=5000), rekey_bytes=st.sampled_from([0, 1, 100, 2000]))
+def test_one_stream_frame_by_the_short_way(suite: str, data: bytes, rekey_bytes: int) -> None:
+    short, long = Sealer(suite, KEY, rekey_bytes), Sealer(suite, KEY, rekey_bytes)
+    record, room = len(data) + STREAM_ROOM, len(data) + STREAM_ROOM + RECORD_OVERHEAD
+    other = Buffer(room)
+    for offset in (0, 2**61):
+        size = short.seal_stream(7, offset, data, other, record)
+        assert size == long.seal([(STREAM, 0, 7, offset, data)], BUFFER, record)
+        assert other.view[:size] == BUFFER.view[:size]
+    before = state(short)
+    for bad_record, out in ((record - 1, other), (record, Buffer(room - 1)), (0, other)):
+        with pytest.raises(SpaceError):
+            short.seal_stream(7, 0, data, out, bad_record)
+    assert state(short) == before == state(long)
 
 
 def test_space(suite: str) -> None:

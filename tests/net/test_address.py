@@ -64,6 +64,11 @@ EXAMPLES = [
     ),
     (f"dtp+unix://{PEER}@/run/%3F%23.sock", {"path": "/run/?#.sock"}, "unix:///run/%3F%23.sock"),
     (f"dtp+memory://{PEER}@test-1/echo", {"host": "test-1", "service": "echo"}, "memory://test-1"),
+    (
+        f"dtp+pipe://{PEER}@{HOST_OBJECT}/echo?carrier.service=7",
+        {"host": HOST_OBJECT, "service": "echo", "query": (("carrier.service", "7"),)},
+        f"pipe://{HOST_OBJECT}?service=7",
+    ),
 ]
 
 

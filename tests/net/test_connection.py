@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from dtp import carriers
 from dtp.carriers.base import Carrier
 from dtp.errors import CarrierError
 from dtp.net import dial as dialing
-from dtp.net.address import Address
+from dtp.net.address import Address, AddressError
 from dtp.session.codes import (
     CloseCode,
     ConnectionClosed,
@@ -109,6 +110,13 @@ def test_echo_over_every_carrier(url: str, tmp_path: Path) -> None:
             assert connection.closed
 
     asyncio.run(main())
+
+
+def test_misspelt_options_are_refused_before_anything_is_dialled() -> None:
+    with pytest.raises(AddressError, match="there is no option 'vai'; did you mean 'via'"):
+        dtp.connect(f"dtp://{BOB.id}/echo?vai=pipe")
+    with pytest.raises(AddressError, match="there is no option 'via'; known: none"):
+        dtp.connect(f"dtp+tcp://{BOB.id}@127.0.0.1:1/echo?via=pipe")
 
 
 @on_fake_clock
@@ -470,6 +478,48 @@ async def test_reading_a_stream_in_every_way() -> None:
             for bad in (stream.readexactly(-1), stream.readuntil(b"")):
                 with pytest.raises(dtp.LocalError):
                     await bad
+
+
+@given(
+    pieces=st.lists(st.integers(1, 40_000), min_size=1, max_size=8),
+    reads=st.lists(
+        st.tuples(st.sampled_from(["read", "exactly", "until"]), st.integers(0, 30_000)), max_size=30
+    ),
+)
+def test_any_reads_give_the_bytes_in_order(pieces: list[int], reads: list[tuple[str, int]]) -> None:
+    data = random.Random(sum(pieces)).randbytes(sum(pieces))
+
+    async def say(connection: dtp.Connection) -> None:
+        stream, at = await connection.accept_stream(), 0
+        for size in pieces:
+            stream.write(data[at : at + size])
+            at += size
+            await stream.flush()
+        stream.write_eof()
+        await stream.flush()
+
+    async def read() -> bytes:
+        got = bytearray()
+        async with await dtp.listen("memory://x", say, identity=BOB) as listener:
+            async with (
+                dtp.connect(listener.address()) as connection,
+                await connection.open_stream() as stream,
+            ):
+                for how, size in reads:
+                    if how == "exactly" and len(got) + size <= len(data):
+                        got += await stream.readexactly(size)
+                    elif how == "until" and data.find(bytes([size % 256]), len(got)) >= 0:
+                        part = await stream.readuntil(bytes([size % 256]), limit=len(data))
+                        assert part.index(size % 256) == len(part) - 1
+                        got += part
+                    elif how == "read" and size:
+                        part = await stream.read(size)
+                        assert len(part) <= size
+                        assert part or len(got) == len(data)
+                        got += part
+                return bytes(got) + await stream.read()
+
+    assert clock.run(read()) == data
 
 
 @on_fake_clock

@@ -136,7 +136,9 @@ async def over_dtp(client: Side, server: Side, options: str) -> list[list[object
 @given(
     client=st.builds(Side, TEXT, READS),
     server=st.builds(Side, TEXT, READS),
-    options=st.sampled_from(["", "chunk=7", "delay=0.2", "delay=0.1&jitter=0.1&chunk=333"]),
+    options=st.sampled_from(
+        ["", "carrier.chunk=7", "carrier.delay=0.2", "carrier.delay=0.1&carrier.jitter=0.1&carrier.chunk=333"]
+    ),
 )
 def test_the_same_results_as_over_tcp(client: Side, server: Side, options: str) -> None:
     expected = run(over_tcp(client, server), loop_factory=asyncio.SelectorEventLoop)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dtp.errors import LimitError
 from dtp.session import events as ev
@@ -16,7 +16,7 @@ from dtp.session.codes import CloseCode, StreamClosed, TooManyStreams
 from dtp.session.frames import Frame
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import Suite
-from dtp.testing.pairs import SessionPair
+from dtp.testing.pairs import SessionPair, Wire
 
 # Time may pass without end here: whether a peer is alive is tested elsewhere.
 PATIENT = replace(DEFAULT, keepalive=0, resume=1e9)
@@ -33,8 +33,6 @@ def pattern(key: int, offset: int, size: int) -> bytes:
 
 class Exchange(RuleBasedStateMachine):
     """Random use of a pair. A model keeps what was written; what is read must be a prefix of it, once."""
-
-    streams = Bundle("streams")
 
     @initialize(suite=st.sampled_from(Suite), known=st.booleans(), small=st.booleans())
     def start(self, suite: Suite, known: bool, small: bool) -> None:
@@ -61,6 +59,9 @@ class Exchange(RuleBasedStateMachine):
                 self.check(client, event)
             self.seen[client] = len(events)
 
+    def wire(self, number: int) -> Wire:
+        return self.pair.wires[number % len(self.pair.wires)]
+
     def check(self, client: bool, event: ev.Event) -> None:
         assert not isinstance(event, ev.Ended), event
         if isinstance(event, ev.StreamData):
@@ -84,41 +85,53 @@ class Exchange(RuleBasedStateMachine):
             self.ends.add(key)
             self.unread[key] = 0
 
-    @rule(target=streams, client=st.booleans())
-    def open(self, client: bool) -> tuple[bool, int] | None:
-        session = self.session(client)
-        if not session.can_open:
+    def known(self, side: bool) -> list[int]:
+        """The streams that a side knows and hasn't ended."""
+        return [key for key in self.session(side)._streams if (side, key) not in self.finished | self.reset]
+
+    # Few rules, and each finds something to do, so that most steps of a run move data.
+
+    @rule(side=st.booleans(), pick=st.integers(0, 5), size=st.integers(0, 9000))
+    def write(self, side: bool, pick: int, size: int) -> None:
+        self._write(side, pick, size, None)
+
+    @rule(side=st.booleans(), pick=st.integers(0, 2), size=st.integers(1, 600), wire=st.integers(0, 3))
+    def write_little(self, side: bool, pick: int, size: int, wire: int) -> None:
+        self._write(side, pick, size, wire)
+
+    def _write(self, side: bool, pick: int, size: int, wire: int | None) -> None:
+        """Write to one of the open streams, or a new one; with `wire`, seal it by the short way if that is open."""
+        session, known = self.session(side), self.known(side)
+        if pick < len(known):
+            stream_id = known[pick]
+        elif session.can_open:
+            stream_id = session.open_stream()
+        else:
             with pytest.raises(TooManyStreams):
                 session.open_stream()
-            return None
-        return (client, session.open_stream())
-
-    @rule(stream=streams, side=st.booleans(), size=st.integers(0, 9000))
-    def write(self, stream: tuple[bool, int] | None, side: bool, size: int) -> None:
-        if stream is None:
             return
-        key = (side, stream[1])
+        data = pattern(stream_id, self.written[side, stream_id], size)
+        short = wire is not None and self.pair.wires
+        if not short or not self.pair.seal_write(self.wire(wire), side, stream_id, data):
+            session.write(stream_id, data)
+        self.written[side, stream_id] += size
+
+    @rule(side=st.booleans(), pick=st.integers(0, 5), gently=st.booleans())
+    def end(self, side: bool, pick: int, gently: bool) -> None:
+        """Finish a stream, or give it up; either may be said again, and nothing can be written then."""
         session = self.session(side)
-        if stream[1] not in session._streams or key in self.finished | self.reset:
-            with pytest.raises(StreamClosed):
-                session.write(stream[1], b"x" * (size + 1))
+        if not session._streams:
             return
-        session.write(stream[1], pattern(stream[1], self.written[key], size))
-        self.written[key] += size
-
-    @rule(stream=streams, side=st.booleans())
-    def finish(self, stream: tuple[bool, int] | None, side: bool) -> None:
-        if stream is not None and stream[1] in self.session(side)._streams:
-            key = (side, stream[1])
-            if key not in self.reset:
-                self.finished.add(key)
-            self.session(side).finish(stream[1])
-
-    @rule(stream=streams, side=st.booleans())
-    def give_up(self, stream: tuple[bool, int] | None, side: bool) -> None:
-        if stream is not None and stream[1] in self.session(side)._streams:
-            self.reset.add((side, stream[1]))
-            self.session(side).reset(stream[1], 42)
+        stream_id = list(session._streams)[pick % len(session._streams)]
+        key = (side, stream_id)
+        if not gently:
+            self.reset.add(key)
+            session.reset(stream_id, 42)
+        elif key not in self.reset:
+            self.finished.add(key)
+            session.finish(stream_id)
+        with pytest.raises(StreamClosed):
+            session.write(stream_id, b"more")
 
     @rule(side=st.booleans(), share=st.floats(0, 1))
     def consume(self, side: bool, share: float) -> None:
@@ -128,34 +141,38 @@ class Exchange(RuleBasedStateMachine):
                 self.session(side).consumed(key[1], size)
                 self.unread[key] -= size
 
-    @rule(side=st.booleans(), wire=st.integers(0, 3))
-    def seal(self, side: bool, wire: int) -> None:
+    @rule(side=st.booleans(), wire=st.integers(0, 3), size=st.integers(0, 3000))
+    def seal(self, side: bool, wire: int, size: int) -> None:
+        """Seal for a wire, and deliver a part of what is under way to the other side."""
         if self.pair.wires:
-            self.pair.seal(self.pair.wires[wire % len(self.pair.wires)], client=side)
+            self.pair.seal(self.wire(wire), client=side)
+            self._deliver(not side, wire, size)
 
-    @rule(side=st.booleans(), wire=st.integers(0, 3), size=st.integers(1, 3000))
+    @rule(side=st.booleans(), wire=st.integers(0, 3), size=st.integers(1, 30_000))
     def deliver(self, side: bool, wire: int, size: int) -> None:
+        self._deliver(side, wire, size)
+
+    def _deliver(self, side: bool, wire: int, size: int) -> None:
         if self.pair.wires:
-            self.pair.deliver(self.pair.wires[wire % len(self.pair.wires)], size, client=side)
+            self.pair.deliver(self.wire(wire), size, client=side)
             self.drain()
 
     @rule(seconds=st.floats(0, 5))
     def wait(self, seconds: float) -> None:
         self.pair.pass_time(seconds)
 
-    @rule(wire=st.integers(0, 3))
-    def cut(self, wire: int) -> None:
-        if self.pair.wires:
-            self.pair.cut(self.pair.wires[wire % len(self.pair.wires)])
-
-    @rule()
-    def resume(self) -> None:
-        self.pair.resume()
-
-    @rule()
-    def widen(self) -> None:
-        if self.pair.client.attached and self.pair.server.attached and len(self.pair.wires) < 4:
+    @rule(what=st.sampled_from(["cut", "resume", "widen"]), wire=st.integers(0, 3))
+    def relink(self, what: str, wire: int) -> None:
+        if what == "cut" and self.pair.wires:
+            self.pair.cut(self.wire(wire))
+        elif what == "resume":
+            self.pair.resume()
+        elif what == "widen" and self.both_attached and len(self.pair.wires) < 4:
             self.pair.resume(add=True)
+
+    @property
+    def both_attached(self) -> bool:
+        return self.pair.client.attached and self.pair.server.attached
 
     @invariant()
     def bounded(self) -> None:
@@ -197,7 +214,7 @@ class Exchange(RuleBasedStateMachine):
 
 
 TestExchange = Exchange.TestCase
-TestExchange.settings = settings(stateful_step_count=60)
+TestExchange.settings = settings(stateful_step_count=60, max_examples=max(150, settings().max_examples))
 
 
 def test_metering_frames_pass_and_are_bounded() -> None:
@@ -211,3 +228,61 @@ def test_metering_frames_pass_and_are_bounded() -> None:
     pair.settle()
     assert pair.server.ended is not None
     assert pair.server.ended.close_code == CloseCode.LIMIT
+
+
+def test_carriers_that_pass_nothing_do_not_put_off_the_end() -> None:
+    """Each lives through the resume and dies before the first record of data."""
+    pair = SessionPair(DEFAULT, DEFAULT)
+    stream_id = pair.client.open_stream()
+    pair.settle()
+    pair.client.write(stream_id, b"never arrives")
+    pair.cut(pair.wires[0])
+    started = pair.now
+    while pair.client.ended is None:
+        assert pair.now < started + 2 * DEFAULT.resume
+        flaky(pair)
+    assert pair.now - started >= DEFAULT.resume
+    assert pair.client.ended.lost
+    assert pair.client.ended.reason == f"carriers came, but nothing passed for {DEFAULT.resume:g} s"
+
+
+def test_carriers_that_pass_a_little_or_have_nothing_to_do_go_on() -> None:
+    pair = SessionPair(DEFAULT, DEFAULT)
+    stream_id = pair.client.open_stream()
+    pair.settle()
+    for written in range(40):  # ten times the limit, a byte each time
+        if written % 2:
+            pair.client.write(stream_id, b"x")
+        pair.settle()
+        pair.pass_time(DEFAULT.ack_delay)
+        pair.settle()
+        flaky(pair)
+    assert pair.client.ended is None
+    assert pair.server.ended is None
+
+
+def flaky(pair: SessionPair) -> None:
+    """A carrier that comes after a while, brings the resume to its end and nothing after that."""
+    if pair.wires:
+        pair.cut(pair.wires[0])
+    pair.pass_time(DEFAULT.resume / 4)
+    if pair.client.ended is None:
+        wire = pair.resume()
+        pair.seal(wire, client=True)
+        pair.deliver(wire, len(wire.to_server), client=False)
+        pair.seal(wire, client=False)
+        pair.deliver(wire, len(wire.to_client), client=True)
+
+
+def test_sending_alone_is_not_idle() -> None:
+    limits = replace(DEFAULT, idle=10.0)
+    pair = SessionPair(limits, limits)
+    stream_id = pair.client.open_stream()
+    for _ in range(10):
+        pair.client.write(stream_id, b"one way")
+        pair.settle()
+        pair.pass_time(limits.idle / 2)
+        pair.settle()
+    assert pair.client.ended is None
+    pair.pass_time(limits.idle)
+    assert pair.client.ended is not None

@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "8e1517d841210bbaceed2c5378e63e5f856b61ae9d48005ee23be1153c926c14"
+DIGEST: Final = "6a9a6f10283a1aa823dcdd79ad8c519173e6864df45fd502328ec80bc7dc72b3"
 
 
 class Module(StrEnum):
@@ -684,7 +684,7 @@ PIPE_FIELDS: Final[dict[PipeStruct, tuple[tuple[str, str], ...]]] = {
         ("index", "u8"),
         ("sequence", "u64"),
         ("flags", "u8"),
-        ("data", "vector<u8>"),
+        ("chunks", "vector<vector<u8>>"),
     ),
     PipeStruct.POSTED: (
         ("host", "0x2::object::ID"),
@@ -692,7 +692,7 @@ PIPE_FIELDS: Final[dict[PipeStruct, tuple[tuple[str, str], ...]]] = {
         ("sender", "address"),
         ("reply_key", "vector<u8>"),
         ("fee", "u64"),
-        ("data", "vector<u8>"),
+        ("chunks", "vector<vector<u8>>"),
     ),
 }
 """Fields of each struct of `pipe`, in BCS order, with their Move types."""

@@ -9,6 +9,7 @@ with LocalnetThread() as net:            # in memory, free ports; ends with the 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -54,16 +55,19 @@ class Localnet:
         """Open the chain and listen. Raises `PortTaken`, `StateFolderError`, `NodeStateError`."""
         self.host = host
         self._node = self._opened()
+        tried = port
         try:
             self._server = Server(self._node)
             await self._server.start(host, port)
+            tried = faucet_port
             self._faucet = Faucet(self._node)
             self._faucet.start(host, faucet_port)
         except OSError as fault:
             await self.close()
+            # asyncio's own text names the address again.
+            why = os.strerror(fault.errno) if fault.errno is not None else str(fault)
             raise PortTaken(
-                f"can't listen on {host}:{port} and {host}:{faucet_port}: {fault.strerror or fault}; "
-                "is another localnet running?"
+                f"can't listen on {host}:{tried}: {why}; is another localnet running? Port 0 takes a free one"
             ) from fault
 
     def _opened(self) -> Node:

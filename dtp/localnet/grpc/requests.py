@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from dtp.localnet.grpc.errors import BadRequest, Unsupported
-from dtp.localnet.grpc.messages import from_value
 from dtp.localnet.model import LiteralInput, ObjectInput, PureInput, UnresolvedInput, UnresolvedTransaction
 from dtp.sui import transaction as sui
 from dtp.sui.bcs import BYTES, BcsError
+from dtp.sui.grpc import from_value
 from dtp.sui.names import SuiNameError, TypeTag, parse_address, parse_digest, parse_type
 
 T = TypeVar("T")

@@ -17,30 +17,22 @@ from dtp.errors import DtpError
 from dtp.localnet.grpc import masks
 from dtp.localnet.grpc.errors import BadRequest, GrpcFailure, TooSlow, Unsupported
 from dtp.localnet.grpc.event_stream import predicate
-from dtp.localnet.grpc.messages import fault_in, library
+from dtp.localnet.grpc.messages import library
 from dtp.localnet.grpc.services import UNARY, UNSUPPORTED, Services
 from dtp.localnet.grpc.transactions import Placed
 from dtp.localnet.model import BadCursor, CheckpointRecord, Executed, TransactionRejected
 from dtp.localnet.node import Node
+from dtp.sui.grpc import Codec, MessageError, joined
 
 logger = logging.getLogger("dtp.localnet.grpc")
 
 #: Frames that a subscriber may be behind before it is cut off.
 MAX_BEHIND: Final = 10_000
-_DECODE_FAULTS = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    AssertionError,
-    AttributeError,
-)
 #: The node's errors, and the status that each is answered with.
 _STATUS_OF: Final[tuple[tuple[type[DtpError], str], ...]] = (
     (TransactionRejected, "INVALID_ARGUMENT"),
     (BadCursor, "INVALID_ARGUMENT"),
+    (MessageError, "INVALID_ARGUMENT"),
 )
 
 
@@ -291,28 +283,7 @@ def _grpc_server(handlers: _Handlers) -> tuple[Any, Iterable[Any]]:
         def _protocol_factory(self) -> Any:
             protocol = super()._protocol_factory()
             protocols.add(protocol)
-            return protocol
+            return joined(protocol)
 
-    return CountingServer([handlers], codec=_codec()), protocols
-
-
-def _codec() -> Any:
-    """grpclib's codec, which says what is wrong with bytes that are no message."""
-    from grpclib.encoding.base import CodecBase
-
-    class Codec(CodecBase):
-        __content_subtype__ = "proto"
-
-        def encode(self, message: Any, message_type: Any) -> bytes:
-            return bytes(message)
-
-        def decode(self, data: bytes, message_type: Any) -> Any:
-            try:
-                message = message_type.FromString(data)
-            except _DECODE_FAULTS as fault:
-                raise BadRequest(f"the bytes are no {message_type.__name__}: {fault}") from fault
-            if field := fault_in(message):
-                raise BadRequest(f"the bytes are no {message_type.__name__}: {field} is of another type")
-            return message
-
-    return Codec()
+    codec: Any = Codec()
+    return CountingServer([handlers], codec=codec), protocols

@@ -241,8 +241,6 @@ class Services:
         data = requests.transaction_bytes(message)
         if data is None:
             data = self.node.resolve(requests.unresolved(message)).encode()
-        else:
-            requests.decode_transaction(data)
         signatures = tuple(requests.signature(each, n) for n, each in enumerate(request.signatures))
         executed = self.node.execute(data, signatures)
         return v2.ExecuteTransactionResponse(transaction=self.transactions.executed(executed, want))
@@ -258,6 +256,7 @@ class Services:
             asked,
             checks=request.checks is None or int(request.checks) == 0,
             select_gas=bool(request.do_gas_selection),
+            outputs="command_outputs" in want,
         )
         answer = v2.SimulateTransactionResponse()
         if "transaction" in want:

@@ -59,24 +59,25 @@ public struct Pipe has key {
 
 // === Events ===
 
-/// One frame, ciphertext.
+/// One frame, ciphertext: the chunks, one after another. They stay as they came, because joining them costs gas for
+/// every byte, a hundred times what carrying it costs.
 public struct Frame has copy, drop {
     channel: ID,
     direction: u8,
     index: u8,
     sequence: u64,
     flags: u8,
-    data: vector<u8>,
+    chunks: vector<vector<u8>>,
 }
 
-/// A connectionless message, ciphertext.
+/// A connectionless message, ciphertext: the chunks, one after another.
 public struct Posted has copy, drop {
     host: ID,
     service: u16,
     sender: address,
     reply_key: vector<u8>,
     fee: u64,
-    data: vector<u8>,
+    chunks: vector<vector<u8>>,
 }
 
 // === Pipes ===
@@ -101,7 +102,7 @@ public fun open<T>(channel: &mut Channel<T>, ctx: &mut TxContext): Pipe {
 /// Send a new pipe to the sender.
 public fun keep(pipe: Pipe, ctx: &mut TxContext) { transfer::transfer(pipe, ctx.sender()) }
 
-/// Send one frame. `chunks` are joined: one argument of a transaction holds at most 16 KiB. Refused when the channel or
+/// Send one frame, in chunks: one argument of a transaction holds at most 16 KiB. Refused when the channel or
 /// the service is closed, the client is denied, the window is full, or (towards the server) over the rate.
 public fun send<T>(
     pipe: &mut Pipe,
@@ -118,22 +119,22 @@ public fun send<T>(
     let acked = channel.acked(pipe.direction, pipe.index);
     let window = service.window();
     assert!(window == 0 || pipe.sequence < acked || pipe.sequence - acked < window, EOverWindow);
-    let data = join(chunks);
+    let size = size_of(&chunks);
     if (pipe.direction == channel::to_server()) {
         let now_ns = (clock.timestamp_ms() as u128) * NS_PER_MS;
         let rate = service.rate();
         pipe.requests_tat = gcra(pipe.requests_tat, now_ns, rate.requests(), 1);
-        pipe.bytes_tat = gcra(pipe.bytes_tat, now_ns, rate.bytes(), data.length());
+        pipe.bytes_tat = gcra(pipe.bytes_tat, now_ns, rate.bytes(), size);
     };
     pipe.sequence = pipe.sequence + 1;
-    if (!data.is_empty()) pipe.metered = pipe.metered + 1;
+    if (size > 0) pipe.metered = pipe.metered + 1;
     event::emit(Frame {
         channel: pipe.channel,
         direction: pipe.direction,
         index: pipe.index,
         sequence: pipe.sequence,
         flags,
-        data,
+        chunks,
     });
 }
 
@@ -179,7 +180,7 @@ public fun destroy(pipe: Pipe) {
 
 // === Messages ===
 
-/// Send a connectionless message to a service: first contact, or a tip. `data` is ciphertext, the answer is to be
+/// Send a connectionless message to a service: first contact, or a tip. `chunks` are ciphertext, the answer is to be
 /// sealed to `reply_key`. The fee goes to the host's owner.
 public fun post<T>(
     host: &Host,
@@ -192,8 +193,7 @@ public fun post<T>(
     let entry = host.postable(service, ctx.sender());
     entry.terms().assert_coin<T>();
     assert!(reply_key.length() == REPLY_KEY_BYTES, EBadReplyKey);
-    let data = join(chunks);
-    assert!(!data.is_empty(), EEmptyMessage);
+    assert!(size_of(&chunks) > 0, EEmptyMessage);
     let amount = fee.value();
     assert!(amount >= entry.post_fee(), EFeeTooSmall);
     event::emit(Posted {
@@ -202,7 +202,7 @@ public fun post<T>(
         sender: ctx.sender(),
         reply_key,
         fee: amount,
-        data,
+        chunks,
     });
     // The receiver is the host's owner, not the sender: a transfer, not a return value.
     if (amount == 0) fee.destroy_zero() else transfer::public_transfer(fee, host.owner());
@@ -227,15 +227,16 @@ public fun metered(pipe: &Pipe): (u64, u64) { (pipe.metered, pipe.credited) }
 
 // === Private ===
 
-fun join(chunks: vector<vector<u8>>): vector<u8> {
-    let mut data = vector[];
+/// Bytes of all chunks together, at most those of a frame.
+fun size_of(chunks: &vector<vector<u8>>): u64 {
+    let mut size = 0;
     let mut i = 0;
     while (i < chunks.length()) {
-        assert!(data.length() + chunks[i].length() <= MAX_FRAME_BYTES, EFrameTooLarge);
-        data.append(chunks[i]);
+        size = size + chunks[i].length();
         i = i + 1;
     };
-    data
+    assert!(size <= MAX_FRAME_BYTES, EFrameTooLarge);
+    size
 }
 
 /// The generic cell rate algorithm: each unit moves the theoretical arrival time on by the interval, and it may be at

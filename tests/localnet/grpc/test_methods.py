@@ -10,7 +10,8 @@ from dtp.chain import Program
 from dtp.chain._pysui import Unresolved, unresolved_message
 from dtp.localnet.grpc import masks
 from dtp.localnet.grpc.errors import BadRequest
-from dtp.localnet.grpc.messages import from_value, library, milliseconds, timestamp, value
+from dtp.localnet.grpc.messages import library, milliseconds, timestamp, value
+from dtp.sui.grpc import from_value
 from dtp.sui.names import parse_digest
 from dtp.sui.objects import OBJECT
 from dtp.sui.transaction import TransactionData
@@ -446,7 +447,12 @@ def test_transactions_that_are_not_taken(call, v2, history):
     refuses(bad, call, service, method, v2.ExecuteTransactionRequest(), match="transaction")
     broken = v2.Transaction(bcs=v2.Bcs(value=b"\0\1\2"))
     refuses(
-        bad, call, service, method, v2.ExecuteTransactionRequest(transaction=broken), match="TransactionData"
+        bad,
+        call,
+        service,
+        method,
+        v2.ExecuteTransactionRequest(transaction=broken),
+        match="not the BCS of a transaction",
     )
     refuses(bad, call, service, method, v2.ExecuteTransactionRequest(transaction=message))
     request = v2.SimulateTransactionRequest(transaction=message, do_gas_selection=True)

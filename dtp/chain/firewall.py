@@ -1,0 +1,433 @@
+"""The firewall that a host keeps on chain, enforced where connections come in: closed by default.
+
+`decide` is a pure function of what the chain says (`Rules`) and who asks; `Gcra` is a rate as a value. `Firewall`
+reads the rules, keeps them for a while, and answers without asking the chain for each stranger:
+
+    async with ChainClient(signer=...) as chain:
+        firewall = Firewall(chain, host_id)
+        await firewall.refresh()                       # fail early: wrong host, no node
+        await dtp.listen(urls, services, identity=me, admit=firewall.admit)
+
+All that decides is fetched whole (services, both lists, the holders of passes) by one reader, however many ask, so a
+flood of unknown identities costs no question to the chain. A refusal is one CLOSE frame with a code and a name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import ClassVar, Final, Protocol
+
+from dtp.chain import host as host_module
+from dtp.chain import pass_ as pass_module
+from dtp.chain.client import ChainClient
+from dtp.chain.errors import MalformedObject
+from dtp.chain.host import Mode, Rate
+from dtp.chain.model import Id, canonical_id
+from dtp.chain.pass_ import Account, Plan
+from dtp.chain.resolver import HostState, ServiceMissing, read_host, service_number
+from dtp.chain.values import TableRef, codec
+from dtp.errors import ChainError, LimitError, LocalError
+from dtp.identity import PeerId
+from dtp.session.codes import CloseCode, Refuse
+from dtp.sui.bcs import BcsError
+
+__all__ = [
+    "Decision",
+    "Firewall",
+    "Gcra",
+    "HolderOfPass",
+    "ListTooLong",
+    "Refusal",
+    "Rules",
+    "decide",
+    "read_rules",
+]
+
+log = logging.getLogger("dtp.chain")
+
+#: Seconds for which what was read decides, and for which it still does while the chain can't be asked.
+MAX_AGE: Final = 10.0
+GRACE: Final = 300.0
+#: Seconds after a failed reading until the next.
+RETRY_AFTER: Final = 2.0
+#: Entries of a list, or passes, that are read at most.
+MAX_ENTRIES: Final = 1_000_000
+#: Accounts whose rate is remembered.
+MAX_RATED: Final = 65_536
+_NS: Final = 1_000_000_000
+
+
+class ListTooLong(LimitError):
+    """A list of the host has more entries than this side reads; raise `max_entries`. Nobody is let in meanwhile."""
+
+    code: ClassVar[str] = "list_too_long"
+
+
+class Refusal(StrEnum):
+    """Why somebody may not come in."""
+
+    #: The host has no such service.
+    NO_SERVICE = "no_service"
+    #: The owner has closed the service.
+    SERVICE_CLOSED = "service_closed"
+    #: On the deny-list, which wins over all.
+    DENIED = "denied"
+    #: The service is for those on the allow-list.
+    NOT_ALLOWED = "not_allowed"
+    #: The service is for holders of a pass, and this account has none that is good now.
+    NEEDS_PASS = "needs_pass"
+    #: More than the service's rate of requests.
+    OVER_RATE = "over_rate"
+    #: The chain could not be asked for so long that nothing can be said.
+    RULES_UNKNOWN = "rules_unknown"
+
+
+#: What the client is told. The rules are public, so their names may be, too.
+CLOSE_CODES: Final[Mapping[Refusal, CloseCode]] = {
+    Refusal.NO_SERVICE: CloseCode.UNKNOWN_SERVICE,
+    Refusal.SERVICE_CLOSED: CloseCode.DENIED,
+    Refusal.DENIED: CloseCode.DENIED,
+    Refusal.NOT_ALLOWED: CloseCode.DENIED,
+    Refusal.NEEDS_PASS: CloseCode.DENIED,
+    Refusal.OVER_RATE: CloseCode.BUSY,
+    Refusal.RULES_UNKNOWN: CloseCode.BUSY,
+}
+
+
+# ----------------------------------------------------------------------------------------------- pure: rates
+
+
+@dataclass(frozen=True)
+class Gcra:
+    """The generic cell rate algorithm as the package `transport` has it: all state is one theoretical arrival time.
+
+    Times are ns of any one clock.
+    """
+
+    tat: int = 0
+
+    def take(self, rate: Rate, now_ns: int, units: int = 1) -> Gcra | None:
+        """The state after `units` more at `now_ns`; None when that is over the rate. Interval 0 is no limit."""
+        if rate.interval_ns == 0:
+            return self
+        after = max(self.tat, now_ns) + rate.interval_ns * units
+        return Gcra(after) if after <= now_ns + rate.interval_ns * rate.burst else None
+
+    def wait_ns(self, rate: Rate, now_ns: int, units: int = 1) -> int | None:
+        """How long until `take` of so many succeeds, 0 for now, None for never (more than the burst)."""
+        if rate.interval_ns == 0:
+            return 0
+        if units > rate.burst:
+            return None
+        return max(0, max(self.tat, now_ns) + rate.interval_ns * (units - rate.burst) - now_ns)
+
+
+# ----------------------------------------------------------------------------------------------- pure: rules
+
+
+@dataclass(frozen=True)
+class HolderOfPass:
+    """A subscription as its plan has it. `pass_id` names it in a ticket."""
+
+    pass_id: str
+    plan: str
+    service: int
+    period_ms: int
+    account: Account
+
+    def is_good(self, now_ms: int, epoch: int) -> bool:
+        """Whether it opens channels now."""
+        return self.account.is_good(self.period_ms, now_ms, epoch)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the chain says about who may come in, at one moment.
+
+    `state` is the host; `allow` and `deny` are its lists, whole; `passes` the subscriptions of the plans that were
+    asked for, by holder; `epoch` the chain's epoch.
+    """
+
+    state: HostState
+    allow: frozenset[str] = frozenset()
+    deny: frozenset[str] = frozenset()
+    passes: Mapping[str, Sequence[HolderOfPass]] = field(default_factory=dict)
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What `decide` says: `refusal` is None for those who may come in. `number` is the service's on chain, and
+    `pass_` the subscription that lets them in, in pass mode."""
+
+    account: str
+    number: int
+    refusal: Refusal | None = None
+    pass_: HolderOfPass | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """True when nothing speaks against it."""
+        return self.refusal is None
+
+
+def decide(rules: Rules, service: str, account: str, now: float) -> Decision:
+    """Whether `account` (a canonical Sui address) may use `service` at local Unix time `now`.
+
+    The same as `transport::host::admit` decides on chain, in its order: service, open, denied, mode. Whatever isn't
+    said to be open is closed. Freshness of endpoints isn't looked at: whoever asks has reached one.
+    """
+    try:
+        number, found = rules.state.find_service(service)
+    except ServiceMissing:
+        return Decision(account, service_number(service), Refusal.NO_SERVICE)
+    if not found.open:
+        return Decision(account, number, Refusal.SERVICE_CLOSED)
+    if account in rules.deny:
+        return Decision(account, number, Refusal.DENIED)
+    if found.mode == Mode.OPEN:
+        return Decision(account, number)
+    if found.mode == Mode.ALLOW_LIST:
+        return Decision(account, number, None if account in rules.allow else Refusal.NOT_ALLOWED)
+    if found.mode == Mode.PASS:
+        now_ms = rules.state.now_ms(now)
+        for each in rules.passes.get(account, ()):
+            if each.service == number and each.is_good(now_ms, rules.epoch):
+                return Decision(account, number, pass_=each)
+        return Decision(account, number, Refusal.NEEDS_PASS)
+    return Decision(account, number, Refusal.NOT_ALLOWED)  # a mode of a later release: closed
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+async def _addresses(chain: ChainClient, table: TableRef, limit: int) -> frozenset[str]:
+    if table.size > limit:
+        raise ListTooLong(
+            f"list {table.id} has {table.size:,} entries, and {limit:,} are read: raise max_entries"
+        )
+    fields = [each async for each in chain.dynamic_fields(table.id)] if table.size else []
+    return frozenset(host_module.listed_addresses(fields))
+
+
+async def _passes(chain: ChainClient, plan: Plan, limit: int) -> list[HolderOfPass]:
+    if plan.accounts.size > limit:
+        raise ListTooLong(
+            f"plan {plan.id} has {plan.accounts.size:,} passes, and {limit:,} are read: raise max_entries"
+        )
+    found: list[HolderOfPass] = []
+    pass_id = codec("address")
+    async for each in chain.dynamic_fields(plan.accounts.id):
+        try:
+            name = pass_id.decode(each.name)
+        except BcsError as fault:
+            raise MalformedObject(
+                f"plan {plan.id} has an account that no pass's id names: {fault}"
+            ) from fault
+        account: Account = pass_module.SCHEMA.decode(Account, each.value)
+        found.append(HolderOfPass(name, plan.id, plan.service, plan.period_ms, account))
+    return found
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Rules with the versions of the objects that they are of: a table changes only with its object."""
+
+    rules: Rules
+    plans: Mapping[str, tuple[int, tuple[HolderOfPass, ...]]] = field(default_factory=dict)
+
+
+class ForeignPlan(LocalError):
+    """A plan was named that sells passes of another host."""
+
+    code: ClassVar[str] = "foreign_plan"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What is read, and how."""
+
+    chain: ChainClient
+    host_id: str
+    plans: tuple[str, ...]
+    limit: int
+    clock: Callable[[], float]
+
+    async def read(self, before: _Kept | None) -> _Kept:
+        """The rules now; what didn't change since `before` isn't read again."""
+        known = before.rules.state if before is not None else None
+        state = await read_host(
+            self.chain, self.host_id, beacon=known.host.beacon if known else "", clock=self.clock
+        )
+        if before is not None and before.rules.state.version == state.version:
+            allow, deny = before.rules.allow, before.rules.deny
+        else:
+            allow = await _addresses(self.chain, state.host.allow, self.limit)
+            deny = await _addresses(self.chain, state.host.deny, self.limit)
+        plans = await self._read_plans(before.plans if before is not None else {})
+        passes: dict[str, list[HolderOfPass]] = {}
+        for _, holders in plans.values():
+            for each in holders:
+                passes.setdefault(each.account.holder, []).append(each)
+        epoch = (await self.chain.epoch()).epoch if plans else 0
+        return _Kept(Rules(state, allow, deny, passes, epoch), plans)
+
+    async def _read_plans(
+        self, before: Mapping[str, tuple[int, tuple[HolderOfPass, ...]]]
+    ) -> dict[str, tuple[int, tuple[HolderOfPass, ...]]]:
+        found = await self.chain.objects(self.plans) if self.plans else {}
+        kept: dict[str, tuple[int, tuple[HolderOfPass, ...]]] = {}
+        for id, data in found.items():  # a plan that isn't there was retired: it has no passes
+            old = before.get(id)
+            if old is not None and old[0] == data.version:
+                kept[id] = old
+                continue
+            plan: Plan = self.chain.decode(pass_module.SCHEMA, Plan, data)
+            if plan.host != self.host_id:
+                raise ForeignPlan(f"plan {id} sells passes of host {plan.host}, not of {self.host_id}")
+            kept[id] = (data.version, tuple(await _passes(self.chain, plan, self.limit)))
+        return kept
+
+
+async def read_rules(
+    chain: ChainClient,
+    host_id: Id,
+    plans: Iterable[Id] = (),
+    *,
+    max_entries: int = MAX_ENTRIES,
+    clock: Callable[[], float] = time.time,
+) -> Rules:
+    """The rules of a host as the chain has them now; `plans` are those whose passes let in.
+
+    Raises `ListTooLong`, `ForeignPlan`, and what `dtp.chain.resolver.read_host` raises.
+    """
+    named = tuple(canonical_id(each) for each in plans)
+    return (await _Reading(chain, canonical_id(host_id), named, max_entries, clock).read(None)).rules
+
+
+# --------------------------------------------------------------------------------------------------- enforcing
+
+
+class Asking(Protocol):
+    """Who asks for what: a `dtp.Request` is one."""
+
+    @property
+    def peer(self) -> PeerId:
+        """The identity that was proven."""
+
+    @property
+    def service(self) -> str:
+        """The name of the service."""
+
+
+class Firewall:
+    """Decides for a listener by the rules on chain. For one event loop.
+
+    Rules are read when they are older than `max_age` seconds and somebody asks: by one reader, while the others are
+    answered by what is known, and at most every `RETRY_AFTER` seconds when reading fails. Known rules that could not
+    be renewed decide for `grace` seconds more; after that, and before the first reading, everybody is refused with
+    `RULES_UNKNOWN`. The requests of an account are counted by the service's rate, for the `max_rated` accounts that
+    asked last.
+    """
+
+    def __init__(
+        self,
+        chain: ChainClient,
+        host_id: Id,
+        *,
+        plans: Iterable[Id] = (),
+        max_age: float = MAX_AGE,
+        grace: float = GRACE,
+        max_entries: int = MAX_ENTRIES,
+        max_rated: int = MAX_RATED,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.host_id = canonical_id(host_id)
+        named = tuple(canonical_id(each) for each in plans)
+        self._reading = _Reading(chain, self.host_id, named, max_entries, clock)
+        self._max_age = max_age
+        self._grace = grace
+        self._max_rated = max_rated
+        self._clock = clock
+        self._kept: _Kept | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._not_before = float("-inf")
+        self._rates: OrderedDict[tuple[str, int], Gcra] = OrderedDict()
+
+    @property
+    def rules(self) -> Rules | None:
+        """What was read last, None before the first reading."""
+        return self._kept.rules if self._kept is not None else None
+
+    async def refresh(self) -> Rules:
+        """Read the rules now. Raises what `read_rules` raises."""
+        self._kept = await self._reading.read(self._kept)
+        return self._kept.rules
+
+    async def judge(self, account: Id, service: str) -> Decision:
+        """Whether an account may use a service now; counts as a request. Never asks the chain for one account."""
+        rules = await self._current()
+        name = canonical_id(account)
+        if rules is None:
+            return Decision(name, service_number(service), Refusal.RULES_UNKNOWN)
+        decision = decide(rules, service, name, self._clock())
+        if decision.allowed and not self._within_rate(rules, decision):
+            return replace(decision, refusal=Refusal.OVER_RATE)
+        return decision
+
+    async def admit(self, request: Asking) -> None:
+        """For `listen(admit=...)`: raise `Refuse` for those who may not come in."""
+        decision = await self.judge(request.peer.sui_address, request.service)
+        if decision.refusal is not None:
+            log.info("%s refused for service %r: %s", request.peer.short, request.service, decision.refusal)
+            raise Refuse(CLOSE_CODES[decision.refusal], decision.refusal.value)
+
+    async def close(self) -> None:
+        """End a reading that is under way. Idempotent."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    def _within_rate(self, rules: Rules, decision: Decision) -> bool:
+        rate = rules.state.host.services[decision.number].rate.requests
+        if rate.interval_ns == 0:
+            return True
+        key = (decision.account, decision.number)
+        after = self._rates.get(key, Gcra()).take(rate, round(self._clock() * _NS))
+        if after is None:
+            return False
+        self._rates[key] = after
+        self._rates.move_to_end(key)
+        if len(self._rates) > self._max_rated:
+            self._rates.popitem(last=False)
+        return True
+
+    def _age(self) -> float:
+        return self._clock() - self._kept.rules.state.read if self._kept is not None else float("inf")
+
+    async def _current(self) -> Rules | None:
+        """The rules that decide now; starts a reading when they are old, and waits for it only when they are void."""
+        longest = self._max_age + self._grace
+        if not 0 <= self._age() <= self._max_age:
+            # A clock that was set back must not keep us waiting for a time that is far away now.
+            waits = self._clock() < self._not_before <= self._clock() + RETRY_AFTER
+            if self._reader is None and not waits:
+                self._reader = asyncio.create_task(self._renew(), name="dtp-firewall")
+            if self._reader is not None and not 0 <= self._age() <= longest:
+                await asyncio.wait([self._reader])
+        return self.rules if 0 <= self._age() <= longest else None
+
+    async def _renew(self) -> None:
+        try:
+            await self.refresh()
+        except (ChainError, LocalError) as fault:
+            self._not_before = self._clock() + RETRY_AFTER
+            log.warning("the rules of host %s can't be read: %s", self.host_id, fault)
+        finally:
+            self._reader = None

@@ -1,0 +1,438 @@
+"""From a host object to where it is served: services by name, terms, and the endpoints that are alive.
+
+    directory = HostDirectory(chain)
+    state = await directory.find("0x...")            # host, beacon, time of the chain; cached with expiry
+    number, service = state.service("files")         # what pay needs: number, terms, mode, rate, window
+    for place in await directory.places("0x...", "files"): ...
+
+What is decided is decided by pure functions over a `HostState`; `HostDirectory` only fetches and remembers.
+`dtp.net` reaches it through its table of directories and doesn't know it; `docs/chain-carrier.md` tells the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from weakref import WeakKeyDictionary
+
+from dtp.chain import host as host_module
+from dtp.chain.client import ChainClient
+from dtp.chain.endpoints import Retry
+from dtp.chain.errors import ObjectMissing
+from dtp.chain.host import Beacon, Endpoint, Host, Role, Service
+from dtp.chain.model import Id, canonical_id
+from dtp.chain.networks import NETWORKS, find_network
+from dtp.errors import ChainError, LocalError
+from dtp.sui.names import SuiNameError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+    from dtp.carriers.base import Carrier
+
+__all__ = [
+    "HostDirectory",
+    "HostOffline",
+    "HostState",
+    "HostUnusable",
+    "Place",
+    "PlaceUnknown",
+    "RouteError",
+    "ServiceClosed",
+    "ServiceMissing",
+    "default_directory",
+    "live_endpoints",
+    "service_number",
+]
+
+#: Numbers below this are given by hand; names are hashed to those from here on, so the two never meet.
+FIRST_NAMED: Final = 256
+_NUMBERS: Final = 1 << 16
+_NAME_DOMAIN: Final = b"dtp.service.v1\0"
+
+#: Seconds that what was read of a host is good for, and that a host isn't there.
+MAX_AGE: Final = 15.0
+MISSING_AGE: Final = 5.0
+#: Hosts that are remembered.
+MAX_HOSTS: Final = 1024
+
+#: How traffic gets to a host: `?via=`.
+VIA: Final = ("direct", "pipe", "any")
+#: Carriers that a hint on chain may name. Not those of this machine (`unix:`, `memory:`): whoever writes a hint would
+#: choose what is dialled here.
+_HINTED: Final = ("tcp://", "ws://", "wss://")
+#: Weights are multiplied by this before the load is taken off, so that small weights keep their shares.
+_WEIGHT_SCALE: Final = 256
+_MAX_LOAD: Final = 1 << 16
+#: Added to the priority of a pipe when there are places to dial directly, too.
+_AFTER_DIRECT: Final = 1000
+
+
+class HostUnusable(ChainError):
+    """The host is there and can't be used as asked; trying later may help."""
+
+    code: ClassVar[str] = "host_unusable"
+
+
+class ServiceMissing(HostUnusable):
+    """The host has no service of that name or number."""
+
+    code: ClassVar[str] = "service_missing"
+
+
+class ServiceClosed(HostUnusable):
+    """The host's owner has closed the service."""
+
+    code: ClassVar[str] = "service_closed"
+
+
+class HostOffline(HostUnusable):
+    """No endpoint of the host has sent a heartbeat within its time; the chain would open no channel, either."""
+
+    code: ClassVar[str] = "host_offline"
+
+
+class PlaceUnknown(HostUnusable):
+    """Endpoints are alive, and none of them says where it can be dialled."""
+
+    code: ClassVar[str] = "place_unknown"
+
+
+class RouteError(LocalError):
+    """The options `via` or `network` of an address can't be meant."""
+
+    code: ClassVar[str] = "route"
+
+
+# ------------------------------------------------------------------------------------------------- pure decisions
+
+
+def service_number(name: str) -> int:
+    """The number that a service of this name has on chain.
+
+    `""` is 0; a decimal number below 2^16 without leading zeros is itself; any other name is a number from
+    `FIRST_NAMED` on: SHA-256 of a domain and the name, its first 8 bytes (big-endian) modulo what is left. Two names
+    of one host that fall together are found when the second service is added (`EServiceExists`).
+    """
+    if not name:
+        return 0
+    if (
+        name.isascii()
+        and name.isdecimal()
+        and len(name) <= 5
+        and str(int(name)) == name
+        and int(name) < _NUMBERS
+    ):
+        return int(name)
+    digest = hashlib.sha256(_NAME_DOMAIN + name.encode()).digest()
+    return FIRST_NAMED + int.from_bytes(digest[:8], "big") % (_NUMBERS - FIRST_NAMED)
+
+
+def _spellings(name: str) -> Iterable[str]:
+    """The name, then what stands before its last "/" and so on: `files/a/b` may be a path in service `files`."""
+    while True:
+        yield name
+        name, slash, _ = name.rpartition("/")
+        if not slash:
+            return
+
+
+def live_endpoints(beacon: Beacon, now_ms: int) -> tuple[Endpoint, ...]:
+    """The endpoints that take traffic at the chain's time `now_ms`.
+
+    Those of role active that are fresh; only without any, the standby ones. Of several with the same hint (one
+    machine under an old and a new key) only the one of the highest generation. Those of weight 0 take traffic only
+    when there is no other.
+    """
+    fresh = beacon.fresh(now_ms)
+    chosen = [each for each in fresh if each.role == Role.ACTIVE] or list(fresh)
+    newest: dict[bytes, int] = {}
+    for each in chosen:
+        newest[each.hint] = max(newest.get(each.hint, 0), each.generation)
+    current = [each for each in chosen if not each.hint or each.generation == newest[each.hint]]
+    return tuple(each for each in current if each.weight) or tuple(current)
+
+
+def share(endpoint: Endpoint) -> int:
+    """How much of the traffic an endpoint gets, in proportion: its weight less its load, at least 1."""
+    return max(1, endpoint.weight * _WEIGHT_SCALE * (_MAX_LOAD - endpoint.load) // _MAX_LOAD)
+
+
+def direct_url(endpoint: Endpoint) -> str:
+    """The carrier URL that an endpoint's hint names, "" when it names none that is dialled.
+
+    A hint is text of whoever enrolled the endpoint. Only carriers that leave the machine are taken, and none with
+    options: those can name files here and proxies.
+    """
+    try:
+        text = endpoint.hint.decode("ascii").removeprefix("dtp+")
+    except UnicodeDecodeError:  # encrypted, for somebody else
+        return ""
+    if not text.startswith(_HINTED) or any(mark in text for mark in "?#@ \t\r\n") or not text.isprintable():
+        return ""
+    return text
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an endpoint is found. Shaped for `dtp.net.resolver.HostResolver`."""
+
+    #: Ed25519 key that the handshake must prove, 32 bytes.
+    key: bytes
+    #: The carrier's URL.
+    url: str
+    #: Lower is tried first.
+    priority: int
+    #: A share among those of the same priority, at least 1.
+    weight: int
+    #: Unix time in seconds from which on the endpoint isn't fresh unless it was heard of again.
+    expires: float
+    #: How to dial it, when not by the URL with what the environment says.
+    dial: Callable[[], Awaitable[Carrier]] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class HostState:
+    """A host and its beacon as one moment had them.
+
+    `chain_ms` is the chain's time then, `read` the local Unix time in seconds.
+    """
+
+    host: Host
+    beacon: Beacon
+    chain_ms: int
+    read: float
+    #: Version of the host object: tables of the host are the same while it is.
+    version: int = 0
+
+    def now_ms(self, now: float) -> int:
+        """The chain's time at local Unix time `now`: the chain's at reading and what has passed here since."""
+        return self.chain_ms + max(0, round((now - self.read) * 1000))
+
+    def find_service(self, name: str) -> tuple[int, Service]:
+        """Number and record of the service that `name` means, open or not: itself, or what a path in it begins with.
+
+        Raises `ServiceMissing`.
+        """
+        for spelling in _spellings(name):
+            number = service_number(spelling)
+            found = self.host.services.get(number)
+            if found is not None:
+                return number, found
+        there = ", ".join(map(str, sorted(self.host.services))) or "none"
+        raise ServiceMissing(
+            f"host {self.host.id} has no service {name!r} (number {service_number(name)}); there are {there}"
+        )
+
+    def service(self, name: str) -> tuple[int, Service]:
+        """The same for a service that is open. Raises `ServiceMissing`, `ServiceClosed`."""
+        number, found = self.find_service(name)
+        if not found.open:
+            raise ServiceClosed(
+                f"service {name!r} (number {number}) of host {self.host.id} is closed by its owner"
+            )
+        return number, found
+
+    def live(self, now: float) -> tuple[Endpoint, ...]:
+        """The endpoints that take traffic at local Unix time `now`. Raises `HostOffline` without any."""
+        found = live_endpoints(self.beacon, self.now_ms(now))
+        if not found:
+            seen = max((each.seen_ms for each in self.beacon.endpoints), default=0)
+            last = (
+                f"the last heartbeat was {(self.now_ms(now) - seen) / 1000:.0f} s ago"
+                if seen
+                else "none ever was"
+            )
+            raise HostOffline(f"no endpoint of host {self.host.id} is alive ({last})")
+        return found
+
+    def places(self, number: int, via: str, now: float) -> list[Place]:
+        """Where to reach service `number`, by a `via` of `VIA`. Raises `HostOffline`, `PlaceUnknown`."""
+        found = []
+        for each in self.live(now):
+            until = self.read + (each.seen_ms + self.beacon.ttl_ms - self.chain_ms) / 1000
+            url = direct_url(each) if via != "pipe" else ""
+            if url:
+                found.append(Place(each.key, url, 0, share(each), until))
+            if via != "direct":
+                pipe = f"pipe://{self.host.id}?service={number}&to={each.key.hex()}"
+                found.append(Place(each.key, pipe, _AFTER_DIRECT, share(each), until))
+        if not found:
+            raise PlaceUnknown(
+                f"the endpoints of host {self.host.id} say nowhere to dial: their hints are absent or encrypted; "
+                "?via=pipe goes through the chain"
+            )
+        return found
+
+
+# ----------------------------------------------------------------------------------------------------- fetching
+
+
+#: Opens a client for one question; what it gives is closed by the directory.
+OpenClient = Callable[[], ChainClient]
+
+
+class HostDirectory:
+    """Hosts by their objects, remembered for `max_age` seconds. For one event loop.
+
+    `client` is a `ChainClient`, which stays the caller's, or a function that makes one for each fetch. Several who
+    ask for one host at the same time share one fetch. A host that isn't there is remembered for `MISSING_AGE`
+    seconds; at most `max_hosts` are remembered.
+    """
+
+    def __init__(
+        self,
+        client: ChainClient | OpenClient,
+        *,
+        max_age: float = MAX_AGE,
+        max_hosts: int = MAX_HOSTS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._max_age = max_age
+        self._max_hosts = max_hosts
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[HostState | None, float]] = OrderedDict()
+        self._fetching: dict[str, asyncio.Task[HostState]] = {}
+
+    async def find(self, host_object: Id) -> HostState:
+        """The host, out of memory or as the chain has it now.
+
+        Raises `ObjectMissing`, `WrongObjectType`, `PackageNotPublished`, and what reading raises.
+        """
+        try:
+            id = canonical_id(host_object)
+        except SuiNameError as fault:
+            raise RouteError(f"no host object: {fault}") from fault
+        known, until = self._known.get(id, (None, 0.0))
+        now = self._clock()
+        if now < until and (known is None or known.read <= now):
+            if known is None:
+                raise ObjectMissing(f"there is no host {id} (asked moments ago)")
+            return known
+        task = self._fetching.get(id)
+        if task is None:
+            task = self._fetching[id] = asyncio.create_task(
+                self._fetch(id, known), name=f"dtp-host-{id[:10]}"
+            )
+            task.add_done_callback(lambda done: self._fetched(id, done))
+        # Whoever gives up waiting must not take the answer away from the others.
+        return await asyncio.shield(task)
+
+    def forget(self, host_object: Id) -> None:
+        """Ask the chain again next time: what was remembered turned out to be old."""
+        self._known.pop(canonical_id(host_object), None)
+
+    async def places(
+        self, host_object: str, service: str, via: str = "direct", network: str = ""
+    ) -> list[Place]:
+        """Where `service` of the host is reached now, and nothing for a host that isn't there.
+
+        Raises `RouteError` for a `via` that isn't in `VIA`, `HostUnusable`, and what reading raises.
+        """
+        if via not in VIA:
+            raise RouteError(f"there is no via={via!r}: {', '.join(VIA)}")
+        if network:
+            raise RouteError(f"network={network!r}: this program has chosen its network already")
+        try:
+            state = await self.find(host_object)
+        except ObjectMissing:
+            return []
+        number, _ = state.service(service)
+        return state.places(number, via, self._clock())
+
+    # ------------------------------------------------------------------------------------------- underneath
+
+    def _fetched(self, id: str, done: asyncio.Task[HostState]) -> None:
+        del self._fetching[id]
+        if done.cancelled():
+            return
+        fault = done.exception()
+        if fault is not None and not isinstance(fault, ObjectMissing):
+            return
+        now = self._clock()
+        found = done.result() if fault is None else None
+        self._known[id] = (found, now + (self._max_age if found is not None else MISSING_AGE))
+        self._known.move_to_end(id)
+        while len(self._known) > self._max_hosts:
+            self._known.popitem(last=False)
+
+    async def _fetch(self, id: str, before: HostState | None) -> HostState:
+        async with self._opened() as chain:
+            return await read_host(chain, id, beacon=before.host.beacon if before else "", clock=self._clock)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[ChainClient]:
+        if isinstance(self._client, ChainClient):
+            yield self._client
+            return
+        client = self._client()
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+async def read_host(
+    chain: ChainClient, host_object: Id, *, beacon: str = "", clock: Callable[[], float] = time.time
+) -> HostState:
+    """A host as the chain has it now. `beacon`, where known from before, saves a round trip.
+
+    Raises `ObjectMissing`, `WrongObjectType`, `PackageNotPublished`, and what reading raises.
+    """
+    id = canonical_id(host_object)
+    info, found = await asyncio.gather(chain.service_info(), chain.objects([id, beacon] if beacon else [id]))
+    read = clock()
+    if id not in found:
+        raise ObjectMissing(f"there is no object {id} on {chain.network.name}")
+    host: Host = chain.decode(host_module.SCHEMA, Host, found[id])
+    if host.beacon in found:
+        live: Beacon = chain.decode(host_module.SCHEMA, Beacon, found[host.beacon])
+    else:
+        live = await chain.read(host_module.SCHEMA, Beacon, host.beacon)
+    chain_ms = info.timestamp_ms if info.timestamp_ms is not None else round(read * 1000)
+    return HostState(host, live, chain_ms, read, found[id].version)
+
+
+# ------------------------------------------------------------------------------------------------ the default one
+
+_of_loops: WeakKeyDictionary[Any, dict[str, HostDirectory]] = WeakKeyDictionary()
+
+
+class _Environment:
+    """The directory that `dtp.net` asks when nobody gave another: the network of the environment, or a named one."""
+
+    def for_network(self, network: str) -> HostDirectory:
+        """The directory of a network for the running loop. It opens a connection for each fetch and closes it."""
+        if network and network not in NETWORKS:
+            raise RouteError(
+                f"network={network!r}: an address names {', '.join(NETWORKS)}; a node by URL is the user's choice "
+                "($DTP_NETWORK), since a node can say anything of a host"
+            )
+        directories = _of_loops.setdefault(asyncio.get_running_loop(), {})
+        found = find_network(network or None)
+        name = ",".join((found.name, *found.endpoints))
+        if name not in directories:
+            # Few tries: whoever dials waits, and has other places to try.
+            directories[name] = HostDirectory(lambda: ChainClient(found, retry=Retry(attempts=2)))
+        return directories[name]
+
+    async def places(
+        self, host_object: str, service: str, via: str = "direct", network: str = ""
+    ) -> list[Place]:
+        """See `HostDirectory.places`."""
+        return await self.for_network(network).places(host_object, service, via)
+
+
+_ENVIRONMENT: Final = _Environment()
+
+
+def default_directory() -> _Environment:
+    """What `dtp://0x...` means without more: hosts on the network that `$DTP_NETWORK` or `?network=` names."""
+    return _ENVIRONMENT

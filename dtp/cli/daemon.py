@@ -1,0 +1,185 @@
+"""`dtpd`: run the services daemon, check its file, and talk to one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import dtp
+from dtp.cli import output
+from dtp.cli.daemon_init import init
+from dtp.cli.options import IdentitySource, read_psk_file
+from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
+from dtp.daemon import logs
+from dtp.daemon.config.load import load
+from dtp.daemon.config.model import Config
+from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.control import ask, path_of
+from dtp.daemon.process import Process
+from dtp.daemon.server import Daemon
+from dtp.errors import DtpError
+
+#: Where the file is when none is named, as Debian's packages have it.
+DEFAULT_FILE = Path("/etc/dtpd/dtpd.toml")
+
+
+class Commands(click.Group):
+    """Turns errors into a line and an exit code, as `dtp` does."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except ConfigMistakes as error:
+            _print_mistakes(error, ctx)
+            ctx.exit(output.exit_code(error))
+        except DtpError as error:
+            if wants_json(ctx):
+                output.print_error(error, ctx)
+            else:
+                click.echo(f"dtpd: {printable(str(error))}", err=True)
+            ctx.exit(output.exit_code(error))
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(output.EXIT_INTERRUPTED)
+
+
+def _print_mistakes(error: ConfigMistakes, ctx: click.Context) -> None:
+    """`FILE:LINE:COLUMN: what is wrong`, as compilers do it; after `--json` one object to a line."""
+    for one in error.mistakes:
+        if wants_json(ctx):
+            record = {
+                "file": str(error.path),
+                "line": one.place.line,
+                "column": one.place.column,
+                "message": one.what,
+            }
+            click.echo(json.dumps({"error": record}), err=True)
+        else:
+            click.echo(printable(f"{error.path}:{one.place.line}:{one.place.column}: {one.what}"), err=True)
+    if not wants_json(ctx):
+        click.echo(f"dtpd: {len(error.mistakes)} mistakes; nothing was changed", err=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(dtp.__version__, prog_name="dtpd")
+def main() -> None:
+    """Expose services of this machine to identities, and reach those of others at localhost:port.
+
+    One TOML file says all of it: 'dtpd init' writes one, 'dtpd check' looks at it, 'dtpd run' does what it says.
+    """
+
+
+def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `-c`; the command gets `path`."""
+    return click.option(
+        "-c",
+        "--config",
+        "path",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="DTPD_CONFIG",
+        default=DEFAULT_FILE,
+        help=f"The configuration. [default: $DTPD_CONFIG, else {DEFAULT_FILE}]",
+    )(command)
+
+
+@main.command()
+@file_option
+@json_option
+def run(path: Path) -> None:
+    """Do what the file says, until SIGTERM or Ctrl-C; then finish what is open, and end.
+
+    SIGHUP reloads the file. What it doesn't change isn't touched, and no connection is dropped.
+    """
+    config = load(path)
+    identity = IdentitySource(config.identity, _text(config.passphrase_file)).load()
+    psk = None if config.psk_file is None else read_psk_file(str(config.psk_file))
+    logs.set_up(config.log)
+
+    async def serve() -> None:
+        await Process(config, identity, psk).run(_print_ready)
+
+    asyncio.run(serve())
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _print_ready(daemon: Daemon) -> None:
+    status = daemon.status()
+    for one in status["exposed"]:
+        assert daemon.listener is not None
+        for address in daemon.listener.addresses:
+            reached = str(address.with_service(one["service"]))
+            backends = ", ".join(backend["place"] for backend in one["backends"])
+            print_line(
+                {"event": "exposed", "service": one["service"], "address": reached},
+                f"{reached} -> {backends}",
+            )
+    for one in status["forwarded"]:
+        for listen in one["listen"]:
+            to = ", ".join(one["to"])
+            print_line({"event": "forwarded", "listen": listen, "to": one["to"]}, f"{listen} -> {to}")
+    print_line({"event": "ready"}, None)
+
+
+@main.command()
+@file_option
+@json_option
+def check(path: Path) -> None:
+    """Look at the file, and list every mistake with its line, its column and what was probably meant.
+
+    Nothing is started, opened or resolved.
+    """
+    config = load(path)
+    record = {
+        "file": str(path),
+        "exposed": len(config.expose),
+        "forwarded": len(config.forward),
+    }
+    print_result(record, f"{path}: no mistakes; exposes {len(config.expose)}, forwards {len(config.forward)}")
+
+
+def _ask(path: Path, do: str) -> Any:
+    config: Config = load(path)
+    return asyncio.run(ask(path_of(config), do))
+
+
+@main.command()
+@file_option
+@json_option
+def reload(path: Path) -> None:
+    """Let the daemon that runs by this file read it again; it says what is wrong, and then nothing changes."""
+    print_result(_ask(path, "reload"), "reloaded")
+
+
+@main.command()
+@file_option
+@json_option
+def drain(path: Path) -> None:
+    """Let the daemon take nothing new, finish what is open, and end."""
+    answer = _ask(path, "drain")
+    print_result(answer, f"draining {answer['streams']} streams, for at most {answer['seconds']:g} s")
+
+
+@main.command()
+@file_option
+@json_option
+def status(path: Path) -> None:
+    """Show what is exposed and forwarded, who is there, and how much has moved."""
+    from dtp.cli.daemon_status import show
+
+    answer = _ask(path, "status")
+    if wants_json():
+        click.echo(json.dumps(answer))
+    else:
+        show(answer)
+
+
+main.add_command(init)

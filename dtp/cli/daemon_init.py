@@ -1,0 +1,134 @@
+"""`dtpd init`: ask what is needed, make an identity if there is none, and write a commented file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dtp.cli.output import json_option, print_result
+from dtp.daemon.config import values
+from dtp.daemon.config.load import load_text
+from dtp.daemon.config.model import KINDS
+from dtp.daemon.config.reading import Wrong
+from dtp.errors import ConfigError
+from dtp.identity import Identity
+
+_HEAD = """\
+# What dtpd does. 'dtpd check -c FILE' finds mistakes, 'dtpd reload -c FILE' makes changes count while it runs.
+
+[identity]
+file = "{identity}"                     # who this daemon is: {id}
+"""
+_EXPOSE = """
+[daemon]
+listen = ["{listen}"]                   # where peers come in; tcp, unix, ws
+# drain = "30s"                         # connections may finish for so long when the daemon ends
+
+[[expose]]                              # a service of this machine, for those on the list
+service = "{service}"
+kind = "{kind}"
+backend = ["{backend}"]                 # several are balanced: balance = "round-robin", "least-conn" or "hash"
+allow = [{allow}]                       # identities (dtp1...), Sui addresses (0x...), or "*" for everyone
+# health = {{ every = "5s" }}             # take a backend out while it can't be reached
+# rate = {{ requests = "100/s", burst = 200, bandwidth = "10MiB/s" }}
+# concurrency = {{ identity = 100 }}
+# limits = {{ idle = "10m" }}
+"""
+_FORWARD = """
+[[forward]]                             # a service of another machine, at a port of this one
+listen = "{listen}"
+to = "{to}"
+"""
+
+
+@click.command()
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), metavar="FILE", default="dtpd.toml",
+              show_default=True, help="The file to write; it must not exist yet.")  # fmt: skip
+@click.option(
+    "--expose", metavar="NAME=HOST:PORT", help="Expose this; the rest of what is asked has defaults."
+)
+@click.option("--allow", multiple=True, metavar="CALLER",
+              help="With --expose: who may use it, an identity, a Sui address, or '*'; may be repeated.")  # fmt: skip
+@click.option("--forward", metavar="HOST:PORT=ADDRESS", help="Forward this.")
+@json_option
+def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | None) -> None:
+    """Ask what to expose and what to forward, and write a file with comments.
+
+    The identity is made beside it (identity.pem) unless it is there already. With --expose or --forward nothing is
+    asked.
+    """
+    if bool(expose) != bool(allow):
+        raise click.UsageError("--expose and --allow belong together: say who may use what is exposed")
+    if os.path.lexists(path):
+        raise ConfigError(f"{path} exists; it was left as it is")
+    parts = _given(expose, allow, forward) if expose or forward else _asked()
+    key = path.parent / "identity.pem"
+    made = not key.exists()
+    identity = Identity.generate() if made else Identity.load(key)
+    text = _HEAD.format(identity=key.name, id=identity.id) + "".join(parts)
+    load_text(text, path)  # what it writes has no mistakes, whatever was answered
+    if made:
+        identity.save(key)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+    record = {"file": str(path), "identity": str(identity.id), "identity_file": str(key)}
+    print_result(record, f"{path} is written; you are {identity.id}\n'dtpd run -c {path}' starts it")
+
+
+def _given(expose: str | None, allow: tuple[str, ...], forward: str | None) -> list[str]:
+    parts = []
+    if expose:
+        service, _, backend = expose.partition("=")
+        listed = ", ".join(f'"{one}"' for one in allow)
+        listen = "tcp://0.0.0.0:9000"
+        parts.append(
+            _EXPOSE.format(listen=listen, service=service, kind="tcp", backend=backend, allow=listed)
+        )
+    if forward:
+        listen, _, to = forward.partition("=")
+        parts.append(_FORWARD.format(listen=listen, to=to))
+    return parts
+
+
+def _asked() -> list[str]:
+    parts = []
+    if click.confirm("Expose a service of this machine?", default=True):
+        answers = {
+            "service": _prompt("What is it called", values.service, "api"),
+            "kind": _prompt(f"Which kind ({', '.join(KINDS)})", values.choice(KINDS), "tcp"),
+            "backend": _prompt("Where is it (HOST:PORT or unix:/PATH)", values.backend, "127.0.0.1:8080"),
+            "listen": _prompt("Where do peers come in", values.carrier_url, "tcp://0.0.0.0:9000"),
+        }
+        allowed = _prompt("Who may use it (identities and Sui addresses, or *)", _callers, "*")
+        answers["allow"] = ", ".join(f'"{one}"' for one in allowed.split())
+        parts.append(_EXPOSE.format(**answers))
+    if click.confirm("Reach a service of another machine?", default=not parts):
+        listen = _prompt("At which place here (HOST:PORT or unix:/PATH)", values.place, "127.0.0.1:8080")
+        to = _prompt("Its address (dtp://..., dtp+tcp://dtp1...@host:port/service)", values.address, None)
+        parts.append(_FORWARD.format(listen=listen, to=to))
+    if not parts:
+        raise ConfigError("nothing to expose and nothing to forward: nothing was written")
+    return parts
+
+
+def _callers(text: str) -> None:
+    for one in text.split():
+        values.caller(one)
+
+
+def _prompt(question: str, read: Callable[[Any], object], default: str | None) -> str:
+    """Ask until the answer can be used; says why not."""
+
+    def check(answer: str) -> str:
+        try:
+            read(answer)
+        except Wrong as error:
+            raise click.UsageError(str(error)) from None
+        return answer
+
+    found: str = click.prompt(question, default=default, value_proc=check)
+    return found

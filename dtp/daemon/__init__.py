@@ -1,0 +1,1 @@
+"""dtpd: TOML in, relays out. Policies decide, the server acts."""

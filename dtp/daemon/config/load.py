@@ -1,0 +1,304 @@
+"""`load`: a file becomes a `Config`, or a list of all its mistakes. One function per table of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dtp.daemon.config import model, values
+from dtp.daemon.config.places import Place
+from dtp.daemon.config.reading import ConfigMistakes, Mistake, Section, Wrong, parse
+from dtp.identity import PeerId
+from dtp.net.address import Address
+
+
+def load(path: Path) -> model.Config:
+    """Read and check the configuration at `path`. Raises `ConfigMistakes` with every mistake that it has.
+
+    What only running can tell (a port that is taken, a backend that is down) is not looked at.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigMistakes(
+            path, [Mistake(Place(1, 1), f"can't be read: {error.strerror or error}")]
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        column = error.start - error.object.rfind(b"\n", 0, error.start)
+        raise ConfigMistakes(path, [Mistake(Place(line, column), "this is not UTF-8 text")]) from None
+    return load_text(text, path)
+
+
+def load_text(text: str, path: Path) -> model.Config:
+    """`load` for a text; `path` is where it stands, for messages and relative paths."""
+    document, root = parse(path, text)
+    config = _config(root, path)
+    if document.mistakes:
+        raise ConfigMistakes(path, document.mistakes)
+    return config
+
+
+def _file(path: Path) -> Callable[[Any], Path]:
+    """Reads the path of a file, relative to the configuration's folder."""
+
+    def read(value: Any) -> Path:
+        try:
+            return path.parent / Path(values.text(value)).expanduser()
+        except RuntimeError as error:
+            raise Wrong(str(error)) from None
+
+    return read
+
+
+def _config(root: Section, path: Path) -> model.Config:
+    file = _file(path)
+    identity = root.section("identity")
+    if identity is None:
+        root.wrong('[identity] is missing: file = "me.pem" says who this daemon is')
+        identity = Section(root.document, ("identity",), {"file": "missing"})
+    daemon = root.section("daemon") or Section(root.document, ("daemon",), {})
+    metrics = root.section("metrics")
+    config = model.Config(
+        path=path,
+        identity=identity.take("file", file),
+        passphrase_file=identity.take("passphrase-file", file, None),
+        psk_file=identity.take("psk-file", file, None),
+        listen=daemon.take_all("listen", values.carrier_url),
+        control=daemon.take("control", file, None),
+        drain=daemon.take("drain", values.duration, 30.0),
+        metrics=None if metrics is None else metrics.take("listen", values.place),
+        log=_log(root.section("log")),
+        everywhere=_everywhere(root.section("everywhere")),
+        expose=tuple(_expose(section) for section in root.sections("expose")),
+        forward=tuple(_forward(section) for section in root.sections("forward")),
+    )
+    for section in (identity, daemon, metrics):
+        if section is not None:
+            section.finish()
+    root.finish()
+    _check_whole(root, daemon, config)
+    return config
+
+
+def _check_whole(root: Section, daemon: Section, config: model.Config) -> None:
+    """What no setting shows alone."""
+    if not config.expose and not config.forward:
+        root.wrong("there is nothing to do: add [[expose]] to offer a service or [[forward]] to reach one")
+    if config.expose and not config.listen:
+        what = '[daemon] needs listen, such as listen = ["tcp://0.0.0.0:9000"], for peers to reach what is exposed'
+        daemon.wrong(what)
+    if config.listen and not config.expose:
+        daemon.wrong("listen is of no use: nothing is exposed", "listen")
+    if config.metrics is not None and not config.metrics.is_local:
+        root.wrong(
+            f"listen: {config.metrics} can be reached by others, and metrics tell who calls; use 127.0.0.1",
+            "metrics",
+            "listen",
+        )
+    _check_unique(root, "expose", [one.service for one in config.expose], "the service")
+    listens = [str(one.listen) for one in config.forward]
+    _check_unique(root, "forward", listens, "the place")
+
+
+def _check_unique(root: Section, table: str, names: list[str], what: str) -> None:
+    for number, name in enumerate(names):
+        if name in names[:number] and not str(name).endswith(":0"):
+            key = "service" if table == "expose" else "listen"
+            root.wrong(f"{what} {name!r} is in the file already", table, number, key)
+
+
+def _log(section: Section | None) -> model.Log:
+    if section is None:
+        return model.Log()
+    log = model.Log(
+        format=section.take("format", values.choice(("human", "json")), "human"),  # type: ignore[arg-type]
+        level=section.take("level", values.choice(("debug", "info", "warning", "error")), "info"),  # type: ignore[arg-type]
+    )
+    section.finish()
+    return log
+
+
+# ---- [[expose]] ----------------------------------------------------------------------------------------------
+
+
+def _expose(section: Section) -> model.Expose:
+    kind = section.take("kind", values.choice(model.KINDS), "tcp")
+    health = section.section("health")
+    expose = model.Expose(
+        service=section.take("service", values.service),
+        backends=section.take_all("backend", values.backend),
+        kind=kind,  # type: ignore[arg-type]
+        balance=section.take("balance", values.choice(model.BALANCES), "round-robin"),  # type: ignore[arg-type]
+        health=None if health is None else _health(health),
+        connect_timeout=section.take("connect-timeout", values.duration, 5.0),
+        slow_start=section.take("slow-start", values.duration, 0.0),
+        rules=_rules(section),
+    )
+    if "backend" not in section:
+        section.wrong(f"backend is missing in {section.spell()}: where the service really is, as HOST:PORT")
+    if "allow" not in section:
+        section.wrong(
+            f'allow is missing in {section.spell()}: identities, Sui addresses, or "*" for everyone'
+        )
+    if expose.rules.methods is not None:
+        section.wrong(f"methods: a service of kind {kind} has no methods", "methods")
+    section.finish()
+    return expose
+
+
+def _health(section: Section) -> model.Health:
+    health = model.Health(
+        every=section.take("every", values.duration, 5.0),
+        timeout=section.take("timeout", values.duration, 2.0),
+        http=section.take("http", _http_path, None),
+        fall=section.take("fall", values.number(1, 100), 2),
+        rise=section.take("rise", values.number(1, 100), 2),
+    )
+    section.finish()
+    return health
+
+
+def _http_path(value: Any) -> str:
+    path = values.text(value)
+    if not path.startswith("/") or not path.isascii() or any(char <= " " for char in path):
+        raise Wrong(f'{path!r} is not the path of a request, such as "/health"')
+    return path
+
+
+# ---- the rules of policies -----------------------------------------------------------------------------------
+
+
+def _everywhere(section: Section | None) -> model.Rules:
+    if section is None:
+        return model.Rules(access=model.AccessRule(everyone=True))
+    rules = _rules(section, everyone=True)
+    section.finish()
+    return rules
+
+
+def _rules(section: Section, *, everyone: bool = False) -> model.Rules:
+    schedule, concurrency = section.section("schedule"), section.section("concurrency")
+    quota, limits, methods = section.section("quota"), section.section("limits"), section.section("methods")
+    return model.Rules(
+        access=_access(section, everyone),
+        schedule=None if schedule is None else _schedule(schedule),
+        methods=None if methods is None else _methods(methods),
+        concurrency=None if concurrency is None else _concurrency(concurrency),
+        rate=tuple(_rate(one) for one in section.sections("rate")),
+        quota=None if quota is None else _quota(quota),
+        limits=None if limits is None else _limits(limits),
+    )
+
+
+def _access(section: Section, everyone: bool) -> model.AccessRule:
+    allow = section.take_all("allow", values.caller)
+    deny = section.take_all("deny", values.caller)
+    if values.EVERYONE in deny:
+        section.wrong('deny: "*" would let nobody in; leave the service out instead', "deny")
+    return model.AccessRule(
+        everyone=values.EVERYONE in allow or (everyone and not allow),
+        peers=frozenset(one for one in allow if isinstance(one, PeerId)),
+        accounts=frozenset(one for one in allow if isinstance(one, str) and one != values.EVERYONE),
+        denied_peers=frozenset(one for one in deny if isinstance(one, PeerId)),
+        denied_accounts=frozenset(one for one in deny if isinstance(one, str)),
+    )
+
+
+def _schedule(section: Section) -> model.ScheduleRule:
+    rule = model.ScheduleRule(
+        days=section.take("days", values.days, frozenset(range(7))),
+        hours=section.take("hours", values.hours, None),
+        zone=section.take("zone", values.zone, values.zone("UTC")),
+    )
+    section.finish()
+    return rule
+
+
+def _methods(section: Section) -> model.MethodRule:
+    rule = model.MethodRule(
+        allow=section.take_all("allow", values.text), deny=section.take_all("deny", values.text)
+    )
+    if not rule.allow and not rule.deny:
+        section.wrong("methods: needs allow or deny")
+    section.finish()
+    return rule
+
+
+def _concurrency(section: Section) -> model.ConcurrencyRule:
+    rule = model.ConcurrencyRule(
+        identity=section.take("identity", values.number(1), None),
+        service=section.take("service", values.number(1), None),
+    )
+    section.finish()
+    return rule
+
+
+def _rate(section: Section) -> model.RateRule:
+    rule = model.RateRule(
+        requests=section.take("requests", values.request_rate, None),
+        burst=section.take("burst", values.number(1), None),
+        bandwidth=section.take("bandwidth", values.byte_rate, None),
+        per=section.take("per", values.choice(model.PERS), "identity"),  # type: ignore[arg-type]
+        methods=section.take_all("methods", values.text),
+    )
+    if "requests" not in section and "bandwidth" not in section:
+        section.wrong('rate: needs requests, such as "100/s", or bandwidth, such as "10MiB/s"')
+    if rule.burst is not None and "requests" not in section:
+        section.wrong("burst: is of requests, and there is no rate of them", "burst")
+    if rule.methods and "bandwidth" in section:
+        section.wrong("bandwidth: methods have none; make it a rate of its own", "bandwidth")
+    section.finish()
+    return rule
+
+
+def _quota(section: Section) -> model.QuotaRule:
+    rule = model.QuotaRule(
+        requests=section.take("requests", values.number(1), None),
+        data=section.take("bytes", values.size, None),
+        every=section.take("every", values.duration),
+        per=section.take("per", values.choice(model.PERS), "identity"),  # type: ignore[arg-type]
+    )
+    if "requests" not in section and "bytes" not in section:
+        section.wrong("quota: needs requests or bytes")
+    section.finish()
+    return rule
+
+
+def _limits(section: Section) -> model.LimitRule:
+    rule = model.LimitRule(
+        data=section.take("bytes", values.size, None),
+        time=section.take("time", values.duration, None),
+        idle=section.take("idle", values.duration, None),
+    )
+    section.finish()
+    return rule
+
+
+# ---- [[forward]] ---------------------------------------------------------------------------------------------
+
+
+def _forward(section: Section) -> model.Forward:
+    public = section.take("public", values.boolean, False)
+    listen = section.take("listen", values.place)
+    to = section.take_all("to", values.address)
+    if isinstance(listen, values.Place) and not listen.is_local and not public:
+        section.wrong(
+            f"listen: whoever reaches {listen} acts as you; use 127.0.0.1, or say public = true", "listen"
+        )
+    _check_targets(section, to)
+    section.finish()
+    return model.Forward(listen=listen, to=to)
+
+
+def _check_targets(section: Section, to: tuple[Address, ...]) -> None:
+    if "to" not in section:
+        section.wrong(f"to is missing in {section.spell()}: the service to reach, such as dtp://dtp1.../api")
+    for number, address in enumerate(to):
+        if address.service != to[0].service:
+            section.wrong(
+                f"to: leads to the service {address.service!r}, the first one to {to[0].service!r}",
+                "to",
+                number,
+            )

@@ -1,0 +1,170 @@
+"""The configuration as values: `load` makes them of a file. Sizes are bytes, times seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import time
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from dtp.daemon.config.values import Place, Rate
+from dtp.identity import PeerId
+from dtp.net.address import Address
+
+Kind = Literal["tcp"]
+KINDS: tuple[str, ...] = ("tcp",)
+Balance = Literal["round-robin", "least-conn", "hash"]
+BALANCES: tuple[str, ...] = ("round-robin", "least-conn", "hash")
+Per = Literal["identity", "service"]
+PERS: tuple[str, ...] = ("identity", "service")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRule:
+    """Who may come in: listed, and not denied. `everyone` stands for a list of all who prove an identity."""
+
+    everyone: bool = False
+    peers: frozenset[PeerId] = frozenset()
+    accounts: frozenset[str] = frozenset()
+    denied_peers: frozenset[PeerId] = frozenset()
+    denied_accounts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RateRule:
+    """At most so many requests and bytes in a time, for each identity or for all that use a service together.
+
+    `burst` requests may come at once. With `methods` it holds for those alone.
+    """
+
+    requests: Rate | None = None
+    burst: int | None = None
+    bandwidth: Rate | None = None
+    per: Per = "identity"
+    methods: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRule:
+    """At most so many requests and bytes of an identity (or of a service) in each period of `every` seconds."""
+
+    requests: int | None
+    data: int | None
+    every: float
+    per: Per = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyRule:
+    """At most so many requests (streams) at once: for each identity, and in all."""
+
+    identity: int | None = None
+    service: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRule:
+    """What one request (stream) may have: bytes in both directions together, time in all, time without bytes."""
+
+    data: int | None = None
+    time: float | None = None
+    idle: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRule:
+    """Patterns of methods; a method has to match one of `allow` (if there are any) and none of `deny`."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRule:
+    """When the service is open: on these days (0 is Monday), at these hours, in this time zone."""
+
+    days: frozenset[int]
+    hours: tuple[time, time] | None
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the policies of a service go by; None and () are no rule."""
+
+    access: AccessRule = AccessRule()
+    schedule: ScheduleRule | None = None
+    methods: MethodRule | None = None
+    concurrency: ConcurrencyRule | None = None
+    rate: tuple[RateRule, ...] = ()
+    quota: QuotaRule | None = None
+    limits: LimitRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How backends are looked at: by a connect, or a GET of `http` that has to give a status below 400."""
+
+    every: float = 5.0
+    timeout: float = 2.0
+    http: str | None = None
+    #: So many failures in a row take a backend out, so many successes bring it back.
+    fall: int = 2
+    rise: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Expose:
+    """A service: who may reach it, and which backends are behind it."""
+
+    service: str
+    backends: tuple[Place, ...]
+    kind: Kind = "tcp"
+    balance: Balance = "round-robin"
+    health: Health | None = None
+    connect_timeout: float = 5.0
+    #: A backend that has come back gets its share over so long.
+    slow_start: float = 0.0
+    rules: Rules = Rules()
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A local socket, and the service that it leads to.
+
+    `to` are addresses of one service, tried in order; those of one identity are ways to the same connection.
+    """
+
+    listen: Place
+    to: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How to log: one line for people or one JSON object for programs, from this level on."""
+
+    format: Literal["human", "json"] = "human"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole file. Relative paths in it are taken from the file's folder."""
+
+    path: Path
+    identity: Path
+    passphrase_file: Path | None = None
+    psk_file: Path | None = None
+    #: Carrier URLs where peers come in; only with something to expose.
+    listen: tuple[str, ...] = ()
+    control: Path | None = None
+    #: Connections may finish for so long when the daemon ends.
+    drain: float = 30.0
+    #: Plain HTTP with Prometheus metrics and a health answer.
+    metrics: Place | None = None
+    log: Log = Log()
+    #: Rules that hold for all services together.
+    everywhere: Rules = Rules(access=AccessRule(everyone=True))
+    expose: tuple[Expose, ...] = field(default=())
+    forward: tuple[Forward, ...] = field(default=())

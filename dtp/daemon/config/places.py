@@ -1,0 +1,189 @@
+"""Where everything in a TOML document stands: the line and column of each key and value.
+
+`tomllib` says what a document means and no more. This scanner runs over text that `tomllib` has accepted, so it
+has nothing to refuse and knows of the grammar only what it takes to find ends (docs/decisions/0080).
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+import tomllib
+from dataclasses import dataclass, field
+
+#: A place in a document: names of tables and keys, numbers in arrays.
+KeyPath = tuple[str | int, ...]
+
+_BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+#: A number, a date or a boolean ends where none of these can go on.
+_BARE_VALUE = re.compile(r"[^,\]}#\n]+")
+#: The four kinds of strings, longest quotes first. Up to two quotes may stand right before three closing ones.
+_STRING = re.compile(
+    r'"""(?:[^\\]|\\.)*?"""(?:"{0,2})|'
+    r"'''.*?'''(?:'{0,2})|"
+    r'"(?:[^"\\]|\\.)*"|'
+    r"'[^']*'",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A line and a column of a text, both from 1; columns count characters."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the keys and the values of a document begin. Tables are where their headers are."""
+
+    keys: dict[KeyPath, Place] = field(default_factory=dict)
+    values: dict[KeyPath, Place] = field(default_factory=dict)
+
+    def of(self, path: KeyPath) -> Place:
+        """Where the value at `path` is, or the nearest thing around it that has a place."""
+        while path:
+            found = self.values.get(path) or self.keys.get(path)
+            if found is not None:
+                return found
+            path = path[:-1]
+        return Place(1, 1)
+
+    def of_key(self, path: KeyPath) -> Place:
+        """Where the key at the end of `path` is, or the nearest thing around it."""
+        return self.keys.get(path) or self.of(path)
+
+
+def find_places(text: str) -> Places:
+    """The places in `text`, which `tomllib` must have accepted."""
+    scanner = _Scanner(text.replace("\r\n", "\n"))
+    scanner.document()
+    return scanner.places
+
+
+class _Scanner:
+    def __init__(self, text: str) -> None:
+        self.places = Places()
+        self._text = text
+        self._at = 0
+        self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
+        #: How many tables each array of tables has so far.
+        self._arrays: dict[KeyPath, int] = {}
+
+    def document(self) -> None:
+        table: KeyPath = ()
+        while self._skip_blank():
+            if self._text.startswith("[", self._at):
+                table = self._header()
+            else:
+                self._pair(table)
+
+    # ---- pieces -----------------------------------------------------------------------------------------
+
+    def _skip_blank(self) -> bool:
+        """To the next thing that is neither blank nor comment; False at the end."""
+        blank = _BLANK.match(self._text, self._at)
+        assert blank is not None  # matches nothing at all, too
+        self._at = blank.end()
+        return self._at < len(self._text)
+
+    def _place(self) -> Place:
+        line = bisect.bisect_right(self._lines, self._at)
+        return Place(line, self._at - self._lines[line - 1] + 1)
+
+    def _take(self, pattern: re.Pattern[str]) -> str:
+        match = pattern.match(self._text, self._at)
+        assert match is not None, f"not TOML at {self._place()}"
+        self._at = match.end()
+        return match.group()
+
+    def _expect(self, token: str) -> None:
+        self._skip_blank()
+        assert self._text.startswith(token, self._at), f"no {token!r} at {self._place()}"
+        self._at += len(token)
+
+    def _next_is(self, token: str) -> bool:
+        self._skip_blank()
+        return self._text.startswith(token, self._at)
+
+    def _key(self) -> list[tuple[str, Place]]:
+        """A dotted key: its parts and where they are."""
+        parts: list[tuple[str, Place]] = []
+        while True:
+            self._skip_blank()
+            place = self._place()
+            if self._text[self._at] in "\"'":
+                # A quoted key may have escapes, and who knows them is tomllib.
+                parts.append((tomllib.loads(f"key = {self._take(_STRING)}")["key"], place))
+            else:
+                parts.append((self._take(_BARE_KEY), place))
+            if not self._next_is("."):
+                return parts
+            self._at += 1
+
+    def _below(self, base: KeyPath, parts: list[tuple[str, Place]]) -> KeyPath:
+        """The path of a dotted key below `base`; an array of tables stands for its newest one."""
+        path = base
+        for name, place in parts:
+            path = (*path, name)
+            self.places.keys.setdefault(path, place)
+            if path in self._arrays:
+                path = (*path, self._arrays[path] - 1)
+        return path
+
+    def _header(self) -> KeyPath:
+        start = self._place()
+        is_array = self._text.startswith("[[", self._at)
+        self._at += 2 if is_array else 1
+        parts = self._key()
+        self._expect("]]" if is_array else "]")
+        if not is_array:
+            path = self._below((), parts)
+        else:
+            name, place = parts[-1]
+            array = (*self._below((), parts[:-1]), name)
+            self.places.keys.setdefault(array, place)
+            self.places.values.setdefault(array, start)
+            path = (*array, self._arrays.setdefault(array, 0))
+            self._arrays[array] += 1
+        self.places.values.setdefault(path, start)
+        return path
+
+    def _pair(self, table: KeyPath) -> None:
+        path = self._below(table, self._key())
+        self._expect("=")
+        self._value(path)
+
+    def _value(self, path: KeyPath) -> None:
+        self._skip_blank()
+        self.places.values[path] = self._place()
+        first = self._text[self._at]
+        if first in "\"'":
+            self._take(_STRING)
+        elif first == "[":
+            self._array(path)
+        elif first == "{":
+            self._inline_table(path)
+        else:
+            self._take(_BARE_VALUE)
+
+    def _array(self, path: KeyPath) -> None:
+        self._at += 1
+        number = 0
+        while not self._next_is("]"):
+            self._value((*path, number))
+            number += 1
+            if self._next_is(","):
+                self._at += 1
+        self._at += 1
+
+    def _inline_table(self, path: KeyPath) -> None:
+        self._at += 1
+        while not self._next_is("}"):
+            self._pair(path)
+            if self._next_is(","):
+                self._at += 1
+        self._at += 1

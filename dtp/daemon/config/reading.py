@@ -1,0 +1,190 @@
+"""Reading a configuration so that every mistake is found in one go, each with its line and column."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, overload
+
+from dtp.daemon.config.places import KeyPath, Place, Places, find_places
+from dtp.errors import ConfigError
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_REQUIRED: Any = object()
+# tomllib says the place only in words before Python 3.14.
+_PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+_KINDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "an array",
+    dict: "a table",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong, and where; `what` says what was probably meant."""
+
+    place: Place
+    what: str
+
+
+class ConfigMistakes(ConfigError):
+    """A configuration file has mistakes: all of them are in `mistakes`, in the order of the file."""
+
+    code: ClassVar[str] = "config_file"
+
+    def __init__(self, path: Path, mistakes: Collection[Mistake]) -> None:
+        self.path = path
+        self.mistakes = tuple(sorted(mistakes, key=lambda mistake: mistake.place))
+        super().__init__(
+            "\n".join(f"{path}:{one.place.line}:{one.place.column}: {one.what}" for one in self.mistakes)
+        )
+
+
+class Wrong(Exception):
+    """A value can't be meant: raised by what reads values, and turned into a `Mistake` by `Section`."""
+
+
+@dataclass
+class Document:
+    """A file that is being read, and what was found wrong with it so far."""
+
+    path: Path
+    places: Places
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def wrong(self, place: Place, what: str) -> None:
+        """Note a mistake."""
+        self.mistakes.append(Mistake(place, what))
+
+
+def kind_of(value: object) -> str:
+    """What a TOML value is, for messages."""
+    return _KINDS.get(type(value), "a date or time")
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """Half a sentence that helps whoever wrote `word`."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+
+
+def parse(path: Path, text: str) -> tuple[Document, Section]:
+    """The document and its root table. `ConfigMistakes` when the text is not TOML."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, match = str(error), _PLACE.search(str(error))
+        line = column = 1
+        if match:
+            message = message[: match.start()]
+            lines = text.splitlines() or [""]
+            line = int(match["line"] or len(lines))
+            column = int(match["column"] or len(lines[-1]) + 1)
+        what = f"this is not TOML: {message[:1].lower()}{message[1:]}"
+        raise ConfigMistakes(path, [Mistake(Place(line, column), what)]) from None
+    document = Document(path, find_places(text))
+    return document, Section(document, (), values)
+
+
+class Section:
+    """A table of the file. Take the settings that are known; `finish` complains of all others.
+
+    A setting that can't be used is noted in the document, and something harmless given in its place (the
+    default, None without one), so that reading goes on: `load` throws away what was read from a file with
+    mistakes.
+    """
+
+    def __init__(self, document: Document, path: KeyPath, values: dict[str, Any]) -> None:
+        self.document = document
+        self.path = path
+        self._values = values
+        self._asked: list[str] = []
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    @overload
+    def take(self, key: str, read: Callable[[Any], T]) -> T: ...
+
+    @overload
+    def take(self, key: str, read: Callable[[Any], T], default: D) -> T | D: ...
+
+    def take(self, key: str, read: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
+        """The setting `key`, as `read` makes it of the TOML value (`Wrong` when it can't), or `default`."""
+        self._asked.append(key)
+        if key not in self._values:
+            if default is _REQUIRED:
+                self.wrong(f"{key} is missing in {self.spell()}")
+                return None
+            return default
+        try:
+            return read(self._values[key])
+        except Wrong as error:
+            self.wrong(f"{key}: {error}", key)
+            return None if default is _REQUIRED else default
+
+    def take_all(self, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
+        """The setting `key`, an array or a single value, each element by `read`; empty if it isn't there."""
+        self._asked.append(key)
+        values = self._values.get(key, [])
+        several = isinstance(values, list)
+        found = []
+        for number, value in enumerate(values if several else [values]):
+            try:
+                found.append(read(value))
+            except Wrong as error:
+                self.wrong(f"{key}: {error}", key, *([number] if several else []))
+        return tuple(found)
+
+    def section(self, key: str) -> Section | None:
+        """The table at `key`, None if it isn't there."""
+        self._asked.append(key)
+        if key not in self._values:
+            return None
+        return self._below(key, (key,), self._values[key])
+
+    def sections(self, key: str) -> Iterator[Section]:
+        """Each table of the array at `key`; a table that stands alone is one, too."""
+        self._asked.append(key)
+        values = self._values.get(key, [])
+        several = isinstance(values, list)
+        for number, value in enumerate(values if several else [values]):
+            below = self._below(key, (key, number) if several else (key,), value)
+            if below is not None:
+                yield below
+
+    def _below(self, key: str, path: KeyPath, value: object) -> Section | None:
+        if isinstance(value, dict):
+            return Section(self.document, (*self.path, *path), value)
+        self.wrong(f"{key}: has to be a table, {{ ... }}, not {kind_of(value)}", *path)
+        return None
+
+    def wrong(self, what: str, *below: str | int) -> None:
+        """Note a mistake of the value at `below`, or of this table."""
+        self.document.wrong(self.document.places.of((*self.path, *below)), what)
+
+    def finish(self) -> None:
+        """Complain of the settings nobody asked for: a misspelt one must not be ignored in silence."""
+        for key in self._values:
+            if key not in self._asked:
+                place = self.document.places.of_key((*self.path, key))
+                hint = did_you_mean(key, sorted(set(self._asked)))
+                self.document.wrong(place, f"{key} is not a setting of {self.spell()}; {hint}")
+
+    def spell(self) -> str:
+        """This table as a person would write it."""
+        names = [str(part) for part in self.path if isinstance(part, str)]
+        if not names:
+            return "the file"
+        brackets = ("[[", "]]") if isinstance(self.path[-1], int) and len(names) == 1 else ("[", "]")
+        return f"{brackets[0]}{'.'.join(names)}{brackets[1]}"

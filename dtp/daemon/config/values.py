@@ -1,0 +1,274 @@
+"""The values of settings: durations, sizes, rates, places, callers. A reader raises `Wrong` saying what is meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import time
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from dtp import carriers
+from dtp.daemon.config.reading import Wrong, did_you_mean, kind_of
+from dtp.identity import PeerId, PeerIdError
+from dtp.net.address import Address, AddressError, check_service
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+_NUMBER_UNIT = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[A-Za-z]+)")
+_HOST_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]/\s]*)):(?P<port>[0-9]{1,5})")
+_SUI_ADDRESS = re.compile(r"0x[0-9a-f]{64}")
+_HOURS = re.compile(r"(?P<from>\d\d:\d\d) ?- ?(?P<to>\d\d:\d\d)")
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_LOOPBACK = ("127.", "localhost", "::1")
+
+
+def text(value: Any) -> str:
+    """A text that isn't empty."""
+    if not isinstance(value, str):
+        raise Wrong(f'has to be a text, "...", not {kind_of(value)}')
+    if not value.strip():
+        raise Wrong("must not be empty")
+    return value
+
+
+def boolean(value: Any) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise Wrong(f"has to be true or false, not {kind_of(value)}")
+    return value
+
+
+def number(minimum: int, maximum: int = 2**53) -> Callable[[Any], int]:
+    """A whole number within bounds."""
+
+    def read(value: Any) -> int:
+        if type(value) is not int:
+            raise Wrong(f"has to be a whole number, not {kind_of(value)}")
+        if not minimum <= value <= maximum:
+            bounds = f"at least {minimum}" if value < minimum else f"at most {maximum}"
+            raise Wrong(f"{value} has to be {bounds}")
+        return value
+
+    return read
+
+
+def choice(known: Collection[str]) -> Callable[[Any], str]:
+    """One of some words."""
+
+    def read(value: Any) -> str:
+        word = text(value)
+        if word not in known:
+            raise Wrong(f"there is no {word!r}; {did_you_mean(word, known)}")
+        return word
+
+    return read
+
+
+def duration(value: Any) -> float:
+    """Seconds: "500ms", "2s", "5m", "1h", "7d", or a number of seconds; above 0."""
+    if type(value) in (int, float):
+        seconds = float(value)
+    else:
+        amount, unit = _split(text(value), _SECONDS, 'a time such as "500ms", "2s", "5m", "1h" or "7d"')
+        seconds = amount * _SECONDS[unit]
+    if not 0 < seconds < 2**31:
+        raise Wrong(f"{value} has to be a time above 0")
+    return seconds
+
+
+def size(value: Any) -> int:
+    """Bytes: "64KiB", "10MB", "1GiB", or a whole number; above 0."""
+    if type(value) is int:
+        found = value
+    else:
+        amount, unit = _split(text(value), _BYTES, 'a size such as "64KiB", "10MB" or "1GiB"')
+        found = round(amount * _BYTES[unit])
+    if found <= 0:
+        raise Wrong(f"{value} has to be a size above 0")
+    return int(found)
+
+
+def _split(value: str, units: Collection[str], example: str) -> tuple[float, str]:
+    match = _NUMBER_UNIT.fullmatch(value)
+    if match is None:
+        raise Wrong(f"{value!r} is not {example}")
+    unit = match["unit"]
+    if unit not in units:
+        same = [known for known in units if known.lower() == unit.lower()]
+        hint = f"did you mean {match['number']}{same[0]}?" if same else f"known here: {', '.join(units)}"
+        raise Wrong(f"{value!r} has the unit {unit!r}; {hint}")
+    return float(match["number"]), unit
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So much (requests, or bytes) in so many seconds."""
+
+    amount: float
+    seconds: float
+
+
+def request_rate(value: Any) -> Rate:
+    """Requests in a time: "100/s", "10/m", "5/10s"."""
+    amount, seconds = _per(value, '"100/s" or "10/m"')
+    if not amount.isdecimal() or not int(amount):
+        raise Wrong(f'{value!r}: {amount!r} has to be a whole number above 0, as in "100/s"')
+    return Rate(float(amount), seconds)
+
+
+def byte_rate(value: Any) -> Rate:
+    """Bytes in a time: "10MiB/s", "1GB/h"."""
+    amount, seconds = _per(value, '"10MiB/s"')
+    return Rate(float(size(amount)), seconds)
+
+
+def _per(value: Any, example: str) -> tuple[str, float]:
+    amount, slash, unit = text(value).partition("/")
+    if not slash:
+        raise Wrong(f"{value!r} has no time; write it as {example}")
+    return amount.strip(), duration(unit if unit[:1].isdigit() else f"1{unit}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a program listens on this machine or near it: host and port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return bool(self.path) or self.host.startswith(_LOOPBACK)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def place(value: Any) -> Place:
+    """HOST:PORT, [IPv6]:PORT or unix:/PATH; port 0 (any free one) where it is listened at."""
+    spelled = text(value)
+    if spelled.startswith("unix:"):
+        path = spelled.removeprefix("unix:")
+        if not path.startswith("/") or len(path.encode()) > 107:
+            raise Wrong(f"{spelled!r} has to be unix: and an absolute path of at most 107 bytes")
+        return Place(path=path)
+    match = _HOST_PORT.fullmatch(spelled)
+    if match is None:
+        if "://" in spelled:
+            raise Wrong(f"{spelled!r} is a URL; HOST:PORT or unix:/PATH is meant here")
+        if spelled.isdecimal():
+            raise Wrong(f"{spelled!r} has no host; did you mean 127.0.0.1:{spelled}?")
+        raise Wrong(f"{spelled!r} is not HOST:PORT, [IPv6]:PORT or unix:/PATH")
+    port = int(match["port"])
+    if port > 65535:
+        raise Wrong(f"{spelled!r}: there is no port {port}; ports go up to 65535")
+    host = match["ipv6"] or match["host"]
+    if not host:
+        raise Wrong(f"{spelled!r} has no host; did you mean 127.0.0.1:{port}?")
+    return Place(host, port)
+
+
+def backend(value: Any) -> Place:
+    """A `place` that can be dialled."""
+    found = place(value)
+    if not found.path and not found.port:
+        raise Wrong(f"{value!r}: port 0 can't be dialled")
+    return found
+
+
+def carrier_url(value: Any) -> str:
+    """Where to listen for peers: tcp://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH."""
+    url = text(value)
+    scheme, colon, _ = url.partition("://")
+    if not colon:
+        raise Wrong(f"{url!r} is not a carrier's URL; did you mean tcp://{url}?")
+    if scheme not in carriers.CARRIERS:
+        raise Wrong(f"there is no carrier {scheme!r}; {did_you_mean(scheme, list(carriers.CARRIERS))}")
+    return url
+
+
+def service(value: Any) -> str:
+    """The name of a service."""
+    name = text(value)
+    try:
+        check_service(name)
+    except AddressError as error:
+        raise Wrong(str(error)) from None
+    return name
+
+
+def address(value: Any) -> Address:
+    """Whom to reach: dtp://dtp1.../service, dtp+tcp://dtp1...@host:port/service."""
+    try:
+        return Address.parse(text(value))
+    except AddressError as error:
+        raise Wrong(str(error)) from None
+
+
+#: In a list of callers: whoever proves an identity.
+EVERYONE = "*"
+
+
+def caller(value: Any) -> PeerId | str:
+    """A caller in a list: an identity, a Sui address ("0x" and 64 hex digits), or `EVERYONE`."""
+    spelled = text(value)
+    if spelled == EVERYONE:
+        return EVERYONE
+    if spelled.lower().startswith("0x"):
+        if not _SUI_ADDRESS.fullmatch(spelled.lower()):
+            raise Wrong(f"{spelled!r} is no Sui address: that is 0x and 64 hex digits")
+        return spelled.lower()
+    if not spelled.startswith("dtp1"):
+        raise Wrong(f'{spelled!r} is neither an identity (dtp1...), a Sui address (0x...) nor "*" (everyone)')
+    try:
+        return PeerId.parse(spelled)
+    except PeerIdError as error:
+        raise Wrong(str(error)) from None
+
+
+def days(value: Any) -> frozenset[int]:
+    """Days of the week, 0 for Monday: "mon-fri", "sat,sun"."""
+    found: set[int] = set()
+    for part in text(value).replace(" ", "").lower().split(","):
+        first, dash, last = part.partition("-")
+        for word in (first, last) if dash else (first,):
+            if word not in _DAYS:
+                raise Wrong(f"there is no day {word!r}; {did_you_mean(word, _DAYS)}")
+        begin, end = _DAYS.index(first), _DAYS.index(last if dash else first)
+        found.update((begin + step) % 7 for step in range((end - begin) % 7 + 1))
+    return frozenset(found)
+
+
+def hours(value: Any) -> tuple[time, time]:
+    """A part of the day: "08:00-18:00"; "22:00-06:00" goes over midnight."""
+    match = _HOURS.fullmatch(text(value))
+    try:
+        if match is None:
+            raise ValueError
+        return time.fromisoformat(match["from"]), time.fromisoformat(match["to"])
+    except ValueError:
+        raise Wrong(f'{value!r} is not a part of the day such as "08:00-18:00"') from None
+
+
+def zone(value: Any) -> ZoneInfo:
+    """A time zone by its IANA name."""
+    try:
+        return ZoneInfo(text(value))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise Wrong(f'there is no time zone {value!r}; names are like "Europe/Berlin" or "UTC"') from None

@@ -1,0 +1,103 @@
+"""The control socket: a line of JSON asks, a line answers. Who may open the socket may do all that it offers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dtp.carriers import unix
+from dtp.daemon.config.model import Config
+from dtp.errors import CarrierError, DtpError, PeerError
+
+#: What a command is asked with, and what it gives.
+Command = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+_MAX_REQUEST = 64 * 1024
+_MAX_ANSWER = 64 * 1024 * 1024
+
+
+class NotRunning(CarrierError):
+    """Nobody answers at the control socket."""
+
+    code = "not-running"
+
+
+class CommandFailed(PeerError):
+    """The daemon was asked and could not; the message is its own."""
+
+    code = "command-failed"
+
+
+def path_of(config: Config) -> Path:
+    """Where the control socket of a configuration is: as it says, else in the user's folder for such things."""
+    if config.control is not None:
+        return config.control
+    import platformdirs
+
+    folder: Path = platformdirs.user_runtime_path("dtp", appauthor=False)
+    return folder / f"dtpd-{config.path.stem}.sock"
+
+
+class Control:
+    """Serves the control socket."""
+
+    def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
+        self._path = path
+        self._commands = commands
+        self._server: asyncio.Server | None = None
+        self._remove: Callable[[], None] | None = None
+
+    async def start(self) -> None:
+        """Listen; only this user can connect. Raises `ListenError`."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sock, self._remove = unix.listening_socket(f"unix://{self._path}?mode=0600")
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=_MAX_REQUEST)
+
+    async def close(self) -> None:
+        """Listen no more. Idempotent."""
+        if self._server is not None and self._remove is not None:
+            self._server.close()
+            self._remove()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):
+            while line := await reader.readline():
+                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                await writer.drain()
+
+    async def _answer(self, line: bytes) -> Mapping[str, Any]:
+        try:
+            request = json.loads(line)
+        except ValueError:
+            return {"error": {"code": "malformed", "message": "this is no JSON"}}
+        command = self._commands.get(request.get("do", "")) if isinstance(request, dict) else None
+        if command is None:
+            known = ", ".join(self._commands)
+            return {"error": {"code": "unknown", "message": f"there is no such command; known: {known}"}}
+        try:
+            return {"ok": await command(request)}
+        except DtpError as error:
+            return {"error": {"code": error.code, "message": str(error)}}
+
+
+async def ask(path: Path, do: str, **arguments: Any) -> Any:
+    """Ask the daemon at `path`. Raises `NotRunning`, and `CommandFailed` with what it says."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(os.fspath(path), limit=_MAX_ANSWER)
+    except OSError as error:
+        raise NotRunning(f"no dtpd answers at {path}: {error.strerror}") from error
+    with contextlib.closing(writer):
+        writer.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        line = await reader.readline()
+    if not line:
+        raise NotRunning(f"the dtpd at {path} ended before it answered")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise CommandFailed(answer["error"]["message"])
+    return answer["ok"]

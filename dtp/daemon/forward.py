@@ -1,0 +1,118 @@
+"""The client end of a service: a socket on this machine, and a stream for each program that connects to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from functools import partial
+
+from dtp.carriers.stream_socket import SocketListener
+from dtp.daemon import sockets
+from dtp.daemon.config.model import Forward
+from dtp.daemon.ledger import Ledger
+from dtp.daemon.pool import BACKOFF, Pool
+from dtp.daemon.reasons import Reason
+from dtp.daemon.relay import Relay
+from dtp.errors import CarrierError, DtpError
+from dtp.net.stream import Stream
+
+log = logging.getLogger("dtpd")
+
+#: A program that connects while the peer is away is kept waiting for so long, seconds: a restart goes unnoticed.
+PATIENCE = 3.0
+
+
+class Forwarded:
+    """A `[[forward]]` at work. Its pool may change under it; streams that are open keep the connection they have."""
+
+    def __init__(self, config: Forward, pool: Pool) -> None:
+        self.config = config
+        self.pool = pool
+        self.ledger = Ledger()
+        self.listener: SocketListener | None = None
+        self._opening: set[asyncio.Task[None]] = set()
+
+    async def start(self, open_sockets: list[socket.socket] | None = None) -> None:
+        """Listen, at sockets that are open already if there are any. Raises `ListenError`."""
+        if open_sockets:
+            self.listener = sockets.adopt(open_sockets, self._on_socket)
+        else:
+            self.listener = await sockets.listen(self.config.listen, self._on_socket)
+
+    async def stop(self) -> None:
+        """Listen no more; what is open goes on."""
+        if self.listener is not None:
+            await self.listener.close()
+
+    def abort(self, reason: Reason) -> None:
+        """End all streams now."""
+        for task in list(self._opening):
+            task.cancel()
+        self.ledger.abort(reason)
+
+    def _on_socket(self, sock: socket.socket) -> None:
+        self.ledger.streams += 1
+        task = asyncio.get_running_loop().create_task(self._serve(sock))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        try:
+            pool = self.pool
+            stream = await self._stream(pool)
+        except DtpError as error:
+            self.ledger.failed += 1
+            log.warning(
+                "%s: %s",
+                self.config.listen,
+                error,
+                extra={
+                    "fields": {
+                        "event": "unreachable",
+                        "listen": str(self.config.listen),
+                        "why": str(error),
+                    }
+                },
+            )
+            sockets.reset(sock)
+            return
+        except asyncio.CancelledError:
+            sockets.reset(sock)
+            raise
+        ended = partial(self._ended, pool)
+        self.ledger.add(Relay(stream, sock, broken=Reason.CLIENT_GONE, on_end=ended))
+
+    async def _stream(self, pool: Pool) -> Stream:
+        """A stream to the service; while its peer can't be reached, tries again until `PATIENCE` is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        attempt = 0
+        while True:
+            try:
+                return await pool.stream()
+            except CarrierError:
+                pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
+                if loop.time() + pause > deadline:
+                    raise
+                await asyncio.sleep(pause)
+                attempt += 1
+
+    def _ended(self, pool: Pool, relay: Relay) -> None:
+        self.ledger.ended(relay)
+        pool.done(relay.stream)
+        if relay.why:
+            log.info(
+                "%s: a stream broke off: %s",
+                self.config.listen,
+                relay.why,
+                extra={
+                    "fields": {
+                        "event": "ended",
+                        "listen": str(self.config.listen),
+                        "sent": relay.counts.sent,
+                        "received": relay.counts.received,
+                        "why": relay.why,
+                    }
+                },
+            )

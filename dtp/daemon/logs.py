@@ -1,0 +1,65 @@
+"""Logging: a line for people or a JSON object for programs. Nothing secret is ever in a record's fields."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import unicodedata
+from typing import TextIO
+
+from dtp.daemon.config.model import Log
+
+#: Under which journald finds the level at the front of a line (sd-daemon(3)).
+_PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
+
+
+class Human(logging.Formatter):
+    """`2026-01-31 12:00:00 INFO words`; for the journal, which knows the time, `<6>words`."""
+
+    def __init__(self, journal: bool) -> None:
+        super().__init__("%(message)s" if journal else "%(asctime)s %(levelname)s %(message)s")
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line; what a peer said can't end it or drive a terminal."""
+        text = "".join(
+            char
+            if char == "\n" or unicodedata.category(char) not in ("Cc", "Cf", "Cs")
+            else ascii(char)[1:-1]
+            for char in super().format(record)
+        ).replace("\n", "\n  ")
+        if not self._journal:
+            return text
+        mark = next((mark for level, mark in _PRIORITIES if record.levelno >= level), "<7>")
+        return mark + text
+
+
+class Json(logging.Formatter):
+    """One object to a line: `time` (Unix), `level`, `message` and the record's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Fields come from `extra={"fields": {...}}`."""
+        body = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            body["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(body)
+
+
+def set_up(log: Log, stream: TextIO | None = None) -> None:
+    """Log as `log` says, to standard error; what was set up before is replaced."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(Json() if log.format == "json" else Human("JOURNAL_STREAM" in os.environ))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(log.level.upper())
+    # What the daemon makes of carriers and handshakes it says itself; theirs is for those who look for a fault.
+    logging.getLogger("dtp").setLevel(logging.DEBUG if log.level == "debug" else logging.WARNING)

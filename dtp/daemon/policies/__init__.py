@@ -1,0 +1,149 @@
+"""The policies, in the order in which they are asked, and the chain that asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dtp.daemon.config.model import Rules
+from dtp.daemon.policies.access import Access
+from dtp.daemon.policies.base import (
+    Arrive,
+    Bounds,
+    Call,
+    Caller,
+    Close,
+    Denial,
+    Event,
+    Moment,
+    Move,
+    Open,
+    Policy,
+)
+from dtp.daemon.policies.concurrency import Concurrency
+from dtp.daemon.policies.limits import Limits
+from dtp.daemon.policies.methods import Methods
+from dtp.daemon.policies.quota import Quota
+from dtp.daemon.policies.rate import Rate
+from dtp.daemon.policies.schedule import Schedule
+
+__all__ = [
+    "POLICIES",
+    "Arrive",
+    "Bounds",
+    "Call",
+    "Caller",
+    "Chain",
+    "Close",
+    "Denial",
+    "Event",
+    "Moment",
+    "Move",
+    "Open",
+    "Policy",
+    "Row",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of `POLICIES`: the field of `Rules` it goes by, and what makes the policy of a rule."""
+
+    rule: str
+    make: Callable[[Any], Policy]
+
+
+#: Who is asked when: first what depends on the caller and the request alone, then what counts, so that whoever is
+#: refused anyway uses up nothing. A rule that is None or () makes no policy; of several, each makes one.
+POLICIES: dict[str, Row] = {
+    "access": Row("access", Access),
+    "schedule": Row("schedule", Schedule),
+    "methods": Row("methods", Methods),
+    "concurrency": Row("concurrency", Concurrency),
+    "quota": Row("quota", Quota),
+    "rate": Row("rate", Rate),
+    "limits": Row("limits", Limits),
+}
+
+
+class Chain:
+    """All policies of a service: those of the whole daemon, then its own.
+
+    `ask` is for what may be refused, `tell` for what has happened.
+    """
+
+    def __init__(self, policies: Iterable[Policy]) -> None:
+        self.policies = tuple(policies)
+        kinds = (Arrive, Open, Call, Move, Close)
+        self._asked = {kind: tuple(p.check for p in self.policies if kind in p.asks) for kind in kinds}
+        self._told = {kind: tuple(p.commit for p in self.policies if kind in p.counts) for kind in kinds}
+        #: Whether anybody wants to know of bytes; where nobody does, nobody need be told.
+        self.counts_bytes = bool(self._asked[Move] or self._told[Move])
+
+    def ask(self, event: Event, now: Moment) -> Denial | None:
+        """The first denial; without one, `event` has happened."""
+        for check in self._asked[type(event)]:
+            denial = check(event, now)
+            if denial is not None:
+                return denial
+        for commit in self._told[type(event)]:
+            commit(event, now)
+        return None
+
+    def tell(self, event: Close, now: Moment) -> None:
+        """`event` has happened, whatever anybody thinks of it."""
+        for commit in self._told[type(event)]:
+            commit(event, now)
+
+    def moved(self, event: Move, now: Moment) -> Denial | float:
+        """Bytes have come: why no more may, or the seconds to wait before the next are read."""
+        for commit in self._told[Move]:
+            commit(event, now)
+        for check in self._asked[Move]:
+            denial = check(event, now)
+            if denial is not None:
+                return denial
+        return max((policy.delay(event, now) for policy in self.policies), default=0.0)
+
+    def bounds(self, event: Open) -> Bounds:
+        """What a stream may have, by all policies together."""
+        found = Bounds()
+        for policy in self.policies:
+            bounds = policy.bounds(event)
+            if bounds is not None:
+                found = found.within(bounds)
+        return found
+
+
+class Policies:
+    """The policies that were made for rules, so that a reload keeps the counts of rules that have not changed."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, str, int], tuple[Any, Policy]] = {}
+
+    def of(self, scope: str, rules: Rules) -> tuple[Policy, ...]:
+        """The policies for `rules`, in order; `scope` is the service's name, "" for the whole daemon."""
+        return tuple(
+            self._one(scope, name, number, rule, row)
+            for name, row in POLICIES.items()
+            for number, rule in enumerate(_rules_of(rules, row))
+        )
+
+    def keep(self, scopes: Collection[str]) -> None:
+        """Forget what was counted for services that are no more."""
+        self._made = {key: made for key, made in self._made.items() if key[0] in scopes}
+
+    def _one(self, scope: str, name: str, number: int, rule: Any, row: Row) -> Policy:
+        key = (scope, name, number)
+        known = self._made.get(key)
+        if known is None or known[0] != rule:
+            known = self._made[key] = (rule, row.make(rule))
+        return known[1]
+
+
+def _rules_of(rules: Rules, row: Row) -> tuple[Any, ...]:
+    rule = getattr(rules, row.rule)
+    if rule is None:
+        return ()
+    return rule if isinstance(rule, tuple) else (rule,)

@@ -1,0 +1,27 @@
+"""Who may come in: identities and Sui accounts that are listed, and not denied."""
+
+from __future__ import annotations
+
+from dtp.daemon.config.model import AccessRule
+from dtp.daemon.policies.base import Arrive, Call, Close, Denial, Event, Moment, Move, Open, Policy
+from dtp.daemon.reasons import Reason
+
+
+class Access(Policy):
+    """The list is asked for each stream, too: after a reload it holds for connections that are there already."""
+
+    name = "access"
+    asks = (Arrive, Open)
+
+    def __init__(self, rule: AccessRule) -> None:
+        self._rule = rule
+
+    def check(self, event: Event, now: Moment) -> Denial | None:
+        """Denied comes before allowed."""
+        assert not isinstance(event, Call | Move | Close)
+        rule, caller = self._rule, event.caller
+        if caller.peer in rule.denied_peers or caller.account in rule.denied_accounts:
+            return self.deny(Reason.DENIED, f"{caller.peer} is denied here")
+        if rule.everyone or caller.peer in rule.peers or caller.account in rule.accounts:
+            return None
+        return self.deny(Reason.DENIED, f"{caller.peer} is not on the list")

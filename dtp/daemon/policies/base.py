@@ -1,0 +1,129 @@
+"""What a policy is: it is told what a caller wants, and when, and says why not. It acts on nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, TypeVar
+
+from dtp.daemon.reasons import Reason
+from dtp.identity import PeerId
+
+_Number = TypeVar("_Number", int, float)
+
+
+class Moment(NamedTuple):
+    """A time by two clocks, in seconds: one that only goes forward, and the calendar's (Unix time)."""
+
+    steady: float
+    unix: float
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who has come: a proven identity, its Sui account, and where its carrier comes from (no proof)."""
+
+    peer: PeerId
+    account: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrive:
+    """A caller asks for a connection to the service."""
+
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A caller opens a stream."""
+
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A caller makes a request: `method` of a protocol that has methods, else "" for the stream as a whole."""
+
+    caller: Caller
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Bytes have come from the caller or the backend. They are there already: what is refused is the rest."""
+
+    caller: Caller
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """A stream that was opened is over."""
+
+    caller: Caller
+
+
+Event = Arrive | Open | Call | Move | Close
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """No, and why: for the log and for the caller. `retry`: after so many seconds it may be allowed."""
+
+    policy: str
+    reason: Reason
+    why: str
+    retry: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a stream may have: bytes in both directions, seconds in all, seconds without a byte. None: any."""
+
+    data: int | None = None
+    time: float | None = None
+    idle: float | None = None
+
+    def within(self, other: Bounds) -> Bounds:
+        """The tighter of both."""
+        return Bounds(
+            _least(self.data, other.data), _least(self.time, other.time), _least(self.idle, other.idle)
+        )
+
+
+def _least(one: _Number | None, other: _Number | None) -> _Number | None:
+    return min((value for value in (one, other) if value is not None), default=None)
+
+
+class Policy:
+    """Decides about the events that it names in `asks`, counts those in `counts`.
+
+    `check` must not change anything: when another policy denies the same event, it has not happened. `commit` is
+    called once nobody denied it. Neither knows a clock, a socket or the other policies: the time is an argument, so
+    a test is a transcript. What is kept for each caller is bounded by forgetting what no longer makes a difference.
+    """
+
+    #: The name in `POLICIES`, which the log and the caller are told.
+    name: ClassVar[str]
+    asks: ClassVar[tuple[type[Event], ...]] = ()
+    counts: ClassVar[tuple[type[Event], ...]] = ()
+
+    def check(self, event: Event, now: Moment) -> Denial | None:
+        """Why `event` may not be, or None."""
+        return None
+
+    def commit(self, event: Event, now: Moment) -> None:
+        """`event` has happened."""
+
+    def delay(self, event: Move, now: Moment) -> float:
+        """After `event` was committed: for how many seconds the stream should not be read."""
+        return 0.0
+
+    def bounds(self, event: Open) -> Bounds | None:
+        """What the stream of `event` may have."""
+        return None
+
+    def deny(self, reason: Reason, why: str, retry: float | None = None) -> Denial:
+        """A denial in this policy's name."""
+        return Denial(self.name, reason, why, retry)

@@ -1,0 +1,40 @@
+"""How many streams may be open at once: of one identity, and of all callers together."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dtp.daemon.config.model import ConcurrencyRule
+from dtp.daemon.policies.base import Close, Denial, Event, Moment, Open, Policy
+from dtp.daemon.reasons import Reason
+from dtp.identity import PeerId
+
+
+class Concurrency(Policy):
+    """Counts what was opened and not closed."""
+
+    name = "concurrency"
+    asks = (Open,)
+    counts = (Open, Close)
+
+    def __init__(self, rule: ConcurrencyRule) -> None:
+        self._rule = rule
+        self._by_peer: Counter[PeerId] = Counter()
+        self._all = 0
+
+    def check(self, event: Event, now: Moment) -> Denial | None:
+        """Against both bounds."""
+        rule = self._rule
+        if rule.identity is not None and self._by_peer[event.caller.peer] >= rule.identity:
+            return self.deny(Reason.TOO_MANY, f"{rule.identity} at once is what an identity may have")
+        if rule.service is not None and self._all >= rule.service:
+            return self.deny(Reason.TOO_MANY, f"{rule.service} at once is what all callers may have")
+        return None
+
+    def commit(self, event: Event, now: Moment) -> None:
+        """One more, or one less."""
+        peer, step = event.caller.peer, 1 if isinstance(event, Open) else -1
+        self._all += step
+        self._by_peer[peer] += step
+        if not self._by_peer[peer]:
+            del self._by_peer[peer]

@@ -1,0 +1,48 @@
+"""Which methods may be called: patterns, as in a shell, of JSON-RPC methods or of HTTP requests."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import translate
+from functools import lru_cache
+
+from dtp.daemon.config.model import MethodRule
+from dtp.daemon.policies.base import Call, Denial, Event, Moment, Policy
+from dtp.daemon.reasons import Reason
+
+#: Methods whose verdict is remembered: more than any service has, few enough that inventing names gains nothing.
+_REMEMBERED = 1024
+
+
+def pattern_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches what one of `patterns` means: `*`, `?` and `[...]` as in a shell, and a case that counts.
+
+    An HTTP request is "GET /path"; a pattern without a blank, such as "GET", means its verb.
+    """
+    spelled = [translate(one) for one in patterns]
+    spelled += [translate(f"{one} /*") for one in patterns if " " not in one]
+    return re.compile("|".join(spelled) or r"(?!)")
+
+
+class Methods(Policy):
+    """A method has to match one of `allow`, if there are any, and none of `deny`. Streams without methods pass."""
+
+    name = "methods"
+    asks = (Call,)
+
+    def __init__(self, rule: MethodRule) -> None:
+        self._allow = pattern_of(rule.allow) if rule.allow else None
+        self._deny = pattern_of(rule.deny)
+        self._allowed = lru_cache(_REMEMBERED)(self._match)
+
+    def _match(self, method: str) -> bool:
+        if self._deny.match(method):
+            return False
+        return self._allow is None or self._allow.match(method) is not None
+
+    def check(self, event: Event, now: Moment) -> Denial | None:
+        """By name alone."""
+        assert isinstance(event, Call)
+        if not event.method or self._allowed(event.method):
+            return None
+        return self.deny(Reason.METHOD, f"the method {event.method[:64]!r} is not allowed here")

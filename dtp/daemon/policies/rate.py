@@ -1,0 +1,110 @@
+"""How much in a time: requests are refused, bytes are slowed down. By the generic cell rate algorithm.
+
+GCRA (ITU-T I.371, annex A) keeps one number for each caller, the theoretical arrival time: when a bucket that leaks
+evenly would be empty. A request is too early when that lies further ahead than the burst allows.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dtp.daemon.config.model import RateRule
+from dtp.daemon.config.values import Rate as Amount
+from dtp.daemon.policies.base import Call, Caller, Denial, Event, Moment, Move, Policy
+from dtp.daemon.policies.methods import pattern_of
+from dtp.daemon.reasons import Reason
+from dtp.identity import PeerId
+
+#: Callers whose times are kept at once; times that have passed are forgotten long before. About 20 MB.
+MAX_CALLERS = 100_000
+
+
+class Arrivals:
+    """Theoretical arrival times by caller, in seconds of the steady clock. A time that has passed is no time."""
+
+    def __init__(self) -> None:
+        self._times: dict[PeerId | None, float] = {}
+        self._sweep_at = 1024
+
+    def get(self, key: PeerId | None, now: float) -> float:
+        """When the bucket of `key` is empty; `now` if it is."""
+        return max(self._times.get(key, now), now)
+
+    def set(self, key: PeerId | None, time: float, now: float) -> None:
+        """The bucket of `key` will be empty at `time`."""
+        self._times[key] = time
+        if len(self._times) > self._sweep_at:
+            self._times = {key: time for key, time in self._times.items() if time > now}
+            self._sweep_at = max(1024, 2 * len(self._times))
+
+    def full_for(self, key: PeerId | None, now: float) -> bool:
+        """Whether a caller that is not known yet has to wait for others to be forgotten."""
+        if len(self._times) < MAX_CALLERS or key in self._times:
+            return False
+        self._times = {key: time for key, time in self._times.items() if time > now}
+        return len(self._times) >= MAX_CALLERS
+
+
+class Rate(Policy):
+    """One rule. Without `burst`, what a whole time unit allows may come at once."""
+
+    name = "rate"
+    asks = (Call,)
+    counts = (Call, Move)
+
+    def __init__(self, rule: RateRule) -> None:
+        self._per_identity = rule.per == "identity"
+        self._pattern: re.Pattern[str] | None = pattern_of(rule.methods) if rule.methods else None
+        self._rule = rule
+        self._requests, self._bytes = Arrivals(), Arrivals()
+        self._interval = self._tolerance = 0.0
+        if rule.requests is not None:
+            self._interval = rule.requests.seconds / rule.requests.amount
+            # The first of a burst is never early; each further one leans on the tolerance.
+            self._tolerance = self._interval * ((rule.burst or rule.requests.amount) - 1)
+
+    def _key(self, caller: Caller) -> PeerId | None:
+        return caller.peer if self._per_identity else None
+
+    def _concerns(self, call: Call) -> bool:
+        return self._interval > 0 and (self._pattern is None or self._pattern.match(call.method) is not None)
+
+    def check(self, event: Event, now: Moment) -> Denial | None:
+        """A request that comes too early."""
+        assert isinstance(event, Call)
+        if not self._concerns(event):
+            return None
+        key = self._key(event.caller)
+        early = self._requests.get(key, now.steady) - now.steady - self._tolerance
+        # Sums of floats: a nanosecond early is in time.
+        if early > 1e-9:
+            return self.deny(Reason.RATE, self._why(self._rule.requests), retry=early)
+        if self._requests.full_for(key, now.steady):
+            return self.deny(Reason.RATE, "too many callers at once", retry=1.0)
+        return None
+
+    def _why(self, amount: Amount | None) -> str:
+        assert amount is not None
+        whose = "an identity" if self._per_identity else "all callers together"
+        return f"{amount.amount:g} requests in {amount.seconds:g} s is what {whose} may make"
+
+    def commit(self, event: Event, now: Moment) -> None:
+        """Count a request, or bytes."""
+        key = self._key(event.caller)
+        if isinstance(event, Call):
+            if self._concerns(event):
+                self._requests.set(key, self._requests.get(key, now.steady) + self._interval, now.steady)
+        elif isinstance(event, Move) and (amount := self._rule.bandwidth) is not None:
+            seconds = event.size * amount.seconds / amount.amount
+            self._bytes.set(key, self._bytes.get(key, now.steady) + seconds, now.steady)
+
+    def delay(self, event: Move, now: Moment) -> float:
+        """What is ahead of the rate by more than a tenth of a second has to wait."""
+        if self._rule.bandwidth is None:
+            return 0.0
+        ahead = self._bytes.get(self._key(event.caller), now.steady) - now.steady
+        return ahead if ahead > _AHEAD else 0.0
+
+
+#: Seconds that bytes may be ahead of their rate: a burst smooths what reads bring in pieces.
+_AHEAD = 0.1

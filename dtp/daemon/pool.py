@@ -1,0 +1,243 @@
+"""The client end's connections: one to each peer and service, kept warm, a stream for each local client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.resolver import Candidate, Resolver
+from dtp.net.stream import Stream
+from dtp.session.codes import ConnectionClosed, ConnectionLost
+from dtp.session.limits import Limits
+
+log = logging.getLogger("dtpd")
+
+#: How long to wait before dialling again, by how often it has failed: a peer that restarts is found at once, one that
+#: is gone costs a dial every 2 s.
+BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class NotConnected(CarrierError):
+    """None of a service's addresses leads anywhere now; the message says what the last one said."""
+
+    code = "not-connected"
+
+
+class Ways(Resolver):
+    """Several direct addresses of one peer, as candidates in their order: a connection resumes over any."""
+
+    name = "to"
+
+    def __init__(self, addresses: Sequence[Address]) -> None:
+        self._addresses = tuple(addresses)
+
+    async def resolve(self, address: Address) -> list[Candidate]:
+        """The addresses, if it is their peer that is asked for."""
+        return [
+            Candidate(one, priority=number, source=self.name)
+            for number, one in enumerate(self._addresses)
+            if one.peer == address.peer
+        ]
+
+
+#: An address to dial, and who is asked where it is; None for the usual ones.
+Target = tuple[Address, Sequence[Resolver] | None]
+
+
+def targets(addresses: Sequence[Address]) -> list[Target]:
+    """What to dial in order, and by whom to find it: direct addresses of one peer become one target."""
+    found: list[Target] = []
+    for address in addresses:
+        if not address.is_direct:
+            found.append((address, None))
+            continue
+        if any(known.peer == address.peer for known, _ in found if known.is_direct):
+            continue
+        same = [one for one in addresses if one.is_direct and one.peer == address.peer]
+        if len(same) == 1:
+            found.append((address, None))
+        else:
+            found.append((Address("dtp", address.peer, service=address.service), (Ways(same),)))
+    return found
+
+
+class Pool:
+    """Connections for one service. A stream goes over the one that is there; it is dialled again when it is lost.
+
+    A connection whose peer takes no new streams (it drains, or has another one in its place) is left to finish
+    what it carries.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        *,
+        identity: Identity,
+        limits: Limits,
+        psk: bytes | None,
+    ) -> None:
+        self.addresses = tuple(addresses)
+        self._targets = targets(addresses)
+        self._identity, self._limits, self._psk = identity, limits, psk
+        self._connection: Connection | None = None
+        self._in_use: Counter[Connection] = Counter()
+        self._leaving: set[Connection] = set()
+        self._closing: dict[Connection, asyncio.Task[None]] = {}
+        self._dialing: asyncio.Task[Connection] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._closed = False
+        #: Why there is no connection, as far as known; "" while there is one.
+        self.trouble = ""
+        self.dials = 0
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those that are open: the one for new streams first."""
+        current = [] if self._connection is None or self._connection.closed else [self._connection]
+        return [*current, *self._leaving]
+
+    def start(self) -> None:
+        """Begin to keep a connection ready."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep_warm(), name="dtpd-pool")
+
+    async def stream(self) -> Stream:
+        """A new stream to the service. Raises why there is none: `NotConnected`, or the peer's refusal."""
+        last: DtpError | None = None
+        for _ in range(2):  # the connection that is there may turn out to be over
+            connection = await self._current()
+            try:
+                stream = await connection.open_stream()
+            except (ConnectionClosed, ConnectionLost) as error:
+                last = error
+                self._leave(connection)
+            else:
+                self._in_use[connection] += 1
+                return stream
+        assert last is not None
+        raise last
+
+    async def _current(self) -> Connection:
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            if connection.source:
+                return connection
+            # Without a carrier it may be resumed, or the peer may not know it any more: it finishes what it has,
+            # and a new stream doesn't depend on it.
+            self._leave(connection)
+        if self._closed:
+            raise LocalError("the pool is closed")
+        if self._dialing is None:
+            self._dialing = asyncio.create_task(self._dial(), name="dtpd-dial")
+            self._dialing.add_done_callback(self._dialled)
+        # Several streams wait for one dial, and one that gives up does not end it for the others.
+        return await asyncio.shield(self._dialing)
+
+    def _dialled(self, task: asyncio.Task[Connection]) -> None:
+        self._dialing = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._connection = task.result()
+            self.trouble = ""
+        else:
+            self.trouble = str(error)
+
+    async def _dial(self) -> Connection:
+        failure: DtpError = NotConnected("there is no address to dial")
+        for address, resolvers in self._targets:
+            self.dials += 1
+            try:
+                return await connect(
+                    address, identity=self._identity, limits=self._limits, psk=self._psk, resolvers=resolvers
+                )
+            except (CarrierError, PeerError, LocalError) as error:
+                failure = error
+        raise failure
+
+    def _leave(self, connection: Connection) -> None:
+        """Use it no more; it is closed once its streams are over."""
+        if self._connection is connection:
+            self._connection = None
+        if connection not in self._leaving:
+            self._leaving.add(connection)
+            self._close_if_done(connection)
+
+    def done(self, stream: Stream) -> None:
+        """A stream that `stream` gave is over."""
+        self._in_use[stream.connection] -= 1
+        self._close_if_done(stream.connection)
+
+    def _close_if_done(self, connection: Connection) -> None:
+        if self._in_use[connection] <= 0:
+            del self._in_use[connection]
+            if connection in self._leaving and connection not in self._closing:
+                task = asyncio.create_task(connection.close(), name="dtpd-leave")
+                self._closing[connection] = task
+                task.add_done_callback(lambda _: self._closed_one(connection))
+
+    def _closed_one(self, connection: Connection) -> None:
+        self._leaving.discard(connection)
+        del self._closing[connection]
+
+    async def _keep_warm(self) -> None:
+        failures = 0
+        while True:
+            try:
+                connection = await self._current()
+            except (CarrierError, PeerError, LocalError) as error:
+                if failures == 0:
+                    log.warning(
+                        "%s: %s",
+                        self.addresses[0],
+                        error,
+                        extra={
+                            "fields": {
+                                "event": "not-connected",
+                                "to": str(self.addresses[0]),
+                                "why": str(error),
+                            }
+                        },
+                    )
+                await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
+                failures += 1
+                continue
+            failures = 0
+            log.info(
+                "connected to %s for %s",
+                connection.peer.short,
+                self.addresses[0].service or "its default service",
+                extra={
+                    "fields": {
+                        "event": "connected",
+                        "peer": str(connection.peer),
+                        "service": self.addresses[0].service,
+                    }
+                },
+            )
+            await connection.wait_closed()
+
+    def retire(self) -> None:
+        """Nobody will ask for streams any more: finish those that are open, then close."""
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        if self._connection is not None:
+            self._leave(self._connection)
+
+    async def close(self) -> None:
+        """Dial no more and close all connections. Idempotent."""
+        self._closed = True
+        tasks = [task for task in (self._keeper, self._dialing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(connection.close() for connection in self.connections))

@@ -1,0 +1,146 @@
+"""The daemon as a process: its file, its signals, its control socket, its service manager."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dtp.daemon import logs, systemd
+from dtp.daemon.config.load import load
+from dtp.daemon.config.model import Config
+from dtp.daemon.control import Control, path_of
+from dtp.daemon.server import Daemon
+from dtp.daemon.sockets import name_of
+from dtp.errors import ConfigError, DtpError
+from dtp.identity import Identity
+
+log = logging.getLogger("dtpd")
+
+
+class Process:
+    """Runs a daemon until it is told to end.
+
+    SIGHUP reloads. SIGTERM and SIGINT drain, for at most the configured time, then end; a second one ends at once.
+    """
+
+    def __init__(self, config: Config, identity: Identity, psk: bytes | None) -> None:
+        self._path: Path = config.path
+        self.daemon = Daemon(config, identity, psk=psk)
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.control = Control(
+            path_of(config),
+            {
+                "status": self._status,
+                "reload": self._reload,
+                "drain": self._drain,
+                "stop": self._drain,
+            },
+        )
+
+    async def run(self, ready: Callable[[Daemon], object]) -> None:
+        """Start, call `ready`, and run to the end. Raises `CarrierError` when a place can't be had."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_and_log()))
+        await self.control.start()
+        try:
+            await self.daemon.start(_by_place(self.daemon.config, systemd.listening_sockets()))
+            systemd.notify("READY=1", "STATUS=Serving")
+            if (interval := systemd.watchdog_interval()) is not None:
+                self._spawn(self._watchdog(interval))
+            ready(self.daemon)
+            await self._stop.wait()
+            systemd.notify("STOPPING=1", "STATUS=Draining")
+            await self._finish()
+        finally:
+            await self.daemon.close()
+            await self.control.close()
+            for task in list(self._tasks):
+                task.cancel()
+
+    async def _finish(self) -> None:
+        """Drain, unless somebody is in a hurry."""
+        grace = self.daemon.config.drain
+        log.info("draining: %d streams have %g s to finish", self.daemon.open_streams, grace)
+        draining = asyncio.ensure_future(self.daemon.drain(grace))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurry):
+            task.cancel()
+        await asyncio.gather(draining, hurry, return_exceptions=True)
+        if left := self.daemon.open_streams:
+            log.warning("%d streams were cut off", left)
+
+    def _end(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watchdog(self, interval: float) -> None:
+        while True:
+            systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+    # ---- commands -----------------------------------------------------------------------------------------
+
+    async def _status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.daemon.status()
+
+    async def _drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._end()
+        return {"streams": self.daemon.open_streams, "seconds": self.daemon.config.drain}
+
+    async def _reload(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        systemd.reloading()
+        try:
+            config = load(self._path)
+            await self.daemon.reload(config)
+            logs.set_up(config.log)
+        finally:
+            systemd.notify("READY=1")
+        log.info("reloaded %s", self._path, extra={"fields": {"event": "reloaded"}})
+        return {"reloads": self.daemon.reloads}
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self._reload({})
+        except DtpError as error:
+            log.error(
+                "not reloaded, the old configuration stays: %s",
+                error,
+                extra={"fields": {"event": "not-reloaded", "why": str(error)}},
+            )
+
+
+def _by_place(config: Config, socks: list[socket.socket]) -> dict[str, list[socket.socket]]:
+    """The sockets that are open already by the setting that means them. `ConfigError` for one that none means."""
+    wanted = {str(forward.listen): str(forward.listen) for forward in config.forward}
+    wanted |= {_place_of(url): url for url in config.listen}
+    found: dict[str, list[socket.socket]] = {}
+    for sock in socks:
+        name = name_of(sock)
+        if name not in wanted:
+            places = ", ".join(wanted)
+            raise ConfigError(f"a socket at {name} was handed over, and the configuration has {places}")
+        found.setdefault(wanted[name], []).append(sock)
+    return found
+
+
+def _place_of(url: str) -> str:
+    """Where a carrier URL listens, as `name_of` spells it."""
+    parts = urlsplit(url)
+    return f"unix:{unquote(parts.path)}" if parts.scheme == "unix" else parts.netloc

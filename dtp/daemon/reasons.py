@@ -1,0 +1,64 @@
+"""Why the daemon refused or ended something: one table for all the languages in which callers are told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from dtp.session.codes import CloseCode
+
+
+class Reason(IntEnum):
+    """The error code of a RESET or STOP frame by which a daemon ends a stream."""
+
+    CLIENT_GONE = 100
+    NO_BACKEND = 101
+    BACKEND_BROKE = 102
+    DENIED = 110
+    CLOSED_NOW = 111
+    METHOD = 112
+    TOO_MANY = 113
+    RATE = 114
+    QUOTA = 115
+    SIZE = 116
+    TIME = 117
+    IDLE = 118
+    MALFORMED = 119
+    DRAINING = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How a reason is told: in words, as the code of CLOSE, as an HTTP status, as a JSON-RPC error code."""
+
+    words: str
+    close: CloseCode
+    http: int
+    json_rpc: int
+
+
+#: JSON-RPC codes: -32005 is "limit exceeded" (EIP-1474), -32601 and -32600 are of the specification.
+TELLINGS: dict[Reason, Telling] = {
+    Reason.CLIENT_GONE: Telling("the client broke off", CloseCode.NORMAL, 499, -32603),
+    Reason.NO_BACKEND: Telling("no backend can be reached", CloseCode.BUSY, 502, -32603),
+    Reason.BACKEND_BROKE: Telling("the backend broke off", CloseCode.BUSY, 502, -32603),
+    Reason.DENIED: Telling("the caller is not allowed here", CloseCode.DENIED, 403, -32001),
+    Reason.CLOSED_NOW: Telling("the service is closed at this hour", CloseCode.DENIED, 503, -32001),
+    Reason.METHOD: Telling("the method is not allowed", CloseCode.DENIED, 403, -32601),
+    Reason.TOO_MANY: Telling("too many requests at once", CloseCode.BUSY, 503, -32005),
+    Reason.RATE: Telling("too many requests in a time", CloseCode.BUSY, 429, -32005),
+    Reason.QUOTA: Telling("the quota is used up", CloseCode.BUSY, 429, -32005),
+    Reason.SIZE: Telling("more bytes than one request may have", CloseCode.LIMIT, 413, -32600),
+    Reason.TIME: Telling("longer than one request may take", CloseCode.LIMIT, 504, -32603),
+    Reason.IDLE: Telling("no bytes for too long", CloseCode.IDLE, 408, -32603),
+    Reason.MALFORMED: Telling("the request can't be understood", CloseCode.PROTOCOL, 400, -32600),
+    Reason.DRAINING: Telling("the daemon is about to end", CloseCode.SHUTDOWN, 503, -32603),
+}
+
+
+def words(code: int) -> str:
+    """A stream's error code in words; the number for one that no daemon uses."""
+    try:
+        return TELLINGS[Reason(code)].words
+    except ValueError:
+        return f"error code {code}"

@@ -1,0 +1,316 @@
+"""A relay: a plain socket and a stream, joined. Bytes, ends and errors pass; only what is under way is kept.
+
+Plain non-blocking sockets and the stream's sink, without asyncio's transports and readers between: a message costs
+one `recv`, one write into the session and one `send` (docs/decisions/0081).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dtp.carriers.watch import socket_watcher
+from dtp.daemon.policies.base import Bounds
+from dtp.daemon.reasons import Reason, words
+from dtp.daemon.sockets import reset
+from dtp.errors import DtpError
+from dtp.net.stream import Stream
+from dtp.session.codes import StreamReset
+
+#: Bytes per read of the socket: small at first, since most messages are; larger while reads come back full.
+READ_MIN, READ_MAX = 16 * 1024, 256 * 1024
+#: How often within its bound an idle stream is looked at.
+_LOOKS = 4
+
+#: Told of bytes that came from either side: the seconds until the next ones are wanted, or why the stream must end.
+Meter = Callable[[int], "float | Reason"]
+
+
+@dataclass(slots=True)
+class Counts:
+    """Bytes from the socket into the stream, and from the stream into the socket."""
+
+    sent: int = 0
+    received: int = 0
+
+
+class Relay:
+    """Joins `sock` and `stream` until both directions have ended, or one broke off. Owns both from here on.
+
+    - Each direction ends by itself: the end of one side's bytes is passed on, the other direction goes on.
+    - An error of one side is one of the other: a reset of the socket is a reset of the stream (with `broken` as
+      its code), and the other way round.
+    - A side that reads slowly stops the other: at most a stream's window waits here.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        sock: socket.socket,
+        *,
+        broken: Reason,
+        on_end: Callable[[Relay], object],
+        first: bytes = b"",
+        meter: Meter | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        """`first` goes to the socket before all else. `on_end` is called once, when nothing is left open."""
+        connection = stream.connection
+        self.stream = stream
+        self.counts = Counts()
+        #: Why it ended before its time, in words; "" for an orderly end.
+        self.why = ""
+        self.ended = False
+        self._connection = connection
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._loop = connection._loop
+        self._watcher = socket_watcher(self._loop)
+        self._broken = broken
+        self._on_end = on_end
+        self._meter = meter
+        self._high = connection.limits.write_high
+        self._read_size = READ_MIN
+        self._reading = True
+        self._out: deque[bytes | memoryview] = deque([first] if first else [])
+        self._socket_ended = False  # nothing more comes from the socket
+        self._stream_ended = False  # nothing more comes from the stream
+        self._shut = False  # the socket takes no more
+        self._data_left = bounds.data if bounds is not None else None
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._looked = (0, -1)
+        if bounds is not None:
+            if bounds.time is not None:
+                self._later(bounds.time, lambda: self.abort(Reason.TIME))
+            if bounds.idle is not None:
+                self._later(bounds.idle / _LOOKS, lambda: self._look(bounds.idle))
+        self._watcher.add_reader(self._fd, self._on_readable)
+        if self._out:
+            self._on_writable()
+        if not self.ended:
+            stream.attach(self)
+            if stream._write_error is not None:
+                self.stream_writable()
+
+    # ---- from the socket to the stream --------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        size = self._read_size
+        try:
+            data = self._sock.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(self._broken, f"{words(self._broken)}: {error.strerror}")
+            return
+        got = len(data)
+        if got == size:
+            self._read_size = min(4 * size, READ_MAX)
+        elif got < size // 8 and size > READ_MIN:
+            self._read_size = size // 4
+        if not got:
+            self._end_of_socket()
+            return
+        self.counts.sent += got
+        try:
+            self.stream.write(data)
+        except DtpError as error:
+            self.stream_error(error)
+            return
+        if self._connection._queued(self.stream.id) > self._high:
+            self._pause()
+        if self._meter is not None or self._data_left is not None:
+            delay = self._measure(got)
+            if delay and not self.ended:
+                self._pause()
+                self._later(delay, self.stream_writable)
+
+    def _pause(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._watcher.remove_reader(self._fd)
+
+    def _end_of_socket(self) -> None:
+        self._socket_ended = True
+        self._pause()
+        self.stream.write_eof()
+        self._end_if_done()
+
+    # ---- from the stream to the socket --------------------------------------------------------------------
+
+    def stream_data(self, data: bytes) -> None:
+        """The next bytes for the socket. Their credit goes back when the kernel has them."""
+        size = len(data)
+        self.counts.received += size
+        if self._shut or self.ended:
+            self.stream.consumed(size)
+            return
+        if self._out:
+            self._out.append(data)
+            return
+        try:
+            sent = self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self.stream.consumed(size)
+            self._socket_takes_no_more()
+            return
+        if sent:
+            self._give_credit(sent)
+        if sent < size and not self.ended:
+            self._out.append(memoryview(data)[sent:])
+            self._watcher.add_writer(self._fd, self._on_writable)
+
+    def _give_credit(self, size: int) -> None:
+        """Let the other side send as much more: at once, or after as long as the meter says."""
+        if self._meter is None and self._data_left is None:
+            self.stream.consumed(size)
+            return
+        delay = self._measure(size)
+        if delay and not self.ended:
+            self._later(delay, lambda: self.stream.consumed(size))
+        else:
+            self.stream.consumed(size)
+
+    def _on_writable(self) -> None:
+        out = self._out
+        while out:
+            try:
+                sent = self._sock.send(out[0])
+            except (BlockingIOError, InterruptedError):
+                self._watcher.add_writer(self._fd, self._on_writable)
+                return
+            except OSError:
+                self._socket_takes_no_more()
+                return
+            if sent < len(out[0]):
+                out[0] = memoryview(out[0])[sent:]
+            else:
+                out.popleft()
+            self._give_credit(sent)
+            if self.ended:
+                return
+        self._watcher.remove_writer(self._fd)
+        if self._stream_ended:
+            self._shut_down()
+
+    def _socket_takes_no_more(self) -> None:
+        """Its last words may still be there to read, so only this direction ends; a reset is found by reading."""
+        self._shut = True
+        self._watcher.remove_writer(self._fd)
+        self._drop()
+        self.stream.stop(self._broken)
+        self._stream_ended = True
+        if not self._socket_ended and not self._reading:
+            self.stream_writable()
+        self._end_if_done()
+
+    def stream_eof(self) -> None:
+        """The stream has ended: so does what the socket gets."""
+        self._stream_ended = True
+        if not self._out:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        if not self._shut:
+            self._shut = True
+            # It may be gone already; then reading tells.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+        self._end_if_done()
+
+    def stream_error(self, error: DtpError) -> None:
+        """The stream broke off: so does the socket."""
+        why = f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
+        self._lose(self._broken, why)
+
+    def stream_writable(self) -> None:
+        """Less waits to be sent, or nobody wants it any more."""
+        if self.ended or self._socket_ended:
+            return
+        error = self.stream._write_error
+        if error is not None:
+            # The other end takes no more, but what it has sent is still on its way to the socket.
+            self._socket_ended = True
+            self._pause()
+            if isinstance(error, StreamReset) and not self.why:
+                self.why = f"{words(error.error_code)} (there)"
+            self._end_if_done()
+        elif not self._reading and self._connection._queued(self.stream.id) <= self._high:
+            self._reading = True
+            self._watcher.add_reader(self._fd, self._on_readable)
+
+    # ---- bounds -------------------------------------------------------------------------------------------
+
+    def _measure(self, size: int) -> float:
+        """Count bytes: the seconds to wait for the next ones. Ends the relay when there may be no more."""
+        if self._data_left is not None:
+            self._data_left -= size
+            if self._data_left < 0:
+                self.abort(Reason.SIZE)
+                return 0.0
+        if self._meter is None:
+            return 0.0
+        verdict = self._meter(size)
+        if isinstance(verdict, Reason):
+            self.abort(verdict)
+            return 0.0
+        return verdict
+
+    def _look(self, idle: float | None) -> None:
+        """Whether a byte has moved since an idle stream was looked at first."""
+        assert idle is not None
+        moved = self.counts.sent + self.counts.received
+        looks = self._looked[0] + 1 if self._looked[1] == moved else 0
+        self._looked = (looks, moved)
+        if looks >= _LOOKS:
+            self.abort(Reason.IDLE)
+        else:
+            self._later(idle / _LOOKS, lambda: self._look(idle))
+
+    def _later(self, delay: float, call: Callable[[], object]) -> None:
+        def run() -> None:
+            self._timers.discard(timer)
+            call()
+
+        timer = self._loop.call_later(delay, run)
+        self._timers.add(timer)
+
+    # ---- the end ------------------------------------------------------------------------------------------
+
+    def abort(self, reason: Reason) -> None:
+        """End both sides now, and tell the other daemon why. Idempotent."""
+        self._lose(reason, words(reason))
+
+    def _end_if_done(self) -> None:
+        if self._socket_ended and self._stream_ended and self._shut and not self.ended:
+            self._release()
+            self._sock.close()
+            self._on_end(self)
+
+    def _lose(self, reason: Reason, why: str) -> None:
+        if self.ended:
+            return
+        self.why = self.why or why
+        self._release()
+        reset(self._sock)
+        self.stream.reset(reason)
+        self._on_end(self)
+
+    def _release(self) -> None:
+        self.ended = True
+        self._watcher.remove_reader(self._fd)
+        self._watcher.remove_writer(self._fd)
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._drop()
+
+    def _drop(self) -> None:
+        self.stream.consumed(sum(map(len, self._out)))
+        self._out.clear()

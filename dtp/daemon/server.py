@@ -1,0 +1,316 @@
+"""The daemon: one identity, the services it exposes and the sockets it forwards; started, reloaded, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from socket import socket
+from typing import Any
+
+from dtp.daemon.config.model import Config, Forward
+from dtp.daemon.expose import Exposed, caller_of
+from dtp.daemon.forward import Forwarded
+from dtp.daemon.policies import Caller, Policies
+from dtp.daemon.pool import Pool
+from dtp.daemon.reasons import Reason
+from dtp.errors import ConfigError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.listener import Listener, Request, listen
+from dtp.session.codes import CloseCode, Refuse
+from dtp.session.limits import DEFAULT, KIB, Limits
+
+log = logging.getLogger("dtpd")
+
+#: What differs from `dtp.session.limits.DEFAULT`. One connection carries all clients of a peer, so it has more
+#: streams; a peer that is gone without a word is noticed within 5 s, since programs wait for it.
+LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
+
+
+class CantReload(ConfigError):
+    """The new configuration changes what only a restart can change; the old one stays."""
+
+    code = "cant-reload"
+
+
+class Daemon:
+    """All of `dtpd` but its process: no signals, no files, no control socket."""
+
+    def __init__(
+        self, config: Config, identity: Identity, *, psk: bytes | None = None, limits: Limits = LIMITS
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self.began = time.time()
+        self.draining = False
+        self.reloads = 0
+        self.listener: Listener | None = None
+        self.exposed: dict[str, Exposed] = {}
+        self.forwarded: dict[str, Forwarded] = {}
+        self._psk, self._limits = psk, limits
+        self._policies = Policies()
+        self._pools: dict[tuple[Address, ...], Pool] = {}
+        #: What was replaced by a reload and still has streams.
+        self._old: list[Exposed | Forwarded] = []
+        self._callers: dict[Connection, Caller] = {}
+        self._changing = asyncio.Lock()
+
+    async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
+        """Listen and connect. `adopted` are sockets that listen already, by the place or URL in the configuration.
+
+        Raises `CarrierError` when a place can't be had; then nothing is left open.
+        """
+        adopted = adopted or {}
+        try:
+            await self._apply(self.config, adopted)
+        except BaseException:
+            await self.close()
+            raise
+
+    # ---- changing -----------------------------------------------------------------------------------------
+
+    async def reload(self, config: Config) -> None:
+        """Go on by `config`. What it doesn't change isn't touched; no stream is lost.
+
+        Raises `CantReload`, or `CarrierError` for a place that can't be had: then the old configuration is still in
+        force.
+        """
+        for name in ("identity", "passphrase_file", "psk_file", "control", "metrics"):
+            if getattr(config, name) != getattr(self.config, name):
+                raise CantReload(f"{name.replace('_', '-')} has changed: that takes a restart")
+        async with self._changing:
+            await self._apply(config, {})
+        self.reloads += 1
+
+    async def _apply(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
+        """What can fail comes first, so that a failure leaves things as they were."""
+        new_forwards = await self._listen_locally(config, adopted)
+        try:
+            await self._listen_for_peers(config, adopted)
+        except BaseException:
+            for forwarded in new_forwards.values():
+                await forwarded.stop()
+            raise
+        self._apply_services(config)
+        await self._apply_forwards(config, new_forwards)
+        self.config = config
+
+    async def _listen_locally(
+        self, config: Config, adopted: Mapping[str, Sequence[socket]]
+    ) -> dict[str, Forwarded]:
+        made: dict[str, Forwarded] = {}
+        try:
+            for forward in config.forward:
+                place = str(forward.listen)
+                if place not in self.forwarded:
+                    made[place] = Forwarded(forward, self._pool(forward))
+                    await made[place].start(list(adopted.get(place, ())))
+        except BaseException:
+            for forwarded in made.values():
+                await forwarded.stop()
+            raise
+        return made
+
+    async def _listen_for_peers(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
+        if not config.listen and self.listener is None:
+            return
+        if self.listener is None:
+            self.listener = await listen(
+                (),
+                self._on_connection,
+                identity=self.identity,
+                limits=self._limits,
+                psk=self._psk,
+                admit=self._admit,
+            )
+            self._bound: dict[str, list[str]] = {}
+        for url in config.listen:
+            if url in self._bound:
+                continue
+            before = self.listener.urls
+            if url in adopted:
+                for sock in adopted[url]:
+                    self.listener.add_socket(sock, url)
+            else:
+                await self.listener.add(url)
+            self._bound[url] = [one for one in self.listener.urls if one not in before]
+        for url in [url for url in self._bound if url not in config.listen]:
+            for bound in self._bound.pop(url):
+                await self.listener.remove(bound)
+
+    def _apply_services(self, config: Config) -> None:
+        everywhere = self._policies.of("", config.everywhere)
+        fresh: dict[str, Exposed] = {}
+        for expose in config.expose:
+            known = self.exposed.get(expose.service)
+            policies = (*everywhere, *self._policies.of(expose.service, expose.rules))
+            if known is not None and known.config == expose and known.chain.policies == policies:
+                fresh[expose.service] = known
+            else:
+                fresh[expose.service] = Exposed(expose, policies)
+        for service, known in self.exposed.items():
+            if fresh.get(service) is not known:
+                known.retire()
+                self._old.append(known)
+        self.exposed = fresh
+        self._policies.keep({"", *fresh})
+        for exposed in fresh.values():
+            exposed.start()
+
+    async def _apply_forwards(self, config: Config, made: dict[str, Forwarded]) -> None:
+        wanted = {str(forward.listen): forward for forward in config.forward}
+        for place, known in list(self.forwarded.items()):
+            if place not in wanted:
+                await known.stop()
+                self._old.append(self.forwarded.pop(place))
+            elif known.config != wanted[place]:
+                known.config, known.pool = wanted[place], self._pool(wanted[place])
+        self.forwarded.update(made)
+        used = {id(forwarded.pool) for forwarded in self.forwarded.values()}
+        for addresses, pool in list(self._pools.items()):
+            if id(pool) in used:
+                pool.start()
+            else:
+                del self._pools[addresses]
+                pool.retire()
+
+    def _pool(self, forward: Forward) -> Pool:
+        pool = self._pools.get(forward.to)
+        if pool is None:
+            pool = self._pools[forward.to] = Pool(
+                forward.to, identity=self.identity, limits=self._limits, psk=self._psk
+            )
+        return pool
+
+    # ---- peers come in ------------------------------------------------------------------------------------
+
+    def _admit(self, request: Request) -> None:
+        exposed = self.exposed.get(request.service)
+        if exposed is None:
+            log.info(
+                "%s asked for the service %r, which is not here",
+                request.peer.short,
+                request.service,
+                extra={
+                    "fields": {
+                        "event": "unknown-service",
+                        "peer": str(request.peer),
+                        "service": request.service,
+                    }
+                },
+            )
+            raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
+        if self.draining:
+            raise Refuse(CloseCode.SHUTDOWN, "the daemon is about to end")
+        exposed.admit(Caller(request.peer, request.peer.sui_address, request.source))
+
+    async def _on_connection(self, connection: Connection) -> None:
+        """Serve the streams of a connection: each by the rules that hold when it is opened."""
+        caller = self._callers[connection] = caller_of(connection)
+        try:
+            async for stream in connection:
+                exposed = self.exposed.get(connection.service)
+                if exposed is None:
+                    stream.reset(Reason.NO_BACKEND)
+                else:
+                    exposed.take(connection, caller, stream)
+        finally:
+            del self._callers[connection]
+
+    # ---- the end ------------------------------------------------------------------------------------------
+
+    async def drain(self, grace: float) -> bool:
+        """Take nothing new, let what is open finish for `grace` seconds; True when all of it did."""
+        self.draining = True
+        for forwarded in self.forwarded.values():
+            await forwarded.stop()
+        for connection in self._callers:
+            if not connection.closed:
+                connection.go_away()
+        try:
+            async with asyncio.timeout(grace):
+                for part in self._parts():
+                    await part.ledger.wait_empty()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """End now: all streams break off with a reason. Idempotent."""
+        self.draining = True
+        for part in self._parts():
+            if isinstance(part, Forwarded):
+                await part.stop()
+            part.abort(Reason.DRAINING)
+        if self.listener is not None:
+            await self.listener.close()
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+
+    # ---- how it stands ------------------------------------------------------------------------------------
+
+    @property
+    def open_streams(self) -> int:
+        """Streams that are open now, also those of what a reload has replaced."""
+        return sum(len(part.ledger.open) for part in self._parts())
+
+    def _parts(self) -> list[Exposed | Forwarded]:
+        self._old = [part for part in self._old if part.ledger.open]
+        return [*self.exposed.values(), *self.forwarded.values(), *self._old]
+
+    def status(self) -> dict[str, Any]:
+        """How everything stands, as JSON has it. Bytes are those of users, times seconds."""
+        now = asyncio.get_running_loop().time()
+        return {
+            "identity": str(self.identity.id),
+            "uptime": round(time.time() - self.began, 3),
+            "draining": self.draining,
+            "reloads": self.reloads,
+            "listen": [] if self.listener is None else [str(one) for one in self.listener.addresses],
+            "callers": [
+                {
+                    "peer": str(caller.peer),
+                    "source": caller.source,
+                    "service": connection.service,
+                    "streams": connection.stats.streams,
+                    "carriers": list(connection.stats.carriers),
+                    "resumes": connection.stats.resumes,
+                }
+                for connection, caller in self._callers.items()
+            ],
+            "exposed": [_exposed_status(exposed, now) for exposed in self.exposed.values()],
+            "forwarded": [_forwarded_status(forwarded) for forwarded in self.forwarded.values()],
+        }
+
+
+def _exposed_status(exposed: Exposed, now: float) -> dict[str, Any]:
+    return {
+        "service": exposed.config.service,
+        "kind": exposed.config.kind,
+        **exposed.ledger.status(),
+        "denials": dict(exposed.denials),
+        "backends": [
+            {
+                "place": str(backend.place),
+                "up": backend.usable(now),
+                "active": backend.active,
+                "failures": backend.failures,
+            }
+            for backend in exposed.balancer.backends
+        ],
+    }
+
+
+def _forwarded_status(forwarded: Forwarded) -> dict[str, Any]:
+    pool = forwarded.pool
+    return {
+        "listen": forwarded.listener.urls if forwarded.listener is not None else [],
+        "to": [str(address) for address in forwarded.config.to],
+        **forwarded.ledger.status(),
+        "connected": any(not connection.closed for connection in pool.connections),
+        "trouble": pool.trouble,
+        "resumes": sum(connection.stats.resumes for connection in pool.connections),
+    }

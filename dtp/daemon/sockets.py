@@ -1,0 +1,104 @@
+"""Plain sockets of this machine: listening where local programs come in, connecting to backends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+from dtp.carriers import tcp, unix
+from dtp.carriers.errors import DialError, reason
+from dtp.carriers.stream_socket import SocketListener
+from dtp.carriers.url import format_host, parse_url
+from dtp.carriers.watch import socket_watcher
+from dtp.daemon.config.values import Place
+
+#: `struct linger`: on, for 0 seconds.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+#: Seconds until a Unix socket whose queue is full is tried again.
+_QUEUE_FULL = 0.02
+
+
+async def listen(place: Place, on_socket: Callable[[socket.socket], None]) -> SocketListener:
+    """Give `on_socket` every connection that comes in at `place`, non-blocking. Raises `ListenError`."""
+    if place.path:
+        sock, remove = unix.listening_socket(f"unix://{place.path}?mode=0660")
+        return SocketListener([sock], [str(place)], on_socket, remove)
+    socks = await tcp.listening_sockets(parse_url(f"tcp://{format_host(place.host, place.port)}", ()))
+    return adopt(socks, on_socket)
+
+
+def adopt(socks: list[socket.socket], on_socket: Callable[[socket.socket], None]) -> SocketListener:
+    """The same for sockets that listen already. Those of TCP send small writes at once."""
+    tcp_socket = socks[0].family != socket.AF_UNIX
+    names = [name_of(sock) for sock in socks]
+    return SocketListener(socks, names, _without_delay(on_socket) if tcp_socket else on_socket)
+
+
+def _without_delay(on_socket: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    def accept(sock: socket.socket) -> None:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # reset before we got to it
+            sock.close()
+            return
+        on_socket(sock)
+
+    return accept
+
+
+def name_of(sock: socket.socket) -> str:
+    """Where `sock` is bound, as a `Place` spells it."""
+    bound = sock.getsockname()
+    return f"unix:{bound}" if isinstance(bound, str) else format_host(bound[0], bound[1])
+
+
+async def connect(place: Place) -> socket.socket:
+    """A non-blocking socket connected to `place`. Raises `DialError`; has no time limit of its own."""
+    loop = asyncio.get_running_loop()
+    socket_watcher(loop)
+    if not place.path:
+        return await _connect_tcp(loop, place)
+    while True:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            sock.connect(place.path)
+        except BlockingIOError:
+            sock.close()
+        except OSError as error:
+            sock.close()
+            raise DialError(f"{place}: {reason(error)}") from error
+        else:
+            return sock
+        await asyncio.sleep(_QUEUE_FULL)
+
+
+async def _connect_tcp(loop: asyncio.AbstractEventLoop, place: Place) -> socket.socket:
+    """A name is asked for each time, so a backend that moves is found."""
+    try:
+        family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+        if place.host.replace(".", "").isdecimal() or family is socket.AF_INET6:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            try:
+                await loop.sock_connect(sock, (place.host, place.port))
+            except BaseException:
+                sock.close()
+                raise
+        else:
+            sock, _ = await tcp.connect_socket(place.host, place.port)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:
+        raise DialError(f"{place}: {reason(error)}") from error
+    return sock
+
+
+def reset(sock: socket.socket) -> None:
+    """Close `sock` so that the other side sees a reset, not an orderly end, where sockets have one."""
+    if sock.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):  # BSDs refuse it after a reset from there
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    sock.close()

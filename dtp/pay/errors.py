@@ -1,0 +1,114 @@
+"""What can go wrong with money between two ends, each by whose fault it is and with what to do about it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from dtp.errors import LimitError, LocalError, PeerError
+
+__all__ = [
+    "BudgetSpent",
+    "ChannelUnusable",
+    "ChargeDeclined",
+    "CountsDisputed",
+    "Flaw",
+    "MalformedMeter",
+    "NotMetered",
+    "NotPaid",
+    "PriceTooHigh",
+    "SealedAnswerBroken",
+    "StoreError",
+    "TicketRefused",
+    "VoucherRefused",
+]
+
+
+class Flaw(StrEnum):
+    """What is wrong with a voucher. The texts are what the other side reads."""
+
+    FORGED = "the signature does not verify"
+    EQUIVOCAL = "another voucher of this sequence was signed before"
+    SHRUNK = "amount, requests or bytes are below those of an earlier voucher"
+    UNDERPAID = "the amount is below what requests and bytes cost"
+    OVERPRICED = "the amount is above what requests and bytes cost"
+    OVERDRAWN = "the vouchers of all lanes together are above the deposit"
+    SHORT_LIVED = "the voucher ends before it could be claimed"
+    WRONG_LOCK = "the hash lock is not the one that was asked for"
+    INFLATED = "requests or bytes are above what was served"
+    CHARGE_UNPAID = "the voucher names a charge and does not pay for it"
+
+
+class MalformedMeter(PeerError):
+    """A METER frame is not what docs/wire.md says; the connection is closed with PAYMENT."""
+
+    code = "malformed-meter"
+
+
+class VoucherRefused(PeerError):
+    """A voucher can't be taken; what was accepted before stands. `.flaw` says why."""
+
+    code = "voucher-refused"
+
+    def __init__(self, flaw: Flaw) -> None:
+        super().__init__(f"voucher refused: {flaw.value}")
+        self.flaw = flaw
+
+
+class NotPaid(PeerError):
+    """The client did not pay in time for what it used; serving stopped at the agreed exposure."""
+
+    code = "not-paid"
+
+
+class CountsDisputed(PeerError):
+    """The server asks money for more than arrived here. Nothing was signed beyond our own count."""
+
+    code = "counts-disputed"
+
+
+class ChargeDeclined(PeerError):
+    """The client declined an explicit charge; nothing was counted for it."""
+
+    code = "charge-declined"
+
+
+class TicketRefused(PeerError):
+    """A ticket doesn't open this service. The message is what the client is told."""
+
+    code = "ticket-refused"
+
+
+class SealedAnswerBroken(PeerError):
+    """What was bought doesn't open with the key that was paid for, or is malformed."""
+
+    code = "sealed-answer"
+
+
+class BudgetSpent(LimitError):
+    """The budget, or the deposit that it allows, is used up; give a larger one to go on."""
+
+    code = "budget-spent"
+
+
+class PriceTooHigh(LimitError):
+    """The service costs more than the caller allows; nothing was paid."""
+
+    code = "price-too-high"
+
+
+class ChannelUnusable(LocalError):
+    """A channel can't be used: it is closing, closed, of another service, or unknown here."""
+
+    code = "channel-unusable"
+
+
+class NotMetered(LocalError):
+    """Something of metering was asked of a connection that isn't metered, or not yet."""
+
+    code = "not-metered"
+
+
+class StoreError(LocalError):
+    """The store of vouchers can't be used; nothing counts that isn't in it."""
+
+    code = "pay-store"

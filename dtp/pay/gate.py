@@ -1,0 +1,174 @@
+"""Who gets a paid service: a ticket is checked against the channel, the firewall and the store before a byte is served.
+
+The order is by cost: the ticket's form, what is remembered of the channel, a signature; a question to the chain only
+for channels that aren't known, and those are rationed (`dtp.pay.book`). A refusal is one CLOSE frame with the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from dtp.chain.channel import Channel, Lane, State
+from dtp.chain.firewall import CLOSE_CODES, Decision, Firewall, HolderOfPass, Rules
+from dtp.errors import ChainError
+from dtp.net.listener import Request
+from dtp.pay.book import ChannelBook, TooManyQuestions, affordable
+from dtp.pay.errors import TicketRefused
+from dtp.pay.journal import Journal
+from dtp.pay.payee import PayeeLane
+from dtp.pay.store import Store
+from dtp.pay.terms import Prices, Usage
+from dtp.pay.ticket import Ticket, parse_ticket
+from dtp.session.codes import CloseCode, Refuse
+
+log = logging.getLogger("dtp.pay")
+
+#: A channel that doesn't fit a ticket is read again when what is known is older than so many seconds: a lane may have
+#: been added, or got another key, just before.
+_FRESH: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who was let in, and by which lane: all that a meter needs. `affordable` as `dtp.pay.payee.Payee` has it."""
+
+    channel: Channel
+    lane: PayeeLane
+    keys: tuple[bytes, ...]
+    prices: Prices
+    affordable: int
+    pass_: HolderOfPass | None
+
+
+def honoured_keys(lane: Lane, now_ms: int) -> tuple[bytes, ...]:
+    """The keys that sign for a lane at the chain's time `now_ms`: its own, and the one before for a while."""
+    return (lane.key, lane.old_key) if lane.old_key and now_ms < lane.old_until_ms else (lane.key,)
+
+
+def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: int = 0) -> str | None:
+    """Why a channel doesn't pay for service `number` of this host, None when it does.
+
+    An open channel keeps the terms it was opened under, so an older revision is good; `least_revision` refuses those
+    below it.
+    """
+    host = rules.state.host
+    if channel.host != host.id:
+        return "the channel is with another host"
+    if channel.service != number:
+        return f"the channel is for service {channel.service}, not {number}"
+    if channel.server != host.owner:
+        return "the channel pays another account than this host's: it has a new owner; open another channel"
+    if channel.state != State.OPEN:
+        return "the channel is closing or closed; open another"
+    terms = host.services[number].terms
+    if channel.terms.coin != terms.coin:
+        return f"the channel holds {channel.terms.coin}, and the service is paid in {terms.coin}"
+    if channel.terms.revision < least_revision:
+        return "the channel's terms are too old; open another"
+    return None
+
+
+def pass_of(channel: Channel, rules: Rules, now: float) -> HolderOfPass | None:
+    """The pass that the channel was opened under, if it is good now; None if not, or if its plan isn't known here."""
+    now_ms = rules.state.now_ms(now)
+    for each in rules.passes.get(channel.client, ()):
+        if each.pass_id == channel.pass_ and each.service == channel.service:
+            return each if each.is_good(now_ms, rules.epoch) else None
+    return None
+
+
+class Gate:
+    """Checks tickets for a listener. For one event loop."""
+
+    def __init__(
+        self,
+        book: ChannelBook,
+        firewall: Firewall,
+        journal: Journal,
+        *,
+        least_revision: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.book = book
+        self.firewall = firewall
+        self._journal = journal
+        self._least_revision = least_revision
+        self._clock = clock
+
+    async def admit(self, request: Request) -> Admission:
+        """For `listen(admit=...)`: who may come in. Raises `Refuse`."""
+        try:
+            return await self._admit(request)
+        except TicketRefused as error:
+            log.info("%s refused for service %r: %s", request.peer.short, request.service, error)
+            raise Refuse(CloseCode.TICKET, str(error)) from error
+        except TooManyQuestions as error:
+            log.info("%s refused for service %r: %s", request.peer.short, request.service, error)
+            raise Refuse(CloseCode.BUSY, str(error)) from error
+        except ChainError as error:
+            log.warning("a ticket of %s can't be checked: %s", request.peer.short, error)
+            raise Refuse(CloseCode.BUSY, "the chain can't be asked at the moment: try again later") from error
+
+    async def _admit(self, request: Request) -> Admission:
+        ticket = parse_ticket(request.ticket)
+        channel, keys = await self._proven(ticket, request)
+        decision, rules = await self._judged(channel, request)
+        flaw = channel_flaw(channel, rules, decision.number, self._least_revision)
+        if flaw is not None:
+            raise TicketRefused(flaw)
+        held = None
+        if channel.pass_ is not None:
+            held = pass_of(channel, rules, self._clock())
+            if held is None:
+                raise TicketRefused("the pass of this channel is over or not known here: renew it")
+        return await self._journal.run(lambda store: _admission(store, channel, ticket.lane, keys, held))
+
+    async def _proven(self, ticket: Ticket, request: Request) -> tuple[Channel, tuple[bytes, ...]]:
+        """The channel of a ticket that one of its lane's keys made for this handshake."""
+        channel = await self.book.find(ticket.channel, request.source)
+        for again in (True, False):
+            if channel is None:
+                raise TicketRefused("there is no such channel")
+            if ticket.lane < len(channel.lanes):
+                keys = honoured_keys(channel.lanes[ticket.lane], round(self._clock() * 1000))
+                if ticket.is_by(keys, request.binding):
+                    return channel, keys
+            seen = self.book.known(ticket.channel)
+            if not again or (seen is not None and self._clock() - seen.at < _FRESH):
+                break
+            channel = await self.book.read(ticket.channel)
+        raise TicketRefused("the ticket isn't by the lane's key, or not for this connection")
+
+    async def _judged(self, channel: Channel, request: Request) -> tuple[Decision, Rules]:
+        """What the host's firewall says of the account that pays, and of the identity that connects."""
+        decision = await self.firewall.judge(channel.client, request.service)
+        if decision.refusal is not None:
+            raise Refuse(CLOSE_CODES[decision.refusal], decision.refusal.value)
+        rules = self.firewall.rules
+        assert rules is not None  # else everybody is refused
+        if request.peer.sui_address in rules.deny:
+            raise Refuse(CloseCode.DENIED, "denied")
+        return decision, rules
+
+
+def _admission(
+    store: Store, channel: Channel, number: int, keys: tuple[bytes, ...], held: HolderOfPass | None
+) -> Admission:
+    """What the store knows of the lane. Raises `TicketRefused` when nothing is left to pay with."""
+    if store.end_of(channel.id) is not None:
+        raise TicketRefused("the channel is agreed to be closed; open another")
+    lane = store.sold_lane(channel.id, number)
+    claimed = channel.lanes[number]
+    # What was claimed was served, also when this store knows nothing of it.
+    used = lane.used.most(Usage(claimed.requests, claimed.bytes))
+    lane = PayeeLane(lane.channel, lane.lane, lane.newest, used, lane.preimage)
+    prices = Prices(channel.terms.price_request, channel.terms.price_mib)
+    most = affordable(channel, number, store.vouched(channel.id))
+    vouched = max(claimed.amount, lane.newest.voucher.amount if lane.newest else 0)
+    if any(prices) and most <= vouched:
+        raise TicketRefused("the channel's deposit is used up: top it up, or open another")
+    return Admission(channel, lane, keys, prices, most, held)

@@ -1,0 +1,147 @@
+"""The store beside an event loop: signing, checking and writing in one thread, several at a time in one transaction.
+
+A sync of the disk takes milliseconds, a signature tens of microseconds; neither may stop the loop. While one
+transaction is under way, everything that comes waits together and goes into the next (group commit). Vouchers are
+cumulative, so of several that wait for one lane only the newest good one is checked and stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TypeVar
+
+from dtp.pay.errors import StoreError
+from dtp.pay.store import Store
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
+
+T = TypeVar("T")
+
+
+class Verdict(Enum):
+    """What became of a voucher that was to be checked."""
+
+    #: Good, newer than all before, and in the store.
+    STORED = auto()
+    #: Good or not: a newer one was stored.
+    SUPERSEDED = auto()
+    #: The signature is not of the lane's key.
+    FORGED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    key: LaneKey
+    voucher: Voucher
+    used: Usage
+    answer: asyncio.Future[SignedVoucher]
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    keys: tuple[bytes, ...]
+    signed: SignedVoucher
+    used: Usage
+    answer: asyncio.Future[Verdict]
+
+
+class Journal:
+    """A store for one event loop. Close it; the store stays open."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-pay")
+        self._waiting: list[_Sign | _Check] = []
+        self._batch: asyncio.Task[None] | None = None
+
+    def sign(self, key: LaneKey, voucher: Voucher, used: Usage) -> asyncio.Future[SignedVoucher]:
+        """Sign a voucher and store it; `used` is our count. The answer comes when it is on the disk: `StoreError`."""
+        answer: asyncio.Future[SignedVoucher] = self._loop.create_future()
+        self._add(_Sign(key, voucher, used, answer))
+        return answer
+
+    def check(self, keys: Iterable[bytes], signed: SignedVoucher, used: Usage) -> asyncio.Future[Verdict]:
+        """Store a voucher if one of `keys` signed it and it is newer; `used` is our count. `StoreError`."""
+        answer: asyncio.Future[Verdict] = self._loop.create_future()
+        self._add(_Check(tuple(keys), signed, used, answer))
+        return answer
+
+    async def run(self, work: Callable[[Store], T]) -> T:
+        """Do something else with the store, in its thread. Raises what `work` raises."""
+        return await self._loop.run_in_executor(self._thread, work, self.store)
+
+    async def close(self) -> None:
+        """Wait until everything is written."""
+        while self._batch is not None:
+            await asyncio.wait([self._batch])
+        self._thread.shutdown(wait=False)
+
+    def _add(self, job: _Sign | _Check) -> None:
+        self._waiting.append(job)
+        if self._batch is None:
+            self._batch = self._loop.create_task(self._work(), name="dtp-pay-journal")
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                jobs, self._waiting = self._waiting, []
+                answers = await self._loop.run_in_executor(self._thread, _do, self.store, jobs)
+                for job, answer in zip(jobs, answers, strict=True):
+                    if job.answer.done():
+                        continue  # nobody waits any more
+                    if isinstance(answer, StoreError):
+                        job.answer.set_exception(answer)
+                    else:
+                        job.answer.set_result(answer)  # type: ignore[arg-type]
+        finally:
+            self._batch = None
+
+
+_Answer = SignedVoucher | Verdict | StoreError
+
+
+def _do(store: Store, jobs: list[_Sign | _Check]) -> list[_Answer]:
+    """All jobs in one transaction; where that fails, each in its own, so that only the broken one suffers."""
+    try:
+        return _together(store, jobs)
+    except StoreError as fault:
+        if len(jobs) == 1:
+            return [fault]
+    return [_do(store, [job])[0] for job in jobs]
+
+
+def _together(store: Store, jobs: list[_Sign | _Check]) -> list[_Answer]:
+    signing = [job for job in jobs if isinstance(job, _Sign)]
+    signed = {id(job): job.key.sign(job.voucher) for job in signing}
+    verdicts = _checked([job for job in jobs if isinstance(job, _Check)])
+    good = [(job, key) for key, (job, verdict) in verdicts.items() if verdict is Verdict.STORED]
+    if signing:
+        store.signed_all((signed[id(job)], job.used) for job in signing)
+    if good:
+        news = store.received_all((job.signed, job.used) for job, _ in good)
+        for (job, key), new in zip(good, news, strict=True):
+            if not new:
+                verdicts[key] = (job, Verdict.SUPERSEDED)
+    return [signed[id(job)] if isinstance(job, _Sign) else verdicts[id(job)][1] for job in jobs]
+
+
+def _checked(jobs: list[_Check]) -> dict[int, tuple[_Check, Verdict]]:
+    """Of each lane the newest voucher that is good; older ones aren't even looked at."""
+    verdicts: dict[int, tuple[_Check, Verdict]] = {}
+    done: set[tuple[str, int]] = set()
+    for job in sorted(jobs, key=lambda each: -each.signed.voucher.sequence):
+        lane = (job.signed.voucher.channel, job.signed.voucher.lane)
+        if lane in done:
+            verdict = Verdict.SUPERSEDED
+        elif any(job.signed.is_by(key) for key in job.keys):
+            verdict = Verdict.STORED
+            done.add(lane)
+        else:
+            verdict = Verdict.FORGED
+        verdicts[id(job)] = (job, verdict)
+    return verdicts

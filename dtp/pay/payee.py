@@ -1,0 +1,475 @@
+"""The server's half of the meter, as a value: counts, frames and the time in, vouchers to check and frames out.
+
+No socket, no clock, no store: who drives it (`dtp.pay.metered`, or a test) calls `count`, `receive` and `tick`, has
+each `CheckWanted` verified and stored and reports that with `stored` or `forged`, and holds the connection to
+`allowance`. Source: docs/wire.md.
+
+What keeps the money safe: nothing counts before it is stored; `allowance` never lets more out than what is paid, the
+exposure, and what the deposit holds; a frame that is broken or foreign changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from dtp.pay import messages
+from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
+from dtp.pay.messages import VERSION, Message, VoucherSaid
+from dtp.pay.payer import said
+from dtp.pay.terms import NOTHING, Exposure, Prices, Usage
+from dtp.pay.voucher import SignedVoucher, Voucher
+
+NEVER: Final = float("inf")
+#: Seconds before an unanswered frame is said again.
+REPEAT: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PayeeLane:
+    """What a server knows of a lane when a connection begins.
+
+    `newest` is the newest voucher it holds, `preimage` the one of its lock, if it has one; `used` is what was served.
+    """
+
+    channel: str
+    lane: int
+    newest: SignedVoucher | None = None
+    used: Usage = NOTHING
+    preimage: bytes | None = None
+
+
+# ------------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this frame."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CheckWanted:
+    """Verify this voucher's signature with the lane's key and store it, then report `Payee.stored`, or `forged`."""
+
+    voucher: SignedVoucher
+    charge: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChargePaid:
+    """The charge of this number is paid by a voucher that is stored."""
+
+    charge: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeRefused:
+    """The client declined the charge of this number."""
+
+    charge: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """The client says that the channel has changed on chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseAsked:
+    """The client asks for an agreed close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The client has not paid for longer than the exposure's patience: close the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Serving stopped at the exposure (True), or goes on (False)."""
+
+    paused: bool
+
+
+PayeeEvent: TypeAlias = (
+    Send | CheckWanted | ChargePaid | ChargeRefused | LookAgain | CloseAsked | Late | Paused
+)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A charge that the client has not decided yet. It is paid by a voucher for at least `covered` requests: what had
+    been counted here when it was asked for, and the client counts no less, and its units."""
+
+    charge: int
+    units: int
+    lock: bytes | None
+    covered: int
+
+
+@dataclass(slots=True)
+class Payee:
+    """One lane's meter on the server's side, for one connection. Times are seconds of a clock that goes forward.
+
+    `affordable` is the most that this lane's vouchers may come to: what was deposited, less what the other lanes'
+    vouchers say. `quota` is what the lane may use at most, both counts (a subscription's; None for no limit).
+    `least_end_ms` is the soonest end that a voucher may have, Unix ms. `most_ahead` is how far a voucher's counts
+    may be above ours, None for any: where the server bears transport cost they are evidence for the client's credits.
+    """
+
+    lane: PayeeLane
+    prices: Prices
+    affordable: int
+    exposure: Exposure = field(default_factory=Exposure)
+    count_streams: bool = True
+    quota_requests: int | None = None
+    quota_bytes: int | None = None
+    least_end_ms: int = 0
+    most_ahead: Usage | None = None
+    used: Usage = field(init=False)
+    newest: SignedVoucher | None = field(init=False)
+    paid: Usage = field(init=False)
+    heard: bool = field(init=False, default=False)
+    finished: bool = field(init=False, default=False)
+    paused: bool = field(init=False, default=False)
+    _base: Usage = field(init=False)
+    _preimage: bytes | None = field(init=False)
+    _opened: int = field(init=False, default=0)
+    _sent: int = field(init=False, default=0)
+    _received: int = field(init=False, default=0)
+    _charged: int = field(init=False, default=0)
+    _charges: int = field(init=False, default=0)
+    _pending: _Pending | None = field(init=False, default=None)
+    _paused_at: float = field(init=False, default=NEVER)
+    _repeat_at: float = field(init=False, default=NEVER)
+    _late_told: bool = field(init=False, default=False)
+    _final_at: int | None = field(init=False, default=None)  # bytes sent when FINISH came
+    _events: list[PayeeEvent] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.newest = self.lane.newest
+        self.paid = _usage_of(self.newest)
+        self._preimage = self.lane.preimage
+        self._base = self.used = self.lane.used
+
+    # ---- what happens -------------------------------------------------------------------------------------
+
+    def begin(self, now: float) -> None:
+        """The connection is there: welcome the client."""
+        self._welcome()
+        self._repeat_at = now + REPEAT
+        self._reveal_if_locked()
+
+    def count(self, opened: int, sent: int, received: int, now: float) -> None:
+        """This connection's counts so far: streams that the client opened, bytes of streams sent and received."""
+        self._opened, self._sent, self._received = opened, sent, received
+        self._recount()
+        self._look(now)
+
+    def receive(self, frame: bytes, now: float) -> None:
+        """A METER frame of the client. Raises `MalformedMeter` and `VoucherRefused`; then nothing has changed."""
+        message = messages.parse(frame, from_client=True)
+        match message:
+            case None:
+                return
+            case VoucherSaid():
+                self._on_voucher(message)
+            case messages.Decline():
+                self._on_decline(message)
+            case messages.Renewed():
+                self._events.append(LookAgain())
+            case messages.Finish():
+                self._on_finish()
+            case messages.AskClose():
+                self._events.append(CloseAsked())
+            case messages.Heard():
+                pass
+            case _:
+                raise MalformedMeter(f"{type(message).__name__} is not for a server")
+        self.heard = True
+        self._look(now)
+
+    def stored(self, signed: SignedVoucher, charge: int, now: float) -> None:
+        """The voucher of a `CheckWanted` is good and stored: from now on it counts."""
+        voucher = signed.voucher
+        if self.newest is None or voucher.sequence > self.newest.voucher.sequence:
+            self.newest = signed
+            self.paid = _usage_of(signed)
+        self._send(messages.Stored(self.newest.voucher.sequence))
+        pending = self._pending
+        if pending is not None and charge == pending.charge:
+            self._charged += pending.units
+            self._recount()
+            self._pending = None
+            self._events.append(ChargePaid(pending.charge))
+        self._reveal_if_locked()
+        self._look(now)
+
+    def charge(self, units: int, now: float, preimage: bytes | None = None) -> int:
+        """Ask the client to pay `units` requests more; gives the number of the charge.
+
+        With a `preimage` (32 bytes, stored already) under its hash. `ChargePaid` or `ChargeRefused` follows. One
+        charge at a time, and a locked one only when the voucher before it isn't locked: `may_charge`.
+        """
+        if not self.may_charge(locked=preimage is not None):
+            raise NotMetered("another charge is under way on this connection")
+        if units < 1:
+            raise NotMetered(f"a charge is of at least one unit, not {units}")
+        self._charges += 1
+        lock = hashlib.sha256(preimage).digest() if preimage is not None else None
+        if preimage is not None:
+            self._preimage = preimage
+        self._pending = _Pending(self._charges, units, lock, self.used.requests + units)
+        self._ask(now)
+        return self._charges
+
+    def may_charge(self, *, locked: bool) -> bool:
+        """Whether `charge` may be called now."""
+        newest_locked = self.newest is not None and self.newest.voucher.hash_lock is not None
+        return self._pending is None and not (locked and newest_locked)
+
+    def set_affordable(self, affordable: int, now: float) -> None:
+        """The deposit, or what other lanes have vouched, has changed."""
+        self.affordable = affordable
+        self._look(now)
+
+    def set_quota(self, requests: int | None, bytes: int | None, now: float) -> None:
+        """What the lane may use at most has changed."""
+        self.quota_requests, self.quota_bytes = requests, bytes
+        self._look(now)
+
+    def agree(self, agreed: messages.Agreed) -> None:
+        """Send the signature of an agreed close."""
+        self._send(agreed)
+
+    def tick(self, now: float) -> None:
+        """Do what is due by time."""
+        self._look(now)
+        if now >= self._repeat_at:
+            self._repeat_at = now + REPEAT
+            if not self.heard:
+                self._welcome()
+            if self.paused:
+                self._send(messages.Due(*self.used))
+            if self._pending is not None:
+                self._ask(now)
+            self._reveal_if_locked()
+        if self._owing and now >= self._paused_at + self.exposure.patience:
+            self._late_told = True
+            self._events.append(Late())
+
+    def deadline(self) -> float:
+        """When `tick` is to be called next."""
+        times = [NEVER]
+        if not self.heard or self.paused or self._pending is not None or self._locked:
+            times.append(self._repeat_at)
+        if self._owing:
+            times.append(self._paused_at + self.exposure.patience)
+        return min(times)
+
+    @property
+    def _owing(self) -> bool:
+        """Stopped, and not only since everything is to be paid ahead and nothing is wanted yet."""
+        return self.paused and not self._late_told and (any(self.unpaid) or self.spent)
+
+    def events(self) -> list[PayeeEvent]:
+        """What is to be done since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    # ---- what it knows ------------------------------------------------------------------------------------
+
+    @property
+    def unpaid(self) -> Usage:
+        """What was served and no stored voucher pays for."""
+        return self.used.beyond(self.paid)
+
+    @property
+    def limit(self) -> Usage:
+        """How much may be unpaid now."""
+        return self.exposure.after(self.paid)
+
+    def allowance(self) -> int:
+        """The most bytes that this connection may send in all: never beyond exposure, deposit and quota."""
+        if self._final_at is not None:
+            return self._final_at
+        if self._requests_blocked():
+            return self._sent
+        return max(0, self._bytes_left() + self._sent)
+
+    def reception(self) -> int:
+        """The most bytes that the client may be given credit for in all."""
+        if self._requests_blocked():
+            return self._received
+        return max(0, self._bytes_left() + self._received)
+
+    @property
+    def serving(self) -> bool:
+        """Whether the requests that came may be served: False when too many of them are unpaid, or unpayable."""
+        return not self._requests_blocked()
+
+    @property
+    def spent(self) -> bool:
+        """Whether deposit or quota are used up, so that paying what is due would not help."""
+        within = self.prices.bytes_within(self.affordable, self.used.requests)
+        limits = [each for each in (within, self.quota_bytes) if each is not None]
+        over = self.quota_requests is not None and self.used.requests > self.quota_requests
+        return over or any(self.used.bytes >= each for each in limits)
+
+    # ---- frames -------------------------------------------------------------------------------------------
+
+    def _on_voucher(self, message: VoucherSaid) -> None:
+        voucher = Voucher(
+            self.lane.channel,
+            self.lane.lane,
+            message.sequence,
+            message.amount,
+            message.requests,
+            message.bytes,
+            message.hash_lock,
+            message.not_after_ms,
+        )
+        signed = SignedVoucher(voucher, message.signature)
+        newest = self.newest
+        if newest is not None:
+            if voucher.sequence == newest.voucher.sequence and signed == newest:
+                self._again(signed, message.charge)
+                return
+            if voucher.sequence < newest.voucher.sequence:
+                return  # late, or sent again by somebody: worth nothing
+        flaw = self._flaw(voucher, message.charge)
+        if flaw is not None:
+            raise VoucherRefused(flaw)
+        self._events.append(CheckWanted(signed, message.charge))
+
+    def _again(self, signed: SignedVoucher, charge: int) -> None:
+        """The newest voucher, said again: our answer was lost. Or it now agrees to a charge that costs nothing."""
+        pending = self._pending
+        if pending is not None and charge == pending.charge:
+            raise VoucherRefused(Flaw.CHARGE_UNPAID)
+        self._send(messages.Stored(signed.voucher.sequence))
+
+    def _flaw(self, voucher: Voucher, charge: int) -> Flaw | None:
+        """What is wrong with a voucher, whoever signed it; the signature is checked by who stores it."""
+        newest = self.newest.voucher if self.newest is not None else None
+        if voucher.sequence < 1 or (newest is not None and voucher.sequence == newest.sequence):
+            return Flaw.EQUIVOCAL
+        if newest is not None and (
+            voucher.amount < newest.amount
+            or voucher.requests < newest.requests
+            or voucher.bytes < newest.bytes
+        ):
+            return Flaw.SHRUNK
+        price = self.prices.of(Usage(voucher.requests, voucher.bytes))
+        if voucher.amount != price:
+            return Flaw.UNDERPAID if voucher.amount < price else Flaw.OVERPRICED
+        if voucher.amount > self.affordable:
+            return Flaw.OVERDRAWN
+        if voucher.not_after_ms < self.least_end_ms:
+            return Flaw.SHORT_LIVED
+        if self.most_ahead is not None:
+            ahead = Usage(voucher.requests, voucher.bytes).beyond(self.used)
+            pending = self._pending.units if self._pending is not None else 0
+            if ahead.requests > self.most_ahead.requests + pending or ahead.bytes > self.most_ahead.bytes:
+                return Flaw.INFLATED
+        return self._charge_flaw(voucher, charge, newest)
+
+    def _charge_flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
+        pending = self._pending
+        if pending is not None and charge == pending.charge:
+            if voucher.requests < pending.covered:
+                return Flaw.CHARGE_UNPAID
+            if pending.lock is not None:
+                return None if voucher.hash_lock == pending.lock else Flaw.WRONG_LOCK
+        elif charge > self._charges:
+            return Flaw.CHARGE_UNPAID
+        # A lock that nobody asked for would get its key revealed without having paid for it; only the one that the
+        # newest voucher has may go on.
+        going_on = newest is not None and voucher.hash_lock == newest.hash_lock
+        return None if voucher.hash_lock is None or going_on else Flaw.WRONG_LOCK
+
+    def _on_decline(self, message: messages.Decline) -> None:
+        pending = self._pending
+        if pending is not None and message.charge == pending.charge:
+            self._pending = None
+            self._events.append(ChargeRefused(message.charge))
+
+    def _on_finish(self) -> None:
+        self.finished = True
+        if self._final_at is None:
+            self._final_at = self._sent
+        self._send(messages.Bill(*self.used))
+
+    # ---- steps --------------------------------------------------------------------------------------------
+
+    def _recount(self) -> None:
+        streams = self._opened if self.count_streams else 0
+        self.used = self._base.plus(streams + self._charged, self._sent + self._received)
+
+    def _requests_blocked(self) -> bool:
+        over_quota = self.quota_requests is not None and self.used.requests > self.quota_requests
+        unpayable = self.prices.of(Usage(self.used.requests, 0)) > self.affordable
+        return self.unpaid.requests > self.limit.requests or over_quota or unpayable
+
+    def _bytes_left(self) -> int:
+        """How many bytes more may be moved now, in either direction; may be below zero."""
+        limits = [self.paid.bytes + self.limit.bytes]
+        within = self.prices.bytes_within(self.affordable, self.used.requests)
+        if within is not None:
+            limits.append(within)
+        if self.quota_bytes is not None:
+            limits.append(self.quota_bytes)
+        return min(limits) - self.used.bytes
+
+    def _look(self, now: float) -> None:
+        """Stop or go on, as the counts say."""
+        stopped = (self._bytes_left() <= 0 or self._requests_blocked()) and not self.finished
+        if stopped == self.paused:
+            return
+        self.paused = stopped
+        self._paused_at = now if stopped else NEVER
+        self._late_told = False
+        if stopped:
+            self._send(messages.Due(*self.used))
+            self._repeat_at = now + REPEAT
+        self._events.append(Paused(stopped))
+
+    def _ask(self, now: float) -> None:
+        assert self._pending is not None
+        self._repeat_at = now + REPEAT
+        self._send(messages.ChargeAsked(self._pending.charge, self._pending.units, self._pending.lock))
+
+    @property
+    def _locked(self) -> bool:
+        return self.newest is not None and self.newest.voucher.hash_lock is not None
+
+    def _reveal_if_locked(self) -> None:
+        """A stored voucher under our lock is as good as money: the key belongs to the client now."""
+        if self._locked and self._preimage is not None:
+            self._send(messages.Reveal(self._preimage))
+
+    def _welcome(self) -> None:
+        exposure = self.exposure
+        self._send(
+            messages.Welcome(
+                VERSION,
+                self.lane.used.requests,
+                self.lane.used.bytes,
+                exposure.first_bytes,
+                exposure.most_bytes,
+                exposure.first_requests,
+                exposure.most_requests,
+                self.count_streams,
+                said(self.lane.newest, 0) if self.lane.newest is not None else None,
+            )
+        )
+
+    def _send(self, message: Message) -> None:
+        self._events.append(Send(messages.build(message)))
+
+
+def _usage_of(signed: SignedVoucher | None) -> Usage:
+    return Usage(signed.voucher.requests, signed.voucher.bytes) if signed is not None else Usage()

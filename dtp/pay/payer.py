@@ -1,0 +1,547 @@
+"""The client's half of the meter, as a value: counts, frames and the time in, vouchers to sign and frames out.
+
+No socket, no clock, no key: who drives it (`dtp.pay.metered`, or a test) calls `count`, `receive` and `tick`, has
+each `SignWanted` signed and stored, reports that with `signed`, and sends what `Send` says. Source: docs/wire.md.
+
+What keeps the money safe: a voucher never says more than was counted here (and `ahead_*`), never more than `funds`,
+and its sequence is used once. A broken or foreign frame changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from dtp.pay import messages
+from dtp.pay.errors import BudgetSpent, CountsDisputed, MalformedMeter, NotMetered
+from dtp.pay.messages import VERSION, Message, VoucherSaid
+from dtp.pay.terms import NOTHING, Exposure, Prices, Spending, Usage
+from dtp.pay.voucher import NO_CAP, SignedVoucher, Voucher
+
+NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class PayerLane:
+    """What a client knows of a lane when a connection begins: the newest voucher it signed, and what it has used.
+
+    `clean` is False when the last connection broke off, or this side died: then the server may know of more.
+    """
+
+    channel: str
+    lane: int
+    newest: SignedVoucher | None = None
+    used: Usage = NOTHING
+    clean: bool = True
+
+
+# ------------------------------------------------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this frame."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignWanted:
+    """Sign and store this voucher, then report it with `Payer.signed`. `charge` is the last charge it agrees to."""
+
+    voucher: Voucher
+    charge: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeOffered:
+    """The server asks for a charge above what is agreed to unasked, or above `funds`: decide it with
+    `Payer.answer_charge`, after `Payer.funded` where more money is needed."""
+
+    charge: int
+    units: int
+    amount: int
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FundsLow:
+    """The channel's money ends soon: `wanted` more (smallest unit) keep this lane going for a while."""
+
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """The server gave the preimage of a lock that was paid: the key of what was bought."""
+
+    preimage: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementGiven:
+    """The server's signature for an agreed close; checked by who submits it."""
+
+    agreed: messages.Agreed
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The server holds a newer voucher of ours than this side remembered: it has to be stored again."""
+
+    voucher: SignedVoucher
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Everything that arrived is paid for and stored at the server; `exact` when both counts were equal."""
+
+    exact: bool
+
+
+PayerEvent: TypeAlias = (
+    Send | SignWanted | ChargeOffered | FundsLow | Revealed | AgreementGiven | Adopted | Finished
+)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A charge that is not decided yet, or not paid yet."""
+
+    charge: int
+    units: int
+    lock: bytes | None
+
+
+@dataclass(slots=True)
+class _Ending:
+    """An orderly end under way."""
+
+    until: float
+    final: Usage | None = None
+
+
+def _exposure(welcome: messages.Welcome) -> Exposure:
+    return Exposure(
+        welcome.first_bytes, welcome.most_bytes, welcome.first_requests, welcome.most_requests, 0.0
+    )
+
+
+@dataclass(slots=True)
+class Payer:
+    """One lane's meter on the client's side, for one connection. Times are seconds of a clock that goes forward.
+
+    `funds` is the most that this lane's vouchers may come to in all. `is_ours` checks a signature with the lane's
+    key.
+    """
+
+    lane: PayerLane
+    prices: Prices
+    funds: int
+    is_ours: Callable[[SignedVoucher], bool]
+    spending: Spending = field(default_factory=Spending)
+    not_after_ms: int = NO_CAP
+    used: Usage = field(init=False)
+    signed_usage: Usage = field(init=False)
+    signed_amount: int = field(init=False)
+    sequence: int = field(init=False)
+    newest: SignedVoucher | None = field(init=False)
+    welcomed: bool = field(init=False, default=False)
+    _base: Usage = field(init=False)
+    _moved: Usage = field(init=False, default=Usage())
+    _exposure: Exposure = field(init=False, default_factory=Exposure)
+    _interval: Usage = field(init=False, default=Usage())
+    _count_streams: bool = field(init=False, default=True)
+    _opened: int = field(init=False, default=0)
+    _bytes: int = field(init=False, default=0)
+    _charged: int = field(init=False, default=0)  # units of charges that were agreed to
+    _agreed: int = field(init=False, default=0)  # the last charge that was agreed to
+    _decided: int = field(init=False, default=0)
+    _pending: _Pending | None = field(init=False, default=None)
+    _lock: bytes | None = field(init=False, default=None)
+    _newest_charge: int = field(init=False, default=0)
+    _signing: bool = field(init=False, default=False)
+    _demanded: bool = field(init=False, default=False)
+    _unpaid_since: float | None = field(init=False, default=None)
+    _stored: int = field(init=False, default=0)  # the newest sequence that the server has stored
+    _repeat_at: float = field(init=False, default=NEVER)
+    _ending: _Ending | None = field(init=False, default=None)
+    _finished: bool = field(init=False, default=False)
+    _low_told: int = field(init=False, default=-1)
+    _events: list[PayerEvent] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        lane, newest = self.lane, self.lane.newest
+        self.newest = newest
+        self.sequence = newest.voucher.sequence if newest else 0
+        self.signed_amount = newest.voucher.amount if newest else 0
+        self.signed_usage = Usage(newest.voucher.requests, newest.voucher.bytes) if newest else Usage()
+        self._lock = newest.voucher.hash_lock if newest else None
+        # What was signed ahead is used first; what was used and not signed is still owed.
+        self._base = self.used = lane.used
+
+    # ---- what happens -------------------------------------------------------------------------------------
+
+    def count(self, opened: int, moved: int, now: float) -> None:
+        """This connection's counts so far: streams that the client opened, and bytes of streams both ways."""
+        self._opened, self._bytes = opened, moved
+        self._recount()
+        self._pay_if_due(now)
+
+    def receive(self, frame: bytes, now: float) -> None:
+        """A METER frame of the server. Raises `MalformedMeter`, `CountsDisputed`; then nothing has changed."""
+        message = messages.parse(frame, from_client=False)
+        if message is None:
+            return
+        if not self.welcomed and not isinstance(message, messages.Welcome):
+            raise MalformedMeter(f"{type(message).__name__} before the welcome")
+        match message:
+            case messages.Welcome():
+                self._on_welcome(message)
+            case messages.Due():
+                self._demanded = True
+            case messages.ChargeAsked():
+                self._on_charge(message)
+            case messages.Reveal():
+                self._on_reveal(message)
+            case messages.Bill():
+                if self._ending is not None:
+                    self._ending.final = Usage(message.requests, message.bytes)
+            case messages.Agreed():
+                self._events.append(AgreementGiven(message))
+            case messages.Stored():
+                self._on_stored(message, now)
+            case _:
+                raise MalformedMeter(f"{type(message).__name__} is not for a client")
+        self._pay_if_due(now)
+
+    def signed(self, voucher: SignedVoucher, charge: int, now: float) -> None:
+        """The voucher of a `SignWanted` is signed and stored: it is sent, and counts."""
+        said = voucher.voucher
+        if not self._signing or said.sequence != self.sequence + 1:
+            raise NotMetered("this voucher was not asked for")
+        self._signing = False
+        self._take(voucher)
+        self._newest_charge = charge
+        self._say_newest(now)
+        self._pay_if_due(now)
+
+    def answer_charge(self, charge: int, agree: bool, now: float) -> None:
+        """Decide a `ChargeOffered`. One that is decided already is left as it is."""
+        pending = self._pending
+        if pending is None or pending.charge != charge or charge <= self._decided:
+            return
+        self._decide(pending, agree)
+        self._pay_if_due(now)
+
+    def funded(self, funds: int, now: float) -> None:
+        """The channel holds more by now: vouchers may come to `funds` in all. Tells the server to look."""
+        self.funds = funds
+        self._low_told = -1
+        self._send(messages.Renewed())
+        self._pay_if_due(now)
+
+    def finish(self, now: float) -> None:
+        """Begin an orderly end: the server says what it comes to, and is paid for it. `Finished` follows."""
+        if self._ending is None:
+            self._ending = _Ending(now + self.spending.patience)
+            self._send(messages.Finish())
+            self._repeat_at = now + self.spending.repeat
+            self._pay_if_due(now)
+
+    def ask_close(self) -> None:
+        """Ask for the server's signature under an agreed close. `AgreementGiven` follows."""
+        self._send(messages.AskClose())
+
+    def tick(self, now: float) -> None:
+        """Do what is due by time."""
+        self._pay_if_due(now)
+        if now >= self._repeat_at:
+            self._repeat_at = now + self.spending.repeat
+            if self.newest is not None and self._stored < self.sequence:
+                self._say_newest(now)
+            if self._ending is not None and self._ending.final is None:
+                self._send(messages.Finish())
+        ending = self._ending
+        if ending is not None and now >= ending.until and not self._finished:
+            self._finished = True
+            self._events.append(Finished(False))
+
+    def deadline(self) -> float:
+        """When `tick` is to be called next."""
+        times = [NEVER]
+        if self._unpaid_since is not None and self.welcomed and not self._signing and not self._finished:
+            times.append(self._unpaid_since + self.spending.voucher_seconds)
+        waits = self.newest is not None and self._stored < self.sequence and self.welcomed
+        if not self._finished:
+            if waits or self._ending is not None:
+                times.append(self._repeat_at)
+            if self._ending is not None:
+                times.append(self._ending.until)
+        return min(times)
+
+    def events(self) -> list[PayerEvent]:
+        """What is to be done since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    # ---- what it knows ------------------------------------------------------------------------------------
+
+    @property
+    def unpaid(self) -> Usage:
+        """What was used and is not signed for."""
+        return self.used.beyond(self.signed_usage)
+
+    @property
+    def cost(self) -> int:
+        """What all that was used of this lane costs."""
+        return self.prices.of(self.used)
+
+    def check_request(self, units: int = 1) -> None:
+        """Raise `BudgetSpent` unless the lane's money still pays for `units` further requests."""
+        if self.prices.of(self.used.plus(units, 0)) > self.funds:
+            raise BudgetSpent(
+                f"{units} further requests would come to {self.prices.of(self.used.plus(units, 0))}, and this "
+                f"connection may spend {self.funds}: give a larger budget"
+            )
+
+    # ---- frames -------------------------------------------------------------------------------------------
+
+    def _on_welcome(self, message: messages.Welcome) -> None:
+        if message.version != VERSION:
+            raise MalformedMeter(f"the server speaks version {message.version} of metering, not {VERSION}")
+        if self.welcomed:  # said again, since our answer was lost
+            self._send(messages.Heard())
+            return
+        newest = self._newest_of_both(message.voucher)
+        ours, clean = self.lane.used, self.lane.clean
+        adopted = newest is not None and newest is not self.lane.newest
+        if adopted:
+            assert newest is not None
+            ours, clean = ours.most(Usage(newest.voucher.requests, newest.voucher.bytes)), False
+        base = self._agreed_base(ours, Usage(message.requests, message.bytes), clean)
+        # Nothing is refused from here on.
+        if adopted:
+            assert newest is not None
+            self._take(newest)
+            self._lock = newest.voucher.hash_lock
+            self._events.append(Adopted(newest))
+        if message.voucher is not None and message.voucher.sequence == self.sequence:
+            self._stored = self.sequence
+        elif newest is not None:
+            self._repeat_at = 0.0  # it lost our newest voucher, or never got it
+        self.welcomed = True
+        self._send(messages.Heard())
+        self._base = base
+        self._count_streams = message.count_streams
+        self._exposure = _exposure(message)
+        self._recount()
+
+    def _newest_of_both(self, theirs: VoucherSaid | None) -> SignedVoucher | None:
+        """The newer of the voucher that the server shows and of ours; ours was forgotten when theirs is newer."""
+        ours = self.lane.newest
+        if theirs is None or (ours is not None and theirs.sequence < ours.voucher.sequence):
+            return ours
+        voucher = Voucher(
+            self.lane.channel,
+            self.lane.lane,
+            theirs.sequence,
+            theirs.amount,
+            theirs.requests,
+            theirs.bytes,
+            theirs.hash_lock,
+            theirs.not_after_ms,
+        )
+        shown = SignedVoucher(voucher, theirs.signature)
+        if ours is not None and shown == ours:
+            return ours
+        if not self.is_ours(shown):
+            raise CountsDisputed("the server shows a voucher that this lane's key did not sign")
+        if ours is not None and theirs.sequence == ours.voucher.sequence:
+            raise CountsDisputed(
+                "the server holds another voucher of the same sequence; was this lane's key used elsewhere, or an "
+                "old copy of the store? Close the channel and open another"
+            )
+        return shown
+
+    def _agreed_base(self, ours: Usage, server: Usage, clean: bool) -> Usage:
+        gap = server.beyond(ours)
+        if not any(gap):
+            return ours
+        spending = self.spending
+        if not clean and gap.bytes <= spending.slack_bytes and gap.requests <= spending.slack_requests:
+            return ours.most(server)
+        raise CountsDisputed(
+            f"the server counts {gap.requests} requests and {gap.bytes} bytes more on this channel than arrived "
+            "here; close the channel (dtp channel close) to pay what was signed and no more"
+        )
+
+    def _on_charge(self, message: messages.ChargeAsked) -> None:
+        if message.charge == self._decided and message.charge:
+            # Said again: our answer was lost.
+            if self._agreed == message.charge:
+                self._repeat_at = 0.0
+                self._stored = min(self._stored, self.sequence - 1)
+            else:
+                self._send(messages.Decline(message.charge))
+            return
+        if message.charge < self._decided or (self._pending and self._pending.charge == message.charge):
+            return
+        if self._pending is not None or message.charge != self._decided + 1 or message.units < 1:
+            raise MalformedMeter(f"charge {message.charge} of {message.units} units is out of turn")
+        if message.hash_lock is not None and self._lock is not None:
+            raise MalformedMeter("a second hash lock before the first was opened")
+        pending = _Pending(message.charge, message.units, message.hash_lock)
+        affordable = self.prices.of(self.used.plus(message.units, 0)) <= self.funds
+        self._pending = pending
+        if affordable and message.units <= self.spending.charge_units:
+            self._decide(pending, True)
+        else:
+            amount = self.prices.of(Usage(message.units, 0))
+            self._events.append(
+                ChargeOffered(message.charge, message.units, amount, pending.lock is not None)
+            )
+
+    def _decide(self, pending: _Pending, agree: bool) -> None:
+        self._decided = pending.charge
+        self._pending = None
+        if not agree or self.prices.of(self.used.plus(pending.units, 0)) > self.funds:
+            self._send(messages.Decline(pending.charge))
+            return
+        self._agreed = pending.charge
+        self._charged += pending.units
+        if pending.lock is not None:
+            self._lock = pending.lock
+        self._recount()
+
+    def _on_reveal(self, message: messages.Reveal) -> None:
+        if self._lock is None or hashlib.sha256(message.preimage).digest() != self._lock:
+            return  # said again, or of nothing that we locked
+        if self._newest_charge < self._agreed:
+            return  # before we signed: it would be known without having been paid, which is the server's affair
+        self._lock = None
+        self._demanded = True  # an unlocked voucher takes the locked one's place
+        self._events.append(Revealed(message.preimage))
+
+    def _on_stored(self, message: messages.Stored, now: float) -> None:
+        if message.sequence > self.sequence:
+            raise MalformedMeter(
+                f"the server stored voucher {message.sequence}, and {self.sequence} were signed"
+            )
+        self._stored = max(self._stored, message.sequence)
+
+    # ---- steps --------------------------------------------------------------------------------------------
+
+    def _recount(self) -> None:
+        streams = self._opened if self._count_streams else 0
+        self.used = self._base.plus(streams + self._charged, self._bytes)
+
+    def _pay_if_due(self, now: float) -> None:
+        if not self.welcomed:
+            return
+        if not self._signing:
+            target = self._target()
+            if target is not None and self._is_due(target, now):
+                self._sign(target)
+        if self._repeat_at <= 0.0 and self.newest is not None:
+            self._say_newest(now)
+        self._finish_if_done(now)
+
+    def _target(self) -> Usage | None:
+        """What the next voucher is to say, None when there is nothing new to say, or no money."""
+        ahead = (
+            Usage()
+            if self._ending is not None
+            else Usage(self.spending.ahead_requests, self.spending.ahead_bytes)
+        )
+        for target in (self.used.plus(*ahead), self.used):
+            target = target.most(self.signed_usage)
+            if self.prices.of(target) <= self.funds:
+                break
+        else:
+            self._tell_low(self.prices.of(self.used) - self.funds)
+            return None
+        changed = target != self.signed_usage or self._agreed > self._newest_charge
+        unlocks = self.newest is not None and self.newest.voucher.hash_lock is not None and self._lock is None
+        return target if changed or unlocks else None
+
+    def _is_due(self, target: Usage, now: float) -> bool:
+        if self._demanded or self._ending is not None or self._agreed > self._newest_charge:
+            return True
+        spending = self.spending
+        interval = spending.interval(self._exposure.after(self.signed_usage))
+        fresh = target.beyond(self.signed_usage)
+        ahead_low = (spending.ahead_requests and fresh.requests * 2 >= spending.ahead_requests) or (
+            spending.ahead_bytes and fresh.bytes * 2 >= spending.ahead_bytes
+        )
+        if fresh.bytes >= interval.bytes or fresh.requests >= interval.requests or ahead_low:
+            return True
+        if self._unpaid_since is None:
+            self._unpaid_since = now
+        return now >= self._unpaid_since + spending.voucher_seconds
+
+    def _sign(self, target: Usage) -> None:
+        amount = self.prices.of(target)
+        voucher = Voucher(
+            self.lane.channel,
+            self.lane.lane,
+            self.sequence + 1,
+            amount,
+            target.requests,
+            target.bytes,
+            self._lock,
+            self.not_after_ms,
+        )
+        self._signing = True
+        self._demanded = False
+        self._unpaid_since = None
+        self._events.append(SignWanted(voucher, self._agreed))
+        reserve = self.prices.of(target.plus(*self._exposure.after(target)))
+        if reserve > self.funds:
+            self._tell_low(reserve - self.funds)
+
+    def _tell_low(self, wanted: int) -> None:
+        if self._low_told != self.funds:
+            self._low_told = self.funds
+            self._events.append(FundsLow(max(1, wanted)))
+
+    def _take(self, signed: SignedVoucher) -> None:
+        voucher = signed.voucher
+        self.newest = signed
+        self.sequence = voucher.sequence
+        self.signed_amount = voucher.amount
+        self.signed_usage = Usage(voucher.requests, voucher.bytes)
+
+    def _say_newest(self, now: float) -> None:
+        assert self.newest is not None
+        self._repeat_at = now + self.spending.repeat
+        self._send(said(self.newest, self._newest_charge))
+
+    def _finish_if_done(self, now: float) -> None:
+        ending = self._ending
+        if ending is None or ending.final is None or self._finished or self._signing:
+            return
+        if any(ending.final.beyond(self.used)) or any(self.unpaid) or self._stored < self.sequence:
+            return
+        self._finished = True
+        self._events.append(Finished(True))
+
+    def _send(self, message: Message) -> None:
+        self._events.append(Send(messages.build(message)))
+
+
+def said(signed: SignedVoucher, charge: int) -> VoucherSaid:
+    """The voucher as a frame says it."""
+    voucher = signed.voucher
+    return VoucherSaid(
+        voucher.sequence,
+        voucher.amount,
+        voucher.requests,
+        voucher.bytes,
+        voucher.not_after_ms,
+        voucher.hash_lock,
+        signed.signature,
+        charge,
+    )

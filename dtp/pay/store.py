@@ -1,0 +1,424 @@
+"""What must not be forgotten, in SQLite: lanes with their keys and newest vouchers, preimages, agreed closes.
+
+A voucher counts once it is here, on either side: a client stores what it signs before it sends it, a server stores
+what it got before it serves on. Each method is one transaction, synced to the disk (WAL, `synchronous=FULL`), so
+whoever is killed at any point finds a state that was true. `dtp.pay.journal` runs it beside an event loop.
+
+One file may serve as both sides at once; clients and servers have tables of their own. It holds the secret keys of
+lanes (a lane's key can spend what its channel holds), so it is for its owner's eyes: mode 0600.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from dtp import config
+from dtp.pay.errors import StoreError
+from dtp.pay.payee import PayeeLane
+from dtp.pay.payer import PayerLane
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
+
+FORMAT: Final = 1
+#: Seconds to wait for another process that is writing.
+_PATIENCE: Final = 10.0
+
+_SCHEMA: Final = """
+CREATE TABLE bought (           -- channels that we opened
+    channel TEXT PRIMARY KEY,
+    chain TEXT NOT NULL,        -- the chain's id
+    host TEXT NOT NULL,
+    service INTEGER NOT NULL,
+    account TEXT NOT NULL,      -- who opened it
+    state TEXT NOT NULL,        -- 'open', 'closing', 'closed'
+    opened_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE lanes (            -- lanes that we sign for
+    channel TEXT NOT NULL,
+    lane INTEGER NOT NULL,
+    seed BLOB NOT NULL,
+    message BLOB,               -- the newest voucher, as it was signed
+    signature BLOB,
+    requests INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    clean INTEGER NOT NULL DEFAULT 1,
+    PRIMARY KEY (channel, lane)
+) WITHOUT ROWID;
+CREATE TABLE keys (             -- keys of channels that are being opened
+    public BLOB PRIMARY KEY,
+    seed BLOB NOT NULL,
+    made_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE sold (             -- lanes that we are paid by
+    channel TEXT NOT NULL,
+    lane INTEGER NOT NULL,
+    message BLOB,
+    signature BLOB,
+    sequence INTEGER NOT NULL DEFAULT 0,
+    amount INTEGER NOT NULL DEFAULT 0,
+    requests INTEGER NOT NULL DEFAULT 0,   -- served
+    bytes INTEGER NOT NULL DEFAULT 0,
+    preimage BLOB,              -- of the newest voucher's lock, or of one that was asked for
+    PRIMARY KEY (channel, lane)
+) WITHOUT ROWID;
+CREATE TABLE ends (             -- channels that we agreed to close, or know to be over
+    channel TEXT PRIMARY KEY,
+    total INTEGER NOT NULL,
+    not_after_ms TEXT NOT NULL, -- may be above what an INTEGER holds
+    state TEXT NOT NULL         -- 'agreed', 'over'
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """A channel that this side opened. `state` is "open", "closing" or "closed", as far as it is known here."""
+
+    channel: str
+    chain: str
+    host: str
+    service: int
+    account: str
+    state: str
+    opened_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """A lane that this side is paid by, with the newest voucher and the preimage of its lock, if it has one."""
+
+    channel: str
+    lane: int
+    newest: SignedVoucher
+    preimage: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A channel that the server agreed to close for `total`, or knows to be over."""
+
+    channel: str
+    total: int
+    not_after_ms: int
+    over: bool
+
+
+def store_path() -> Path:
+    """Where the vouchers are: `$DTP_PAY_STORE`, else `pay.sqlite` in the data folder."""
+    named = os.environ.get("DTP_PAY_STORE")
+    return Path(named).expanduser() if named else config.data_dir() / "pay.sqlite"
+
+
+class Store:
+    """The store of one account's vouchers. Close it, or use `with`. `StoreError` from every method that can't.
+
+    May be used from several threads and by several processes at once.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Open or make the file at `path`, the default one without. ":memory:" is for tests."""
+        self.path = os.fspath(path) if path is not None else os.fspath(store_path())
+        self._lock = threading.RLock()
+        try:
+            if self.path != ":memory:":
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                # Made by us first, so that nobody else can read it for a moment.
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._db = sqlite3.connect(
+                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+        except (OSError, sqlite3.Error) as fault:
+            raise StoreError(f"can't open the store of vouchers {self.path}: {fault}") from fault
+        with self._writing():
+            self._prepare()
+
+    def _prepare(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            for statement in _SCHEMA.split(";"):
+                if statement.strip():
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={FORMAT}")
+        elif version != FORMAT:
+            raise StoreError(f"{self.path} is of format {version}; this dtp writes {FORMAT}: update dtp")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction: all of it or nothing."""
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as fault:
+                raise StoreError(f"can't write {self.path}: {fault}") from fault
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except sqlite3.Error as fault:
+                self._roll_back()
+                raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        # SQLite has done it already after some errors, a full disk among them.
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        try:
+            with self._lock:
+                return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as fault:
+            raise StoreError(f"can't read {self.path}: {fault}") from fault
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- the client -----------------------------------------------------------------------------------------
+
+    def keep_key(self, key: LaneKey, now_ms: int) -> None:
+        """Keep the key of a channel or lane before the transaction that names it is sent."""
+        with self._writing():
+            self._db.execute("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", (key.public, key.seed, now_ms))
+
+    def add_bought(self, bought: Bought, lane: int, public: bytes) -> None:
+        """The channel is open, and `lane` of it has the key that was kept before."""
+        with self._writing():
+            self._db.execute(
+                "INSERT OR IGNORE INTO bought VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    bought.channel,
+                    bought.chain,
+                    bought.host,
+                    bought.service,
+                    bought.account,
+                    bought.state,
+                    bought.opened_ms,
+                ),
+            )
+            self._move_key(bought.channel, lane, public)
+
+    def add_lane(self, channel: str, lane: int, public: bytes) -> None:
+        """The channel has a further lane, of a key that was kept before."""
+        with self._writing():
+            self._move_key(channel, lane, public)
+
+    def _move_key(self, channel: str, lane: int, public: bytes) -> None:
+        row = self._db.execute("SELECT seed FROM keys WHERE public = ?", (public,)).fetchone()
+        if row is None:
+            raise StoreError(f"the key of lane {lane} of {channel} isn't in {self.path}")
+        self._db.execute(
+            "INSERT OR IGNORE INTO lanes (channel, lane, seed) VALUES (?, ?, ?)", (channel, lane, row[0])
+        )
+        self._db.execute("DELETE FROM keys WHERE public = ?", (public,))
+
+    def kept_keys(self) -> dict[bytes, LaneKey]:
+        """Keys whose channel isn't known yet, by public key: an answer was lost, or we died before it came."""
+        return {public: LaneKey(seed) for public, seed in self._rows("SELECT public, seed FROM keys")}
+
+    def bought(self, channel: str | None = None) -> list[Bought]:
+        """The channels that we opened, oldest first; or the one of that id."""
+        query = "SELECT * FROM bought"
+        rows = self._rows(f"{query} WHERE channel = ?", channel) if channel else self._rows(query)
+        return sorted((Bought(*row) for row in rows), key=lambda each: each.opened_ms)
+
+    def set_state(self, channel: str, state: str) -> None:
+        """How far a channel of ours is: "open", "closing", "closed"."""
+        with self._writing():
+            self._db.execute("UPDATE bought SET state = ? WHERE channel = ?", (state, channel))
+
+    def lanes(self, channel: str) -> list[tuple[LaneKey, PayerLane]]:
+        """The lanes of a channel that we sign for."""
+        rows = self._rows(
+            "SELECT lane, seed, message, signature, requests, bytes, clean FROM lanes WHERE channel = ? "
+            "ORDER BY lane",
+            channel,
+        )
+        return [
+            (LaneKey(seed), PayerLane(channel, lane, _signed(message, signature), Usage(*used), bool(clean)))
+            for lane, seed, message, signature, *used, clean in rows
+        ]
+
+    def begin_lane(self, channel: str, lane: int) -> None:
+        """A connection begins: until `end_lane` says otherwise it broke off."""
+        with self._writing():
+            self._db.execute("UPDATE lanes SET clean = 0 WHERE channel = ? AND lane = ?", (channel, lane))
+
+    def signed(self, signed: SignedVoucher, used: Usage) -> None:
+        """Keep a voucher that we signed, before it is sent; `used` is our count. An older one changes nothing."""
+        self.signed_all([(signed, used)])
+
+    def signed_all(self, signed: Iterable[tuple[SignedVoucher, Usage]]) -> None:
+        """`signed` for several, in one transaction."""
+        with self._writing():
+            for each, used in signed:
+                self._keep_signed(each, used)
+
+    def _keep_signed(self, signed: SignedVoucher, used: Usage) -> None:
+        voucher = signed.voucher
+        row = self._db.execute(
+            "SELECT message, signature FROM lanes WHERE channel = ? AND lane = ?",
+            (voucher.channel, voucher.lane),
+        ).fetchone()
+        if row is None:
+            raise StoreError(f"lane {voucher.lane} of {voucher.channel} isn't in {self.path}")
+        newest = _signed(*row)
+        if newest is not None and newest.voucher.sequence >= voucher.sequence:
+            if newest.voucher.sequence == voucher.sequence and newest != signed:
+                raise StoreError(
+                    f"voucher {voucher.sequence} of {voucher.channel} was signed otherwise before"
+                )
+            return
+        self._db.execute(
+            "UPDATE lanes SET message = ?, signature = ?, requests = max(requests, ?), bytes = max(bytes, ?) "
+            "WHERE channel = ? AND lane = ?",
+            (encode_voucher(voucher), signed.signature, *used, voucher.channel, voucher.lane),
+        )
+
+    def end_lane(self, channel: str, lane: int, used: Usage, *, clean: bool) -> None:
+        """A connection is over: our count, and whether the server came to the same."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE lanes SET requests = ?, bytes = ?, clean = ? WHERE channel = ? AND lane = ?",
+                (*used, clean, channel, lane),
+            )
+
+    # ---- the server -----------------------------------------------------------------------------------------
+
+    def sold_lane(self, channel: str, lane: int) -> PayeeLane:
+        """What is known of a lane that pays us; a new one when nothing is."""
+        rows = self._rows(
+            "SELECT message, signature, requests, bytes, preimage FROM sold WHERE channel = ? AND lane = ?",
+            channel,
+            lane,
+        )
+        if not rows:
+            return PayeeLane(channel, lane)
+        message, signature, requests, size, preimage = rows[0]
+        return PayeeLane(channel, lane, _signed(message, signature), Usage(requests, size), preimage)
+
+    def sold(self, channel: str | None = None) -> list[Sold]:
+        """The lanes that hold a voucher: of one channel, or all of those that aren't over."""
+        query = "SELECT channel, lane, message, signature, preimage FROM sold WHERE message IS NOT NULL"
+        if channel is not None:
+            rows = self._rows(f"{query} AND channel = ? ORDER BY lane", channel)
+        else:
+            over = "SELECT channel FROM ends WHERE state = 'over'"
+            rows = self._rows(f"{query} AND channel NOT IN ({over}) ORDER BY channel, lane")
+        found = []
+        for id, lane, message, signature, preimage in rows:
+            newest = _signed(message, signature)
+            assert newest is not None  # the query leaves the others out
+            found.append(Sold(id, lane, newest, preimage))
+        return found
+
+    def vouched(self, channel: str) -> dict[int, int]:
+        """Lane -> what its newest voucher comes to."""
+        return dict(self._rows("SELECT lane, amount FROM sold WHERE channel = ?", channel))
+
+    def received(self, signed: SignedVoucher, used: Usage) -> bool:
+        """Keep a voucher whose signature is good, before it counts; False for one that isn't newer."""
+        return self.received_all([(signed, used)])[0]
+
+    def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
+        """`received` for several, in one transaction."""
+        with self._writing():
+            return [self._keep_received(each, used) for each, used in received]
+
+    def _keep_received(self, signed: SignedVoucher, used: Usage) -> bool:
+        voucher = signed.voucher
+        changed = self._db.execute(
+            "INSERT INTO sold (channel, lane, message, signature, sequence, amount, requests, bytes) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (channel, lane) DO UPDATE SET "
+            "message = excluded.message, signature = excluded.signature, sequence = excluded.sequence, "
+            "amount = excluded.amount, requests = max(requests, excluded.requests), "
+            "bytes = max(bytes, excluded.bytes) WHERE excluded.sequence > sold.sequence",
+            (
+                voucher.channel,
+                voucher.lane,
+                encode_voucher(voucher),
+                signed.signature,
+                voucher.sequence,
+                voucher.amount,
+                *used,
+            ),
+        ).rowcount
+        return changed > 0
+
+    def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
+        """Keep the key of a locked charge before it is asked for: who is paid under a lock has to be able to open it.
+
+        The preimage of a voucher that is still locked is not replaced: `StoreError`.
+        """
+        with self._writing():
+            newest = self.sold_lane(channel, lane).newest
+            if newest is not None and newest.voucher.hash_lock is not None:
+                raise StoreError(f"the newest voucher of lane {lane} of {channel} is still locked")
+            self._db.execute(
+                "INSERT INTO sold (channel, lane, preimage) VALUES (?, ?, ?) "
+                "ON CONFLICT (channel, lane) DO UPDATE SET preimage = excluded.preimage",
+                (channel, lane, preimage),
+            )
+
+    def served(self, channel: str, lane: int, used: Usage) -> None:
+        """A connection is over, or goes on: what was served on the lane, paid or not."""
+        with self._writing():
+            self._db.execute(
+                "INSERT INTO sold (channel, lane, requests, bytes) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (channel, lane) DO UPDATE SET "
+                "requests = max(requests, excluded.requests), bytes = max(bytes, excluded.bytes)",
+                (channel, lane, *used),
+            )
+
+    def agree(self, channel: str, total: int, not_after_ms: int) -> End:
+        """Keep that the channel is to be closed for `total`, before the signature leaves; the first agreement stands.
+
+        From here on nothing more is served on it: a later voucher would not be in the total.
+        """
+        with self._writing():
+            self._db.execute(
+                "INSERT OR IGNORE INTO ends VALUES (?, ?, ?, 'agreed')", (channel, total, str(not_after_ms))
+            )
+            end = self.end_of(channel)
+        assert end is not None
+        return end
+
+    def over(self, channel: str) -> None:
+        """The channel is closed on chain: nothing can be claimed any more."""
+        with self._writing():
+            self._db.execute(
+                "INSERT INTO ends VALUES (?, 0, '0', 'over') ON CONFLICT (channel) DO UPDATE SET state = 'over'",
+                (channel,),
+            )
+
+    def end_of(self, channel: str) -> End | None:
+        """The agreed or known end of a channel, None while it goes on."""
+        rows = self._rows("SELECT channel, total, not_after_ms, state FROM ends WHERE channel = ?", channel)
+        if not rows:
+            return None
+        id, total, not_after, state = rows[0]
+        return End(id, total, int(not_after), state == "over")
+
+
+def _signed(message: bytes | None, signature: bytes | None) -> SignedVoucher | None:
+    return SignedVoucher(decode_voucher(message), signature) if message and signature else None

@@ -1,0 +1,139 @@
+"""What both ends of the meter share: prices, counts, and how far each trusts the other. Numbers only.
+
+Prices are those of the channel's copy of the terms; `price_of` is the chain's own formula, so that both ends and
+the chain come to the same amount. Exposure and spending are tables of limits, each with its reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final, NamedTuple
+
+from dtp.errors import ConfigError
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+#: Vouchers aren't asked for more often than once in so many bytes, however small the exposure.
+LEAST_INTERVAL: Final = 16 * KIB
+#: A voucher falls due when this part of the exposure is used, so that it arrives before serving stops.
+_PART: Final = 4
+
+
+class Usage(NamedTuple):
+    """What was used of a lane, cumulative: requests and bytes (docs/wire.md says which)."""
+
+    requests: int = 0
+    bytes: int = 0
+
+    def plus(self, requests: int, bytes: int) -> Usage:
+        """So much more."""
+        return Usage(self.requests + requests, self.bytes + bytes)
+
+    def beyond(self, other: Usage) -> Usage:
+        """What of this is above `other`, in each count."""
+        return Usage(max(0, self.requests - other.requests), max(0, self.bytes - other.bytes))
+
+    def most(self, other: Usage) -> Usage:
+        """The larger of each count."""
+        return Usage(max(self.requests, other.requests), max(self.bytes, other.bytes))
+
+
+#: Nothing used.
+NOTHING: Final = Usage()
+
+
+class Prices(NamedTuple):
+    """What a request and a MiB cost, in the smallest unit of the channel's coin. Zero under a pass."""
+
+    request: int
+    mib: int
+
+    def of(self, usage: Usage) -> int:
+        """What these cumulative counts cost: rounded down once, as the chain does it."""
+        return (usage.requests * self.request * MIB + usage.bytes * self.mib) // MIB
+
+    def bytes_within(self, amount: int, requests: int) -> int | None:
+        """The most bytes that together with `requests` cost at most `amount`; None for no limit.
+
+        Below zero when the requests alone cost more.
+        """
+        left = (amount + 1) * MIB - 1 - requests * self.request * MIB
+        if left < 0:
+            return -1
+        return None if self.mib == 0 else left // self.mib
+
+
+def _not_negative(table: object, names: str) -> None:
+    for field in fields(table):  # type: ignore[arg-type]
+        if getattr(table, field.name) < 0:
+            raise ConfigError(f"{names} {field.name!r} must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """How much a server serves before it is paid: what it can lose to a client that stops paying. Per lane.
+
+    Trust is earned: the limit begins at `first_*` and is half of what the lane has paid for, up to `most_*`. So who
+    opens one channel after another and never pays gets no more than it spends on gas. With `first_*` and `most_*` of
+    0 everything is paid ahead.
+    """
+
+    #: Unpaid bytes at first. One MiB at usual prices is about what opening and closing a channel costs.
+    first_bytes: int = MIB
+    #: ... and at most: what is under way at 1 GB/s while a voucher takes 16 ms to arrive and be stored.
+    most_bytes: int = 16 * MIB
+    #: Unpaid requests at first, and at most: those that a client has in flight at once.
+    first_requests: int = 16
+    most_requests: int = 1024
+    #: Seconds that a client may be late, serving stopped, before the connection is closed.
+    patience: float = 30.0
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "exposure")
+
+    def after(self, paid: Usage) -> Usage:
+        """What may be unpaid on a lane that has paid for so much."""
+        return Usage(
+            min(self.most_requests, max(self.first_requests, paid.requests // 2)),
+            min(self.most_bytes, max(self.first_bytes, paid.bytes // 2)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """When a client pays, and how much it may lose. Nothing is signed beyond what was used and `ahead_*`."""
+
+    #: A voucher at least each so many bytes; less where the server's exposure is small.
+    voucher_bytes: int = MIB
+    #: ... and each so many requests.
+    voucher_requests: int = 16
+    #: ... and, when something was used, after so many seconds.
+    voucher_seconds: float = 5.0
+    #: Sign so much ahead of use: for servers that want to be paid first, and for long ways at full speed. It is what
+    #: a server can take without serving.
+    ahead_bytes: int = 0
+    ahead_requests: int = 0
+    #: After a connection that broke off, or a crash here, the server's count is believed up to so much above ours:
+    #: what was under way then. The most that can be is a connection window.
+    slack_bytes: int = 8 * MIB
+    slack_requests: int = 64
+    #: An explicit charge above so many requests' worth is asked about (see `on_charge`), or else declined.
+    charge_units: int = 1_000_000
+    #: Seconds before an unanswered frame is said again.
+    repeat: float = 1.0
+    #: Seconds that an orderly end may take before it is given up.
+    patience: float = 10.0
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "spending")
+        if self.voucher_bytes < LEAST_INTERVAL or self.voucher_requests < 1:
+            raise ConfigError(
+                f"spending: a voucher each {LEAST_INTERVAL} bytes and each request at the least"
+            )
+
+    def interval(self, exposure: Usage) -> Usage:
+        """How much may be unpaid before a voucher is due, with a server of this exposure."""
+        return Usage(
+            max(1, min(self.voucher_requests, exposure.requests // _PART)),
+            max(LEAST_INTERVAL, min(self.voucher_bytes, exposure.bytes // _PART)),
+        )

@@ -1,0 +1,77 @@
+"""Tickets: what a client shows in the handshake so that a paid service lets it in. A channel, and who holds its key.
+
+Source: docs/wire.md, section "Tickets". The proof is over the handshake's binding, so a ticket fits no other
+handshake: whoever overhears or replays one has nothing. Pure: what the chain says of the channel is `dtp.pay.gate`'s
+affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import msgpack
+
+from dtp.chain.model import canonical_id, id_bytes
+from dtp.pay.errors import TicketRefused
+from dtp.pay.voucher import SIGNATURE_SIZE, LaneKey, verify_raw
+
+TICKET_DOMAIN: Final = b"dtp.ticket.v1"
+VERSION: Final = 1
+#: Lanes of one channel, as the Move package has it.
+MAX_LANES: Final = 16
+#: The largest ticket, bytes; one of this version has 105.
+MAX_TICKET: Final = 512
+_BINDING = 32
+_ID = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A ticket that is well-formed: the channel's id, the lane's number, the signature (64 bytes)."""
+
+    channel: str
+    lane: int
+    signature: bytes
+
+    def is_by(self, keys: Iterable[bytes], binding: bytes) -> bool:
+        """Whether one of the lane's keys made it for the handshake of this binding (32 bytes)."""
+        message = statement(binding, self.channel, self.lane)
+        return any(verify_raw(key, message, self.signature) for key in keys)
+
+
+def statement(binding: bytes, channel: str, lane: int) -> bytes:
+    """What the lane's key signs: domain, binding, channel, lane. 79 bytes, and no voucher begins like it."""
+    return bytes((len(TICKET_DOMAIN),)) + TICKET_DOMAIN + binding + id_bytes(channel) + bytes((lane,))
+
+
+def make_ticket(key: LaneKey, channel: str, lane: int, binding: bytes) -> bytes:
+    """The ticket for a handshake."""
+    signature = key.sign_ticket(statement(binding, channel, lane))
+    packed: bytes = msgpack.packb([VERSION, id_bytes(channel), lane, signature])
+    return packed
+
+
+def parse_ticket(data: bytes) -> Ticket:
+    """The ticket that these bytes are. Raises `TicketRefused`; whether it is good is not known by that."""
+    if not data:
+        raise TicketRefused("this service is paid: connect with a wallet (--budget)")
+    if len(data) > MAX_TICKET:
+        raise TicketRefused(f"a ticket of {len(data)} bytes")
+    try:
+        fields = msgpack.unpackb(data)
+    except (ValueError, msgpack.UnpackException):
+        raise TicketRefused("the ticket is not MessagePack") from None
+    match fields:
+        case [int(version), *_] if type(version) is int and version != VERSION:
+            raise TicketRefused(f"a ticket of version {version}; {VERSION} is spoken here")
+        case [int(version), bytes(channel), int(lane), bytes(signature)] if (
+            type(version) is int
+            and type(lane) is int
+            and len(channel) == _ID
+            and 0 <= lane < MAX_LANES
+            and len(signature) == SIGNATURE_SIZE
+        ):
+            return Ticket(canonical_id(channel), lane, signature)
+    raise TicketRefused("the ticket is malformed")

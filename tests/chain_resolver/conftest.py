@@ -1,0 +1,54 @@
+"""One localnet for the folder, with published packages; clients that know them."""
+
+import pytest
+
+from chain_resolver.hosts import run
+from dtp.chain import ChainClient, KeySigner, Network, packages, publish
+from dtp.localnet.grpc.localnet import LocalnetThread
+
+
+@pytest.fixture(scope="session")
+def net():
+    with LocalnetThread() as localnet:
+        yield localnet
+
+
+@pytest.fixture(scope="session")
+def network(net):
+    return Network("localnet", (net.url,), faucet=net.faucet_url)
+
+
+@pytest.fixture(scope="session")
+def deployments(net, network):
+    signer = KeySigner.generate()
+    net.fund(signer.address)
+
+    async def publish_all():
+        async with ChainClient(network, signer, deployments=None) as chain:
+            for name in packages.available():
+                await publish(chain, name)
+            return chain.deployments
+
+    return run(publish_all())
+
+
+@pytest.fixture
+def wallet(net):
+    """Make a funded account."""
+
+    def make(signer=None, coins=1):
+        signer = signer or KeySigner.generate()
+        net.fund(signer.address, 10_000_000_000, coins)
+        return signer
+
+    return make
+
+
+@pytest.fixture
+def client(network, deployments):
+    """Make a client that knows the packages."""
+
+    def make(signer=None, cls=ChainClient, **options):
+        return cls(network, signer, **{"deployments": deployments, **options})
+
+    return make

@@ -1,0 +1,392 @@
+"""`dtp localnet`, `wallet`, `move publish`, `host` and `chain` as people run them, against an embedded node."""
+
+import json
+import signal
+import stat
+import urllib.request
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dtp.chain import KeySigner
+from dtp.cli import main
+from dtp.cli.show import amount, inline, moment, owner, plain, table
+from dtp.identity import Identity
+from dtp.localnet.grpc.localnet import LocalnetThread
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+
+NOBODY = "0x" + "7" * 64
+FUNDS = 10_000_000_000
+
+
+@pytest.fixture(scope="module")
+def net():
+    with LocalnetThread() as localnet:
+        yield localnet
+
+
+@pytest.fixture
+def shell(home, net, monkeypatch):
+    """Run `dtp` here: `shell("wallet", "list")` gives what it printed; it has to end with `code`."""
+    monkeypatch.setenv("DTP_NETWORK", net.url)
+    monkeypatch.setenv("DTP_FAUCET", net.faucet_url)
+    monkeypatch.setenv("SUI_CONFIG_DIR", str(home / "sui"))
+    monkeypatch.delenv("DTP_WALLET", raising=False)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(main, list(map(str, arguments)))
+        assert result.exit_code == code, (result.output, result.exception)
+        assert "Traceback" not in result.output
+        return result.stderr if code else result.stdout
+
+    return run
+
+
+@pytest.fixture
+def call(shell):
+    """The same with --json, parsed."""
+
+    def run(*arguments, code=0):
+        said = shell(*arguments, "--json", code=code)
+        return json.loads(said)["error"] if code else json.loads(said)
+
+    return run
+
+
+@pytest.fixture
+def alice(call, monkeypatch):
+    """A funded wallet that is used when none is named; its address."""
+    address = call("wallet", "new", "alice")["address"]
+    call("wallet", "faucet", address)
+    monkeypatch.setenv("DTP_WALLET", "alice")
+    return address
+
+
+# --- wallets.
+
+
+@pytest.mark.parametrize("scheme", ["ed25519", "secp256k1", "secp256r1"])
+def test_wallets_of_every_scheme_can_pay(call, scheme):
+    made = call("wallet", "new", "pay", "--scheme", scheme)
+    assert (made["scheme"], made["encrypted"]) == (scheme, False)
+    assert stat.S_IMODE(Path(made["file"]).stat().st_mode) == 0o600
+    gift = call("wallet", "faucet", "--wallet", "pay")
+    assert (gift["address"], gift["amount"]) == (made["address"], FUNDS)
+    to = KeySigner.generate().address
+    sent = call("wallet", "send", to, "0.25SUI", "--wallet", "pay")
+    assert (sent["recipient"], sent["amount"]) == (to, 250_000_000)
+    assert sent["gas_mist"] > 0
+    (have,) = call("wallet", "balance", to)["balances"].values()
+    assert have == 250_000_000
+    (left,) = call("wallet", "balance", "--wallet", made["file"])["balances"].values()
+    assert left == FUNDS - 250_000_000 - sent["gas_mist"]
+
+
+def test_an_encrypted_wallet_asks_for_its_passphrase(shell, call, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("correct horse\n")
+    made = call("wallet", "new", "safe", "--passphrase", "--passphrase-file", secret)
+    assert made["encrypted"]
+    call("wallet", "faucet", "--wallet", "safe")  # its file says whose it is
+    call("wallet", "send", NOBODY, 5, "--wallet", "safe", "--passphrase-file", secret)
+    assert call("wallet", "send", NOBODY, 5, "--wallet", "safe", code=3)["code"] == "passphrase_needed"
+    secret.write_text("wrong\n")
+    error = call("wallet", "send", NOBODY, 5, "--wallet", "safe", "--passphrase-file", secret, code=3)
+    assert "safe.pem" in error["message"]
+
+
+def test_a_wallet_from_what_a_wallet_exports(call, tmp_path):
+    from dtp.identity import bech32
+
+    signer = KeySigner.generate()
+    file = tmp_path / "key"
+    file.write_text(bech32.encode("suiprivkey", signer.flagged, variant="bech32") + "\n")
+    assert call("wallet", "new", "moved", "--import", file)["address"] == signer.address
+    file.write_text("suiprivkey1nonsense")
+    assert call("wallet", "new", "other", "--import", file, code=3)["code"] == "signer"
+
+
+def test_the_list_names_identity_wallets_and_the_sui_command_lines_keys(shell, call, home):
+    import base64
+
+    assert "dtp wallet new" in shell("wallet", "list")
+    shell("keygen")
+    call("wallet", "new", "second")
+    signer = KeySigner.generate()
+    (home / "sui").mkdir()
+    store = home / "sui" / "sui.keystore"
+    store.write_text(json.dumps([base64.b64encode(signer.flagged).decode()]))
+    store.chmod(0o600)
+    names = {each["name"]: each["address"] for each in call("wallet", "list")["wallets"]}
+    assert names["(identity)"] == Identity.load(home / "identity.pem").id.sui_address
+    assert names[f"sui:{signer.address}"] == signer.address
+    assert set(names) == {"(identity)", "second", f"sui:{signer.address}"}
+    shell("wallet", "faucet", "--wallet", f"sui:{signer.address}")
+    assert shell("wallet", "balance", signer.address) == "10 SUI\n"
+    assert shell("wallet", "balance") == "0 SUI\n"  # the identity's
+
+
+def test_what_is_missing_is_said_with_what_to_do(shell, call, alice, monkeypatch):
+    monkeypatch.delenv("DTP_WALLET")
+    said = shell("wallet", "balance", code=3)
+    assert "dtp keygen" in said
+    assert "there is alice" in said
+    assert "there is alice" in shell("wallet", "balance", "--wallet", "bob", code=3)
+    assert "no name for a wallet" in shell("wallet", "new", "a b", code=3)
+    assert "exists" in shell("wallet", "new", "alice", code=3)
+    assert "is not an address" in shell("wallet", "balance", "bob", code=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        ((NOBODY, "1.5"), 3, "below one MIST"),
+        ((NOBODY, "much"), 3, "no amount"),
+        ((NOBODY, "0"), 3, "more than nothing"),
+        (("bob", "1"), 3, "is not an address"),
+        ((NOBODY, "11SUI"), 6, "has 10 SUI: too little to send 11 SUI and pay the gas"),
+        ((NOBODY, "1", "--coin", "0x2::x"), 3, "0x2::x"),
+        ((NOBODY, "1", "--coin", "0x2::x::X"), 6, "has 0 of"),
+    ],
+)
+def test_sending_what_can_not_be_sent(shell, alice, arguments, code, part):
+    assert part in shell("wallet", "send", *arguments, code=code)
+    assert shell("wallet", "balance") == "10 SUI\n"
+
+
+# --- packages and hosts.
+
+
+def test_a_host_from_publishing_to_its_heartbeat(shell, call, alice):
+    published = call("move", "publish", "transport", "escrow")["packages"]
+    assert [each["package"] for each in published] == ["transport", "escrow"]
+    assert all(each["transaction"] for each in published)
+    assert "was there already" in shell("move", "publish", "transport")
+    made = call("host", "create")
+    assert {"host", "beacon", "cap", "operator_cap", "transaction", "gas_mist"} <= set(made)
+    assert "none yet" in shell("host", "show")
+    call("host", "service", 1, "--kind", "http", "--price-request", "0.001SUI", "--min-deposit", "2000")
+    call("host", "service", 2, "--mode", "allow-list", "--closed", "--host", made["host"])
+    again = call("host", "service", 1, "--kind", "http", "--price-mib", "5")
+    assert again["host"] == made["host"]
+    assert "a service's kind stays" in shell("host", "service", 1, "--kind", "udp", code=3)
+    for name in ("allow", "deny"):
+        assert call("host", name, "0x5", "0x6")["addresses"] == ["0x5", "0x6"]
+    call("host", "deny", "--remove", "0x6")
+    beat = call("host", "heartbeat", "--hint", "dtp+tcp://127.0.0.1:9000", "--weight", 3)
+    assert beat["event"] == "heartbeat"
+    shown = call("host", "show", made["host"])
+    first, second = shown["services"]["1"], shown["services"]["2"]
+    assert (first["kind"], first["mode"], first["open"]) == ("http", "open", True)
+    assert (first["terms"]["revision"], first["terms"]["price_mib"]) == (3, 5)  # revisions are the host's
+    assert (second["mode"], second["open"]) == ("allow-list", False)
+    assert (len(shown["allow"]), len(shown["deny"])) == (2, 1)
+    (endpoint,) = shown["endpoints"]
+    assert endpoint["fresh"]
+    assert (endpoint["weight"], endpoint["role"]) == (3, "active")
+    assert endpoint["hint_text"] == "dtp+tcp://127.0.0.1:9000"
+    assert endpoint["identity"].startswith("dtp1")
+    text = shell("host", "show")
+    assert "service   1 (http): open, mode open; 0 SUI a request" in text
+    assert "active, alive, dtp+tcp://127.0.0.1:9000" in text
+    # What others may not: another wallet has no cap.
+    other = call("wallet", "new", "other")["address"]
+    call("wallet", "faucet", other)
+    error = call("host", "heartbeat", "--wallet", "other", "--host", made["host"], code=6)
+    assert error["code"] == "no_cap"
+    assert "doesn't own" in shell("host", "service", 3, "--wallet", "other", "--host", made["host"], code=6)
+
+
+def test_hosts_are_named_when_there_are_several(shell, call, alice):
+    shell("move", "publish", "transport")
+    assert "dtp host create" in shell("host", "service", 1, code=6)
+    ids = {call("host", "create")["host"] for _ in range(2)}
+    for arguments in (("show",), ("service", 1), ("heartbeat",), ("allow", "0x5")):
+        said = shell("host", *arguments, code=6)
+        assert all(each in said for each in ids)
+
+
+def test_packages_that_are_not_published_here(shell, alice):
+    assert "dtp move publish" in shell("host", "create", code=3)
+    assert "dtp move publish" in shell("chain", "events", code=3)
+    assert "nothing" in shell("move", "publish", "nothing", code=3)
+
+
+# --- looking.
+
+
+def test_objects_with_their_fields(shell, call, alice, net):
+    clock = call("chain", "object", "0x6")
+    assert clock["owner"] == {"kind": "shared", "address": "", "initial_version": 1}
+    assert int(clock["fields"]["timestamp_ms"]) > 0
+    text = shell("chain", "object", "0x6")
+    assert "owner                 shared, since version 1" in text
+    call("move", "publish", "transport")
+    host = call("host", "create")["host"]
+    assert call("chain", "object", host)["fields"]["owner"] == alice
+    first = call("chain", "object", host)["version"]
+    call("host", "service", 1)
+    assert call("chain", "object", host, "--version", first)["fields"]["services"] == {}
+    package = call("chain", "info")["packages"]["transport"]
+    assert call("chain", "object", package)["type"] == "package"
+    assert "it never was" in shell("chain", "object", NOBODY, code=6)
+    assert "is not an address" in shell("chain", "object", "zz", code=3)
+
+
+def test_events_of_the_past_once(shell, call, alice, tmp_path):
+    call("move", "publish", "transport")
+    host = call("host", "create")["host"]
+    file = tmp_path / "cursor"
+    listed = shell("chain", "events", "--cursor", file, "--type", "transport::host::HostCreated")
+    assert [line for line in listed.splitlines() if host in line and "host::HostCreated" in line]
+    call("host", "service", 1)
+    again = shell("chain", "events", "--cursor", file, "--json")
+    assert [json.loads(line)["fields"]["open"] for line in again.splitlines()] == [False, True]
+    assert shell("chain", "events", "--cursor", file) == ""
+    assert "no cursor" in _spoilt(shell, file)
+    assert "names no module" in shell("chain", "events", "--type", "0x2::", code=3)
+
+
+def _spoilt(shell, file):
+    file.write_text("{}")
+    return shell("chain", "events", "--cursor", file, code=3)
+
+
+@pytest.mark.parametrize(
+    ("network", "code", "part"),
+    [
+        ("nonsense", 3, "there is localnet, testnet, mainnet"),
+        ("ftp://a", 3, "no URL of a node"),
+        ("http://127.0.0.1:1", 6, "is the node running"),
+    ],
+)
+def test_networks_that_are_none(shell, network, code, part):
+    assert part in shell("chain", "info", "--network", network, code=code)
+
+
+def test_every_command_has_help():
+    import click
+
+    def walk(command, path):
+        result = CliRunner().invoke(main, [*path, "--help"])
+        assert result.exit_code == 0
+        assert command.help, path
+        context = click.Context(command)
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                walk(command.get_command(context, name), [*path, name])
+        else:
+            for parameter in command.params:
+                if isinstance(parameter, click.Option):
+                    assert parameter.help or parameter.name == "help", (path, parameter.name)
+            assert any("--json" in parameter.opts for parameter in command.params), path
+
+    for name in ("chain", "host", "localnet", "move", "wallet"):
+        walk(main.get_command(click.Context(main), name), [name])
+
+
+# --- processes.
+
+
+def test_a_localnet_that_keeps_its_state(dtp, tmp_path):
+    def start(*more):
+        program = dtp("localnet", "--port", 0, "--faucet-port", 0, "--state", tmp_path / "s", "--json", *more)
+        return program, program.event("listening")
+
+    net, said = start("--fund", NOBODY)
+    assert said["funded"] == [NOBODY]
+    faucet = urllib.request.Request(
+        said["faucet"], json.dumps({"FixedAmountRequest": {"recipient": "0x5"}}).encode()
+    )
+    with urllib.request.urlopen(faucet, timeout=30) as answer:
+        assert json.loads(answer.read())["status"] == "Success"
+    net.signal(INT)
+    net.wait(130)
+    net, again = start("--until-eof")
+    assert again["chain_id"] == said["chain_id"]
+    balance = dtp("wallet", "balance", "0x5", "--network", again["url"], "--json")
+    assert list(json.loads(balance.wait())["balances"].values()) == [FUNDS]
+    taken = dtp("localnet", "--port", again["url"].rsplit(":", 1)[1])
+    taken.wait(5)
+    assert b"is another localnet running?" in taken.errors
+    net.wait(0)
+    text = dtp("localnet", "--port", 0, "--faucet-port", 0)
+    lines = [text.line() for _ in range(5)]
+    assert lines[3].startswith("use it  export DTP_NETWORK=http://127.0.0.1:")
+    text.signal(TERM)
+    text.wait(None)
+
+
+def test_following_and_beating_through_an_outage(dtp, tmp_path, monkeypatch):
+    def start(port=0):
+        more = ("--port", port, "--faucet-port", 0, "--state", tmp_path / "s", "--until-eof", "--json")
+        program = dtp("localnet", *more)
+        return program, program.event("listening")
+
+    net, said = start()
+    monkeypatch.setenv("DTP_NETWORK", said["url"])
+    monkeypatch.setenv("DTP_FAUCET", said["faucet"])
+    monkeypatch.setenv("DTP_WALLET", "w")
+
+    def here(*arguments):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.output
+
+    for command in ("wallet new w", "wallet faucet", "move publish transport", "host create"):
+        here(*command.split())
+    follower = dtp("chain", "events", "--follow", "--cursor", tmp_path / "cursor", "--json")
+    beater = dtp("host", "heartbeat", "--every", 1, "--json")
+    beater.event("heartbeat")
+    assert follower.event("event")["type"].endswith("::host::EndpointChanged")
+    net.wait(0)
+    missed = beater.event("missed")
+    assert missed["code"] == "node_unavailable"
+    net, _ = start(said["url"].rsplit(":", 1)[1])
+    beater.event("heartbeat")
+    here("host", "service", "1", "--closed")
+    assert follower.event("event")["fields"]["service"] == 1
+    for program in (beater, follower):
+        program.signal(INT)
+        program.wait(130)
+    net.wait(0)
+
+
+# --- text.
+
+
+def test_records_as_text():
+    record = {
+        "gas_mist": 1_500_000,
+        "seen_ms": 1_700_000_000_123,
+        "ttl_ms": 60_000,
+        "open": True,
+        "nothing": None,
+        "list": ["a", "b\x1b[31m"],
+        "epoch_cap": 2**64 - 1,
+        "inner": {"a": 1, "empty": {}},
+        "many": [{"x": 1}],
+    }
+    assert table(record).splitlines() == [
+        "gas        0.0015 SUI",
+        "seen       2023-11-14 22:13:20.123 UTC",
+        "ttl ms     60000",
+        "open       yes",
+        "nothing    -",
+        "list       a, b\\x1b[31m",
+        "epoch cap  no limit",
+        "inner",
+        "  a        1",
+        "  empty    -",
+        "many",
+        "  0",
+        "    x      1",
+    ]
+    assert inline({"a": True, "b": {"c": [1, 2]}}) == "a=yes b={c=1, 2}"
+    assert (plain(""), amount(1), moment(0)) == ("-", "0.000000001 SUI", "1970-01-01 00:00:00.000 UTC")
+    assert [owner("address", "0x1", 0), owner("object", "0x1", 0), owner("immutable", "", 0)] == [
+        "address 0x1",
+        "object 0x1",
+        "immutable",
+    ]

@@ -1,0 +1,180 @@
+"""Real programs in processes of their own: `dtpd` and what goes through it. They end with the test in any case."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from dtp.identity import Identity
+
+#: Seconds for anything that has to happen; only a failing test waits so long.
+PATIENCE = 60
+_DTPD = "from dtp.cli.daemon import main; main(prog_name='dtpd')"
+
+
+class Program:
+    """A running program whose standard output is read line by line."""
+
+    def __init__(self, command, **options):
+        self.process = subprocess.Popen(
+            [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        )
+        self._watchdog = threading.Timer(PATIENCE, self.process.kill)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+        self.errors = b""
+        self._collector = threading.Thread(target=self._collect, daemon=True)
+        self._collector.start()
+
+    def _collect(self):
+        for line in self.process.stderr:
+            self.errors += line
+
+    def event(self, name):
+        """The next line of JSON that is this event."""
+        while True:
+            line = self.process.stdout.readline()
+            if not line:
+                self._collector.join(PATIENCE)
+            assert line, f"it ended: {self.errors.decode()}"
+            record = json.loads(line)
+            if record["event"] == name:
+                return record
+
+    def log(self, words):
+        """Wait until it has logged a line with these words."""
+        deadline = time.monotonic() + PATIENCE
+        while words.encode() not in self.errors:
+            assert time.monotonic() < deadline, self.errors.decode()
+            assert self._collector.is_alive(), self.errors.decode()
+            self._collector.join(0.01)
+
+    def wait(self, code=0):
+        status = self.process.wait(PATIENCE)
+        self._collector.join(PATIENCE)
+        assert code is None or status == code, (status, self.errors.decode())
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._collector.join(PATIENCE)
+        self._watchdog.cancel()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+class Place:
+    """A folder in which daemons and servers run."""
+
+    def __init__(self, folder, stack):
+        self.folder = folder
+        self.stack = stack
+        self.identities = {}
+
+    def identity(self, name):
+        """Make an identity file, once."""
+        if name not in self.identities:
+            identity = self.identities[name] = Identity.generate()
+            identity.save(self.folder / f"{name}.pem")
+        return self.identities[name]
+
+    def file(self, name, text):
+        """Write a daemon's file: its identity and its control socket are beside it."""
+        self.identity(name)
+        control = f'control = "{self.folder}/{name}.sock"'
+        if "[daemon]" in text:
+            text = text.replace("[daemon]", f"[daemon]\n{control}")
+        else:
+            text = f"[daemon]\n{control}\n{text}"
+        path = self.folder / f"{name}.toml"
+        path.write_text(f'[identity]\nfile = "{name}.pem"\n{text}')
+        return path
+
+    def program(self, *command, **options):
+        program = Program(command, **options)
+        self.stack.callback(program.close)
+        return program
+
+    def dtpd(self, name, text, **options):
+        """Start a daemon; gives the program, and what it says it exposes and forwards."""
+        path = self.file(name, text)
+        program = self.program(sys.executable, "-P", "-c", _DTPD, "run", "--json", "-c", path, **options)
+        places = []
+        while True:
+            line = program.process.stdout.readline()
+            if not line:
+                program._collector.join(PATIENCE)
+            assert line, f"dtpd ended: {program.errors.decode()}"
+            record = json.loads(line)
+            if record["event"] == "ready":
+                return program, places
+            places.append(record)
+
+    def command(self, *arguments, code=0):
+        """Run a `dtpd` command to its end; what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _DTPD, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def pair(self, backend, more="", *, service="api"):
+        """A far daemon that exposes `backend`, a near one; gives both programs and the near port."""
+        far, exposed = self.dtpd(
+            "far",
+            f"""[daemon]
+listen = ["tcp://127.0.0.1:0"]
+[[expose]]
+service = "{service}"
+backend = ["{backend}"]
+allow = ["{self.identity("near").id}"]
+{more}
+""",
+        )
+        near, forwarded = self.dtpd(
+            "near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{exposed[0]["address"]}"\n'
+        )
+        return far, near, int(forwarded[0]["listen"].rpartition(":")[2])
+
+
+@pytest.fixture
+def place(tmp_path):
+    with contextlib.ExitStack() as stack:
+        yield Place(tmp_path, stack)
+
+
+def need(program):
+    """The path of a program of the system; the test is skipped where it is missing."""
+    path = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def wait_for_port(port, program):
+    """Until somebody listens there."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert program.process.poll() is None, program.errors.decode()
+        assert time.monotonic() < deadline

@@ -1,0 +1,107 @@
+"""Balancing: shares, marks, health and slow start, by transcript."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.daemon.backends import PENALTIES, Balancer
+from dtp.daemon.config.model import Health
+from dtp.daemon.config.values import Place
+
+PLACES = [Place("127.0.0.1", port) for port in (1, 2, 3)]
+
+
+def chosen(balancer, now=0.0, key="k", count=1):
+    return [balancer.choose(key, now).place.port for _ in range(count)]
+
+
+def test_round_robin_takes_turns():
+    assert chosen(Balancer(PLACES, "round-robin"), count=7) == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_least_conn_takes_the_idlest():
+    balancer = Balancer(PLACES, "least-conn")
+    one, two, three = balancer.backends
+    one.active, two.active, three.active = 5, 2, 2
+    assert set(chosen(balancer, count=4)) == {2, 3}
+    three.active = 0
+    assert chosen(balancer) == [3]
+
+
+def test_hash_keeps_callers_where_they_are():
+    balancer = Balancer(PLACES, "hash")
+    before = {key: balancer.choose(key, 0.0) for key in map(str, range(300))}
+    assert min(Counter(before.values()).values()) > 60
+    gone = balancer.backends[0]
+    balancer.failed(gone, 0.0)
+    for key, backend in before.items():
+        now = balancer.choose(key, 0.1)
+        assert now is not gone
+        assert backend is gone or now is backend
+
+
+@pytest.mark.parametrize("balance", ["round-robin", "least-conn", "hash"])
+def test_a_failure_keeps_away_for_a_while(balance):
+    balancer = Balancer(PLACES, balance)
+    one = balancer.backends[0]
+    now = 0.0
+    for penalty in (*PENALTIES, PENALTIES[-1]):
+        balancer.failed(one, now)
+        assert not one.usable(now + penalty - 0.001)
+        assert 1 not in chosen(balancer, now, count=10)
+        now += penalty
+        assert one.usable(now)
+    balancer.connected(one, now)
+    balancer.failed(one, now)
+    assert one.usable(now + PENALTIES[0])
+
+
+def test_none_usable_is_tried_all_the_same():
+    balancer = Balancer(PLACES, "round-robin")
+    for backend in balancer.backends:
+        balancer.failed(backend, 0.0)
+    tried = []
+    while (backend := balancer.choose("k", 0.0, tried)) is not None:
+        tried.append(backend)
+    assert {backend.place.port for backend in tried} == {1, 2, 3}
+
+
+def test_checks_take_out_and_bring_back():
+    balancer, health = Balancer(PLACES, "round-robin"), Health(fall=2, rise=3)
+    one = balancer.backends[0]
+    transcript = [False, True, False, False, True, True, False, True, True, True]
+    changes = [balancer.checked(one, well, health, float(now)) for now, well in enumerate(transcript)]
+    assert changes == [False, False, False, True, False, False, False, False, False, True]
+    assert one.healthy
+
+
+def test_slow_start():
+    balancer = Balancer(PLACES[:2], "round-robin", slow_start=10.0)
+    one = balancer.backends[0]
+    balancer.failed(one, 0.0)
+    balancer.connected(one, 100.0)
+    shares = [Counter(chosen(balancer, 100.0 + after, count=100))[1] for after in (0.0, 5.0, 10.0)]
+    assert shares[0] == pytest.approx(9, abs=2)
+    assert shares[1] == pytest.approx(33, abs=2)
+    assert shares[2] == pytest.approx(50, abs=2)
+
+
+@given(
+    st.sampled_from(["round-robin", "least-conn", "hash"]),
+    st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.floats(0, 5)), max_size=40),
+)
+def test_a_usable_one_is_always_preferred(balance, events):
+    balancer = Balancer(PLACES, balance, slow_start=1.0)
+    now = 0.0
+    for number, well, after in events:
+        now += after
+        backend = balancer.backends[number]
+        if well:
+            balancer.connected(backend, now)
+        else:
+            balancer.failed(backend, now)
+        usable = [one for one in balancer.backends if one.usable(now)]
+        found = balancer.choose("k", now)
+        assert found in (usable or balancer.backends)

@@ -1,0 +1,351 @@
+"""Configuration files: where everything stands, what is meant by what is wrong, and what a good one becomes."""
+
+import tomllib
+from datetime import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.daemon.config import model, values
+from dtp.daemon.config.load import load, load_text
+from dtp.daemon.config.places import Place, find_places
+from dtp.daemon.config.reading import ConfigMistakes, Wrong
+from dtp.identity import Identity
+
+ME = str(Identity(b"m" * 32).id)
+SUI = Identity(b"m" * 32).id.sui_address
+HERE = Path("/etc/dtpd/dtpd.toml")
+MINIMAL = f"""
+[identity]
+file = "me.pem"
+[daemon]
+listen = ["tcp://0.0.0.0:9000"]
+[[expose]]
+service = "api"
+backend = ["127.0.0.1:8545"]
+allow = ["{ME}"]
+"""
+
+
+def mistakes(text):
+    with pytest.raises(ConfigMistakes) as caught:
+        load_text(text, HERE)
+    return [(one.place.line, one.place.column, one.what) for one in caught.value.mistakes]
+
+
+# ---- places ------------------------------------------------------------------------------------------------------
+
+DOCUMENT = '''\
+# comment [not] = "a table"
+title = "a = b # no comment"
+"quoted.key" = 'x' # comment
+a.b . c = 1
+multi = """
+[no] table = 1
+""" # behind
+raw = \'\'\'it's
+''quoted'' \'\'\'
+array = [ # first
+  1, [2, "]"], { x = 1, y.z = "}" },
+]
+day = 1979-05-27 07:32:00
+[ table . "sub" ]
+key = true
+[[many]]
+name = 1
+[[many]]
+name = 2
+[many.inner]
+deep = 3
+[[many.inner.list]]
+x = 1
+'''
+
+
+def test_places_of_everything():
+    places = find_places(DOCUMENT)
+    expected = {
+        ("title",): (2, 9),
+        ("quoted.key",): (3, 16),
+        ("a", "b", "c"): (4, 11),
+        ("multi",): (5, 9),
+        ("raw",): (8, 7),
+        ("array",): (10, 9),
+        ("array", 0): (11, 3),
+        ("array", 1, 1): (11, 10),
+        ("array", 2, "y", "z"): (11, 31),
+        ("day",): (13, 7),
+        ("table", "sub", "key"): (15, 7),
+        ("many", 0, "name"): (17, 8),
+        ("many", 1): (18, 1),
+        ("many", 1, "inner", "deep"): (21, 8),
+        ("many", 1, "inner", "list", 0, "x"): (23, 5),
+    }
+    for path, (line, column) in expected.items():
+        assert places.values[path] == Place(line, column), path
+    assert places.of_key(("many", 1, "name")) == Place(19, 1)
+    assert places.of_key(("table", "sub")) == Place(14, 11)
+
+
+def every_path(value, path=()):
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield (*path, key)
+            yield from every_path(below, (*path, key))
+    elif isinstance(value, list):
+        for number, below in enumerate(value):
+            yield (*path, number)
+            yield from every_path(below, (*path, number))
+
+
+_keys = st.text(st.sampled_from('ab-_."# =[]\\\n'), max_size=4).map(
+    lambda key: '"' + key.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+)
+_scalars = st.sampled_from(
+    [
+        "1",
+        "-2.5e3",
+        "true",
+        "1979-05-27T07:32:00Z",
+        "07:32:00",
+        '"a # b"',
+        "'[x]'",
+        '"""\n"q" ]"""',
+        "'''\n}'''",
+    ]
+)
+_values = st.recursive(
+    _scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: "[\n " + ", # c ]\n".join(items) + " ]")
+        | st.dictionaries(_keys, inner, max_size=3).map(
+            lambda table: "{ " + ", ".join(f"{key} = {value}" for key, value in table.items()) + " }"
+        )
+    ),
+    max_leaves=8,
+)
+_pairs = st.dictionaries(_keys, _values, max_size=3).map(
+    lambda table: "".join(f"{key}= {value} # x = [\n" for key, value in table.items())
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["[t.{}]", "[[m.{}]]", "[[m]]\n[m.{}]"]), _pairs), max_size=4))
+def test_the_scanner_finds_what_tomllib_finds(tables):
+    text = "".join(f"{header.format(f'k{number}')}\n{pairs}" for number, (header, pairs) in enumerate(tables))
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return
+    places = find_places(text)
+    for path in every_path(values):
+        assert path in places.values or path in places.keys, path
+
+
+# ---- mistakes ----------------------------------------------------------------------------------------------------
+
+
+def test_every_mistake_in_one_go():
+    text = f"""\
+[identity]
+fil = "me.key"
+[[expose]]
+service = "api"
+kind = "tpc"
+backend = ["127.0.0.1:8545", "127.0.0.1:99999"]
+balance = "least-con"
+health = {{ every = "2sec", htp = "/health" }}
+allow = ["dtp1abc", "0xsui", "{ME}"]
+rate = {{ requests = "100", bandwidth = "10Mib/s" }}
+[[expose]]
+service = "api"
+backend = 80
+[[forward]]
+listen = "0.0.0.0:8545"
+to = "dtp://alice/api"
+[[forward]]
+listen = 8080
+to = ["dtp://alice/api", "dtp://bob/other"]
+"""
+    found = mistakes(text)
+    expected = [
+        (1, 1, "file is missing in [identity]"),
+        (1, 1, "needs listen"),
+        (2, 1, "did you mean file?"),
+        (5, 8, "there is no 'tpc'; did you mean tcp?"),
+        (6, 30, "there is no port 99999"),
+        (7, 11, "did you mean least-conn?"),
+        (8, 20, "has the unit 'sec'"),
+        (8, 28, "htp is not a setting of [expose.health]; did you mean http?"),
+        (9, 10, "has 7 characters, too few"),
+        (9, 21, "no Sui address"),
+        (10, 21, 'write it as "100/s"'),
+        (10, 40, "did you mean 10MiB?"),
+        (11, 1, "allow is missing in [[expose]]"),
+        (12, 11, "in the file already"),
+        (13, 11, "has to be a text"),
+        (15, 10, "whoever reaches 0.0.0.0:8545 acts as you"),
+        (18, 10, "has to be a text"),
+        (19, 26, "leads to the service 'other'"),
+    ]
+    assert [place[:2] for place in found] == [place[:2] for place in expected]
+    for (_, _, what), (_, _, words) in zip(found, expected, strict=True):
+        assert words in what
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "words"),
+    [
+        ("a = \n", 1, 5, "not TOML"),
+        ("[identity]\nfile = 'x'\nfile = 'y'\n", 3, 11, "overwrite"),
+        ("x = 1", 1, 1, "x is not a setting of the file"),
+        ("[identity]\nfile = 'x'", 1, 1, "nothing to do"),
+        (MINIMAL.replace("[daemon]", "[deamon]"), 4, 2, "did you mean daemon?"),
+        (MINIMAL + "methods = { allow = ['x'] }", 10, 11, "has no methods"),
+        (MINIMAL + "deny = ['*']", 10, 8, "let nobody in"),
+        (MINIMAL + "schedule = { days = 'mon-fry' }", 10, 21, "did you mean fri?"),
+        (MINIMAL + "schedule = { zone = 'Berlin' }", 10, 21, "no time zone"),
+        (MINIMAL + "schedule = { hours = '9-5' }", 10, 22, "08:00-18:00"),
+        (MINIMAL + "quota = { bytes = '1GiB' }", 10, 9, "every is missing in [expose.quota]"),
+        (MINIMAL + "rate = [{ requests = '1/s' }, { burst = 3 }]", 10, 31, "needs requests"),
+        (MINIMAL + "concurrency = { identity = 0 }", 10, 28, "at least 1"),
+        (MINIMAL + "health = true", 10, 10, "has to be a table"),
+        (MINIMAL + "[metrics]\nlisten = '0.0.0.0:9464'", 11, 10, "metrics tell who calls"),
+        (MINIMAL.replace("tcp://", "tpc://"), 5, 11, "did you mean tcp?"),
+        (MINIMAL.replace("tcp://0", "0"), 5, 11, "did you mean tcp://0.0.0.0:9000?"),
+    ],
+)
+def test_mistakes(text, line, column, words):
+    found = mistakes(text)
+    assert any((line, column) == one[:2] and words in one[2] for one in found), found
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(ConfigMistakes, match=r"No such file"):
+        load(tmp_path / "missing.toml")
+    (tmp_path / "latin.toml").write_bytes(b"[identity]\nfile = '\xe9'")
+    with pytest.raises(ConfigMistakes, match=r"latin\.toml:2:9: this is not UTF-8"):
+        load(tmp_path / "latin.toml")
+
+
+# ---- what a good file becomes ------------------------------------------------------------------------------------
+
+
+def test_a_minimal_file():
+    config = load_text(MINIMAL, HERE)
+    assert config.identity == Path("/etc/dtpd/me.pem")
+    (expose,) = config.expose
+    assert expose.backends == (values.Place("127.0.0.1", 8545),)
+    assert expose.rules.access == model.AccessRule(peers=frozenset({Identity(b"m" * 32).id}))
+    assert (expose.kind, expose.balance, expose.health) == ("tcp", "round-robin", None)
+
+
+def test_every_setting():
+    text = f"""
+[identity]
+file = "/keys/me.pem"
+passphrase-file = "pass"
+psk-file = "psk"
+[daemon]
+listen = ["tcp://0.0.0.0:9000", "unix:///run/dtp.sock"]
+control = "/run/dtpd/control.sock"
+drain = "1m"
+[log]
+format = "json"
+level = "debug"
+[metrics]
+listen = "127.0.0.1:9464"
+[everywhere]
+deny = ["{SUI}"]
+rate = {{ requests = "1000/s", per = "service" }}
+[[expose]]
+service = "db/replica"
+backend = ["[::1]:5432", "unix:/run/postgresql/.s.PGSQL.5432", "db.internal:5432"]
+balance = "hash"
+health = {{ every = "500ms", timeout = 1, http = "/health", fall = 3, rise = 1 }}
+connect-timeout = "2s"
+slow-start = "30s"
+allow = ["{ME}", "{SUI.upper().replace("0X", "0x")}", "*"]
+deny = ["{ME}"]
+rate = [{{ requests = "5/10s", burst = 2 }}, {{ bandwidth = "10MiB/s", per = "service" }}]
+quota = {{ requests = 1000, bytes = "1GB", every = "1d" }}
+concurrency = {{ identity = 10, service = 100 }}
+limits = {{ bytes = "10MiB", time = "1h", idle = "90s" }}
+schedule = {{ days = "mon-fri,sun", hours = "22:00-06:00", zone = "Europe/Berlin" }}
+[[forward]]
+listen = "unix:/run/local.sock"
+to = ["dtp+tcp://{ME}@127.0.0.1:9000/db/replica", "dtp://alice/db/replica"]
+[[forward]]
+listen = "0.0.0.0:80"
+public = true
+to = "dtp://alice/web"
+"""
+    config = load_text(text, HERE)
+    assert (config.drain, config.log, config.metrics) == (
+        60.0,
+        model.Log("json", "debug"),
+        values.Place("127.0.0.1", 9464),
+    )
+    assert config.everywhere.access == model.AccessRule(everyone=True, denied_accounts=frozenset({SUI}))
+    (expose,) = config.expose
+    assert expose.health == model.Health(0.5, 1.0, "/health", 3, 1)
+    assert (expose.connect_timeout, expose.slow_start, expose.balance) == (2.0, 30.0, "hash")
+    rules = expose.rules
+    assert rules.access.everyone
+    assert rules.access.accounts == {SUI}
+    assert rules.rate == (
+        model.RateRule(values.Rate(5.0, 10.0), 2),
+        model.RateRule(bandwidth=values.Rate(10 * 2**20, 1.0), per="service"),
+    )
+    assert rules.quota == model.QuotaRule(1000, 10**9, 86400.0)
+    assert rules.concurrency == model.ConcurrencyRule(10, 100)
+    assert rules.limits == model.LimitRule(10 * 2**20, 3600.0, 90.0)
+    assert rules.schedule is not None
+    assert rules.schedule.days == {0, 1, 2, 3, 4, 6}
+    assert rules.schedule.hours == (time(22), time(6))
+    assert [str(one.listen) for one in config.forward] == ["unix:/run/local.sock", "0.0.0.0:80"]
+    assert [one.service for one in config.forward[0].to] == ["db/replica", "db/replica"]
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
+    [
+        (values.duration, "1.5h", 5400.0),
+        (values.duration, 3, 3.0),
+        (values.size, "1.5KiB", 1536),
+        (values.size, 10, 10),
+        (values.request_rate, "90/m", values.Rate(90, 60)),
+        (values.byte_rate, "1GB/h", values.Rate(1e9, 3600)),
+        (values.days, "sat-mon", {5, 6, 0}),
+    ],
+)
+def test_values(read, text, value):
+    assert read(text) == value
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "words"),
+    [
+        (values.duration, "5", "not a time"),
+        (values.duration, "5S", "did you mean 5s?"),
+        (values.duration, 0, "above 0"),
+        (values.duration, True, "has to be a text"),
+        (values.size, "5mib", "did you mean 5MiB?"),
+        (values.size, 0, "above 0"),
+        (values.request_rate, "1.5/s", "whole number"),
+        (values.request_rate, "0/s", "above 0"),
+        (values.place, "8080", "did you mean 127.0.0.1:8080?"),
+        (values.place, ":8080", "did you mean 127.0.0.1:8080?"),
+        (values.place, "http://x:1", "is a URL"),
+        (values.place, "unix:relative", "absolute path"),
+        (values.place, "unix:/" + "x" * 107, "at most 107 bytes"),
+        (values.backend, "127.0.0.1:0", "can't be dialled"),
+        (values.caller, "alice", "neither an identity"),
+        (values.service, "/x", "must not begin"),
+        (values.address, "127.0.0.1:80", "an address"),
+    ],
+)
+def test_values_that_cant_be_meant(read, text, words):
+    with pytest.raises(Wrong, match=words.replace("?", r"\?")):
+        read(text)

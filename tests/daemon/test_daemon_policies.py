@@ -1,0 +1,320 @@
+"""Policies by transcript: what happens when, and what is said of it."""
+
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.daemon.config import model
+from dtp.daemon.config.values import Rate as Amount
+from dtp.daemon.policies import (
+    POLICIES,
+    Arrive,
+    Bounds,
+    Call,
+    Caller,
+    Chain,
+    Close,
+    Denial,
+    Moment,
+    Move,
+    Open,
+    Policies,
+    rate,
+)
+from dtp.daemon.reasons import TELLINGS, Reason, words
+from dtp.identity import Identity
+
+ALICE, BOB = (
+    Caller(peer, peer.sui_address, "192.0.2.1") for peer in (Identity(bytes([n]) * 32).id for n in (1, 2))
+)
+UTC = ZoneInfo("UTC")
+
+
+def make(name, rule):
+    return POLICIES[name].make(rule)
+
+
+def play(policies, *transcript):
+    """Each step is a time (both clocks), an event, and the reason of the denial that must come, or None."""
+    chain = Chain(policies)
+    for now, event, expected in transcript:
+        denial = chain.ask(event, Moment(now, now))
+        assert (denial and denial.reason) == expected, (now, event, denial)
+    return chain
+
+
+# ---- access ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "alice", "bob"),
+    [
+        (model.AccessRule(everyone=True), None, None),
+        (model.AccessRule(), Reason.DENIED, Reason.DENIED),
+        (model.AccessRule(peers=frozenset({ALICE.peer})), None, Reason.DENIED),
+        (model.AccessRule(accounts=frozenset({ALICE.account})), None, Reason.DENIED),
+        (model.AccessRule(everyone=True, denied_peers=frozenset({BOB.peer})), None, Reason.DENIED),
+        (
+            model.AccessRule(peers=frozenset({ALICE.peer}), denied_accounts=frozenset({ALICE.account})),
+            Reason.DENIED,
+            Reason.DENIED,
+        ),
+    ],
+)
+def test_access(rule, alice, bob):
+    play(
+        [make("access", rule)],
+        (0, Arrive(ALICE), alice),
+        (0, Open(ALICE), alice),
+        (0, Arrive(BOB), bob),
+        (0, Open(BOB), bob),
+    )
+
+
+# ---- schedule ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("days", "hours", "zone", "moment", "is_open"),
+    [
+        ({0, 1, 2, 3, 4}, None, "UTC", "2026-11-20 23:59", True),
+        ({0, 1, 2, 3, 4}, None, "UTC", "2026-11-21 00:00", False),
+        ({4}, (time(8), time(18)), "UTC", "2026-11-20 07:59", False),
+        ({4}, (time(8), time(18)), "UTC", "2026-11-20 08:00", True),
+        ({4}, (time(8), time(18)), "UTC", "2026-11-20 18:00", False),
+        ({4}, (time(8), time(18)), "Europe/Berlin", "2026-11-20 17:00", False),
+        ({4}, (time(8), time(18)), "Europe/Berlin", "2026-11-20 16:59", True),
+        ({4}, (time(22), time(6)), "UTC", "2026-11-20 23:00", True),
+        ({4}, (time(22), time(6)), "UTC", "2026-11-21 05:59", True),
+        ({4}, (time(22), time(6)), "UTC", "2026-11-20 05:59", False),
+        ({4}, (time(22), time(6)), "UTC", "2026-11-21 06:00", False),
+    ],
+)
+def test_schedule(days, hours, zone, moment, is_open):
+    rule = model.ScheduleRule(frozenset(days), hours, ZoneInfo(zone))
+    unix = datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
+    play([make("schedule", rule)], (unix, Arrive(ALICE), None if is_open else Reason.CLOSED_NOW))
+
+
+# ---- methods -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "method", "passes"),
+    [
+        (("eth_call", "eth_get*"), (), "eth_getLogs", True),
+        (("eth_call", "eth_get*"), (), "eth_sendRawTransaction", False),
+        (("eth_call",), (), "ETH_CALL", False),
+        (("eth_call",), (), "eth_call\n", False),
+        (("*",), ("admin_*",), "admin_peers", False),
+        ((), ("admin_*",), "eth_call", True),
+        ((), ("admin_*",), "", True),
+        (("GET",), (), "GET /secret", True),
+        (("GET /public/*", "HEAD"), (), "GET /secret", False),
+        (("GET /public/*", "HEAD"), (), "GET /public/a/b", True),
+        (("GET /public/*", "HEAD"), (), "HEAD /secret", True),
+        (("GE",), (), "GET /x", False),
+    ],
+)
+def test_methods(allow, deny, method, passes):
+    play(
+        [make("methods", model.MethodRule(allow, deny))],
+        (0, Call(ALICE, method), None if passes else Reason.METHOD),
+    )
+
+
+# ---- concurrency -------------------------------------------------------------------------------------------------
+
+
+def test_concurrency():
+    chain = play(
+        [make("concurrency", model.ConcurrencyRule(identity=2, service=3))],
+        (0, Open(ALICE), None),
+        (0, Open(ALICE), None),
+        (0, Open(ALICE), Reason.TOO_MANY),
+        (0, Open(BOB), None),
+        (0, Open(BOB), Reason.TOO_MANY),
+    )
+    chain.tell(Close(ALICE), Moment(1, 1))
+    assert chain.ask(Open(BOB), Moment(1, 1)) is None
+    assert chain.ask(Open(ALICE), Moment(1, 1)).why == "3 at once is what all callers may have"
+
+
+# ---- rate --------------------------------------------------------------------------------------------------------
+
+
+def test_rate_of_requests():
+    rule = model.RateRule(requests=Amount(10, 1), burst=3)
+    chain = play(
+        [make("rate", rule)],
+        (0.0, Call(ALICE), None),
+        (0.0, Call(ALICE), None),
+        (0.0, Call(ALICE), None),
+        (0.0, Call(ALICE), Reason.RATE),
+        (0.0, Call(BOB), None),
+        (0.09, Call(ALICE), Reason.RATE),
+        (0.1, Call(ALICE), None),
+        (0.1, Call(ALICE), Reason.RATE),
+        (10.0, Call(ALICE), None),
+        (10.0, Call(ALICE), None),
+        (10.0, Call(ALICE), None),
+    )
+    denial = chain.ask(Call(ALICE), Moment(10.04, 0))
+    assert denial.retry == pytest.approx(0.06)
+    assert denial.why == "10 requests in 1 s is what an identity may make"
+
+
+def test_rate_for_all_callers_together():
+    rule = model.RateRule(requests=Amount(1, 1), per="service")
+    play([make("rate", rule)], (0, Call(ALICE), None), (0, Call(BOB), Reason.RATE), (1, Call(BOB), None))
+
+
+def test_rate_of_some_methods():
+    rule = model.RateRule(requests=Amount(1, 1), methods=("eth_getLogs", "debug_*"))
+    play(
+        [make("rate", rule)],
+        (0, Call(ALICE, "eth_getLogs"), None),
+        (0, Call(ALICE, "debug_trace"), Reason.RATE),
+        (0, Call(ALICE, "eth_call"), None),
+        (0, Call(ALICE, "eth_call"), None),
+    )
+
+
+def test_a_clock_that_is_set_back_denies_nobody():
+    policy = make("rate", model.RateRule(requests=Amount(1, 1)))
+    chain = Chain([policy])
+    assert chain.ask(Call(ALICE), Moment(0, 1_000_000)) is None
+    assert chain.ask(Call(ALICE), Moment(1, 0)) is None
+
+
+@given(st.integers(1, 20), st.integers(1, 50), st.lists(st.floats(0, 3), max_size=60))
+def test_no_window_has_more_than_rate_and_burst(amount, burst, gaps):
+    """Against the definition: in any stretch of time, at most burst + rate x length pass."""
+    chain = Chain([make("rate", model.RateRule(requests=Amount(amount, 1), burst=burst))])
+    now, passed = 0.0, []
+    for gap in gaps:
+        now += gap / 10
+        if chain.ask(Call(ALICE), Moment(now, 0)) is None:
+            passed.append(now)
+    for first in range(len(passed)):
+        for last in range(first, len(passed)):
+            assert last - first + 1 <= burst + amount * (passed[last] - passed[first]) + 1e-6
+
+
+def test_rate_of_bytes_slows_down():
+    chain = Chain([make("rate", model.RateRule(bandwidth=Amount(1000, 1)))])
+    assert chain.counts_bytes
+    assert chain.moved(Move(ALICE, 100), Moment(0, 0)) == 0.0
+    assert chain.moved(Move(ALICE, 400), Moment(0, 0)) == pytest.approx(0.5)
+    assert chain.moved(Move(BOB, 10), Moment(0, 0)) == 0.0
+    assert chain.moved(Move(ALICE, 0), Moment(0.45, 0)) == 0.0
+    assert chain.moved(Move(ALICE, 1000), Moment(5, 0)) == pytest.approx(1.0)
+
+
+def test_callers_are_forgotten(monkeypatch):
+    monkeypatch.setattr(rate, "MAX_CALLERS", 3)
+    arrivals = rate.Arrivals()
+    for number in range(5000):
+        arrivals.set(number, number + 0.5, number)
+    assert len(arrivals._times) <= 1025
+    assert not arrivals.full_for("new", 10_000)
+    for number in range(3):
+        arrivals.set(number, 20_000, 10_000)
+    assert arrivals.full_for("new", 10_000)
+    assert not arrivals.full_for(1, 10_000)
+
+
+# ---- quota -------------------------------------------------------------------------------------------------------
+
+
+def test_quota():
+    rule = model.QuotaRule(requests=2, data=1000, every=100.0)
+    chain = play(
+        [make("quota", rule)],
+        (10, Call(ALICE), None),
+        (20, Call(ALICE), None),
+        (30, Call(ALICE), Reason.QUOTA),
+        (30, Arrive(ALICE), Reason.QUOTA),
+        (30, Call(BOB), None),
+        (100, Call(ALICE), None),
+        (90, Call(BOB), None),  # the clock was set back: still the new period
+        (95, Call(BOB), None),
+        (99, Call(BOB), Reason.QUOTA),
+    )
+    assert chain.moved(Move(ALICE, 999), Moment(0, 110)) == 0.0
+    denial = chain.moved(Move(ALICE, 1), Moment(0, 120))
+    assert isinstance(denial, Denial)
+    assert denial.retry == 80.0
+    assert denial.why == "the quota of 1000 bytes is used up"
+
+
+# ---- the chain ---------------------------------------------------------------------------------------------------
+
+
+def test_whoever_is_refused_uses_up_nothing():
+    """The rate comes behind methods and concurrency, and counts only what all let pass."""
+    rules = model.Rules(
+        access=model.AccessRule(everyone=True),
+        methods=model.MethodRule(deny=("bad",)),
+        rate=(model.RateRule(requests=Amount(1, 1)), model.RateRule(requests=Amount(1, 10), methods=("x",))),
+    )
+    policies = Policies().of("api", rules)
+    assert [policy.name for policy in policies] == ["access", "methods", "rate", "rate"]
+    chain = play(
+        policies,
+        (0, Call(ALICE, "bad"), Reason.METHOD),
+        (0, Call(ALICE, "x"), None),
+        (5, Call(ALICE, "x"), Reason.RATE),
+        (5, Call(ALICE, "y"), None),
+    )
+    assert chain.ask(Call(ALICE, "bad"), Moment(5, 5)).policy == "methods"
+
+
+def test_a_reload_keeps_the_counts_of_rules_that_stay():
+    made = Policies()
+    rules = model.Rules(quota=model.QuotaRule(1, None, 100.0), rate=(model.RateRule(requests=Amount(1, 1)),))
+    first = made.of("api", rules)
+    changed = model.Rules(
+        quota=rules.quota,
+        rate=(model.RateRule(requests=Amount(2, 1)),),
+        schedule=model.ScheduleRule(frozenset({1}), None, UTC),
+    )
+    second = {policy.name: policy for policy in made.of("api", changed)}
+    kept = {policy.name: policy for policy in first}
+    assert second["quota"] is kept["quota"]
+    assert second["access"] is kept["access"]
+    assert second["rate"] is not kept["rate"]
+    made.keep({"other"})
+    assert made.of("api", changed)[0] is not second["access"]
+
+
+def test_bounds_are_the_tightest():
+    chain = Chain(
+        [make("limits", model.LimitRule(data=10, time=5.0)), make("limits", model.LimitRule(20, 2.0, 1.0))]
+    )
+    assert chain.bounds(Open(ALICE)) == Bounds(10, 2.0, 1.0)
+    assert Chain([]).bounds(Open(ALICE)) == Bounds()
+
+
+def test_the_order_of_policies_is_the_tables():
+    assert list(POLICIES) == ["access", "schedule", "methods", "concurrency", "quota", "rate", "limits"]
+    for name, row in POLICIES.items():
+        assert row.rule in model.Rules.__dataclass_fields__
+        assert row.make.name == name
+
+
+def test_every_reason_can_be_told():
+    assert set(TELLINGS) == set(Reason)
+    assert words(Reason.RATE) == "too many requests in a time"
+    assert words(7) == "error code 7"
+
+
+def test_summer_time_does_not_confuse_the_schedule():
+    rule = model.ScheduleRule(frozenset(range(7)), (time(8), time(9)), ZoneInfo("Europe/Berlin"))
+    policy = make("schedule", rule)
+    before = datetime(2026, 3, 28, 8, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    for day in (before, before + timedelta(days=1)):
+        assert policy.check(Arrive(ALICE), Moment(0, day.timestamp())) is None

@@ -1,0 +1,208 @@
+"""Real programs through a pair of `dtpd` processes, and the commands that talk to a running one."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from .programs import PATIENCE, free_port, need, place, wait_for_port
+
+__all__ = ["place"]
+
+
+@pytest.fixture
+def nginx(place):
+    """nginx with a large file; gives its port."""
+    program = need("nginx")
+    port = free_port()
+    (place.folder / "www").mkdir()
+    (place.folder / "www" / "large").write_bytes(os.urandom(1 << 20) * 20)
+    (place.folder / "nginx.conf").write_text(
+        f"""daemon off; master_process off; pid {place.folder}/nginx.pid; error_log stderr;
+events {{}}
+http {{
+    access_log off; client_body_temp_path {place.folder}/body; proxy_temp_path {place.folder}/proxy;
+    fastcgi_temp_path {place.folder}/f; uwsgi_temp_path {place.folder}/u; scgi_temp_path {place.folder}/s;
+    server {{ listen 127.0.0.1:{port}; root {place.folder}/www; client_max_body_size 0; }}
+}}
+"""
+    )
+    running = place.program(program, "-p", place.folder, "-c", place.folder / "nginx.conf", "-e", "stderr")
+    wait_for_port(port, running)
+    return port
+
+
+def fetch(*arguments):
+    return subprocess.run(
+        ["curl", "--silent", "--show-error", "--max-time", str(PATIENCE), *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+
+
+def test_curl_and_nginx(place, nginx):
+    need("curl")
+    _, _, port = place.pair(f"127.0.0.1:{nginx}")
+    expected = hashlib.sha256((place.folder / "www" / "large").read_bytes()).digest()
+    files = [place.folder / f"got{number}" for number in range(3)]
+    wanted = [word for file in files for word in ("-o", file, f"http://127.0.0.1:{port}/large")]
+    done = fetch("--parallel", *wanted)
+    assert done.returncode == 0, done.stderr
+    for file in files:
+        assert hashlib.sha256(file.read_bytes()).digest() == expected
+    assert fetch("-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{port}/none").stdout == b"404"
+
+
+def test_redis(place):
+    server, benchmark = need("redis-server"), need("redis-benchmark")
+    port = free_port()
+    running = place.program(server, "--port", port, "--save", "", "--dir", place.folder)
+    wait_for_port(port, running)
+    _, _, near = place.pair(f"127.0.0.1:{port}")
+    done = subprocess.run(
+        [
+            benchmark,
+            "-p",
+            str(near),
+            "-c",
+            "20",
+            "-n",
+            "2000",
+            "-t",
+            "set,get,lrange_100",
+            "-d",
+            "1000",
+            "--csv",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert '"SET"' in done.stdout
+    assert "rror" not in done.stdout
+
+
+def echo_server(place):
+    """A TCP echo in a process of its own; gives its port."""
+    code = """
+import socketserver, sys
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+with Server(("127.0.0.1", 0), Echo) as server:
+    print('{"event": "ready", "port": %d}' % server.server_address[1], flush=True)
+    server.serve_forever()
+"""
+    return place.program(sys.executable, "-c", code).event("ready")["port"]
+
+
+def ask(sock, data):
+    sock.sendall(data)
+    got = b""
+    while len(got) < len(data):
+        piece = sock.recv(len(data) - len(got))
+        assert piece, "the connection ended"
+        got += piece
+    assert got == data
+
+
+def connected(port):
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+
+
+def test_status_reload_and_drain_while_a_client_stays(place):
+    far, near, port = place.pair(f"127.0.0.1:{echo_server(place)}")
+    far_file = place.folder / "far.toml"
+    with connected(port) as client:
+        ask(client, b"before")
+        status = json.loads(place.command("status", "--json", "-c", far_file))
+        assert status["exposed"][0]["open"] == 1
+        assert status["exposed"][0]["received"] == 6
+        assert status["callers"][0]["peer"] == str(place.identity("near").id)
+        assert "api" in place.command("status", "-c", far_file)
+
+        # A reload by command, then one by signal: the client stays, and new rules hold for new streams.
+        original = far_file.read_text()
+        far_file.write_text(f'{original}deny = ["{place.identity("near").id}"]\n')
+        assert place.command("reload", "-c", far_file) == "reloaded\n"
+        ask(client, b"after")
+        with pytest.raises(ConnectionResetError), connected(port) as second:
+            second.recv(1)
+        far.log("refused by access")
+        far_file.write_text(original)
+        far.process.send_signal(signal.SIGHUP)
+        far.log("reloaded")
+        ask(client, b"still")
+        with connected(port) as second:
+            ask(second, b"again")
+
+        # A file with a mistake changes nothing.
+        far_file.write_text(original + "colour = 'red'\n")
+        said = place.command("reload", "-c", far_file, code=3)
+        assert "colour is not a setting" in said
+        far_file.write_text(original)
+
+        assert "draining 1 streams" in place.command("drain", "-c", far_file)
+        ask(client, b"to the end")
+    far.wait(0)
+    near.process.send_signal(signal.SIGTERM)
+    near.wait(0)
+
+
+def test_kill_and_restart_of_the_far_daemon(place):
+    backend = echo_server(place)
+    far, _, port = place.pair(f"127.0.0.1:{backend}")
+    with connected(port) as client:
+        ask(client, b"before")
+    address = json.loads(place.command("status", "--json", "-c", place.folder / "far.toml"))["listen"][0]
+    far.process.kill()
+    far.process.wait()
+    carrier = "tcp://" + address.partition("@")[2]
+    text = (place.folder / "far.toml").read_text().replace("tcp://127.0.0.1:0", carrier)
+    (place.folder / "far.sock").unlink(missing_ok=True)
+    place.dtpd(
+        "far", text.partition("\n[daemon]")[2].replace(f'control = "{place.folder}/far.sock"', "[daemon]", 1)
+    )
+    with connected(port) as client:
+        ask(client, b"after")
+
+
+def test_a_port_that_is_taken(place):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        taken = sock.getsockname()[1]
+        path = place.file("near", f'[[forward]]\nlisten = "127.0.0.1:{taken}"\nto = "dtp://alice/api"')
+        said = place.command("run", "-c", path, code=5)
+    assert f"127.0.0.1:{taken}" in said
+    assert "in use" in said
+
+
+def test_nobody_to_ask(place):
+    path = place.file("near", '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"')
+    assert "no dtpd answers" in place.command("status", "-c", path, code=5)
+
+
+def test_check_and_init(place):
+    path = place.folder / "made" / "dtpd.toml"
+    path.parent.mkdir()
+    place.command("init", "-c", path, "--expose", "api=127.0.0.1:80", "--allow", "*",
+                  "--forward", "127.0.0.1:81=dtp://alice/web")  # fmt: skip
+    assert "exposes 1, forwards 1" in place.command("check", "-c", path)
+    assert "exists" in place.command("init", "-c", path, "--forward", "127.0.0.1:81=dtp://alice/web", code=3)
+    path.write_text(path.read_text() + "bakend = 1\n")
+    said = place.command("check", "-c", path, code=3)
+    assert f"{path}:" in said
+    assert "bakend is not a setting of [[forward]]" in said
+    error = json.loads(place.command("check", "--json", "-c", path, code=3).splitlines()[0])["error"]
+    assert error["column"] == 1

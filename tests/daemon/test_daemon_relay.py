@@ -1,0 +1,258 @@
+"""TCP through a pair of daemons: bytes, ends, errors, a slow reader, failover, what happens when a side goes."""
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import struct
+from dataclasses import replace
+
+import pytest
+
+from dtp.daemon.config.values import Place
+from dtp.daemon.server import Daemon
+
+from .conftest import FAR, Backend, echo
+
+
+def expose(*ports, more=""):
+    backends = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
+    return f'[[expose]]\nservice = "api"\nallow = ["*"]\nbackend = [{backends}]\n{more}'
+
+
+def reset(writer):
+    """Close so that the other side gets a reset."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+async def exchange(port, data):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    writer.write_eof()
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def test_bytes_and_both_ends(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            data = bytes(range(256)) * 20_000
+            assert await exchange(port, data) == data
+            assert await exchange(port, b"") == b""
+            assert backend.connections == 2
+            await pair.exposed.ledger.wait_empty()
+            assert (pair.exposed.ledger.sent, pair.exposed.ledger.received) == (len(data), len(data))
+
+    run(scenario)
+
+
+def test_many_at_once_over_one_connection(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            data = [bytes([number]) * (number * 1000 + 1) for number in range(100)]
+            assert await asyncio.gather(*(exchange(port, one) for one in data)) == data
+            assert len(pair.far.status()["callers"]) == 1
+
+    run(scenario)
+
+
+def test_half_close_lets_the_other_direction_go_on(run):
+    async def answer_behind_the_end(reader, writer):
+        request = await reader.read()
+        for _ in range(50):
+            writer.write(hashlib.sha256(request).digest() * 1000)
+            await writer.drain()
+
+    async def scenario(pair):
+        async with Backend(answer_behind_the_end) as backend:
+            port = await pair.start(expose(backend.port))
+            assert await exchange(port, b"question") == hashlib.sha256(b"question").digest() * 50_000
+
+    run(scenario)
+
+
+def test_the_backends_end_comes_first(run):
+    async def greet_and_listen(reader, writer):
+        writer.write(b"hello")
+        writer.write_eof()
+        heard.append(await reader.read())
+        done.set()
+
+    async def scenario(pair):
+        async with Backend(greet_and_listen) as backend:
+            port = await pair.start(expose(backend.port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await reader.read() == b"hello"
+            writer.write(b"still here")
+            writer.write_eof()
+            await done.wait()
+            assert heard == [b"still here"]
+            writer.close()
+
+    heard, done = [], asyncio.Event()
+    run(scenario)
+
+
+def test_a_reset_by_the_backend_is_one_for_the_client(run):
+    async def break_off(reader, writer):
+        await reader.readexactly(4)
+        reset(writer)
+
+    async def scenario(pair):
+        async with Backend(break_off) as backend:
+            port = await pair.start(expose(backend.port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"more than four bytes")
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            assert pair.exposed.ledger.failed == 1
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_reset_by_the_client_is_one_for_the_backend(run):
+    async def until_it_breaks(reader, writer):
+        try:
+            writer.write(b"x")
+            while await reader.read(100):
+                pass
+        except ConnectionResetError:
+            broken.set()
+
+    async def scenario(pair):
+        async with Backend(until_it_breaks) as backend:
+            port = await pair.start(expose(backend.port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await reader.readexactly(1)
+            reset(writer)
+            await broken.wait()
+
+    broken = asyncio.Event()
+    run(scenario)
+
+
+def test_a_slow_reader_stops_the_backend(run):
+    async def pour(reader, writer):
+        piece = bytes(1 << 20)
+        try:
+            while poured[0] < 400 << 20:
+                writer.write(piece)
+                await writer.drain()
+                poured[0] += len(piece)
+        except ConnectionError:
+            ended.set()
+
+    async def scenario(pair):
+        async with Backend(pour) as backend:
+            port = await pair.start(expose(backend.port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            await reader.readexactly(1)
+            before = -1
+            while poured[0] != before:  # until everything between is full
+                before = poured[0]
+                for _ in range(2000):
+                    await asyncio.sleep(0)
+            assert poured[0] < 64 << 20
+            reset(writer)
+            await ended.wait()
+
+    poured, ended = [0], asyncio.Event()
+    run(scenario)
+
+
+def test_a_dead_backend_is_passed_over(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(free_port(), backend.port, free_port()))
+            for number in range(6):
+                assert await exchange(port, b"%d" % number) == b"%d" % number
+            assert backend.connections == 6
+
+    run(scenario)
+
+
+def test_without_a_backend_the_client_is_reset(run):
+    async def scenario(pair):
+        port = await pair.start(expose(free_port(), more='connect-timeout = "1s"'))
+        with pytest.raises(ConnectionResetError):
+            await exchange(port, b"anyone?")
+        assert pair.exposed.ledger.failed == 1
+
+    run(scenario)
+
+
+def test_unix_sockets_on_both_sides(run, tmp_path):
+    async def scenario(pair):
+        async def handle(reader, writer):
+            with contextlib.closing(writer):
+                await echo(reader, writer)
+
+        server = await asyncio.start_unix_server(handle, tmp_path / "backend")
+        text = f'[[expose]]\nservice = "api"\nallow = ["*"]\nbackend = "unix:{tmp_path}/backend"'
+        pair.expose, pair.top = text, ""
+        pair.far = Daemon(pair.far_config(text), FAR)
+        await pair.far.start()
+        near = pair.near_config()
+        pair.near = Daemon(_at(near, tmp_path / "local"), FAR)
+        await pair.near.start()
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "local")
+        writer.write(b"hello" * 100_000)
+        writer.write_eof()
+        assert await reader.read() == b"hello" * 100_000
+        writer.close()
+        server.close()
+
+    run(scenario)
+
+
+def _at(config, path):
+    return replace(config, forward=(replace(config.forward[0], listen=Place(path=str(path))),))
+
+
+def test_the_far_daemon_starts_anew_and_nobody_notices(run):
+    """A connection that is there at the time breaks off; the next client gets through, without a restart here."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            assert await exchange(port, b"one") == b"one"
+            url = pair.far.listener.urls[0]
+            await pair.far.close()
+            waiting = asyncio.ensure_future(exchange(port, b"two"))
+            pair.far = Daemon(pair.far_config(pair.expose, url), FAR)
+            await pair.far.start()
+            assert await waiting == b"two"
+
+    run(scenario)
+
+
+def test_bytes_in_flight_survive_a_cut_carrier(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            data = bytes(range(256)) * 40_000
+            got = b""
+            for start in range(0, len(data), 1 << 20):
+                writer.write(data[start : start + (1 << 20)])
+                got += await reader.readexactly(min(1 << 20, len(data) - start))
+                for connection in pair.far.listener.connections:
+                    for driver in list(connection._drivers):
+                        driver.carrier._end(None)
+            assert got == data
+            assert pair.near.status()["forwarded"][0]["resumes"] >= 5
+            writer.close()
+
+    run(scenario)

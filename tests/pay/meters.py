@@ -1,0 +1,236 @@
+"""Two meters face to face, with disks that survive crashes and a wire that loses, repeats and reorders frames.
+
+The bytes of streams are only counted here: `serve` lets the server send what its meter allows, `arrive` lets the
+client have it. Nothing moves by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+from dtp.pay import payee as server_side
+from dtp.pay import payer as client_side
+from dtp.pay.errors import VoucherRefused
+from dtp.pay.payee import Payee, PayeeLane
+from dtp.pay.payer import Payer, PayerLane
+from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
+from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
+
+CHANNEL = "0x" + "c1" * 32
+KEY = LaneKey(bytes(range(32)))
+PRICES = Prices(1000, 2_000_000)
+#: One MiB ahead of payment, as small steps as the meter allows: tests stay short.
+EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32, 30.0)
+
+
+@dataclass
+class Meters:
+    """One lane, and whoever is connected on it now."""
+
+    prices: Prices = PRICES
+    deposit: int = 1_000_000_000
+    exposure: Exposure = EXPOSURE
+    spending: Spending = field(default_factory=Spending)
+    count_streams: bool = True
+    now: float = 1000.0
+
+    def __post_init__(self) -> None:
+        self.client_disk = PayerLane(CHANNEL, 0)
+        self.server_disk = PayeeLane(CHANNEL, 0)
+        self.payer: Payer | None = None
+        self.payee: Payee | None = None
+        self.to_client: list[bytes] = []
+        self.to_server: list[bytes] = []
+        self.told: list[object] = []  # events that nobody here acts on
+        self.refused: list[VoucherRefused] = []
+        self.arrived = Usage()  # what truly reached the client, over all connections
+        self.served = Usage()  # what truly left the server
+        self.most_unpaid = Usage()
+        self.auto_agree = True
+
+    # ---- connections
+
+    def connect(self) -> Meters:
+        self.payer = Payer(
+            self.client_disk, self.prices, self.deposit, lambda v: v.is_by(KEY.public), self.spending
+        )
+        self.payee = Payee(self.server_disk, self.prices, self.deposit, self.exposure, self.count_streams)
+        self.opened = self.sent = self.received = 0
+        self.under_way = 0
+        self.to_client.clear()
+        self.to_server.clear()
+        # From here on a crash leaves this behind: the connection was not ended in order.
+        self.client_disk = replace(self.client_disk, clean=False)
+        self.payee.begin(self.now)
+        self.pump()
+        return self
+
+    def lose(self) -> None:
+        """The connection is lost for good; both sides notice and keep their counts."""
+        self.client_disk = replace(self.client_disk, used=self.payer.used, clean=False)
+        self.server_disk = replace(self.server_disk, used=self.payee.used)
+        self.payer = self.payee = None
+
+    def crash_client(self) -> None:
+        self.server_disk = replace(self.server_disk, used=self.payee.used)
+        self.payer = self.payee = None
+
+    def crash_server(self) -> None:
+        self.client_disk = replace(self.client_disk, used=self.payer.used, clean=False)
+        self.payer = self.payee = None
+
+    def end(self) -> bool:
+        """An orderly end; whether both came to the same."""
+        self.payer.finish(self.now)
+        self.arrive()
+        self.pump()
+        finished = [e for e in self.told if isinstance(e, client_side.Finished)]
+        exact = bool(finished) and finished[-1].exact
+        self.client_disk = replace(self.client_disk, used=self.payer.used, clean=exact)
+        self.server_disk = replace(self.server_disk, used=self.payee.used)
+        self.payer = self.payee = None
+        return exact
+
+    # ---- use
+
+    def request(self, count: int = 1) -> None:
+        self.opened += count
+        self.arrived = self.arrived.plus(count, 0)
+        self.served = self.served.plus(count, 0)
+        self._count()
+
+    def serve(self, wanted: int) -> int:
+        """The server sends what it may of `wanted` bytes; how much."""
+        size = max(0, min(wanted, self.payee.allowance() - self.sent))
+        self.sent += size
+        self.under_way += size
+        self.served = self.served.plus(0, size)
+        self._count_server()
+        return size
+
+    def arrive(self, size: int | None = None) -> None:
+        size = self.under_way if size is None else min(size, self.under_way)
+        self.under_way -= size
+        self.received += size
+        self.arrived = self.arrived.plus(0, size)
+        self.payer.count(self.opened, self.received, self.now)
+
+    def stream(self, total: int, piece: int = 64 * 1024) -> int:
+        """Send `total` bytes in pieces, paying on the way; how many went."""
+        went = 0
+        while went < total:
+            size = self.serve(min(piece, total - went))
+            self.arrive()
+            self.pump()
+            went += size
+            if not size:
+                break
+        return went
+
+    def _count_server(self) -> None:
+        self.payee.count(self.opened, self.sent, 0, self.now)
+        unpaid = self.payee.unpaid
+        self.most_unpaid = self.most_unpaid.most(unpaid)
+
+    def _count(self) -> None:
+        self._count_server()
+        self.payer.count(self.opened, self.received, self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.payer.tick(self.now)
+        self.payee.tick(self.now)
+
+    # ---- frames
+
+    def pump(self, *, lose: bool = False) -> None:
+        """Do what both meters ask for until neither asks any more; with `lose` all frames are lost."""
+        for _ in range(10_000):
+            asked = [*self._client_events(), *self._server_events()]
+            if lose:
+                self.to_client.clear()
+                self.to_server.clear()
+            moved = bool(asked) or bool(self.to_client) or bool(self.to_server)
+            while self.to_server:
+                self.give_server(self.to_server.pop(0))
+            while self.to_client:
+                self.payer.receive(self.to_client.pop(0), self.now)
+            if not moved:
+                return
+        raise AssertionError("the meters never come to rest")
+
+    def give_server(self, frame: bytes) -> None:
+        try:
+            self.payee.receive(frame, self.now)
+        except VoucherRefused as refused:
+            self.refused.append(refused)
+
+    def _client_events(self) -> list[object]:
+        events = self.payer.events()
+        for event in events:
+            match event:
+                case client_side.Send(frame):
+                    self.to_server.append(frame)
+                case client_side.SignWanted(voucher, charge):
+                    signed = KEY.sign(voucher)
+                    self.client_disk = replace(self.client_disk, newest=signed, used=self.payer.used)
+                    self.payer.signed(signed, charge, self.now)
+                case client_side.Adopted(voucher):
+                    self.client_disk = replace(self.client_disk, newest=voucher)
+                case client_side.ChargeOffered(number):
+                    self.told.append(event)
+                    if self.auto_agree:
+                        self.payer.answer_charge(number, True, self.now)
+                case _:
+                    self.told.append(event)
+        return events
+
+    def _server_events(self) -> list[object]:
+        events = self.payee.events()
+        for event in events:
+            match event:
+                case server_side.Send(frame):
+                    self.to_client.append(frame)
+                case server_side.CheckWanted(voucher, charge):
+                    self.store(voucher, charge)
+                case _:
+                    self.told.append(event)
+        return events
+
+    def store(self, signed: SignedVoucher, charge: int) -> None:
+        if not signed.is_by(KEY.public):
+            self.told.append("forged")
+            return
+        self.server_disk = replace(self.server_disk, newest=signed, used=self.payee.used)
+        self.payee.stored(signed, charge, self.now)
+
+    def charge(self, units: int, preimage: bytes | None = None) -> int:
+        if preimage is not None:
+            self.server_disk = replace(self.server_disk, preimage=preimage)
+        number = self.payee.charge(units, self.now, preimage)
+        self.pump()
+        return number
+
+    def told_of(self, kind: type) -> list[object]:
+        return [event for event in self.told if isinstance(event, kind)]
+
+    @property
+    def paid(self) -> int:
+        newest = self.server_disk.newest
+        return newest.voucher.amount if newest else 0
+
+
+def voucher(sequence: int = 1, requests: int = 0, size: int = 0, **changes: object) -> Voucher:
+    """A voucher at the price of `PRICES`, with changes."""
+    lock = changes.pop("hash_lock", None)
+    amount = changes.pop("amount", PRICES.of(Usage(requests, size)))
+    channel = changes.pop("channel", CHANNEL)
+    end = changes.pop("not_after_ms", 2**64 - 1)
+    lane = changes.pop("lane", 0)
+    assert not changes
+    return Voucher(channel, lane, sequence, amount, requests, size, lock, end)
+
+
+def lock_of(preimage: bytes) -> bytes:
+    return hashlib.sha256(preimage).digest()

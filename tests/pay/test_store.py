@@ -1,0 +1,249 @@
+"""The store: what it keeps, what it refuses, and that a process killed at any write leaves what was true."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+
+from dtp.pay.errors import StoreError
+from dtp.pay.payee import PayeeLane
+from dtp.pay.payer import PayerLane
+from dtp.pay.store import Bought, End, Store, store_path
+from dtp.pay.terms import Usage
+
+from .meters import CHANNEL, KEY, lock_of, voucher
+
+BOUGHT = Bought(CHANNEL, "chain", "0x" + "a1" * 32, 7, "0x" + "b1" * 32, "open", 5)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "pay.sqlite") as opened:
+        yield opened
+
+
+def again(store):
+    """The same file, as another process sees it."""
+    return Store(store.path)
+
+
+def buy(store, lane=0):
+    store.keep_key(KEY, 1)
+    store.add_bought(BOUGHT, lane, KEY.public)
+
+
+def test_a_channel_with_its_key_comes_back(store):
+    buy(store)
+    with again(store) as other:
+        assert other.bought() == other.bought(CHANNEL) == [BOUGHT]
+        ((key, lane),) = other.lanes(CHANNEL)
+        assert key.seed == KEY.seed
+        assert lane == PayerLane(CHANNEL, 0)
+        assert other.kept_keys() == {}
+        other.set_state(CHANNEL, "closing")
+    assert store.bought() == [replace(BOUGHT, state="closing")]
+
+
+def test_a_key_is_kept_before_its_channel_is_known(store):
+    store.keep_key(KEY, 1)
+    with again(store) as other:
+        assert {public: key.seed for public, key in other.kept_keys().items()} == {KEY.public: KEY.seed}
+    with pytest.raises(StoreError, match="isn't in"):
+        store.add_lane(CHANNEL, 1, bytes(32))
+    store.add_bought(BOUGHT, 0, KEY.public)
+    with pytest.raises(StoreError):
+        store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
+
+
+def test_signed_vouchers_only_rise(store):
+    buy(store)
+    first, second = KEY.sign(voucher(1, 3)), KEY.sign(voucher(2, 4, 100))
+    store.signed(second, Usage(4, 100))
+    store.signed(first, Usage(9, 9))
+    store.signed(second, Usage(4, 100))
+    ((_, lane),) = store.lanes(CHANNEL)
+    assert (lane.newest, lane.used) == (second, Usage(4, 100))
+    with pytest.raises(StoreError, match="signed otherwise"):
+        store.signed(KEY.sign(voucher(2, 5, 100)), Usage(5, 100))
+    with pytest.raises(StoreError, match="isn't in"):
+        store.signed(KEY.sign(voucher(1, 3, lane=3)), Usage())
+
+
+def test_a_connection_that_never_ended_is_not_clean(store):
+    buy(store)
+    store.begin_lane(CHANNEL, 0)
+    ((_, lane),) = store.lanes(CHANNEL)
+    assert not lane.clean
+    store.end_lane(CHANNEL, 0, Usage(5, 6), clean=True)
+    ((_, lane),) = store.lanes(CHANNEL)
+    assert (lane.clean, lane.used) == (True, Usage(5, 6))
+
+
+def test_received_vouchers_only_rise(store):
+    first, second = KEY.sign(voucher(1, 3)), KEY.sign(voucher(2, 4, 100))
+    assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0)
+    assert store.received_all([(second, Usage(6, 200)), (first, Usage(1, 1))]) == [True, False]
+    assert not store.received(KEY.sign(voucher(2, 9, 100)), Usage())
+    with again(store) as other:
+        lane = other.sold_lane(CHANNEL, 0)
+        assert (lane.newest, lane.used) == (second, Usage(6, 200))
+        assert [(each.channel, each.lane, each.newest) for each in other.sold()] == [(CHANNEL, 0, second)]
+    other_lane = KEY.sign(voucher(1, 1, lane=2))
+    store.received(other_lane, Usage())
+    assert store.vouched(CHANNEL) == {0: second.voucher.amount, 2: 1000}
+    assert [each.lane for each in store.sold(CHANNEL)] == [0, 2]
+
+
+def test_what_was_served_is_not_forgotten_with_the_connection(store):
+    store.served(CHANNEL, 0, Usage(5, 500))
+    assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, None, Usage(5, 500))
+    assert store.sold() == []
+    assert store.received(KEY.sign(voucher(1, 3)), Usage(3, 0))
+    store.served(CHANNEL, 0, Usage(4, 600))
+    assert store.sold_lane(CHANNEL, 0).used == Usage(5, 600)
+
+
+def test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open(store):
+    secret = b"k" * 32
+    store.keep_preimage(CHANNEL, 0, secret)
+    assert store.sold_lane(CHANNEL, 0).preimage == secret
+    store.received(KEY.sign(voucher(1, 3, hash_lock=lock_of(secret))), Usage(3, 0))
+    with pytest.raises(StoreError, match="still locked"):
+        store.keep_preimage(CHANNEL, 0, b"o" * 32)
+    (sold,) = store.sold()
+    assert sold.preimage == secret
+    store.received(KEY.sign(voucher(2, 3)), Usage(3, 0))
+    store.keep_preimage(CHANNEL, 0, b"o" * 32)
+    assert store.sold_lane(CHANNEL, 0).preimage == b"o" * 32
+
+
+def test_the_first_agreement_stands(store):
+    assert store.end_of(CHANNEL) is None
+    assert store.agree(CHANNEL, 500, 2**64 - 1) == End(CHANNEL, 500, 2**64 - 1, False)
+    assert store.agree(CHANNEL, 900, 1) == End(CHANNEL, 500, 2**64 - 1, False)
+    store.received(KEY.sign(voucher(1, 3)), Usage())
+    assert len(store.sold()) == 1
+    store.over(CHANNEL)
+    assert store.end_of(CHANNEL).over
+    assert store.sold() == []
+    assert len(store.sold(CHANNEL)) == 1
+
+
+def test_the_file_is_its_owners(store):
+    assert stat.S_IMODE(os.stat(store.path).st_mode) == 0o600
+
+
+def test_the_path_is_named_by_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("DTP_PAY_STORE", str(tmp_path / "x.sqlite"))
+    assert store_path() == tmp_path / "x.sqlite"
+    monkeypatch.delenv("DTP_PAY_STORE")
+    monkeypatch.setenv("DTP_HOME", str(tmp_path))
+    with Store() as made:
+        assert made.path == str(tmp_path / "data" / "pay.sqlite")
+
+
+def test_what_cannot_be_opened_is_said(tmp_path):
+    with pytest.raises(StoreError, match="can't open"):
+        Store(tmp_path)
+    (tmp_path / "text").write_text("this is no database, but long enough to look like one" * 20)
+    with pytest.raises(StoreError):
+        Store(tmp_path / "text")
+    newer = tmp_path / "newer"
+    with sqlite3.connect(newer) as db:
+        db.execute("PRAGMA user_version=99")
+    db.close()
+    with pytest.raises(StoreError, match="format 99"):
+        Store(newer)
+
+
+def test_a_closed_store_says_so(tmp_path):
+    store = Store(tmp_path / "pay.sqlite")
+    store.close()
+    with pytest.raises(StoreError):
+        store.received(KEY.sign(voucher(1, 1)), Usage())
+    with pytest.raises(StoreError):
+        store.sold()
+
+
+# ------------------------------------------------------------------------------------------ killed at every write
+
+# A process that does what both sides do, says after each step that it is done, and dies at the Nth statement.
+_CHILD = textwrap.dedent("""
+    import os, sqlite3, sys
+    from dtp.pay import store as module
+    from dtp.pay.store import Bought, Store
+    from dtp.pay.terms import Usage
+    from dtp.pay.voucher import LaneKey, Voucher
+
+    path, left = sys.argv[1], int(sys.argv[2])
+
+    class Dying(sqlite3.Connection):
+        def execute(self, *arguments):
+            global left
+            left -= 1
+            if left < 0:
+                os._exit(9)
+            return super().execute(*arguments)
+
+    genuine = sqlite3.connect
+    sqlite3.connect = lambda *a, **k: genuine(*a, factory=Dying, **k)
+    channel, key = "0x" + "c1" * 32, LaneKey(bytes(range(32)))
+    store = Store(path)
+    print("opened", flush=True)
+    store.keep_key(key, 1)
+    print("key", flush=True)
+    store.add_bought(Bought(channel, "chain", "0xa", 7, "0xb", "open", 5), 0, key.public)
+    print("bought", flush=True)
+    for n in (1, 2):
+        signed = key.sign(Voucher(channel, 0, n, 0, n, 100 * n))
+        store.signed(signed, Usage(n, 100 * n))
+        print("signed", n, flush=True)
+        store.received(signed, Usage(n, 100 * n))
+        print("received", n, flush=True)
+    store.agree(channel, 500, 7)
+    print("agreed", flush=True)
+    print("end", flush=True)
+""")
+
+
+def test_killed_at_every_write(tmp_path):
+    """Whatever the process said is there afterwards, and no more than the one step that it was in."""
+    steps = 0
+    for deaths in range(1000):
+        path = tmp_path / f"{deaths}.sqlite"
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, str(path), str(deaths)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode in (0, 9), done.stderr
+        said = done.stdout.split("\n")[:-1]
+        with Store(path) as store:
+            check_survivors(store, said)
+        steps += 1
+        if "end" in said:
+            break
+    assert steps > 20
+
+
+def check_survivors(store, said):
+    bought = store.bought()
+    keys = set(store.kept_keys())
+    if "bought" in said:
+        assert [each.channel for each in bought] == [CHANNEL]
+    if "key" in said:
+        assert KEY.public in keys or bought
+    signed = max((int(line.split()[1]) for line in said if line.startswith("signed")), default=0)
+    received = max((int(line.split()[1]) for line in said if line.startswith("received")), default=0)
+    newest = store.lanes(CHANNEL)[0][1].newest if bought else None
+    sequence = newest.voucher.sequence if newest else 0
+    assert signed <= sequence <= signed + 1
+    assert newest is None or newest.is_by(KEY.public)
+    taken = store.sold_lane(CHANNEL, 0).newest
+    assert received <= (taken.voucher.sequence if taken else 0) <= min(received + 1, sequence)
+    assert taken is None or taken.is_by(KEY.public)
+    if "agreed" in said:
+        assert store.end_of(CHANNEL) == End(CHANNEL, 500, 7, False)

@@ -1,0 +1,107 @@
+"""What metering rests on in the session: both ends count the same, and either may hold the other back."""
+
+import pytest
+
+from dtp.session.events import StreamData
+from dtp.session.limits import Limits
+from dtp.testing.pairs import SessionPair
+
+WINDOW = Limits(stream_window=8192, connection_window=16384)
+
+
+def read_all(pair, session):
+    """Read everything that came, as an application would; gives its bytes."""
+    total = 0
+    for event in pair.events[session]:
+        if isinstance(event, StreamData):
+            total += len(event.data)
+            session.consumed(event.stream_id, len(event.data))
+    pair.events[session].clear()
+    return total
+
+
+def test_both_ends_count_the_same_streams_and_bytes():
+    pair = SessionPair()
+    first, second = pair.client.open_stream(), pair.client.open_stream()
+    pair.client.write(first, b"up" * 500)
+    pair.client.write(second, b"")
+    pair.settle()
+    pair.server.write(first, b"down" * 1000)
+    back = pair.server.open_stream()  # not a request: the server opened it
+    pair.server.write(back, b"x")
+    pair.settle()
+    assert pair.client.traffic == (2, 1000, 4001)
+    assert pair.server.traffic == (2, 4001, 1000)
+
+
+def test_what_is_sent_again_counts_once():
+    pair = SessionPair()
+    stream = pair.client.open_stream()
+    pair.settle()
+    pair.client.write(stream, bytes(3000))
+    pair.seal(pair.wires[0], client=True)
+    pair.cut(pair.wires[0])  # sealed, and lost with its link
+    pair.resume()
+    pair.settle()
+    assert pair.client.traffic.sent == pair.server.traffic.received == 3000
+
+
+def test_bytes_that_only_a_reset_tells_of_are_not_received():
+    pair = SessionPair()
+    stream = pair.client.open_stream()
+    pair.client.write(stream, bytes(100))
+    pair.settle()
+    pair.server.write(stream, bytes(3000))
+    pair.seal(pair.wires[0], client=False)
+    pair.cut(pair.wires[0])
+    pair.server.reset(stream, 1)
+    pair.resume()
+    pair.settle()
+    assert pair.server.traffic.sent == 3000
+    assert pair.client.traffic.received == 0
+
+
+@pytest.mark.parametrize("total", [0, 1, 999, 3000])
+def test_nothing_is_sent_beyond_the_limit_until_it_is_raised(total):
+    pair = SessionPair()
+    stream = pair.client.open_stream()
+    pair.client.write(stream, bytes(5000))
+    pair.client.limit_sending(total)
+    pair.settle()
+    assert pair.server.traffic.received == total
+    pair.client.limit_sending(total + 7)
+    pair.settle()
+    assert pair.server.traffic.received == total + 7
+    pair.client.limit_sending(None)
+    pair.settle()
+    assert pair.server.traffic.received == 5000
+
+
+def test_a_limit_below_what_was_sent_holds_no_repetition_back():
+    pair = SessionPair()
+    stream = pair.client.open_stream()
+    pair.settle()
+    pair.client.write(stream, bytes(5000))
+    pair.seal(pair.wires[0], client=True)
+    pair.client.limit_sending(100)
+    pair.cut(pair.wires[0])
+    pair.resume()
+    pair.settle()
+    assert pair.server.traffic.received == 5000
+
+
+def test_credit_stops_at_the_limit_and_goes_on():
+    pair = SessionPair(server_limits=WINDOW)
+    pair.server.limit_receiving(20_000)
+    for _ in range(4):
+        stream = pair.client.open_stream()
+        pair.client.write(stream, bytes(8000))
+    for _ in range(10):
+        pair.settle()
+        read_all(pair, pair.server)
+    assert pair.server.traffic.received == 20_000
+    pair.server.limit_receiving(None)
+    for _ in range(10):
+        pair.settle()
+        read_all(pair, pair.server)
+    assert pair.server.traffic.received == 32_000
