@@ -137,6 +137,35 @@ def format_command(source: Path | None, install: bool) -> None:
 
 
 @move.command()
+@_source_option
+@click.option(
+    "--check", "checking", is_flag=True, help="Write nothing; end with 1 when the table isn't right."
+)
+@json_option
+@click.pass_context
+def gas(ctx: click.Context, source: Path | None, checking: bool) -> None:
+    """Measure what each function costs, on an embedded node, and renew the table in move/README.md."""
+    from dtp.cli import move_gas
+
+    checkout = _checkout(source, False)
+    rows = move_gas.measure()
+    findings = move_gas.check(checkout, rows) if checking else []
+    changed = not checking and move_gas.write(checkout, rows)
+    record = {
+        "rows": [asdict(row) for row in rows],
+        "changed": changed,
+        "findings": [asdict(found) for found in findings],
+    }
+    if findings:
+        text = "\n".join(f"{found.file}: {found.problem}; {found.remedy}" for found in findings)
+    else:
+        text = f"wrote {move_gas.README}" if changed else "all as it should be"
+    print_result(record, text)
+    if findings:
+        ctx.exit(EXIT_FOUND)
+
+
+@move.command()
 @click.argument("name", metavar="[PACKAGE]", required=False)
 @json_option
 def info(name: str | None) -> None:

@@ -72,6 +72,8 @@ DEFAULT_GENESIS_TIME_MS: Final = 1_700_000_000_000
 """When a chain without a clock of its own begins."""
 SERVER_VERSION: Final = "1"
 FAUCET_BUDGET: Final = 5_000_000_000
+#: How far the clock may be behind when something is simulated.
+_TICK_MS: Final = 250
 _FAUCET_SEED: Final = b"dtp.localnet.faucet"
 
 
@@ -172,13 +174,19 @@ class Node:
         select_gas: bool = False,
         outputs: bool = True,
     ) -> Simulated:
-        """What a transaction would do; nothing is kept. Without `outputs` it doesn't tell what commands gave back.
+        """What a transaction would do; nothing is kept, but the clock is moved to now first.
+
+        Without `outputs` it doesn't tell what commands gave back.
 
         An `UnresolvedTransaction` is resolved first (`resolve`). `select_gas` fills in payment and budget where they
         are missing (empty payment, budget 0): the budget by what a run costs, coins of the gas owner that cover it.
         With `checks=False` commands may call any function, and gas may be missing: a mock coin pays then.
         Raises `TransactionRejected`.
         """
+        # On a real network the clock moves several times a second; here it moves when something happens. What is
+        # simulated after a pause must not see the time before it.
+        if self._time() - self._chain.status.clock_ms >= _TICK_MS:
+            self._seal_time(self._time())
         return Simulator(self._chain).simulate(
             transaction, checks=checks, select_gas=select_gas, outputs=outputs
         )

@@ -16,6 +16,7 @@ from dtp.localnet.model import (
     TransactionRejected,
     UnresolvedTransaction,
 )
+from dtp.localnet.node import Node
 from dtp.sui.bcs import STRING, U64
 from dtp.sui.objects import SUI_TYPE
 from dtp.sui.transaction import (
@@ -246,3 +247,24 @@ def test_what_can_not_be_resolved(play: Play) -> None:
         with pytest.raises(TransactionRejected) as refused:
             node.simulate(transaction)
         assert refused.value.kind == kind
+
+
+def test_time_has_passed_since_the_last_transaction() -> None:
+    """A clock that moves with transactions only would show a simulation the time before a pause."""
+    clock = [1_700_000_000_000]
+    with Node.open(now=lambda: clock[0]) as node:
+        world = World(node)
+        alice = world.wallet("alice", 10**10)
+        tx = world.tx()
+        tx.call(SUI, "clock::timestamp_ms", tx.clock())
+
+        def seen() -> int:
+            (value,) = node.simulate(world.data(tx, alice)).commands[0].returned
+            return int.from_bytes(value.bcs, "little")
+
+        clock[0] += 3_600_000
+        assert seen() == clock[0]
+        before = node.service_info().checkpoint
+        clock[0] += 100  # too little to matter
+        assert seen() == clock[0] - 100
+        assert node.service_info().checkpoint == before

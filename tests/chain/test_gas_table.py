@@ -1,0 +1,73 @@
+"""`dtp move gas`: the table in `move/README.md` is what the functions cost, and all of them have a row."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dtp.chain.model import GasUsed
+from dtp.cli import main, move_gas
+from dtp.cli.move_build import BuildError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return move_gas.measure()
+
+
+def gas(*arguments, code=0):
+    result = CliRunner().invoke(main, ["move", "gas", "--json", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def test_the_table_is_right_and_whole():
+    record = gas("--check", "--source", ROOT)
+    assert record["findings"] == []
+    assert len(record["rows"]) > 60
+    assert all(row["gas"]["computation"] >= 1_000_000 for row in record["rows"])
+
+
+def test_the_numbers_are_the_same_each_time(rows):
+    assert move_gas.measure() == rows
+
+
+def test_what_is_stale_is_found_and_renewed(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(move_gas, "measure", lambda: rows)
+    shutil.copytree(ROOT / "move", tmp_path / "move", ignore=shutil.ignore_patterns("node_modules"))
+    (tmp_path / "dtp/chain/packages").mkdir(parents=True)
+    readme = tmp_path / "move/README.md"
+    text = readme.read_text()
+    readme.write_text(text.replace("| `host::heartbeat` |", "| `host::heartbeat` | x |", 1))
+    readme.write_text(readme.read_text() + "\n| `host::fresh` | owner | never |\n")
+    findings = gas("--check", "--source", tmp_path, code=1)["findings"]
+    assert [each["problem"] for each in findings] == [
+        "`host::fresh` has no gas",
+        "the gas table isn't what the functions cost",
+    ]
+    assert gas("--source", tmp_path)["changed"]
+    assert move_gas.table(rows) in readme.read_text()
+    assert not gas("--source", tmp_path)["changed"]
+    readme.write_text("nothing")
+    result = CliRunner().invoke(main, ["move", "gas", "--source", str(tmp_path)])
+    assert result.exit_code == 3
+    assert "between" in result.stderr
+    with pytest.raises(BuildError):
+        move_gas.renewed("nothing", rows)
+
+
+def test_rows_as_markdown():
+    played = [
+        move_gas.Row((), "publishing `x`", GasUsed(1_000_000, 2_000_000, 500_000)),
+        move_gas.Row(("m::f", "m::g"), "", GasUsed(1_000_000, 0, 3_000_000)),
+        move_gas.Row(("m::f", "m::g"), "again", GasUsed(9, 9, 9)),
+        move_gas.Row(("m::f", "m::g"), "", GasUsed(9, 9, 9)),
+    ]
+    assert move_gas.table(played).splitlines()[2:] == [
+        "| publishing `x` |  | 1,000 | 2,000 | 500 | 0.0025 |",
+        "| `m::f`, `m::g` |  | 1,000 | 0 | 3,000 | -0.002 |",
+    ]
