@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from functools import partial
 
 from dtp.carriers.errors import DialError
-from dtp.daemon import health
+from dtp.daemon import health, proxy_protocol
 from dtp.daemon.backends import Backend, Balancer
 from dtp.daemon.config.model import Expose
-from dtp.daemon.ledger import Ledger
+from dtp.daemon.ledger import Ledger, Session
 from dtp.daemon.policies import Arrive, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
 from dtp.daemon.reasons import TELLINGS, Reason
 from dtp.daemon.relay import Relay
@@ -34,6 +34,18 @@ def moment() -> Moment:
 def caller_of(connection: Connection) -> Caller:
     """Who a connection is from."""
     return Caller(connection.peer, connection.peer.sui_address, connection.source)
+
+
+class Link:
+    """A connection to a backend, by asyncio's streams."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, backend: Backend) -> None:
+        self.reader, self.writer, self._backend = reader, writer, backend
+
+    def close(self) -> None:
+        """Give it up, once."""
+        self._backend.active -= 1
+        self.writer.close()
 
 
 class Exposed:
@@ -84,13 +96,16 @@ class Exposed:
         now = moment()
         opened = Open(caller)
         denial = self.chain.ask(opened, now)
-        if denial is None and (denial := self.chain.ask(Call(caller), now)) is not None:
+        whole = self.config.kind == "tcp"  # the stream is the request
+        if denial is None and whole and (denial := self.chain.ask(Call(caller), now)) is not None:
             self.chain.tell(Close(caller), now)
         if denial is not None:
+            self.ledger.failed += 1
             self._log_denial(denial, caller)
             stream.reset(denial.reason)
             return
-        task = connection._loop.create_task(self._serve(caller, stream, opened))
+        serve = self._serve_tcp if whole else self._serve_http
+        task = connection._loop.create_task(serve(caller, stream, opened))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
@@ -114,35 +129,102 @@ class Exposed:
             },
         )
 
-    async def _serve(self, caller: Caller, stream: Stream, opened: Open) -> None:
-        """Find a backend and join it with the stream. Nothing was sent yet, so any backend may still have it."""
+    def ask(self, call: Call) -> Denial | None:
+        """Whether a request of a stream that is open may be; a denial is logged."""
+        denial = self.chain.ask(call, moment())
+        if denial is not None:
+            self._log_denial(denial, call.caller)
+        return denial
+
+    def moved(self, caller: Caller, size: int) -> float | Reason:
+        """Bytes of an open stream have come: the seconds to wait before the next are read, or why it must end."""
+        if not self.chain.counts_bytes:
+            return 0.0
+        verdict = self.chain.moved(Move(caller, size), moment())
+        if isinstance(verdict, Denial):
+            self._log_denial(verdict, caller)
+            return verdict.reason
+        return verdict
+
+    # ---- kinds of services --------------------------------------------------------------------------------
+
+    async def _serve_tcp(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Join the stream with a backend."""
         began = time.monotonic()
-        tried: list[Backend] = []
         try:
-            while (backend := self.balancer.choose(str(caller.peer), time.monotonic(), tried)) is not None:
-                tried.append(backend)
-                sock = await self._connect(backend)
-                if sock is not None:
-                    break
-            else:
-                self.ledger.failed += 1
-                stream.reset(Reason.NO_BACKEND)
-                self.chain.tell(Close(caller), moment())
-                return
+            dialled = await self._dial(caller)
         except asyncio.CancelledError:
             stream.reset(Reason.DRAINING)
             self.chain.tell(Close(caller), moment())
             raise
-        backend.active += 1
+        if dialled is None:
+            self.ledger.failed += 1
+            stream.reset(Reason.NO_BACKEND)
+            self.chain.tell(Close(caller), moment())
+            return
+        backend, sock, first = dialled
+
+        def ended(relay: Relay) -> None:
+            backend.active -= 1
+            self._ended(caller, str(backend.place), began, relay)
+
         relay = Relay(
             stream,
             sock,
             broken=Reason.BACKEND_BROKE,
-            on_end=partial(self._ended, caller, backend, began),
-            meter=partial(self._moved, caller) if self.chain.counts_bytes else None,
+            on_end=ended,
+            first=first,
+            meter=partial(self.moved, caller) if self.chain.counts_bytes else None,
             bounds=self.chain.bounds(opened),
         )
         self.ledger.add(relay)
+
+    async def _serve_http(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Let the stream speak HTTP; h11 is loaded with the first one."""
+        from dtp.daemon.http.session import HttpSession
+
+        began = time.monotonic()
+        session = HttpSession(self, caller, stream, self.chain.bounds(opened))
+        self.ledger.add(session)
+        try:
+            await session.run()
+        finally:
+            self._ended(caller, "", began, session)
+
+    # ---- backends -----------------------------------------------------------------------------------------
+
+    async def dial_streams(self, caller: Caller) -> Link | None:
+        """A backend for the caller, by asyncio's streams; None when none can be reached."""
+        dialled = await self._dial(caller)
+        if dialled is None:
+            return None
+        backend, sock, first = dialled
+        reader, writer = await asyncio.open_connection(sock=sock)
+        if first:
+            writer.write(first)
+        return Link(reader, writer, backend)
+
+    async def _dial(self, caller: Caller) -> tuple[Backend, socket.socket, bytes] | None:
+        """A backend that answers, counted as active, and what goes in front of its bytes.
+
+        Nothing was sent yet, so any backend may still have the stream: they are tried in turn, each once.
+        """
+        tried: list[Backend] = []
+        while (backend := self.balancer.choose(str(caller.peer), time.monotonic(), tried)) is not None:
+            tried.append(backend)
+            sock = await self._connect(backend)
+            if sock is not None:
+                backend.active += 1
+                return backend, sock, self._first(caller, sock)
+        return None
+
+    def _first(self, caller: Caller, sock: socket.socket) -> bytes:
+        if not self.config.proxy_protocol:
+            return b""
+        place = sock.getpeername()
+        return proxy_protocol.header(
+            caller, self.config.service, place[:2] if isinstance(place, tuple) else None
+        )
 
     async def _connect(self, backend: Backend) -> socket.socket | None:
         """A socket to the backend; None, and a mark on the backend, when it can't be reached."""
@@ -170,35 +252,27 @@ class Exposed:
         self.balancer.connected(backend, time.monotonic())
         return sock
 
-    def _moved(self, caller: Caller, size: int) -> float | Reason:
-        verdict = self.chain.moved(Move(caller, size), moment())
-        if isinstance(verdict, Denial):
-            self._log_denial(verdict, caller)
-            return verdict.reason
-        return verdict
-
-    def _ended(self, caller: Caller, backend: Backend, began: float, relay: Relay) -> None:
-        backend.active -= 1
-        self.ledger.ended(relay)
+    def _ended(self, caller: Caller, backend: str, began: float, session: Session) -> None:
+        self.ledger.ended(session)
         self.chain.tell(Close(caller), moment())
         log.log(
-            logging.INFO if relay.why else logging.DEBUG,
+            logging.INFO if session.why else logging.DEBUG,
             "%s: stream of %s to %s ended%s",
             self.config.service,
             caller.peer.short,
-            backend.place,
-            f": {relay.why}" if relay.why else "",
+            backend or "its backends",
+            f": {session.why}" if session.why else "",
             extra={
                 "fields": {
                     "event": "ended",
                     "service": self.config.service,
                     "peer": str(caller.peer),
                     "source": caller.source,
-                    "backend": str(backend.place),
+                    "backend": backend,
                     "seconds": round(time.monotonic() - began, 3),
-                    "sent": relay.counts.sent,
-                    "received": relay.counts.received,
-                    "why": relay.why,
+                    "sent": session.counts.sent,
+                    "received": session.counts.received,
+                    "why": session.why,
                 }
             },
         )

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 from dtp.daemon.reasons import Reason
-from dtp.daemon.relay import Relay
+from dtp.daemon.relay import Counts
+
+
+class Session(Protocol):
+    """A stream at work: a relay, or one that speaks a protocol."""
+
+    counts: Counts
+    #: Why it ended before its time, in words; "" for an orderly end.
+    why: str
+    ended: bool
+
+    def abort(self, reason: Reason) -> None:
+        """End it now. Idempotent."""
 
 
 class Ledger:
-    """Open relays and the sums over those that have ended. Bytes: `sent` into streams, `received` out of them."""
+    """Open sessions and the sums over those that have ended. Bytes: `sent` into streams, `received` out of them."""
 
     def __init__(self) -> None:
-        self.open: set[Relay] = set()
+        self.open: set[Session] = set()
         #: Streams so far, and those of them that were refused or broke off.
         self.streams = 0
         self.failed = 0
@@ -21,18 +33,18 @@ class Ledger:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def add(self, relay: Relay) -> None:
-        """A relay has begun."""
-        if not relay.ended:
-            self.open.add(relay)
+    def add(self, session: Session) -> None:
+        """A session has begun."""
+        if not session.ended:
+            self.open.add(session)
             self._empty.clear()
 
-    def ended(self, relay: Relay) -> None:
-        """A relay is over, also one that never began."""
-        self._sent += relay.counts.sent
-        self._received += relay.counts.received
-        self.failed += bool(relay.why)
-        self.open.discard(relay)
+    def ended(self, session: Session) -> None:
+        """A session is over, also one that never began."""
+        self._sent += session.counts.sent
+        self._received += session.counts.received
+        self.failed += bool(session.why)
+        self.open.discard(session)
         if not self.open:
             self._empty.set()
 
@@ -42,18 +54,18 @@ class Ledger:
 
     def abort(self, reason: Reason) -> None:
         """End all that is open, now."""
-        for relay in list(self.open):
-            relay.abort(reason)
+        for session in list(self.open):
+            session.abort(reason)
 
     @property
     def sent(self) -> int:
         """Bytes from sockets here into streams, up to now."""
-        return self._sent + sum(relay.counts.sent for relay in self.open)
+        return self._sent + sum(session.counts.sent for session in self.open)
 
     @property
     def received(self) -> int:
         """Bytes from streams into sockets here, up to now."""
-        return self._received + sum(relay.counts.received for relay in self.open)
+        return self._received + sum(session.counts.received for session in self.open)
 
     def status(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -202,7 +202,7 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         ("x = 1", 1, 1, "x is not a setting of the file"),
         ("[identity]\nfile = 'x'", 1, 1, "nothing to do"),
         (MINIMAL.replace("[daemon]", "[deamon]"), 4, 2, "did you mean daemon?"),
-        (MINIMAL + "methods = { allow = ['x'] }", 10, 11, "has no methods"),
+        (MINIMAL + "methods = { allow = ['x'] }", 10, 11, "not tcp"),
         (MINIMAL + "deny = ['*']", 10, 8, "let nobody in"),
         (MINIMAL + "schedule = { days = 'mon-fry' }", 10, 21, "did you mean fri?"),
         (MINIMAL + "schedule = { zone = 'Berlin' }", 10, 21, "no time zone"),

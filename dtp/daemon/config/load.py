@@ -12,6 +12,13 @@ from dtp.daemon.config.reading import ConfigMistakes, Mistake, Section, Wrong, p
 from dtp.identity import PeerId
 from dtp.net.address import Address
 
+#: Settings of [[expose]] that only some kinds of services have.
+_ONLY_FOR = {
+    "methods": ("http", "json-rpc"),
+    "batch": ("json-rpc",),
+    "message": ("json-rpc",),
+}
+
 
 def load(path: Path) -> model.Config:
     """Read and check the configuration at `path`. Raises `ConfigMistakes` with every mistake that it has.
@@ -134,6 +141,9 @@ def _expose(section: Section) -> model.Expose:
         health=None if health is None else _health(health),
         connect_timeout=section.take("connect-timeout", values.duration, 5.0),
         slow_start=section.take("slow-start", values.duration, 0.0),
+        proxy_protocol=section.take("proxy-protocol", values.boolean, False),
+        batch=section.take("batch", values.number(1, 10_000), 50),
+        message=section.take("message", values.size, 2 * 1024 * 1024),
         rules=_rules(section),
     )
     if "backend" not in section:
@@ -142,8 +152,9 @@ def _expose(section: Section) -> model.Expose:
         section.wrong(
             f'allow is missing in {section.spell()}: identities, Sui addresses, or "*" for everyone'
         )
-    if expose.rules.methods is not None:
-        section.wrong(f"methods: a service of kind {kind} has no methods", "methods")
+    for key, kinds in _ONLY_FOR.items():
+        if key in section and kind not in kinds:
+            section.wrong(f"{key}: is for services of kind {' and '.join(kinds)}, not {kind}", key)
     section.finish()
     return expose
 

@@ -12,8 +12,8 @@ from dtp.daemon.config.values import Place, Rate
 from dtp.identity import PeerId
 from dtp.net.address import Address
 
-Kind = Literal["tcp"]
-KINDS: tuple[str, ...] = ("tcp",)
+Kind = Literal["tcp", "http", "json-rpc"]
+KINDS: tuple[str, ...] = ("tcp", "http", "json-rpc")
 Balance = Literal["round-robin", "least-conn", "hash"]
 BALANCES: tuple[str, ...] = ("round-robin", "least-conn", "hash")
 Per = Literal["identity", "service"]
@@ -126,6 +126,11 @@ class Expose:
     connect_timeout: float = 5.0
     #: A backend that has come back gets its share over so long.
     slow_start: float = 0.0
+    #: Tell the backend who came, by a PROXY protocol v2 header.
+    proxy_protocol: bool = False
+    #: JSON-RPC: calls in one batch, and bytes of one message.
+    batch: int = 50
+    message: int = 2 * 1024 * 1024
     rules: Rules = Rules()
 
 

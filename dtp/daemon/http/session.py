@@ -1,0 +1,471 @@
+"""One stream that speaks HTTP/1.1: request by request past the policies, to a backend and back. Parsing is h11's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import h11
+
+from dtp.daemon.http import jsonrpc
+from dtp.daemon.http.headers import Headers, to_backend, to_client, upgrade_of
+from dtp.daemon.policies import Bounds, Call, Caller, Denial
+from dtp.daemon.reasons import TELLINGS, Reason, words
+from dtp.daemon.relay import Counts
+from dtp.errors import DtpError
+from dtp.net.relay import copy
+from dtp.net.stream import Stream
+
+if TYPE_CHECKING:
+    from dtp.daemon.expose import Exposed, Link
+
+log = logging.getLogger("dtpd")
+
+#: Bytes per read.
+_READ = 64 * 1024
+#: A request's head: more bytes, or seconds from its first one, and the client means harm (slowloris).
+_HEAD_SIZE, _HEAD_TIME = 32 * 1024, 10.0
+#: How long a client may keep a connection without asking for anything, seconds; nginx's default.
+_KEEP = 75.0
+#: Of a body that nobody wants so much is read, so that the client sees the answer; a longer one ends the connection.
+_DISCARD = 256 * 1024
+#: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
+_MAX_MERGED = 16 * 1024 * 1024
+
+
+class _Ended(Exception):
+    """The stream is to end now, for this reason."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Side:
+    """One end of the conversation: h11's state, and how bytes come and go."""
+
+    def __init__(
+        self,
+        role: Any,
+        read: Callable[[int], Awaitable[bytes]],
+        write: Callable[[bytes], None],
+        drain: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.http = h11.Connection(role, max_incomplete_event_size=_HEAD_SIZE)
+        self._read, self._write, self._drain = read, write, drain
+
+    async def event(self) -> Any:
+        """What comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
+        while (event := self.http.next_event()) is h11.NEED_DATA:
+            self.http.receive_data(await self._read(_READ))
+        return event
+
+    async def send(self, event: Any) -> None:
+        """Send it, as fast as the other side takes it."""
+        data = self.http.send(event)
+        if data:
+            self._write(data)
+            await self._drain()
+
+    def reusable(self) -> bool:
+        """Whether another exchange may follow; then this side is ready for it."""
+        if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
+            self.http.start_next_cycle()
+            return True
+        return False
+
+
+class HttpSession:
+    """Serves a stream until its client has ended it or something breaks off."""
+
+    def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
+        self.stream = stream
+        self.counts = Counts()
+        self.why = ""
+        self.ended = False
+        self._exposed, self._caller, self._bounds = exposed, caller, bounds
+        self._client = _Side(h11.SERVER, self._read_client, self._write_client, stream.drain)
+        self._link: Link | None = None
+        self._backend: _Side | None = None
+        self._task = asyncio.current_task()
+        self._moved = 0
+        self._json = exposed.config.kind == "json-rpc"
+
+    def abort(self, reason: Reason) -> None:
+        """End now. Idempotent."""
+        if not self.ended and self._task is not None:
+            self.why = self.why or words(reason)
+            self._task.cancel()
+
+    async def run(self) -> None:
+        """To the end; raises nothing but `CancelledError`."""
+        try:
+            async with asyncio.timeout(self._bounds.time):
+                await self._serve()
+            self.stream.close()
+        except _Ended as end:
+            self._fail(end.reason, words(end.reason))
+        except TimeoutError:
+            self._fail(Reason.TIME, words(Reason.TIME))
+        except h11.RemoteProtocolError as error:
+            await self._answer_malformed(error)
+        except (DtpError, OSError, h11.LocalProtocolError) as error:
+            self._fail(Reason.BACKEND_BROKE, str(error))
+        except asyncio.CancelledError:
+            self._fail(Reason.DRAINING, words(Reason.DRAINING))
+            raise
+        finally:
+            self.ended = True
+            self._drop_link()
+
+    def _fail(self, reason: Reason, why: str) -> None:
+        self.why = self.why or why
+        self.stream.reset(reason)
+
+    async def _answer_malformed(self, error: h11.RemoteProtocolError) -> None:
+        """400 if the client broke the protocol and can still be told; else the backend did."""
+        self.why = str(error)
+        state = self._client.http.our_state
+        if self._client.http.their_state is not h11.ERROR or state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.stream.reset(Reason.BACKEND_BROKE)
+            return
+        with contextlib.suppress(DtpError, h11.LocalProtocolError):
+            body = f"{words(Reason.MALFORMED)}: {error}\n".encode()
+            await self._answer(error.error_status_hint, body, "text/plain", {"Connection": "close"})
+            self.stream.write_eof()
+
+    # ---- bytes --------------------------------------------------------------------------------------------
+
+    async def _read_client(self, size: int) -> bytes:
+        data = await self._timed(self.stream.read(size), self._bounds.idle or _KEEP, Reason.IDLE)
+        self.counts.received += len(data)
+        await self._measure(len(data))
+        return data
+
+    def _write_client(self, data: bytes) -> None:
+        self.counts.sent += len(data)
+        self.stream.write(data)
+
+    async def _measure(self, size: int) -> None:
+        """Count bytes of a request and its answer; waits as long as a rate says."""
+        self._moved += size
+        if self._bounds.data is not None and self._moved > self._bounds.data:
+            raise _Ended(Reason.SIZE)
+        verdict = self._exposed.moved(self._caller, size)
+        if isinstance(verdict, Reason):
+            raise _Ended(verdict)
+        if verdict:
+            await asyncio.sleep(verdict)
+
+    @staticmethod
+    async def _timed(awaitable: Awaitable[bytes], seconds: float, reason: Reason) -> bytes:
+        try:
+            async with asyncio.timeout(seconds):
+                return await awaitable
+        except TimeoutError:
+            raise _Ended(reason) from None
+
+    # ---- requests -----------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        while True:
+            request = await self._request()
+            if request is None:
+                return
+            self._moved = 0
+            if self._json:
+                keep = await self._exchange_calls(request)
+            else:
+                keep = await self._exchange(request)
+            if not keep or not self._client.reusable():
+                return
+
+    async def _request(self) -> h11.Request | None:
+        """The next request's head; None when the client has ended. Its bytes may not trickle in."""
+        client = self._client
+        if not client.http.trailing_data[0]:
+            client.http.receive_data(await self._timed(self._read_client(_READ), _KEEP, Reason.IDLE))
+        try:
+            async with asyncio.timeout(_HEAD_TIME):
+                event = await client.event()
+        except TimeoutError:
+            raise _Ended(Reason.IDLE) from None
+        if isinstance(event, h11.ConnectionClosed):
+            return None
+        assert isinstance(event, h11.Request)
+        return event
+
+    async def _exchange(self, request: h11.Request) -> bool:
+        """Pass one request on, and its answer back; True when another one may follow."""
+        method = f"{request.method.decode('ascii')} {request.target.decode('ascii').partition('?')[0]}"
+        denial = self._exposed.ask(Call(self._caller, method))
+        if denial is not None:
+            await self._refuse(denial)
+            return await self._discard()
+        headers = to_backend(list(request.headers), self._caller, self._exposed.config.service)
+        head = h11.Request(method=request.method, target=request.target, headers=headers)
+        backend = await self._open_backend()
+        if backend is None:
+            await self._fail_request(Reason.NO_BACKEND)
+            return await self._discard()
+        await backend.send(head)
+        pump = asyncio.create_task(self._pass_body(backend))
+        try:
+            switched = await self._pass_answer(backend)
+            if switched:
+                pump.cancel()
+                await asyncio.gather(pump, return_exceptions=True)
+                await self._pass_protocol(backend)
+                return False
+            if not pump.done():
+                # Answered before the body was there: nobody wants the rest.
+                return False
+            await pump
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+        if not backend.reusable():
+            self._drop_link()
+        return True
+
+    async def _pass_body(self, backend: _Side) -> None:
+        while True:
+            event = await self._client.event()
+            if event is h11.PAUSED:
+                return
+            await backend.send(event)
+            if isinstance(event, h11.EndOfMessage):
+                return
+
+    async def _pass_answer(self, backend: _Side) -> bool:
+        """Everything that the backend answers; True when it changed the protocol."""
+        while True:
+            event = await backend.event()
+            if isinstance(event, h11.ConnectionClosed):
+                raise _Ended(Reason.BACKEND_BROKE)
+            if isinstance(event, h11.InformationalResponse):
+                switching = event.status_code == 101
+                await self._client.send(
+                    h11.InformationalResponse(
+                        status_code=event.status_code,
+                        headers=to_client(list(event.headers), switching=switching),
+                        reason=event.reason,
+                    )
+                )
+                if switching:
+                    return True
+            elif isinstance(event, h11.Response):
+                headers = to_client(list(event.headers))
+                await self._client.send(
+                    h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
+                )
+            else:
+                await self._client.send(event)
+                if isinstance(event, h11.EndOfMessage):
+                    return False
+
+    async def _pass_protocol(self, backend: _Side) -> None:
+        """After 101, as of a WebSocket: bytes, both ways, until both have ended."""
+        assert self._link is not None
+        writer = self._link.writer
+        first, answered = self._client.http.trailing_data[0], backend.http.trailing_data[0]
+        if first:
+            writer.write(first)
+        if answered:
+            self._write_client(answered)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(copy(_Counted(self._read_client), writer))
+            group.create_task(copy(_Counted(self._read_backend), self.stream))
+
+    # ---- JSON-RPC -----------------------------------------------------------------------------------------
+
+    async def _exchange_calls(self, request: h11.Request) -> bool:
+        """One message: each of its calls past the policies; those that pass go on together."""
+        if request.method != b"POST" or upgrade_of(list(request.headers)) is not None:
+            await self._answer(405, b"JSON-RPC is spoken by POST\n", "text/plain", {"Allow": "POST"})
+            return await self._discard()
+        config = self._exposed.config
+        body = await self._body(config.message)
+        if body is None:
+            await self._fail_request(Reason.SIZE, {"Connection": "close"})
+            return False
+        try:
+            message = jsonrpc.parse(body, config.batch)
+        except jsonrpc.Malformed as error:
+            await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
+            return True
+        passed, refusals, first = self._judge(message)
+        if not passed:
+            await self._answer_refused(message, refusals, first)
+            return True
+        return await self._call_backend(request, message, passed, refusals)
+
+    def _judge(
+        self, message: jsonrpc.Message
+    ) -> tuple[list[jsonrpc.RpcCall], list[dict[str, Any]], Denial | None]:
+        """The calls that pass, what is answered to the others, and the first denial."""
+        passed, refusals, first = [], [], None
+        for call in message.calls:
+            denial = self._exposed.ask(Call(self._caller, call.method))
+            if denial is None:
+                passed.append(call)
+                continue
+            first = first or denial
+            if call.has_id:
+                refusals.append(jsonrpc.refusal(call, denial))
+        return passed, refusals, first
+
+    async def _answer_refused(
+        self, message: jsonrpc.Message, refusals: list[dict[str, Any]], first: Denial | None
+    ) -> None:
+        assert first is not None
+        if not refusals:  # notifications are not answered
+            await self._answer(204, b"", None, {})
+        elif message.batch:
+            await self._answer_json(200, refusals)
+        else:
+            status = TELLINGS[first.reason].http
+            # Clients know that 429 means later; another status would hide the error from many of them.
+            await self._answer_json(status if status == 429 else 200, refusals[0], _retry(first))
+
+    async def _call_backend(
+        self,
+        request: h11.Request,
+        message: jsonrpc.Message,
+        passed: list[jsonrpc.RpcCall],
+        refusals: list[dict[str, Any]],
+    ) -> bool:
+        backend = await self._open_backend()
+        if backend is None:
+            failures = [jsonrpc.failure(call, Reason.NO_BACKEND) for call in passed if call.has_id]
+            answer = [*refusals, *failures]
+            await self._answer_json(200 if message.batch else 502, answer if message.batch else answer[:1])
+            return True
+        body = jsonrpc.forwarded(message, passed)
+        kept = [
+            (key, value)
+            for key, value in request.headers
+            if key not in (b"content-length", b"transfer-encoding", b"expect")
+        ]
+        headers = to_backend(kept, self._caller, self._exposed.config.service)
+        headers.append((b"content-length", str(len(body)).encode()))
+        if refusals:
+            headers = [(key, value) for key, value in headers if key != b"accept-encoding"]
+        await backend.send(h11.Request(method=b"POST", target=request.target, headers=headers))
+        await backend.send(h11.Data(data=body))
+        await backend.send(h11.EndOfMessage())
+        if refusals:
+            await self._merge_answer(backend, refusals)
+        else:
+            await self._pass_answer(backend)
+        if not backend.reusable():
+            self._drop_link()
+        return True
+
+    async def _merge_answer(self, backend: _Side, refusals: list[dict[str, Any]]) -> None:
+        answer = b""
+        while not isinstance(event := await backend.event(), h11.EndOfMessage):
+            if isinstance(event, h11.ConnectionClosed):
+                raise _Ended(Reason.BACKEND_BROKE)
+            if isinstance(event, h11.Data):
+                answer += event.data
+                if len(answer) > _MAX_MERGED:
+                    raise _Ended(Reason.SIZE)
+        await self._answer(200, jsonrpc.merged(answer, refusals), "application/json", {})
+
+    async def _body(self, most: int) -> bytes | None:
+        """The request's whole body; None when it is longer than `most`."""
+        parts: list[bytes] = []
+        size = 0
+        if self._client.http.they_are_waiting_for_100_continue:
+            await self._client.send(h11.InformationalResponse(status_code=100, headers=[]))
+        while not isinstance(event := await self._client.event(), h11.EndOfMessage):
+            if isinstance(event, h11.Data):
+                size += len(event.data)
+                if size > most:
+                    return None
+                parts.append(bytes(event.data))
+        return b"".join(parts)
+
+    # ---- answers of our own -------------------------------------------------------------------------------
+
+    async def _refuse(self, denial: Denial) -> None:
+        body = f"{denial.policy}: {denial.why}\n".encode()
+        await self._answer(TELLINGS[denial.reason].http, body, "text/plain", _retry(denial))
+
+    async def _fail_request(self, reason: Reason, headers: dict[str, str] | None = None) -> None:
+        telling = TELLINGS[reason]
+        await self._answer(telling.http, f"{telling.words}\n".encode(), "text/plain", headers or {})
+
+    async def _answer_json(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
+        await self._answer(status, json.dumps(body).encode(), "application/json", headers or {})
+
+    async def _answer(self, status: int, body: bytes, kind: str | None, extra: dict[str, str]) -> None:
+        headers: Headers = [(b"via", b"1.1 dtpd"), *((k.encode(), v.encode()) for k, v in extra.items())]
+        if kind is not None:
+            headers += [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+        client = self._client
+        await client.send(h11.Response(status_code=status, headers=headers))
+        if body:
+            await client.send(h11.Data(data=body))
+        await client.send(h11.EndOfMessage())
+
+    async def _discard(self) -> bool:
+        """Read the rest of a request that was answered already; False when it is too long."""
+        if self._client.http.they_are_waiting_for_100_continue:
+            return False
+        left = _DISCARD
+        while self._client.http.their_state is h11.SEND_BODY:
+            event = await self._client.event()
+            if isinstance(event, h11.Data):
+                left -= len(event.data)
+                if left < 0:
+                    return False
+        return True
+
+    # ---- the backend --------------------------------------------------------------------------------------
+
+    async def _open_backend(self) -> _Side | None:
+        """The backend's side: the one that is open, if it still is, else another."""
+        if self._backend is not None and self._link is not None:
+            if not self._link.reader.at_eof() and not self._link.writer.is_closing():
+                return self._backend
+            self._drop_link()
+        self._link = await self._exposed.dial_streams(self._caller)
+        if self._link is None:
+            return None
+        writer = self._link.writer
+        self._backend = _Side(h11.CLIENT, self._read_backend, writer.write, writer.drain)
+        return self._backend
+
+    async def _read_backend(self, size: int) -> bytes:
+        assert self._link is not None
+        idle = self._bounds.idle
+        read = self._link.reader.read(size)
+        data = await (read if idle is None else self._timed(read, idle, Reason.IDLE))
+        await self._measure(len(data))
+        return data
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = self._backend = None
+
+
+class _Counted:
+    """A source for `dtp.net.relay.copy`."""
+
+    def __init__(self, read: Callable[[int], Awaitable[bytes]]) -> None:
+        self._read = read
+
+    async def read(self, size: int, /) -> bytes:
+        return await self._read(size)
+
+
+def _retry(denial: Denial) -> dict[str, str]:
+    """Retry-After in whole seconds, never too early."""
+    return {} if denial.retry is None else {"Retry-After": str(max(1, -int(-denial.retry // 1)))}

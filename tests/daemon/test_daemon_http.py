@@ -1,0 +1,413 @@
+"""HTTP, WebSocket and JSON-RPC through a pair of daemons; headers, messages and the PROXY protocol by themselves."""
+
+import asyncio
+import contextlib
+import io
+import json
+import socket
+
+import aiohttp
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.daemon import proxy_protocol
+from dtp.daemon.http import jsonrpc
+from dtp.daemon.http.headers import to_backend, to_client
+from dtp.daemon.policies import Caller, Denial
+from dtp.daemon.reasons import Reason
+
+from .conftest import NEAR, Backend
+
+CALLER = Caller(NEAR.id, NEAR.id.sui_address, "192.0.2.7")
+
+
+# ---- headers -----------------------------------------------------------------------------------------------------
+
+
+def test_spoofed_headers_are_removed_and_true_ones_set():
+    spoofed = [b"dtp-peer", b"dtp_peer", b"dtp-anything", b"x-forwarded-for", b"x_forwarded_for", b"x-real-ip",
+               b"forwarded", b"via"]  # fmt: skip
+    headers = [(b"host", b"x"), (b"accept", b"*/*"), *((name, b"evil") for name in spoofed)]
+    found = to_backend(headers, CALLER, "api")
+    assert b"evil" not in [value for _, value in found]
+    assert dict(found) == {
+        b"host": b"x",
+        b"accept": b"*/*",
+        b"dtp-peer": str(NEAR.id).encode(),
+        b"dtp-account": NEAR.id.sui_address.encode(),
+        b"dtp-service": b"api",
+        b"x-forwarded-for": b"192.0.2.7",
+        b"via": b"1.1 dtpd",
+    }
+
+
+def test_headers_of_one_hop_stay_there():
+    headers = [
+        (b"host", b"x"),
+        (b"connection", b"keep-alive, X-Secret"),
+        (b"keep-alive", b"timeout=5"),
+        (b"x-secret", b"1"),
+        (b"transfer-encoding", b"chunked"),
+        (b"te", b"trailers"),
+        (b"content-type", b"text/plain"),
+    ]
+    kept = dict(to_backend(headers, CALLER, "api"))
+    assert b"x-secret" not in kept
+    assert b"connection" not in kept
+    assert kept[b"transfer-encoding"] == b"chunked"
+    assert dict(to_client(headers)) == {b"host": b"x", b"content-type": b"text/plain", b"via": b"1.1 dtpd"}
+
+
+# ---- the PROXY protocol ------------------------------------------------------------------------------------------
+
+
+def tlvs(body):
+    found = {}
+    while body:
+        size = int.from_bytes(body[1:3])
+        found[body[0]] = body[3 : 3 + size]
+        body = body[3 + size :]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "family", "addresses"),
+    [
+        ("192.0.2.7", ("127.0.0.1", 80), 0x11, bytes([192, 0, 2, 7, 127, 0, 0, 1, 0, 0, 0, 80])),
+        (
+            "2001:db8::1",
+            ("::1", 80),
+            0x21,
+            bytes.fromhex("20010db8" + "0" * 23 + "1" + "0" * 31 + "1" + "00000050"),
+        ),
+        ("unix:uid=0", ("127.0.0.1", 80), 0x00, b""),
+        ("192.0.2.7", None, 0x00, b""),
+        ("192.0.2.7", ("::1", 80), 0x00, b""),
+    ],
+)
+def test_proxy_header(source, destination, family, addresses):
+    caller = Caller(NEAR.id, NEAR.id.sui_address, source)
+    header = proxy_protocol.header(caller, "api", destination)
+    assert header[:12] == bytes.fromhex("0d0a0d0a000d0a515549540a")  # section 2.2
+    assert header[12] == 0x21
+    assert header[13] == family
+    assert int.from_bytes(header[14:16]) == len(header) - 16
+    assert header[16 : 16 + len(addresses)] == addresses
+    assert tlvs(header[16 + len(addresses) :]) == {
+        0x02: b"api",
+        0xE0: str(NEAR.id).encode(),
+        0xE1: NEAR.id.sui_address.encode(),
+    }
+
+
+def test_a_backend_gets_the_proxy_header_first(run):
+    async def scenario(pair):
+        async def serve(reader, writer):
+            head = await reader.readexactly(16)
+            received.append(head + await reader.readexactly(int.from_bytes(head[14:])))
+            writer.write(await reader.read(5))
+
+        received = []
+        async with Backend(serve) as backend:
+            port = await pair.start(expose(backend.port, "tcp", "proxy-protocol = true"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello")
+            assert await reader.read() == b"hello"
+            writer.close()
+            assert received == [
+                proxy_protocol.header(
+                    Caller(NEAR.id, NEAR.id.sui_address, "127.0.0.1"), "api", ("127.0.0.1", backend.port)
+                )
+            ]
+
+    run(scenario)
+
+
+# ---- JSON-RPC messages -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "methods", "batch"),
+    [
+        (b'{"jsonrpc":"2.0","method":"eth_call","id":1}', ["eth_call"], False),
+        (b' [ {"method":"a","id":"x"} ,\n{"method":"b"} ] ', ["a", "b"], True),
+        ('{"method":"ü","params":{"Method":"x"}}'.encode(), ["ü"], False),
+    ],
+)
+def test_messages(body, methods, batch):
+    message = jsonrpc.parse(body, 10)
+    assert ([call.method for call in message.calls], message.batch) == (methods, batch)
+    assert json.loads(jsonrpc.forwarded(message, list(message.calls))) == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        (b"", -32700, "not JSON"),
+        (b"\xff", -32700, "UTF-8"),
+        (b'\xef\xbb\xbf{"method":"a"}', -32700, "not JSON"),
+        (b'{"method":"a"} {"method":"b"}', -32700, "not JSON"),
+        (b'{"method":"a","method":"b"}', -32600, "twice"),
+        (b'{"method":"a","Method":"b"}', -32600, "spelt"),
+        (b'{"METHOD":"b"}', -32600, "spelt"),
+        (b'{"method":1}', -32600, "needs a method"),
+        (b'{"method":"a b"}', -32600, "needs a method"),
+        (b'{"method":"a\\u0000"}', -32600, "needs a method"),
+        (b'{"method":"a","id":{}}', -32600, "id"),
+        (b'{"method":"a","params":[NaN]}', -32700, "NaN"),
+        (b"[]", -32700, "not JSON"),
+        (b'["a"]', -32600, "an object"),
+        (b'[{"method":"a"}', -32700, "not JSON"),
+        (b'[{"method":"a"},]', -32700, "not JSON"),
+        (b'[{"method":"a"}] x', -32700, "not JSON"),
+        (b"[" * 100_000, -32700, "JSON|deep"),
+        (b'[{"method":"a"},{"method":"b"},{"method":"c"}]', -32600, "may have 2"),
+    ],
+)
+def test_messages_that_are_refused(body, code, words):
+    with pytest.raises(jsonrpc.Malformed, match=words) as caught:
+        jsonrpc.parse(body, 2)
+    assert caught.value.code == code
+
+
+@given(st.binary(max_size=60) | st.text('[]{}",:methodid1 \\u0', max_size=60).map(str.encode))
+def test_any_bytes_are_a_message_or_refused(body):
+    with contextlib.suppress(jsonrpc.Malformed):
+        message = jsonrpc.parse(body, 10)
+        assert json.loads(body) is not None
+        assert message.calls
+
+
+def test_answers():
+    call = jsonrpc.parse(b'{"method":"a","id":7}', 1).calls[0]
+    refusal = jsonrpc.refusal(call, Denial("rate", Reason.RATE, "too many", 0.25))
+    assert refusal == {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "error": {"code": -32005, "message": "too many", "data": {"policy": "rate", "retry_after": 0.25}},
+    }
+    for answer, count in ((b' [{"id":1},{"id":2}] ', 3), (b"[]", 1), (b"", 1), (b'{"id":null}', 2)):
+        merged = json.loads(jsonrpc.merged(answer, [refusal]))
+        assert len(merged) == count
+        assert merged[-1] == refusal
+
+
+# ---- HTTP through a pair -----------------------------------------------------------------------------------------
+
+
+def expose(port, kind, more=""):
+    return f'[[expose]]\nservice = "api"\nkind = "{kind}"\nallow = ["*"]\nbackend = ["127.0.0.1:{port}"]\n{more}\n'
+
+
+@contextlib.asynccontextmanager
+async def site(**handlers):
+    """An aiohttp server; gives its port."""
+    app = web.Application(client_max_size=1 << 30)
+    for name, handler in handlers.items():
+        app.router.add_route("*", f"/{name}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        await web.SockSite(runner, sock).start()
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            await runner.cleanup()
+
+
+async def mirror(request):
+    body = await request.read()
+    return web.json_response({"method": request.method, "headers": dict(request.headers), "size": len(body)})
+
+
+def test_requests_and_who_sent_them(run):
+    async def scenario(pair):
+        async with site(mirror=mirror) as backend:
+            port = await pair.start(expose(backend, "http"))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                async with client.get("/mirror", headers={"DTP-Peer": "evil", "X-Mine": "1"}) as answer:
+                    seen = {name.lower(): value for name, value in (await answer.json())["headers"].items()}
+                    assert answer.headers["Via"] == "1.1 dtpd"
+                assert seen["dtp-peer"] == str(NEAR.id)
+                assert seen["dtp-account"] == NEAR.id.sui_address
+                assert seen["x-forwarded-for"] == "127.0.0.1"
+                assert seen["x-mine"] == "1"
+                async with client.post("/mirror", data=io.BytesIO(bytes(5_000_000))) as answer:
+                    assert (await answer.json())["size"] == 5_000_000
+
+                async def pieces():
+                    for _ in range(10):
+                        yield bytes(100_000)
+
+                async with client.put("/mirror", data=pieces()) as answer:  # chunked
+                    assert (await answer.json())["size"] == 1_000_000
+                async with client.head("/mirror") as answer:
+                    assert answer.status == 200
+                async with client.get("/none") as answer:
+                    assert answer.status == 404
+            assert pair.exposed.ledger.streams == 1
+
+    run(scenario)
+
+
+def test_policies_judge_each_request(run):
+    async def scenario(pair):
+        async with site(mirror=mirror, secret=mirror) as backend:
+            rules = (
+                'methods = { deny = ["* /secret", "DELETE"] }\nrate = { requests = "2/h", per = "service" }'
+            )
+            port = await pair.start(expose(backend, "http", rules))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                for method, path, status in (
+                    ("GET", "/mirror", 200),
+                    ("GET", "/secret", 403),
+                    ("POST", "/secret", 403),
+                    ("DELETE", "/mirror", 403),
+                    ("GET", "/mirror", 200),
+                    ("GET", "/mirror", 429),
+                ):
+                    async with client.request(method, path, data=b"x" * 1000) as answer:
+                        assert answer.status == status, (method, path)
+                        text = await answer.text()
+                assert text.startswith("rate: 2 requests in 3600 s")
+                assert 1700 < int(answer.headers["Retry-After"]) <= 1800
+            assert pair.exposed.denials == {"methods": 3, "rate": 1}
+            assert len(pair.exposed.ledger.open) <= 1
+
+    run(scenario)
+
+
+def test_a_backend_that_is_away_is_502(run):
+    async def scenario(pair):
+        port = await pair.start(expose(1, "http"))
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+            for _ in range(2):
+                async with client.post("/x", data=b"body") as answer:
+                    assert answer.status == 502
+                    assert await answer.text() == "no backend can be reached\n"
+
+    run(scenario)
+
+
+def test_what_is_not_http_is_400(run):
+    async def scenario(pair):
+        port = await pair.start(expose(1, "http"))
+        for request in (b"\x16\x03\x01garbage\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
+                        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"):  # fmt: skip
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+            writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 40_000)
+        assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+        writer.close()
+
+    run(scenario)
+
+
+def test_a_websocket(run):
+    async def echo(request):
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str(request.headers["DTP-Peer"])
+        async for message in socket:
+            await socket.send_bytes(message.data)
+        return socket
+
+    async def scenario(pair):
+        async with site(echo=echo) as backend:
+            port = await pair.start(expose(backend, "http"))
+            async with (
+                aiohttp.ClientSession() as client,
+                client.ws_connect(f"http://127.0.0.1:{port}/echo", max_msg_size=0) as socket,
+            ):
+                assert await socket.receive_str() == str(NEAR.id)
+                for size in (1, 1000, 1_000_000):
+                    await socket.send_bytes(bytes(size))
+                    assert await socket.receive_bytes() == bytes(size)
+
+    run(scenario)
+
+
+# ---- JSON-RPC through a pair -------------------------------------------------------------------------------------
+
+
+async def node(request):
+    """Answers each call with its method; notifications not at all."""
+    message = json.loads(await request.text())
+    calls = message if isinstance(message, list) else [message]
+    answers = [
+        {"jsonrpc": "2.0", "id": call["id"], "result": call["method"]} for call in calls if "id" in call
+    ]
+    if not isinstance(message, list):
+        return web.json_response(answers[0]) if answers else web.Response(status=204)
+    return web.json_response(answers)
+
+
+RULES = """methods = { allow = ["eth_*"], deny = ["eth_sign"] }
+rate = [{ requests = "1/h", methods = ["eth_getLogs"] }]
+batch = 5
+message = "10KiB"
+"""
+
+
+def call(method, number=1):
+    return {"jsonrpc": "2.0", "method": method, "id": number}
+
+
+def test_json_rpc(run):
+    async def scenario(pair):
+        async with site(rpc=node) as backend:
+            port = await pair.start(expose(backend, "json-rpc", RULES))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+
+                async def ask(message, status=200):
+                    async with client.post("/rpc", json=message) as answer:
+                        assert answer.status == status, await answer.text()
+                        return await answer.json() if answer.status != 204 else None
+
+                assert await ask(call("eth_call")) == {"jsonrpc": "2.0", "id": 1, "result": "eth_call"}
+                denied = await ask(call("admin_peers", 7))
+                assert (denied["id"], denied["error"]["code"]) == (7, -32601)
+                # A batch can't carry past the rules what a call can't.
+                answers = await ask([call("eth_call"), call("eth_sign", 2), call("eth_getLogs", 3),
+                                     call("eth_getLogs", 4), {"method": "admin_x"}])  # fmt: skip
+                found = {one["id"]: one.get("result") or one["error"]["code"] for one in answers}
+                assert found == {1: "eth_call", 2: -32601, 3: "eth_getLogs", 4: -32005}
+                limited = await ask(call("eth_getLogs"), 429)
+                assert limited["error"]["data"]["policy"] == "rate"
+                assert limited["error"]["data"]["retry_after"] > 3500
+                assert (await ask([call("eth_call")] * 6, 400))["error"]["code"] == -32600
+                assert await ask({"method": "admin_x"}, 204) is None
+                assert await ask([call("admin_x"), call("admin_y", 2)]) == [
+                    jsonrpc.error(
+                        1, -32601, "the method 'admin_x' is not allowed here", {"policy": "methods"}
+                    ),
+                    jsonrpc.error(
+                        2, -32601, "the method 'admin_y' is not allowed here", {"policy": "methods"}
+                    ),
+                ]
+                async with client.get("/rpc") as answer:
+                    assert answer.status == 405
+                async with client.post("/rpc", data=b'{"method":"eth_call","method":"admin_x"}') as answer:
+                    assert answer.status == 400
+                async with client.post("/rpc", data=b" " * 20_000) as answer:
+                    assert answer.status == 413
+
+    run(scenario)
+
+
+def test_json_rpc_without_a_backend(run):
+    async def scenario(pair):
+        port = await pair.start(expose(1, "json-rpc"))
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+            async with client.post("/", json=[call("a"), call("b", 2)]) as answer:
+                assert [one["error"]["code"] for one in await answer.json()] == [-32603, -32603]
+            async with client.post("/", json=call("a")) as answer:
+                assert answer.status == 502
+
+    run(scenario)
