@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from dtp.core import Buffer
 from dtp.core import Frame as Received
@@ -30,6 +30,19 @@ from dtp.session.streams import SessionStream
 _STREAM = int(Frame.STREAM)
 #: Fewer than these from one call, and it had room for every whole record there was (`dtp.core.Opener.open`).
 _MANY_FRAMES = 16_000
+
+
+#: Data is handed on in pieces of at most this size, so that a reader who asks for 256 KiB at a time gets what there
+#: is without another copy.
+PIECE = 256 * 1024
+
+
+def _pieces(flags: int, stream_id: int, offset: int, start: int, length: int) -> Iterator[Received]:
+    """A STREAM frame that C has joined from many, cut into pieces; the end of the stream is on the last."""
+    for at in range(0, length, PIECE):
+        size = min(PIECE, length - at)
+        last = at + size == length
+        yield _STREAM, flags if last else flags & ~FIN, stream_id, offset + at, start + at, size
 
 
 class Receiving(Linking):
@@ -70,6 +83,9 @@ class Receiving(Linking):
 
     def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
         for frame, flags, stream_id, offset, start, length in frames:
+            if length > PIECE and frame == _STREAM:
+                self._frames(link, view, list(_pieces(flags, stream_id, offset, start, length)), now)
+                continue
             body = bytes(view[start : start + length])
             if frame == _STREAM and not flags and length and link.attached and self.ended is None:
                 stream = self._streams.get(stream_id)
