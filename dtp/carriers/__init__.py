@@ -41,6 +41,8 @@ CARRIERS: dict[str, CarrierKind] = {
     "ws": _kind("ws", "dtp.carriers.websocket"),
     "wss": _kind("wss", "dtp.carriers.websocket"),
     "memory": _kind("memory", "dtp.carriers.memory"),
+    # Lives with the chain, which is above this room, and is loaded when somebody dials or listens at such a URL.
+    "pipe": _kind("pipe", "dtp.chain.pipe_carrier"),
 }
 
 

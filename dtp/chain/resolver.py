@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
@@ -284,6 +284,8 @@ class HostDirectory:
     `client` is a `ChainClient`, which stays the caller's, or a function that makes one for each fetch. Several who
     ask for one host at the same time share one fetch. A host that isn't there is remembered for `MISSING_AGE`
     seconds; at most `max_hosts` are remembered.
+
+    Pipes of its places are dialled with `client`, where that has a signer, instead of the environment's.
     """
 
     def __init__(
@@ -345,7 +347,20 @@ class HostDirectory:
         except ObjectMissing:
             return []
         number, _ = state.service(service)
-        return state.places(number, via, self._clock())
+        return [self._dialling(place) for place in state.places(number, via, self._clock())]
+
+    def _dialling(self, place: Place) -> Place:
+        """Pipes are dialled with our client where it can sign, else by what the environment says."""
+        client = self._client
+        if not place.url.startswith("pipe:") or not isinstance(client, ChainClient) or client.signer is None:
+            return place
+
+        async def dial() -> Carrier:
+            from dtp.chain import pipe_carrier  # which knows this module
+
+            return await pipe_carrier.dial(place.url, chain=client)
+
+        return replace(place, dial=dial)
 
     # ------------------------------------------------------------------------------------------- underneath
 

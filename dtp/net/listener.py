@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dtp import carriers
-from dtp.carriers.base import Carrier, CarrierListener
+from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
 from dtp.errors import CarrierError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -118,9 +118,10 @@ class Listener:
         except LocalError:
             raise StopAsyncIteration from None
 
-    async def add(self, url: str) -> None:
-        """Listen at one more carrier URL, such as `tcp://[::]:9000`."""
-        self._listeners.append(await carriers.listen(url, self._on_carrier))
+    async def add(self, url: str, kind: CarrierKind | None = None) -> None:
+        """Listen at one more carrier URL, such as `tcp://[::]:9000`; with `kind`, by that kind of carrier."""
+        listen = carriers.listen if kind is None else kind.listen
+        self._listeners.append(await listen(url, self._on_carrier))
 
     def add_socket(self, sock: socket.socket, url: str | None = None) -> None:
         """Listen on a socket that is bound and listening already; see `dtp.carriers.listen_socket`."""

@@ -38,7 +38,7 @@ def wallet(net):
 
     def make(signer=None, coins=1):
         signer = signer or KeySigner.generate()
-        net.fund(signer.address, 10_000_000_000, coins)
+        net.fund(signer.address, 1_000_000_000_000, coins)
         return signer
 
     return make

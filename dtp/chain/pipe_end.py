@@ -1,0 +1,637 @@
+"""One side's end of a channel: its pipes, the frames of the other side, and the carrier that lives on them now.
+
+An end sends with one task for each of its pipes, since a pipe takes one transaction at a time. What a task sends
+next: control frames, then the stream in pieces, then acknowledgements. A frame is sent until it is known to be on the
+chain; the pipe's own sequence number tells, whatever was lost on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Protocol
+
+from dtp.carriers.errors import BrokenError
+from dtp.chain import channel as channel_module
+from dtp.chain import pipe as pipe_module
+from dtp.chain.channel import Channel, ChannelError
+from dtp.chain.client import ChainClient
+from dtp.chain.commands import Program
+from dtp.chain.errors import (
+    InsufficientFunds,
+    MoveAborted,
+    NodeRefused,
+    NodeUnavailable,
+    NotFound,
+    OutcomeUnknown,
+    TransactionFailed,
+    TransactionRefused,
+)
+from dtp.chain.firewall import Gcra
+from dtp.chain.host import Rate, RateLimit
+from dtp.chain.model import Executed
+from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
+from dtp.chain.pipe_frames import (
+    Acks,
+    Cut,
+    Flags,
+    Header,
+    Incoming,
+    Outgoing,
+    PipeFrameError,
+    PipeGapError,
+    Sequences,
+    decode,
+    encode,
+    frames_ahead,
+    newest,
+)
+from dtp.errors import CarrierError, ChainError, LocalError
+
+__all__ = ["ChannelEnd", "GasGuess", "Link", "PipeRefusedError", "PipeStalledError", "Timing", "Where"]
+
+log = logging.getLogger("dtp.chain")
+
+_NS: Final = 1_000_000_000
+#: Answers to frames of links that nobody here knows: they cost gas, and whoever sends such frames decides how many.
+_RESETS: Final = Rate(10 * _NS, 3)
+#: Bytes that headers take of a service's burst of bytes.
+_HEADER_ROOM: Final = 256
+
+
+class PipeRefusedError(BrokenError):
+    """The chain refuses the frames: the channel or the service was closed, or the account denied."""
+
+    code: ClassVar[str] = "pipe-refused"
+
+
+class PipeStalledError(BrokenError):
+    """No frame could be brought to the chain for too long."""
+
+    code: ClassVar[str] = "pipe-stalled"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the carrier waits for what, in seconds."""
+
+    #: For the server's answer to a dial; the connection's own limit for handshakes is usually shorter.
+    dial: float = 30.0
+    #: Between looks at what should have happened.
+    check: float = 2.0
+    #: For bytes that are missing before others that came.
+    gap: float = 30.0
+    #: For a frame to get on the chain, while nodes don't answer.
+    stall: float = 120.0
+    #: For what was written before `close`.
+    linger: float = 30.0
+    #: After a node didn't answer, or the rate was used up.
+    pause: float = 0.5
+
+
+class Link(Protocol):
+    """The carrier of an end, as the end sees it."""
+
+    number: int
+    outgoing: Outgoing
+    incoming: Incoming
+
+    def was_accepted(self) -> None:
+        """The server takes it."""
+
+    def data_came(self) -> None:
+        """`incoming` has something new."""
+
+    def frame_sent(self) -> None:
+        """A frame of `outgoing` is on the chain."""
+
+    def broken(self, error: CarrierError) -> None:
+        """It has ended by `error`."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """What doesn't change about an end. `direction` is that of its own pipes, `peer` the other side's account."""
+
+    channel: str
+    host: str
+    service: int
+    coin: str
+    direction: Direction
+    peer: str
+    window: int
+    rate: RateLimit
+    #: The endpoint's key that the client means, zeros for any.
+    to: bytes = bytes(32)
+
+    @property
+    def is_client(self) -> bool:
+        """Whether this side opened the channel."""
+        return self.direction == Direction.TO_SERVER
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of the stream in one frame: fewer where the service's burst of bytes is smaller."""
+        size = Outgoing.SIZE
+        if self.is_client and self.rate.bytes.interval_ns:
+            size = min(size, self.rate.bytes.burst - _HEADER_ROOM)
+        if size <= 0:
+            raise PipeRefusedError(f"service {self.service} lets too few bytes through at once for any frame")
+        return size
+
+    @property
+    def limit(self) -> int:
+        """Bytes that are kept for the other side at most."""
+        return frames_ahead(self.window) * 16 * Outgoing.SIZE
+
+
+@dataclass
+class _Out:
+    """One of our pipes."""
+
+    id: str
+    index: int
+    sequence: int
+    requests: Gcra = field(default_factory=Gcra)
+    bytes: Gcra = field(default_factory=Gcra)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True)
+class _Job:
+    flags: int
+    link: int
+    cut: Cut | None = None
+    owner: Link | None = None
+    #: Acknowledgements only, without a frame.
+    silent: bool = False
+
+
+class GasGuess:
+    """Budgets for frames, out of what such frames cost before; saves the simulation. Shared by a client's pipes."""
+
+    #: How much more than expected a budget is: what isn't used isn't paid.
+    MARGIN: Final = 2
+    _STORAGE: Final = 20_000_000
+
+    def __init__(self) -> None:
+        self._costs: dict[int, int] = {}
+        #: MIST spent on frames so far.
+        self.spent = 0
+
+    def budget(self, size: int) -> int | None:
+        """MIST for a frame of `size` bytes, None when such a size has to be simulated first."""
+        cost = self._costs.get(size.bit_length())
+        return None if cost is None else cost * self.MARGIN + self._STORAGE
+
+    def learn(self, size: int, executed: Executed) -> None:
+        """What a frame cost. Frames of the same magnitude are at most twice as long."""
+        bits = size.bit_length()
+        gas = executed.gas
+        self._costs[bits] = max(self._costs.get(bits, 0), 2 * gas.computation + gas.storage)
+        self.spent += max(0, gas.net)
+
+    def forget(self) -> None:
+        """A budget was too small, or prices rose: simulate again."""
+        self._costs.clear()
+
+
+class ChannelEnd:
+    """See the module.
+
+    A server's end has `on_open`, which gets the header that begins a link, and `answers`, which tells whether the
+    endpoint of a key is served here. `on_idle` hears when a link is gone and nothing of it is under way.
+    """
+
+    def __init__(
+        self,
+        chain: ChainClient,
+        where: Where,
+        gas: GasGuess,
+        *,
+        timing: Timing,
+        on_open: Callable[[ChannelEnd, Header], None] | None = None,
+        on_idle: Callable[[ChannelEnd], None] | None = None,
+        answers: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        self.where = where
+        self.chain = chain
+        self.timing = timing
+        self.link: Link | None = None
+        self.last_link = 0
+        #: Why the end can't be used any more.
+        self.failed: CarrierError | None = None
+        #: Frames of this end that are on the chain, and frames of the other side that came.
+        self.sent = 0
+        self.came = 0
+        self._gas = gas
+        self._on_open = on_open
+        self._on_idle = on_idle
+        self._answers = answers
+        self._loop = asyncio.get_running_loop()
+        self._pipes: list[_Out] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._orders: dict[int, Sequences] = {}
+        self._acks: dict[int, Acks] = {}
+        self._peer_acks: dict[int, int] = {}
+        self._controls: deque[_Job] = deque()
+        self._under_way = 0
+        self._acking = False
+        self._eager = False
+        self._careful = False
+        self._fresh = False
+        self._resets = Gcra()
+
+    # ------------------------------------------------------------------------------------------ beginning, ending
+
+    def begin(self, pipes: Sequence[Pipe], past: Channel | None = None) -> None:
+        """Start to send over `pipes`. `past` is the channel where it has one; without it all counts from 1."""
+        self._fresh = past is None
+        if past is not None:
+            self._learn_acks(past)
+        self.add(pipes)
+        self._spawn(self._watch(), "dtp-pipe-watch")
+
+    def add(self, pipes: Sequence[Pipe]) -> None:
+        """Send over these, too."""
+        for each in sorted(pipes, key=lambda pipe: pipe.index):
+            out = _Out(each.id, each.index, each.sequence)
+            self._pipes.append(out)
+            self._spawn(self._work(out), f"dtp-pipe-{each.index}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """End all tasks. What is under way may still reach the chain."""
+        tasks = list(self._tasks)
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def fail(self, error: CarrierError) -> None:
+        """The end is of no use any more, nor is its link."""
+        if self.failed is None:
+            log.info("channel %s: %s", self.where.channel, error)
+            self.failed = error
+            self._controls.clear()
+        if self.link is not None:
+            self.link.broken(error)
+
+    @property
+    def pipes(self) -> int:
+        """How many pipes it sends over."""
+        return len(self._pipes)
+
+    @property
+    def idle(self) -> bool:
+        """Whether another link may begin."""
+        return self.quiet and self.failed is None
+
+    def attach(self, link: Link) -> None:
+        """Let a link live on it, instead of the one before."""
+        self.link = link
+        self.last_link = link.number
+
+    def detach(self, link: Link) -> None:
+        """The link has ended."""
+        if self.link is link:
+            self.link = None
+            for each in self._acks.values():
+                each.release()
+            self.wake()
+            self._tell_idle()
+
+    def control(self, flags: Flags, link: int) -> None:
+        """Send a frame without bytes of the stream."""
+        if self.failed is None:
+            self._controls.append(_Job(flags, link))
+            self.wake()
+
+    def wake(self) -> None:
+        """Something may be sent."""
+        for out in self._pipes:
+            out.wake.set()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no link lives on it and nothing of one is under way."""
+        return self.link is None and not self._controls and not self._under_way
+
+    def _tell_idle(self) -> None:
+        if self._on_idle is not None and self.quiet:
+            self._on_idle(self)
+
+    # -------------------------------------------------------------------------------------------------- receiving
+
+    def on_frame(self, frame: Frame) -> None:
+        """A frame of the other side, in whatever order and however often it comes."""
+        order = self._orders.setdefault(frame.index, Sequences(started=self._fresh))
+        acks = self._acks.setdefault(frame.index, Acks())
+        try:
+            if not order.take(frame.sequence):
+                return
+            if not acks.started:
+                acks.begin(order.last - 1 if not order.gap else order.last)
+            acks.note(frame.sequence, 0)
+            self.came += 1
+            header, data = decode(frame.flags, frame.data)
+        except PipeGapError as fault:
+            self.fail(fault)
+            return
+        except PipeFrameError as fault:
+            self._break(fault)
+            return
+        newest(header.acks, self._peer_acks)
+        self._dispatch(frame, header, data, acks)
+        self.wake()
+
+    def _dispatch(self, frame: Frame, header: Header, data: memoryview, acks: Acks) -> None:
+        link = self.link
+        if frame.flags & Flags.OPEN:
+            if self._on_open is not None and header.link > self.last_link:
+                self._on_open(self, header)
+            return
+        if link is None or header.link != link.number:
+            if data or frame.flags & Flags.END:
+                self._answer_unknown(header)
+            return
+        if frame.flags & Flags.RESET:
+            link.broken(BrokenError("the other side broke the carrier off"))
+            return
+        link.was_accepted()
+        try:
+            link.incoming.feed(header.offset, data, end=bool(frame.flags & Flags.END))
+        except PipeFrameError as fault:
+            self._break(fault)
+            return
+        acks.note(frame.sequence, header.offset + len(data))
+        self._eager |= bool(data)
+        link.data_came()
+
+    def _answer_unknown(self, header: Header) -> None:
+        """The server was started anew, and the client doesn't know: tell it, a few times."""
+        if self._answers is None or header.link <= self.last_link:
+            return
+        if not self._answers(header.to):  # another server of this host knows it
+            return
+        after = self._resets.take(_RESETS, round(self._loop.time() * _NS) + 1)
+        if after is not None:
+            self._resets, self.last_link = after, header.link
+            self.control(Flags.RESET, header.link)
+
+    def _break(self, fault: PipeFrameError) -> None:
+        """The other side breaks the rules: its link ends, and it is told."""
+        link = self.link
+        if link is not None:
+            self.control(Flags.RESET, link.number)
+            link.broken(fault)
+
+    @property
+    def gap(self) -> bool:
+        """Whether the node has left out frames."""
+        return self.failed is None and any(each.gap for each in self._orders.values())
+
+    # ---------------------------------------------------------------------------------------------------- sending
+
+    def _has_room(self, out: _Out) -> bool:
+        return out.sequence - self._peer_acks.get(out.index, 0) < frames_ahead(self.where.window)
+
+    def _due_acks(self) -> tuple[tuple[int, int], ...]:
+        """What may be acknowledged, once it is half a window of any pipe."""
+        taken = self.link.incoming.taken if self.link is not None else 2**64
+        due = {
+            index: each.due(self._orders[index].last, taken)
+            for index, each in self._acks.items()
+            if each.started
+        }
+        if all(
+            due[each] - self._acks[each].acked < max(1, frames_ahead(self.where.window) // 2) for each in due
+        ):
+            return ()
+        return tuple((each, due[each]) for each in due if due[each] > self._acks[each].acked)
+
+    def _next_job(self, out: _Out) -> _Job | None:
+        if self.failed is not None or not self._has_room(out):
+            return None
+        if self._controls:
+            return self._controls.popleft()
+        link = self.link
+        if link is not None and link.outgoing.ready:
+            cut = link.outgoing.cut()
+            return _Job(Flags.END if cut.end else Flags(0), link.number, cut, link)
+        return None
+
+    def _silent(self, out: _Out) -> bool:
+        """Whether to acknowledge without a frame: nobody waits for word of it, or there is no room for one.
+
+        Else two sides would acknowledge each other's acknowledgements for ever.
+        """
+        return not self._eager or not self._has_room(out)
+
+    async def _work(self, out: _Out) -> None:
+        while True:
+            job = self._next_job(out)
+            if job is None and not self._acking and self.failed is None and self._due_acks():
+                job = _Job(Flags(0), 0, silent=self._silent(out))
+            if job is None:
+                out.wake.clear()
+                await out.wake.wait()
+                continue
+            self._under_way += 1
+            try:
+                await self._send(out, job)
+            except CarrierError as fault:
+                self.fail(fault)
+            except (ChainError, LocalError) as fault:
+                refused = PipeRefusedError(f"frames of channel {self.where.channel} can't be sent: {fault}")
+                refused.__cause__ = fault
+                self.fail(refused)
+            finally:
+                self._under_way -= 1
+            self._tell_idle()
+
+    async def _send(self, out: _Out, job: _Job) -> None:
+        """Bring one frame to the chain."""
+        acks: tuple[tuple[int, int], ...] = ()
+        mine = not self._acking
+        if mine:
+            # Another task may have made them meanwhile; then a silent job has nothing left to do.
+            acks = self._due_acks()
+            self._acking = bool(acks)
+            self._eager = self._eager and not acks
+        try:
+            acks = await self._until_on_chain(out, job, acks)
+        finally:
+            if mine:
+                self._acking = False
+        for index, sequence in acks:
+            self._acks[index].acked = max(self._acks[index].acked, sequence)
+        if not job.silent:
+            out.sequence += 1
+            self.sent += 1
+        if job.cut is not None and job.owner is not None:
+            job.owner.outgoing.done(job.cut)
+            job.owner.frame_sent()
+        self.wake()
+
+    async def _until_on_chain(
+        self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]
+    ) -> tuple[tuple[int, int], ...]:
+        """Try until the frame is there; the acknowledgements that went with it."""
+        since = self._loop.time()
+        while True:
+            try:
+                await self._attempt(out, job, acks)
+                self._careful = False
+                return acks
+            except MoveAborted as fault:
+                self._careful = True  # an abort that isn't simulated first costs gas
+                acks = await self._after_abort(out, fault, acks)
+                continue
+            except OutcomeUnknown as unknown:
+                lost: ChainError = unknown
+                if await self._settled(out, unknown):
+                    return acks
+            except InsufficientFunds:
+                if self._careful:
+                    raise
+                self._gas.forget()
+                self._careful = True
+                continue
+            except (NodeUnavailable, TransactionRefused) as fault:
+                lost = fault
+            except TransactionFailed as fault:
+                if fault.kind != "INSUFFICIENT_GAS" or self._careful:
+                    raise
+                self._gas.forget()
+                self._careful = True
+                continue
+            if self._loop.time() - since > self.timing.stall:
+                raise PipeStalledError(
+                    f"no frame got on the chain in {self.timing.stall:g} s: {lost}"
+                ) from lost
+            await asyncio.sleep(self.timing.pause)
+
+    async def _attempt(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> None:
+        where = self.where
+        flags = job.flags | (Flags.TO if where.is_client else 0)
+        offset, data = (job.cut.offset, job.cut.data) if job.cut is not None else (0, b"")
+        frame = encode(Header(job.link, offset, acks, where.to, max(1, self.pipes)), flags, data)
+        limited = not job.silent and await self._paced(out, len(frame))
+        program = Program()
+        for index, sequence in acks:
+            pipe_module.ack(program, where.channel, index, sequence, coin=where.coin)
+        if job.silent:
+            if acks:
+                await self.chain.execute(program)
+            return
+        pipe_module.send(program, out.id, where.channel, where.host, frame, flags=int(flags), coin=where.coin)
+        budget = None if self._careful or limited else self._gas.budget(len(frame))
+        self._gas.learn(len(frame), await self.chain.execute(program, gas_budget=budget))
+
+    async def _paced(self, out: _Out, size: int) -> bool:
+        """Wait until the service's rate has room; whether there is a rate at all."""
+        rate = self.where.rate
+        if not self.where.is_client or not (rate.requests.interval_ns or rate.bytes.interval_ns):
+            return False
+        while True:
+            now = round(self._loop.time() * _NS)
+            waits = (out.requests.wait_ns(rate.requests, now), out.bytes.wait_ns(rate.bytes, now, size))
+            if None in waits:
+                raise PipeRefusedError(
+                    f"a frame of {size} bytes is over the burst of service {self.where.service}"
+                )
+            longest = max(each or 0 for each in waits)
+            if not longest:
+                break
+            await asyncio.sleep(longest / _NS)
+        out.requests = out.requests.take(rate.requests, now) or out.requests
+        out.bytes = out.bytes.take(rate.bytes, now, size) or out.bytes
+        return True
+
+    async def _after_abort(
+        self, out: _Out, fault: MoveAborted, acks: tuple[tuple[int, int], ...]
+    ) -> tuple[tuple[int, int], ...]:
+        """Wait until another attempt makes sense; the acknowledgements that are still to be made."""
+        if fault.error is PipeError.OVER_WINDOW:
+            await self._refresh()
+            if self._has_room(out):  # the node lags behind
+                await asyncio.sleep(self.timing.pause)
+            while not self._has_room(out) and self.failed is None:
+                out.wake.clear()
+                await out.wake.wait()
+        elif fault.error is PipeError.OVER_RATE:
+            await asyncio.sleep(self.timing.pause)
+        elif fault.error is ChannelError.STALE_ACK:
+            await self._refresh()
+        else:
+            raise PipeRefusedError(
+                f"the chain refuses frames of channel {self.where.channel}: {fault}"
+            ) from fault
+        if self.failed is not None:
+            raise self.failed
+        return tuple((index, sequence) for index, sequence in acks if sequence > self._acks[index].acked)
+
+    async def _settled(self, out: _Out, unknown: OutcomeUnknown) -> bool:
+        """Find out what became of a transaction; whether its frame is on the chain.
+
+        If it can't be found out the frame is sent anew: the other side ignores what it has already.
+        """
+        try:
+            await self.chain.resubmit(unknown)
+            return True
+        except TransactionFailed:
+            self._careful = True
+            return False
+        except (OutcomeUnknown, NodeUnavailable, TransactionRefused, NotFound) as fault:
+            log.info("transaction %s: %s", unknown.digest, fault)
+        try:
+            found = await self.chain.read(pipe_module.SCHEMA, Pipe, out.id)
+        except (NodeUnavailable, NodeRefused):
+            return False
+        return found.sequence > out.sequence
+
+    # --------------------------------------------------------------------------------------------------- watching
+
+    def _learn_acks(self, found: Channel) -> None:
+        own, theirs = found.acks_to_server, found.acks_to_client
+        if not self.where.is_client:
+            own, theirs = theirs, own
+        newest(enumerate(own), self._peer_acks)
+        for index, sequence in enumerate(theirs):
+            each = self._acks.setdefault(index, Acks(sequence))
+            each.acked = max(each.acked, sequence)
+
+    async def _refresh(self) -> None:
+        """Read the channel: what the chain has of acknowledgements is what counts."""
+        try:
+            found = await self.chain.read(channel_module.SCHEMA, Channel, self.where.channel)
+        except (NodeUnavailable, NodeRefused) as fault:
+            log.info("channel %s can't be read: %s", self.where.channel, fault)
+            return
+        if found.state != channel_module.State.OPEN:
+            self.fail(PipeRefusedError(f"channel {self.where.channel} is closed"))
+        self._learn_acks(found)
+        self.wake()
+
+    async def _watch(self) -> None:
+        """Give up on bytes that never come; look again at a window that stays full."""
+        complete, since = -1, self._loop.time()
+        while True:
+            await asyncio.sleep(self.timing.check)
+            link = self.link
+            if link is None or not link.incoming.hole or link.incoming.complete != complete:
+                complete, since = link.incoming.complete if link is not None else -1, self._loop.time()
+            elif self._loop.time() - since >= self.timing.gap:
+                self.control(Flags.RESET, link.number)
+                link.broken(PipeGapError(f"the bytes at {complete} didn't come in {self.timing.gap:g} s"))
+            if (self._controls or (link is not None and link.outgoing.ready)) and not any(
+                map(self._has_room, self._pipes)
+            ):
+                await self._refresh()

@@ -1,0 +1,592 @@
+"""All pipes of one chain client: follows their events, opens channels, finds the end that a frame is for.
+
+One follower serves every carrier and listener of a client. It delivers each event once, in the chain's order, through
+lost connections and dead nodes; should a node leave frames out all the same, the pipes' sequence numbers show it and
+the gap is filled from history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any, ClassVar, Final, Protocol
+from weakref import WeakKeyDictionary
+
+from dtp.carriers.errors import DialError, ListenError
+from dtp.chain import channel as channel_module
+from dtp.chain import pipe as pipe_module
+from dtp.chain.channel import Channel, ChannelOpened, State
+from dtp.chain.client import ChainClient
+from dtp.chain.commands import Argument, Program
+from dtp.chain.errors import HistoryPruned, MalformedObject
+from dtp.chain.events import Cursor, EventFollower, Followed, event_types
+from dtp.chain.firewall import Gcra
+from dtp.chain.host import Rate, Service
+from dtp.chain.model import SUI_COIN, ChainEvent, Executed, canonical_type
+from dtp.chain.pipe import Direction, Frame, Pipe
+from dtp.chain.pipe_end import ChannelEnd, GasGuess, Timing, Where
+from dtp.chain.pipe_frames import MAX_PIPES, Flags, Header, PipeFrameError, PipeGapError, decode, encode
+from dtp.chain.resolver import HostDirectory, HostState
+from dtp.chain.signer import KeySigner
+from dtp.chain.wallet import split_gas
+from dtp.errors import ChainError, LocalError
+
+__all__ = ["EventSource", "NoPipeChannel", "OnLink", "PipeHub"]
+
+log = logging.getLogger("dtp.chain")
+
+_NS: Final = 1_000_000_000
+#: Channels of others that are remembered, so that their frames cost no question.
+_MAX_FOREIGN: Final = 65_536
+#: Questions about channels that nobody knows: so many at once, and one more each second.
+_LOOKUPS: Final = Rate(_NS, 32)
+#: Frames that wait while their channel is looked up, for each channel.
+_MAX_WAITING: Final = 64
+#: Links that a listener takes from one account: each costs it a transaction.
+_ACCEPTS: Final = Rate(_NS, 64)
+_MAX_ACCOUNTS: Final = 65_536
+#: Readings of history for one gap.
+_FILLS: Final = 5
+#: The most MIST that is put into each coin that pays for frames, and the least that is worth it.
+_MAX_COIN: Final = 20_000_000_000
+_MIN_COIN: Final = 50_000_000
+#: Ends without a link that are kept, to be used again.
+_MAX_IDLE: Final = 64
+#: Frames of servers that are kept until the transaction they answer is known here to have happened.
+_MAX_EARLY: Final = 256
+
+
+class NoPipeChannel(LocalError):
+    """A channel was named for pipes that isn't this account's, isn't to that service, or isn't open."""
+
+    code: ClassVar[str] = "no_pipe_channel"
+
+
+class EventSource(Protocol):
+    """Where events come from: `dtp.chain.EventFollower`, or a fake of it."""
+
+    async def begin(self) -> Cursor:
+        """Fix where to begin."""
+
+    def __aiter__(self) -> AsyncIterator[Followed]:
+        """The events, for ever."""
+
+    def past(self) -> AsyncIterator[Followed]:
+        """The events there are now."""
+
+
+#: Makes an event source: client, types, and the cursor to go on from.
+Follow = Callable[[ChainClient, Iterable[str], "Cursor | None"], EventSource]
+#: Takes a link that a client has begun: the end, its number.
+OnLink = Callable[[ChannelEnd, int], None]
+
+
+def _follow(chain: ChainClient, types: Iterable[str], cursor: Cursor | None) -> EventSource:
+    return EventFollower(chain, types, cursor=cursor)
+
+
+class PipeHub:
+    """See the module. `PipeHub.of(chain)` is the one of a client; it runs while somebody uses it."""
+
+    _all: ClassVar[WeakKeyDictionary[ChainClient, PipeHub]] = WeakKeyDictionary()
+
+    def __init__(self, chain: ChainClient, *, timing: Timing | None = None, follow: Follow = _follow) -> None:
+        self.chain = chain
+        self.timing = timing or Timing()
+        self.directory = HostDirectory(chain, max_age=5.0)
+        self.gas = GasGuess()
+        self._follow_events = follow
+        self._users = 0
+        self._following: asyncio.Task[None] | None = None
+        self._filling: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: asyncio.Future[Cursor] | None = None
+        self._cursor: Cursor | None = None
+        self._whole: Cursor | None = None
+        self._ends: dict[str, ChannelEnd] = {}
+        self._idle: OrderedDict[str, ChannelEnd] = OrderedDict()
+        self._leaving: Counter[str] = Counter()
+        self._waiting: dict[str, list[Frame]] = {}
+        self._early: deque[Frame] = deque(maxlen=_MAX_EARLY)
+        self._frame_type = ""
+        self._foreign: OrderedDict[str, None] = OrderedDict()
+        self._fresh: set[str] = set()
+        self._listeners: dict[tuple[str, bytes], OnLink] = {}
+        self._lookups = Gcra()
+        self._accepts: OrderedDict[str, Gcra] = OrderedDict()
+        self._funding = asyncio.Lock()
+        self._coin_value = 0
+        self._funded_at = 0
+
+    @classmethod
+    def of(cls, chain: ChainClient) -> PipeHub:
+        """The hub of a client."""
+        found = cls._all.get(chain)
+        if found is None:
+            found = cls._all[chain] = cls(chain)
+        return found
+
+    # ------------------------------------------------------------------------------------------------- being used
+
+    async def acquire(self) -> None:
+        """Use the hub: from now on no event is missed. Raises what following raises."""
+        self._users += 1
+        try:
+            if self._begun is None:
+                self._begun = asyncio.get_running_loop().create_future()
+                self._following = asyncio.create_task(self._follow(), name="dtp-pipes")
+            await asyncio.shield(self._begun)
+        except BaseException:
+            self.release()
+            raise
+
+    def hold(self) -> None:
+        """Use it, while somebody else does already."""
+        self._users += 1
+
+    def release(self) -> None:
+        """Use it no more."""
+        self._users -= 1
+        if not self._users:
+            self._stop()
+
+    def leave(self, end: ChannelEnd) -> None:
+        """`release`, as soon as what the carrier of this end said last is on the chain."""
+        if end.quiet or self._ends.get(end.where.channel) is not end:
+            self._on_idle(end)
+            self.release()
+        else:
+            self._leaving[end.where.channel] += 1
+
+    def _on_idle(self, end: ChannelEnd) -> None:
+        """An end may be used again, or is one too many."""
+        name = end.where.channel
+        leaving = self._leaving.pop(name, 0)
+        if self._ends.get(name) is end:
+            self._idle[name] = end
+            self._idle.move_to_end(name)
+            if end.failed is not None:
+                self._drop(end)
+        while len(self._idle) > _MAX_IDLE:
+            oldest = self._idle[next(iter(self._idle))]
+            if oldest.quiet:
+                self._drop(oldest)
+            else:
+                del self._idle[oldest.where.channel]
+        for _ in range(leaving):
+            self.release()
+
+    def _drop(self, end: ChannelEnd) -> None:
+        self._ends.pop(end.where.channel, None)
+        self._idle.pop(end.where.channel, None)
+        self._spawn(end.stop(), "dtp-pipes-stop")
+
+    def _stop(self) -> None:
+        ends, self._ends = list(self._ends.values()), {}
+        self._idle.clear()
+        for task in (self._following, self._filling, *self._tasks):
+            if task is not None:
+                task.cancel()
+        for end in ends:
+            self._spawn(end.stop(), "dtp-pipes-stop")
+        self._following = self._filling = self._begun = None
+        self._cursor = self._whole = None
+        self._waiting.clear()
+        self._early.clear()
+        self._fresh.clear()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -------------------------------------------------------------------------------------------------- following
+
+    def _types(self) -> tuple[str, ...]:
+        frames = event_types(self.chain, pipe_module.SCHEMA, Frame)
+        (self._frame_type,) = frames
+        return frames + event_types(self.chain, channel_module.SCHEMA, ChannelOpened)
+
+    async def _follow(self) -> None:
+        begun = self._begun
+        assert begun is not None
+        while True:
+            try:
+                if not self.chain.chain_id:
+                    await self.chain.connect()
+                source = self._follow_events(self.chain, self._types(), self._cursor)
+                self._cursor = await source.begin()
+                self._whole = self._whole or self._cursor
+                if not begun.done():
+                    begun.set_result(self._cursor)
+                async for found in source:
+                    self._on_event(found)
+            except HistoryPruned as fault:
+                # What was missed is lost: what waits for it ends, and the rest goes on from now.
+                log.warning("events of pipes were missed: %s", fault)
+                self._cursor = self._whole = None
+                for end in list(self._ends.values()):
+                    end.fail(PipeGapError(f"the node has forgotten frames: {fault}"))
+            except (ChainError, LocalError) as fault:
+                if not begun.done():
+                    begun.set_exception(fault)
+                    begun.exception()  # seen, also when whoever waited has given up
+                    self._begun = None
+                    return
+                log.warning("events of pipes can't be followed for now: %s", fault)
+            await self.chain.endpoints.sleep(self.timing.pause)
+
+    def _on_event(self, found: Followed) -> None:
+        self._cursor = found.cursor
+        self._take(found.event)
+        if not any(end.gap for end in self._ends.values()):
+            self._whole = found.cursor
+        elif self._filling is None:
+            self._filling = asyncio.create_task(self._fill(), name="dtp-pipes-fill")
+
+    def _take(self, event: ChainEvent) -> None:
+        try:
+            if event.type == self._frame_type:
+                self._on_frame(pipe_module.SCHEMA.decode(Frame, event.contents))
+            else:
+                self._on_opened(channel_module.SCHEMA.decode(ChannelOpened, event.contents))
+        except MalformedObject as fault:
+            log.warning("an event of another release: %s", fault)
+
+    async def _fill(self) -> None:
+        """Read again what came since all was whole; the ends know what they have."""
+        try:
+            for attempt in range(_FILLS):
+                source = self._follow_events(self.chain, self._types(), self._whole)
+                try:
+                    async for found in source.past():
+                        self._take(found.event)
+                except ChainError as fault:
+                    log.info("the gap can't be filled yet: %s", fault)
+                if not any(end.gap for end in self._ends.values()):
+                    return
+                await self.chain.endpoints.sleep(self.chain.endpoints.retry.pause(attempt))
+            for end in list(self._ends.values()):
+                if end.gap:
+                    end.fail(PipeGapError("frames are missing, and the node's history doesn't have them"))
+        finally:
+            self._filling = None
+
+    # ---------------------------------------------------------------------------------------------------- routing
+
+    def _on_frame(self, frame: Frame) -> None:
+        end = self._ends.get(frame.channel)
+        if end is not None:
+            if frame.direction != end.where.direction:
+                end.on_frame(frame)
+            return
+        waiting = self._waiting.get(frame.channel)
+        if waiting is not None:
+            if len(waiting) < _MAX_WAITING:
+                waiting.append(frame)
+            return
+        if frame.direction != Direction.TO_SERVER:
+            self._early.append(frame)
+            return
+        if not self._listeners or frame.channel in self._foreign:
+            return
+        if not self._is_for_us(frame):
+            return
+        if frame.channel not in self._fresh:
+            after = self._lookups.take(_LOOKUPS, round(time.monotonic() * _NS))
+            if after is None:
+                return
+            self._lookups = after
+        self._waiting[frame.channel] = [frame]
+        self._spawn(self._attach_server(frame.channel), "dtp-pipes-attach")
+
+    def _is_for_us(self, frame: Frame) -> bool:
+        """Whether the frame names an endpoint that listens here."""
+        try:
+            header, _ = decode(frame.flags, frame.data)
+        except PipeFrameError:
+            return False
+        return any(header.to in (bytes(32), key) or key == bytes(32) for _, key in self._listeners)
+
+    def _on_opened(self, opened: ChannelOpened) -> None:
+        if any(host == opened.host for host, _ in self._listeners) and opened.server == self.chain.address:
+            self._fresh.add(opened.channel)
+        elif opened.channel not in self._ends:
+            self._forget_foreign(opened.channel)
+
+    def _forget_foreign(self, channel: str) -> None:
+        self._foreign[channel] = None
+        if len(self._foreign) > _MAX_FOREIGN:
+            self._foreign.popitem(last=False)
+
+    # -------------------------------------------------------------------------------------------------- listening
+
+    def listen(self, host: str, key: bytes, on_link: OnLink) -> None:
+        """Take links to a host, for the endpoint of that key (zeros: for any). Raises `ListenError` if one does."""
+        if (host, key) in self._listeners:
+            raise ListenError(f"pipe://{host}: this endpoint is listened for already")
+        self._listeners[host, key] = on_link
+        self._foreign.clear()
+
+    def unlisten(self, host: str, key: bytes) -> None:
+        """Take no more."""
+        self._listeners.pop((host, key), None)
+
+    def _listener(self, host: str, to: bytes) -> tuple[bytes, OnLink] | None:
+        for key in (to, bytes(32)):
+            if (host, key) in self._listeners:
+                return key, self._listeners[host, key]
+        if to == bytes(32):
+            return next(
+                ((key, take) for (there, key), take in self._listeners.items() if there == host), None
+            )
+        return None
+
+    async def _attach_server(self, channel: str) -> None:
+        """Look a channel up that sends frames towards us, and hand them to its end if it is ours."""
+        try:
+            found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
+            if found.server != self.chain.address or not any(
+                found.host == host for host, _ in self._listeners
+            ):
+                self._forget_foreign(channel)
+                return
+            fresh = channel in self._fresh and not found.acks_to_client
+            end = await self._server_end(found, fresh)
+        except (ChainError, LocalError) as fault:
+            log.warning("channel %s can't be served: %s", channel, fault)
+            return
+        finally:
+            waiting = self._waiting.pop(channel, [])
+            self._fresh.discard(channel)
+        self._ends[channel] = end
+        for frame in waiting:
+            end.on_frame(frame)
+
+    async def _server_end(self, found: Channel, fresh: bool) -> ChannelEnd:
+        state = await self.directory.find(found.host)
+        service = state.host.services.get(found.service)
+        if service is None:
+            raise NoPipeChannel(f"host {found.host} has no service {found.service} any more")
+        where = _where(found, service, Direction.TO_CLIENT)
+        held = await self._own_pipes(found.id) if found.acks_to_client else []
+        end = ChannelEnd(
+            self.chain,
+            where,
+            self.gas,
+            timing=self.timing,
+            on_open=self._on_open,
+            on_idle=self._on_idle,
+            answers=lambda to: self._listener(found.host, to) is not None,
+        )
+        end.begin(held, None if fresh else found)
+        return end
+
+    def _on_open(self, end: ChannelEnd, header: Header) -> None:
+        found = self._listener(end.where.host, header.to)
+        if found is None:
+            return
+        account = end.where.peer
+        after = self._accepts.get(account, Gcra()).take(_ACCEPTS, round(time.monotonic() * _NS))
+        if after is None:
+            log.warning("account %s begins too many links", account)
+            return
+        self._accepts[account] = after
+        if len(self._accepts) > _MAX_ACCOUNTS:
+            self._accepts.popitem(last=False)
+        end.last_link = header.link
+        self._spawn(self._accept(end, header, found[1]), "dtp-pipes-accept")
+
+    async def _accept(self, end: ChannelEnd, header: Header, take: OnLink) -> None:
+        """Answer a client: over pipes that are there, or with the transaction that opens them."""
+        where = end.where
+        try:
+            await self._fund(header.pipes)
+            if end.pipes:
+                end.control(Flags.ACCEPT, header.link)
+            else:
+                program = Program()
+                pipes = [
+                    pipe_module.open(program, where.channel, coin=where.coin) for _ in range(header.pipes)
+                ]
+                frame = encode(Header(header.link), Flags.ACCEPT)
+                pipe_module.send(
+                    program,
+                    pipes[0],
+                    where.channel,
+                    where.host,
+                    frame,
+                    flags=int(Flags.ACCEPT),
+                    coin=where.coin,
+                )
+                for each in pipes:
+                    pipe_module.keep(program, each)
+                end.add(self._made(await self.chain.execute(program)))
+        except (ChainError, LocalError) as fault:
+            log.warning("a link of channel %s can't be taken: %s", where.channel, fault)
+            return
+        if end.last_link == header.link and end.failed is None:
+            take(end, header.link)
+
+    # ---------------------------------------------------------------------------------------------------- dialling
+
+    async def open_end(
+        self,
+        host: str,
+        number: int,
+        to: bytes,
+        channel: str,
+        pipes: int,
+        attach: Callable[[ChannelEnd, int], None],
+    ) -> None:
+        """Begin a link to a host's service; `attach` gets its end and number before any answer can come.
+
+        `channel` names the one to use; without it one of before that is idle, or a new one.
+        """
+        state = await self.directory.find(host)
+        if number not in state.host.services:
+            self.directory.forget(host)
+            state = await self.directory.find(host)
+        service = state.host.services.get(number)
+        if service is None:
+            raise DialError(f"host {host} has no service {number}")
+        link = time.time_ns() // 1000
+        if not channel:
+            for end in self._ends.values():
+                same = (end.where.host, end.where.service, end.where.to) == (host, number, to)
+                if same and end.where.is_client and end.idle:
+                    self._reopen(end, link, attach)
+                    return
+            made = await self._new_channel(state, number, service, to, pipes, link)
+            attach(made, link)
+            self._add_client(made)
+            return
+        known = self._ends.get(channel)
+        if known is None:
+            known = await self._named_channel(channel, host, number, service, to, pipes)
+        if not known.idle:
+            raise DialError(f"channel {channel} is in use by another connection of this program")
+        self._reopen(known, link, attach)
+
+    def _reopen(self, end: ChannelEnd, link: int, attach: Callable[[ChannelEnd, int], None]) -> None:
+        number = max(link, end.last_link + 1)
+        attach(end, number)
+        end.control(Flags.OPEN, number)
+
+    async def _named_channel(
+        self, channel: str, host: str, number: int, service: Service, to: bytes, pipes: int
+    ) -> ChannelEnd:
+        found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
+        wrong = {
+            "is of another account": found.client != self.chain.address,
+            f"is of host {found.host}": found.host != host,
+            f"is of service {found.service}": found.service != number,
+            "isn't open": found.state != State.OPEN,
+        }
+        if any(wrong.values()):
+            why = next(text for text, so in wrong.items() if so)
+            raise NoPipeChannel(
+                f"channel {channel} can't carry pipes to service {number} of {host}: it {why}"
+            )
+        held = await self._own_pipes(channel) if found.acks_to_server else []
+        missing = min(pipes, MAX_PIPES - len(found.acks_to_server)) - len(held)
+        await self._fund(pipes)
+        if missing > 0:
+            program = Program()
+            for each in [pipe_module.open(program, channel, coin=found.coin) for _ in range(missing)]:
+                pipe_module.keep(program, each)
+            held += self._made(await self.chain.execute(program))
+        if not held:
+            raise NoPipeChannel(f"channel {channel} has no pipe left that this account holds")
+        end = ChannelEnd(
+            self.chain,
+            _where(found, service, Direction.TO_SERVER, to),
+            self.gas,
+            timing=self.timing,
+            on_idle=self._on_idle,
+        )
+        end.begin(held, found)
+        self._add_client(end)
+        return end
+
+    def _add_client(self, end: ChannelEnd) -> None:
+        """Let an end have its frames, also those that came before it was known here."""
+        self._ends[end.where.channel] = end
+        early = [frame for frame in self._early if frame.channel == end.where.channel]
+        for frame in early:
+            end.on_frame(frame)
+
+    async def _new_channel(
+        self, state: HostState, number: int, service: Service, to: bytes, pipes: int, link: int
+    ) -> ChannelEnd:
+        terms = service.terms
+        if canonical_type(terms.coin) != SUI_COIN:
+            raise NoPipeChannel(
+                f"service {number} takes {terms.coin}: open a channel with it, and name it with ?channel=0x..."
+            )
+        await self._fund(pipes)
+        program = Program()
+        (money,) = program.split(program.gas, [terms.min_deposit])
+        # Nobody has the secret of this lane: a channel of ours only carries frames, and no voucher can be made.
+        lane = KeySigner.generate().public_key
+        host, beacon = state.host.id, state.beacon.id
+        made = channel_module.open(program, host, beacon, number, terms.revision, money, lane)
+        opened: list[Argument] = [pipe_module.open(program, made) for _ in range(pipes)]
+        flags = Flags.OPEN | Flags.TO
+        frame = encode(Header(link, to=to, pipes=pipes), flags)
+        pipe_module.send(program, opened[0], made, host, frame, flags=int(flags))
+        for each in opened:
+            pipe_module.keep(program, each)
+        channel_module.share(program, made)
+        executed = await self.chain.execute(program)
+        (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)
+        where = Where(
+            event.channel,
+            host,
+            number,
+            SUI_COIN,
+            Direction.TO_SERVER,
+            event.server,
+            service.window,
+            service.rate,
+            to,
+        )
+        end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle)
+        end.begin(self._made(executed))
+        return end
+
+    # ------------------------------------------------------------------------------------------------------ common
+
+    def _made(self, executed: Executed) -> list[Pipe]:
+        """The pipes that a transaction has made, as it left them."""
+        kind = self.chain.type_of(pipe_module.SCHEMA, Pipe)
+        return [
+            self.chain.decode(pipe_module.SCHEMA, Pipe, executed.objects[change.id])
+            for change in executed.created(kind)
+        ]
+
+    async def _own_pipes(self, channel: str) -> list[Pipe]:
+        held = await self.chain.owned(pipe_module.SCHEMA, Pipe, self.chain.address)
+        return [each for each in held if each.channel == channel]
+
+    async def _fund(self, pipes: int) -> None:
+        """Have a coin for each pipe: transactions that are to run at once can't pay with the same one."""
+        async with self._funding:
+            if self._coin_value and self.gas.spent - self._funded_at < pipes * self._coin_value // 2:
+                return
+            total = (await self.chain.balance(self.chain.address)).total
+            value = min(_MAX_COIN, total // (2 * pipes + 2))
+            if value >= _MIN_COIN:
+                await split_gas(self.chain, pipes, value)
+                self._coin_value, self._funded_at = value, self.gas.spent
+
+
+def _where(found: Channel, service: Service, direction: Direction, to: bytes = bytes(32)) -> Where:
+    peer = found.server if direction == Direction.TO_SERVER else found.client
+    return Where(
+        found.id, found.host, found.service, found.coin, direction, peer, service.window, service.rate, to
+    )

@@ -1,0 +1,241 @@
+"""Connections over pipes: `?via=pipe` from the address to the last byte of a file, falling back, starting anew."""
+
+import asyncio
+import hashlib
+import random
+
+import pytest
+from chain_resolver.hosts import do, run
+
+import dtp
+from chain_carrier.worlds import world
+from dtp.chain import host, pipe
+from dtp.chain.errors import MoveAborted
+from dtp.chain.pipe_carrier import dial, kind_for, listen
+from dtp.chain.pipe_hub import NoPipeChannel, PipeHub
+from dtp.chain.resolver import HostDirectory
+from dtp.net.resolver import HostResolver
+from dtp.session.limits import Limits
+
+LIMITS = Limits(handshake=60)
+
+
+async def serve_back(connection):
+    """Answer every stream with the SHA-256 of what it brought, and then the same bytes."""
+    while True:
+        stream = await connection.accept_stream()
+        data = await stream.read()
+        stream.write(hashlib.sha256(data).digest() + data)
+        stream.write_eof()
+
+
+async def served(made, **options):
+    listener = await dtp.listen([], {"echo": serve_back}, identity=made.me, limits=LIMITS, **options)
+    await listener.add(f"pipe://{made.hosted.id}?to={made.me.id.key.hex()}", kind_for(made.server))
+    return listener
+
+
+def resolvers(made):
+    return [HostResolver(HostDirectory(made.user, max_age=0))]
+
+
+async def there_and_back(connection, data):
+    stream = await connection.open_stream()
+    stream.write(data)
+    await stream.drain()
+    stream.write_eof()
+    answer = await stream.read()
+    return answer[:32] == hashlib.sha256(data).digest() and answer[32:] == data
+
+
+def test_a_file_moves_through_the_chain_and_back(client, wallet):
+    async def scenario():
+        async with world(client, wallet) as made, await served(made):
+            data = random.Random(1).randbytes(1_000_000)
+            address = f"dtp://{made.hosted.id}/echo?via=pipe"
+            async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
+                assert connection.peer == made.me.id
+                assert await there_and_back(connection, data)
+                assert await there_and_back(connection, b"")
+            (end,) = PipeHub.of(made.server)._ends.values()
+            assert end.came >= len(data) // 120_000
+
+    run(scenario())
+
+
+def test_only_ciphertext_reaches_the_chain(client, wallet):
+    async def scenario():
+        async with world(client, wallet) as made, await served(made):
+            seen = []
+            hub = PipeHub.of(made.server)
+            take = hub._on_frame
+            hub._on_frame = lambda frame: seen.append(frame.data) or take(frame)
+            address = f"dtp://{made.hosted.id}/echo?via=pipe"
+            async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
+                assert await there_and_back(connection, b"attack at dawn " * 100)
+            assert len(seen) >= 4
+            assert not any(
+                word in b"".join(seen) for word in (b"attack", b"echo", connection.peer.short.encode())
+            )
+
+    run(scenario())
+
+
+def test_any_way_falls_back_to_pipes(client, wallet):
+    async def scenario():
+        async with world(client, wallet) as made, await served(made):
+            # The one place to dial directly is dead.
+            program_key = made.me.id.key
+            await do(
+                made.server,
+                host.configure,
+                made.hosted.beacon,
+                made.hosted.op,
+                program_key,
+                weight=1,
+                role=host.Role.ACTIVE,
+                hint=b"tcp://127.0.0.1:1",
+            )
+            address = f"dtp://{made.hosted.id}/echo"
+            with pytest.raises(dtp.CarrierError):
+                await dtp.connect(address, resolvers=resolvers(made), limits=LIMITS)
+            async with dtp.connect(
+                f"{address}?via=any", resolvers=resolvers(made), limits=LIMITS
+            ) as connection:
+                assert await there_and_back(connection, b"fell back")
+
+    run(scenario())
+
+
+def test_a_connection_goes_on_over_a_new_carrier_when_its_pipes_break(client, wallet):
+    async def scenario():
+        async with world(client, wallet) as made, await served(made):
+            address = f"dtp://{made.hosted.id}/echo?via=pipe"
+            async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
+                assert await there_and_back(connection, b"before")
+                (end,) = PipeHub.of(made.user)._ends.values()
+                first = end.link
+                first.broken(dtp.CarrierError("cut by the test"))
+                assert await there_and_back(connection, b"after")
+                assert end.link is not first
+
+    run(scenario())
+
+
+def test_the_next_dial_uses_the_channel_again(client, wallet):
+    async def scenario():
+        async with world(client, wallet) as made:
+            accepted = asyncio.Queue()
+            async with closing(await listen(made.url, accepted.put_nowait, chain=made.server)):
+                first = await dial(made.url + "&pipes=2", chain=made.user)
+                hub = PipeHub.of(made.user)
+                await hub.acquire()  # or it would end with the last carrier, and forget
+                rest = asyncio.Event()
+                first._end._on_idle = lambda end: rest.set()
+                first.close()
+                await rest.wait()
+                second = await dial(made.url + "&pipes=2", chain=made.user)
+                third = await dial(made.url + "&pipes=2", chain=made.user)
+                assert first.channel == second.channel != third.channel
+                for each in (second, third):
+                    each.abort()
+                hub.release()
+
+    run(scenario())
+
+
+def test_a_channel_of_one_s_own(client, wallet):
+    from chain_resolver.hosts import open_channel
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            channel = await open_channel(made.user, made.hosted, made.number, bytes([3]) * 32)
+            foreign = await open_channel(made.user, made.hosted, made.number, bytes([3]) * 32)
+            accepted = asyncio.Queue()
+            async with closing(await listen(made.url, accepted.put_nowait, chain=made.server)):
+                near = await dial(f"{made.url}&channel={channel}&pipes=3", chain=made.user)
+                assert near.channel == channel
+                assert near._end.pipes == 3
+                with pytest.raises(dtp.CarrierError, match="in use by another"):
+                    await dial(f"{made.url}&channel={channel}", chain=made.user)
+                near.abort()
+                other = made.url.replace(f"service={made.number}", "service=1")
+                await made.hosted.service("1")
+                with pytest.raises(NoPipeChannel, match="is of service"):
+                    await dial(f"{other}&channel={foreign}", chain=made.user)
+                async with client(wallet()) as stranger:
+                    with pytest.raises(NoPipeChannel, match="another account"):
+                        await dial(f"{made.url}&channel={foreign}", chain=stranger)
+
+    run(scenario())
+
+
+def closing(listener):
+    """Close it at the end."""
+    from contextlib import AsyncExitStack
+
+    stack = AsyncExitStack()
+    stack.push_async_callback(listener.close)
+    return stack
+
+
+def test_who_may_not_come_in_gets_no_frame_through(client, wallet):
+    async def scenario():
+        async with world(client, wallet) as made, await served(made):
+            seen = []
+            hub = PipeHub.of(made.server)
+            hub._on_frame = seen.append
+            await made.hosted.deny(made.user.address)
+            with pytest.raises(dtp.CarrierError, match="EDenied"):
+                await dial(made.url, chain=made.user)
+            await made.hosted.undeny(made.user.address)
+            await made.hosted.set_open(made.number, False)
+            with pytest.raises(dtp.CarrierError, match="closed"):
+                await dial(made.url, chain=made.user)
+            assert seen == []
+
+    run(scenario())
+
+
+def test_a_denial_ends_what_is_open(client, wallet):
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener, near, far = await made.pair()
+            from dtp.testing.carriers import End
+
+            ours, theirs = End(near).start(), End(far).start()
+            await made.hosted.deny(made.user.address)
+            ours.write(b"x" * 1000)
+            lost = await ours.until_lost()
+            assert lost.code == "pipe-refused"
+            assert isinstance(lost.__cause__, MoveAborted)
+            assert theirs.recorder.received == b""
+            theirs.abort()
+            await listener.close()
+
+    run(scenario())
+
+
+def test_frames_are_paced_by_the_service_s_rate(client, wallet):
+    from dtp.chain.host import Rate, RateLimit
+
+    ms = 1_000_000
+    rate = RateLimit(requests=Rate(20 * ms, 3), bytes=Rate(ms // 1000, 20_000))
+
+    async def scenario():
+        async with world(client, wallet, rate=rate) as made:
+            listener, near, far = await made.pair("&pipes=1")
+            from dtp.testing.carriers import End
+
+            ours, theirs = End(near).start(), End(far).start()
+            data = random.Random(3).randbytes(60_000)
+            await ours.send(data)
+            await theirs.until_received(data)
+            assert near._end.sent >= 4  # none larger than the burst
+            found = await made.user.owned(pipe.SCHEMA, pipe.Pipe, made.user.address)
+            assert found[0].bytes_tat > 0
+            for each in (ours, theirs):
+                each.abort()
+            await listener.close()
+
+    run(scenario())
