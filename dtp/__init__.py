@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dtp import socket as socket
+    from dtp.crdt import Link as Link
     from dtp.errors import CarrierError as CarrierError
     from dtp.errors import ChainError as ChainError
     from dtp.errors import ConfigError as ConfigError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dtp.errors import LimitError as LimitError
     from dtp.errors import LocalError as LocalError
     from dtp.errors import PeerError as PeerError
+    from dtp.graph import Graph as Graph
     from dtp.identity import Identity as Identity
     from dtp.identity import PeerId as PeerId
     from dtp.net.address import Address as Address
@@ -63,10 +65,12 @@ _PUBLIC = {
     "ConnectionLost": "dtp.session.codes",
     "ConnectionRefused": "dtp.session.codes",
     "DtpError": "dtp.errors",
+    "Graph": "dtp.graph",
     "HandshakeError": "dtp.session.codes",
     "Identity": "dtp.identity",
     "LimitError": "dtp.errors",
     "Limits": "dtp.session.limits",
+    "Link": "dtp.crdt",
     "Listener": "dtp.net.listener",
     "LocalError": "dtp.errors",
     "PeerError": "dtp.errors",

@@ -176,6 +176,16 @@ int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t len
     return DTP_OK;
 }
 
+uint64_t dtp_graph_waiting(const dtp_graph *graph)
+{
+    uint64_t first = 0;
+    size_t i;
+    for (i = 0; i < graph->deferred_count; i++)
+        if (first == 0 || graph->deferred[i].last < first)
+            first = graph->deferred[i].last;
+    return first;
+}
+
 int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result)
 {
     size_t i, first = graph->deferred_count;
@@ -214,6 +224,8 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
     code = dtp_parse(p, graph->seed, body, length, 0, &result->place);
     if (code != DTP_OK)
         return code;
+    result->before = p->before;
+    result->last = p->last;
     if (dtp_seen_covers(&graph->authors[author], p->before, p->last))
         return DTP_OK;
     if (dtp_seen_reserve(&graph->authors[author]) != DTP_OK)

@@ -252,6 +252,8 @@ typedef struct dtp_merged {
     size_t count;
     size_t ops;      /* in the frame; 0 when it was seen before */
     size_t deferred; /* 1 when the frame waits for its time */
+    uint64_t before; /* the clocks that the frame covers: after `before`, up to `last` */
+    uint64_t last;
     size_t place;    /* of the fault, with DTP_E_FORMAT */
 } dtp_merged;
 
@@ -268,6 +270,8 @@ int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text
  * again), and counts as seen. Nothing is taken from a frame with a fault. */
 int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t limit,
                     dtp_merged *result);
+/* The last clock of the frame that is due first; 0 when none waits. */
+uint64_t dtp_graph_waiting(const dtp_graph *graph);
 /* Apply what waited and is not above `limit` now. Call again while `ops` is not 0. */
 int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result);
 

@@ -121,6 +121,16 @@ class GraphCore:
         """Whether the frame of the last `merge` waits for its time."""
         return bool(self._merged.deferred)
 
+    @property
+    def covered(self) -> tuple[int, int]:
+        """The clocks that the frame of the last `merge` covers: after, up to."""
+        return self._merged.before, self._merged.last
+
+    @property
+    def waiting(self) -> int:
+        """The last clock of the frame that is due first, 0 when none waits."""
+        return int(lib.dtp_graph_waiting(self._graph))
+
     def due(self, limit: int) -> bool:
         """Apply one frame that waited and isn't above `limit` now; whether there was one (see `changes`)."""
         _check(lib.dtp_graph_due(self._graph, limit, self._merged))

@@ -39,6 +39,10 @@ class Clock:
         now = int(self._wall() * 1000) << _COUNT_BITS
         return now, now + self._ahead
 
+    def until(self, clock: int) -> float:
+        """Seconds until `clock` is not above `limit`; 0 or less when it isn't."""
+        return seconds(clock - self._ahead) - self._wall()
+
 
 def seconds(clock: int) -> float:
     """The wall time in a clock, seconds since 1970."""

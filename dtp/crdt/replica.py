@@ -82,6 +82,8 @@ class Replica:
         self.places = Places(author, random)
         #: Rises with everything that may have changed something: what was read before may be kept until then.
         self.version = 0
+        #: Called after something was made here; `changes` tells what.
+        self.on_made: Callable[[], None] | None = None
         self._ready: list[Frame] = []
         self._numbers: dict[bytes, int] = {}
         self._keys: dict[int, bytes] = {}
@@ -127,6 +129,8 @@ class Replica:
         except EncodingError as error:
             raise GraphValueError(_RULES) from error
         self.version += 1
+        if self.on_made is not None:
+            self.on_made()
 
     # ---- the other types ----------------------------------------------------------------------------------------
 
@@ -151,6 +155,8 @@ class Replica:
         except EncodingError as error:
             raise GraphValueError(_RULES) from error
         self.version += done
+        if done and self.on_made is not None:
+            self.on_made()
         return done
 
     def node(self, soul: str) -> Node:

@@ -120,6 +120,8 @@ def test_what_is_too_much_for_one_frame_makes_several() -> None:
     one, other = replica(0), replica(1)
     one.put_many((f"n/{number}", "k", number) for number in range(150_000))
     one.put_many(("big", str(number), b"x" * 1_000_000) for number in range(20))
+    with pytest.raises(StateLimit, match="commit"):
+        one.save()
     frames = one.commit()
     assert len(frames) >= 4
     assert [frame.after for frame in frames[1:]] == [frame.last for frame in frames[:-1]]

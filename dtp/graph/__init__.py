@@ -1,0 +1,18 @@
+"""Replicated graphs: signed frames over the data types, kept in a store, synced with other replicas."""
+
+from dtp.graph.envelope import Envelope, Proof
+from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError, SyncError
+from dtp.graph.graph import Graph
+from dtp.graph.watch import Watch
+
+__all__ = [
+    "Envelope",
+    "EnvelopeError",
+    "Equivocation",
+    "Graph",
+    "GraphError",
+    "Proof",
+    "StoreError",
+    "SyncError",
+    "Watch",
+]

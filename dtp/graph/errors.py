@@ -1,0 +1,44 @@
+"""What can go wrong with a graph, by whose fault it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dtp.errors import LocalError, PeerError
+
+if TYPE_CHECKING:
+    from dtp.graph.envelope import Proof
+
+
+class GraphError(LocalError):
+    """A graph was used in a way it can't be: closed, of another name; the message says what to do."""
+
+    code = "graph"
+
+
+class StoreError(LocalError):
+    """The place where a graph is kept can't be used: in use, damaged, full, of another version."""
+
+    code = "graph-store"
+
+
+class EnvelopeError(PeerError):
+    """A signed frame is not what docs/graph.md says, or its signature is not its author's. Nothing was taken."""
+
+    code = "graph-envelope"
+
+
+class Equivocation(PeerError):
+    """An author signed two histories. `proof` shows it to anyone; what came first here is kept."""
+
+    code = "graph-equivocation"
+
+    def __init__(self, message: str, proof: Proof) -> None:
+        super().__init__(message)
+        self.proof = proof
+
+
+class SyncError(PeerError):
+    """The peer broke the sync protocol, or syncs another graph."""
+
+    code = "graph-sync"

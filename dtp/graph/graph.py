@@ -1,0 +1,392 @@
+"""A graph: what a program holds. One replica, the store it is kept in, and whoever watches it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from dtp.core.errors import StateLimit
+from dtp.crdt import Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
+from dtp.graph import envelope as envelopes
+from dtp.graph import vector
+from dtp.graph.chains import Chains
+from dtp.graph.envelope import Envelope, Proof
+from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError
+from dtp.graph.sqlite_store import SqliteStore
+from dtp.graph.store import MEMORY, MemoryStore, Store
+from dtp.graph.watch import Watch
+from dtp.identity import Identity
+
+if TYPE_CHECKING:
+    from dtp.graph.replicating import Exchanged
+    from dtp.net.connection import Connection
+
+_T = TypeVar("_T")
+#: Bytes of frames that are taken before the state is kept again, so that opening reads few frames.
+_STATE_EVERY: Final = 16 << 20
+#: Envelopes that go to the store in one transaction.
+_AT_ONCE: Final = 256
+
+
+class Graph:
+    """A replicated graph, opened by `Graph.open`; `async with` closes it.
+
+    Nodes and the other types are read and changed by plain calls, which only touch memory. What was changed is signed
+    and stored by the next `commit`; while an event loop runs, one follows by itself in its next turn. What others
+    made comes by `sync`, `replicate` and `serve` over connections, or by `receive`.
+
+    Only one program at a time may write as one identity: two machines of one person have an identity each.
+    Errors of the types are those of `dtp.crdt.Replica`. Use it from the thread of its event loop.
+    """
+
+    def __init__(self, name: str, identity: Identity, store: Store, replica: Replica) -> None:
+        """See `open`."""
+        self.name = name
+        self.identity = identity
+        self._store = store
+        self._replica = replica
+        self._chains = Chains(store.lasts(), self._stored, self._last_clock)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._watches: set[Watch] = set()
+        self._listeners: set[Callable[[], None]] = set()
+        self._unsaved: dict[tuple[bytes, int], Envelope] = {}
+        self._since_state = 0
+        self._flush: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        replica.on_made = self._made
+        self._wait_for_due()
+
+    # ---- opening and closing --------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(
+        cls, place: str, *, identity: Identity, name: str = "", clock: Clock | None = None
+    ) -> Graph:
+        """The graph kept at `place`: the path of a SQLite file, made if need be, or `memory:`.
+
+        `name` (at most 255 bytes) is signed with every frame: graphs of different names don't mix. Raises
+        `StoreError`, `GraphError`.
+        """
+        if len(name.encode()) > envelopes.MAX_NAME:
+            raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
+        if "://" in place:
+            raise GraphError(f"{place!r}: a graph is kept in a file (give its path) or in {MEMORY!r}")
+        if place == MEMORY:
+            store: Store = MemoryStore()
+        else:
+            store = await asyncio.to_thread(SqliteStore, place)
+        try:
+            replica = await asyncio.to_thread(_load, store, identity, name, clock)
+            return cls(name, identity, store, replica)
+        except BaseException:
+            store.close()
+            raise
+
+    async def close(self) -> None:
+        """Commit, keep the state, let go of the store; watches end. Idempotent."""
+        if self._closed:
+            return
+        try:
+            await self.commit()
+            async with self._lock:
+                await self._save_state(always=True)
+        finally:
+            self._closed = True
+            self._replica.on_made = self._refuse
+            if self._timer is not None:
+                self._timer.cancel()
+            for watch in list(self._watches):
+                watch.close()
+            self._worker.shutdown(wait=True)
+            self._store.close()
+            self._tell()
+
+    async def __aenter__(self) -> Graph:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise GraphError("this graph is closed; open it again")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    # ---- what it holds --------------------------------------------------------------------------------------
+
+    @property
+    def replica(self) -> Replica:
+        """What is below: the merged state, without signatures and store."""
+        return self._replica
+
+    def node(self, soul: str) -> Node:
+        """The node: a mapping of keys to values, with links. There whether or not something was put into it."""
+        return self._replica.node(soul)
+
+    def counter(self, soul: str, key: str = "") -> Counter:
+        """The counter at (soul, key)."""
+        return self._replica.counter(soul, key)
+
+    def set(self, soul: str, key: str = "") -> Set:
+        """The set at (soul, key)."""
+        return self._replica.set(soul, key)
+
+    def map(self, soul: str) -> Map:
+        """The map at the soul: like a node, but what was written at the same time is all kept."""
+        return self._replica.map(soul)
+
+    def multi_value(self, soul: str, key: str = "") -> MultiValue:
+        """The multi-value register at (soul, key)."""
+        return self._replica.multi_value(soul, key)
+
+    def list(self, soul: str, key: str = "") -> List:
+        """The list at (soul, key)."""
+        return self._replica.list(soul, key)
+
+    def put_many(self, rows: Iterable[tuple[str, str, Value] | tuple[str, str]]) -> None:
+        """Set (soul, key, value), or delete (soul, key), many at once."""
+        self._replica.put_many(rows)
+
+    def souls(self, prefix: str = "") -> _Souls:
+        """The souls that have something and begin with `prefix`, sorted."""
+        return sorted(self._replica.souls(prefix))
+
+    def watch(self, pattern: str = "*") -> Watch:
+        """Changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in ...`."""
+        self._check_open()
+        watch = Watch(pattern, self._watches.discard)
+        self._watches.add(watch)
+        return watch
+
+    # ---- what was made here ---------------------------------------------------------------------------------
+
+    def _made(self) -> None:
+        self._offer()
+        if self._flush is None and self._loop.is_running():
+            self._flush = self._loop.create_task(self._flush_soon())
+
+    async def _flush_soon(self) -> None:
+        self._flush = None
+        try:
+            await self.commit()
+        except StoreError as error:  # it is kept in memory, and the next commit tries again and raises
+            context = {"message": "a graph could not be stored", "exception": error}
+            self._loop.call_exception_handler(context)
+        except GraphError:
+            if not self._closed:
+                raise
+
+    def _offer(self) -> None:
+        if self._watches:
+            changes = self._replica.changes()
+            for watch in self._watches:
+                watch.offer(changes)
+
+    async def commit(self) -> None:
+        """Sign and store all that was made here. When it returns, it survives the death of the machine.
+
+        Raises `StoreError`; what couldn't be stored is tried again by the next one.
+        """
+        async with self._lock:
+            self._check_open()
+            for frame in self._replica.commit():
+                tip = self._chains.tip(frame.author)
+                if frame.after != tip.clock:
+                    raise GraphError("another machine writes as this identity; give each one of its own")
+                made = envelopes.seal(self.identity, self.name, tip.sequence + 1, tip.hash, frame.body)
+                self._chains.advance(made, frame.last)
+                self._unsaved[made.author, made.sequence] = made
+            await self._save(synced=True)
+
+    # ---- what others made -----------------------------------------------------------------------------------
+
+    async def receive(self, data: Iterable[bytes]) -> int:
+        """Take envelopes of others (or of the own key, from elsewhere); how many were new.
+
+        Those whose predecessors are missing are put aside until they come (`gaps`). Raises `EnvelopeError` when one
+        isn't genuine, and nothing was taken; `Equivocation`, `EnvelopeError`, `EncodingError`, `StateLimit` when one
+        can't be taken, and those before it were; `StoreError`.
+        """
+        async with self._lock:
+            self._check_open()
+            batch = [envelopes.decode(self.name, one) for one in data]
+            wrong = await self._run(_first_forged, batch)
+            if wrong is not None:
+                raise EnvelopeError(f"envelope {wrong} is not signed by its author for graph {self.name!r}")
+            taken = 0
+            try:
+                for one in batch:
+                    taken += self._take(one)
+            except Equivocation as error:
+                await self._run(self._store.add_proof, error.proof)
+                raise
+            finally:
+                await self._save(synced=False)
+            return taken
+
+    def _take(self, envelope: Envelope | None) -> int:
+        """Merge it, and those that waited for it."""
+        taken = 0
+        while envelope is not None and self._chains.is_next(envelope):
+            changed = self._replica.merge(envelope.author, envelope.body)
+            self._chains.advance(envelope, self._replica.core.covered[1])
+            self._unsaved[envelope.author, envelope.sequence] = envelope
+            taken += 1
+            if changed:
+                self._offer()
+            envelope = self._chains.held_next(envelope.author)
+        self._wait_for_due()
+        return taken
+
+    def _wait_for_due(self) -> None:
+        """Frames from the future are applied when their time has come."""
+        waiting = self._replica.core.waiting
+        if waiting and self._timer is None:
+            self._timer = self._loop.call_later(
+                max(0.01, self._replica.clock.until(waiting)), self._apply_due
+            )
+
+    def _apply_due(self) -> None:
+        self._timer = None
+        for changed in self._replica.due():
+            if changed:
+                self._offer()
+        self._wait_for_due()
+
+    # ---- what is known of whom ------------------------------------------------------------------------------
+
+    def vector(self) -> vector.Vector:
+        """Author (public key) -> the last sequence that is stored here."""
+        found = dict(self._chains.lasts)
+        for author, sequence in self._unsaved:
+            found[author] = min(found[author], sequence - 1)
+        return {author: last for author, last in found.items() if last}
+
+    async def read(self, author: bytes, first: int, last: int) -> _Encoded:
+        """The stored envelopes of an author from one sequence to another."""
+        self._check_open()
+        return await self._run(self._store.read, author, first, last)
+
+    def gaps(self) -> _Gaps:
+        """What is known to be missing: (author, first, last)."""
+        return self._chains.gaps()
+
+    async def proofs(self) -> _Proofs:
+        """Proofs that authors signed two histories."""
+        pairs = await self._run(self._store.proofs)
+        return [Proof(*(envelopes.decode(self.name, one) for one in pair)) for pair in pairs]
+
+    def listen(self, on_stored: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_stored` called when frames were stored and when the graph is closed; gives what ends that."""
+        self._listeners.add(on_stored)
+        return lambda: self._listeners.discard(on_stored)
+
+    def _tell(self) -> None:
+        for listener in list(self._listeners):
+            listener()
+
+    # ---- connections ------------------------------------------------------------------------------------------
+
+    async def sync(self, connection: Connection) -> Exchanged:
+        """Bring both ends of a connection to the same; the other end must `serve` it.
+
+        When it returns, each has stored all that the other had when it began. Raises `SyncError` and what ends
+        connections and streams; what came until then is kept, and the next sync goes on from there.
+        """
+        from dtp.graph.replicating import sync
+
+        return await sync(self, connection)
+
+    async def replicate(self, connection: Connection) -> None:
+        """Sync, and go on with all that is stored at either end, until the connection or the graph is closed."""
+        from dtp.graph.replicating import replicate
+
+        await replicate(self, connection)
+
+    async def serve(self, connection: Connection) -> None:
+        """Answer the other end's `sync` and `replicate`, until the connection or the graph is closed."""
+        from dtp.graph.replicating import serve
+
+        await serve(self, connection)
+
+    # ---- the store ------------------------------------------------------------------------------------------
+
+    def _run(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
+        return self._loop.run_in_executor(self._worker, function, *arguments)
+
+    def _stored(self, author: bytes, sequence: int) -> Envelope:
+        unsaved = self._unsaved.get((author, sequence))
+        if unsaved is not None:
+            return unsaved
+        found = self._store.read(author, sequence, sequence)
+        if not found:
+            raise StoreError(f"envelope {sequence} of {author.hex()} is not in the store, which is damaged")
+        return envelopes.decode(self.name, found[0])
+
+    def _last_clock(self, envelope: Envelope) -> int:
+        return self._replica.core.check(envelope.body)[1]
+
+    async def _save(self, *, synced: bool) -> None:
+        """Store what isn't yet. What fails stays, for the next time."""
+        told = bool(self._unsaved)
+        while self._unsaved:
+            some = [one for one, _ in zip(self._unsaved.values(), range(_AT_ONCE), strict=False)]
+            await self._run(_add, self._store, some, synced)
+            for one in some:
+                del self._unsaved[one.author, one.sequence]
+                self._since_state += len(one.body)
+        if told:
+            self._tell()
+            await self._save_state()
+
+    async def _save_state(self, *, always: bool = False) -> None:
+        if self._unsaved or not self._since_state or not (always or self._since_state > _STATE_EVERY):
+            return
+        try:
+            state = self._replica.save()
+        except StateLimit:  # something was made meanwhile: after its commit
+            return
+        self._since_state = 0
+        await self._run(self._store.save_state, state)
+
+
+# `Graph` has a method of this name.
+_Souls = list[str]
+_Encoded = list[bytes]
+_Gaps = list[tuple[bytes, int, int]]
+_Proofs = list[Proof]
+
+
+def _add(store: Store, some: _Added, synced: bool) -> None:
+    store.add(some, synced=synced)
+
+
+_Added = list[Envelope]
+
+
+def _first_forged(batch: _Added) -> int | None:
+    """The place of the first that isn't genuine."""
+    return next((at for at, one in enumerate(batch) if not one.is_genuine()), None)
+
+
+def _load(store: Store, identity: Identity, name: str, clock: Clock | None) -> Replica:
+    """The replica that the store's frames give. They were checked before they were stored."""
+    state, later = store.load()
+    author = identity.id.key
+    replica = Replica(author, clock=clock) if state is None else Replica.load(author, state, clock=clock)
+    for data in later:
+        envelope = envelopes.decode(name, data)
+        replica.merge(envelope.author, envelope.body)
+    return replica

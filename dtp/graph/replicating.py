@@ -1,0 +1,219 @@
+"""Graphs over connections: one stream carries the messages of `dtp.graph.sync`, each behind its length."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from dtp.core.errors import StateLimit
+from dtp.errors import PeerError
+from dtp.graph import envelope as envelopes
+from dtp.graph import sync as protocol
+from dtp.graph.errors import Equivocation, GraphError, SyncError
+from dtp.session.codes import ConnectionClosed
+
+if TYPE_CHECKING:
+    from dtp.graph.graph import Graph
+    from dtp.net.connection import Connection
+    from dtp.net.stream import Stream
+
+log = logging.getLogger("dtp.graph")
+
+#: Envelopes that are read from the store at once.
+_READ: Final = 256
+#: The code that a stream is reset with when the other end broke the protocol.
+BROKEN: Final = 1
+
+
+@dataclass
+class Exchanged:
+    """What went over a connection: envelopes that were new to either end, and bytes of messages."""
+
+    received: int = 0
+    sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+
+class _Session:
+    """One stream between two graphs. `live` goes on when both have all."""
+
+    def __init__(self, graph: Graph, stream: Stream, *, live: bool) -> None:
+        self._graph = graph
+        self._stream = stream
+        self._live = live
+        self._side = protocol.SyncSide(graph.name)
+        self._wake = asyncio.Event()
+        self._refused: set[bytes] = set()
+        self.exchanged = Exchanged()
+
+    async def run(self) -> Exchanged:
+        """Until both have all, or, live, until the stream or the graph ends."""
+        forget = self._graph.listen(self._wake.set)
+        tasks: set[asyncio.Future[None]] = set()
+        try:
+            await self._graph.commit()  # what was made just now is part of what there is
+            await self._send(self._side.start(self._graph.vector()))
+            tasks = {asyncio.ensure_future(self._receive_on()), asyncio.ensure_future(self._send_on())}
+            pending = tasks
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                if self._live:
+                    break
+        except PeerError:
+            self._stream.reset(BROKEN)
+            raise
+        finally:
+            forget()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return self.exchanged
+
+    # ---- sending ------------------------------------------------------------------------------------------------
+
+    async def _send(self, message: bytes) -> None:
+        self._stream.write(len(message).to_bytes(4, "big") + message)
+        self.exchanged.bytes_sent += 4 + len(message)
+        await self._stream.drain()
+
+    async def _send_on(self) -> None:
+        said_done = False
+        while not self._graph.closed:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._graph.closed or not self._side.knows_peer:
+                continue
+            await self._send_missing()
+            if not said_done:
+                await self._send(protocol.done())
+                said_done = True
+            if not self._live:
+                return
+
+    async def _send_missing(self) -> None:
+        for author, first, last in self._side.to_send(self._graph.vector()):
+            for start in range(first, last + 1, _READ):
+                some = await self._graph.read(author, start, min(last, start + _READ - 1))
+                for message in protocol.frames(some):
+                    await self._send(message)
+                self.exchanged.sent += len(some)
+                self._side.took(author, start + len(some) - 1)
+
+    # ---- receiving ----------------------------------------------------------------------------------------------
+
+    async def _receive_on(self) -> None:
+        while (message := await self._next()) is not None:
+            step = self._side.receive(message, self._graph.vector())
+            for reply in step.replies:
+                await self._send(reply)
+            if step.envelopes:
+                await self._take(step.envelopes)
+            if step.told:
+                self._wake.set()
+            if self._side.is_done and not self._live:
+                return
+        if not self._live:
+            raise SyncError("the peer ended the sync before it had sent all")
+
+    async def _next(self) -> bytes | None:
+        try:
+            size = int.from_bytes(await self._stream.readexactly(4), "big")
+        except asyncio.IncompleteReadError as error:
+            if error.partial:
+                raise SyncError("the stream ended within a message") from error
+            return None
+        if size > protocol.MAX_MESSAGE:
+            raise SyncError(f"a message of {size} bytes; at most {protocol.MAX_MESSAGE} are taken")
+        self.exchanged.bytes_received += 4 + size
+        try:
+            return await self._stream.readexactly(size)
+        except asyncio.IncompleteReadError as error:
+            raise SyncError("the stream ended within a message") from error
+
+    async def _take(self, data: list[bytes]) -> None:
+        """Take envelopes; of an author who can't be followed further, no more in this session."""
+        batch = [(envelopes.decode(self._graph.name, one), one) for one in data]
+        for envelope, _ in batch:
+            self._side.took(envelope.author, envelope.sequence)
+        try:
+            wanted = [one for envelope, one in batch if envelope.author not in self._refused]
+            self.exchanged.received += await self._graph.receive(wanted)
+        except (Equivocation, StateLimit):
+            for envelope, one in batch:
+                await self._take_one(envelope.author, one)
+
+    async def _take_one(self, author: bytes, data: bytes) -> None:
+        if author in self._refused:
+            return
+        try:
+            self.exchanged.received += await self._graph.receive([data])
+        except (Equivocation, StateLimit) as error:
+            self._refused.add(
+                author
+            )  # the peer may be honest: it saw the other history, or has another clock
+            log.warning("%s can't be followed further: %s", author.hex(), error)
+
+
+async def sync(graph: Graph, connection: Connection) -> Exchanged:
+    """See `Graph.sync`."""
+    stream = await connection.open_stream()
+    try:
+        exchanged = await _Session(graph, stream, live=False).run()
+    except BaseException:
+        stream.reset()
+        raise
+    stream.close()
+    return exchanged
+
+
+async def replicate(graph: Graph, connection: Connection) -> None:
+    """See `Graph.replicate`."""
+    await _live(graph, await connection.open_stream())
+
+
+async def serve(graph: Graph, connection: Connection) -> None:
+    """See `Graph.serve`."""
+    ended = asyncio.Event()
+    forget = graph.listen(lambda: ended.set() if graph.closed else None)
+    try:
+        async with asyncio.TaskGroup() as group:
+            accepting = group.create_task(_accept(graph, connection, group))
+            closing = group.create_task(ended.wait())
+            await asyncio.wait((accepting, closing), return_when=asyncio.FIRST_COMPLETED)
+            accepting.cancel()
+            closing.cancel()
+    finally:
+        forget()
+
+
+async def _accept(graph: Graph, connection: Connection, group: asyncio.TaskGroup) -> None:
+    async for stream in connection:
+        group.create_task(_answer(graph, stream))
+
+
+async def _answer(graph: Graph, stream: Stream) -> None:
+    """What the peer does wrong ends this stream alone."""
+    try:
+        await _live(graph, stream)
+    except PeerError as error:
+        log.warning("a sync with %s ended: %s", stream.connection.peer.short, error)
+
+
+async def _live(graph: Graph, stream: Stream) -> None:
+    """Until the stream, the connection or the graph ends."""
+    try:
+        await _Session(graph, stream, live=True).run()
+    except ConnectionClosed:
+        return
+    except GraphError:
+        if not graph.closed:
+            raise
+    except BaseException:
+        stream.reset()
+        raise
+    stream.close()

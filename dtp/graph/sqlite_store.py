@@ -1,0 +1,182 @@
+"""Frames in one SQLite file: write-ahead log, one process at a time, safe against being killed at any point."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from dtp.graph.envelope import Envelope, Proof
+from dtp.graph.errors import StoreError
+from dtp.graph.store import Loaded, Store
+
+#: Of the tables below; kept as SQLite's user_version.
+FORMAT: Final = 1
+#: "dtpg", SQLite's application_id: so that a file of another program is not taken for one of ours.
+APPLICATION: Final = 0x64747067
+
+_SCHEMA: Final = """
+CREATE TABLE authors (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE
+);
+CREATE TABLE frames (
+    arrival INTEGER PRIMARY KEY,
+    author INTEGER NOT NULL REFERENCES authors (id),
+    sequence INTEGER NOT NULL,
+    envelope BLOB NOT NULL,
+    UNIQUE (author, sequence)
+);
+CREATE TABLE state (             -- at most one row: what the frames up to `arrival` give
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    arrival INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    state BLOB NOT NULL
+);
+CREATE TABLE proofs (
+    author BLOB PRIMARY KEY,
+    first BLOB NOT NULL,
+    second BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class SqliteStore(Store):
+    """The store in the file at `path`, made if need be. Raises `StoreError`."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+        self._one_at_a_time = threading.RLock()
+        self._authors: dict[bytes, int] = {}
+        self._arrival = 0
+        try:
+            self._db = sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} can't be opened: {error}") from error
+        try:
+            self._open()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        with self._failures("opened"):
+            self._db.execute(
+                "PRAGMA locking_mode = EXCLUSIVE"
+            )  # two writers as one author would contradict each other
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("BEGIN IMMEDIATE")
+            application = self._one("PRAGMA application_id")
+            version = self._one("PRAGMA user_version")
+            tables = self._one("SELECT COUNT(*) FROM sqlite_master")
+            if (application, version) != (APPLICATION, FORMAT):
+                if application or version or tables:
+                    self._db.execute("ROLLBACK")
+                    raise StoreError(f"{self._path} is no graph of format {FORMAT}")
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA application_id = {APPLICATION}")
+                self._db.execute(f"PRAGMA user_version = {FORMAT}")
+            self._db.execute("COMMIT")
+            self._authors = dict(self._db.execute("SELECT key, id FROM authors"))
+
+    def _one(self, statement: str, *arguments: Any) -> Any:
+        row = self._db.execute(statement, arguments).fetchone()
+        return None if row is None else row[0]
+
+    @contextmanager
+    def _failures(self, what: str) -> Iterator[None]:
+        try:
+            with self._one_at_a_time:
+                yield
+        except sqlite3.OperationalError as error:
+            hint = "; another process has it" if "locked" in str(error) else ""
+            raise StoreError(f"{self._path} could not be {what}: {error}{hint}") from error
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} could not be {what}: {error}") from error
+
+    @contextmanager
+    def _transaction(self, *, synced: bool) -> Iterator[None]:
+        with self._failures("written"):
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def load(self) -> Loaded:
+        with self._failures("read"):
+            row = self._db.execute("SELECT arrival, digest, state FROM state").fetchone()
+            if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
+                row = None  # damaged: the frames give it again
+            arrival, state = (row[0], row[2]) if row is not None else (0, None)
+            self._arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+        return Loaded(state, self._later(arrival))
+
+    def _later(self, arrival: int) -> Iterator[bytes]:
+        with self._failures("read"):
+            for (envelope,) in self._db.execute(
+                "SELECT envelope FROM frames WHERE arrival > ? ORDER BY arrival", (arrival,)
+            ):
+                yield envelope
+
+    def lasts(self) -> dict[bytes, int]:
+        with self._failures("read"):
+            return dict(
+                self._db.execute(
+                    "SELECT key, MAX(sequence) FROM frames JOIN authors ON authors.id = author GROUP BY author"
+                )
+            )
+
+    def add(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
+        envelopes = list(envelopes)
+        made: dict[bytes, int] = {}
+        with self._transaction(synced=synced):
+            for key in {envelope.author for envelope in envelopes} - self._authors.keys():
+                made[key] = self._one("INSERT INTO authors (key) VALUES (?) RETURNING id", key)
+            numbers = self._authors | made if made else self._authors
+            self._db.executemany(
+                "INSERT INTO frames (author, sequence, envelope) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                ((numbers[one.author], one.sequence, one.encode()) for one in envelopes),
+            )
+            arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+        self._authors.update(made)
+        self._arrival = arrival
+
+    def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+        with self._failures("read"):
+            rows = self._db.execute(
+                "SELECT envelope FROM frames WHERE author = ? AND sequence BETWEEN ? AND ? ORDER BY sequence",
+                (self._authors.get(author), first, last),
+            )
+            return [envelope for (envelope,) in rows]
+
+    def save_state(self, state: bytes) -> None:
+        digest = hashlib.blake2b(state, digest_size=32).digest()
+        with self._transaction(synced=False):
+            self._db.execute(
+                "INSERT OR REPLACE INTO state (only, arrival, digest, state) VALUES (1, ?, ?, ?)",
+                (self._arrival, digest, state),
+            )
+
+    def add_proof(self, proof: Proof) -> None:
+        with self._transaction(synced=True):
+            self._db.execute(
+                "INSERT OR IGNORE INTO proofs VALUES (?, ?, ?)",
+                (proof.author, proof.first.encode(), proof.second.encode()),
+            )
+
+    def proofs(self) -> list[tuple[bytes, bytes]]:
+        with self._failures("read"):
+            return self._db.execute("SELECT first, second FROM proofs ORDER BY author").fetchall()
+
+    def close(self) -> None:
+        self._db.close()

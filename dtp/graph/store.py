@@ -1,0 +1,95 @@
+"""Where frames are kept: the contract, and memory. Each call is whole or not at all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from dtp.graph.envelope import Envelope, Proof
+
+MEMORY: Final = "memory:"
+
+
+class Loaded(NamedTuple):
+    """What a store has when it is opened."""
+
+    #: What `save_state` was given last, None when there is none that can be used.
+    state: bytes | None
+    #: The envelopes that came after it, in the order in which they came.
+    later: Iterator[bytes]
+
+
+class Store(ABC):
+    """The contract of a place where one graph's frames are kept, by (author, sequence).
+
+    Methods are called from one thread or another. What `add` has returned from survives the death of the process;
+    with `synced`, of the machine. Whoever is killed in a method leaves what was there before it, or after it.
+    Failures are `StoreError`.
+    """
+
+    @abstractmethod
+    def load(self) -> Loaded:
+        """What is there. The first call."""
+
+    @abstractmethod
+    def lasts(self) -> dict[bytes, int]:
+        """Author -> its highest sequence; there are all from 1 on."""
+
+    @abstractmethod
+    def add(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
+        """Keep them, all or none. One whose (author, sequence) is there already is left out."""
+
+    @abstractmethod
+    def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+        """The envelopes of an author with these sequences, in order, as far as they are there."""
+
+    @abstractmethod
+    def save_state(self, state: bytes) -> None:
+        """Keep the state that all envelopes up to now give, so that the next `load` is fast."""
+
+    @abstractmethod
+    def add_proof(self, proof: Proof) -> None:
+        """Keep the proof that an author signed two histories; the first of an author is enough."""
+
+    @abstractmethod
+    def proofs(self) -> list[tuple[bytes, bytes]]:
+        """The two envelopes of each proof."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+
+
+class MemoryStore(Store):
+    """Frames in memory, gone with it."""
+
+    def __init__(self) -> None:
+        self._frames: dict[tuple[bytes, int], bytes] = {}
+        self._proofs: dict[bytes, tuple[bytes, bytes]] = {}
+
+    def load(self) -> Loaded:
+        return Loaded(None, iter(list(self._frames.values())))
+
+    def lasts(self) -> dict[bytes, int]:
+        return dict(sorted(self._frames))
+
+    def add(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
+        for envelope in envelopes:
+            self._frames.setdefault((envelope.author, envelope.sequence), envelope.encode())
+
+    def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+        found = (self._frames.get((author, sequence)) for sequence in range(first, last + 1))
+        return [envelope for envelope in found if envelope is not None]
+
+    def save_state(self, state: bytes) -> None:
+        pass  # memory is there until it isn't
+
+    def add_proof(self, proof: Proof) -> None:
+        self._proofs.setdefault(proof.author, (proof.first.encode(), proof.second.encode()))
+
+    def proofs(self) -> list[tuple[bytes, bytes]]:
+        return list(self._proofs.values())
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,181 @@
+"""Sync as a value: messages in, messages and wishes out. No IO: any stream, file or topic may carry the messages.
+
+Two sides bring each other to the same frames. Each tells what it has as a vector (author -> last sequence) and sends
+what the other lacks, in order, in messages of bounded size. When both have the same, 16 bytes show it. docs/graph.md,
+"Sync".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+import msgpack
+
+from dtp.core import crdt as core
+from dtp.graph import vector
+from dtp.graph.envelope import OVERHEAD
+from dtp.graph.errors import SyncError
+from dtp.graph.vector import Vector
+
+VERSION: Final = 1
+#: Bytes of envelopes in one message, unless a single one is larger.
+MESSAGE_BYTES: Final = 256 * 1024
+#: Bytes of one message, at most: an envelope's, or a vector's of 100,000 authors.
+MAX_MESSAGE: Final = core.FRAME_BYTES + OVERHEAD + 1024
+#: A vector of at most so many bytes goes with the greeting; a longer one only after the digests were found to differ.
+_SHORT_VECTOR: Final = 256
+
+
+class Kind(IntEnum):
+    """What a message is: its first element."""
+
+    HELLO = 0
+    VECTOR = 1
+    FRAMES = 2
+    DONE = 3
+    STORED = 4
+
+
+@dataclass
+class Step:
+    """What a message asks of its receiver."""
+
+    #: To be taken (`Graph.receive`).
+    envelopes: list[bytes] = field(default_factory=list)
+    #: To be sent back at once.
+    replies: list[bytes] = field(default_factory=list)
+    #: Whether the peer has told what it has just now: `SyncSide.to_send` tells what it lacks.
+    told: bool = False
+
+
+class SyncSide:
+    """One side of a sync of the graph named `graph`. `vector` is what is stored here.
+
+    Send `start` first. Feed what comes to `receive` and store what it gives before the next; whenever it has `told`,
+    or more was stored here, send `frames` of what `to_send` lists; once, behind the first of them, `done`. Finished
+    when `is_done`; a live sync just goes on. Raises `SyncError`.
+    """
+
+    def __init__(self, graph: str) -> None:
+        self._graph = graph
+        self._theirs: Vector | None = None
+        self._greeted = False
+        self._sent_vector = False
+        self._got_done = False
+        self._got_stored = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the peer has sent all, and stored all that was sent to it before `done`."""
+        return self._got_done and self._got_stored
+
+    @property
+    def knows_peer(self) -> bool:
+        """Whether it is known what the peer has."""
+        return self._theirs is not None
+
+    def start(self, ours: Vector) -> bytes:
+        """The first message, from both sides."""
+        encoded = vector.encode(ours)
+        self._sent_vector = len(encoded) <= _SHORT_VECTOR
+        return _pack(
+            Kind.HELLO, VERSION, self._graph, vector.digest(ours), encoded if self._sent_vector else b""
+        )
+
+    def receive(self, message: bytes, ours: Vector) -> Step:
+        """Take a message; what to do then."""
+        kind, parts = _unpack(message)
+        if (kind == Kind.HELLO) == self._greeted:
+            raise SyncError("a sync begins with one HELLO")
+        step = Step()
+        if kind == Kind.HELLO:
+            self._hello(parts, ours, step)
+        elif kind == Kind.VECTOR:
+            (encoded,) = _parts(parts, bytes)
+            self._tell(encoded, step)
+        elif kind == Kind.FRAMES:
+            (step.envelopes,) = _parts(parts, list)
+            if not all(isinstance(one, bytes) for one in step.envelopes):
+                raise SyncError("FRAMES has bytes that are no envelopes")
+        elif kind == Kind.DONE:
+            _parts(parts)
+            self._got_done = True
+            step.replies.append(_pack(Kind.STORED))
+        else:
+            _parts(parts)
+            self._got_stored = True
+        return step
+
+    def _hello(self, parts: list[Any], ours: Vector, step: Step) -> None:
+        version, graph, digest, encoded = _parts(parts, int, str, bytes, bytes)
+        if version != VERSION:
+            raise SyncError(f"the peer syncs by version {version}, not {VERSION}")
+        if graph != self._graph:
+            raise SyncError(f"the peer syncs graph {graph!r}, not {self._graph!r}")
+        self._greeted = True
+        if digest == vector.digest(ours):
+            self._theirs = dict(ours)
+            step.told = True
+        elif encoded or digest == vector.digest({}):
+            self._tell(encoded, step)
+        if digest != vector.digest(ours) and not self._sent_vector:
+            self._sent_vector = True
+            step.replies.append(_pack(Kind.VECTOR, vector.encode(ours)))
+
+    def _tell(self, encoded: bytes, step: Step) -> None:
+        try:
+            self._theirs = vector.decode(encoded)
+        except ValueError as error:
+            raise SyncError(f"not a vector: {error}") from error
+        step.told = True
+
+    def to_send(self, ours: Vector) -> list[tuple[bytes, int, int]]:
+        """(author, first, last) of what the peer lacks. What came from it meanwhile it has; see `took`."""
+        return [] if self._theirs is None else list(vector.missing(ours, self._theirs))
+
+    def took(self, author: bytes, last: int) -> None:
+        """The peer has this of the author: it was sent, or came from it."""
+        if self._theirs is not None and last > self._theirs.get(author, 0):
+            self._theirs[author] = last
+
+
+def done() -> bytes:
+    """The message that all was sent."""
+    return _pack(Kind.DONE)
+
+
+def frames(envelopes: Iterable[bytes]) -> Iterator[bytes]:
+    """Messages with these envelopes, in order."""
+    batch: list[bytes] = []
+    size = 0
+    for one in envelopes:
+        if batch and size + len(one) > MESSAGE_BYTES:
+            yield _pack(Kind.FRAMES, batch)
+            batch, size = [], 0
+        batch.append(one)
+        size += len(one)
+    if batch:
+        yield _pack(Kind.FRAMES, batch)
+
+
+def _pack(*parts: Any) -> bytes:
+    return msgpack.packb(parts)  # type: ignore[no-any-return]
+
+
+def _unpack(message: bytes) -> tuple[Kind, list[Any]]:
+    if len(message) > MAX_MESSAGE:
+        raise SyncError(f"a message of {len(message)} bytes; at most {MAX_MESSAGE} are taken")
+    try:
+        parts = msgpack.unpackb(message)
+        return Kind(parts[0]), parts[1:]
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise SyncError(f"not a message of sync: {error}") from error
+
+
+def _parts(parts: list[Any], *kinds: type) -> list[Any]:
+    if len(parts) != len(kinds) or not all(type(p) is k for p, k in zip(parts, kinds, strict=True)):
+        raise SyncError("a message of sync has other parts than it should")
+    return parts

@@ -1,0 +1,327 @@
+"""Sync: both ends have the same afterwards, with few bytes; what breaks the protocol is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgpack
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL, identity
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dtp
+from dtp.graph import Graph, SyncError
+from dtp.graph import envelope as envelopes
+from dtp.graph import sync as protocol
+from dtp.graph import vector as vectors
+from dtp.testing.clock import run as run_virtual
+
+Side = protocol.SyncSide
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(60):
+            return await main
+
+    return asyncio.run(limited())
+
+
+@asynccontextmanager
+async def connected(name: str) -> AsyncIterator[tuple[dtp.Connection, dtp.Connection]]:
+    """Two ends of a connection in memory."""
+    async with (
+        await dtp.listen(f"memory://{name}", identity=BOB) as listener,
+        dtp.connect(listener.address(), identity=ALICE) as client,
+    ):
+        yield client, await listener.accept()
+
+
+# ---- the protocol as a value ------------------------------------------------------------------------------------
+
+Sequences = dict[bytes, int]
+VECTOR = st.dictionaries(
+    st.integers(0, 40).map(lambda n: bytes([n]) * 32), st.integers(1, 1 << 40), max_size=40
+)
+
+
+@given(VECTOR)
+def test_vectors_are_read_as_they_were_written(vector: Sequences) -> None:
+    assert vectors.decode(vectors.encode(vector)) == vector
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_vector_or_refused(data: bytes) -> None:
+    try:
+        vector = vectors.decode(data)
+    except ValueError:
+        return
+    assert vectors.encode(vector) == data
+
+
+@given(VECTOR, VECTOR)
+def test_two_sides_tell_each_other_what_they_lack(ours: Sequences, theirs: Sequences) -> None:
+    """Messages cross on their way; no frame is sent that is there."""
+    sides, have = (Side("g"), Side("g")), (ours, theirs)
+    ways: tuple[list[bytes], list[bytes]] = ([sides[0].start(ours)], [sides[1].start(theirs)])
+    while ways[0] or ways[1]:
+        for at in (0, 1):
+            arriving = ways[1 - at][:]
+            ways[1 - at].clear()
+            for message in arriving:
+                ways[at].extend(sides[at].receive(message, have[at]).replies)
+    for at in (0, 1):
+        assert sides[at].knows_peer
+        lacking = {(author, first, last) for author, first, last in sides[at].to_send(have[at])}
+        mine, other = have[at], have[1 - at]
+        assert lacking == {(a, other.get(a, 0) + 1, n) for a, n in mine.items() if n > other.get(a, 0)}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xc1",
+        msgpack.packb([]),
+        msgpack.packb([9]),
+        msgpack.packb("text"),
+        msgpack.packb([1, b""]),
+        msgpack.packb([0, 2, "g", bytes(16), b""]),
+        msgpack.packb([0, 1, "other", bytes(16), b""]),
+        msgpack.packb([0, 1, "g", bytes(16), b"short"]),
+        msgpack.packb([0, 1, "g", bytes(16)]),
+        msgpack.packb([0, True, "g", bytes(16), b""]),
+    ],
+    ids=lambda message: message.hex()[:12],
+)
+def test_first_messages_that_are_none(message: bytes) -> None:
+    with pytest.raises(SyncError):
+        Side("g").receive(message, {})
+
+
+@pytest.mark.parametrize(
+    "message", [[0, 1, "g", bytes(16), b""], [1, b"x"], [2, b""], [2, [1]], [3, 1], [4, 4]], ids=str
+)
+def test_later_messages_that_are_none(message: list[Any]) -> None:
+    side = Side("g")
+    side.receive(Side("g").start({}), {})
+    with pytest.raises(SyncError):
+        side.receive(msgpack.packb(message), {})
+
+
+def test_frames_are_cut_into_messages() -> None:
+    sent = [bytes([number]) * 100_000 for number in range(7)] + [bytes(400_000)]
+    messages = list(protocol.frames(sent))
+    assert len(messages) == 5
+    assert [one for message in messages for one in msgpack.unpackb(message)[1]] == sent
+
+
+# ---- over connections ---------------------------------------------------------------------------------------------
+
+
+def test_both_ends_have_the_same_afterwards() -> None:
+    async def main() -> None:
+        async with (
+            connected("sync") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            one.put_many((f"node/{n}", "value", n) for n in range(1000))
+            await one.commit()
+            other.put_many((f"node/{n}", "value", -n) for n in range(500, 1500))
+            serving = asyncio.create_task(other.serve(server))
+            first = await one.sync(client)
+            assert (first.received, first.sent) == (1, 1)
+            assert one.replica.save() == other.replica.save()
+            again = await one.sync(client)
+            assert (again.received, again.sent) == (0, 0)
+            assert again.bytes_sent + again.bytes_received <= 300
+            other.node("late")["k"] = 1
+            assert (await one.sync(client)).received == 1
+            assert one.node("late")["k"] == 1
+            await client.close()
+            await serving
+
+    run(main())
+
+
+def test_changes_of_one_percent_cost_few_bytes() -> None:
+    async def main() -> None:
+        async with (
+            connected("percent") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            one.put_many((f"node/{n}", "value", n / 7) for n in range(20_000))
+            await one.commit()
+            serving = asyncio.create_task(other.serve(server))
+            await one.sync(client)
+            rng = random.Random(1)
+            for graph in (one, other):
+                graph.put_many((f"node/{rng.randrange(20_000)}", "value", rng.random()) for _ in range(200))
+                await graph.commit()
+            done = await one.sync(client)
+            assert one.replica.save() == other.replica.save()
+            assert done.bytes_sent + done.bytes_received < 400 * 20 + 1000
+            await client.close()
+            await serving
+
+    run(main())
+
+
+def test_live_replication_through_a_third() -> None:
+    """A - B - C: what A makes comes to C by B, and back."""
+
+    async def main() -> None:
+        async with (
+            connected("live-1") as (a_to_b, b_from_a),
+            connected("live-2") as (c_to_b, b_from_c),
+            await Graph.open("memory:", identity=ALICE) as a,
+            await Graph.open("memory:", identity=BOB) as b,
+            await Graph.open("memory:", identity=CAROL) as c,
+        ):
+            tasks = [
+                asyncio.create_task(task)
+                for task in (b.serve(b_from_a), b.serve(b_from_c), a.replicate(a_to_b), c.replicate(c_to_b))
+            ]
+            at_c, at_a = c.watch("notes/*"), a.watch("answers/*")
+            for number in range(20):
+                a.node(f"notes/{number}")["text"] = "hello"
+                assert (await anext(at_c)).soul == f"notes/{number}"
+                c.node(f"answers/{number}")["text"] = "hello yourself"
+                assert (await anext(at_a)).soul == f"answers/{number}"
+            assert a.replica.save() == b.replica.save() == c.replica.save()
+            await a.close()
+            await b.close()
+            await c.close()
+            await asyncio.gather(*tasks)
+
+    run(main())
+
+
+def test_what_the_peer_does_wrong_ends_the_stream_and_nothing_else() -> None:
+    async def main() -> None:
+        async with (
+            connected("wrong") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            serving = asyncio.create_task(other.serve(server))
+            forged = envelopes.Envelope("", ALICE.id.key, 1, bytes(32), b"\x10", bytes(64)).encode()
+            hello = Side("").start({})
+            for messages in (
+                [b"\xff" * 4],
+                [len(hello).to_bytes(4, "big") + hello, b"\x00\x00\x00\x01\xc1"],
+                [len(hello).to_bytes(4, "big") + hello, b"\x00\x00"],
+                [(len(m).to_bytes(4, "big") + m) for m in (hello, *protocol.frames([forged]))],
+            ):
+                stream = await client.open_stream()
+                stream.writelines(messages)
+                stream.write_eof()
+                with pytest.raises(dtp.StreamReset):
+                    await stream.read()
+            one.node("a")["k"] = 1
+            assert (await one.sync(client)).sent == 1
+            assert other.node("a")["k"] == 1
+            await client.close()
+            await serving
+
+    run(main())
+
+
+def test_graphs_of_different_names_do_not_sync() -> None:
+    async def main() -> None:
+        async with (
+            connected("names") as (client, server),
+            await Graph.open("memory:", identity=ALICE, name="one") as one,
+            await Graph.open("memory:", identity=BOB, name="two") as other,
+        ):
+            serving = asyncio.create_task(other.serve(server))
+            with pytest.raises((SyncError, dtp.StreamReset)):
+                await one.sync(client)
+            await client.close()
+            await serving
+
+    run(main())
+
+
+def test_an_author_with_two_histories_does_not_keep_others_from_syncing() -> None:
+    async def main() -> None:
+        twin = identity("twin")
+        async with (
+            connected("twins") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+            await Graph.open("memory:", identity=twin) as left,
+            await Graph.open("memory:", identity=twin) as right,
+        ):
+            for graph, target in ((left, one), (right, other)):
+                for number in range(1 if graph is left else 2):
+                    graph.node("twin")["k"] = f"{number} {graph is left}"
+                    await graph.commit()
+                await target.receive(await graph.read(twin.id.key, 1, 10))
+            one.node("a")["k"] = 1
+            other.node("b")["k"] = 2
+            serving = asyncio.create_task(other.serve(server))
+            await one.sync(client)
+            assert other.node("a")["k"] == 1
+            assert one.node("b")["k"] == 2
+            (proof,) = await one.proofs()
+            assert proof.is_valid()
+            await client.close()
+            await serving
+
+    run(main())
+
+
+def test_many_authors_are_told_only_when_something_differs() -> None:
+    async def main() -> None:
+        async with (
+            connected("many") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            body_of: list[bytes] = []
+            for number in range(40):
+                async with await Graph.open("memory:", identity=identity(f"author {number}")) as graph:
+                    graph.node(f"n/{number}")["k"] = number
+                    await graph.commit()
+                    body_of += await graph.read(graph.identity.id.key, 1, 1)
+            await one.receive(body_of)
+            await other.receive(body_of[:30])
+            serving = asyncio.create_task(other.serve(server))
+            done = await one.sync(client)
+            assert (done.sent, done.received) == (10, 0)
+            assert one.replica.save() == other.replica.save()
+            again = await one.sync(client)
+            assert again.bytes_sent + again.bytes_received < 100
+            await client.close()
+            await serving
+
+    run(main())
+
+
+def test_a_sync_that_is_broken_off_goes_on_later() -> None:
+    """By the virtual clock: nothing here waits for real time."""
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            for number in range(50):
+                one.node(f"n/{number}")["k"] = "x" * 10_000
+                await one.commit()
+            half = await one.read(ALICE.id.key, 1, 25)
+            await other.receive(half)
+            side, theirs = Side(""), Side("")
+            theirs.receive(side.start(one.vector()), other.vector())
+            side.receive(theirs.start(other.vector()), one.vector())
+            assert side.to_send(one.vector()) == [(ALICE.id.key, 26, 50)]
+
+    run_virtual(main())
