@@ -1,4 +1,4 @@
-"""Who gets a paid service: a ticket is checked against the channel, the firewall and the store before a byte is served.
+"""Who gets a paid service: tickets are checked against channel, firewall and store before a byte is served.
 
 The order is by cost: the ticket's form, what is remembered of the channel, a signature; a question to the chain only
 for channels that aren't known, and those are rationed (`dtp.pay.book`). A refusal is one CLOSE frame with the reason.
@@ -99,6 +99,11 @@ class Gate:
         self._least_revision = least_revision
         self._clock = clock
 
+    def now_ms(self) -> int:
+        """The chain's time, as far as it is known here."""
+        rules = self.firewall.rules
+        return rules.state.now_ms(self._clock()) if rules is not None else round(self._clock() * 1000)
+
     async def admit(self, request: Request) -> Admission:
         """For `listen(admit=...)`: who may come in. Raises `Refuse`."""
         try:
@@ -134,7 +139,7 @@ class Gate:
             if channel is None:
                 raise TicketRefused("there is no such channel")
             if ticket.lane < len(channel.lanes):
-                keys = honoured_keys(channel.lanes[ticket.lane], round(self._clock() * 1000))
+                keys = honoured_keys(channel.lanes[ticket.lane], self.now_ms())
                 if ticket.is_by(keys, request.binding):
                     return channel, keys
             seen = self.book.known(ticket.channel)

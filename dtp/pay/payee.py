@@ -117,7 +117,8 @@ class Payee:
     `affordable` is the most that this lane's vouchers may come to: what was deposited, less what the other lanes'
     vouchers say. `quota` is what the lane may use at most, both counts (a subscription's; None for no limit).
     `least_end_ms` is the soonest end that a voucher may have, Unix ms. `most_ahead` is how far a voucher's counts
-    may be above ours, None for any: where the server bears transport cost they are evidence for the client's credits.
+    may be above ours, None for any: where the server bears transport cost they are evidence for the client's
+    credits. `agrees` says whether agreed closes are signed.
     """
 
     lane: PayeeLane
@@ -129,6 +130,7 @@ class Payee:
     quota_bytes: int | None = None
     least_end_ms: int = 0
     most_ahead: Usage | None = None
+    agrees: bool = False
     used: Usage = field(init=False)
     newest: SignedVoucher | None = field(init=False)
     paid: Usage = field(init=False)
@@ -230,6 +232,17 @@ class Payee:
         """Whether `charge` may be called now."""
         newest_locked = self.newest is not None and self.newest.voucher.hash_lock is not None
         return self._pending is None and not (locked and newest_locked)
+
+    def stop(self) -> None:
+        """Send nothing more on this connection: its channel is to be closed."""
+        self.finished = True
+        if self._final_at is None:
+            self._final_at = self._sent
+
+    def demand(self) -> None:
+        """Ask for a voucher for all that was served: the connection is to end."""
+        if any(self.unpaid):
+            self._send(messages.Due(*self.used))
 
     def set_affordable(self, affordable: int, now: float) -> None:
         """The deposit, or what other lanes have vouched, has changed."""
@@ -398,9 +411,7 @@ class Payee:
             self._events.append(ChargeRefused(message.charge))
 
     def _on_finish(self) -> None:
-        self.finished = True
-        if self._final_at is None:
-            self._final_at = self._sent
+        self.stop()
         self._send(messages.Bill(*self.used))
 
     # ---- steps --------------------------------------------------------------------------------------------
@@ -463,6 +474,7 @@ class Payee:
                 exposure.first_requests,
                 exposure.most_requests,
                 self.count_streams,
+                self.agrees,
                 said(self.lane.newest, 0) if self.lane.newest is not None else None,
             )
         )
