@@ -89,6 +89,21 @@ def test_errors_for_programs(home):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serve", "--json"], "nothing to serve"),
+        (["cat", "--json"], "Missing argument 'ADDRESS'"),
+        (["id", "--json", "--nothing"], "--nothing"),
+        (["nothing", "--json"], "nothing"),
+    ],
+)
+def test_wrong_command_lines_for_programs(home, arguments, words):
+    error = json.loads(run(*arguments, code=2))["error"]
+    assert (error["code"], error["exit_code"]) == ("usage", 2)
+    assert words in error["message"]
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (ConnectionClosed(CloseCode.SHUTDOWN, "", by_peer=True), 5),
