@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from dtp.chain import Program
 from dtp.chain import channel as module
-from dtp.chain.channel import Channel, State
+from dtp.chain.channel import Channel, LaneChanged, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import ObjectMissing
 from dtp.chain.host import Mode
@@ -32,6 +33,7 @@ from dtp.pay.settling import (
 )
 from dtp.pay.store import Bought
 from dtp.pay.terms import Prices
+from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import LaneKey
 
 log = logging.getLogger("dtp.pay")
@@ -56,7 +58,10 @@ class Budget:
 
 @dataclass(slots=True)
 class Purchase(Deal):
-    """A channel of ours, and the lane of it that a connection uses. Closed with the connection unless `keep`."""
+    """A channel of ours, and the lane of it that a connection uses. Closed with the connection unless `keep`.
+
+    `fresh` says that it was opened for this connection.
+    """
 
     chain: ChainClient
     journal: Journal
@@ -68,6 +73,7 @@ class Purchase(Deal):
     prices: Prices
     funds: int
     lock: LaneLock
+    fresh: bool = False
     closes: bool = field(init=False)
     _start: int = field(init=False)  # what the lane came to before this connection
     _settled: bool = field(init=False, default=False)
@@ -87,6 +93,11 @@ class Purchase(Deal):
         self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
         self.funds += amount
         return self.funds
+
+    async def give_up(self) -> None:
+        """The server takes this channel no more: it isn't used again, and can be closed (dtp channel close)."""
+        self.lock.release()
+        await self.journal.run(lambda store: store.set_state(self.channel.id, "refused"))
 
     async def settle(self, agreed: messages.Agreed | None) -> None:
         """Close the channel unless it is kept: by agreement at once, else by asking, with `claim_ms` for claims.
@@ -195,7 +206,9 @@ async def purchase(
         id, _ = await open_channel(chain, state.host, number, terms.revision, deposit, key.public)
     bought = Bought(id, chain.chain_id, state.host.id, number, chain.address, "open", now_ms)
     await journal.run(lambda store: store.add_bought(bought, 0, key.public))
-    return await _ready(chain, journal, id, budget, keep)
+    made = await _ready(chain, journal, id, budget, keep)
+    made.fresh = True
+    return made
 
 
 def _check_prices(budget: Budget, request: int, mib: int) -> None:
@@ -220,9 +233,32 @@ async def _reusable(
             continue
         try:
             return await _ready(chain, journal, each.channel, budget, keep)
+        except _LanesBusy as error:
+            if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
+                await _add_lane(chain, journal, error.channel)
+                return await _ready(chain, journal, each.channel, budget, keep)
         except (ChannelUnusable, ObjectMissing, PriceTooHigh) as error:
             log.debug("channel %s isn't used again: %s", each.channel, error)
     return None
+
+
+class _LanesBusy(ChannelUnusable):
+    """Every lane that we have is used by another connection."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(f"every lane of channel {channel.id} is in use, or its deposit is used up")
+        self.channel = channel
+
+
+async def _add_lane(chain: ChainClient, journal: Journal, channel: Channel) -> None:
+    """Give a channel that is kept a further lane, for one more connection at the same time."""
+    key = LaneKey.generate()
+    await journal.run(lambda store: store.keep_key(key, 0))
+    program = Program()
+    module.add_lane(program, channel.id, key.public, coin=channel.coin)
+    executed = await chain.execute(program)
+    (made,) = chain.events_in(executed, module.SCHEMA, LaneChanged)
+    await journal.run(lambda store: store.add_lane(channel.id, made.lane, key.public))
 
 
 async def _ready(chain: ChainClient, journal: Journal, id: str, budget: Budget, keep: bool) -> Purchase:
@@ -250,4 +286,4 @@ async def _ready(chain: ChainClient, journal: Journal, id: str, budget: Budget, 
         return Purchase(
             chain, journal, channel, key, lane, budget, keep, prices, min(most, signed + budget.most), lock
         )
-    raise ChannelUnusable(f"every lane of channel {id} is in use, or its deposit is used up")
+    raise _LanesBusy(channel)

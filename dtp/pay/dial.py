@@ -227,11 +227,22 @@ class _PaidDialer:
             store = self._store if isinstance(self._store, Store) else stack.enter_context(Store(self._store))
             journal = Journal(store)
             stack.push_async_callback(journal.close)
-            deal = await purchase(
-                chain, journal, canonical_id(self._host), self._service, self._budget, keep=self._keep
-            )
+            while True:
+                deal = await purchase(
+                    chain, journal, canonical_id(self._host), self._service, self._budget, keep=self._keep
+                )
+                try:
+                    connection = await self._dial(deal)
+                    break
+                except ConnectionRefused as refused:
+                    if deal.fresh or refused.close_code != CloseCode.TICKET:
+                        deal.lock.release()
+                        raise
+                    await deal.give_up()
+                except BaseException:
+                    deal.lock.release()
+                    raise
             stack.callback(deal.lock.release)
-            connection = await self._dial(deal)
             await self._begin(connection, deal)
             connection.at_end(stack.pop_all())
             return connection

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dtp.chain.channel import Channel, Lane, State
-from dtp.chain.firewall import CLOSE_CODES, Decision, Firewall, HolderOfPass, Rules
+from dtp.chain.firewall import CLOSE_CODES, Decision, Firewall, HolderOfPass, Refusal, Rules
 from dtp.errors import ChainError
 from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook, TooManyQuestions, affordable
@@ -27,9 +27,14 @@ from dtp.session.codes import CloseCode, Refuse
 
 log = logging.getLogger("dtp.pay")
 
-#: A channel that doesn't fit a ticket is read again when what is known is older than so many seconds: a lane may have
-#: been added, or got another key, just before.
-_FRESH: Final = 2.0
+
+#: Refusals of somebody who holds a channel that may rest on rules read a moment too early: a pass was just bought.
+_MAY_HAVE_CHANGED: Final = (
+    Refusal.NEEDS_PASS,
+    Refusal.NOT_ALLOWED,
+    Refusal.NO_SERVICE,
+    Refusal.SERVICE_CLOSED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +147,17 @@ class Gate:
                 keys = honoured_keys(channel.lanes[ticket.lane], self.now_ms())
                 if ticket.is_by(keys, request.binding):
                     return channel, keys
-            seen = self.book.known(ticket.channel)
-            if not again or (seen is not None and self._clock() - seen.at < _FRESH):
-                break
-            channel = await self.book.read(ticket.channel)
+            if again:  # a lane may have been added, or got another key, just before
+                channel = await self.book.again(ticket.channel, request.source)
         raise TicketRefused("the ticket isn't by the lane's key, or not for this connection")
 
     async def _judged(self, channel: Channel, request: Request) -> tuple[Decision, Rules]:
         """What the host's firewall says of the account that pays, and of the identity that connects."""
         decision = await self.firewall.judge(channel.client, request.service)
+        if decision.refusal in _MAY_HAVE_CHANGED:
+            self.book.take_turn(request.source)
+            await self.firewall.refresh()
+            decision = await self.firewall.judge(channel.client, request.service)
         if decision.refusal is not None:
             raise Refuse(CLOSE_CODES[decision.refusal], decision.refusal.value)
         rules = self.firewall.rules

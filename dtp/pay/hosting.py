@@ -145,17 +145,19 @@ class Heart:
                 )
         module.heartbeat(program, beacon.id, operator, self._key, self._generation)
         await self._chain.execute(program)
-        self._task = asyncio.create_task(self._beat(beacon.ttl_ms / 1000 / _BEATS), name="dtp-heartbeat")
+        self._task = asyncio.create_task(self._beats(beacon.ttl_ms / 1000 / _BEATS), name="dtp-heartbeat")
 
-    async def _beat(self, interval: float) -> None:
+    async def beat(self) -> None:
+        """One heartbeat, now. Raises what executing raises."""
+        program = Program()
+        module.heartbeat(program, self._owned.host.beacon, self._owned.operator, self._key, self._generation)
+        await self._chain.execute(program)
+
+    async def _beats(self, interval: float) -> None:
         while True:
             await asyncio.sleep(interval)
-            program = Program()
-            module.heartbeat(
-                program, self._owned.host.beacon, self._owned.operator, self._key, self._generation
-            )
             try:
-                await self._chain.execute(program)
+                await self.beat()
             except ChainError as error:
                 log.warning("no heartbeat of host %s: %s", self._owned.host.id, error)
 

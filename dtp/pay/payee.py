@@ -137,6 +137,7 @@ class Payee:
     heard: bool = field(init=False, default=False)
     finished: bool = field(init=False, default=False)
     paused: bool = field(init=False, default=False)
+    _begun: bool = field(init=False, default=False)
     _base: Usage = field(init=False)
     _preimage: bytes | None = field(init=False)
     _opened: int = field(init=False, default=0)
@@ -161,9 +162,11 @@ class Payee:
 
     def begin(self, now: float) -> None:
         """The connection is there: welcome the client."""
+        self._begun = True
         self._welcome()
         self._repeat_at = now + REPEAT
         self._reveal_if_locked()
+        self._look(now)
 
     def count(self, opened: int, sent: int, received: int, now: float) -> None:
         """This connection's counts so far: streams that the client opened, bytes of streams sent and received."""
@@ -438,7 +441,7 @@ class Payee:
     def _look(self, now: float) -> None:
         """Stop or go on, as the counts say."""
         stopped = (self._bytes_left() <= 0 or self._requests_blocked()) and not self.finished
-        if stopped == self.paused:
+        if stopped == self.paused or not self._begun:
             return
         self.paused = stopped
         self._paused_at = now if stopped else NEVER

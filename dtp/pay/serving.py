@@ -116,6 +116,7 @@ class Serving:
         self._heart: Heart | None = None
         self._rechecking: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
+        self._closed = False
         #: The listener underneath; set by `serve`.
         self.listener: Listener
 
@@ -189,6 +190,9 @@ class Serving:
 
     async def close(self, *, grace: float | None = 0.0, claim: bool = True) -> None:
         """Stop serving; connections may finish for `grace` seconds. Then claim what is worth its gas. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         if self._heart is not None:
             await self._heart.stop()
         if self._rechecking is not None:

@@ -38,7 +38,7 @@ CREATE TABLE bought (           -- channels that we opened
     host TEXT NOT NULL,
     service INTEGER NOT NULL,
     account TEXT NOT NULL,      -- who opened it
-    state TEXT NOT NULL,        -- 'open', 'closing', 'closed'
+    state TEXT NOT NULL,        -- 'open', 'refused', 'closing', 'closed'
     opened_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE lanes (            -- lanes that we sign for
@@ -87,7 +87,8 @@ CREATE TABLE ends (             -- channels that we agreed to close, or know to 
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """A channel that this side opened. `state` is "open", "closing" or "closed", as far as it is known here."""
+    """A channel that this side opened. `state` is "open", "refused" (by its server), "closing" or "closed", as far
+    as it is known here."""
 
     channel: str
     chain: str
@@ -250,7 +251,7 @@ class Store:
         return sorted((Bought(*row) for row in rows), key=lambda each: each.opened_ms)
 
     def set_state(self, channel: str, state: str) -> None:
-        """How far a channel of ours is: "open", "closing", "closed"."""
+        """How far a channel of ours is: "open", "refused", "closing", "closed"."""
         with self._writing():
             self._db.execute("UPDATE bought SET state = ? WHERE channel = ?", (state, channel))
 
