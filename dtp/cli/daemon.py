@@ -185,4 +185,22 @@ def status(path: Path) -> None:
         show(answer)
 
 
+@main.command()
+@file_option
+@click.option(
+    "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between looks."
+)
+@click.option(
+    "-n", "--count", type=click.IntRange(1), help="Look so often, then end. [default: until Ctrl-C]"
+)
+@json_option
+def top(path: Path, interval: float, count: int | None) -> None:
+    """Show live what the daemon does: speeds, services, forwards and callers."""
+    from rich.console import Console
+
+    from dtp.cli.daemon_top import watch
+
+    asyncio.run(watch(path_of(load(path)), interval, count, Console()))
+
+
 main.add_command(init)

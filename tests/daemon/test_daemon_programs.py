@@ -130,6 +130,9 @@ def test_status_reload_and_drain_while_a_client_stays(place):
         assert status["exposed"][0]["received"] == 6
         assert status["callers"][0]["peer"] == str(place.identity("near").id)
         assert "api" in place.command("status", "-c", far_file)
+        looks = place.command("top", "-n", 2, "--interval", 0.1, "--json", "-c", far_file).splitlines()
+        assert [json.loads(look)["rates"]["received"] for look in looks] == [0, 0]
+        assert "0 new streams/s" in place.command("top", "-n", 1, "-c", far_file)
 
         # A reload by command, then one by signal: the client stays, and new rules hold for new streams.
         original = far_file.read_text()
