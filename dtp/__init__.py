@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from dtp.net.address import Address as Address
     from dtp.net.connection import Connection as Connection
     from dtp.net.connection import Stats as Stats
-    from dtp.net.dial import connect as connect
     from dtp.net.listener import Listener as Listener
     from dtp.net.listener import Refuse as Refuse
     from dtp.net.listener import Request as Request
@@ -44,6 +43,11 @@ if TYPE_CHECKING:
     from dtp.net.streams import start_server as start_server
     from dtp.net.streams import stream_handler as stream_handler
     from dtp.net.transport import StreamTransport as StreamTransport
+    from dtp.pay.dial import connect as connect
+    from dtp.pay.metered import Metered as Metered
+    from dtp.pay.metered import PaidRequest as PaidRequest
+    from dtp.pay.serving import Serving as Serving
+    from dtp.pay.serving import serve as serve
     from dtp.session.codes import ConnectionClosed as ConnectionClosed
     from dtp.session.codes import ConnectionLost as ConnectionLost
     from dtp.session.codes import ConnectionRefused as ConnectionRefused
@@ -73,21 +77,25 @@ _PUBLIC = {
     "Link": "dtp.crdt",
     "Listener": "dtp.net.listener",
     "LocalError": "dtp.errors",
+    "Metered": "dtp.pay.metered",
+    "PaidRequest": "dtp.pay.metered",
     "PeerError": "dtp.errors",
     "PeerId": "dtp.identity",
     "Refuse": "dtp.net.listener",
     "Request": "dtp.net.listener",
+    "Serving": "dtp.pay.serving",
     "Stats": "dtp.net.connection",
     "Stream": "dtp.net.stream",
     "StreamReset": "dtp.session.codes",
     "StreamServer": "dtp.net.streams",
     "StreamTransport": "dtp.net.transport",
     "WrongIdentity": "dtp.session.codes",
-    "connect": "dtp.net.dial",
+    "connect": "dtp.pay.dial",
     "create_connection": "dtp.net.streams",
     "create_server": "dtp.net.streams",
     "listen": "dtp.net.listener",
     "open_connection": "dtp.net.streams",
+    "serve": "dtp.pay.serving",
     "socket": "dtp.socket",
     "start_server": "dtp.net.streams",
     "stream_handler": "dtp.net.streams",

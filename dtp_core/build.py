@@ -32,13 +32,26 @@ SOURCES = [
     "dtp_core/crdt_encode.c",
     "dtp_core/crdt_read.c",
     "dtp_core/crdt_state.c",
+    "dtp_core/crdt_text_memory.c",
+    "dtp_core/crdt_text_utf8.c",
+    "dtp_core/crdt_text_index.c",
+    "dtp_core/crdt_text_tree.c",
+    "dtp_core/crdt_text_order.c",
+    "dtp_core/crdt_text_edit.c",
+    "dtp_core/crdt_text_read.c",
+    "dtp_core/crdt_text_wire.c",
+    "dtp_core/crdt_text_merge.c",
+    "dtp_core/crdt_text_encode.c",
+    "dtp_core/crdt_text_compact.c",
+    "dtp_core/crdt_text_check.c",
 ]
 #: MSVC optimises for speed by /O2, which setuptools passes by itself.
 COMPILE_ARGS = [] if sys.platform == "win32" else ["-std=c11", "-O3", "-fvisibility=hidden"]
 
 ffi = cffi.FFI()
 # cffi parses declarations, not the preprocessor: what is left of the header without '#' lines is exactly those.
-ffi.cdef("".join(line for line in (HERE / "dtp.h").open() if not line.startswith("#")))
+for header in ("dtp.h", "crdt_text.h"):
+    ffi.cdef("".join(line for line in (HERE / header).open() if not line.startswith("#")))
 # Python's side of dtp_use_for_long (dtp/core/long_records.py).
 ffi.cdef(
     """
@@ -48,9 +61,16 @@ ffi.cdef(
 )
 ffi.set_source(
     "dtp.core._dtp_core",
-    '#include "dtp.h"',
+    '#include "dtp.h"\n#include "crdt_text.h"',
     sources=SOURCES,
     include_dirs=["dtp_core"],
-    depends=["dtp_core/dtp.h", "dtp_core/internal.h", "dtp_core/crdt.h", "dtp_core/crdt_graph.h"],
+    depends=[
+        "dtp_core/dtp.h",
+        "dtp_core/internal.h",
+        "dtp_core/crdt.h",
+        "dtp_core/crdt_graph.h",
+        "dtp_core/crdt_text.h",
+        "dtp_core/crdt_text_internal.h",
+    ],
     extra_compile_args=COMPILE_ARGS,
 )

@@ -49,7 +49,8 @@ ONE_PLACE = {
 }
 
 #: All that the C core may include: it knows no socket, no clock and no Python.
-C_HEADERS = {"dtp.h", "internal.h", "crdt.h", "crdt_graph.h", "stddef.h", "stdint.h", "string.h"}
+C_HEADERS = {"dtp.h", "internal.h", "crdt.h", "crdt_graph.h", "crdt_text.h", "crdt_text_internal.h"}
+C_HEADERS |= {"stddef.h", "stdint.h", "string.h"}
 #: One file has the allocator, for the state of replicated data alone.
 C_ALLOCATOR = {"dtp_core/crdt_memory.c": {"stdlib.h"}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import socket
 from typing import cast
 
@@ -45,12 +46,17 @@ CARRIERS: dict[str, CarrierKind] = {
     "pipe": _kind("pipe", "dtp.chain.pipe_carrier"),
 }
 
+#: What people write who forget the scheme.
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/?#\[\]\s]+):[0-9]{1,5}")
+
 
 def _lookup(url: str) -> CarrierKind:
     scheme = url.partition(":")[0]
     kind = CARRIERS.get(scheme)
     if kind is None:
-        raise CarrierUrlError(f"{url!r}: no carrier is called {scheme!r}; there are {', '.join(CARRIERS)}")
+        meant = f"; did you mean tcp://{url}?" if _HOST_PORT.fullmatch(url) else ""
+        known = ", ".join(CARRIERS)
+        raise CarrierUrlError(f"{url!r}: no carrier is called {scheme!r}; there are {known}{meant}")
     return kind
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +69,20 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see `dtp.cli.output` for what an error becomes."""
+        json = "--json" in ctx.args  # asked before it is parsed: a wrong command line may not get so far
         try:
             return super().invoke(ctx)
         except DtpError as error:
             output.print_error(error, ctx)
             ctx.exit(output.exit_code(error))
+        except click.UsageError as error:
+            if not json:
+                raise
+            output.print_usage_error(error)
+            ctx.exit(output.EXIT_USAGE)
+        except BrokenPipeError:
+            output.discard_output()
+            ctx.exit(output.EXIT_PIPE)
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(output.EXIT_INTERRUPTED)
 
@@ -92,3 +103,19 @@ def main() -> None:
     An address looks like dtp+tcp://dtp1...@host:port/service, or dtp://NAME/service for a peer that your
     peers.toml knows.
     """
+    _open_missing_files()
+
+
+def _open_missing_files() -> None:
+    """Open /dev/null for each of standard input, output and error that was closed (`<&-`).
+
+    Python has None in their place, and the next file or socket to be opened would get their numbers.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # for as long as the process lives

@@ -17,8 +17,9 @@ from dtp.cli.options import (
     psk_file_option,
     verbose_option,
 )
-from dtp.cli.output import json_option
+from dtp.cli.output import OutputError, discard_output, json_option
 from dtp.cli.run import run
+from dtp.errors import LocalError
 from dtp.net.address import Address
 from dtp.net.dial import connect
 from dtp.net.relay import PIECE
@@ -49,12 +50,22 @@ def cat(address: Address, identity: IdentitySource, psk: bytes | None) -> None:
 async def _cat(address: Address, identity: IdentitySource, psk: bytes | None) -> None:
     async with connect(address, identity=identity.load_or_make(), psk=psk) as connection:
         stream = await connection.open_stream()
-        _Input(stream).start()
+        source = _Input(stream)
+        source.start()
+        output = asyncio.create_task(_to_stdout(stream), name="dtp-cat")
         try:
-            await _to_stdout(stream)
+            await asyncio.wait((output, source.broken), return_when=asyncio.FIRST_COMPLETED)
+            if not output.done():
+                raise source.broken.result()
+            await output
         except BrokenPipeError:  # who reads our output has enough, such as `head`
-            _forget_stdout()
+            discard_output()
             stream.reset()
+        except LocalError:  # half of the input must not look like all of it
+            stream.reset()
+            raise
+        finally:
+            output.cancel()
 
 
 async def _to_stdout(stream: Stream) -> None:
@@ -66,14 +77,19 @@ async def _to_stdout(stream: Stream) -> None:
 
 def _write_all(data: bytes) -> None:
     view = memoryview(data)
-    while view:
-        view = view[os.write(sys.stdout.fileno(), view) :]
+    try:
+        while view:
+            view = view[os.write(sys.stdout.fileno(), view) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"can't write the output: {error.strerror}") from error
 
 
-def _forget_stdout() -> None:
-    """Python flushes standard output when it ends, and must not fail at that."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class InputError(LocalError):
+    """Standard input can't be read; the peer was told that what it has is not all."""
+
+    code = "input"
 
 
 class _Input(threading.Thread):
@@ -86,19 +102,28 @@ class _Input(threading.Thread):
         super().__init__(name="dtp-stdin", daemon=True)
         self._stream = stream
         self._loop = asyncio.get_running_loop()
+        self._terminal = sys.stdin.isatty()
+        #: What the input broke off with, if it did.
+        self.broken: asyncio.Future[InputError] = self._loop.create_future()
 
     def run(self) -> None:
         """Until the input ends or the stream takes nothing more."""
         with contextlib.suppress(ConnectionError, RuntimeError):  # RuntimeError: the loop has ended
-            while data := self._read():
-                asyncio.run_coroutine_threadsafe(self._write(data), self._loop).result()
-            self._loop.call_soon_threadsafe(self._stream.write_eof)
+            try:
+                while data := self._read():
+                    asyncio.run_coroutine_threadsafe(self._write(data), self._loop).result()
+            except InputError as error:
+                self._loop.call_soon_threadsafe(self.broken.set_result, error)
+            else:
+                self._loop.call_soon_threadsafe(self._stream.write_eof)
 
     def _read(self) -> bytes:
         try:
             return os.read(sys.stdin.fileno(), PIECE)
-        except OSError:  # closed, or a terminal that is gone: there is no more
-            return b""
+        except OSError as error:
+            if self._terminal:  # it is gone: there is no more
+                return b""
+            raise InputError(f"can't read the input: {error.strerror}") from error
 
     async def _write(self, data: bytes) -> None:
         self._stream.write(data)

@@ -21,7 +21,6 @@ from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.control import ask, path_of
 from dtp.daemon.process import Process
-from dtp.daemon.server import Daemon
 from dtp.errors import DtpError
 
 #: Where the file is when none is named, as Debian's packages have it.
@@ -111,7 +110,8 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _print_ready(daemon: Daemon) -> None:
+def _print_ready(process: Process) -> None:
+    daemon = process.daemon
     status = daemon.status()
     for one in status["exposed"]:
         assert daemon.listener is not None
@@ -126,6 +126,9 @@ def _print_ready(daemon: Daemon) -> None:
         for listen in one["listen"]:
             to = ", ".join(one["to"])
             print_line({"event": "forwarded", "listen": listen, "to": one["to"]}, f"{listen} -> {to}")
+    if process.web is not None and process.web.listener is not None:
+        for listen in process.web.listener.urls:
+            print_line({"event": "web", "listen": listen}, f"http://{listen}/")
     print_line({"event": "ready"}, None)
 
 
@@ -180,6 +183,24 @@ def status(path: Path) -> None:
         click.echo(json.dumps(answer))
     else:
         show(answer)
+
+
+@main.command()
+@file_option
+@click.option(
+    "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between looks."
+)
+@click.option(
+    "-n", "--count", type=click.IntRange(1), help="Look so often, then end. [default: until Ctrl-C]"
+)
+@json_option
+def top(path: Path, interval: float, count: int | None) -> None:
+    """Show live what the daemon does: speeds, services, forwards and callers."""
+    from rich.console import Console
+
+    from dtp.cli.daemon_top import watch
+
+    asyncio.run(watch(path_of(load(path)), interval, count, Console()))
 
 
 main.add_command(init)

@@ -31,11 +31,11 @@ def _describe(identity: Identity, path: Path) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--file", "path", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--file", "path", type=click.Path(path_type=Path, readable=False), metavar="FILE",
               help="Where to put it. [default: $DTP_IDENTITY, else identity.pem in the settings folder]")  # fmt: skip
 @click.option("--passphrase", "ask", is_flag=True, help="Encrypt it with a passphrase that is asked for.")
 @passphrase_file_option
-@click.option("--import", "source", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--import", "source", type=click.Path(path_type=Path, readable=False), metavar="FILE",
               help="Take over the key in FILE: another identity, an Ed25519 key in PKCS#8 (openssl genpkey), "
               "or a Sui key (suiprivkey1...).")  # fmt: skip
 @click.option(
@@ -53,8 +53,10 @@ def keygen(
     path = path or config.identity_path()
     if not force and os.path.lexists(path):  # asked before a passphrase is
         raise IdentityFileExists(f"{path} exists; it was left as it is. Give another --file, or --force")
-    identity = Identity.generate() if source is None else _import(source, passphrase_file)
-    passphrase = _new_passphrase(ask, passphrase_file)
+    # Read once, for the old file and the new one: a pipe gives it only once.
+    given = None if passphrase_file is None else read_passphrase_file(passphrase_file)
+    identity = Identity.generate() if source is None else _import(source, given)
+    passphrase = given if given is not None else _new_passphrase(ask, None)
     kept = _keep_old(path, source)
     identity.save(path, passphrase, overwrite=force)
     record = {**_describe(identity, path), "encrypted": passphrase is not None}
@@ -83,8 +85,8 @@ def show_id(identity: IdentitySource, quiet: bool) -> None:
     print_result(record, record["id"] if quiet else None)
 
 
-def _import(source: Path, passphrase_file: str | None) -> Identity:
-    """The identity whose key is in `source`, with a static key that may be kept."""
+def _import(source: Path, passphrase: bytes | None) -> Identity:
+    """The identity whose key is in `source`, with a static key that may be kept. Asks for a missing passphrase."""
     try:
         with open(source, "rb") as file:
             beginning = file.read(256).strip()
@@ -92,7 +94,7 @@ def _import(source: Path, passphrase_file: str | None) -> Identity:
         raise IdentityFileError(f"can't read {source}: {error.strerror or error}") from error
     if beginning.startswith(b"suiprivkey1"):
         return Identity.from_sui(beginning.decode("ascii", "replace"))
-    return IdentitySource(source, passphrase_file).load()
+    return IdentitySource(source).load() if passphrase is None else Identity.load(source, passphrase)
 
 
 def _new_passphrase(ask: bool, passphrase_file: str | None) -> bytes | None:

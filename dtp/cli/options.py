@@ -93,7 +93,7 @@ def identity_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...
         option = click.option(
             *names,
             "identity",
-            type=click.Path(path_type=Path),
+            type=click.Path(path_type=Path, readable=False),  # what can't be read says so when it is loaded
             metavar="FILE",
             help="The identity file. [default: $DTP_IDENTITY, else identity.pem in the settings folder]",
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -14,18 +17,21 @@ from dtp.session.codes import CloseCode, ConnectionClosed
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
 EXIT_TERMINATED = 143
 #: What `dtp` ends with. The first column is promised to scripts; new ones are added, none changes its meaning.
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
     1: "an error inside dtp; please report it",
-    2: "the command line is wrong",
+    EXIT_USAGE: "the command line is wrong",
     3: "something here is wrong: a file, a setting, an address",
     4: "the peer refused, broke the protocol or is not who it should be",
     5: "the network failed; trying again may help",
     6: "the chain did not do what was asked",
     EXIT_INTERRUPTED: "interrupted from the keyboard",
+    EXIT_PIPE: "whoever read the output wants no more (a pipe was closed)",
     EXIT_TERMINATED: "asked to end by SIGTERM",
 }
 _EXIT_CODE_OF: tuple[tuple[type[DtpError], int], ...] = (
@@ -37,6 +43,12 @@ _EXIT_CODE_OF: tuple[tuple[type[DtpError], int], ...] = (
 #: Codes of CLOSE after which the same again may work: a server that restarts, a connection it no longer knows.
 _PASSING = {CloseCode.IDLE, CloseCode.BUSY, CloseCode.RESUME_UNKNOWN, CloseCode.SHUTDOWN}
 _JSON = "dtp.cli.json"
+
+
+class OutputError(LocalError):
+    """Standard output takes nothing more: a full disk, for instance. What was to be said is lost."""
+
+    code = "output"
 
 
 def exit_code(error: DtpError) -> int:
@@ -66,14 +78,14 @@ def wants_json(ctx: click.Context | None = None) -> bool:
 def print_result(record: Mapping[str, Any], text: str | None = None) -> None:
     """Print a result: `record` as one line of JSON after `--json`, else `text`, else the record as a table."""
     if wants_json():
-        click.echo(json.dumps(record))
+        _echo(json.dumps(record))
     elif text is not None:
-        click.echo(text)
+        _echo(text)
     else:
         width = max(map(len, record))
         for name, value in record.items():
             shown = ("no", "yes")[value] if isinstance(value, bool) else printable(str(value))
-            click.echo(f"{name.replace('_', ' '):<{width}}  {shown}")
+            _echo(f"{name.replace('_', ' '):<{width}}  {shown}")
 
 
 def print_line(record: Mapping[str, Any], text: str | None, *, err: bool = False) -> None:
@@ -82,18 +94,43 @@ def print_line(record: Mapping[str, Any], text: str | None, *, err: bool = False
     `err` puts the text on standard error, for what isn't the result. Flushed: a program may be waiting for it.
     """
     if wants_json():
-        print(json.dumps(record), flush=True)
+        _echo(json.dumps(record))
     elif text is not None:
-        click.echo(printable(text), err=err)
+        _echo(printable(text), err=err)
 
 
 def print_error(error: DtpError, ctx: click.Context) -> None:
     """Say on standard error what went wrong: `dtp: ...`, or after `--json` an object with code and message."""
     if wants_json(ctx):
-        body = {"code": error.code, "message": str(error), "exit_code": exit_code(error)}
-        click.echo(json.dumps({"error": body}), err=True)
+        _print_error_object(error.code, str(error), exit_code(error))
     else:
         click.echo(f"dtp: {printable(str(error))}", err=True)
+
+
+def print_usage_error(error: click.UsageError) -> None:
+    """Say what is wrong with a command line that has `--json`; click says it where there is none."""
+    _print_error_object("usage", error.format_message(), EXIT_USAGE)
+
+
+def _print_error_object(code: str, message: str, status: int) -> None:
+    click.echo(json.dumps({"error": {"code": code, "message": message, "exit_code": status}}), err=True)
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    """Print a line at once: a program may be waiting for it. `OutputError`; `BrokenPipeError` when nobody reads."""
+    try:
+        click.echo(text, err=err)  # flushes
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_output()  # what is still in its buffer must not fail again when Python ends
+        raise OutputError(f"can't write the output: {error.strerror or error}") from error
+
+
+def discard_output() -> None:
+    """Let standard output go nowhere from here on: Python flushes it when it ends, and must not fail at that."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dtp.cli.output import print_line, printable, wants_json
+from dtp.identity import PeerId
 from dtp.net.connection import Connection
 from dtp.net.files import Progress
 
@@ -54,9 +55,21 @@ class Meter:
         """Bytes per second; 0 when nothing had to move."""
         return self.moved / self.seconds if self.moved and self.seconds else 0.0
 
+    @property
+    def began(self) -> bool:
+        """Whether this attempt has come to comparing or moving bytes."""
+        return bool(self._phase)
+
     def restart(self) -> None:
         """Another attempt begins; what is counted and timed is that."""
         self._phase, self.moved = "", 0
+
+    def say(self, event: str, words: str, peer: PeerId) -> None:
+        """Tell something that happened on the way, above the bar where there is one."""
+        if self._bars is not None:
+            self._bars.print(words)
+        else:
+            print_line({"event": event, "peer": str(peer)}, f"dtp: {words}", err=True)
 
     def finish(self) -> None:
         """The other side has confirmed: that is the end of the time it took."""
@@ -113,14 +126,11 @@ class Meter:
             if bool(connection.stats.carriers) == attached or connection.closed:
                 continue
             attached = not attached
-            event, words = "resumed", "connected again"
-            if not attached:
-                event = "detached"
-                words = f"the connection is cut; trying for {connection.limits.resume:g} s to get it back"
-            if self._bars is not None:
-                self._bars.print(words)
+            if attached:
+                self.say("resumed", "connected again", connection.peer)
             else:
-                print_line({"event": event, "peer": str(connection.peer)}, f"dtp: {words}", err=True)
+                words = f"the connection is cut; trying for {connection.limits.resume:g} s to get it back"
+                self.say("detached", words, connection.peer)
 
     def __enter__(self) -> Meter:
         if self._wants_bar:

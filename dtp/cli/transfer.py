@@ -25,12 +25,26 @@ from dtp.cli.options import (
 from dtp.cli.output import json_option, print_line
 from dtp.cli.progress import Meter, size_text, speed_text
 from dtp.cli.run import run, when_stdin_ends
-from dtp.errors import DtpError
+from dtp.errors import DtpError, PeerError
 from dtp.identity import PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Connecting, connect
-from dtp.net.files import FileInfo, Received, Sent, fetch_file, receive_file, send_file
+from dtp.net.files import (
+    FileInfo,
+    FileProblem,
+    FileTransferError,
+    NameRefused,
+    Progress,
+    Received,
+    Sent,
+    TransferRefused,
+    check_name,
+    fetch_file,
+    receive_file,
+    send_file,
+)
+from dtp.net.files.names import open_regular
 from dtp.net.listener import Refuse, Request
 from dtp.net.stream import Stream
 from dtp.session.codes import CloseCode, ConnectionLost
@@ -41,10 +55,12 @@ _T = TypeVar("_T")
 _NAME_SIZE = 10
 #: How long a sender has to answer when another one wants its place, seconds.
 _ANSWER = 3.0
+#: How long a peer may take to offer the file that it is asked for, seconds: a disk that has to wake up.
+_OFFER = 30.0
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", type=click.Path(path_type=Path, readable=False), metavar="FILE")
 @address_argument
 @click.option("--name", metavar="NAME", help="Send it under another name.")
 @identity_options("--identity", "-i")
@@ -66,8 +82,11 @@ def send(file: Path, address: Address, name: str | None, identity: IdentitySourc
 async def _send(
     file: Path, address: Address, name: str | None, identity: IdentitySource, psk: bytes | None
 ) -> None:
+    _check_file(file, name)
+
     async def attempt(connection: Connection, meter: Meter) -> Sent:
-        sent = await send_file(connection, file, name=name, progress=meter)
+        with _other_services(meter, "takes no file that is sent: is it of 'dtp recv'?"):
+            sent = await send_file(connection, file, name=name, progress=meter)
         meter.finish()
         return sent
 
@@ -86,6 +105,15 @@ async def _send(
         },
         f"sent {sent.file.name}: {_summary(sent.file.size, sent.begin, meter)}\nsha256 {sent.digest.hex()}",
     )
+
+
+def _check_file(file: Path, name: str | None) -> None:
+    """Whether it can be sent, before a passphrase is asked for and anybody is dialled. `FileProblem`."""
+    try:
+        check_name(file.name if name is None else name)
+    except NameRefused as error:
+        raise FileProblem(f"{error}; give another --name") from None
+    os.close(open_regular(file))
 
 
 @click.command()
@@ -131,12 +159,40 @@ def recv(
 
 async def _fetch(address: Address, folder: Path, name: str | None, force: bool, listening: Listening) -> None:
     async def attempt(connection: Connection, meter: Meter) -> Received:
-        return await fetch_file(connection, folder, name=name, overwrite=force, progress=meter)
+        with _other_services(meter, "gives no file: is it of 'dtp serve --file'?"):
+            async with asyncio.timeout(_OFFER) as limit:
+
+                def moving(progress: Progress) -> None:
+                    limit.reschedule(None)
+                    meter(progress)
+
+                return await fetch_file(connection, folder, name=name, overwrite=force, progress=moving)
 
     with Meter("receiving") as meter:
         dial = functools.partial(connect, address, identity=listening.identity, psk=listening.psk)
         received, peer = await _persist(dial, attempt, meter)
     _print_received(received, peer, meter)
+
+
+class OtherService(PeerError):
+    """The peer has something else at this address than files, or files that go the other way."""
+
+    code = "other-service"
+
+
+@contextlib.contextmanager
+def _other_services(meter: Meter, words: str) -> Iterator[None]:
+    """Say it in `words` when the other side turns out not to speak of files."""
+    try:
+        yield
+    except TimeoutError as error:  # of `_OFFER`; dtp's own are of other families
+        if isinstance(error, DtpError):
+            raise
+        raise OtherService(f"no answer within {_OFFER:g} s; the service {words}") from None
+    except (FileTransferError, TransferRefused) as error:
+        if meter.began or (isinstance(error, TransferRefused) and error.refusal != "protocol"):
+            raise
+        raise OtherService(f"the service {words} ({error})") from error
 
 
 async def _persist(
@@ -150,10 +206,12 @@ async def _persist(
         meter.restart()
         try:
             async with dial() as connection, meter.watch(connection):
-                return await attempt(connection, meter), connection.peer
+                peer = connection.peer
+                return await attempt(connection, meter), peer
         except ConnectionLost:
             if not meter.moved:
                 raise
+            meter.say("redial", "the peer has started anew; going on where it was", peer)
 
 
 class _Receiver:

@@ -14,6 +14,7 @@ from dtp.cli.options import passphrase_file_option
 from dtp.cli.output import json_option, print_result, wants_json
 from dtp.cli.run import run
 from dtp.cli.show import table
+from dtp.errors import LocalError
 
 _SCHEMES = ("ed25519", "secp256k1", "secp256r1")
 
@@ -68,17 +69,22 @@ def list_wallets() -> None:
 
     found: list[dict[str, Any]] = []
     identity = config.identity_path()
-    if identity.exists():
-        found.append({"name": "(identity)", "address": address_in(identity), "file": str(identity)})
-    for path in sorted(wallets_dir().glob("*.pem")):
-        found.append({"name": path.stem, "address": address_in(path), "file": str(path)})
+    files = [("(identity)", identity)] if identity.exists() else []
+    for name, path in [*files, *((path.stem, path) for path in sorted(wallets_dir().glob("*.pem")))]:
+        record: dict[str, Any] = {"name": name, "address": "", "file": str(path)}
+        try:
+            record["address"] = address_in(path)
+        except LocalError as error:  # one bad file must not hide the others
+            record["problem"] = str(error)
+        found.append(record)
     keystore = sui_config_dir() / "sui.keystore"
     if keystore.exists():
         found += [
             {"name": f"sui:{address}", "address": address, "file": str(keystore)}
             for address in load_sui_keystore()
         ]
-    lines = [f"{each['address']}  {each['name']}" for each in found]
+    lines = [f"{each['address'] or '(not said in its file)':<66}  {each['name']}" for each in found]
+    lines += [f"{each['name']}: {each['problem']}" for each in found if "problem" in each]
     text = (
         "\n".join(lines) or "no accounts yet: 'dtp keygen' makes your identity, 'dtp wallet new NAME' another"
     )

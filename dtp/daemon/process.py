@@ -17,6 +17,7 @@ from dtp.daemon.config.model import Config
 from dtp.daemon.control import Control, path_of
 from dtp.daemon.server import Daemon
 from dtp.daemon.sockets import name_of
+from dtp.daemon.web.server import WebServer
 from dtp.errors import ConfigError, DtpError
 from dtp.identity import Identity
 
@@ -32,6 +33,7 @@ class Process:
     def __init__(self, config: Config, identity: Identity, psk: bytes | None) -> None:
         self._path: Path = config.path
         self.daemon = Daemon(config, identity, psk=psk)
+        self.web = None if config.web is None else WebServer(self.daemon, config.web)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,7 +47,7 @@ class Process:
             },
         )
 
-    async def run(self, ready: Callable[[Daemon], object]) -> None:
+    async def run(self, ready: Callable[[Process], object]) -> None:
         """Start, call `ready`, and run to the end. Raises `CarrierError` when a place can't be had."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,15 +56,19 @@ class Process:
         await self.control.start()
         try:
             await self.daemon.start(_by_place(self.daemon.config, systemd.listening_sockets()))
+            if self.web is not None:
+                await self.web.start()
             systemd.notify("READY=1", "STATUS=Serving")
             if (interval := systemd.watchdog_interval()) is not None:
                 self._spawn(self._watchdog(interval))
-            ready(self.daemon)
+            ready(self)
             await self._stop.wait()
             systemd.notify("STOPPING=1", "STATUS=Draining")
             await self._finish()
         finally:
             await self.daemon.close()
+            if self.web is not None:
+                await self.web.close()
             await self.control.close()
             for task in list(self._tasks):
                 task.cancel()

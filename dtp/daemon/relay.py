@@ -47,6 +47,31 @@ class Relay:
     - A side that reads slowly stops the other: at most a stream's window waits here.
     """
 
+    __slots__ = (
+        "_broken",
+        "_connection",
+        "_data_left",
+        "_fd",
+        "_high",
+        "_looked",
+        "_loop",
+        "_meter",
+        "_on_end",
+        "_out",
+        "_read_size",
+        "_reading",
+        "_shut",
+        "_sock",
+        "_socket_ended",
+        "_stream_ended",
+        "_timers",
+        "_watcher",
+        "counts",
+        "ended",
+        "stream",
+        "why",
+    )
+
     def __init__(
         self,
         stream: Stream,

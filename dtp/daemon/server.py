@@ -79,7 +79,7 @@ class Daemon:
         Raises `CantReload`, or `CarrierError` for a place that can't be had: then the old configuration is still in
         force.
         """
-        for name in ("identity", "passphrase_file", "psk_file", "control", "metrics"):
+        for name in ("identity", "passphrase_file", "psk_file", "control", "web"):
             if getattr(config, name) != getattr(self.config, name):
                 raise CantReload(f"{name.replace('_', '-')} has changed: that takes a restart")
         async with self._changing:

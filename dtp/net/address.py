@@ -408,9 +408,10 @@ class _Parser:
                 return f"the scheme is missing; did you mean dtp+tcp://{text}?"
             if who.startswith("dtp1") or _OBJECT_ID.fullmatch(who):
                 return f"the scheme is missing; did you mean dtp://{text}?"
-            return (
-                "this is no URL; an address is dtp://dtp1.../service or dtp+tcp://dtp1...@host:port/service"
-            )
+            form = "an address is dtp://dtp1.../service or dtp+tcp://dtp1...@host:port/service"
+            if _PETNAME.fullmatch(first.lower()):
+                form += f", or, for a peer in peers.toml, dtp://{text}"
+            return f"this is no URL; {form}"
         scheme = url["scheme"].lower()
         guess = _SCHEME_OF_CARRIER.get(scheme) or {"http": "dtp+ws", "https": "dtp+wss"}.get(scheme)
         if guess is None:

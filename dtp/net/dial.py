@@ -97,6 +97,8 @@ class Dialer:
         except ConnectionClosed as error:
             raise ConnectionRefused(error.close_code, error.reason) from None
         except TimeoutError:
+            if not made:  # `DialTimeout`, which is one too: nobody has answered yet
+                raise
             made[0].abort()
             raise DialTimeout(f"{self.address}: the peer did not admit us in time") from None
         except (asyncio.CancelledError, HandshakeError) as error:

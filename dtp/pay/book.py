@@ -43,7 +43,8 @@ class BookLimits:
     #: Channels that are remembered, and those that aren't there.
     channels: int = 100_000
     missing: int = 100_000
-    #: Questions about unknown channels: one each interval and so many at once, in all and of one source.
+    #: Questions about channels that aren't known, or don't fit: one each interval and so many at once, in all and
+    #: of one source.
     all_interval: float = 0.02
     all_burst: int = 200
     source_interval: float = 1.0
@@ -96,7 +97,13 @@ class ChannelBook:
         if now < self._missing.get(id, 0.0):
             return None
         if id not in self._reading:
-            self._take_turn(source, now)
+            self.take_turn(source)
+        return await self.read(id)
+
+    async def again(self, id: str, source: str) -> Channel | None:
+        """A channel as it is now, for somebody whom what is known doesn't fit: rationed as unknown channels are."""
+        if id not in self._reading:
+            self.take_turn(source)
         return await self.read(id)
 
     async def read(self, id: str) -> Channel | None:
@@ -127,8 +134,9 @@ class ChannelBook:
         self.learn(found)
         return found
 
-    def _take_turn(self, source: str, now: float) -> None:
-        limits, now_ns = self.limits, round(now * _NS)
+    def take_turn(self, source: str) -> None:
+        """Count a question to the chain that somebody from `source` causes. Raises `TooManyQuestions`."""
+        limits, now_ns = self.limits, round(self._clock() * _NS)
         own = self._sources.get(source, Gcra()).take(
             Rate(round(limits.source_interval * _NS), limits.source_burst), now_ns
         )

@@ -1,4 +1,4 @@
-"""Who gets a paid service: a ticket is checked against the channel, the firewall and the store before a byte is served.
+"""Who gets a paid service: tickets are checked against channel, firewall and store before a byte is served.
 
 The order is by cost: the ticket's form, what is remembered of the channel, a signature; a question to the chain only
 for channels that aren't known, and those are rationed (`dtp.pay.book`). A refusal is one CLOSE frame with the reason.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dtp.chain.channel import Channel, Lane, State
-from dtp.chain.firewall import CLOSE_CODES, Decision, Firewall, HolderOfPass, Rules
+from dtp.chain.firewall import CLOSE_CODES, Decision, Firewall, HolderOfPass, Refusal, Rules
 from dtp.errors import ChainError
 from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook, TooManyQuestions, affordable
@@ -27,9 +27,14 @@ from dtp.session.codes import CloseCode, Refuse
 
 log = logging.getLogger("dtp.pay")
 
-#: A channel that doesn't fit a ticket is read again when what is known is older than so many seconds: a lane may have
-#: been added, or got another key, just before.
-_FRESH: Final = 2.0
+
+#: Refusals of somebody who holds a channel that may rest on rules read a moment too early: a pass was just bought.
+_MAY_HAVE_CHANGED: Final = (
+    Refusal.NEEDS_PASS,
+    Refusal.NOT_ALLOWED,
+    Refusal.NO_SERVICE,
+    Refusal.SERVICE_CLOSED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,11 @@ class Gate:
         self._least_revision = least_revision
         self._clock = clock
 
+    def now_ms(self) -> int:
+        """The chain's time, as far as it is known here."""
+        rules = self.firewall.rules
+        return rules.state.now_ms(self._clock()) if rules is not None else round(self._clock() * 1000)
+
     async def admit(self, request: Request) -> Admission:
         """For `listen(admit=...)`: who may come in. Raises `Refuse`."""
         try:
@@ -134,18 +144,20 @@ class Gate:
             if channel is None:
                 raise TicketRefused("there is no such channel")
             if ticket.lane < len(channel.lanes):
-                keys = honoured_keys(channel.lanes[ticket.lane], round(self._clock() * 1000))
+                keys = honoured_keys(channel.lanes[ticket.lane], self.now_ms())
                 if ticket.is_by(keys, request.binding):
                     return channel, keys
-            seen = self.book.known(ticket.channel)
-            if not again or (seen is not None and self._clock() - seen.at < _FRESH):
-                break
-            channel = await self.book.read(ticket.channel)
+            if again:  # a lane may have been added, or got another key, just before
+                channel = await self.book.again(ticket.channel, request.source)
         raise TicketRefused("the ticket isn't by the lane's key, or not for this connection")
 
     async def _judged(self, channel: Channel, request: Request) -> tuple[Decision, Rules]:
         """What the host's firewall says of the account that pays, and of the identity that connects."""
         decision = await self.firewall.judge(channel.client, request.service)
+        if decision.refusal in _MAY_HAVE_CHANGED:
+            self.book.take_turn(request.source)
+            await self.firewall.refresh()
+            decision = await self.firewall.judge(channel.client, request.service)
         if decision.refusal is not None:
             raise Refuse(CLOSE_CODES[decision.refusal], decision.refusal.value)
         rules = self.firewall.rules

@@ -75,7 +75,7 @@ class Welcome:
     """Server: what it knows of the lane, and what it trusts the client with.
 
     `requests` and `bytes` are its count of what the lane has used; `voucher` is the newest that it holds. The rest
-    is `dtp.pay.terms.Exposure`, and whether streams count as requests.
+    is `dtp.pay.terms.Exposure`, whether streams count as requests, and whether it signs agreed closes.
     """
 
     version: int
@@ -86,6 +86,7 @@ class Welcome:
     first_requests: int
     most_requests: int
     count_streams: bool
+    agrees: bool
     voucher: VoucherSaid | None
 
 
@@ -226,6 +227,7 @@ KINDS: Final[Mapping[int, tuple[type[Any], tuple[tuple[str, _Check], ...]]]] = {
             ("first_requests", _COUNT),
             ("most_requests", _COUNT),
             ("count_streams", _flag),
+            ("agrees", _flag),
             ("voucher", _optional(_voucher)),
         ),
     ),

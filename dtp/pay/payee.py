@@ -117,7 +117,8 @@ class Payee:
     `affordable` is the most that this lane's vouchers may come to: what was deposited, less what the other lanes'
     vouchers say. `quota` is what the lane may use at most, both counts (a subscription's; None for no limit).
     `least_end_ms` is the soonest end that a voucher may have, Unix ms. `most_ahead` is how far a voucher's counts
-    may be above ours, None for any: where the server bears transport cost they are evidence for the client's credits.
+    may be above ours, None for any: where the server bears transport cost they are evidence for the client's
+    credits. `agrees` says whether agreed closes are signed.
     """
 
     lane: PayeeLane
@@ -129,12 +130,14 @@ class Payee:
     quota_bytes: int | None = None
     least_end_ms: int = 0
     most_ahead: Usage | None = None
+    agrees: bool = False
     used: Usage = field(init=False)
     newest: SignedVoucher | None = field(init=False)
     paid: Usage = field(init=False)
     heard: bool = field(init=False, default=False)
     finished: bool = field(init=False, default=False)
     paused: bool = field(init=False, default=False)
+    _begun: bool = field(init=False, default=False)
     _base: Usage = field(init=False)
     _preimage: bytes | None = field(init=False)
     _opened: int = field(init=False, default=0)
@@ -159,9 +162,11 @@ class Payee:
 
     def begin(self, now: float) -> None:
         """The connection is there: welcome the client."""
+        self._begun = True
         self._welcome()
         self._repeat_at = now + REPEAT
         self._reveal_if_locked()
+        self._look(now)
 
     def count(self, opened: int, sent: int, received: int, now: float) -> None:
         """This connection's counts so far: streams that the client opened, bytes of streams sent and received."""
@@ -230,6 +235,17 @@ class Payee:
         """Whether `charge` may be called now."""
         newest_locked = self.newest is not None and self.newest.voucher.hash_lock is not None
         return self._pending is None and not (locked and newest_locked)
+
+    def stop(self) -> None:
+        """Send nothing more on this connection: its channel is to be closed."""
+        self.finished = True
+        if self._final_at is None:
+            self._final_at = self._sent
+
+    def demand(self) -> None:
+        """Ask for a voucher for all that was served: the connection is to end."""
+        if any(self.unpaid):
+            self._send(messages.Due(*self.used))
 
     def set_affordable(self, affordable: int, now: float) -> None:
         """The deposit, or what other lanes have vouched, has changed."""
@@ -398,9 +414,7 @@ class Payee:
             self._events.append(ChargeRefused(message.charge))
 
     def _on_finish(self) -> None:
-        self.finished = True
-        if self._final_at is None:
-            self._final_at = self._sent
+        self.stop()
         self._send(messages.Bill(*self.used))
 
     # ---- steps --------------------------------------------------------------------------------------------
@@ -427,7 +441,7 @@ class Payee:
     def _look(self, now: float) -> None:
         """Stop or go on, as the counts say."""
         stopped = (self._bytes_left() <= 0 or self._requests_blocked()) and not self.finished
-        if stopped == self.paused:
+        if stopped == self.paused or not self._begun:
             return
         self.paused = stopped
         self._paused_at = now if stopped else NEVER
@@ -463,6 +477,7 @@ class Payee:
                 exposure.first_requests,
                 exposure.most_requests,
                 self.count_streams,
+                self.agrees,
                 said(self.lane.newest, 0) if self.lane.newest is not None else None,
             )
         )

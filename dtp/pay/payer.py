@@ -57,13 +57,14 @@ class SignWanted:
 
 @dataclass(frozen=True, slots=True)
 class ChargeOffered:
-    """The server asks for a charge above what is agreed to unasked, or above `funds`: decide it with
-    `Payer.answer_charge`, after `Payer.funded` where more money is needed."""
+    """The server asks for a charge above what is agreed to unasked, above `funds`, or under a hash lock: decide it
+    with `Payer.answer_charge`, after `Payer.funded` where more money is needed, and, with a `lock`, after what it is
+    for has arrived."""
 
     charge: int
     units: int
     amount: int
-    locked: bool
+    lock: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ class Payer:
     sequence: int = field(init=False)
     newest: SignedVoucher | None = field(init=False)
     welcomed: bool = field(init=False, default=False)
+    agrees: bool = field(init=False, default=False)  # the server signs agreed closes
     _base: Usage = field(init=False)
     _moved: Usage = field(init=False, default=Usage())
     _exposure: Exposure = field(init=False, default_factory=Exposure)
@@ -299,6 +301,10 @@ class Payer:
         """What all that was used of this lane costs."""
         return self.prices.of(self.used)
 
+    def agreed_to(self, charge: int) -> bool:
+        """Whether the charge of this number, the last one that was decided, was agreed to."""
+        return self._agreed == charge
+
     def check_request(self, units: int = 1) -> None:
         """Raise `BudgetSpent` unless the lane's money still pays for `units` further requests."""
         if self.prices.of(self.used.plus(units, 0)) > self.funds:
@@ -336,6 +342,7 @@ class Payer:
         self._send(messages.Heard())
         self._base = base
         self._count_streams = message.count_streams
+        self.agrees = message.agrees
         self._exposure = _exposure(message)
         self._recount()
 
@@ -396,13 +403,11 @@ class Payer:
         pending = _Pending(message.charge, message.units, message.hash_lock)
         affordable = self.prices.of(self.used.plus(message.units, 0)) <= self.funds
         self._pending = pending
-        if affordable and message.units <= self.spending.charge_units:
+        if affordable and message.units <= self.spending.charge_units and pending.lock is None:
             self._decide(pending, True)
         else:
             amount = self.prices.of(Usage(message.units, 0))
-            self._events.append(
-                ChargeOffered(message.charge, message.units, amount, pending.lock is not None)
-            )
+            self._events.append(ChargeOffered(message.charge, message.units, amount, pending.lock))
 
     def _decide(self, pending: _Pending, agree: bool) -> None:
         self._decided = pending.charge

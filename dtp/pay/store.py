@@ -38,7 +38,7 @@ CREATE TABLE bought (           -- channels that we opened
     host TEXT NOT NULL,
     service INTEGER NOT NULL,
     account TEXT NOT NULL,      -- who opened it
-    state TEXT NOT NULL,        -- 'open', 'closing', 'closed'
+    state TEXT NOT NULL,        -- 'open', 'refused', 'closing', 'closed'
     opened_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE lanes (            -- lanes that we sign for
@@ -69,6 +69,13 @@ CREATE TABLE sold (             -- lanes that we are paid by
     preimage BLOB,              -- of the newest voucher's lock, or of one that was asked for
     PRIMARY KEY (channel, lane)
 ) WITHOUT ROWID;
+CREATE TABLE passes (           -- what was used under passes, by period
+    pass TEXT NOT NULL,
+    period INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY (pass, period)
+) WITHOUT ROWID;
 CREATE TABLE ends (             -- channels that we agreed to close, or know to be over
     channel TEXT PRIMARY KEY,
     total INTEGER NOT NULL,
@@ -80,7 +87,8 @@ CREATE TABLE ends (             -- channels that we agreed to close, or know to 
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """A channel that this side opened. `state` is "open", "closing" or "closed", as far as it is known here."""
+    """A channel that this side opened. `state` is "open", "refused" (by its server), "closing" or "closed", as far
+    as it is known here."""
 
     channel: str
     chain: str
@@ -243,7 +251,7 @@ class Store:
         return sorted((Bought(*row) for row in rows), key=lambda each: each.opened_ms)
 
     def set_state(self, channel: str, state: str) -> None:
-        """How far a channel of ours is: "open", "closing", "closed"."""
+        """How far a channel of ours is: "open", "refused", "closing", "closed"."""
         with self._writing():
             self._db.execute("UPDATE bought SET state = ? WHERE channel = ?", (state, channel))
 
@@ -337,7 +345,7 @@ class Store:
         return dict(self._rows("SELECT lane, amount FROM sold WHERE channel = ?", channel))
 
     def received(self, signed: SignedVoucher, used: Usage) -> bool:
-        """Keep a voucher whose signature is good, before it counts; False for one that isn't newer."""
+        """Keep a voucher whose signature is good, before it counts; False when another as new is here already."""
         return self.received_all([(signed, used)])[0]
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
@@ -363,7 +371,13 @@ class Store:
                 *used,
             ),
         ).rowcount
-        return changed > 0
+        if changed:
+            return True
+        row = self._db.execute(
+            "SELECT message, signature FROM sold WHERE channel = ? AND lane = ?",
+            (voucher.channel, voucher.lane),
+        ).fetchone()
+        return _signed(*row) == signed
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
         """Keep the key of a locked charge before it is asked for: who is paid under a lock has to be able to open it.
@@ -388,6 +402,21 @@ class Store:
                 "ON CONFLICT (channel, lane) DO UPDATE SET "
                 "requests = max(requests, excluded.requests), bytes = max(bytes, excluded.bytes)",
                 (channel, lane, *used),
+            )
+
+    def pass_used(self, pass_: str, period: int) -> Usage:
+        """What was used under a pass in one of its periods."""
+        rows = self._rows("SELECT requests, bytes FROM passes WHERE pass = ? AND period = ?", pass_, period)
+        return Usage(*rows[0]) if rows else Usage()
+
+    def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
+        """So much more was used under a pass; older periods are forgotten."""
+        with self._writing():
+            self._db.execute("DELETE FROM passes WHERE pass = ? AND period < ?", (pass_, period))
+            self._db.execute(
+                "INSERT INTO passes VALUES (?, ?, ?, ?) ON CONFLICT (pass, period) DO UPDATE SET "
+                "requests = requests + excluded.requests, bytes = bytes + excluded.bytes",
+                (pass_, period, *more),
             )
 
     def agree(self, channel: str, total: int, not_after_ms: int) -> End:

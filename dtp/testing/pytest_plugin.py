@@ -46,6 +46,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a network that is none before any test runs."""
+    name = config.getoption("--dtp-network")
+    if name == "localnet":
+        return  # nothing of the chain is loaded for runs that don't use it
+    from dtp.chain import find_network
+    from dtp.chain.errors import NetworkError
+
+    try:
+        find_network(name)
+    except NetworkError as fault:
+        raise pytest.UsageError(f"--dtp-network: {fault}") from fault
+
+
 @dataclass
 class ChainClock:
     """The clock of a localnet."""
@@ -104,8 +118,14 @@ def dtp_wallet(dtp_network: Network, dtp_localnet: LocalnetThread | None) -> Cal
             dtp_localnet.fund(signer.address)
         elif key:
             _blocking(from_key(key, signer.address))
-        else:
+        elif dtp_network.faucet:
             _blocking(request_sui(dtp_network, signer.address))
+        else:
+            pytest.fail(
+                f"no SUI for tests on {dtp_network.name}: name a faucet with $DTP_FAUCET, or an account with "
+                f"${KEY_VARIABLE} (suiprivkey1...)",
+                pytrace=False,
+            )
         return signer
 
     return make

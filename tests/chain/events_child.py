@@ -5,6 +5,7 @@ import sqlite3
 import sys
 
 from dtp.chain import ChainClient, Cursor, EventFollower
+from dtp.chain.endpoints import Retry
 
 
 async def main(url, package, database):
@@ -13,7 +14,8 @@ async def main(url, package, database):
     db.execute("CREATE TABLE IF NOT EXISTS cursor (one INTEGER PRIMARY KEY CHECK (one = 1), text TEXT)")
     row = db.execute("SELECT text FROM cursor").fetchone()
     cursor = Cursor.from_text(row[0]) if row else None
-    async with ChainClient(url, deployments=None) as chain:
+    patient = Retry(attempts=200, first_pause=0.05, longest_pause=0.2)  # the node may be away just now
+    async with ChainClient(url, deployments=None, retry=patient) as chain:
         async for found in EventFollower(chain, [f"{package}::host::HostCreated"], cursor=cursor, start=0):
             with db:  # the event and the cursor after it, together or not at all
                 db.execute("INSERT INTO seen (key) VALUES (?)", (repr(found.event.key),))

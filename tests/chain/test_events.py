@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -25,8 +26,10 @@ from dtp.chain import (
 )
 from dtp.chain import host as hosts
 from dtp.chain._wire import Wire
+from dtp.chain.endpoints import Retry
 from dtp.chain.errors import HistoryPruned, NodeRefused, NodeUnavailable, UnknownMethod
 from dtp.chain.events import canonical_filter, fits
+from dtp.chain.wallet import request_sui
 from dtp.errors import ConfigError
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.sui.names import SuiNameError
@@ -308,7 +311,7 @@ class Child:
     def __init__(self, *arguments):
         command = [sys.executable, "-P", str(Path(__file__).parent / "events_child.py"), *map(str, arguments)]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=dict(os.environ)
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
         )
         self.watchdog = threading.Timer(PATIENCE, self.process.kill)
         self.watchdog.start()
@@ -316,7 +319,7 @@ class Child:
     def wait_until(self, count):
         while True:
             line = self.process.stdout.readline()
-            assert line, "the program ended"
+            assert line, self.process.stderr.read().decode()
             if int(line) >= count:
                 return
 
@@ -324,6 +327,7 @@ class Child:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.process.stdout.close()
+        self.process.stderr.close()
         self.watchdog.cancel()
 
 
@@ -370,6 +374,86 @@ def test_clients_and_nodes_that_are_killed(tmp_path):
         if child is not None and child.process.poll() is None:
             child.kill()
         net.close()
+    assert kept(database) == [repr(key) for key in keys]
+
+
+class NodeProcess:
+    """`dtp localnet` in a process of its own, on the same ports and state each time; killed without warning."""
+
+    def __init__(self, folder):
+        self.folder, self.ports = folder, (0, 0)
+        self.process = self.watchdog = None
+        self.url = self.faucet = ""
+
+    def start(self):
+        port, faucet_port = map(str, self.ports)
+        options = ("--state", str(self.folder), "--port", port, "--faucet-port", faucet_port)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "dtp", "localnet", "--json", *options],
+            stdout=subprocess.PIPE,
+            env=dict(os.environ),
+        )
+        self.watchdog = threading.Timer(PATIENCE, self.process.kill)
+        self.watchdog.start()
+        line = self.process.stdout.readline()
+        assert line, "the node ended"
+        said = json.loads(line)
+        self.url, self.faucet = said["url"], said["faucet"]
+        self.ports = (int(self.url.rsplit(":", 1)[1]), int(self.faucet.split(":")[2].split("/")[0]))
+
+    def kill(self):
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process.stdout.close()
+            self.watchdog.cancel()
+
+
+def test_a_node_that_is_killed_while_transactions_come_in(tmp_path):
+    """SIGKILL at any moment, again and again: each transaction happens once, each event is seen once, in order."""
+    node, database, count = NodeProcess(tmp_path / "chain"), tmp_path / "seen.sqlite", 12
+    signer = KeySigner.generate()
+    patient = Retry(attempts=200, first_pause=0.05, longest_pause=0.2)
+    child = None
+
+    async def work():
+        nonlocal child
+        network = Network("killed", (node.url,), faucet=node.faucet)
+        await request_sui(network, signer.address)
+        async with ChainClient(network, signer, deployments=None, retry=patient) as chain:
+            package = (await publish(chain, "transport"))[0].id
+            child = Child(node.url, package, database)
+            keys, more = [], asyncio.Condition()
+
+            async def write():
+                for _ in range(count):
+                    keys.extend(await create(chain))
+                    async with more:
+                        more.notify_all()
+
+            async def kill():
+                for enough in (2, 5, 9):
+                    async with more:
+                        await more.wait_for(lambda enough=enough: len(keys) >= enough)
+                    await asyncio.to_thread(node.kill)  # while the next one is on its way
+                    await asyncio.to_thread(node.start)
+
+            await asyncio.gather(write(), kill())
+            await asyncio.to_thread(child.wait_until, count)
+            past = [
+                each async for each in EventFollower(chain, [f"{package}::host::HostCreated"], start=0).past()
+            ]
+            return keys, keys_of(past)
+
+    try:
+        node.start()
+        keys, listed = run(work())
+    finally:
+        for each in (child, node):
+            if each is not None:
+                each.kill()
+    assert len(set(keys)) == count
+    assert listed == keys
     assert kept(database) == [repr(key) for key in keys]
 
 

@@ -128,6 +128,22 @@ def test_the_list_names_identity_wallets_and_the_sui_command_lines_keys(shell, c
     assert shell("wallet", "balance") == "0 SUI\n"  # the identity's
 
 
+def test_one_bad_file_does_not_hide_the_others(shell, call, alice):
+    call("wallet", "new", "bob")
+    folder = Path(call("wallet", "new", "carol")["file"]).parent
+    (folder / "bob.pem").chmod(0o644)
+    (folder / "carol.pem").write_text("garbage")
+    listed = {each["name"]: each for each in call("wallet", "list")["wallets"]}
+    assert listed["alice"]["address"] == alice
+    assert "chmod 600" in listed["bob"]["problem"]
+    assert (listed["carol"]["address"], "problem" in listed["carol"]) == ("", False)
+    text = shell("wallet", "list")
+    assert f"{alice}  alice" in text
+    assert "(not said in its file)" in text
+    assert "chmod 600" in shell("wallet", "balance", "--wallet", "bob", code=3)
+    assert "can't be opened as a key" in shell("wallet", "balance", "--wallet", "carol", code=3)
+
+
 def test_what_is_missing_is_said_with_what_to_do(shell, call, alice, monkeypatch):
     monkeypatch.delenv("DTP_WALLET")
     said = shell("wallet", "balance", code=3)

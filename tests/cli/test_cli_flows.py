@@ -14,7 +14,9 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from click.testing import CliRunner
 
+from dtp.cli import main, transfer
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 
@@ -424,10 +426,44 @@ def test_fetch(dtp, serve, file, inbox, tmp_path):
     record = json.loads(fetch.wait().splitlines()[-1])
     assert record["path"] == str(inbox / "mine")
     assert (inbox / "mine").read_bytes() == file.read_bytes()
-    for name, words in (("", "this is a folder"), ("/none", "no file none"), ("/inbox/../x", "no file name")):
+    for name, words in (
+        ("", "this is a folder"),
+        ("/inbox", "inbox is a folder; add the name of a file in it"),
+        ("/none", "no file none"),
+        ("/inbox/../x", "no file name"),
+    ):
         refused = dtp("recv", "--json", address["files"] + name)
         refused.wait(4)
         assert words in error_of(refused)["message"]
+
+
+def test_services_that_have_no_files_or_want_none(dtp, serve, file, inbox):
+    _, address = serve("--echo", "--exec", "talk=yes", "--file", file.parent)
+    for arguments, words in (
+        (("recv", "-o", inbox, address["echo"]), "gives no file: is it of 'dtp serve --file'? ('get' came"),
+        (("recv", "-o", inbox, address["talk"]), "gives no file: is it of 'dtp serve --file'? (a message of"),
+        (("send", file, address["echo"]), "takes no file that is sent: is it of 'dtp recv'? ('put' came"),
+        (
+            ("send", file, address["files"]),
+            "takes no file that is sent: is it of 'dtp recv'? (the peer refused",
+        ),
+    ):
+        other = dtp(arguments[0], "--json", *arguments[1:])
+        other.wait(4)
+        assert error_of(other)["code"] == "other-service"
+        assert words in error_of(other)["message"]
+    assert os.listdir(inbox) == []
+
+
+def test_a_service_that_waits_for_ever_is_none_of_files(dtp, serve, inbox, monkeypatch):
+    _, address = serve("--exec", "wait=sha256sum")
+    monkeypatch.setattr(transfer, "_OFFER", 0.01)
+    result = CliRunner().invoke(main, ["recv", "--output", str(inbox), address["wait"]])
+    assert result.exit_code == 4
+    assert (
+        result.stderr
+        == "dtp: no answer within 0.01 s; the service gives no file: is it of 'dtp serve --file'?\n"
+    )
 
 
 def test_what_is_there_stays(dtp, serve, file, inbox):

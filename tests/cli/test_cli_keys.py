@@ -266,6 +266,21 @@ def test_encrypt_an_identity_later_without_leaving_a_copy(home, tmp_path):
     assert loaded.static_public.hex() == made["static_key"]
 
 
+def test_take_over_an_encrypted_identity_with_a_passphrase_that_comes_once(home, tmp_path):
+    made = json.loads(run("keygen", "--json", "--passphrase-file", "-", stdin="secret\n").output)
+    copy = tmp_path / "copy.pem"
+    taken = run(
+        "keygen", "--json", "--import", home / "identity.pem", "--file", copy, "--passphrase-file", "-",
+        stdin="secret\n",
+    )  # fmt: skip
+    assert json.loads(taken.output)["id"] == made["id"]
+    assert str(Identity.load(copy, "secret").id) == made["id"]
+    wrong = run(
+        "keygen", "--import", copy, "--file", tmp_path / "x", "--passphrase-file", "-", stdin="?\n", code=3
+    )
+    assert "does not open" in wrong.stderr
+
+
 def test_a_source_that_is_missing(home, tmp_path):
     assert "can't read" in run("keygen", "--import", tmp_path / "none", code=3).stderr
     assert not (home / "identity.pem").exists()

@@ -40,6 +40,7 @@ def run(*arguments, code):
         (["serve", "--file", "/no/such/folder"], 2, "there is no /no/such/folder"),
         (["serve", "--echo", "--allow", "dtp1"], 3, "dtp1"),
         (["serve", "--echo", "--listen", "nowhere"], 3, "no carrier is called"),
+        (["serve", "--echo", "--listen", "127.0.0.1:9000"], 3, "did you mean tcp://127.0.0.1:9000?"),
         (["serve", "--echo", "--listen", "tcp://127.0.0.1"], 3, "a port is missing"),
         (["serve", "--echo", "--listen", "tcp://192.0.2.1:0"], 5, "192.0.2.1"),
         (["serve", "--echo", "--psk-file", "/no/such/key"], 3, "can't read the key file"),
@@ -52,6 +53,13 @@ def run(*arguments, code):
         (["ping", "-c", "-1", f"dtp://{ME}"], 2, "not in the range"),
         (["ping", f"dtp://{ME}"], 3, "peers.toml"),
         (["send", f"dtp://{ME}"], 2, "Missing argument"),
+        (["send", "/no/such/file", f"dtp://{ME}"], 3, "there is no file /no/such/file"),
+        (["send", "/", f"dtp://{ME}", "--name", "root"], 3, "/ is a folder, not a file"),
+        (
+            ["send", "/etc/hosts", f"dtp://{ME}", "--name", "a/b"],
+            3,
+            "has a slash; a plain name is needed; give",
+        ),
         (["recv", "--listen", "tcp://127.0.0.1:0", f"dtp://{ME}/x"], 2, "nobody is waited for"),
         (["recv", "--keep", f"dtp://{ME}/x"], 2, "nobody is waited for"),
         (["recv", "--output", "/no/such/folder/x"], 2, "there is no folder"),
@@ -86,6 +94,21 @@ def test_commands_speak_json(name):
 def test_errors_for_programs(home):
     error = json.loads(run("cat", "--json", "tcp://x:1", code=3))["error"]
     assert (error["code"], error["exit_code"]) == ("address", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serve", "--json"], "nothing to serve"),
+        (["cat", "--json"], "Missing argument 'ADDRESS'"),
+        (["id", "--json", "--nothing"], "--nothing"),
+        (["nothing", "--json"], "nothing"),
+    ],
+)
+def test_wrong_command_lines_for_programs(home, arguments, words):
+    error = json.loads(run(*arguments, code=2))["error"]
+    assert (error["code"], error["exit_code"]) == ("usage", 2)
+    assert words in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from dtp.identity import Identity
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
 PATIENCE = 60
-_DTPD = "from dtp.cli.daemon import main; main(prog_name='dtpd')"
+#: The program, for `python -c`.
+DTPD = "from dtp.cli.daemon import main; main(prog_name='dtpd')"
 
 
 class Program:
@@ -106,7 +107,7 @@ class Place:
     def dtpd(self, name, text, **options):
         """Start a daemon; gives the program, and what it says it exposes and forwards."""
         path = self.file(name, text)
-        program = self.program(sys.executable, "-P", "-c", _DTPD, "run", "--json", "-c", path, **options)
+        program = self.program(sys.executable, "-P", "-c", DTPD, "run", "--json", "-c", path, **options)
         places = []
         while True:
             line = program.process.stdout.readline()
@@ -121,7 +122,7 @@ class Place:
     def command(self, *arguments, code=0):
         """Run a `dtpd` command to its end; what it prints."""
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _DTPD, *map(str, arguments)],
+            [sys.executable, "-P", "-c", DTPD, *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -211,7 +211,7 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (MINIMAL + "rate = [{ requests = '1/s' }, { burst = 3 }]", 10, 31, "needs requests"),
         (MINIMAL + "concurrency = { identity = 0 }", 10, 28, "at least 1"),
         (MINIMAL + "health = true", 10, 10, "has to be a table"),
-        (MINIMAL + "[metrics]\nlisten = '0.0.0.0:9464'", 11, 10, "metrics tell who calls"),
+        (MINIMAL + "[web]\nlisten = '0.0.0.0:9464'", 11, 10, "tells who calls"),
         (MINIMAL.replace("tcp://", "tpc://"), 5, 11, "did you mean tcp?"),
         (MINIMAL.replace("tcp://0", "0"), 5, 11, "did you mean tcp://0.0.0.0:9000?"),
     ],
@@ -254,7 +254,7 @@ drain = "1m"
 [log]
 format = "json"
 level = "debug"
-[metrics]
+[web]
 listen = "127.0.0.1:9464"
 [everywhere]
 deny = ["{SUI}"]
@@ -282,7 +282,7 @@ public = true
 to = "dtp://alice/web"
 """
     config = load_text(text, HERE)
-    assert (config.drain, config.log, config.metrics) == (
+    assert (config.drain, config.log, config.web) == (
         60.0,
         model.Log("json", "debug"),
         values.Place("127.0.0.1", 9464),

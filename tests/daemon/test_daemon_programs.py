@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from .programs import PATIENCE, free_port, need, place, wait_for_port
+from .programs import DTPD, PATIENCE, free_port, need, place, wait_for_port
 
 __all__ = ["place"]
 
@@ -130,6 +130,9 @@ def test_status_reload_and_drain_while_a_client_stays(place):
         assert status["exposed"][0]["received"] == 6
         assert status["callers"][0]["peer"] == str(place.identity("near").id)
         assert "api" in place.command("status", "-c", far_file)
+        looks = place.command("top", "-n", 2, "--interval", 0.1, "--json", "-c", far_file).splitlines()
+        assert [json.loads(look)["rates"]["received"] for look in looks] == [0, 0]
+        assert "0 new streams/s" in place.command("top", "-n", 1, "-c", far_file)
 
         # A reload by command, then one by signal: the client stays, and new rules hold for new streams.
         original = far_file.read_text()
@@ -175,6 +178,84 @@ def test_kill_and_restart_of_the_far_daemon(place):
     )
     with connected(port) as client:
         ask(client, b"after")
+
+
+def activated(place, path, listening, more=None):
+    """Start a daemon as systemd does with a socket unit: descriptor 3 listens already."""
+    code = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3, inheritable=True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.executable, [sys.executable, "-P", "-c", *sys.argv[2:]])
+"""
+    number = listening.fileno()
+    return place.program(
+        *(sys.executable, "-c", code, number, DTPD, "run", "--json", "-c", path),
+        pass_fds=(number,),
+        env={**os.environ, **(more or {})},
+    )
+
+
+def test_readiness_is_told_and_sockets_are_taken_over(place):
+    """As systemd does it: a datagram socket hears of readiness, descriptor 3 listens already."""
+    backend = echo_server(place)
+    with socket.socket() as listening, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(place.folder / "notify"))
+        manager.settimeout(PATIENCE)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        text = f'''[daemon]
+listen = ["tcp://127.0.0.1:{port}"]
+[[expose]]
+service = "api"
+backend = "127.0.0.1:{backend}"
+allow = ["{place.identity("near").id}"]
+'''
+        path = place.file("far", text)
+        far = activated(place, path, listening, {"NOTIFY_SOCKET": str(place.folder / "notify")})
+        assert manager.recv(1000) == b"READY=1\nSTATUS=Serving"
+        far.process.send_signal(signal.SIGHUP)
+        assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(1000) == b"READY=1"
+        to = f"dtp+tcp://{place.identity('far').id}@127.0.0.1:{port}/api"
+        _, places = place.dtpd("near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"')
+        with connected(int(places[0]["listen"].rpartition(":")[2])) as client:
+            ask(client, b"hello")
+        far.process.send_signal(signal.SIGTERM)
+        assert manager.recv(1000) == b"STOPPING=1\nSTATUS=Draining"
+        far.wait(0)
+
+
+def test_a_socket_that_nothing_means(place):
+    path = place.file("near", '[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://alice/api"')
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        program = activated(place, path, listening)
+        program.wait(3)
+    assert b"was handed over, and the configuration has 127.0.0.1:1" in program.errors
+
+
+def test_json_logs_and_the_page(place):
+    need("curl")
+    near, places = place.dtpd(
+        "near",
+        """[log]
+format = "json"
+[web]
+listen = "127.0.0.1:0"
+[[forward]]
+listen = "127.0.0.1:0"
+to = "dtp+tcp://{}@127.0.0.1:1/api"
+""".format(place.identity("far").id),
+    )
+    web = next(one["listen"] for one in places if one["event"] == "web")
+    answer = fetch(f"http://{web}/health")
+    assert json.loads(answer.stdout)["healthy"] is False
+    near.log("not-connected")
+    records = [json.loads(line) for line in near.errors.splitlines()]
+    assert {"time", "level", "message", "event", "to", "why"} <= set(records[0])
 
 
 def test_a_port_that_is_taken(place):

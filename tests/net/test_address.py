@@ -262,6 +262,7 @@ MISTAKES = [
     ("", "no URL"),
     ("echo", "no URL"),
     ("alice/echo", "no URL"),
+    ("Alice/echo", "or, for a peer in peers.toml, dtp://Alice/echo"),
     (f"{PEER}/echo", f"scheme is missing; did you mean dtp://{PEER}/echo"),
     (f"{PEER}@h:1/echo", f"scheme is missing; did you mean dtp+tcp://{PEER}@h:1/echo"),
     (f"dtp:{PEER}/echo", "'//' is missing after 'dtp:'"),

@@ -221,6 +221,27 @@ async def test_second_connection_takes_one_round_trip_and_survives_a_new_static_
 
 
 @on_fake_clock
+async def test_one_who_does_not_speak_dtp_is_no_answer() -> None:
+    silent: list[Carrier] = []
+    listener = await carriers.listen("memory://silent", silent.append)
+    address = Address.direct(BOB.id, "memory://silent")
+    with pytest.raises(dialing.DialTimeout, match="no answer in 2 s"):
+        await dtp.connect(address, limits=QUICK)
+    assert len(silent) == 1
+    await listener.close()
+
+
+@on_fake_clock
+async def test_one_who_does_not_decide_in_time() -> None:
+    async def never(request: dtp.Request) -> None:
+        await asyncio.Event().wait()
+
+    async with await dtp.listen("memory://x", echo, identity=BOB, admit=never) as listener:
+        with pytest.raises(dialing.DialTimeout, match="did not admit us in time"):
+            await dtp.connect(listener.address(), limits=QUICK)
+
+
+@on_fake_clock
 async def test_psk_must_agree() -> None:
     psk = bytes(range(32))
     async with await dtp.listen("memory://x", echo, identity=BOB, psk=psk) as listener:

@@ -435,7 +435,7 @@ def test_nothing_is_believed_before_the_welcome():
     with pytest.raises(MalformedMeter, match="before the welcome"):
         meters.payer.receive(build(messages.Due(1, 1)), meters.now)
     with pytest.raises(MalformedMeter, match="version 2"):
-        meters.payer.receive(build(messages.Welcome(2, 0, 0, 0, 0, 0, 0, True, None)), meters.now)
+        meters.payer.receive(build(messages.Welcome(2, 0, 0, 0, 0, 0, 0, True, False, None)), meters.now)
 
 
 def test_a_lost_welcome_is_said_again():
@@ -469,7 +469,7 @@ def test_a_large_charge_is_asked_about():
     meters = Meters(spending=Spending(charge_units=10)).connect()
     meters.auto_agree = False
     number = meters.charge(11)
-    assert meters.told_of(payer.ChargeOffered) == [payer.ChargeOffered(number, 11, 11_000, False)]
+    assert meters.told_of(payer.ChargeOffered) == [payer.ChargeOffered(number, 11, 11_000, None)]
     assert not meters.payee.may_charge(locked=False)
     with pytest.raises(NotMetered):
         meters.payee.charge(1, meters.now)
@@ -552,6 +552,8 @@ def test_the_key_is_not_told_before_the_locked_voucher_is_stored():
     assert not any(SECRET in frame for frame in asked)
     for frame in asked:
         meters.payer.receive(frame, meters.now)
+    assert not [e for e in meters.payer.events() if isinstance(e, payer.SignWanted)]
+    meters.payer.answer_charge(1, True, meters.now)  # what it is for has arrived
     (wanted,) = [e for e in meters.payer.events() if isinstance(e, payer.SignWanted)]
     assert wanted.voucher.hash_lock == lock_of(SECRET)
     signed = KEY.sign(wanted.voucher)

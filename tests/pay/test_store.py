@@ -89,6 +89,7 @@ def test_received_vouchers_only_rise(store):
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0)
     assert store.received_all([(second, Usage(6, 200)), (first, Usage(1, 1))]) == [True, False]
     assert not store.received(KEY.sign(voucher(2, 9, 100)), Usage())
+    assert store.received(second, Usage())  # the same again is there
     with again(store) as other:
         lane = other.sold_lane(CHANNEL, 0)
         assert (lane.newest, lane.used) == (second, Usage(6, 200))

@@ -66,7 +66,7 @@ def _config(root: Section, path: Path) -> model.Config:
         root.wrong('[identity] is missing: file = "me.pem" says who this daemon is')
         identity = Section(root.document, ("identity",), {"file": "missing"})
     daemon = root.section("daemon") or Section(root.document, ("daemon",), {})
-    metrics = root.section("metrics")
+    web = root.section("web")
     config = model.Config(
         path=path,
         identity=identity.take("file", file),
@@ -75,13 +75,13 @@ def _config(root: Section, path: Path) -> model.Config:
         listen=daemon.take_all("listen", values.carrier_url),
         control=daemon.take("control", file, None),
         drain=daemon.take("drain", values.duration, 30.0),
-        metrics=None if metrics is None else metrics.take("listen", values.place),
+        web=None if web is None else web.take("listen", values.place),
         log=_log(root.section("log")),
         everywhere=_everywhere(root.section("everywhere")),
         expose=tuple(_expose(section) for section in root.sections("expose")),
         forward=tuple(_forward(section) for section in root.sections("forward")),
     )
-    for section in (identity, daemon, metrics):
+    for section in (identity, daemon, web):
         if section is not None:
             section.finish()
     root.finish()
@@ -98,10 +98,10 @@ def _check_whole(root: Section, daemon: Section, config: model.Config) -> None:
         daemon.wrong(what)
     if config.listen and not config.expose:
         daemon.wrong("listen is of no use: nothing is exposed", "listen")
-    if config.metrics is not None and not config.metrics.is_local:
+    if config.web is not None and not config.web.is_local:
         root.wrong(
-            f"listen: {config.metrics} can be reached by others, and metrics tell who calls; use 127.0.0.1",
-            "metrics",
+            f"listen: {config.web} can be reached by others, and the page tells who calls; use 127.0.0.1",
+            "web",
             "listen",
         )
     _check_unique(root, "expose", [one.service for one in config.expose], "the service")

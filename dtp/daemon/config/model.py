@@ -166,8 +166,8 @@ class Config:
     control: Path | None = None
     #: Connections may finish for so long when the daemon ends.
     drain: float = 30.0
-    #: Plain HTTP with Prometheus metrics and a health answer.
-    metrics: Place | None = None
+    #: Plain HTTP with a page, Prometheus metrics and a health answer.
+    web: Place | None = None
     log: Log = Log()
     #: Rules that hold for all services together.
     everywhere: Rules = Rules(access=AccessRule(everyone=True))

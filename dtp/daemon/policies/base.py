@@ -97,7 +97,7 @@ def _least(one: _Number | None, other: _Number | None) -> _Number | None:
 
 
 class Policy:
-    """Decides about the events that it names in `asks`, counts those in `counts`.
+    """Decides about the events that it names in `asks`, counts those in `counts`: fewer names cost less.
 
     `check` must not change anything: when another policy denies the same event, it has not happened. `commit` is
     called once nobody denied it. Neither knows a clock, a socket or the other policies: the time is an argument, so
@@ -106,8 +106,8 @@ class Policy:
 
     #: The name in `POLICIES`, which the log and the caller are told.
     name: ClassVar[str]
-    asks: ClassVar[tuple[type[Event], ...]] = ()
-    counts: ClassVar[tuple[type[Event], ...]] = ()
+    asks: tuple[type[Event], ...] = ()
+    counts: tuple[type[Event], ...] = ()
 
     def check(self, event: Event, now: Moment) -> Denial | None:
         """Why `event` may not be, or None."""

@@ -20,11 +20,11 @@ class Quota(Policy):
     """Periods begin at multiples of their length since 1970 (UTC), so all daemons agree; then all is forgotten."""
 
     name = "quota"
-    asks = (Arrive, Call, Move)
-    counts = (Call, Move)
 
     def __init__(self, rule: QuotaRule) -> None:
         self._rule = rule
+        moves = (Move,) if rule.data is not None else ()
+        self.asks, self.counts = (Arrive, Call, *moves), (Call, *moves)
         self._period = -1
         self._used: dict[PeerId | None, _Used] = {}
 

@@ -49,13 +49,14 @@ class Rate(Policy):
     """One rule. Without `burst`, what a whole time unit allows may come at once."""
 
     name = "rate"
-    asks = (Call,)
-    counts = (Call, Move)
 
     def __init__(self, rule: RateRule) -> None:
         self._per_identity = rule.per == "identity"
         self._pattern: re.Pattern[str] | None = pattern_of(rule.methods) if rule.methods else None
         self._rule = rule
+        self.asks = (Call,) if rule.requests is not None else ()
+        # Whoever counts bytes is told of each read: only where there is something to count.
+        self.counts = (*self.asks, *((Move,) if rule.bandwidth is not None else ()))
         self._requests, self._bytes = Arrivals(), Arrivals()
         self._interval = self._tolerance = 0.0
         if rule.requests is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -42,8 +43,7 @@ class Faucet:
     def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Listen, on the running event loop's behalf. Raises `OSError` when the address is taken."""
         self._loop = asyncio.get_running_loop()
-        self._server = ThreadingHTTPServer((host, port), _handler(self._answer))
-        self._server.daemon_threads = True
+        self._server = _HTTPServer(host, port, _handler(self._answer))
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="dtp-faucet", daemon=True).start()
         return self.port
@@ -103,6 +103,17 @@ def _whole(body: dict[str, Any], field: str) -> int:
     if isinstance(found, bool) or not isinstance(found, int) or found <= 0:
         raise BadRequest(f"a whole number above zero, not {found!r}", field=field)
     return found
+
+
+class _HTTPServer(ThreadingHTTPServer):
+    """A thread for each connection, over IPv4 or IPv6."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        # The class attribute is what the base class makes its socket of.
+        self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        super().__init__((host, port), handler)
 
 
 def _handler(answer: Callable[[str, dict[str, Any]], dict[str, Any]]) -> type[BaseHTTPRequestHandler]:

@@ -12,6 +12,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -64,11 +65,17 @@ class Localnet:
             self._faucet.start(host, faucet_port)
         except OSError as fault:
             await self.close()
-            # asyncio's own text names the address again.
-            why = os.strerror(fault.errno) if fault.errno is not None else str(fault)
-            raise PortTaken(
-                f"can't listen on {host}:{tried}: {why}; is another localnet running? Port 0 takes a free one"
-            ) from fault
+            # asyncio's own text names the address again; errors of names have no number of the system's.
+            known = fault.errno is not None and fault.errno > 0
+            why = (
+                os.strerror(fault.errno)
+                if known and fault.errno is not None
+                else fault.strerror or str(fault)
+            )
+            advice = (
+                "; is another localnet running? Port 0 takes a free one" if fault.errno == EADDRINUSE else ""
+            )
+            raise PortTaken(f"can't listen on {_joined(host, tried)}: {why}{advice}") from fault
 
     def _opened(self) -> Node:
         if self._state is None:
@@ -109,17 +116,22 @@ class Localnet:
     @property
     def url(self) -> str:
         """Where the gRPC service is."""
-        return f"http://{self.host}:{self._server.port if self._server else 0}"
+        return f"http://{_joined(self.host, self._server.port if self._server else 0)}"
 
     @property
     def faucet_url(self) -> str:
         """Where the faucet is."""
-        return f"http://{self.host}:{self._faucet.port if self._faucet else 0}/v2/gas"
+        return f"http://{_joined(self.host, self._faucet.port if self._faucet else 0)}/v2/gas"
 
     @property
     def chain_id(self) -> str:
         """The chain's id, base58."""
         return format_digest(self.node.service_info().chain)
+
+
+def _joined(host: str, port: int) -> str:
+    """Host and port as URLs write them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class LocalnetThread:

@@ -90,10 +90,13 @@ def _open(name: str, shown: str, folder: int | None) -> int:
         descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | follow, dir_fd=folder)
     except OSError as error:
         raise _no_access(shown, error) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileProblem(f"{shown} is not a regular file")
-    return descriptor
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode) and folder is not None:  # one who is served may know; what else there is here, not
+        raise FileMissing(f"{shown} is a folder; add the name of a file in it to the address")
+    raise FileProblem(f"{shown} is {'a folder, not a file' if stat.S_ISDIR(mode) else 'not a regular file'}")
 
 
 def _no_access(shown: str, error: OSError) -> FileProblem:

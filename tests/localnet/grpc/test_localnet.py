@@ -8,7 +8,8 @@ import urllib.request
 
 import pytest
 
-from dtp.chain import ChainClient, KeySigner, Program
+from dtp.chain import ChainClient, KeySigner, Network, Program
+from dtp.chain.wallet import request_sui
 from dtp.localnet.grpc.localnet import Localnet, LocalnetThread, PortTaken, StateFolderError
 from dtp.localnet.model import NodeStateError
 
@@ -97,6 +98,42 @@ def test_a_port_that_is_taken(net):
     for options in ({"port": port}, {"faucet_port": port}):
         with pytest.raises(PortTaken, match="another localnet"):
             LocalnetThread(**options).start()
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [("no host", "Name or service not known|not known"), ("192.0.2.1", "assign requested")],
+)
+def test_addresses_that_are_not_here(host, problem):
+    async def work():
+        with pytest.raises(PortTaken, match=problem) as refused:
+            await Localnet().start(host)
+        assert "another localnet" not in str(refused.value)
+
+    run(work())
+
+
+def test_over_ipv6():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+
+    async def work():
+        net = Localnet()
+        try:
+            await net.start("::1")
+        except PortTaken:
+            pytest.skip("no IPv6 here")
+        try:
+            assert net.url.startswith("http://[::1]:")
+            network = Network("six", (net.url,), faucet=net.faucet_url)
+            signer = KeySigner.generate()
+            await request_sui(network, signer.address)
+            async with ChainClient(network, deployments=None) as chain:
+                assert (await chain.balance(signer.address)).total == 10_000_000_000
+        finally:
+            await net.close()
+
+    run(work())
 
 
 def test_state_lasts(tmp_path):

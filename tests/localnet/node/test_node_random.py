@@ -16,7 +16,7 @@ from dtp.localnet.node import Node
 from dtp.localnet.system import TOTAL_SUPPLY
 from dtp.sui.bcs import BcsError
 from dtp.sui.effects import OutAbsent, TransactionEffects
-from dtp.sui.names import TypeTag
+from dtp.sui.names import TypeTag, parse_type
 from dtp.sui.objects import MoveObject
 from dtp.sui.transaction import (
     Argument,
@@ -74,6 +74,7 @@ class NodeLife(RuleBasedStateMachine):
         self.world = World(Node.open(now=None))
         self.transport = Transport.begin(self.world)
         self.play = Play.begin(self.world)
+        self.gold_type = str(self.play.tag("gold::GOLD"))
         self.wallets = [self.play.alice, self.transport.server, self.transport.client]
         self.in_channels: dict[bytes, int] = {}
         self.sequences: dict[bytes, int] = {}
@@ -161,6 +162,40 @@ class NodeLife(RuleBasedStateMachine):
             tx.command(command)
         self.attempt(tx, sender, budget=budget)
 
+    @rule(
+        who=st.integers(0, 2),
+        to=st.integers(0, 2),
+        minted=AMOUNTS,
+        parts=st.lists(AMOUNTS, max_size=3),
+        old=st.integers(0, 5),
+        burn=st.booleans(),
+    )
+    def gold(self, who: int, to: int, minted: int, parts: list[int], old: int, burn: bool) -> None:
+        """Mint a coin of a package's own, mix it with one that is there, split, burn, send."""
+        sender = self.wallets[who]
+        kind = parse_type(f"0x2::coin::Coin<{self.gold_type}>")
+        held = self.world.node.objects_owned_by(sender.address, kind, limit=6).items
+        tx = self.world.tx()
+        coins: list[Argument] = []
+        if sender is self.play.alice:
+            cap = tx.object(self.play.treasury_cap())
+            coins.append(tx.call(self.play.package, "gold::mint", cap, tx.u64(minted)))
+        if held:
+            coins.append(tx.object(held[old % len(held)].id))
+        if not coins:
+            return
+        if parts:
+            coins += tx.split(coins[0], *parts)
+        if len(coins) > 2:
+            tx.merge(coins[-1], coins.pop(1))
+        if burn and sender is self.play.alice:
+            tx.call(
+                SUI, "coin::burn", tx.object(self.play.treasury_cap()), coins.pop(), types=(self.gold_type,)
+            )
+        if coins:
+            tx.send(self.wallets[to].address, *coins)
+        self.attempt(tx, sender)
+
     @rule(which=st.sampled_from(("playground", "playground_later")), cut=st.integers(0, 400))
     def publish(self, which: str, cut: int) -> None:
         modules = list(fixture_modules(which))
@@ -217,6 +252,7 @@ class NodeLife(RuleBasedStateMachine):
             assert record.type is not None
             shown = node.json(record.type, record.contents)
             held += int(shown["balance"]) + int(shown["client_credit"])
+        self.gold_is_conserved()
         totals = node.totals()
         fees = totals.storage + totals.computation_fees + totals.storage_fees
         assert self.world.sui_in_coins() + held + fees == TOTAL_SUPPLY
@@ -226,6 +262,20 @@ class NodeLife(RuleBasedStateMachine):
             assert record is not None
             paid += record.storage_rebate
         assert paid == totals.storage
+
+    def gold_is_conserved(self) -> None:
+        """What the cap says was minted is what all coins hold."""
+        node = self.world.node
+        ids = node._store.query("SELECT id FROM live WHERE type LIKE '%::coin::Coin<%::gold::GOLD>'")
+        coins = [node.object(id) for (id,) in ids]
+        held = sum(
+            int.from_bytes(coin.contents[32:40], "little")
+            for coin in coins
+            if coin is not None and str(coin.type).endswith(f"::coin::Coin<{self.gold_type}>")
+        )
+        cap = node.object(self.play.treasury_cap())
+        assert cap is not None
+        assert held == int.from_bytes(cap.contents[32:40], "little")
 
 
 NodeLife.TestCase.settings = settings(max_examples=12, stateful_step_count=25)

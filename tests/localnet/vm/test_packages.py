@@ -11,7 +11,7 @@ from vm_world import World, address, modules
 
 from dtp.localnet.framework import STD, SUI
 from dtp.localnet.vm import PackageRejected, UpgradePolicy
-from dtp.sui.bytecode import Instruction, Opcode, Visibility, deserialize
+from dtp.sui.bytecode import BytecodeError, Instruction, Opcode, Visibility, deserialize
 
 BASICS = modules("basics")
 FLOW = next(data for data in BASICS if deserialize(data).name == "flow")
@@ -117,3 +117,39 @@ def test_visibility_is_told(world: World) -> None:
     shown = world.vm.function(home, "generic", "pair", [world.vm.type("u8"), world.vm.type("bool")])
     assert [p.tag for p in shown.parameters] == ["u8", "bool"]
     assert shown.returns[0].tag.endswith("::generic::Pair<u8,bool>")
+
+
+def test_both_versions_of_the_format_run_alike(world: World) -> None:
+    """Version 6 is what older compilers write; enums came with 7."""
+    older = [write_module(replace(deserialize(data), version=6)) for data in BASICS if not _has_enums(data)]
+    assert len(older) >= 4
+    assert [deserialize(data).version for data in older] == [6] * len(older)
+    newer = [data for data in BASICS if not _has_enums(data)]
+    answers = []
+    for number, compiled in ((0x51, older), (0x52, newer)):
+        package = world.vm.build_package(compiled, address(number), (STD, SUI))
+        world.packages[package.storage_id] = package
+        calls = (
+            ("collatz", (27, 1000)),
+            ("gcd", (1071, 462)),
+            ("insertion_sort", ([3, 1, 2],)),
+            ("sieve", (50,)),
+        )
+        answers.append(
+            [
+                world.call(f"flow::{name}", *given, package=package.storage_id).numbers()
+                for name, given in calls
+            ]
+        )
+    assert answers[0] == answers[1]
+    assert answers[0][:3] == [[111], [21], [[1, 2, 3]]]
+
+
+def test_enums_are_refused_in_version_6(world: World) -> None:
+    data = next(data for data in BASICS if _has_enums(data))
+    with pytest.raises(BytecodeError, match="needs version 7"):
+        deserialize(write_module(replace(deserialize(data), version=6)))
+
+
+def _has_enums(data: bytes) -> bool:
+    return bool(deserialize(data).enum_defs)

@@ -1,0 +1,437 @@
+"""A replicated text in C's memory: typed calls and errors. `dtp.crdt.text.Text` is what programs use."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from dtp.core._dtp_core import ffi, lib
+from dtp.errors import DtpError, LimitError, LocalError, PeerError
+
+#: Bytes of an author's name, at most.
+MAX_AGENT = int(lib.DTP_TEXT_AGENT)
+#: First bytes of the two kinds of message.
+CHANGES, STATE = int(lib.DTP_TEXT_CHANGES), int(lib.DTP_TEXT_STATE)
+
+_PATCH = struct.Struct("=4I")
+_DELETED_PLACE = 1 << 62
+
+
+class TextRange(LocalError, IndexError):
+    """A position is behind the end of the text, or negative, or a count goes beyond the end."""
+
+    code = "text-range"
+
+
+class TextNotUnicode(LocalError):
+    """A string holds half of a surrogate pair, which no UTF-8 can carry."""
+
+    code = "text-not-unicode"
+
+
+class TextBusy(LocalError):
+    """Two threads used one text at once; nothing happened. Take turns."""
+
+    code = "text-busy"
+
+
+class TextMemory(LimitError):
+    """No memory, or the text's limit on memory is reached."""
+
+    code = "text-memory"
+
+
+class TextFull(LimitError):
+    """A text has 2**31 - 2 characters, and an author as many operations, at most."""
+
+    code = "text-full"
+
+
+class TextWaiting(LimitError):
+    """Too many operations wait for others that are missing: get those first, then give this message again."""
+
+    code = "text-waiting"
+
+
+class TextUnseen(LocalError):
+    """A version names operations that are not here."""
+
+    code = "text-unseen"
+
+
+class TextDiverged(LocalError):
+    """A state comes without the history that would be needed to merge it with operations that only this text has."""
+
+    code = "text-diverged"
+
+
+class TextFormat(PeerError):
+    """A message, a version or a saved text is malformed; `offset` is the place. Nothing of it was merged."""
+
+    code = "text-format"
+    offset = 0
+
+
+class TextReference(PeerError):
+    """An operation refers to something that is no character. What stood before `offset` was merged."""
+
+    code = "text-reference"
+    offset = 0
+
+
+class TextStale(PeerError):
+    """An operation refers to a character that was compacted away, so its author was not among those that were
+    asked. It has to load the text again. What stood before `offset` was merged."""
+
+    code = "text-stale"
+    offset = 0
+
+
+class AnchorGone(LocalError):
+    """The character that an anchor is tied to was compacted away, or has not arrived yet."""
+
+    code = "anchor-gone"
+
+
+_ERRORS: dict[int, tuple[type[DtpError], str]] = {
+    lib.DTP_TEXT_BUSY: (TextBusy, "another thread is using this text"),
+    lib.DTP_TEXT_MEMORY: (TextMemory, "no memory for this, or the text's limit on memory is reached"),
+    lib.DTP_TEXT_RANGE: (TextRange, "beyond the end of the text"),
+    lib.DTP_TEXT_UTF8: (TextNotUnicode, "not Unicode"),
+    lib.DTP_TEXT_FORMAT: (TextFormat, "malformed"),
+    lib.DTP_TEXT_REFERENCE: (TextReference, "an operation refers to something that is no character"),
+    lib.DTP_TEXT_STALE: (TextStale, "an operation refers to a character that was compacted away"),
+    lib.DTP_TEXT_PENDING: (TextWaiting, "too many operations wait for others that are missing"),
+    lib.DTP_TEXT_FULL: (TextFull, "the text, or an author, has come to its end"),
+    lib.DTP_TEXT_UNSEEN: (TextUnseen, "the version names operations that are not here; merge them first"),
+    lib.DTP_TEXT_DIVERGED: (
+        TextDiverged,
+        "the state does not cover what was written here since; take these changes out and insert them again",
+    ),
+    lib.DTP_TEXT_GONE: (AnchorGone, "the character is not here; it may have been compacted away"),
+}
+_PLACED = (TextFormat, TextReference, TextStale)
+
+_insert, _delete, _merge = lib.dtp_text_insert, lib.dtp_text_delete, lib.dtp_text_merge
+
+
+class Patch(NamedTuple):
+    """One change of a text: at `position`, `deleted` characters go and `inserted` comes.
+
+    Patches hold one after the other: each is about the text as the patches before it left it.
+    """
+
+    position: int
+    deleted: int
+    inserted: str
+
+
+class TextHandle:
+    """A text of which this replica writes as `agent` (1 to 64 bytes, never used by two replicas at once).
+
+    Positions and counts are in code points, as in `str`. One thread at a time: a second one gets `TextBusy`.
+    `memory_limit` caps the bytes that C may take for this text, `waiting_limit` those for operations that wait for
+    others, `undo_depth` is how many steps can be undone at least (0: none are kept). Raises `LocalError`.
+    """
+
+    __slots__ = ("__weakref__", "_out", "_state", "_text")
+
+    def __init__(
+        self,
+        agent: bytes,
+        *,
+        undo_depth: int = 1000,
+        memory_limit: int = 0,
+        waiting_limit: int = 16 * 1024 * 1024,
+    ) -> None:
+        if not 1 <= len(agent) <= MAX_AGENT:
+            raise LocalError(f"an author's name has 1 to {MAX_AGENT} bytes, not {len(agent)}")
+        text = lib.dtp_text_new(bytes(agent), len(agent), os.urandom(16))
+        if text == ffi.NULL:
+            raise TextMemory("no memory for a text")
+        self._text: Any = ffi.gc(text, lib.dtp_text_free)
+        self._state: Any = lib.dtp_text_look(text)
+        self._out: Any = ffi.new("uint8_t *[1]")
+        self._state.depth = undo_depth
+        self._state.cap = memory_limit
+        self._state.waiting_cap = waiting_limit
+
+    def _fault(self, code: int) -> DtpError:
+        kind, message = _ERRORS[code]
+        if not issubclass(kind, _PLACED):
+            return kind(message)
+        error = kind(f"{message}, at byte {self._state.at}")
+        error.offset = self._state.at
+        return error
+
+    def _take_out(self, length: int) -> bytes:
+        if length < 0:
+            raise self._fault(length)
+        if length == 0:
+            return b""
+        data = bytes(ffi.buffer(self._out[0], length))
+        if length > 65536:
+            lib.dtp_text_discard(self._text)
+        return data
+
+    # ---- editing
+
+    def insert(self, position: int, text: str) -> None:
+        """Insert before the character at `position`.
+
+        Raises `TextRange`, `TextNotUnicode`, `TextMemory`, `TextFull`.
+        """
+        try:
+            data = text.encode()
+            code = _insert(self._text, position, data, len(data))
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise _not_an_edit(error, position) from None
+        if code:
+            raise self._fault(code)
+
+    def delete(self, position: int, count: int = 1) -> None:
+        """Delete `count` characters from `position` on. Raises `TextRange`, `TextMemory`, `TextFull`."""
+        try:
+            code = _delete(self._text, position, count)
+        except OverflowError as error:
+            raise _not_an_edit(error, position) from None
+        if code:
+            raise self._fault(code)
+
+    def edit(self, edits: Sequence[tuple[int, int, str]]) -> None:
+        """Many edits in one call: (position, characters to delete there, text to insert there), one after the other.
+
+        Raises as `insert` and `delete`; the message says how many edits took place before that.
+        """
+        try:
+            pieces = [text.encode() for _, _, text in edits]
+            numbers = ffi.new(
+                "uint64_t[]",
+                [
+                    n
+                    for (position, count, _), piece in zip(edits, pieces, strict=True)
+                    for n in (position, count, len(piece))
+                ],
+            )
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise _not_an_edit(error, "of an edit") from None
+        data = b"".join(pieces)
+        done = ffi.new("size_t *")
+        code = lib.dtp_text_edit(self._text, numbers, len(pieces), data, len(data), done)
+        if code:
+            fault = self._fault(code)
+            raise type(fault)(f"{fault}; {done[0]} of {len(pieces)} edits took place")
+
+    def _step(self, *, is_open: bool) -> None:
+        code = lib.dtp_text_step(self._text, is_open)
+        if code:
+            raise self._fault(code)
+
+    def undo(self) -> list[Patch] | None:
+        """Undo the last step of this replica's own editing: what changed, or None when there is nothing to undo.
+
+        What others wrote stays. Text that is put back is new text: it stands where the old one was.
+        """
+        return self._undone(lib.dtp_text_undo(self._text))
+
+    def redo(self) -> list[Patch] | None:
+        """Undo the last `undo`, unless there were edits since: what changed, or None."""
+        return self._undone(lib.dtp_text_redo(self._text))
+
+    def _undone(self, code: int) -> list[Patch] | None:
+        if code < 0:
+            raise self._fault(code)
+        return self._patches() if code else None
+
+    # ---- reading
+
+    def __len__(self) -> int:
+        return int(self._state.length)
+
+    def read(self, start: int, end: int) -> str:
+        """The characters from `start` to before `end`. Raises `TextRange`."""
+        if not 0 <= start <= end <= self._state.length:
+            raise TextRange(f"{start}:{end} is not within a text of {len(self)} characters")
+        size = self._state.bytes
+        if end - start < self._state.length:
+            size = lib.dtp_text_measure(self._text, start, end)
+            if size < 0:
+                raise self._fault(size)
+        if not size:
+            return ""
+        out = bytearray(size)
+        size = lib.dtp_text_read(self._text, start, end, ffi.from_buffer(out), size)
+        if size < 0:
+            raise self._fault(size)
+        return out.decode()
+
+    def __str__(self) -> str:
+        return self.read(0, self._state.length)
+
+    def _convert(self, position: int, unit: int, to: int) -> int:
+        if position < 0:
+            raise TextRange(f"{position} is no position")
+        found = lib.dtp_text_convert(self._text, position, unit, to)
+        if found < 0:
+            raise self._fault(found)
+        return int(found)
+
+    def utf8_offset(self, position: int) -> int:
+        """The position (in code points) as an offset into the text's UTF-8. Raises `TextRange`."""
+        return self._convert(position, lib.DTP_TEXT_POINTS, lib.DTP_TEXT_UTF8_BYTES)
+
+    def utf16_offset(self, position: int) -> int:
+        """The position as an offset in UTF-16 code units, as JavaScript and LSP count. Raises `TextRange`."""
+        return self._convert(position, lib.DTP_TEXT_POINTS, lib.DTP_TEXT_UTF16_UNITS)
+
+    def from_utf8(self, offset: int) -> int:
+        """The position of an offset into UTF-8; one inside a character gives that character. Raises `TextRange`."""
+        return self._convert(offset, lib.DTP_TEXT_UTF8_BYTES, lib.DTP_TEXT_POINTS)
+
+    def from_utf16(self, offset: int) -> int:
+        """The position of an offset in UTF-16 code units; between surrogates: their character. Raises `TextRange`."""
+        return self._convert(offset, lib.DTP_TEXT_UTF16_UNITS, lib.DTP_TEXT_POINTS)
+
+    # ---- places
+
+    def _identify(self, position: int) -> tuple[bytes, int]:
+        """Author and number of the character at a position."""
+        found = ffi.new("dtp_text_id *")
+        try:
+            code = lib.dtp_text_identify(self._text, position, found)
+        except OverflowError as error:
+            raise _not_an_edit(error, position) from None
+        if code < 0:
+            raise self._fault(code)
+        return self._name(found.agent), int(found.seq)
+
+    def _name(self, agent: int) -> bytes:
+        room = ffi.new(f"uint8_t[{MAX_AGENT}]")
+        size = lib.dtp_text_agent_name(self._text, agent, room)
+        if size < 0:
+            raise self._fault(size)
+        return bytes(ffi.buffer(room, size))
+
+    def _locate(self, agent: bytes, number: int) -> tuple[int, bool]:
+        """Visible characters before a character, and whether it is visible itself. Raises `AnchorGone`."""
+        index = lib.dtp_text_agent_find(self._text, agent, len(agent))
+        if index < 0:
+            raise self._fault(index)
+        found = lib.dtp_text_position(self._text, {"agent": index, "seq": number})
+        if found < 0:
+            raise self._fault(found)
+        return int(found % _DELETED_PLACE), found < _DELETED_PLACE
+
+    # ---- replicating
+
+    def merge(self, data: bytes) -> None:
+        """Merge messages of other replicas, one or several behind each other, in any order and however often.
+
+        Operations whose causes are missing wait for them. Raises `TextFormat` (nothing was merged), `TextReference`,
+        `TextStale`, `TextWaiting`, `TextDiverged`, `TextMemory`. `apply` also tells what changed; this is faster.
+        """
+        code = _merge(self._text, data, len(data), 0)
+        if code:
+            raise self._fault(code)
+
+    def apply(self, data: bytes) -> list[Patch]:
+        """`merge`, and what it changed in the visible text."""
+        code = _merge(self._text, data, len(data), 1)
+        if code:
+            raise self._fault(code)
+        return self._patches()
+
+    def _patches(self) -> list[Patch]:
+        patches, utf8 = ffi.new("dtp_text_patch *[1]"), ffi.new("uint8_t *[1]")
+        count = lib.dtp_text_patches(self._text, patches, utf8)
+        found = []
+        at = utf8[0]
+        for position, deleted, inserted, size in _PATCH.iter_unpack(
+            ffi.buffer(patches[0], count * _PATCH.size)
+        ):
+            text = ""
+            if inserted:
+                text = bytes(ffi.buffer(at, size)).decode()
+                at += size
+            found.append(Patch(position, deleted, text))
+        return found
+
+    def encoded_version(self) -> bytes:
+        """What was merged and made here, as bytes for `changes_since` elsewhere."""
+        return self._take_out(lib.dtp_text_version(self._text, self._out))
+
+    def _changes(self, version: bytes) -> bytes:
+        return self._take_out(lib.dtp_text_changes(self._text, version, len(version), self._out))
+
+    def take_changes(self) -> bytes:
+        """What was written here since the last call, as a message; empty when nothing was."""
+        return self._take_out(lib.dtp_text_take(self._text, self._out))
+
+    def _compact(self, stable: bytes) -> int:
+        forgotten = lib.dtp_text_compact(self._text, stable, len(stable))
+        if forgotten < 0:
+            raise self._fault(forgotten)
+        return int(forgotten)
+
+    def trim(self) -> None:
+        """Pack the text and give back memory that it does not need now. Raises `TextMemory`."""
+        code = lib.dtp_text_trim(self._text)
+        if code:
+            raise self._fault(code)
+
+    # ---- figures
+
+    @property
+    def memory(self) -> int:
+        """Bytes that C has allocated for this text, all told."""
+        return int(self._state.memory)
+
+    @property
+    def memory_limit(self) -> int:
+        """Bytes that C may allocate for this text, 0 for no limit. May be set; what is there already stays."""
+        return int(self._state.cap)
+
+    @memory_limit.setter
+    def memory_limit(self, limit: int) -> None:
+        self._state.cap = limit
+
+    @property
+    def deleted(self) -> int:
+        """Deleted characters whose places are still held (their text is not); see `compact`."""
+        return int(self._state.deleted)
+
+    @property
+    def waiting(self) -> int:
+        """Operations that wait for others which are missing."""
+        return int(self._state.waiting)
+
+    @property
+    def merged(self) -> int:
+        """Operations that the last `merge` or `apply` brought as news; one per character inserted or deleted."""
+        return int(self._state.merged)
+
+    @property
+    def undo_steps(self) -> int:
+        """Steps that `undo` can undo."""
+        return int(self._state.undos)
+
+    @property
+    def redo_steps(self) -> int:
+        """Steps that `redo` can redo."""
+        return int(self._state.redos)
+
+    def _check(self) -> None:
+        """For tests: whether the structures keep their promises to each other."""
+        code = lib.dtp_text_check(self._text)
+        if code:
+            raise AssertionError(f"crdt_text_check.c, line {code}")
+
+
+def _not_an_edit(error: Exception, place: object) -> DtpError:
+    if isinstance(error, UnicodeEncodeError):
+        return TextNotUnicode(
+            f"half of a surrogate pair at index {error.start} of the string; encode it properly"
+        )
+    return TextRange(f"a position or count {place} is negative, or beyond 64 bits")

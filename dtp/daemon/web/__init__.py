@@ -1,0 +1,1 @@
+"""The page, the metrics and the health answer of a running daemon, over plain HTTP on this machine. Read-only."""

@@ -1,0 +1,76 @@
+"""The state of a daemon in Prometheus' text format, collected when it is asked for: counting costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from dtp.daemon.server import Daemon
+
+#: What `exposition` gives (Prometheus' text format).
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+#: Key of a part's status, name and help of its metric, and whether it only grows.
+_FIGURES = (
+    ("open", "streams_open", "Streams that are open", False),
+    ("streams", "streams", "Streams since the start or the last change of the part", True),
+    ("failed", "streams_failed", "Streams that were refused or broke off", True),
+    ("sent", "sent_bytes", "Bytes from sockets here into streams", True),
+    ("received", "received_bytes", "Bytes from streams into sockets here", True),
+)
+
+
+class DaemonCollector(Collector):
+    """Metrics `dtpd_...`, by service and by forward."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def collect(self) -> Iterator[Metric]:
+        """From `Daemon.status`, now."""
+        status = self._daemon.status()
+        yield GaugeMetricFamily("dtpd_draining", "1 while the daemon ends", value=status["draining"])
+        yield CounterMetricFamily("dtpd_reloads", "Reloads that succeeded", value=status["reloads"])
+        yield GaugeMetricFamily("dtpd_callers", "Connections from peers", value=len(status["callers"]))
+        parts = [("exposed", one["service"], one) for one in status["exposed"]]
+        parts += [("forwarded", ", ".join(one["listen"]), one) for one in status["forwarded"]]
+        for key, name, words, grows in _FIGURES:
+            family = CounterMetricFamily if grows else GaugeMetricFamily
+            metric = family(f"dtpd_{name}", words, labels=["side", "name"])
+            for side, label, one in parts:
+                metric.add_metric([side, label], one[key])
+            yield metric
+        yield from self._backends(status["exposed"])
+        connected = GaugeMetricFamily("dtpd_connected", "1 while the peer is there", labels=["name"])
+        for one in status["forwarded"]:
+            connected.add_metric([", ".join(one["listen"])], one["connected"])
+        yield connected
+
+    @staticmethod
+    def _backends(exposed: list[dict[str, object]]) -> Iterator[Metric]:
+        up = GaugeMetricFamily("dtpd_backend_up", "1 while it gets streams", labels=["service", "backend"])
+        active = GaugeMetricFamily("dtpd_backend_streams", "Streams it has", labels=["service", "backend"])
+        denied = CounterMetricFamily("dtpd_denied", "Denials", labels=["service", "policy"])
+        for one in exposed:
+            service, backends, denials = str(one["service"]), one["backends"], one["denials"]
+            assert isinstance(backends, list)
+            assert isinstance(denials, dict)
+            for backend in backends:
+                up.add_metric([service, backend["place"]], backend["up"])
+                active.add_metric([service, backend["place"]], backend["active"])
+            for policy, count in denials.items():
+                denied.add_metric([service, policy], count)
+        yield from (up, active, denied)
+
+
+def exposition(daemon: Daemon) -> bytes:
+    """All metrics, those of the process among them, as Prometheus reads them."""
+    registry = CollectorRegistry()
+    registry.register(DaemonCollector(daemon))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)

@@ -1,0 +1,170 @@
+"""The small HTTP server of a daemon: a table of paths, all of them read-only, each answer made in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import h11
+
+from dtp.daemon import sockets
+from dtp.daemon.config.values import Place
+
+if TYPE_CHECKING:
+    from dtp.carriers.stream_socket import SocketListener
+    from dtp.daemon.server import Daemon
+
+#: Seconds that a client has for a request, and may stay without one.
+_PATIENCE = 30.0
+#: Clients at once: a browser has six.
+_MOST = 32
+#: Scripts and styles come from the page itself, data from here, and no other site may frame or read it.
+_HEADERS = (
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a path gives."""
+
+    body: bytes
+    kind: str
+    status: int = 200
+
+
+def _file(name: str, kind: str) -> Callable[[Daemon], Answer]:
+    return lambda daemon: Answer(resources.files(__package__).joinpath(name).read_bytes(), kind)
+
+
+def _status(daemon: Daemon) -> Answer:
+    return Answer(json.dumps(daemon.status()).encode(), "application/json")
+
+
+def _metrics(daemon: Daemon) -> Answer:
+    from dtp.daemon.web import metrics
+
+    return Answer(metrics.exposition(daemon), metrics.CONTENT_TYPE)
+
+
+def _health(daemon: Daemon) -> Answer:
+    """200 while the daemon can serve; 503 while it ends, or when a service has no backend or a forward no peer."""
+    status = daemon.status()
+    faults = ["draining"] if status["draining"] else []
+    faults += [
+        f"service {one['service']}: no backend is up"
+        for one in status["exposed"]
+        if not any(backend["up"] for backend in one["backends"])
+    ]
+    faults += [f"{one['listen']}: not connected" for one in status["forwarded"] if not one["connected"]]
+    body = {"healthy": not faults, "faults": faults}
+    return Answer(json.dumps(body).encode(), "application/json", 503 if faults else 200)
+
+
+#: What can be asked for.
+PATHS: dict[str, Callable[[Daemon], Answer]] = {
+    "/": _file("page.html", "text/html; charset=utf-8"),
+    "/page.js": _file("page.js", "text/javascript; charset=utf-8"),
+    "/page.css": _file("page.css", "text/css; charset=utf-8"),
+    "/status": _status,
+    "/metrics": _metrics,
+    "/health": _health,
+}
+
+
+class WebServer:
+    """Serves `PATHS` at a place that only this machine reaches."""
+
+    def __init__(self, daemon: Daemon, place: Place) -> None:
+        self._daemon = daemon
+        self._place = place
+        self._clients: set[asyncio.Task[None]] = set()
+        self.listener: SocketListener | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises `ListenError`."""
+        self.listener = await sockets.listen(self._place, self._on_socket)
+
+    async def close(self) -> None:
+        """Listen no more, and end what is open."""
+        if self.listener is not None:
+            await self.listener.close()
+        for task in list(self._clients):
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+
+    def _on_socket(self, sock: socket.socket) -> None:
+        if len(self._clients) >= _MOST:
+            sock.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(sock))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=sock)
+        http = h11.Connection(h11.SERVER)
+        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
+            while True:
+                async with asyncio.timeout(_PATIENCE):
+                    request = await self._request(http, reader)
+                    if request is None:
+                        return
+                    await self._answer(http, writer, request)
+                if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+                    return
+                http.start_next_cycle()
+
+    @staticmethod
+    async def _request(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+        request = None
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await reader.read(16384))
+            elif isinstance(event, h11.Request):
+                request = event
+            elif isinstance(event, h11.EndOfMessage):
+                return request
+            elif isinstance(event, h11.ConnectionClosed):
+                return None
+
+    async def _answer(self, http: h11.Connection, writer: asyncio.StreamWriter, request: h11.Request) -> None:
+        answer = self._find(request)
+        headers = [
+            ("Content-Type", answer.kind),
+            ("Content-Length", str(len(answer.body))),
+            *_HEADERS,
+        ]
+        writer.write(http.send(h11.Response(status_code=answer.status, headers=headers)) or b"")
+        if request.method != b"HEAD":
+            writer.write(http.send(h11.Data(data=answer.body)) or b"")
+        writer.write(http.send(h11.EndOfMessage()) or b"")
+        await writer.drain()
+
+    def _find(self, request: h11.Request) -> Answer:
+        host = next((value for name, value in request.headers if name == b"host"), b"").decode(
+            "ascii", "replace"
+        )
+        name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
+        # A foreign name that leads to this machine (DNS rebinding) must not make its scripts readers of this page.
+        if not self._place.path and name not in ("localhost", "127.0.0.1", "[::1]", self._place.host):
+            return Answer(b"ask for localhost\n", "text/plain", 421)
+        if request.method not in (b"GET", b"HEAD"):
+            return Answer(b"read-only\n", "text/plain", 405)
+        make = PATHS.get(request.target.decode("ascii").partition("?")[0])
+        if make is None:
+            return Answer(f"there are {', '.join(PATHS)}\n".encode(), "text/plain", 404)
+        return make(self._daemon)

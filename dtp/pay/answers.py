@@ -1,0 +1,77 @@
+"""Sealed answers: bytes that a client has in hand before it pays, and can read once it has. Fair exchange's cargo.
+
+On a stream: `32 bytes hash lock || u32 size || ciphertext of that size`. The key comes out of the preimage of the
+lock (HKDF-SHA256), the ciphertext is ChaCha20-Poly1305's with a nonce of zeros: a preimage serves one answer. Source:
+docs/wire.md, section "Fair exchange".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from typing import Final
+
+from dtp.net.stream import Stream
+from dtp.pay.errors import SealedAnswerBroken
+from dtp.pay.voucher import HASH_SIZE
+
+ANSWER_INFO: Final = b"dtp.answer.v1"
+PREIMAGE_SIZE: Final = 32
+#: The largest answer, bytes: it is held whole by both sides until it is paid.
+MAX_ANSWER: Final = 64 * 1024 * 1024
+_SIZE = 4
+_TAG = 16
+_NONCE = bytes(12)
+
+
+def new_preimage() -> bytes:
+    """32 random bytes, for one answer."""
+    return os.urandom(PREIMAGE_SIZE)
+
+
+def lock_of(preimage: bytes) -> bytes:
+    """The hash lock that a preimage opens: its SHA-256, 32 bytes."""
+    return hashlib.sha256(preimage).digest()
+
+
+def _key(preimage: bytes) -> bytes:
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return HKDF(SHA256(), 32, salt=None, info=ANSWER_INFO).derive(preimage)
+
+
+def seal_answer(preimage: bytes, data: bytes) -> bytes:
+    """What goes on the stream. Raises `SealedAnswerBroken` above `MAX_ANSWER` bytes."""
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+    if len(data) > MAX_ANSWER:
+        raise SealedAnswerBroken(f"an answer of {len(data):,} bytes; {MAX_ANSWER:,} is the most: cut it")
+    lock = lock_of(preimage)
+    sealed = ChaCha20Poly1305(_key(preimage)).encrypt(_NONCE, data, lock)
+    return lock + len(sealed).to_bytes(_SIZE) + sealed
+
+
+async def read_answer(stream: Stream) -> tuple[bytes, bytes]:
+    """Hash lock and ciphertext of the next answer on a stream. Raises `SealedAnswerBroken`."""
+    try:
+        head = await stream.readexactly(HASH_SIZE + _SIZE)
+        size = int.from_bytes(head[HASH_SIZE:])
+        if not _TAG <= size <= MAX_ANSWER + _TAG:
+            raise SealedAnswerBroken(f"a sealed answer of {size:,} bytes")
+        return head[:HASH_SIZE], await stream.readexactly(size)
+    except asyncio.IncompleteReadError as error:
+        raise SealedAnswerBroken("the stream ended inside a sealed answer") from error
+
+
+def open_answer(preimage: bytes, sealed: bytes) -> bytes:
+    """What was sealed. Raises `SealedAnswerBroken`."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+    try:
+        opened = ChaCha20Poly1305(_key(preimage)).decrypt(_NONCE, sealed, lock_of(preimage))
+    except InvalidTag:
+        raise SealedAnswerBroken("the answer doesn't open with the key that was paid for") from None
+    return bytes(opened)

@@ -1,0 +1,289 @@
+"""What a client does on chain: read the terms, open a channel or take one that is open, add money, close it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from dtp.chain import Program
+from dtp.chain import channel as module
+from dtp.chain.channel import Channel, LaneChanged, State
+from dtp.chain.client import ChainClient
+from dtp.chain.errors import ObjectMissing
+from dtp.chain.host import Mode
+from dtp.chain.resolver import HostState, read_host
+from dtp.pay import messages
+from dtp.pay.book import affordable
+from dtp.pay.errors import BudgetSpent, ChannelUnusable, PriceTooHigh
+from dtp.pay.journal import Journal
+from dtp.pay.metered import Deal
+from dtp.pay.passes import find_pass
+from dtp.pay.payer import PayerLane
+from dtp.pay.settling import (
+    add_money,
+    close_agreed,
+    open_channel,
+    open_under_pass,
+    request_close,
+)
+from dtp.pay.store import Bought
+from dtp.pay.terms import Prices
+from dtp.pay.ticket import MAX_LANES
+from dtp.pay.voucher import LaneKey
+
+log = logging.getLogger("dtp.pay")
+
+#: Additional money comes in at least this part of the first deposit, so that it isn't a transaction each minute.
+_TOP_UP_PART: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a connection may cost, in the smallest unit of the service's coin; gas is beside it.
+
+    `deposit` goes into the channel at first (all of `most` without), and more follows as it is used, up to `most`.
+    `price_request` and `price_mib` are the highest prices to agree to, None for any.
+    """
+
+    most: int = 0
+    deposit: int | None = None
+    price_request: int | None = None
+    price_mib: int | None = None
+
+
+@dataclass(slots=True)
+class Purchase(Deal):
+    """A channel of ours, and the lane of it that a connection uses. Closed with the connection unless `keep`.
+
+    `fresh` says that it was opened for this connection.
+    """
+
+    chain: ChainClient
+    journal: Journal
+    channel: Channel
+    key: LaneKey
+    lane: PayerLane
+    budget: Budget
+    keep: bool
+    prices: Prices
+    funds: int
+    lock: LaneLock
+    fresh: bool = False
+    closes: bool = field(init=False)
+    _start: int = field(init=False)  # what the lane came to before this connection
+    _settled: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.closes = not self.keep
+        self._start = self.lane.newest.voucher.amount if self.lane.newest is not None else 0
+
+    async def add(self, wanted: int) -> int | None:
+        """Put more money into the channel, as the budget allows; what the lane may come to by then, or None."""
+        within = self._start + self.budget.most - self.funds
+        if within <= 0 or self.channel.pass_ is not None:
+            return None
+        part = (self.budget.deposit or self.budget.most) // _TOP_UP_PART
+        amount = min(max(wanted, part), within)
+        await add_money(self.chain, self.channel, amount)
+        self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
+        self.funds += amount
+        return self.funds
+
+    async def give_up(self) -> None:
+        """The server takes this channel no more: it isn't used again, and can be closed (dtp channel close)."""
+        self.lock.release()
+        await self.journal.run(lambda store: store.set_state(self.channel.id, "refused"))
+
+    async def settle(self, agreed: messages.Agreed | None) -> None:
+        """Close the channel unless it is kept: by agreement at once, else by asking, with `claim_ms` for claims.
+
+        Idempotent. Raises what the chain raises; then `dtp channel close` does it later.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        try:
+            if self.closes:
+                await self._close(agreed)
+        finally:
+            self.lock.release()
+
+    async def _close(self, agreed: messages.Agreed | None) -> None:
+        id = self.channel.id
+        if agreed is not None and self._is_fair(agreed):
+            await close_agreed(self.chain, self.channel, agreed)
+            await self.journal.run(lambda store: store.set_state(id, "closed"))
+            return
+        await request_close(self.chain, self.channel)
+        await self.journal.run(lambda store: store.set_state(id, "closing"))
+        log.info("channel %s closes when the server's time for claims is over: dtp channel close", id)
+
+    def _is_fair(self, agreed: messages.Agreed) -> bool:
+        """Whether the total is no more than what was signed on all lanes. The chain checks the rest."""
+        signed = self.channel.claimed + sum(
+            max(0, lane.newest.voucher.amount - self.channel.lanes[lane.lane].amount)
+            for _, lane in self.journal.store.lanes(self.channel.id)
+            if lane.newest is not None and lane.lane < len(self.channel.lanes)
+        )
+        if agreed.total > signed:
+            log.warning("the server wants %d for the agreed close, and %d was signed", agreed.total, signed)
+        return agreed.total <= signed
+
+
+class LaneLock:
+    """A lane is used by one connection at a time, also among processes: a lock on a file beside the store."""
+
+    def __init__(self, store_path: str, channel: str, lane: int) -> None:
+        self._path = None if store_path == ":memory:" else f"{store_path}.{channel[2:18]}-{lane}.lock"
+        self._file = -1
+
+    def take(self) -> bool:
+        """Whether the lane was free, and is ours now."""
+        if self._path is None:
+            return True
+        file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Let others have it. Idempotent."""
+        if self._file >= 0:
+            assert self._path is not None
+            os.unlink(self._path)
+            os.close(self._file)
+            self._file = -1
+
+
+async def purchase(
+    chain: ChainClient,
+    journal: Journal,
+    host: str,
+    service: str,
+    budget: Budget,
+    *,
+    keep: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> Purchase:
+    """A channel for a service: one of ours that is open and free, or a new one.
+
+    Raises `PriceTooHigh`, `BudgetSpent`, `NoPass`, `HostUnusable`, and what the chain and the store raise.
+    """
+    state = await read_host(chain, host, clock=clock)
+    number, found = state.service(service)
+    wanted = await _reusable(chain, journal, state, number, budget, keep)
+    if wanted is not None:
+        return wanted
+    terms = found.terms
+    if found.mode != Mode.PASS:
+        _check_prices(budget, terms.price_request, terms.price_mib)
+        deposit = min(budget.deposit or budget.most, budget.most)
+        if deposit < terms.min_deposit:
+            raise BudgetSpent(
+                f"service {service!r} wants a deposit of at least {terms.min_deposit}, and the budget is {deposit}: "
+                "what isn't used comes back"
+            )
+        if not deposit and (terms.price_request or terms.price_mib):
+            raise BudgetSpent(f"service {service!r} is paid: give a budget")
+    key = LaneKey.generate()
+    now_ms = state.now_ms(clock())
+    await journal.run(lambda store: store.keep_key(key, round(clock() * 1000)))
+    if found.mode == Mode.PASS:
+        held = await find_pass(chain, state.host.id, number, now_ms)
+        id, _ = await open_under_pass(
+            chain, state.host, held.plan.id, held.pass_.id, terms.revision, key.public, held.coin
+        )
+    else:
+        id, _ = await open_channel(chain, state.host, number, terms.revision, deposit, key.public)
+    bought = Bought(id, chain.chain_id, state.host.id, number, chain.address, "open", now_ms)
+    await journal.run(lambda store: store.add_bought(bought, 0, key.public))
+    made = await _ready(chain, journal, id, budget, keep)
+    made.fresh = True
+    return made
+
+
+def _check_prices(budget: Budget, request: int, mib: int) -> None:
+    for what, price, most in (("request", request, budget.price_request), ("MiB", mib, budget.price_mib)):
+        if most is not None and price > most:
+            raise PriceTooHigh(f"a {what} costs {price}, and at most {most} is to be paid")
+
+
+async def _reusable(
+    chain: ChainClient, journal: Journal, state: HostState, number: int, budget: Budget, keep: bool
+) -> Purchase | None:
+    """A channel of ours that is still open for this service, has money left, and isn't in use."""
+    for each in await journal.run(lambda store: store.bought()):
+        fits = (each.chain, each.host, each.service, each.account, each.state) == (
+            chain.chain_id,
+            state.host.id,
+            number,
+            chain.address,
+            "open",
+        )
+        if not fits:
+            continue
+        try:
+            return await _ready(chain, journal, each.channel, budget, keep)
+        except _LanesBusy as error:
+            if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
+                await _add_lane(chain, journal, error.channel)
+                return await _ready(chain, journal, each.channel, budget, keep)
+        except (ChannelUnusable, ObjectMissing, PriceTooHigh) as error:
+            log.debug("channel %s isn't used again: %s", each.channel, error)
+    return None
+
+
+class _LanesBusy(ChannelUnusable):
+    """Every lane that we have is used by another connection."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(f"every lane of channel {channel.id} is in use, or its deposit is used up")
+        self.channel = channel
+
+
+async def _add_lane(chain: ChainClient, journal: Journal, channel: Channel) -> None:
+    """Give a channel that is kept a further lane, for one more connection at the same time."""
+    key = LaneKey.generate()
+    await journal.run(lambda store: store.keep_key(key, 0))
+    program = Program()
+    module.add_lane(program, channel.id, key.public, coin=channel.coin)
+    executed = await chain.execute(program)
+    (made,) = chain.events_in(executed, module.SCHEMA, LaneChanged)
+    await journal.run(lambda store: store.add_lane(channel.id, made.lane, key.public))
+
+
+async def _ready(chain: ChainClient, journal: Journal, id: str, budget: Budget, keep: bool) -> Purchase:
+    """Take a lane of a channel of ours. Raises `ChannelUnusable`."""
+    channel = await chain.read(module.SCHEMA, Channel, id)
+    if channel.state != State.OPEN:
+        await journal.run(lambda store: store.set_state(id, "closing"))
+        raise ChannelUnusable(f"channel {id} is closing or closed")
+    _check_prices(budget, channel.terms.price_request, channel.terms.price_mib)
+    lanes = await journal.run(lambda store: store.lanes(id))
+    vouched = {lane.lane: lane.newest.voucher.amount for _, lane in lanes if lane.newest is not None}
+    for key, lane in lanes:
+        lock = LaneLock(journal.store.path, id, lane.lane)
+        if lane.lane >= len(channel.lanes) or channel.lanes[lane.lane].key != key.public or not lock.take():
+            continue
+        signed = vouched.get(lane.lane, 0)
+        most = affordable(channel, lane.lane, vouched)
+        prices = Prices(channel.terms.price_request, channel.terms.price_mib)
+        if any(prices) and most <= signed:
+            lock.release()
+            continue
+        # Read again: whoever had the lane before us may have signed since.
+        fresh = await journal.run(lambda store: store.lanes(id))
+        lane = next(each for _, each in fresh if each.lane == lane.lane)
+        return Purchase(
+            chain, journal, channel, key, lane, budget, keep, prices, min(most, signed + budget.most), lock
+        )
+    raise _LanesBusy(channel)

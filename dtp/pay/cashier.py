@@ -1,0 +1,129 @@
+"""Claiming in the background: the vouchers in the store, the policy of `claims`, the transactions of `settling`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from dtp.chain import channel as channel_module
+from dtp.chain.channel import Channel
+from dtp.chain.client import ChainClient
+from dtp.chain.errors import MalformedObject, WrongObjectType
+from dtp.errors import ChainError
+from dtp.pay.claims import Action, Policy, View, at_close, plan
+from dtp.pay.journal import Journal
+from dtp.pay.settling import Paid, settle
+from dtp.pay.store import End, Sold, Store
+
+log = logging.getLogger("dtp.pay")
+
+
+class Cashier:
+    """Claims what is worth it, when it is. For one event loop.
+
+    `now_ms` is the chain's time; `busy` gives the channels that are in use; `on_channel` hears of each that was read.
+    """
+
+    def __init__(
+        self,
+        chain: ChainClient,
+        journal: Journal,
+        now_ms: Callable[[], int],
+        *,
+        policy: Policy | None = None,
+        busy: Callable[[], Collection[str]] = tuple,
+        on_channel: Callable[[Channel], None] | None = None,
+    ) -> None:
+        self._chain = chain
+        self._journal = journal
+        self._now_ms = now_ms
+        self._policy = policy or Policy()
+        self._busy = busy
+        self._on_channel = on_channel
+        self._task: asyncio.Task[None] | None = None
+        self._working = asyncio.Lock()
+        #: What was done so far.
+        self.done: list[Paid] = []
+
+    def start(self, interval: float) -> None:
+        """Look each `interval` seconds, beginning now: a run before may have left vouchers."""
+        self._task = asyncio.create_task(self._run(interval), name="dtp-cashier")
+
+    async def _run(self, interval: float) -> None:
+        while True:
+            try:
+                await self.look()
+            except ChainError as error:
+                log.warning("nothing was claimed: %s", error)
+            await asyncio.sleep(interval)
+
+    async def stop(self, *, claim: bool) -> None:
+        """End; with `claim` after claiming what is worth its gas."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        if claim:
+            try:
+                await self.look(closing=True)
+            except ChainError as error:
+                log.warning("not everything was claimed; the next run does: %s", error)
+
+    async def look(self, *, closing: bool = False) -> list[Paid]:
+        """Do what is to be done now; what was done. Raises `ChainError`."""
+        async with self._working:
+            views = await self.views()
+            now_ms, epoch = self._now_ms(), (await self._chain.epoch()).epoch if views else 0
+            decisions = plan(views, now_ms, epoch, self._policy)
+            if closing:
+                planned = {each.view.channel.id for each in decisions}
+                rest = (view for view in views if view.channel.id not in planned)
+                decisions += [at_close(view, now_ms, self._policy) for view in rest]
+            await self._over([each.view.channel.id for each in decisions if each.action is Action.FORGET])
+            done = await settle(self._chain, decisions, self._policy.batch)
+            for paid, part in done:
+                log.info("%d channels: %d to the server, gas %d", len(part), paid.to_server, paid.gas)
+            self.done += [paid for paid, _ in done]
+            return [paid for paid, _ in done]
+
+    async def views(self) -> list[View]:
+        """Every channel of the store that may still pay, as it is now."""
+        sold, ends = await self._journal.run(_holdings)
+        busy = set(self._busy())
+        found = []
+        for id, channel in (await read_channels(self._chain, sold)).items():
+            if self._on_channel is not None:
+                self._on_channel(channel)
+            found.append(View(channel, tuple(sold[id]), ends.get(id), id in busy))
+        # One that was closed by agreement is deleted in the same transaction. Of any other that a node doesn't know
+        # nothing follows: it may be behind, and what is forgotten can't be claimed.
+        known = {view.channel.id for view in found}
+        await self._over([id for id in sold if id not in known and ends[id] is not None])
+        return found
+
+    async def _over(self, ids: Sequence[str]) -> None:
+        def work(store: Store) -> None:
+            for id in ids:
+                store.over(id)
+
+        if ids:
+            await self._journal.run(work)
+
+
+def _holdings(store: Store) -> tuple[dict[str, list[Sold]], dict[str, End | None]]:
+    sold: dict[str, list[Sold]] = {}
+    for each in store.sold():
+        sold.setdefault(each.channel, []).append(each)
+    return sold, {id: store.end_of(id) for id in sold}
+
+
+async def read_channels(chain: ChainClient, ids: Iterable[str]) -> dict[str, Channel]:
+    """Those of the channels that are there."""
+    found: dict[str, Channel] = {}
+    for id, data in (await chain.objects(ids)).items():
+        try:
+            found[id] = chain.decode(channel_module.SCHEMA, Channel, data)
+        except (WrongObjectType, MalformedObject) as error:
+            log.warning("object %s in the store is no channel: %s", id, error)
+    return found

@@ -1,0 +1,187 @@
+"""When to claim: a pure function from what is known of a channel to what to do with it. Tests are transcripts.
+
+A claim costs gas, and waiting brings more vouchers under the same gas. So it waits until the sum is worth it, and no
+longer than the chain allows: `idle_ms` after the last use anyone may end a channel, `claim_ms` after a close was
+requested claims stop, a voucher may have an end of its own. What is below the gas of claiming it is left to lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from dtp.chain.channel import Channel, State
+from dtp.pay.store import End, Sold
+
+MINUTE: Final = 60_000
+
+
+class Action(StrEnum):
+    """What to do with a channel now."""
+
+    #: Nothing yet.
+    WAIT = "wait"
+    #: Claim the newest vouchers.
+    CLAIM = "claim"
+    #: Claim, and end the channel: the client gets the rest at once.
+    RELEASE = "release"
+    #: Have what the epoch cap kept back paid.
+    PAY_OWED = "pay_owed"
+    #: End a channel whose time for claims is over, or go on draining it.
+    FINALIZE = "finalize"
+    #: End a channel that nobody has used for its idle time.
+    EXPIRE = "expire"
+    #: Nothing can come from it any more.
+    FORGET = "forget"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What claiming costs, and how careful to be. Amounts in MIST, times in ms."""
+
+    #: Gas of a transaction, and of each channel in it; measured (docs/paying.md), less what storage gives back.
+    gas_base: int = 1_000_000
+    gas_channel: int = 500_000
+    #: Claim by itself when the sum is so many times its gas: 20 is 5 % of it.
+    worth: int = 20
+    #: Claim what is worth it at all so long before time runs out. Half of the time, where that is less.
+    margin_ms: int = 10 * MINUTE
+    #: Channels in one transaction; the chain takes 1,024 commands, and a claim is three.
+    batch: int = 128
+
+    @property
+    def gas_alone(self) -> int:
+        """Gas of claiming one channel by itself."""
+        return self.gas_base + self.gas_channel
+
+    def margin(self, time_ms: int) -> int:
+        """How long before the end of such a time to act."""
+        return min(self.margin_ms, time_ms // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A channel with the vouchers that are held for it. `busy` says that it is being served now."""
+
+    channel: Channel
+    lanes: tuple[Sold, ...] = ()
+    end: End | None = None
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a channel; `lanes` are those with something to claim, `gain` what they add to what is owed."""
+
+    view: View
+    action: Action
+    lanes: tuple[Sold, ...] = ()
+    gain: int = 0
+
+
+def claimable(view: View, now_ms: int) -> tuple[Sold, ...]:
+    """The lanes whose voucher is newer than what the chain has, can be opened, and hasn't ended."""
+    lanes = view.channel.lanes
+    found = []
+    for sold in view.lanes:
+        voucher = sold.newest.voucher
+        newer = sold.lane < len(lanes) and voucher.sequence > lanes[sold.lane].sequence
+        opens = voucher.hash_lock is None or sold.preimage is not None
+        if newer and opens and now_ms <= voucher.not_after_ms:
+            found.append(sold)
+    return tuple(found)
+
+
+def gain_of(channel: Channel, lanes: Iterable[Sold]) -> int:
+    """What claiming these vouchers pays, now or later, as far as the deposit goes."""
+    more = sum(sold.newest.voucher.amount - channel.lanes[sold.lane].amount for sold in lanes)
+    return max(0, min(more, channel.balance - channel.owed))
+
+
+def decide(view: View, now_ms: int, epoch: int, policy: Policy) -> Decision:
+    """What to do with one channel at the chain's time and epoch."""
+    channel = view.channel
+    if channel.state == State.CLOSED:
+        return Decision(view, Action.FORGET)
+    if channel.state == State.DRAINING:
+        more = epoch > channel.epoch and channel.balance > 0
+        worth = more and min(channel.owed, channel.terms.epoch_cap) > policy.gas_alone
+        return Decision(view, Action.FINALIZE if worth else Action.WAIT)
+    lanes = claimable(view, now_ms)
+    gain = gain_of(channel, lanes)
+    if channel.state == State.CLOSING:
+        return _closing(view, lanes, gain, now_ms, policy)
+    return _open(view, lanes, gain, now_ms, epoch, policy)
+
+
+def _closing(view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, policy: Policy) -> Decision:
+    """The client wants to close: what is worth its gas is claimed at once, and the rest is the client's."""
+    until = view.channel.claims_until_ms
+    assert until is not None
+    if now_ms < until:
+        if gain > policy.gas_alone:
+            return Decision(view, Action.CLAIM, lanes, gain)
+        return Decision(view, Action.WAIT)
+    owed = min(view.channel.owed, view.channel.balance)
+    # The client ends it for its refund; we do when more is owed to us than that costs.
+    return Decision(view, Action.FINALIZE if owed > policy.gas_alone else Action.WAIT)
+
+
+def _open(
+    view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, epoch: int, policy: Policy
+) -> Decision:
+    channel, terms = view.channel, view.channel.terms
+    if view.end is not None and now_ms > view.end.not_after_ms + MINUTE:
+        # The client had our signature and didn't use it.
+        worth = gain > policy.gas_alone
+        return Decision(view, Action.RELEASE if worth else Action.WAIT, lanes if worth else (), gain)
+    if gain >= policy.worth * policy.gas_alone and view.end is None:
+        return Decision(view, Action.CLAIM, lanes, gain)
+    if gain > policy.gas_alone:
+        soon = channel.active_ms + terms.idle_ms - policy.margin(terms.idle_ms)
+        ends = [sold.newest.voucher.not_after_ms - policy.margin_ms for sold in lanes]
+        if now_ms >= min([soon, *ends]):
+            return Decision(view, Action.CLAIM, lanes, gain)
+    owed = min(channel.owed, channel.balance)
+    if owed and epoch > channel.epoch and min(owed, terms.epoch_cap) > policy.gas_alone:
+        return Decision(view, Action.PAY_OWED)
+    return Decision(view, Action.WAIT)
+
+
+def plan(views: Sequence[View], now_ms: int, epoch: int, policy: Policy) -> list[Decision]:
+    """What to do now, most gain first. With what has to be claimed comes what is worth its share of the gas."""
+    decisions = [decide(view, now_ms, epoch, policy) for view in views]
+    if any(each.action in (Action.CLAIM, Action.RELEASE) for each in decisions):
+        for at, each in enumerate(decisions):
+            if each.action is Action.WAIT and each.view.channel.state == State.OPEN and each.view.end is None:
+                lanes = claimable(each.view, now_ms)
+                gain = gain_of(each.view.channel, lanes)
+                if gain >= policy.worth * policy.gas_channel:
+                    decisions[at] = Decision(each.view, Action.CLAIM, lanes, gain)
+    return sorted((d for d in decisions if d.action is not Action.WAIT), key=lambda each: -each.gain)
+
+
+def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
+    """What to do when a server ends: claim what is worth its gas, although more might have come."""
+    lanes = claimable(view, now_ms)
+    gain = gain_of(view.channel, lanes)
+    live = view.channel.state in (State.OPEN, State.CLOSING)
+    worth = live and gain > policy.gas_alone
+    return Decision(
+        view, Action.CLAIM if worth else Action.WAIT, lanes if worth else (), gain if worth else 0
+    )
+
+
+def expiring(channel: Channel, now_ms: int) -> Decision:
+    """For a client, or anyone: what ends a channel that hangs, if its time has come."""
+    view = View(channel)
+    until = channel.claims_until_ms
+    if channel.state == State.CLOSING and until is not None and now_ms >= until:
+        return Decision(view, Action.FINALIZE)
+    if channel.state == State.OPEN and now_ms >= channel.active_ms + channel.terms.idle_ms:
+        return Decision(view, Action.EXPIRE)
+    if channel.state == State.CLOSED:
+        return Decision(view, Action.FORGET)
+    return Decision(view, Action.WAIT)

@@ -1,0 +1,324 @@
+"""`dtp.connect`: to any service, and with a wallet to a paid one - resolved, opened, paid and closed by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Generator, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, overload
+
+from dtp.errors import LocalError
+from dtp.identity import Identity
+from dtp.net import dial as net
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import Connecting
+from dtp.net.resolver import Resolver
+from dtp.session.codes import CloseCode, ConnectionRefused
+from dtp.session.handshake import Endpoint, Ticket
+from dtp.session.limits import DEFAULT, Limits
+
+if TYPE_CHECKING:
+    from dtp.chain.client import ChainClient
+    from dtp.chain.model import Id
+    from dtp.chain.networks import Network
+    from dtp.identity import PeerId
+    from dtp.pay.buying import Budget, Purchase
+    from dtp.pay.metered import Metered, OnCharge
+    from dtp.pay.store import Store
+    from dtp.pay.terms import Spending
+    from dtp.pay.wallets import Wallet
+
+#: Pauses before dialling again when the server's node doesn't know our new channel yet, seconds.
+_BEHIND: Final = (0.2, 0.5, 1.0, 2.0)
+
+
+class PaidConnecting:
+    """What `connect` gives with a wallet: `await` it, or use it with `async with`. Closing closes the channel."""
+
+    def __init__(self, dialer: _PaidDialer) -> None:
+        self._dialer = dialer
+        self._connection: Metered | None = None
+
+    def __await__(self) -> Generator[None, None, Metered]:
+        return self._dialer.connect().__await__()
+
+    async def __aenter__(self) -> Metered:
+        self._connection = await self._dialer.connect()
+        return self._connection
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        assert self._connection is not None
+        # An error of ours doesn't take back what was used: the rest is paid and the channel closed in order.
+        await self._connection.close(CloseCode.INTERNAL if error is not None else CloseCode.NORMAL)
+
+
+@overload
+def connect(
+    address: str | Address,
+    *,
+    identity: Identity | None = ...,
+    service: str | None = ...,
+    limits: Limits = ...,
+    psk: bytes | None = ...,
+    resolvers: Sequence[Resolver] | None = ...,
+    ticket: Ticket | None = ...,
+) -> Connecting: ...
+
+
+@overload
+def connect(
+    address: str | Address,
+    *,
+    wallet: Wallet,
+    budget: int | str = ...,
+    deposit: int | str | None = ...,
+    network: str | Network | ChainClient | None = ...,
+    host: Id | None = ...,
+    keep: bool = ...,
+    most_per_request: int | None = ...,
+    most_per_mib: int | None = ...,
+    on_charge: OnCharge | None = ...,
+    spending: Spending | None = ...,
+    store: Store | str | os.PathLike[str] | None = ...,
+    identity: Identity | None = ...,
+    service: str | None = ...,
+    limits: Limits = ...,
+    psk: bytes | None = ...,
+    resolvers: Sequence[Resolver] | None = ...,
+) -> PaidConnecting: ...
+
+
+def connect(
+    address: str | Address,
+    *,
+    wallet: Wallet | None = None,
+    budget: int | str = 0,
+    deposit: int | str | None = None,
+    network: str | Network | ChainClient | None = None,
+    host: Id | None = None,
+    keep: bool = False,
+    most_per_request: int | None = None,
+    most_per_mib: int | None = None,
+    on_charge: OnCharge | None = None,
+    spending: Spending | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    identity: Identity | None = None,
+    service: str | None = None,
+    limits: Limits = DEFAULT,
+    psk: bytes | None = None,
+    resolvers: Sequence[Resolver] | None = None,
+    ticket: Ticket | None = None,
+) -> Connecting | PaidConnecting:
+    """Connect to a service: `connection = await connect(...)` or `async with connect(...) as connection`.
+
+    `address` is an `Address` or its text. `identity` is who we are; without it a new identity is made for this
+    one connection. `service` overrides the one in the address. `psk` (32 bytes) must be the server's, if it has
+    one. `resolvers` are asked in order for `dtp:` addresses; by default the static peer table, then the chain.
+
+    With a `wallet` the service of a host object (`dtp://0x<host>/<service>`, or any address with `host`) is paid: a
+    channel is opened with `deposit` (all of `budget` without) or one that is open is used, more is added up to
+    `budget`, and closing the connection closes the channel; `keep` leaves it open for the next time. Amounts are MIST
+    or text such as "0.5SUI". `most_per_request` and `most_per_mib` are the highest prices to agree to, `on_charge`
+    decides about explicit charges, `spending` says when vouchers are signed. `store` keeps them.
+
+    Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
+    `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`; with a
+    wallet also `BudgetSpent`, `PriceTooHigh`, `NoPass`, `CountsDisputed`, and `ChainError`.
+    """
+    target = Address.parse(address) if isinstance(address, str) else address
+    if wallet is None:
+        if budget or deposit or keep or host is not None:
+            raise LocalError("a budget needs a wallet that pays: give `wallet`")
+        return net.connect(
+            target,
+            identity=identity,
+            service=service,
+            limits=limits,
+            psk=psk,
+            resolvers=resolvers,
+            ticket=ticket,
+        )
+    from dtp.chain.wallet import parse_amount
+    from dtp.pay.buying import Budget
+
+    def amount(value: int | str) -> int:
+        return parse_amount(value) if isinstance(value, str) else value
+
+    money = Budget(
+        amount(budget), None if deposit is None else amount(deposit), most_per_request, most_per_mib
+    )
+    dialer = _PaidDialer(
+        target,
+        target.service if service is None else service,
+        wallet,
+        money,
+        network=network,
+        host=host,
+        keep=keep,
+        on_charge=on_charge,
+        spending=spending,
+        store=store,
+        identity=identity,
+        limits=limits,
+        psk=psk,
+        resolvers=resolvers,
+    )
+    return PaidConnecting(dialer)
+
+
+class _PaidDialer:
+    """All that one paid connection needs."""
+
+    def __init__(
+        self,
+        address: Address,
+        service: str,
+        wallet: Wallet,
+        budget: Budget,
+        *,
+        network: str | Network | ChainClient | None,
+        host: Id | None,
+        keep: bool,
+        on_charge: OnCharge | None,
+        spending: Spending | None,
+        store: Store | str | os.PathLike[str] | None,
+        identity: Identity | None,
+        limits: Limits,
+        psk: bytes | None,
+        resolvers: Sequence[Resolver] | None,
+    ) -> None:
+        self._address = address
+        self._service = service
+        self._wallet = wallet
+        self._budget = budget
+        self._network = network
+        self._host = host if host is not None else address.host_object
+        self._keep = keep
+        self._on_charge = on_charge
+        self._spending = spending
+        self._store = store
+        self._identity = identity
+        self._limits = limits
+        self._psk = psk
+        self._resolvers = resolvers
+
+    async def connect(self) -> Metered:
+        """A metered connection. What it opened is closed with it."""
+        from dtp.chain.client import ChainClient
+        from dtp.chain.model import canonical_id
+        from dtp.pay.buying import purchase
+        from dtp.pay.journal import Journal
+        from dtp.pay.store import Store
+        from dtp.pay.wallets import signer_of
+
+        if self._host is None:
+            raise LocalError(
+                f"{self._address} names no host object, so nobody knows whom to pay: give `host`"
+            )
+        async with AsyncExitStack() as stack:
+            if isinstance(self._network, ChainClient):
+                chain = self._network
+            else:
+                named = self._network or self._address.options.get("network")
+                chain = await stack.enter_async_context(ChainClient(named, signer_of(self._wallet)))
+            await chain.connect()
+            store = self._store if isinstance(self._store, Store) else stack.enter_context(Store(self._store))
+            journal = Journal(store)
+            stack.push_async_callback(journal.close)
+            while True:
+                deal = await purchase(
+                    chain, journal, canonical_id(self._host), self._service, self._budget, keep=self._keep
+                )
+                try:
+                    connection = await self._dial(deal)
+                    break
+                except ConnectionRefused as refused:
+                    if deal.fresh or refused.close_code != CloseCode.TICKET:
+                        deal.lock.release()
+                        raise
+                    await deal.give_up()
+                except BaseException:
+                    deal.lock.release()
+                    raise
+            stack.callback(deal.lock.release)
+            await self._begin(connection, deal)
+            connection.at_end(stack.pop_all())
+            return connection
+
+    async def _dial(self, deal: Purchase) -> Metered:
+        from dtp.chain.resolver import HostDirectory
+        from dtp.net.resolver import HostResolver, StaticResolver
+        from dtp.pay.metered import Metered
+        from dtp.pay.ticket import make_ticket
+
+        def ticket(binding: bytes, peer: PeerId | None) -> bytes:
+            return make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding)
+
+        resolvers = self._resolvers
+        if resolvers is None:
+            resolvers = (StaticResolver(), HostResolver(HostDirectory(deal.chain)))
+        dialer = net.Dialer(
+            address=_without_network(self._address),
+            endpoint=Endpoint(
+                self._identity or Identity.generate(), net.suites(), self._limits, psk=self._psk
+            ),
+            service=self._service,
+            resolvers=resolvers,
+            ticket=ticket,
+            make=Metered,
+        )
+        for pause in (*_BEHIND, None):
+            try:
+                connection: Connection = await dialer.connect()
+                break
+            except ConnectionRefused as refused:
+                behind = refused.close_code == CloseCode.TICKET and "no such channel" in refused.reason
+                if not behind or pause is None:
+                    raise
+                await asyncio.sleep(pause)
+        assert isinstance(connection, Metered)
+        return connection
+
+    async def _begin(self, connection: Metered, deal: Purchase) -> None:
+        from dtp.pay.metered import ClientMeter
+        from dtp.pay.payer import Payer
+        from dtp.pay.terms import Spending
+
+        lane = deal.lane
+        await deal.journal.run(lambda store: store.begin_lane(lane.channel, lane.lane))
+        payer = Payer(
+            lane,
+            deal.prices,
+            deal.funds,
+            lambda shown: shown.is_by(deal.key.public),
+            self._spending or Spending(slack_bytes=self._limits.connection_window),
+        )
+        meter = ClientMeter(
+            connection,
+            deal.journal,
+            payer,
+            deal.key,
+            on_charge=self._on_charge,
+            on_low=deal.add,
+            deal=deal,
+        )
+        connection.meter = meter
+        meter.begin()
+        try:
+            async with asyncio.timeout(self._limits.handshake):
+                await meter.welcomed()
+        except TimeoutError:
+            connection.abort(CloseCode.PAYMENT, "no metering welcome")
+            raise net.DialTimeout(f"{self._address}: the server did not begin metering in time") from None
+        except BaseException:
+            connection.abort(CloseCode.PAYMENT)
+            raise
+
+
+def _without_network(address: Address) -> Address:
+    """The address without the option that chose the network: the directory is of that network already."""
+    from dataclasses import replace
+
+    return replace(address, query=tuple(each for each in address.query if each[0] != "network"))

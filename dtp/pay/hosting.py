@@ -1,0 +1,169 @@
+"""The host object of a server that is paid: found or made, its service with its terms, and its heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from typing import Final
+
+from dtp.chain import Program
+from dtp.chain import host as module
+from dtp.chain.client import ChainClient
+from dtp.chain.host import Beacon, Host, HostCap, HostCreated, Kind, Mode, OpCap, Rights, Terms
+from dtp.chain.model import Id, canonical_id
+from dtp.chain.resolver import service_number
+from dtp.errors import ChainError, LocalError
+
+log = logging.getLogger("dtp.pay")
+
+#: A heartbeat each so much of the time that one is good for.
+_BEATS: Final = 3
+
+
+class NoHost(LocalError):
+    """The account has no host object that fits, or no right to use it."""
+
+    code = "no-host"
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A host with the caps that an account has for it; "" for none."""
+
+    host: Host
+    cap: str
+    operator: str
+
+
+async def find_host(chain: ChainClient, wanted: Id | None = None) -> Owned | None:
+    """The host that the account owns or operates; None when it has none. Raises `NoHost` when it has several."""
+    owner = chain.address
+    caps = {each.host: each.id for each in await chain.owned(module.SCHEMA, HostCap, owner)}
+    operators: dict[str, OpCap] = {}
+    for each in await chain.owned(module.SCHEMA, OpCap, owner):
+        if each.rights & Rights.HEARTBEAT and (
+            each.host not in operators or each.generation > operators[each.host].generation
+        ):
+            operators[each.host] = each
+    hosts = sorted(caps.keys() | operators.keys())
+    if wanted is not None:
+        id = canonical_id(wanted)
+        if id not in hosts:
+            raise NoHost(f"{owner} neither owns host {id} nor operates it")
+    elif not hosts:
+        return None
+    elif len(hosts) > 1:
+        raise NoHost(f"{owner} has caps of {len(hosts)} hosts, so name one: {', '.join(hosts)}")
+    else:
+        (id,) = hosts
+    found = await chain.read(module.SCHEMA, Host, id)
+    operator = operators[id].id if id in operators else ""
+    return Owned(found, caps.get(id, ""), operator)
+
+
+async def make_host(chain: ChainClient, ttl_ms: int = 60_000) -> Owned:
+    """A new host of the account, with an operator's cap for itself."""
+    program = Program()
+    module.create(program, chain.address, ttl_ms=ttl_ms, operator=chain.address)
+    executed = await chain.execute(program)
+    (made,) = chain.events_in(executed, module.SCHEMA, HostCreated)
+    found = await find_host(chain, made.host)
+    assert found is not None
+    return found
+
+
+async def ensure_service(
+    chain: ChainClient,
+    owned: Owned,
+    service: str,
+    terms: Terms,
+    *,
+    kind: int = Kind.TCP,
+    mode: int = Mode.OPEN,
+) -> Owned:
+    """Add the service, open, or change its terms where they differ; open channels keep theirs.
+
+    Raises `NoHost` when it has to change and the account doesn't own the host.
+    """
+    number = service_number(service)
+    known = owned.host.services.get(number)
+    same = known is not None and replace(known.terms, revision=0) == replace(terms, revision=0)
+    if known is not None and same and known.open and known.mode == mode:
+        return owned
+    if not owned.cap:
+        raise NoHost(
+            f"service {service!r} has other terms, and {chain.address} doesn't own host {owned.host.id}"
+        )
+    program, id, cap = Program(), owned.host.id, owned.cap
+    if known is None:
+        module.add_service(program, id, cap, number, terms, kind=kind, mode=mode)
+    else:
+        if not same:
+            module.set_terms(program, id, cap, number, terms, known.terms_hash)
+        if known.mode != mode:
+            module.set_mode(program, id, cap, number, mode)
+    module.set_open(program, id, cap, number, True)
+    await chain.execute(program)
+    return replace(owned, host=await chain.read(module.SCHEMA, Host, id))
+
+
+class Heart:
+    """Heartbeats of one endpoint, in a task of its own. Enrolls it first where it is new.
+
+    Each run takes the endpoint over by a higher generation, so that a process which was replaced isn't believed.
+    """
+
+    def __init__(self, chain: ChainClient, owned: Owned, key: bytes, hint: str) -> None:
+        self._chain = chain
+        self._owned = owned
+        self._key = key
+        self._hint = hint.encode()
+        self._generation = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """The first heartbeat. Raises `NoHost`, and what executing raises."""
+        if not self._owned.operator:
+            raise NoHost(f"{self._chain.address} has no operator's cap of host {self._owned.host.id}")
+        beacon = await self._chain.read(module.SCHEMA, Beacon, self._owned.host.beacon)
+        known = next((each for each in beacon.endpoints if each.key == self._key), None)
+        program, operator = Program(), self._owned.operator
+        if known is None:
+            module.enroll(program, beacon.id, operator, self._key, hint=self._hint)
+        else:
+            self._generation = known.generation + 1
+            if known.hint != self._hint:
+                module.configure(
+                    program,
+                    beacon.id,
+                    operator,
+                    self._key,
+                    weight=known.weight,
+                    role=known.role,
+                    hint=self._hint,
+                )
+        module.heartbeat(program, beacon.id, operator, self._key, self._generation)
+        await self._chain.execute(program)
+        self._task = asyncio.create_task(self._beats(beacon.ttl_ms / 1000 / _BEATS), name="dtp-heartbeat")
+
+    async def beat(self) -> None:
+        """One heartbeat, now. Raises what executing raises."""
+        program = Program()
+        module.heartbeat(program, self._owned.host.beacon, self._owned.operator, self._key, self._generation)
+        await self._chain.execute(program)
+
+    async def _beats(self, interval: float) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.beat()
+            except ChainError as error:
+                log.warning("no heartbeat of host %s: %s", self._owned.host.id, error)
+
+    async def stop(self) -> None:
+        """No further heartbeat. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None

@@ -1,0 +1,246 @@
+"""What a server knows of channels in use: all connections of each, and what they owe together.
+
+A meter knows one lane. That the vouchers of all lanes fit the deposit, that a lane is used by one connection, that
+nothing more is served once a close was agreed, how much of a subscription's quota is left: that is known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from dtp.chain.channel import Agreement, Channel, State, agreement_bytes
+from dtp.chain.signer import KeySigner, Scheme, Signer
+from dtp.errors import ChainError
+from dtp.pay import messages
+from dtp.pay.book import ChannelBook, affordable
+from dtp.pay.gate import Admission, honoured_keys
+from dtp.pay.journal import Journal
+from dtp.pay.metered import Account, ServerMeter
+from dtp.pay.payee import PayeeLane
+from dtp.pay.quota import Quotas
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import SignedVoucher
+from dtp.session.codes import CloseCode
+
+log = logging.getLogger("dtp.pay")
+
+#: How long the signature under an agreed close is good, ms: a transaction takes a second, a busy chain minutes.
+AGREEMENT_MS: Final = 10 * 60_000
+#: Seconds between two looks at one channel that a client can ask for.
+LOOK_INTERVAL: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A channel in use. `vouched` is stored, `pending` is being checked, by lane."""
+
+    channel: Channel
+    vouched: dict[int, int]
+    pending: dict[int, int] = field(default_factory=dict)
+    meters: dict[int, ServerMeter] = field(default_factory=dict)
+    keys: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    ending: bool = False
+    looked_at: float = float("-inf")
+    looking: bool = False
+
+    def affordable(self, lane: int) -> int:
+        """What the lane's vouchers may come to, beside what others have and are about to have."""
+        most = {
+            each: max(self.vouched.get(each, 0), self.pending.get(each, 0))
+            for each in self.vouched.keys() | self.pending.keys()
+        }
+        return affordable(self.channel, lane, most)
+
+
+class Ledger(Account):
+    """The channels in use of one listener. For one event loop. `now_ms` is the chain's time."""
+
+    def __init__(
+        self,
+        book: ChannelBook,
+        journal: Journal,
+        signer: Signer | None,
+        quotas: Quotas,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._book = book
+        self._journal = journal
+        self._signer = signer if isinstance(signer, KeySigner) and signer.scheme is Scheme.ED25519 else None
+        self._quotas = quotas
+        self._now_ms = now_ms
+        self._open: dict[str, _Entry] = {}
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def channels(self) -> list[str]:
+        """Ids of the channels that connections use now."""
+        return list(self._open)
+
+    def agrees(self, channel: Channel) -> bool:
+        """Whether agreed closes of this channel can be signed here."""
+        return self._signer is not None and self._signer.address == channel.server
+
+    async def enter(self, admission: Admission) -> PayeeLane | None:
+        """A connection of this admission begins: its lane as it is now, None when the channel ended meanwhile.
+
+        An older connection of the same lane is ended: its client has come again, or its key is used twice.
+        """
+        channel, number = admission.channel, admission.lane.lane
+        entry = self._open.get(channel.id)
+        if entry is not None and (older := entry.meters.get(number)) is not None:
+            older.connection.abort(CloseCode.SHUTDOWN, "the lane is used by a newer connection")
+            await older.settled()
+        # Only what is read after the older one has written is true.
+        lane, vouched, end = await self._journal.run(
+            lambda store: (
+                store.sold_lane(channel.id, number),
+                store.vouched(channel.id),
+                store.end_of(channel.id),
+            )
+        )
+        entry = self._open.get(channel.id)
+        if end is not None or (entry is not None and entry.ending):
+            return None
+        if entry is None:
+            entry = self._open[channel.id] = _Entry(channel, vouched)
+        entry.keys[number] = admission.keys
+        used = lane.used.most(admission.lane.used)
+        return PayeeLane(lane.channel, lane.lane, lane.newest, used, lane.preimage)
+
+    def join(self, meter: ServerMeter, admission: Admission) -> None:
+        """The connection that `enter` was for has its meter."""
+        entry = self._open[admission.channel.id]
+        entry.meters[admission.lane.lane] = meter
+        if admission.pass_ is not None:
+            self._quotas.enter(meter, admission.pass_)
+        self._spread(entry)
+
+    # ---- what meters ask for
+
+    def _entry(self, meter: ServerMeter) -> _Entry:
+        return self._open[meter.payee.lane.channel]
+
+    def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:
+        """See `Account`."""
+        return self._entry(meter).keys[meter.payee.lane.lane]
+
+    def reserve(self, meter: ServerMeter, amount: int) -> bool:
+        """See `Account`."""
+        entry, lane = self._entry(meter), meter.payee.lane.lane
+        if amount > entry.affordable(lane):
+            return False
+        entry.pending[lane] = max(amount, entry.pending.get(lane, 0))
+        return True
+
+    def unreserve(self, meter: ServerMeter) -> None:
+        """See `Account`."""
+        self._entry(meter).pending.pop(meter.payee.lane.lane, None)
+
+    def stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
+        """See `Account`."""
+        entry, lane = self._entry(meter), meter.payee.lane.lane
+        entry.vouched[lane] = max(signed.voucher.amount, entry.vouched.get(lane, 0))
+        if entry.pending.get(lane, 0) <= entry.vouched[lane]:
+            entry.pending.pop(lane, None)
+        if len(entry.meters) > 1:
+            self._spread(entry)
+
+    def used(self, meter: ServerMeter, more: Usage) -> None:
+        """See `Account`."""
+        self._quotas.used(meter, more)
+
+    def look_again(self, meter: ServerMeter) -> None:
+        """See `Account`."""
+        entry = self._entry(meter)
+        if entry.looking:
+            return
+        entry.looking = True
+        wait = max(0.0, entry.looked_at + LOOK_INTERVAL - self._loop.time())
+        meter.spawn(self._look(entry, wait))
+
+    async def _look(self, entry: _Entry, wait: float) -> None:
+        try:
+            await asyncio.sleep(wait)
+            await self.refresh(entry.channel.id)
+            await self._quotas.refresh()
+        except ChainError as error:
+            log.warning("channel %s can't be read: %s", entry.channel.id, error)
+        finally:
+            entry.looked_at = self._loop.time()
+            entry.looking = False
+
+    async def refresh(self, id: str) -> None:
+        """Read a channel in use again, and end its connections when it isn't open any more."""
+        found = await self._book.read(id)
+        entry = self._open.get(id)
+        if entry is None:
+            return
+        if found is None or found.state != State.OPEN:
+            self.end(id, "the channel is closing or closed")
+            return
+        entry.channel = found
+        for number in entry.meters:
+            entry.keys[number] = honoured_keys(found.lanes[number], self._now_ms())
+        self._spread(entry)
+
+    def end(self, id: str, reason: str) -> None:
+        """End all connections of a channel."""
+        entry = self._open.get(id)
+        if entry is not None:
+            entry.ending = True
+            for meter in list(entry.meters.values()):
+                meter.connection.abort(CloseCode.PAYMENT, reason)
+
+    def _spread(self, entry: _Entry) -> None:
+        now = self._loop.time()
+        for lane, meter in entry.meters.items():
+            meter.payee.set_affordable(entry.affordable(lane), now)
+            meter.turn()
+
+    # ---- agreed closes
+
+    def close_asked(self, meter: ServerMeter) -> None:
+        """See `Account`."""
+        entry = self._entry(meter)
+        # Whoever still owes waits for the chain's own way to close.
+        if self._signer is not None and self.agrees(entry.channel) and not any(meter.payee.unpaid):
+            meter.spawn(self._agree(entry, meter, self._signer))
+
+    async def _agree(self, entry: _Entry, meter: ServerMeter, signer: KeySigner) -> None:
+        entry.ending = True  # from now on nobody begins anew on this channel
+        meter.payee.stop()
+        meter.turn()
+        for other in list(entry.meters.values()):
+            if other is not meter:
+                other.connection.abort(CloseCode.PAYMENT, "the channel is closed")
+        while entry.pending:
+            await meter.changed()
+        claimed = entry.channel.claimed
+        until = self._now_ms() + AGREEMENT_MS
+        end = await self._journal.run(
+            lambda store: store.agree(
+                entry.channel.id, max(claimed, sum(store.vouched(entry.channel.id).values())), until
+            )
+        )
+        if end.over:
+            return
+        statement = agreement_bytes(Agreement(end.channel, end.total, end.not_after_ms))
+        signature = signer.sign_statement(statement)
+        meter.payee.agree(messages.Agreed(end.total, end.not_after_ms, signer.public_key, signature))
+        meter.turn()
+
+    async def ended(self, meter: ServerMeter) -> None:
+        """See `Account`."""
+        lane, used = meter.payee.lane, meter.payee.used
+        entry = self._entry(meter)
+        await self._journal.run(lambda store: store.served(lane.channel, lane.lane, used))
+        await self._quotas.leave(meter)
+        if entry.meters.get(lane.lane) is meter:
+            del entry.meters[lane.lane]
+            entry.pending.pop(lane.lane, None)
+        if not entry.meters and self._open.get(lane.channel) is entry:
+            del self._open[lane.channel]

@@ -1,0 +1,100 @@
+"""Subscriptions: plans that a host sells, passes that an account holds, buying, renewing and giving back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from dtp.chain import Executed, Program
+from dtp.chain import pass_ as module
+from dtp.chain.client import ChainClient
+from dtp.chain.model import Id, canonical_id
+from dtp.chain.pass_ import Account, Pass, PassRefunded, Plan
+from dtp.chain.values import codec
+from dtp.errors import ChainError
+from dtp.pay.settling import coins_for
+from dtp.sui.names import parse_type
+
+
+class NoPass(ChainError):
+    """The account holds no pass that is good for this."""
+
+    code = "no-pass"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A pass of an account with its plan; `coin` is the type that the plan is paid in."""
+
+    pass_: Pass
+    plan: Plan
+    account: Account
+    coin: str
+
+    def is_good(self, now_ms: int, epoch: int) -> bool:
+        """Whether it opens channels at the chain's time and epoch."""
+        return self.account.is_good(self.plan.period_ms, now_ms, epoch)
+
+
+async def read_plan(chain: ChainClient, plan: Id) -> tuple[Plan, str]:
+    """A plan, and the coin type it is paid in. Raises as `ChainClient.read` does."""
+    data = await chain.object(plan)
+    return chain.decode(module.SCHEMA, Plan, data), str(parse_type(data.type).arguments[0])
+
+
+async def account_of(chain: ChainClient, plan: Plan, pass_: str) -> Account | None:
+    """What a plan knows of a pass; None when nothing."""
+    wanted, name = canonical_id(pass_), codec("address")
+    async for each in chain.dynamic_fields(plan.accounts.id):
+        if name.decode(each.name) == wanted:
+            return module.SCHEMA.decode(Account, each.value)
+    return None
+
+
+async def held_passes(chain: ChainClient, holder: Id) -> AsyncIterator[Held]:
+    """The passes of an account, good or not."""
+    for each in await chain.owned(module.SCHEMA, Pass, holder):
+        plan, coin = await read_plan(chain, each.plan)
+        account = await account_of(chain, plan, each.id)
+        if account is not None:
+            yield Held(each, plan, account, coin)
+
+
+async def find_pass(chain: ChainClient, host: str, service: int, now_ms: int) -> Held:
+    """The account's pass that is good for the service of the host. Raises `NoPass`."""
+    epoch = (await chain.epoch()).epoch
+    async for held in held_passes(chain, chain.address):
+        fits = held.pass_.host == host and held.pass_.service == service
+        if fits and held.is_good(now_ms, epoch):
+            return held
+    raise NoPass(
+        f"{chain.address} holds no pass for service {service} of host {host}: 'dtp pass plans' lists what is sold"
+    )
+
+
+async def buy(chain: ChainClient, plan: Id, periods: int) -> tuple[str, Executed]:
+    """Buy periods of a plan, the first starting now; the pass's id. Raises what `ChainClient.execute` raises."""
+    found, coin = await read_plan(chain, plan)
+    program = Program()
+    money = await coins_for(chain, program, coin, found.price * periods)
+    module.keep(program, module.buy(program, found.id, found.host, money, periods, coin=coin))
+    executed = await chain.execute(program)
+    (paid,) = chain.events_in(executed, module.SCHEMA, module.PassPaid)
+    return paid.pass_, executed
+
+
+async def renew(chain: ChainClient, held: Held, periods: int) -> Executed:
+    """Add periods to a pass."""
+    program = Program()
+    money = await coins_for(chain, program, held.coin, held.plan.price * periods)
+    module.renew(program, held.plan.id, held.plan.host, held.pass_.id, money, periods, coin=held.coin)
+    return await chain.execute(program)
+
+
+async def cancel(chain: ChainClient, held: Held) -> tuple[int, Executed]:
+    """Give back the periods that haven't started; how many, the money comes back to the account."""
+    program = Program()
+    program.transfer([module.cancel(program, held.plan.id, held.pass_.id, coin=held.coin)], chain.address)
+    executed = await chain.execute(program)
+    back = chain.events_in(executed, module.SCHEMA, PassRefunded)
+    return sum(each.periods for each in back), executed

@@ -1,0 +1,163 @@
+"""Quotas of subscriptions: how much of a period's requests and bytes a pass has used, over all its connections.
+
+The chain counts no use, so the server does: in memory while connections run, in the store from time to time, so that
+neither reconnecting nor a restart gives a quota twice. Periods begin when the pass was bought.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from dtp.chain import pass_ as pass_module
+from dtp.chain.client import ChainClient
+from dtp.chain.firewall import Firewall, HolderOfPass
+from dtp.chain.pass_ import Plan
+from dtp.pay.journal import Journal
+from dtp.pay.terms import NOTHING, Usage
+from dtp.session.codes import CloseCode
+
+if TYPE_CHECKING:
+    from dtp.pay.metered import ServerMeter
+
+#: Bytes that may be used before they are written down: what a crash gives for nothing.
+WRITE_AFTER: Final = 16 * 1024 * 1024
+
+
+def period_of(held: HolderOfPass, now_ms: int, epoch: int) -> int:
+    """The number of the pass's period that runs now, from 0."""
+    if held.period_ms:
+        return max(0, now_ms - held.account.start) // held.period_ms
+    return max(0, epoch - held.account.start)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A pass in use: its period, what was used in it, and what of that isn't written yet."""
+
+    held: HolderOfPass
+    plan: Plan
+    period: int
+    used: Usage
+    unwritten: Usage = NOTHING
+    meters: set[ServerMeter] = field(default_factory=set)
+
+
+class Quotas:
+    """The passes in use of one listener. For one event loop."""
+
+    def __init__(
+        self,
+        chain: ChainClient,
+        journal: Journal,
+        firewall: Firewall,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._chain = chain
+        self._journal = journal
+        self._firewall = firewall
+        self._clock = clock
+        self._running: dict[str, _Running] = {}
+        self._of: dict[ServerMeter, _Running] = {}
+        self._plans: dict[str, Plan] = {}
+
+    async def prepare(self, held: HolderOfPass) -> None:
+        """Read what must be known of a pass before its connection begins: its plan, and its use of the period."""
+        if held.plan not in self._plans:
+            self._plans[held.plan] = await self._chain.read(pass_module.SCHEMA, Plan, held.plan)
+        if held.pass_id not in self._running:
+            period = self._period(held)
+            used = await self._journal.run(lambda store: store.pass_used(held.pass_id, period))
+            self._running.setdefault(held.pass_id, _Running(held, self._plans[held.plan], period, used))
+
+    def enter(self, meter: ServerMeter, held: HolderOfPass) -> None:
+        """A connection under a pass that was prepared."""
+        running = self._running[held.pass_id]
+        running.held = held
+        running.meters.add(meter)
+        self._of[meter] = running
+        self._set(running)
+
+    def used(self, meter: ServerMeter, more: Usage) -> None:
+        """So much more was served."""
+        running = self._of.get(meter)
+        if running is None:
+            return
+        running.used = running.used.plus(*more)
+        running.unwritten = running.unwritten.plus(*more)
+        if len(running.meters) > 1:
+            self._set(running, but=meter)
+        if running.unwritten.bytes >= WRITE_AFTER:
+            meter.spawn(self._write(running))
+
+    async def leave(self, meter: ServerMeter) -> None:
+        """The connection is over."""
+        running = self._of.pop(meter, None)
+        if running is None:
+            return
+        running.meters.discard(meter)
+        await self._write(running)
+        if not running.meters:
+            self._running.pop(running.held.pass_id, None)
+
+    async def refresh(self) -> None:
+        """Read the passes again: one may have been renewed, cancelled or revoked. Raises what reading raises."""
+        if self._running:
+            await self._firewall.refresh()
+            await self.look()
+
+    async def look(self) -> None:
+        """Begin new periods, and end the connections of passes that are over."""
+        for running in list(self._running.values()):
+            held = self._now(running)
+            if held is None:
+                for meter in list(running.meters):
+                    meter.connection.abort(CloseCode.PAYMENT, "the pass is over: renew it")
+                continue
+            running.held = held
+            period = self._period(held)
+            if period != running.period:
+                await self._write(running)
+                running.period, running.used = period, NOTHING
+                self._set(running)
+
+    def _now(self, running: _Running) -> HolderOfPass | None:
+        rules = self._firewall.rules
+        if rules is None:
+            return running.held
+        held = running.held
+        now_ms = rules.state.now_ms(self._clock())
+        for each in rules.passes.get(held.account.holder, ()):
+            if each.pass_id == held.pass_id:
+                return each if each.is_good(now_ms, rules.epoch) else None
+        return None
+
+    def _period(self, held: HolderOfPass) -> int:
+        rules = self._firewall.rules
+        now = self._clock()
+        if rules is None:
+            return period_of(held, round(now * 1000), 0)
+        return period_of(held, rules.state.now_ms(now), rules.epoch)
+
+    def _set(self, running: _Running, but: ServerMeter | None = None) -> None:
+        """Tell every meter what is left for it: its own use so far, and what the pass has left."""
+        plan, now = running.plan, asyncio.get_running_loop().time()
+        for meter in running.meters:
+            if meter is but:
+                continue
+            own = meter.payee.used
+            requests = own.requests + max(0, plan.quota_requests - running.used.requests)
+            size = own.bytes + max(0, plan.quota_bytes - running.used.bytes)
+            meter.payee.set_quota(
+                requests if plan.quota_requests else None, size if plan.quota_bytes else None, now
+            )
+            meter.turn()
+
+    async def _write(self, running: _Running) -> None:
+        more, running.unwritten = running.unwritten, NOTHING
+        if any(more):
+            pass_id, period = running.held.pass_id, running.period
+            await self._journal.run(lambda store: store.add_pass_used(pass_id, period, more))

@@ -1,0 +1,287 @@
+"""Serving for money: a listener whose tickets are checked, whose connections are metered, whose vouchers are claimed.
+
+    async with await dtp.serve("files", handler, wallet=me, terms=Terms(price_mib=2_000_000)) as serving:
+        print(serving.address)          # dtp://0x<host>/files
+
+The handler gets a `Metered` connection for each client that has opened a channel. Everything on chain is done here:
+the host object and its service, heartbeats, the firewall, claims.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from dtp.chain.client import ChainClient
+from dtp.chain.firewall import Firewall
+from dtp.chain.host import Bearer, Kind, Mode, Terms
+from dtp.chain.model import Id
+from dtp.chain.networks import Network
+from dtp.chain.resolver import service_number
+from dtp.errors import ChainError, LocalError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.listener import Listener, Request, listen
+from dtp.pay.book import BookLimits, ChannelBook
+from dtp.pay.cashier import Cashier
+from dtp.pay.claims import Policy
+from dtp.pay.gate import Admission, Gate
+from dtp.pay.hosting import Heart, NoHost, Owned, ensure_service, find_host, make_host
+from dtp.pay.journal import Journal
+from dtp.pay.ledger import Ledger
+from dtp.pay.metered import Metered, ServerMeter
+from dtp.pay.payee import Payee
+from dtp.pay.quota import Quotas
+from dtp.pay.store import Store
+from dtp.pay.terms import MIB, Exposure, Usage
+from dtp.pay.wallets import Wallet, identity_of, signer_of
+from dtp.session.codes import CloseCode, Refuse
+from dtp.session.limits import DEFAULT, Limits
+
+log = logging.getLogger("dtp.pay")
+
+#: Serves one client that pays.
+PaidHandler = Callable[[Metered], Awaitable[None]]
+
+#: Vouchers must be claimable for at least so long after they come, ms: an hour is time for a server that was down.
+_LEAST_CLAIM_TIME: Final = 3_600_000
+#: Where the server bears transport cost a client's counts may be so far above ours: what is under way.
+_MOST_AHEAD: Final = Usage(64, 8 * MIB)
+
+
+@dataclass(frozen=True)
+class Selling:
+    """How a service is sold, besides its terms.
+
+    `count_streams` says whether each stream of the client's counts as a request; otherwise only explicit charges do.
+    `least_revision` refuses channels of older terms. `recheck` and `claim_every` are in seconds.
+    """
+
+    exposure: Exposure = field(default_factory=Exposure)
+    policy: Policy = field(default_factory=Policy)
+    book: BookLimits = field(default_factory=BookLimits)
+    count_streams: bool = True
+    least_revision: int = 0
+    #: Channels in use are read again so often: a client may ask for a close at any time, and be denied.
+    recheck: float = 15.0
+    claim_every: float = 60.0
+
+
+class Serving:
+    """A paid service that is up. `async with` closes it: what is worth its gas is claimed then."""
+
+    def __init__(
+        self,
+        chain: ChainClient,
+        owned: Owned,
+        service: str,
+        handler: PaidHandler,
+        store: Store,
+        selling: Selling,
+        plans: Iterable[Id],
+        clock: Callable[[], float],
+    ) -> None:
+        self.chain = chain
+        self.host = owned.host.id
+        self.service = service
+        self.store = store
+        self._owned = owned
+        self._handler = handler
+        self._selling = selling
+        self._clock = clock
+        self.journal = Journal(store)
+        self.firewall = Firewall(chain, owned.host.id, plans=plans, clock=clock)
+        self.book = ChannelBook(chain, limits=selling.book, clock=clock)
+        self.gate = Gate(
+            self.book, self.firewall, self.journal, least_revision=selling.least_revision, clock=clock
+        )
+        self._quotas = Quotas(chain, self.journal, self.firewall, clock)
+        self.ledger = Ledger(self.book, self.journal, chain.signer, self._quotas, self.gate.now_ms)
+        self.cashier = Cashier(
+            chain,
+            self.journal,
+            self.gate.now_ms,
+            policy=selling.policy,
+            busy=lambda: self.ledger.channels,
+            on_channel=self.book.learn,
+        )
+        self._number = service_number(service)
+        self._heart: Heart | None = None
+        self._rechecking: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
+        self._closed = False
+        #: The listener underneath; set by `serve`.
+        self.listener: Listener
+
+    @property
+    def address(self) -> Address:
+        """What clients dial."""
+        return Address("dtp", host_object=self.host, service=self.service)
+
+    async def start(self, listener: Listener, heart: Heart | None) -> None:
+        """Begin: heartbeats, rechecks, claims."""
+        self.listener = listener
+        self._heart = heart
+        if heart is not None:
+            await heart.start()
+        self._rechecking = asyncio.create_task(self._recheck(), name="dtp-pay-recheck")
+        self.cashier.start(self._selling.claim_every)
+
+    async def admit(self, request: Request) -> Admission:
+        """For the listener: check the ticket. Raises `Refuse`."""
+        admission = await self.gate.admit(request)
+        if admission.channel.service != self._number:
+            raise Refuse(CloseCode.UNKNOWN_SERVICE, f"{self.service!r} is served here")
+        if admission.pass_ is not None:
+            try:
+                await self._quotas.prepare(admission.pass_)
+            except ChainError as error:
+                raise Refuse(CloseCode.BUSY, "the pass can't be looked at now: try again later") from error
+        return admission
+
+    async def handle(self, connection: Connection) -> None:
+        """For the listener: meter a connection that was admitted, and let the handler serve it."""
+        assert isinstance(connection, Metered)
+        assert isinstance(connection.admission, Admission)
+        admission = connection.admission
+        lane = await self.ledger.enter(admission)
+        if lane is None:
+            connection.abort(CloseCode.PAYMENT, "the channel is closed")
+            return
+        terms = admission.channel.terms
+        payee = Payee(
+            lane,
+            admission.prices,
+            admission.affordable,
+            self._selling.exposure,
+            self._selling.count_streams,
+            least_end_ms=self.gate.now_ms() + min(terms.claim_ms, _LEAST_CLAIM_TIME),
+            most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
+            agrees=self.ledger.agrees(admission.channel),
+        )
+        meter = ServerMeter(connection, self.journal, payee, self.ledger)
+        connection.meter = meter
+        self.ledger.join(meter, admission)
+        meter.begin()
+        if not connection.closed:
+            await self._handler(connection)
+
+    async def _recheck(self) -> None:
+        """Look again at everything that is in use: closes that were requested, lists, passes."""
+        while True:
+            await asyncio.sleep(self._selling.recheck)
+            try:
+                rules = await self.firewall.refresh()
+                await self._quotas.look()
+                for id in self.ledger.channels:
+                    await self.ledger.refresh(id)
+                    seen = self.book.known(id)
+                    if seen is not None and seen.channel.client in rules.deny:
+                        self.ledger.end(id, "denied")
+            except (ChainError, LocalError) as error:
+                log.warning("channels in use can't be read again: %s", error)
+
+    async def close(self, *, grace: float | None = 0.0, claim: bool = True) -> None:
+        """Stop serving; connections may finish for `grace` seconds. Then claim what is worth its gas. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._heart is not None:
+            await self._heart.stop()
+        if self._rechecking is not None:
+            self._rechecking.cancel()
+            await asyncio.gather(self._rechecking, return_exceptions=True)
+            self._rechecking = None
+        connections = self.listener.connections
+        await self.listener.close(grace=grace)
+        for connection in connections:
+            if isinstance(connection, Metered) and connection.meter is not None:
+                await connection.meter.settled()
+        await self.cashier.stop(claim=claim)
+        await self.firewall.close()
+        await self.journal.close()
+        await self._stack.aclose()
+
+    async def __aenter__(self) -> Serving:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await self.close()
+
+
+async def serve(
+    service: str,
+    handler: PaidHandler,
+    *,
+    wallet: Wallet,
+    urls: str | Sequence[str] = "tcp://127.0.0.1:0",
+    network: str | Network | ChainClient | None = None,
+    host: Id | None = None,
+    terms: Terms | None = None,
+    kind: int = Kind.TCP,
+    mode: int = Mode.OPEN,
+    identity: Identity | None = None,
+    hint: str | None = None,
+    plans: Iterable[Id] = (),
+    store: Store | str | os.PathLike[str] | None = None,
+    selling: Selling | None = None,
+    heartbeat: bool = True,
+    limits: Limits = DEFAULT,
+    psk: bytes | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Serving:
+    """Serve `service` for money under the wallet's host object, and claim what is paid.
+
+    `wallet` owns or operates the host; without `host` it is the only one that it has. With `terms` the host, the
+    service and its terms are made or changed to fit; without, the service has to be there and open. `identity` proves
+    this endpoint (the wallet's key without), `hint` is where others dial it (the first of `urls`). `plans` are those
+    whose passes let in. `network` is a name, a URL, or a client that stays the caller's; `store` holds the vouchers
+    (see `dtp.pay.store`). The rest is as for `listen`.
+
+    Raises `NoHost`, and what the chain, the store and `listen` raise.
+    """
+    selling = selling or Selling()
+    async with AsyncExitStack() as stack:
+        signer = signer_of(wallet)
+        if isinstance(network, ChainClient):
+            chain = network
+        else:
+            chain = await stack.enter_async_context(ChainClient(network, signer))
+        await chain.connect()
+        kept = store if isinstance(store, Store) else stack.enter_context(Store(store))
+        owned = await find_host(chain, host)
+        if owned is None:
+            if terms is None:
+                raise NoHost(
+                    f"{chain.address} has no host: give terms to have one made, or 'dtp host create'"
+                )
+            owned = await make_host(chain)
+        if terms is not None:
+            owned = await ensure_service(chain, owned, service, terms, kind=kind, mode=mode)
+        me = identity or identity_of(wallet, signer)
+        if me is None:
+            raise LocalError("the wallet's key is no identity: give `identity`, whom clients will find here")
+        serving = Serving(chain, owned, service, handler, kept, selling, plans, clock)
+        await serving.firewall.refresh()
+        listener = await listen(
+            urls,
+            serving.handle,  # every name: a path may follow the service's
+            identity=me,
+            limits=limits,
+            psk=psk,
+            admit=serving.admit,
+            make=Metered,
+        )
+        serving.listener = listener
+        stack.push_async_callback(listener.close)
+        heart = Heart(chain, owned, me.id.key, hint or listener.urls[0]) if heartbeat else None
+        await serving.start(listener, heart)
+        serving._stack = stack.pop_all()
+        return serving

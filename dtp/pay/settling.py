@@ -1,0 +1,209 @@
+"""Money on chain: opening channels, claiming several in one transaction, and every way a channel can end.
+
+Programs are built here out of `dtp.chain.channel`; what to do when is decided in `dtp.pay.claims`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dtp.chain import Executed, Program
+from dtp.chain import channel as module
+from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
+from dtp.chain.client import ChainClient
+from dtp.chain.commands import Argument
+from dtp.chain.errors import MoveAborted
+from dtp.chain.host import Host
+from dtp.chain.model import SUI_COIN
+from dtp.pay import messages
+from dtp.pay.claims import Action, Decision
+from dtp.pay.errors import ChannelUnusable
+from dtp.pay.store import Sold
+from dtp.pay.voucher import verify_raw
+
+log = logging.getLogger("dtp.pay")
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What a transaction moved: to the server for vouchers, to the client, and the gas (MIST)."""
+
+    digest: str
+    to_server: int
+    to_client: int
+    gas: int
+    state: int | None = None
+
+
+def result_of(chain: ChainClient, executed: Executed) -> Paid:
+    """What a transaction over channels did, out of its events."""
+    claims = chain.events_in(executed, module.SCHEMA, Claimed)
+    ends = chain.events_in(executed, module.SCHEMA, Settled)
+    return Paid(
+        executed.digest,
+        sum(each.paid for each in claims) + sum(each.to_server for each in ends),
+        sum(each.to_client for each in ends),
+        executed.gas.net,
+        ends[-1].state if ends else None,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- the client
+
+
+async def coins_for(chain: ChainClient, program: Program, coin: str, amount: int) -> Argument:
+    """A coin of `amount` as an argument: off the gas coin for SUI, else out of the account's coins of that type."""
+    if coin == SUI_COIN:
+        (money,) = program.split(program.gas, [amount])
+        return money
+    coins = [each for each in await chain.coins(chain.address, coin) if each.balance]
+    there = sum(each.balance or 0 for each in coins)
+    if there < amount:
+        raise ChannelUnusable(f"{chain.address} has {there} of {coin}, less than the deposit of {amount}")
+    first, *others = (program.object(each.id) for each in coins)
+    program.merge(first, others)
+    (money,) = program.split(first, [amount])
+    return money
+
+
+async def open_channel(
+    chain: ChainClient, host: Host, service: int, revision: int, deposit: int, key: bytes
+) -> tuple[str, Executed]:
+    """Open a channel with a deposit, under the terms of `revision`; its id. Raises as `ChainClient.execute` does."""
+    coin = host.services[service].terms.coin
+    program = Program()
+    money = await coins_for(chain, program, coin, deposit)
+    made = module.open(program, host.id, host.beacon, service, revision, money, key, coin=coin)
+    module.share(program, made, coin=coin)
+    executed = await chain.execute(program)
+    return opened_in(chain, executed), executed
+
+
+async def open_under_pass(
+    chain: ChainClient, host: Host, plan: str, pass_: str, revision: int, key: bytes, coin: str
+) -> tuple[str, Executed]:
+    """Open a channel under a pass, without a deposit; its id."""
+    program = Program()
+    made = module.open_with_pass(program, host.id, host.beacon, plan, pass_, revision, key, coin=coin)
+    module.share(program, made, coin=coin)
+    executed = await chain.execute(program)
+    return opened_in(chain, executed), executed
+
+
+def opened_in(chain: ChainClient, executed: Executed) -> str:
+    """The channel that a transaction opened. Raises `ChannelUnusable` when it is none or several."""
+    opened = chain.events_in(executed, module.SCHEMA, ChannelOpened)
+    if len(opened) != 1:
+        raise ChannelUnusable(f"transaction {executed.digest} opened {len(opened)} channels")
+    return opened[0].channel
+
+
+async def add_money(chain: ChainClient, channel: Channel, amount: int) -> Executed:
+    """Top a channel up."""
+    program = Program()
+    money = await coins_for(chain, program, channel.coin, amount)
+    module.top_up(program, channel.id, money, coin=channel.coin)
+    return await chain.execute(program)
+
+
+async def close_agreed(chain: ChainClient, channel: Channel, agreed: messages.Agreed) -> Paid:
+    """Close with the server's signature, and delete the channel where it is empty then: one transaction.
+
+    Raises `ChannelUnusable` when the signature is no use, before anything is sent.
+    """
+    agreement = Agreement(channel.id, agreed.total, agreed.not_after_ms)
+    if not verify_raw(agreed.public_key, module.agreement_bytes(agreement), agreed.signature):
+        raise ChannelUnusable("the server's signature under the agreed close does not verify")
+    program = Program()
+    module.close_agreed(program, agreement, agreed.public_key, agreed.signature, coin=channel.coin)
+    # By agreement nothing is left to drain, so it is closed and its storage deposit comes back to us.
+    module.destroy(program, channel.id, coin=channel.coin)
+    return result_of(chain, await chain.execute(program))
+
+
+async def request_close(chain: ChainClient, channel: Channel) -> Executed:
+    """Ask for the close: claims count for `claim_ms`, then `finalize` pays both."""
+    program = Program()
+    module.request_close(program, channel.id, coin=channel.coin)
+    return await chain.execute(program)
+
+
+async def end_channel(chain: ChainClient, channel: Channel, action: Action) -> Paid:
+    """Finalize or expire a channel, whoever we are; the client's own is deleted once it is empty."""
+    program = Program()
+    build = module.finalize if action is Action.FINALIZE else module.expire
+    build(program, channel.id, coin=channel.coin)
+    paid = result_of(chain, await chain.execute(program))
+    if paid.state == State.CLOSED and channel.client == chain.address:
+        await destroy(chain, channel)
+    return paid
+
+
+async def destroy(chain: ChainClient, channel: Channel) -> None:
+    """Delete a closed channel of ours: its storage deposit comes back."""
+    program = Program()
+    module.destroy(program, channel.id, coin=channel.coin)
+    await chain.execute(program)
+
+
+# ---------------------------------------------------------------------------------------------------- the server
+
+
+def settle_program(chain: ChainClient, decisions: Sequence[Decision]) -> Program:
+    """One transaction for several decisions. By anyone: what is paid goes to the channels' servers."""
+    program = Program()
+    for decision in decisions:
+        channel = decision.view.channel
+        for sold in decision.lanes:
+            _claim(program, sold, channel.coin)
+        match decision.action:
+            case Action.RELEASE if chain.address == channel.server:
+                module.release(program, channel.id, coin=channel.coin)
+            case Action.PAY_OWED:
+                module.pay_owed(program, channel.id, coin=channel.coin)
+            case Action.FINALIZE:
+                module.finalize(program, channel.id, coin=channel.coin)
+            case Action.EXPIRE:
+                module.expire(program, channel.id, coin=channel.coin)
+    return program
+
+
+def _claim(program: Program, sold: Sold, coin: str) -> None:
+    locked = sold.newest.voucher.hash_lock is not None
+    preimage = sold.preimage if locked and sold.preimage is not None else b""
+    module.claim_for(program, sold.newest.voucher, sold.newest.signature, preimage, coin=coin)
+
+
+async def settle(
+    chain: ChainClient, decisions: Sequence[Decision], batch: int
+) -> list[tuple[Paid, list[Decision]]]:
+    """Carry decisions out, `batch` channels in a transaction; what each did. A channel that is refused is left out.
+
+    Refusals are found by simulation and cost nothing: somebody else may have claimed or ended a channel just before.
+    Raises what `ChainClient.execute` raises otherwise.
+    """
+    done: list[tuple[Paid, list[Decision]]] = []
+    waiting = [each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)]
+    while waiting:
+        part, waiting = waiting[:batch], waiting[batch:]
+        done += await _settle_part(chain, part)
+    return done
+
+
+async def _settle_part(chain: ChainClient, part: list[Decision]) -> list[tuple[Paid, list[Decision]]]:
+    program = settle_program(chain, part)
+    if not len(program):
+        return []
+    try:
+        return [(result_of(chain, await chain.execute(program)), part)]
+    except MoveAborted as refused:
+        if not refused.simulated:
+            raise
+        if len(part) == 1:
+            log.warning("channel %s can't be settled: %s", part[0].view.channel.id, refused)
+            return []
+    # Halves find the one that is refused in few simulations, and the others still share their transactions.
+    middle = len(part) // 2
+    return await _settle_part(chain, part[:middle]) + await _settle_part(chain, part[middle:])

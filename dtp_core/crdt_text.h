@@ -1,0 +1,145 @@
+/* crdt_text.h - the text type of the C core: a replicated sequence of characters.
+ *
+ * Read by the C compiler, by cffi (beside dtp.h, in the same way) and by you. docs/text.md is the specification of the
+ * order, the messages and the saved form; the names are its names.
+ *
+ * Unlike the rest of the core a text owns its memory, which is counted and can be capped. Positions and lengths are in
+ * code points unless a name says otherwise. A function that fails returns a negative dtp_text_code and leaves the text
+ * as it was, but for dtp_text_merge, which says what it had done. A text may move between threads, and two threads that
+ * call at once get DTP_TEXT_BUSY rather than a broken text.
+ */
+#ifndef DTP_CRDT_TEXT_H
+#define DTP_CRDT_TEXT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum dtp_text_code {
+    DTP_TEXT_OK = 0,
+    DTP_TEXT_BUSY = -64,      /* another thread is inside this text */
+    DTP_TEXT_MEMORY = -65,    /* the allocator, or the cap on memory, refused; nothing was done */
+    DTP_TEXT_RANGE = -66,     /* a position is behind the end, or a count goes beyond it */
+    DTP_TEXT_UTF8 = -67,      /* not UTF-8 as RFC 3629 has it */
+    DTP_TEXT_FORMAT = -68,    /* a message, version or saved text is malformed; `at` tells where */
+    DTP_TEXT_REFERENCE = -69, /* an operation refers to something that is no character */
+    DTP_TEXT_STALE = -70,     /* an operation refers to a character that was compacted away */
+    DTP_TEXT_PENDING = -71,   /* too much waits for operations that are missing; the message was not taken */
+    DTP_TEXT_FULL = -72,      /* an author's numbers, the authors, or the characters have come to their end */
+    DTP_TEXT_UNSEEN = -73,    /* a version names operations that this text does not have */
+    DTP_TEXT_DIVERGED = -74,  /* a saved text can't replace one that has operations of its own */
+    DTP_TEXT_GONE = -75       /* this character was compacted away, or was never here */
+} dtp_text_code;
+
+enum dtp_text_size {
+    DTP_TEXT_AGENT = 64,            /* bytes of an author's name, at most; at least 1 */
+    DTP_TEXT_AGENTS = 1048575,      /* authors of one text, at most */
+    DTP_TEXT_SEQUENCE = 2147483647, /* operations of one author, and characters of one text, fewer than this */
+    DTP_TEXT_CHANGES = 0xd1,        /* first byte of a message: changes, version 1 */
+    DTP_TEXT_STATE = 0xd2           /* first byte of a message: a state with changes, version 1 */
+};
+
+/* What can be read of a text without a call; only to be read. */
+typedef struct dtp_text_state {
+    uint64_t length;   /* characters */
+    uint64_t bytes;    /* in UTF-8 */
+    uint64_t utf16;    /* in UTF-16 code units */
+    uint64_t memory;   /* bytes allocated for this text, all told */
+    uint64_t cap;      /* on `memory`; 0: none. May be written */
+    uint64_t spans;    /* pieces that the sequence is held in */
+    uint64_t deleted;  /* characters that are deleted and still held */
+    uint64_t waiting;  /* operations that wait for others */
+    uint64_t waiting_bytes; /* their memory */
+    uint64_t waiting_cap;   /* on it. May be written */
+    uint64_t next;     /* number of the next operation made here */
+    uint64_t undos;    /* steps that can be undone */
+    uint64_t redos;    /* steps that can be redone */
+    uint64_t depth;    /* steps kept to be undone; 0: none. May be written before the first edit */
+    uint64_t at;       /* after DTP_TEXT_FORMAT, _REFERENCE, _STALE: offset of the fault in the input */
+    uint64_t merged;   /* by the last dtp_text_merge: operations that were new and took effect */
+    uint64_t refused;  /* operations that had waited, and then referred to no character: thrown away */
+} dtp_text_state;
+
+/* One change of the visible text, in terms of the text as the changes before it left it. */
+typedef struct dtp_text_patch {
+    uint32_t position;
+    uint32_t deleted;  /* characters taken away at `position` ... */
+    uint32_t inserted; /* ... and characters put there instead, */
+    uint32_t bytes;    /* in UTF-8, which stand behind those of the patches before */
+} dtp_text_patch;
+
+/* The place of a character for good: its author as an index of this replica, and its number. */
+typedef struct dtp_text_id {
+    uint32_t agent;
+    uint32_t seq;
+} dtp_text_id;
+
+typedef struct dtp_text dtp_text;
+
+/* An empty text of which this replica writes as `agent`; `seed`: 16 random bytes for the table of authors. NULL: no
+ * memory, or `size` out of range. */
+dtp_text *dtp_text_new(const uint8_t *agent, size_t size, const uint8_t *seed);
+void dtp_text_free(dtp_text *text); /* NULL is fine */
+dtp_text_state *dtp_text_look(dtp_text *text); /* valid as long as the text */
+
+/* ---- editing: each call is an operation of this replica --------------------------------------------------- */
+
+int dtp_text_insert(dtp_text *text, uint64_t position, const uint8_t *utf8, size_t size);
+int dtp_text_delete(dtp_text *text, uint64_t position, uint64_t count);
+
+/* `count` edits, each three numbers: position, characters to delete there, bytes of `utf8` to insert there. What fails
+ * stops it: `*done` edits took place. */
+int dtp_text_edit(dtp_text *text, const uint64_t *edits, size_t count, const uint8_t *utf8, size_t size, size_t *done);
+
+/* End the current undo step: the next edit begins another. While `open` is not 0, all edits are one step. */
+int dtp_text_step(dtp_text *text, int open);
+int dtp_text_undo(dtp_text *text); /* 1: undone, and the patches tell what changed; 0: nothing to undo */
+int dtp_text_redo(dtp_text *text);
+
+/* ---- reading ---------------------------------------------------------------------------------------------- */
+
+/* Bytes of the characters [start, end). */
+int64_t dtp_text_measure(dtp_text *text, uint64_t start, uint64_t end);
+/* Copy them; `capacity` must be what was measured. */
+int64_t dtp_text_read(dtp_text *text, uint64_t start, uint64_t end, uint8_t *out, size_t capacity);
+
+enum dtp_text_unit { DTP_TEXT_POINTS = 0, DTP_TEXT_UTF8_BYTES = 1, DTP_TEXT_UTF16_UNITS = 2 };
+/* The same place in another unit; one inside a character counts as its beginning. */
+int64_t dtp_text_convert(dtp_text *text, uint64_t position, int from, int to);
+
+/* ---- places that stay with their text --------------------------------------------------------------------- */
+
+/* The character at `position`. */
+int dtp_text_identify(dtp_text *text, uint64_t position, dtp_text_id *id);
+/* Where it is: characters before it; +2^62 when it is deleted. DTP_TEXT_GONE. */
+int64_t dtp_text_position(dtp_text *text, dtp_text_id id);
+/* The name of an author, copied to `out` (DTP_TEXT_AGENT bytes); its length, or DTP_TEXT_GONE. */
+int dtp_text_agent_name(dtp_text *text, uint32_t agent, uint8_t *out);
+/* The index of an author, or DTP_TEXT_GONE. */
+int64_t dtp_text_agent_find(dtp_text *text, const uint8_t *name, size_t size);
+
+/* ---- replicating ------------------------------------------------------------------------------------------ */
+
+/* Merge messages, one behind the other. Their form is checked as a whole before anything is done. With `patches` != 0
+ * dtp_text_patches tells what changed. DTP_TEXT_REFERENCE and DTP_TEXT_STALE: the operations before the one at `at` are
+ * merged, what is behind it is not. */
+int dtp_text_merge(dtp_text *text, const uint8_t *data, size_t size, int patches);
+int64_t dtp_text_patches(dtp_text *text, const dtp_text_patch **patches, const uint8_t **utf8);
+
+/* Encoders: the length, and `*out` is memory of the text until the next call. */
+int64_t dtp_text_version(dtp_text *text, const uint8_t **out);
+/* What a replica at `version` (encoded; size 0: an empty one) lacks. Empty when it lacks nothing. */
+int64_t dtp_text_changes(dtp_text *text, const uint8_t *version, size_t size, const uint8_t **out);
+/* What was made here since the last call. */
+int64_t dtp_text_take(dtp_text *text, const uint8_t **out);
+
+void dtp_text_discard(dtp_text *text); /* give back the memory behind `*out` */
+
+/* Forget what only a replica that lacks some of `stable` (an encoded version) would need; see docs/text.md for the
+ * conditions. The number of characters forgotten. */
+int64_t dtp_text_compact(dtp_text *text, const uint8_t *stable, size_t size);
+/* Give back memory that is not needed now. */
+int dtp_text_trim(dtp_text *text);
+/* For tests: check every promise that the structures make to each other. DTP_TEXT_OK, or the line that found a fault. */
+int dtp_text_check(dtp_text *text);
+
+#endif

@@ -1,0 +1,137 @@
+/* crdt_text_check.c - every promise that the structures of a text make to each other, for tests. */
+#include "crdt_text_internal.h"
+
+#define PROMISE(condition)     \
+    do {                       \
+        if (!(condition))      \
+            return __LINE__;   \
+    } while (0)
+
+static int check_node(const dtp_text *t, const node *n, const branch *parent, weight *sum)
+{
+    const branch *b = (const branch *)(const void *)n;
+    uint32_t i;
+    PROMISE(n->parent == parent);
+    if (n->level == 0) {
+        *sum = leaf_weight(t, (const leaf *)(const void *)n);
+        return DTP_TEXT_OK;
+    }
+    memset(sum, 0, sizeof *sum);
+    PROMISE(n->count >= 1 && n->count <= FANOUT);
+    for (i = 0; i < n->count; i++) {
+        weight w;
+        int code;
+        PROMISE(b->child[i]->slot == i && b->child[i]->level + 1 == n->level);
+        code = check_node(t, b->child[i], b, &w);
+        if (code != DTP_TEXT_OK)
+            return code;
+        PROMISE(w.chars == b->chars[i] && w.more8 == b->more8[i] && w.more16 == b->more16[i]);
+        sum->chars += w.chars;
+        sum->more8 += w.more8;
+        sum->more16 += w.more16;
+    }
+    return DTP_TEXT_OK;
+}
+
+static int check_spans(dtp_text *t)
+{
+    const leaf *l, *previous = NULL;
+    uint64_t spans = 0, deleted = 0, held = 0;
+    uint32_t i;
+    place p;
+    for (l = t->first; l != NULL; previous = l, l = l->next) {
+        PROMISE(l->previous == previous && l->head.level == 0 && l->head.count <= LEAF);
+        PROMISE(l->head.count > 0 || (t->first == l && t->last == l));
+        for (i = 0; i < l->head.count; i++) {
+            const span *s = &l->spans[i];
+            weight w;
+            PROMISE((s->who & ~(uint32_t)(AGENT_MASK | FLAGS)) == 0);
+            PROMISE(span_agent(s) < t->agent_count && s->len > 0);
+            PROMISE(s->seq + s->len <= t->agents[span_agent(s)].next);
+            PROMISE(locate(t, span_id(s, 0), &p) && p.leaf == l && p.i == i && p.off == 0);
+            PROMISE(locate(t, span_id(s, s->len - 1), &p) && p.leaf == l && p.i == i && p.off == s->len - 1);
+            if ((s->who & DEAD) != 0) {
+                deleted += s->len;
+                continue;
+            }
+            PROMISE((s->who & WIDE) == 0 || s->len <= WIDE_SPAN);
+            span_text(t, s, 0, s->len, &w);
+            held += w.chars + w.more8;
+            PROMISE(s->text + w.chars + w.more8 <= t->pool_used);
+        }
+        spans += l->head.count;
+    }
+    t->state.spans = spans;
+    PROMISE(previous == t->last);
+    PROMISE(deleted == t->state.deleted);
+    PROMISE(held == t->state.bytes && held + t->garbage <= t->pool_used);
+    return DTP_TEXT_OK;
+}
+
+/* All characters of an insertion are there, behind or before their parent as their side says, and it knows of them. */
+static int check_insertion(dtp_text *t, uint32_t who, const run *r, uint32_t end)
+{
+    id x = make_id(who, r->seq);
+    place p, q;
+    uint32_t seq = r->seq;
+    PROMISE(r->kind == INSERT_RIGHT || same_id(r->a, r->b));
+    while (seq < end) {
+        PROMISE(locate(t, make_id(who, seq), &p));
+        seq += at_place(&p)->len - p.off;
+    }
+    PROMISE(r->b.agent == NOBODY || locate(t, r->b, &q));
+    if (r->a.agent == NOBODY)
+        return DTP_TEXT_OK;
+    PROMISE(locate(t, x, &p) && locate(t, r->a, &q));
+    if (r->kind == INSERT_RIGHT) {
+        PROMISE(tree_compare(&q, &p) < 0);
+        PROMISE(q.off + 1 < at_place(&q)->len || (at_place(&q)->who & RIGHT) != 0);
+    } else {
+        PROMISE(tree_compare(&p, &q) < 0);
+        PROMISE(q.off == 0 && (at_place(&q)->who & LEFT) != 0);
+    }
+    return DTP_TEXT_OK;
+}
+
+static int check_logs(dtp_text *t)
+{
+    size_t i, k;
+    for (i = 0; i < t->agent_count; i++) {
+        const agent *a = &t->agents[i];
+        PROMISE(a->base <= a->next);
+        PROMISE(a->run_count > 0 ? a->runs[0].seq == a->base : a->base == a->next);
+        for (k = 0; k < a->run_count; k++) {
+            int code = DTP_TEXT_OK;
+            PROMISE(a->runs[k].seq < run_end(a, k));
+            if (a->runs[k].kind < DELETE_UP)
+                code = check_insertion(t, (uint32_t)i, &a->runs[k], run_end(a, k));
+            if (code != DTP_TEXT_OK)
+                return code;
+        }
+    }
+    return DTP_TEXT_OK;
+}
+
+static int check_all(dtp_text *t)
+{
+    weight sum;
+    int code;
+    t->hint = NULL; /* so that characters are found by the index alone */
+    code = check_node(t, t->root, NULL, &sum);
+    if (code != DTP_TEXT_OK)
+        return code;
+    PROMISE(sum.chars == t->state.length);
+    PROMISE(sum.chars + (uint64_t)sum.more8 == t->state.bytes && sum.chars + (uint64_t)sum.more16 == t->state.utf16);
+    code = check_spans(t);
+    return code == DTP_TEXT_OK ? check_logs(t) : code;
+}
+
+int dtp_text_check(dtp_text *t)
+{
+    int code;
+    if (!text_enter(t))
+        return DTP_TEXT_BUSY;
+    code = check_all(t);
+    text_leave(t);
+    return code;
+}

@@ -1,0 +1,291 @@
+/* crdt_text_compact.c - forgetting what every replica has seen. docs/text.md, "Compaction", says why this is sound.
+ *
+ * Given a stable version: operations in it leave the logs, their characters stay without a place in the tree. A gap is
+ * what stands between two stable characters that no stable operation deletes. Where nothing in a gap is newer, and
+ * nothing newer refers into it, only its first deleted character stays: new insertions are placed by it. */
+#include "crdt_text_internal.h"
+
+static int is_stable(const dtp_text *t, const span *s)
+{
+    return s->seq < t->agents[span_agent(s)].mark;
+}
+
+/* Make the character `x` the first of a span. */
+static int split_at(dtp_text *t, id x)
+{
+    place p;
+    int code;
+    if (!locate(t, x, &p) || p.off == 0)
+        return DTP_TEXT_OK;
+    code = tree_reserve(t, p.leaf, x.agent, 1);
+    if (code == DTP_TEXT_OK)
+        tree_split(t, &p);
+    return code;
+}
+
+/* Split spans where the stable part of an author ends. */
+static int split_stable(dtp_text *t)
+{
+    size_t i;
+    int code = DTP_TEXT_OK;
+    for (i = 0; i < t->agent_count && code == DTP_TEXT_OK; i++)
+        if (t->agents[i].mark < t->agents[i].next)
+            code = split_at(t, make_id((uint32_t)i, t->agents[i].mark));
+    return code;
+}
+
+/* Flag the characters [low, end) as settled, or not. */
+static int settle(dtp_text *t, id low, uint32_t end, int settled)
+{
+    place p;
+    int code = split_at(t, low);
+    if (code == DTP_TEXT_OK && end < t->agents[low.agent].next)
+        code = split_at(t, make_id(low.agent, end));
+    if (code != DTP_TEXT_OK)
+        return code;
+    for (low.seq = next_held(t, low, end, &p); low.seq < end; low.seq = next_held(t, low, end, &p)) {
+        span *s = at_place(&p);
+        s->who = settled ? s->who | SETTLED : s->who & ~(uint32_t)SETTLED;
+        low.seq = s->seq + s->len;
+    }
+    return DTP_TEXT_OK;
+}
+
+/* The same for what the stable, or the other, deletions in the logs deleted. */
+static int settle_deletions(dtp_text *t, int stable)
+{
+    size_t i, k;
+    int code = DTP_TEXT_OK;
+    for (i = 0; i < t->agent_count; i++) {
+        const agent *a = &t->agents[i];
+        for (k = 0; k < a->run_count && code == DTP_TEXT_OK; k++) {
+            run op = a->runs[k];
+            uint32_t end = run_end(a, k), from = op.seq, len;
+            if (stable && end > a->mark)
+                end = a->mark;
+            if (!stable && from < a->mark)
+                from = a->mark;
+            if (op.kind < DELETE_UP || from >= end)
+                continue;
+            len = end - from;
+            if (op.kind == DELETE_DOWN)
+                op.a.seq -= end - op.seq - 1;
+            else
+                op.a.seq += from - op.seq;
+            code = settle(t, op.a, op.a.seq + len, stable);
+        }
+    }
+    return code;
+}
+
+/* What is deleted and compacted was deleted by operations that were stable then, unless one in a log did it. */
+static int settle_all(dtp_text *t)
+{
+    leaf *l;
+    uint32_t i;
+    int code = DTP_TEXT_OK;
+    for (i = 0; i < t->agent_count && code == DTP_TEXT_OK; i++)
+        if (t->agents[i].base < t->agents[i].next)
+            code = split_at(t, make_id(i, t->agents[i].base));
+    for (l = t->first; l != NULL; l = l->next)
+        for (i = 0; i < l->head.count; i++)
+            if ((l->spans[i].who & DEAD) != 0 && l->spans[i].seq < t->agents[span_agent(&l->spans[i])].base)
+                l->spans[i].who |= SETTLED;
+    if (code == DTP_TEXT_OK)
+        code = settle_deletions(t, 0);
+    return code == DTP_TEXT_OK ? settle_deletions(t, 1) : code;
+}
+
+static void need(dtp_text *t, id x)
+{
+    place p;
+    if (x.agent != NOBODY && x.seq < t->agents[x.agent].mark && locate(t, x, &p))
+        at_place(&p)->who |= NEEDED;
+}
+
+/* Flag what operations that aren't stable refer to. */
+static void need_all(dtp_text *t)
+{
+    size_t i, k;
+    for (i = 0; i < t->agent_count; i++) {
+        const agent *a = &t->agents[i];
+        for (k = a->run_count; k-- > 0 && run_end(a, k) > a->mark;)
+            if (a->runs[k].kind < DELETE_UP) {
+                need(t, a->runs[k].seq >= a->mark ? a->runs[k].a : make_id((uint32_t)i, a->mark - 1));
+                need(t, a->runs[k].b);
+            }
+    }
+}
+
+/* Where a gap begins and what is in it. */
+typedef struct gap {
+    place first; /* its first settled span */
+    int open;    /* there is one */
+    int kept;    /* as a whole */
+} gap;
+
+/* At its end (`p`, or the end of all): flag all that isn't needed to be dropped. */
+static uint32_t close_gap(gap *g, const place *end)
+{
+    uint32_t dropped = 0;
+    place p = g->first;
+    if (g->open && !g->kept)
+        while (tree_next(&p) && (end == NULL || p.leaf != end->leaf || p.i != end->i)) {
+            at_place(&p)->who |= DROP;
+            dropped += at_place(&p)->len;
+        }
+    g->open = g->kept = 0;
+    return dropped;
+}
+
+/* The first character of each gap is a span of its own from now on. */
+static int split_gaps(dtp_text *t)
+{
+    place p = {t->first, 0, 0};
+    int open = 0, code = DTP_TEXT_OK, more = t->first->head.count > 0;
+    for (; more && code == DTP_TEXT_OK; more = tree_next(&p)) {
+        const span *s = at_place(&p);
+        if (!is_stable(t, s))
+            continue;
+        if ((s->who & SETTLED) == 0) {
+            open = 0;
+            continue;
+        }
+        if (!open && s->len > 1) {
+            code = tree_reserve(t, p.leaf, span_agent(s), 1);
+            if (code != DTP_TEXT_OK)
+                break;
+            p.off = 1;
+            tree_split(t, &p);
+        }
+        open = 1;
+    }
+    return code;
+}
+
+static uint32_t flag_gaps(dtp_text *t)
+{
+    gap g;
+    place p = {t->first, 0, 0};
+    uint32_t dropped = 0;
+    int more = t->first->head.count > 0;
+    memset(&g, 0, sizeof g);
+    for (; more; more = tree_next(&p)) {
+        const span *s = at_place(&p);
+        if (!is_stable(t, s)) {
+            g.kept = 1;
+        } else if ((s->who & SETTLED) == 0) {
+            dropped += close_gap(&g, &p);
+        } else if (!g.open) {
+            g.open = 1;
+            g.first = p;
+        } else if ((s->who & NEEDED) != 0) {
+            g.kept = 1;
+        }
+    }
+    return dropped + close_gap(&g, NULL);
+}
+
+static void clear_flags(dtp_text *t)
+{
+    leaf *l;
+    uint32_t i;
+    for (l = t->first; l != NULL; l = l->next)
+        for (i = 0; i < l->head.count; i++)
+            l->spans[i].who &= AGENT_MASK | FLAGS;
+}
+
+/* Deleted text that can be put back was beside what is dropped: from now on it is beside what stays of the gap. */
+static void move_history(dtp_text *t, history *h)
+{
+    size_t i;
+    for (i = 0; i < h->count; i++) {
+        place p;
+        if (!h->entries[i].deleted || !locate(t, h->entries[i].first, &p))
+            continue;
+        while ((at_place(&p)->who & DROP) != 0 && tree_previous(&p))
+            h->entries[i].first = span_id(at_place(&p), 0);
+    }
+}
+
+/* Take stable operations out of the logs. */
+static void shorten_logs(dtp_text *t)
+{
+    size_t i;
+    for (i = 0; i < t->agent_count; i++) {
+        agent *a = &t->agents[i];
+        uint32_t stable = a->mark;
+        size_t from = 0;
+        if (stable <= a->base)
+            continue;
+        while (from < a->run_count && run_end(a, from) <= stable)
+            from++;
+        if (from < a->run_count && a->runs[from].seq < stable) {
+            run *r = &a->runs[from];
+            uint32_t cut = stable - r->seq;
+            if (r->kind == DELETE_UP || r->kind == DELETE_DOWN) {
+                r->a.seq = r->kind == DELETE_UP ? r->a.seq + cut : r->a.seq - cut;
+                if (run_end(a, from) - stable == 1)
+                    r->kind = DELETE_UP;
+            } else {
+                r->kind = INSERT_RIGHT;
+                r->a = make_id((uint32_t)i, stable - 1);
+            }
+            r->seq = stable;
+        }
+        a->run_count -= from;
+        memmove(a->runs, a->runs + from, a->run_count * sizeof *a->runs);
+        a->base = stable;
+        if (a->run_count < a->run_room / 4) {
+            run *smaller = a->run_count == 0 ? NULL : text_take(t, a->run_count * sizeof *smaller);
+            if (a->run_count > 0 && smaller == NULL)
+                continue;
+            if (smaller != NULL)
+                memcpy(smaller, a->runs, a->run_count * sizeof *smaller);
+            text_give(t, a->runs, a->run_room * sizeof *a->runs);
+            a->runs = smaller;
+            a->run_room = a->run_count;
+        }
+    }
+}
+
+static int64_t compact(dtp_text *t, const uint8_t *stable, size_t size)
+{
+    size_t i;
+    uint32_t dropped;
+    int code = version_read(t, stable, size, 1);
+    if (code != DTP_TEXT_OK)
+        return code;
+    for (i = 0; i < t->agent_count; i++)
+        if (t->agents[i].mark < t->agents[i].base)
+            t->agents[i].mark = t->agents[i].base;
+    code = split_stable(t);
+    if (code == DTP_TEXT_OK)
+        code = settle_all(t);
+    if (code == DTP_TEXT_OK)
+        code = split_gaps(t);
+    if (code != DTP_TEXT_OK) {
+        clear_flags(t);
+        return code;
+    }
+    need_all(t);
+    dropped = flag_gaps(t);
+    move_history(t, &t->undo);
+    move_history(t, &t->redo);
+    shorten_logs(t);
+    code = tree_rebuild(t);
+    if (code == DTP_TEXT_OK)
+        return dropped;
+    clear_flags(t); /* more is held than need be, which is no fault */
+    return code;
+}
+
+int64_t dtp_text_compact(dtp_text *t, const uint8_t *stable, size_t size)
+{
+    int64_t result;
+    if (!text_enter(t))
+        return DTP_TEXT_BUSY;
+    result = compact(t, stable, size);
+    text_leave(t);
+    return result;
+}

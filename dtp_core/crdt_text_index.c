@@ -1,0 +1,434 @@
+/* crdt_text_index.c - authors by name, what they did by number, and where their characters are. */
+#include "crdt_text_internal.h"
+
+/* ---- authors --------------------------------------------------------------------------------------------------- */
+
+static int is_named(const agent *a, const uint8_t *name, size_t size)
+{
+    return a->size == size && memcmp(a->name, name, size) == 0;
+}
+
+static size_t cell_of(const dtp_text *t, const uint8_t *name, size_t size)
+{
+    size_t cell = (size_t)dtp_hash(t->seed, name, size) & t->table_mask;
+    while (t->table[cell] != 0 && !is_named(&t->agents[t->table[cell] - 1], name, size))
+        cell = (cell + 1) & t->table_mask;
+    return cell;
+}
+
+int64_t agent_lookup(dtp_text *t, const uint8_t *name, size_t size)
+{
+    size_t cell;
+    if (t->last_agent < t->agent_count && is_named(&t->agents[t->last_agent], name, size))
+        return t->last_agent;
+    if (t->table == NULL)
+        return DTP_TEXT_GONE;
+    cell = cell_of(t, name, size);
+    if (t->table[cell] == 0)
+        return DTP_TEXT_GONE;
+    t->last_agent = t->table[cell] - 1;
+    return t->last_agent;
+}
+
+/* A table at most half full after one more. */
+static int table_reserve(dtp_text *t)
+{
+    uint32_t *old = t->table;
+    size_t cells = t->table == NULL ? 0 : t->table_mask + 1, i;
+    size_t next = cells == 0 ? 8 : 2 * cells;
+    if (2 * (t->agent_count + 1) <= cells)
+        return DTP_TEXT_OK;
+    t->table = text_take(t, next * sizeof *t->table);
+    if (t->table == NULL) {
+        t->table = old;
+        return DTP_TEXT_MEMORY;
+    }
+    memset(t->table, 0, next * sizeof *t->table);
+    t->table_mask = next - 1;
+    for (i = 0; i < t->agent_count; i++)
+        t->table[cell_of(t, t->agents[i].name, t->agents[i].size)] = (uint32_t)i + 1;
+    text_give(t, old, cells * sizeof *old);
+    return DTP_TEXT_OK;
+}
+
+int64_t agent_intern(dtp_text *t, const uint8_t *name, size_t size)
+{
+    int64_t found = agent_lookup(t, name, size);
+    agent *a;
+    int code;
+    if (found >= 0)
+        return found;
+    if (t->agent_count >= DTP_TEXT_AGENTS)
+        return DTP_TEXT_FULL;
+    code = table_reserve(t);
+    if (code == DTP_TEXT_OK)
+        code = text_grow(t, &t->agents, &t->agent_room, t->agent_count + 1, sizeof *t->agents);
+    if (code != DTP_TEXT_OK)
+        return code;
+    a = &t->agents[t->agent_count];
+    memset(a, 0, sizeof *a);
+    a->name = text_take(t, size);
+    if (a->name == NULL)
+        return DTP_TEXT_MEMORY;
+    memcpy(a->name, name, size);
+    a->size = (uint32_t)size;
+    t->table[cell_of(t, name, size)] = (uint32_t)++t->agent_count;
+    t->last_agent = (uint32_t)t->agent_count - 1;
+    return t->last_agent;
+}
+
+void agents_free(dtp_text *t)
+{
+    size_t i;
+    for (i = 0; i < t->agent_count; i++) {
+        agent *a = &t->agents[i];
+        text_give(t, a->name, a->size);
+        text_give(t, a->runs, a->run_room * sizeof *a->runs);
+        index_free(t, a);
+    }
+    text_give(t, t->agents, t->agent_room * sizeof *t->agents);
+    if (t->table != NULL)
+        text_give(t, t->table, (t->table_mask + 1) * sizeof *t->table);
+    t->agents = NULL;
+    t->table = NULL;
+    t->agent_count = t->agent_room = 0;
+}
+
+int agent_before(const dtp_text *t, uint32_t x, uint32_t y)
+{
+    const agent *a = &t->agents[x], *b = &t->agents[y];
+    int order = memcmp(a->name, b->name, a->size < b->size ? a->size : b->size);
+    return order != 0 ? order < 0 : a->size < b->size;
+}
+
+/* Let item `i` sink to its place in a heap of `count` whose top is the last by name. */
+static void sink(const dtp_text *t, uint32_t *items, size_t i, size_t count)
+{
+    for (;;) {
+        size_t child = 2 * i + 1;
+        uint32_t item = items[i];
+        if (child >= count)
+            return;
+        if (child + 1 < count && agent_before(t, items[child], items[child + 1]))
+            child++;
+        if (!agent_before(t, item, items[child]))
+            return;
+        items[i] = items[child];
+        items[child] = item;
+        i = child;
+    }
+}
+
+int agents_sorted(dtp_text *t)
+{
+    size_t n = t->agent_count, i;
+    int code = text_grow(t, &t->locals, &t->locals_room, n, sizeof *t->locals);
+    if (code != DTP_TEXT_OK)
+        return code;
+    for (i = 0; i < n; i++)
+        t->locals[i] = (uint32_t)i;
+    for (i = n / 2; i-- > 0;)
+        sink(t, t->locals, i, n);
+    for (i = n; i-- > 1;) {
+        uint32_t top = t->locals[0];
+        t->locals[0] = t->locals[i];
+        t->locals[i] = top;
+        sink(t, t->locals, 0, i);
+    }
+    return DTP_TEXT_OK;
+}
+
+/* ---- from numbers to leaves ---------------------------------------------------------------------------------------- */
+
+int index_reserve(dtp_text *t, agent *a, size_t puts)
+{
+    return text_grow(t, &a->chunks, &a->chunk_room, 2 * a->chunk_count + 2 + puts / 4, sizeof *a->chunks);
+}
+
+void index_free(dtp_text *t, agent *a)
+{
+    while (a->chunk_count > 0)
+        text_give(t, a->chunks[--a->chunk_count].chunk, sizeof(chunk));
+    text_give(t, a->chunks, a->chunk_room * sizeof *a->chunks);
+    a->chunks = NULL;
+    a->chunk_room = 0;
+}
+
+/* The last entry at or before `seq`: 0 when there is none. */
+static int index_seek(const agent *a, uint32_t seq, size_t *c, uint32_t *e)
+{
+    size_t low = 0, high = a->chunk_count;
+    uint32_t first = 0, end;
+    const chunk *k;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (a->chunks[middle].first <= seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == 0)
+        return 0;
+    k = a->chunks[low - 1].chunk;
+    end = k->count;
+    while (end - first > 1) {
+        uint32_t middle = (first + end) / 2;
+        if (k->seq[middle] <= seq)
+            first = middle;
+        else
+            end = middle;
+    }
+    *c = low - 1;
+    *e = first;
+    return 1;
+}
+
+static leaf *index_get(const agent *a, uint32_t seq)
+{
+    size_t c;
+    uint32_t e;
+    return index_seek(a, seq, &c, &e) ? a->chunks[c].chunk->where[e] : NULL;
+}
+
+static void chunk_remove(dtp_text *t, agent *a, size_t c, uint32_t e)
+{
+    chunk *k = a->chunks[c].chunk;
+    k->count--;
+    memmove(k->seq + e, k->seq + e + 1, (k->count - e) * sizeof *k->seq);
+    memmove(k->where + e, k->where + e + 1, (k->count - e) * sizeof *k->where);
+    if (k->count > 0) {
+        a->chunks[c].first = k->seq[0];
+        return;
+    }
+    chunk_return(t, k);
+    a->chunk_count--;
+    memmove(a->chunks + c, a->chunks + c + 1, (a->chunk_count - c) * sizeof *a->chunks);
+}
+
+static void new_chunk(dtp_text *t, agent *a, size_t c)
+{
+    memmove(a->chunks + c + 1, a->chunks + c, (a->chunk_count - c) * sizeof *a->chunks);
+    a->chunk_count++;
+    a->chunks[c].chunk = spare_chunk(t);
+}
+
+/* Put an entry behind entry `e` of chunk `c`; with an empty index, the first one. */
+static void chunk_insert(dtp_text *t, agent *a, size_t c, uint32_t e, uint32_t seq, leaf *l)
+{
+    chunk *k;
+    if (a->chunk_count == 0) {
+        new_chunk(t, a, 0);
+        a->chunks[0].first = seq;
+    }
+    k = a->chunks[c].chunk;
+    if (k->count == CHUNK) {
+        /* Numbers mostly grow: then a chunk is left full. */
+        uint32_t keep = e + 1 == CHUNK && c + 1 == a->chunk_count ? CHUNK : CHUNK / 2;
+        chunk *more;
+        new_chunk(t, a, c + 1);
+        more = a->chunks[c + 1].chunk;
+        more->count = CHUNK - keep;
+        memcpy(more->seq, k->seq + keep, more->count * sizeof *k->seq);
+        memcpy(more->where, k->where + keep, more->count * sizeof *k->where);
+        k->count = keep;
+        a->chunks[c + 1].first = more->count > 0 ? more->seq[0] : seq;
+        if (e >= keep || keep == CHUNK) {
+            k = more;
+            c++;
+            e -= keep; /* wraps to "before the first" when the new chunk is empty */
+        }
+    }
+    e = k->count == 0 ? 0 : e + 1;
+    memmove(k->seq + e + 1, k->seq + e, (k->count - e) * sizeof *k->seq);
+    memmove(k->where + e + 1, k->where + e, (k->count - e) * sizeof *k->where);
+    k->seq[e] = seq;
+    k->where[e] = l;
+    k->count++;
+    a->chunks[c].first = k->seq[0];
+}
+
+/* Put an entry in its order. */
+static void index_entry(dtp_text *t, agent *a, uint32_t seq, leaf *l)
+{
+    size_t c = 0;
+    uint32_t e = 0;
+    if (a->chunk_count > 0 && !index_seek(a, seq, &c, &e)) {
+        /* Before all others: swap places with the first. */
+        chunk *k = a->chunks[0].chunk;
+        uint32_t first = k->seq[0];
+        leaf *where = k->where[0];
+        k->seq[0] = a->chunks[0].first = seq;
+        k->where[0] = l;
+        chunk_insert(t, a, 0, 0, first, where);
+        return;
+    }
+    chunk_insert(t, a, c, e, seq, l);
+}
+
+void index_put(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, leaf *l)
+{
+    agent *a = &t->agents[who];
+    size_t c;
+    uint32_t e, end = seq + len;
+    leaf *behind;
+    int found;
+    if (a->chunk_count > 0) { /* typing: the last entry covers it already */
+        const chunk *k = a->chunks[a->chunk_count - 1].chunk;
+        if (k->seq[k->count - 1] <= seq && k->where[k->count - 1] == l) {
+            if (a->held < end)
+                a->held = end;
+            return;
+        }
+    }
+    behind = index_get(a, end);
+    found = index_seek(a, end, &c, &e);
+    while (found && a->chunks[c].chunk->seq[e] >= seq) {
+        chunk_remove(t, a, c, e);
+        found = index_seek(a, end, &c, &e);
+    }
+    if (!found || a->chunks[c].chunk->where[e] != l)
+        index_entry(t, a, seq, l);
+    if (behind != NULL && behind != l && end < a->held)
+        index_entry(t, a, end, behind);
+    if (a->held < end)
+        a->held = end;
+}
+
+static int in_leaf(const leaf *l, id x, place *p)
+{
+    uint32_t i;
+    for (i = 0; i < l->head.count; i++) {
+        const span *s = &l->spans[i];
+        if (x.seq - s->seq < s->len && span_agent(s) == x.agent) {
+            p->leaf = (leaf *)(uintptr_t)l;
+            p->i = i;
+            p->off = x.seq - s->seq;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int locate(dtp_text *t, id x, place *p)
+{
+    leaf *l = t->hint;
+    if (l != NULL && t->hint_i < l->head.count) {
+        const span *s = &l->spans[t->hint_i];
+        if (x.seq - s->seq < s->len && span_agent(s) == x.agent) {
+            p->leaf = l;
+            p->i = t->hint_i;
+            p->off = x.seq - s->seq;
+            return 1;
+        }
+    }
+    l = index_get(&t->agents[x.agent], x.seq);
+    return l != NULL && in_leaf(l, x, p);
+}
+
+uint32_t index_next(const dtp_text *t, id x)
+{
+    const agent *a = &t->agents[x.agent];
+    uint32_t bound = a->next, best = UINT32_MAX, e = 0, i;
+    size_t c = 0;
+    const leaf *l;
+    if (a->chunk_count == 0)
+        return bound;
+    if (!index_seek(a, x.seq, &c, &e))
+        return a->chunks[0].first;
+    if (e + 1 < a->chunks[c].chunk->count)
+        bound = a->chunks[c].chunk->seq[e + 1];
+    else if (c + 1 < a->chunk_count)
+        bound = a->chunks[c + 1].first;
+    l = a->chunks[c].chunk->where[e];
+    for (i = 0; i < l->head.count; i++)
+        if (span_agent(&l->spans[i]) == x.agent && l->spans[i].seq > x.seq && l->spans[i].seq < best)
+            best = l->spans[i].seq;
+    return best < bound ? best : bound;
+}
+
+/* ---- logs ------------------------------------------------------------------------------------------------------------ */
+
+size_t log_find(const agent *a, uint32_t seq)
+{
+    size_t low = 0, high = a->run_count;
+    if (high > 0 && a->runs[high - 1].seq <= seq)
+        return high - 1;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (a->runs[middle].seq <= seq)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+int is_character(const dtp_text *t, id x, uint32_t len)
+{
+    const agent *a = &t->agents[x.agent];
+    uint32_t end = x.seq + len;
+    size_t i;
+    if (end > a->next)
+        return 1;
+    if (end <= a->base)
+        return DTP_TEXT_OK;
+    for (i = log_find(a, x.seq < a->base ? a->base : x.seq); i < a->run_count && a->runs[i].seq < end; i++)
+        if (a->runs[i].kind >= DELETE_UP)
+            return DTP_TEXT_REFERENCE;
+    return DTP_TEXT_OK;
+}
+
+int log_reserve(dtp_text *t, agent *a, size_t more)
+{
+    return text_grow(t, &a->runs, &a->run_room, a->run_count + more, sizeof *a->runs);
+}
+
+static void log_push(agent *a, run op, uint32_t len)
+{
+    op.seq = a->next;
+    a->runs[a->run_count++] = op;
+    a->next += len;
+}
+
+/* The run's direction is open as long as it has one number; deletions join number by number, so that it does not
+ * matter in which pieces they came. */
+static void log_append_delete(agent *a, run op, uint32_t len)
+{
+    run *last = a->run_count > 0 ? &a->runs[a->run_count - 1] : NULL;
+    if (last != NULL && last->kind >= DELETE_UP && last->a.agent == op.a.agent) {
+        uint32_t had = a->next - last->seq;
+        int up = op.a.seq == last->a.seq + had && (had == 1 || last->kind == DELETE_UP);
+        int down = last->a.seq >= had && op.a.seq == last->a.seq - had && (had == 1 || last->kind == DELETE_DOWN);
+        if (up || down) {
+            last->kind = up ? DELETE_UP : DELETE_DOWN;
+            a->next++;
+            if (len == 1)
+                return;
+            if (op.kind == last->kind) {
+                a->next += len - 1;
+                return;
+            }
+            op.a.seq = op.kind == DELETE_UP ? op.a.seq + 1 : op.a.seq - 1;
+            len--;
+        }
+    }
+    if (len == 1)
+        op.kind = DELETE_UP;
+    log_push(a, op, len);
+}
+
+void log_append(agent *a, uint32_t self, run op, uint32_t len)
+{
+    if (op.kind >= DELETE_UP) {
+        log_append_delete(a, op, len);
+        return;
+    }
+    if (a->run_count > 0 && op.kind == INSERT_RIGHT) {
+        const run *last = &a->runs[a->run_count - 1];
+        if (last->kind < DELETE_UP && same_id(op.a, make_id(self, a->next - 1)) && same_id(op.b, last->b)) {
+            a->next += len;
+            return;
+        }
+    }
+    log_push(a, op, len);
+}

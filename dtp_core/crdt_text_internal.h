@@ -1,0 +1,427 @@
+/* crdt_text_internal.h - what the files of the text type know of each other. docs/text.md has the words.
+ *
+ * The characters of all time, deleted ones too unless compacted away, stand in one order. They are held as spans:
+ * neighbours of one author with consecutive numbers that are all visible or all deleted. Spans are the leaves of a
+ * B+ tree that counts visible characters; an index per author leads from a number to its leaf; a log per author has
+ * the operations as runs. */
+#ifndef DTP_CRDT_TEXT_INTERNAL_H
+#define DTP_CRDT_TEXT_INTERNAL_H
+
+#include "crdt.h"
+#include "crdt_text.h"
+
+enum {
+    LEAF = 32,        /* spans in a leaf, at most */
+    FANOUT = 32,      /* children of a branch, at most */
+    CHUNK = 32,       /* entries in a chunk of an index, at most */
+    WIDE_SPAN = 512,  /* characters of a span that aren't all ASCII, at most: to find one of them is a scan */
+    SLAB = 64,        /* bytes kept free behind what an author wrote last, so that typing goes on in one piece */
+    AGENT_MASK = 0xfffff,
+    NOBODY = 0xfffff, /* the author of no character: the beginning as a parent, the end as a right origin */
+    DEAD = 1 << 20,   /* deleted */
+    LEFT = 1 << 21,   /* the first character has left children */
+    RIGHT = 1 << 22,  /* the last character has right children that aren't the rest of this span */
+    WIDE = 1 << 23,   /* not all of it is ASCII */
+    /* Only while compacting: */
+    DROP = 1 << 24,
+    SETTLED = 1 << 25, /* deleted by a stable operation */
+    NEEDED = 1 << 26,  /* an operation that isn't stable refers to it */
+    FLAGS = DEAD | LEFT | RIGHT | WIDE
+};
+
+typedef dtp_text_id id;
+
+typedef struct span {
+    uint32_t who;  /* author and flags */
+    uint32_t seq;  /* number of the first character */
+    uint32_t len;
+    uint32_t text; /* where the first character is in the pool; 0 when deleted */
+} span;
+
+typedef struct branch branch;
+typedef struct node {
+    branch *parent;
+    uint32_t slot; /* in the parent */
+    uint16_t count;
+    uint16_t level; /* 0: a leaf */
+} node;
+
+typedef struct leaf {
+    node head;
+    struct leaf *next;
+    struct leaf *previous;
+    span spans[LEAF];
+} leaf;
+
+/* Visible characters below each child, and what they have beyond one byte and beyond one UTF-16 unit each. */
+struct branch {
+    node head;
+    node *child[FANOUT];
+    uint32_t chars[FANOUT];
+    uint32_t more8[FANOUT];
+    uint32_t more16[FANOUT];
+};
+
+/* Sums of visible text. Differences are added modulo 2^32. */
+typedef struct weight {
+    uint32_t chars;
+    uint32_t more8;
+    uint32_t more16;
+} weight;
+
+/* From numbers of one author to leaves: each entry holds from its number on until the next. */
+typedef struct chunk {
+    uint32_t count;
+    uint32_t seq[CHUNK];
+    leaf *where[CHUNK];
+} chunk;
+
+typedef struct chunk_at {
+    chunk *chunk;
+    uint32_t first; /* its first number */
+} chunk_at;
+
+enum { PATCHES_UNWANTED = 0, PATCHES_WANTED = 1, PATCHES_LOST = 2 };
+enum { INSERT_RIGHT = 0, INSERT_LEFT = 1, DELETE_UP = 2, DELETE_DOWN = 3 };
+
+/* Operations of one author with consecutive numbers. Insertions: the first character is a child of `a` on its side,
+ * each further one a right child of the one before; all have the right origin `b`. Deletions: of `a` and those
+ * above or below it, one per number. A run goes up to the next one, or to the author's `next`. */
+typedef struct run {
+    uint32_t seq;
+    uint32_t kind;
+    id a;
+    id b;
+} run;
+
+/* An operation that waits for others. */
+typedef struct waiting {
+    struct waiting *next;
+    run op;
+    uint32_t len;
+    uint32_t dead;
+    uint32_t size; /* of `text` */
+    uint8_t text[];
+} waiting;
+
+typedef struct agent {
+    uint8_t *name;
+    uint32_t size;
+    uint32_t next;  /* number of its next operation */
+    uint32_t base;  /* below it operations are compacted: characters are known, their place in the tree is not */
+    uint32_t mark;  /* scratch of the encoders and of compaction */
+    uint32_t local; /* scratch of the encoders: 1 + index in the message, 0: not in it */
+    uint32_t slab;  /* where its next text goes in the pool, and ... */
+    uint32_t slab_end;
+    uint32_t tail;  /* ... 1 + the number of the character that ends there; 0: none */
+    run *runs;
+    size_t run_count;
+    size_t run_room;
+    uint32_t held;  /* the index has no character from this number on */
+    chunk_at *chunks;
+    size_t chunk_count;
+    size_t chunk_room;
+    waiting *waits; /* by number */
+    waiting *last_wait;
+} agent;
+
+/* Bytes that grow; their memory is the text's. */
+typedef struct bytes {
+    uint8_t *data;
+    size_t size;
+    size_t room;
+} bytes;
+
+/* What one edit did, to be undone. */
+typedef struct entry {
+    uint16_t deleted; /* 0: own characters came, 1: characters went */
+    uint16_t joined;  /* went together with those of the entry before, to the right of them */
+    id first;
+    uint32_t len;
+    uint32_t when; /* the first number of the operation */
+    uint32_t at;   /* the position that the characters had */
+    size_t size;   /* bytes of deleted text, at the end of those of the entries before */
+} entry;
+
+/* Own characters [seq, seq + len) stand for deleted ones that they brought back. */
+typedef struct revival {
+    id old;
+    uint32_t seq;
+    uint32_t len;
+} revival;
+
+typedef struct history {
+    entry *entries;
+    size_t count;
+    size_t room;
+    size_t *steps; /* where each begins in `entries` */
+    size_t step_count;
+    size_t step_room;
+    bytes text;
+} history;
+
+struct dtp_text {
+    dtp_text_state state;
+    _Atomic int busy;
+    uint64_t seed[2];
+    agent *agents; /* [0] is this replica */
+    size_t agent_count;
+    size_t agent_room;
+    uint32_t *table; /* of 1 + agent by hash of the name */
+    size_t table_mask;
+    uint32_t last_agent; /* that a name led to */
+    uint32_t taken;      /* own operations that dtp_text_take has given */
+    node *root;
+    leaf *first;
+    leaf *last;
+    leaf *hot;          /* where a position was found last ... */
+    uint32_t hot_start; /* ... and the visible characters before that leaf */
+    leaf *hint;         /* where a character was put or found last */
+    uint32_t hint_i;
+    uint8_t *pool; /* text of the spans */
+    size_t pool_used;
+    size_t pool_room;
+    size_t garbage; /* bytes of the pool that no span uses */
+    leaf *spare_leaves; /* by head.parent's place: chained through `next` */
+    branch *spare_branches; /* chained through head.parent */
+    chunk *spare_chunks;    /* chained through where[0] */
+    size_t spare_leaf_count;
+    size_t spare_branch_count;
+    size_t spare_chunk_count;
+    uint32_t *waiters; /* agents with waits */
+    size_t waiter_count;
+    size_t waiter_room;
+    history undo;
+    history redo;
+    revival *revivals; /* by number */
+    size_t revival_count;
+    size_t revival_room;
+    int step_open;   /* edits join until closed */
+    int step_ended;  /* the next edit begins a step */
+    uint32_t step_kind; /* of the last edit: 0 inserted, 1 deleted */
+    uint64_t step_at;   /* where it ended */
+    int patching;       /* patches are wanted */
+    dtp_text_patch *patches;
+    size_t patch_count;
+    size_t patch_room;
+    bytes patch_text;
+    bytes out;
+    bytes body;
+    bytes prose;
+    bytes names;
+    uint32_t *locals; /* scratch: agents of a message */
+    size_t locals_room;
+};
+
+/* A character: spans[i] of a leaf, `off` characters into it. As a gap between spans: before spans[i], off == 0. */
+typedef struct place {
+    leaf *leaf;
+    uint32_t i;
+    uint32_t off;
+} place;
+
+static inline id make_id(uint32_t agent_number, uint32_t seq)
+{
+    id x;
+    x.agent = agent_number;
+    x.seq = seq;
+    return x;
+}
+
+static inline int same_id(id x, id y)
+{
+    return x.agent == y.agent && x.seq == y.seq;
+}
+
+static inline uint32_t span_agent(const span *s)
+{
+    return s->who & AGENT_MASK;
+}
+
+static inline id span_id(const span *s, uint32_t off)
+{
+    return make_id(s->who & AGENT_MASK, s->seq + off);
+}
+
+static inline span *at_place(const place *p)
+{
+    return &p->leaf->spans[p->i];
+}
+
+static inline uint32_t run_end(const agent *a, size_t i)
+{
+    return i + 1 < a->run_count ? a->runs[i + 1].seq : a->next;
+}
+
+/* ---- crdt_text_memory.c: memory, counted ------------------------------------------------------------------- */
+
+void *text_take(dtp_text *t, size_t size); /* NULL: none, or above the cap */
+void text_give(dtp_text *t, void *memory, size_t size);
+int text_grow(dtp_text *t, void *array, size_t *room, size_t needed, size_t item); /* array: address of the pointer */
+int bytes_reserve(dtp_text *t, bytes *b, size_t more);
+void bytes_free(dtp_text *t, bytes *b);
+/* Nodes for `leaves` splits of leaves on one path, and chunks for `chunks` new ones. */
+int spare_reserve(dtp_text *t, size_t leaves, size_t chunks);
+leaf *spare_leaf(dtp_text *t);
+branch *spare_branch(dtp_text *t);
+chunk *spare_chunk(dtp_text *t);
+void chunk_return(dtp_text *t, chunk *c);
+void spares_free(dtp_text *t);
+
+/* ---- crdt_text_utf8.c ---------------------------------------------------------------------------------------- */
+
+/* Characters in valid UTF-8, or -1. The weight is theirs. */
+int64_t utf8_count(const uint8_t *text, size_t size, weight *w);
+/* Bytes of the first `count` characters of valid UTF-8; their weight is added up in *w if not NULL. */
+size_t utf8_skip(const uint8_t *text, size_t count, weight *w);
+
+/* ---- crdt_text_tree.c: spans in order -------------------------------------------------------------------------- */
+
+int tree_init(dtp_text *t);
+void tree_free(dtp_text *t);
+/* The character at a visible position below the length. */
+place tree_find(dtp_text *t, uint32_t position);
+/* Visible characters before a place. */
+uint32_t tree_rank(const dtp_text *t, const place *p);
+weight leaf_weight(const dtp_text *t, const leaf *l);
+/* Which of two places is first: < 0, 0, > 0. */
+int tree_compare(const place *p, const place *q);
+/* The span behind spans[i], or the one before it: 0 when there is none. */
+int tree_next(place *p);
+int tree_previous(place *p);
+/* Memory for putting `spans` spans of `who` into this leaf, and what they need in the index. */
+int tree_reserve(dtp_text *t, leaf *l, uint32_t who, size_t spans);
+/* Put a span before spans[p->i]; p then leads to it. Its text must be counted by the caller; its index entry is made. */
+void tree_put(dtp_text *t, place *p, span s);
+void tree_count(dtp_text *t, leaf *l, weight w);
+/* Make p->off the beginning of a span (spans[p->i + 1], off 0) when it isn't; reserved before. */
+void tree_split(dtp_text *t, place *p);
+/* Whether y, right behind x, may be one span with it, apart from where the text is. */
+int spans_join(const span *x, const span *y);
+/* Bytes and weight of [off, off + len) of a visible span, and where they are. */
+const uint8_t *span_text(const dtp_text *t, const span *s, uint32_t off, uint32_t len, weight *w);
+/* Make [off, off + len) of a visible span deleted; reserved before (2 spans). */
+void tree_kill(dtp_text *t, place p, uint32_t len);
+/* New tree, index and pool, packed: without the spans marked DROP. */
+int tree_rebuild(dtp_text *t);
+
+/* ---- crdt_text_index.c: authors, logs, numbers -> leaves ------------------------------------------------------ */
+
+int64_t agent_intern(dtp_text *t, const uint8_t *name, size_t size); /* index or a code */
+int64_t agent_lookup(dtp_text *t, const uint8_t *name, size_t size); /* index or DTP_TEXT_GONE */
+void agents_free(dtp_text *t);
+/* Room for the chunks that `puts` more index_put can make, and so many beyond. */
+int index_reserve(dtp_text *t, agent *a, size_t puts);
+void index_put(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, leaf *l);
+void index_free(dtp_text *t, agent *a);
+/* Where a character is: 0 when there is none of this number. */
+int locate(dtp_text *t, id x, place *p);
+/* For a number below the base that no character has: a greater one, with none between that has. */
+uint32_t index_next(const dtp_text *t, id x);
+/* DTP_TEXT_OK: a character (or, below the base, once one); 1: not known yet; DTP_TEXT_REFERENCE. */
+int is_character(const dtp_text *t, id x, uint32_t len);
+/* The run that has this number; base <= seq < next. */
+size_t log_find(const agent *a, uint32_t seq);
+int log_reserve(dtp_text *t, agent *a, size_t more);
+/* Append an operation of `len` numbers at a->next, joined to the last run where it continues it. Reserved: 2. */
+void log_append(agent *a, uint32_t self, run op, uint32_t len);
+/* Agents by name into t->locals. */
+int agents_sorted(dtp_text *t);
+int agent_before(const dtp_text *t, uint32_t x, uint32_t y);
+
+/* ---- crdt_text_order.c: the order of characters ---------------------------------------------------------------- */
+
+/* Where this replica puts characters at a visible position, as an operation. The place may need a split. */
+void order_local(dtp_text *t, uint32_t position, run *op, place *p);
+/* Where an insertion goes; its parent and right origin are known to be here, else DTP_TEXT_STALE. */
+int order_remote(dtp_text *t, uint32_t who, const run *op, place *p);
+/* Put `len` characters of agent `who`, from its next number on, and log it. `p` as order_* gave it. Atomic. */
+int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t *text, size_t size, int dead, place p);
+/* Append characters without a place in the tree, LEFT and RIGHT as `flags` say. */
+int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text, size_t size);
+/* The first held character in [x, end) of an author and its place: `end` when there is none. */
+uint32_t next_held(dtp_text *t, id x, uint32_t end, place *p);
+/* What made a character: its side, parent and right origin. 0: it is compacted, so older than all that can be met. */
+int family(const dtp_text *t, id x, run *f);
+/* Delete a range of characters that are known to be, by an operation of `who`, and log it. */
+int order_delete(dtp_text *t, uint32_t who, run op, uint32_t len);
+
+/* ---- crdt_text_edit.c ------------------------------------------------------------------------------------------- */
+
+int text_enter(dtp_text *t); /* 0: another thread is in it */
+void text_leave(dtp_text *t);
+void text_clear(dtp_text *t); /* give back all but the text itself */
+void history_free(dtp_text *t, history *h);
+void patches_clear(dtp_text *t);
+void patch_insert(dtp_text *t, uint32_t position, const uint8_t *text, size_t size, uint32_t len);
+void patch_delete(dtp_text *t, uint32_t position, uint32_t len);
+
+/* ---- crdt_text_wire.c: the form of messages --------------------------------------------------------------------- */
+
+enum {
+    OP_INSERT = 0, OP_VOID = 1, OP_DELETE = 2, OP_END = 3, OP_KIND = 3,
+    OP_OTHER_WAY = 4, /* a left child; a deletion downwards */
+    OP_REF_PREVIOUS = 0, OP_REF_OWN = 1, OP_REF_OTHER = 2, OP_REF_NONE = 3,
+    OP_A = 3, /* shift of the reference to the parent or the first one deleted */
+    OP_RIGHT_END = 0, OP_RIGHT_OWN = 1, OP_RIGHT_OTHER = 2, OP_RIGHT_SAME = 3,
+    OP_B = 5, /* shift of the right origin */
+    OP_ONE = 128,
+    SPAN_DEAD = 1, SPAN_LEFT = 2, SPAN_RIGHT = 4, SPAN_REF = 3, SPAN_ONE = 128,
+    SPAN_ON = 0, SPAN_OWN = 1, SPAN_OTHER = 2
+};
+
+/* A message whose form was checked: where its parts are. Authors are indexes into its own table. */
+typedef struct message {
+    dtp_reader names;  /* of `agents` names */
+    dtp_reader bases;  /* of a state: `agents` numbers, then the count of spans and the spans */
+    dtp_reader groups;
+    const uint8_t *text;
+    size_t text_size;
+    const uint8_t *end;
+    uint32_t agents;
+    int state;
+    int ascii;
+} message;
+
+typedef struct wire_op {
+    run op;
+    uint32_t len;
+    int dead;
+    int end; /* of the group */
+} wire_op;
+
+/* Reads the operations of a group. */
+typedef struct group {
+    dtp_reader r;
+    uint32_t agents;
+    uint32_t self;
+    uint32_t seq;
+    id right;
+    int any; /* insertions so far */
+} group;
+
+typedef struct wire_span {
+    uint32_t agent;
+    uint32_t seq;
+    uint32_t len;
+    uint32_t flags;
+} wire_span;
+
+/* Check the form of the message at r->at, which is behind it then. DTP_TEXT_FORMAT: r->at is the place. */
+int wire_check(dtp_reader *r, message *m);
+int wire_name(dtp_reader *r, const uint8_t **name, size_t *size);
+int wire_number(dtp_reader *r, uint64_t limit, uint32_t *value);
+int wire_group(group *g); /* 1: one begins; 0: no more; DTP_TEXT_FORMAT */
+int wire_operation(group *g, wire_op *w);
+int wire_base_span(dtp_reader *r, uint32_t agents, const wire_span *before, wire_span *s);
+
+/* ---- crdt_text_encode.c -------------------------------------------------------------------------------------------- */
+
+/* An encoded version into the agents' marks. `strict`: DTP_TEXT_UNSEEN when it names what isn't here. */
+int version_read(dtp_text *t, const uint8_t *version, size_t size, int strict);
+
+/* ---- crdt_text_merge.c ------------------------------------------------------------------------------------------- */
+
+void waits_free(dtp_text *t);
+
+#endif

@@ -1,0 +1,521 @@
+/* crdt_text_merge.c - operations of others: applied once what they refer to is here, kept waiting until then. */
+#include "crdt_text_internal.h"
+
+enum { WAITS = 1 }; /* instead of a code: the operation was put aside */
+
+/* ---- waiting ------------------------------------------------------------------------------------------------------ */
+
+static size_t wait_size(const waiting *w)
+{
+    return sizeof *w + w->size;
+}
+
+static void wait_free(dtp_text *t, waiting *w)
+{
+    t->state.waiting--;
+    t->state.waiting_bytes -= wait_size(w);
+    text_give(t, w, wait_size(w));
+}
+
+static waiting *wait_pop(agent *a)
+{
+    waiting *w = a->waits;
+    a->waits = w->next;
+    if (a->waits == NULL)
+        a->last_wait = NULL;
+    return w;
+}
+
+void waits_free(dtp_text *t)
+{
+    size_t i;
+    for (i = 0; i < t->agent_count; i++)
+        while (t->agents[i].waits != NULL)
+            wait_free(t, wait_pop(&t->agents[i]));
+    t->waiter_count = 0;
+}
+
+/* Where in the list a number goes: behind NULL is at the front. `*same`: one that says as much is there already. */
+static waiting *wait_seek(agent *a, uint32_t seq, uint32_t len, int *same)
+{
+    waiting *at = NULL, *w = a->waits;
+    *same = 0;
+    if (a->last_wait != NULL && a->last_wait->op.seq < seq)
+        return a->last_wait;
+    for (; w != NULL && w->op.seq <= seq; w = w->next) {
+        *same |= w->op.seq == seq && w->len >= len;
+        at = w;
+    }
+    return at;
+}
+
+static int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size)
+{
+    agent *a = &t->agents[who];
+    size_t needed = sizeof(waiting) + size;
+    int same;
+    waiting *at = wait_seek(a, op->op.seq, op->len, &same), *w;
+    if (same)
+        return WAITS;
+    if (needed > t->state.waiting_cap || t->state.waiting_bytes > t->state.waiting_cap - needed)
+        return DTP_TEXT_PENDING;
+    if (a->waits == NULL) {
+        int code = text_grow(t, &t->waiters, &t->waiter_room, t->waiter_count + 1, sizeof *t->waiters);
+        if (code != DTP_TEXT_OK)
+            return code;
+    }
+    w = text_take(t, needed);
+    if (w == NULL)
+        return DTP_TEXT_MEMORY;
+    if (a->waits == NULL)
+        t->waiters[t->waiter_count++] = who;
+    w->op = op->op;
+    w->len = op->len;
+    w->dead = (uint32_t)op->dead;
+    w->size = (uint32_t)size;
+    if (size > 0)
+        memcpy(w->text, text, size);
+    w->next = at == NULL ? a->waits : at->next;
+    if (at == NULL)
+        a->waits = w;
+    else
+        at->next = w;
+    if (w->next == NULL)
+        a->last_wait = w;
+    t->state.waiting++;
+    t->state.waiting_bytes += needed;
+    return WAITS;
+}
+
+/* ---- applying ------------------------------------------------------------------------------------------------------- */
+
+/* Leave out the first `skip` characters or deletions, which are here already. */
+static void trim_front(uint32_t who, wire_op *op, uint32_t skip, const uint8_t **text, size_t *size)
+{
+    op->op.seq += skip;
+    op->len -= skip;
+    if (op->op.kind == DELETE_UP) {
+        op->op.a.seq += skip;
+    } else if (op->op.kind == DELETE_DOWN) {
+        op->op.a.seq -= skip;
+    } else {
+        op->op.kind = INSERT_RIGHT;
+        op->op.a = make_id(who, op->op.seq - 1);
+        if (!op->dead) {
+            size_t gone = utf8_skip(*text, skip, NULL);
+            *text += gone;
+            *size -= gone;
+        }
+    }
+}
+
+/* Whether all that the operation refers to is here: DTP_TEXT_OK, 1 (not yet) or DTP_TEXT_REFERENCE. */
+static int refers(const dtp_text *t, const wire_op *op)
+{
+    int code = DTP_TEXT_OK;
+    if (op->op.kind >= DELETE_UP) {
+        uint32_t low = op->op.kind == DELETE_UP ? op->op.a.seq : op->op.a.seq - (op->len - 1);
+        return is_character(t, make_id(op->op.a.agent, low), op->len);
+    }
+    if (op->op.a.agent != NOBODY)
+        code = is_character(t, op->op.a, 1);
+    if (code == DTP_TEXT_OK && op->op.b.agent != NOBODY)
+        code = is_character(t, op->op.b, 1);
+    return code;
+}
+
+static void note_patch(dtp_text *t, const wire_op *op, const uint8_t *text, size_t size)
+{
+    place p;
+    if (t->patching != PATCHES_WANTED || op->dead)
+        return;
+    p.leaf = t->hint; /* where the last of it was put */
+    p.i = t->hint_i;
+    p.off = at_place(&p)->len - 1;
+    patch_insert(t, tree_rank(t, &p) + 1 - op->len, text, size, op->len);
+}
+
+/* Apply an operation whose ids are this replica's, or put it aside. */
+static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, size_t size, int may_wait)
+{
+    agent *a = &t->agents[who];
+    int code;
+    if (op.op.seq + op.len <= a->next)
+        return DTP_TEXT_OK;
+    code = op.op.seq > a->next ? 1 : DTP_TEXT_OK;
+    if (code == DTP_TEXT_OK) {
+        if (op.op.seq < a->next)
+            trim_front(who, &op, a->next - op.op.seq, &text, &size);
+        code = refers(t, &op);
+    }
+    if (code == 1)
+        return may_wait ? wait_put(t, who, &op, text, size) : WAITS;
+    if (code != DTP_TEXT_OK)
+        return code;
+    if (op.op.kind >= DELETE_UP) {
+        code = order_delete(t, who, op.op, op.len);
+    } else {
+        place p;
+        code = order_remote(t, who, &op.op, &p);
+        if (code == DTP_TEXT_OK)
+            code = order_insert(t, who, op.op, op.len, text, size, op.dead, p);
+        if (code == DTP_TEXT_OK)
+            note_patch(t, &op, text, size);
+    }
+    if (code == DTP_TEXT_OK) {
+        t->state.merged += op.len;
+        if (who == 0 && t->taken == op.op.seq)
+            t->taken = a->next;
+    }
+    return code;
+}
+
+/* Try the first of those that wait for this author's turn: 1 when it is gone from the list. */
+static int drain_one(dtp_text *t, uint32_t who, int *code)
+{
+    agent *a = &t->agents[who];
+    const waiting *w = a->waits;
+    wire_op op;
+    op.op = w->op;
+    op.len = w->len;
+    op.dead = (int)w->dead;
+    op.end = 0;
+    *code = w->op.seq > a->next ? WAITS : apply(t, who, op, w->text, w->size, 0);
+    if (*code == WAITS || *code == DTP_TEXT_MEMORY)
+        return 0;
+    if (*code != DTP_TEXT_OK)
+        t->state.refused++;
+    *code = DTP_TEXT_OK;
+    wait_free(t, wait_pop(a));
+    return 1;
+}
+
+/* Apply whatever no longer has to wait. Only memory can fail: then it waits on. */
+static int drain(dtp_text *t)
+{
+    int progress = 1, code;
+    while (progress) {
+        size_t i = 0;
+        progress = 0;
+        while (i < t->waiter_count) {
+            uint32_t who = t->waiters[i];
+            while (t->agents[who].waits != NULL && drain_one(t, who, &code))
+                progress = 1;
+            if (t->agents[who].waits != NULL && code == DTP_TEXT_MEMORY)
+                return code;
+            if (t->agents[who].waits == NULL)
+                t->waiters[i] = t->waiters[--t->waiter_count];
+            else
+                i++;
+        }
+    }
+    return DTP_TEXT_OK;
+}
+
+/* ---- messages ---------------------------------------------------------------------------------------------------------- */
+
+/* This replica's numbers of the message's authors, into t->locals. */
+static int intern_all(dtp_text *t, const message *m)
+{
+    dtp_reader r = m->names;
+    const uint8_t *name;
+    size_t size;
+    uint32_t i;
+    int code = text_grow(t, &t->locals, &t->locals_room, m->agents, sizeof *t->locals);
+    for (i = 0; i < m->agents && code == DTP_TEXT_OK; i++) {
+        int64_t found;
+        code = wire_name(&r, &name, &size);
+        if (code != DTP_TEXT_OK)
+            break;
+        found = agent_intern(t, name, size);
+        if (found < 0)
+            return (int)found;
+        t->locals[i] = (uint32_t)found;
+    }
+    return code;
+}
+
+static id translate(const dtp_text *t, id x)
+{
+    if (x.agent != NOBODY)
+        x.agent = t->locals[x.agent];
+    return x;
+}
+
+/* The groups of a checked message, whose authors are interned. `text` is where theirs begins. */
+static int merge_groups(dtp_text *t, const message *m, const uint8_t *text, const uint8_t *start, int may_wait)
+{
+    group g;
+    wire_op w;
+    int code;
+    g.r = m->groups;
+    g.agents = m->agents;
+    while (wire_group(&g) == 1) {
+        uint32_t who = t->locals[g.self];
+        for (;;) {
+            const uint8_t *at = g.r.at;
+            size_t size = 0;
+            (void)wire_operation(&g, &w); /* checked before */
+            if (w.end)
+                break;
+            w.op.a = translate(t, w.op.a);
+            w.op.b = translate(t, w.op.b);
+            if (w.op.kind < DELETE_UP && !w.dead)
+                size = m->ascii ? w.len : utf8_skip(text, w.len, NULL);
+            code = apply(t, who, w, text, size, may_wait);
+            if (code < 0 || (code == WAITS && !may_wait)) {
+                t->state.at = (uint64_t)(at - start);
+                return code < 0 ? code : DTP_TEXT_REFERENCE;
+            }
+            text += size;
+        }
+    }
+    return DTP_TEXT_OK;
+}
+
+/* ---- states ------------------------------------------------------------------------------------------------------------ */
+
+/* Spans of a state into an empty text whose authors' bases are set. */
+static int load_base(dtp_text *t, const message *m, const uint8_t **text, const uint8_t *start)
+{
+    wire_span before = {NOBODY, 0, 0, 0}, s;
+    dtp_reader r = m->bases;
+    uint32_t i, count;
+    for (i = 0; i < m->agents; i++) {
+        agent *a = &t->agents[t->locals[i]];
+        t->state.at = (uint64_t)(r.at - start);
+        if (wire_number(&r, DTP_TEXT_SEQUENCE, &count) != DTP_TEXT_OK || a->base != 0)
+            return DTP_TEXT_FORMAT; /* an author is there twice */
+        a->base = a->next = count;
+    }
+    if (wire_number(&r, UINT32_MAX, &count) != DTP_TEXT_OK)
+        return DTP_TEXT_FORMAT;
+    for (i = 0; i < count; i++) {
+        uint32_t flags, who, end;
+        size_t size = 0;
+        place p;
+        int code;
+        t->state.at = (uint64_t)(r.at - start);
+        if (wire_base_span(&r, m->agents, &before, &s) != DTP_TEXT_OK)
+            return DTP_TEXT_FORMAT;
+        before = s;
+        who = t->locals[s.agent];
+        end = s.seq + s.len;
+        if (end > t->agents[who].base || next_held(t, make_id(who, s.seq), end, &p) < end)
+            return DTP_TEXT_FORMAT; /* beyond the base, or there twice */
+        flags = (s.flags & SPAN_DEAD ? DEAD : 0u) | (s.flags & SPAN_LEFT ? LEFT : 0u)
+            | (s.flags & SPAN_RIGHT ? RIGHT : 0u);
+        if ((flags & DEAD) == 0)
+            size = m->ascii ? s.len : utf8_skip(*text, s.len, NULL);
+        code = order_append(t, who, s.seq, s.len, flags, *text, size);
+        if (code != DTP_TEXT_OK)
+            return code;
+        *text += size;
+    }
+    return DTP_TEXT_OK;
+}
+
+/* Whether this text has all that the state's bases stand for: then only the groups are news. */
+static int has_bases(dtp_text *t, const message *m)
+{
+    dtp_reader names = m->names, bases = m->bases;
+    const uint8_t *name;
+    size_t size;
+    uint32_t i, base;
+    for (i = 0; i < m->agents; i++) {
+        int64_t found;
+        if (wire_name(&names, &name, &size) != DTP_TEXT_OK
+            || wire_number(&bases, DTP_TEXT_SEQUENCE, &base) != DTP_TEXT_OK)
+            return 0;
+        found = agent_lookup(t, name, size);
+        if (base > 0 && (found < 0 || t->agents[found].next < base))
+            return 0;
+    }
+    return 1;
+}
+
+/* Whether `fresh` has all that `t` has. */
+static int covers(dtp_text *fresh, const dtp_text *t)
+{
+    size_t i;
+    for (i = 0; i < t->agent_count; i++) {
+        const agent *a = &t->agents[i];
+        int64_t found = agent_lookup(fresh, a->name, a->size);
+        if (a->next > 0 && (found < 0 || fresh->agents[found].next < a->next))
+            return 0;
+    }
+    return 1;
+}
+
+static int read_all(dtp_text *t, bytes *b)
+{
+    leaf *l;
+    uint32_t i;
+    int code = bytes_reserve(t, b, (size_t)t->state.bytes);
+    for (l = t->first; l != NULL && code == DTP_TEXT_OK; l = l->next)
+        for (i = 0; i < l->head.count; i++)
+            if ((l->spans[i].who & DEAD) == 0) {
+                weight w;
+                const uint8_t *text = span_text(t, &l->spans[i], 0, l->spans[i].len, &w);
+                memcpy(b->data + b->size, text, w.chars + w.more8);
+                b->size += w.chars + w.more8;
+            }
+    return code;
+}
+
+/* One patch from the old text to the new one: what both begin and end with stays. */
+static int patch_between(dtp_text *old, dtp_text *t)
+{
+    bytes *x = &old->body, *y = &t->body;
+    size_t front = 0, back = 0, small;
+    weight w;
+    uint32_t start, gone;
+    int code;
+    x->size = y->size = 0;
+    code = read_all(old, x);
+    if (code == DTP_TEXT_OK)
+        code = read_all(t, y);
+    if (code != DTP_TEXT_OK)
+        return code;
+    small = x->size < y->size ? x->size : y->size;
+    while (front < small && x->data[front] == y->data[front])
+        front++;
+    while (front > 0 && ((front < x->size && (x->data[front] & 0xc0) == 0x80)
+                         || (front < y->size && (y->data[front] & 0xc0) == 0x80)))
+        front--;
+    while (back < small - front && x->data[x->size - 1 - back] == y->data[y->size - 1 - back])
+        back++;
+    while (back > 0 && (x->data[x->size - back] & 0xc0) == 0x80)
+        back--;
+    start = (uint32_t)utf8_count(x->data, front, &w);
+    gone = (uint32_t)utf8_count(x->data + front, x->size - front - back, &w);
+    t->patching = PATCHES_WANTED;
+    if (gone > 0)
+        patch_delete(t, start, gone);
+    if (y->size > front + back)
+        patch_insert(t, start, y->data + front, y->size - front - back,
+                     (uint32_t)utf8_count(y->data + front, y->size - front - back, &w));
+    y->size = 0;
+    return t->patching == PATCHES_LOST ? DTP_TEXT_MEMORY : DTP_TEXT_OK;
+}
+
+/* Give `t` what `fresh` has, and free what it had. */
+static void replace(dtp_text *t, dtp_text *fresh)
+{
+    dtp_text swapped;
+    fresh->state.undos = fresh->state.redos = 0;
+    fresh->busy++; /* as `t` is */
+    memcpy(&swapped, t, sizeof swapped);
+    memcpy(t, fresh, sizeof *t);
+    memcpy(fresh, &swapped, sizeof swapped);
+    dtp_text_free(fresh);
+}
+
+/* Where the text of a state's groups begins. */
+static const uint8_t *text_behind_base(const message *m)
+{
+    wire_span before = {NOBODY, 0, 0, 0}, s;
+    dtp_reader r = m->bases;
+    uint32_t i, count = 0;
+    size_t chars = 0;
+    for (i = 0; i < m->agents; i++)
+        (void)wire_number(&r, DTP_TEXT_SEQUENCE, &count);
+    (void)wire_number(&r, UINT32_MAX, &count);
+    for (i = 0; i < count; i++) {
+        (void)wire_base_span(&r, m->agents, &before, &s);
+        if ((s.flags & SPAN_DEAD) == 0)
+            chars += s.len;
+        before = s;
+    }
+    return m->text + (m->ascii ? chars : utf8_skip(m->text, chars, NULL));
+}
+
+static uint64_t operations(const dtp_text *t)
+{
+    uint64_t sum = 0;
+    size_t i;
+    for (i = 0; i < t->agent_count; i++)
+        sum += t->agents[i].next;
+    return sum;
+}
+
+static int merge_state(dtp_text *t, const message *m, const uint8_t *start)
+{
+    const uint8_t *text = m->text;
+    dtp_text *fresh;
+    int code;
+    if (has_bases(t, m)) {
+        code = intern_all(t, m);
+        if (code != DTP_TEXT_OK)
+            return code;
+        return merge_groups(t, m, text_behind_base(m), start, 1);
+    }
+    fresh = dtp_text_new(t->agents[0].name, t->agents[0].size, (const uint8_t *)t->seed);
+    if (fresh == NULL)
+        return DTP_TEXT_MEMORY;
+    fresh->state.cap = t->state.cap;
+    fresh->state.waiting_cap = t->state.waiting_cap;
+    fresh->state.depth = t->state.depth;
+    code = intern_all(fresh, m);
+    if (code == DTP_TEXT_OK)
+        code = load_base(fresh, m, &text, start);
+    if (code == DTP_TEXT_OK)
+        code = merge_groups(fresh, m, text, start, 0);
+    if (code == DTP_TEXT_OK && !covers(fresh, t))
+        code = DTP_TEXT_DIVERGED;
+    if (code == DTP_TEXT_OK && t->patching != PATCHES_UNWANTED)
+        code = patch_between(t, fresh);
+    if (code != DTP_TEXT_OK) {
+        t->state.at = fresh->state.at;
+        dtp_text_free(fresh);
+        return code;
+    }
+    fresh->state.merged = t->state.merged + operations(fresh) - operations(t);
+    fresh->taken = fresh->agents[0].next;
+    fresh->patching = t->patching;
+    replace(t, fresh);
+    return DTP_TEXT_OK;
+}
+
+static int merge_message(dtp_text *t, const message *m, const uint8_t *start)
+{
+    int code;
+    if (m->state)
+        return merge_state(t, m, start);
+    code = intern_all(t, m);
+    return code == DTP_TEXT_OK ? merge_groups(t, m, m->text, start, 1) : code;
+}
+
+int dtp_text_merge(dtp_text *t, const uint8_t *data, size_t size, int patches)
+{
+    dtp_reader r;
+    message first, m;
+    size_t count = 0;
+    int code = DTP_TEXT_OK;
+    if (!text_enter(t))
+        return DTP_TEXT_BUSY;
+    t->state.merged = 0;
+    t->patching = patches ? PATCHES_WANTED : PATCHES_UNWANTED;
+    patches_clear(t);
+    r.start = r.at = data;
+    r.end = data + size;
+    while (r.at < r.end && code == DTP_TEXT_OK)
+        code = wire_check(&r, count++ == 0 ? &first : &m);
+    if (code != DTP_TEXT_OK)
+        t->state.at = (uint64_t)(r.at - data);
+    if (count > 0 && code == DTP_TEXT_OK)
+        code = merge_message(t, &first, data);
+    r.at = count > 0 ? first.end : r.end;
+    while (r.at < r.end && code == DTP_TEXT_OK) {
+        (void)wire_check(&r, &m); /* checked before */
+        code = merge_message(t, &m, data);
+    }
+    if (t->state.merged > 0 && t->waiter_count > 0) {
+        int drained = drain(t);
+        code = code == DTP_TEXT_OK ? drained : code;
+    }
+    if (t->patching == PATCHES_LOST && code == DTP_TEXT_OK)
+        code = DTP_TEXT_MEMORY;
+    text_leave(t);
+    return code;
+}

@@ -1,0 +1,296 @@
+"""A second implementation of the text, from docs/text.md: the tree character by character, and a reader and writer of
+messages. Slow and plain; it shares no code with the one in C."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Id: TypeAlias = tuple[bytes, int]
+LEFT, RIGHT = "left", "right"
+
+
+@dataclass
+class Node:
+    """A character: its side of its parent (None: the beginning) and its right origin (None: the end)."""
+
+    id: Id
+    side: str
+    parent: Id | None
+    origin: Id | None
+    char: str
+    dead: bool = False
+    lefts: list[Node] = field(default_factory=list)
+    rights: list[Node] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Insert:
+    """A character comes: number, side, parent, right origin."""
+
+    number: int
+    side: str
+    parent: Id | None
+    origin: Id | None
+    char: str
+
+
+@dataclass(frozen=True)
+class Delete:
+    """A character goes."""
+
+    number: int
+    target: Id
+
+
+Operation: TypeAlias = Insert | Delete
+
+
+class Model:
+    """All characters as the tree that the order is defined by."""
+
+    def __init__(self) -> None:
+        self.root = Node((b"", -1), RIGHT, None, None, "", dead=True)
+        self.nodes: dict[Id, Node] = {}
+        self.next: dict[bytes, int] = {}
+        self.log: list[tuple[bytes, Operation]] = []
+
+    def walk(self) -> list[Node]:
+        """In order, deleted ones too."""
+        out: list[Node] = []
+        stack: list[tuple[Node, bool]] = [(self.root, False)]
+        while stack:
+            node, seen = stack.pop()
+            if seen:
+                if node is not self.root:
+                    out.append(node)
+                continue
+            stack.extend((child, False) for child in reversed(node.rights))
+            stack.append((node, True))
+            stack.extend((child, False) for child in reversed(node.lefts))
+        return out
+
+    def text(self) -> str:
+        return "".join(node.char for node in self.walk() if not node.dead)
+
+    def apply(self, agent: bytes, operation: Operation) -> None:
+        """An operation whose causes are here."""
+        assert operation.number == self.next.get(agent, 0)
+        self.next[agent] = operation.number + 1
+        self.log.append((agent, operation))
+        if isinstance(operation, Delete):
+            self.nodes[operation.target].dead = True
+            return
+        order = {node.id: i for i, node in enumerate(self.walk())}
+        node = Node(
+            (agent, operation.number), operation.side, operation.parent, operation.origin, operation.char
+        )
+        parent = self.root if operation.parent is None else self.nodes[operation.parent]
+        node.dead = not operation.char  # sent without its text: it is deleted further on
+        self.nodes[node.id] = node
+        if operation.side == LEFT:
+            parent.lefts.append(node)
+            parent.lefts.sort(key=lambda n: n.id)
+        else:
+            parent.rights.append(node)
+            parent.rights.sort(key=lambda n: (-order[n.origin] if n.origin else -len(order), n.id))
+
+    def insertion(self, agent: bytes, position: int, char: str) -> Insert:
+        """What `agent` does to insert at a visible position."""
+        everything = self.walk()
+        visible = [i for i, node in enumerate(everything) if not node.dead]
+        at = visible[position - 1] if position else -1
+        left = everything[at] if position else self.root
+        after = everything[at + 1].id if at + 1 < len(everything) else None
+        number = self.next.get(agent, 0)
+        if left.rights:
+            assert after is not None
+            return Insert(number, LEFT, after, after, char)
+        return Insert(number, RIGHT, left.id if position else None, after, char)
+
+    def deletion(self, agent: bytes, position: int) -> Delete:
+        """What `agent` does to delete the character at a visible position."""
+        visible = [node for node in self.walk() if not node.dead]
+        return Delete(self.next.get(agent, 0), visible[position].id)
+
+
+# ---- messages --------------------------------------------------------------------------------------------------
+
+
+class Malformed(Exception):
+    """Bytes that are no message."""
+
+
+class Reader:
+    """Bytes from the front."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def byte(self) -> int:
+        if self.at >= len(self.data):
+            raise Malformed("cut off")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def number(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                if shift > 7 and byte == 0:
+                    raise Malformed("not the shortest form")
+                return value
+
+    def take(self, size: int) -> bytes:
+        if size > len(self.data) - self.at:
+            raise Malformed("cut off")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+
+@dataclass
+class Base:
+    """What a state begins with: compacted characters in order, each with author, number and whether it is deleted."""
+
+    numbers: dict[bytes, int]
+    characters: list[tuple[Id, str, bool]]
+
+
+def decode(data: bytes) -> tuple[Base | None, list[tuple[bytes, Operation]]]:
+    """One message: its base, if it is a state, and its operations, one per character. `char` is "" if deleted."""
+    reader = Reader(data)
+    kind = reader.byte()
+    if kind not in (0xD1, 0xD2):
+        raise Malformed("neither changes nor a state")
+    names = [reader.take(reader.number()) for _ in range(reader.number())]
+    bases = [reader.number() for _ in names] if kind == 0xD2 else []
+    spans = _spans(reader, names) if kind == 0xD2 else []
+    runs: list[tuple[bytes, int, int, int, Id | None, Id | None]] = []
+    while author := reader.number():
+        runs.extend(_group(reader, names, names[author - 1]))
+    text = iter(reader.take(reader.number()).decode())
+    if reader.at != len(data):
+        raise Malformed("something behind the text")
+    characters = [(at, "" if dead else next(text), dead) for at, dead in spans]
+    operations = [operation for run in runs for operation in _expand(*run, text)]
+    if next(text, None) is not None:
+        raise Malformed("more text than operations")
+    base = Base(dict(zip(names, bases, strict=True)), characters) if kind == 0xD2 else None
+    return base, operations
+
+
+def _spans(reader: Reader, names: list[bytes]) -> list[tuple[Id, bool]]:
+    characters: list[tuple[Id, bool]] = []
+    agent, end = b"", 0
+    for _ in range(reader.number()):
+        head = reader.byte()
+        length = 1 if head & 128 else reader.number()
+        form = head >> 3 & 15
+        if form == 1:
+            jump = reader.number()
+            end += jump >> 1 if jump % 2 == 0 else -(jump >> 1) - 1
+        elif form == 2:
+            agent, end = names[reader.number()], reader.number()
+        elif form:
+            raise Malformed("no such reference")
+        characters += [((agent, end + i), bool(head & 1)) for i in range(length)]
+        end += length
+    return characters
+
+
+def _group(
+    reader: Reader, names: list[bytes], author: bytes
+) -> list[tuple[bytes, int, int, int, Id | None, Id | None]]:
+    number, right = reader.number(), None
+    runs: list[tuple[bytes, int, int, int, Id | None, Id | None]] = []
+
+    def reference(form: int) -> Id | None:
+        if form == 0:
+            return author, number - 1
+        if form == 1:
+            return author, number - reader.number()
+        if form == 2:
+            return names[reader.number()], reader.number()
+        return None
+
+    while (head := reader.byte()) != 3:
+        length = 1 if head & 128 else reader.number()
+        first = reference(head >> 3 & 3)
+        if head & 3 < 2:
+            form = head >> 5 & 3
+            if head & 4:
+                right = first
+            elif form != 3:
+                right = reference(form) if form else None
+        runs.append((author, number, head & 7, length, first, right))
+        number += length
+    return runs
+
+
+def _expand(
+    author: bytes,
+    number: int,
+    kind: int,
+    length: int,
+    first: Id | None,
+    right: Id | None,
+    text: Iterator[str],
+) -> Iterator[tuple[bytes, Operation]]:
+    for i in range(length):
+        if kind & 3 == 2:
+            assert first is not None
+            yield author, Delete(number + i, (first[0], first[1] - i if kind & 4 else first[1] + i))
+            continue
+        char = next(text, None) if kind & 3 == 0 else ""
+        if char is None:
+            raise Malformed("less text than operations")
+        parent = (author, number + i - 1) if i else first
+        yield author, Insert(number + i, LEFT if kind & 4 and not i else RIGHT, parent, right, char)
+
+
+def _put(number: int) -> bytes:
+    out = bytearray()
+    while number >= 128:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def encode(operations: list[tuple[bytes, Operation]]) -> bytes:
+    """A message with these operations, each in a group of its own, all references spelled out."""
+    names = sorted(
+        {name for agent, op in operations for name in (agent, *(ref[0] for ref in references(op)))}
+    )
+    head = b"".join(_put(len(name)) + name for name in names)
+    body = b""
+    text = ""
+
+    def spell(at: Id) -> bytes:
+        return _put(names.index(at[0])) + _put(at[1])
+
+    for agent, op in operations:
+        body += _put(names.index(agent) + 1) + _put(op.number)
+        if isinstance(op, Delete):
+            body += bytes([2 | 2 << 3 | 128]) + spell(op.target) + b"\x03"
+            continue
+        text += op.char
+        flags = 128 | (0 if op.char else 1) | (2 if op.parent else 3) << 3
+        if op.side == LEFT:
+            flags |= 4
+        elif op.origin:
+            flags |= 2 << 5
+        body += bytes([flags]) + (spell(op.parent) if op.parent else b"")
+        body += (spell(op.origin) if op.side == RIGHT and op.origin else b"") + b"\x03"
+    raw = text.encode()
+    return b"\xd1" + _put(len(names)) + head + body + b"\0" + _put(len(raw)) + raw
+
+
+def references(operation: Operation) -> list[Id]:
+    """The characters that must be there first."""
+    if isinstance(operation, Delete):
+        return [operation.target]
+    return [at for at in (operation.parent, operation.origin) if at is not None]

@@ -1,0 +1,63 @@
+"""What docs/daemon.md says holds: its files have no mistakes, its table has every setting and no other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dtp.daemon.config import reading
+from dtp.daemon.config.load import load_text
+from dtp.daemon.policies import POLICIES
+from dtp.identity import Identity
+
+TEXT = (Path(__file__).parents[2] / "docs" / "daemon.md").read_text()
+ME = Identity(b"m" * 32).id
+
+
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL))
+def test_its_files_have_no_mistakes(block):
+    filled = block.replace("dtp1...", str(ME)).replace("0x...", ME.sui_address)
+    assert load_text(filled, Path("/x/dtpd.toml")).identity == Path("/x/me.pem")
+
+
+def test_its_tables_have_every_setting(monkeypatch):
+    asked = set()
+
+    def finish(section):
+        table = next((part for part in reversed(section.path) if isinstance(part, str)), "")
+        asked.update((table, key) for key in section._asked)
+
+    monkeypatch.setattr(reading.Section, "finish", finish)
+    rules = "schedule = {}\nmethods = {deny='x'}\nconcurrency = {}\nquota = {every=1,bytes=1}"
+    rules += "\nrate = [{requests='1/s'}]"
+    load_text(
+        f"""
+[identity]
+file = "x"
+[daemon]
+listen = "tcp://x:1"
+[log]
+[web]
+listen = "127.0.0.1:1"
+[everywhere]
+[[expose]]
+service = "a"
+kind = "http"
+backend = "x:1"
+allow = "*"
+health = {{}}
+limits = {{}}
+{rules}
+[[forward]]
+listen = "127.0.0.1:1"
+to = "dtp://alice/a"
+""",
+        Path("x"),
+    )
+    for table, key in asked - {("", key) for _, key in asked}:
+        assert re.search(rf"`{key}`", TEXT), f"[{table}] {key} is not in docs/daemon.md"
+
+
+def test_its_rules_are_in_the_order_of_the_policies():
+    rows = re.findall(r"^\| `.*\| (\w+) \|$", TEXT[TEXT.index("| rule |") :], re.MULTILINE)
+    assert rows[: len(POLICIES)] == list(POLICIES)

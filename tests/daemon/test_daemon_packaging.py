@@ -1,0 +1,44 @@
+"""What a package ships: the sample file has no mistakes, and the unit fits it and the daemon."""
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dtp.daemon.config.load import load
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
+
+
+def unit(name):
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str
+    parser.read(PACKAGING / name)
+    return parser
+
+
+def test_the_sample_and_the_unit_fit():
+    config = load(PACKAGING / "dtpd.toml")
+    service = unit("dtpd.service")["Service"]
+    assert str(config.control) == f"/run/{service['RuntimeDirectory']}/control.sock"
+    assert service["ExecStart"].endswith("-c /etc/dtpd/dtpd.toml")
+    assert int(service["TimeoutStopSec"].removesuffix("s")) > config.drain
+    assert service["Type"] == "notify"
+    assert service["CapabilityBoundingSet"] == ""
+
+
+def test_systemd_finds_no_fault():
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed")
+    done = subprocess.run(
+        [program, "verify", "--man=no", "--recursive-errors=no", PACKAGING / "dtpd.service"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    faults = [line for line in done.stderr.splitlines() if "dtpd" in line and "not executable" not in line]
+    assert faults == []

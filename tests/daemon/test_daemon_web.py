@@ -1,0 +1,125 @@
+"""The web server of a daemon: page, status, metrics, health; read-only, and for this machine only."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from dtp.daemon.config.values import Place
+from dtp.daemon.web.server import PATHS, WebServer
+
+from .conftest import Backend, echo
+from .programs import PATIENCE
+
+
+async def serve(pair, backend_port):
+    port = await pair.start(
+        f'[[expose]]\nservice = "api"\nallow = ["*"]\nbackend = ["127.0.0.1:{backend_port}", "127.0.0.1:1"]\n'
+    )
+    web = WebServer(pair.far, Place("127.0.0.1", 0))
+    await web.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    return web, f"http://{web.listener.urls[0]}", writer
+
+
+def test_status_metrics_and_health(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            web, url, writer = await serve(pair, backend.port)
+            async with aiohttp.ClientSession() as client:
+                async with client.get(f"{url}/status") as answer:
+                    status = await answer.json()
+                    assert status["exposed"][0]["received"] == 5
+                async with client.get(f"{url}/metrics") as answer:
+                    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+                    text = await answer.text()
+                async with client.get(f"{url}/health") as answer:
+                    assert answer.status == 200
+                    assert await answer.json() == {"healthy": True, "faults": []}
+                pair.far.draining = True
+                async with client.get(f"{url}/health") as answer:
+                    assert answer.status == 503
+                    assert (await answer.json())["faults"] == ["draining"]
+                found = {
+                    (sample.name, sample.labels.get("name") or sample.labels.get("backend")): sample.value
+                    for family in text_string_to_metric_families(text)
+                    for sample in family.samples
+                }
+                assert found["dtpd_received_bytes_total", "api"] == 5
+                assert found["dtpd_streams_open", "api"] == 1
+                assert found["dtpd_backend_streams", f"127.0.0.1:{backend.port}"] == 1
+                assert found["dtpd_callers", None] == 1
+                assert found["process_open_fds", None] > 5
+            writer.close()
+            await web.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "host", "status"),
+    [
+        ("GET", "/", None, 200),
+        ("HEAD", "/", None, 200),
+        ("GET", "/page.js?x", None, 200),
+        ("GET", "/../server.py", None, 404),
+        ("GET", "/x", None, 404),
+        ("POST", "/status", None, 405),
+        ("GET", "/status", "evil.example", 421),
+        ("GET", "/status", "localhost:1", 200),
+        ("GET", "/status", "[::1]", 200),
+    ],
+)
+def test_what_is_answered(run, method, path, host, status):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            web, url, writer = await serve(pair, backend.port)
+            reader, asking = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            asking.write(
+                f"{method} {path} HTTP/1.1\r\nHost: {host or '127.0.0.1'}\r\nConnection: close\r\n\r\n".encode()
+            )
+            answer = await reader.read()
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+            assert b"content-security-policy: default-src 'none'" in answer.lower()
+            if method == "HEAD":
+                assert answer.endswith(b"\r\n\r\n")
+            asking.close()
+            writer.close()
+            await web.close()
+
+    run(scenario)
+
+
+def test_the_page_in_a_browser(run):
+    """Headless Chromium runs the page; its script has put in what `/status` says."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("chromium is not installed")
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            web, url, writer = await serve(pair, backend.port)
+            command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                       "--virtual-time-budget=4000", "--dump-dom", url]  # fmt: skip
+            done = await asyncio.to_thread(
+                subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
+            assert 'data-ready="yes"' in done.stdout, done.stderr
+            assert str(pair.far.identity.id) in done.stdout
+            assert f"127.0.0.1:{backend.port}" in done.stdout
+            assert str(pair.near.identity.id) in done.stdout
+            assert re.search(r"in [0-9.]+ [KMi]*B/s, out", done.stdout)
+            writer.close()
+            await web.close()
+
+    run(scenario)
+
+
+def test_every_path_is_there():
+    assert set(PATHS) == {"/", "/page.js", "/page.css", "/status", "/metrics", "/health"}

@@ -1,0 +1,167 @@
+"""A market for tests: a chain, a server with a host and a paid service, clients with money.
+
+Everything that uses it runs on a localnet of its own, and once more against a real node when `DTP_SUI_URL` names one
+and `DTP_TEST_KEY` (a `suiprivkey1...`) has SUI there; without them those are skipped by name.
+"""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from dtp.chain import ChainClient, KeySigner, find_network, packages, publish
+from dtp.chain import channel as channel_module
+from dtp.chain.channel import Channel
+from dtp.chain.host import Terms
+from dtp.chain.wallet import send
+from dtp.localnet.grpc.localnet import LocalnetThread
+from dtp.pay import dial
+from dtp.pay.serving import Selling, serve
+from dtp.pay.store import Store
+
+#: Seconds for anything that has to happen; only a failing test waits so long.
+PATIENCE = 120
+#: MIST that a wallet of these tests gets: enough for every deposit and its gas.
+POCKET_MONEY = 3_000_000_000
+TERMS = Terms(price_request=1000, price_mib=2_000_000, min_deposit=1000, idle_ms=600_000, claim_ms=120_000)
+
+
+def run(work):
+    async def limited():
+        async with asyncio.timeout(PATIENCE):
+            return await work
+
+    return asyncio.run(limited())
+
+
+class Chain:
+    """Where the tests are: a network, its packages, wallets with money, and maybe its clock."""
+
+    def __init__(self, network, fund, localnet):
+        self.network, self._fund, self.localnet = network, fund, localnet
+        self.deployments = None
+
+    def wallet(self):
+        signer = KeySigner.generate()
+        self._fund(signer.address)
+        return signer
+
+    def client(self, signer=None):
+        return ChainClient(self.network, signer, deployments=self.deployments)
+
+    async def publish(self):
+        async with ChainClient(self.network, self.wallet(), deployments=None) as chain:
+            for name in packages.available():
+                await publish(chain, name)
+            self.deployments = chain.deployments
+
+    def advance(self, ms):
+        if self.localnet is None:
+            pytest.skip("the clock of a real network doesn't move for tests")
+        self.localnet.advance_clock(ms)
+
+    def now(self):
+        """Unix time of the chain, for servers that are to see its clock move."""
+        return self.localnet.now_ms() / 1000
+
+
+def _blocking(work):
+    """Run a coroutine in a loop of its own."""
+    return asyncio.run(work)
+
+
+@pytest.fixture(scope="session", params=["localnet", "node"])
+def chain(request):
+    if request.param == "localnet":
+        with LocalnetThread() as localnet:
+            network = find_network(localnet.url)
+            made = Chain(network, lambda address: localnet.fund(address, POCKET_MONEY, 3), localnet)
+            _blocking(made.publish())
+            yield made
+        return
+    url, key = os.environ.get("DTP_SUI_URL"), os.environ.get("DTP_TEST_KEY")
+    if not url or not key:
+        pytest.skip("against a real node: set DTP_SUI_URL and DTP_TEST_KEY")
+    network = find_network(url)
+
+    def fund(address):
+        async def give():
+            async with ChainClient(network, KeySigner.from_text(key), deployments=None) as rich:
+                await send(rich, address, POCKET_MONEY)
+
+        _blocking(give())
+
+    made = Chain(network, fund, None)
+    _blocking(made.publish())
+    yield made
+
+
+class Market:
+    """A server and its clients in one event loop; closed with the stack."""
+
+    def __init__(self, chain, stack, tmp_path):
+        self.chain, self.stack, self.tmp_path = chain, stack, tmp_path
+        self.server_wallet = chain.wallet()
+        self.serving = None
+        self._stores = 0
+
+    def store(self):
+        self._stores += 1
+        return self.stack.enter_context(Store(self.tmp_path / f"{self._stores}.sqlite"))
+
+    async def client(self, signer):
+        return await self.stack.enter_async_context(self.chain.client(signer))
+
+    async def serve(self, handler, service="files", terms=TERMS, **options):
+        options.setdefault("selling", Selling(recheck=3600, claim_every=3600))
+        options.setdefault("store", self.store())
+        if "network" not in options:
+            options["network"] = await self.client(self.server_wallet)
+        if self.chain.localnet is not None:
+            options.setdefault("clock", self.chain.now)
+        self.serving = await serve(service, handler, wallet=self.server_wallet, terms=terms, **options)
+        self.stack.push_async_callback(self.serving.close)
+        return self.serving
+
+    async def buyer(self, signer=None):
+        """A client's chain, wallet and store, for `connect`."""
+        signer = signer or self.chain.wallet()
+        return {"wallet": signer, "network": await self.client(signer), "store": self.store()}
+
+    def connect(self, buyer, budget=500_000_000, **options):
+        return dial.connect(options.pop("address", self.serving.address), budget=budget, **buyer, **options)
+
+    async def channels(self, buyer):
+        """The channels of a buyer's store as the chain has them now, None for those that are gone."""
+        found = []
+        for each in buyer["store"].bought():
+            objects = await buyer["network"].objects([each.channel])
+            data = objects.get(each.channel)
+            found.append(
+                None if data is None else buyer["network"].decode(channel_module.SCHEMA, Channel, data)
+            )
+        return found
+
+    async def balance(self, address):
+        chain = self.serving.chain
+        return (await chain.balance(address)).total
+
+
+@pytest.fixture
+def market(chain, tmp_path):
+    """Run a scenario: `market(scenario)` with `async def scenario(market)`."""
+
+    @asynccontextmanager
+    async def opened():
+        async with AsyncExitStack() as stack:
+            yield Market(chain, stack, tmp_path)
+
+    def play(scenario):
+        async def work():
+            async with opened() as made:
+                return await scenario(made)
+
+        return run(work())
+
+    return play

@@ -1,0 +1,259 @@
+"""What happens when somebody goes away, waits too long, or wants more than is due: both get what they are due."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from dtp.chain import Program
+from dtp.chain import channel as channel_module
+from dtp.chain.channel import Agreement, State, agreement_bytes
+from dtp.chain.errors import MoveAborted
+from dtp.pay import messages
+from dtp.pay.cashier import Cashier
+from dtp.pay.claims import Action, Policy, expiring
+from dtp.pay.errors import ChannelUnusable
+from dtp.pay.journal import Journal
+from dtp.pay.settling import close_agreed, end_channel, request_close
+from dtp.pay.terms import MIB
+from dtp.session.codes import CloseCode, ConnectionClosed
+
+from .conftest import TERMS
+from .test_paid import cost_of, fetch, give
+
+
+async def paid_channel(market, size=3 * MIB, **options):
+    """A connection that has fetched, and its channel, with everything vouched."""
+    buyer = await market.buyer()
+    connection = await market.connect(buyer, **options)
+    assert await fetch(connection, size) == size
+    meter = connection.meter
+    assert await meter.finish()
+    (channel,) = await market.channels(buyer)
+    return buyer, connection, channel
+
+
+async def vanish(connection):
+    """The client is gone: no farewell on chain."""
+    connection.meter.deal._settled = True
+    connection.abort()
+    await connection.wait_gone()
+    await connection.meter.settled()
+    connection.meter.deal.lock.release()
+    await connection._rest.aclose()
+
+
+def test_the_client_vanishes_and_the_server_is_paid_what_was_vouched(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        await vanish(connection)
+        await market.serving.close()  # claims what is worth its gas
+        (channel,) = await market.channels(buyer)
+        assert channel.claimed == cost_of(3 * MIB)
+        assert channel.state == State.OPEN
+        market.chain.advance(TERMS.idle_ms)
+        # Whoever comes by ends it, and the rest goes back to the client.
+        found = expiring(channel, market.chain.localnet.now_ms())
+        assert found.action is Action.EXPIRE
+        paid = await end_channel(market.serving.chain, channel, found.action)
+        assert paid.to_client == channel.balance
+
+    market(scenario)
+
+
+def test_the_server_vanishes_and_the_client_gets_its_deposit_back(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        connection = await market.connect(buyer)
+        await fetch(connection, MIB)
+        # It dies: no claim, no farewell.
+        await market.serving.close(claim=False)
+        await connection.close()
+        (channel,) = await market.channels(buyer)
+        assert channel.state == State.CLOSING
+        assert buyer["store"].bought()[0].state == "closing"
+        with pytest.raises(MoveAborted):
+            await end_channel(buyer["network"], channel, Action.FINALIZE)
+        market.chain.advance(TERMS.claim_ms)
+        paid = await end_channel(buyer["network"], channel, Action.FINALIZE)
+        assert paid.to_client == 500_000_000
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_a_server_that_slept_claims_within_the_time_for_it(market):
+    """The client asks to close while the server is down; its store claims when it is up again, or a watcher does."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        await vanish(connection)
+        await market.serving.close(claim=False)
+        await request_close(buyer["network"], channel)
+        watcher = await market.client(market.chain.wallet())  # needs no right: who is paid is fixed
+        journal = Journal(market.serving.store)
+        cashier = Cashier(watcher, journal, market.chain.localnet.now_ms)
+        (paid,) = await cashier.look()
+        assert paid.to_server == cost_of(3 * MIB)
+        market.chain.advance(TERMS.claim_ms)
+        paid = await end_channel(buyer["network"], channel, Action.FINALIZE)
+        assert paid.to_client == 500_000_000 - cost_of(3 * MIB)
+        await journal.close()
+
+    market(scenario)
+
+
+def test_an_old_voucher_claims_nothing_once_a_newer_was(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 3 * MIB)
+        (old,) = market.serving.store.sold()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 2 * MIB)
+        await market.serving.close()
+        program = Program()
+        channel_module.claim_for(program, old.newest.voucher, old.newest.signature)
+        with pytest.raises(MoveAborted) as refused:
+            await market.serving.chain.execute(program)
+        assert refused.value.error is channel_module.ChannelError.STALE_VOUCHER
+
+    market(scenario)
+
+
+def test_the_epoch_cap_drains_over_epochs(market):
+    async def scenario(market):
+        if market.chain.localnet is None:
+            pytest.skip("epochs of a real network take a day")
+        cap = (cost_of(3 * MIB) + 1) // 2
+        await market.serve(give, terms=replace(TERMS, epoch_cap=cap))
+        buyer, connection, channel = await paid_channel(market)
+        await vanish(connection)
+        await market.serving.close()
+        (channel,) = await market.channels(buyer)
+        assert (channel.claimed, channel.owed) == (cap, cost_of(3 * MIB) - cap)
+        await request_close(buyer["network"], channel)
+        market.chain.advance(TERMS.claim_ms)
+        paid = await end_channel(buyer["network"], channel, Action.FINALIZE)
+        # The client has its rest at once; what is owed waits for the next epoch.
+        assert paid.to_client == 500_000_000 - cost_of(3 * MIB)
+        market.chain.localnet.advance_epoch()
+        journal = Journal(market.serving.store)
+        cashier = Cashier(market.serving.chain, journal, market.chain.localnet.now_ms)
+        await market.serving.chain.epoch()
+        (paid,) = await cashier.look()
+        assert paid.to_server == cost_of(3 * MIB) - cap
+        await journal.close()
+
+    market(scenario)
+
+
+def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        deal, chain = connection.meter.deal, buyer["network"]
+        agreed = await connection.meter.agreement()
+        assert agreed.total == cost_of(3 * MIB)
+        assert deal._is_fair(agreed)
+        greedy = replace(agreed, total=agreed.total + 1)
+        assert not deal._is_fair(greedy)
+        with pytest.raises(ChannelUnusable, match="does not verify"):
+            await close_agreed(chain, channel, greedy)
+        await close_agreed(chain, channel, agreed)
+        with pytest.raises(Exception, match=r"no object|not|deleted"):
+            await close_agreed(chain, channel, agreed)
+        deal._settled = True
+        await connection.close()
+
+    market(scenario)
+
+
+def test_nothing_is_served_once_a_close_was_agreed(market):
+    """A later voucher would not be in the total that the server has signed."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        agreed = await connection.meter.agreement()
+        stream = await connection.open_stream()
+        stream.write(b"1000\n")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await stream.read(1)
+        await vanish(connection)
+        # Nor on a new connection of the same channel: it is refused, and so the client opens another.
+        async with market.connect(buyer, keep=True) as other:
+            assert other.meter.payer.lane.channel != channel.id
+        # The same agreement is given again, and no other.
+        end = market.serving.store.agree(channel.id, 1, 1)
+        assert (end.total, end.not_after_ms) == (agreed.total, agreed.not_after_ms)
+
+    market(scenario)
+
+
+def test_an_agreement_that_the_client_does_not_use_ends_in_a_claim(market):
+    async def scenario(market):
+        await market.serve(give)
+        _, connection, _ = await paid_channel(market)
+        await connection.meter.agreement()
+        await vanish(connection)
+        assert await market.serving.cashier.look() == []  # it may still be used
+        market.chain.advance(11 * 60_000)
+        (paid,) = await market.serving.cashier.look()
+        assert (paid.to_server, paid.to_client) == (cost_of(3 * MIB), 500_000_000 - cost_of(3 * MIB))
+
+    market(scenario)
+
+
+def test_a_client_that_asks_to_close_on_chain_is_noticed(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        await request_close(buyer["network"], channel)
+        await market.serving.ledger.refresh(channel.id)
+        await connection.wait_closed()
+        with pytest.raises(ConnectionClosed) as closed:
+            await fetch(connection, 10)
+        assert closed.value.close_code == CloseCode.PAYMENT
+        await vanish(connection)
+
+    market(scenario)
+
+
+def test_an_agreement_by_somebody_else_is_no_use(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        stranger = market.chain.wallet()
+        statement = agreement_bytes(Agreement(channel.id, 0, 2**64 - 1))
+        forged = messages.Agreed(0, 2**64 - 1, stranger.public_key, stranger.sign_statement(statement))
+        with pytest.raises(MoveAborted) as refused:
+            await close_agreed(buyer["network"], channel, forged)
+        assert refused.value.error is channel_module.ChannelError.WRONG_SIGNER
+        await connection.close()
+
+    market(scenario)
+
+
+def test_several_channels_are_claimed_in_one_transaction(market):
+    async def scenario(market):
+        await market.serve(give)
+        channels = []
+        for _ in range(3):
+            _, connection, channel = await paid_channel(market)
+            await vanish(connection)
+            channels.append(channel)
+        # One of them was ended by somebody else just before; the others are claimed all the same.
+        views = await market.serving.cashier.views()
+        assert {view.channel.id for view in views} == {channel.id for channel in channels}
+        market.serving.cashier._policy = Policy(worth=1)
+        (paid,) = await market.serving.cashier.look()
+        assert paid.to_server == 3 * cost_of(3 * MIB)
+        assert await market.serving.cashier.look() == []
+
+    market(scenario)

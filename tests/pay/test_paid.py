@@ -1,0 +1,388 @@
+"""End to end over a chain: a client that knows a host object opens, streams, pays and closes; the server is paid."""
+
+import asyncio
+
+import pytest
+
+from dtp.chain import Program
+from dtp.chain import pass_ as pass_module
+from dtp.chain.host import Mode, Terms
+from dtp.pay.errors import BudgetSpent, ChargeDeclined, PriceTooHigh
+from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
+from dtp.pay.serving import Selling
+from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
+
+from .conftest import TERMS
+
+PRICES = Prices(TERMS.price_request, TERMS.price_mib)
+
+
+async def give(connection):
+    """A handler: each stream says how many bytes it wants."""
+    async for stream in connection:
+        wanted = int(await stream.readline())
+        piece = bytes(64 * 1024)
+        while wanted:
+            size = min(wanted, len(piece))
+            stream.write(piece[:size])
+            await stream.drain()
+            wanted -= size
+        stream.write_eof()
+
+
+async def fetch(connection, size):
+    stream = await connection.open_stream()
+    stream.write(b"%d\n" % size)
+    data = await stream.read()
+    stream.close()
+    return len(data)
+
+
+def cost_of(*sizes):
+    """What `fetch` of these sizes costs: the requests are streams, and their own bytes count, too."""
+    return PRICES.of(Usage(len(sizes), sum(size + len(b"%d\n" % size) for size in sizes)))
+
+
+def test_a_stream_is_paid_and_everything_is_closed_in_two_transactions(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        before = await market.balance(market.server_wallet.address)
+        async with market.connect(buyer) as connection:
+            assert await fetch(connection, 5 * MIB) == 5 * MIB
+        assert connection.paid == cost_of(5 * MIB)
+        # Closed by agreement, and deleted: the server's balance has risen without a transaction of its own.
+        assert await market.channels(buyer) == [None]
+        assert await market.balance(market.server_wallet.address) - before == cost_of(5 * MIB)
+        (bought,) = buyer["store"].bought()
+        assert bought.state == "closed"
+        # What the server holds is over, and its cashier finds nothing to do.
+        assert await market.serving.cashier.look() == []
+        assert market.serving.store.sold() == []
+
+    market(scenario)
+
+
+def test_a_channel_that_is_kept_serves_again(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        for _ in range(3):
+            async with market.connect(buyer, keep=True) as connection:
+                assert await fetch(connection, MIB) == MIB
+        assert connection.paid == cost_of(MIB, MIB, MIB)
+        (channel,) = await market.channels(buyer)
+        assert (channel.state, channel.claimed) == (0, 0)
+        # Who doesn't keep it uses it, too, and closes it.
+        async with market.connect(buyer) as connection:
+            await fetch(connection, 10)
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_connections_at_the_same_time_have_lanes_of_one_channel(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with (
+            market.connect(buyer, budget=100_000_000, keep=True) as first,
+            market.connect(buyer, budget=100_000_000, keep=True) as second,
+        ):
+            sizes = await asyncio.gather(fetch(first, 3 * MIB), fetch(second, 2 * MIB))
+            assert sizes == [3 * MIB, 2 * MIB]
+        (channel,) = await market.channels(buyer)
+        assert len(channel.lanes) == 2
+        vouched = market.serving.store.vouched(channel.id)
+        assert vouched == {0: cost_of(3 * MIB), 1: cost_of(2 * MIB)}
+        # Both are claimed at once, when the server ends.
+        await market.serving.close()
+        (channel,) = await market.channels(buyer)
+        assert channel.claimed == cost_of(3 * MIB) + cost_of(2 * MIB)
+
+    market(scenario)
+
+
+def test_a_small_deposit_is_topped_up_within_the_budget(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        deposit = cost_of(3 * MIB)
+        async with market.connect(buyer, budget=5 * deposit, deposit=deposit) as connection:
+            assert await fetch(connection, 8 * MIB) == 8 * MIB
+            (channel,) = await market.channels(buyer)
+            assert deposit < channel.deposited <= 5 * deposit
+        assert connection.paid == cost_of(8 * MIB)
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_serving_stops_where_the_budget_ends(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        budget = cost_of(2 * MIB)
+        async with market.connect(buyer, budget=budget) as connection:
+            stream = await connection.open_stream()
+            stream.write(b"%d\n" % (50 * MIB))
+            got = 0
+            most = PRICES.bytes_within(budget, 1) - len(b"%d\n" % (50 * MIB))
+            while got < most:
+                got += len(await stream.read(MIB))
+            assert got == most
+            assert connection.meter.payer.cost <= budget
+            with pytest.raises(BudgetSpent):
+                await connection.open_stream()
+        assert connection.paid <= budget
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_what_costs_too_much_is_not_begun(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        with pytest.raises(PriceTooHigh, match="a MiB costs 2000000"):
+            await market.connect(buyer, most_per_mib=1_999_999)
+        with pytest.raises(PriceTooHigh, match="a request costs 1000"):
+            await market.connect(buyer, most_per_request=999)
+        with pytest.raises(BudgetSpent, match="at least 1000"):
+            await market.connect(buyer, budget=999)
+        assert buyer["store"].bought() == []
+
+    market(scenario)
+
+
+def test_explicit_charges(market):
+    outcomes = []
+
+    async def answer(connection):
+        async for request in connection.requests():
+            units = int(await request.stream.readline())
+            try:
+                await request.charge(units)
+            except ChargeDeclined:
+                outcomes.append("declined")
+            else:
+                outcomes.append(connection.paid)
+            request.stream.write_eof()
+
+    async def scenario(market):
+        await market.serve(answer, selling=Selling(count_streams=False, recheck=3600, claim_every=3600))
+        buyer = await market.buyer()
+        asked = []
+
+        async def decide(units, amount, locked):
+            asked.append((units, amount, locked))
+            return units < 100
+
+        spending = Spending(charge_units=10)
+        async with market.connect(buyer, on_charge=decide, spending=spending) as connection:
+            for units in (10, 50, 100):
+                stream = await connection.open_stream()
+                stream.write(b"%d\n" % units)
+                assert await stream.read() == b""
+        assert [each for each in outcomes if each != "declined"] == sorted(set(outcomes) - {"declined"})
+        assert outcomes[-1] == "declined"
+        assert asked == [(50, 50_000, False), (100, 100_000, False)]
+        assert connection.usage.requests == 60
+
+    market(scenario)
+
+
+def test_an_answer_is_sold_for_its_key(market):
+    secret = bytes(range(256)) * 1000
+    sold = []
+
+    async def sell(connection):
+        async for request in connection.requests():
+            await request.deliver(secret, amount=7000)
+            sold.append(connection.paid)
+            with pytest.raises(Exception, match="multiple of the price"):
+                await request.charge(amount=1500)
+            request.stream.write_eof()
+
+    async def scenario(market):
+        await market.serve(sell)
+        buyer = await market.buyer()
+        async with market.connect(buyer) as connection:
+            for _ in range(3):
+                stream = await connection.open_stream()
+                assert await connection.buy(stream, most=7000) == secret
+            assert len(sold) == 3
+            stream = await connection.open_stream()
+            with pytest.raises(PriceTooHigh):
+                await connection.buy(stream, most=6999)
+        assert connection.usage.requests == 4 + 3 * 7
+        assert market.serving.store.sold_lane(buyer["store"].bought()[0].channel, 0).newest is not None
+
+    market(scenario)
+
+
+def test_a_client_has_to_be_metered_to_buy(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        from dtp.pay.errors import NotMetered
+
+        async with market.connect(buyer) as connection:
+            with pytest.raises(NotMetered):
+                await connection.charge(1)
+
+    market(scenario)
+
+
+def test_nobody_gets_in_without_a_ticket_and_it_costs_nothing(market):
+    async def scenario(market):
+        await market.serve(give)
+        asked = []
+        genuine = market.serving.chain.read
+
+        async def counted(*arguments):
+            asked.append(arguments)
+            return await genuine(*arguments)
+
+        market.serving.chain.read = counted
+        from dtp.net.dial import connect
+
+        with pytest.raises(ConnectionRefused, match="is paid") as refused:
+            await connect(market.serving.listener.address("files"))
+        assert refused.value.close_code == CloseCode.TICKET
+        assert asked == []
+
+    market(scenario)
+
+
+# ------------------------------------------------------------------------------------------------- subscriptions
+
+
+async def sell_plan(market, price=1_000_000, period_ms=600_000, requests=0, size=0):
+    chain, serving = market.serving.chain, market.serving
+    number = serving.gate.firewall.rules.state.find_service("files")[0]
+    program = Program()
+    made = pass_module.new_plan(
+        program, serving.host, serving._owned.cap, number, price=price, period_ms=period_ms,
+        quota_requests=requests, quota_bytes=size,
+    )  # fmt: skip
+    pass_module.share(program, made)
+    executed = await chain.execute(program)
+    (created,) = chain.events_in(executed, pass_module.SCHEMA, pass_module.PlanCreated)
+    return created.plan
+
+
+async def serve_subscribers(market, **quota):
+    """Serve in pass mode: the plan needs the service first, and the server needs the plan."""
+    await market.serve(give, mode=Mode.PASS)
+    plan = await sell_plan(market, **quota)
+    await market.serving.close()
+    await market.serve(give, mode=Mode.PASS, plans=[plan])
+    return plan
+
+
+def test_a_subscriber_uses_its_quota_over_all_connections_and_renews(market):
+    async def scenario(market):
+        plan = await serve_subscribers(market, requests=3, size=2 * MIB)
+        buyer = await market.buyer()
+        with pytest.raises(NoPass):
+            await market.connect(buyer)
+        await buy(buyer["network"], plan, 2)
+        async with market.connect(buyer, budget=0) as connection:
+            assert await fetch(connection, MIB) == MIB
+            assert connection.paid == 0
+        # Connecting again, on a channel of its own, gives no second quota.
+        async with market.connect(buyer, budget=0) as connection:
+            assert await fetch(connection, MIB // 2) == MIB // 2
+            stream = await connection.open_stream()
+            stream.write(b"%d\n" % MIB)
+            left = 2 * MIB - MIB - MIB // 2 - len(b"1048576\n524288\n1048576\n")
+            got = 0
+            while got < left:
+                got += len(await stream.read(MIB))
+            assert got == left
+        if market.chain.localnet is None:
+            return
+        market.chain.advance(600_000)  # the next period begins
+        await market.serving._heart.beat()
+        await market.serving.firewall.refresh()
+        async with market.connect(buyer, budget=0) as connection:
+            assert await fetch(connection, MIB) == MIB
+
+    market(scenario)
+
+
+def test_a_pass_that_is_over_ends_its_connections_and_opens_none(market):
+    async def scenario(market):
+        plan = await serve_subscribers(market)
+        buyer = await market.buyer()
+        await buy(buyer["network"], plan, 1)
+        connection = await market.connect(buyer, budget=0)
+        assert await fetch(connection, MIB) == MIB
+        market.chain.advance(600_001)
+        await market.serving._quotas.refresh()
+        with pytest.raises(ConnectionClosed) as closed:
+            await fetch(connection, 10)
+        assert closed.value.close_code == CloseCode.PAYMENT
+        await connection.close()
+        with pytest.raises(NoPass):
+            await market.connect(buyer, budget=0)
+
+    market(scenario)
+
+
+def test_renewing_cancelling_and_getting_back(market):
+    async def scenario(market):
+        plan = await serve_subscribers(market, price=5_000_000)
+        buyer = await market.buyer()
+        chain = buyer["network"]
+        id, _ = await buy(chain, plan, 3)
+        number = market.serving.gate.firewall.rules.state.find_service("files")[0]
+        held = await find_pass(chain, market.serving.host, number, market.serving.gate.now_ms())
+        assert (held.pass_.id, held.account.periods) == (id, 3)
+        await renew(chain, held, 2)
+        (held,) = [each async for each in held_passes(chain, chain.address)]
+        assert held.account.periods == 5
+        before = (await chain.balance(chain.address)).total
+        periods, executed = await cancel(chain, held)
+        assert periods == 4  # the running one is used
+        assert (await chain.balance(chain.address)).total - before == 4 * 5_000_000 - executed.gas.net
+
+    market(scenario)
+
+
+def test_terms_of_an_open_channel_stay_when_the_price_changes(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, MIB)
+        await market.serving.close()
+        dearer = Terms(
+            price_request=5000, price_mib=9_000_000, min_deposit=1000, idle_ms=600_000, claim_ms=120_000
+        )
+        await market.serve(give, terms=dearer, store=market.serving.store)
+        async with market.connect(buyer) as connection:
+            await fetch(connection, MIB)
+        assert connection.paid == cost_of(MIB, MIB)
+        async with market.connect(buyer) as connection:
+            await fetch(connection, MIB)
+        assert connection.paid == Prices(5000, 9_000_000).of(Usage(1, MIB + len(b"1048576\n")))
+
+    market(scenario)
+
+
+def test_exposure_is_the_servers_choice(market):
+    """Paid ahead: a server that trusts nobody, and a client that pays before it gets."""
+
+    async def scenario(market):
+        selling = Selling(exposure=Exposure(0, 0, 0, 0), recheck=3600, claim_every=3600)
+        await market.serve(give, selling=selling)
+        buyer = await market.buyer()
+        ahead = Spending(ahead_bytes=MIB, ahead_requests=2)
+        async with market.connect(buyer, spending=ahead) as connection:
+            assert await fetch(connection, 4 * MIB) == 4 * MIB
+        assert cost_of(4 * MIB) <= connection.paid <= cost_of(4 * MIB) + PRICES.of(Usage(2, MIB))
+
+    market(scenario)
