@@ -1,7 +1,10 @@
 /* crdt_merge.c - frames of others become state: at once, later, or not at all. */
 #include "crdt_graph.h"
 
-enum { AHEAD = 12 }; /* how many ops before its turn a cell is fetched */
+enum {
+    AHEAD = 12, /* how many ops before its turn a cell is fetched */
+    FEW = 8     /* ops */
+};
 
 /* ---- applying one op ---------------------------------------------------------------------------------------------- */
 
@@ -54,12 +57,48 @@ static inline void prefetch(const void *address)
 #endif
 }
 
+/* For few ops the loops below have nothing to fetch ahead of; so guess, by hash alone, which names and slots they will
+ * touch, and fetch those side by side. What is guessed wrong costs a little time, nothing else. */
+static void warm(const dtp_graph *graph)
+{
+    const dtp_parsed *p = &graph->parsed;
+    uint32_t guess[2 * FEW];
+    uint64_t cell;
+    size_t i;
+    for (i = 0; i < p->name_count; i++)
+        dtp_index_prefetch(&graph->by_name, p->names[i].hash);
+    for (i = 0; i < p->name_count; i++) {
+        cell = graph->by_name.cells[p->names[i].hash & graph->by_name.mask];
+        guess[i] = cell == 0 ? DTP_NONE : dtp_cell_number(cell);
+        if (cell != 0)
+            prefetch(&graph->names[guess[i]]);
+    }
+    for (i = 0; i < p->count; i++)
+        if (guess[p->ops[i].soul] != DTP_NONE && guess[p->ops[i].key] != DTP_NONE)
+            dtp_index_prefetch(&graph->by_slot, dtp_slot_hash(graph, guess[p->ops[i].soul], guess[p->ops[i].key],
+                                                              DTP_PART_REGISTER));
+    for (i = 0; i < p->name_count; i++)
+        if (guess[i] != DTP_NONE)
+            prefetch(graph->text + graph->names[guess[i]].offset);
+    for (i = 0; i < p->count; i++) {
+        if (guess[p->ops[i].soul] == DTP_NONE || guess[p->ops[i].key] == DTP_NONE)
+            continue;
+        cell = graph->by_slot.cells[dtp_slot_hash(graph, guess[p->ops[i].soul], guess[p->ops[i].key],
+                                                  DTP_PART_REGISTER)
+                                    & graph->by_slot.mask];
+        if (cell != 0)
+            prefetch(&graph->slots[dtp_cell_number(cell)]);
+    }
+}
+
 int dtp_map_names(dtp_graph *graph, const uint8_t *base)
 {
     dtp_parsed *p = &graph->parsed;
     size_t i;
     if (dtp_index_reserve(&graph->by_name, p->name_count) != DTP_OK)
         return DTP_E_MEMORY;
+    if (p->count <= FEW)
+        warm(graph);
     for (i = 0; i < p->name_count; i++) {
         dtp_spelled *name = &p->names[i];
         if (i + 2 * AHEAD < p->name_count)
@@ -214,7 +253,7 @@ int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result)
 /* ---- merging ------------------------------------------------------------------------------------------------------------ */
 
 int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t limit,
-                    dtp_merged *result)
+                    int may_wait, dtp_merged *result)
 {
     dtp_parsed *p = &graph->parsed;
     int code;
@@ -228,6 +267,8 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
     result->last = p->last;
     if (dtp_seen_covers(&graph->authors[author], p->before, p->last))
         return DTP_OK;
+    if (p->last > limit && !may_wait)
+        return DTP_E_CLOCK;
     if (dtp_seen_reserve(&graph->authors[author]) != DTP_OK)
         return DTP_E_MEMORY;
     if (p->last > limit) {

@@ -28,7 +28,7 @@ typedef enum dtp_code {
     DTP_E_MEMORY = -9,    /* no memory for more state; what there was is as it was */
     DTP_E_FORMAT = -10,   /* bytes that are not what docs/graph.md says they are; nothing of them was taken */
     DTP_E_LIMIT = -11,    /* a limit of this side would be passed; nothing was taken */
-    DTP_E_CLOCK = -12     /* the wall clock is far behind what was seen already; nothing was made */
+    DTP_E_CLOCK = -12     /* the wall clock is far behind what was seen, or what came; nothing was made or taken */
 } dtp_code;
 
 typedef enum dtp_suite {
@@ -266,10 +266,10 @@ int64_t dtp_graph_author(dtp_graph *graph, const uint8_t *id);
 int dtp_graph_author_id(const dtp_graph *graph, uint32_t number, const uint8_t **id);
 int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text, size_t *length);
 
-/* Merge a frame of an author. When its last clock is above `limit` it waits (bounded: DTP_E_LIMIT, and it may come
- * again), and counts as seen. Nothing is taken from a frame with a fault. */
+/* Merge a frame of an author. When its last clock is above `limit` and it may wait, it does (bounded: DTP_E_LIMIT, and
+ * it may come again), and counts as seen; when it may not, DTP_E_CLOCK. Nothing is taken from a frame with a fault. */
 int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t limit,
-                    dtp_merged *result);
+                    int may_wait, dtp_merged *result);
 /* The last clock of the frame that is due first; 0 when none waits. */
 uint64_t dtp_graph_waiting(const dtp_graph *graph);
 /* Apply what waited and is not above `limit` now. Call again while `ops` is not 0. */

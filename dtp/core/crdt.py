@@ -90,15 +90,17 @@ class GraphCore:
 
     # ---- merging ------------------------------------------------------------------------------------------------
 
-    def merge(self, author: int, body: bytes, limit: int) -> int:
+    def merge(self, author: int, body: bytes, limit: int, may_wait: bool = True) -> int:
         """Merge a frame of the author with this number; how many changes there were (see `changes`).
 
-        A frame that was seen is skipped. One whose last clock is above `limit` waits (see `deferred`, `due`).
-        Raises `EncodingError`, and `StateLimit` when too many frames of the author wait; nothing was taken then.
+        A frame that was seen is skipped. One whose last clock is above `limit` waits (see `deferred`, `due`); if it
+        may not, -1 is returned. Raises `EncodingError`, and `StateLimit` when too many frames of the author wait; nothing was taken then.
         """
         merged = self._merged
-        code = _merge(self._graph, author, body, len(body), limit, merged)
+        code = _merge(self._graph, author, body, len(body), limit, may_wait, merged)
         if code < 0:
+            if code == lib.DTP_E_CLOCK:
+                return -1
             raise self._merge_error(code, author)
         return merged.count  # type: ignore[no-any-return]
 

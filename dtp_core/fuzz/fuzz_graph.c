@@ -59,10 +59,10 @@ static void any_frame(choices *c)
     dtp_graph *copy = fresh(0);
 
     CHECK(code == DTP_OK || (code == DTP_E_FORMAT && facts.place <= body.length));
-    CHECK(dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, &merged) == code);
+    CHECK(dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, 1, &merged) == code);
     after = saved(graph);
     CHECK(code == DTP_OK || same(before, after));
-    CHECK(code != DTP_OK || dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, &merged) == DTP_OK);
+    CHECK(code != DTP_OK || dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, 1, &merged) == DTP_OK);
     CHECK(code != DTP_OK || merged.ops == 0);
     CHECK(dtp_graph_souls(graph, NULL, 0, &view) == DTP_OK);
     CHECK(dtp_graph_load(copy, after.bytes, after.length, &place) == DTP_OK);
@@ -155,7 +155,7 @@ static void deliver(dtp_graph *graph, kept frame)
 {
     dtp_merged merged;
     uint32_t author = (uint32_t)dtp_graph_author(graph, keys[frame.author]);
-    CHECK(dtp_graph_merge(graph, author, frame.bytes, frame.length, limit, &merged) == DTP_OK);
+    CHECK(dtp_graph_merge(graph, author, frame.bytes, frame.length, limit, 1, &merged) == DTP_OK);
 }
 
 static void two_replicas(choices *c)
