@@ -291,6 +291,7 @@ def _limits(section: Section) -> model.LimitRule:
 
 
 def _forward(section: Section) -> model.Forward:
+    mode = section.take("mode", values.choice(model.MODES), "direct")
     public = section.take("public", values.boolean, False)
     listen = section.take("listen", values.place)
     to = section.take_all("to", values.address)
@@ -298,9 +299,12 @@ def _forward(section: Section) -> model.Forward:
         section.wrong(
             f"listen: whoever reaches {listen} acts as you; use 127.0.0.1, or say public = true", "listen"
         )
-    _check_targets(section, to)
+    if mode == "direct":
+        _check_targets(section, to)
+    elif "to" in section:
+        section.wrong(f"to: with mode {mode} the program says whom it wants", "to")
     section.finish()
-    return model.Forward(listen=listen, to=to)
+    return model.Forward(listen=listen, to=to, mode=mode)  # type: ignore[arg-type]
 
 
 def _check_targets(section: Section, to: tuple[Address, ...]) -> None:
