@@ -17,6 +17,7 @@ _ONLY_FOR = {
     "methods": ("http", "json-rpc"),
     "batch": ("json-rpc",),
     "message": ("json-rpc",),
+    "origins": ("json-rpc",),
 }
 
 
@@ -144,6 +145,7 @@ def _expose(section: Section) -> model.Expose:
         proxy_protocol=section.take("proxy-protocol", values.boolean, False),
         batch=section.take("batch", values.number(1, 10_000), 50),
         message=section.take("message", values.size, 2 * 1024 * 1024),
+        origins=section.take_all("origins", values.origin),
         rules=_rules(section),
     )
     if "backend" not in section:

@@ -133,6 +133,8 @@ class Expose:
     #: JSON-RPC: calls in one batch, and bytes of one message.
     batch: int = 50
     message: int = 2 * 1024 * 1024
+    #: JSON-RPC: web pages of these origins may ask ("*": of all); those of others are refused.
+    origins: tuple[str, ...] = ()
     rules: Rules = Rules()
 
 
