@@ -127,6 +127,20 @@ FIGURES: tuple[Figure, ...] = (
         _value("claims", "simulated", "p50", 1 / 1000),
     ),
     Figure(
+        "the pipe carrier, 4 pipes against 1, with 400 ms for each transaction",
+        3.5,
+        True,
+        "x",
+        _ratio("pipes", "4 far", "1 far", "KiB/s"),
+    ),
+    Figure(
+        "the pipe carrier, 16 pipes, the same",
+        2000,
+        True,
+        "KiB/s",
+        _value("pipes", "16 far", "KiB/s"),
+    ),
+    Figure(
         "transaction that publishes transport",
         100,
         False,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from bench import chain, imports, layers
+from bench import chain, imports, layers, pipe
 from bench.contenders import TABLE, Contender
 from bench.job import SMALL, Job
 from bench.runner import MeasurementFailed, Outcome, Placement, measure
@@ -329,6 +329,28 @@ def _claims(options: Options) -> Section:
     return section
 
 
+def _pipes(options: Options) -> Section:
+    section = Section(
+        "pipes",
+        "Bytes through the chain: both ends on one core, the embedded node on another",
+        ("KiB/s", "round trip ms", "CPU ms/MiB", "others"),
+        options.rounds,
+    )
+    for contender in pipe.CONTENDERS:
+        job = Job("", "pipes", count=5, scratch=options.scratch)
+
+        def read(outcome: Outcome, job: Job) -> Sample:
+            size = _number(outcome.client, "bytes")
+            return {
+                "KiB/s": size / 1024 / _number(outcome.client, "seconds"),
+                "round trip ms": _number(outcome.client, "p50") / 1000,
+                "CPU ms/MiB": _number(outcome.client, "cpu") / size * MIB * 1000,
+            }
+
+        section.rows[contender.name] = _row(contender, job, Placement.apart(), read)
+    return section
+
+
 def _publish(options: Options) -> Section:
     section = Section("publish", "The transaction that publishes a package", ("transaction bytes",), 1)
     section.rows["transport"] = Row(
@@ -357,6 +379,7 @@ _SECTIONS: dict[str, Callable[[Options], Section]] = {
     "small": _small,
     "import": _import,
     "claims": _claims,
+    "pipes": _pipes,
     "publish": _publish,
 }
 _QUICK = ("bulk 1", "roundtrip one core", "handshakes", "idle", "layers", "import", "claims", "publish")

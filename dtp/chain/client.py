@@ -75,6 +75,8 @@ MAX_GAS_BUDGET = 50 * MIST_PER_SUI
 #: Added to what a simulation used: the price of this many units of computation, and a fifth of the computation.
 _SPARE_UNITS = 1000
 _SPARE_PART = 5
+#: How often a transaction is built anew when its objects turn out to be used by others.
+_REBUILDS = 4
 #: Coins that may pay for one transaction, by the protocol.
 _MAX_GAS_COINS = 256
 
@@ -320,8 +322,8 @@ class ChainClient:
         `OutcomeUnknown`.
         """
         self._signing()
-        alone = False
-        for again in (True, True, False):
+        alone, rebuilt = False, 0
+        while True:
             try:
                 return await self._execute_once(program, gas_budget, alone=alone)
             except _CoinTooSmall as fault:
@@ -329,11 +331,14 @@ class ChainClient:
                     raise InsufficientFunds(str(fault)) from fault
                 alone = True
             except (StaleObject, failures.PriceTooLow):
-                # Nothing happened: someone else used the object, or the epoch changed. Look again, a few times.
-                if not again:
+                # Nothing happened: someone else used the object, or the epoch changed. Look again, a few times; a
+                # transaction of another program that has the object now needs a moment.
+                if rebuilt == _REBUILDS:
                     raise
                 self._forget(program)
-        raise AssertionError("the last attempt returns or raises")
+                if rebuilt:
+                    await self.endpoints.sleep(self.endpoints.retry.pause(rebuilt - 1))
+                rebuilt += 1
 
     async def _execute_once(self, program: Program, gas_budget: int | None, *, alone: bool) -> Executed:
         signer = self._signing()

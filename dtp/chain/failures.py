@@ -38,8 +38,9 @@ ERRORS: Final[Mapping[tuple[str, str], type[IntEnum]]] = {
 
 #: What nodes say when a reference is no longer the newest, or is taken; theirs is text, so patterns have to do.
 _STALE = re.compile(
-    r"not available for consumption|ObjectVersionUnavailable|ObjectNotFound|could not find the referenced object"
-    r"|already locked|reserved for another transaction|conflicting transaction|object .* (?:is )?deleted",
+    r"(?:not |un)available for consumption|needs to be rebuilt|ObjectVersionUnavailable|ObjectNotFound"
+    r"|could not find the referenced object|already locked|reserved for another transaction"
+    r"|conflicting transaction|object .* (?:is )?deleted",
     re.IGNORECASE,
 )
 _POOR = re.compile(

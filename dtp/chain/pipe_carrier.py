@@ -118,6 +118,10 @@ class PipeCarrier(Carrier):
         if self._receiver is not None:
             self._loop.call_soon(self._receiver.carrier_lost, None)
 
+    def ask_again(self) -> None:
+        """Send OPEN once more: a node may not have told the server of the first."""
+        self._end.control(Flags.OPEN, self.number)
+
     # What the end reports (`dtp.chain.pipe_end.Link`).
 
     def was_accepted(self) -> None:
@@ -290,7 +294,9 @@ async def dial(url: str, *, chain: ChainClient | None = None) -> PipeCarrier:
             if not made:
                 hub.release()
         async with asyncio.timeout(hub.timing.dial):
-            await asyncio.shield(made[0].accepted)
+            while not (await asyncio.wait([made[0].accepted], timeout=hub.timing.quiet))[0]:
+                made[0].ask_again()
+            made[0].accepted.result()
         answered = True
         return made[0]
     except TimeoutError as fault:

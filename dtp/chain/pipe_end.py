@@ -30,11 +30,13 @@ from dtp.chain.errors import (
     TransactionFailed,
     TransactionRefused,
 )
+from dtp.chain.events import Cursor
 from dtp.chain.firewall import Gcra
 from dtp.chain.host import Rate, RateLimit
 from dtp.chain.model import Executed
 from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
 from dtp.chain.pipe_frames import (
+    MAX_PIPES,
     Acks,
     Cut,
     Flags,
@@ -84,6 +86,8 @@ class Timing:
     check: float = 2.0
     #: For bytes that are missing before others that came.
     gap: float = 30.0
+    #: Without any event until history is read for what a node may have left out; doubled each time in vain.
+    quiet: float = 10.0
     #: For a frame to get on the chain, while nodes don't answer.
     stall: float = 120.0
     #: For what was written before `close`.
@@ -216,6 +220,7 @@ class ChannelEnd:
         on_open: Callable[[ChannelEnd, Header], None] | None = None,
         on_idle: Callable[[ChannelEnd], None] | None = None,
         answers: Callable[[bytes], bool] | None = None,
+        since: Cursor | None = None,
     ) -> None:
         self.where = where
         self.chain = chain
@@ -224,6 +229,8 @@ class ChannelEnd:
         self.last_link = 0
         #: Why the end can't be used any more.
         self.failed: CarrierError | None = None
+        #: How many pipes the other side has at most.
+        self.peer_pipes = MAX_PIPES
         #: Frames of this end that are on the chain, and frames of the other side that came.
         self.sent = 0
         self.came = 0
@@ -231,6 +238,9 @@ class ChannelEnd:
         self._on_open = on_open
         self._on_idle = on_idle
         self._answers = answers
+        self._since = since
+        self._places: dict[int, Cursor | None] = {}
+        self._stuck = False
         self._loop = asyncio.get_running_loop()
         self._pipes: list[_Out] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -329,8 +339,8 @@ class ChannelEnd:
 
     # -------------------------------------------------------------------------------------------------- receiving
 
-    def on_frame(self, frame: Frame) -> None:
-        """A frame of the other side, in whatever order and however often it comes."""
+    def on_frame(self, frame: Frame, place: Cursor | None = None) -> None:
+        """A frame of the other side, in whatever order and however often it comes; `place` is its event's."""
         order = self._orders.setdefault(frame.index, Sequences(started=self._fresh))
         acks = self._acks.setdefault(frame.index, Acks())
         try:
@@ -340,6 +350,7 @@ class ChannelEnd:
                 acks.begin(order.last - 1 if not order.gap else order.last)
             acks.note(frame.sequence, 0)
             self.came += 1
+            self._note_place(frame.index, order, place)
             header, data = decode(frame.flags, frame.data)
         except PipeGapError as fault:
             self.fail(fault)
@@ -351,10 +362,17 @@ class ChannelEnd:
         self._dispatch(frame, header, data, acks)
         self.wake()
 
+    def _note_place(self, index: int, order: Sequences, place: Cursor | None) -> None:
+        """Remember up to where in the chain's history a pipe is known to be whole."""
+        before = self._places.setdefault(index, self._since)
+        if place is not None and not order.gap and (before is None or before.place < place.place):
+            self._places[index] = place
+
     def _dispatch(self, frame: Frame, header: Header, data: memoryview, acks: Acks) -> None:
         link = self.link
         if frame.flags & Flags.OPEN:
             if self._on_open is not None and header.link > self.last_link:
+                self.peer_pipes = max(header.pipes, len(self._places))
                 self._on_open(self, header)
             return
         if link is None or header.link != link.number:
@@ -394,8 +412,29 @@ class ChannelEnd:
 
     @property
     def gap(self) -> bool:
-        """Whether the node has left out frames."""
+        """Whether the node seems to have left out frames."""
+        return self.missing or (self.failed is None and self._stuck)
+
+    @property
+    def missing(self) -> bool:
+        """Whether a pipe's numbers show that a frame is missing."""
         return self.failed is None and any(each.gap for each in self._orders.values())
+
+    def whole_until(self) -> Cursor | None:
+        """From where on history may have frames that didn't come."""
+        places = [*self._places.values()]
+        if len(places) < self.peer_pipes:
+            places.append(self._since)  # the first frame of a pipe may be missing
+        known = [place for place in places if place is not None]
+        return min(known, key=lambda cursor: cursor.place, default=None)
+
+    def whole(self, until: Cursor) -> None:
+        """History was read up to there."""
+        if not self.gap:
+            self._since = until
+            for index, place in self._places.items():
+                if place is None or place.place < until.place:
+                    self._places[index] = until
 
     # ---------------------------------------------------------------------------------------------------- sending
 
@@ -628,7 +667,10 @@ class ChannelEnd:
             link = self.link
             if link is None or not link.incoming.hole or link.incoming.complete != complete:
                 complete, since = link.incoming.complete if link is not None else -1, self._loop.time()
-            elif self._loop.time() - since >= self.timing.gap:
+                self._stuck = False
+            else:
+                self._stuck = True
+            if link is not None and self._stuck and self._loop.time() - since >= self.timing.gap:
                 self.control(Flags.RESET, link.number)
                 link.broken(PipeGapError(f"the bytes at {complete} didn't come in {self.timing.gap:g} s"))
             if (self._controls or (link is not None and link.outgoing.ready)) and not any(

@@ -25,7 +25,7 @@ from dtp.chain.errors import HistoryPruned, MalformedObject
 from dtp.chain.events import Cursor, EventFollower, Followed, event_types
 from dtp.chain.firewall import Gcra
 from dtp.chain.host import Rate, Service
-from dtp.chain.model import SUI_COIN, ChainEvent, Executed, canonical_type
+from dtp.chain.model import SUI_COIN, Executed, canonical_type
 from dtp.chain.pipe import Direction, Frame, Pipe
 from dtp.chain.pipe_end import ChannelEnd, GasGuess, Timing, Where
 from dtp.chain.pipe_frames import MAX_PIPES, Flags, Header, PipeFrameError, PipeGapError, decode, encode
@@ -50,6 +50,8 @@ _ACCEPTS: Final = Rate(_NS, 64)
 _MAX_ACCOUNTS: Final = 65_536
 #: Readings of history for one gap.
 _FILLS: Final = 5
+#: The longest time without an event until history is read again, seconds.
+_LONGEST_QUIET: Final = 300.0
 #: The most MIST that is put into each coin that pays for frames, and the least that is worth it.
 _MAX_COIN: Final = 20_000_000_000
 _MIN_COIN: Final = 50_000_000
@@ -99,13 +101,14 @@ class PipeHub:
         self.directory = HostDirectory(chain, max_age=5.0)
         self.gas = GasGuess()
         self._follow_events = follow
+        self._loop = asyncio.get_running_loop()
         self._users = 0
         self._following: asyncio.Task[None] | None = None
         self._filling: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun: asyncio.Future[Cursor] | None = None
         self._cursor: Cursor | None = None
-        self._whole: Cursor | None = None
+        self._heard, self._patience = self._loop.time(), self.timing.quiet
         self._ends: dict[str, ChannelEnd] = {}
         self._idle: OrderedDict[str, ChannelEnd] = OrderedDict()
         self._leaving: Counter[str] = Counter()
@@ -138,6 +141,7 @@ class PipeHub:
             if self._begun is None:
                 self._begun = asyncio.get_running_loop().create_future()
                 self._following = asyncio.create_task(self._follow(), name="dtp-pipes")
+                self._spawn(self._look_after(), "dtp-pipes-look-after")
             await asyncio.shield(self._begun)
         except BaseException:
             self.release()
@@ -193,7 +197,7 @@ class PipeHub:
         for end in ends:
             self._spawn(end.stop(), "dtp-pipes-stop")
         self._following = self._filling = self._begun = None
-        self._cursor = self._whole = None
+        self._cursor = None
         self._waiting.clear()
         self._early.clear()
         self._fresh.clear()
@@ -220,7 +224,6 @@ class PipeHub:
                     await self.chain.connect()
                 source = self._follow_events(self.chain, self._types(), self._cursor)
                 self._cursor = await source.begin()
-                self._whole = self._whole or self._cursor
                 if not begun.done():
                     begun.set_result(self._cursor)
                 async for found in source:
@@ -228,7 +231,7 @@ class PipeHub:
             except HistoryPruned as fault:
                 # What was missed is lost: what waits for it ends, and the rest goes on from now.
                 log.warning("events of pipes were missed: %s", fault)
-                self._cursor = self._whole = None
+                self._cursor = None
                 for end in list(self._ends.values()):
                     end.fail(PipeGapError(f"the node has forgotten frames: {fault}"))
             except (ChainError, LocalError) as fault:
@@ -242,47 +245,75 @@ class PipeHub:
 
     def _on_event(self, found: Followed) -> None:
         self._cursor = found.cursor
-        self._take(found.event)
-        if not any(end.gap for end in self._ends.values()):
-            self._whole = found.cursor
-        elif self._filling is None:
+        self._heard, self._patience = self._loop.time(), self.timing.quiet
+        self._take(found)
+        if self._filling is None and any(end.missing for end in self._ends.values()):
             self._filling = asyncio.create_task(self._fill(), name="dtp-pipes-fill")
 
-    def _take(self, event: ChainEvent) -> None:
+    async def _look_after(self) -> None:
+        """Read history again for what no later frame shows to be missing: when bytes wait for earlier ones, and when
+        nothing came for long."""
+        while True:
+            await asyncio.sleep(self.timing.check)
+            ends = list(self._ends.values())
+            quiet = self._loop.time() - self._heard >= self._patience
+            if self._filling is not None or not any(
+                end.gap or (quiet and end.link is not None) for end in ends
+            ):
+                continue
+            if quiet:
+                self._heard, self._patience = self._loop.time(), min(2 * self._patience, _LONGEST_QUIET)
+            await self._read_again()
+
+    async def _read_again(self) -> None:
+        """Feed the ends with history from where they are whole; they know what they have."""
+        places = [end.whole_until() for end in self._ends.values() if end.gap or end.link is not None]
+        known = [place for place in places if place is not None]
+        if not known:
+            return
+        source = self._follow_events(self.chain, self._types(), min(known, key=lambda cursor: cursor.place))
+        until = await source.begin()
+        try:
+            async for found in source.past():
+                until = found.cursor
+                self._take(found)
+        except ChainError as fault:
+            log.info("history of pipes can't be read for now: %s", fault)
+            return
+        for end in self._ends.values():
+            end.whole(until)
+
+    def _take(self, found: Followed) -> None:
+        event = found.event
         try:
             if event.type == self._frame_type:
-                self._on_frame(pipe_module.SCHEMA.decode(Frame, event.contents))
+                self._on_frame(pipe_module.SCHEMA.decode(Frame, event.contents), found.cursor)
             else:
                 self._on_opened(channel_module.SCHEMA.decode(ChannelOpened, event.contents))
         except MalformedObject as fault:
             log.warning("an event of another release: %s", fault)
 
     async def _fill(self) -> None:
-        """Read again what came since all was whole; the ends know what they have."""
+        """Fill what the pipes' numbers show to be missing, or end the links that can't be whole any more."""
         try:
             for attempt in range(_FILLS):
-                source = self._follow_events(self.chain, self._types(), self._whole)
-                try:
-                    async for found in source.past():
-                        self._take(found.event)
-                except ChainError as fault:
-                    log.info("the gap can't be filled yet: %s", fault)
-                if not any(end.gap for end in self._ends.values()):
+                await self._read_again()
+                if not any(end.missing for end in self._ends.values()):
                     return
                 await self.chain.endpoints.sleep(self.chain.endpoints.retry.pause(attempt))
             for end in list(self._ends.values()):
-                if end.gap:
+                if end.missing:
                     end.fail(PipeGapError("frames are missing, and the node's history doesn't have them"))
         finally:
             self._filling = None
 
     # ---------------------------------------------------------------------------------------------------- routing
 
-    def _on_frame(self, frame: Frame) -> None:
+    def _on_frame(self, frame: Frame, place: Cursor | None = None) -> None:
         end = self._ends.get(frame.channel)
         if end is not None:
             if frame.direction != end.where.direction:
-                end.on_frame(frame)
+                end.on_frame(frame, place)
             return
         waiting = self._waiting.get(frame.channel)
         if waiting is not None:
@@ -302,7 +333,7 @@ class PipeHub:
                 return
             self._lookups = after
         self._waiting[frame.channel] = [frame]
-        self._spawn(self._attach_server(frame.channel), "dtp-pipes-attach")
+        self._spawn(self._attach_server(frame.channel, self._cursor), "dtp-pipes-attach")
 
     def _is_for_us(self, frame: Frame) -> bool:
         """Whether the frame names an endpoint that listens here."""
@@ -346,7 +377,7 @@ class PipeHub:
             )
         return None
 
-    async def _attach_server(self, channel: str) -> None:
+    async def _attach_server(self, channel: str, before: Cursor | None) -> None:
         """Look a channel up that sends frames towards us, and hand them to its end if it is ours."""
         try:
             found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
@@ -356,7 +387,7 @@ class PipeHub:
                 self._forget_foreign(channel)
                 return
             fresh = channel in self._fresh and not found.acks_to_client
-            end = await self._server_end(found, fresh)
+            end = await self._server_end(found, fresh, before)
         except (ChainError, LocalError) as fault:
             log.warning("channel %s can't be served: %s", channel, fault)
             return
@@ -367,7 +398,7 @@ class PipeHub:
         for frame in waiting:
             end.on_frame(frame)
 
-    async def _server_end(self, found: Channel, fresh: bool) -> ChannelEnd:
+    async def _server_end(self, found: Channel, fresh: bool, before: Cursor | None) -> ChannelEnd:
         state = await self.directory.find(found.host)
         service = state.host.services.get(found.service)
         if service is None:
@@ -382,6 +413,7 @@ class PipeHub:
             on_open=self._on_open,
             on_idle=self._on_idle,
             answers=lambda to: self._listener(found.host, to) is not None,
+            since=before,
         )
         end.begin(held, None if fresh else found)
         return end
@@ -508,6 +540,7 @@ class PipeHub:
             self.gas,
             timing=self.timing,
             on_idle=self._on_idle,
+            since=self._cursor,
         )
         end.begin(held, found)
         self._add_client(end)
@@ -529,6 +562,7 @@ class PipeHub:
                 f"service {number} takes {terms.coin}: open a channel with it, and name it with ?channel=0x..."
             )
         await self._fund(pipes)
+        before = self._cursor
         program = Program()
         (money,) = program.split(program.gas, [terms.min_deposit])
         # Nobody has the secret of this lane: a channel of ours only carries frames, and no voucher can be made.
@@ -555,7 +589,7 @@ class PipeHub:
             service.rate,
             to,
         )
-        end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle)
+        end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
         end.begin(self._made(executed))
         return end
 

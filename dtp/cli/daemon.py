@@ -124,7 +124,7 @@ def _print_ready(process: Process) -> None:
             )
     for one in status["forwarded"]:
         for listen in one["listen"]:
-            to = ", ".join(one["to"])
+            to = ", ".join(one["to"]) or one["mode"]
             print_line({"event": "forwarded", "listen": listen, "to": one["to"]}, f"{listen} -> {to}")
     if process.web is not None and process.web.listener is not None:
         for listen in process.web.listener.urls:

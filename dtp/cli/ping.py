@@ -119,6 +119,7 @@ def _print_connected(connection: Connection, unknown: float, known: float) -> No
         f"peer       {connection.peer}\n"
         f"carrier    {carrier}\n"
         f"handshake  {stats.handshake}\n"
+        f"cipher     {stats.cipher}\n"
         f"connected  in {unknown * 1000:.1f} ms; again, with its key known, in {known * 1000:.1f} ms",
     )
 
@@ -134,4 +135,5 @@ def _print_summary(times: Sequence[float]) -> None:
     }
     text = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
     record = {f"{name}_ms": round(value, 3) for name, value in figures.items()}
-    print_line({"event": "summary", "count": len(ms), **record}, f"{len(ms)} round trips: {text} ms")
+    trips = "1 round trip" if len(ms) == 1 else f"{len(ms)} round trips"
+    print_line({"event": "summary", "count": len(ms), **record}, f"{trips}: {text} ms")

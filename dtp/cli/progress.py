@@ -67,7 +67,7 @@ class Meter:
     def say(self, event: str, words: str, peer: PeerId) -> None:
         """Tell something that happened on the way, above the bar where there is one."""
         if self._bars is not None:
-            self._bars.print(words)
+            self._bars.print(f"dtp: {words}", markup=False, highlight=False)
         else:
             print_line({"event": event, "peer": str(peer)}, f"dtp: {words}", err=True)
 

@@ -52,6 +52,8 @@ def serve(
     """
     given = {"echo": ("echo=",) if echo else (), "file": files, "exec": programs, "forward": forwards}
     services = [make(kind, text) for kind in KINDS for text in given[kind]]
+    for service in services:
+        service.check()
     if not services:
         raise click.UsageError("nothing to serve; give --echo, --file, --exec or --forward")
     run(_serve(Directory(services), services, listening))

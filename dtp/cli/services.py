@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,9 @@ class Service:
     def __init__(self, name: str, value: str) -> None:
         self.name = name
         self.value = value
+
+    def check(self) -> None:
+        """Refuse what can't work, before anybody is let in. `click.UsageError`."""
 
     async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
         """Serve one stream. A `DtpError` or `OSError` ends that stream."""
@@ -114,16 +118,26 @@ class Exec(Service):
         if not self._command:
             raise click.UsageError("--exec needs a program")
 
+    def check(self) -> None:
+        """Whether there is such a program."""
+        if shutil.which(self._command[0]) is None:
+            raise click.UsageError(f"--exec: there is no program {self._command[0]}")
+
     async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
         """Until the program has ended."""
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "DTP_PEER": str(connection.peer), "DTP_SERVICE": connection.service},
-            limit=_BUFFER,
-            start_new_session=True,  # Ctrl-C is for us; we tell the program
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, "DTP_PEER": str(connection.peer), "DTP_SERVICE": connection.service},
+                limit=_BUFFER,
+                start_new_session=True,  # Ctrl-C is for us; we tell the program
+            )
+        except OSError as error:
+            print_failed(self, connection, error)
+            await fail(connection, stream, CANT_SERVE, "the program of this service can't be started")
+            return
         assert process.stdin is not None
         assert process.stdout is not None
         feeding = asyncio.ensure_future(self._feed(stream, process.stdin))

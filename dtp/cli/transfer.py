@@ -25,7 +25,7 @@ from dtp.cli.options import (
 from dtp.cli.output import json_option, print_line
 from dtp.cli.progress import Meter, size_text, speed_text
 from dtp.cli.run import run, when_stdin_ends
-from dtp.errors import DtpError, PeerError
+from dtp.errors import CarrierError, DtpError, PeerError
 from dtp.identity import PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -47,7 +47,7 @@ from dtp.net.files import (
 from dtp.net.files.names import open_regular
 from dtp.net.listener import Refuse, Request
 from dtp.net.stream import Stream
-from dtp.session.codes import CloseCode, ConnectionLost
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
 
 _T = TypeVar("_T")
 
@@ -200,18 +200,23 @@ async def _persist(
 ) -> tuple[_T, PeerId]:
     """Transfer over a connection; over another one if that is lost for good, as when the peer has started anew.
 
-    Gives up when one brought nothing.
+    Gives up when one brought nothing; then, or when it is interrupted, says that nothing is lost.
     """
+    moved = False
     while True:
         meter.restart()
         try:
             async with dial() as connection, meter.watch(connection):
                 peer = connection.peer
                 return await attempt(connection, meter), peer
-        except ConnectionLost:
-            if not meter.moved:
-                raise
-            meter.say("redial", "the peer has started anew; going on where it was", peer)
+        except (asyncio.CancelledError, ConnectionClosed, CarrierError) as error:
+            moved |= meter.moved > 0
+            if meter.moved and isinstance(error, ConnectionLost):
+                meter.say("redial", "the peer has started anew; going on where it was", peer)
+                continue
+            if moved:
+                meter.say("kept", "what has come is kept; the same command goes on behind it", peer)
+            raise
 
 
 class _Receiver:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
+from collections.abc import Callable
 from functools import partial
 
+from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener
 from dtp.daemon import sockets
 from dtp.daemon.config.model import Forward
+from dtp.daemon.dynamic import GREETINGS, Greeting, Rejected
 from dtp.daemon.ledger import Ledger
 from dtp.daemon.pool import BACKOFF, Pool
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relay import Relay
-from dtp.errors import CarrierError, DtpError
+from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.net.address import Address
 from dtp.net.stream import Stream
 
 log = logging.getLogger("dtpd")
 
+#: Seconds that a program has to say whom it wants.
+GREETING = 10.0
 #: A program that connects while the peer is away is kept waiting for so long, seconds: a restart goes unnoticed.
 PATIENCE = 3.0
 
@@ -26,9 +33,11 @@ PATIENCE = 3.0
 class Forwarded:
     """A `[[forward]]` at work. Its pool may change under it; streams that are open keep the connection they have."""
 
-    def __init__(self, config: Forward, pool: Pool) -> None:
+    def __init__(self, config: Forward, pool: Pool | None, dynamic: Callable[[Address], Pool]) -> None:
+        """`pool` leads to `config.to`; where a program says itself whom it wants, `dynamic` gives the pool."""
         self.config = config
         self.pool = pool
+        self._dynamic = dynamic
         self.ledger = Ledger()
         self.listener: SocketListener | None = None
         self._opening: set[asyncio.Task[None]] = set()
@@ -58,30 +67,70 @@ class Forwarded:
         task.add_done_callback(self._opening.discard)
 
     async def _serve(self, sock: socket.socket) -> None:
+        make = GREETINGS[self.config.mode]
+        greeting = None if make is None else make()
         try:
-            pool = self.pool
+            pool = self.pool if greeting is None else self._dynamic(await self._greet(sock, greeting))
+            assert pool is not None
             stream = await self._stream(pool)
-        except DtpError as error:
-            self.ledger.failed += 1
-            log.warning(
-                "%s: %s",
-                self.config.listen,
-                error,
-                extra={
-                    "fields": {
-                        "event": "unreachable",
-                        "listen": str(self.config.listen),
-                        "why": str(error),
-                    }
-                },
-            )
+        except (DtpError, Rejected) as error:
+            self._refused(error)
+            await self._turn_away(sock, greeting, error)
+            return
+        except (OSError, TimeoutError) as error:
+            self._refused(error)
             sockets.reset(sock)
             return
         except asyncio.CancelledError:
             sockets.reset(sock)
             raise
+        first = b""
+        if greeting is not None:
+            first = greeting.succeeded()
+            if greeting.rest:
+                stream.write(greeting.rest)
         ended = partial(self._ended, pool)
-        self.ledger.add(Relay(stream, sock, broken=Reason.CLIENT_GONE, on_end=ended))
+        self.ledger.add(Relay(stream, sock, broken=Reason.CLIENT_GONE, on_end=ended, first=first))
+
+    async def _greet(self, sock: socket.socket, greeting: Greeting) -> Address:
+        """Listen to what a program wants. Raises `Rejected`, `OSError`, `TimeoutError`."""
+        io = SocketIO(sock)
+        async with asyncio.timeout(GREETING):
+            while True:
+                data = await io.read()
+                if not data:
+                    raise Rejected("it ended before it said what it wants", b"")
+                address = greeting.receive(data)
+                if greeting.answer:
+                    answer, greeting.answer = greeting.answer, b""
+                    await io.write(answer)
+                if address is not None:
+                    return address
+
+    async def _turn_away(
+        self, sock: socket.socket, greeting: Greeting | None, error: DtpError | Rejected
+    ) -> None:
+        """Say why in the language that the program speaks, if it speaks one; else it gets a reset."""
+        if greeting is None:
+            sockets.reset(sock)
+            return
+        refused = Reason.DENIED if isinstance(error, PeerError) else Reason.NO_BACKEND
+        answer = error.answer if isinstance(error, Rejected) else greeting.failed(refused)
+        with contextlib.closing(sock), contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(GREETING):
+                io = SocketIO(sock)
+                await io.write(answer)
+                await io.finish()
+
+    def _refused(self, error: Exception) -> None:
+        self.ledger.failed += 1
+        why = str(error) or type(error).__name__
+        log.warning(
+            "%s: %s",
+            self.config.listen,
+            why,
+            extra={"fields": {"event": "unreachable", "listen": str(self.config.listen), "why": why}},
+        )
 
     async def _stream(self, pool: Pool) -> Stream:
         """A stream to the service; while its peer can't be reached, tries again until `PATIENCE` is over."""

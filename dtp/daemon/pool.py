@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -66,6 +67,14 @@ def targets(addresses: Sequence[Address]) -> list[Target]:
         else:
             found.append((Address("dtp", address.peer, service=address.service), (Ways(same),)))
     return found
+
+
+async def _part(connection: Connection) -> None:
+    """Close it; if it has no carrier now, once it is resumed: else the peer would wait for it for a minute."""
+    if not connection.source:
+        with contextlib.suppress(DtpError):
+            await connection.ping()
+    await connection.close()
 
 
 class Pool:
@@ -180,7 +189,7 @@ class Pool:
         if self._in_use[connection] <= 0:
             del self._in_use[connection]
             if connection in self._leaving and connection not in self._closing:
-                task = asyncio.create_task(connection.close(), name="dtpd-leave")
+                task = asyncio.create_task(_part(connection), name="dtpd-leave")
                 self._closing[connection] = task
                 task.add_done_callback(lambda _: self._closed_one(connection))
 
@@ -236,7 +245,7 @@ class Pool:
     async def close(self) -> None:
         """Dial no more and close all connections. Idempotent."""
         self._closed = True
-        tasks = [task for task in (self._keeper, self._dialing) if task is not None]
+        tasks = [task for task in (self._keeper, self._dialing, *self._closing.values()) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

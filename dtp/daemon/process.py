@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -53,6 +54,7 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_and_log()))
+        _raise_descriptors()
         await self.control.start()
         try:
             await self.daemon.start(_by_place(self.daemon.config, systemd.listening_sockets()))
@@ -130,6 +132,12 @@ class Process:
                 error,
                 extra={"fields": {"event": "not-reloaded", "why": str(error)}},
             )
+
+
+def _raise_descriptors() -> None:
+    """A relay takes one descriptor: use all that the system lets us have without asking."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _by_place(config: Config, socks: list[socket.socket]) -> dict[str, list[socket.socket]]:

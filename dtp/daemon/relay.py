@@ -263,7 +263,8 @@ class Relay:
             # The other end takes no more, but what it has sent is still on its way to the socket.
             self._socket_ended = True
             self._pause()
-            if isinstance(error, StreamReset) and not self.why:
+            # Code 0: it has all it wants.
+            if isinstance(error, StreamReset) and error.error_code and not self.why:
                 self.why = f"{words(error.error_code)} (there)"
             self._end_if_done()
         elif not self._reading and self._connection._queued(self.stream.id) <= self._high:

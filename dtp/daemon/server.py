@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from socket import socket
@@ -29,6 +30,8 @@ log = logging.getLogger("dtpd")
 #: What differs from `dtp.session.limits.DEFAULT`. One connection carries all clients of a peer, so it has more
 #: streams; a peer that is gone without a word is noticed within 5 s, since programs wait for it.
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
+#: Services that programs have named themselves and that stay connected.
+MAX_DYNAMIC = 64
 
 
 class CantReload(ConfigError):
@@ -54,6 +57,7 @@ class Daemon:
         self._psk, self._limits = psk, limits
         self._policies = Policies()
         self._pools: dict[tuple[Address, ...], Pool] = {}
+        self._dynamic: OrderedDict[Address, Pool] = OrderedDict()
         #: What was replaced by a reload and still has streams.
         self._old: list[Exposed | Forwarded] = []
         self._callers: dict[Connection, Caller] = {}
@@ -107,7 +111,7 @@ class Daemon:
             for forward in config.forward:
                 place = str(forward.listen)
                 if place not in self.forwarded:
-                    made[place] = Forwarded(forward, self._pool(forward))
+                    made[place] = Forwarded(forward, self._pool(forward), self._dynamic_pool)
                     await made[place].start(list(adopted.get(place, ())))
         except BaseException:
             for forwarded in made.values():
@@ -170,7 +174,7 @@ class Daemon:
             elif known.config != wanted[place]:
                 known.config, known.pool = wanted[place], self._pool(wanted[place])
         self.forwarded.update(made)
-        used = {id(forwarded.pool) for forwarded in self.forwarded.values()}
+        used = {id(forwarded.pool) for forwarded in self.forwarded.values() if forwarded.pool is not None}
         for addresses, pool in list(self._pools.items()):
             if id(pool) in used:
                 pool.start()
@@ -178,12 +182,26 @@ class Daemon:
                 del self._pools[addresses]
                 pool.retire()
 
-    def _pool(self, forward: Forward) -> Pool:
+    def _pool(self, forward: Forward) -> Pool | None:
+        if not forward.to:
+            return None
         pool = self._pools.get(forward.to)
         if pool is None:
             pool = self._pools[forward.to] = Pool(
                 forward.to, identity=self.identity, limits=self._limits, psk=self._psk
             )
+        return pool
+
+    def _dynamic_pool(self, address: Address) -> Pool:
+        """The pool for an address that a program has named; the one that was wanted least recently makes room."""
+        pool = self._dynamic.get(address)
+        if pool is None:
+            if len(self._dynamic) >= MAX_DYNAMIC:
+                self._dynamic.popitem(last=False)[1].retire()
+            pool = self._dynamic[address] = Pool(
+                (address,), identity=self.identity, limits=self._limits, psk=self._psk
+            )
+        self._dynamic.move_to_end(address)
         return pool
 
     # ---- peers come in ------------------------------------------------------------------------------------
@@ -248,7 +266,8 @@ class Daemon:
             part.abort(Reason.DRAINING)
         if self.listener is not None:
             await self.listener.close()
-        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        pools = [*self._pools.values(), *self._dynamic.values()]
+        await asyncio.gather(*(pool.close() for pool in pools))
 
     # ---- how it stands ------------------------------------------------------------------------------------
 
@@ -306,11 +325,13 @@ def _exposed_status(exposed: Exposed, now: float) -> dict[str, Any]:
 
 def _forwarded_status(forwarded: Forwarded) -> dict[str, Any]:
     pool = forwarded.pool
+    connections = [] if pool is None else pool.connections
     return {
         "listen": forwarded.listener.urls if forwarded.listener is not None else [],
+        "mode": forwarded.config.mode,
         "to": [str(address) for address in forwarded.config.to],
         **forwarded.ledger.status(),
-        "connected": any(not connection.closed for connection in pool.connections),
-        "trouble": pool.trouble,
-        "resumes": sum(connection.stats.resumes for connection in pool.connections),
+        "connected": pool is None or any(not connection.closed for connection in connections),
+        "trouble": "" if pool is None else pool.trouble,
+        "resumes": sum(connection.stats.resumes for connection in connections),
     }

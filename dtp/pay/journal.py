@@ -131,17 +131,23 @@ def _together(store: Store, jobs: list[_Sign | _Check]) -> list[_Answer]:
 
 
 def _checked(jobs: list[_Check]) -> dict[int, tuple[_Check, Verdict]]:
-    """Of each lane the newest voucher that is good; older ones aren't even looked at."""
+    """Of each lane the newest voucher that is good; older ones that it covers aren't even looked at."""
     verdicts: dict[int, tuple[_Check, Verdict]] = {}
-    done: set[tuple[str, int]] = set()
+    good: dict[tuple[str, int], Voucher] = {}
     for job in sorted(jobs, key=lambda each: -each.signed.voucher.sequence):
-        lane = (job.signed.voucher.channel, job.signed.voucher.lane)
-        if lane in done:
+        voucher = job.signed.voucher
+        newer = good.get((voucher.channel, voucher.lane))
+        if newer is not None and covers(newer, voucher):
             verdict = Verdict.SUPERSEDED
         elif any(job.signed.is_by(key) for key in job.keys):
             verdict = Verdict.STORED
-            done.add(lane)
+            good.setdefault((voucher.channel, voucher.lane), voucher)
         else:
             verdict = Verdict.FORGED
         verdicts[id(job)] = (job, verdict)
-    return verdicts
+    return dict(reversed(verdicts.items()))  # oldest first: the store takes what rises
+
+
+def covers(newer: Voucher, older: Voucher) -> bool:
+    """Whether a voucher is at least as good as an older one: a newer sequence alone doesn't make it so."""
+    return newer.amount >= older.amount and newer.requests >= older.requests and newer.bytes >= older.bytes

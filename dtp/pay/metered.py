@@ -177,16 +177,18 @@ class _Meter(ABC):
 
     async def changed(self) -> None:
         """Wait until something has happened. Raises what ended the connection."""
-        if self._over:
-            self.connection._check()
-            raise NotMetered("metering of this connection is over")
+        self._raise_if_over()
         future = self.loop.create_future()
         self._changed.append(future)
         await future
+        self._raise_if_over()
+
+    def _raise_if_over(self) -> None:
         if self._over:
             if self.error is not None:
                 raise self.error
             self.connection._check()
+            raise NotMetered("metering of this connection is over")
 
     def _wake(self) -> None:
         waiting, self._changed = self._changed, []

@@ -137,6 +137,7 @@ class Payee:
     heard: bool = field(init=False, default=False)
     finished: bool = field(init=False, default=False)
     paused: bool = field(init=False, default=False)
+    _checking: SignedVoucher | None = field(init=False, default=None)
     _begun: bool = field(init=False, default=False)
     _base: Usage = field(init=False)
     _preimage: bytes | None = field(init=False)
@@ -203,6 +204,8 @@ class Payee:
         if self.newest is None or voucher.sequence > self.newest.voucher.sequence:
             self.newest = signed
             self.paid = _usage_of(signed)
+        if signed == self._checking:
+            self._checking = None
         self._send(messages.Stored(self.newest.voucher.sequence))
         pending = self._pending
         if pending is not None and charge == pending.charge:
@@ -349,16 +352,17 @@ class Payee:
             message.not_after_ms,
         )
         signed = SignedVoucher(voucher, message.signature)
-        newest = self.newest
-        if newest is not None:
-            if voucher.sequence == newest.voucher.sequence and signed == newest:
-                self._again(signed, message.charge)
-                return
-            if voucher.sequence < newest.voucher.sequence:
-                return  # late, or sent again by somebody: worth nothing
-        flaw = self._flaw(voucher, message.charge)
+        if signed == self.newest:
+            self._again(signed, message.charge)
+            return
+        # Whatever is still being checked counts as much: else a newer voucher for less could slip in behind it.
+        latest = self._checking or self.newest
+        if latest is not None and (signed == latest or voucher.sequence < latest.voucher.sequence):
+            return  # late, or said again: worth nothing, and no crime
+        flaw = self._flaw(voucher, message.charge, latest.voucher if latest is not None else None)
         if flaw is not None:
             raise VoucherRefused(flaw)
+        self._checking = signed
         self._events.append(CheckWanted(signed, message.charge))
 
     def _again(self, signed: SignedVoucher, charge: int) -> None:
@@ -368,9 +372,8 @@ class Payee:
             raise VoucherRefused(Flaw.CHARGE_UNPAID)
         self._send(messages.Stored(signed.voucher.sequence))
 
-    def _flaw(self, voucher: Voucher, charge: int) -> Flaw | None:
-        """What is wrong with a voucher, whoever signed it; the signature is checked by who stores it."""
-        newest = self.newest.voucher if self.newest is not None else None
+    def _flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
+        """What is wrong with a voucher behind `newest`, whoever signed it; who stores it checks the signature."""
         if voucher.sequence < 1 or (newest is not None and voucher.sequence == newest.sequence):
             return Flaw.EQUIVOCAL
         if newest is not None and (

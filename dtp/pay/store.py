@@ -62,9 +62,11 @@ CREATE TABLE sold (             -- lanes that we are paid by
     lane INTEGER NOT NULL,
     message BLOB,
     signature BLOB,
-    sequence INTEGER NOT NULL DEFAULT 0,
+    sequence INTEGER NOT NULL DEFAULT 0,    -- of the voucher, as the rest of this line of columns
     amount INTEGER NOT NULL DEFAULT 0,
-    requests INTEGER NOT NULL DEFAULT 0,   -- served
+    vouched_requests INTEGER NOT NULL DEFAULT 0,
+    vouched_bytes INTEGER NOT NULL DEFAULT 0,
+    requests INTEGER NOT NULL DEFAULT 0,    -- served
     bytes INTEGER NOT NULL DEFAULT 0,
     preimage BLOB,              -- of the newest voucher's lock, or of one that was asked for
     PRIMARY KEY (channel, lane)
@@ -345,7 +347,10 @@ class Store:
         return dict(self._rows("SELECT lane, amount FROM sold WHERE channel = ?", channel))
 
     def received(self, signed: SignedVoucher, used: Usage) -> bool:
-        """Keep a voucher whose signature is good, before it counts; False when another as new is here already."""
+        """Keep a voucher whose signature is good, before it counts.
+
+        False when another as new, or one for more, is here already; then nothing has changed.
+        """
         return self.received_all([(signed, used)])[0]
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
@@ -356,20 +361,26 @@ class Store:
     def _keep_received(self, signed: SignedVoucher, used: Usage) -> bool:
         voucher = signed.voucher
         changed = self._db.execute(
-            "INSERT INTO sold (channel, lane, message, signature, sequence, amount, requests, bytes) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (channel, lane) DO UPDATE SET "
-            "message = excluded.message, signature = excluded.signature, sequence = excluded.sequence, "
-            "amount = excluded.amount, requests = max(requests, excluded.requests), "
-            "bytes = max(bytes, excluded.bytes) WHERE excluded.sequence > sold.sequence",
-            (
-                voucher.channel,
-                voucher.lane,
-                encode_voucher(voucher),
-                signed.signature,
-                voucher.sequence,
-                voucher.amount,
-                *used,
-            ),
+            "INSERT INTO sold VALUES (:channel, :lane, :message, :signature, :sequence, :amount, "
+            ":vouched_requests, :vouched_bytes, :requests, :bytes, NULL) "
+            "ON CONFLICT (channel, lane) DO UPDATE SET message = :message, signature = :signature, "
+            "sequence = :sequence, amount = :amount, vouched_requests = :vouched_requests, "
+            "vouched_bytes = :vouched_bytes, requests = max(requests, :requests), bytes = max(bytes, :bytes) "
+            # A newer voucher for less would take the place of money; whoever checked it has overlooked something.
+            "WHERE :sequence > sequence AND :amount >= amount AND :vouched_requests >= vouched_requests "
+            "AND :vouched_bytes >= vouched_bytes",
+            {
+                "channel": voucher.channel,
+                "lane": voucher.lane,
+                "message": encode_voucher(voucher),
+                "signature": signed.signature,
+                "sequence": voucher.sequence,
+                "amount": voucher.amount,
+                "vouched_requests": voucher.requests,
+                "vouched_bytes": voucher.bytes,
+                "requests": used.requests,
+                "bytes": used.bytes,
+            },
         ).rowcount
         if changed:
             return True

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain import ChainClient, Deployments, KeySigner, Network, Program, publish
+from dtp.chain import ChainClient, Deployments, KeySigner, Network, Program, failures, publish
 from dtp.chain import host as hosts
 from dtp.chain._wire import Wire
 from dtp.chain.endpoints import Endpoints, Retry
@@ -428,6 +428,22 @@ def test_a_stale_reference_that_stays_stale_is_an_error(client, wallet, monkeypa
     run(work())
 
 
+def test_two_programs_with_the_same_account(client, wallet):
+    """Both pay with the same coin and know nothing of each other: whoever comes late builds anew."""
+    signer = wallet()
+
+    async def work():
+        async with client(signer) as first, client(signer) as second:
+            await asyncio.gather(*(each.execute(give()) for each in (first, second) for _ in range(3)))
+            return (await first.balance(signer.address)).total, [
+                each.id for each in await first.coins(signer.address)
+            ]
+
+    left, coins = run(work())
+    assert left < 10_000_000_000 - 6 * 1000
+    assert len(coins) == 1
+
+
 def test_an_empty_program(client, wallet):
     async def work():
         async with client(wallet()) as chain:
@@ -687,3 +703,40 @@ def test_publishing_twice_is_once(network, wallet, tmp_path):
             assert (info.original_id, info.version, list(info.modules)) == (third.id, 1, ["lock"])
 
     run(work())
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        # As full nodes put it, of several releases; theirs is text, not codes.
+        (
+            "Object (0x1, SequenceNumber(5), o#x) is not available for consumption, current version: 7",
+            StaleObject,
+        ),
+        (
+            "Transaction needs to be rebuilt because object 0x1 version 0x5 is unavailable for consumption, "
+            "current version: 0x7",
+            StaleObject,
+        ),
+        ("Could not find the referenced object 0x1 at version Some(5)", StaleObject),
+        (
+            "Failed to sign transaction by a quorum of validators because one or more of its objects is reserved "
+            "for another transaction",
+            StaleObject,
+        ),
+        ("Object (0x1, 5, o#x) already locked by a different transaction: 9xQ", StaleObject),
+        ("Balance of gas object 5 is lower than the needed amount: 1000000", InsufficientFunds),
+        (
+            "Unable to perform gas selection due to insufficient SUI balance (in address balance)",
+            InsufficientFunds,
+        ),
+        ("GasBalanceTooLow { gas_balance: 1, needed_gas_amount: 2 }", InsufficientFunds),
+        ("Gas price 1 under reference gas price (RGP) 1000", failures.PriceTooLow),
+        ("Invalid user signature: Required Signature from 0x1 is absent", TransactionRefused),
+        ("Gas budget 5 is below the minimum", TransactionRefused),
+    ],
+)
+def test_what_full_nodes_say(text, kind):
+    found = failures.refusal(NodeRefused(f"https://node: {text}", "INVALID_ARGUMENT"))
+    assert type(found) is kind
+    assert text in str(found)

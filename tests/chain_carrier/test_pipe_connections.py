@@ -69,7 +69,7 @@ def test_only_ciphertext_reaches_the_chain(client, wallet):
             seen = []
             hub = PipeHub.of(made.server)
             take = hub._on_frame
-            hub._on_frame = lambda frame: seen.append(frame.data) or take(frame)
+            hub._on_frame = lambda frame, place=None: seen.append(frame.data) or take(frame, place)
             address = f"dtp://{made.hosted.id}/echo?via=pipe"
             async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
                 assert await there_and_back(connection, b"attack at dawn " * 100)
@@ -184,7 +184,7 @@ def test_who_may_not_come_in_gets_no_frame_through(client, wallet):
         async with world(client, wallet) as made, await served(made):
             seen = []
             hub = PipeHub.of(made.server)
-            hub._on_frame = seen.append
+            hub._on_frame = lambda frame, place=None: seen.append(frame)
             await made.hosted.deny(made.user.address)
             with pytest.raises(dtp.CarrierError, match="EDenied"):
                 await dial(made.url, chain=made.user)

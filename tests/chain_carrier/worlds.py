@@ -14,7 +14,7 @@ from dtp.chain.pipe_hub import PipeHub
 from dtp.identity import Identity
 
 #: Patient enough for a busy machine, and quick where a test waits for it.
-TIMING = Timing(dial=20, check=0.2, gap=20, stall=20, linger=20, pause=0.05)
+TIMING = Timing(dial=20, check=0.2, gap=20, quiet=1, stall=20, linger=20, pause=0.05)
 
 
 @dataclass

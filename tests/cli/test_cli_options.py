@@ -36,6 +36,7 @@ def run(*arguments, code):
         (["serve", "--forward", "host:70000"], 2, "HOST:PORT"),
         (["serve", "--exec", "'"], 2, "No closing quotation"),
         (["serve", "--exec", ""], 2, "needs a program"),
+        (["serve", "--exec", "/no/such/program -x"], 2, "there is no program /no/such/program"),
         (["serve", "--exec", "a=date", "--exec", "a=ls"], 2, "two services have one name"),
         (["serve", "--file", "/no/such/folder"], 2, "there is no /no/such/folder"),
         (["serve", "--echo", "--allow", "dtp1"], 3, "dtp1"),

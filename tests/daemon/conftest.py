@@ -27,6 +27,7 @@ class Pair:
     def __init__(self, tmp_path):
         self.tmp_path = tmp_path
         self.far = self.near = None
+        self.top = ""
 
     async def start(self, expose, *, service="api", forward="", identity=NEAR, top=""):
         self.expose, self.top = expose, top

@@ -401,6 +401,40 @@ def test_json_rpc(run):
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("origins", "origin", "status"),
+    [
+        ("", None, 200),
+        ("", "https://evil.example", 403),
+        ('"https://app.example"', "https://app.example", 200),
+        ('"https://app.example"', "https://app.example.evil", 403),
+        ('"null"', "null", 200),
+        ('"*"', "https://any.example", 200),
+    ],
+)
+def test_pages_that_may_ask(run, origins, origin, status):
+    async def scenario(pair):
+        async with site(rpc=node) as backend:
+            port = await pair.start(
+                expose(backend, "json-rpc", f'methods = {{ deny = ["b"] }}\norigins = [{origins}]')
+            )
+            headers = {} if origin is None else {"Origin": origin}
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as client:
+                for method in ("a", "b"):  # one is answered by the backend, one here
+                    async with client.post("/rpc", json=call(method)) as answer:
+                        assert answer.status == status
+                        told = answer.headers.get("Access-Control-Allow-Origin")
+                        assert told == (origin if status == 200 else None)
+                async with client.options("/rpc") as answer:
+                    asked = 405 if origin is None else 204 if status == 200 else 403
+                    assert answer.status == asked
+                    assert answer.headers.get("Access-Control-Allow-Methods") == (
+                        "POST" if asked == 204 else None
+                    )
+
+    run(scenario)
+
+
 def test_json_rpc_without_a_backend(run):
     async def scenario(pair):
         port = await pair.start(expose(1, "json-rpc"))

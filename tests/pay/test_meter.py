@@ -319,6 +319,18 @@ def test_replayed_reordered_and_repeated_vouchers(paid):
     assert paid.payee.newest == third
 
 
+def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid):
+    """A newer one for less would be the newest when both are written: the chain, too, takes only the newest."""
+    first = KEY.sign(voucher(2, 6, 8 * MIB))
+    paid.payee.receive(build(said(first, 0)), paid.now)
+    assert flaw_of(paid, KEY.sign(voucher(3, 5, 8 * MIB))) is Flaw.SHRUNK
+    assert flaw_of(paid, KEY.sign(voucher(2, 7, 8 * MIB))) is Flaw.EQUIVOCAL
+    paid.payee.receive(build(said(first, 0)), paid.now)  # said again
+    assert [e for e in paid.payee.events() if isinstance(e, payee.CheckWanted)] == [
+        payee.CheckWanted(first, 0)
+    ]
+
+
 def test_a_forged_voucher_does_not_count(paid):
     forged = LaneKey.generate().sign(voucher(2, 5, 6 * MIB))
     paid.to_server.append(build(said(forged, 0)))

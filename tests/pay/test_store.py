@@ -94,6 +94,10 @@ def test_received_vouchers_only_rise(store):
         lane = other.sold_lane(CHANNEL, 0)
         assert (lane.newest, lane.used) == (second, Usage(6, 200))
         assert [(each.channel, each.lane, each.newest) for each in other.sold()] == [(CHANNEL, 0, second)]
+    # Newer and for less, in any count: never in the place of more.
+    for less in (voucher(9, 3, 200), voucher(9, 9, 99), voucher(9, 5, 200, amount=1)):
+        assert not store.received(KEY.sign(less), Usage())
+    assert store.sold_lane(CHANNEL, 0).newest == second
     other_lane = KEY.sign(voucher(1, 1, lane=2))
     store.received(other_lane, Usage())
     assert store.vouched(CHANNEL) == {0: second.voucher.amount, 2: 1000}
@@ -173,61 +177,72 @@ def test_a_closed_store_says_so(tmp_path):
 
 # ------------------------------------------------------------------------------------------ killed at every write
 
-# A process that does what both sides do, says after each step that it is done, and dies at the Nth statement.
+# A process that does what both sides do, writes down each step that is done, and dies at the Nth statement. It is
+# forked for each N, so that only the first one has to load Python.
 _CHILD = textwrap.dedent("""
     import os, sqlite3, sys
-    from dtp.pay import store as module
     from dtp.pay.store import Bought, Store
     from dtp.pay.terms import Usage
     from dtp.pay.voucher import LaneKey, Voucher
 
-    path, left = sys.argv[1], int(sys.argv[2])
-
-    class Dying(sqlite3.Connection):
-        def execute(self, *arguments):
-            global left
-            left -= 1
-            if left < 0:
-                os._exit(9)
-            return super().execute(*arguments)
-
-    genuine = sqlite3.connect
-    sqlite3.connect = lambda *a, **k: genuine(*a, factory=Dying, **k)
+    folder = sys.argv[1]
     channel, key = "0x" + "c1" * 32, LaneKey(bytes(range(32)))
-    store = Store(path)
-    print("opened", flush=True)
-    store.keep_key(key, 1)
-    print("key", flush=True)
-    store.add_bought(Bought(channel, "chain", "0xa", 7, "0xb", "open", 5), 0, key.public)
-    print("bought", flush=True)
-    for n in (1, 2):
-        signed = key.sign(Voucher(channel, 0, n, 0, n, 100 * n))
-        store.signed(signed, Usage(n, 100 * n))
-        print("signed", n, flush=True)
-        store.received(signed, Usage(n, 100 * n))
-        print("received", n, flush=True)
-    store.agree(channel, 500, 7)
-    print("agreed", flush=True)
-    print("end", flush=True)
+    genuine = sqlite3.connect
+
+    def live_and_die(number):
+        left = number
+
+        class Dying(sqlite3.Connection):
+            def execute(self, *arguments):
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os._exit(9)
+                return super().execute(*arguments)
+
+        sqlite3.connect = lambda *a, **k: genuine(*a, factory=Dying, **k)
+        said = open(f"{folder}/{number}.said", "w", buffering=1)
+        store = Store(f"{folder}/{number}.sqlite")
+        print("opened", file=said)
+        store.keep_key(key, 1)
+        print("key", file=said)
+        store.add_bought(Bought(channel, "chain", "0xa", 7, "0xb", "open", 5), 0, key.public)
+        print("bought", file=said)
+        for n in (1, 2):
+            signed = key.sign(Voucher(channel, 0, n, 0, n, 100 * n))
+            store.signed(signed, Usage(n, 100 * n))
+            print("signed", n, file=said)
+            store.received(signed, Usage(n, 100 * n))
+            print("received", n, file=said)
+        store.agree(channel, 500, 7)
+        print("agreed", file=said)
+        os._exit(0)
+
+    status, number = 1, -1
+    while status:
+        number += 1
+        child = os.fork()
+        if not child:
+            live_and_die(number)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, 9), status
+    print(number)
 """)
 
 
 def test_killed_at_every_write(tmp_path):
     """Whatever the process said is there afterwards, and no more than the one step that it was in."""
-    steps = 0
-    for deaths in range(1000):
-        path = tmp_path / f"{deaths}.sqlite"
-        done = subprocess.run(
-            [sys.executable, "-c", _CHILD, str(path), str(deaths)], capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode in (0, 9), done.stderr
-        said = done.stdout.split("\n")[:-1]
-        with Store(path) as store:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _CHILD, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    deaths = int(done.stdout)
+    assert deaths > 20
+    for number in range(deaths + 1):
+        said = (tmp_path / f"{number}.said").read_text().splitlines()
+        with Store(tmp_path / f"{number}.sqlite") as store:
             check_survivors(store, said)
-        steps += 1
-        if "end" in said:
-            break
-    assert steps > 20
+    assert "agreed" in said
 
 
 def check_survivors(store, said):

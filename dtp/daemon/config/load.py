@@ -17,6 +17,7 @@ _ONLY_FOR = {
     "methods": ("http", "json-rpc"),
     "batch": ("json-rpc",),
     "message": ("json-rpc",),
+    "origins": ("json-rpc",),
 }
 
 
@@ -144,6 +145,7 @@ def _expose(section: Section) -> model.Expose:
         proxy_protocol=section.take("proxy-protocol", values.boolean, False),
         batch=section.take("batch", values.number(1, 10_000), 50),
         message=section.take("message", values.size, 2 * 1024 * 1024),
+        origins=section.take_all("origins", values.origin),
         rules=_rules(section),
     )
     if "backend" not in section:
@@ -291,6 +293,7 @@ def _limits(section: Section) -> model.LimitRule:
 
 
 def _forward(section: Section) -> model.Forward:
+    mode = section.take("mode", values.choice(model.MODES), "direct")
     public = section.take("public", values.boolean, False)
     listen = section.take("listen", values.place)
     to = section.take_all("to", values.address)
@@ -298,9 +301,12 @@ def _forward(section: Section) -> model.Forward:
         section.wrong(
             f"listen: whoever reaches {listen} acts as you; use 127.0.0.1, or say public = true", "listen"
         )
-    _check_targets(section, to)
+    if mode == "direct":
+        _check_targets(section, to)
+    elif "to" in section:
+        section.wrong(f"to: with mode {mode} the program says whom it wants", "to")
     section.finish()
-    return model.Forward(listen=listen, to=to)
+    return model.Forward(listen=listen, to=to, mode=mode)  # type: ignore[arg-type]
 
 
 def _check_targets(section: Section, to: tuple[Address, ...]) -> None:

@@ -18,6 +18,8 @@ Balance = Literal["round-robin", "least-conn", "hash"]
 BALANCES: tuple[str, ...] = ("round-robin", "least-conn", "hash")
 Per = Literal["identity", "service"]
 PERS: tuple[str, ...] = ("identity", "service")
+Mode = Literal["direct", "socks5", "http-connect"]
+MODES: tuple[str, ...] = ("direct", "socks5", "http-connect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,8 @@ class Expose:
     #: JSON-RPC: calls in one batch, and bytes of one message.
     batch: int = 50
     message: int = 2 * 1024 * 1024
+    #: JSON-RPC: web pages of these origins may ask ("*": of all); those of others are refused.
+    origins: tuple[str, ...] = ()
     rules: Rules = Rules()
 
 
@@ -138,11 +142,13 @@ class Expose:
 class Forward:
     """A local socket, and the service that it leads to.
 
-    `to` are addresses of one service, tried in order; those of one identity are ways to the same connection.
+    `to` are addresses of one service, tried in order; those of one identity are ways to the same connection. In the
+    other modes the program says itself which service it wants, and `to` is empty.
     """
 
     listen: Place
     to: tuple[Address, ...] = ()
+    mode: Mode = "direct"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,9 @@ _BYTES = {
 _NUMBER_UNIT = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[A-Za-z]+)")
 _HOST_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]/\s]*)):(?P<port>[0-9]{1,5})")
 _SUI_ADDRESS = re.compile(r"0x[0-9a-f]{64}")
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(?::\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](?::\d{1,5})?"
+)
 _HOURS = re.compile(r"(?P<from>\d\d:\d\d) ?- ?(?P<to>\d\d:\d\d)")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LOOPBACK = ("127.", "localhost", "::1")
@@ -240,6 +243,16 @@ def caller(value: Any) -> PeerId | str:
         return PeerId.parse(spelled)
     except PeerIdError as error:
         raise Wrong(str(error)) from None
+
+
+def origin(value: Any) -> str:
+    """Where a web page comes from (RFC 6454): scheme://host:port, "null" (a file), or "*"."""
+    spelled = text(value)
+    if spelled not in ("*", "null") and not _ORIGIN.fullmatch(spelled):
+        raise Wrong(
+            f'{spelled!r} is no origin such as "https://app.example", "null" (a file) or "*" (any page)'
+        )
+    return spelled
 
 
 def days(value: Any) -> frozenset[int]:

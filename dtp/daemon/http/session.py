@@ -35,6 +35,12 @@ _KEEP = 75.0
 _DISCARD = 256 * 1024
 #: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
 _MAX_MERGED = 16 * 1024 * 1024
+#: What a browser is told that asks whether a page may ask (Fetch standard, CORS).
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "POST",
+    "Access-Control-Allow-Headers": "content-type",
+    "Access-Control-Max-Age": "600",
+}
 
 
 class _Ended(Exception):
@@ -94,6 +100,8 @@ class HttpSession:
         self._task = asyncio.current_task()
         self._moved = 0
         self._json = exposed.config.kind == "json-rpc"
+        #: The origin of the page that asks, if it may; its browser is told with every answer.
+        self._origin: bytes | None = None
 
     def abort(self, reason: Reason) -> None:
         """End now. Idempotent."""
@@ -259,7 +267,7 @@ class HttpSession:
                 if switching:
                     return True
             elif isinstance(event, h11.Response):
-                headers = to_client(list(event.headers))
+                headers = self._cors(to_client(list(event.headers)))
                 await self._client.send(
                     h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
                 )
@@ -285,6 +293,12 @@ class HttpSession:
 
     async def _exchange_calls(self, request: h11.Request) -> bool:
         """One message: each of its calls past the policies; those that pass go on together."""
+        if not self._judge_origin(request):
+            await self._answer(403, b"pages of this origin may not ask\n", "text/plain", {})
+            return await self._discard()
+        if request.method == b"OPTIONS" and self._origin is not None:
+            await self._answer(204, b"", None, _PREFLIGHT)
+            return await self._discard()
         if request.method != b"POST" or upgrade_of(list(request.headers)) is not None:
             await self._answer(405, b"JSON-RPC is spoken by POST\n", "text/plain", {"Allow": "POST"})
             return await self._discard()
@@ -303,6 +317,21 @@ class HttpSession:
             await self._answer_refused(message, refusals, first)
             return True
         return await self._call_backend(request, message, passed, refusals)
+
+    def _judge_origin(self, request: h11.Request) -> bool:
+        """Whether a page may ask, if it is one that does. Else any page could, by the browser of a caller."""
+        origin = next((value for name, value in request.headers if name == b"origin"), None)
+        allowed = self._exposed.config.origins
+        passes = origin is None or "*" in allowed or origin.decode("ascii", "replace") in allowed
+        self._origin = origin if passes else None
+        return passes
+
+    def _cors(self, headers: Headers) -> Headers:
+        """The fields of an answer, with word to the browser that its page may read it."""
+        if self._origin is None:
+            return headers
+        kept = [(name, value) for name, value in headers if not name.startswith(b"access-control-")]
+        return [*kept, (b"access-control-allow-origin", self._origin), (b"vary", b"origin")]
 
     def _judge(
         self, message: jsonrpc.Message
@@ -409,7 +438,7 @@ class HttpSession:
         if kind is not None:
             headers += [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         client = self._client
-        await client.send(h11.Response(status_code=status, headers=headers))
+        await client.send(h11.Response(status_code=status, headers=[*self._cors([]), *headers]))
         if body:
             await client.send(h11.Data(data=body))
         await client.send(h11.EndOfMessage())

@@ -133,8 +133,8 @@ def _handler(answer: Callable[[str, dict[str, Any]], dict[str, Any]]) -> type[Ba
                 self._fail(HTTPStatus.SERVICE_UNAVAILABLE, f"the node doesn't answer: {fault}")
 
         def _body(self) -> dict[str, Any]:
-            length = self.headers.get("Content-Length", "")
-            if not length.isdigit() or int(length) > _MAX_BODY:
+            length = self.headers.get("Content-Length", "0")  # without one there is no body
+            if not length.isdigit() or int(length) > _MAX_BODY or "Transfer-Encoding" in self.headers:
                 self.close_connection = True
                 raise BadRequest(f"a length of at most {_MAX_BODY} bytes is needed", field="Content-Length")
             raw = self.rfile.read(int(length)) or b"{}"
@@ -150,7 +150,7 @@ def _handler(answer: Callable[[str, dict[str, Any]], dict[str, Any]]) -> type[Ba
             self._reply(status, {"status": {"Failure": {"Internal": message}}, "coins_sent": None})
 
         def _reply(self, status: HTTPStatus, record: dict[str, Any]) -> None:
-            data = json.dumps(record).encode()
+            data = json.dumps(record).encode() + b"\n"
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

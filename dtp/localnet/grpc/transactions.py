@@ -102,7 +102,10 @@ class Transactions:
     @staticmethod
     def _gas_object(found: model.Executed, want: Mask) -> Any:
         place = found.effects.gas_object_index
-        return None if place is None else _changes(found)[place]
+        if place is None:
+            return None
+        id, change = found.effects.changed[place]
+        return _change(id, change, found.effects.lamport_version, _types(found).get(id))
 
     def _status(self, effects: fx.TransactionEffects) -> Any:
         v2 = library().v2
@@ -320,9 +323,12 @@ def _plain_content(message: Any, content: Mapping[str, Any]) -> None:
         message.congested_objects = v2.CongestedObjects(objects=ids)
 
 
+def _types(found: model.Executed) -> dict[bytes, str | None]:
+    return {each.id: type_text(each) for each in (*found.inputs, *found.outputs)}
+
+
 def _changes(found: model.Executed) -> list[Any]:
-    types = {each.id: type_text(each) for each in (*found.inputs, *found.outputs)}
-    lamport = found.effects.lamport_version
+    types, lamport = _types(found), found.effects.lamport_version
     return [_change(id, change, lamport, types.get(id)) for id, change in found.effects.changed]
 
 

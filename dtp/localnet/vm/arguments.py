@@ -16,6 +16,8 @@ __all__ = ["bind", "decode_pure", "instance", "resolve_type", "results", "witnes
 
 _STD = (1).to_bytes(32, "big")
 _SUI = (2).to_bytes(32, "big")
+#: Types remembered by their tags; past it all are forgotten.
+_MAX_NAMED = 4096
 _VISIBILITY = {Visibility.PRIVATE: "private", Visibility.FRIEND: "friend", Visibility.PUBLIC: "public"}
 
 
@@ -24,6 +26,9 @@ _VISIBILITY = {Visibility.PRIVATE: "private", Visibility.FRIEND: "friend", Visib
 
 def resolve_type(linker: Linker, text: str) -> Type:
     """The type that a tag names, packages loaded. Raises `ExecutionFailure` (`TypeArgumentError`)."""
+    known = linker.named.get(text)
+    if known is not None:
+        return known
     try:
         type = _resolve(linker, parse(text))
     except BadTag as error:
@@ -32,6 +37,9 @@ def resolve_type(linker: Linker, text: str) -> Type:
         raise ExecutionFailure("TypeArgumentError", str(missing), reason="TypeNotFound") from None
     if type.nodes > MAX_TYPE_NODES:
         raise ExecutionFailure("TypeArgumentError", f"{text} is too large a type", reason="TypeNotFound")
+    if len(linker.named) >= _MAX_NAMED:
+        linker.named.clear()
+    linker.named[text] = type
     return type
 
 

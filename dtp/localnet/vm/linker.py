@@ -232,6 +232,8 @@ class Linker:
         self._known: dict[bytes, Package] = {}
         self._by_package: dict[Package, LinkedPackage] = {}
         self._compiled: dict[bytes, CompiledModule] = {}
+        #: Types by their tags, as long as no package changes its place.
+        self.named: dict[str, Type] = {}
 
     def compiled(self, data: bytes) -> CompiledModule:
         """The module read from `data`, read once."""
@@ -260,6 +262,7 @@ class Linker:
         """Drop what was linked and declared under `storage_id`: another package takes its place, or none."""
         self._known.pop(storage_id, None)
         self._by_package.clear()
+        self.named.clear()
         self.datatypes = {key: value for key, value in self.datatypes.items() if key[0] != storage_id}
         self._linked = {
             key: value

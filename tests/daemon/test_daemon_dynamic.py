@@ -1,0 +1,176 @@
+"""SOCKS5 and HTTP CONNECT: greetings byte by byte, and real clients through them."""
+
+import asyncio
+import struct
+import subprocess
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.daemon.dynamic import Connect, Rejected, Socks5, address_of
+from dtp.daemon.reasons import Reason
+from dtp.daemon.server import Daemon
+from dtp.net.address import AddressError
+
+from .conftest import FAR, NEAR, Backend, config, echo
+from .programs import PATIENCE, need
+from .test_daemon_http import mirror, site
+
+HOST = f"api.{NEAR.id}"
+
+
+def socks(host, command=1, kind=3):
+    return b"\x05\x01\x00\x05" + bytes([command, 0, kind, len(host)]) + host.encode() + struct.pack("!H", 80)
+
+
+def connect(host):
+    return f"CONNECT {host}:80 HTTP/1.1\r\nHost: {host}:80\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        (HOST, f"dtp://{NEAR.id}/api"),
+        (HOST.upper() + ".", f"dtp://{NEAR.id}/api"),
+        (f"v2.api.{NEAR.id}.dtp", f"dtp://{NEAR.id}/v2.api"),
+        ("api.alice.dtp", "dtp://alice/api"),
+    ],
+)
+def test_names(host, address):
+    assert str(address_of(host)) == address
+
+
+@pytest.mark.parametrize(
+    "host", ["", "alice", "example.com", "api.dtp1nonsense", ".dtp", "api.dtp", str(NEAR.id)]
+)
+def test_names_that_are_none(host):
+    with pytest.raises(AddressError):
+        address_of(host)
+
+
+@pytest.mark.parametrize(("make", "request_of"), [(Socks5, socks), (Connect, connect)])
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_greeting_in_pieces(make, request_of, step):
+    data = request_of(HOST) + b"rest"
+    greeting, found, at = make(), None, 0
+    while found is None:
+        found = greeting.receive(data[at : at + step])
+        at += step
+    assert str(found) == f"dtp://{NEAR.id}/api"
+    assert greeting.rest + data[at:] == b"rest"
+    assert greeting.answer == (b"\x05\x00" if make is Socks5 else b"")
+
+
+@pytest.mark.parametrize(
+    ("make", "data", "answer"),
+    [
+        (Socks5, b"\x04\x01\x00\x50", b""),
+        (Socks5, b"GET / HTTP/1.1\r\n\r\n", b""),
+        (Socks5, b"\x05\x01\x02", b"\x05\xff"),
+        (Socks5, socks(HOST, command=2), b"\x05\x07\x00\x01"),
+        (Socks5, b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50", b"\x05\x08\x00\x01"),
+        (Socks5, socks("example.com"), b"\x05\x04\x00\x01"),
+        (Connect, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 405 "),
+        (Connect, connect("example.com"), b"HTTP/1.1 502 "),
+        (Connect, b"\x05\x01\x00 \r\n\r\n", b"HTTP/1.1 400 "),
+        (Connect, b"CONNECT " + b"x" * 20_000, b"HTTP/1.1 "),
+    ],
+)
+def test_greetings_that_are_rejected(make, data, answer):
+    with pytest.raises(Rejected) as caught:
+        make().receive(data)
+    assert caught.value.answer.startswith(answer)
+
+
+@given(st.sampled_from([Socks5, Connect]), st.lists(st.binary(max_size=40), max_size=8))
+def test_any_bytes_are_waited_for_or_rejected(make, pieces):
+    greeting = make()
+    for piece in pieces:
+        try:
+            if greeting.receive(piece) is not None:
+                return
+        except Rejected:
+            return
+
+
+def test_refusals_are_told():
+    assert Socks5().failed(Reason.DENIED)[1] == 2
+    assert Socks5().failed(Reason.NO_BACKEND)[1] == 4
+    assert Connect().failed(Reason.DENIED).startswith(b"HTTP/1.1 403 ")
+
+
+def near_config(tmp_path, mode):
+    return config(tmp_path, f'[[forward]]\nlisten = "127.0.0.1:0"\nmode = "{mode}"\n')
+
+
+async def start(pair, tmp_path, monkeypatch, mode, backend_port):
+    """A far daemon that the peer table knows as "far", and a near one in this mode."""
+    pair.expose = f'[[expose]]\nservice = "api"\nallow = ["*"]\nbackend = ["127.0.0.1:{backend_port}"]'
+    pair.far = Daemon(pair.far_config(pair.expose), FAR)
+    await pair.far.start()
+    peers = tmp_path / "peers.toml"
+    peers.write_text(f'[peers.far]\nid = "{FAR.id}"\naddresses = ["dtp+{pair.far.listener.urls[0]}"]\n')
+    monkeypatch.setenv("DTP_PEERS", str(peers))
+    pair.near = Daemon(near_config(tmp_path, mode), NEAR)
+    await pair.near.start()
+    return pair.port
+
+
+@pytest.mark.parametrize(
+    ("mode", "option"), [("socks5", "--socks5-hostname"), ("http-connect", "--proxytunnel --proxy")]
+)
+def test_curl_names_the_service(run, tmp_path, monkeypatch, mode, option):
+    need("curl")
+
+    async def scenario(pair):
+        async with site(mirror=mirror) as backend:
+            port = await start(pair, tmp_path, monkeypatch, mode, backend)
+            for host, code in (
+                ("api.far.dtp", 0),
+                (f"api.{FAR.id}", 0),
+                ("none.far.dtp", None),
+                ("x.example", None),
+            ):
+                done = await asyncio.to_thread(
+                    subprocess.run,
+                    ["curl", "--silent", "--max-time", str(PATIENCE), *option.split(), f"127.0.0.1:{port}",
+                     "-d", "x" * 5000, f"http://{host}/mirror"],
+                    capture_output=True,
+                    check=False,
+                )  # fmt: skip
+                assert (done.returncode == 0) == (code == 0), (host, done)
+                assert code is None or b'"size": 5000' in done.stdout
+            assert pair.near.status()["forwarded"][0]["failed"] == 2
+
+    run(scenario)
+
+
+def test_bytes_right_behind_the_greeting(run, tmp_path, monkeypatch):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await start(pair, tmp_path, monkeypatch, "socks5", backend.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(socks("api.far.dtp") + b"at once")
+            writer.write_eof()
+            answer = await reader.read()
+            assert answer == b"\x05\x00" + b"\x05\x00\x00\x01" + bytes(6) + b"at once"
+            writer.close()
+
+    run(scenario)
+
+
+def test_the_place_stays_the_same_over_a_reload(run, tmp_path, monkeypatch):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await start(pair, tmp_path, monkeypatch, "socks5", backend.port)
+            changed = near_config(tmp_path, "http-connect")
+            await pair.near.reload(replace(changed, drain=1.0))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(connect("api.far.dtp") + b"x")
+            writer.write_eof()
+            assert await reader.read() == b"HTTP/1.1 200 dtpd\r\n\r\nx"
+            writer.close()
+
+    run(scenario)

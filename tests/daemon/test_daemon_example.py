@@ -1,0 +1,56 @@
+"""examples/firewall does what its README says, also in a browser."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .programs import PATIENCE
+
+RUN = Path(__file__).parents[2] / "examples" / "firewall" / "run.py"
+
+
+def test_the_calls():
+    done = subprocess.run(
+        [sys.executable, "-P", "-W", "error", RUN],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    lines = dict(line.split("  ", 1) for line in done.stdout.splitlines())
+    assert '"0x10"' in lines["allowed"]
+    assert lines["the node knows who asks"].strip() == "true"
+    assert "nobody may see this" not in done.stdout
+    assert '"policy": "methods"' in lines["denied method"]
+    assert '"result": "1"' in lines["denied, in a batch"]
+    assert "-32005" in lines["too often"]
+    assert "-32600" in lines["can be read in two ways"]
+
+
+def test_the_page():
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    with subprocess.Popen(
+        [sys.executable, "-P", RUN, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as serving:
+        serving.stdout.readline()
+        page = serving.stdout.readline().removeprefix("open ").strip()
+        done = subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+             "--virtual-time-budget=10000", "--dump-dom", page],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )  # fmt: skip
+        serving.stdin.close()
+        serving.wait(PATIENCE)
+    assert ">0x10</output>" in done.stdout, done.stderr
+    assert ">dtp1" in done.stdout
+    assert "is not allowed here" in done.stdout

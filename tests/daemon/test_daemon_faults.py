@@ -1,0 +1,281 @@
+"""What may go wrong: floods, garbage, slow clients, limits that are reached, and whether anything is left behind."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from dtp.daemon.http import session
+
+from .conftest import Backend, echo
+from .programs import DTPD, PATIENCE
+from .test_daemon_programs import ask, connected, echo_server, place
+from .test_daemon_relay import exchange, expose, reset
+
+__all__ = ["place"]
+
+
+async def flood(pair, count, first=b""):
+    """Connections from another address of loopback that say nothing, or garbage."""
+    host, port = pair.far.listener.urls[0].removeprefix("tcp://").split(":")
+    return [await asyncio.open_connection(host, int(port), local_addr=("127.0.0.2", 0)) for _ in range(count)]
+
+
+def test_a_caller_gets_through_a_flood_of_silent_ones(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            await pair.start(expose(backend.port))
+            silent = await flood(pair, 200)
+            near = pair.near
+            await near.close()
+            pair.near = type(near)(near.config, near.identity)
+            await pair.near.start()
+            assert await exchange(pair.port, b"hello") == b"hello"
+            assert len(pair.far.listener._half_open) <= pair.far._limits.half_open_per_source
+            for _, writer in silent:
+                writer.close()
+
+    run(scenario)
+
+
+def test_garbage_is_survived(run):
+    seed = 20261121
+    print(f"seed {seed}")
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            noise = random.Random(seed)
+            for _ in range(60):
+                for reader, writer in await flood(pair, 5):
+                    writer.write(noise.randbytes(noise.randrange(1, 400)))
+                    writer.write_eof()
+                    await reader.read()
+                    writer.close()
+            assert await exchange(port, b"hello") == b"hello"
+            assert not pair.far.listener._half_open
+
+    run(scenario)
+
+
+def test_a_head_that_trickles_in_is_cut_off(run, monkeypatch):
+    monkeypatch.setattr(session, "_HEAD_TIME", 0.1)
+
+    async def scenario(pair):
+        port = await pair.start(expose(1, more='kind = "http"'))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+        assert pair.exposed.ledger.failed == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ('bytes = "100KB"', "more bytes than one request may have"),
+        ('time = "100ms"', "longer than one request may take"),
+        ('idle = "100ms"', "no bytes for too long"),
+    ],
+)
+def test_limits_of_a_stream(run, limits, why, caplog):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port, more=f"limits = {{ {limits} }}"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(200 if "bytes" in limits else 1):
+                    writer.write(bytes(1000))
+                    await writer.drain()
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+        assert why in [record.fields.get("why") for record in caplog.records if record.name == "dtpd"]
+
+    caplog.set_level("INFO", "dtpd")
+    run(scenario)
+
+
+def test_bandwidth_slows_down_and_loses_nothing(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port, more='rate = { bandwidth = "8MB/s" }'))
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            data = bytes(range(256)) * 16_000
+            assert await exchange(port, data) == data  # 4 MB there and 4 MB back
+            assert loop.time() - began > 0.5
+
+    run(scenario)
+
+
+def test_concurrency_is_given_back(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port, more="concurrency = { identity = 2 }"))
+            kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+            for reader, writer in kept:
+                writer.write(b"x")
+                assert await reader.readexactly(1) == b"x"
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, b"too many")
+            assert pair.exposed.denials == {"concurrency": 1}
+            kept[0][1].close()
+            reset(kept[1][1])
+            await pair.exposed.ledger.wait_empty()
+            assert await exchange(port, b"again") == b"again"
+
+    run(scenario)
+
+
+def test_callers_who_are_not_on_the_list_never_get_a_connection(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            text = expose(backend.port).replace('"*"', f'"dtp1{"q" * 58}"')
+            with pytest.raises(Exception, match="dtp1qqq"):  # the list itself is checked
+                await pair.start(text)
+            me = "0x" + "ab" * 32
+            port = await pair.start(expose(backend.port).replace('"*"', f'"{me}"'))
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, b"hello")
+            assert "is not on the list" in pair.near.status()["forwarded"][0]["trouble"]
+            assert backend.connections == 0
+
+    run(scenario)
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_nothing_is_left_behind(run):
+    """Many streams that end in every way; then tasks, descriptors and books are as before."""
+    seed = 7
+    print(f"seed {seed}")
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port, 1))
+            chance = random.Random(seed)
+            await exchange(port, b"warm")
+            await pair.exposed.ledger.wait_empty()
+
+            async def one():
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(chance.randbytes(chance.randrange(1, 60_000)))
+                way = chance.randrange(4)
+                if way == 0:
+                    writer.write_eof()
+                    await reader.read()
+                elif way == 1:
+                    await reader.read(1)
+                if way == 2:
+                    reset(writer)
+                else:
+                    writer.close()
+
+            tasks, before = len(asyncio.all_tasks()), descriptors()
+            for number in range(12):
+                await asyncio.gather(*(one() for _ in range(25)))
+                if number % 4 == 3:
+                    for connection in pair.far.listener.connections:
+                        for driver in list(connection._drivers):
+                            driver.carrier._end(None)
+            for ledger in (pair.exposed.ledger, *(one.ledger for one in pair.near.forwarded.values())):
+                await ledger.wait_empty()
+            # Carriers and connections that were cut are closed when both sides have noticed.
+            while len(asyncio.all_tasks()) > tasks or descriptors() > before + 2:
+                gc.collect()
+                await asyncio.sleep(0)
+            assert sum(one.active for one in pair.exposed.balancer.backends) == 0
+            assert await exchange(port, b"still") == b"still"
+
+    run(scenario)
+
+
+def test_out_of_descriptors_and_back(place):
+    """Half of the clients can't be served; once they are gone, all is well."""
+    backend = echo_server(place)
+    far, _ = place.dtpd(
+        "far",
+        f"""[daemon]
+listen = ["tcp://127.0.0.1:0"]
+[[expose]]
+service = "api"
+backend = "127.0.0.1:{backend}"
+allow = ["*"]
+""",
+        preexec_fn=few_descriptors,
+    )
+    status = json.loads(place.command("status", "--json", "-c", place.folder / "far.toml"))
+    to = status["listen"][0] + "/api"
+    _, places = place.dtpd("near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"')
+    port = int(places[0]["listen"].rpartition(":")[2])
+    clients = [connected(port) for _ in range(80)]
+    served = 0
+    for client in clients:
+        try:
+            client.sendall(b"x")
+            served += client.recv(1) == b"x"
+        except ConnectionError:
+            pass
+    assert 20 < served < 80
+    for client in clients:
+        client.close()
+    while json.loads(place.command("status", "--json", "-c", place.folder / "far.toml"))["exposed"][0][
+        "open"
+    ]:
+        pass
+    with connected(port) as client:
+        ask(client, b"well again")
+    assert far.process.poll() is None
+
+
+def few_descriptors():
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+def test_a_full_disk_does_not_stop_it(place):
+    """Standard error goes nowhere (/dev/full): logging fails, serving doesn't."""
+    backend = echo_server(place)
+    path = place.file(
+        "far",
+        f"""[daemon]
+listen = ["tcp://127.0.0.1:0"]
+[[expose]]
+service = "api"
+backend = "127.0.0.1:{backend}"
+allow = ["*"]
+""",
+    )
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", DTPD, "run", "--json", "-c", path],
+            stdout=subprocess.PIPE,
+            stderr=full,
+        )
+    place.stack.callback(process.stdout.close)
+    place.stack.callback(process.wait)
+    place.stack.callback(process.kill)
+    to = json.loads(process.stdout.readline())["address"]
+    _, places = place.dtpd("near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"')
+    with connected(int(places[0]["listen"].rpartition(":")[2])) as client:
+        ask(client, b"hello")
+    with socket.create_connection(
+        ("127.0.0.1", int(to.rpartition(":")[2].partition("/")[0])), PATIENCE
+    ) as noise:
+        noise.sendall(b"garbage that is logged")
+    with connected(int(places[0]["listen"].rpartition(":")[2])) as client:
+        ask(client, b"still here")

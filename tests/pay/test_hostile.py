@@ -1,0 +1,435 @@
+"""Clients and servers that cheat, over real connections: what they try is refused, and what is due stays due."""
+
+import asyncio
+import os
+from dataclasses import replace
+
+import msgpack
+import pytest
+
+from dtp.identity import Identity
+from dtp.net import dial as net
+from dtp.pay import messages
+from dtp.pay.book import BookLimits
+from dtp.pay.buying import Budget, purchase
+from dtp.pay.errors import CountsDisputed
+from dtp.pay.journal import Journal
+from dtp.pay.messages import build
+from dtp.pay.metered import Metered
+from dtp.pay.payer import said
+from dtp.pay.serving import Selling
+from dtp.pay.terms import MIB, Exposure, Usage
+from dtp.pay.ticket import make_ticket
+from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
+from dtp.session.handshake import Endpoint
+from dtp.session.limits import DEFAULT
+
+from .test_paid import PRICES, cost_of, fetch, give
+
+
+async def own_channel(market, budget=500_000_000):
+    """A channel of a client, with its key: what an attacker has that is a client."""
+    buyer = await market.buyer()
+    journal = Journal(buyer["store"])
+    market.stack.push_async_callback(journal.close)
+    return buyer, await purchase(buyer["network"], journal, market.serving.host, "files", Budget(budget))
+
+
+async def knock(market, ticket, service="files"):
+    """Connect with a ticket, or what makes one of the binding; nobody meters on this side."""
+    made = ticket if callable(ticket) else lambda binding, peer: ticket
+    listener = market.serving.listener
+    dialer = net.Dialer(
+        listener.address(service),
+        Endpoint(Identity.generate(), net.suites(), DEFAULT),
+        service,
+        (),
+        made,
+        Metered,
+    )
+    connection = await dialer.connect()
+    market.stack.push_async_callback(connection.wait_gone)
+    market.stack.callback(connection.abort)
+    return connection
+
+
+def honest(deal):
+    return lambda binding, peer: make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding)
+
+
+async def refused(market, ticket, reason, service="files", code=CloseCode.TICKET):
+    with pytest.raises(ConnectionRefused, match=reason) as error:
+        await knock(market, ticket, service)
+    assert error.value.close_code == code
+
+
+async def frames_of(connection, count=1):
+    """The first METER frames that come."""
+    got, enough = [], asyncio.Event()
+
+    def take(data):
+        got.append(messages.parse(data, from_client=False))
+        if len(got) >= count:
+            enough.set()
+
+    connection.take_meter(take)
+    await enough.wait()
+    return got
+
+
+# ------------------------------------------------------------------------------------------------------ tickets
+
+
+def test_tickets_that_open_nothing(market):
+    async def scenario(market):
+        await market.serve(give)
+        _, deal = await own_channel(market)
+        _, other = await own_channel(market)
+        id, lane = deal.channel.id, deal.lane.lane
+        await refused(market, b"", "is paid")
+        await refused(market, b"\xc1", "not MessagePack")
+        await refused(market, msgpack.packb([1, 2, 3]), "malformed")
+        await refused(market, msgpack.packb([2, bytes(32), 0, bytes(64)]), "version 2")
+        await refused(market, msgpack.packb([True, bytes(32), 0, bytes(64)]), "malformed")
+        await refused(market, msgpack.packb([1, bytes(32), 16, bytes(64)]), "malformed")
+        await refused(market, bytes(600), "600 bytes")
+        stranger = LaneKey.generate()
+        await refused(market, lambda b, p: make_ticket(stranger, id, lane, b), "lane's key")
+        await refused(market, lambda b, p: make_ticket(deal.key, other.channel.id, lane, b), "lane's key")
+        await refused(market, lambda b, p: make_ticket(deal.key, id, 5, b), "lane's key")
+        await refused(market, lambda b, p: make_ticket(deal.key, id, lane, bytes(32)), "lane's key")
+        await refused(
+            market, lambda b, p: make_ticket(deal.key, "0x" + "77" * 32, lane, b), "no such channel"
+        )
+        await refused(
+            market, lambda b, p: make_ticket(deal.key, market.serving.host, lane, b), "no such channel"
+        )
+        # The good one still works.
+        await knock(market, honest(deal))
+
+    market(scenario)
+
+
+def test_a_ticket_of_another_connection(market):
+    async def scenario(market):
+        await market.serve(give)
+        _, deal = await own_channel(market)
+        seen = []
+
+        def overheard(binding, peer):
+            seen.append(honest(deal)(binding, peer))
+            return seen[-1]
+
+        await knock(market, overheard)
+        await refused(market, seen[0], "not for this connection")
+
+    market(scenario)
+
+
+def test_a_channel_of_another_service_or_host(market):
+    async def scenario(market):
+        await market.serve(give)
+        _, deal = await own_channel(market)
+        first = market.serving
+        await market.serve(give, service="other", store=first.store)
+        await refused(market, honest(deal), "for service", service="other")
+        await refused(market, honest(deal), "no_service", service="nothing", code=CloseCode.UNKNOWN_SERVICE)
+
+    market(scenario)
+
+
+def test_the_denied_do_not_come_in_whatever_they_paid(market):
+    async def scenario(market):
+        from dtp.chain import Program, host
+
+        await market.serve(give)
+        _, deal = await own_channel(market)
+        program = Program()
+        serving = market.serving
+        host.deny(program, serving.host, serving._owned.operator, [deal.channel.client])
+        await serving.chain.execute(program)
+        await serving.firewall.refresh()
+        await refused(market, honest(deal), "denied", code=CloseCode.DENIED)
+
+    market(scenario)
+
+
+def test_hostile_tickets_cause_no_question_each(market):
+    """Invented channels are rationed by source and in all; who is known comes in all the same."""
+
+    async def scenario(market):
+        limits = BookLimits(source_burst=5, source_interval=3600.0, all_burst=7, all_interval=3600.0)
+        await market.serve(give, selling=Selling(book=limits, recheck=3600, claim_every=3600))
+        _, deal = await own_channel(market)
+        connection = await knock(market, honest(deal))
+        asked = []
+        genuine = market.serving.chain.read
+
+        async def counted(*arguments):
+            asked.append(arguments[2])
+            return await genuine(*arguments)
+
+        market.serving.chain.read = counted
+        codes = []
+        for _ in range(20):
+            id = "0x" + os.urandom(32).hex()
+            with pytest.raises(ConnectionRefused) as error:
+                await knock(market, lambda b, p, id=id: make_ticket(deal.key, id, 0, b))
+            codes.append(error.value.close_code)
+        assert len(asked) <= 5
+        assert codes[-1] == CloseCode.BUSY
+        # The same one again isn't asked about twice, and a forged ticket of a known channel not at all.
+        before = len(asked)
+        await refused(
+            market, lambda b, p: make_ticket(LaneKey.generate(), deal.channel.id, 0, b), "too many", code=9
+        )
+        assert len(asked) == before
+        connection.abort()
+        await connection.wait_gone()
+        await knock(market, honest(deal))
+
+    market(scenario)
+
+
+# ----------------------------------------------------------------------------------------------------- vouchers
+
+
+async def read_until_closed(stream):
+    got = 0
+
+    async def read_on():
+        nonlocal got
+        while True:
+            got += len(await stream.read(MIB))
+
+    with pytest.raises(ConnectionClosed) as closed:
+        await read_on()
+    return got, closed
+
+
+def test_a_client_that_never_pays_gets_the_exposure_and_no_more(market):
+    async def scenario(market):
+        exposure = Exposure(MIB, 2 * MIB, 4, 8, patience=0.3)
+        await market.serve(give, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
+        _, deal = await own_channel(market)
+        for connections in range(2):
+            connection = await knock(market, honest(deal))
+            stream = await connection.open_stream()
+            stream.write(b"%d\n" % (50 * MIB))
+            got, closed = await read_until_closed(stream)
+            assert "not paid" in str(closed.value)
+            assert closed.value.close_code == CloseCode.PAYMENT
+            request = len(b"%d\n" % (50 * MIB))
+            # Coming again gives nothing again: what was served is remembered.
+            assert got == (MIB - request if connections == 0 else 0)
+            await connection.wait_gone()
+
+    market(scenario)
+
+
+def test_many_unpaid_requests_are_not_handed_to_the_handler(market):
+    handled = []
+
+    async def count(connection):
+        async for stream in connection:
+            handled.append(stream.id)
+
+    async def scenario(market):
+        exposure = Exposure(MIB, MIB, 4, 4, patience=0.3)
+        await market.serve(count, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
+        _, deal = await own_channel(market)
+        connection = await knock(market, honest(deal))
+        for _ in range(20):
+            stream = await connection.open_stream()
+            stream.write(b"x")
+        await connection.wait_closed()
+        assert len(handled) <= 4
+
+    market(scenario)
+
+
+def bad_vouchers(deal):
+    """Frames of a client that cheats, and what it hears."""
+    id, key = deal.channel.id, deal.key
+    price = PRICES.of(Usage(1, 0))
+
+    def frame(key=key, **changes):
+        fields = {"sequence": 2, "amount": price, "requests": 1, "bytes": 0, **changes}
+        made = Voucher(id, deal.lane.lane, hash_lock=fields.pop("hash_lock", None), **fields)
+        return build(said(key.sign(made), 0))
+
+    good = key.sign(Voucher(id, 0, 2, price, 1, 0))
+    return {
+        "forged": (frame(LaneKey.generate()), "does not verify"),
+        "of another lane": (build(said(key.sign(replace(good.voucher, lane=1)), 0)), "does not verify"),
+        "of another channel": (
+            build(said(key.sign(replace(good.voucher, channel="0x" + "11" * 32)), 0)),
+            "does not verify",
+        ),
+        "signed for less": (
+            build(replace(said(good, 0), amount=2 * price, requests=2)),
+            "does not verify",
+        ),
+        "shrunk": (frame(sequence=3, amount=0, requests=0), "below those of an earlier"),
+        "equal sequence, other sum": (
+            frame(sequence=1, amount=2 * price, requests=2),
+            "another voucher of this sequence",
+        ),
+        "underpaid": (frame(requests=5), "below what requests and bytes cost"),
+        "above its price": (frame(amount=price + 1), "above what requests and bytes cost"),
+        "above the deposit": (frame(requests=10**6, amount=10**9), "above the deposit"),
+        "over at once": (frame(not_after_ms=1), "ends before it could be claimed"),
+        "locked by nobody": (frame(hash_lock=bytes(32)), "hash lock"),
+        "no MessagePack": (b"\xc1\xc1", "not MessagePack"),
+        "a server's frame": (build(messages.Stored(1)), "does not send"),
+        "empty": (b"", "not MessagePack"),
+    }
+
+
+CHEATS = [
+    "forged",
+    "of another lane",
+    "of another channel",
+    "signed for less",
+    "shrunk",
+    "equal sequence, other sum",
+    "underpaid",
+    "above its price",
+    "above the deposit",
+    "over at once",
+    "locked by nobody",
+    "no MessagePack",
+    "a server's frame",
+    "empty",
+]
+
+
+@pytest.mark.parametrize("which", CHEATS)
+def test_a_bad_voucher_ends_the_connection_and_what_was_paid_stands(market, which):
+    async def scenario(market):
+        await market.serve(give)
+        _, deal = await own_channel(market)
+        connection = await knock(market, honest(deal))
+        await frames_of(connection)
+        stream = await connection.open_stream()
+        stream.write(b"100\n")
+        await stream.read(100)
+        first = deal.key.sign(Voucher(deal.channel.id, 0, 1, 1000, 1, 0))
+        connection.send_meter(build(said(first, 0)))
+        while market.serving.store.sold_lane(deal.channel.id, 0).newest is None:
+            await connection.ping()
+        frame, words = bad_vouchers(deal)[which]
+        connection.send_meter(frame)
+        await connection.wait_closed()
+        with pytest.raises(ConnectionClosed, match=words) as closed:
+            await connection.open_stream()
+        assert closed.value.close_code == CloseCode.PAYMENT
+        assert market.serving.store.sold_lane(deal.channel.id, 0).newest == first
+        # The lane goes on with a new connection.
+        await knock(market, honest(deal))
+
+    market(scenario)
+
+
+def test_replayed_and_old_vouchers_change_nothing(market):
+    async def scenario(market):
+        await market.serve(give)
+        _, deal = await own_channel(market)
+        connection = await knock(market, honest(deal))
+        await frames_of(connection)
+        stream = await connection.open_stream()
+        signed = [deal.key.sign(Voucher(deal.channel.id, 0, n, 1000 * n, n, 0)) for n in (1, 2, 3)]
+        for each in (signed[2], signed[0], signed[2], signed[1], signed[2]):
+            connection.send_meter(build(said(each, 0)))
+            await connection.ping()
+        stream.write(b"100\n")
+        assert len(await stream.readexactly(100)) == 100
+        while market.serving.store.sold_lane(deal.channel.id, 0).newest is None:
+            await connection.ping()
+        assert market.serving.store.sold_lane(deal.channel.id, 0).newest == signed[2]
+
+    market(scenario)
+
+
+def test_two_lanes_together_never_pass_the_deposit(market):
+    """Each lane's voucher alone would fit; both are sent at once."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, deal = await own_channel(market, budget=10_000)
+        from dtp.pay.buying import _add_lane
+
+        await _add_lane(buyer["network"], deal.journal, deal.channel)
+        (_, _), (second, _) = deal.journal.store.lanes(deal.channel.id)
+        first = await knock(market, honest(deal))
+        other = await knock(market, lambda b, p: make_ticket(second, deal.channel.id, 1, b))
+        await asyncio.gather(frames_of(first), frames_of(other))
+        first.send_meter(build(said(deal.key.sign(Voucher(deal.channel.id, 0, 1, 6000, 6, 0)), 0)))
+        other.send_meter(build(said(second.sign(Voucher(deal.channel.id, 1, 1, 6000, 6, 0)), 0)))
+        await asyncio.wait(
+            [asyncio.create_task(first.wait_closed()), asyncio.create_task(other.wait_closed())],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        await market.serving.close(claim=False)
+        vouched = market.serving.store.vouched(deal.channel.id)
+        assert sum(vouched.values()) == 6000
+
+    market(scenario)
+
+
+def test_a_lane_is_one_connections_and_the_newer_one_has_it(market):
+    async def scenario(market):
+        await market.serve(give)
+        _, deal = await own_channel(market)
+        first = await knock(market, honest(deal))
+        await frames_of(first)
+        second = await knock(market, honest(deal))
+        await frames_of(second)
+        await first.wait_closed()
+        assert not second.closed
+        assert market.serving.ledger.channels == [deal.channel.id]
+
+    market(scenario)
+
+
+# ------------------------------------------------------------------------------------------------------ servers
+
+
+def test_a_server_that_claims_too_much_is_left(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, MIB)
+        (channel,) = await market.channels(buyer)
+        market.serving.store.served(channel.id, 0, Usage(1000, 2**40))
+        with pytest.raises(CountsDisputed):
+            await market.connect(buyer)
+        assert buyer["store"].lanes(channel.id)[0][1].newest.voucher.amount == cost_of(MIB)
+
+    market(scenario)
+
+
+def test_a_server_cannot_claim_what_was_not_signed(market):
+    from dtp.chain import Program
+    from dtp.chain import channel as channel_module
+    from dtp.chain.errors import MoveAborted
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        connection = await market.connect(buyer)
+        await fetch(connection, MIB)
+        await connection.meter.finish()
+        (sold,) = market.serving.store.sold()
+        more = replace(sold.newest.voucher, bytes=sold.newest.voucher.bytes + MIB, sequence=99)
+        program = Program()
+        channel_module.claim_for(program, more, sold.newest.signature)
+        with pytest.raises(MoveAborted) as error:
+            await market.serving.chain.execute(program)
+        assert error.value.error is channel_module.ChannelError.BAD_SIGNATURE
+        assert SignedVoucher(more, sold.newest.signature).is_by(connection.meter.deal.key.public) is False
+        await connection.close()
+
+    market(scenario)

@@ -1,0 +1,113 @@
+"""The journal: what waits together is written together, the newest stands for the older ones, nobody harms others."""
+
+import asyncio
+
+import pytest
+
+from dtp.pay.errors import StoreError
+from dtp.pay.journal import Journal, Verdict
+from dtp.pay.store import Bought, Store
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import LaneKey
+
+from .meters import CHANNEL, KEY, voucher
+
+KEYS = (KEY.public,)
+
+
+@pytest.fixture
+def play(tmp_path):
+    def start(scenario):
+        async def work():
+            with Store(tmp_path / "pay.sqlite") as store:
+                journal = Journal(store)
+                try:
+                    return await scenario(journal)
+                finally:
+                    await journal.close()
+
+        return asyncio.run(work())
+
+    return start
+
+
+def test_the_newest_good_voucher_is_stored_and_covers_the_older_ones(play):
+    async def scenario(journal):
+        signed = [KEY.sign(voucher(n, n)) for n in (1, 2, 3)]
+        forged = LaneKey.generate().sign(voucher(4, 4))
+        answers = [journal.check(KEYS, each, Usage(each.voucher.requests, 0)) for each in (*signed, forged)]
+        verdicts = await asyncio.gather(*answers)
+        assert verdicts == [Verdict.SUPERSEDED, Verdict.SUPERSEDED, Verdict.STORED, Verdict.FORGED]
+        assert journal.store.sold_lane(CHANNEL, 0).newest == signed[2]
+
+    play(scenario)
+
+
+def test_a_newer_voucher_for_less_covers_nothing(play):
+    async def scenario(journal):
+        more, less = KEY.sign(voucher(1, 9)), KEY.sign(voucher(2, 3))
+        verdicts = await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in (more, less)))
+        assert verdicts == [Verdict.STORED, Verdict.SUPERSEDED]
+        assert journal.store.sold_lane(CHANNEL, 0).newest == more
+
+    play(scenario)
+
+
+def test_lanes_do_not_supersede_each_other(play):
+    async def scenario(journal):
+        signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
+        verdicts = await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in signed))
+        assert verdicts == [Verdict.STORED] * 5
+        assert len(journal.store.sold(CHANNEL)) == 5
+
+    play(scenario)
+
+
+def test_an_old_key_is_as_good_while_it_is_honoured(play):
+    async def scenario(journal):
+        old, new = LaneKey.generate(), LaneKey.generate()
+        assert (
+            await journal.check((new.public, old.public), old.sign(voucher(1, 1)), Usage()) is Verdict.STORED
+        )
+        assert await journal.check((new.public,), old.sign(voucher(2, 1)), Usage()) is Verdict.FORGED
+
+    play(scenario)
+
+
+def test_what_cannot_be_written_fails_alone(play):
+    async def scenario(journal):
+        journal.store.keep_key(KEY, 1)
+        journal.store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
+        good, bad = voucher(1, 1), voucher(1, 1, lane=7)  # a lane that we have no key of
+        answers = [journal.sign(KEY, good, Usage(1, 0)), journal.sign(KEY, bad, Usage(1, 0))]
+        checked = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
+        signed = await answers[0]
+        assert signed.is_by(KEY.public)
+        with pytest.raises(StoreError):
+            await answers[1]
+        assert await checked is Verdict.STORED
+        assert journal.store.lanes(CHANNEL)[0][1].newest == signed
+
+    play(scenario)
+
+
+def test_a_full_disk_is_told_to_who_waits(play):
+    async def scenario(journal):
+        journal.store._db.execute("PRAGMA query_only=1")
+        with pytest.raises(StoreError):
+            await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
+        journal.store._db.execute("PRAGMA query_only=0")
+        assert await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage()) is Verdict.STORED
+
+    play(scenario)
+
+
+def test_other_work_runs_in_order(play):
+    async def scenario(journal):
+        answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage(1, 0))
+        await answer
+        assert await journal.run(lambda store: store.vouched(CHANNEL)) == {0: 1000}
+        with pytest.raises(ZeroDivisionError):
+            await journal.run(lambda store: 1 // 0)
+
+    play(scenario)
