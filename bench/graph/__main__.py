@@ -1,7 +1,8 @@
 """`python -m bench.graph`: measures merging beside its rivals, prints Markdown, keeps it with `--save`.
 
-Every contender runs in a process of its own, in turn, some rounds; numbers are medians of processor time, so a busy machine
-blurs them less. Node's contenders need `npm install @automerge/automerge gun` in the folder that $BENCH_GRAPH_NODE names.
+Every contender runs in a process of its own, in turn, some rounds; numbers are medians of processor time, so a busy
+machine blurs them less. Node's contenders need `npm install @automerge/automerge gun` in the folder that
+$BENCH_GRAPH_NODE names.
 """
 
 from __future__ import annotations

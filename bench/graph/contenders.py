@@ -1,7 +1,7 @@
 """The contenders in Python: each holds the nodes as its users would, and takes updates as bytes.
 
-A contender is loaded with the initial nodes, writes what the receiver wrote (`put`, one call each), and then merges what
-`made` gave. Imports are inside: each is measured in a process of its own.
+A contender is loaded with the initial nodes, writes what the receiver wrote (`put`, one call each), and then merges
+what `made` gave. Imports are inside: each is measured in a process of its own.
 """
 
 from __future__ import annotations

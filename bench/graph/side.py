@@ -1,4 +1,4 @@
-"""One contender's measurement, in a process of its own: `python -m bench.graph.side NAME NODES UPDATES` prints JSON."""
+"""One contender's measurement in a process of its own: `python -m bench.graph.side NAME NODES UPDATES` gives JSON."""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ class GraphCore:
         """Merge a frame of the author with this number; how many changes there were (see `changes`).
 
         A frame that was seen is skipped. One whose last clock is above `limit` waits (see `deferred`, `due`); if it
-        may not, -1 is returned. Raises `EncodingError`, and `StateLimit` when too many frames of the author wait; nothing was taken then.
+        may not, -1 is returned. Raises `EncodingError`, and `StateLimit` when too many frames of the author wait;
+        nothing was taken then.
         """
         merged = self._merged
         code = _merge(self._graph, author, body, len(body), limit, may_wait, merged)
