@@ -168,13 +168,14 @@ def direct_url(endpoint: Endpoint) -> str:
     """The carrier URL that an endpoint's hint names, "" when it names none that is dialled.
 
     A hint is text of whoever enrolled the endpoint. Only carriers that leave the machine are taken, and none with
-    options: those can name files here and proxies.
+    options: those can name files here and proxies. What stands behind a "#" isn't for dialling (see
+    `dtp.chain.posts.hint_with_key`).
     """
     try:
-        text = endpoint.hint.decode("ascii").removeprefix("dtp+")
+        text = endpoint.hint.decode("ascii").removeprefix("dtp+").partition("#")[0]
     except UnicodeDecodeError:  # encrypted, for somebody else
         return ""
-    if not text.startswith(_HINTED) or any(mark in text for mark in "?#@ \t\r\n") or not text.isprintable():
+    if not text.startswith(_HINTED) or any(mark in text for mark in "?@ \t\r\n") or not text.isprintable():
         return ""
     return text
 

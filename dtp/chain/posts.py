@@ -1,0 +1,344 @@
+"""Connectionless messages through the chain: first contact with a service, tips, and answers to them.
+
+    sent = await send_post(chain, host_id, "echo", b"may I have a pass?")
+    async for answer in answers(chain, sent): ...
+
+    async for got in read_posts(chain, host_id, identity, follow=True):
+        await send_answer(chain, got, b"here is the plan")
+
+A message is an event, public and for ever on record, so it is sealed: to the static keys of the host's endpoints,
+which those publish in their hints under a proof of the identity key that the chain has for them (`hint_with_key`).
+What is sealed is bound to host, service, sender and reply key: nobody can pass a copy off as their own. An answer is
+a message of the server to the same service, sealed to the reply key of the question.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import struct
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from dtp.chain import pipe as pipe_module
+from dtp.chain.client import ChainClient
+from dtp.chain.commands import Argument, Program
+from dtp.chain.errors import InsufficientFunds, MalformedObject
+from dtp.chain.events import Cursor, EventFollower, event_types
+from dtp.chain.host import Endpoint
+from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type, id_bytes
+from dtp.chain.pipe import Posted
+from dtp.chain.resolver import HostUnusable, read_host
+from dtp.errors import LimitError, LocalError, PeerError
+from dtp.identity import Identity, PeerId, PeerIdError, verify_static
+
+__all__ = [
+    "MAX_POST_BYTES",
+    "PostKeyMissing",
+    "PostTooLong",
+    "ReceivedPost",
+    "ReplyKey",
+    "SealBroken",
+    "SentPost",
+    "answers",
+    "hint_with_key",
+    "open_sealed",
+    "post_key",
+    "read_posts",
+    "seal",
+    "send_answer",
+    "send_post",
+]
+
+log = logging.getLogger("dtp.chain")
+
+#: Bytes of a message: what fits into a transaction beside the seals of 16 endpoints.
+MAX_POST_BYTES: Final = 120_000
+MAX_RECIPIENTS: Final = 16
+_KEY_BYTES: Final = 32
+_VERSION: Final = 1
+_DOMAIN: Final = b"dtp.post.v1"
+_NAME_BYTES: Final = 4
+_SEALED_BYTES: Final = 80
+_NONCE_BYTES: Final = 24
+_MARK: Final = "#static="
+
+
+class PostTooLong(LimitError):
+    """A message is longer than a transaction can carry; nothing was sent."""
+
+    code: ClassVar[str] = "post_too_long"
+
+
+class PostKeyMissing(HostUnusable):
+    """No endpoint of the host has published a key to seal to, under a proof that holds."""
+
+    code: ClassVar[str] = "post_key_missing"
+
+
+class SealBroken(PeerError):
+    """A message isn't sealed to this key, or was changed, or sent by another account than it was sealed by."""
+
+    code: ClassVar[str] = "seal_broken"
+
+
+class ReplyKeyError(LocalError):
+    """The bytes of a reply key are none."""
+
+    code: ClassVar[str] = "reply_key"
+
+
+# ---------------------------------------------------------------------------------------------------------- sealing
+
+
+@dataclass(frozen=True)
+class ReplyKey:
+    """An X25519 key that answers are sealed to. `private` is secret: keep it until the answer is there."""
+
+    private: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.private) != _KEY_BYTES:
+            raise ReplyKeyError(f"a reply key has {_KEY_BYTES} bytes, not {len(self.private)}")
+
+    @classmethod
+    def generate(cls) -> ReplyKey:
+        """A new one, from the system's randomness."""
+        from nacl.public import PrivateKey
+
+        return cls(bytes(PrivateKey.generate()))
+
+    @property
+    def public(self) -> bytes:
+        """What goes into the message, 32 bytes."""
+        from nacl.public import PrivateKey
+
+        return bytes(PrivateKey(self.private).public_key)
+
+
+def _context(host: Id, service: int, sender: Id, reply_key: bytes) -> bytes:
+    """What a seal is bound to."""
+    return _DOMAIN + id_bytes(host) + struct.pack(">H", service) + id_bytes(sender) + reply_key
+
+
+def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
+    """`data` sealed to X25519 keys, 1 to 16 of 32 bytes, any of which opens it.
+
+    A version byte, the number of recipients, for each the first 4 bytes of its key and a sealed box (libsodium:
+    X25519, XSalsa20-Poly1305) of the message key; nonce and XChaCha20-Poly1305 over the data with `context` as what
+    is authenticated beside it.
+    """
+    from nacl.public import PublicKey, SealedBox
+    from nacl.secret import Aead
+    from nacl.utils import random
+
+    if not 0 < len(recipients) <= MAX_RECIPIENTS:
+        raise ReplyKeyError(f"a message is sealed to 1 to {MAX_RECIPIENTS} keys, not {len(recipients)}")
+    key = random(Aead.KEY_SIZE)
+    parts = [bytes((_VERSION, len(recipients)))]
+    for each in recipients:
+        parts += [each[:_NAME_BYTES], SealedBox(PublicKey(each)).encrypt(key)]
+    parts.append(bytes(Aead(key).encrypt(data, context)))
+    return b"".join(parts)
+
+
+def open_sealed(sealed: bytes, private: bytes, context: bytes) -> bytes:
+    """What was sealed to the X25519 key of `private`. Raises `SealBroken`."""
+    from nacl.exceptions import CryptoError
+    from nacl.public import PrivateKey, SealedBox
+    from nacl.secret import Aead
+
+    if len(sealed) < 2 or sealed[0] != _VERSION:
+        raise SealBroken("this is no sealed message of this version")
+    step = _NAME_BYTES + _SEALED_BYTES
+    end = 2 + sealed[1] * step
+    own = PrivateKey(private)
+    name = bytes(own.public_key)[:_NAME_BYTES]
+    for at in range(2, end, step):
+        if sealed[at : at + _NAME_BYTES] != name:
+            continue
+        try:
+            key = SealedBox(own).decrypt(sealed[at + _NAME_BYTES : at + step])
+            return bytes(Aead(key).decrypt(sealed[end:], context))
+        except (CryptoError, ValueError, TypeError) as fault:
+            log.debug("a seal does not open: %s", fault)
+    raise SealBroken("the message isn't sealed to this key, or isn't what was sealed")
+
+
+def hint_with_key(url: str, identity: Identity) -> bytes:
+    """An endpoint's hint: where it is dialled ("" for nowhere), and its static key, which messages are sealed to."""
+    proof = base64.urlsafe_b64encode(identity.static_public + identity.static_proof).decode().rstrip("=")
+    return f"{url}{_MARK}{proof}".encode()
+
+
+def post_key(endpoint: Endpoint) -> bytes | None:
+    """The static key that an endpoint has published in its hint, None without one whose proof holds."""
+    try:
+        _, mark, text = endpoint.hint.decode("ascii").partition(_MARK)
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        peer = PeerId(endpoint.key)
+    except (UnicodeDecodeError, binascii.Error, PeerIdError):
+        return None
+    static, proof = packed[:_KEY_BYTES], packed[_KEY_BYTES:]
+    return static if mark and verify_static(peer, static, proof) else None
+
+
+# ---------------------------------------------------------------------------------------------------------- sending
+
+
+@dataclass(frozen=True)
+class SentPost:
+    """A message that is on the chain. `cursor` is from before it: answers come after."""
+
+    host: str
+    service: int
+    transaction: str
+    reply_key: ReplyKey
+    cursor: Cursor
+
+
+async def _fee(chain: ChainClient, program: Program, amount: int, coin: str) -> Argument:
+    if canonical_type(coin) == SUI_COIN:
+        (money,) = program.split(program.gas, [amount])
+        return money
+    coins = [each for each in await chain.coins(chain.address, coin) if each.balance]
+    if sum(each.balance or 0 for each in coins) < amount or not coins:
+        raise InsufficientFunds(f"{chain.address} has less than the fee of {amount} of {coin}")
+    source, *others = (program.object(each.id) for each in coins)
+    program.merge(source, others)
+    (money,) = program.split(source, [amount])
+    return money
+
+
+async def _post(
+    chain: ChainClient, host: str, number: int, coin: str, fee: int, reply_key: bytes, sealed: bytes
+) -> str:
+    if len(sealed) > pipe_module.MAX_FRAME_BYTES:
+        raise PostTooLong(f"a message of {len(sealed):,} bytes; at most {MAX_POST_BYTES:,} fit")
+    program = Program()
+    money = await _fee(chain, program, fee, coin)
+    pipe_module.post(program, host, number, reply_key, sealed, money, coin=coin)
+    return (await chain.execute(program)).digest
+
+
+async def send_post(
+    chain: ChainClient,
+    host: Id,
+    service: str,
+    data: bytes,
+    *,
+    fee: int | None = None,
+    recipients: Iterable[bytes] = (),
+    reply_key: ReplyKey | None = None,
+) -> SentPost:
+    """Send a message to a service of a host, sealed to the keys of its endpoints, or to `recipients` (X25519).
+
+    `fee` goes to the host's owner, at least the service's (which it is by default), in the smallest unit of the
+    service's coin. Raises `PostTooLong`, `PostKeyMissing`, `ServiceMissing`, `ServiceClosed`, and what executing
+    raises: `MoveAborted` for who is denied or not on the allow-list.
+    """
+    if len(data) > MAX_POST_BYTES:
+        raise PostTooLong(f"a message of {len(data):,} bytes; at most {MAX_POST_BYTES:,} fit")
+    state = await read_host(chain, host)
+    number, found = state.service(service)
+    keys = list(recipients) or [key for each in state.beacon.endpoints if (key := post_key(each)) is not None]
+    if not keys:
+        raise PostKeyMissing(
+            f"no endpoint of host {state.host.id} has published a key to seal to (in its hint, by hint_with_key); "
+            "give the key of a recipient"
+        )
+    reply = reply_key or ReplyKey.generate()
+    sealed = seal(data, keys, _context(state.host.id, number, chain.address, reply.public))
+    before = Cursor((await chain.service_info()).checkpoint)
+    amount = found.post_fee if fee is None else fee
+    digest = await _post(chain, state.host.id, number, found.terms.coin, amount, reply.public, sealed)
+    return SentPost(state.host.id, number, digest, reply, before)
+
+
+# --------------------------------------------------------------------------------------------------------- receiving
+
+
+@dataclass(frozen=True)
+class ReceivedPost:
+    """A message that was opened. `sender` is an account, by the chain; `cursor` where to go on after it."""
+
+    host: str
+    service: int
+    sender: str
+    reply_key: bytes
+    fee: int
+    data: bytes
+    transaction: str
+    cursor: Cursor
+
+
+async def _opened(
+    chain: ChainClient,
+    host: Id,
+    private: bytes,
+    cursor: Cursor | None,
+    follow: bool,
+    reply_key: bytes = b"",
+) -> AsyncIterator[ReceivedPost]:
+    if not chain.chain_id:
+        await chain.connect()
+    wanted = canonical_id(host)
+    types = event_types(chain, pipe_module.SCHEMA, Posted)
+    source = EventFollower(chain, types, cursor=cursor, start=None if follow else 0)
+    async for found in source if follow else source.past():
+        try:
+            posted: Posted = pipe_module.SCHEMA.decode(Posted, found.event.contents)
+        except MalformedObject as fault:
+            log.warning("a message of another release: %s", fault)
+            continue
+        if posted.host != wanted or (reply_key and posted.reply_key != reply_key):
+            continue
+        context = _context(posted.host, posted.service, posted.sender, posted.reply_key)
+        try:
+            data = open_sealed(posted.data, private, context)
+        except SealBroken as fault:
+            log.info("message %s to host %s: %s", found.event.transaction, wanted, fault)
+            continue
+        yield ReceivedPost(
+            posted.host,
+            posted.service,
+            posted.sender,
+            posted.reply_key,
+            posted.fee,
+            data,
+            found.event.transaction,
+            found.cursor,
+        )
+
+
+def read_posts(
+    chain: ChainClient, host: Id, identity: Identity, *, cursor: Cursor | None = None, follow: bool = False
+) -> AsyncIterator[ReceivedPost]:
+    """Messages to a host that are sealed to the static key of `identity`, each once, in the chain's order.
+
+    Those there are after `cursor` (or since the beginning); with `follow` for ever, without a cursor from now on.
+    Those that don't open are skipped. Raises as `EventFollower`.
+    """
+    return _opened(chain, host, identity.static_private, cursor, follow)
+
+
+async def send_answer(chain: ChainClient, question: ReceivedPost, data: bytes) -> str:
+    """Answer a message, as the host's owner: the fee comes back to itself. The transaction's digest."""
+    state = await read_host(chain, question.host)
+    found = state.host.services[question.service]
+    context = _context(question.host, question.service, chain.address, question.reply_key)
+    sealed = seal(data, [question.reply_key], context)
+    return await _post(
+        chain, question.host, question.service, found.terms.coin, found.post_fee, question.reply_key, sealed
+    )
+
+
+async def answers(chain: ChainClient, sent: SentPost, *, follow: bool = True) -> AsyncIterator[ReceivedPost]:
+    """Answers of the host's owner to a message: for ever, or those there are. Others' are skipped."""
+    owner = (await read_host(chain, sent.host)).host.owner
+    key = sent.reply_key
+    async for found in _opened(chain, sent.host, key.private, sent.cursor, follow, key.public):
+        if found.sender == owner:
+            yield found

@@ -1,0 +1,136 @@
+"""`dtp post`: messages to a host through the chain, without a connection: first contact, tips, answers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtp.cli.accounts import Account, account_options
+from dtp.cli.options import IdentitySource, address_argument
+from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.errors import ConfigError
+from dtp.net.address import Address
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient
+    from dtp.chain.posts import ReceivedPost
+
+identity_option = click.option(
+    "--identity",
+    "-i",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="The identity that messages are sealed to. [default: $DTP_IDENTITY, else identity.pem]",
+)
+
+
+@click.group("post")
+def post() -> None:
+    """Messages to a host through the chain: sealed, paid for, and answered the same way."""
+
+
+@post.command()
+@address_argument
+@click.argument("message")
+@click.option(
+    "--fee", metavar="AMOUNT", help="What the host's owner gets. [default: the service's least fee]"
+)
+@click.option("--wait", is_flag=True, help="Wait for an answer, and print it.")
+@account_options
+@json_option
+def send(address: Address, message: str, fee: str | None, wait: bool, account: Account) -> None:
+    """Send MESSAGE ('-': standard input) to the service of a host: dtp://0x<host object>/<service>.
+
+    Only the host's endpoints can read it; that it was sent, by whom and for how much, everybody sees.
+    """
+    data = sys.stdin.buffer.read() if message == "-" else message.encode()
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain.posts import answers, send_post
+        from dtp.chain.wallet import parse_amount
+
+        paid = None if fee is None else parse_amount(fee)
+        sent = await send_post(chain, _host(address), address.service, data, fee=paid)
+        record = {"transaction": sent.transaction, "host": sent.host, "service": sent.service}
+        if wait:
+            async for answer in answers(chain, sent):
+                return {**record, "answer": answer.data.decode(errors="replace")}
+        return record
+
+    record = account.run(work)
+    print_result(record, None if wants_json() or "answer" not in record else record["answer"])
+
+
+@post.command()
+@address_argument
+@click.option("--follow", is_flag=True, help="Go on with new messages until interrupted.")
+@identity_option
+@account_options
+@json_option
+def read(address: Address, follow: bool, identity: Path | None, account: Account) -> None:
+    """Show messages to a host that are sealed to our identity: those there were, or with --follow those to come."""
+    me = _identity(identity, account)
+
+    async def work(chain: ChainClient) -> None:
+        from dtp.chain.posts import read_posts
+
+        async for found in read_posts(chain, _host(address), me, follow=follow):
+            _print(found)
+
+    account.run(work, signing=False)
+
+
+@post.command()
+@address_argument
+@click.argument("transaction")
+@click.argument("message")
+@identity_option
+@account_options
+@json_option
+def answer(address: Address, transaction: str, message: str, identity: Path | None, account: Account) -> None:
+    """Answer the message of TRANSACTION with MESSAGE ('-': standard input), as the host's owner."""
+    me = _identity(identity, account)
+    data = sys.stdin.buffer.read() if message == "-" else message.encode()
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain.posts import read_posts, send_answer
+
+        async for found in read_posts(chain, _host(address), me):
+            if found.transaction == transaction:
+                return {"transaction": await send_answer(chain, found, data), "answers": transaction}
+        raise ConfigError(
+            f"no message to {_host(address)} of transaction {transaction} is sealed to this identity"
+        )
+
+    print_result(account.run(work))
+
+
+def _host(address: Address) -> str:
+    if address.host_object is None:
+        raise ConfigError(f"{address} is no host on chain; write dtp://0x<host object>/<service>")
+    return address.host_object
+
+
+def _identity(path: Path | None, account: Account) -> Any:
+    from dtp import config
+
+    return IdentitySource(path or config.identity_path(), account.passphrase_file).load()
+
+
+def _print(found: ReceivedPost) -> None:
+    text = found.data.decode(errors="replace")
+    record = {
+        "event": "message",
+        "sender": found.sender,
+        "service": found.service,
+        "fee": found.fee,
+        "transaction": found.transaction,
+        "data": found.data.hex(),
+        "text": text,
+    }
+    print_line(
+        record, f"{found.transaction}  {found.sender}  service {found.service}  fee {found.fee}  {text}"
+    )

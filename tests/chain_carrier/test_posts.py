@@ -1,0 +1,228 @@
+"""Messages without a connection: sealed, bound to who sent them, answered; over a node and by the command."""
+
+import asyncio
+import json
+
+import pytest
+from chain_resolver.hosts import do, make_host, run
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from nacl.public import PrivateKey
+
+from dtp.chain import Program, host, pipe
+from dtp.chain.errors import MoveAborted
+from dtp.chain.host import Endpoint
+from dtp.chain.posts import (
+    MAX_POST_BYTES,
+    PostKeyMissing,
+    PostTooLong,
+    ReplyKey,
+    ReplyKeyError,
+    SealBroken,
+    answers,
+    hint_with_key,
+    open_sealed,
+    post_key,
+    read_posts,
+    seal,
+    send_answer,
+    send_post,
+)
+from dtp.chain.resolver import ServiceClosed, direct_url
+from dtp.identity import Identity
+
+ME, YOU = Identity(bytes([1]) * 32, bytes([11]) * 32), Identity(bytes([2]) * 32, bytes([12]) * 32)
+
+
+@given(st.binary(max_size=300), st.integers(1, 16), st.data())
+def test_any_recipient_opens_and_nobody_else(data, count, drawn):
+    keys = [PrivateKey(bytes([number + 1]) * 32) for number in range(count)]
+    sealed = seal(data, [bytes(key.public_key) for key in keys], b"context")
+    chosen = drawn.draw(st.sampled_from(keys))
+    assert open_sealed(sealed, bytes(chosen), b"context") == data
+    assert data not in sealed or len(data) < 8
+    with pytest.raises(SealBroken):
+        open_sealed(sealed, bytes([99]) * 32, b"context")
+    with pytest.raises(SealBroken):
+        open_sealed(sealed, bytes(chosen), b"another context")
+    place = drawn.draw(st.integers(0, len(sealed) - 1))
+    changed = bytearray(sealed)
+    changed[place] ^= drawn.draw(st.integers(1, 255))
+    try:
+        # Another recipient's seal may be changed without harm to ours; the message may not.
+        assert open_sealed(bytes(changed), bytes(chosen), b"context") == data
+    except SealBroken:
+        pass
+    else:
+        assert place < 2 + 84 * count
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_can_do_harm(sealed):
+    with pytest.raises(SealBroken):
+        open_sealed(sealed, bytes([1]) * 32, b"context")
+
+
+def test_keys_of_wrong_sizes():
+    with pytest.raises(ReplyKeyError):
+        ReplyKey(b"short")
+    with pytest.raises(ReplyKeyError):
+        seal(b"x", [], b"")
+    assert "private" not in repr(ReplyKey.generate())
+
+
+def endpoint(hint, key=ME.id.key):
+    return Endpoint(key, 1, 0, 1, 1, 0, hint)
+
+
+def test_an_endpoint_publishes_its_static_key_under_proof():
+    hint = hint_with_key("tcp://h:1", ME)
+    assert len(hint) <= 512
+    assert post_key(endpoint(hint)) == ME.static_public
+    assert direct_url(endpoint(hint)) == "tcp://h:1"
+    assert post_key(endpoint(hint_with_key("", ME))) == ME.static_public
+    assert direct_url(endpoint(hint_with_key("", ME))) == ""
+    # A proof of another identity, none, or nonsense.
+    for bad in (
+        hint_with_key("tcp://h:1", YOU),
+        b"tcp://h:1",
+        b"tcp://h:1#static=AAAA",
+        b"#static=!",
+        b"\xff",
+    ):
+        assert post_key(endpoint(bad)) is None
+    assert post_key(endpoint(hint, bytes(32))) is None
+
+
+async def published(chain, identity=ME, **service):
+    hosted = await make_host(chain)
+    await hosted.service("echo", **service)
+    program = Program()
+    host.enroll(
+        program, hosted.beacon, hosted.op, identity.id.key, hint=hint_with_key("tcp://127.0.0.1:1", identity)
+    )
+    host.heartbeat(program, hosted.beacon, hosted.op, identity.id.key, 1)
+    await chain.execute(program)
+    return hosted
+
+
+async def all_of(found):
+    return [each async for each in found]
+
+
+def test_a_message_and_its_answer(client, wallet):
+    async def scenario():
+        async with client(wallet()) as server, client(wallet()) as user:
+            hosted = await published(server, post_fee=700)
+            inbox = read_posts(server, hosted.id, ME, follow=True)
+            first = asyncio.ensure_future(anext(inbox))
+            sent = await send_post(user, hosted.id, "echo", b"may I have a pass?")
+            got = await first
+            assert (got.data, got.sender, got.fee) == (b"may I have a pass?", user.address, 700)
+            assert got.transaction == sent.transaction
+            replies = answers(user, sent)
+            reply = asyncio.ensure_future(anext(replies))
+            await send_answer(server, got, b"x" * MAX_POST_BYTES)
+            answer = await reply
+            assert answer.data == b"x" * MAX_POST_BYTES
+            assert answer.sender == server.address
+            # The message again, from history; our own answer isn't sealed to us.
+            assert [each.data for each in await all_of(read_posts(server, hosted.id, ME))] == [got.data]
+            assert await all_of(read_posts(server, hosted.id, YOU)) == []
+            assert await all_of(read_posts(server, hosted.id, ME, cursor=got.cursor)) == []
+            assert [each.data for each in await all_of(answers(user, sent, follow=False))] == [answer.data]
+            for each in (inbox, replies):
+                await each.aclose()
+
+    run(scenario())
+
+
+def test_nobody_passes_a_copy_off_as_their_own_or_answers_for_the_host(client, wallet):
+    async def scenario():
+        async with client(wallet()) as server, client(wallet()) as user, client(wallet()) as thief:
+            hosted = await published(server)
+            sent = await send_post(user, hosted.id, "echo", b"mine")
+            executed = await user.transaction(sent.transaction)
+            (posted,) = user.events_in(executed, pipe.SCHEMA, pipe.Posted)
+            program = Program()
+            (money,) = program.split(program.gas, [0])
+            pipe.post(program, hosted.id, posted.service, posted.reply_key, posted.data, money)
+            await thief.execute(program)
+            (got,) = await all_of(read_posts(server, hosted.id, ME))
+            assert got.sender == user.address
+            # The thief may seal something to the reply key, which is public; it isn't the owner.
+            await send_answer(thief, got, b"trust me")
+            await send_answer(server, got, b"genuine")
+            assert [each.data for each in await all_of(answers(user, sent, follow=False))] == [b"genuine"]
+
+    run(scenario())
+
+
+def test_what_is_refused(client, wallet):
+    async def scenario():
+        async with client(wallet()) as server, client(wallet()) as user:
+            hosted = await published(server, post_fee=700)
+            with pytest.raises(PostTooLong):
+                await send_post(user, hosted.id, "echo", bytes(MAX_POST_BYTES + 1))
+            with pytest.raises(MoveAborted) as aborted:
+                await send_post(user, hosted.id, "echo", b"cheap", fee=699)
+            assert aborted.value.error is pipe.PipeError.FEE_TOO_SMALL
+            await hosted.deny(user.address)
+            with pytest.raises(MoveAborted) as aborted:
+                await send_post(user, hosted.id, "echo", b"let me in")
+            assert aborted.value.error is host.HostError.DENIED
+            assert await all_of(read_posts(server, hosted.id, ME)) == []
+            closed = await hosted.service("shut", opened=False)
+            with pytest.raises(ServiceClosed, match=str(closed)):
+                await send_post(user, hosted.id, "shut", b"x")
+            await hosted.undeny(user.address)
+            await do(server, host.withdraw, hosted.beacon, hosted.op, ME.id.key)
+            with pytest.raises(PostKeyMissing, match="hint_with_key"):
+                await send_post(user, hosted.id, "echo", b"x")
+            sent = await send_post(user, hosted.id, "echo", b"by hand", recipients=[YOU.static_public])
+            (got,) = await all_of(read_posts(server, hosted.id, YOU))
+            assert (got.data, got.transaction) == (b"by hand", sent.transaction)
+
+    run(scenario())
+
+
+def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
+    """`dtp post send`, `read`, `answer`: the server's identity is its account, too."""
+    from dtp.chain import Deployments, KeySigner
+    from dtp.cli import main
+
+    server_key, user_key = tmp_path / "server.pem", tmp_path / "user.pem"
+    ME.save(server_key)
+    YOU.save(user_key)
+
+    async def prepare():
+        owner = wallet(KeySigner.from_identity(ME))
+        wallet(KeySigner.from_identity(YOU))
+        async with client(owner) as server:
+            return server.chain_id, (await published(server)).id
+
+    chain_id, host_id = run(prepare())
+    kept = Deployments(chain_id, tmp_path / "packages.json")
+    for each in deployments.all():
+        kept.remember(each)
+    monkeypatch.setenv("DTP_PACKAGES", str(tmp_path / "packages.json"))
+    monkeypatch.setenv("DTP_NETWORK", net.url)
+
+    def call(*arguments, code=0, **options):
+        result = CliRunner().invoke(main, ["post", *arguments, "--json"], **options)
+        assert result.exit_code == code, (result.output, result.exception)
+        return [json.loads(line) for line in (result.stderr if code else result.stdout).splitlines()]
+
+    address = f"dtp://{host_id}/echo"
+    (sent,) = call("send", address, "-", "--wallet", str(user_key), input="hello there")
+    (got,) = call("read", address, "-i", str(server_key))
+    assert (got["text"], got["sender"]) == ("hello there", YOU.id.sui_address)
+    assert got["transaction"] == sent["transaction"]
+    as_server = ("-i", str(server_key), "--wallet", str(server_key))
+    (answered,) = call("answer", address, got["transaction"], "hello yourself", *as_server)
+    assert answered["answers"] == got["transaction"]
+    (error,) = call("answer", address, "nonsense", "x", *as_server, code=3)
+    assert "is sealed to this identity" in error["error"]["message"]
+    (error,) = call("send", "dtp://alice/echo", "x", "--wallet", str(user_key), code=3)
+    assert "no host on chain" in error["error"]["message"]
