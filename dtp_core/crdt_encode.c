@@ -168,7 +168,7 @@ static int put_dots(dtp_graph *graph, const dtp_parsed *ops, int state, dtp_buff
     size_t i, j;
     for (i = 0; i < ops->count; i++) {
         const dtp_op *op = &ops->ops[i];
-        if (op->kind <= DTP_COUNTER_TOTAL || op->kind == DTP_LIST_INSERT)
+        if (op->kind <= DTP_COUNTER_TOTAL || op->kind == DTP_LIST_INSERT || op->kind == DTP_TEXT_EDIT)
             continue;
         if (op->kind != DTP_LIST_MOVE && op->kind != DTP_LIST_ASSIGN)
             TRY(dtp_buffer_varint(out, op->dots));

@@ -103,7 +103,7 @@ typedef struct dtp_name {
 
 /* ---- slots: one for each (soul, key, part) ----------------------------------------------------------------------- */
 
-/* Which part: the register itself, the total of author `part - 1`, or a container of entries. */
+/* Which part: the register itself, the total of author `part - 1`, that there is a text, or a container of entries. */
 enum { DTP_PART_REGISTER = 0, DTP_PART_TEXT = UINT32_MAX - 8, DTP_PART_SET, DTP_PART_VALUES, DTP_PART_LIST };
 
 /* 40 bytes. */
@@ -229,6 +229,13 @@ typedef struct dtp_buffer {
     size_t room;
 } dtp_buffer;
 
+typedef struct dtp_edit {
+    uint32_t soul;
+    uint32_t key;
+    size_t offset; /* in `edit_bytes` */
+    size_t length;
+} dtp_edit;
+
 typedef struct dtp_deferred {
     uint64_t before;
     uint64_t last;
@@ -280,6 +287,10 @@ struct dtp_graph {
     dtp_change *changes;
     size_t change_count;
     size_t changes_room;
+    dtp_edit *edits; /* of texts, of the last call */
+    size_t edit_count;
+    size_t edits_room;
+    dtp_buffer edit_bytes;
 
     dtp_parsed made;  /* ops made here since the last commit */
     size_t made_size; /* bytes that their frame will not be above */

@@ -211,7 +211,7 @@ static int observe(dtp_graph *graph, const dtp_do *what, const dtp_op *op)
     size_t at = 0;
     graph->parsed.dot_count = 0;
     slot = dtp_slot_find(graph, op->soul, op->key, part, dtp_slot_hash(graph, op->soul, op->key, part));
-    if (slot == DTP_NONE || part < DTP_PART_TEXT)
+    if (slot == DTP_NONE || part <= DTP_PART_TEXT)
         return DTP_OK;
     if (part == DTP_PART_SET) {
         while ((entry = dtp_entry_member(graph, slot, value, &at)) != DTP_NONE)
@@ -294,7 +294,7 @@ static int do_check(const dtp_do *what, size_t *place)
     dtp_reader reader = {what->value, what->value, what->value_length > 0 ? what->value + what->value_length : what->value};
     dtp_bytes value;
     int takes_value = what->kind == DTP_COUNTER_TOTAL || what->kind == DTP_SET_ADD || what->kind == DTP_SET_REMOVE
-        || what->kind == DTP_VALUES_PUT || what->kind == DTP_LIST_INSERT || what->kind == DTP_LIST_ASSIGN;
+        || what->kind == DTP_VALUES_PUT || what->kind == DTP_LIST_INSERT || what->kind == DTP_LIST_ASSIGN || what->kind == DTP_TEXT_EDIT;
     int takes_position = what->kind == DTP_LIST_INSERT || what->kind == DTP_LIST_MOVE;
     if (what->kind == DTP_REGISTER_PUT || what->kind >= DTP_OP_KINDS || what->soul_length == 0
         || what->soul_length > DTP_NAME_BYTES || what->key_length > DTP_NAME_BYTES
@@ -306,6 +306,8 @@ static int do_check(const dtp_do *what, size_t *place)
         *place = (size_t)(reader.at - reader.start);
         return DTP_E_FORMAT;
     }
+    if (what->kind == DTP_TEXT_EDIT && (what->value[0] < 0xc4 || what->value[0] > 0xc6))
+        return DTP_E_FORMAT;
     return DTP_OK;
 }
 
@@ -334,7 +336,7 @@ int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, uint64_t li
     TRY(observe(graph, what, &op));
     op.dots = (uint32_t)graph->parsed.dot_count;
     if (op.dots == 0 && op.kind != DTP_COUNTER_TOTAL && op.kind != DTP_SET_ADD && op.kind != DTP_VALUES_PUT
-        && op.kind != DTP_LIST_INSERT)
+        && op.kind != DTP_LIST_INSERT && op.kind != DTP_TEXT_EDIT)
         return DTP_OK; /* nothing there to be removed, moved or assigned */
     if (op.kind == DTP_SET_REMOVE)
         op.value_length = 0;
@@ -349,6 +351,7 @@ int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, uint64_t li
     made_add(graph, &op, graph->parsed.dots, position);
     graph->made_size += size;
     result->ops = 1;
+    graph->edit_count = 0; /* whoever made it has it */
     dtp_finish(graph, result);
     return DTP_OK;
 }

@@ -8,6 +8,29 @@ enum {
 
 /* ---- applying one op ---------------------------------------------------------------------------------------------- */
 
+/* That there is a text, and who edited it last; the edit itself is handed on. */
+static int apply_edit(dtp_graph *graph, uint32_t slot, const dtp_op *op)
+{
+    static const uint8_t empty[2] = {0xc4, 0x00};
+    dtp_bytes mark = {empty, sizeof empty};
+    dtp_edit *edit;
+    int code;
+    if (dtp_reserve((void **)&graph->edits, &graph->edits_room, graph->edit_count + 1, sizeof *edit) != DTP_OK
+        || dtp_buffer_reserve(&graph->edit_bytes, op->value_length) != DTP_OK)
+        return DTP_E_MEMORY;
+    code = dtp_slot_write(graph, slot, op->clock, op->author, mark);
+    if (code < 0)
+        return code;
+    if (op->value_length == sizeof empty)
+        return 0; /* of a state, which has the texts elsewhere */
+    edit = &graph->edits[graph->edit_count++];
+    edit->soul = op->soul;
+    edit->key = op->key;
+    edit->offset = graph->edit_bytes.count;
+    edit->length = op->value_length;
+    return dtp_buffer_put(&graph->edit_bytes, op->value, op->value_length) == DTP_OK ? 1 : DTP_E_MEMORY;
+}
+
 int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uint8_t *positions)
 {
     uint32_t part = dtp_part_of(op), slot;
@@ -18,6 +41,8 @@ int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uin
         return code;
     if (part > DTP_PART_TEXT) {
         code = dtp_entry_apply(graph, slot, op, dots, positions);
+    } else if (part == DTP_PART_TEXT) {
+        code = apply_edit(graph, slot, op);
     } else {
         dtp_bytes value = {op->value, op->value_length};
         code = dtp_slot_write(graph, slot, op->clock, op->author, value);
@@ -162,6 +187,8 @@ int dtp_apply_parsed(dtp_graph *graph, int overlap)
 void dtp_begin(dtp_graph *graph, dtp_merged *result)
 {
     graph->change_count = 0;
+    graph->edit_count = 0;
+    graph->edit_bytes.count = 0;
     graph->bulk = 0;
     memset(result, 0, sizeof *result);
 }
@@ -170,6 +197,7 @@ void dtp_finish(dtp_graph *graph, dtp_merged *result)
 {
     result->changes = graph->changes;
     result->count = graph->change_count;
+    result->edits = graph->edit_count;
 }
 
 static int overlaps(const dtp_author *author, uint64_t from, uint64_t to)

@@ -4,7 +4,7 @@
 enum { FLAG_KINDS = 1, FLAG_AUTHORS = 2, FLAG_STATE = 4, VERSION = 0x10 };
 
 /* What an op of a kind has besides its names and its clock. */
-enum { HAS_VALUE = 1, HAS_DOTS = 2, HAS_ITEM = 4, HAS_POSITION = 8, MAY_DELETE = 16, IS_INT = 32, NEEDS_DOTS = 64 };
+enum { HAS_VALUE = 1, HAS_DOTS = 2, HAS_ITEM = 4, HAS_POSITION = 8, MAY_DELETE = 16, IS_INT = 32, NEEDS_DOTS = 64, IS_BIN = 128 };
 static const uint8_t has[DTP_OP_KINDS] = {
     HAS_VALUE | MAY_DELETE,    /* REGISTER_PUT */
     HAS_VALUE | IS_INT,        /* COUNTER_TOTAL */
@@ -16,6 +16,7 @@ static const uint8_t has[DTP_OP_KINDS] = {
     HAS_ITEM | HAS_POSITION,   /* LIST_MOVE */
     HAS_ITEM | HAS_VALUE,      /* LIST_ASSIGN */
     HAS_DOTS | NEEDS_DOTS,     /* LIST_REMOVE */
+    HAS_VALUE | IS_BIN,        /* TEXT_EDIT */
 };
 
 /* Every column may fail on the bytes, or for want of memory. */
@@ -336,6 +337,8 @@ static int read_values(dtp_parsed *p, dtp_reader *reader)
             continue;
         }
         if (dtp_left(reader) > 0 && has[op->kind] & IS_INT && !is_int(*reader->at))
+            return DTP_E_FORMAT;
+        if (dtp_left(reader) > 0 && has[op->kind] & IS_BIN && (*reader->at < 0xc4 || *reader->at > 0xc6))
             return DTP_E_FORMAT;
         TRY(dtp_read_value(reader, &value));
         op->value = value.at;

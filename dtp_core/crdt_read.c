@@ -168,14 +168,15 @@ static int read_entries(dtp_graph *graph, uint32_t slot)
     return DTP_OK;
 }
 
-static const uint32_t parts[DTP_SPACES] = {DTP_PART_REGISTER, DTP_NONE, DTP_PART_SET, DTP_PART_VALUES, DTP_PART_LIST};
+static const uint32_t parts[DTP_SPACES] = {DTP_PART_REGISTER, DTP_NONE, DTP_PART_SET, DTP_PART_VALUES, DTP_PART_LIST,
+                                          DTP_PART_TEXT};
 
 int dtp_graph_read(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t soul_length, const uint8_t *key,
                    size_t key_length, dtp_view *view)
 {
     uint32_t soul_number, key_number, slot;
     graph->out.count = 0;
-    if (space == DTP_REGISTER || space >= DTP_SPACES)
+    if (space == DTP_REGISTER || space >= DTP_TEXT)
         return DTP_E_LIMIT;
     if (!find_name(graph, soul, soul_length, &soul_number) || !find_name(graph, key, key_length, &key_number)) {
         TRY(dtp_pack_array(&graph->out, 0));
@@ -289,6 +290,22 @@ int dtp_graph_changes(dtp_graph *graph, dtp_view *view)
         TRY(dtp_pack_uint(&graph->out, change->space));
         TRY(dtp_pack_uint(&graph->out, change->author));
         TRY(dtp_pack_uint(&graph->out, change->clock));
+    }
+    show(graph, view);
+    return DTP_OK;
+}
+
+int dtp_graph_edits(dtp_graph *graph, dtp_view *view)
+{
+    size_t i;
+    graph->out.count = 0;
+    TRY(dtp_pack_array(&graph->out, graph->edit_count));
+    for (i = 0; i < graph->edit_count; i++) {
+        const dtp_edit *edit = &graph->edits[i];
+        TRY(dtp_pack_array(&graph->out, 3));
+        TRY(pack_name(graph, edit->soul));
+        TRY(pack_name(graph, edit->key));
+        TRY(dtp_buffer_put(&graph->out, graph->edit_bytes.bytes + edit->offset, edit->length));
     }
     show(graph, view);
     return DTP_OK;

@@ -67,6 +67,7 @@ uint32_t dtp_space_of(uint32_t part)
     case DTP_PART_SET: return DTP_SET;
     case DTP_PART_VALUES: return DTP_VALUES;
     case DTP_PART_LIST: return DTP_LIST;
+    case DTP_PART_TEXT: return DTP_TEXT;
     default: return DTP_COUNTER;
     }
 }
@@ -80,6 +81,7 @@ uint32_t dtp_part_of(const dtp_op *op)
     case DTP_SET_REMOVE: return DTP_PART_SET;
     case DTP_VALUES_PUT:
     case DTP_VALUES_REMOVE: return DTP_PART_VALUES;
+    case DTP_TEXT_EDIT: return DTP_PART_TEXT;
     default: return DTP_PART_LIST;
     }
 }

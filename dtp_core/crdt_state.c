@@ -67,6 +67,8 @@ void dtp_graph_close(dtp_graph *graph)
     dtp_release(graph->containers);
     dtp_release(graph->deferred);
     dtp_release(graph->changes);
+    dtp_release(graph->edits);
+    dtp_release(graph->edit_bytes.bytes);
     dtp_release(graph->out.bytes);
     dtp_release(graph->chunk.bytes);
     dtp_release(graph->sorting);
@@ -261,8 +263,10 @@ static int save_slot(dtp_graph *graph, uint32_t number)
     dtp_stamp stamp = {slot->clock, slot->author};
     if (slot->part > DTP_PART_TEXT || slot->clock == 0)
         return DTP_OK;
-    return add_op(graph, number, slot->part == DTP_PART_REGISTER ? DTP_REGISTER_PUT : DTP_COUNTER_TOTAL, stamp,
-                  &slot->value, NULL, NULL);
+    return add_op(graph, number,
+                  slot->part == DTP_PART_REGISTER ? DTP_REGISTER_PUT
+                      : slot->part == DTP_PART_TEXT ? DTP_TEXT_EDIT : DTP_COUNTER_TOTAL,
+                  stamp, &slot->value, NULL, NULL);
 }
 
 /* Registers and totals, by soul and key. */
@@ -431,7 +435,7 @@ static int load_chunks(dtp_graph *graph, dtp_reader *reader, const uint32_t *num
         }
         TRY(dtp_reserve((void **)&p->authors, &p->authors_room, authors, sizeof *p->authors));
         memcpy(p->authors, numbers, authors * sizeof *numbers);
-        graph->change_count = 0;
+        graph->change_count = graph->edit_count = graph->edit_bytes.count = 0;
         TRY(dtp_map_names(graph, p->bytes));
         TRY(dtp_apply_parsed(graph, 0));
         reader->at += length;
@@ -467,7 +471,7 @@ int dtp_graph_load(dtp_graph *graph, const uint8_t *state, size_t length, size_t
     code = load(graph, &reader, &numbers);
     *place = (size_t)(reader.at - reader.start);
     dtp_release(numbers);
-    graph->change_count = 0;
+    graph->change_count = graph->edit_count = 0;
     return code;
 }
 
@@ -499,6 +503,8 @@ int dtp_graph_tidy(dtp_graph *graph)
     if (graph->made.count == 0)
         dtp_parsed_close(&graph->made);
     shrink((void **)&graph->changes, &graph->changes_room, 0, sizeof *graph->changes);
+    shrink((void **)&graph->edits, &graph->edits_room, 0, sizeof *graph->edits);
+    shrink((void **)&graph->edit_bytes.bytes, &graph->edit_bytes.room, 0, 1);
     shrink((void **)&graph->out.bytes, &graph->out.room, 0, 1);
     shrink((void **)&graph->chunk.bytes, &graph->chunk.room, 0, 1);
     shrink((void **)&graph->sorting, &graph->sorting_room, 0, sizeof *graph->sorting);
@@ -518,7 +524,8 @@ static size_t index_memory(const dtp_index *index)
 size_t dtp_graph_memory(const dtp_graph *graph)
 {
     const dtp_parsed *p[] = {&graph->parsed, &graph->made};
-    size_t i, sum = sizeof *graph + graph->text_room + graph->out.room + graph->chunk.room
+    size_t i, sum = sizeof *graph + graph->text_room + graph->out.room + graph->chunk.room + graph->edit_bytes.room
+        + graph->edits_room * sizeof *graph->edits
         + graph->authors_room * sizeof *graph->authors + graph->names_room * sizeof *graph->names
         + graph->slots_room * sizeof *graph->slots + graph->entries_room * sizeof *graph->entries
         + graph->containers_room * sizeof *graph->containers + graph->deferred_room * sizeof *graph->deferred

@@ -225,7 +225,8 @@ typedef enum dtp_op_kind {
     DTP_LIST_MOVE = 7,     /* dot, position */
     DTP_LIST_ASSIGN = 8,   /* dot, value */
     DTP_LIST_REMOVE = 9,   /* dots */
-    DTP_OP_KINDS = 10
+    DTP_TEXT_EDIT = 10,   /* value: bin, an edit of a text, which is merged elsewhere (crdt_text.h) */
+    DTP_OP_KINDS = 11
 } dtp_op_kind;
 
 /* What lives at (soul, key), each apart from the others. */
@@ -235,7 +236,8 @@ typedef enum dtp_space {
     DTP_SET = 2,
     DTP_VALUES = 3,
     DTP_LIST = 4,
-    DTP_SPACES = 5
+    DTP_TEXT = 5,
+    DTP_SPACES = 6
 } dtp_space;
 
 /* Something that is different now. Numbers of names: dtp_graph_name tells them. */
@@ -251,6 +253,7 @@ typedef struct dtp_merged {
     const dtp_change *changes;
     size_t count;
     size_t ops;      /* in the frame; 0 when it was seen before */
+    size_t edits;    /* of texts: see dtp_graph_edits */
     size_t deferred; /* 1 when the frame waits for its time */
     uint64_t before; /* the clocks that the frame covers: after `before`, up to `last` */
     uint64_t last;
@@ -281,7 +284,8 @@ int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result);
 int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t now, uint64_t limit,
                   dtp_merged *result);
 
-/* One op of another kind. `value` is MessagePack. SET_ADD and VALUES_PUT replace what is observed; SET_REMOVE removes
+/* One op of another kind. `value` is MessagePack. TEXT_EDIT is kept as made, not listed as an edit to be
+ * merged. SET_ADD and VALUES_PUT replace what is observed; SET_REMOVE removes
  * the observed dots of `value`, VALUES_REMOVE all; the ops on an item of a list take its dot. COUNTER_TOTAL: the
  * difference is added to the author's own total. */
 typedef struct dtp_do {
@@ -342,6 +346,9 @@ int dtp_graph_souls(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_
 
 /* MessagePack of the last call's changes: [[soul, key, space, author, clock]...]. */
 int dtp_graph_changes(dtp_graph *graph, dtp_view *view);
+
+/* MessagePack of the last call's edits of texts, in order: [[soul, key, edit]...]. */
+int dtp_graph_edits(dtp_graph *graph, dtp_view *view);
 
 /* What was seen: the version vector, as docs/graph.md writes it. */
 int dtp_graph_seen(dtp_graph *graph, dtp_view *view);

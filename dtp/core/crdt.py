@@ -18,6 +18,7 @@ COUNTER: Final[int] = lib.DTP_COUNTER
 SET: Final[int] = lib.DTP_SET
 VALUES: Final[int] = lib.DTP_VALUES
 LIST: Final[int] = lib.DTP_LIST
+TEXT: Final[int] = lib.DTP_TEXT
 
 COUNTER_TOTAL: Final[int] = lib.DTP_COUNTER_TOTAL
 SET_ADD: Final[int] = lib.DTP_SET_ADD
@@ -28,6 +29,7 @@ LIST_INSERT: Final[int] = lib.DTP_LIST_INSERT
 LIST_MOVE: Final[int] = lib.DTP_LIST_MOVE
 LIST_ASSIGN: Final[int] = lib.DTP_LIST_ASSIGN
 LIST_REMOVE: Final[int] = lib.DTP_LIST_REMOVE
+TEXT_EDIT: Final[int] = lib.DTP_TEXT_EDIT
 
 #: An author's public key, bytes.
 AUTHOR_SIZE: Final[int] = lib.DTP_AUTHOR
@@ -138,6 +140,12 @@ class GraphCore:
         """Apply one frame that waited and isn't above `limit` now; whether there was one (see `changes`)."""
         _check(lib.dtp_graph_due(self._graph, limit, self._merged))
         return bool(self._merged.ops)
+
+    def edits(self) -> bytes:
+        """Edits of texts in what the last call took: MessagePack of `[[soul, key, edit]...]`, in order."""
+        if not self._merged.edits:
+            return b"\x90"
+        return self._show(lib.dtp_graph_edits(self._graph, self._view))
 
     def changes(self) -> bytes:
         """What the last call changed: MessagePack of `[[soul, key, space, author, clock]...]`."""

@@ -13,9 +13,11 @@ from dtp.core.errors import EncodingError, StateLimit
 from dtp.crdt import values
 from dtp.crdt.clock import Clock
 from dtp.crdt.positions import Places
+from dtp.crdt.texts import Texts
 from dtp.crdt.values import GraphValueError, Value
 
 if TYPE_CHECKING:
+    from dtp.crdt.texts import GraphText
     from dtp.crdt.types import Counter, List, Map, MultiValue, Node, Set
 
 #: Name of what lives at (soul, key), by the core's number.
@@ -25,9 +27,11 @@ SPACES = {
     core.SET: "set",
     core.VALUES: "values",
     core.LIST: "list",
+    core.TEXT: "text",
 }
 #: Rows that go to the core in one call: enough that the call costs nothing, and small beside the caches.
 _ROWS = 4096
+_NOTHING = b"\x90"
 _RULES = (
     f"a soul has 1 to {core.NAME_BYTES} bytes of UTF-8, a key up to as many; a value up to {core.VALUE_BYTES} bytes, "
     "up to 32 deep, its dicts have text as keys; rows are (soul, key, value) or (soul, key)"
@@ -45,7 +49,7 @@ class Frame(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What is different now: in which space (`register`, `counter`, `set`, `values`, `list`), by whose op, when."""
+    """What is different now: in which space (one of `SPACES`), by whose op, when."""
 
     soul: str
     key: str
@@ -82,6 +86,9 @@ class Replica:
         self.places = Places(author, random)
         #: Rises with everything that may have changed something: what was read before may be kept until then.
         self.version = 0
+        #: The texts that were opened or edited.
+        self.texts = Texts(author)
+        self.texts.on_edit = self._edited
         #: Called after something was made here; `changes` tells what.
         self.on_made: Callable[[], None] | None = None
         self._merge = state.merge
@@ -201,6 +208,15 @@ class Replica:
         """All souls that have something and begin with `prefix`, in no order."""
         return values.decode(self.core.souls(values.name(prefix)))  # type: ignore[no-any-return]
 
+    def text(self, soul: str, key: str = "") -> GraphText:
+        """The text at (soul, key): the same object each time. What is written leaves with the next `commit`."""
+        return self.texts.open(soul, key)
+
+    def _edited(self) -> None:
+        self.version += 1
+        if self.on_made is not None:
+            self.on_made()
+
     # ---- frames -------------------------------------------------------------------------------------------------
 
     def _set_aside(self) -> None:
@@ -210,6 +226,8 @@ class Replica:
 
     def commit(self) -> Frames:
         """The frames of all that was made since the last commit: none, one, or several when it was very much."""
+        for soul, key, edit in self.texts.take():
+            self.do(core.TEXT_EDIT, soul, key, value=values.encode(edit))
         self._set_aside()
         frames, self._ready = self._ready, []
         return frames
@@ -229,13 +247,21 @@ class Replica:
             changed = self._merge(number, body, self._limit, True)
         if changed:
             self.version += 1
+            self._take_edits()
         return changed
+
+    def _take_edits(self) -> None:
+        edits = self.core.edits()
+        if edits != _NOTHING:
+            for soul, key, edit in values.decode(edits):
+                self.texts.apply(soul, key, edit)
 
     def due(self) -> Iterator[int]:
         """Take the frames whose time has come; for each, how many changes it made (see `changes`)."""
         limit = self.clock.limit()
         while self.core.due(limit):
             self.version += 1
+            self._take_edits()
             yield len(values.decode(self.core.changes()))
 
     def changes(self) -> Changes:
@@ -256,7 +282,9 @@ class Replica:
 
     def save(self) -> bytes:
         """The state as bytes: the same for all replicas that saw the same. `StateLimit` before a commit."""
-        return self.core.save()
+        if self._ready or self.texts.unsent:
+            raise StateLimit("commit what was made here before the state is saved")
+        return values.encode((self.core.save(), self.texts.save()))
 
     @classmethod
     def load(
@@ -268,6 +296,12 @@ class Replica:
         random: Callable[[int], bytes] = os.urandom,
     ) -> Replica:
         """A replica with the state that `save` gave. Raises `EncodingError`."""
+        try:
+            merged, texts = values.decode(state)
+            saved = [(str(soul), str(key), bytes(text), list(waiting)) for soul, key, text, waiting in texts]
+        except (ValueError, TypeError) as error:
+            raise EncodingError("not a valid state") from error
         replica = cls.__new__(cls)
-        replica._begin(GraphCore.load(author, state, random(16)), author, clock, random)
+        replica._begin(GraphCore.load(author, merged, random(16)), author, clock, random)
+        replica.texts.load(saved)
         return replica

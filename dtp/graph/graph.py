@@ -20,6 +20,7 @@ from dtp.graph.watch import Watch
 from dtp.identity import Identity
 
 if TYPE_CHECKING:
+    from dtp.crdt.texts import GraphText
     from dtp.graph.replicating import Exchanged
     from dtp.net.connection import Connection
 
@@ -154,6 +155,10 @@ class Graph:
     def list(self, soul: str, key: str = "") -> List:
         """The list at (soul, key)."""
         return self._replica.list(soul, key)
+
+    def text(self, soul: str, key: str = "") -> GraphText:
+        """The text at (soul, key), edited by all at the same time: `insert`, `delete`, slices, `undo`, anchors."""
+        return self._replica.text(soul, key)
 
     def put_many(self, rows: Iterable[tuple[str, str, Value] | tuple[str, str]]) -> None:
         """Set (soul, key, value), or delete (soul, key), many at once."""

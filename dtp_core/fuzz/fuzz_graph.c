@@ -139,7 +139,12 @@ static void make(dtp_graph *graph, choices *c)
     if (what.kind == DTP_SET_REMOVE || what.kind == DTP_VALUES_REMOVE || what.kind == DTP_LIST_REMOVE
         || what.kind == DTP_LIST_MOVE)
         what.value_length = what.kind == DTP_SET_REMOVE ? what.value_length : 0;
-    if (what.kind >= DTP_LIST_MOVE) { /* its first item's dot: [[author, clock... */
+    if (what.kind == DTP_TEXT_EDIT) {
+        value[0] = 0xc4;
+        value[1] = 1;
+        what.value_length = 3;
+    }
+    if (what.kind >= DTP_LIST_MOVE && what.kind <= DTP_LIST_REMOVE) { /* its first item's dot: [[author, clock... */
         CHECK(dtp_graph_read(graph, DTP_LIST, what.soul, what.soul_length, what.key, what.key_length, &view) == DTP_OK);
         if (view.length > 8 && view.bytes[0] < 0xa0) {
             size_t width = view.bytes[3] == 0xcf ? 8 : 4, i;

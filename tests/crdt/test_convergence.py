@@ -20,7 +20,7 @@ VALUES = [None, 0, -7, 1.5, "x", "a text that is longer", b"\x00", [1, ["2"]], {
 def act(one: Replica, rng: random.Random) -> None:
     """Some op of some kind."""
     soul, key, value = rng.choice(SOULS), rng.choice(KEYS), rng.choice(VALUES)
-    kind = rng.randrange(11)
+    kind = rng.randrange(13)
     if kind == 0:
         one.put(soul, key, value)
     elif kind == 1:
@@ -35,6 +35,12 @@ def act(one: Replica, rng: random.Random) -> None:
         one.multi_value(soul, key).set(value)
     elif kind == 6:
         one.multi_value(soul, key).clear()
+    elif kind <= 8:
+        text = one.text(soul, key)
+        if len(text) > 4 and kind == 7:
+            text.delete(rng.randrange(len(text) - 2), 2)
+        else:
+            text.insert(rng.randint(0, len(text)), rng.choice(["a", "bc", "déf"]))
     else:
         act_on_list(one, soul, key, value, rng)
 
@@ -80,6 +86,7 @@ def run(seed: int, authors: int, steps: int) -> None:
     assert len({one.core.seen() for one in replicas}) == 1
     for one in replicas:
         assert contents(one) == model.read()
+    assert len({str(one.text(soul, key)) for one in replicas for soul in SOULS[:1] for key in KEYS[:1]}) == 1
     (state,) = states
     loaded = Replica.load(replicas[0].author, state)
     assert loaded.save() == state

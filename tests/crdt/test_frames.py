@@ -58,6 +58,7 @@ def full_frame() -> bytes:
     one.list("l").move(0, 1)
     one.list("l")[0] = "c"
     one.delete("user/bob", "name")
+    one.text("note").insert(0, "hello")
     (frame,) = one.commit()
     return frame.body
 

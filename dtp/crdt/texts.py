@@ -1,0 +1,128 @@
+"""The texts of a replica: edits travel as ops of its frames, the merging is `dtp.crdt.text`'s."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+from dtp.crdt.text import Patch, Text
+from dtp.errors import PeerError
+
+log = logging.getLogger("dtp.crdt")
+
+#: Text, and edits that wait in it for others that they build on.
+Saved = tuple[str, str, bytes, list[bytes]]
+Name = tuple[str, str]
+
+
+class GraphText(Text):
+    """A text at (soul, key) of a replica, with all that `dtp.crdt.text.Text` has.
+
+    Don't call `take_changes`, `apply` or `merge` on it: the replica does, with its frames.
+    """
+
+    __slots__ = ("_touched", "soul_and_key")
+
+    def bind(self, name: Name, touched: Callable[[Name], None]) -> None:
+        """Have `touched` called after each edit made here."""
+        self.soul_and_key = name
+        self._touched = touched
+
+    def insert(self, position: int, text: str) -> None:
+        super().insert(position, text)
+        self._touched(self.soul_and_key)
+
+    def delete(self, position: int, count: int = 1) -> None:
+        super().delete(position, count)
+        self._touched(self.soul_and_key)
+
+    def edit(self, edits: Sequence[tuple[int, int, str]]) -> None:
+        try:
+            super().edit(edits)
+        finally:  # those before the one at fault were made
+            self._touched(self.soul_and_key)
+
+    def undo(self) -> list[Patch] | None:
+        patches = super().undo()
+        self._touched(self.soul_and_key)
+        return patches
+
+    def redo(self) -> list[Patch] | None:
+        patches = super().redo()
+        self._touched(self.soul_and_key)
+        return patches
+
+
+class Texts:
+    """All texts of a replica that writes as `author`. A text is merged when it is asked for, or edited by others."""
+
+    def __init__(self, author: bytes) -> None:
+        self._author = author
+        self._open: dict[Name, GraphText] = {}
+        self._saved: dict[Name, bytes] = {}
+        self._waiting: dict[Name, set[bytes]] = {}
+        self._touched: dict[Name, None] = {}
+        #: Called after each edit made here.
+        self.on_edit: Callable[[], None] | None = None
+
+    def open(self, soul: str, key: str) -> GraphText:
+        """The text at (soul, key), the same object each time."""
+        name = soul, key
+        text = self._open.get(name)
+        if text is None:
+            text = GraphText(self._author)
+            text.bind(name, self._touch)
+            saved = self._saved.pop(name, None)
+            if saved is not None:
+                Text.merge(text, saved)
+                for edit in self._waiting.get(name, ()):
+                    Text.merge(text, edit)
+            self._open[name] = text
+        return text
+
+    def _touch(self, name: Name) -> None:
+        self._touched[name] = None
+        if self.on_edit is not None:
+            self.on_edit()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something was written here since the last `take`."""
+        return bool(self._touched)
+
+    def take(self) -> Iterator[tuple[str, str, bytes]]:
+        """(soul, key, edit) of all that was written here since the last time."""
+        touched, self._touched = self._touched, {}
+        for name in touched:
+            edit = self._open[name].take_changes()
+            if edit:
+                yield *name, edit
+
+    def apply(self, soul: str, key: str, edit: bytes) -> None:
+        """Take an edit of others. One that is none is left out, here as everywhere."""
+        text, name = self.open(soul, key), (soul, key)
+        try:
+            Text.merge(text, edit)
+        except PeerError as error:
+            log.warning("an edit of the text at %r %r was left out: %s", soul, key, error)
+            return
+        if text.waiting:
+            self._waiting.setdefault(name, set()).add(edit)
+        else:
+            self._waiting.pop(name, None)
+
+    def save(self) -> list[Saved]:
+        """All texts, in the order of their names."""
+        names = sorted(self._open.keys() | self._saved.keys())
+        return [(*name, self._bytes(name), sorted(self._waiting.get(name, ()))) for name in names]
+
+    def _bytes(self, name: Name) -> bytes:
+        text = self._open.get(name)
+        return self._saved[name] if text is None else text.save()
+
+    def load(self, saved: list[Saved]) -> None:
+        """What `save` gave."""
+        for soul, key, text, waiting in saved:
+            self._saved[soul, key] = text
+            if waiting:
+                self._waiting[soul, key] = set(waiting)

@@ -1,0 +1,112 @@
+"""Texts within a replica: edits travel in frames with all else, and are there after saving and loading."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from crdt_replicas import exchange, replica
+
+from dtp.core.errors import StateLimit
+from dtp.crdt import Replica
+from dtp.crdt.text import Text
+
+
+def test_two_write_into_one_text() -> None:
+    one, other = replica(0), replica(1)
+    one.text("note/1").insert(0, "hello")
+    exchange(one, other)
+    other.text("note/1").insert(5, " world")
+    one.text("note/1").insert(0, "> ")
+    one.node("note/1")["title"] = "a note"
+    exchange(one, other)
+    assert str(one.text("note/1")) == str(other.text("note/1")) == "> hello world"
+    assert other.node("note/1")["title"] == "a note"
+    assert one.save() == other.save()
+    assert one.text("note/1") is one.text("note/1")
+    assert str(one.text("note/1", "another")) == ""
+
+
+def test_a_change_is_told() -> None:
+    one, other = replica(0), replica(1)
+    told: list[str] = []
+    one.on_made = lambda: told.append("made")
+    one.text("note").insert(0, "hello")
+    one.text("note").delete(0, 1)
+    one.text("note").undo()
+    one.text("note").redo()
+    one.text("note").edit([(0, 0, "x")])
+    assert len(told) == 5
+    (frame,) = one.commit()
+    assert other.merge(frame.author, frame.body) == 1
+    (change,) = other.changes()
+    assert change[:3] == ("note", "", "text")
+    assert other.souls() == ["note"]
+    assert str(other.text("note")) == "xello"
+
+
+def test_saving_needs_a_commit_first() -> None:
+    one = replica(0)
+    one.text("note").insert(0, "hello")
+    with pytest.raises(StateLimit, match="commit"):
+        one.save()
+    one.commit()
+    again = Replica.load(one.author, one.save(), clock=one.clock)
+    assert again.save() == one.save()
+    assert str(again.text("note")) == "hello"
+    again.text("note").append(" again")
+    (frame,) = again.commit()
+    one.merge(frame.author, frame.body)  # as if of another machine that was this one before
+    assert str(one.text("note")) == "hello again"
+
+
+def test_edits_that_come_too_early_are_kept_through_saving() -> None:
+    one, other, late = replica(0), replica(1), replica(2)
+    one.text("note").insert(0, "abc")
+    (first,) = one.commit()
+    other.merge(first.author, first.body)
+    other.text("note").insert(1, "x")
+    (second,) = other.commit()
+    late.merge(second.author, second.body)
+    assert str(late.text("note")) == ""
+    late = Replica.load(late.author, late.save(), clock=late.clock)
+    late.merge(first.author, first.body)
+    assert str(late.text("note")) == "axbc"
+    assert late.save() == other.save()
+
+
+def test_an_edit_that_is_none_is_left_out_everywhere() -> None:
+    from dtp.core import crdt as core
+    from dtp.crdt import values
+
+    one, other = replica(0), replica(1)
+    one.do(core.TEXT_EDIT, "note", "", value=values.encode(b"not an edit"))
+    one.text("note").insert(0, "fine")
+    exchange(one, other)
+    assert str(other.text("note")) == "fine"
+
+
+def test_random_edits_on_three_replicas() -> None:
+    rng = random.Random(3)
+    replicas = [replica(number) for number in range(3)]
+    frames = []
+    for _ in range(300):
+        one = rng.choice(replicas)
+        text = one.text("note")
+        if len(text) > 3 and rng.random() < 0.3:
+            text.delete(rng.randrange(len(text) - 2), 2)
+        else:
+            text.insert(rng.randint(0, len(text)), rng.choice(["a", "bc", "déf"]))
+        frames += one.commit()
+        frame = rng.choice(frames)
+        rng.choice(replicas).merge(frame.author, frame.body)
+    for one in replicas:
+        rng.shuffle(frames)
+        for frame in frames:
+            one.merge(frame.author, frame.body)
+    assert len({str(one.text("note")) for one in replicas}) == 1
+    assert len({one.save() for one in replicas}) == 1
+
+
+def test_the_text_is_the_text_engines_own() -> None:
+    assert isinstance(replica(0).text("note"), Text)
