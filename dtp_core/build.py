@@ -38,6 +38,7 @@ SOURCES = [
     "dtp_core/crdt_text_tree.c",
     "dtp_core/crdt_text_order.c",
     "dtp_core/crdt_text_edit.c",
+    "dtp_core/crdt_text_undo.c",
     "dtp_core/crdt_text_read.c",
     "dtp_core/crdt_text_wire.c",
     "dtp_core/crdt_text_merge.c",

@@ -81,21 +81,22 @@ dtp_text *dtp_text_new(const uint8_t *agent, size_t size, const uint8_t *seed);
 void dtp_text_free(dtp_text *text); /* NULL is fine */
 dtp_text_state *dtp_text_look(dtp_text *text); /* valid as long as the text */
 
-/* ---- editing: each call is an operation of this replica --------------------------------------------------- */
+/* ---- editing: each call is an operation of this replica -------------------------------------------------- */
 
 int dtp_text_insert(dtp_text *text, uint64_t position, const uint8_t *utf8, size_t size);
 int dtp_text_delete(dtp_text *text, uint64_t position, uint64_t count);
 
 /* `count` edits, each three numbers: position, characters to delete there, bytes of `utf8` to insert there. What fails
  * stops it: `*done` edits took place. */
-int dtp_text_edit(dtp_text *text, const uint64_t *edits, size_t count, const uint8_t *utf8, size_t size, size_t *done);
+int dtp_text_edit(dtp_text *text, const uint64_t *edits, size_t count, const uint8_t *utf8, size_t size,
+                  size_t *done);
 
 /* End the current undo step: the next edit begins another. While `open` is not 0, all edits are one step. */
 int dtp_text_step(dtp_text *text, int open);
 int dtp_text_undo(dtp_text *text); /* 1: undone, and the patches tell what changed; 0: nothing to undo */
 int dtp_text_redo(dtp_text *text);
 
-/* ---- reading ---------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------------------- */
 
 /* Bytes of the characters [start, end). */
 int64_t dtp_text_measure(dtp_text *text, uint64_t start, uint64_t end);
@@ -106,7 +107,7 @@ enum dtp_text_unit { DTP_TEXT_POINTS = 0, DTP_TEXT_UTF8_BYTES = 1, DTP_TEXT_UTF1
 /* The same place in another unit; one inside a character counts as its beginning. */
 int64_t dtp_text_convert(dtp_text *text, uint64_t position, int from, int to);
 
-/* ---- places that stay with their text --------------------------------------------------------------------- */
+/* ---- places that stay with their text -------------------------------------------------------------------- */
 
 /* The character at `position`. */
 int dtp_text_identify(dtp_text *text, uint64_t position, dtp_text_id *id);
@@ -117,7 +118,7 @@ int dtp_text_agent_name(dtp_text *text, uint32_t agent, uint8_t *out);
 /* The index of an author, or DTP_TEXT_GONE. */
 int64_t dtp_text_agent_find(dtp_text *text, const uint8_t *name, size_t size);
 
-/* ---- replicating ------------------------------------------------------------------------------------------ */
+/* ---- replicating ----------------------------------------------------------------------------------------- */
 
 /* Merge messages, one behind the other. Their form is checked as a whole before anything is done. With `patches` != 0
  * dtp_text_patches tells what changed. DTP_TEXT_REFERENCE and DTP_TEXT_STALE: the operations before the one at `at` are
@@ -139,7 +140,7 @@ void dtp_text_discard(dtp_text *text); /* give back the memory behind `*out` */
 int64_t dtp_text_compact(dtp_text *text, const uint8_t *stable, size_t size);
 /* Give back memory that is not needed now. */
 int dtp_text_trim(dtp_text *text);
-/* For tests: check every promise that the structures make to each other. DTP_TEXT_OK, or the line that found a fault. */
+/* For tests: every promise that the structures make to each other. DTP_TEXT_OK, or the line that found a fault. */
 int dtp_text_check(dtp_text *text);
 
 #endif

@@ -4,7 +4,7 @@
 
 enum { OP_ROOM = 32, KEEP = 65536 /* bytes of scratch that are kept between calls */ };
 
-/* ---- writing -------------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------------------- */
 
 static int put_number(dtp_text *t, bytes *b, uint64_t number)
 {
@@ -155,7 +155,7 @@ static int put_operation(writer *w, const run *op, uint32_t len, int dead)
     return DTP_TEXT_OK;
 }
 
-/* ---- operations ------------------------------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------------------ */
 
 /* Insertions [seq, end) of one run: as many operations as there are stretches of visible and deleted characters. */
 static int put_insertions(writer *w, uint32_t who, uint32_t seq, uint32_t end)
@@ -271,7 +271,7 @@ static int put_all(writer *w)
     size_t i;
     int code = agents_sorted(t);
     for (i = 0; i < t->agent_count && code == DTP_TEXT_OK; i++) {
-        uint32_t first = t->locals[i];
+        uint32_t first = t->order[i];
         while (code == DTP_TEXT_OK && t->agents[first].mark < t->agents[first].next) {
             uint32_t who = first;
             while (who != NOBODY && code == DTP_TEXT_OK)
@@ -281,7 +281,7 @@ static int put_all(writer *w)
     return code;
 }
 
-/* ---- bases -------------------------------------------------------------------------------------------------------------- */
+/* ---- bases ----------------------------------------------------------------------------------------------- */
 
 static int put_base_span(writer *w, bytes *b, const span *s, const span *before)
 {
@@ -336,8 +336,8 @@ static int put_bases(writer *w, bytes *spans, uint32_t *count)
     int code = agents_sorted(t);
     *count = 0;
     for (k = 0; k < t->agent_count && code == DTP_TEXT_OK; k++)
-        if (t->agents[t->locals[k]].base > 0)
-            code = local_of(w, t->locals[k], &local);
+        if (t->agents[t->order[k]].base > 0)
+            code = local_of(w, t->order[k], &local);
     for (l = t->first; l != NULL && code == DTP_TEXT_OK; l = l->next)
         for (i = 0; i < l->head.count && code == DTP_TEXT_OK; i++) {
             span s = l->spans[i];
@@ -363,7 +363,7 @@ static int put_bases(writer *w, bytes *spans, uint32_t *count)
     return code;
 }
 
-/* ---- messages --------------------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------------------- */
 
 /* The numbers of the named authors' bases, in the order of their names. */
 static int put_base_numbers(writer *w)
@@ -479,7 +479,7 @@ int64_t dtp_text_version(dtp_text *t, const uint8_t **out)
     if (code == DTP_TEXT_OK)
         code = put_number(t, &t->out, count);
     for (i = 0; i < t->agent_count && code == DTP_TEXT_OK; i++) {
-        const agent *a = &t->agents[t->locals[i]];
+        const agent *a = &t->agents[t->order[i]];
         if (a->next == 0)
             continue;
         code = put_name(t, &t->out, a);

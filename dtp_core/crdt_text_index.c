@@ -1,7 +1,7 @@
 /* crdt_text_index.c - authors by name, what they did by number, and where their characters are. */
 #include "crdt_text_internal.h"
 
-/* ---- authors --------------------------------------------------------------------------------------------------- */
+/* ---- authors --------------------------------------------------------------------------------------------- */
 
 static int is_named(const agent *a, const uint8_t *name, size_t size)
 {
@@ -122,23 +122,27 @@ static void sink(const dtp_text *t, uint32_t *items, size_t i, size_t count)
 int agents_sorted(dtp_text *t)
 {
     size_t n = t->agent_count, i;
-    int code = text_grow(t, &t->locals, &t->locals_room, n, sizeof *t->locals);
+    int code;
+    if (t->order_count == n)
+        return DTP_TEXT_OK;
+    code = text_grow(t, &t->order, &t->order_room, n, sizeof *t->order);
     if (code != DTP_TEXT_OK)
         return code;
     for (i = 0; i < n; i++)
-        t->locals[i] = (uint32_t)i;
+        t->order[i] = (uint32_t)i;
     for (i = n / 2; i-- > 0;)
-        sink(t, t->locals, i, n);
+        sink(t, t->order, i, n);
     for (i = n; i-- > 1;) {
-        uint32_t top = t->locals[0];
-        t->locals[0] = t->locals[i];
-        t->locals[i] = top;
-        sink(t, t->locals, 0, i);
+        uint32_t top = t->order[0];
+        t->order[0] = t->order[i];
+        t->order[i] = top;
+        sink(t, t->order, 0, i);
     }
+    t->order_count = n;
     return DTP_TEXT_OK;
 }
 
-/* ---- from numbers to leaves ---------------------------------------------------------------------------------------- */
+/* ---- from numbers to leaves ------------------------------------------------------------------------------ */
 
 int index_reserve(dtp_text *t, agent *a, size_t puts)
 {
@@ -346,13 +350,18 @@ uint32_t index_next(const dtp_text *t, id x)
     return best < bound ? best : bound;
 }
 
-/* ---- logs ------------------------------------------------------------------------------------------------------------ */
+/* ---- logs ------------------------------------------------------------------------------------------------ */
 
-size_t log_find(const agent *a, uint32_t seq)
+size_t log_find(agent *a, uint32_t seq)
 {
     size_t low = 0, high = a->run_count;
     if (high > 0 && a->runs[high - 1].seq <= seq)
         return high - 1;
+    if (a->run_hint + 1 < high && a->runs[a->run_hint].seq <= seq) {
+        if (a->runs[a->run_hint + 1].seq > seq)
+            return a->run_hint;
+        low = a->run_hint;
+    }
     while (high - low > 1) {
         size_t middle = (low + high) / 2;
         if (a->runs[middle].seq <= seq)
@@ -360,12 +369,13 @@ size_t log_find(const agent *a, uint32_t seq)
         else
             high = middle;
     }
+    a->run_hint = low;
     return low;
 }
 
-int is_character(const dtp_text *t, id x, uint32_t len)
+int is_character(dtp_text *t, id x, uint32_t len)
 {
-    const agent *a = &t->agents[x.agent];
+    agent *a = &t->agents[x.agent];
     uint32_t end = x.seq + len;
     size_t i;
     if (end > a->next)

@@ -13,7 +13,7 @@
 enum {
     LEAF = 32,        /* spans in a leaf, at most */
     FANOUT = 32,      /* children of a branch, at most */
-    CHUNK = 32,       /* entries in a chunk of an index, at most */
+    CHUNK = 16,       /* entries in a chunk of an index, at most */
     WIDE_SPAN = 512,  /* characters of a span that aren't all ASCII, at most: to find one of them is a scan */
     SLAB = 64,        /* bytes kept free behind what an author wrote last, so that typing goes on in one piece */
     AGENT_MASK = 0xfffff,
@@ -115,6 +115,7 @@ typedef struct agent {
     uint32_t slab_end;
     uint32_t tail;  /* ... 1 + the number of the character that ends there; 0: none */
     run *runs;
+    size_t run_hint; /* the run that was looked for last */
     size_t run_count;
     size_t run_room;
     uint32_t held;  /* the index has no character from this number on */
@@ -211,6 +212,9 @@ struct dtp_text {
     bytes names;
     uint32_t *locals; /* scratch: agents of a message */
     size_t locals_room;
+    uint32_t *order; /* agents by name, once asked for */
+    size_t order_room;
+    size_t order_count;
 };
 
 /* A character: spans[i] of a leaf, `off` characters into it. As a gap between spans: before spans[i], off == 0. */
@@ -253,7 +257,7 @@ static inline uint32_t run_end(const agent *a, size_t i)
     return i + 1 < a->run_count ? a->runs[i + 1].seq : a->next;
 }
 
-/* ---- crdt_text_memory.c: memory, counted ------------------------------------------------------------------- */
+/* ---- crdt_text_memory.c: memory, counted ----------------------------------------------------------------- */
 
 void *text_take(dtp_text *t, size_t size); /* NULL: none, or above the cap */
 void text_give(dtp_text *t, void *memory, size_t size);
@@ -268,14 +272,14 @@ chunk *spare_chunk(dtp_text *t);
 void chunk_return(dtp_text *t, chunk *c);
 void spares_free(dtp_text *t);
 
-/* ---- crdt_text_utf8.c ---------------------------------------------------------------------------------------- */
+/* ---- crdt_text_utf8.c ------------------------------------------------------------------------------------ */
 
 /* Characters in valid UTF-8, or -1. The weight is theirs. */
 int64_t utf8_count(const uint8_t *text, size_t size, weight *w);
 /* Bytes of the first `count` characters of valid UTF-8; their weight is added up in *w if not NULL. */
 size_t utf8_skip(const uint8_t *text, size_t count, weight *w);
 
-/* ---- crdt_text_tree.c: spans in order -------------------------------------------------------------------------- */
+/* ---- crdt_text_tree.c: spans in order -------------------------------------------------------------------- */
 
 int tree_init(dtp_text *t);
 void tree_free(dtp_text *t);
@@ -305,7 +309,7 @@ void tree_kill(dtp_text *t, place p, uint32_t len);
 /* New tree, index and pool, packed: without the spans marked DROP. */
 int tree_rebuild(dtp_text *t);
 
-/* ---- crdt_text_index.c: authors, logs, numbers -> leaves ------------------------------------------------------ */
+/* ---- crdt_text_index.c: authors, logs, numbers -> leaves ------------------------------------------------- */
 
 int64_t agent_intern(dtp_text *t, const uint8_t *name, size_t size); /* index or a code */
 int64_t agent_lookup(dtp_text *t, const uint8_t *name, size_t size); /* index or DTP_TEXT_GONE */
@@ -319,44 +323,66 @@ int locate(dtp_text *t, id x, place *p);
 /* For a number below the base that no character has: a greater one, with none between that has. */
 uint32_t index_next(const dtp_text *t, id x);
 /* DTP_TEXT_OK: a character (or, below the base, once one); 1: not known yet; DTP_TEXT_REFERENCE. */
-int is_character(const dtp_text *t, id x, uint32_t len);
+int is_character(dtp_text *t, id x, uint32_t len);
 /* The run that has this number; base <= seq < next. */
-size_t log_find(const agent *a, uint32_t seq);
+size_t log_find(agent *a, uint32_t seq);
 int log_reserve(dtp_text *t, agent *a, size_t more);
 /* Append an operation of `len` numbers at a->next, joined to the last run where it continues it. Reserved: 2. */
 void log_append(agent *a, uint32_t self, run op, uint32_t len);
-/* Agents by name into t->locals. */
+/* See that t->order is complete. */
 int agents_sorted(dtp_text *t);
 int agent_before(const dtp_text *t, uint32_t x, uint32_t y);
 
-/* ---- crdt_text_order.c: the order of characters ---------------------------------------------------------------- */
+/* ---- crdt_text_order.c: the order of characters ---------------------------------------------------------- */
 
 /* Where this replica puts characters at a visible position, as an operation. The place may need a split. */
 void order_local(dtp_text *t, uint32_t position, run *op, place *p);
 /* Where an insertion goes; its parent and right origin are known to be here, else DTP_TEXT_STALE. */
 int order_remote(dtp_text *t, uint32_t who, const run *op, place *p);
 /* Put `len` characters of agent `who`, from its next number on, and log it. `p` as order_* gave it. Atomic. */
-int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t *text, size_t size, int dead, place p);
+int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t *text, size_t size, int dead,
+                 place p);
 /* Append characters without a place in the tree, LEFT and RIGHT as `flags` say. */
-int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text, size_t size);
+int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text,
+                 size_t size);
 /* The first held character in [x, end) of an author and its place: `end` when there is none. */
 uint32_t next_held(dtp_text *t, id x, uint32_t end, place *p);
 /* What made a character: its side, parent and right origin. 0: it is compacted, so older than all that can be met. */
-int family(const dtp_text *t, id x, run *f);
+int family(dtp_text *t, id x, run *f);
 /* Delete a range of characters that are known to be, by an operation of `who`, and log it. */
 int order_delete(dtp_text *t, uint32_t who, run op, uint32_t len);
 
-/* ---- crdt_text_edit.c ------------------------------------------------------------------------------------------- */
+/* ---- crdt_text_edit.c ------------------------------------------------------------------------------------ */
 
 int text_enter(dtp_text *t); /* 0: another thread is in it */
 void text_leave(dtp_text *t);
 void text_clear(dtp_text *t); /* give back all but the text itself */
-void history_free(dtp_text *t, history *h);
 void patches_clear(dtp_text *t);
 void patch_insert(dtp_text *t, uint32_t position, const uint8_t *text, size_t size, uint32_t len);
 void patch_delete(dtp_text *t, uint32_t position, uint32_t len);
 
-/* ---- crdt_text_wire.c: the form of messages --------------------------------------------------------------------- */
+/* Insert and write it into `h`, if not NULL, which is reserved. */
+int insert_noted(dtp_text *t, history *h, uint32_t position, const uint8_t *utf8, size_t size, uint32_t len);
+/* Memory for deleting visible characters. */
+int reserve_delete_here(dtp_text *t, history *h, uint32_t position, uint32_t count);
+/* Delete visible characters, which is reserved, with their text into `h`, if not NULL. */
+void delete_noted(dtp_text *t, history *h, uint32_t position, uint32_t count);
+
+/* ---- crdt_text_undo.c ------------------------------------------------------------------------------------ */
+
+enum { INSERTED = 0, DELETED = 1 }; /* kinds of entry */
+
+void history_free(dtp_text *t, history *h);
+int history_reserve(dtp_text *t, history *h, size_t entries, size_t size);
+/* Own characters from `seq` on came. */
+void note_inserted(history *h, uint32_t seq, uint32_t len);
+/* Characters went by own operation `when`: those from `first` on, at position `at`. `joined`: with the entry before. */
+void note_deleted(history *h, uint32_t when, uint32_t at, id first, uint32_t len, const uint8_t *text, size_t size,
+                  int joined);
+/* Begin a step unless this edit goes on where the last one stopped. */
+void step_for(dtp_text *t, uint32_t kind, uint64_t position, uint64_t count);
+
+/* ---- crdt_text_wire.c: the form of messages -------------------------------------------------------------- */
 
 enum {
     OP_INSERT = 0, OP_VOID = 1, OP_DELETE = 2, OP_END = 3, OP_KIND = 3,
@@ -415,12 +441,12 @@ int wire_group(group *g); /* 1: one begins; 0: no more; DTP_TEXT_FORMAT */
 int wire_operation(group *g, wire_op *w);
 int wire_base_span(dtp_reader *r, uint32_t agents, const wire_span *before, wire_span *s);
 
-/* ---- crdt_text_encode.c -------------------------------------------------------------------------------------------- */
+/* ---- crdt_text_encode.c ---------------------------------------------------------------------------------- */
 
 /* An encoded version into the agents' marks. `strict`: DTP_TEXT_UNSEEN when it names what isn't here. */
 int version_read(dtp_text *t, const uint8_t *version, size_t size, int strict);
 
-/* ---- crdt_text_merge.c ------------------------------------------------------------------------------------------- */
+/* ---- crdt_text_merge.c ----------------------------------------------------------------------------------- */
 
 void waits_free(dtp_text *t);
 

@@ -3,7 +3,7 @@
 
 enum { WAITS = 1 }; /* instead of a code: the operation was put aside */
 
-/* ---- waiting ------------------------------------------------------------------------------------------------------ */
+/* ---- waiting --------------------------------------------------------------------------------------------- */
 
 static size_t wait_size(const waiting *w)
 {
@@ -87,7 +87,7 @@ static int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t 
     return WAITS;
 }
 
-/* ---- applying ------------------------------------------------------------------------------------------------------- */
+/* ---- applying -------------------------------------------------------------------------------------------- */
 
 /* Leave out the first `skip` characters or deletions, which are here already. */
 static void trim_front(uint32_t who, wire_op *op, uint32_t skip, const uint8_t **text, size_t *size)
@@ -110,9 +110,15 @@ static void trim_front(uint32_t who, wire_op *op, uint32_t skip, const uint8_t *
 }
 
 /* Whether all that the operation refers to is here: DTP_TEXT_OK, 1 (not yet) or DTP_TEXT_REFERENCE. */
-static int refers(const dtp_text *t, const wire_op *op)
+static int refers(dtp_text *t, uint32_t who, const wire_op *op)
 {
+    const agent *a = &t->agents[who];
     int code = DTP_TEXT_OK;
+    if (op->op.kind == INSERT_RIGHT && a->run_count > 0 && same_id(op->op.a, make_id(who, a->next - 1))) {
+        const run *last = &a->runs[a->run_count - 1];
+        if (last->kind < DELETE_UP && same_id(op->op.b, last->b))
+            return DTP_TEXT_OK; /* typing goes on */
+    }
     if (op->op.kind >= DELETE_UP) {
         uint32_t low = op->op.kind == DELETE_UP ? op->op.a.seq : op->op.a.seq - (op->len - 1);
         return is_character(t, make_id(op->op.a.agent, low), op->len);
@@ -146,7 +152,7 @@ static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, siz
     if (code == DTP_TEXT_OK) {
         if (op.op.seq < a->next)
             trim_front(who, &op, a->next - op.op.seq, &text, &size);
-        code = refers(t, &op);
+        code = refers(t, who, &op);
     }
     if (code == 1)
         return may_wait ? wait_put(t, who, &op, text, size) : WAITS;
@@ -212,7 +218,7 @@ static int drain(dtp_text *t)
     return DTP_TEXT_OK;
 }
 
-/* ---- messages ---------------------------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------------------- */
 
 /* This replica's numbers of the message's authors, into t->locals. */
 static int intern_all(dtp_text *t, const message *m)
@@ -273,7 +279,7 @@ static int merge_groups(dtp_text *t, const message *m, const uint8_t *text, cons
     return DTP_TEXT_OK;
 }
 
-/* ---- states ------------------------------------------------------------------------------------------------------------ */
+/* ---- states ---------------------------------------------------------------------------------------------- */
 
 /* Spans of a state into an empty text whose authors' bases are set. */
 static int load_base(dtp_text *t, const message *m, const uint8_t **text, const uint8_t *start)
@@ -351,7 +357,7 @@ static int read_all(dtp_text *t, bytes *b)
 {
     leaf *l;
     uint32_t i;
-    int code = bytes_reserve(t, b, (size_t)t->state.bytes);
+    int code = bytes_reserve(t, b, (size_t)t->state.bytes + 1); /* never NULL */
     for (l = t->first; l != NULL && code == DTP_TEXT_OK; l = l->next)
         for (i = 0; i < l->head.count; i++)
             if ((l->spans[i].who & DEAD) == 0) {

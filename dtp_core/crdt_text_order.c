@@ -7,11 +7,11 @@
  * to walk over each other. */
 #include "crdt_text_internal.h"
 
-/* ---- the tree ---------------------------------------------------------------------------------------------------- */
+/* ---- the tree -------------------------------------------------------------------------------------------- */
 
-int family(const dtp_text *t, id x, run *f)
+int family(dtp_text *t, id x, run *f)
 {
-    const agent *a = &t->agents[x.agent];
+    agent *a = &t->agents[x.agent];
     if (x.seq < a->base)
         return 0;
     *f = a->runs[log_find(a, x.seq)];
@@ -50,10 +50,10 @@ static int right_sibling_before(dtp_text *t, id x, id x_origin, id y, id y_origi
 }
 
 /* From a character to the next one that isn't of its run, or isn't beside it: 0 at the end. */
-static int skip_run(const dtp_text *t, place *p)
+static int skip_run(dtp_text *t, place *p)
 {
     const span *s = at_place(p);
-    const agent *a = &t->agents[span_agent(s)];
+    agent *a = &t->agents[span_agent(s)];
     uint32_t seq = s->seq + p->off;
     uint32_t end = run_end(a, log_find(a, seq));
     if (end - seq < s->len - p->off) {
@@ -107,7 +107,7 @@ static void scan_left(dtp_text *t, id x, const run *op, place *o)
         c = span_id(at_place(&p), p.off);
         known = family(t, c, &f);
         while (known && f.kind == INSERT_RIGHT) {
-            const agent *a = &t->agents[c.agent];
+            agent *a = &t->agents[c.agent];
             uint32_t first = a->runs[log_find(a, c.seq)].seq;
             c = first < c.seq ? make_id(c.agent, first) : f.a;
             known = c.agent != NOBODY && family(t, c, &f);
@@ -203,7 +203,7 @@ void order_local(dtp_text *t, uint32_t position, run *op, place *p)
     }
 }
 
-/* ---- putting ------------------------------------------------------------------------------------------------------- */
+/* ---- putting --------------------------------------------------------------------------------------------- */
 
 /* Tell the parent that it has a child on this side, when the gap is right beside it; else it knows. */
 static void tell_parent(const run *op, const place *gap)
@@ -246,7 +246,8 @@ static void slab_ready(dtp_text *t, agent *a, size_t size)
 }
 
 /* One span's worth of characters into the gap at *p, which then is behind them. `flags`: DEAD, LEFT. */
-static void put_piece(dtp_text *t, uint32_t who, uint32_t seq, weight w, const uint8_t *text, uint32_t flags, place *p)
+static void put_piece(dtp_text *t, uint32_t who, uint32_t seq, weight w, const uint8_t *text, uint32_t flags,
+                      place *p)
 {
     int dead = (flags & DEAD) != 0;
     agent *a = &t->agents[who];
@@ -284,6 +285,25 @@ static void put_piece(dtp_text *t, uint32_t who, uint32_t seq, weight w, const u
     p->i++;
 }
 
+/* Whether the characters will only make the span before the gap longer. */
+static int extends(const dtp_text *t, uint32_t who, const run *op, uint32_t len, int wide, int dead, const place *p)
+{
+    const agent *a = &t->agents[who];
+    const span *s;
+    if (p->i == 0 || p->off > 0)
+        return 0;
+    s = &p->leaf->spans[p->i - 1];
+    if (span_agent(s) != who || s->seq + s->len != a->next || ((s->who & DEAD) != 0) != dead)
+        return 0;
+    if ((s->who & RIGHT) == 0 && (op->kind != INSERT_RIGHT || !same_id(op->a, make_id(who, a->next - 1))))
+        return 0;
+    if (dead)
+        return 1;
+    return a->tail == a->next && (a->slab_end - a->slab >= len || a->slab_end == t->pool_used) && !wide
+        && (s->who & WIDE) == 0;
+}
+
+/* `pieces` 0: no span will be put. */
 static int reserve_insert(dtp_text *t, uint32_t who, uint32_t len, size_t size, int dead, size_t pieces, leaf *l)
 {
     agent *a = &t->agents[who];
@@ -292,7 +312,7 @@ static int reserve_insert(dtp_text *t, uint32_t who, uint32_t len, size_t size, 
         return DTP_TEXT_FULL;
     if (!dead && len >= DTP_TEXT_SEQUENCE - t->state.length)
         return DTP_TEXT_FULL;
-    code = tree_reserve(t, l, who, pieces + 1);
+    code = pieces == 0 ? DTP_TEXT_OK : tree_reserve(t, l, who, pieces + 1);
     if (code == DTP_TEXT_OK)
         code = log_reserve(t, a, 2);
     if (code == DTP_TEXT_OK && !dead) {
@@ -324,11 +344,13 @@ static void put_pieces(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, ui
     }
 }
 
-int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t *text, size_t size, int dead, place p)
+int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t *text, size_t size, int dead,
+                 place p)
 {
     agent *a = &t->agents[who];
     int wide = !dead && size > len;
-    int code = reserve_insert(t, who, len, size, dead, wide ? len / WIDE_SPAN + 1 : 1, p.leaf);
+    size_t pieces = wide ? len / WIDE_SPAN + 1 : !extends(t, who, &op, len, wide, dead, &p);
+    int code = reserve_insert(t, who, len, size, dead, pieces, p.leaf);
     if (code != DTP_TEXT_OK)
         return code;
     tree_split(t, &p);
@@ -338,7 +360,8 @@ int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t 
     return DTP_TEXT_OK;
 }
 
-int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text, size_t size)
+int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text,
+                 size_t size)
 {
     int dead = (flags & DEAD) != 0, wide = !dead && size > len;
     place p;
@@ -355,7 +378,7 @@ int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t
     return DTP_TEXT_OK;
 }
 
-/* ---- deleting ------------------------------------------------------------------------------------------------------- */
+/* ---- deleting -------------------------------------------------------------------------------------------- */
 
 /* Memory to split the spans in which the first and the last character of a range are. */
 static int reserve_delete(dtp_text *t, uint32_t who, id first, uint32_t len)
@@ -373,7 +396,7 @@ static int reserve_delete(dtp_text *t, uint32_t who, id first, uint32_t len)
     if (code == DTP_TEXT_OK && q.leaf != NULL && q.leaf != p.leaf) {
         code = tree_reserve(t, q.leaf, first.agent, 2);
         if (code == DTP_TEXT_OK && p.leaf != NULL && t->spare_leaf_count > 0)
-            code = spare_reserve(t, 2, 8 * (2 + LEAF));
+            code = spare_reserve(t, 2, 4 * (LEAF / 2 + 3));
     }
     return code;
 }

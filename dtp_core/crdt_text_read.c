@@ -46,7 +46,7 @@ int64_t dtp_text_read(dtp_text *t, uint64_t start, uint64_t end, uint8_t *out, s
     return left > 0 ? DTP_TEXT_RANGE : (int64_t)used;
 }
 
-/* ---- units ------------------------------------------------------------------------------------------------------- */
+/* ---- units ----------------------------------------------------------------------------------------------- */
 
 static uint64_t in_unit(uint64_t chars, uint64_t more8, uint64_t more16, int unit)
 {
@@ -120,7 +120,8 @@ int64_t dtp_text_convert(dtp_text *t, uint64_t position, int from, int to)
     uint64_t sum[3] = {0, 0, 0};
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
-    if (position > in_unit(t->state.length, t->state.bytes - t->state.length, t->state.utf16 - t->state.length, from)) {
+    if (position > in_unit(t->state.length, t->state.bytes - t->state.length, t->state.utf16 - t->state.length,
+                           from)) {
         text_leave(t);
         return DTP_TEXT_RANGE;
     }
@@ -129,7 +130,7 @@ int64_t dtp_text_convert(dtp_text *t, uint64_t position, int from, int to)
     return (int64_t)in_unit(sum[0], sum[1], sum[2], to);
 }
 
-/* ---- places ------------------------------------------------------------------------------------------------------- */
+/* ---- places ---------------------------------------------------------------------------------------------- */
 
 int dtp_text_identify(dtp_text *t, uint64_t position, dtp_text_id *found)
 {

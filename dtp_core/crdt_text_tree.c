@@ -41,7 +41,7 @@ void tree_free(dtp_text *t)
     t->first = t->last = t->hot = t->hint = NULL;
 }
 
-/* ---- weights ------------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------------------- */
 
 const uint8_t *span_text(const dtp_text *t, const span *s, uint32_t off, uint32_t len, weight *w)
 {
@@ -106,7 +106,7 @@ static weight negative(weight w)
     return w;
 }
 
-/* ---- splitting nodes ------------------------------------------------------------------------------------------- */
+/* ---- splitting nodes ------------------------------------------------------------------------------------- */
 
 static void adopt(branch *b, uint32_t slot, node *child, weight w)
 {
@@ -235,7 +235,7 @@ int tree_reserve(dtp_text *t, leaf *l, uint32_t who, size_t spans)
     }
     if (code != DTP_TEXT_OK)
         return code;
-    return spare_reserve(t, leaves, leaves == 0 ? 2 * spans : 4 * (spans + LEAF * leaves));
+    return spare_reserve(t, leaves, 2 * (spans + leaves * (LEAF / 2 + 1)));
 }
 
 void tree_put(dtp_text *t, place *p, span s)
@@ -268,7 +268,7 @@ void tree_split(dtp_text *t, place *p)
     insert_at(p, tail); /* the index is right as it is: both are in one leaf */
 }
 
-/* ---- finding ----------------------------------------------------------------------------------------------------- */
+/* ---- finding --------------------------------------------------------------------------------------------- */
 
 static leaf *descend(const dtp_text *t, uint32_t *rest)
 {
@@ -373,7 +373,7 @@ int tree_previous(place *p)
     return 1;
 }
 
-/* ---- deleting ------------------------------------------------------------------------------------------------------ */
+/* ---- deleting -------------------------------------------------------------------------------------------- */
 
 int spans_join(const span *x, const span *y)
 {
@@ -449,7 +449,7 @@ void tree_kill(dtp_text *t, place p, uint32_t len)
     kill_whole(t, &p, w);
 }
 
-/* ---- rebuilding ------------------------------------------------------------------------------------------------------ */
+/* ---- rebuilding ------------------------------------------------------------------------------------------ */
 
 /* Append a span of the old tree, whose text is in `pool`, to the new one. */
 static void append_packed(dtp_text *t, span s, const uint8_t *pool)

@@ -14,7 +14,7 @@ from dtp.chain.deployments import Deployment, Deployments
 from dtp.chain.events import Cursor, CursorFile, EventFollower, Followed, event_types
 from dtp.chain.model import MIST_PER_SUI, SUI_COIN, ChainEvent, Executed, ObjectData, ObjectRef
 from dtp.chain.networks import NETWORKS, Network, find_network
-from dtp.chain.publish import publish
+from dtp.chain.publish import adopt, publish
 from dtp.chain.signer import CommandSigner, KeySigner, Scheme, Signer
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Scheme",
     "Signer",
     "Simulated",
+    "adopt",
     "event_types",
     "find_network",
     "publish",

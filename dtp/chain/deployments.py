@@ -57,7 +57,7 @@ class Deployments:
         if found is None:
             raise PackageNotPublished(
                 f"package {package!r} isn't known on chain {self.chain_id or '(unknown)'}: publish it "
-                f"(dtp move publish {package}), or remember its id with ChainClient.deployments.remember"
+                f"(dtp move publish {package}), or say where it is (dtp move use {package} ID)"
             )
         return found
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dtp.chain.model import Executed
 
 __all__ = [
+    "ForeignPackage",
     "HistoryPruned",
     "InsufficientFunds",
     "KeystoreError",
@@ -119,6 +120,12 @@ class WrongObjectType(ChainError):
     """An object is there, but of another type."""
 
     code = "wrong_object_type"
+
+
+class ForeignPackage(ChainError):
+    """A package is there, but isn't the one that ships with this dtp."""
+
+    code = "foreign_package"
 
 
 class MalformedObject(ChainError):

@@ -1,4 +1,4 @@
-"""Publishing the packages that ship, and remembering where they are."""
+"""Publishing the packages that ship, or using what somebody else has published; remembering where they are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dtp.chain import packages
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Program
 from dtp.chain.deployments import Deployment
-from dtp.chain.errors import NodeRefused, NotFound
-from dtp.chain.model import Executed, canonical_type
+from dtp.chain.errors import ForeignPackage, NodeRefused, NotFound
+from dtp.chain.model import Executed, Id, canonical_type, id_bytes
 
 _UPGRADE_CAP = canonical_type("0x2::package::UpgradeCap")
 
@@ -50,3 +50,31 @@ async def publish(
     )
     chain.deployments.remember(deployment)
     return deployment, executed
+
+
+async def adopt(chain: ChainClient, name: str, id: Id) -> Deployment:
+    """Use the package that somebody else has published at `id`, and remember it.
+
+    Its bytecode has to be what ships here, byte for byte: terms and refusals are what this dtp knows of them. Raises
+    `ForeignPackage` when it isn't, `NotFound` when there is no package, `PackageError` for an unknown name.
+    """
+    package = packages.load(name)
+    found = await chain.package(id)
+    # Modules are compiled for address 0, and published with the package's own in its place.
+    own, zero = id_bytes(found.original_id), bytes(32)
+    published = {module: code.replace(own, zero) for module, code in found.modules.items()}
+    if published != dict(package.modules):
+        differ = sorted(
+            module
+            for module in published.keys() | package.modules.keys()
+            if published.get(module) != package.modules.get(module)
+        )
+        raise ForeignPackage(
+            f"{found.id} is not the {name!r} of this dtp: {', '.join(differ)} differ; "
+            "ask for the id, or for the release that it was published from"
+        )
+    deployment = Deployment(
+        package=name, id=found.id, original_id=found.original_id, digest=package.digest.hex()
+    )
+    chain.deployments.remember(deployment)
+    return deployment

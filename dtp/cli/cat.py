@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import threading
+from contextlib import AbstractAsyncContextManager
 
 import click
 
@@ -17,10 +18,12 @@ from dtp.cli.options import (
     psk_file_option,
     verbose_option,
 )
-from dtp.cli.output import OutputError, discard_output, json_option
+from dtp.cli.output import OutputError, discard_output, json_option, wants_json
+from dtp.cli.progress import Meter
 from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.net.address import Address
+from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.relay import PIECE
 from dtp.net.stream import Stream
@@ -48,7 +51,10 @@ def cat(address: Address, identity: IdentitySource, psk: bytes | None) -> None:
 
 
 async def _cat(address: Address, identity: IdentitySource, psk: bytes | None) -> None:
-    async with connect(address, identity=identity.load_or_make(), psk=psk) as connection:
+    async with (
+        connect(address, identity=identity.load_or_make(), psk=psk) as connection,
+        _telling(connection),
+    ):
         stream = await connection.open_stream()
         source = _Input(stream)
         source.start()
@@ -66,6 +72,11 @@ async def _cat(address: Address, identity: IdentitySource, psk: bytes | None) ->
             raise
         finally:
             output.cancel()
+
+
+def _telling(connection: Connection) -> AbstractAsyncContextManager[None]:
+    """Meanwhile tell a person when the connection is cut and when it is back; standard output is the peer's."""
+    return contextlib.nullcontext() if wants_json() else Meter("", bar=False).watch(connection)
 
 
 async def _to_stdout(stream: Stream) -> None:

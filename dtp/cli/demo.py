@@ -57,24 +57,33 @@ def parse_size(ctx: click.Context, param: click.Parameter, text: str) -> int:
               help="Move this file instead.")  # fmt: skip
 @click.option("--carrier", type=click.Choice(list(_LISTEN)), default="tcp", show_default=True,
               help="What carries the connection.")  # fmt: skip
+@click.option("--paid", is_flag=True, help="Sell it under a host object on a Sui network of its own.")
 @verbose_option
 @json_option
-def demo(size: int, file: Path | None, carrier: str) -> None:
+def demo(size: int, file: Path | None, carrier: str, paid: bool) -> None:
     """Move a file between two processes over DTP, and check it at the far end.
 
     Starts a second process that receives with 'dtp recv', dials its identity, sends the file, and compares the
     SHA-256 of the file that the other process stored. Its files are in a temporary folder that is removed.
+
+    With --paid there are a chain, a host object and a price: one process serves, the other opens a payment channel,
+    pays by vouchers as the bytes come, and closes it. Then it says who got what.
     """
-    run(_demo(size, file, carrier))
+    run(_demo(size, file, carrier, paid))
 
 
-async def _demo(size: int, file: Path | None, carrier: str) -> None:
+async def _demo(size: int, file: Path | None, carrier: str, paid: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="dtp-demo-") as name:
         folder = Path(name)
         if file is None:
             print_line({"event": "file", "bytes": size}, f"file       {size_text(size)} of random bytes")
             file = folder / "random.bin"
             await asyncio.to_thread(_make_random, file, size)
+        if paid:
+            from dtp.cli.demo_paid import paid_demo
+
+            await paid_demo(folder, file, await asyncio.to_thread(_sha256, file))
+            return
         (folder / "received").mkdir()
         server, client = Identity.generate(), Identity.generate()
         server.save(folder / "server.pem")

@@ -16,7 +16,7 @@ from dtp.chain.packages.surface import Surface, surfaces
 from dtp.cli import move_build
 from dtp.cli.move_build import Checkout, CompileError
 from dtp.cli.output import json_option, print_error, print_result, wants_json
-from dtp.cli.publish import publish
+from dtp.cli.publish import publish, use
 
 #: What `build` and `check` end with when a source doesn't compile or a check finds something.
 EXIT_FOUND = 1
@@ -42,6 +42,7 @@ def move() -> None:
 
 
 move.add_command(publish)
+move.add_command(use)
 
 
 @move.command()

@@ -1,4 +1,4 @@
-"""`dtp move publish`: put the packages that ship on a network."""
+"""`dtp move publish` and `use`: put the packages that ship on a network, or use those that are there."""
 
 from __future__ import annotations
 
@@ -57,3 +57,24 @@ async def _publish(chain: ChainClient, names: tuple[str, ...], again: bool) -> l
             }
         )
     return records
+
+
+@click.command("use")
+@click.argument("name", metavar="PACKAGE")
+@click.argument("id")
+@account_options
+@json_option
+def use(name: str, id: str, account: Account) -> None:
+    """Use the PACKAGE that somebody has published at ID on a network, and remember it.
+
+    Its bytecode is compared with what ships here: only the same is used.
+    """
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain.publish import adopt
+
+        found = await adopt(chain, name, id)
+        return {"package": name, "id": found.id, "digest": found.digest, "chain_id": chain.chain_id}
+
+    record = account.run(work, signing=False)
+    print_result(record, None if wants_json() else f"{name}  {record['id']}  is what ships here")

@@ -11,6 +11,7 @@ from dtp.cli.listening import Listening, addresses, listening_options, print_ide
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
 from dtp.cli.run import run, when_stdin_ends
+from dtp.cli.selling import Sale, selling_options, serve_for_money
 from dtp.cli.services import KINDS, Directory, Service, make
 from dtp.net.connection import Connection
 from dtp.net.listener import Refuse, Request
@@ -30,6 +31,10 @@ _GRACE = 2.0
               "$DTP_PEER is who is calling.")  # fmt: skip
 @click.option("--forward", "forwards", multiple=True, metavar="[NAME=]TARGET",
               help="Pass each stream on to HOST:PORT or unix:/PATH, as the service 'forward'.")  # fmt: skip
+@click.option("--http", "sites", multiple=True, metavar="[NAME=]FOLDER",
+              help="Serve a folder as a website, and its files for 'dtp recv', as the service 'site'.")  # fmt: skip
+@click.option("--service", "name", metavar="NAME", help="The name of the only service that is given.")
+@selling_options
 @listening_options
 @verbose_option
 @json_option
@@ -38,32 +43,45 @@ def serve(
     files: tuple[str, ...],
     programs: tuple[str, ...],
     forwards: tuple[str, ...],
+    sites: tuple[str, ...],
+    name: str | None,
+    sale: Sale,
     listening: Listening,
 ) -> None:
     """Serve, and print the addresses to copy. Ctrl-C ends it.
 
-    Several services may be given; the first one is also reached by an address without a service.
+    Several services may be given; the first one is also reached by an address without a service. With a price one
+    service is sold under a host object on Sui, to whoever pays: 'dtp recv ... --budget'.
 
     \b
     Examples:
       dtp serve --echo
       dtp serve --file ~/public --listen tcp://0.0.0.0:9000
       dtp serve --exec date=date --forward web=127.0.0.1:80 --allow dtp1...
+      dtp serve --http ./site --service files --price-mib 2000000 --network localnet
     """
     given = {"echo": ("echo=",) if echo else (), "file": files, "exec": programs, "forward": forwards}
+    given["http"] = sites
     services = [make(kind, text) for kind in KINDS for text in given[kind]]
     for service in services:
         service.check()
     if not services:
-        raise click.UsageError("nothing to serve; give --echo, --file, --exec or --forward")
-    run(_serve(Directory(services), services, listening))
+        raise click.UsageError("nothing to serve; give --echo, --file, --exec, --forward or --http")
+    if (name is not None or sale.wanted) and len(services) > 1:
+        raise click.UsageError("--service and prices are for one service; give one")
+    if name is not None:
+        services[0].name = name
+    run(_serve(Directory(services), services, sale, listening))
 
 
-async def _serve(directory: Directory, services: list[Service], listening: Listening) -> None:
+async def _serve(directory: Directory, services: list[Service], sale: Sale, listening: Listening) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     if listening.until_eof:
         when_stdin_ends(stop.set)
+    if sale.wanted:
+        await serve_for_money(directory, services[0], listening, sale, stop, _GRACE)
+        return
 
     def check(request: Request) -> None:
         if directory.find(request.service) is None:

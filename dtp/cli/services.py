@@ -11,10 +11,12 @@ import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import click
 
 from dtp.cli.output import print_line
+from dtp.cli.site import Peeked, is_http, serve_http
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.files import check_name, serve_file
@@ -98,6 +100,21 @@ class Files(Service):
             f"{self.name}: sent {sent.file.name} ({sent.file.size:,} bytes) to {connection.peer.short}",
             err=True,
         )
+
+
+class Site(Files):
+    """A folder as a website, and its files for `dtp recv`: by what the client says first."""
+
+    kind = "http"
+
+    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+        """A file, or HTTP requests until the client has no more."""
+        first = await stream.read(1)
+        again = cast(Stream, Peeked(stream, first))
+        if is_http(first):
+            await serve_http(again, self._root, below)
+        else:
+            await super().serve(connection, again, below)
 
 
 class Exec(Service):
@@ -250,6 +267,7 @@ KINDS: Mapping[str, tuple[type[Service], str]] = {
     "file": (Files, "files"),
     "exec": (Exec, "exec"),
     "forward": (Forward, "forward"),
+    "http": (Site, "site"),
 }
 
 

@@ -9,7 +9,7 @@ import functools
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -23,6 +23,7 @@ from dtp.cli.options import (
     verbose_option,
 )
 from dtp.cli.output import json_option, print_line
+from dtp.cli.paying import Payment, payment_options
 from dtp.cli.progress import Meter, size_text, speed_text
 from dtp.cli.run import run, when_stdin_ends
 from dtp.errors import CarrierError, DtpError, PeerError
@@ -48,6 +49,9 @@ from dtp.net.files.names import open_regular
 from dtp.net.listener import Refuse, Request
 from dtp.net.stream import Stream
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
+
+if TYPE_CHECKING:
+    from dtp.pay.dial import PaidConnecting
 
 _T = TypeVar("_T")
 
@@ -125,11 +129,18 @@ def _check_file(file: Path, name: str | None) -> None:
 @click.option(
     "--service", metavar="NAME", help="Without ADDRESS: the name of the service. [default: a random one]"
 )
+@payment_options
 @listening_options
 @verbose_option
 @json_option
 def recv(
-    address: Address | None, output: str, force: bool, keep: bool, service: str | None, listening: Listening
+    address: Address | None,
+    output: str,
+    force: bool,
+    keep: bool,
+    service: str | None,
+    listening: Listening,
+    payment: Payment,
 ) -> None:
     """Wait for a file that a peer sends, or fetch the one at ADDRESS that a peer serves.
 
@@ -138,9 +149,12 @@ def recv(
 
     The SHA-256 is checked. What comes before a cut is kept as NAME.part and used the next time.
 
+    With --budget a service of a host object is paid, at most so much, by vouchers as the bytes come.
+
     \b
     Examples:
       dtp recv --output ~/Downloads --listen tcp://0.0.0.0:0
+      dtp recv dtp://0x.../files/big.iso --budget 0.5SUI
       dtp recv dtp+tcp://dtp1...@192.168.1.5:9000/files/disk.iso
     """
     path = Path(output)
@@ -152,13 +166,18 @@ def recv(
             raise click.UsageError(
                 "with an ADDRESS nobody is waited for: no --listen, --allow, --service, --keep, --until-eof"
             )
-        run(_fetch(address, folder, name, force, listening))
+        run(_fetch(address, folder, name, force, listening, payment))
     else:
         run(_Receiver(folder, name, force, keep, listening, service).run())
 
 
-async def _fetch(address: Address, folder: Path, name: str | None, force: bool, listening: Listening) -> None:
+async def _fetch(
+    address: Address, folder: Path, name: str | None, force: bool, listening: Listening, payment: Payment
+) -> None:
+    used: list[Connection] = []
+
     async def attempt(connection: Connection, meter: Meter) -> Received:
+        used.append(connection)
         with _other_services(meter, "gives no file: is it of 'dtp serve --file'?"):
             async with asyncio.timeout(_OFFER) as limit:
 
@@ -169,9 +188,10 @@ async def _fetch(address: Address, folder: Path, name: str | None, force: bool, 
                 return await fetch_file(connection, folder, name=name, overwrite=force, progress=moving)
 
     with Meter("receiving") as meter:
-        dial = functools.partial(connect, address, identity=listening.identity, psk=listening.psk)
+        dial = functools.partial(payment.connect, address, identity=listening.identity, psk=listening.psk)
         received, peer = await _persist(dial, attempt, meter)
     _print_received(received, peer, meter)
+    payment.report(used[-1])
 
 
 class OtherService(PeerError):
@@ -196,7 +216,9 @@ def _other_services(meter: Meter, words: str) -> Iterator[None]:
 
 
 async def _persist(
-    dial: Callable[[], Connecting], attempt: Callable[[Connection, Meter], Awaitable[_T]], meter: Meter
+    dial: Callable[[], Connecting | PaidConnecting],
+    attempt: Callable[[Connection, Meter], Awaitable[_T]],
+    meter: Meter,
 ) -> tuple[_T, PeerId]:
     """Transfer over a connection; over another one if that is lost for good, as when the peer has started anew.
 

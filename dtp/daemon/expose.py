@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from dtp.carriers.errors import DialError
-from dtp.daemon import health, proxy_protocol
+from dtp.daemon import health, proxy_protocol, udp
 from dtp.daemon.backends import Backend, Balancer
 from dtp.daemon.config.model import Expose
 from dtp.daemon.ledger import Ledger, Session
@@ -96,13 +96,16 @@ class Exposed:
         now = moment()
         opened = Open(caller)
         denial = self.chain.ask(opened, now)
-        whole = self.config.kind == "tcp"  # the stream is the request
+        whole = self.config.kind in ("tcp", "udp")  # the stream is the request
         if denial is None and whole and (denial := self.chain.ask(Call(caller), now)) is not None:
             self.chain.tell(Close(caller), now)
         if denial is not None:
             self.ledger.failed += 1
             self._log_denial(denial, caller)
             stream.reset(denial.reason)
+            return
+        if self.config.kind == "udp":
+            self._serve_udp(caller, stream, opened)
             return
         serve = self._serve_tcp if whole else self._serve_http
         task = connection._loop.create_task(serve(caller, stream, opened))
@@ -179,6 +182,33 @@ class Exposed:
         )
         self.ledger.add(relay)
 
+    def _serve_udp(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Join the stream's datagrams with a backend's socket; a missing one looks like a quiet one."""
+        began = time.monotonic()
+        backend = self.balancer.choose(str(caller.peer), began)
+        assert backend is not None
+        try:
+            sock = udp.connect(backend.place)
+        except DialError as error:
+            self.balancer.failed(backend, began)
+            self._log_unreachable(backend, str(error))
+            self.ledger.failed += 1
+            stream.reset(Reason.NO_BACKEND)
+            self.chain.tell(Close(caller), moment())
+            return
+        backend.active += 1
+        end = udp.BackendSocket(sock)
+
+        def ended(session: udp.UdpSession) -> None:
+            end.close()
+            backend.active -= 1
+            self._ended(caller, str(backend.place), began, session)
+
+        meter = partial(self.moved, caller) if self.chain.counts_bytes else None
+        session = udp.UdpSession(stream, end.deliver, ended, meter=meter, bounds=self.chain.bounds(opened))
+        end.start(session)
+        self.ledger.add(session)
+
     async def _serve_http(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Let the stream speak HTTP; h11 is loaded with the first one."""
         from dtp.daemon.http.session import HttpSession
@@ -234,23 +264,19 @@ class Exposed:
         except (DialError, TimeoutError) as error:
             self.balancer.failed(backend, time.monotonic())
             why = str(error) or f"no answer in {self.config.connect_timeout:g} s"
-            log.warning(
-                "%s: backend %s: %s",
-                self.config.service,
-                backend.place,
-                why,
-                extra={
-                    "fields": {
-                        "event": "unreachable",
-                        "service": self.config.service,
-                        "backend": str(backend.place),
-                        "why": why,
-                    }
-                },
-            )
+            self._log_unreachable(backend, why)
             return None
         self.balancer.connected(backend, time.monotonic())
         return sock
+
+    def _log_unreachable(self, backend: Backend, why: str) -> None:
+        fields = {
+            "event": "unreachable",
+            "service": self.config.service,
+            "backend": str(backend.place),
+            "why": why,
+        }
+        log.warning("%s: backend %s: %s", self.config.service, backend.place, why, extra={"fields": fields})
 
     def _ended(self, caller: Caller, backend: str, began: float, session: Session) -> None:
         self.ledger.ended(session)

@@ -11,7 +11,7 @@ from functools import partial
 
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener
-from dtp.daemon import sockets
+from dtp.daemon import sockets, udp
 from dtp.daemon.config.model import Forward
 from dtp.daemon.dynamic import GREETINGS, Greeting, Rejected
 from dtp.daemon.ledger import Ledger
@@ -53,6 +53,11 @@ class Forwarded:
         """Listen no more; what is open goes on."""
         if self.listener is not None:
             await self.listener.close()
+
+    @property
+    def places(self) -> list[str]:
+        """Where it listens, with real ports."""
+        return [] if self.listener is None else self.listener.urls
 
     def abort(self, reason: Reason) -> None:
         """End all streams now."""
@@ -147,7 +152,7 @@ class Forwarded:
                 await asyncio.sleep(pause)
                 attempt += 1
 
-    def _ended(self, pool: Pool, relay: Relay) -> None:
+    def _ended(self, pool: Pool, relay: Relay | udp.UdpSession) -> None:
         self.ledger.ended(relay)
         pool.done(relay.stream)
         if relay.why:
@@ -165,3 +170,58 @@ class Forwarded:
                     }
                 },
             )
+
+
+class ForwardedUdp(Forwarded):
+    """The same for UDP: a stream for each source, and its datagrams beside it."""
+
+    _sources: udp.Sources | None = None
+    _name = ""
+
+    async def start(self, open_sockets: list[socket.socket] | None = None) -> None:
+        """Listen. Raises `ListenError`."""
+        sock = udp.bind(self.config.listen)
+        self._name = f"udp:{sockets.name_of(sock)}"
+        self._sources = udp.Sources(sock, self._on_source)
+
+    async def stop(self) -> None:
+        """Take no new sources; those that are there go on."""
+        if self._sources is not None:
+            self._sources.stop()
+
+    @property
+    def places(self) -> list[str]:
+        """Where it listens, with the real port."""
+        return [] if self._sources is None else [self._name]
+
+    def _on_source(self, source: tuple[str, int]) -> None:
+        self.ledger.streams += 1
+        task = asyncio.get_running_loop().create_task(self._serve_source(source))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _serve_source(self, source: tuple[str, int]) -> None:
+        sources, pool = self._sources, self.pool
+        assert sources is not None
+        assert pool is not None
+        try:
+            stream = await self._stream(pool)
+        except DtpError as error:
+            self._refused(error)
+            sources.forget(source)
+            return
+        except asyncio.CancelledError:
+            sources.forget(source)
+            raise
+
+        def ended(session: udp.UdpSession) -> None:
+            sources.forget(source)
+            self._ended(pool, session)
+
+        session = udp.UdpSession(stream, partial(sources.answer, source), ended)
+        self.ledger.add(session)
+        sources.opened(source, session)
+
+
+#: `kind` of a forward -> what serves it.
+FORWARDS: dict[str, type[Forwarded]] = {"tcp": Forwarded, "udp": ForwardedUdp}

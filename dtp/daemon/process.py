@@ -142,7 +142,7 @@ def _raise_descriptors() -> None:
 
 def _by_place(config: Config, socks: list[socket.socket]) -> dict[str, list[socket.socket]]:
     """The sockets that are open already by the setting that means them. `ConfigError` for one that none means."""
-    wanted = {str(forward.listen): str(forward.listen) for forward in config.forward}
+    wanted = {forward.name: forward.name for forward in config.forward if forward.kind == "tcp"}
     wanted |= {_place_of(url): url for url in config.listen}
     found: dict[str, list[socket.socket]] = {}
     for sock in socks:

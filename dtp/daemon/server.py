@@ -13,7 +13,7 @@ from typing import Any
 
 from dtp.daemon.config.model import Config, Forward
 from dtp.daemon.expose import Exposed, caller_of
-from dtp.daemon.forward import Forwarded
+from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.policies import Caller, Policies
 from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
@@ -109,9 +109,10 @@ class Daemon:
         made: dict[str, Forwarded] = {}
         try:
             for forward in config.forward:
-                place = str(forward.listen)
+                place = forward.name
                 if place not in self.forwarded:
-                    made[place] = Forwarded(forward, self._pool(forward), self._dynamic_pool)
+                    serve = FORWARDS[forward.kind]
+                    made[place] = serve(forward, self._pool(forward), self._dynamic_pool)
                     await made[place].start(list(adopted.get(place, ())))
         except BaseException:
             for forwarded in made.values():
@@ -166,7 +167,7 @@ class Daemon:
             exposed.start()
 
     async def _apply_forwards(self, config: Config, made: dict[str, Forwarded]) -> None:
-        wanted = {str(forward.listen): forward for forward in config.forward}
+        wanted = {forward.name: forward for forward in config.forward}
         for place, known in list(self.forwarded.items()):
             if place not in wanted:
                 await known.stop()
@@ -327,7 +328,7 @@ def _forwarded_status(forwarded: Forwarded) -> dict[str, Any]:
     pool = forwarded.pool
     connections = [] if pool is None else pool.connections
     return {
-        "listen": forwarded.listener.urls if forwarded.listener is not None else [],
+        "listen": forwarded.places,
         "mode": forwarded.config.mode,
         "to": [str(address) for address in forwarded.config.to],
         **forwarded.ledger.status(),

@@ -8,7 +8,7 @@ CLANG=${CLANG:-clang}
 SCRATCH=${SCRATCH:-$(mktemp -d)}
 command -v "$CLANG" >/dev/null || { echo "no $CLANG: install clang with libFuzzer" >&2; exit 2; }
 
-for harness in fuzz_open fuzz_open_packet fuzz_seal fuzz_graph; do
+for harness in fuzz_open fuzz_open_packet fuzz_seal fuzz_graph fuzz_text; do
     "$CLANG" -std=c11 -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
         -Wall -Wextra -o "$SCRATCH/$harness" "$harness.c" ciphers.c ../*.c -ldl
     if [ "${1:-}" = merge ]; then

@@ -215,6 +215,21 @@ def test_a_host_from_publishing_to_its_heartbeat(shell, call, alice):
     assert "doesn't own" in shell("host", "service", 3, "--wallet", "other", "--host", made["host"], code=6)
 
 
+def test_a_package_that_somebody_else_published(shell, call, alice, home):
+    (published,) = call("move", "publish", "transport")["packages"]
+    (escrow,) = call("move", "publish", "escrow")["packages"]
+    (home / "packages.json").unlink()
+    assert "dtp move use transport ID" in shell("host", "create", code=3)
+    assert call("move", "use", "transport", published["id"])["id"] == published["id"]
+    assert call("host", "create")["host"]
+    error = call("move", "use", "transport", escrow["id"], code=6)
+    assert error["code"] == "foreign_package"
+    assert "channel, host, lock, pass, pipe differ" in error["message"]
+    assert call("move", "use", "transport", "0x6", code=6)["code"] == "not_found"
+    assert "nothing" in shell("move", "use", "nothing", "0x6", code=3)
+    assert "is what ships here" in shell("move", "use", "escrow", escrow["id"])
+
+
 def test_hosts_are_named_when_there_are_several(shell, call, alice):
     shell("move", "publish", "transport")
     assert "dtp host create" in shell("host", "service", 1, code=6)

@@ -1,6 +1,7 @@
 """`dtp` where standard input and output are not what they should be: closed, full, broken off, read by nobody."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -37,6 +38,21 @@ def test_cat_whose_output_is_full(serve):
     _, address = serve("--exec", "yes")
     ended = shell(">/dev/full", "cat", address["exec"])
     assert (ended.returncode, ended.stderr) == (3, b"dtp: can't write the output: No space left on device\n")
+
+
+def test_cat_tells_that_the_connection_is_cut(serve):
+    server, address = serve("--echo")
+    command = [sys.executable, "-P", "-m", "dtp", "cat", address["echo"]]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes) as cat:
+        cat.stdin.write(b"there?\n")
+        cat.stdin.flush()
+        assert cat.stdout.readline() == b"there?\n"
+        server.signal(signal.SIGKILL)
+        assert cat.stderr.readline() == b"dtp: the connection is cut; trying for 60 s to get it back\n"
+        cat.send_signal(signal.SIGINT)
+        assert cat.wait(PATIENCE) == 130
+        assert cat.stderr.read() == b""
 
 
 def test_input_that_breaks_off_is_not_taken_for_its_end(serve, tmp_path):

@@ -47,7 +47,7 @@ class Pair:
     @property
     def port(self):
         (forwarded,) = self.near.forwarded.values()
-        return int(forwarded.listener.urls[0].rpartition(":")[2])
+        return int(forwarded.places[0].rpartition(":")[2])
 
     @property
     def exposed(self):

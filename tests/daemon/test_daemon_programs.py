@@ -89,6 +89,47 @@ def test_redis(place):
     assert "rror" not in done.stdout
 
 
+def test_iperf3_over_tcp_and_udp(place):
+    """Its control connection is TCP, its data one or the other, at the same port."""
+    program = need("iperf3")
+    port, near = free_port(), free_port()
+    wait_for_port(port, place.program(program, "--server", "--bind", "127.0.0.1", "--port", port))
+    caller = place.identity("near").id
+    _, exposed = place.dtpd(
+        "far",
+        '[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n'
+        + "".join(
+            f'[[expose]]\nservice = "{kind}"\nkind = "{kind}"\nbackend = "127.0.0.1:{port}"\nallow = ["{caller}"]\n'
+            for kind in ("tcp", "udp")
+        ),
+    )
+    place.dtpd(
+        "near",
+        "".join(
+            f'[[forward]]\nkind = "{one["service"]}"\nlisten = "127.0.0.1:{near}"\nto = "{one["address"]}"\n'
+            for one in exposed
+        ),
+    )
+    for options in (["-n", "20M"], ["-n", "20M", "-R"], ["-u", "-b", "20M", "-n", "1M"]):
+        done = subprocess.run(
+            [program, "--client", "127.0.0.1", "--port", str(near), "--json", *options],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        report = json.loads(done.stdout)
+        assert done.returncode == 0, report.get("error")
+        if "-u" in options:
+            # Loss is allowed, but not much of it on an idle path.
+            assert report["end"]["sum"]["packets"] > 10
+            assert report["end"]["sum"]["lost_percent"] < 50
+        else:
+            # The control connection may overtake the last data, so less is counted than arrives.
+            assert report["end"]["sum_sent"]["bytes"] >= 20 << 20
+            assert report["end"]["sum_received"]["bytes"] > 1 << 20
+
+
 def echo_server(place):
     """A TCP echo in a process of its own; gives its port."""
     code = """

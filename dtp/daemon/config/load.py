@@ -106,7 +106,7 @@ def _check_whole(root: Section, daemon: Section, config: model.Config) -> None:
             "listen",
         )
     _check_unique(root, "expose", [one.service for one in config.expose], "the service")
-    listens = [str(one.listen) for one in config.forward]
+    listens = [one.name for one in config.forward]
     _check_unique(root, "forward", listens, "the place")
 
 
@@ -157,8 +157,20 @@ def _expose(section: Section) -> model.Expose:
     for key, kinds in _ONLY_FOR.items():
         if key in section and kind not in kinds:
             section.wrong(f"{key}: is for services of kind {' and '.join(kinds)}, not {kind}", key)
+    if kind == "udp":
+        _check_udp(section, expose)
     section.finish()
     return expose
+
+
+def _check_udp(section: Section, expose: model.Expose) -> None:
+    """What only streams can have."""
+    for key in ("health", "proxy-protocol", "connect-timeout", "slow-start"):
+        if key in section:
+            section.wrong(f"{key}: nothing of UDP tells whether somebody is there", key)
+    for number, place in enumerate(expose.backends):
+        if place.path or not values.is_ip(place.host):
+            section.wrong(f"backend: {place} has to be an IP address and a port, for UDP", "backend", number)
 
 
 def _health(section: Section) -> model.Health:
@@ -294,6 +306,7 @@ def _limits(section: Section) -> model.LimitRule:
 
 def _forward(section: Section) -> model.Forward:
     mode = section.take("mode", values.choice(model.MODES), "direct")
+    kind = section.take("kind", values.choice(model.FORWARD_KINDS), "tcp")
     public = section.take("public", values.boolean, False)
     listen = section.take("listen", values.place)
     to = section.take_all("to", values.address)
@@ -301,12 +314,16 @@ def _forward(section: Section) -> model.Forward:
         section.wrong(
             f"listen: whoever reaches {listen} acts as you; use 127.0.0.1, or say public = true", "listen"
         )
+    if kind == "udp" and mode != "direct":
+        section.wrong(f"mode: {mode} is for TCP", "mode")
+    if kind == "udp" and isinstance(listen, values.Place) and listen.path:
+        section.wrong("listen: UDP has no Unix sockets here; use HOST:PORT", "listen")
     if mode == "direct":
         _check_targets(section, to)
     elif "to" in section:
         section.wrong(f"to: with mode {mode} the program says whom it wants", "to")
     section.finish()
-    return model.Forward(listen=listen, to=to, mode=mode)  # type: ignore[arg-type]
+    return model.Forward(listen=listen, to=to, mode=mode, kind=kind)  # type: ignore[arg-type]
 
 
 def _check_targets(section: Section, to: tuple[Address, ...]) -> None:

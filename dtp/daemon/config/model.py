@@ -12,8 +12,10 @@ from dtp.daemon.config.values import Place, Rate
 from dtp.identity import PeerId
 from dtp.net.address import Address
 
-Kind = Literal["tcp", "http", "json-rpc"]
-KINDS: tuple[str, ...] = ("tcp", "http", "json-rpc")
+Kind = Literal["tcp", "udp", "http", "json-rpc"]
+KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc")
+ForwardKind = Literal["tcp", "udp"]
+FORWARD_KINDS: tuple[str, ...] = ("tcp", "udp")
 Balance = Literal["round-robin", "least-conn", "hash"]
 BALANCES: tuple[str, ...] = ("round-robin", "least-conn", "hash")
 Per = Literal["identity", "service"]
@@ -149,6 +151,12 @@ class Forward:
     listen: Place
     to: tuple[Address, ...] = ()
     mode: Mode = "direct"
+    kind: ForwardKind = "tcp"
+
+    @property
+    def name(self) -> str:
+        """The place, as no other forward has it: TCP and UDP have ports of their own."""
+        return f"udp:{self.listen}" if self.kind == "udp" else str(self.listen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,328 @@
+"""`dtp channel`: payment channels here - what they hold, claiming, closing, and watching for who sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtp.cli.accounts import Account, account_options, record_of
+from dtp.cli.options import verbose_option
+from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.errors import LocalError
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient
+    from dtp.chain.channel import Channel
+    from dtp.pay.cashier import Cashier
+    from dtp.pay.settling import Paid
+    from dtp.pay.store import Store
+
+_STATES = ("open", "closing", "draining", "closed")
+#: Seconds between two looks of the watcher.
+_WATCH_EVERY = 30.0
+#: Channels in one transaction.
+_BATCH = 128
+
+
+@click.group("channel")
+def channel() -> None:
+    """Payment channels: those you opened, and those that pay you.
+
+    Vouchers are in pay.sqlite in the data folder ($DTP_PAY_STORE). Who loses that file loses what was not claimed.
+    """
+
+
+@channel.command("list")
+@account_options
+@json_option
+def list_channels(account: Account) -> None:
+    """List the channels of the store, as the chain has them now."""
+
+    async def work(chain: ChainClient) -> list[dict[str, Any]]:
+        from dtp.pay.cashier import read_channels
+        from dtp.pay.store import Store
+
+        with Store() as store:
+            bought = {each.channel: each for each in store.bought()}
+            sold = {each.channel for each in store.sold()}
+            found = await read_channels(chain, [*bought, *sold])
+            return [
+                _summary(store, id, found.get(id), "pays" if id in bought else "is paid")
+                for id in dict.fromkeys([*bought, *sold])
+                if id in found or (id in bought and bought[id].state != "closed")
+            ]
+
+    records = account.run(work, signing=False)
+    text = "\n".join(_line(each) for each in records) or "no channels"
+    print_result({"channels": records}, None if wants_json() else text)
+
+
+def _summary(store: Store, id: str, found: Channel | None, role: str) -> dict[str, Any]:
+    lanes = [lane for _, lane in store.lanes(id)] if role == "pays" else store.sold(id)
+    vouched = sum(each.newest.voucher.amount for each in lanes if each.newest is not None)
+    if found is None:
+        return {"channel": id, "role": role, "state": "unknown", "vouched": vouched}
+    return {
+        "channel": id,
+        "role": role,
+        "state": _STATES[found.state],
+        "host": found.host,
+        "service": found.service,
+        "deposited": found.deposited,
+        "vouched": vouched,
+        "claimed": found.claimed,
+        "held": found.balance,
+    }
+
+
+def _line(record: dict[str, Any]) -> str:
+    from dtp.chain.wallet import format_amount
+
+    if record["state"] == "unknown":
+        return f"{record['channel']}  {record['role']}, not on this network"
+    return (
+        f"{record['channel']}  {record['role']}, {record['state']}: vouched {format_amount(record['vouched'])}, "
+        f"claimed {format_amount(record['claimed'])}, holds {format_amount(record['held'])}"
+    )
+
+
+@channel.command()
+@click.argument("id", metavar="CHANNEL")
+@account_options
+@json_option
+def show(id: str, account: Account) -> None:
+    """Show a channel: its money, terms and lanes on chain, and what is vouched here."""
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.pay.store import Store
+
+        found = await _read(chain, id)
+        with Store() as store:
+            vouched = {
+                **{lane.lane: lane.newest for _, lane in store.lanes(found.id) if lane.newest is not None},
+                **{each.lane: each.newest for each in store.sold(found.id)},
+            }
+        return {
+            **record_of(found),
+            "state": _STATES[found.state],
+            "vouchers": {str(lane): record_of(each.voucher) for lane, each in vouched.items()},
+        }
+
+    print_result(account.run(work, signing=False))
+
+
+@channel.command()
+@click.argument("id", metavar="[CHANNEL]", required=False)
+@account_options
+@json_option
+def claim(id: str | None, account: Account) -> None:
+    """Claim with the newest vouchers, now: of one channel, or of all that pay you."""
+
+    async def work(chain: ChainClient) -> None:
+        from dtp.chain.channel import State
+        from dtp.chain.model import canonical_id
+        from dtp.pay.claims import Action, Decision, claimable, gain_of
+        from dtp.pay.settling import settle
+
+        wanted = None if id is None else canonical_id(id)
+        async with _cashier(chain) as (cashier, clock):
+            decisions = []
+            for view in await cashier.views():
+                lanes = claimable(view, clock.now_ms()) if wanted in (None, view.channel.id) else ()
+                if lanes and view.channel.state <= State.CLOSING:
+                    decisions.append(Decision(view, Action.CLAIM, lanes, gain_of(view.channel, lanes)))
+            for paid, _ in await settle(chain, decisions, _BATCH):
+                _print_paid("claimed", paid)
+            if not decisions:
+                print_line({"event": "nothing"}, "nothing to claim")
+
+    account.run(work)
+
+
+@channel.command()
+@click.argument("id", metavar="[CHANNEL]", required=False)
+@account_options
+@json_option
+def close(id: str | None, account: Account) -> None:
+    """Close a channel that you opened, or go on closing all that are on their way.
+
+    The server has its time to claim ('claim_ms' of the terms); run it again after that, and what is left comes back.
+    """
+
+    async def work(chain: ChainClient) -> None:
+        from dtp.pay.store import Store
+
+        with Store() as store:
+            if id is not None:
+                await _close(chain, store, await _read(chain, id), ask=True)
+                return
+            waiting = [each for each in store.bought() if each.state in ("closing", "refused")]
+            for each in waiting:
+                found = (await _find(chain, [each.channel])).get(each.channel)
+                if found is None:
+                    store.set_state(each.channel, "closed")
+                else:
+                    await _close(chain, store, found, ask=each.state == "refused")
+            if not waiting:
+                print_line(
+                    {"event": "nothing"}, "no channel is on its way to be closed; name the one to close"
+                )
+
+    account.run(work)
+
+
+async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool) -> None:
+    """The next step of closing a channel."""
+    from dtp.chain.channel import State
+    from dtp.pay.claims import Action, expiring
+    from dtp.pay.settling import destroy, end_channel, request_close
+
+    now = await _now_ms(chain)
+    action = expiring(found, now).action
+    if action in (Action.FINALIZE, Action.EXPIRE) or found.state == State.DRAINING:
+        paid = await end_channel(chain, found, Action.FINALIZE if found.state else action)
+        store.set_state(found.id, "closed" if paid.state == State.CLOSED else "closing")
+        _print_paid("closed", paid)
+    elif action is Action.FORGET:
+        await destroy(chain, found)
+        store.set_state(found.id, "closed")
+        print_line({"event": "closed", "channel": found.id}, "closed")
+    elif found.state == State.OPEN and ask:
+        executed = await request_close(chain, found)
+        store.set_state(found.id, "closing")
+        seconds = found.terms.claim_ms / 1000
+        print_line(
+            {"event": "closing", "channel": found.id, "seconds": seconds, "transaction": executed.digest},
+            f"{found.id}: the server may claim for {seconds:,.0f} s; then 'dtp channel close' brings the rest back",
+        )
+    elif found.claims_until_ms is not None:
+        seconds = (found.claims_until_ms - now) / 1000
+        print_line(
+            {"event": "closing", "channel": found.id, "seconds": seconds},
+            f"{found.id}: {seconds:,.0f} s are left for claims",
+        )
+
+
+@channel.command()
+@click.option("--every", type=click.FloatRange(min=1), default=_WATCH_EVERY, show_default=True,
+              metavar="SECONDS", help="How often to look.")  # fmt: skip
+@click.option("--once", is_flag=True, help="Look once and end.")
+@account_options
+@verbose_option
+@json_option
+def watch(every: float, once: bool, account: Account) -> None:
+    """Claim for a server that sleeps, and end channels whose time has come, until interrupted.
+
+    Needs the server's pay.sqlite (or a copy, $DTP_PAY_STORE), and a wallet with SUI for gas: who is paid is fixed in
+    the channel, so no key of the server's. Channels that you opened and that are closing are finished, too.
+    """
+
+    async def work(chain: ChainClient) -> None:
+        async with _cashier(chain) as (cashier, clock):
+            while True:
+                await clock.sync()
+                for paid in await cashier.look():
+                    _print_paid("claimed", paid)
+                for paid in await _finish_ours(chain):
+                    _print_paid("closed", paid)
+                if once:
+                    return
+                await asyncio.sleep(every)
+
+    account.run(work)
+
+
+async def _finish_ours(chain: ChainClient) -> list[Paid]:
+    """End the channels that we asked to close, where the time for claims is over."""
+    from dtp.chain.channel import State
+    from dtp.pay.claims import Action, expiring
+    from dtp.pay.settling import end_channel
+    from dtp.pay.store import Store
+
+    done: list[Paid] = []
+    with Store() as store:
+        waiting = [each.channel for each in store.bought() if each.state == "closing"]
+        now = await _now_ms(chain)
+        for id, found in (await _find(chain, waiting)).items():
+            if expiring(found, now).action is Action.FINALIZE:
+                paid = await end_channel(chain, found, Action.FINALIZE)
+                store.set_state(id, "closed" if paid.state == State.CLOSED else "closing")
+                done.append(paid)
+    return done
+
+
+# ---- helpers
+
+
+class _ChainTime:
+    """The chain's time: asked for by `sync`, and what has passed here since."""
+
+    def __init__(self, chain: ChainClient) -> None:
+        self._chain = chain
+        self._skew = 0
+
+    async def sync(self) -> None:
+        self._skew = await _now_ms(self._chain) - round(time.time() * 1000)
+
+    def now_ms(self) -> int:
+        return round(time.time() * 1000) + self._skew
+
+
+@contextlib.asynccontextmanager
+async def _cashier(chain: ChainClient) -> AsyncIterator[tuple[Cashier, _ChainTime]]:
+    """A cashier over the default store, at the chain's time."""
+    from dtp.pay.cashier import Cashier
+    from dtp.pay.journal import Journal
+    from dtp.pay.store import Store
+
+    clock = _ChainTime(chain)
+    await clock.sync()
+    with Store() as store:
+        journal = Journal(store)
+        try:
+            yield Cashier(chain, journal, clock.now_ms), clock
+        finally:
+            await journal.close()
+
+
+async def _now_ms(chain: ChainClient) -> int:
+    """The chain's time."""
+    info = await chain.service_info()
+    return info.timestamp_ms if info.timestamp_ms is not None else round(time.time() * 1000)
+
+
+async def _find(chain: ChainClient, ids: list[str]) -> dict[str, Channel]:
+    from dtp.pay.cashier import read_channels
+
+    return await read_channels(chain, ids)
+
+
+async def _read(chain: ChainClient, id: str) -> Channel:
+    from dtp.chain import channel as module
+    from dtp.sui.names import SuiNameError
+
+    try:
+        return await chain.read(module.SCHEMA, module.Channel, id)
+    except SuiNameError as fault:
+        raise LocalError(f"not a channel's id: {fault}") from fault
+
+
+def _print_paid(event: str, paid: Paid) -> None:
+    from dtp.chain.wallet import format_amount
+
+    print_line(
+        {
+            "event": event,
+            "transaction": paid.digest,
+            "to_server": paid.to_server,
+            "to_client": paid.to_client,
+            "gas_mist": paid.gas,
+        },
+        f"{event}: {format_amount(paid.to_server)} to the server, {format_amount(paid.to_client)} to the client, "
+        f"gas {format_amount(paid.gas)}",
+    )

@@ -1,0 +1,124 @@
+"""`dtp pass`: subscriptions - what a host sells, buying periods, giving them back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtp.cli.accounts import Account, account_options, executed_record, record_of
+from dtp.cli.output import json_option, print_result, wants_json
+from dtp.errors import ChainError
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient
+    from dtp.pay.passes import Held
+
+_MS_OF = {"h": 3_600_000, "d": 86_400_000, "m": 60_000, "s": 1000}
+
+
+class NoPlan(ChainError):
+    """No plan or pass fits."""
+
+    code = "no_plan"
+
+
+@click.group("pass")
+def pass_group() -> None:
+    """Subscriptions: plans that hosts sell, and the passes that you hold."""
+
+
+@pass_group.command()
+@click.argument("plans", nargs=-1, metavar="[PLAN]...")
+@account_options
+@json_option
+def plans(plans: tuple[str, ...], account: Account) -> None:
+    """Show plans by their ids, or else the passes that the wallet holds with theirs."""
+    holder = "" if plans else account.address()
+
+    async def work(chain: ChainClient) -> list[dict[str, Any]]:
+        from dtp.pay.passes import held_passes, read_plan
+
+        if plans:
+            return [_plan_record(*await read_plan(chain, each)) for each in plans]
+        return [_held_record(held) async for held in held_passes(chain, holder)]
+
+    records = account.run(work, signing=False)
+    text = "\n".join(map(_line, records)) or "no passes; the host's owner tells the ids of its plans"
+    print_result({"plans": records}, None if wants_json() else text)
+
+
+def _plan_record(plan: Any, coin: str) -> dict[str, Any]:
+    return {**record_of(plan), "coin": coin}
+
+
+def _held_record(held: Held) -> dict[str, Any]:
+    return {
+        **_plan_record(held.plan, held.coin),
+        "pass": held.pass_.id,
+        "periods": held.account.periods,
+        "until": held.account.until(held.plan.period_ms),
+        "revoked": held.account.revoked,
+    }
+
+
+def _line(record: dict[str, Any]) -> str:
+    period = f"{record['period_ms'] / _MS_OF['h']:g} h" if record["period_ms"] else "one epoch"
+    quota = ", ".join(
+        f"{record[f'quota_{what}']:,} {what}" for what in ("requests", "bytes") if record[f"quota_{what}"]
+    )
+    held = f"; pass {record['pass']} for {record['periods']} periods" if "pass" in record else ""
+    return (
+        f"{record['id']}  service {record['service']} of {record['host']}: {record['price']:,} of {record['coin']} "
+        f"for {period}, {quota or 'no quota'}{'' if record['on_sale'] else ', not on sale'}{held}"
+    )
+
+
+@pass_group.command()
+@click.argument("plan", metavar="PLAN")
+@click.option("--periods", default=1, show_default=True, type=click.IntRange(1), help="How many periods.")
+@account_options
+@json_option
+def buy(plan: str, periods: int, account: Account) -> None:
+    """Buy periods of PLAN; a pass of it that the wallet holds already is renewed."""
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain.model import canonical_id
+        from dtp.pay import passes
+
+        wanted = canonical_id(plan)
+        async for held in passes.held_passes(chain, chain.address):
+            if held.plan.id == wanted and not held.account.revoked:
+                executed = await passes.renew(chain, held, periods)
+                return {
+                    "pass": held.pass_.id,
+                    "renewed": True,
+                    "periods": periods,
+                    **executed_record(executed),
+                }
+        id, executed = await passes.buy(chain, wanted, periods)
+        return {"pass": id, "renewed": False, "periods": periods, **executed_record(executed)}
+
+    print_result(account.run(work))
+
+
+@pass_group.command()
+@click.argument("pass_id", metavar="PASS")
+@account_options
+@json_option
+def cancel(pass_id: str, account: Account) -> None:
+    """Give back the periods of PASS that have not started; their money comes back."""
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain.model import canonical_id
+        from dtp.pay import passes
+
+        wanted = canonical_id(pass_id)
+        async for held in passes.held_passes(chain, chain.address):
+            if held.pass_.id == wanted:
+                periods, executed = await passes.cancel(chain, held)
+                refund = periods * held.plan.price
+                return {"pass": wanted, "periods": periods, "refunded": refund, **executed_record(executed)}
+        raise NoPlan(f"{chain.address} holds no pass {wanted}")
+
+    print_result(account.run(work))

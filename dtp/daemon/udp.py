@@ -1,0 +1,381 @@
+"""UDP: each source that sends is a session; its datagrams go as datagrams of the connection, never kept for long.
+
+A session is a stream that carries no bytes: by opening it the near end asks, by resetting it the far end refuses, and
+either ends it after silence. Datagrams name it by the stream's number, in front, 8 bytes (docs/decisions/0083).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+from dtp.carriers.errors import DialError, ListenError, reason
+from dtp.carriers.watch import socket_watcher
+from dtp.daemon.config.values import Place
+from dtp.daemon.policies import Bounds
+from dtp.daemon.reasons import Reason, words
+from dtp.daemon.relay import Counts, Meter
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.session.codes import DatagramTooLarge, StreamReset
+
+log = logging.getLogger("dtpd")
+
+_NUMBER = struct.Struct("!Q")
+#: The largest payload of UDP over IPv4.
+_MOST = 65_507
+#: Datagrams read in one turn, so that a flood leaves room for the others.
+_PER_TURN = 64
+#: Datagrams that wait for their session to be opened: the first ones, which a lost packet would cost most.
+_EARLY = 32
+#: Silence after which a session ends, seconds: what routers keep a UDP mapping for (RFC 4787: 2 min or more).
+IDLE = 120.0
+#: Asked of the kernel for each socket: room for a burst while the loop is busy.
+_BUFFER = 1024 * 1024
+
+
+class _Receiver(Protocol):
+    def datagram(self, data: memoryview) -> None:
+        """One has come for this session."""
+
+
+class Hub:
+    """Hands a connection's datagrams to its sessions."""
+
+    _hubs: ClassVar[dict[Connection, Hub]] = {}
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sessions: dict[int, _Receiver] = {}
+        self._early: deque[tuple[int, memoryview]] = deque(maxlen=_EARLY)
+        self._task = asyncio.create_task(self._run(), name="dtpd-datagrams")
+
+    @classmethod
+    def of(cls, connection: Connection) -> Hub:
+        """The hub of a connection; made when the first session needs it."""
+        hub = cls._hubs.get(connection)
+        if hub is None:
+            hub = cls._hubs[connection] = cls(connection)
+        return hub
+
+    def add(self, number: int, session: _Receiver) -> None:
+        """From now on, also what has come already."""
+        self._sessions[number] = session
+        early, self._early = self._early, deque(maxlen=_EARLY)
+        for known, data in early:
+            if known == number:
+                session.datagram(data)
+            else:
+                self._early.append((known, data))
+
+    def remove(self, number: int) -> None:
+        """It is over."""
+        self._sessions.pop(number, None)
+
+    async def _run(self) -> None:
+        try:
+            await self._receive()
+        except DtpError:  # the connection is over, and its streams tell the sessions
+            return
+        finally:
+            del self._hubs[self._connection]
+
+    async def _receive(self) -> None:
+        while True:
+            data = memoryview(await self._connection.recv_datagram())
+            if len(data) < _NUMBER.size:
+                continue
+            number, payload = _NUMBER.unpack_from(data)[0], data[_NUMBER.size :]
+            session = self._sessions.get(number)
+            if session is not None:
+                session.datagram(payload)
+            else:
+                self._early.append((number, payload))
+
+
+class UdpSession:
+    """A session, at either end: datagrams from `send` into the connection, from the connection to `deliver`.
+
+    It takes over `stream`; `on_end` is called once.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        deliver: Callable[[memoryview], None],
+        on_end: Callable[[UdpSession], object],
+        *,
+        idle: float | None = None,
+        meter: Meter | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self.stream = stream
+        self.counts = Counts()
+        self.why = ""
+        self.ended = False
+        self._deliver, self._on_end, self._meter = deliver, on_end, meter
+        self._connection = stream.connection
+        self._mark = _NUMBER.pack(stream.id)
+        self._idle = (bounds.idle if bounds is not None else None) or idle or IDLE
+        self._left = bounds.data if bounds is not None else None
+        self._loop = self._connection._loop
+        self._last = self._loop.time()
+        self._timers = [self._loop.call_later(self._idle, self._look)]
+        if bounds is not None and bounds.time is not None:
+            self._timers.append(self._loop.call_later(bounds.time, self.abort, Reason.TIME))
+        self._hub = Hub.of(self._connection)
+        stream.attach(self)
+        if not self.ended:
+            self._hub.add(stream.id, self)
+
+    # ---- datagrams ------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """One from here. What is too large, or over the rate, is dropped, as networks do."""
+        if self.ended or not self._passes(len(data)):
+            return
+        try:
+            self._connection.send_datagram(self._mark + data)
+        except DatagramTooLarge:
+            return
+        except DtpError as error:
+            self.stream_error(error)
+            return
+        self.counts.sent += len(data)
+
+    def datagram(self, data: memoryview) -> None:
+        """One from the other end."""
+        if self.ended or not self._passes(len(data)):
+            return
+        self.counts.received += len(data)
+        self._deliver(data)
+
+    def _passes(self, size: int) -> bool:
+        self._last = self._loop.time()
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                self.abort(Reason.SIZE)
+                return False
+        if self._meter is None:
+            return True
+        verdict = self._meter(size)
+        if isinstance(verdict, Reason):
+            self.abort(verdict)
+            return False
+        return not verdict
+
+    def _look(self) -> None:
+        left = self._last + self._idle - self._loop.time()
+        if left <= 0:
+            self._end("")
+        else:
+            self._timers[0] = self._loop.call_later(left, self._look)
+
+    # ---- the stream reports -----------------------------------------------------------------------------------
+
+    def stream_data(self, data: bytes) -> None:
+        """Nobody sends bytes on it; they are dropped."""
+        self.stream.consumed(len(data))
+
+    def stream_eof(self) -> None:
+        """The other end has heard nothing for long."""
+        self._end("")
+
+    def stream_error(self, error: DtpError) -> None:
+        """The other end refused or broke off."""
+        self._end(f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error))
+
+    def stream_writable(self) -> None:
+        """Nothing is written."""
+
+    # ---- the end ----------------------------------------------------------------------------------------------
+
+    def abort(self, reason: Reason) -> None:
+        """End now, and tell the other end why. Idempotent."""
+        if not self.ended:
+            self.stream.reset(reason)
+            self._end(words(reason))
+
+    def _end(self, why: str) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.why = why
+        for timer in self._timers:
+            timer.cancel()
+        self._hub.remove(self.stream.id)
+        self.stream.close()
+        self._on_end(self)
+
+
+# ---- plain sockets -------------------------------------------------------------------------------------------
+
+
+def bind(place: Place) -> socket.socket:
+    """A UDP socket at `place`. Raises `ListenError`."""
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        sock.bind((place.host, place.port))
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"udp:{place}: {reason(error)}") from error
+    sock.setblocking(False)
+    return sock
+
+
+def connect(place: Place) -> socket.socket:
+    """A UDP socket that leads to `place`, an IP address and a port. Raises `DialError`."""
+    sock = socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        sock.connect((place.host, place.port))
+    except OSError as error:
+        sock.close()
+        raise DialError(f"udp:{place}: {reason(error)}") from error
+    sock.setblocking(False)
+    return sock
+
+
+class BackendSocket:
+    """The far end's socket to a backend, for one session."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._watcher = socket_watcher(asyncio.get_running_loop())
+        self.session: UdpSession | None = None
+
+    def start(self, session: UdpSession) -> None:
+        """Begin to read."""
+        self.session = session
+        if not session.ended:
+            self._watcher.add_reader(self._sock.fileno(), self._on_readable)
+
+    def deliver(self, data: memoryview) -> None:
+        """To the backend; what a full buffer doesn't take is dropped."""
+        for _ in range(2):
+            try:
+                self._sock.send(data)
+            except ConnectionRefusedError:  # what ICMP said of an earlier one; this one was not sent
+                continue
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.debug("a datagram could not be sent: %s", error)
+            return
+
+    def _on_readable(self) -> None:
+        assert self.session is not None
+        for _ in range(_PER_TURN):
+            try:
+                data = self._sock.recv(_MOST)
+            except BlockingIOError:
+                return
+            except OSError:  # ICMP: nobody is there; the caller's program finds out by itself
+                continue
+            self.session.send(data)
+            if self.session.ended:
+                return
+
+    def close(self) -> None:
+        """Read no more."""
+        self._watcher.remove_reader(self._sock.fileno())
+        self._sock.close()
+
+
+#: Where a datagram comes from, as sockets have it.
+_Source = tuple[str, int]
+
+
+class Waiting:
+    """A source whose stream is not there yet."""
+
+    def __init__(self) -> None:
+        self.datagrams: deque[bytes] = deque(maxlen=_EARLY)
+
+
+class Sources:
+    """The near end's sources: what comes from each goes to its session, bounded in number."""
+
+    #: Sessions at once; the one that was silent longest makes room.
+    MOST = 4096
+
+    def __init__(self, sock: socket.socket, on_new: Callable[[_Source], object]) -> None:
+        self.sock = sock
+        self._on_new = on_new
+        self._known: OrderedDict[_Source, UdpSession | Waiting] = OrderedDict()
+        self._stopping = False
+        self._watcher = socket_watcher(asyncio.get_running_loop())
+        self._watcher.add_reader(sock.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        for _ in range(_PER_TURN):
+            try:
+                data, source = self.sock.recvfrom(_MOST)
+            except BlockingIOError:
+                return
+            except OSError:  # ICMP about an answer of ours
+                continue
+            self._take(data, source)
+
+    def _take(self, data: bytes, source: _Source) -> None:
+        known = self._known.get(source)
+        if known is None and self._stopping:
+            return
+        if isinstance(known, UdpSession):
+            self._known.move_to_end(source)
+            known.send(data)
+            return
+        if known is None:
+            known = self._known[source] = Waiting()
+            if len(self._known) > self.MOST:
+                self._evict()
+            self._on_new(source)
+        known.datagrams.append(data)
+
+    def _evict(self) -> None:
+        _, oldest = self._known.popitem(last=False)
+        if isinstance(oldest, UdpSession):
+            oldest.abort(Reason.TOO_MANY)
+
+    def answer(self, source: _Source, data: memoryview) -> None:
+        """To a program; dropped when it can't be sent now."""
+        try:
+            self.sock.sendto(data, source)
+        except OSError as error:
+            log.debug("a datagram to %s could not be sent: %s", source, error)
+
+    def opened(self, source: _Source, session: UdpSession) -> None:
+        """The session is there: what waits goes on."""
+        waiting = self._known.get(source)
+        if session.ended or not isinstance(waiting, Waiting):
+            session.abort(Reason.CLIENT_GONE)
+            return
+        self._known[source] = session
+        for data in waiting.datagrams:
+            session.send(data)
+
+    def forget(self, source: _Source) -> None:
+        """Its session is over or could not be had; another datagram begins anew."""
+        self._known.pop(source, None)
+        if self._stopping and not self._known:
+            self._close()
+
+    def stop(self) -> None:
+        """Take no new sources; the socket is closed when the sessions that are there are over. Idempotent."""
+        if not self._stopping:
+            self._stopping = True
+            if not self._known:
+                self._close()
+
+    def _close(self) -> None:
+        self._watcher.remove_reader(self.sock.fileno())
+        self.sock.close()

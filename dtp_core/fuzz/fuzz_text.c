@@ -1,0 +1,185 @@
+/* fuzz_text.c - texts: replicas edit, undo, compact, exchange true messages and broken ones, and end up alike; and any
+ * bytes in place of messages. */
+#include "harness.h"
+
+#include "../crdt_text_internal.h"
+
+enum { REPLICAS = 3, KEPT = 8 };
+
+static const uint8_t seed[16];
+
+typedef struct message_kept {
+    uint8_t *data;
+    size_t size;
+} message_kept;
+
+static void check(dtp_text *t)
+{
+    CHECK(dtp_text_check(t) == DTP_TEXT_OK);
+}
+
+static int code_is_known(int64_t code)
+{
+    return code >= 0 || (code <= DTP_TEXT_BUSY && code >= DTP_TEXT_GONE);
+}
+
+/* Merge bytes of exactly this size, so that the sanitizers see the first one beyond. */
+static int64_t merge_exactly(dtp_text *t, const uint8_t *data, size_t size, int patches)
+{
+    uint8_t *copy = exactly(size);
+    int64_t code;
+    if (size > 0)
+        memcpy(copy, data, size);
+    code = dtp_text_merge(t, copy, size, patches);
+    CHECK(code_is_known(code));
+    CHECK(t->state.at <= size || (code != DTP_TEXT_FORMAT && code != DTP_TEXT_REFERENCE && code != DTP_TEXT_STALE));
+    release(copy, size);
+    return code;
+}
+
+/* What is left of the input, behind a plausible beginning. */
+static void merge_garbage(dtp_text *t, choices *c, unsigned how)
+{
+    uint8_t input[600] = {DTP_TEXT_CHANGES, 2, 1, 'A', 1, 'x'};
+    size_t head = how & 1 ? 6 : 0, size = least(c->left, sizeof input - head);
+    if (how & 2)
+        input[0] = DTP_TEXT_STATE;
+    memcpy(input + head, c->data, size);
+    c->data += size;
+    c->left -= size;
+    (void)merge_exactly(t, input, head + size, (int)(how & 4));
+    check(t);
+}
+
+static void insert(dtp_text *t, choices *c)
+{
+    static const char *const pieces[] = {"a",   "bc", "\n", "\xc3\xa9", "\xe6\xbc\xa2", "\xf0\x9f\x98\x80",
+                                         "\x80", "x\xed"};
+    const char *piece = pieces[choose8(c) % 8];
+    uint64_t position = choose8(c) % (t->state.length + 2);
+    int code = dtp_text_insert(t, position, (const uint8_t *)piece, strlen(piece));
+    CHECK(code == DTP_TEXT_OK || code == DTP_TEXT_RANGE || code == DTP_TEXT_UTF8 || code == DTP_TEXT_MEMORY);
+}
+
+static void remove_some(dtp_text *t, choices *c)
+{
+    uint64_t position = choose8(c) % (t->state.length + 1), count = choose8(c) % 9;
+    int code = dtp_text_delete(t, position, count);
+    CHECK(code == DTP_TEXT_OK || code == DTP_TEXT_MEMORY
+          || (code == DTP_TEXT_RANGE && position + count > t->state.length));
+}
+
+static void keep(message_kept *kept, const uint8_t *data, int64_t size)
+{
+    CHECK(size >= 0);
+    free(kept->data);
+    kept->data = malloc((size_t)size + 1);
+    CHECK(kept->data != NULL);
+    if (size > 0)
+        memcpy(kept->data, data, (size_t)size);
+    kept->size = (size_t)size;
+}
+
+/* Send `to` what it lacks; with a bit of it turned over when `broken`. `forged`: that has happened to someone. */
+static void send_changes(dtp_text *from, dtp_text *to, choices *c, int broken, int forged)
+{
+    const uint8_t *out;
+    message_kept version = {NULL, 0}, changes = {NULL, 0};
+    int64_t size = dtp_text_version(to, &out), code;
+    keep(&version, out, size);
+    size = dtp_text_changes(from, version.data, version.size, &out);
+    keep(&changes, out, size);
+    if (broken && changes.size > 0) {
+        changes.data[choose16(c) % changes.size] ^= (uint8_t)(1u << choose8(c) % 8);
+        (void)merge_exactly(to, changes.data, choose8(c) % 4 ? changes.size : changes.size / 2, 1);
+        check(to);
+    } else {
+        code = merge_exactly(to, changes.data, changes.size, 1);
+        CHECK(code == DTP_TEXT_OK || forged);
+    }
+    free(version.data);
+    free(changes.data);
+}
+
+/* Any edits, messages late, twice or never; when nothing is broken all end up alike, also compacted. */
+static void live(choices *c, int broken)
+{
+    dtp_text *texts[REPLICAS];
+    message_kept kept[KEPT];
+    const uint8_t *out;
+    int64_t size;
+    unsigned i, k, steps;
+    memset(kept, 0, sizeof kept);
+    for (i = 0; i < REPLICAS; i++) {
+        const uint8_t name = (uint8_t)('C' - i);
+        texts[i] = dtp_text_new(&name, 1, seed);
+        CHECK(texts[i] != NULL);
+    }
+    for (steps = 0; c->left > 0 && steps < 300; steps++) {
+        unsigned what = choose8(c);
+        dtp_text *t = texts[what % REPLICAS], *other = texts[(what / 8 + what) % REPLICAS];
+        message_kept *slot = &kept[what / 16 % KEPT];
+        switch (what / REPLICAS % 8) {
+        case 0: case 1: case 2:
+            insert(t, c);
+            break;
+        case 3:
+            remove_some(t, c);
+            break;
+        case 4:
+            CHECK(code_is_known(what & 64 ? dtp_text_undo(t) : dtp_text_redo(t)));
+            break;
+        case 5:
+            size = dtp_text_take(t, &out);
+            keep(slot, out, size);
+            break;
+        case 6:
+            if (slot->size > 0)
+                CHECK(code_is_known(merge_exactly(t, slot->data, slot->size, (int)(what & 64))));
+            break;
+        default:
+            send_changes(other, t, c, broken && (what & 64), broken);
+        }
+        check(t);
+    }
+    if (!broken) {
+        for (k = 0; k < 2 * REPLICAS * REPLICAS; k++)
+            send_changes(texts[k % REPLICAS], texts[k / REPLICAS % REPLICAS], c, 0, 0);
+        for (i = 0; i < REPLICAS; i++) {
+            size = dtp_text_version(texts[i], &out);
+            keep(&kept[0], out, size);
+            if (steps & 1)
+                CHECK(dtp_text_compact(texts[i], kept[0].data, kept[0].size) >= 0);
+            check(texts[i]);
+            size = dtp_text_changes(texts[i], NULL, 0, &out);
+            keep(&kept[i + 1], out, size);
+            CHECK(kept[i + 1].size == kept[1].size);
+            CHECK(kept[1].size == 0 || memcmp(kept[i + 1].data, kept[1].data, kept[1].size) == 0);
+        }
+    }
+    for (i = 0; i < REPLICAS; i++)
+        dtp_text_free(texts[i]);
+    for (k = 0; k < KEPT; k++)
+        free(kept[k].data);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    choices c = {data, size};
+    unsigned how = choose8(&c);
+    if (how % 4 < 2) {
+        live(&c, (int)(how % 4));
+    } else {
+        dtp_text *t = dtp_text_new((const uint8_t *)"A", 1, seed);
+        CHECK(t != NULL);
+        t->state.cap = how & 8 ? 20000 : 0;
+        t->state.waiting_cap = 4096;
+        insert(t, &c);
+        insert(t, &c);
+        remove_some(t, &c);
+        merge_garbage(t, &c, how / 16);
+        merge_garbage(t, &c, how / 16);
+        dtp_text_free(t);
+    }
+    return 0;
+}

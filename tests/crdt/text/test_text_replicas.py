@@ -1,0 +1,416 @@
+"""Many replicas: whatever is edited anywhere and however messages travel, all come to the same text and bytes."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from text_checks import exchange, patched
+from text_reference import Delete, Insert, Model, decode, encode
+
+from dtp.crdt.text import Text, TextDiverged, TextFormat, TextStale, TextUnseen, TextWaiting, Version
+
+PIECES = ("a", "bc", "é", "漢字", "😀", "\n", "x" * 30, "é" * 600)
+
+
+@dataclass
+class Replica:
+    """A text, the model that follows its patches, what it sent, and the versions that it told others."""
+
+    text: Text
+    shown: str = ""
+    sent: list[bytes] = field(default_factory=list)
+    reports: list[Version] = field(default_factory=lambda: [Version()])
+
+    def receive(self, data: bytes) -> None:
+        self.shown = patched(self.shown, self.text.apply(data))
+        assert str(self.text) == self.shown
+
+    def edit(self, rng: random.Random) -> None:
+        size = len(self.shown)
+        at = rng.choice([0, size, size // 2, rng.randint(0, size)])
+        if rng.random() < 0.55:
+            piece = rng.choice(PIECES)
+            self.text.insert(at, piece)
+            self.shown = self.shown[:at] + piece + self.shown[at:]
+        else:
+            count = min(size - at, rng.choice([1, 1, 2, 10, 1000]))
+            self.text.delete(at, count)
+            self.shown = self.shown[:at] + self.shown[at + count :]
+
+    def undo(self, rng: random.Random) -> None:
+        patches = self.text.undo() if rng.random() < 0.6 else self.text.redo()
+        self.shown = patched(self.shown, patches or [])
+        assert str(self.text) == self.shown
+
+    def send(self) -> None:
+        message = self.text.take_changes()
+        if message:
+            self.sent.append(message)
+        self.reports.append(self.text.version)
+
+
+def history(rng: random.Random, count: int, steps: int, *, compacting: bool) -> list[Replica]:
+    """Some life: edits, undo, messages late, twice, out of order or never, sync in parts, compaction by some."""
+    names = [bytes([65 + i]) for i in range(count)]
+    rng.shuffle(names)
+    replicas = [Replica(Text(name)) for name in names]
+    compactors = rng.sample(replicas, rng.randint(1, count)) if compacting else []
+    for _ in range(steps):
+        one, other = rng.choice(replicas), rng.choice(replicas)
+        what = rng.random()
+        if what < 0.5:
+            one.edit(rng)
+        elif what < 0.58:
+            one.undo(rng)
+        elif what < 0.75 and other.sent:
+            one.receive(rng.choice(other.sent[-5:]))
+        elif what < 0.9:
+            one.receive(other.text.changes_since(one.text.version))
+        elif one in compactors:
+            version = one.text.version
+            known = [next(r for r in reversed(x.reports) if r <= version) for x in replicas if x is not one]
+            one.text.compact(known)
+        one.send()
+        one.text._check()
+    return replicas
+
+
+@given(st.randoms(use_true_random=False), st.integers(2, 5), st.sampled_from([10, 40, 120]))
+def test_all_come_to_the_same_bytes(rng: random.Random, count: int, steps: int) -> None:
+    texts = [replica.text for replica in history(rng, count, steps, compacting=False)]
+    exchange(texts)
+    for text in texts:
+        text._check()
+    assert len({str(text) for text in texts}) == 1
+    assert len({text.save() for text in texts}) == 1
+    loaded = Text.load(texts[0].save(), b"late")
+    loaded._check()
+    assert loaded.save() == texts[0].save()
+    assert str(loaded) == str(texts[0])
+
+
+@given(st.randoms(use_true_random=False), st.integers(2, 5), st.sampled_from([40, 120, 200]))
+def test_compacting_or_not_makes_no_difference(rng: random.Random, count: int, steps: int) -> None:
+    texts = [replica.text for replica in history(rng, count, steps, compacting=True)]
+    exchange(texts)
+    for text in texts:
+        text._check()
+    assert len({str(text) for text in texts}) == 1
+    assert len({text.version for text in texts}) == 1
+    for text in texts[1:]:
+        text.compact([other.version for other in texts])
+    late = Text.load(texts[1].save(), b"late")  # from a compacted one; the first isn't
+    late._check()
+    texts.append(late)
+    for _ in range(30):
+        text = rng.choice(texts)
+        if rng.random() < 0.7:
+            text.insert(rng.randint(0, len(text)), rng.choice(PIECES[:5]))
+        elif len(text):
+            text.delete(rng.randrange(len(text)))
+    exchange(texts)
+    assert len({str(text) for text in texts}) == 1
+    assert len({late.version for late in texts}) == 1
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 4), st.sampled_from([20, 60]))
+def test_operation_by_operation_in_any_order(rng: random.Random, count: int, steps: int) -> None:
+    text = history(rng, count, steps, compacting=False)[0].text
+    _, operations = decode(text.save()) if len(text.version) else (None, [])
+    rng.shuffle(operations)
+    other = Text(b"other")
+    shown = ""
+    for operation in operations:
+        shown = patched(shown, other.apply(encode([operation])))
+        if rng.random() < 0.2:
+            other.merge(encode([rng.choice(operations)]))
+            shown = str(other)
+    assert other.waiting == 0
+    assert shown == str(other) == str(text)
+    assert other.save() == text.save()
+    other._check()
+
+
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_is_the_tree_that_the_specification_says(rng: random.Random, evil: bool) -> None:
+    names = [b"A", b"B", b"C"]
+    rng.shuffle(names)
+    texts, models = [Text(name) for name in names], [Model() for _ in names]
+    for _ in range(60):
+        i = rng.randrange(3)
+        name, text, model = names[i], texts[i], models[i]
+        what = rng.random()
+        if evil and what < 0.3 and model.nodes:
+            # Any parent, side and origin: whoever makes such operations can't make replicas differ.
+            parent = rng.choice(list(model.nodes))
+            side = rng.choice(["left", "right"])
+            origin = parent if side == "left" else rng.choice([None, *model.nodes])
+            operation = Insert(model.next.get(name, 0), side, parent, origin, rng.choice("xyz"))
+            model.apply(name, operation)
+            text.merge(encode([(name, operation)]))
+        elif what < 0.6:
+            at = rng.randint(0, len(text))
+            text.insert(at, "ab")
+            model.apply(name, model.insertion(name, at, "a"))
+            model.apply(name, model.insertion(name, at + 1, "b"))
+        elif what < 0.75 and len(text):
+            at = rng.randrange(len(text))
+            text.delete(at)
+            model.apply(name, model.deletion(name, at))
+        else:
+            message = rng.choice(texts).changes_since(text.version)
+            text.merge(message)
+            for author, made in decode(message)[1] if message else []:
+                model.apply(author, made)
+        assert str(text) == model.text()
+    for text, model in zip(texts, models, strict=True):
+        made = {(author, op.number): op for author, op in decode(text.save())[1]} if len(text.version) else {}
+        for author, op in model.log:
+            if isinstance(op, Insert):
+                found = made[author, op.number]
+                assert isinstance(found, Insert)
+                assert (found.side, found.parent, found.origin) == (op.side, op.parent, op.origin)
+            else:
+                assert made[author, op.number] == op
+
+
+# ---- the laws of a merge
+
+
+@given(st.randoms(use_true_random=False))
+def test_merging_is_idempotent_commutative_and_associative(rng: random.Random) -> None:
+    a, b, c = (replica.text.save() for replica in history(rng, 3, 60, compacting=False))
+    assert saved(a, b) == saved(b, a)
+    assert saved(a, a) == a or not a
+    assert saved(saved(a, b), c) == saved(a, saved(b, c))
+
+
+def saved(*states: bytes) -> bytes:
+    """What one replica saves that merged these."""
+    text = Text(b"merger")
+    for state in states:
+        text.merge(state)
+    return text.save()
+
+
+# ---- nothing interleaves
+
+
+def concurrent(first: list[tuple[int, str]], second: list[tuple[int, str]], start: str = "") -> set[str]:
+    """Two replicas type (position, text) at once from the same start: the results, under both orders of names."""
+    results = set()
+    for names in ((b"A", b"B"), (b"B", b"A")):
+        texts = [Text(name) for name in names]
+        texts[0].insert(0, start)
+        exchange(texts)
+        for text, edits in zip(texts, (first, second), strict=True):
+            for position, piece in edits:
+                text.insert(position, piece)
+        exchange(texts)
+        assert str(texts[0]) == str(texts[1])
+        results.add(str(texts[0]))
+    return results
+
+
+def forwards(word: str, at: int = 0) -> list[tuple[int, str]]:
+    return [(at + i, c) for i, c in enumerate(word)]
+
+
+def backwards(word: str, at: int = 0) -> list[tuple[int, str]]:
+    return [(at, c) for c in reversed(word)]
+
+
+@pytest.mark.parametrize("start", ["", "()", "(((", ")))"])
+@pytest.mark.parametrize("one", [forwards, backwards])
+@pytest.mark.parametrize("other", [forwards, backwards])
+def test_words_typed_at_once_stay_whole(start: str, one: object, other: object) -> None:
+    at = len(start) // 2
+    results = concurrent(one("hello", at), other("WORLD", at), start)  # type: ignore[operator]
+    for result in results:
+        assert result in {start[:at] + both + start[at:] for both in ("helloWORLD", "WORLDhello")}
+
+
+def test_words_typed_from_the_middle_stay_whole() -> None:
+    def inside_out(word: str) -> list[tuple[int, str]]:
+        middle = len(word) // 2
+        return [(0, word[middle]), *((0, c) for c in reversed(word[:middle])), *enumerate(word)][
+            : middle + 1
+        ] + [(i, c) for i, c in enumerate(word) if i > middle]
+
+    for result in concurrent(inside_out("hello"), inside_out("WORLD")):
+        assert result in {"helloWORLD", "WORLDhello"}
+
+
+@given(
+    st.lists(st.integers(0, 8), min_size=2, max_size=12), st.lists(st.integers(0, 8), min_size=2, max_size=12)
+)
+def test_whatever_way_a_block_is_typed_it_stays_whole(first: list[int], second: list[int]) -> None:
+    # Each types one block, inserting its characters anywhere within what the block has by then.
+    edits = [
+        [(p % (i + 1), char) for i, p in enumerate(places)] for places, char in ((first, "a"), (second, "B"))
+    ]
+    for result in concurrent(*edits):
+        assert result in {"a" * len(first) + "B" * len(second), "B" * len(second) + "a" * len(first)}
+
+
+def test_maximally_non_interleaving() -> None:
+    # Where Fugue without right origins interleaves backwards: see "The Art of the Fugue" by Weidner and Kleppmann.
+    # Three insert at once; the middle one's author saw one of the others.
+    for names in ((b"A", b"B", b"C"), (b"C", b"B", b"A"), (b"B", b"A", b"C"), (b"B", b"C", b"A")):
+        one, two, three = (Text(name) for name in names)
+        one.insert(0, "b")
+        two.insert(0, "xy")
+        three.merge(one.take_changes())
+        three.insert(0, "a")  # right before b: nothing that knew neither may come between
+        exchange([one, two, three])
+        assert str(one) in {"abxy", "xyab"}
+
+
+# ---- waiting, and what is refused
+
+
+def test_operations_wait_for_their_causes_within_bounds() -> None:
+    author, reader = Text(b"a"), Text(b"r", waiting_limit=2000)
+    messages = []
+    for i in range(100):
+        author.insert(i, "x")
+        messages.append(author.take_changes())
+    with pytest.raises(TextWaiting):
+        reader.merge(b"".join(messages[1:]))
+    held = reader.waiting
+    assert 0 < held < 99
+    assert str(reader) == ""
+    assert reader.version == Version()
+    assert reader.apply(messages[0]) == [(0, 0, "x" * (held + 1))]
+    assert reader.waiting == 0
+    reader.merge(b"".join(messages))
+    assert reader.save() == author.save()
+
+
+def test_the_same_waits_once() -> None:
+    author, reader = Text(b"a"), Text(b"r")
+    author.insert(0, "one")
+    first = author.take_changes()
+    author.insert(3, "two")
+    second = author.take_changes()
+    for _ in range(5):
+        reader.merge(second)
+    assert reader.waiting == 1
+    reader.merge(author.save())
+    assert reader.waiting == 0
+    reader.merge(first)
+    assert str(reader) == "onetwo"
+
+
+def test_what_a_peer_is_sent_does_not_grow_with_what_was_deleted() -> None:
+    one, two = Text(b"one"), Text(b"two")
+    one.insert(0, "stays")
+    two.merge(one.take_changes())
+    sizes = []
+    for _ in range(5):
+        for i in range(200):
+            one.insert(i % 5, "gone")
+            one.delete(i % 5, 4)
+        two.merge(one.take_changes())
+        one.compact([two.version])
+        sizes.append(len(one.save()))
+        assert str(Text.load(one.save(), b"new")) == "stays"
+    assert max(sizes) < 60
+    assert max(sizes) - min(sizes) <= 15  # the numbers in it get longer, by the logarithm
+    assert one.changes_since(two.version) == b""
+    assert one.memory < 100_000
+
+
+def test_compaction_asks_for_what_is_missing() -> None:
+    one, two = Text(b"one"), Text(b"two")
+    two.insert(0, "x")
+    with pytest.raises(TextUnseen):
+        one.compact([two.version])
+
+
+def test_who_was_not_asked_is_told() -> None:
+    one, stranger = Text(b"one"), Text(b"stranger")
+    one.insert(0, "abcdef")
+    stranger.merge(one.take_changes())
+    one.delete(1, 4)
+    stranger.insert(3, "!")
+    one.compact([])
+    with pytest.raises(TextStale):
+        one.merge(stranger.take_changes())
+    with pytest.raises(TextDiverged):
+        stranger.merge(one.changes_since(stranger.version))
+    assert str(stranger) == "abc!def"
+    assert str(one) == "af"
+    reloaded = Text.load(one.save(), b"stranger2")
+    reloaded.insert(1, "!")
+    one.merge(reloaded.take_changes())
+    assert str(one) == "a!f"
+
+
+def test_one_that_only_lags_is_replaced() -> None:
+    one, lagging = Text(b"one"), Text(b"lagging")
+    one.insert(0, "hello wörld")
+    lagging.merge(one.take_changes())
+    one.delete(4, 5)
+    one.insert(4, "!")
+    one.compact([])
+    one.insert(0, ">")
+    assert str(one) == ">hell!ld"
+    assert patched("hello wörld", lagging.apply(one.changes_since(lagging.version))) == str(one)
+    assert lagging.save() == one.save()
+    lagging.insert(0, "x")
+    one.merge(lagging.take_changes())
+    assert str(one) == "x>hell!ld"
+
+
+def test_a_thousand_replicas() -> None:
+    rng = random.Random(7)
+    start = Text(b"start")
+    start.insert(0, "0123456789" * 30)
+    texts = [Text.load(start.save(), i.to_bytes(2, "big"), undo_depth=0) for i in range(1000)]
+    for text in texts:
+        text.insert(rng.randint(0, 300), rng.choice("abcdefgh") * 3)
+    for _ in range(6):  # gossip: twice as many know after each round
+        for i, text in enumerate(texts):
+            other = texts[rng.randrange(1000)]
+            text.merge(other.changes_since(text.encoded_version()))
+            if i % 100 == 0 and len(text):
+                text.delete(rng.randrange(len(text)))
+    everything = Text(b"all")
+    for text in texts:
+        everything.merge(text.changes_since(everything.encoded_version()))
+    for text in texts[::97]:
+        text.merge(everything.changes_since(text.encoded_version()))
+        assert text.save() == everything.save()
+    assert everything.waiting == 0
+    everything._check()
+
+
+def test_deletions_of_the_same_text_at_once() -> None:
+    one, two = Text(b"one"), Text(b"two")
+    one.insert(0, "abcdefgh")
+    exchange([one, two])
+    one.delete(2, 4)
+    two.delete(3, 4)
+    exchange([one, two])
+    assert str(one) == str(two) == "abh"
+    made = [op for _, op in decode(one.save())[1] if isinstance(op, Delete)]
+    assert len(made) == 8
+    one.compact([two.version])
+    two.compact([one.version])
+    assert one.save() == two.save()
+
+
+def test_nothing_of_a_malformed_message_is_merged() -> None:
+    one, two = Text(b"one"), Text(b"two")
+    one.insert(0, "abc")
+    good = one.take_changes()
+    with pytest.raises(TextFormat, match=f"at byte {len(good)}"):
+        two.merge(good + b"\xff")
+    assert str(two) == ""
+    two.merge(good)
+    assert str(two) == "abc"

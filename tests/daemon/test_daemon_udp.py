@@ -1,0 +1,237 @@
+"""UDP through a pair of daemons: sources kept apart, loss instead of delay, rules, silence, broken connections."""
+
+import asyncio
+import socket
+
+import pytest
+
+from dtp.daemon import udp
+from dtp.daemon.config.reading import ConfigMistakes
+
+from .conftest import PATIENCE, config
+
+
+class Endpoint(asyncio.DatagramProtocol):
+    """A UDP socket with a queue of what came; `answer` makes an answer of a datagram, or None."""
+
+    def __init__(self, answer=None):
+        self.received = asyncio.Queue()
+        self._answer = answer
+
+    async def open(self, *, to=None):
+        loop = asyncio.get_running_loop()
+        local = None if to else ("127.0.0.1", 0)
+        self.transport, _ = await loop.create_datagram_endpoint(
+            lambda: self, local_addr=local, remote_addr=to
+        )
+        self.port = self.transport.get_extra_info("sockname")[1]
+        return self
+
+    def datagram_received(self, data, source):
+        self.received.put_nowait((data, source))
+        answer = None if self._answer is None else self._answer(data)
+        if answer is not None:
+            self.transport.sendto(answer, source)
+
+    async def ask(self, data):
+        self.transport.sendto(data)
+        return (await self.received.get())[0]
+
+    def close(self):
+        self.transport.close()
+
+
+def expose(port, more=""):
+    return (
+        f'[[expose]]\nservice = "api"\nkind = "udp"\nallow = ["*"]\nbackend = ["127.0.0.1:{port}"]\n{more}\n'
+    )
+
+
+async def start(pair, server, more=""):
+    await pair.start(expose(server.port, more), forward='kind = "udp"\n')
+    return "127.0.0.1", pair.port
+
+
+def test_sources_are_kept_apart(run):
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data.upper()).open()
+        place = await start(pair, server)
+        clients = [await Endpoint().open(to=place) for _ in range(20)]
+        for turn in range(3):
+            wanted = [f"from {number} in turn {turn}".encode() for number in range(20)]
+            found = await asyncio.gather(
+                *(client.ask(data) for client, data in zip(clients, wanted, strict=True))
+            )
+            assert found == [data.upper() for data in wanted]
+        assert len({source for _, source in [server.received.get_nowait() for _ in range(60)]}) == 20
+        assert pair.exposed.ledger.streams == 20
+        assert pair.near.status()["forwarded"][0]["listen"] == [f"udp:127.0.0.1:{pair.port}"]
+        for one in (*clients, server):
+            one.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [1, 1400, 60_000])
+def test_sizes(run, size):
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        client = await Endpoint().open(to=await start(pair, server))
+        assert await client.ask(bytes(size)) == bytes(size)
+        client.close()
+        server.close()
+
+    run(scenario)
+
+
+def test_what_is_too_large_is_dropped_and_the_next_passes(run):
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        client = await Endpoint().open(to=await start(pair, server))
+        client.transport.sendto(bytes(65_000))
+        assert await client.ask(b"small") == b"small"
+        assert server.received.qsize() == 1
+        client.close()
+        server.close()
+
+    run(scenario)
+
+
+def test_silence_ends_a_session_and_the_next_datagram_begins_one(run, monkeypatch):
+    monkeypatch.setattr(udp, "IDLE", 0.05)
+
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        client = await Endpoint().open(to=await start(pair, server))
+        assert await client.ask(b"one") == b"one"
+        await pair.exposed.ledger.wait_empty()
+        (forwarded,) = pair.near.forwarded.values()
+        await forwarded.ledger.wait_empty()
+        assert await client.ask(b"two") == b"two"
+        assert pair.exposed.ledger.streams == 2
+        assert pair.exposed.ledger.failed == 0
+        client.close()
+        server.close()
+
+    run(scenario)
+
+
+def test_rules_hold(run):
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        place = await start(pair, server, 'concurrency = { identity = 1 }\nlimits = { bytes = "1KB" }')
+        first, second = await Endpoint().open(to=place), await Endpoint().open(to=place)
+        assert await first.ask(b"one") == b"one"
+        second.transport.sendto(b"refused")
+        near = pair.near.forwarded["udp:127.0.0.1:0"].ledger
+        for _ in range(100_000):
+            if near.failed:  # the refusal has come back
+                break
+            await asyncio.sleep(0)
+        assert pair.exposed.denials == {"concurrency": 1}
+        first.transport.sendto(bytes(1100))
+        await pair.exposed.ledger.wait_empty()
+        assert server.received.qsize() == 1
+        assert await second.ask(b"now") == b"now"
+        for one in (first, second, server):
+            one.close()
+
+    run(scenario)
+
+
+def test_the_oldest_source_makes_room(run, monkeypatch):
+    monkeypatch.setattr(udp.Sources, "MOST", 2)
+
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        place = await start(pair, server)
+        clients = [await Endpoint().open(to=place) for _ in range(3)]
+        for client in clients:
+            assert await client.ask(b"hello") == b"hello"
+        assert len(pair.near.forwarded["udp:127.0.0.1:0"].ledger.open) == 2
+        assert await clients[0].ask(b"again") == b"again"
+        for one in (*clients, server):
+            one.close()
+
+    run(scenario)
+
+
+def test_a_backend_that_is_away_and_comes(run):
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        place = await start(pair, server)
+        client = await Endpoint().open(to=place)
+        assert await client.ask(b"one") == b"one"
+        server.close()
+        await asyncio.sleep(0)
+        for _ in range(3):
+            client.transport.sendto(b"lost")
+            await asyncio.sleep(0.01)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+            again.bind(("127.0.0.1", server.port))
+            again.settimeout(PATIENCE)
+            client.transport.sendto(b"back")
+            assert (await asyncio.to_thread(again.recvfrom, 100))[0] == b"back"
+        client.close()
+
+    run(scenario)
+
+
+def test_a_new_connection_carries_on(run):
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        client = await Endpoint().open(to=await start(pair, server))
+        assert await client.ask(b"one") == b"one"
+        for connection in pair.far.listener.connections:
+            connection.abort()
+        (forwarded,) = pair.near.forwarded.values()
+        await forwarded.ledger.wait_empty()
+        assert await client.ask(b"two") == b"two"
+        client.close()
+        server.close()
+
+    run(scenario)
+
+
+def test_a_stopped_place_serves_those_who_are_there(run):
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        place = await start(pair, server)
+        client = await Endpoint().open(to=place)
+        assert await client.ask(b"one") == b"one"
+        (forwarded,) = pair.near.forwarded.values()
+        await forwarded.stop()
+        assert await client.ask(b"two") == b"two"
+        stranger = await Endpoint().open(to=place)
+        stranger.transport.sendto(b"too late")
+        assert await client.ask(b"three") == b"three"
+        assert forwarded.ledger.streams == 1
+        forwarded.abort(udp.Reason.DRAINING)
+        assert forwarded._sources.sock.fileno() < 0
+        for one in (client, stranger, server):
+            one.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (expose(1).replace("127.0.0.1:1", "localhost:1"), "has to be an IP address"),
+        (expose(1, "health = {}"), "nothing of UDP tells"),
+        (expose(1, "methods = { allow = ['x'] }"), "not udp"),
+        ('[[forward]]\nkind = "udp"\nlisten = "unix:/x"\nto = "dtp://alice/api"', "no Unix sockets"),
+        ('[[forward]]\nkind = "udp"\nmode = "socks5"\nlisten = "127.0.0.1:1"', "is for TCP"),
+    ],
+)
+def test_what_udp_cant_have(tmp_path, text, words):
+    with pytest.raises(ConfigMistakes, match=words):
+        config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{text}')
+
+
+def test_tcp_and_udp_at_one_port(tmp_path):
+    text = "".join(
+        f'[[forward]]\nkind = "{kind}"\nlisten = "127.0.0.1:53"\nto = "dtp://alice/dns"\n'
+        for kind in ("tcp", "udp")
+    )
+    assert [one.name for one in config(tmp_path, text).forward] == ["127.0.0.1:53", "udp:127.0.0.1:53"]
