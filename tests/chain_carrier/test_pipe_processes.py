@@ -1,0 +1,115 @@
+"""Processes that know of each other by the chain alone: a file over `?via=pipe`, by the command."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+
+import pytest
+from chain_resolver.hosts import make_host, run
+
+from dtp.chain import Deployments, KeySigner
+from dtp.chain.errors import SignerError
+from dtp.chain.pipe_carrier import environment_signer
+from dtp.identity import Identity
+
+#: Seconds for anything that has to happen; only a failing test waits so long.
+PATIENCE = 90
+
+
+@pytest.fixture
+def published(client, wallet, net, deployments, tmp_path):
+    """A host with service `files`, its owner's and a user's folders: (host, environments of both)."""
+    server, user = Identity.generate(), Identity.generate()
+    for each in (server, user):
+        wallet(KeySigner.from_identity(each))
+
+    async def prepare():
+        async with client(KeySigner.from_identity(server)) as chain:
+            hosted = await make_host(chain)
+            await hosted.service("files")
+            await hosted.endpoint(server.id.key)
+            return chain.chain_id, hosted.id
+
+    chain_id, host_id = run(prepare())
+    kept = Deployments(chain_id, tmp_path / "packages.json")
+    for each in deployments.all():
+        kept.remember(each)
+    environments = []
+    for name, identity in (("server", server), ("user", user)):
+        (tmp_path / name).mkdir()
+        path = identity.save(tmp_path / name / "identity.pem")
+        environments.append(
+            {
+                **os.environ,
+                "DTP_HOME": str(tmp_path / name),
+                "DTP_IDENTITY": str(path),
+                "DTP_NETWORK": net.url,
+                "DTP_PACKAGES": str(tmp_path / "packages.json"),
+            }
+        )
+    return host_id, *environments
+
+
+def dtp(*arguments):
+    return [sys.executable, "-P", "-m", "dtp", *arguments]
+
+
+def test_a_file_between_processes(published, tmp_path):
+    host_id, server, user = published
+    data = random.Random(5).randbytes(400_000)
+    (tmp_path / "big.bin").write_bytes(data)
+    command = dtp(
+        "serve", "--file", f"files={tmp_path / 'big.bin'}", "--listen", f"pipe://{host_id}", "--json"
+    )
+    with subprocess.Popen(command, env=server, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as serving:
+        watchdog = threading.Timer(PATIENCE, serving.kill)
+        watchdog.start()
+        try:
+            listening = json.loads(serving.stdout.readline())
+            assert f"@{host_id}/files" in json.dumps(listening)
+            got = subprocess.run(
+                dtp("recv", f"dtp://{host_id}/files?via=pipe", "-o", str(tmp_path / "got.bin"), "--json"),
+                env=user,
+                capture_output=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            assert got.returncode == 0, got.stderr.decode()
+            assert (
+                hashlib.sha256((tmp_path / "got.bin").read_bytes()).digest() == hashlib.sha256(data).digest()
+            )
+            # Who isn't there, and who isn't asked: a host without a place to dial says what to do.
+            refused = subprocess.run(
+                dtp("ping", f"dtp://{host_id}/files", "--json"),
+                env=user,
+                capture_output=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            assert refused.returncode == 5
+            assert b"?via=pipe goes through the chain" in refused.stderr
+        finally:
+            serving.terminate()
+            watchdog.cancel()
+
+
+def test_the_wallet_of_the_environment(published, tmp_path, monkeypatch):
+    _, _, user = published
+    for name in ("DTP_HOME", "DTP_IDENTITY"):
+        monkeypatch.setenv(name, user[name])
+    monkeypatch.delenv("DTP_WALLET", raising=False)
+    own = environment_signer().address
+    other = KeySigner.generate()
+    from dtp.chain.keystores import save_key
+
+    save_key(other, tmp_path / "user" / "other.pem")
+    for spelled in (str(tmp_path / "user" / "other.pem"),):
+        monkeypatch.setenv("DTP_WALLET", spelled)
+        assert environment_signer().address == other.address != own
+    monkeypatch.setenv("DTP_WALLET", "nobody")
+    with pytest.raises(SignerError, match="there is no wallet"):
+        environment_signer()
