@@ -19,12 +19,12 @@ from dtp.cli.options import (
     verbose_option,
 )
 from dtp.cli.output import OutputError, discard_output, json_option, wants_json
+from dtp.cli.paying import Payment, payment_options
 from dtp.cli.progress import Meter
 from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.net.address import Address
 from dtp.net.connection import Connection
-from dtp.net.dial import connect
 from dtp.net.relay import PIECE
 from dtp.net.stream import Stream
 
@@ -33,9 +33,10 @@ from dtp.net.stream import Stream
 @address_argument
 @identity_options("--identity", "-i")
 @psk_file_option
+@payment_options
 @verbose_option
 @json_option
-def cat(address: Address, identity: IdentitySource, psk: bytes | None) -> None:
+def cat(address: Address, identity: IdentitySource, psk: bytes | None, payment: Payment) -> None:
     """Connect standard input and output to a service: netcat, by identity and encrypted.
 
     The end of the input is passed on and output goes on (half close); the command ends when the peer has
@@ -47,12 +48,12 @@ def cat(address: Address, identity: IdentitySource, psk: bytes | None) -> None:
       tar c photos | dtp cat dtp://alice/backup
       ssh -o ProxyCommand='dtp cat dtp://alice/ssh' alice
     """
-    run(_cat(address, identity, psk))
+    run(_cat(address, identity, psk, payment))
 
 
-async def _cat(address: Address, identity: IdentitySource, psk: bytes | None) -> None:
+async def _cat(address: Address, identity: IdentitySource, psk: bytes | None, payment: Payment) -> None:
     async with (
-        connect(address, identity=identity.load_or_make(), psk=psk) as connection,
+        payment.connect(address, identity=identity.load_or_make(), psk=psk) as connection,
         _telling(connection),
     ):
         stream = await connection.open_stream()
@@ -72,6 +73,7 @@ async def _cat(address: Address, identity: IdentitySource, psk: bytes | None) ->
             raise
         finally:
             output.cancel()
+    payment.report(connection)
 
 
 def _telling(connection: Connection) -> AbstractAsyncContextManager[None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from dtp.net.files.errors import FileTransferError
+from dtp.errors import DtpError
 from dtp.net.files.names import open_below
 from dtp.net.stream import Stream
 
@@ -60,7 +60,7 @@ async def _answer(stream: Stream, head: bytes, root: Path, below: str) -> bool:
 async def _give(stream: Stream, root: Path, path: str, *, head_only: bool) -> None:
     try:
         descriptor, name = _open(root, path)
-    except FileTransferError:
+    except DtpError:
         await _refuse(stream, HTTPStatus.NOT_FOUND)
         return
     with contextlib.closing(os.fdopen(descriptor, "rb")) as file:
@@ -79,7 +79,7 @@ async def _give(stream: Stream, root: Path, path: str, *, head_only: bool) -> No
 
 
 def _open(root: Path, path: str) -> tuple[int, str]:
-    with contextlib.suppress(FileTransferError):
+    with contextlib.suppress(DtpError):
         return open_below(root, path)
     return open_below(root, f"{path}/{_INDEX}" if path else _INDEX)
 

@@ -1,0 +1,266 @@
+"""The commands, as processes of their own against a localnet: selling, buying, channels, subscriptions."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from dtp.chain import ChainClient, KeySigner, publish
+from dtp.chain.networks import find_network
+from dtp.identity import Identity
+from dtp.localnet.grpc.localnet import LocalnetThread
+from dtp.pay.terms import Prices, Usage
+
+from .conftest import run
+
+PATIENCE = 100
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    """A localnet with the packages, and where their ids are remembered."""
+    packages = tmp_path_factory.mktemp("cli") / "packages.json"
+    with LocalnetThread() as localnet:
+        publisher = KeySigner.generate()
+        localnet.fund(publisher.address)
+
+        async def publish_all():
+            async with ChainClient(find_network(localnet.url), publisher, deployments=packages) as chain:
+                await publish(chain, "transport")
+
+        run(publish_all())
+        localnet.packages = packages
+        yield localnet
+
+
+class Home:
+    """An account with a home of its own, and the `dtp` that runs there."""
+
+    def __init__(self, net, folder):
+        folder.mkdir()
+        self.folder = folder
+        identity = Identity.generate()
+        identity.save(folder / "identity.pem")
+        self.address = identity.id.sui_address
+        net.fund(self.address)
+        self.env = {
+            **os.environ,
+            "DTP_HOME": str(folder),
+            "DTP_NETWORK": net.url,
+            "DTP_FAUCET": net.faucet_url,
+            "DTP_PACKAGES": str(net.packages),
+        }
+
+    def command(self, *arguments):
+        return [sys.executable, "-P", "-m", "dtp", *map(str, arguments)]
+
+    def run(self, *arguments, code=0):
+        """Run to the end; the lines of JSON that it printed."""
+        done = subprocess.run(
+            self.command(*arguments, "--json"),
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == code, done.stderr.decode()
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    @contextlib.contextmanager
+    def serving(self, *arguments):
+        """`dtp serve`, until the block ends; gives the address, and at the end what else it said."""
+        process = subprocess.Popen(
+            self.command("serve", "--json", "--until-eof", *arguments),
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        said = []
+        try:
+            line = process.stdout.readline()
+            assert line, process.stderr.read().decode()
+            yield json.loads(line)["address"], said
+            rest, errors = process.communicate()
+            said += [json.loads(line) for line in rest.splitlines()]
+            assert process.returncode == 0, errors.decode()
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def homes(net, tmp_path):
+    return Home(net, tmp_path / "server"), Home(net, tmp_path / "client")
+
+
+def site(home, **files):
+    folder = home.folder / "site"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+PRICED = ("--price-mib", "0.002SUI", "--price-request", "1000", "--min-deposit", "1000")
+PRICES = Prices(1000, 2_000_000)
+
+
+def test_the_demo_adds_up(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "dtp", "demo", "--paid", "--size", "3M", "--json"],
+        capture_output=True,
+        timeout=PATIENCE,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert record["ok"]
+    assert record["paid"] == record["server_gained"] > 6_000_000
+    assert record["client_spent"] == record["paid"] + record["client_gas"]
+
+
+def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
+    server, client = homes
+    data = os.urandom(300_000)
+    folder = site(server, **{"big.iso": data})
+    with server.serving("--http", folder, "--service", "files", *PRICED) as (address, said):
+        events = client.run("recv", f"{address}/big.iso", "--budget", "0.5SUI", "--keep-channel")
+        assert (client.folder / "big.iso").read_bytes() == data
+        paid = next(each for each in events if each["event"] == "paid")
+        assert paid["amount"] == PRICES.of(Usage(paid["requests"], paid["bytes"])) >= 570_000
+        (channel,) = client.run("channel", "list")[0]["channels"]
+        assert (channel["role"], channel["state"], channel["vouched"]) == ("pays", "open", paid["amount"])
+        (shown,) = client.run("channel", "show", channel["channel"])
+        assert shown["deposited"] == 500_000_000
+        assert shown["vouchers"]["0"]["amount"] == paid["amount"]
+    served = next(each for each in said if each["event"] == "served")
+    assert (served["vouched"], served["bytes"]) == (paid["amount"], paid["bytes"])
+    # The server went without it being worth the gas; its operator claims it all the same.
+    (theirs,) = server.run("channel", "list")[0]["channels"]
+    assert (theirs["role"], theirs["vouched"], theirs["claimed"]) == ("is paid", paid["amount"], 0)
+    (claimed,) = server.run("channel", "claim")
+    assert claimed["to_server"] == paid["amount"]
+    assert server.run("channel", "claim") == [{"event": "nothing"}]
+    # The client closes: the server has its time, then the rest comes back.
+    (closing,) = client.run("channel", "close", channel["channel"])
+    assert (closing["event"], closing["seconds"]) == ("closing", 3600)
+    net.advance_clock(3_600_000)
+    (closed,) = client.run("channel", "close")
+    assert closed["to_client"] == 500_000_000 - paid["amount"]
+    assert client.run("channel", "close") == [{"event": "nothing"}]
+    assert client.run("channel", "list")[0]["channels"] == []
+
+
+def test_a_watcher_claims_for_a_server_that_sleeps(net, homes):
+    server, client = homes
+    folder = site(server, **{"big.iso": os.urandom(30_000_000)})
+    with server.serving("--file", f"films={folder}", "--price-mib", "0.02SUI") as (address, _):
+        client.run("recv", f"{address}/big.iso", "--budget", "1SUI", "--keep-channel")
+        (channel,) = client.run("channel", "list")[0]["channels"]
+    watcher = Home(net, server.folder.parent / "watcher")
+    watcher.env["DTP_PAY_STORE"] = str(server.folder / "data" / "pay.sqlite")
+    # What was worth it was claimed when the server ended; a watcher finds nothing more.
+    assert watcher.run("channel", "watch", "--once") == []
+    assert server.run("channel", "list")[0]["channels"][0]["claimed"] == channel["vouched"]
+    client.run("channel", "close", channel["channel"])
+    net.advance_clock(3_600_000)
+    (closed,) = client.run("channel", "watch", "--once")
+    assert (closed["event"], closed["to_client"]) == ("closed", 1_000_000_000 - channel["vouched"])
+
+
+def test_without_a_budget_nothing_is_bought(homes):
+    server, client = homes
+    folder = site(server, **{"a.txt": b"words"})
+    with server.serving("--file", folder, *PRICED) as (address, _):
+        client.run("recv", f"{address}/a.txt", code=4)
+        client.run("recv", f"{address}/a.txt", "--deposit", "5", code=2)
+        client.run("recv", f"{address}/a.txt", "--budget", "10", code=3)
+        assert client.run("channel", "list")[0]["channels"] == []
+
+
+def test_cat_pays_too(homes):
+    server, client = homes
+    with server.serving("--echo", *PRICED) as (address, said):
+        done = subprocess.run(
+            client.command("cat", address, "--budget", "0.1SUI"),
+            env=client.env,
+            input=b"hello",
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert (done.returncode, done.stdout) == (0, b"hello"), done.stderr.decode()
+        assert b"paid " in done.stderr
+    served = next(each for each in said if each["event"] == "served")
+    assert served["vouched"] == PRICES.of(Usage(1, 10))
+
+
+def test_a_site_speaks_http_on_the_same_service(homes):
+    server, client = homes
+    folder = site(server, **{"index.html": b"<p>hello</p>", "a.txt": b"words"})
+    request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\nHEAD /a.txt HTTP/1.1\r\nHost: x\r\n\r\n"
+    request += (
+        b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\nPUT /a.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    with server.serving("--http", folder) as (address, _):
+        done = subprocess.run(
+            client.command("cat", address),
+            env=client.env,
+            input=request,
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        client.run("recv", f"{address}/a.txt")
+    assert (client.folder / "a.txt").read_bytes() == b"words"
+    answers = done.stdout.split(b"HTTP/1.1 ")[1:]
+    assert [each[:3] for each in answers] == [b"200", b"200", b"404", b"405"]
+    assert b"text/html" in answers[0]
+    assert answers[0].endswith(b"<p>hello</p>")
+    assert b"Content-Length: 5" in answers[1]
+    assert not answers[1].endswith(b"words")
+
+
+def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
+    from dtp.chain import Program, host, pass_
+
+    server, client = homes
+    folder = site(server, **{"a.txt": b"words"})
+    with server.serving("--file", folder, *PRICED):
+        pass
+
+    async def sell():
+        signer = KeySigner.from_identity(Identity.load(server.folder / "identity.pem"))
+        async with ChainClient(find_network(net.url), signer, deployments=net.packages) as chain:
+            (cap,) = await chain.owned(host.SCHEMA, host.HostCap, chain.address)
+            found = await chain.read(host.SCHEMA, host.Host, cap.host)
+            program = Program()
+            (number,) = found.services
+            made = pass_.new_plan(program, cap.host, cap.id, number, price=1_000_000, period_ms=3_600_000)
+            pass_.share(program, made)
+            host.set_mode(program, cap.host, cap.id, number, host.Mode.PASS)
+            executed = await chain.execute(program)
+            return chain.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)[0].plan
+
+    plan = run(sell())
+    (shown,) = client.run("pass", "plans", plan)[0]["plans"]
+    assert (shown["price"], shown["period_ms"], shown["on_sale"]) == (1_000_000, 3_600_000, True)
+    (bought,) = client.run("pass", "buy", plan)
+    assert (bought["renewed"], bought["periods"]) == (False, 1)
+    (renewed,) = client.run("pass", "buy", plan, "--periods", "3")
+    assert (renewed["pass"], renewed["renewed"]) == (bought["pass"], True)
+    with server.serving("--file", folder, "--plan", plan) as (address, _):
+        client.run("recv", f"{address}/a.txt", "--budget", "0")
+    (held,) = client.run("pass", "plans")[0]["plans"]
+    assert held["periods"] == 4
+    (back,) = client.run("pass", "cancel", bought["pass"])
+    assert (back["periods"], back["refunded"]) == (3, 3_000_000)
+    client.run("pass", "cancel", plan, code=6)
