@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from socket import socket
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from dtp.daemon.config.model import Config, Forward
 from dtp.daemon.expose import Exposed, caller_of
 from dtp.daemon.forward import FORWARDS, Forwarded
+from dtp.daemon.onchain import Gate, HostGate
 from dtp.daemon.policies import Caller, Policies
 from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
@@ -44,8 +45,15 @@ class Daemon:
     """All of `dtpd` but its process: no signals, no files, no control socket."""
 
     def __init__(
-        self, config: Config, identity: Identity, *, psk: bytes | None = None, limits: Limits = LIMITS
+        self,
+        config: Config,
+        identity: Identity,
+        *,
+        psk: bytes | None = None,
+        limits: Limits = LIMITS,
+        gate: Gate | None = None,
     ) -> None:
+        """`gate` decides about services with `on_chain`; by default the host of `config.chain` does."""
         self.config = config
         self.identity = identity
         self.began = time.time()
@@ -55,6 +63,7 @@ class Daemon:
         self.exposed: dict[str, Exposed] = {}
         self.forwarded: dict[str, Forwarded] = {}
         self._psk, self._limits = psk, limits
+        self._gate = HostGate(config.chain) if gate is None and config.chain is not None else gate
         self._policies = Policies()
         self._pools: dict[tuple[Address, ...], Pool] = {}
         self._dynamic: OrderedDict[Address, Pool] = OrderedDict()
@@ -66,10 +75,13 @@ class Daemon:
     async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
         """Listen and connect. `adopted` are sockets that listen already, by the place or URL in the configuration.
 
-        Raises `CarrierError` when a place can't be had; then nothing is left open.
+        Raises `CarrierError` when a place can't be had, `ChainError` when the host's rules can't be read; then
+        nothing is left open.
         """
         adopted = adopted or {}
         try:
+            if self._gate is not None:
+                await self._gate.start()
             await self._apply(self.config, adopted)
         except BaseException:
             await self.close()
@@ -83,7 +95,7 @@ class Daemon:
         Raises `CantReload`, or `CarrierError` for a place that can't be had: then the old configuration is still in
         force.
         """
-        for name in ("identity", "passphrase_file", "psk_file", "control", "web"):
+        for name in ("identity", "passphrase_file", "psk_file", "control", "web", "chain"):
             if getattr(config, name) != getattr(self.config, name):
                 raise CantReload(f"{name.replace('_', '-')} has changed: that takes a restart")
         async with self._changing:
@@ -207,7 +219,7 @@ class Daemon:
 
     # ---- peers come in ------------------------------------------------------------------------------------
 
-    def _admit(self, request: Request) -> None:
+    def _admit(self, request: Request) -> Awaitable[None] | None:
         exposed = self.exposed.get(request.service)
         if exposed is None:
             log.info(
@@ -226,6 +238,10 @@ class Daemon:
         if self.draining:
             raise Refuse(CloseCode.SHUTDOWN, "the daemon is about to end")
         exposed.admit(Caller(request.peer, request.peer.sui_address, request.source))
+        if not exposed.config.on_chain:
+            return None
+        assert self._gate is not None, "the configuration was checked"
+        return self._gate.admit(request)
 
     async def _on_connection(self, connection: Connection) -> None:
         """Serve the streams of a connection: each by the rules that hold when it is opened."""
@@ -267,6 +283,8 @@ class Daemon:
             part.abort(Reason.DRAINING)
         if self.listener is not None:
             await self.listener.close()
+        if self._gate is not None:
+            await self._gate.close()
         pools = [*self._pools.values(), *self._dynamic.values()]
         await asyncio.gather(*(pool.close() for pool in pools))
 

@@ -39,6 +39,8 @@ listen = "tcp://x:1"
 [log]
 [web]
 listen = "127.0.0.1:1"
+[chain]
+host = "0x{"1" * 64}"
 [everywhere]
 [[expose]]
 service = "a"

@@ -67,7 +67,7 @@ def _config(root: Section, path: Path) -> model.Config:
         root.wrong('[identity] is missing: file = "me.pem" says who this daemon is')
         identity = Section(root.document, ("identity",), {"file": "missing"})
     daemon = root.section("daemon") or Section(root.document, ("daemon",), {})
-    web = root.section("web")
+    web, chain = root.section("web"), root.section("chain")
     config = model.Config(
         path=path,
         identity=identity.take("file", file),
@@ -77,6 +77,7 @@ def _config(root: Section, path: Path) -> model.Config:
         control=daemon.take("control", file, None),
         drain=daemon.take("drain", values.duration, 30.0),
         web=None if web is None else web.take("listen", values.place),
+        chain=None if chain is None else _chain(chain),
         log=_log(root.section("log")),
         everywhere=_everywhere(root.section("everywhere")),
         expose=tuple(_expose(section) for section in root.sections("expose")),
@@ -99,6 +100,11 @@ def _check_whole(root: Section, daemon: Section, config: model.Config) -> None:
         daemon.wrong(what)
     if config.listen and not config.expose:
         daemon.wrong("listen is of no use: nothing is exposed", "listen")
+    for number, expose in enumerate(config.expose):
+        if expose.on_chain and config.chain is None:
+            root.wrong(
+                'on-chain: takes [chain] host = "0x...", whose lists decide', "expose", number, "on-chain"
+            )
     if config.web is not None and not config.web.is_local:
         root.wrong(
             f"listen: {config.web} can be reached by others, and the page tells who calls; use 127.0.0.1",
@@ -115,6 +121,14 @@ def _check_unique(root: Section, table: str, names: list[str], what: str) -> Non
         if name in names[:number] and not str(name).endswith(":0"):
             key = "service" if table == "expose" else "listen"
             root.wrong(f"{what} {name!r} is in the file already", table, number, key)
+
+
+def _chain(section: Section) -> model.Chain:
+    chain = model.Chain(
+        host=section.take("host", values.object_id), network=section.take("network", values.text, None)
+    )
+    section.finish()
+    return chain
 
 
 def _log(section: Section | None) -> model.Log:
@@ -142,6 +156,7 @@ def _expose(section: Section) -> model.Expose:
         health=None if health is None else _health(health),
         connect_timeout=section.take("connect-timeout", values.duration, 5.0),
         slow_start=section.take("slow-start", values.duration, 0.0),
+        on_chain=section.take("on-chain", values.boolean, False),
         proxy_protocol=section.take("proxy-protocol", values.boolean, False),
         batch=section.take("batch", values.number(1, 10_000), 50),
         message=section.take("message", values.size, 2 * 1024 * 1024),

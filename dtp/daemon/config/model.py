@@ -132,6 +132,8 @@ class Expose:
     slow_start: float = 0.0
     #: Tell the backend who came, by a PROXY protocol v2 header.
     proxy_protocol: bool = False
+    #: Callers have to pass the host's firewall on chain, too.
+    on_chain: bool = False
     #: JSON-RPC: calls in one batch, and bytes of one message.
     batch: int = 50
     message: int = 2 * 1024 * 1024
@@ -160,6 +162,14 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """The host on Sui whose lists, passes and rates hold for services with `on_chain`."""
+
+    host: str
+    network: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """How to log: one line for people or one JSON object for programs, from this level on."""
 
@@ -183,6 +193,7 @@ class Config:
     #: Plain HTTP with a page, Prometheus metrics and a health answer.
     web: Place | None = None
     log: Log = Log()
+    chain: Chain | None = None
     #: Rules that hold for all services together.
     everywhere: Rules = Rules(access=AccessRule(everyone=True))
     expose: tuple[Expose, ...] = field(default=())

@@ -265,6 +265,14 @@ def origin(value: Any) -> str:
     return spelled
 
 
+def object_id(value: Any) -> str:
+    """An object on Sui: "0x" and 64 hex digits."""
+    spelled = text(value).lower()
+    if not _SUI_ADDRESS.fullmatch(spelled):
+        raise Wrong(f"{value!r} is no object id: that is 0x and 64 hex digits")
+    return spelled
+
+
 def days(value: Any) -> frozenset[int]:
     """Days of the week, 0 for Monday: "mon-fri", "sat,sun"."""
     found: set[int] = set()

@@ -1,0 +1,107 @@
+"""Services with `on-chain`: the host's lists decide who comes in, read from a node; and a gate of another kind."""
+
+import pytest
+from chain_resolver.conftest import client, deployments, net, network, wallet
+from chain_resolver.hosts import make_host
+
+from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.onchain import HostGate
+from dtp.daemon.server import CantReload, Daemon
+from dtp.session.codes import CloseCode, Refuse
+
+from .conftest import FAR, NEAR, Backend, config, echo
+from .test_daemon_relay import exchange
+
+__all__ = ["client", "deployments", "net", "network", "wallet"]
+
+HOST = "0x" + "1" * 64
+
+
+def expose(port, host=HOST):
+    return (
+        f'[chain]\nhost = "{host}"\n[[expose]]\nservice = "api"\nallow = ["*"]\non-chain = true\n'
+        f'backend = ["127.0.0.1:{port}"]\n'
+    )
+
+
+class List:
+    """A gate that a test opens and closes."""
+
+    def __init__(self, *allowed):
+        self.allowed = set(allowed)
+        self.events = []
+
+    async def start(self):
+        self.events.append("start")
+
+    async def admit(self, request):
+        if request.peer not in self.allowed:
+            raise Refuse(CloseCode.DENIED, "not on the list that is elsewhere")
+
+    async def close(self):
+        self.events.append("close")
+
+
+def test_the_gate_decides(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            gate = List()
+            pair.far = Daemon(pair.far_config(expose(backend.port)), FAR, gate=gate)
+            await pair.far.start()
+            pair.near = Daemon(pair.near_config(), NEAR)
+            await pair.near.start()
+            with pytest.raises(ConnectionResetError):
+                await exchange(pair.port, b"refused")
+            assert "elsewhere" in pair.near.status()["forwarded"][0]["trouble"]
+            gate.allowed.add(NEAR.id)
+            assert await exchange(pair.port, b"hello") == b"hello"
+            with pytest.raises(CantReload, match="chain"):
+                await pair.far.reload(pair.far_config(expose(backend.port, "0x" + "2" * 64)))
+            await pair.far.close()
+            assert gate.events == ["start", "close"]
+
+    run(scenario)
+
+
+def test_on_chain_needs_a_chain(tmp_path):
+    text = '[daemon]\nlisten = "tcp://127.0.0.1:0"\n' + expose(1).partition("\n")[2].partition("\n")[2]
+    with pytest.raises(ConfigMistakes, match=r"on-chain: takes \[chain\]"):
+        config(tmp_path, text)
+
+
+def test_the_lists_of_a_host_on_chain(run, client, wallet):
+    """Over the embedded node: denied on chain, refused here; taken back there, let in here."""
+
+    async def scenario(pair):
+        async with client(wallet()) as chain, Backend(echo) as backend:
+            hosted = await make_host(chain)
+            await hosted.service("api")
+            await hosted.deny(NEAR.id.sui_address)
+            settings = pair.far_config(expose(backend.port, hosted.id))
+            gate = HostGate(settings.chain, chain)
+            pair.far = Daemon(settings, FAR, gate=gate)
+            await pair.far.start()
+            pair.near = Daemon(pair.near_config(), NEAR)
+            await pair.near.start()
+            with pytest.raises(ConnectionResetError):
+                await exchange(pair.port, b"refused")
+            assert "DENIED" in pair.near.status()["forwarded"][0]["trouble"]
+            await hosted.undeny(NEAR.id.sui_address)
+            await gate.refresh()
+            assert await exchange(pair.port, b"hello") == b"hello"
+
+    run(scenario)
+
+
+def test_a_host_that_is_not_there(run, monkeypatch, net):
+    """The daemon doesn't start: nobody would be let in, and whoever set it up is there now."""
+    monkeypatch.setenv("DTP_NETWORK", net.url)
+
+    async def scenario(pair):
+        pair.far = Daemon(pair.far_config(expose(1)), FAR)
+        with pytest.raises(Exception, match="0x1111") as caught:
+            await pair.far.start()
+        assert caught.value.code
+        assert pair.far.listener is None
+
+    run(scenario)
