@@ -257,10 +257,29 @@ static int read_int(dtp_bytes bytes, int64_t *value)
     return DTP_OK;
 }
 
+/* MessagePack's shortest form, at `room` of 9 bytes; its length. */
+static size_t put_int(int64_t value, uint8_t *room)
+{
+    unsigned width, bits, i;
+    if (value >= -32 && value < 128) {
+        room[0] = (uint8_t)value;
+        return 1;
+    }
+    for (width = 0; width < 3; width++) {
+        bits = 8u << width;
+        if (value >= 0 ? (uint64_t)value >> bits == 0 : value >= -(INT64_C(1) << (bits - 1)))
+            break;
+    }
+    room[0] = (uint8_t)((value >= 0 ? 0xcc : 0xd0) + width);
+    for (i = 0; i < 1u << width; i++)
+        room[1 + i] = (uint8_t)((uint64_t)value >> 8 * ((1u << width) - 1 - i));
+    return 1 + ((size_t)1 << width);
+}
+
 /* What this author added up to now, and `op`'s difference: its new total, at `room` of 9 bytes. */
 static int new_total(dtp_graph *graph, dtp_op *op, uint8_t *room)
 {
-    uint32_t part = graph->self + 1, i;
+    uint32_t part = graph->self + 1;
     uint32_t slot = dtp_slot_find(graph, op->soul, op->key, part, dtp_slot_hash(graph, op->soul, op->key, part));
     uint8_t near[DTP_VALUE_NEAR];
     dtp_bytes more = {op->value, op->value_length};
@@ -270,22 +289,8 @@ static int new_total(dtp_graph *graph, dtp_op *op, uint8_t *room)
         TRY(read_int(dtp_value_get(&graph->slots[slot].value, near), &total));
     if (difference > 0 ? total > INT64_MAX - difference : total < INT64_MIN - difference)
         return DTP_E_LIMIT;
-    total += difference;
     op->value = room;
-    op->value_length = 1;
-    if (total >= -32 && total < 128) {
-        room[0] = (uint8_t)total;
-        return DTP_OK;
-    }
-    room[0] = total < 0 ? 0xd3 : 0xcf;
-    for (i = 1; i <= 8; i++)
-        room[i] = (uint8_t)((uint64_t)total >> (64 - 8 * i));
-    op->value_length = 9;
-    if ((uint64_t)total <= UINT32_MAX) { /* no need of eight */
-        room[0] = 0xce;
-        memmove(room + 1, room + 5, 4);
-        op->value_length = 5;
-    }
+    op->value_length = (uint32_t)put_int(total + difference, room);
     return DTP_OK;
 }
 

@@ -310,3 +310,53 @@ int dtp_graph_edits(dtp_graph *graph, dtp_view *view)
     show(graph, view);
     return DTP_OK;
 }
+
+/* ---- frames ------------------------------------------------------------------------------------------------------------ */
+
+static int pack_dots(dtp_graph *graph, const dtp_op *op)
+{
+    const dtp_parsed *p = &graph->parsed;
+    uint32_t i;
+    TRY(dtp_pack_array(&graph->out, op->dots));
+    for (i = 0; i < op->dots; i++) {
+        const dtp_dot *dot = &p->dots[op->first_dot + i];
+        TRY(dtp_pack_array(&graph->out, 2));
+        if (dot->author == 0)
+            TRY(pack_head(&graph->out, 0xc0, 0, 0)); /* nil: the frame's own author */
+        else
+            TRY(dtp_pack_bin(&graph->out, p->author_ids[dot->author - 1], DTP_AUTHOR));
+        TRY(dtp_pack_uint(&graph->out, dot->clock));
+    }
+    return DTP_OK;
+}
+
+static int pack_op(dtp_graph *graph, const dtp_op *op)
+{
+    const dtp_parsed *p = &graph->parsed;
+    const dtp_spelled *soul = &p->names[op->soul], *key = &p->names[op->key];
+    TRY(dtp_pack_array(&graph->out, 7));
+    TRY(dtp_pack_uint(&graph->out, op->kind));
+    TRY(dtp_pack_text(&graph->out, p->bytes + soul->offset, soul->length));
+    TRY(dtp_pack_text(&graph->out, p->bytes + key->offset, key->length));
+    TRY(dtp_pack_uint(&graph->out, op->clock));
+    TRY(pack_dots(graph, op));
+    if (op->kind == DTP_LIST_INSERT || op->kind == DTP_LIST_MOVE)
+        TRY(dtp_pack_bin(&graph->out, p->bytes + op->position, op->position_length));
+    else
+        TRY(pack_head(&graph->out, 0xc0, 0, 0));
+    /* [value], or [] when there is none: nil is a value */
+    TRY(dtp_pack_array(&graph->out, op->value_length > 0));
+    return op->value_length > 0 ? dtp_buffer_put(&graph->out, op->value, op->value_length) : DTP_OK;
+}
+
+int dtp_graph_ops(dtp_graph *graph, const uint8_t *body, size_t length, dtp_view *view, size_t *place)
+{
+    size_t i;
+    TRY(dtp_parse(&graph->parsed, graph->seed, body, length, 0, place));
+    graph->out.count = 0;
+    TRY(dtp_pack_array(&graph->out, graph->parsed.count));
+    for (i = 0; i < graph->parsed.count; i++)
+        TRY(pack_op(graph, &graph->parsed.ops[i]));
+    show(graph, view);
+    return DTP_OK;
+}

@@ -332,6 +332,10 @@ typedef struct dtp_view {
     uint32_t author;
 } dtp_view;
 
+/* A frame's ops as MessagePack: [[kind, soul, key, clock, [[author or nil (the frame's), clock]...], position or nil,
+ * [value] or []]...]. */
+int dtp_graph_ops(dtp_graph *graph, const uint8_t *body, size_t length, dtp_view *view, size_t *place);
+
 /* A register's value; 1 when there is one, else 0. */
 int dtp_graph_get(dtp_graph *graph, const uint8_t *soul, size_t soul_length, const uint8_t *key, size_t key_length,
                   dtp_view *view);

@@ -159,6 +159,15 @@ class GraphCore:
             raise merging_error(code, facts.place, "not a valid frame")
         return facts.before, facts.last, facts.ops
 
+    def ops(self, body: bytes) -> bytes:
+        """A frame's ops, without merging it: MessagePack of `[[kind, soul, key, clock, [[author or nil (the frame's),
+        clock]...], position or nil, [value] or []]...]`. Raises `EncodingError`."""
+        place = ffi.new("size_t *")
+        code = lib.dtp_graph_ops(self._graph, body, len(body), self._view, place)
+        if code < 0:
+            raise merging_error(code, place[0], "not a valid frame")
+        return self._show(code)
+
     # ---- making ops ---------------------------------------------------------------------------------------------
 
     def put(self, rows: bytes, now: int, limit: int) -> None:

@@ -1,6 +1,7 @@
 """Data types that merge: replicas that saw the same ops hold the same, in whatever order they came. No IO."""
 
 from dtp.crdt.clock import DRIFT, Clock
+from dtp.crdt.ops import Kind, Op
 from dtp.crdt.replica import Change, Frame, Replica
 from dtp.crdt.types import TYPES, Counter, List, Map, MultiValue, Node, Set
 from dtp.crdt.values import GraphValueError, Link, Value
@@ -13,11 +14,13 @@ __all__ = [
     "Counter",
     "Frame",
     "GraphValueError",
+    "Kind",
     "Link",
     "List",
     "Map",
     "MultiValue",
     "Node",
+    "Op",
     "Replica",
     "Set",
     "Value",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from dtp.core.crdt import AUTHOR_SIZE, GraphCore
 from dtp.core.errors import StateLimit
 from dtp.crdt import Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
 from dtp.graph import envelope as envelopes
-from dtp.graph import vector
+from dtp.graph import files, vector
+from dtp.graph import history as past
 from dtp.graph.chains import Chains
 from dtp.graph.envelope import Envelope, Proof
 from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError
@@ -302,7 +305,44 @@ class Graph:
         for listener in list(self._listeners):
             listener()
 
-    # ---- connections ------------------------------------------------------------------------------------------
+    # ---- what was -------------------------------------------------------------------------------------------
+
+    async def history(self, soul: str, key: str | None = None) -> _Versions:
+        """Every op about a node (or one key of it) that is stored here, the earliest first: who, when, what, and of
+        registers what was before. Reads all stored frames."""
+        await self.commit()
+        return await past.history(self, soul, key)
+
+    async def as_of(self, soul: str, seconds: float) -> dict[str, Value]:
+        """A node's registers as they were at a time, seconds since 1970, by the clocks of those who wrote them."""
+        await self.commit()
+        return await past.as_of(self, soul, seconds)
+
+    async def restore(self, soul: str, seconds: float) -> None:
+        """Write a node's registers as they were then: a change like any other, that can be taken back likewise."""
+        await self.commit()
+        await past.restore(self, soul, seconds)
+        await self.commit()
+
+    async def export(self, path: str | os.PathLike[str]) -> int:
+        """Write all stored envelopes into one file, whole or not at all; how many. Raises `StoreError`."""
+        await self.commit()
+        return await files.export(self, path)
+
+    async def import_file(self, path: str | os.PathLike[str]) -> int:
+        """Take in what `export` wrote, here or elsewhere; how many envelopes were new.
+
+        Raises `GraphError` for a file that is none or damaged, and nothing was taken; else as `receive`.
+        """
+        return await files.take_in(self, path)
+
+    async def verify(self) -> int:
+        """Check all that is stored: signatures, chains, frames; how many envelopes. `StoreError` at a fault."""
+        async with self._lock:
+            self._check_open()
+            return await self._run(_verify, self._store, self.name)
+
+    # ---- connections ----------------------------------------------------------------------------------------
 
     async def sync(self, connection: Connection) -> Exchanged:
         """Bring both ends of a connection to the same; the other end must `serve` it.
@@ -368,6 +408,7 @@ class Graph:
 
 
 # `Graph` has a method of this name.
+_Versions = list[past.Version]
 _Souls = list[str]
 _Encoded = list[bytes]
 _Gaps = list[tuple[bytes, int, int]]
@@ -395,3 +436,26 @@ def _load(store: Store, identity: Identity, name: str, clock: Clock | None) -> R
         envelope = envelopes.decode(name, data)
         replica.merge(envelope.author, envelope.body)
     return replica
+
+
+def _verify(store: Store, name: str) -> int:
+    check, count = GraphCore(bytes(AUTHOR_SIZE)).check, 0  # the replica's own is the event loop's
+    for author, last in sorted(store.lasts().items()):
+        previous, clock = envelopes.NONE_BEFORE, 0
+        for sequence in range(1, last + 1):
+            place = f"envelope {sequence} of {author.hex()}"
+            found = store.read(author, sequence, sequence)
+            if not found:
+                raise StoreError(f"{place} is missing")
+            one = envelopes.decode(name, found[0])
+            if (one.author, one.sequence, one.previous) != (
+                author,
+                sequence,
+                previous,
+            ) or not one.is_genuine():
+                raise StoreError(f"{place} is not what its author signed at this place")
+            before, after, _ = check(one.body)
+            if before != clock:
+                raise StoreError(f"{place} does not begin where the one before it ended")
+            previous, clock, count = one.hash, after, count + 1
+    return count

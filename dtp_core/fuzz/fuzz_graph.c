@@ -59,6 +59,7 @@ static void any_frame(choices *c)
     dtp_graph *copy = fresh(0);
 
     CHECK(code == DTP_OK || (code == DTP_E_FORMAT && facts.place <= body.length));
+    CHECK(dtp_graph_ops(graph, body.bytes, body.length, &view, &place) == code);
     CHECK(dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, 1, &merged) == code);
     after = saved(graph);
     CHECK(code == DTP_OK || same(before, after));

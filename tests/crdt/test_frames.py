@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from dtp.core import crdt as core
 from dtp.core.errors import ClockBehind, EncodingError, StateLimit
-from dtp.crdt import Replica, clock
+from dtp.crdt import Replica, clock, values
+from dtp.crdt.ops import ops_of
+from dtp.crdt.replica import SPACES
 from dtp.errors import LocalError
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "vectors" / "graph.json").read_text())
@@ -235,3 +237,20 @@ def test_memory_is_given_back() -> None:
     one.core.tidy()
     assert len(one.save()) < 200  # no tombstone is left
     assert one.core.memory < full / 2
+
+
+# ---- frames opened up -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vector", VECTORS["frames"], ids=lambda vector: vector["name"])
+def test_ops_of_a_frame_are_those_of_the_second_reader(vector: dict[str, Any]) -> None:
+    body, by = bytes.fromhex(vector["body"]), bytes.fromhex(vector["author"])
+    found = ops_of(replica(9).core, by, body)
+    _, _, expected = decode(by, body)
+    assert [
+        (op.kind, op.soul, op.key, op.author, op.clock, list(op.dots), op.position or b"") for op in found
+    ] == [(op.kind, op.soul, op.key, op.author, op.clock, op.dots, op.position) for op in expected]
+    assert [values.encode(op.value) if op.has_value else None for op in found] == [
+        op.value for op in expected
+    ]
+    assert [SPACES[op.place[2]] for op in expected] == [op.space for op in found]

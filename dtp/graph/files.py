@@ -1,0 +1,105 @@
+"""A graph as one file: all envelopes, to be kept, carried and taken in elsewhere. docs/graph.md, "Files"."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from dtp.core import crdt as core
+from dtp.graph.envelope import OVERHEAD
+from dtp.graph.errors import GraphError, StoreError
+
+if TYPE_CHECKING:
+    from dtp.graph.graph import Graph
+
+MAGIC: Final = b"dtp-graph\x01"
+_READ: Final = 256
+_DIGEST: Final = 32
+
+
+async def export(graph: Graph, path: str | os.PathLike[str]) -> int:
+    """See `Graph.export`."""
+    target = Path(path)
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    count = 0
+    try:
+        handle, scratch = tempfile.mkstemp(prefix=target.name, suffix=".part", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            try:
+
+                def write(data: bytes) -> None:
+                    digest.update(data)
+                    file.write(data)
+
+                write(MAGIC)
+                for author, last in sorted(graph.vector().items()):
+                    for first in range(1, last + 1, _READ):
+                        some = await graph.read(author, first, min(last, first + _READ - 1))
+                        count += len(some)
+                        await asyncio.to_thread(_write_all, write, some)
+                write(bytes(4))
+                file.write(digest.digest())
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(scratch, target)
+            except BaseException:
+                os.unlink(scratch)
+                raise
+    except OSError as error:
+        raise StoreError(f"{target} could not be written: {error.strerror}") from error
+    return count
+
+
+def _write_all(write: Callable[[bytes], None], some: list[bytes]) -> None:
+    for one in some:
+        write(len(one).to_bytes(4, "big") + one)
+
+
+async def take_in(graph: Graph, path: str | os.PathLike[str]) -> int:
+    """See `Graph.import_file`."""
+    try:
+        await asyncio.to_thread(_check, path)
+        taken = 0
+        with await asyncio.to_thread(open, path, "rb") as file:
+            for batch in _batches(file):
+                taken += await graph.receive(batch)
+        return taken
+    except OSError as error:
+        raise StoreError(f"{os.fspath(path)} could not be read: {error.strerror}") from error
+
+
+def _check(path: str | os.PathLike[str]) -> None:
+    """Read it all once, so that nothing is taken from a file that is cut off or damaged."""
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    with open(path, "rb") as file:
+        left = os.fstat(file.fileno()).st_size - _DIGEST
+        while left > 0:
+            piece = file.read(min(left, 1 << 20))
+            if not piece:
+                break
+            digest.update(piece)
+            left -= len(piece)
+        if left or file.read() != digest.digest():
+            raise GraphError(f"{os.fspath(path)} is no exported graph, or was cut off or damaged")
+
+
+def _batches(file: BinaryIO) -> Iterator[list[bytes]]:
+    if file.read(len(MAGIC)) != MAGIC:
+        raise GraphError("not an exported graph of version 1")
+    batch: list[bytes] = []
+    size = 0
+    while length := int.from_bytes(file.read(4), "big"):
+        if length > core.FRAME_BYTES + OVERHEAD:
+            raise GraphError("an exported graph has an envelope that is too long")
+        batch.append(file.read(length))
+        size += length
+        if len(batch) >= _READ or size > core.FRAME_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,131 @@
+"""What was: versions of a node, its state at a time, files that carry a graph, and checking a store."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB
+
+from dtp.crdt import Clock, Kind
+from dtp.graph import Graph, GraphError, StoreError
+
+
+def test_versions_of_a_node_and_going_back() -> None:
+    wall = [1_000.0]
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE, clock=Clock(lambda: wall[0])) as graph:
+            page = graph.node("page/1")
+            page["title"] = "Draft"
+            page["body"] = "hello"
+            wall[0] = 1_010.0
+            page["title"] = "Final"
+            del page["body"]
+            page["tags"] = None
+            graph.node("page/2")["title"] = "another"
+            graph.set("page/1", "links").add("x")
+            versions = await graph.history("page/1", "title")
+            shown = [(v.op.value, v.before, v.had_value, v.when, v.sequence) for v in versions]
+            assert shown == [("Draft", None, False, 1_000.0, 1), ("Final", "Draft", True, 1_010.0, 1)]
+            assert {v.op.author for v in versions} == {ALICE.id.key}
+            everything = await graph.history("page/1")
+            assert [v.op.kind for v in everything].count(Kind.SET_ADD) == 1
+            gone = next(v for v in everything if v.op.key == "body" and not v.op.has_value)
+            assert (gone.before, gone.had_value) == ("hello", True)
+            assert await graph.as_of("page/1", 1_005.0) == {"title": "Draft", "body": "hello"}
+            assert await graph.as_of("page/1", 999.0) == {}
+            await graph.restore("page/1", 1_005.0)
+            assert page.to_dict() == {"title": "Draft", "body": "hello"}
+            assert graph.vector() == {ALICE.id.key: 2}
+
+    asyncio.run(main())
+
+
+def test_a_graph_as_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "graph.dtpg"
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            for number in range(600):
+                one.node("a")[f"k{number}"] = number
+                await one.commit()
+            one.text("note").insert(0, "hello")
+            assert await one.export(file) == 601
+            assert await other.import_file(file) == 601
+            assert await other.import_file(file) == 0
+            assert other.replica.save() == one.replica.save()
+            assert str(other.text("note")) == "hello"
+            with pytest.raises(StoreError):
+                await one.export(tmp_path / "no" / "folder")
+            with pytest.raises(StoreError):
+                await one.import_file(tmp_path / "none")
+
+    asyncio.run(main())
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.dtpg"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
+def test_a_damaged_file_gives_nothing(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "graph.dtpg"
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            one.node("a")["k"] = 1
+            await one.export(file)
+            data = bytearray(file.read_bytes())
+            if damage == "flip":
+                data[20] ^= 1
+            kept = {"cut": data[:-5], "flip": data, "empty": b"", "other": b"x" * 100}[damage]
+            file.write_bytes(kept)
+            with pytest.raises(GraphError):
+                await other.import_file(file)
+            assert other.vector() == {}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        (None, None),
+        ("DELETE FROM frames WHERE sequence = 2", "missing"),
+        ("UPDATE frames SET sequence = sequence + 10 WHERE sequence = 3", "missing"),
+        (
+            "UPDATE frames SET envelope = (SELECT envelope FROM frames WHERE sequence = 1) WHERE sequence = 2",
+            "signed at this place",
+        ),
+    ],
+)
+def test_checking_a_store(tmp_path: Path, statement: str | None, fault: str | None) -> None:
+    path = str(tmp_path / "notes.db")
+
+    async def write() -> None:
+        async with await Graph.open(path, identity=ALICE) as graph:
+            for number in range(3):
+                graph.node("a")["k"] = number
+                await graph.commit()
+
+    async def check() -> Any:
+        async with await Graph.open(path, identity=BOB) as graph:
+            return await graph.verify()
+
+    asyncio.run(write())
+    if statement is None:
+        assert asyncio.run(check()) == 3
+        return
+    db = sqlite3.connect(path)
+    db.execute(statement)
+    db.commit()
+    db.close()
+    with pytest.raises(StoreError, match=fault):
+        asyncio.run(check())
