@@ -72,6 +72,8 @@ DEFAULT_GENESIS_TIME_MS: Final = 1_700_000_000_000
 """When a chain without a clock of its own begins."""
 SERVER_VERSION: Final = "1"
 FAUCET_BUDGET: Final = 5_000_000_000
+#: 1 January 9000. Timestamps of messages end with 9999, and what was told can't be taken back.
+_LAST_TIME_MS: Final = 221_845_392_000_000
 #: How far the clock may be behind when something is simulated.
 _TICK_MS: Final = 250
 _FAUCET_SEED: Final = b"dtp.localnet.faucet"
@@ -349,11 +351,13 @@ class Node:
         return self.execute(raw, (signature.serialize(),))
 
     def advance_clock(self, ms: int) -> CheckpointRecord:
-        """Move the clock forward by `ms` > 0, in a checkpoint of its own."""
+        """Move the clock forward by `ms` > 0, in a checkpoint of its own. Raises `ClockError`; then nothing moved."""
         if ms <= 0:
             raise ClockError(f"the clock moves forward only, by at least 1 ms, not by {ms}")
         chain = self._chain
         time = self._time() + ms
+        if time > _LAST_TIME_MS:
+            raise ClockError(f"{ms} ms are too many: the clock ends with the year 8999")
         before = chain.status
         chain.status = replace(before, offset_ms=before.offset_ms + ms)
         try:

@@ -15,10 +15,11 @@ from dtp.chain import channel as module
 from dtp.chain.channel import Channel, LaneChanged, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import ObjectMissing
-from dtp.chain.host import Mode
+from dtp.chain.host import Bearer, Mode
 from dtp.chain.resolver import HostState, read_host
 from dtp.pay import messages
 from dtp.pay.book import affordable
+from dtp.pay.costs import take_credits
 from dtp.pay.errors import BudgetSpent, ChannelUnusable, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.metered import Deal
@@ -40,6 +41,8 @@ log = logging.getLogger("dtp.pay")
 
 #: Additional money comes in at least this part of the first deposit, so that it isn't a transaction each minute.
 _TOP_UP_PART: Final = 4
+#: Credits for transport that are worth a transaction, MIST.
+_CREDITS_WORTH: Final = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,9 @@ class Purchase(Deal):
 
     async def _close(self, agreed: messages.Agreed | None) -> None:
         id = self.channel.id
+        if self.channel.terms.bearer == Bearer.SERVER and self.channel.terms.credit:
+            # What the server bears of our transport comes back with the refund, if it is more than asking costs.
+            await take_credits(self.chain, self.channel, _CREDITS_WORTH)
         if agreed is not None and self._is_fair(agreed):
             await close_agreed(self.chain, self.channel, agreed)
             await self.journal.run(lambda store: store.set_state(id, "closed"))

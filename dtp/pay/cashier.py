@@ -7,11 +7,13 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dtp.chain import channel as channel_module
-from dtp.chain.channel import Channel
+from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import MalformedObject, WrongObjectType
+from dtp.chain.host import Bearer
 from dtp.errors import ChainError
 from dtp.pay.claims import Action, Policy, View, at_close, plan
+from dtp.pay.costs import take_credits
 from dtp.pay.journal import Journal
 from dtp.pay.settling import Paid, settle
 from dtp.pay.store import End, Sold, Store
@@ -85,7 +87,18 @@ class Cashier:
             for paid, part in done:
                 log.info("%d channels: %d to the server, gas %d", len(part), paid.to_server, paid.gas)
             self.done += [paid for paid, _ in done]
+            await self._take_credits(views)
             return [paid for paid, _ in done]
+
+    async def _take_credits(self, views: Sequence[View]) -> None:
+        """Collect what clients owe for transport on chain, where that is worth its gas."""
+        for view in views:
+            channel = view.channel
+            ours = channel.server == self._chain.address and channel.terms.bearer == Bearer.CLIENT
+            if ours and channel.terms.credit and channel.state <= State.CLOSING:
+                taken = await take_credits(self._chain, channel, self._policy.worth * self._policy.gas_alone)
+                if taken is not None:
+                    log.info("channel %s: %d of transport credits", channel.id, taken[0])
 
     async def views(self) -> list[View]:
         """Every channel of the store that may still pay, as it is now."""

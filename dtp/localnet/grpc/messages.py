@@ -10,6 +10,8 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+#: The last millisecond of the year 9999.
+_LAST_MS = 253_402_300_799_999
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -23,8 +25,8 @@ def library() -> SimpleNamespace:
 
 
 def timestamp(ms: int) -> datetime.datetime:
-    """Unix ms as messages carry times."""
-    return _EPOCH + datetime.timedelta(milliseconds=ms)
+    """Unix ms as messages carry times, which end with the year 9999: later ones become that."""
+    return _EPOCH + datetime.timedelta(milliseconds=min(ms, _LAST_MS))
 
 
 def milliseconds(moment: datetime.datetime) -> int:

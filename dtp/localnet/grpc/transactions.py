@@ -501,6 +501,14 @@ def _kind_message(kind: sui.TransactionKind) -> Any:
             return v2.TransactionKind(
                 kind=kinds.CONSENSUS_COMMIT_PROLOGUE_V1, consensus_commit_prologue=prologue
             )
+        case sui.RandomnessStateUpdate(epoch, round, random, version):
+            update = v2.RandomnessStateUpdate(
+                epoch=epoch,
+                randomness_round=round,
+                random_bytes=random,
+                randomness_object_initial_shared_version=version,
+            )
+            return v2.TransactionKind(kind=kinds.RANDOMNESS_STATE_UPDATE, randomness_state_update=update)
 
 
 def _genesis_object(found: sui.GenesisObject) -> Any:

@@ -61,8 +61,12 @@ def test_the_faucet_speaks_as_suis(net):
         ("/nothing", {}, None),
         ("/v1/clock", {"advance_ms": -5}, None),
         ("/v1/clock", {"advance_ms": True}, None),
+        ("/v1/clock", {"advance_ms": 10**15}, None),
+        ("/v1/clock", {"advance_ms": 2**64}, None),
+        ("/v1/clock", {"advance_ms": 1.5}, None),
         ("/v1/clock", {}, None),
         ("/v1/epoch", {"reference_gas_price": "x"}, None),
+        ("/v1/epoch", {"reference_gas_price": 2**64}, None),
     ],
 )
 def test_requests_that_are_none(net, path, body, raw):

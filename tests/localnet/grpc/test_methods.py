@@ -530,6 +530,7 @@ def test_json_values_both_ways(content):
 
 
 def test_times_both_ways():
+    assert timestamp(2**64 - 1).year == 9999
     for ms in (0, 1, 1_700_000_000_123, 4_102_444_800_999):
         assert milliseconds(timestamp(ms)) == ms
     assert timestamp(0) == datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

@@ -1,0 +1,96 @@
+"""Who bears the cost of transport on chain: credits for frames that the other side agreed to bear, by evidence.
+
+By a channel's terms each side pays the gas of what it sends through pipes (split), or the client or the server
+bears both. Then the other side gets `credit` for each of its metered frames that the vouchers are evidence for: each
+request and each full 16 KiB vouched for is evidence for one frame, once. The chain checks all of it; here is what may
+be asked for, and when it is worth its gas. Empty frames are evidence of nothing, so nobody is drained by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dtp.chain import Program
+from dtp.chain import pipe as module
+from dtp.chain.channel import Channel, State
+from dtp.chain.client import ChainClient
+from dtp.chain.host import Bearer
+from dtp.chain.model import Executed
+from dtp.chain.pipe import Direction, Pipe
+
+#: Bytes vouched for that are evidence for one frame, as the Move package has it.
+EVIDENCE_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """What a pipe can be credited with now: frames, and what they come to."""
+
+    pipe: Pipe
+    frames: int
+    amount: int
+
+
+def borne_direction(bearer: int) -> Direction | None:
+    """The direction of the pipes whose sender is credited under these terms; None when the cost is split."""
+    return {Bearer.CLIENT: Direction.TO_CLIENT, Bearer.SERVER: Direction.TO_SERVER}.get(Bearer(bearer))
+
+
+def evidence(channel: Channel) -> int:
+    """How many further frames the accepted vouchers are evidence for."""
+    return channel.requests + channel.bytes // EVIDENCE_BYTES - channel.credited_frames
+
+
+def credits(channel: Channel, pipes: Sequence[Pipe], epoch: int) -> list[Credit]:
+    """What these pipes of one sender can be credited with now, in their order, as the chain will count it.
+
+    Credits of the server come out of what the deposit holds and isn't owed, within the epoch cap; those of the client
+    are kept back from what the server will be paid, and need nothing now.
+    """
+    direction, terms = borne_direction(channel.terms.bearer), channel.terms
+    if direction is None or not terms.credit or channel.state > State.CLOSING:
+        return []
+    left = evidence(channel)
+    spent = channel.epoch_spent if epoch == channel.epoch else 0
+    money = min(channel.balance - min(channel.owed, channel.balance), terms.epoch_cap - spent)
+    found = []
+    for pipe in pipes:
+        if pipe.channel != channel.id or pipe.direction != direction:
+            continue
+        frames = min(pipe.metered - pipe.credited, left)
+        if direction is Direction.TO_CLIENT:
+            frames = min(frames, money // terms.credit)
+            money -= frames * terms.credit
+        if frames > 0:
+            left -= frames
+            found.append(Credit(pipe, frames, frames * terms.credit))
+    return found
+
+
+async def pipes_of(chain: ChainClient, channel: str) -> list[Pipe]:
+    """The account's pipes of a channel, by index."""
+    owned = await chain.owned(module.SCHEMA, Pipe, chain.address)
+    return sorted((each for each in owned if each.channel == channel), key=lambda each: each.index)
+
+
+async def take_credits(chain: ChainClient, channel: Channel, least: int) -> tuple[int, Executed] | None:
+    """Have the account's pipes credited, in one transaction; what that comes to. None when it is less than `least`.
+
+    The server's money comes at once; the client's is kept back from the server's next payments and comes with its
+    refund.
+    """
+    epoch = (await chain.epoch()).epoch
+    found = credits(channel, await pipes_of(chain, channel.id), epoch)
+    amount = sum(each.amount for each in found)
+    if not found or amount < least:
+        return None
+    program = Program()
+    for each in found:
+        if each.pipe.direction == Direction.TO_CLIENT:
+            money = module.collect_credit(program, each.pipe.id, channel.id, coin=channel.coin)
+            program.transfer([money], chain.address)
+        else:
+            module.charge_credit(program, each.pipe.id, channel.id, coin=channel.coin)
+    return amount, await chain.execute(program)

@@ -1,0 +1,156 @@
+"""When to claim, as transcripts: what is known of a channel goes in, what to do comes out."""
+
+from dataclasses import replace
+
+import pytest
+
+from dtp.chain.channel import Channel, Lane, State
+from dtp.chain.host import NO_CAP, Terms
+from dtp.pay.book import affordable
+from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, claimable, decide, expiring, gain_of, plan
+from dtp.pay.store import End, Sold
+
+from .meters import CHANNEL, KEY, lock_of, voucher
+
+HOUR = 60 * MINUTE
+TERMS = Terms(price_request=1000, price_mib=2_000_000, idle_ms=24 * HOUR, claim_ms=HOUR)
+POLICY = Policy(gas_base=1_000_000, gas_channel=500_000, worth=20)
+NOW = 100 * HOUR
+
+
+def lane(sequence=0, amount=0, requests=0, size=0):
+    return Lane(KEY.public, b"", 0, sequence, amount, requests, size)
+
+
+def channel(**changes):
+    made = Channel(
+        id=CHANNEL, version=1, host="0xa", service=1, client="0xc", server="0x5", terms=TERMS, pass_=None,
+        state=State.OPEN, balance=10**9, client_credit=0, deposited=10**9, claimed=0, credited=0, refunded=0,
+        owed=0, credit_due=0, requests=0, bytes=0, credited_frames=0, epoch=7, epoch_spent=0, lanes=(lane(),),
+        acks_to_server=(), acks_to_client=(), opened_ms=NOW, active_ms=NOW, closing_ms=0,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def sold(sequence=1, requests=0, number=0, preimage=None, **changes):
+    return Sold(CHANNEL, number, KEY.sign(voucher(sequence, requests, lane=number, **changes)), preimage)
+
+
+def view(amount, **changes):
+    """A channel with one voucher of `amount` (1,000 a request)."""
+    end = changes.pop("end", None)
+    return View(channel(**changes), (sold(1, amount // 1000),) if amount else (), end)
+
+
+WORTH_IT = 20 * 1_500_000
+#: Worth its gas, and not yet worth claiming by itself.
+SOME = 2_000_000
+NOT_WORTH = 1_400_000
+
+
+@pytest.mark.parametrize(
+    ("case", "now", "action"),
+    [
+        (view(0), NOW, Action.WAIT),
+        (view(WORTH_IT - 1000), NOW, Action.WAIT),
+        (view(WORTH_IT), NOW, Action.CLAIM),
+        # Before somebody may expire it: a margin of ten minutes.
+        (view(SOME), NOW + 24 * HOUR - 10 * MINUTE - 1, Action.WAIT),
+        (view(SOME), NOW + 24 * HOUR - 10 * MINUTE, Action.CLAIM),
+        (view(NOT_WORTH), NOW + 24 * HOUR, Action.WAIT),
+        # Half the time, where that is less than the margin.
+        (view(SOME, terms=replace(TERMS, idle_ms=2 * MINUTE)), NOW + MINUTE - 1, Action.WAIT),
+        (view(SOME, terms=replace(TERMS, idle_ms=2 * MINUTE)), NOW + MINUTE, Action.CLAIM),
+        # The client asked to close: at once, while claims count.
+        (view(SOME, state=State.CLOSING, closing_ms=NOW), NOW, Action.CLAIM),
+        (view(NOT_WORTH, state=State.CLOSING, closing_ms=NOW), NOW, Action.WAIT),
+        (view(SOME, state=State.CLOSING, closing_ms=NOW), NOW + HOUR - 1, Action.CLAIM),
+        (view(SOME, state=State.CLOSING, closing_ms=NOW), NOW + HOUR, Action.WAIT),
+        # Too late for claims, but something is owed from before: end it for that.
+        (view(0, state=State.CLOSING, closing_ms=NOW, owed=SOME), NOW + HOUR, Action.FINALIZE),
+        (view(0, state=State.CLOSING, closing_ms=NOW, owed=SOME, balance=5), NOW + HOUR, Action.WAIT),
+        # What the epoch cap kept back, an epoch later.
+        (view(0, owed=SOME, epoch=7), NOW, Action.WAIT),
+        (view(0, owed=SOME, epoch=6), NOW, Action.PAY_OWED),
+        (view(0, owed=NOT_WORTH, epoch=6), NOW, Action.WAIT),
+        (view(0, state=State.DRAINING, owed=SOME, epoch=6), NOW, Action.FINALIZE),
+        (view(0, state=State.DRAINING, owed=SOME, epoch=7), NOW, Action.WAIT),
+        (
+            view(0, state=State.DRAINING, owed=SOME, epoch=6, terms=replace(TERMS, epoch_cap=10)),
+            NOW,
+            Action.WAIT,
+        ),
+        (view(SOME, state=State.CLOSED), NOW, Action.FORGET),
+        # Agreed to be closed: the client does it, until the signature has ended.
+        (view(WORTH_IT, end=End(CHANNEL, WORTH_IT, NOW, False)), NOW, Action.WAIT),
+        (view(SOME, end=End(CHANNEL, SOME, NOW, False)), NOW + MINUTE, Action.WAIT),
+        (view(SOME, end=End(CHANNEL, SOME, NOW, False)), NOW + MINUTE + 1, Action.RELEASE),
+        (view(NOT_WORTH, end=End(CHANNEL, NOT_WORTH, NOW, False)), NOW + HOUR, Action.WAIT),
+    ],
+)
+def test_one_channel(case, now, action):
+    assert decide(case, now, 7, POLICY).action is action
+
+
+def test_what_is_claimable():
+    known = channel(lanes=(lane(3, 3000, 3), lane(), lane(), lane(), lane()))
+    older, equal, newer = sold(2, 9), sold(3, 9), sold(4, 9)
+    locked = sold(1, 5, 1, hash_lock=lock_of(b"k" * 32))
+    opened = sold(1, 5, 2, b"k" * 32, hash_lock=lock_of(b"k" * 32))
+    ended = sold(1, 5, 3, not_after_ms=NOW - 1)
+    nowhere = sold(1, 5, 9)
+    everything = View(known, (older, equal, newer, locked, opened, ended, nowhere))
+    assert claimable(everything, NOW) == (newer, opened)
+    assert gain_of(known, (newer, opened)) == 9000 - 3000 + 5000
+    # Never more than is there and not owed already.
+    assert gain_of(replace(known, balance=7000, owed=3000), (newer, opened)) == 4000
+    assert gain_of(replace(known, balance=7000, owed=9000), (newer, opened)) == 0
+
+
+def test_a_voucher_is_claimed_before_it_ends():
+    ends = View(channel(), (sold(1, SOME // 1000, not_after_ms=NOW + HOUR),))
+    assert decide(ends, NOW + 50 * MINUTE - 1, 7, POLICY).action is Action.WAIT
+    assert decide(ends, NOW + 50 * MINUTE, 7, POLICY).action is Action.CLAIM
+    assert decide(ends, NOW + HOUR + 1, 7, POLICY).action is Action.WAIT
+
+
+def test_small_sums_come_along_with_large_ones():
+    small = replace(view(10_000_000), channel=channel(id="0x" + "02" * 32))
+    tiny = replace(view(9_000_000), channel=channel(id="0x" + "03" * 32))
+    assert plan([small, tiny], NOW, 7, POLICY) == []
+    decisions = plan([tiny, small, view(WORTH_IT)], NOW, 7, POLICY)
+    assert [each.gain for each in decisions] == [WORTH_IT, 10_000_000]  # 20 times its share of the gas
+
+
+def test_at_the_end_of_a_server_everything_worth_its_gas_is_claimed():
+    assert at_close(view(SOME), NOW, POLICY).action is Action.CLAIM
+    assert at_close(view(NOT_WORTH), NOW, POLICY).action is Action.WAIT
+    assert at_close(view(SOME, state=State.CLOSED), NOW, POLICY).action is Action.WAIT
+
+
+@pytest.mark.parametrize(
+    ("case", "now", "action"),
+    [
+        (channel(), NOW, Action.WAIT),
+        (channel(), NOW + 24 * HOUR, Action.EXPIRE),
+        (channel(state=State.CLOSING, closing_ms=NOW), NOW + HOUR - 1, Action.WAIT),
+        (channel(state=State.CLOSING, closing_ms=NOW), NOW + HOUR, Action.FINALIZE),
+        (channel(state=State.CLOSED), NOW, Action.FORGET),
+    ],
+)
+def test_what_ends_a_channel_that_hangs(case, now, action):
+    assert expiring(case, now).action is action
+
+
+def test_what_a_lane_may_come_to():
+    known = channel(deposited=100, lanes=(lane(1, 10), lane(2, 30), lane()))
+    assert affordable(known, 0, {}) == 100 - 30
+    assert affordable(known, 0, {0: 50, 1: 40}) == 100 - 40
+    assert affordable(known, 2, {0: 50, 1: 20}) == 100 - 50 - 30
+    assert affordable(known, 2, {0: 90, 1: 20}) == 0
+    assert affordable(known, 0, {5: 25}) == 100 - 30 - 25  # a lane that our copy doesn't know yet
+    # Transport credits of the server come out of the same deposit; those of the client don't.
+    borne = replace(known, credited=20, terms=replace(TERMS, bearer=1))
+    assert affordable(borne, 0, {}) == 50
+    assert affordable(replace(borne, terms=replace(TERMS, bearer=2)), 0, {}) == 70
+    assert TERMS.epoch_cap == NO_CAP

@@ -1,0 +1,116 @@
+"""Cost shifting: credits by evidence, once, and never for empty frames."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.chain import Program
+from dtp.chain import channel as channel_module
+from dtp.chain import pipe as pipe_module
+from dtp.chain.channel import State
+from dtp.chain.host import Bearer
+from dtp.chain.pipe import Direction, Pipe
+from dtp.pay.costs import EVIDENCE_BYTES, borne_direction, credits, evidence, pipes_of, take_credits
+from dtp.pay.voucher import Voucher
+
+from .conftest import TERMS
+from .test_claims import TERMS as PLAIN
+from .test_claims import channel
+from .test_hostile import own_channel
+from .test_paid import give
+
+
+def pipe(metered, credited=0, direction=Direction.TO_CLIENT, index=0, of=None):
+    return Pipe(
+        "0x" + f"{index:02x}" * 32, of or channel().id, direction, index, metered, metered, credited, 0, 0
+    )
+
+
+def borne(bearer=Bearer.CLIENT, credit=50, **changes):
+    return channel(terms=replace(PLAIN, bearer=bearer, credit=credit), **changes)
+
+
+def test_split_costs_credit_nobody():
+    assert borne_direction(Bearer.SPLIT) is None
+    assert credits(channel(requests=9), [pipe(9)], 7) == []
+
+
+def test_frames_need_evidence_and_evidence_serves_once():
+    known = borne(requests=3, bytes=2 * EVIDENCE_BYTES - 1)
+    assert evidence(known) == 4
+    (found,) = credits(known, [pipe(10)], 7)
+    assert (found.frames, found.amount) == (4, 200)
+    assert evidence(replace(known, credited_frames=4)) == 0
+    assert credits(replace(known, credited_frames=4), [pipe(10, 4)], 7) == []
+    # Two pipes share it.
+    first, second = credits(known, [pipe(3), pipe(9, index=1)], 7)
+    assert (first.frames, second.frames) == (3, 1)
+
+
+def test_only_the_side_that_does_not_bear_the_cost_is_credited():
+    both = [pipe(5), pipe(5, direction=Direction.TO_SERVER, index=1)]
+    (found,) = credits(borne(Bearer.CLIENT, requests=9), both, 7)
+    assert found.pipe.direction == Direction.TO_CLIENT
+    (found,) = credits(borne(Bearer.SERVER, requests=9), both, 7)
+    assert found.pipe.direction == Direction.TO_SERVER
+
+
+def test_a_server_takes_nothing_that_is_owed_nor_above_the_cap():
+    assert credits(borne(requests=9, balance=120, owed=0), [pipe(9)], 7)[0].frames == 2
+    assert credits(borne(requests=9, balance=120, owed=80), [pipe(9)], 7) == []
+    capped = borne(requests=9, epoch_spent=900)
+    capped = replace(capped, terms=replace(capped.terms, epoch_cap=1000))
+    assert credits(capped, [pipe(9)], 7)[0].frames == 2
+    assert credits(capped, [pipe(9)], 8)[0].frames == 9  # a new epoch
+    assert credits(borne(requests=9, state=State.CLOSED), [pipe(9)], 7) == []
+    assert credits(borne(requests=9), [pipe(9, of="0x9")], 7) == []
+
+
+@given(
+    st.integers(0, 50), st.integers(0, 10**6), st.integers(0, 100), st.lists(st.integers(0, 50), max_size=4),
+    st.integers(0, 3000), st.integers(0, 3000),
+)  # fmt: skip
+def test_credits_are_never_above_evidence_frames_or_money(requests, size, used, metered, balance, owed):
+    known = borne(requests=requests, bytes=size, balance=balance, owed=owed, credited_frames=0)
+    known = replace(known, credited_frames=min(used, evidence(known)))
+    found = credits(known, [pipe(each, index=n) for n, each in enumerate(metered)], 7)
+    assert sum(each.frames for each in found) <= min(evidence(known), sum(metered))
+    assert sum(each.amount for each in found) <= max(0, balance - owed)
+    assert all(each.frames <= each.pipe.metered - each.pipe.credited for each in found)
+
+
+@pytest.mark.parametrize("bearer", [Bearer.CLIENT, Bearer.SERVER])
+def test_what_is_foreseen_is_what_the_chain_gives(market, bearer):
+    async def scenario(market):
+        await market.serve(give, terms=replace(TERMS, bearer=bearer, credit=70_000))
+        buyer, deal = await own_channel(market)
+        server, client = market.serving.chain, buyer["network"]
+        sender = server if bearer is Bearer.CLIENT else client
+        id = deal.channel.id
+        program = Program()
+        pipe_module.keep(program, pipe_module.open(program, id))
+        await sender.execute(program)
+        (own,) = await pipes_of(sender, id)
+        for data in (b"words", b"", b"", b"more", b"and more"):  # three of them with something in them
+            program = Program()
+            pipe_module.send(program, own.id, id, market.serving.host, data)
+            await sender.execute(program)
+        assert await take_credits(sender, deal.channel, 1) is None  # no evidence yet
+        program = Program()
+        signed = deal.key.sign(Voucher(id, 0, 1, 2000, 2, 0))
+        channel_module.claim_for(program, signed.voucher, signed.signature)
+        await client.execute(program)
+        known = await client.read(channel_module.SCHEMA, channel_module.Channel, id)
+        assert await take_credits(sender, known, 140_001) is None  # not worth it
+        amount, _ = await take_credits(sender, known, 1)
+        assert amount == 2 * 70_000
+        after = await client.read(channel_module.SCHEMA, channel_module.Channel, id)
+        if bearer is Bearer.CLIENT:
+            assert after.credited == amount
+        else:
+            assert after.credit_due == amount
+        assert credits(after, await pipes_of(sender, id), after.epoch) == []
+
+    market(scenario)

@@ -1,0 +1,191 @@
+"""Random histories of use, loss, crashes and ends: honest meters lose no more than was agreed, whatever happens."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from dtp.pay import payee, payer
+from dtp.pay.errors import MalformedMeter
+from dtp.pay.terms import MIB, Exposure, Prices, Usage
+
+from .meters import Meters
+
+EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32)
+
+
+class Histories(RuleBasedStateMachine):
+    """One lane over its whole life. `crashes` of the server are what it may forget."""
+
+    @initialize(
+        request=st.sampled_from([0, 1000]), mib=st.sampled_from([0, 999_983, 2_000_000]), count=st.booleans()
+    )
+    def begin(self, request, mib, count):
+        deposit = 10**9 if request or mib else 0
+        self.meters = Meters(Prices(request, mib), deposit, EXPOSURE, count_streams=count)
+        self.signed = {}  # sequence -> voucher
+        self.server_crashes = 0
+        self.charged = 0
+        self.heard = []  # frames that went to the server once
+        self.meters.connect()
+        self.watch()
+
+    def watch(self):
+        """Note every frame that goes to the server, to send it again later."""
+        genuine = self.meters.give_server
+
+        def noted(frame):
+            self.heard.append(frame)
+            genuine(frame)
+
+        if self.meters.give_server.__name__ != "noted":
+            self.meters.give_server = noted
+
+    def connected(self):
+        return self.meters.payer is not None
+
+    # ---- use
+
+    @precondition(connected)
+    @rule(count=st.integers(1, 3))
+    def request(self, count):
+        self.meters.request(count)
+
+    @precondition(connected)
+    @rule(size=st.sampled_from([1, 1000, 65_536, 300_000, MIB, 5 * MIB]))
+    def serve(self, size):
+        sent = self.meters.serve(size)
+        assert sent <= size
+
+    @precondition(connected)
+    @rule(size=st.sampled_from([None, 1, 10_000, 500_000]))
+    def arrive(self, size):
+        self.meters.arrive(size)
+
+    @precondition(connected)
+    @rule(lose=st.booleans())
+    def talk(self, lose):
+        self.meters.pump(lose=lose)
+
+    @precondition(connected)
+    @rule(seconds=st.sampled_from([0.5, 1.0, 6.0]))
+    def wait(self, seconds):
+        self.meters.pass_time(seconds)
+
+    @precondition(lambda self: self.connected() and self.meters.payee.may_charge(locked=True))
+    @rule(units=st.integers(1, 4), locked=st.booleans())
+    def charge(self, units, locked):
+        before = len(self.meters.told_of(payee.ChargePaid))
+        self.meters.charge(units, bytes([units]) * 32 if locked else None)
+        if len(self.meters.told_of(payee.ChargePaid)) > before:
+            self.charged += units
+
+    # ---- what goes wrong
+
+    @precondition(lambda self: self.connected() and self.heard)
+    @rule(data=st.data())
+    def replay(self, data):
+        """Any frame that the server ever heard, once more: nothing changes for the worse."""
+        frame = data.draw(st.sampled_from(self.heard))
+        paid = self.meters.paid
+        try:
+            self.meters.give_server(frame)
+        except MalformedMeter:
+            raise AssertionError("what was well-formed once is so again") from None
+        self.meters.pump()
+        assert self.meters.paid >= paid
+        self.meters.refused.clear()  # charges of an earlier connection have no number here
+
+    @precondition(connected)
+    @rule()
+    def lose(self):
+        self.meters.lose()
+
+    @precondition(connected)
+    @rule()
+    def crash_client(self):
+        self.meters.crash_client()
+
+    @precondition(connected)
+    @rule()
+    def crash_server(self):
+        self.meters.crash_server()
+        self.server_crashes += 1
+
+    @precondition(connected)
+    @rule()
+    def end(self):
+        charged = self.meters.payee._pending
+        exact = self.meters.end()
+        if exact and charged is None:
+            # Ended in order: paid to the last byte and request that came.
+            assert self.meters.client_disk.newest is None or self.meters.paid == self.meters.prices.of(
+                self.meters.client_disk.used
+            )
+
+    @precondition(lambda self: not self.connected())
+    @rule()
+    def reconnect(self):
+        self.meters.told.clear()
+        self.meters.connect()  # honest ends never dispute: this doesn't raise
+
+    # ---- what always holds
+
+    @invariant()
+    def nothing_is_served_beyond_the_exposure(self):
+        if not hasattr(self, "meters"):
+            return
+        meters = self.meters
+        if meters.payee is not None:
+            assert meters.payee.unpaid.bytes <= meters.payee.limit.bytes
+            assert meters.payee.serving == (meters.payee.unpaid.requests <= meters.payee.limit.requests)
+        newest = meters.server_disk.newest
+        paid = Usage(newest.voucher.requests, newest.voucher.bytes) if newest else Usage()
+        unpaid = meters.served.beyond(paid)
+        assert unpaid.bytes <= EXPOSURE.most_bytes * (1 + self.server_crashes)
+
+    @invariant()
+    def nothing_is_paid_beyond_use(self):
+        if not hasattr(self, "meters"):
+            return
+        meters = self.meters
+        newest = meters.client_disk.newest
+        if newest is None:
+            return
+        voucher = newest.voucher
+        # An honest server tells of no more than it sent, so not even after a crash is more signed.
+        assert voucher.bytes <= meters.served.bytes
+        streams = meters.served.requests if meters.count_streams else 0
+        pending = meters.payee._pending if meters.payee is not None else None
+        assert voucher.requests <= streams + self.charged + (pending.units if pending else 0) + self.slack()
+        assert voucher.amount == meters.prices.of(Usage(voucher.requests, voucher.bytes)) <= meters.deposit
+
+    def slack(self):
+        """Units of charges that were agreed to and whose answer was lost with a connection."""
+        return 4 * (1 + len(self.meters.told_of(payer.Adopted)) + self.server_crashes) if self.charged else 4
+
+    @invariant()
+    def the_client_has_what_the_server_has_and_no_sequence_means_two_things(self):
+        if not hasattr(self, "meters"):
+            return
+        mine, theirs = self.meters.client_disk.newest, self.meters.server_disk.newest
+        if theirs is not None:
+            assert mine is not None
+            assert mine.voucher.sequence >= theirs.voucher.sequence
+        for signed in (mine, theirs):
+            if signed is not None:
+                assert self.signed.setdefault(signed.voucher.sequence, signed) == signed
+
+    @invariant()
+    def honest_vouchers_are_never_refused(self):
+        if hasattr(self, "meters"):
+            assert self.meters.refused == []
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.long
+class TestLongHistories(Histories.TestCase):
+    settings = settings(max_examples=2000, stateful_step_count=150, deadline=None)
