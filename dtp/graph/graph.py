@@ -45,9 +45,9 @@ class Graph:
     Errors of the types are those of `dtp.crdt.Replica`. Use it from the thread of its event loop.
     """
 
-    def __init__(self, name: str, identity: Identity, store: Store, replica: Replica) -> None:
+    def __init__(self, identity: Identity, store: Store, replica: Replica) -> None:
         """See `open`."""
-        self.name = name
+        self.name = store.name
         self.identity = identity
         self._store = store
         self._replica = replica
@@ -69,24 +69,24 @@ class Graph:
 
     @classmethod
     async def open(
-        cls, place: str, *, identity: Identity, name: str = "", clock: Clock | None = None
+        cls, place: str, *, identity: Identity, name: str | None = None, clock: Clock | None = None
     ) -> Graph:
         """The graph kept at `place`: the path of a SQLite file, made if need be, or `memory:`.
 
-        `name` (at most 255 bytes) is signed with every frame: graphs of different names don't mix. Raises
-        `StoreError`, `GraphError`.
+        `name` (at most 255 bytes; that of the file, else "") is signed with every frame: graphs of different names
+        don't mix. Raises `StoreError`, `GraphError`.
         """
-        if len(name.encode()) > envelopes.MAX_NAME:
+        if name is not None and len(name.encode()) > envelopes.MAX_NAME:
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
         if "://" in place:
             raise GraphError(f"{place!r}: a graph is kept in a file (give its path) or in {MEMORY!r}")
         if place == MEMORY:
-            store: Store = MemoryStore()
+            store: Store = MemoryStore(name or "")
         else:
-            store = await asyncio.to_thread(SqliteStore, place)
+            store = await asyncio.to_thread(SqliteStore, place, name)
         try:
-            replica = await asyncio.to_thread(_load, store, identity, name, clock)
-            return cls(name, identity, store, replica)
+            replica = await asyncio.to_thread(_load, store, identity, clock)
+            return cls(identity, store, replica)
         except BaseException:
             store.close()
             raise
@@ -427,13 +427,13 @@ def _first_forged(batch: _Added) -> int | None:
     return next((at for at, one in enumerate(batch) if not one.is_genuine()), None)
 
 
-def _load(store: Store, identity: Identity, name: str, clock: Clock | None) -> Replica:
+def _load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
     """The replica that the store's frames give. They were checked before they were stored."""
     state, later = store.load()
     author = identity.id.key
     replica = Replica(author, clock=clock) if state is None else Replica.load(author, state, clock=clock)
     for data in later:
-        envelope = envelopes.decode(name, data)
+        envelope = envelopes.decode(store.name, data)
         replica.merge(envelope.author, envelope.body)
     return replica
 

@@ -31,6 +31,10 @@ CREATE TABLE frames (
     envelope BLOB NOT NULL,
     UNIQUE (author, sequence)
 );
+CREATE TABLE graph (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    name TEXT NOT NULL
+);
 CREATE TABLE state (             -- at most one row: what the frames up to `arrival` give
     only INTEGER PRIMARY KEY CHECK (only = 1),
     arrival INTEGER NOT NULL,
@@ -46,9 +50,12 @@ CREATE TABLE proofs (
 
 
 class SqliteStore(Store):
-    """The store in the file at `path`, made if need be. Raises `StoreError`."""
+    """The store in the file at `path`, made if need be for a graph of this name ("" for None).
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Raises `StoreError`, also when the graph that is there has another name; None takes any.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self._path = os.fspath(path)
         self._one_at_a_time = threading.RLock()
         self._authors: dict[bytes, int] = {}
@@ -58,12 +65,12 @@ class SqliteStore(Store):
         except sqlite3.Error as error:
             raise StoreError(f"{self._path} can't be opened: {error}") from error
         try:
-            self._open()
+            self._open(name)
         except BaseException:
             self._db.close()
             raise
 
-    def _open(self) -> None:
+    def _open(self, name: str | None) -> None:
         with self._failures("opened"):
             self._db.execute(
                 "PRAGMA locking_mode = EXCLUSIVE"
@@ -81,8 +88,12 @@ class SqliteStore(Store):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA application_id = {APPLICATION}")
                 self._db.execute(f"PRAGMA user_version = {FORMAT}")
+                self._db.execute("INSERT INTO graph VALUES (1, ?)", (name or "",))
             self._db.execute("COMMIT")
+            self.name = self._one("SELECT name FROM graph")
             self._authors = dict(self._db.execute("SELECT key, id FROM authors"))
+        if name not in (None, self.name):
+            raise StoreError(f"{self._path} keeps a graph of another name, {self.name!r}")
 
     def _one(self, statement: str, *arguments: Any) -> Any:
         row = self._db.execute(statement, arguments).fetchone()

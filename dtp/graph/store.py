@@ -28,6 +28,9 @@ class Store(ABC):
     Failures are `StoreError`.
     """
 
+    #: The graph's.
+    name: str
+
     @abstractmethod
     def load(self) -> Loaded:
         """What is there. The first call."""
@@ -64,7 +67,8 @@ class Store(ABC):
 class MemoryStore(Store):
     """Frames in memory, gone with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
         self._frames: dict[tuple[bytes, int], bytes] = {}
         self._proofs: dict[bytes, tuple[bytes, bytes]] = {}
 

@@ -1,0 +1,398 @@
+"""`dtp graph`: look into a graph's file, change it, and sync it with others."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime
+import functools
+import json
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
+from dtp.cli.options import (
+    IdentitySource,
+    address_argument,
+    identity_options,
+    psk_file_option,
+    verbose_option,
+)
+from dtp.cli.output import json_option, print_line, print_result
+from dtp.cli.run import run, when_stdin_ends
+from dtp.errors import LocalError
+
+if TYPE_CHECKING:
+    from dtp.graph import Graph
+    from dtp.net.address import Address
+    from dtp.net.connection import Connection
+
+#: Connections may finish for so long when the server is asked to end, seconds.
+_GRACE = 2.0
+SERVICE = "graph"
+
+
+class NotThere(LocalError):
+    """A node or a key has nothing."""
+
+    code = "not-there"
+
+
+@click.group("graph")
+def graph() -> None:
+    """Graphs in files: look, change, sync, serve.
+
+    FILE is a graph's file, made if need be. VALUE is JSON, or else text; {"link": "SOUL"} is a link.
+    """
+
+
+def _store(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add FILE, `--graph`, the identity and `--json`; the command is called with `opened`, which opens the graph."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, file: str, name: str | None, identity: IdentitySource, **options: Any) -> Any:
+        return command(*args, opened=_Opener(file, name, identity), **options)
+
+    decorated: Callable[..., Any] = wrapped
+    for option in (
+        json_option,
+        identity_options("--identity", "-i"),
+        click.option("--graph", "name", metavar="NAME",
+                     help="The graph's name, signed with all that is written. [default: the file's]"),
+    ):  # fmt: skip
+        decorated = option(decorated)
+    return decorated
+
+
+_file = click.argument("file", type=click.Path(dir_okay=False))
+
+
+class _Opener:
+    """How to open the graph of a command line."""
+
+    def __init__(self, file: str, name: str | None, source: IdentitySource) -> None:
+        self.file = file
+        self.name = name
+        self.source = source
+
+    @asynccontextmanager
+    async def open(self, *, writing: bool) -> AsyncIterator[Graph]:
+        """The graph. To write, the identity must be one that is kept: what it wrote goes on with it."""
+        from dtp.graph import Graph
+
+        identity = self.source.load() if writing else self.source.load_or_make()
+        async with await Graph.open(self.file, identity=identity, name=self.name) as opened:
+            yield opened
+
+    def run(self, work: Callable[[Graph], Awaitable[Any]], *, writing: bool = False) -> Any:
+        """Open the graph, do the work, close it."""
+
+        async def main() -> Any:
+            async with self.open(writing=writing) as opened:
+                return await work(opened)
+
+        return run(main())
+
+
+# ---- values -------------------------------------------------------------------------------------------------
+
+
+def _value(text: str) -> Any:
+    """What VALUE says."""
+    from dtp.crdt import Link
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(value, dict) and value.keys() == {"link"} and isinstance(value["link"], str):
+        return Link(value["link"])
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    from dtp.crdt import Link
+
+    if isinstance(value, Link):
+        return {"link": value.soul}
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
+
+
+# ---- looking and changing -----------------------------------------------------------------------------------
+
+
+@graph.command()
+@_file
+@click.argument("soul")
+@click.argument("key")
+@click.argument("value")
+@_store
+def put(opened: _Opener, soul: str, key: str, value: str) -> None:
+    """Set a key of a node.
+
+    \b
+    Examples:
+      dtp graph put notes.db user/alice name Alice
+      dtp graph put notes.db user/alice age 33
+    """
+
+    async def work(graph: Graph) -> None:
+        graph.node(soul)[key] = _value(value)
+
+    opened.run(work, writing=True)
+
+
+@graph.command()
+@_file
+@click.argument("soul")
+@click.argument("key", required=False)
+@_store
+def get(opened: _Opener, soul: str, key: str | None) -> None:
+    """Show a node, or one key of it."""
+
+    async def work(graph: Graph) -> dict[str, Any]:
+        return graph.node(soul).to_dict()
+
+    node = opened.run(work)
+    if not node or (key is not None and key not in node):
+        raise NotThere(f"{soul!r} has nothing" + (f" at {key!r}" if node else ""))
+    if key is not None:
+        print_result({"value": _plain(node[key])}, _shown(node[key]))
+    else:
+        lines = "\n".join(f"{name}: {_shown(value)}" for name, value in sorted(node.items()))
+        print_result(_plain(node), lines)
+
+
+@graph.command()
+@_file
+@click.argument("soul")
+@click.argument("key")
+@_store
+def rm(opened: _Opener, soul: str, key: str) -> None:
+    """Delete a key of a node."""
+
+    async def work(graph: Graph) -> bool:
+        if key not in graph.node(soul):
+            return False
+        del graph.node(soul)[key]
+        return True
+
+    if not opened.run(work, writing=True):
+        raise NotThere(f"{soul!r} has nothing at {key!r}")
+
+
+@graph.command()
+@_file
+@click.argument("prefix", default="")
+@_store
+def ls(opened: _Opener, prefix: str) -> None:
+    """List the nodes, or those that begin with PREFIX."""
+
+    async def work(graph: Graph) -> list[str]:
+        return graph.souls(prefix)
+
+    for soul in opened.run(work):
+        print_line({"soul": soul}, soul)
+
+
+@graph.command()
+@_file
+@click.argument("soul")
+@click.argument("key")
+@click.argument("target", required=False)
+@click.option("--remove", is_flag=True, help="Take the link to TARGET away.")
+@_store
+def link(opened: _Opener, soul: str, key: str, target: str | None, remove: bool) -> None:
+    """Link a node to TARGET by KEY; without TARGET, list what it links to."""
+
+    async def work(graph: Graph) -> list[str]:
+        node = graph.node(soul)
+        if target is None:
+            return node.links(key)
+        (node.unlink if remove else node.link)(key, target)
+        return []
+
+    for one in opened.run(work, writing=target is not None):
+        print_line({"soul": one}, one)
+
+
+@graph.command()
+@_file
+@click.argument("soul")
+@click.argument("key", required=False)
+@_store
+def log(opened: _Opener, soul: str, key: str | None) -> None:
+    """Show every change of a node: when, by whom, what, and what was there before."""
+
+    async def work(graph: Graph) -> list[Any]:
+        return await graph.history(soul, key)
+
+    from dtp.identity import PeerId
+
+    for version in opened.run(work):
+        op = version.op
+        author = PeerId(op.author)
+        when = datetime.datetime.fromtimestamp(version.when, datetime.UTC).isoformat(timespec="milliseconds")
+        record = {
+            "when": when,
+            "author": str(author),
+            "kind": op.kind.name.lower(),
+            "key": op.key,
+            "value": _plain(op.value),
+            "deleted": op.kind == 0 and not op.has_value,
+            "before": _plain(version.before),
+        }
+        what = _shown(op.value) if op.has_value else "deleted" if op.kind == 0 else ""
+        before = f"  (was {_shown(version.before)})" if version.had_value else ""
+        print_line(record, f"{when}  {author.short}  {record['kind']}  {op.key}  {what}{before}")
+
+
+@graph.command()
+@_file
+@_store
+def verify(opened: _Opener) -> None:
+    """Check all that is stored: signatures, order, encoding."""
+
+    async def work(graph: Graph) -> dict[str, Any]:
+        count = await graph.verify()
+        return {"envelopes": count, "authors": len(graph.vector()), "forks": len(await graph.proofs())}
+
+    print_result(opened.run(work))
+
+
+# ---- files and peers ----------------------------------------------------------------------------------------
+
+
+@graph.command("export")
+@_file
+@click.argument("target", type=click.Path(dir_okay=False))
+@_store
+def export_graph(opened: _Opener, target: str) -> None:
+    """Write all that is stored into one file, TARGET."""
+
+    async def work(graph: Graph) -> int:
+        return await graph.export(target)
+
+    count = opened.run(work)
+    print_result({"envelopes": count}, f"{count} envelopes")
+
+
+@graph.command("import")
+@_file
+@click.argument("source", type=click.Path(dir_okay=False))
+@_store
+def import_graph(opened: _Opener, source: str) -> None:
+    """Take in what 'export' wrote into SOURCE."""
+
+    async def work(graph: Graph) -> int:
+        return await graph.import_file(source)
+
+    count = opened.run(work)
+    print_result({"new": count}, f"{count} new envelopes")
+
+
+@graph.command()
+@_file
+@address_argument
+@psk_file_option
+@verbose_option
+@_store
+def sync(opened: _Opener, address: Address, psk: bytes | None) -> None:
+    """Bring FILE and the graph that a peer serves to the same.
+
+    \b
+    Example:
+      dtp graph sync notes.db dtp+tcp://dtp1...@127.0.0.1:9000/graph
+    """
+    from dtp.net.dial import connect
+
+    async def work(graph: Graph) -> dict[str, Any]:
+        async with connect(address, identity=graph.identity, psk=psk) as connection:
+            done = await graph.sync(connection)
+        return {"received": done.received, "sent": done.sent, "bytes": done.bytes_received + done.bytes_sent}
+
+    record = opened.run(work)
+    print_result(record, "{received} envelopes received, {sent} sent, {bytes} bytes".format(**record))
+
+
+@graph.command()
+@_file
+@address_argument
+@click.argument("pattern", default="*")
+@psk_file_option
+@verbose_option
+@_store
+def watch(opened: _Opener, address: Address, pattern: str, psk: bytes | None) -> None:
+    """Keep FILE and a peer's graph the same, and show changes at nodes like PATTERN, until interrupted."""
+    from dtp.net.dial import connect
+
+    async def work(graph: Graph) -> None:
+        async with connect(address, identity=graph.identity, psk=psk) as connection:
+            changes = graph.watch(pattern)
+            replicating = asyncio.create_task(graph.replicate(connection))
+            replicating.add_done_callback(lambda _: changes.close())
+            print_line({"event": "watching", "pattern": pattern}, None)
+            async for change in changes:
+                what = f"{change.soul}  {change.key}  {change.space}"
+                print_line(
+                    {"event": "change", "soul": change.soul, "key": change.key, "space": change.space}, what
+                )
+            await replicating
+
+    opened.run(work)
+
+
+@graph.command()
+@_file
+@click.option("--graph", "name", metavar="NAME", help="The graph's name. [default: the file's]")
+@listening_options
+@verbose_option
+@json_option
+def serve(file: str, name: str | None, listening: Listening) -> None:
+    """Serve FILE to peers who sync or watch, and print the addresses to copy. Ctrl-C ends it.
+
+    Who may connect may read all of it and add to it: name them with --allow.
+    """
+    run(_serve(file, name, listening))
+
+
+async def _serve(file: str, name: str | None, listening: Listening) -> None:
+    from dtp.graph import Graph
+    from dtp.net.listener import Refuse, Request
+    from dtp.session.codes import CloseCode
+
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    if listening.until_eof:
+        when_stdin_ends(stop.set)
+
+    def check(request: Request) -> None:
+        if request.service not in ("", SERVICE):
+            raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
+
+    async with await Graph.open(file, identity=listening.identity, name=name) as opened:
+
+        async def handle(connection: Connection) -> None:
+            await opened.serve(connection)
+
+        async with await listening.listen(handle, check) as listener:
+            print_identity_note(listening)
+            for address in addresses(listener, SERVICE):
+                print_line({"event": "listening", "service": SERVICE, "address": str(address)}, str(address))
+            await stop.wait()
+            await listener.close(grace=_GRACE)

@@ -1,0 +1,85 @@
+"""`dtp graph` as people run it: files, peers over loopback, JSON."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from dtp.cli import main
+from dtp.identity import Identity
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, ["graph", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def me(home):
+    assert CliRunner().invoke(main, ["keygen"]).exit_code == 0
+
+
+def test_looking_and_changing(me, tmp_path):
+    file = tmp_path / "notes.db"
+    run("put", file, "user/alice", "name", "Alice")
+    run("put", file, "user/alice", "age", "33")
+    run("put", file, "user/alice", "home", '{"link": "place/1"}')
+    run("put", file, "place/1", "tags", '["a", null]')
+    assert run("get", file, "user/alice") == 'age: 33\nhome: {"link": "place/1"}\nname: Alice\n'
+    assert run("get", file, "user/alice", "name") == "Alice\n"
+    assert json.loads(run("get", file, "user/alice", "age", "--json")) == {"value": 33}
+    assert run("ls", file) == "place/1\nuser/alice\n"
+    assert run("ls", file, "user/") == "user/alice\n"
+    run("link", file, "user/alice", "follows", "user/bob")
+    run("link", file, "user/alice", "follows", "user/carol")
+    run("link", file, "user/alice", "follows", "user/bob", "--remove")
+    assert run("link", file, "user/alice", "follows") == "user/carol\n"
+    run("put", file, "user/alice", "age", "34")
+    run("rm", file, "user/alice", "age")
+    assert "has nothing at 'age'" in run("get", file, "user/alice", "age", code=3)
+    assert "has nothing" in run("rm", file, "user/alice", "age", code=3)
+    assert "has nothing" in run("get", file, "nobody", code=3)
+    records = [json.loads(line) for line in run("log", file, "user/alice", "age", "--json").splitlines()]
+    assert [(r["value"], r["before"], r["deleted"]) for r in records] == [
+        (33, None, False),
+        (34, 33, False),
+        (None, 34, True),
+    ]
+    assert "deleted  (was 34)" in run("log", file, "user/alice", "age")
+    assert json.loads(run("verify", file, "--json")) == {"envelopes": 9, "authors": 1, "forks": 0}
+
+
+def test_writing_needs_an_identity_that_is_kept(home, tmp_path):
+    assert "dtp keygen" in run("put", tmp_path / "notes.db", "a", "k", "1", code=3)
+
+
+def test_files(me, tmp_path):
+    run("put", tmp_path / "one.db", "a", "k", "1")
+    assert run("export", tmp_path / "one.db", tmp_path / "all.dtpg") == "1 envelopes\n"
+    assert run("import", tmp_path / "two.db", tmp_path / "all.dtpg") == "1 new envelopes\n"
+    assert run("import", tmp_path / "two.db", tmp_path / "all.dtpg") == "0 new envelopes\n"
+    assert run("get", tmp_path / "two.db", "a") == "k: 1\n"
+    (tmp_path / "bad").write_bytes(b"nothing")
+    assert "damaged" in run("import", tmp_path / "two.db", tmp_path / "bad", code=3)
+    assert "another name" in run("get", tmp_path / "one.db", "a", "--graph", "other", code=3)
+
+
+def test_peers(dtp, me, tmp_path):
+    run("put", tmp_path / "one.db", "a", "k", "1")
+    server = dtp("graph", "serve", tmp_path / "one.db", "--json", "--until-eof")
+    address = server.event("listening")["address"]
+    syncing = dtp("graph", "sync", tmp_path / "two.db", address, "--json")
+    assert json.loads(syncing.wait())["received"] == 1
+    watching = dtp("graph", "watch", tmp_path / "two.db", address, "a*", "--json")
+    watching.event("watching")
+    other = tmp_path / "other.pem"  # a machine of its own writes as an identity of its own
+    Identity.generate().save(other)
+    run("put", tmp_path / "three.db", "another", "k", "2", "--identity", other)
+    run("put", tmp_path / "three.db", "elsewhere", "k", "2", "--identity", other)
+    syncing = dtp("graph", "sync", tmp_path / "three.db", address, "--identity", other)
+    assert syncing.wait().startswith(b"1 envelopes received, 2 sent")
+    assert watching.event("change")["soul"] == "another"
+    server.end_input()
+    server.wait()
+    watching.wait(code=None)
