@@ -38,6 +38,14 @@ enum dtp_text_size {
     DTP_TEXT_STATE = 0xd2           /* first byte of a message: a state with changes, version 1 */
 };
 
+/* One change of the visible text, in terms of the text as the changes before it left it. */
+typedef struct dtp_text_patch {
+    uint32_t position;
+    uint32_t deleted;  /* characters taken away at `position` ... */
+    uint32_t inserted; /* ... and characters put there instead, */
+    uint32_t bytes;    /* in UTF-8, which stand behind those of the patches before */
+} dtp_text_patch;
+
 /* What can be read of a text without a call; only to be read. */
 typedef struct dtp_text_state {
     uint64_t length;   /* characters */
@@ -56,16 +64,11 @@ typedef struct dtp_text_state {
     uint64_t depth;    /* steps kept to be undone; 0: none. May be written before the first edit */
     uint64_t at;       /* after DTP_TEXT_FORMAT, _REFERENCE, _STALE: offset of the fault in the input */
     uint64_t merged;   /* by the last dtp_text_merge: operations that were new and took effect */
+    uint64_t patch_count; /* what the last merge, undo or redo changed, ... */
+    const struct dtp_text_patch *patches;
+    const uint8_t *patch_text; /* ... and the text that it inserted */
     uint64_t refused;  /* operations that had waited, and then referred to no character: thrown away */
 } dtp_text_state;
-
-/* One change of the visible text, in terms of the text as the changes before it left it. */
-typedef struct dtp_text_patch {
-    uint32_t position;
-    uint32_t deleted;  /* characters taken away at `position` ... */
-    uint32_t inserted; /* ... and characters put there instead, */
-    uint32_t bytes;    /* in UTF-8, which stand behind those of the patches before */
-} dtp_text_patch;
 
 /* The place of a character for good: its author as an index of this replica, and its number. */
 typedef struct dtp_text_id {
@@ -121,10 +124,9 @@ int64_t dtp_text_agent_find(dtp_text *text, const uint8_t *name, size_t size);
 /* ---- replicating ----------------------------------------------------------------------------------------- */
 
 /* Merge messages, one behind the other. Their form is checked as a whole before anything is done. With `patches` != 0
- * dtp_text_patches tells what changed. DTP_TEXT_REFERENCE and DTP_TEXT_STALE: the operations before the one at `at` are
- * merged, what is behind it is not. */
+ * the state tells what changed. DTP_TEXT_REFERENCE and DTP_TEXT_STALE: the operations before the one at `at` are merged,
+ * what is behind it is not. */
 int dtp_text_merge(dtp_text *text, const uint8_t *data, size_t size, int patches);
-int64_t dtp_text_patches(dtp_text *text, const dtp_text_patch **patches, const uint8_t **utf8);
 
 /* Encoders: the length, and `*out` is memory of the text until the next call. */
 int64_t dtp_text_version(dtp_text *text, const uint8_t **out);

@@ -37,6 +37,9 @@ void text_leave(dtp_text *t)
         | (t->spare_branch_count > SPARE_BRANCHES) | (t->garbage > GARBAGE))
         tidy(t);
     t->state.next = t->agents[0].next;
+    t->state.patch_count = t->patch_count;
+    t->state.patches = t->patches;
+    t->state.patch_text = t->patch_text.data;
     t->state.undos = t->undo.step_count;
     t->state.redos = t->redo.step_count;
     t->busy--;
@@ -169,13 +172,6 @@ void patch_delete(dtp_text *t, uint32_t position, uint32_t len)
     last = patch_new(t, position);
     if (last != NULL)
         last->deleted = len;
-}
-
-int64_t dtp_text_patches(dtp_text *t, const dtp_text_patch **patches, const uint8_t **utf8)
-{
-    *patches = t->patches;
-    *utf8 = t->patch_text.data;
-    return (int64_t)t->patch_count;
 }
 
 /* ---- editing --------------------------------------------------------------------------------------------- */

@@ -16,6 +16,7 @@ MAX_AGENT = int(lib.DTP_TEXT_AGENT)
 CHANGES, STATE = int(lib.DTP_TEXT_CHANGES), int(lib.DTP_TEXT_STATE)
 
 _PATCH = struct.Struct("=4I")
+_unpack_patch = _PATCH.unpack
 _DELETED_PLACE = 1 << 62
 
 
@@ -114,6 +115,7 @@ _ERRORS: dict[int, tuple[type[DtpError], str]] = {
 }
 _PLACED = (TextFormat, TextReference, TextStale)
 
+_buffer = ffi.buffer
 _insert, _delete, _merge = lib.dtp_text_insert, lib.dtp_text_delete, lib.dtp_text_merge
 
 
@@ -344,19 +346,24 @@ class TextHandle:
         return self._patches()
 
     def _patches(self) -> list[Patch]:
-        patches, utf8 = ffi.new("dtp_text_patch *[1]"), ffi.new("uint8_t *[1]")
-        count = lib.dtp_text_patches(self._text, patches, utf8)
-        found = []
-        at = utf8[0]
+        state = self._state
+        count = state.patch_count
+        if not count:
+            return []
+        at = state.patch_text
+        if count == 1:  # the usual case: somebody typed
+            position, deleted, _, size = _unpack_patch(_buffer(state.patches, _PATCH.size))
+            return [Patch(position, deleted, str(_buffer(at, size), "utf-8") if size else "")]
+        patches = []
         for position, deleted, inserted, size in _PATCH.iter_unpack(
-            ffi.buffer(patches[0], count * _PATCH.size)
+            _buffer(state.patches, count * _PATCH.size)
         ):
             text = ""
             if inserted:
-                text = bytes(ffi.buffer(at, size)).decode()
+                text = str(_buffer(at, size), "utf-8")
                 at += size
-            found.append(Patch(position, deleted, text))
-        return found
+            patches.append(Patch(position, deleted, text))
+        return patches
 
     def encoded_version(self) -> bytes:
         """What was merged and made here, as bytes for `changes_since` elsewhere."""

@@ -17,6 +17,8 @@ from dtp.sui.names import SuiNameError, TypeTag, parse_address, parse_digest, pa
 
 T = TypeVar("T")
 _LARGEST = 2**63 - 1
+#: Ed25519 is 0, secp256k1 1, secp256r1 2.
+_LAST_SIMPLE = 2
 _MAX_PAGE = 1000
 _DEFAULT_PAGE = 50
 _MAX_BATCH = 1000
@@ -218,6 +220,8 @@ def signature(message: Any, place: int) -> bytes:
         return _unprefixed(bytes(message.bcs.value), field)
     if (simple := message.simple) is not None:
         scheme = int(simple.scheme if simple.scheme is not None else message.scheme or 0)
+        if not 0 <= scheme <= _LAST_SIMPLE:
+            raise BadRequest(f"no simple scheme has number {scheme}", field=field)
         body = required(simple.signature, f"{field}.simple.signature")
         public = required(simple.public_key, f"{field}.simple.public_key")
         return bytes((scheme,)) + bytes(body) + bytes(public)

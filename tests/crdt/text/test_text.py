@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -444,3 +446,14 @@ def test_two_threads_at_once_are_told() -> None:
     thread.join()
     text._check()
     assert str(text).count("x") == 2_000_000
+
+
+# ---- the document
+
+
+def test_code_in_the_document() -> None:
+    document = Path(__file__).parents[3] / "docs" / "text.md"
+    programs = re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+    assert programs
+    for program in programs:
+        exec(compile(program, str(document), "exec"), {"__name__": "text"})

@@ -294,3 +294,160 @@ def references(operation: Operation) -> list[Id]:
     if isinstance(operation, Delete):
         return [operation.target]
     return [at for at in (operation.parent, operation.origin) if at is not None]
+
+
+# ---- the one way to write it: docs/text.md, "Which bytes" ----------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """Operations of one author that continue each other."""
+
+    first: Operation
+    length: int
+    #: Of a deletion of several: +1 upwards, -1 downwards.
+    step: int = 1
+
+
+def runs_of(operations: list[Operation], author: bytes) -> list[Run]:
+    """Cut one author's operations into runs."""
+    runs: list[Run] = []
+    for op in operations:
+        last = runs[-1] if runs else None
+        if last and isinstance(op, Insert) and isinstance(last.first, Insert):
+            origin = last.first.origin
+            if op.side == RIGHT and op.parent == (author, op.number - 1) and op.origin == origin:
+                last.length += 1
+                continue
+        elif last and isinstance(op, Delete) and isinstance(last.first, Delete):
+            agent, number = last.first.target
+            steps = [1, -1] if last.length == 1 else [last.step]
+            step = next((s for s in steps if op.target == (agent, number + s * last.length)), 0)
+            if step:
+                last.step = step
+                last.length += 1
+                continue
+        runs.append(Run(op, 1))
+    return runs
+
+
+class Writer:
+    """One message of changes."""
+
+    def __init__(self, operations: dict[bytes, list[Operation]], version: dict[bytes, int]) -> None:
+        self.operations = operations
+        self.dead = {op.target for ops in operations.values() for op in ops if isinstance(op, Delete)}
+        self.runs = {author: runs_of(ops, author) for author, ops in operations.items()}
+        self.done = {author: version.get(author, 0) for author in operations}
+        self.names: list[bytes] = []
+        self.body = bytearray()
+        self.text = ""
+
+    def message(self) -> bytes:
+        """All that the version lacks."""
+        for author in sorted(self.operations):
+            while self.done[author] < len(self.operations[author]):
+                current: bytes | None = author
+                while current is not None:
+                    current = self.stretch(current)
+        raw = self.text.encode()
+        table = b"".join(_put(len(name)) + name for name in self.names)
+        head = b"\xd1" + _put(len(self.names)) + table
+        return head + bytes(self.body) + b"\0" + _put(len(raw)) + raw
+
+    def index(self, name: bytes) -> int:
+        if name not in self.names:
+            self.names.append(name)
+        return self.names.index(name)
+
+    def stretch(self, author: bytes) -> bytes | None:
+        """A group of what an author can write: whom it waits for then, None if it is finished."""
+        is_open, blocked = False, None
+        self.right: Id | str | None = "no insertion yet"
+        for run in self.runs[author]:
+            if run.first.number + run.length <= self.done[author]:
+                continue
+            blocked = self.blocked(author, run)
+            if blocked is not None:
+                break
+            if not is_open:
+                self.body += _put(self.index(author) + 1) + _put(self.done[author])
+                is_open = True
+            self.run(author, run, self.done[author] - run.first.number)
+            self.done[author] = run.first.number + run.length
+        if is_open:
+            self.body.append(3)
+        return blocked
+
+    def blocked(self, author: bytes, run: Run) -> bytes | None:
+        needed = references(run.first)
+        if isinstance(run.first, Delete):
+            agent, number = run.first.target
+            needed.append((agent, number + run.step * (run.length - 1)))
+        for agent, number in needed:
+            if agent != author and number >= self.done[agent]:
+                return agent
+        return None
+
+    def run(self, author: bytes, run: Run, skip: int) -> None:
+        ops = self.operations[author][run.first.number + skip : run.first.number + run.length]
+        if isinstance(ops[0], Delete):
+            head = 2 | (4 if run.step < 0 and len(ops) > 1 else 0)
+            form, numbers = self.reference(author, ops[0].number, ops[0].target)
+            self.operation(head | form << 3, len(ops), numbers)
+            return
+        while ops:
+            first = ops[0]
+            assert isinstance(first, Insert)
+            dead = (author, first.number) in self.dead
+            length = next(
+                (i for i, op in enumerate(ops) if ((author, op.number) in self.dead) != dead), len(ops)
+            )
+            head = dead | (4 if first.side == LEFT else 0)
+            form, numbers = self.reference(author, first.number, first.parent)
+            head |= form << 3
+            if first.side == RIGHT:
+                if self.right == first.origin:
+                    head |= 3 << 5
+                elif first.origin is not None:
+                    form, more = self.reference(author, first.number, first.origin, right=True)
+                    head |= form << 5
+                    numbers += more
+            self.right = first.origin
+            if not dead:
+                self.text += "".join(op.char for op in ops[:length] if isinstance(op, Insert))
+            self.operation(head, length, numbers)
+            ops = ops[length:]
+
+    def operation(self, head: int, length: int, numbers: bytes) -> None:
+        self.body.append(head | (128 if length == 1 else 0))
+        self.body += (b"" if length == 1 else _put(length)) + numbers
+
+    def reference(
+        self, author: bytes, number: int, at: Id | None, *, right: bool = False
+    ) -> tuple[int, bytes]:
+        if at is None:
+            return 3, b""
+        if at == (author, number - 1) and not right:
+            return 0, b""
+        if at[0] == author:
+            return 1, _put(number - at[1])
+        return 2, _put(self.index(at[0])) + _put(at[1])
+
+
+def canonical(log: list[tuple[bytes, Operation]], version: dict[bytes, int]) -> bytes:
+    """The message with everything in a log that a version lacks; empty if it lacks nothing."""
+    operations: dict[bytes, list[Operation]] = {}
+    for author, op in log:
+        operations.setdefault(author, []).append(op)
+    if all(len(ops) <= version.get(author, 0) for author, ops in operations.items()):
+        return b""
+    return Writer(operations, version).message()
+
+
+def encode_version(numbers: dict[bytes, int]) -> bytes:
+    """A version's bytes."""
+    known = {author: number for author, number in numbers.items() if number}
+    return _put(len(known)) + b"".join(
+        _put(len(author)) + author + _put(known[author]) for author in sorted(known)
+    )

@@ -1,10 +1,15 @@
 """Everything that a transaction and its effects can hold has a message, also what this node doesn't bring about."""
 
+import asyncio
 from typing import Any
 
 import pytest
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
-from dtp.localnet.grpc import transactions
+from dtp.localnet.grpc import requests, transactions
+from dtp.localnet.grpc.masks import EVERYTHING
+from dtp.localnet.grpc.messages import library
 from dtp.localnet.grpc.objects import Objects
 from dtp.localnet.grpc.transactions import Transactions
 from dtp.localnet.node import Node
@@ -164,3 +169,94 @@ def test_expirations_to_the_end_of_time():
         (sui.ValidDuring(1, 2, 0, last, ID, 3), "VALID_DURING"),
     ):
         assert whole(transactions._expiration_message(expiration)).kind.name == name
+
+
+def test_messages_of_transactions_are_read_as_what_they_were():
+    """What the node shows of a transaction, a client may send back, field by field."""
+    inputs = tuple(each for each in INPUTS if not isinstance(each, sui.FundsWithdrawal))
+    for expiration in (sui.NoExpiration(), sui.EpochExpiration(9)):
+        data = sui.TransactionData(
+            sui.ProgrammableTransaction(inputs, COMMANDS), ID, sui.GasData((REF,), ID, 1000, 5000), expiration
+        )
+        shown = {
+            name: make(_Record(data), EVERYTHING)
+            for name, make in transactions._TRANSACTION_MAKERS.items()
+            if name not in ("bcs", "digest")
+        }
+        found = requests.unresolved(whole(library().v2.Transaction(**shown)))
+        assert found.commands == COMMANDS
+        assert (found.sender, found.gas_owner, found.gas_price, found.gas_budget) == (ID, ID, 1000, 5000)
+        assert found.gas_payment == (REF,)
+        assert found.expiration == expiration
+        assert [type(each).__name__ for each in found.inputs] == ["PureInput", *["ObjectInput"] * 5]
+        assert [each.receiving for each in found.inputs[1:]] == [False, True, False, False, False]
+        assert [each.mutable for each in found.inputs[3:]] == [
+            each is sui.Mutability.MUTABLE for each in sui.Mutability
+        ]
+
+
+class _Record:
+    def __init__(self, data):
+        self.data = data
+
+
+LARGEST = 2**64 - 1
+
+
+@pytest.mark.parametrize("version", [0, 2**63 - 1, 2**63, LARGEST])
+@pytest.mark.parametrize("make", [sui.OwnedInput, sui.ReceivingInput])
+def test_versions_of_any_size(call, history, version, make):
+    """The database's numbers end at 2^63 - 1, those of transactions don't."""
+    v2 = library().v2
+    signer = history.signer
+    cap = bytes.fromhex(history.cap[2:])
+    program = sui.ProgrammableTransaction(
+        (make(sui.ObjectRef(cap, version, ID)), sui.Pure(ID)),
+        (sui.TransferObjects((sui.Input(0),), sui.Input(1)),),
+    )
+    owner = bytes.fromhex(signer.address[2:])
+    for payment in ((), (sui.ObjectRef(cap, version, ID),)):
+        data = sui.TransactionData(
+            program, owner, sui.GasData(payment, owner, 1000, 10**7), sui.NoExpiration()
+        )
+        raw = data.encode()
+        simulate = v2.SimulateTransactionRequest(transaction=v2.Transaction(bcs=v2.Bcs(value=raw)))
+        signature = asyncio.run(signer.sign_transaction(raw))
+        execute = v2.ExecuteTransactionRequest(
+            transaction=v2.Transaction(bcs=v2.Bcs(value=raw)),
+            signatures=[v2.UserSignature(bcs=v2.Bcs(value=signature))],
+        )
+        for method, request in (("simulate_transaction", simulate), ("execute_transaction", execute)):
+            with pytest.raises(GRPCError) as refused:
+                call("TransactionExecutionService", method, request)
+            assert refused.value.status is Status.INVALID_ARGUMENT, refused.value
+
+
+@pytest.mark.parametrize("scheme", [-1, 300, 2**31 - 1])
+def test_schemes_that_are_none(call, history, scheme):
+    v2 = library().v2
+    simple = v2.SimpleSignature(scheme=scheme, signature=bytes(64), public_key=bytes(32))
+    request = v2.ExecuteTransactionRequest(
+        transaction=v2.Transaction(bcs=v2.Bcs(value=b"x")), signatures=[v2.UserSignature(simple=simple)]
+    )
+    with pytest.raises(GRPCError) as refused:
+        call("TransactionExecutionService", "execute_transaction", request)
+    assert refused.value.status is Status.INVALID_ARGUMENT
+    assert "signatures[0]" in refused.value.message
+
+
+@pytest.mark.parametrize("number", [2**63, LARGEST])
+def test_numbers_in_questions_of_any_size(call, number):
+    v2 = library().v2
+    for service, method, request in (
+        ("LedgerService", "get_object", v2.GetObjectRequest(object_id="0x6", version=number)),
+        ("LedgerService", "get_epoch", v2.GetEpochRequest(epoch=number)),
+        ("LedgerService", "get_checkpoint", v2.GetCheckpointRequest(sequence_number=number)),
+    ):
+        with pytest.raises(GRPCError) as refused:
+            call(service, method, request)
+        assert refused.value.status is Status.NOT_FOUND
+    frames = call(
+        "LedgerService", "list_events", v2.ListEventsRequest(start_checkpoint=number, end_checkpoint=number)
+    )
+    assert frames[-1].end is not None

@@ -1,0 +1,198 @@
+"""Makes docs/vectors/text.json: `python tests/crdt/text/text_vectors.py`. Nothing of `dtp` takes part."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from text_reference import Delete, Insert, Model, canonical, encode_version
+
+FILE = Path(__file__).parents[3] / "docs" / "vectors" / "text.json"
+ABOUT = (
+    "Test vectors of replicated text, version 1 (docs/text.md). Bytes are in hexadecimal. Made by the second "
+    "implementation: python tests/crdt/text/text_vectors.py"
+)
+
+
+def spell(author: bytes, op: Insert | Delete) -> dict[str, Any]:
+    """An operation in words; characters are [author, number]."""
+
+    def name(at: tuple[bytes, int] | None) -> list[Any] | None:
+        return None if at is None else [at[0].hex(), at[1]]
+
+    told: dict[str, Any] = {"author": author.hex(), "number": op.number}
+    if isinstance(op, Delete):
+        return told | {"delete": name(op.target)}
+    return told | {"insert": op.char, "side": op.side, "parent": name(op.parent), "origin": name(op.origin)}
+
+
+def history(seed: int, authors: int, steps: int, letters: str) -> Model:
+    """What some authors do who know each other's doings in part; one model at the end that knows all."""
+    rng = random.Random(seed)
+    names = [bytes([65 + i]) * rng.choice([1, 2]) for i in range(authors)]
+    models = {name: Model() for name in names}
+    made: list[tuple[bytes, Insert | Delete]] = []
+
+    def learn(model: Model, part: float) -> None:
+        held_back: set[bytes] = set()
+        for author, op in made:
+            if author in held_back or op.number < model.next.get(author, 0):
+                continue
+            if rng.random() > part or op.number > model.next.get(author, 0) or not knows(model, op):
+                held_back.add(author)
+                continue
+            model.apply(author, op)
+
+    for _ in range(steps):
+        name = rng.choice(names)
+        model = models[name]
+        learn(model, 0.9)
+        at = rng.randint(0, len(model.text()))
+        if rng.random() < 0.3 and model.text():
+            for _ in range(min(rng.choice([1, 3]), len(model.text()))):
+                op: Insert | Delete = model.deletion(name, min(at, len(model.text()) - 1))
+                model.apply(name, op)
+                made.append((name, op))
+                at -= rng.choice([0, 1])
+                at = max(at, 0)
+        else:
+            for i, char in enumerate(rng.choice(letters) * rng.choice([1, 1, 4])):
+                op = model.insertion(name, at + i, char)
+                model.apply(name, op)
+                made.append((name, op))
+    final = Model()
+    while len(final.log) < len(made):
+        learn(final, 1.1)
+    return final
+
+
+def knows(model: Model, op: Insert | Delete) -> bool:
+    """Whether what the operation refers to is there."""
+    needed = [op.target] if isinstance(op, Delete) else [op.parent, op.origin]
+    return all(at is None or at in model.nodes for at in needed)
+
+
+def text_vector(name: str, model: Model) -> dict[str, Any]:
+    """One case, with messages from an empty version and from two others."""
+    since = []
+    for part in (0.4, 0.8):
+        numbers: dict[bytes, int] = {}
+        for author, op in model.log[: int(len(model.log) * part)]:
+            numbers[author] = op.number + 1
+        since.append(
+            {"version": encode_version(numbers).hex(), "message": canonical(model.log, numbers).hex()}
+        )
+    return {
+        "name": name,
+        "operations": [spell(author, op) for author, op in model.log],
+        "text": model.text(),
+        "version": encode_version(model.next).hex(),
+        "message": canonical(model.log, {}).hex(),
+        "since": since,
+    }
+
+
+#: By hand from docs/text.md: what a base and groups on it stand for.
+STATES = [
+    {
+        "name": "two characters, one forgotten between them, and a third on top",
+        # kind, 1 author "A" with base 5; 3 spans: number 0 (right children), 1 deleted, 4; no groups; text "ad"
+        "message": "d2"
+        + "01"
+        + "0141"
+        + "05"
+        + "03"
+        + "94"
+        + "00"
+        + "00"
+        + "85"
+        + "88"
+        + "04"
+        + "00"
+        + "02"
+        + "6164",
+        "text": "ad",
+        "version": "01014105",
+        # A's operation 5: a left child of the deleted character 1, that is between the two.
+        "then": "d1" + "01" + "0141" + "01" + "05" + "8c" + "04" + "03" + "00" + "01" + "78",
+        "text_then": "axd",
+    },
+    {
+        "name": "one long span and an operation that deletes from it",
+        # 2 authors, bases 6 and 0; 1 span: A's 0 to 5; B's operation 0 deletes A's 2
+        "message": "d2"
+        + "02"
+        + "0141"
+        + "0142"
+        + "0600"
+        + "01"
+        + "10060000"
+        + "02"
+        + "00"
+        + "920002"
+        + "03"
+        + "00"
+        + "06"
+        + "616263646566",
+        "text": "abdef",
+        "version": "02014106014201",
+        # B's operations 1 to 3: downwards from A's 5
+        "then": "d1" + "02" + "0142" + "0141" + "01" + "01" + "16030105" + "03" + "00" + "00",
+        "text_then": "ab",
+    },
+]
+
+#: Message and where it is wrong.
+MALFORMED = [
+    ("not a message", "00", 0),
+    ("nothing behind the kind", "d1", 1),
+    ("a name of no bytes", "d1010000", 2),
+    ("a name of 65 bytes", "d10141" + "61" * 65 + "0000", 2),
+    ("a name that is cut off", "d101056161", 2),
+    ("more authors than bytes", "d1ffffffff0f", 1),
+    ("a number that is not in its shortest form", "d181000000", 1),
+    ("an author that is not in the table", "d101014103", 4),
+    ("operations that are cut off", "d10101410100", 6),
+    ("an impossible kind of operation", "d10101410100870300 00".replace(" ", ""), 6),
+    ("a length of 1 told in the long form", "d1010141010018010300" + "0161", 7),
+    ("a length of 0", "d1010141010018000300" + "00", 7),
+    ("numbers beyond the end", "d101014101feffffff07980300" + "0161", 11),
+    ("a length beyond the end", "d1010141010119feffffff070300" + "00", 12),
+    ("the one before the first", "d101014101008003000161", 7),
+    ("a reference to itself", "d1010141010088000300" + "0161", 7),
+    ("a reference before the first", "d1010141010088010300" + "0161", 7),
+    ("a reference to no author", "d10101410100900100030001" + "61", 7),
+    ("a left child of nothing", "d101014101009c03000161", 7),
+    ("a left child with a right origin", "d1010141010198a403000161", 8),
+    ("the same right origin as none", "d10101410100f803000161", 7),
+    ("deleting nothing", "d101014101019a0300" + "00", 7),
+    ("deleting downwards below 0", "d10101410105160400" + "00" + "0300" + "00", 10),
+    ("text that is missing", "d1010141010098030000", 9),
+    ("text that is too much", "d101014101009803000261" + "61", 9),
+    ("text that is cut off", "d1010141010098030005" + "61", 9),
+    ("text that is no UTF-8", "d10101410100980300" + "01ff", 9),
+    ("text with a surrogate", "d10101410100980300" + "03eda080", 9),
+    ("text in an overlong form", "d10101410100980300" + "02c1a1", 9),
+    ("something behind the message", "d10101410100980300" + "0161" + "ff", 11),
+    ("a base of spans that are cut off", "d20101410105", 5),
+    ("a span that continues none", "d2010141050180000061", 6),
+    ("a span of an unknown author", "d20101410501900300" + "0161", 7),
+]
+
+
+def main() -> None:
+    """Write the file."""
+    texts = [text_vector("nothing", Model())]
+    for seed, (authors, steps, letters) in enumerate(
+        [(1, 4, "ab"), (1, 12, "abc"), (2, 8, "aé"), (3, 14, "a漢😀"), (4, 24, "abc\n")]
+    ):
+        texts.append(text_vector(f"history {seed}", history(seed, authors, steps, letters)))
+    malformed = [{"name": name, "message": message, "at": at} for name, message, at in MALFORMED]
+    told = {"about": ABOUT, "texts": texts, "states": STATES, "malformed": malformed}
+    FILE.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

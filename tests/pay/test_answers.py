@@ -1,0 +1,50 @@
+"""Sealed answers: they open with their key and with nothing else."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.pay.answers import MAX_ANSWER, lock_of, new_preimage, open_answer, read_answer, seal_answer
+from dtp.pay.errors import SealedAnswerBroken
+
+from .test_vectors import Given
+
+
+@given(st.binary(max_size=300), st.binary(min_size=32, max_size=32), st.integers(0, 400), st.integers(1, 255))
+def test_what_was_changed_does_not_open(data, preimage, at, change):
+    box = seal_answer(preimage, data)
+    lock, sealed = asyncio.run(read_answer(Given(box)))
+    assert lock == lock_of(preimage)
+    assert open_answer(preimage, sealed) == data
+    broken = bytearray(sealed)
+    broken[at % len(broken)] ^= change
+    with pytest.raises(SealedAnswerBroken):
+        open_answer(preimage, bytes(broken))
+
+
+def test_another_key_does_not_open():
+    _, sealed = asyncio.run(read_answer(Given(seal_answer(new_preimage(), b"words"))))
+    with pytest.raises(SealedAnswerBroken):
+        open_answer(new_preimage(), sealed)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        bytes(35),
+        bytes(36),
+        bytes(32) + b"\xff\xff\xff\xff" + bytes(100),
+        seal_answer(bytes(32), b"x")[:-1],
+    ],
+)
+def test_broken_boxes(data):
+    with pytest.raises(SealedAnswerBroken):
+        asyncio.run(read_answer(Given(data)))
+
+
+def test_too_much_is_not_sealed():
+    with pytest.raises(SealedAnswerBroken, match="the most"):
+        seal_answer(bytes(32), bytes(MAX_ANSWER + 1))

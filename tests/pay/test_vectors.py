@@ -1,0 +1,92 @@
+"""docs/vectors/meter.json: made a second time from the documents alone, and taken by `dtp.pay` as it says."""
+
+import asyncio
+import json
+
+import pytest
+
+from dtp.pay import messages
+from dtp.pay.answers import open_answer, read_answer, seal_answer
+from dtp.pay.errors import MalformedMeter
+from dtp.pay.ticket import make_ticket, parse_ticket, statement
+from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher, encode_voucher
+
+from . import second
+
+VECTORS = json.loads(second.PATH.read_text())
+KEY = LaneKey(bytes.fromhex(VECTORS["lane key"]["seed"]))
+CHANNEL = "0x" + VECTORS["channel"]
+
+
+def test_the_file_is_what_the_documents_say():
+    assert second.vectors() == VECTORS
+
+
+def test_vouchers():
+    assert KEY.public.hex() == VECTORS["lane key"]["public"]
+    for each in VECTORS["vouchers"]:
+        lock = each["hash_lock"] and bytes.fromhex(each["hash_lock"])
+        made = Voucher(
+            CHANNEL,
+            0,
+            each["sequence"],
+            each["amount"],
+            each["requests"],
+            each["bytes"],
+            lock,
+            each["not_after_ms"],
+        )
+        assert encode_voucher(made).hex() == each["message"]
+        assert KEY.sign(made) == SignedVoucher(made, bytes.fromhex(each["signature"]))
+
+
+def test_tickets():
+    known = VECTORS["ticket"]
+    binding = bytes.fromhex(known["binding"])
+    assert statement(binding, CHANNEL, 0).hex() == known["statement"]
+    assert make_ticket(KEY, CHANNEL, 0, binding).hex() == known["ticket"]
+    ticket = parse_ticket(bytes.fromhex(known["ticket"]))
+    assert ticket.is_by((KEY.public,), binding)
+    assert not ticket.is_by((KEY.public,), bytes(32))
+
+
+class Given:
+    """A stream that has just these bytes."""
+
+    def __init__(self, data):
+        self.data = data
+
+    async def readexactly(self, n):
+        if len(self.data) < n:
+            raise asyncio.IncompleteReadError(self.data, n)
+        taken, self.data = self.data[:n], self.data[n:]
+        return taken
+
+
+def test_sealed_answers():
+    known = VECTORS["answer"]
+    preimage, plain = bytes.fromhex(known["preimage"]), bytes.fromhex(known["plain"])
+    assert seal_answer(preimage, plain).hex() == known["sealed"]
+    lock, sealed = asyncio.run(read_answer(Given(bytes.fromhex(known["sealed"]))))
+    assert lock == second.LOCK
+    assert open_answer(preimage, sealed) == plain
+
+
+@pytest.mark.parametrize("name", VECTORS["taken"])
+def test_frames_that_are_taken(name):
+    each = VECTORS["taken"][name]
+    frame = bytes.fromhex(each["frame"])
+    message = messages.parse(frame, from_client=each["from"] == "client")
+    assert messages.build(message) == frame
+
+
+@pytest.mark.parametrize("name", VECTORS["refused"])
+def test_frames_that_are_refused(name):
+    each = VECTORS["refused"][name]
+    with pytest.raises(MalformedMeter):
+        messages.parse(bytes.fromhex(each["frame"]), from_client=each["from"] == "client")
+
+
+def test_frames_that_are_skipped():
+    for frame in VECTORS["skipped"].values():
+        assert messages.parse(bytes.fromhex(frame), from_client=True) is None
