@@ -33,7 +33,7 @@ OVERHEAD: Final = 256
 
 
 def _hash(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=HASH_SIZE).digest()
+    return hashlib.sha256(data).digest()
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Envelope:
 
     @cached_property
     def hash(self) -> bytes:
-        """What the author's next envelope names: BLAKE2b-256 of what is signed."""
+        """What the author's next envelope names: SHA-256 of what is signed."""
         return _hash(self.signed)
 
     def is_genuine(self) -> bool:
