@@ -11,6 +11,7 @@ from dataclasses import replace
 from socket import socket
 from typing import Any
 
+from dtp.daemon import state
 from dtp.daemon.config.model import Config, Forward
 from dtp.daemon.expose import Exposed, caller_of
 from dtp.daemon.forward import FORWARDS, Forwarded
@@ -18,6 +19,7 @@ from dtp.daemon.onchain import Gate, HostGate
 from dtp.daemon.policies import Caller, Policies
 from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
+from dtp.daemon.sharing import Sharing
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -65,6 +67,7 @@ class Daemon:
         self._psk, self._limits = psk, limits
         self._gate = HostGate(config.chain) if gate is None and config.chain is not None else gate
         self._policies = Policies()
+        self._sharing: Sharing | None = None
         self._pools: dict[tuple[Address, ...], Pool] = {}
         self._dynamic: OrderedDict[Address, Pool] = OrderedDict()
         #: What was replaced by a reload and still has streams.
@@ -75,13 +78,17 @@ class Daemon:
     async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
         """Listen and connect. `adopted` are sockets that listen already, by the place or URL in the configuration.
 
-        Raises `CarrierError` when a place can't be had, `ChainError` when the host's rules can't be read; then
-        nothing is left open.
+        Raises `CarrierError` when a place can't be had, `ChainError` when the host's rules can't be read,
+        `StateError` when the state can't be opened; then nothing is left open.
         """
         adopted = adopted or {}
         try:
             if self._gate is not None:
                 await self._gate.start()
+            if self.config.state is not None:
+                store = state.make(self.config.state, str(self.identity.id))
+                self._sharing = Sharing(store, self._policies.quotas)
+                await self._sharing.start()
             await self._apply(self.config, adopted)
         except BaseException:
             await self.close()
@@ -95,7 +102,7 @@ class Daemon:
         Raises `CantReload`, or `CarrierError` for a place that can't be had: then the old configuration is still in
         force.
         """
-        for name in ("identity", "passphrase_file", "psk_file", "control", "web", "chain"):
+        for name in ("identity", "passphrase_file", "psk_file", "control", "web", "chain", "state"):
             if getattr(config, name) != getattr(self.config, name):
                 raise CantReload(f"{name.replace('_', '-')} has changed: that takes a restart")
         async with self._changing:
@@ -285,6 +292,9 @@ class Daemon:
             await self.listener.close()
         if self._gate is not None:
             await self._gate.close()
+        if self._sharing is not None:
+            await self._sharing.close()
+            self._sharing = None
         pools = [*self._pools.values(), *self._dynamic.values()]
         await asyncio.gather(*(pool.close() for pool in pools))
 

@@ -41,6 +41,8 @@ listen = "tcp://x:1"
 listen = "127.0.0.1:1"
 [chain]
 host = "0x{"1" * 64}"
+[state]
+url = "sqlite:///x"
 [everywhere]
 [[expose]]
 service = "a"

@@ -67,6 +67,7 @@ def _config(root: Section, path: Path) -> model.Config:
         root.wrong('[identity] is missing: file = "me.pem" says who this daemon is')
         identity = Section(root.document, ("identity",), {"file": "missing"})
     daemon = root.section("daemon") or Section(root.document, ("daemon",), {})
+    state = root.section("state")
     web, chain = root.section("web"), root.section("chain")
     config = model.Config(
         path=path,
@@ -78,12 +79,13 @@ def _config(root: Section, path: Path) -> model.Config:
         drain=daemon.take("drain", values.duration, 30.0),
         web=None if web is None else web.take("listen", values.place),
         chain=None if chain is None else _chain(chain),
+        state=None if state is None else state.take("url", values.state_url),
         log=_log(root.section("log")),
         everywhere=_everywhere(root.section("everywhere")),
         expose=tuple(_expose(section) for section in root.sections("expose")),
         forward=tuple(_forward(section) for section in root.sections("forward")),
     )
-    for section in (identity, daemon, web):
+    for section in (identity, daemon, web, state):
         if section is not None:
             section.finish()
     root.finish()

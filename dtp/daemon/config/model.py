@@ -194,6 +194,8 @@ class Config:
     web: Place | None = None
     log: Log = Log()
     chain: Chain | None = None
+    #: Where quotas are counted over restarts and together: a URL of `dtp.daemon.state.STORES`; None: in memory.
+    state: str | None = None
     #: Rules that hold for all services together.
     everywhere: Rules = Rules(access=AccessRule(everyone=True))
     expose: tuple[Expose, ...] = field(default=())

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dtp import carriers
 from dtp.daemon.config.reading import Wrong, did_you_mean, kind_of
+from dtp.daemon.state import STORES
 from dtp.identity import PeerId, PeerIdError
 from dtp.net.address import Address, AddressError, check_service
 
@@ -271,6 +272,18 @@ def object_id(value: Any) -> str:
     if not _SUI_ADDRESS.fullmatch(spelled):
         raise Wrong(f"{value!r} is no object id: that is 0x and 64 hex digits")
     return spelled
+
+
+def state_url(value: Any) -> str:
+    """Where counts are kept: sqlite:///PATH, redis://HOST:PORT/NUMBER, postgresql://USER@HOST/DATABASE."""
+    url = text(value)
+    scheme, colon, rest = url.partition("://")
+    if not colon or scheme not in STORES:
+        # Not quoted: it may have a password in it.
+        raise Wrong(f"there is no state {scheme[:20]!r}; {did_you_mean(scheme, list(STORES))}")
+    if scheme == "sqlite" and not rest.startswith("/"):
+        raise Wrong("sqlite takes an absolute path, as in sqlite:///var/lib/dtpd/state.db")
+    return url
 
 
 def days(value: Any) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +133,12 @@ class Policies:
     def keep(self, scopes: Collection[str]) -> None:
         """Forget what was counted for services that are no more."""
         self._made = {key: made for key, made in self._made.items() if key[0] in scopes}
+
+    def quotas(self) -> Iterator[tuple[str, Quota]]:
+        """All quotas, by names that daemons with the same rules agree on."""
+        for (scope, _, number), (_, policy) in self._made.items():
+            if isinstance(policy, Quota):
+                yield f"{scope}/{number}/{policy.rule.every:g}", policy
 
     def _one(self, scope: str, name: str, number: int, rule: Any, row: Row) -> Policy:
         key = (scope, name, number)

@@ -7,55 +7,100 @@ from dataclasses import dataclass
 from dtp.daemon.config.model import QuotaRule
 from dtp.daemon.policies.base import Arrive, Call, Denial, Event, Moment, Move, Policy
 from dtp.daemon.reasons import Reason
-from dtp.identity import PeerId
+from dtp.daemon.state import Used
+
+#: The caller that stands for all, where a quota is of a service.
+EVERYBODY = "*"
 
 
 @dataclass(slots=True)
-class _Used:
+class _Count:
+    """What is used as far as known here; of it, what no store has been told yet."""
+
     requests: int = 0
     data: int = 0
+    new_requests: int = 0
+    new_data: int = 0
 
 
 class Quota(Policy):
-    """Periods begin at multiples of their length since 1970 (UTC), so all daemons agree; then all is forgotten."""
+    """Periods begin at multiples of their length since 1970 (UTC), so all daemons agree; then all is forgotten.
+
+    `take_pending`, `merge` and `give_back` let somebody else add up what several daemons count.
+    """
 
     name = "quota"
 
     def __init__(self, rule: QuotaRule) -> None:
-        self._rule = rule
+        self.rule = rule
+        # Arrivals count nothing, but whoever arrives is asked about in the store, so that a restart forgets nobody.
         moves = (Move,) if rule.data is not None else ()
-        self.asks, self.counts = (Arrive, Call, *moves), (Call, *moves)
+        self.asks, self.counts = (Arrive, Call, *moves), (Arrive, Call, *moves)
         self._period = -1
-        self._used: dict[PeerId | None, _Used] = {}
+        self._counts: dict[str, _Count] = {}
+        self._pending: set[str] = set()
 
-    def _of(self, event: Event, now: Moment) -> _Used | None:
-        period = int(now.unix // self._rule.every)
-        # A clock that is set back does not give a quota anew.
+    def _turn(self, unix: float) -> None:
+        """Begin a new period if it is time. A clock that is set back does not give a quota anew."""
+        period = int(unix // self.rule.every)
         if period > self._period:
-            self._period, self._used = period, {}
-        return self._used.get(self._key(event))
+            self._period, self._counts, self._pending = period, {}, set()
 
-    def _key(self, event: Event) -> PeerId | None:
-        return event.caller.peer if self._rule.per == "identity" else None
+    def _key(self, event: Event) -> str:
+        return str(event.caller.peer) if self.rule.per == "identity" else EVERYBODY
 
     def check(self, event: Event, now: Moment) -> Denial | None:
         """Whether anything is left."""
-        used, rule = self._of(event, now), self._rule
-        if used is None:
+        self._turn(now.unix)
+        count, rule = self._counts.get(self._key(event)), self.rule
+        if count is None:
             return None
         left = (self._period + 1) * rule.every - now.unix
-        if rule.data is not None and used.data >= rule.data:
+        if rule.data is not None and count.data >= rule.data:
             return self.deny(Reason.QUOTA, f"the quota of {rule.data} bytes is used up", retry=left)
-        if rule.requests is not None and used.requests >= rule.requests and not isinstance(event, Move):
+        if rule.requests is not None and count.requests >= rule.requests and not isinstance(event, Move):
             return self.deny(Reason.QUOTA, f"the quota of {rule.requests} requests is used up", retry=left)
         return None
 
     def commit(self, event: Event, now: Moment) -> None:
         """Count."""
-        used = self._of(event, now)
-        if used is None:
-            used = self._used[self._key(event)] = _Used()
+        self._turn(now.unix)
+        key = self._key(event)
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = _Count()
+        self._pending.add(key)
         if isinstance(event, Move):
-            used.data += event.size
-        else:
-            used.requests += 1
+            count.data += event.size
+            count.new_data += event.size
+        elif isinstance(event, Call):
+            count.requests += 1
+            count.new_requests += 1
+
+    # ---- sharing ----------------------------------------------------------------------------------------------
+
+    def take_pending(self, unix: float) -> tuple[int, dict[str, Used]]:
+        """The period, and what was counted in it since the last time, by caller; zeros for those who only came."""
+        self._turn(unix)
+        taken = {}
+        for key in self._pending:
+            count = self._counts[key]
+            taken[key] = Used(count.new_requests, count.new_data)
+            count.new_requests = count.new_data = 0
+        self._pending = set()
+        return self._period, taken
+
+    def merge(self, period: int, caller: str, total: Used) -> None:
+        """What all have counted together, with what was taken from here before."""
+        count = self._counts.get(caller)
+        if period == self._period and count is not None:
+            count.requests = total.requests + count.new_requests
+            count.data = total.data + count.new_data
+
+    def give_back(self, period: int, caller: str, used: Used) -> None:
+        """What was taken could not be told: it is to be told again."""
+        count = self._counts.get(caller)
+        if period == self._period and count is not None:
+            count.new_requests += used.requests
+            count.new_data += used.data
+            self._pending.add(caller)

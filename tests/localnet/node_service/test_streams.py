@@ -124,6 +124,12 @@ def test_bounds(call, v2, many):
     assert reason(found) == "CURSOR_BOUND"
 
 
+def test_nothing_at_all(call, v2):
+    (frame,) = call(*SERVICE, v2.ListEventsRequest(end_checkpoint=0))
+    assert (frame.event, frame.end.reason.name) == (None, "CHECKPOINT_BOUND")
+    assert not frame.watermark.cursor
+
+
 def test_a_final_cursor_continues_with_what_comes_later(call, v2, net, many):
     frames = call(*SERVICE, v2.ListEventsRequest(start_checkpoint=10**6))
     after = frames[-1].watermark.cursor

@@ -26,9 +26,25 @@ times = st.datetimes(
 )
 
 
+#: Texts that mean something to a node.
+TEXTS = (
+    "0x6",
+    "0x2",
+    "0x2::sui::SUI",
+    "0x2::coin::Coin",
+    "clock",
+    "Clock",
+    "timestamp_ms",
+    "*",
+    "digest",
+    "u64",
+)
+
+
 def single(meta, kind, depth):
     if meta.proto_type in _RANGES:
-        return st.integers(*_RANGES[meta.proto_type])
+        low, high = _RANGES[meta.proto_type]
+        return st.one_of(st.integers(low, high), st.integers(0, 4), st.just(high))
     if meta.proto_type == "enum":
         return st.sampled_from(list(kind))
     if meta.proto_type == "message":
@@ -38,7 +54,7 @@ def single(meta, kind, depth):
         return messages(kind, depth + 1)
     return {
         "bool": st.booleans(),
-        "string": st.text(max_size=5),
+        "string": st.one_of(st.text(max_size=5), st.sampled_from(TEXTS)),
         "bytes": st.binary(max_size=200),
         "double": st.floats(allow_nan=False),
     }[meta.proto_type]

@@ -1,0 +1,63 @@
+"""Where quotas are counted over restarts, and by several daemons together: a store for each kind of database.
+
+Daemons decide by themselves and tell each other what they have counted, once a second: no request waits for a
+database, and a quota may be overrun by what comes within that second (docs/decisions/0084).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, cast
+
+
+class Key(NamedTuple):
+    """Whose use it is: of which rule ("SERVICE/NUMBER/SECONDS"), in which period, by which caller ("*": all)."""
+
+    scope: str
+    period: int
+    caller: str
+
+
+class Used(NamedTuple):
+    """How much: requests and bytes."""
+
+    requests: int = 0
+    data: int = 0
+
+
+class Store(Protocol):
+    """Adds up what daemons of one host count.
+
+    Raises `StateError` when the database can't do it now; then nothing was added.
+    """
+
+    async def open(self) -> None:
+        """Connect, and make the tables if they are not there."""
+
+    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+        """Add `deltas` (zeros only ask), all or none, and give the totals of their keys."""
+
+    async def forget(self, scope: str, before: int) -> None:
+        """Drop what was counted for the periods before this one."""
+
+    async def close(self) -> None:
+        """Disconnect. Idempotent."""
+
+
+#: Scheme of `[state] url` -> the module whose `make(url, host)` gives a store for a host's daemons. Loaded when used.
+STORES: dict[str, str] = {
+    "sqlite": "dtp.daemon.state.sqlite",
+    "redis": "dtp.daemon.state.redis",
+    "rediss": "dtp.daemon.state.redis",
+    "postgresql": "dtp.daemon.state.postgresql",
+}
+
+
+def make(url: str, host: str) -> Store:
+    """The store at `url`, whose scheme is in `STORES`, for the daemons of the identity `host`. Nothing is opened yet.
+
+    Raises `ConfigError` when the package it takes is not installed.
+    """
+    module = importlib.import_module(STORES[url.partition(":")[0]])
+    return cast(Store, module.make(url, host))

@@ -1,0 +1,102 @@
+"""Counts in PostgreSQL: `postgresql://user@host/database`. Takes `pip install 'dtp[state-postgres]'`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from dtp.daemon.state import Key, Used
+from dtp.daemon.state.errors import StateError
+from dtp.errors import ConfigError
+
+try:
+    import psycopg
+except ImportError as error:
+    raise ConfigError("PostgreSQL for [state] takes a package: pip install 'dtp[state-postgres]'") from error
+
+_T = TypeVar("_T")
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS dtpd_used (
+    host text NOT NULL, scope text NOT NULL, period bigint NOT NULL, caller text NOT NULL,
+    requests bigint NOT NULL, data bigint NOT NULL,
+    PRIMARY KEY (host, scope, period, caller)
+)
+"""
+_ADD = """
+INSERT INTO dtpd_used AS known VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (host, scope, period, caller)
+DO UPDATE SET requests = known.requests + excluded.requests, data = known.data + excluded.data
+RETURNING requests, data
+"""
+_FORGET = "DELETE FROM dtpd_used WHERE host = %s AND scope = %s AND period < %s"
+#: Two daemons that make the table at once would collide in the catalogue: one at a time.
+_LOCK = "SELECT pg_advisory_xact_lock(7237)"
+_CONNECT_TIMEOUT = 5
+
+
+class PostgresStore:
+    """One connection, made again after it broke."""
+
+    def __init__(self, url: str, host: str) -> None:
+        self._url, self._host = url, host
+        self._database: psycopg.AsyncConnection[tuple[int, int]] | None = None
+
+    async def open(self) -> None:
+        """Connect and make the table. Raises `StateError`."""
+
+        async def create(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
+            await database.execute(_LOCK)
+            await database.execute(_TABLE)
+
+        await self._transaction(create)
+
+    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+        """In one transaction. Raises `StateError`."""
+
+        async def add(database: psycopg.AsyncConnection[tuple[int, int]]) -> dict[Key, Used]:
+            totals = {}
+            # In one order, or two daemons that add to the same rows could wait for each other.
+            for key in sorted(deltas):
+                cursor = await database.execute(_ADD, (self._host, *key, *deltas[key]))
+                row = await cursor.fetchone()
+                assert row is not None
+                totals[key] = Used(*row)
+            return totals
+
+        return await self._transaction(add)
+
+    async def forget(self, scope: str, before: int) -> None:
+        """Raises `StateError`."""
+
+        async def delete(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
+            await database.execute(_FORGET, (self._host, scope, before))
+
+        await self._transaction(delete)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._database is not None:
+            await self._database.close()
+            self._database = None
+
+    async def _transaction(
+        self, work: Callable[[psycopg.AsyncConnection[tuple[int, int]]], Awaitable[_T]]
+    ) -> _T:
+        try:
+            if self._database is None or self._database.closed:
+                self._database = await psycopg.AsyncConnection.connect(
+                    self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT
+                )
+            async with self._database.transaction():
+                return await work(self._database)
+        except (psycopg.Error, OSError) as error:
+            # The text of an error of libpq may have the URL's password in it; its first line has the fault.
+            raise StateError(
+                f"PostgreSQL: {str(error).splitlines()[0] if str(error) else error!r}"
+            ) from error
+
+
+def make(url: str, host: str) -> PostgresStore:
+    """The store at `url`."""
+    return PostgresStore(url, host)

@@ -1,0 +1,63 @@
+"""Counts in Redis: `redis://HOST:PORT/NUMBER`, `rediss://` with TLS. Takes `pip install 'dtp[state-redis]'`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dtp.daemon.state import Key, Used
+from dtp.daemon.state.errors import StateError
+from dtp.errors import ConfigError
+
+try:
+    from redis import asyncio as redis
+    from redis.exceptions import RedisError
+except ImportError as error:
+    raise ConfigError("Redis for [state] takes a package: pip install 'dtp[state-redis]'") from error
+
+#: Seconds after which a key that nobody adds to goes by itself; each exchange begins them anew.
+_KEEP = 40 * 86_400
+_REQUESTS, _DATA = "requests", "bytes"
+
+
+class RedisStore:
+    """A hash for each key, added to in one transaction."""
+
+    def __init__(self, url: str, host: str) -> None:
+        self._host = host
+        self._redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+
+    def _name(self, key: Key) -> str:
+        return f"dtpd:{self._host}:{key.scope}:{key.period}:{key.caller}"
+
+    async def open(self) -> None:
+        """See whether it is there. Raises `StateError`."""
+        try:
+            await self._redis.ping()
+        except (RedisError, OSError) as error:
+            raise StateError(f"Redis: {error}") from error
+
+    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+        """In one MULTI. Raises `StateError`."""
+        try:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for key, used in deltas.items():
+                    name = self._name(key)
+                    pipe.hincrby(name, _REQUESTS, used.requests)
+                    pipe.hincrby(name, _DATA, used.data)
+                    pipe.expire(name, _KEEP)
+                answers = await pipe.execute() if deltas else []
+        except (RedisError, OSError) as error:
+            raise StateError(f"Redis: {error}") from error
+        return {key: Used(answers[3 * at], answers[3 * at + 1]) for at, key in enumerate(deltas)}
+
+    async def forget(self, scope: str, before: int) -> None:
+        """Redis forgets by itself."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._redis.aclose()
+
+
+def make(url: str, host: str) -> RedisStore:
+    """The store at `url`."""
+    return RedisStore(url, host)

@@ -1,0 +1,99 @@
+"""Counts in a file: over restarts, and for the daemons of one machine. `sqlite:///absolute/path`."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from dtp.daemon.state import Key, Used
+from dtp.daemon.state.errors import StateError
+
+_T = TypeVar("_T")
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS used (
+    host TEXT NOT NULL, scope TEXT NOT NULL, period INTEGER NOT NULL, caller TEXT NOT NULL,
+    requests INTEGER NOT NULL, data INTEGER NOT NULL,
+    PRIMARY KEY (host, scope, period, caller)
+) WITHOUT ROWID
+"""
+_ADD = """
+INSERT INTO used VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, data = data + excluded.data
+RETURNING requests, data
+"""
+#: Seconds to wait for another process that writes.
+_BUSY = 5.0
+
+
+class SqliteStore:
+    """One connection, used by one thread: the loop never waits for the disk."""
+
+    def __init__(self, path: str, host: str) -> None:
+        self._path, self._host = path, host
+        self._thread = ThreadPoolExecutor(1, "dtpd-sqlite")
+        self._database: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """Open the file, and make it if it isn't there. Raises `StateError`."""
+        await self._run(self._open)
+
+    def _open(self) -> None:
+        database = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute(_TABLE)
+        except sqlite3.Error:
+            database.close()
+            raise
+        self._database = database
+
+    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+        """In one transaction. Raises `StateError`."""
+        return await self._run(lambda: self._exchange(deltas))
+
+    def _exchange(self, deltas: Mapping[Key, Used]) -> dict[Key, Used]:
+        assert self._database is not None
+        totals = {}
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            for key, used in deltas.items():
+                row = self._database.execute(_ADD, (self._host, *key, *used)).fetchall()[0]
+                totals[key] = Used(*row)
+            self._database.execute("COMMIT")
+        except sqlite3.Error:
+            self._database.rollback()
+            raise
+        return totals
+
+    async def forget(self, scope: str, before: int) -> None:
+        """Raises `StateError`."""
+        await self._run(lambda: self._forget(scope, before))
+
+    def _forget(self, scope: str, before: int) -> None:
+        assert self._database is not None
+        statement = "DELETE FROM used WHERE host = ? AND scope = ? AND period < ?"
+        self._database.execute(statement, (self._host, scope, before))
+
+    async def close(self) -> None:
+        """Close the file."""
+        if self._database is not None:
+            await self._run(self._database.close)
+            self._database = None
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            raise StateError(f"{self._path}: {error}") from error
+
+
+def make(url: str, host: str) -> SqliteStore:
+    """The store in the file of `url`."""
+    return SqliteStore(unquote(urlsplit(url).path), host)
