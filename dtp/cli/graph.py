@@ -22,7 +22,7 @@ from dtp.cli.options import (
     psk_file_option,
     verbose_option,
 )
-from dtp.cli.output import json_option, print_line, print_result
+from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.run import run, when_stdin_ends
 from dtp.errors import LocalError
 
@@ -260,6 +260,51 @@ def log(opened: _Opener, soul: str, key: str | None) -> None:
         what = _shown(op.value) if op.has_value else "deleted" if op.kind == 0 else ""
         before = f"  (was {_shown(version.before)})" if version.had_value else ""
         print_line(record, f"{when}  {author.short}  {record['kind']}  {op.key}  {what}{before}")
+
+
+@graph.command()
+@_file
+@click.argument("text", metavar="QUERY")
+@click.option(
+    "--param", "-p", "given", multiple=True, metavar="NAME=VALUE", help="The value of $NAME; repeatable."
+)
+@click.option("--explain", is_flag=True, help="Show the SQL and its plan instead.")
+@_store
+def query(opened: _Opener, text: str, given: tuple[str, ...], explain: bool) -> None:
+    """Ask by openCypher: MATCH ... RETURN ...
+
+    \b
+    Example:
+      dtp graph query notes.db 'MATCH (u:user)-[:follows]->(f) RETURN u.name, f.name ORDER BY u.name'
+    """
+    if wrong := next((one for one in given if "=" not in one), None):
+        raise click.UsageError(f"--param is NAME=VALUE, not {wrong!r}")
+    parameters = {one.partition("=")[0]: _value(one.partition("=")[2]) for one in given}
+
+    async def work(graph: Graph) -> list[dict[str, Any]] | str:
+        if explain:
+            return graph.explain(text, **parameters)
+        return [
+            {name: _answer(value) for name, value in row.items()} for row in graph.query(text, **parameters)
+        ]
+
+    found = opened.run(work)
+    if isinstance(found, str):
+        print_result({"plan": found}, found)
+        return
+    if found and not wants_json():
+        click.echo("\t".join(found[0]))
+    for row in found:
+        print_line(row, "\t".join(_shown(value) for value in row.values()))
+
+
+def _answer(value: Any) -> Any:
+    """A value of a row: a node is shown by its soul, a relationship by its three parts."""
+    from dtp.crdt import Node
+
+    if isinstance(value, Node):
+        return value.soul
+    return _plain(list(value) if isinstance(value, tuple) else value)
 
 
 @graph.command()

@@ -24,6 +24,7 @@ from dtp.identity import Identity
 
 if TYPE_CHECKING:
     from dtp.crdt.texts import GraphText
+    from dtp.graph.query.run import Queries, Row
     from dtp.graph.replicating import Exchanged
     from dtp.net.connection import Connection
 
@@ -57,6 +58,7 @@ class Graph:
         self._lock = asyncio.Lock()
         self._watches: set[Watch] = set()
         self._listeners: set[Callable[[], None]] = set()
+        self._queries: Queries | None = None
         self._unsaved: dict[tuple[bytes, int], Envelope] = {}
         self._since_state = 0
         self._flush: asyncio.Task[None] | None = None
@@ -178,6 +180,27 @@ class Graph:
         self._watches.add(watch)
         return watch
 
+    # ---- queries ----------------------------------------------------------------------------------------------
+
+    def query(self, text: str, **parameters: Value) -> _Rows:
+        """The rows of a query in openCypher's reading part (docs/query.md), each a dict of its columns.
+
+        A node's label is what is before the first slash of its soul; relationships are links, by their key. The
+        first query makes an index in memory, later ones bring it up to date. Raises `QueryError`.
+        """
+        return self._queries_now().run(text, parameters)
+
+    def explain(self, text: str, **parameters: Value) -> str:
+        """The SQL that a query becomes, and how SQLite goes about it."""
+        return self._queries_now().plan(text, parameters)
+
+    def _queries_now(self) -> Queries:
+        if self._queries is None:
+            from dtp.graph.query.run import Queries
+
+            self._queries = Queries(self._replica)
+        return self._queries
+
     # ---- what was made here ---------------------------------------------------------------------------------
 
     def _made(self) -> None:
@@ -197,8 +220,10 @@ class Graph:
                 raise
 
     def _offer(self) -> None:
-        if self._watches:
+        if self._watches or self._queries is not None:
             changes = self._replica.changes()
+            if self._queries is not None:
+                self._queries.index.note(changes)
             for watch in self._watches:
                 watch.offer(changes)
 
@@ -409,6 +434,7 @@ class Graph:
 
 # `Graph` has a method of this name.
 _Versions = list[past.Version]
+_Rows = list["Row"]
 _Souls = list[str]
 _Encoded = list[bytes]
 _Gaps = list[tuple[bytes, int, int]]

@@ -12,7 +12,7 @@ from dtp.errors import PeerError
 from dtp.graph import envelope as envelopes
 from dtp.graph import sync as protocol
 from dtp.graph.errors import Equivocation, GraphError, SyncError
-from dtp.session.codes import ConnectionClosed
+from dtp.session.codes import ConnectionClosed, StreamReset
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -64,6 +64,8 @@ class _Session:
                     task.result()
                 if self._live:
                     break
+        except StreamReset:
+            raise
         except PeerError:
             self._stream.reset(BROKEN)
             raise
@@ -187,6 +189,8 @@ async def serve(graph: Graph, connection: Connection) -> None:
             await asyncio.wait((accepting, closing), return_when=asyncio.FIRST_COMPLETED)
             accepting.cancel()
             closing.cancel()
+    except BaseExceptionGroup as group_error:  # what went wrong first; the others were cancelled for it
+        raise group_error.exceptions[0] from None
     finally:
         forget()
 
@@ -210,6 +214,10 @@ async def _live(graph: Graph, stream: Stream) -> None:
         await _Session(graph, stream, live=True).run()
     except ConnectionClosed:
         return
+    except StreamReset as error:
+        if error.error_code == BROKEN:
+            raise
+        stream.close()  # the peer has what it wanted and reads no more
     except GraphError:
         if not graph.closed:
             raise

@@ -35,6 +35,18 @@ def test_looking_and_changing(me, tmp_path):
     run("link", file, "user/alice", "follows", "user/carol")
     run("link", file, "user/alice", "follows", "user/bob", "--remove")
     assert run("link", file, "user/alice", "follows") == "user/carol\n"
+    asked = run(
+        "query",
+        file,
+        "MATCH (u:user {name: $n})-[:follows]->(f) RETURN u, f, u.age",
+        "-p",
+        "n=Alice",
+        "--json",
+    )
+    assert json.loads(asked) == {"u": "user/alice", "f": "user/carol", "u.age": 33}
+    assert run("query", file, "MATCH (u:user) RETURN u.name ORDER BY u.name") == "u.name\nAlice\nnull\n"
+    assert "SEARCH" in run("query", file, "MATCH (u:user) RETURN u", "--explain")
+    assert "not understood at line 1, column 7" in run("query", file, "MATCH u RETURN u", code=3)
     run("put", file, "user/alice", "age", "34")
     run("rm", file, "user/alice", "age")
     assert "has nothing at 'age'" in run("get", file, "user/alice", "age", code=3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dtp
-from dtp.graph import Graph, SyncError
+from dtp.crdt import Replica
+from dtp.graph import Envelope, Graph, StoreError, SyncError
 from dtp.graph import envelope as envelopes
 from dtp.graph import sync as protocol
 from dtp.graph import vector as vectors
+from dtp.graph.store import MemoryStore
 from dtp.testing.clock import run as run_virtual
 
 Side = protocol.SyncSide
@@ -150,6 +152,31 @@ def test_both_ends_have_the_same_afterwards() -> None:
     run(main())
 
 
+def test_a_sync_that_is_over_is_no_fault_of_the_peer(caplog: pytest.LogCaptureFixture) -> None:
+    """The serving side goes on with what is stored later, to a peer that has gone on, too."""
+
+    async def main() -> None:
+        async with (
+            connected("over") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            serving = asyncio.create_task(other.serve(server))
+            for number in range(20):
+                other.node("a")["k"] = number
+                syncing = asyncio.create_task(one.sync(client))
+                other.node("b")["k"] = number
+                await other.commit()
+                await syncing
+                other.node("c")["k"] = number
+                await other.commit()
+            await client.close()
+            await serving
+
+    run(main())
+    assert caplog.records == []
+
+
 def test_changes_of_one_percent_cost_few_bytes() -> None:
     async def main() -> None:
         async with (
@@ -230,6 +257,32 @@ def test_what_the_peer_does_wrong_ends_the_stream_and_nothing_else() -> None:
             assert other.node("a")["k"] == 1
             await client.close()
             await serving
+
+    run(main())
+
+
+def test_a_store_that_fails_ends_serving() -> None:
+    class Full(MemoryStore):
+        def add(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
+            raise StoreError("the disk is full")
+
+    async def main() -> None:
+        async with (
+            connected("full") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as one,
+        ):
+            other = Graph(BOB, Full(), Replica(BOB.id.key))
+            one.node("a")["k"] = 1
+            serving = asyncio.create_task(other.serve(server))
+            syncing = asyncio.create_task(one.sync(client))
+            with pytest.raises(StoreError, match="full"):
+                await serving
+            await client.close()
+            with pytest.raises((dtp.StreamReset, dtp.ConnectionClosed)):
+                await syncing
+            with pytest.raises(StoreError, match="full"):  # what came is kept in memory, and tried again
+                await other.close()
+            assert other.closed
 
     run(main())
 

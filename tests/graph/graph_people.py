@@ -1,0 +1,34 @@
+"""A small social graph that queries are tried on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dtp.crdt import Link, Replica
+
+PEOPLE: dict[str, dict[str, Any]] = {
+    "alice": {
+        "name": "Alice",
+        "age": 33,
+        "active": True,
+        "nick": "Al",
+        "tags": ["a", {"b": None}],
+        "big": 1 << 80,
+    },
+    "bob": {"name": "Bob", "age": 40, "active": True},
+    "carol": {"name": "Carol", "age": 27, "active": False},
+    "dave": {"name": "Dave", "age": 27, "active": False},
+}
+FOLLOWS = [("alice", "bob"), ("alice", "carol"), ("bob", "carol"), ("dave", "alice")]
+
+
+def people() -> Replica:
+    """The graph."""
+    replica = Replica(bytes(32))
+    for name, properties in PEOPLE.items():
+        replica.node(f"user/{name}").update(properties)
+    for soul, target in FOLLOWS:
+        replica.node(f"user/{soul}").link("follows", f"user/{target}")
+    replica.put("place/1", "name", "Home")
+    replica.put("user/alice", "lives", Link("place/1"))
+    return replica
