@@ -117,6 +117,25 @@ def test_compacting_or_not_makes_no_difference(rng: random.Random, count: int, s
     assert len({late.version for late in texts}) == 1
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("compacting", [False, True])
+def test_ten_thousand_histories(compacting: bool) -> None:
+    for seed in range(10_000):
+        rng = random.Random(seed)
+        texts = [
+            r.text for r in history(rng, rng.choice([2, 3, 5]), rng.choice([20, 60]), compacting=compacting)
+        ]
+        exchange(texts)
+        assert len({str(text) for text in texts}) == 1, f"seed {seed}"
+        assert len({text.version for text in texts}) == 1, f"seed {seed}"
+        for text in texts if compacting else ():
+            text.compact([other.version for other in texts])
+        late = Text.load(texts[0].save(), b"late")
+        late._check()
+        assert compacting or len({text.save() for text in (*texts, late)}) == 1, f"seed {seed}"
+        assert str(late) == str(texts[0]), f"seed {seed}"
+
+
 @given(st.randoms(use_true_random=False), st.integers(1, 4), st.sampled_from([20, 60]))
 def test_operation_by_operation_in_any_order(rng: random.Random, count: int, steps: int) -> None:
     text = history(rng, count, steps, compacting=False)[0].text
