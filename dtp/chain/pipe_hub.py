@@ -27,8 +27,9 @@ from dtp.chain.firewall import Gcra
 from dtp.chain.host import Rate, Service
 from dtp.chain.model import SUI_COIN, Executed, canonical_type
 from dtp.chain.pipe import Direction, Frame, Pipe
-from dtp.chain.pipe_end import ChannelEnd, GasGuess, Timing, Where
+from dtp.chain.pipe_end import ChannelEnd, Timing, Where
 from dtp.chain.pipe_frames import MAX_PIPES, Flags, Header, PipeFrameError, PipeGapError, decode, encode
+from dtp.chain.pipe_gas import GasGuess
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.chain.signer import KeySigner
 from dtp.chain.wallet import split_gas
