@@ -99,6 +99,8 @@ class HttpSession:
         self._backend: _Side | None = None
         self._task = asyncio.current_task()
         self._moved = 0
+        self._finishing = self._cancelled = False
+        self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
         self._json = exposed.config.kind == "json-rpc"
         #: The origin of the page that asks, if it may; its browser is told with every answer.
         self._origin: bytes | None = None
@@ -106,8 +108,15 @@ class HttpSession:
     def abort(self, reason: Reason) -> None:
         """End now. Idempotent."""
         if not self.ended and self._task is not None:
+            self._cancelled = True
             self.why = self.why or words(reason)
             self._task.cancel()
+
+    def finish(self) -> None:
+        """Answer what was asked, and then no more."""
+        self._finishing = True
+        if self._idle is not None and not self._idle.done():
+            self._idle.cancel()
 
     async def run(self) -> None:
         """To the end; raises nothing but `CancelledError`."""
@@ -180,7 +189,7 @@ class HttpSession:
     # ---- requests -----------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        while True:
+        while not self._finishing:
             request = await self._request()
             if request is None:
                 return
@@ -196,7 +205,10 @@ class HttpSession:
         """The next request's head; None when the client has ended. Its bytes may not trickle in."""
         client = self._client
         if not client.http.trailing_data[0]:
-            client.http.receive_data(await self._timed(self._read_client(_READ), _KEEP, Reason.IDLE))
+            data = await self._wait_for_request()
+            if data is None:
+                return None
+            client.http.receive_data(data)
         try:
             async with asyncio.timeout(_HEAD_TIME):
                 event = await client.event()
@@ -206,6 +218,18 @@ class HttpSession:
             return None
         assert isinstance(event, h11.Request)
         return event
+
+    async def _wait_for_request(self) -> bytes | None:
+        """The first bytes of a request; None when `finish` came first."""
+        self._idle = asyncio.ensure_future(self._read_client(_READ))
+        try:
+            return await self._timed(self._idle, _KEEP, Reason.IDLE)
+        except asyncio.CancelledError:
+            if self._finishing and self._idle.cancelled() and not self._cancelled:
+                return None
+            raise
+        finally:
+            self._idle = None
 
     async def _exchange(self, request: h11.Request) -> bool:
         """Pass one request on, and its answer back; True when another one may follow."""
