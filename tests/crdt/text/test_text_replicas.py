@@ -289,6 +289,71 @@ def test_maximally_non_interleaving() -> None:
         assert str(one) in {"abxy", "xyab"}
 
 
+@pytest.mark.parametrize("word", ["x", "word", "é"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_many_at_the_same_place_stand_by_their_names(word: str, side: str) -> None:
+    rng = random.Random(len(word))
+    start = Text(b"start")
+    start.insert(0, "()" if side == "left" else "(")
+    messages = []
+    for i in range(1500):
+        author = Text.load(start.save(), b"%04d" % i, undo_depth=0)
+        author.insert(1, f"<{i:04d}{word}>")
+        if i % 3 == 0:
+            author.insert(1, "-" if i % 2 else "_")  # a left child of the first
+            author.insert(4, "+")
+        if i % 7 == 0:
+            author.delete(2, 2)
+        messages.append((i, author.take_changes(), str(author)[1 : -1 if side == "left" else None]))
+    expected = "(" + "".join(shown for _, _, shown in messages) + (")" if side == "left" else "")
+    saves = set()
+    for _ in range(2):
+        rng.shuffle(messages)
+        text = Text.load(start.save(), b"reader")
+        for _, message, _ in messages:
+            text.merge(message)
+        assert str(text) == expected
+        text._check()
+        saves.add(text.save())
+    assert len(saves) == 1
+
+
+def test_many_at_the_same_place_with_several_right_origins() -> None:
+    rng = random.Random(5)
+    start = Text(b"start")
+    start.insert(0, "(")
+    start.insert(1, ")")
+    start.delete(1)
+    others = [Text.load(start.save(), b"o%d" % i) for i in range(40)]
+    texts = [Text.load(start.save(), b"%04d" % i, undo_depth=0) for i in range(700)]
+    for other in others:
+        other.insert(1, "|")
+    messages = [other.take_changes() for other in others]
+    for text in texts:
+        text.merge(rng.choice(messages))  # so that they differ in what they find behind
+        at = rng.choice([1, 1, len(text)])
+        text.insert(at, "ab")
+        text.insert(at + rng.choice([0, 1, 2]), "c")
+    messages += [text.take_changes() for text in texts]
+    results = set()
+    for _ in range(3):
+        rng.shuffle(messages)
+        reader = Text.load(start.save(), b"reader")
+        model = Model()
+        for message in messages:
+            reader.merge(message)
+        reader._check()
+        results.add((str(reader), reader.save()))
+        assert reader.waiting == 0
+    assert len(results) == 1
+    ready = decode(reader.save())[1]
+    for author, operation in ready[:300]:
+        model.apply(author, operation)
+    part = Text(b"part")
+    part.merge(encode(ready[:300]))
+    assert str(part) == model.text()
+
+
 # ---- waiting, and what is refused
 
 
