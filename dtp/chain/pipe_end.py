@@ -94,6 +94,8 @@ class Timing:
     linger: float = 30.0
     #: After a node didn't answer, or the rate was used up.
     pause: float = 0.5
+    #: How long events are followed after the last user is gone, so that the next dial finds its channels again.
+    keep: float = 10.0
 
 
 class Link(Protocol):
