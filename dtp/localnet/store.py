@@ -117,7 +117,11 @@ class Store:
                 check_same_thread=False,
                 cached_statements=256,
             )
-            self.fresh = self._prepare()
+            try:
+                self.fresh = self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as fault:
             why = "another node has it open" if "locked" in str(fault) else str(fault)
             raise NodeStateError(f"{path} can't be used as the node's database: {why}") from None
