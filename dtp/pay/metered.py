@@ -42,7 +42,7 @@ log = logging.getLogger("dtp.pay")
 #: Seconds that a server waits at the end for what is unpaid, and a client for an answer about closing.
 END_PATIENCE: Final = 5.0
 #: Bytes that a server sends before it counts again: quotas are shared with other connections.
-_LOOK_EACH: Final = 256 * 1024
+_LOOK_EACH: Final = 2 * 1024 * 1024
 
 
 class _Meter(ABC):
