@@ -53,7 +53,6 @@ typedef struct dtp_text_state {
     uint64_t utf16;    /* in UTF-16 code units */
     uint64_t memory;   /* bytes allocated for this text, all told */
     uint64_t cap;      /* on `memory`; 0: none. May be written */
-    uint64_t spans;    /* pieces that the sequence is held in */
     uint64_t deleted;  /* characters that are deleted and still held */
     uint64_t waiting;  /* operations that wait for others */
     uint64_t waiting_bytes; /* their memory */

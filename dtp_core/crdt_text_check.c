@@ -36,7 +36,7 @@ static int check_node(const dtp_text *t, const node *n, const branch *parent, we
 static int check_spans(dtp_text *t)
 {
     const leaf *l, *previous = NULL;
-    uint64_t spans = 0, deleted = 0, held = 0;
+    uint64_t deleted = 0, held = 0;
     uint32_t i;
     place p;
     for (l = t->first; l != NULL; previous = l, l = l->next) {
@@ -59,9 +59,7 @@ static int check_spans(dtp_text *t)
             held += w.chars + w.more8;
             PROMISE(s->text + w.chars + w.more8 <= t->pool_used);
         }
-        spans += l->head.count;
     }
-    t->state.spans = spans;
     PROMISE(previous == t->last);
     PROMISE(deleted == t->state.deleted);
     PROMISE(held == t->state.bytes && held + t->garbage <= t->pool_used);

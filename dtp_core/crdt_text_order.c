@@ -7,6 +7,11 @@
  * to walk over each other. */
 #include "crdt_text_internal.h"
 
+enum {
+    STEPS = 16, /* siblings that are walked over one by one before larger steps are tried */
+    HOPS = 64   /* generations that are looked up then */
+};
+
 /* ---- the tree -------------------------------------------------------------------------------------------- */
 
 int family(dtp_text *t, id x, run *f)
@@ -63,10 +68,81 @@ static int skip_run(dtp_text *t, place *p)
     return tree_next(p);
 }
 
+/* The child of `parent` on this side whose descendant x is, or is itself; 0: it is none's, or too deep to tell. */
+static int child_above(dtp_text *t, id x, id parent, uint32_t side, id *child, run *f)
+{
+    int hops;
+    for (hops = 0; hops < HOPS && family(t, x, f); hops++) {
+        if (f->kind == side && same_id(f->a, parent)) {
+            *child = x;
+            return 1;
+        }
+        if (f->kind == INSERT_RIGHT) { /* to the first of its run, unless that passes the one looked for */
+            agent *a = &t->agents[x.agent];
+            uint32_t first = a->runs[log_find(a, x.seq)].seq;
+            int passes = parent.agent == x.agent && parent.seq >= first && parent.seq < x.seq;
+            if (first < x.seq && !passes) {
+                x.seq = first;
+                continue;
+            }
+        }
+        if (f->a.agent == NOBODY)
+            return 0;
+        x = f->a;
+    }
+    return 0;
+}
+
+/* The leaf that begins (or, backwards, ends) the next node of this level under the same branch: NULL when there is
+ * none. */
+static leaf *leap(leaf *l, uint32_t level, int backwards)
+{
+    node *n = &l->head;
+    for (; level > 0; level--)
+        n = &n->parent->head;
+    if (backwards ? n->slot == 0 : n->slot + 1u >= n->parent->head.count)
+        return NULL;
+    n = n->parent->child[backwards ? n->slot - 1 : n->slot + 1];
+    while (n->level > 0) {
+        branch *b = (branch *)(void *)n;
+        n = b->child[backwards ? n->count - 1 : 0];
+    }
+    return (leaf *)(void *)n;
+}
+
+/* Among many siblings: pass those that certainly stand before `x` (backwards: behind it) by whole nodes of the tree of
+ * spans. `o` is behind (backwards: at) one that was passed, or where it was. */
+static void leap_siblings(dtp_text *t, id x, const run *op, int backwards, place *o)
+{
+    uint32_t level = t->root->level;
+    while (level-- > 0)
+        for (;;) {
+            leaf *l = leap(o->leaf, level, backwards);
+            place p;
+            id c;
+            run f;
+            if (l == NULL)
+                break;
+            p.leaf = l;
+            p.i = backwards ? l->head.count - 1u : 0;
+            p.off = backwards ? l->spans[p.i].len - 1 : 0;
+            if (!child_above(t, span_id(at_place(&p), p.off), op->a, op->kind, &c, &f))
+                break;
+            if (backwards ? id_before(t, c, x) : right_sibling_before(t, x, op->b, c, f.b))
+                break;
+            if (!locate(t, c, &p) || (backwards ? tree_compare(&p, o) >= 0 : tree_compare(&p, o) <= 0))
+                break; /* a wide family: its top is nearer than this node */
+            if (!backwards && !skip_run(t, &p))
+                break;
+            *o = p;
+        }
+}
+
 /* `o` is the first character behind the parent. Move it to where `x` belongs among the parent's right children; 0: to
  * the end of all. */
 static int scan_right(dtp_text *t, id x, const run *op, place *o)
 {
+    int steps = 0;
     for (;;) {
         id c = span_id(at_place(o), o->off);
         place p = *o;
@@ -87,12 +163,15 @@ static int scan_right(dtp_text *t, id x, const run *op, place *o)
         if (!locate(t, c, &p) || !skip_run(t, &p))
             return 0;
         *o = p;
+        if (++steps == STEPS)
+            leap_siblings(t, x, op, 0, o);
     }
 }
 
 /* `o` is the parent. Move it to the character that `x`, a left child, belongs before. */
 static void scan_left(dtp_text *t, id x, const run *op, place *o)
 {
+    int steps = 0;
     for (;;) {
         place p = *o;
         id c;
@@ -122,6 +201,8 @@ static void scan_left(dtp_text *t, id x, const run *op, place *o)
         }
         if (!locate(t, c, o))
             return;
+        if (++steps == STEPS)
+            leap_siblings(t, x, op, 1, o);
     }
 }
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from dtp.chain import model
 from dtp.chain._pysui import Unresolved, library, unresolved_message
-from dtp.chain.errors import NetworkError, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
+from dtp.chain.errors import MALFORMED, NetworkError, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
 from dtp.chain.model import canonical_id, canonical_type
 from dtp.sui.grpc import MessageError, from_value
 from dtp.sui.names import SuiNameError
@@ -194,7 +194,7 @@ class Wire:
         except found.GRPCError as fault:
             raise _refusal(self.url, fault.status.name, fault.message or "") from fault
         except MessageError as fault:
-            raise NodeRefused(f"{self.url} answered what is no sui.rpc.v2: {fault}", "MALFORMED") from fault
+            raise NodeRefused(f"{self.url} answered what is no sui.rpc.v2: {fault}", MALFORMED) from fault
         except found.lost as fault:
             if task is not None and _cancelled_otherwise(task, before):
                 raise asyncio.CancelledError from fault
@@ -208,7 +208,7 @@ class Wire:
             yield
         except _ANSWER_FAULTS as fault:
             raise NodeRefused(
-                f"{self.url} answered what is no answer of sui.rpc.v2: {fault!r}", "MALFORMED"
+                f"{self.url} answered what is no answer of sui.rpc.v2: {fault!r}", MALFORMED
             ) from fault
 
     async def _call(self, service: str, method: str, message: Any) -> Any:

@@ -30,6 +30,7 @@ from dtp.chain.commands import MAX_TRANSACTION_BYTES, Known, Program, bind, refe
 from dtp.chain.deployments import Deployments, packages_path
 from dtp.chain.endpoints import Endpoints, Retry, Sleep
 from dtp.chain.errors import (
+    MALFORMED,
     InsufficientFunds,
     NodeRefused,
     NodeUnavailable,
@@ -63,6 +64,7 @@ from dtp.chain.model import (
 from dtp.chain.networks import Network, find_network
 from dtp.chain.signer import Signer
 from dtp.chain.values import Schema
+from dtp.errors import ChainError
 from dtp.sui import transaction as sui
 from dtp.sui.bcs import BcsError
 from dtp.sui.names import format_address, format_digest
@@ -505,7 +507,8 @@ class ChainClient:
     async def _submit(self, data: bytes, signatures: tuple[bytes, ...]) -> Outcome:
         """Send the bytes until it is known what became of them."""
         digest = format_digest(transaction_digest(data))
-        retry, lost = self.endpoints.retry, None
+        retry = self.endpoints.retry
+        lost: ChainError | None = None
         for attempt in range(retry.attempts):
             try:
                 wire = await self.endpoints.checked()
@@ -513,9 +516,10 @@ class ChainClient:
             except NodeUnavailable as fault:
                 lost = fault
             except NodeRefused as fault:
-                if lost is None:
+                if lost is None and fault.status != MALFORMED:
                     raise failures.refusal(fault) from fault
-                # An earlier attempt may have been executed; then this refusal only says that it was.
+                # It, or an earlier attempt, may have been executed: the answer only doesn't tell.
+                lost = lost or fault
                 found = await self._looked_up(digest)
                 if found is not None:
                     return found
@@ -536,7 +540,7 @@ class ChainClient:
     async def _looked_up(self, digest: str) -> Outcome | None:
         try:
             return await self.endpoints.wire.transaction(digest)
-        except NodeUnavailable:
+        except (NodeUnavailable, NodeRefused):
             return None
 
     def _learn(self, outcome: Outcome, slot: GasSlot | None) -> None:
@@ -590,13 +594,13 @@ def _decoded(transaction: bytes) -> TransactionData:
     try:
         return TransactionData.decode(transaction)
     except BcsError as fault:
-        raise NodeRefused(f"the node filled in a transaction that is none: {fault}", "MALFORMED") from fault
+        raise NodeRefused(f"the node filled in a transaction that is none: {fault}", MALFORMED) from fault
 
 
 def _resolved(program: Program, data: TransactionData) -> dict[str, Known]:
     """References of the program's objects out of what a node filled in. Only those: the rest is made here."""
     if not isinstance(data.kind, sui.ProgrammableTransaction):
-        raise NodeRefused("the node filled in a transaction of another kind", "MALFORMED")
+        raise NodeRefused("the node filled in a transaction of another kind", MALFORMED)
     found: dict[str, Known] = {}
     for value in data.kind.inputs:
         match value:
@@ -610,5 +614,5 @@ def _resolved(program: Program, data: TransactionData) -> dict[str, Known]:
                 found[id] = Known(kept, Owner("shared", initial_version=version))
     wanted = {each.id for each in program.objects}
     if not wanted <= found.keys():
-        raise NodeRefused(f"the node left out {', '.join(sorted(wanted - found.keys()))}", "MALFORMED")
+        raise NodeRefused(f"the node left out {', '.join(sorted(wanted - found.keys()))}", MALFORMED)
     return {id: known for id, known in found.items() if id in wanted}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dtp.chain.model import Executed
 
 __all__ = [
+    "MALFORMED",
     "ForeignPackage",
     "HistoryPruned",
     "InsufficientFunds",
@@ -82,8 +83,15 @@ class NodeUnavailable(ChainError):
     code = "node_unavailable"
 
 
+#: The `status` of `NodeRefused` when the node did answer, with what is no answer.
+MALFORMED = "MALFORMED"
+
+
 class NodeRefused(ChainError):
-    """A node answered that it won't: the request was malformed for it, or not allowed. `status` is gRPC's name."""
+    """A node answered that it won't: the request was malformed for it, or not allowed.
+
+    `status` is gRPC's name of why, or `MALFORMED` for an answer that is none.
+    """
 
     code = "node_refused"
 

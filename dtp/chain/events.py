@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from dtp.chain._wire import EventFrame, Wire
 from dtp.chain.client import ChainClient
-from dtp.chain.errors import HistoryPruned, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
+from dtp.chain.errors import MALFORMED, HistoryPruned, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
 from dtp.chain.model import ChainEvent, canonical_id, canonical_type
 from dtp.chain.values import Schema
 from dtp.errors import ConfigError
@@ -282,7 +282,7 @@ class EventFollower:
                 self.cursor = replace(self._at(), position=frame.cursor)
             return None
         if event.checkpoint is None or event.transaction_index is None:
-            raise NodeRefused("the node sent an event without its place in the chain", "MALFORMED")
+            raise NodeRefused("the node sent an event without its place in the chain", MALFORMED)
         cursor = Cursor(event.checkpoint, event.transaction_index, event.index, frame.cursor)
         return Followed(event, cursor) if self._advance(cursor) else None
 

@@ -33,7 +33,6 @@ from dtp.chain.errors import (
 from dtp.chain.events import Cursor
 from dtp.chain.firewall import Gcra
 from dtp.chain.host import Rate, RateLimit
-from dtp.chain.model import Executed
 from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
 from dtp.chain.pipe_frames import (
     MAX_PIPES,
@@ -51,9 +50,10 @@ from dtp.chain.pipe_frames import (
     frames_ahead,
     newest,
 )
+from dtp.chain.pipe_gas import GasGuess
 from dtp.errors import CarrierError, ChainError, LocalError
 
-__all__ = ["ChannelEnd", "GasGuess", "Link", "PipeRefusedError", "PipeStalledError", "Timing", "Where"]
+__all__ = ["ChannelEnd", "Link", "PipeRefusedError", "PipeStalledError", "Timing", "Where"]
 
 log = logging.getLogger("dtp.chain")
 
@@ -94,6 +94,8 @@ class Timing:
     linger: float = 30.0
     #: After a node didn't answer, or the rate was used up.
     pause: float = 0.5
+    #: How long events are followed after the last user is gone, so that the next dial finds its channels again.
+    keep: float = 10.0
 
 
 class Link(Protocol):
@@ -172,35 +174,6 @@ class _Job:
     owner: Link | None = None
     #: Acknowledgements only, without a frame.
     silent: bool = False
-
-
-class GasGuess:
-    """Budgets for frames, out of what such frames cost before; saves the simulation. Shared by a client's pipes."""
-
-    #: How much more than expected a budget is: what isn't used isn't paid.
-    MARGIN: Final = 2
-    _STORAGE: Final = 20_000_000
-
-    def __init__(self) -> None:
-        self._costs: dict[int, int] = {}
-        #: MIST spent on frames so far.
-        self.spent = 0
-
-    def budget(self, size: int) -> int | None:
-        """MIST for a frame of `size` bytes, None when such a size has to be simulated first."""
-        cost = self._costs.get(size.bit_length())
-        return None if cost is None else cost * self.MARGIN + self._STORAGE
-
-    def learn(self, size: int, executed: Executed) -> None:
-        """What a frame cost. Frames of the same magnitude are at most twice as long."""
-        bits = size.bit_length()
-        gas = executed.gas
-        self._costs[bits] = max(self._costs.get(bits, 0), 2 * gas.computation + gas.storage)
-        self.spent += max(0, gas.net)
-
-    def forget(self) -> None:
-        """A budget was too small, or prices rose: simulate again."""
-        self._costs.clear()
 
 
 class ChannelEnd:
@@ -497,17 +470,14 @@ class ChannelEnd:
 
     async def _send(self, out: _Out, job: _Job) -> None:
         """Bring one frame to the chain."""
-        acks: tuple[tuple[int, int], ...] = ()
-        mine = not self._acking
-        if mine:
-            # Another task may have made them meanwhile; then a silent job has nothing left to do.
-            acks = self._due_acks()
-            self._acking = bool(acks)
-            self._eager = self._eager and not acks
+        acks = () if self._acking else self._due_acks()
+        acknowledges = bool(acks)
+        if acknowledges:  # one task at a time, or two would make the same ones
+            self._acking, self._eager = True, False
         try:
             acks = await self._until_on_chain(out, job, acks)
         finally:
-            if mine:
+            if acknowledges:
                 self._acking = False
         for index, sequence in acks:
             self._acks[index].acked = max(self._acks[index].acked, sequence)
@@ -534,9 +504,9 @@ class ChannelEnd:
                 acks = await self._after_abort(out, fault, acks)
                 continue
             except OutcomeUnknown as unknown:
-                lost: ChainError = unknown
-                if await self._settled(out, unknown):
+                if await self._settled(out, job, acks, unknown, since):
                     return acks
+                continue
             except InsufficientFunds:
                 if self._careful:
                     raise
@@ -544,18 +514,18 @@ class ChannelEnd:
                 self._careful = True
                 continue
             except (NodeUnavailable, TransactionRefused) as fault:
-                lost = fault
+                await self._pause(since, fault)
             except TransactionFailed as fault:
                 if fault.kind != "INSUFFICIENT_GAS" or self._careful:
                     raise
                 self._gas.forget()
                 self._careful = True
-                continue
-            if self._loop.time() - since > self.timing.stall:
-                raise PipeStalledError(
-                    f"no frame got on the chain in {self.timing.stall:g} s: {lost}"
-                ) from lost
-            await asyncio.sleep(self.timing.pause)
+
+    async def _pause(self, since: float, lost: ChainError) -> None:
+        """Wait before the next try. Raises `PipeStalledError` when it took too long already."""
+        if self._loop.time() - since > self.timing.stall:
+            raise PipeStalledError(f"no frame got on the chain in {self.timing.stall:g} s: {lost}") from lost
+        await asyncio.sleep(self.timing.pause)
 
     async def _attempt(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> None:
         where = self.where
@@ -617,24 +587,50 @@ class ChannelEnd:
             raise self.failed
         return tuple((index, sequence) for index, sequence in acks if sequence > self._acks[index].acked)
 
-    async def _settled(self, out: _Out, unknown: OutcomeUnknown) -> bool:
-        """Find out what became of a transaction; whether its frame is on the chain.
+    async def _settled(
+        self,
+        out: _Out,
+        job: _Job,
+        acks: tuple[tuple[int, int], ...],
+        unknown: OutcomeUnknown,
+        since: float,
+    ) -> bool:
+        """Find out what became of a transaction, for certain: whether it was executed.
 
-        If it can't be found out the frame is sent anew: the other side ignores what it has already.
+        The identical bytes can be sent at any time. Another transaction may be made only when it is known that these
+        were not executed, or the frame would be there twice.
         """
-        try:
-            await self.chain.resubmit(unknown)
-            return True
-        except TransactionFailed:
-            self._careful = True
-            return False
-        except (OutcomeUnknown, NodeUnavailable, TransactionRefused, NotFound) as fault:
-            log.info("transaction %s: %s", unknown.digest, fault)
-        try:
+        while True:
+            refused = False
+            try:
+                await self.chain.resubmit(unknown)
+                return True
+            except TransactionFailed:
+                self._careful = True
+                return False
+            except OutcomeUnknown as again:
+                unknown = again
+            except (TransactionRefused, NotFound):
+                refused = True
+            except NodeUnavailable as fault:
+                log.info("transaction %s: %s", unknown.digest, fault)
+            try:
+                if await self._happened(out, job, acks):
+                    return True
+                if refused:
+                    return False
+            except (NodeUnavailable, NodeRefused) as fault:
+                log.info("transaction %s: %s", unknown.digest, fault)
+            await self._pause(since, unknown)
+
+    async def _happened(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> bool:
+        """Whether the chain has what a transaction was to do."""
+        if not job.silent:
             found = await self.chain.read(pipe_module.SCHEMA, Pipe, out.id)
-        except (NodeUnavailable, NodeRefused):
-            return False
-        return found.sequence > out.sequence
+            return found.sequence > out.sequence
+        channel = await self.chain.read(channel_module.SCHEMA, Channel, self.where.channel)
+        theirs = channel.acks_to_client if self.where.is_client else channel.acks_to_server
+        return all(theirs[index] >= sequence for index, sequence in acks)
 
     # --------------------------------------------------------------------------------------------------- watching
 

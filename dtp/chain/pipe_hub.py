@@ -13,7 +13,6 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, ClassVar, Final, Protocol
-from weakref import WeakKeyDictionary
 
 from dtp.carriers.errors import DialError, ListenError
 from dtp.chain import channel as channel_module
@@ -27,8 +26,9 @@ from dtp.chain.firewall import Gcra
 from dtp.chain.host import Rate, Service
 from dtp.chain.model import SUI_COIN, Executed, canonical_type
 from dtp.chain.pipe import Direction, Frame, Pipe
-from dtp.chain.pipe_end import ChannelEnd, GasGuess, Timing, Where
+from dtp.chain.pipe_end import ChannelEnd, Timing, Where
 from dtp.chain.pipe_frames import MAX_PIPES, Flags, Header, PipeFrameError, PipeGapError, decode, encode
+from dtp.chain.pipe_gas import GasGuess
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.chain.signer import KeySigner
 from dtp.chain.wallet import split_gas
@@ -50,6 +50,8 @@ _ACCEPTS: Final = Rate(_NS, 64)
 _MAX_ACCOUNTS: Final = 65_536
 #: Readings of history for one gap.
 _FILLS: Final = 5
+#: Where a client has its hub.
+_HUB: Final = "_pipe_hub"
 #: The longest time without an event until history is read again, seconds.
 _LONGEST_QUIET: Final = 300.0
 #: The most MIST that is put into each coin that pays for frames, and the least that is worth it.
@@ -93,8 +95,6 @@ def _follow(chain: ChainClient, types: Iterable[str], cursor: Cursor | None) -> 
 class PipeHub:
     """See the module. `PipeHub.of(chain)` is the one of a client; it runs while somebody uses it."""
 
-    _all: ClassVar[WeakKeyDictionary[ChainClient, PipeHub]] = WeakKeyDictionary()
-
     def __init__(self, chain: ChainClient, *, timing: Timing | None = None, follow: Follow = _follow) -> None:
         self.chain = chain
         self.timing = timing or Timing()
@@ -103,6 +103,7 @@ class PipeHub:
         self._follow_events = follow
         self._loop = asyncio.get_running_loop()
         self._users = 0
+        self._ending: asyncio.TimerHandle | None = None
         self._following: asyncio.Task[None] | None = None
         self._filling: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,17 +127,20 @@ class PipeHub:
 
     @classmethod
     def of(cls, chain: ChainClient) -> PipeHub:
-        """The hub of a client."""
-        found = cls._all.get(chain)
-        if found is None:
-            found = cls._all[chain] = cls(chain)
-        return found
+        """The hub of a client: it lives as long as that."""
+        found: PipeHub | None = vars(chain).get(_HUB)
+        return found if found is not None else cls(chain).install()
+
+    def install(self) -> PipeHub:
+        """Be the hub of one's client."""
+        vars(self.chain)[_HUB] = self
+        return self
 
     # ------------------------------------------------------------------------------------------------- being used
 
     async def acquire(self) -> None:
         """Use the hub: from now on no event is missed. Raises what following raises."""
-        self._users += 1
+        self.hold()
         try:
             if self._begun is None:
                 self._begun = asyncio.get_running_loop().create_future()
@@ -150,12 +154,15 @@ class PipeHub:
     def hold(self) -> None:
         """Use it, while somebody else does already."""
         self._users += 1
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
 
     def release(self) -> None:
         """Use it no more."""
         self._users -= 1
         if not self._users:
-            self._stop()
+            self._ending = self._loop.call_later(self.timing.keep, self._stop)
 
     def leave(self, end: ChannelEnd) -> None:
         """`release`, as soon as what the carrier of this end said last is on the chain."""

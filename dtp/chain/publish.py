@@ -6,7 +6,7 @@ from dtp.chain import packages
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Program
 from dtp.chain.deployments import Deployment
-from dtp.chain.errors import ForeignPackage, NodeRefused, NotFound
+from dtp.chain.errors import MALFORMED, ForeignPackage, NodeRefused, NotFound
 from dtp.chain.model import Executed, Id, canonical_type, id_bytes
 
 _UPGRADE_CAP = canonical_type("0x2::package::UpgradeCap")
@@ -39,7 +39,7 @@ async def publish(
     ]
     caps = executed.created(_UPGRADE_CAP)
     if len(made) != 1:
-        raise NodeRefused(f"transaction {executed.digest} tells of {len(made)} packages", "MALFORMED")
+        raise NodeRefused(f"transaction {executed.digest} tells of {len(made)} packages", MALFORMED)
     deployment = Deployment(
         package=name,
         id=made[0],

@@ -286,7 +286,8 @@ class HostDirectory:
     ask for one host at the same time share one fetch. A host that isn't there is remembered for `MISSING_AGE`
     seconds; at most `max_hosts` are remembered.
 
-    Pipes of its places are dialled with `client`, where that has a signer, instead of the environment's.
+    Pipes of its places are dialled with `client`, where that has a signer, instead of the environment's; over
+    `pipe_channel`, an open channel of that account, where one is given.
     """
 
     def __init__(
@@ -295,9 +296,11 @@ class HostDirectory:
         *,
         max_age: float = MAX_AGE,
         max_hosts: int = MAX_HOSTS,
+        pipe_channel: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
+        self._pipe_channel = pipe_channel
         self._max_age = max_age
         self._max_hosts = max_hosts
         self._clock = clock
@@ -356,10 +359,12 @@ class HostDirectory:
         if not place.url.startswith("pipe:") or not isinstance(client, ChainClient) or client.signer is None:
             return place
 
+        channel = f"&channel={self._pipe_channel}" if self._pipe_channel else ""
+
         async def dial() -> Carrier:
             from dtp.chain import pipe_carrier  # which knows this module
 
-            return await pipe_carrier.dial(place.url, chain=client)
+            return await pipe_carrier.dial(place.url + channel, chain=client)
 
         return replace(place, dial=dial)
 

@@ -12,7 +12,14 @@ from typing import Any
 
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Program
-from dtp.chain.errors import InsufficientFunds, NetworkError, NodeRefused, NodeUnavailable, ProgramError
+from dtp.chain.errors import (
+    MALFORMED,
+    InsufficientFunds,
+    NetworkError,
+    NodeRefused,
+    NodeUnavailable,
+    ProgramError,
+)
 from dtp.chain.model import MIST_PER_SUI, SUI_COIN, Executed, Id, canonical_id, canonical_type
 from dtp.chain.networks import Network
 
@@ -129,7 +136,7 @@ def _gift(url: str, answer: bytes) -> FaucetGift:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise NodeRefused(
-            f"the faucet {url} answered what is no answer: {answer[:200]!r}", "MALFORMED"
+            f"the faucet {url} answered what is no answer: {answer[:200]!r}", MALFORMED
         ) from fault
     if failure or not gift.amounts:
         raise NodeRefused(f"the faucet {url} gave nothing: {failure or 'no coins'}", "REFUSED")

@@ -20,6 +20,17 @@ _unpack_patch = _PATCH.unpack
 _DELETED_PLACE = 1 << 62
 
 
+class Patch(NamedTuple):
+    """One change of a text: at `position`, `deleted` characters go and `inserted` comes.
+
+    Patches hold one after the other: each is about the text as the patches before it left it.
+    """
+
+    position: int
+    deleted: int
+    inserted: str
+
+
 class TextRange(LocalError, IndexError):
     """A position is behind the end of the text, or negative, or a count goes beyond the end."""
 
@@ -51,9 +62,13 @@ class TextFull(LimitError):
 
 
 class TextWaiting(LimitError):
-    """Too many operations wait for others that are missing: get those first, then give this message again."""
+    """Too many operations wait for others that are missing: get those first, then give this message again.
+
+    What had not to wait was merged; after `apply`, `patches` says what that changed.
+    """
 
     code = "text-waiting"
+    patches: Sequence[Patch] = ()
 
 
 class TextUnseen(LocalError):
@@ -76,18 +91,24 @@ class TextFormat(PeerError):
 
 
 class TextReference(PeerError):
-    """An operation refers to something that is no character. What stood before `offset` was merged."""
+    """An operation refers to something that is no character. What stood before `offset` was merged.
+
+    After `apply`, `patches` says what that changed.
+    """
 
     code = "text-reference"
     offset = 0
+    patches: Sequence[Patch] = ()
 
 
 class TextStale(PeerError):
     """An operation refers to a character that was compacted away, so its author was not among those that were
-    asked. It has to load the text again. What stood before `offset` was merged."""
+    asked. It has to load the text again. What stood before `offset` was merged; after `apply`, `patches` says what
+    that changed."""
 
     code = "text-stale"
     offset = 0
+    patches: Sequence[Patch] = ()
 
 
 class AnchorGone(LocalError):
@@ -117,17 +138,6 @@ _PLACED = (TextFormat, TextReference, TextStale)
 
 _buffer = ffi.buffer
 _insert, _delete, _merge = lib.dtp_text_insert, lib.dtp_text_delete, lib.dtp_text_merge
-
-
-class Patch(NamedTuple):
-    """One change of a text: at `position`, `deleted` characters go and `inserted` comes.
-
-    Patches hold one after the other: each is about the text as the patches before it left it.
-    """
-
-    position: int
-    deleted: int
-    inserted: str
 
 
 class TextHandle:
@@ -339,10 +349,13 @@ class TextHandle:
             raise self._fault(code)
 
     def apply(self, data: bytes) -> list[Patch]:
-        """`merge`, and what it changed in the visible text."""
+        """`merge`, and what it changed in the visible text. After a `TextMemory` read the text again."""
         code = _merge(self._text, data, len(data), 1)
         if code:
-            raise self._fault(code)
+            fault = self._fault(code)
+            if isinstance(fault, TextReference | TextStale | TextWaiting):
+                fault.patches = self._patches()
+            raise fault
         return self._patches()
 
     def _patches(self) -> list[Patch]:

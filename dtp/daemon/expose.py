@@ -25,6 +25,9 @@ from dtp.session.codes import Refuse
 
 log = logging.getLogger("dtpd")
 
+#: Denials that are logged in a second.
+LOGGED = 20
+
 
 def moment() -> Moment:
     """Now, by both clocks."""
@@ -56,8 +59,11 @@ class Exposed:
         self.chain = Chain(policies)
         self.balancer = Balancer(config.backends, config.balance, config.slow_start)
         self.ledger = Ledger()
+        #: Streams that were let in and are not over: those of the ledger, and those that wait for a backend.
+        self.active = 0
         #: By the policy's name.
         self.denials: Counter[str] = Counter()
+        self._logging_since, self._logged = 0.0, 0
         self._watch: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
 
@@ -100,10 +106,9 @@ class Exposed:
         if denial is None and whole and (denial := self.chain.ask(Call(caller), now)) is not None:
             self.chain.tell(Close(caller), now)
         if denial is not None:
-            self.ledger.failed += 1
-            self._log_denial(denial, caller)
-            stream.reset(denial.reason)
+            self._deny(denial, caller, stream)
             return
+        self.active += 1
         if self.config.kind == "udp":
             self._serve_udp(caller, stream, opened)
             return
@@ -112,8 +117,20 @@ class Exposed:
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
+    def refuse(self, caller: Caller, stream: Stream, reason: Reason, why: str) -> None:
+        """Refuse a stream for what is no rule's affair."""
+        self.ledger.streams += 1
+        self._deny(Denial("daemon", reason, why), caller, stream)
+
+    def _deny(self, denial: Denial, caller: Caller, stream: Stream) -> None:
+        self.ledger.failed += 1
+        self._log_denial(denial, caller)
+        stream.reset(denial.reason)
+
     def _log_denial(self, denial: Denial, caller: Caller) -> None:
         self.denials[denial.policy] += 1
+        if not self._may_log():
+            return
         log.info(
             "%s: %s refused by %s: %s",
             self.config.service,
@@ -131,6 +148,16 @@ class Exposed:
                 }
             },
         )
+
+    def _may_log(self) -> bool:
+        """Being refused must not fill the disk: beyond `LOGGED` denials a second, only their number is told."""
+        now = time.monotonic()
+        if now - self._logging_since >= 1.0:
+            if (left_out := self._logged - LOGGED) > 0:
+                log.info("%s: %d more denials were not logged", self.config.service, left_out)
+            self._logging_since, self._logged = now, 0
+        self._logged += 1
+        return self._logged <= LOGGED
 
     def ask(self, call: Call) -> Denial | None:
         """Whether a request of a stream that is open may be; a denial is logged."""
@@ -158,12 +185,12 @@ class Exposed:
             dialled = await self._dial(caller)
         except asyncio.CancelledError:
             stream.reset(Reason.DRAINING)
-            self.chain.tell(Close(caller), moment())
+            self._over(caller)
             raise
         if dialled is None:
             self.ledger.failed += 1
             stream.reset(Reason.NO_BACKEND)
-            self.chain.tell(Close(caller), moment())
+            self._over(caller)
             return
         backend, sock, first = dialled
 
@@ -194,7 +221,7 @@ class Exposed:
             self._log_unreachable(backend, str(error))
             self.ledger.failed += 1
             stream.reset(Reason.NO_BACKEND)
-            self.chain.tell(Close(caller), moment())
+            self._over(caller)
             return
         backend.active += 1
         end = udp.BackendSocket(sock)
@@ -278,9 +305,14 @@ class Exposed:
         }
         log.warning("%s: backend %s: %s", self.config.service, backend.place, why, extra={"fields": fields})
 
+    def _over(self, caller: Caller) -> None:
+        """A stream that was let in is over, however far it came."""
+        self.active -= 1
+        self.chain.tell(Close(caller), moment())
+
     def _ended(self, caller: Caller, backend: str, began: float, session: Session) -> None:
         self.ledger.ended(session)
-        self.chain.tell(Close(caller), moment())
+        self._over(caller)
         log.log(
             logging.INFO if session.why else logging.DEBUG,
             "%s: stream of %s to %s ended%s",

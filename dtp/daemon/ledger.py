@@ -20,6 +20,9 @@ class Session(Protocol):
     def abort(self, reason: Reason) -> None:
         """End it now. Idempotent."""
 
+    def finish(self) -> None:
+        """The daemon is about to end: take up nothing new. What is under way may be finished."""
+
 
 class Ledger:
     """Open sessions and the sums over those that have ended. Bytes: `sent` into streams, `received` out of them."""
@@ -51,6 +54,11 @@ class Ledger:
     async def wait_empty(self) -> None:
         """Until nothing is open."""
         await self._empty.wait()
+
+    def finish(self) -> None:
+        """Let what is open take up nothing new."""
+        for session in list(self.open):
+            session.finish()
 
     def abort(self, reason: Reason) -> None:
         """End all that is open, now."""

@@ -32,6 +32,7 @@ class Process:
     """
 
     def __init__(self, config: Config, identity: Identity, psk: bytes | None) -> None:
+        _raise_descriptors()
         self._path: Path = config.path
         self.daemon = Daemon(config, identity, psk=psk)
         self.web = None if config.web is None else WebServer(self.daemon, config.web)
@@ -54,7 +55,6 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_and_log()))
-        _raise_descriptors()
         await self.control.start()
         try:
             await self.daemon.start(_by_place(self.daemon.config, systemd.listening_sockets()))

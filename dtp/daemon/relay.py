@@ -52,6 +52,7 @@ class Relay:
         "_connection",
         "_data_left",
         "_fd",
+        "_held",
         "_high",
         "_looked",
         "_loop",
@@ -101,6 +102,7 @@ class Relay:
         self._high = connection.limits.write_high
         self._read_size = READ_MIN
         self._reading = True
+        self._held = False  # the meter wants the next bytes later
         self._out: deque[bytes | memoryview] = deque([first] if first else [])
         self._socket_ended = False  # nothing more comes from the socket
         self._stream_ended = False  # nothing more comes from the stream
@@ -151,8 +153,13 @@ class Relay:
         if self._meter is not None or self._data_left is not None:
             delay = self._measure(got)
             if delay and not self.ended:
+                self._held = True
                 self._pause()
-                self._later(delay, self.stream_writable)
+                self._later(delay, self._release_hold)
+
+    def _release_hold(self) -> None:
+        self._held = False
+        self.stream_writable()
 
     def _pause(self) -> None:
         if self._reading:
@@ -267,7 +274,7 @@ class Relay:
             if isinstance(error, StreamReset) and error.error_code and not self.why:
                 self.why = f"{words(error.error_code)} (there)"
             self._end_if_done()
-        elif not self._reading and self._connection._queued(self.stream.id) <= self._high:
+        elif not self._reading and not self._held and self._connection._queued(self.stream.id) <= self._high:
             self._reading = True
             self._watcher.add_reader(self._fd, self._on_readable)
 
@@ -312,6 +319,9 @@ class Relay:
     def abort(self, reason: Reason) -> None:
         """End both sides now, and tell the other daemon why. Idempotent."""
         self._lose(reason, words(reason))
+
+    def finish(self) -> None:
+        """Nobody but its ends knows when it is finished."""
 
     def _end_if_done(self) -> None:
         if self._socket_ended and self._stream_ended and self._shut and not self.ended:

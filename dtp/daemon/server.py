@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping, Sequence
@@ -33,6 +34,8 @@ log = logging.getLogger("dtpd")
 #: What differs from `dtp.session.limits.DEFAULT`. One connection carries all clients of a peer, so it has more
 #: streams; a peer that is gone without a word is noticed within 5 s, since programs wait for it.
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
+#: Descriptors that are not for streams: listeners, carriers of peers, files, room to accept and refuse.
+RESERVE = 256
 #: Services that programs have named themselves and that stay connected.
 MAX_DYNAMIC = 64
 
@@ -60,6 +63,8 @@ class Daemon:
         self.identity = identity
         self.began = time.time()
         self.draining = False
+        #: Streams at once, by the descriptors that this process may have: each takes one, or two while it is dialled.
+        self.budget = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
         self.reloads = 0
         self.listener: Listener | None = None
         self.exposed: dict[str, Exposed] = {}
@@ -258,6 +263,10 @@ class Daemon:
                 exposed = self.exposed.get(connection.service)
                 if exposed is None:
                     stream.reset(Reason.NO_BACKEND)
+                elif self._active() >= self.budget:
+                    exposed.refuse(
+                        caller, stream, Reason.TOO_MANY, f"the daemon has {self.budget} streams open"
+                    )
                 else:
                     exposed.take(connection, caller, stream)
         finally:
@@ -273,6 +282,8 @@ class Daemon:
         for connection in self._callers:
             if not connection.closed:
                 connection.go_away()
+        for part in self._parts():
+            part.ledger.finish()
         try:
             async with asyncio.timeout(grace):
                 for part in self._parts():
@@ -305,8 +316,14 @@ class Daemon:
         """Streams that are open now, also those of what a reload has replaced."""
         return sum(len(part.ledger.open) for part in self._parts())
 
+    def _active(self) -> int:
+        """Streams of peers that were let in."""
+        return sum(part.active for part in self._parts() if isinstance(part, Exposed))
+
     def _parts(self) -> list[Exposed | Forwarded]:
-        self._old = [part for part in self._old if part.ledger.open]
+        self._old = [
+            part for part in self._old if part.ledger.open or (isinstance(part, Exposed) and part.active)
+        ]
         return [*self.exposed.values(), *self.forwarded.values(), *self._old]
 
     def status(self) -> dict[str, Any]:

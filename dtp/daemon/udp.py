@@ -203,6 +203,10 @@ class UdpSession:
             self.stream.reset(reason)
             self._end(words(reason))
 
+    def finish(self) -> None:
+        """It has no end of its own: silence is one, and so is this."""
+        self._end("")
+
     def _end(self, why: str) -> None:
         if self.ended:
             return

@@ -65,6 +65,10 @@ CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, json TEXT NOT NULL);
 """
 
 
+#: Seconds to wait for a node that is just being closed.
+_PATIENCE = 1.0
+
+
 @dataclass(frozen=True)
 class Removed:
     """An object that is gone. `version` is the version of the transaction that removed it."""
@@ -107,11 +111,20 @@ class Store:
         self._path = path
         try:
             self._db = sqlite3.connect(
-                path or ":memory:", isolation_level=None, check_same_thread=False, cached_statements=256
+                path or ":memory:",
+                timeout=_PATIENCE,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
             )
-            self.fresh = self._prepare()
+            try:
+                self.fresh = self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as fault:
-            raise NodeStateError(f"{path} can't be used as the node's database: {fault}") from None
+            why = "another node has it open" if "locked" in str(fault) else str(fault)
+            raise NodeStateError(f"{path} can't be used as the node's database: {why}") from None
         self._cache: dict[bytes, ObjectRecord | None] = {}
         self._writing: dict[bytes, ObjectRecord | None] | None = None
 

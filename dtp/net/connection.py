@@ -475,10 +475,13 @@ class Connection:
     def _after(self, now: float) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""
         session = self._session
-        if session.has_events:
+        if session.has_events or self.on_traffic is not None:
             self._flush_follows = True
             try:
-                self._dispatch()
+                if session.has_events:
+                    self._dispatch()
+                if self.on_traffic is not None:
+                    self.on_traffic()  # what it says about what came goes with what is sent anyway
             finally:
                 self._flush_follows = False
         self._send(now)

@@ -224,7 +224,9 @@ class _PaidDialer:
                 named = self._network or self._address.options.get("network")
                 chain = await stack.enter_async_context(ChainClient(named, signer_of(self._wallet)))
             await chain.connect()
-            store = self._store if isinstance(self._store, Store) else stack.enter_context(Store(self._store))
+            store = self._store
+            if not isinstance(store, Store):
+                store = stack.enter_context(Store(store, power_safe=False))
             journal = Journal(store)
             stack.push_async_callback(journal.close)
             while True:

@@ -44,6 +44,7 @@ class _Entry:
     meters: dict[int, ServerMeter] = field(default_factory=dict)
     keys: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
     ending: bool = False
+    agreeing: bool = False
     looked_at: float = float("-inf")
     looking: bool = False
 
@@ -207,7 +208,10 @@ class Ledger(Account):
         """See `Account`."""
         entry = self._entry(meter)
         # Whoever still owes waits for the chain's own way to close.
-        if self._signer is not None and self.agrees(entry.channel) and not any(meter.payee.unpaid):
+        if self._signer is None or entry.agreeing or any(meter.payee.unpaid):
+            return
+        if self.agrees(entry.channel):
+            entry.agreeing = True
             meter.spawn(self._agree(entry, meter, self._signer))
 
     async def _agree(self, entry: _Entry, meter: ServerMeter, signer: KeySigner) -> None:
@@ -231,6 +235,7 @@ class Ledger(Account):
         statement = agreement_bytes(Agreement(end.channel, end.total, end.not_after_ms))
         signature = signer.sign_statement(statement)
         meter.payee.agree(messages.Agreed(end.total, end.not_after_ms, signer.public_key, signature))
+        entry.agreeing = False
         meter.turn()
 
     async def ended(self, meter: ServerMeter) -> None:

@@ -35,11 +35,14 @@ from dtp.pay.payer import Payer
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 from dtp.session.codes import CloseCode
+from dtp.session.session import Traffic
 
 log = logging.getLogger("dtp.pay")
 
 #: Seconds that a server waits at the end for what is unpaid, and a client for an answer about closing.
 END_PATIENCE: Final = 5.0
+#: Bytes that a server sends before it counts again: quotas are shared with other connections.
+_LOOK_EACH: Final = 2 * 1024 * 1024
 
 
 class _Meter(ABC):
@@ -51,7 +54,7 @@ class _Meter(ABC):
         self.loop = asyncio.get_running_loop()
         #: What ended metering, if something of it was wrong.
         self.error: DtpError | None = None
-        self._traffic = (-1, -1, -1)
+        self._traffic = Traffic(-1, -1, -1)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed: list[asyncio.Future[None]] = []
@@ -122,11 +125,16 @@ class _Meter(ABC):
         self._timer = None if deadline == payer.NEVER else self.loop.call_at(deadline, self._timed)
 
     def _moved(self) -> None:
+        """Something moved: called for every read and write, so nothing is done that can wait for the next of them."""
         traffic = self.connection.traffic
-        if traffic != self._traffic and not self._over:
+        if traffic != self._traffic and not self._over and not self._can_wait(traffic):
             self._traffic = traffic
             self._count()
             self.turn()
+
+    @abstractmethod
+    def _can_wait(self, traffic: Traffic) -> bool:
+        """Whether the meter would do nothing about these counts, compared with `self._traffic`."""
 
     def _timed(self) -> None:
         self._timer = None
@@ -210,6 +218,7 @@ class ServerMeter(_Meter):
         self._charging = asyncio.Lock()
         self._outcomes: dict[int, bool] = {}
         self._told = meter.used
+        self._allowance = 0
 
     def begin(self) -> None:
         """Attach and welcome the client."""
@@ -218,6 +227,16 @@ class ServerMeter(_Meter):
         self.turn()
 
     # ---- what the meter says
+
+    def _can_wait(self, traffic: Traffic) -> bool:
+        # What we send uses up the allowance, and the session itself stops there.
+        before = self._traffic
+        return (
+            traffic.opened == before.opened
+            and traffic.received == before.received
+            and traffic.sent < self._allowance
+            and traffic.sent - before.sent < _LOOK_EACH
+        )
 
     def _count(self) -> None:
         self.payee.count(*self.connection.traffic, self.loop.time())
@@ -259,7 +278,8 @@ class ServerMeter(_Meter):
                         self._late()
                     case payee.Paused(paused):
                         log.debug("%r: serving %s", self.connection, "stopped" if paused else "goes on")
-        self.connection.limit_sending(self.payee.allowance())
+        self._allowance = self.payee.allowance()
+        self.connection.limit_sending(self._allowance)
         self.connection.limit_receiving(self.payee.reception())
 
     def _check(self, signed: SignedVoucher, charge: int) -> None:
@@ -420,6 +440,11 @@ class ClientMeter(_Meter):
         self.attach()
         self.turn()
 
+    def _can_wait(self, traffic: Traffic) -> bool:
+        before = self._traffic
+        moved = traffic.sent + traffic.received - before.sent - before.received
+        return traffic.opened == before.opened and moved < self.payer.next_look
+
     def _count(self) -> None:
         opened, sent, received = self.connection.traffic
         self.payer.count(opened, sent + received, self.loop.time())
@@ -441,7 +466,10 @@ class ClientMeter(_Meter):
                         self._send(frame)
                     case payer.SignWanted(voucher, charge):
                         answer = self.journal.sign(self._key, voucher, self.payer.used)
-                        answer.add_done_callback(functools.partial(self._signed, charge))
+                        if answer.done():
+                            self._signed(charge, answer)
+                        else:
+                            answer.add_done_callback(functools.partial(self._signed, charge))
                     case payer.ChargeOffered():
                         self._offered(event)
                     case payer.FundsLow(wanted):

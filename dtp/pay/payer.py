@@ -21,6 +21,8 @@ from dtp.pay.terms import NOTHING, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import NO_CAP, SignedVoucher, Voucher
 
 NEVER: Final = float("inf")
+#: Times that the count is looked at while a voucher's interval is used up.
+_LOOKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +303,13 @@ class Payer:
         """What all that was used of this lane costs."""
         return self.prices.of(self.used)
 
+    @property
+    def next_look(self) -> int:
+        """How many bytes may move before `count` has anything to do: 0 when the first of them begins something."""
+        if self._signing:
+            return self._interval.bytes // _LOOKS
+        return self._interval.bytes // _LOOKS if self._unpaid_since is not None else 0
+
     def agreed_to(self, charge: int) -> bool:
         """Whether the charge of this number, the last one that was decided, was agreed to."""
         return self._agreed == charge
@@ -476,7 +485,7 @@ class Payer:
         if self._demanded or self._ending is not None or self._agreed > self._newest_charge:
             return True
         spending = self.spending
-        interval = spending.interval(self._exposure.after(self.signed_usage))
+        interval = self._interval = spending.interval(self._exposure.after(self.signed_usage))
         fresh = target.beyond(self.signed_usage)
         ahead_low = (spending.ahead_requests and fresh.requests * 2 >= spending.ahead_requests) or (
             spending.ahead_bytes and fresh.bytes * 2 >= spending.ahead_bytes

@@ -157,7 +157,7 @@ def settle_program(chain: ChainClient, decisions: Sequence[Decision]) -> Program
     for decision in decisions:
         channel = decision.view.channel
         for sold in decision.lanes:
-            _claim(program, sold, channel.coin)
+            _claim(program, sold, channel, ours=chain.address == channel.server)
         match decision.action:
             case Action.RELEASE if chain.address == channel.server:
                 module.release(program, channel.id, coin=channel.coin)
@@ -170,10 +170,15 @@ def settle_program(chain: ChainClient, decisions: Sequence[Decision]) -> Program
     return program
 
 
-def _claim(program: Program, sold: Sold, coin: str) -> None:
-    locked = sold.newest.voucher.hash_lock is not None
+def _claim(program: Program, sold: Sold, channel: Channel, *, ours: bool) -> None:
+    voucher, signature = sold.newest.voucher, sold.newest.signature
+    locked = voucher.hash_lock is not None
     preimage = sold.preimage if locked and sold.preimage is not None else b""
-    module.claim_for(program, sold.newest.voucher, sold.newest.signature, preimage, coin=coin)
+    if ours and channel.coin == SUI_COIN:
+        # Into the coin that pays the gas: a coin of its own would cost its storage.
+        program.merge(program.gas, [module.claim(program, voucher, signature, preimage)])
+    else:
+        module.claim_for(program, voucher, signature, preimage, coin=channel.coin)
 
 
 async def settle(

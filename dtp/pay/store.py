@@ -1,8 +1,9 @@
 """What must not be forgotten, in SQLite: lanes with their keys and newest vouchers, preimages, agreed closes.
 
 A voucher counts once it is here, on either side: a client stores what it signs before it sends it, a server stores
-what it got before it serves on. Each method is one transaction, synced to the disk (WAL, `synchronous=FULL`), so
-whoever is killed at any point finds a state that was true. `dtp.pay.journal` runs it beside an event loop.
+what it got before it serves on. Each method is one transaction, for a server synced to the disk (WAL,
+`synchronous=FULL`), so whoever is killed at any point finds a state that was true. `dtp.pay.journal` runs it beside
+an event loop.
 
 One file may serve as both sides at once; clients and servers have tables of their own. It holds the secret keys of
 lanes (a lane's key can spend what its channel holds), so it is for its owner's eyes: mode 0600.
@@ -133,9 +134,16 @@ class Store:
     May be used from several threads and by several processes at once.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Open or make the file at `path`, the default one without. ":memory:" is for tests."""
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, power_safe: bool = True) -> None:
+        """Open or make the file at `path`, the default one without. ":memory:" is for tests.
+
+        Without `power_safe` a power cut (not a crash of the process) may take the last moments with it. That is
+        enough for who only pays: the server shows the newest voucher at the next connection, the wallet closes
+        channels whose lane's key is gone, and a sync costs more than everything else together.
+        """
         self.path = os.fspath(path) if path is not None else os.fspath(store_path())
+        #: Whether each transaction is synced to the disk.
+        self.power_safe = power_safe
         self._lock = threading.RLock()
         try:
             if self.path != ":memory:":
@@ -146,7 +154,7 @@ class Store:
                 self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(f"PRAGMA synchronous={'FULL' if power_safe else 'NORMAL'}")
         except (OSError, sqlite3.Error) as fault:
             raise StoreError(f"can't open the store of vouchers {self.path}: {fault}") from fault
         with self._writing():

@@ -80,8 +80,8 @@ class Exposure:
 
     #: Unpaid bytes at first. One MiB at usual prices is about what opening and closing a channel costs.
     first_bytes: int = MIB
-    #: ... and at most: what is under way at 1 GB/s while a voucher takes 16 ms to arrive and be stored.
-    most_bytes: int = 16 * MIB
+    #: ... and at most: what is under way at 1 GB/s while a voucher takes 32 ms to be signed, sent and stored.
+    most_bytes: int = 32 * MIB
     #: Unpaid requests at first, and at most: those that a client has in flight at once.
     first_requests: int = 16
     most_requests: int = 1024
@@ -103,8 +103,9 @@ class Exposure:
 class Spending:
     """When a client pays, and how much it may lose. Nothing is signed beyond what was used and `ahead_*`."""
 
-    #: A voucher at least each so many bytes; less where the server's exposure is small.
-    voucher_bytes: int = MIB
+    #: A voucher at least each so many bytes; less where the server's exposure is small. One costs both sides a
+    #: transaction of their store: at 4 MiB a hundredth of what the bytes cost.
+    voucher_bytes: int = 4 * MIB
     #: ... and each so many requests.
     voucher_requests: int = 16
     #: ... and, when something was used, after so many seconds.

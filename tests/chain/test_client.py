@@ -11,6 +11,7 @@ from dtp.chain import host as hosts
 from dtp.chain._wire import Wire
 from dtp.chain.endpoints import Endpoints, Retry
 from dtp.chain.errors import (
+    MALFORMED,
     InsufficientFunds,
     MoveAborted,
     NodeRefused,
@@ -511,6 +512,33 @@ def test_an_outcome_that_stays_unknown(client, wallet, calls, when):
             assert (await chain.wait_for(executed.digest)).digest == executed.digest
             await chain.execute(give("0x8", 6))
             assert (await chain.balance("0x8")).total == before + 11
+
+    run(work())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_that_is_none_leaves_the_outcome_open(client, wallet, monkeypatch, known):
+    """The transaction was executed and the answer can't be read: it is looked up, or said to be unknown."""
+    plain = Wire.execute
+
+    async def garbled(wire, *arguments):
+        await plain(wire, *arguments)
+        raise NodeRefused("what is no answer", MALFORMED)
+
+    async def unreadable(wire, digest):
+        raise NodeRefused("what is no answer", MALFORMED)
+
+    async def work():
+        async with client(wallet(), sleep=no_pause, retry=Retry(attempts=2)) as chain:
+            before = (await chain.balance("0x9")).total
+            monkeypatch.setattr(Wire, "execute", garbled)
+            if known:
+                await chain.execute(give("0x9", 5))
+            else:
+                monkeypatch.setattr(Wire, "transaction", unreadable)
+                with pytest.raises(OutcomeUnknown):
+                    await chain.execute(give("0x9", 5))
+            assert (await chain.balance("0x9")).total == before + 5
 
     run(work())
 

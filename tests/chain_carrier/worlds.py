@@ -56,8 +56,7 @@ def tuned(chain, **changes):
     follow = changes.pop("follow", None)
     timing = replace(TIMING, **changes)
     hub = PipeHub(chain, timing=timing, follow=follow) if follow else PipeHub(chain, timing=timing)
-    PipeHub._all[chain] = hub
-    return hub
+    return hub.install()
 
 
 @asynccontextmanager

@@ -93,7 +93,7 @@ class Backend:
     async def __aenter__(self):
         async def handle(reader, writer):
             self.connections += 1
-            with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            with contextlib.closing(writer), contextlib.suppress(ConnectionError, EOFError):
                 await self._handler(reader, writer)
 
         self._server = await asyncio.start_server(handle, "127.0.0.1", 0)

@@ -292,6 +292,66 @@ def test_a_backend_that_is_away_is_502(run):
     run(scenario)
 
 
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def test_a_kept_connection_that_the_backend_closes(run):
+    """It closes when the second request comes: what changes nothing is asked again, anything else is 502."""
+
+    async def once(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER)
+        await writer.drain()
+        await reader.readuntil(b"\r\n\r\n")
+
+    async def scenario(pair):
+        async with Backend(once) as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                for _ in range(3):
+                    async with client.get("/") as answer:
+                        assert (answer.status, await answer.text()) == (200, "ok")
+                assert backend.connections == 3
+                async with client.post("/", data=b"once") as answer:
+                    assert answer.status == 502
+                    assert await answer.text() == "the backend broke off\n"
+                assert backend.connections == 3
+                async with client.get("/") as answer:
+                    assert answer.status == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"", 502),
+        (b"garbage\r\n\r\n", 502),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbroken", None),
+    ],
+)
+def test_a_backend_that_breaks_off(run, answer, status):
+    """Before its answer: 502. In its midst: the client sees that it is not whole."""
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+
+    async def scenario(pair):
+        async with Backend(serve) as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                if status is None:
+                    with pytest.raises(aiohttp.ClientError):
+                        async with client.get("/") as got:
+                            await got.read()
+                else:
+                    async with client.get("/") as got:
+                        assert got.status == status
+
+    run(scenario)
+
+
 def test_what_is_not_http_is_400(run):
     async def scenario(pair):
         port = await pair.start(expose(1, "http"))

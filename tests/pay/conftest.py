@@ -17,6 +17,7 @@ from dtp.chain.host import Terms
 from dtp.chain.wallet import send
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import dial
+from dtp.pay.claims import Policy
 from dtp.pay.serving import Selling, serve
 from dtp.pay.store import Store
 
@@ -24,6 +25,8 @@ from dtp.pay.store import Store
 PATIENCE = 120
 #: MIST that a wallet of these tests gets: enough for every deposit and its gas.
 POCKET_MONEY = 3_000_000_000
+#: Small sums are worth claiming in these tests.
+CHEAP = Policy(gas_base=1_000_000, gas_channel=500_000)
 TERMS = Terms(price_request=1000, price_mib=2_000_000, min_deposit=1000, idle_ms=600_000, claim_ms=120_000)
 
 
@@ -114,7 +117,7 @@ class Market:
         return await self.stack.enter_async_context(self.chain.client(signer))
 
     async def serve(self, handler, service="files", terms=TERMS, **options):
-        options.setdefault("selling", Selling(recheck=3600, claim_every=3600))
+        options.setdefault("selling", Selling(policy=CHEAP, recheck=3600, claim_every=3600))
         options.setdefault("store", self.store())
         if "network" not in options:
             options["network"] = await self.client(self.server_wallet)

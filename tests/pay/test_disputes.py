@@ -11,14 +11,14 @@ from dtp.chain.channel import Agreement, State, agreement_bytes
 from dtp.chain.errors import MoveAborted
 from dtp.pay import messages
 from dtp.pay.cashier import Cashier
-from dtp.pay.claims import Action, Policy, expiring
+from dtp.pay.claims import Action, expiring
 from dtp.pay.errors import ChannelUnusable
 from dtp.pay.journal import Journal
 from dtp.pay.settling import close_agreed, end_channel, request_close
 from dtp.pay.terms import MIB
 from dtp.session.codes import CloseCode, ConnectionClosed
 
-from .conftest import TERMS
+from .conftest import CHEAP, TERMS
 from .test_paid import cost_of, fetch, give
 
 
@@ -95,7 +95,7 @@ def test_a_server_that_slept_claims_within_the_time_for_it(market):
         await request_close(buyer["network"], channel)
         watcher = await market.client(market.chain.wallet())  # needs no right: who is paid is fixed
         journal = Journal(market.serving.store)
-        cashier = Cashier(watcher, journal, market.chain.localnet.now_ms)
+        cashier = Cashier(watcher, journal, market.chain.localnet.now_ms, policy=CHEAP)
         (paid,) = await cashier.look()
         assert paid.to_server == cost_of(3 * MIB)
         market.chain.advance(TERMS.claim_ms)
@@ -143,7 +143,7 @@ def test_the_epoch_cap_drains_over_epochs(market):
         assert paid.to_client == 500_000_000 - cost_of(3 * MIB)
         market.chain.localnet.advance_epoch()
         journal = Journal(market.serving.store)
-        cashier = Cashier(market.serving.chain, journal, market.chain.localnet.now_ms)
+        cashier = Cashier(market.serving.chain, journal, market.chain.localnet.now_ms, policy=CHEAP)
         await market.serving.chain.epoch()
         (paid,) = await cashier.look()
         assert paid.to_server == cost_of(3 * MIB) - cap
@@ -251,7 +251,7 @@ def test_several_channels_are_claimed_in_one_transaction(market):
         # One of them was ended by somebody else just before; the others are claimed all the same.
         views = await market.serving.cashier.views()
         assert {view.channel.id for view in views} == {channel.id for channel in channels}
-        market.serving.cashier._policy = Policy(worth=1)
+        market.serving.cashier._policy = replace(CHEAP, worth=1)
         (paid,) = await market.serving.cashier.look()
         assert paid.to_server == 3 * cost_of(3 * MIB)
         assert await market.serving.cashier.look() == []

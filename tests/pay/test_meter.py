@@ -44,7 +44,8 @@ def test_nothing_used_is_nothing_signed():
 
 
 def test_vouchers_come_each_interval_of_bytes():
-    meters = Meters(exposure=Exposure(16 * MIB, 16 * MIB, 8, 8)).connect()
+    spending = Spending(voucher_bytes=MIB)
+    meters = Meters(exposure=Exposure(16 * MIB, 16 * MIB, 8, 8), spending=spending).connect()
     signed = []
     for _ in range(64):
         meters.stream(MIB // 4)
@@ -56,7 +57,7 @@ def test_vouchers_come_each_interval_of_bytes():
 def test_the_interval_follows_a_small_exposure():
     spending = Spending()
     assert spending.interval(Usage(8, MIB)) == Usage(2, MIB // 4)
-    assert spending.interval(Usage(1024, 64 * MIB)) == Usage(16, MIB)
+    assert spending.interval(Usage(1024, 64 * MIB)) == Usage(16, 4 * MIB)
     assert spending.interval(Usage(0, 0)) == Usage(1, 16 * 1024)
 
 

@@ -64,6 +64,52 @@ def test_a_stream_is_paid_and_everything_is_closed_in_two_transactions(market):
     market(scenario)
 
 
+def test_a_connection_that_loses_its_carriers_is_paid_exactly_once(market):
+    """What was under way is sent again, and counts once on both sides."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer) as connection:
+            stream = await connection.open_stream()
+            stream.write(b"%d\n" % (8 * MIB))
+            got = 0
+            while got < 8 * MIB:
+                got += len(await stream.read(MIB))
+                if connection.stats.resumes < 3 and connection._drivers:
+                    connection._drivers[0].carrier.abort()
+            assert connection.stats.resumes >= 1
+            stream.close()
+        assert connection.paid == cost_of(8 * MIB)
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_uploads_are_paid_too(market):
+    async def take(connection):
+        async for stream in connection:
+            size = 0
+            async for piece in stream:
+                size += len(piece)
+            stream.write(b"%d" % size)
+            stream.write_eof()
+
+    async def scenario(market):
+        await market.serve(take)
+        buyer = await market.buyer()
+        async with market.connect(buyer) as connection:
+            stream = await connection.open_stream()
+            for _ in range(100):
+                stream.write(bytes(64 * 1024))
+                await stream.drain()
+            stream.write_eof()
+            assert await stream.read() == b"6553600"
+        assert connection.paid == PRICES.of(Usage(1, 6_553_600 + 7))
+
+    market(scenario)
+
+
 def test_a_channel_that_is_kept_serves_again(market):
     async def scenario(market):
         await market.serve(give)

@@ -35,6 +35,10 @@ _KEEP = 75.0
 _DISCARD = 256 * 1024
 #: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
 _MAX_MERGED = 16 * 1024 * 1024
+#: A backend's connection is used again within so many seconds; Node's servers close theirs after 5.
+_LINK_IDLE = 4.0
+#: Methods that change nothing (RFC 9110, 9.2.1).
+_SAFE = (b"GET", b"HEAD", b"OPTIONS")
 #: What a browser is told that asks whether a page may ask (Fetch standard, CORS).
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "POST",
@@ -63,6 +67,8 @@ class _Side:
     ) -> None:
         self.http = h11.Connection(role, max_incomplete_event_size=_HEAD_SIZE)
         self._read, self._write, self._drain = read, write, drain
+        #: Of a backend's side: whether it has answered before, and when it did last.
+        self.used, self.since = False, 0.0
 
     async def event(self) -> Any:
         """What comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
@@ -99,6 +105,8 @@ class HttpSession:
         self._backend: _Side | None = None
         self._task = asyncio.current_task()
         self._moved = 0
+        self._finishing = self._cancelled = False
+        self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
         self._json = exposed.config.kind == "json-rpc"
         #: The origin of the page that asks, if it may; its browser is told with every answer.
         self._origin: bytes | None = None
@@ -106,8 +114,15 @@ class HttpSession:
     def abort(self, reason: Reason) -> None:
         """End now. Idempotent."""
         if not self.ended and self._task is not None:
+            self._cancelled = True
             self.why = self.why or words(reason)
             self._task.cancel()
+
+    def finish(self) -> None:
+        """Answer what was asked, and then no more."""
+        self._finishing = True
+        if self._idle is not None and not self._idle.done():
+            self._idle.cancel()
 
     async def run(self) -> None:
         """To the end; raises nothing but `CancelledError`."""
@@ -135,11 +150,11 @@ class HttpSession:
         self.stream.reset(reason)
 
     async def _answer_malformed(self, error: h11.RemoteProtocolError) -> None:
-        """400 if the client broke the protocol and can still be told; else the backend did."""
+        """The client broke the protocol: 400, if it can still be told."""
         self.why = str(error)
         state = self._client.http.our_state
         if self._client.http.their_state is not h11.ERROR or state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.stream.reset(Reason.BACKEND_BROKE)
+            self.stream.reset(Reason.MALFORMED)
             return
         with contextlib.suppress(DtpError, h11.LocalProtocolError):
             body = f"{words(Reason.MALFORMED)}: {error}\n".encode()
@@ -180,15 +195,19 @@ class HttpSession:
     # ---- requests -----------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        while True:
+        while not self._finishing:
             request = await self._request()
             if request is None:
                 return
             self._moved = 0
-            if self._json:
-                keep = await self._exchange_calls(request)
-            else:
-                keep = await self._exchange(request)
+            try:
+                keep = await (self._exchange_calls(request) if self._json else self._exchange(request))
+            except (_Ended, OSError) as error:
+                if not self._broke_untold(error):
+                    raise
+                self.why = words(Reason.BACKEND_BROKE)
+                await self._fail_request(Reason.BACKEND_BROKE, {"Connection": "close"})
+                return
             if not keep or not self._client.reusable():
                 return
 
@@ -196,7 +215,10 @@ class HttpSession:
         """The next request's head; None when the client has ended. Its bytes may not trickle in."""
         client = self._client
         if not client.http.trailing_data[0]:
-            client.http.receive_data(await self._timed(self._read_client(_READ), _KEEP, Reason.IDLE))
+            data = await self._wait_for_request()
+            if data is None:
+                return None
+            client.http.receive_data(data)
         try:
             async with asyncio.timeout(_HEAD_TIME):
                 event = await client.event()
@@ -207,6 +229,18 @@ class HttpSession:
         assert isinstance(event, h11.Request)
         return event
 
+    async def _wait_for_request(self) -> bytes | None:
+        """The first bytes of a request; None when `finish` came first."""
+        self._idle = asyncio.ensure_future(self._read_client(_READ))
+        try:
+            return await self._timed(self._idle, _KEEP, Reason.IDLE)
+        except asyncio.CancelledError:
+            if self._finishing and self._idle.cancelled() and not self._cancelled:
+                return None
+            raise
+        finally:
+            self._idle = None
+
     async def _exchange(self, request: h11.Request) -> bool:
         """Pass one request on, and its answer back; True when another one may follow."""
         method = f"{request.method.decode('ascii')} {request.target.decode('ascii').partition('?')[0]}"
@@ -216,11 +250,40 @@ class HttpSession:
             return await self._discard()
         headers = to_backend(list(request.headers), self._caller, self._exposed.config.service)
         head = h11.Request(method=request.method, target=request.target, headers=headers)
-        backend = await self._open_backend()
-        if backend is None:
-            await self._fail_request(Reason.NO_BACKEND)
-            return await self._discard()
+        bodyless = request.method in _SAFE and not _has_body(request)
+        for again in (False, True):
+            backend = await self._open_backend()
+            if backend is None:
+                await self._fail_request(Reason.NO_BACKEND)
+                return await self._discard()
+            # A backend may close a connection that it kept just when a request comes: then nothing was done.
+            may_repeat = bodyless and backend.used and not again
+            try:
+                return await self._converse(backend, head, bodyless=bodyless)
+            except (_Ended, OSError) as error:
+                if not may_repeat or not self._broke_untold(error):
+                    raise
+                self._drop_link()
+        raise AssertionError("unreachable")
+
+    def _broke_untold(self, error: _Ended | OSError) -> bool:
+        """Whether the backend broke off before the client was answered anything."""
+        own = isinstance(error, DtpError) or (
+            isinstance(error, _Ended) and error.reason is not Reason.BACKEND_BROKE
+        )
+        return not own and self._client.http.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+
+    async def _converse(self, backend: _Side, head: h11.Request, *, bodyless: bool) -> bool:
+        """One request and its answer; True when another one may follow."""
         await backend.send(head)
+        if bodyless:
+            await backend.send(h11.EndOfMessage())
+            if await self._pass_answer(backend):
+                await self._pass_protocol(backend)
+                return False
+            await self._discard()  # the end of a request without a body is an event, too
+            self._keep_link(backend)
+            return True
         pump = asyncio.create_task(self._pass_body(backend))
         try:
             switched = await self._pass_answer(backend)
@@ -236,8 +299,7 @@ class HttpSession:
         finally:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
-        if not backend.reusable():
-            self._drop_link()
+        self._keep_link(backend)
         return True
 
     async def _pass_body(self, backend: _Side) -> None:
@@ -252,9 +314,7 @@ class HttpSession:
     async def _pass_answer(self, backend: _Side) -> bool:
         """Everything that the backend answers; True when it changed the protocol."""
         while True:
-            event = await backend.event()
-            if isinstance(event, h11.ConnectionClosed):
-                raise _Ended(Reason.BACKEND_BROKE)
+            event = await _answered(backend)
             if isinstance(event, h11.InformationalResponse):
                 switching = event.status_code == 101
                 await self._client.send(
@@ -391,15 +451,12 @@ class HttpSession:
             await self._merge_answer(backend, refusals)
         else:
             await self._pass_answer(backend)
-        if not backend.reusable():
-            self._drop_link()
+        self._keep_link(backend)
         return True
 
     async def _merge_answer(self, backend: _Side, refusals: list[dict[str, Any]]) -> None:
         answer = b""
-        while not isinstance(event := await backend.event(), h11.EndOfMessage):
-            if isinstance(event, h11.ConnectionClosed):
-                raise _Ended(Reason.BACKEND_BROKE)
+        while not isinstance(event := await _answered(backend), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 answer += event.data
                 if len(answer) > _MAX_MERGED:
@@ -461,7 +518,8 @@ class HttpSession:
     async def _open_backend(self) -> _Side | None:
         """The backend's side: the one that is open, if it still is, else another."""
         if self._backend is not None and self._link is not None:
-            if not self._link.reader.at_eof() and not self._link.writer.is_closing():
+            idle = asyncio.get_running_loop().time() - self._backend.since
+            if idle < _LINK_IDLE and not self._link.reader.at_eof() and not self._link.writer.is_closing():
                 return self._backend
             self._drop_link()
         self._link = await self._exposed.dial_streams(self._caller)
@@ -479,6 +537,13 @@ class HttpSession:
         await self._measure(len(data))
         return data
 
+    def _keep_link(self, backend: _Side) -> None:
+        """Another request may use it, if the backend lets it."""
+        if backend.reusable():
+            backend.used, backend.since = True, asyncio.get_running_loop().time()
+        else:
+            self._drop_link()
+
     def _drop_link(self) -> None:
         if self._link is not None:
             self._link.close()
@@ -493,6 +558,24 @@ class _Counted:
 
     async def read(self, size: int, /) -> bytes:
         return await self._read(size)
+
+
+async def _answered(backend: _Side) -> Any:
+    """What the backend says next. Raises `_Ended` when it says nothing more, or what is no HTTP."""
+    try:
+        event = await backend.event()
+    except h11.RemoteProtocolError:
+        raise _Ended(Reason.BACKEND_BROKE) from None
+    if isinstance(event, h11.ConnectionClosed):
+        raise _Ended(Reason.BACKEND_BROKE)
+    return event
+
+
+def _has_body(request: h11.Request) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in request.headers
+    )
 
 
 def _retry(denial: Denial) -> dict[str, str]:

@@ -213,7 +213,9 @@ class Events:
     @staticmethod
     def _final_mark(scan: _Scan) -> Any:
         if scan.last < 0:
-            return library().v2.Watermark()  # nothing was asked for, and nothing comes before the first checkpoint
+            return (
+                library().v2.Watermark()
+            )  # nothing was asked for, and nothing comes before the first checkpoint
         if scan.descending:
             place, covered = (scan.first, 0, 0), scan.first
         else:

@@ -117,6 +117,25 @@ def test_compacting_or_not_makes_no_difference(rng: random.Random, count: int, s
     assert len({late.version for late in texts}) == 1
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("compacting", [False, True])
+def test_ten_thousand_histories(compacting: bool) -> None:
+    for seed in range(10_000):
+        rng = random.Random(seed)
+        texts = [
+            r.text for r in history(rng, rng.choice([2, 3, 5]), rng.choice([20, 60]), compacting=compacting)
+        ]
+        exchange(texts)
+        assert len({str(text) for text in texts}) == 1, f"seed {seed}"
+        assert len({text.version for text in texts}) == 1, f"seed {seed}"
+        for text in texts if compacting else ():
+            text.compact([other.version for other in texts])
+        late = Text.load(texts[0].save(), b"late")
+        late._check()
+        assert compacting or len({text.save() for text in (*texts, late)}) == 1, f"seed {seed}"
+        assert str(late) == str(texts[0]), f"seed {seed}"
+
+
 @given(st.randoms(use_true_random=False), st.integers(1, 4), st.sampled_from([20, 60]))
 def test_operation_by_operation_in_any_order(rng: random.Random, count: int, steps: int) -> None:
     text = history(rng, count, steps, compacting=False)[0].text
@@ -268,6 +287,71 @@ def test_maximally_non_interleaving() -> None:
         three.insert(0, "a")  # right before b: nothing that knew neither may come between
         exchange([one, two, three])
         assert str(one) in {"abxy", "xyab"}
+
+
+@pytest.mark.parametrize("word", ["x", "word", "é"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_many_at_the_same_place_stand_by_their_names(word: str, side: str) -> None:
+    rng = random.Random(len(word))
+    start = Text(b"start")
+    start.insert(0, "()" if side == "left" else "(")
+    messages = []
+    for i in range(1500):
+        author = Text.load(start.save(), b"%04d" % i, undo_depth=0)
+        author.insert(1, f"<{i:04d}{word}>")
+        if i % 3 == 0:
+            author.insert(1, "-" if i % 2 else "_")  # a left child of the first
+            author.insert(4, "+")
+        if i % 7 == 0:
+            author.delete(2, 2)
+        messages.append((i, author.take_changes(), str(author)[1 : -1 if side == "left" else None]))
+    expected = "(" + "".join(shown for _, _, shown in messages) + (")" if side == "left" else "")
+    saves = set()
+    for _ in range(2):
+        rng.shuffle(messages)
+        text = Text.load(start.save(), b"reader")
+        for _, message, _ in messages:
+            text.merge(message)
+        assert str(text) == expected
+        text._check()
+        saves.add(text.save())
+    assert len(saves) == 1
+
+
+def test_many_at_the_same_place_with_several_right_origins() -> None:
+    rng = random.Random(5)
+    start = Text(b"start")
+    start.insert(0, "(")
+    start.insert(1, ")")
+    start.delete(1)
+    others = [Text.load(start.save(), b"o%d" % i) for i in range(40)]
+    texts = [Text.load(start.save(), b"%04d" % i, undo_depth=0) for i in range(700)]
+    for other in others:
+        other.insert(1, "|")
+    messages = [other.take_changes() for other in others]
+    for text in texts:
+        text.merge(rng.choice(messages))  # so that they differ in what they find behind
+        at = rng.choice([1, 1, len(text)])
+        text.insert(at, "ab")
+        text.insert(at + rng.choice([0, 1, 2]), "c")
+    messages += [text.take_changes() for text in texts]
+    results = set()
+    for _ in range(3):
+        rng.shuffle(messages)
+        reader = Text.load(start.save(), b"reader")
+        model = Model()
+        for message in messages:
+            reader.merge(message)
+        reader._check()
+        results.add((str(reader), reader.save()))
+        assert reader.waiting == 0
+    assert len(results) == 1
+    ready = decode(reader.save())[1]
+    for author, operation in ready[:300]:
+        model.apply(author, operation)
+    part = Text(b"part")
+    part.merge(encode(ready[:300]))
+    assert str(part) == model.text()
 
 
 # ---- waiting, and what is refused

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from text_checks import exchange
+from text_checks import exchange, patched
 from text_reference import Malformed, Model, canonical, decode, encode, encode_version
 from text_vectors import FILE, MALFORMED, history
 
@@ -213,6 +213,16 @@ def test_references_to_what_is_no_character() -> None:
         assert caught.value.offset == 6
     text._check()
     assert str(text) == ""
+
+
+def test_what_was_merged_before_a_fault_is_told() -> None:
+    text = Text(b"reader")
+    # A inserts a and b, deletes b by number 2, and then a right child of that.
+    message = bytes.fromhex("d1010141" + "0100" + "1802" + "82" + "88" + "01" + "0300" + "03616278")
+    with pytest.raises(TextReference) as caught:
+        text.apply(message)
+    assert caught.value.offset == 9
+    assert patched("", caught.value.patches) == str(text) == "a"
 
 
 def test_what_waits_and_then_refers_to_no_character_is_thrown_away() -> None:

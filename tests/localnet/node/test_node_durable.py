@@ -86,6 +86,16 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
         Node.open(ours)
 
 
+def test_a_file_is_one_nodes(tmp_path: Path) -> None:
+    path = tmp_path / "chain.db"
+    with Node.open(path, now=None) as first:
+        with pytest.raises(NodeStateError, match="another node has it open"):
+            Node.open(path, now=None)
+        assert first.faucet(bytes(32)).effects.ok
+    with Node.open(path, now=None) as second:
+        assert second.service_info().checkpoint > 0
+
+
 class _Killed(BaseException):
     """The process is gone."""
 

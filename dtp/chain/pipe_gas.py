@@ -1,0 +1,38 @@
+"""Gas budgets for frames, learnt from what frames cost before: that saves a simulation for each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dtp.chain.model import Executed
+
+__all__ = ["GasGuess"]
+
+
+class GasGuess:
+    """Budgets for frames, out of what such frames cost before; saves the simulation. Shared by a client's pipes."""
+
+    #: How much more than expected a budget is: what isn't used isn't paid.
+    MARGIN: Final = 2
+    _STORAGE: Final = 20_000_000
+
+    def __init__(self) -> None:
+        self._costs: dict[int, int] = {}
+        #: MIST spent on frames so far.
+        self.spent = 0
+
+    def budget(self, size: int) -> int | None:
+        """MIST for a frame of `size` bytes, None when such a size has to be simulated first."""
+        cost = self._costs.get(size.bit_length())
+        return None if cost is None else cost * self.MARGIN + self._STORAGE
+
+    def learn(self, size: int, executed: Executed) -> None:
+        """What a frame cost. Frames of the same magnitude are at most twice as long."""
+        bits = size.bit_length()
+        gas = executed.gas
+        self._costs[bits] = max(self._costs.get(bits, 0), 2 * gas.computation + gas.storage)
+        self.spent += max(0, gas.net)
+
+    def forget(self) -> None:
+        """A budget was too small, or prices rose: simulate again."""
+        self._costs.clear()

@@ -1,0 +1,373 @@
+"""Two ends over a chain made of chance: answers are lost, nodes are down, events late, twice and in any order.
+
+Virtual time, so deadlocks are found and minutes of waiting cost nothing. The fake chain keeps the rules of
+`pipe.move`: one version of a pipe at a time, the window, acknowledgements that only rise.
+"""
+
+import asyncio
+import random
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtp.carriers.errors import BrokenError
+from dtp.chain.channel import Channel, ChannelError
+from dtp.chain.commands import PureInput
+from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, OutcomeUnknown, StaleObject
+from dtp.chain.host import Rate, RateLimit
+from dtp.chain.model import SUI_COIN, Executed, GasUsed
+from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
+from dtp.chain.pipe_carrier import PipeCarrier
+from dtp.chain.pipe_end import ChannelEnd, Timing, Where
+from dtp.chain.pipe_frames import Outgoing
+from dtp.chain.pipe_gas import GasGuess
+from dtp.chain.values import codec
+from dtp.sui.transaction import Input, MakeMoveVec, Result
+from dtp.testing.carriers import End
+from dtp.testing.clock import run
+
+CHANNEL, HOST = "0x" + "c" * 64, "0x" + "d" * 64
+SMALL = 100
+
+
+def aborted(error):
+    place = AbortPlace("0x0", "pipe", "send", 0)
+    return MoveAborted(
+        error.name, place=place, raw=int(error), number=int(error), name=error.name, error=error
+    )
+
+
+class Chain:
+    """One channel with its pipes. `faults` is the chance that something goes wrong with a transaction."""
+
+    def __init__(self, rng, window, faults, delay):
+        self.rng = rng
+        self.window = window
+        self.faults = faults
+        self.delay = delay
+        self.sequences = {}  # id of a pipe -> frames sent
+        self.acks = {Direction.TO_SERVER: [], Direction.TO_CLIENT: []}
+        self.ends = {}
+        self.versions = {}
+        self.frames = 0
+        self.transactions = 0
+        self.aborts = 0
+        self.down = False
+        self.closed = False
+
+    def client(self, direction):
+        return Client(self, direction)
+
+    def open(self, direction, count):
+        """New pipes of that side."""
+        made = []
+        for _ in range(count):
+            index = len(self.acks[direction])
+            id = f"0xe{int(direction)}{index:062x}"
+            self.acks[direction].append(0)
+            self.sequences[id] = 0
+            self.versions[id] = 1
+            made.append(Pipe(id, CHANNEL, int(direction), index, 0, 0, 0, 0, 0))
+        return made
+
+    def apply(self, direction, program):
+        """What a transaction does, all of it or, by an abort, nothing."""
+        acks = {each: list(values) for each, values in self.acks.items()}
+        sequences, frames = dict(self.sequences), []
+        for command in program._commands:
+            if isinstance(command, MakeMoveVec):
+                continue
+            if command.function == "ack":
+                index = pure(program, command.arguments[1], "u8")
+                sequence = pure(program, command.arguments[2], "u64")
+                theirs = acks[Direction(1 - direction)]
+                if index >= len(theirs):
+                    raise aborted(ChannelError.NO_PIPE)
+                if sequence <= theirs[index]:
+                    raise aborted(ChannelError.STALE_ACK)
+                theirs[index] = sequence
+            else:
+                id = program.inputs[command.arguments[0].index].id
+                index = int(id[4:], 16)
+                if self.closed:
+                    raise aborted(ChannelError.CHANNEL_CLOSED)
+                if self.window and sequences[id] - acks[direction][index] >= self.window:
+                    raise aborted(PipeError.OVER_WINDOW)
+                sequences[id] += 1
+                flags = pure(program, command.arguments[3], "u8")
+                chunks = tuple(chunks_of(program, command.arguments[4]))
+                frames.append(Frame(CHANNEL, int(direction), index, sequences[id], flags, chunks))
+        self.acks, self.sequences = acks, sequences
+        self.frames += len(frames)
+        for frame in frames:
+            self.deliver(frame)
+
+    def deliver(self, frame):
+        """Late, perhaps twice, in any order."""
+        loop = asyncio.get_running_loop()
+        end = self.ends[Direction(1 - frame.direction)]
+        for _ in range(2 if self.rng.random() < self.faults else 1):
+            loop.call_later(self.rng.random() * self.delay, lambda: end.on_frame(frame))
+
+
+class Client:
+    """A `ChainClient` as an end uses it."""
+
+    def __init__(self, chain, direction):
+        self.chain = chain
+        self.direction = direction
+        self.busy = set()
+
+    async def execute(self, program, *, gas_budget=None):
+        chain = self.chain
+        pipes = [each.id for each in program.objects if each.id in chain.sequences]
+        assert not self.busy & set(pipes), "one transaction at a time for each pipe"
+        self.busy |= set(pipes)
+        try:
+            await asyncio.sleep(chain.rng.random() * chain.delay)
+            luck = chain.rng.random()
+            if chain.down or luck < chain.faults / 3:
+                raise NodeUnavailable("down")
+            if luck < chain.faults / 2:
+                raise StaleObject("in use by another transaction")
+            versions = {each: chain.versions[each] for each in pipes}
+            if luck < chain.faults:
+                if chain.rng.random() < 0.5:
+                    self._commit(program, versions)
+                raise unknown(program, versions)
+            self._commit(program, versions)
+            return EXECUTED
+        finally:
+            self.busy -= set(pipes)
+
+    def _commit(self, program, versions):
+        if any(self.chain.versions[each] != version for each, version in versions.items()):
+            raise StaleObject("used at a version that is gone")
+        self.chain.transactions += 1
+        try:
+            self.chain.apply(self.direction, program)
+        except MoveAborted:
+            self.chain.aborts += 1
+            raise
+        finally:
+            for each in versions:
+                self.chain.versions[each] += 1
+
+    async def resubmit(self, lost):
+        await asyncio.sleep(self.chain.rng.random() * self.chain.delay)
+        program, versions = lost.transaction
+        if self.chain.rng.random() < self.chain.faults:
+            raise lost
+        if any(self.chain.versions[each] != version for each, version in versions.items()):
+            return EXECUTED  # it was executed, and the node knows
+        self._commit(program, versions)
+        return EXECUTED
+
+    async def read(self, schema, cls, id):
+        await asyncio.sleep(self.chain.rng.random() * self.chain.delay)
+        if self.chain.rng.random() < self.chain.faults:
+            raise NodeUnavailable("down")
+        if cls is Pipe:
+            return Pipe(id, CHANNEL, 0, 0, self.chain.sequences[id], 0, 0, 0, 0)
+        assert cls is Channel
+        return SimpleNamespace(
+            state=0 if not self.chain.closed else 3,
+            acks_to_server=tuple(self.chain.acks[Direction.TO_SERVER]),
+            acks_to_client=tuple(self.chain.acks[Direction.TO_CLIENT]),
+        )
+
+
+def unknown(program, versions):
+    return OutcomeUnknown("lost", digest="?", transaction=(program, versions), signatures=())
+
+
+EXECUTED = Executed("digest", 0, GasUsed(1000, 100, 50), (), ())
+
+
+def pure(program, argument, kind):
+    assert isinstance(argument, Input)
+    value = program.inputs[argument.index]
+    assert isinstance(value, PureInput)
+    return codec(kind).decode(value.data)
+
+
+def chunks_of(program, argument):
+    if isinstance(argument, Result):
+        return [pure(program, each, "vector<u8>") for each in program._commands[argument.command].elements]
+    return pure(program, argument, "vector<vector<u8>>")
+
+
+TIMING = Timing(dial=60, check=2, gap=300, quiet=1e9, stall=600, linger=60, pause=0.5)
+
+
+def two_ends(chain, pipes, rate=None):
+    """A carrier on each side, not started; the link is there already."""
+    hub = SimpleNamespace(leave=lambda end: None)
+    carriers = []
+    for direction in (Direction.TO_SERVER, Direction.TO_CLIENT):
+        where = Where(CHANNEL, HOST, 1, SUI_COIN, direction, "0x1", chain.window, rate or RateLimit())
+        end = ChannelEnd(chain.client(direction), where, GasGuess(), timing=TIMING)
+        end.begin(chain.open(direction, pipes))
+        chain.ends[direction] = end
+        carriers.append(PipeCarrier(hub, end, 7))
+    return [End(each, patience=1e5).start() for each in carriers]
+
+
+async def stop(chain):
+    for each in chain.ends.values():
+        await each.stop()
+
+
+@pytest.fixture(autouse=True)
+def small_frames(monkeypatch):
+    monkeypatch.setattr(Outgoing, "SIZE", SMALL)
+
+
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 2**32),
+    window=st.sampled_from([0, 1, 2, 3, 8]),
+    pipes=st.integers(1, 5),
+    faults=st.sampled_from([0.0, 0.1, 0.4]),
+    sizes=st.tuples(st.integers(0, 6000), st.integers(0, 6000)),
+)
+def test_every_byte_arrives_once_and_nothing_hangs(seed, window, pipes, faults, sizes):
+    async def scenario():
+        rng = random.Random(seed)
+        chain = Chain(rng, window, faults, rng.choice([0.01, 1.0]))
+        near, far = two_ends(chain, pipes)
+        there, back = rng.randbytes(sizes[0]), rng.randbytes(sizes[1])
+
+        async def talk(end, data):
+            at = 0
+            while at < len(data):
+                step = rng.randrange(1, 700)
+                end.write(data[at : at + step])
+                at += step
+                await asyncio.sleep(rng.random())
+
+        await asyncio.gather(talk(near, there), talk(far, back))
+        await asyncio.gather(near.until_received(back), far.until_received(there))
+        near.close()
+        assert await far.until_lost() is None
+        assert await near.until_lost() is None
+        # Bounded: frames for the bytes, and acknowledgements in proportion to them.
+        frames_of_data = sum(-(-size // SMALL) for size in sizes)
+        assert chain.frames <= 8 * (frames_of_data + 20)
+        # At rest nobody goes on acknowledging: the same after minutes.
+        await asyncio.sleep(100)
+        rest = chain.transactions
+        await asyncio.sleep(100)
+        assert chain.transactions == rest
+        # None was there twice, and all that are there are known to be.
+        assert chain.frames == sum(end.sent for end in chain.ends.values())
+        await stop(chain)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("window", [1, 2, 8])
+@pytest.mark.parametrize("pipes", [1, 3])
+def test_without_faults_no_transaction_aborts(window, pipes):
+    """Aborts cost gas: the window is known well enough to avoid them."""
+
+    async def scenario():
+        chain = Chain(random.Random(1), window, 0.0, 0.5)
+        near, far = two_ends(chain, pipes)
+        data = bytes(20 * SMALL * pipes)
+        await asyncio.gather(near.send(data), far.send(data))
+        await asyncio.gather(near.until_received(data), far.until_received(data))
+        assert chain.aborts == 0
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_a_reader_that_does_not_read_stops_the_writer():
+    async def scenario():
+        chain = Chain(random.Random(1), 2, 0.0, 0.1)
+        near, far = two_ends(chain, 3)
+        far.carrier.incoming.take = lambda buffer: 0  # takes nothing
+        far.carrier._deliver = lambda: None
+        near.write(bytes(100 * SMALL))
+        await asyncio.sleep(600)
+        assert chain.frames == 2 * 3  # the window of each pipe
+        del far.carrier.incoming.take, far.carrier._deliver
+        far.carrier._delivery = None
+        far.carrier._deliver_soon()
+        await far.until_received(bytes(100 * SMALL))
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_a_node_that_is_down_for_minutes_and_one_that_stays_down():
+    async def scenario():
+        chain = Chain(random.Random(1), 4, 0.0, 0.1)
+        near, far = two_ends(chain, 2)
+        chain.down = True
+        near.write(b"patience")
+        await asyncio.sleep(300)
+        chain.down = False
+        await far.until_received(b"patience")
+        chain.down = True
+        near.write(b"is over")
+        lost = await near.until_lost()
+        assert lost.code == "pipe-stalled"
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_a_closed_channel_ends_the_carrier_and_says_why():
+    async def scenario():
+        chain = Chain(random.Random(1), 4, 0.0, 0.1)
+        near, far = two_ends(chain, 2)
+        chain.closed = True
+        near.write(b"too late")
+        lost = await near.until_lost()
+        assert lost.code == "pipe-refused"
+        assert "CHANNEL_CLOSED" in str(lost)
+        assert not far.recorder.received
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_the_rate_is_kept():
+    second = 1_000_000_000
+
+    async def scenario():
+        chain = Chain(random.Random(1), 0, 0.0, 0.01)
+        near, far = two_ends(chain, 1, RateLimit(requests=Rate(second, 5), bytes=Rate(second // 100, 1000)))
+        loop = asyncio.get_running_loop()
+        times = []
+        deliver = chain.deliver
+
+        def noted(frame):
+            if frame.direction == Direction.TO_SERVER:
+                times.append((loop.time(), len(frame.data)))
+            deliver(frame)
+
+        chain.deliver = noted
+        data = bytes(50 * SMALL)
+        near.write(data)
+        await far.until_received(data)
+        started = times[0][0]
+        for number, (at, _) in enumerate(times):
+            assert number + 1 <= 5 + (at - started) + 1  # GCRA: the burst, and one each second
+        sent = 0
+        for at, size in times:
+            sent += size
+            assert sent <= 1000 + 100 * (at - started + 0.1) + 100
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_a_burst_that_lets_no_frame_through_is_said_at_once():
+    where = Where(CHANNEL, HOST, 1, SUI_COIN, Direction.TO_SERVER, "0x1", 0, RateLimit(bytes=Rate(1000, 200)))
+    with pytest.raises(BrokenError, match="too few bytes"):
+        _ = where.frame_bytes
