@@ -93,6 +93,8 @@ typedef struct dtp_author {
     size_t seen_count;
     size_t seen_room;
     size_t deferred; /* frames that wait */
+    uint8_t owner[DTP_OWNER_BYTES]; /* its name in souls */
+    size_t owner_length;
 } dtp_author;
 
 typedef struct dtp_name {
@@ -283,6 +285,7 @@ struct dtp_graph {
     size_t deferred_room;
 
     dtp_parsed parsed;
+    int loading; /* a state, whose ops were let in before */
     int bulk; /* many ops at once: lists are sorted afterwards */
     dtp_change *changes;
     size_t change_count;
@@ -307,6 +310,8 @@ struct dtp_graph {
 int dtp_name_find(const dtp_graph *graph, const uint8_t *text, size_t length, uint32_t hash, uint32_t *number);
 int dtp_name_intern(dtp_graph *graph, const uint8_t *text, size_t length, uint32_t hash, uint32_t *number);
 int dtp_author_intern(dtp_graph *graph, const uint8_t *id, uint32_t *number);
+/* Whether the author may write at this soul: it is nobody's, or its own. */
+int dtp_may_write(const dtp_author *author, const uint8_t *soul, size_t length);
 int dtp_seen_has(const dtp_author *author, uint64_t clock);
 int dtp_seen_covers(const dtp_author *author, uint64_t from, uint64_t to);
 int dtp_seen_reserve(dtp_author *author); /* so that the next add can't fail */

@@ -129,6 +129,7 @@ static int read_row(dtp_graph *graph, dtp_reader *reader, dtp_op *op)
     const uint8_t *at = reader->at;
     uint64_t columns;
     dtp_bytes value = {NULL, 0};
+    const dtp_spelled *soul;
     TRY(read_array(reader, &columns));
     if (columns != 2 && columns != 3) {
         reader->at = at;
@@ -137,6 +138,9 @@ static int read_row(dtp_graph *graph, dtp_reader *reader, dtp_op *op)
     memset(op, 0, sizeof *op);
     op->kind = DTP_REGISTER_PUT;
     TRY(read_name(graph, reader, 1, &op->soul));
+    soul = &graph->parsed.names[op->soul];
+    if (!dtp_may_write(&graph->authors[graph->self], reader->start + soul->offset, soul->length))
+        return DTP_E_OWNER;
     TRY(read_name(graph, reader, 0, &op->key));
     if (columns == 3)
         TRY(dtp_read_value(reader, &value));
@@ -325,6 +329,8 @@ int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, uint64_t li
     int code;
     dtp_begin(graph, result);
     TRY(do_check(what, &result->place));
+    if (!dtp_may_write(&graph->authors[graph->self], what->soul, what->soul_length))
+        return DTP_E_OWNER;
     memset(&op, 0, sizeof op);
     op.kind = (uint8_t)what->kind;
     op.author = graph->self;

@@ -33,10 +33,14 @@ static int apply_edit(dtp_graph *graph, uint32_t slot, const dtp_op *op)
 
 int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uint8_t *positions)
 {
+    const dtp_name *soul = &graph->names[op->soul];
     uint32_t part = dtp_part_of(op), slot;
     uint32_t hash = part == DTP_PART_REGISTER ? op->hash : dtp_slot_hash(graph, op->soul, op->key, part);
-    int code = dtp_slot_get(graph, op->soul, op->key, part, hash, &slot);
     dtp_change *change;
+    int code;
+    if (!graph->loading && !dtp_may_write(&graph->authors[op->author], graph->text + soul->offset, soul->length))
+        return 0;
+    code = dtp_slot_get(graph, op->soul, op->key, part, hash, &slot);
     if (code != DTP_OK)
         return code;
     if (part > DTP_PART_TEXT) {

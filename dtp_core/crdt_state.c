@@ -81,11 +81,26 @@ void dtp_graph_close(dtp_graph *graph)
     dtp_release(graph);
 }
 
+uint32_t dtp_graph_authors(const dtp_graph *graph)
+{
+    return (uint32_t)graph->author_count;
+}
+
 int64_t dtp_graph_author(dtp_graph *graph, const uint8_t *id)
 {
     uint32_t number;
     int code = dtp_author_intern(graph, id, &number);
     return code == DTP_OK ? (int64_t)number : code;
+}
+
+int dtp_graph_set_owner(dtp_graph *graph, uint32_t number, const uint8_t *name, size_t length)
+{
+    if (number >= graph->author_count || length > DTP_OWNER_BYTES)
+        return DTP_E_LIMIT;
+    if (length > 0)
+        memcpy(graph->authors[number].owner, name, length);
+    graph->authors[number].owner_length = length;
+    return DTP_OK;
 }
 
 int dtp_graph_has(const dtp_graph *graph, uint32_t author, uint64_t from, uint64_t to)
@@ -468,7 +483,9 @@ int dtp_graph_load(dtp_graph *graph, const uint8_t *state, size_t length, size_t
     *place = 0;
     if (graph->author_count > 1 || graph->name_count > 0 || graph->authors[graph->self].seen_count > 0)
         return DTP_E_LIMIT;
+    graph->loading = 1;
     code = load(graph, &reader, &numbers);
+    graph->loading = 0;
     *place = (size_t)(reader.at - reader.start);
     dtp_release(numbers);
     graph->change_count = graph->edit_count = 0;

@@ -28,6 +28,7 @@ typedef enum dtp_code {
     DTP_E_MEMORY = -9,    /* no memory for more state; what there was is as it was */
     DTP_E_FORMAT = -10,   /* bytes that are not what docs/graph.md says they are; nothing of them was taken */
     DTP_E_LIMIT = -11,    /* a limit of this side would be passed; nothing was taken */
+    DTP_E_OWNER = -13,    /* a soul that is another's; nothing was made */
     DTP_E_CLOCK = -12     /* the wall clock is far behind what was seen, or what came; nothing was made or taken */
 } dtp_code;
 
@@ -210,7 +211,8 @@ enum dtp_graph_size {
     DTP_NAME_BYTES = 1024,      /* of a soul or a key, at most; a soul has at least 1 */
     DTP_VALUE_BYTES = 1048576,  /* of one value, at most: larger things are blobs */
     DTP_POSITION_BYTES = 4096,  /* of a list's position, at most */
-    DTP_DEFERRED_FRAMES = 64    /* of one author, that wait for their time */
+    DTP_DEFERRED_FRAMES = 64,   /* of one author, that wait for their time */
+    DTP_OWNER_BYTES = 96        /* of an author's name in souls, at most */
 };
 
 /* Kinds of op, as on the wire. */
@@ -264,8 +266,13 @@ typedef struct dtp_merged {
 int dtp_graph_open(const uint8_t *author, const uint8_t *seed, dtp_graph **graph);
 void dtp_graph_close(dtp_graph *graph);
 
+/* How many authors have numbers: those below it. */
+uint32_t dtp_graph_authors(const dtp_graph *graph);
 /* The number of an author, given one if need be, or a negative code. */
 int64_t dtp_graph_author(dtp_graph *graph, const uint8_t *id);
+/* The name of an author in souls, not above DTP_OWNER_BYTES: "~name" and what begins with "~name/" are its own, and ops
+ * of others on them are void: they count as seen and do nothing. Without a name it owns nothing. */
+int dtp_graph_set_owner(dtp_graph *graph, uint32_t number, const uint8_t *name, size_t length);
 int dtp_graph_author_id(const dtp_graph *graph, uint32_t number, const uint8_t **id);
 int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text, size_t *length);
 
@@ -280,7 +287,7 @@ int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result);
 
 /* Make ops here. `now` is the wall clock as an HLC; when what was merged is ahead of `limit`, DTP_E_CLOCK: the wall
  * clock was set back. They are visible at once and leave with the next commit.
- * put: MessagePack, an array of [soul, key, value], or [soul, key] to delete. */
+ * DTP_E_OWNER for a soul that is another's. put: MessagePack, an array of [soul, key, value], or [soul, key] to delete. */
 int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t now, uint64_t limit,
                   dtp_merged *result);
 

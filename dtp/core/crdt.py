@@ -83,6 +83,16 @@ class GraphCore:
             raise merging_error(number)
         return number
 
+    @property
+    def authors(self) -> int:
+        """How many authors have numbers: those below it."""
+        return int(lib.dtp_graph_authors(self._graph))
+
+    def set_owner(self, number: int, name: bytes) -> None:
+        """Let an author own the souls `~name` and `~name/...`: what others write there is void."""
+        if lib.dtp_graph_set_owner(self._graph, number, name, len(name)) < 0:
+            raise LocalError(f"there is no author {number}, or {len(name)} bytes are too many for a name")
+
     def author_key(self, number: int) -> bytes:
         """The public key of the author with this number."""
         found = ffi.new("uint8_t **")

@@ -82,6 +82,12 @@ class StateLimit(LimitError):
     code = "state-limit"
 
 
+class NotOwner(LocalError):
+    """A soul that begins with `~` and another author's name: only that author writes there. Nothing was made."""
+
+    code = "not-owner"
+
+
 class ClockBehind(LocalError):
     """This machine's clock is far behind ops that were taken already: what is made now would not be taken by others.
 
@@ -136,6 +142,7 @@ _MERGING: dict[int, tuple[type[DtpError], str]] = {
     lib.DTP_E_MEMORY: (OutOfMemory, "no memory for more state"),
     lib.DTP_E_FORMAT: (EncodingError, "not a valid encoding"),
     lib.DTP_E_LIMIT: (StateLimit, "past a limit of this side"),
+    lib.DTP_E_OWNER: (NotOwner, "souls that begin with ~ and a name are for the author of that name alone"),
     lib.DTP_E_CLOCK: (ClockBehind, "the wall clock is behind what was seen; set it right"),
 }
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
-from dtp.core.errors import EncodingError, StateLimit
+from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.crdt import values
 from dtp.crdt.clock import Clock
 from dtp.crdt.positions import Places
 from dtp.crdt.texts import Texts
 from dtp.crdt.values import GraphValueError, Value
+from dtp.identity import bech32
 
 if TYPE_CHECKING:
     from dtp.crdt.texts import GraphText
@@ -36,6 +38,23 @@ _RULES = (
     f"a soul has 1 to {core.NAME_BYTES} bytes of UTF-8, a key up to as many; a value up to {core.VALUE_BYTES} bytes, "
     "up to 32 deep, its dicts have text as keys; rows are (soul, key, value) or (soul, key)"
 )
+
+
+@lru_cache(maxsize=8192)
+def owner_name(author: bytes) -> str:
+    """How souls name the author that owns them: `dtp1...`, as `PeerId` writes it, whether or not the key is one."""
+    return bech32.encode("dtp", author)
+
+
+def owned(author: bytes, path: str = "") -> str:
+    """The soul of an author's own at `path`: only that author can write there."""
+    return f"~{owner_name(author)}/{path}" if path else f"~{owner_name(author)}"
+
+
+def may_write(author: bytes, soul: str) -> bool:
+    """Whether ops of the author on this soul count: it is nobody's, or the author's own."""
+    own = owned(author)
+    return not soul.startswith("~") or soul == own or soul.startswith(f"{own}/")
 
 
 class Frame(NamedTuple):
@@ -82,12 +101,13 @@ class Replica:
     ) -> None:
         self.author = author
         self.core = state
+        state.set_owner(0, owner_name(author).encode())
         self.clock = Clock() if clock is None else clock
         self.places = Places(author, random)
         #: Rises with everything that may have changed something: what was read before may be kept until then.
         self.version = 0
         #: The texts that were opened or edited.
-        self.texts = Texts(author)
+        self.texts = Texts(author, self.check_owner)
         self.texts.on_edit = self._edited
         #: Called after something was made here; `changes` tells what.
         self.on_made: Callable[[], None] | None = None
@@ -208,6 +228,11 @@ class Replica:
         """All souls that have something and begin with `prefix`, in no order."""
         return values.decode(self.core.souls(values.name(prefix)))  # type: ignore[no-any-return]
 
+    def check_owner(self, soul: str) -> None:
+        """Raises `NotOwner` for a soul that is another author's."""
+        if not may_write(self.author, soul):
+            raise NotOwner(f"{soul!r} is another's; yours begin with {owned(self.author)}")
+
     def text(self, soul: str, key: str = "") -> GraphText:
         """The text at (soul, key): the same object each time. What is written leaves with the next `commit`."""
         return self.texts.open(soul, key)
@@ -241,6 +266,7 @@ class Replica:
         number = self._numbers.get(author)
         if number is None:
             number = self._numbers[author] = self.core.author(author)
+            self.core.set_owner(number, owner_name(author).encode())
         changed = self._merge(number, body, self._limit, False)
         if changed < 0:  # by the limit of some time ago, which saves asking for the time with each frame
             self._limit = self.clock.limit()
@@ -304,4 +330,6 @@ class Replica:
         replica = cls.__new__(cls)
         replica._begin(GraphCore.load(author, merged, random(16)), author, clock, random)
         replica.texts.load(saved)
+        for number in range(replica.core.authors):  # also those whose frames wait still
+            replica.core.set_owner(number, owner_name(replica.author_key(number)).encode())
         return replica

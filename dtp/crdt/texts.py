@@ -21,22 +21,26 @@ class GraphText(Text):
     Don't call `take_changes`, `apply` or `merge` on it: the replica does, with its frames.
     """
 
-    __slots__ = ("_touched", "soul_and_key")
+    __slots__ = ("_allowed", "_touched", "soul_and_key")
 
-    def bind(self, name: Name, touched: Callable[[Name], None]) -> None:
-        """Have `touched` called after each edit made here."""
+    def bind(self, name: Name, allowed: Callable[[str], None], touched: Callable[[Name], None]) -> None:
+        """Have `allowed` called with the soul before each edit made here, and `touched` after it."""
         self.soul_and_key = name
+        self._allowed = allowed
         self._touched = touched
 
     def insert(self, position: int, text: str) -> None:
+        self._allowed(self.soul_and_key[0])
         super().insert(position, text)
         self._touched(self.soul_and_key)
 
     def delete(self, position: int, count: int = 1) -> None:
+        self._allowed(self.soul_and_key[0])
         super().delete(position, count)
         self._touched(self.soul_and_key)
 
     def edit(self, edits: Sequence[tuple[int, int, str]]) -> None:
+        self._allowed(self.soul_and_key[0])
         try:
             super().edit(edits)
         finally:  # those before the one at fault were made
@@ -54,10 +58,11 @@ class GraphText(Text):
 
 
 class Texts:
-    """All texts of a replica that writes as `author`. A text is merged when it is asked for, or edited by others."""
+    """All texts of a replica that writes as `author`, where `check` lets it. A text is merged when asked for."""
 
-    def __init__(self, author: bytes) -> None:
+    def __init__(self, author: bytes, check: Callable[[str], None]) -> None:
         self._author = author
+        self._check = check
         self._open: dict[Name, GraphText] = {}
         self._saved: dict[Name, bytes] = {}
         self._waiting: dict[Name, set[bytes]] = {}
@@ -71,7 +76,7 @@ class Texts:
         text = self._open.get(name)
         if text is None:
             text = GraphText(self._author)
-            text.bind(name, self._touch)
+            text.bind(name, self._check, self._touch)
             saved = self._saved.pop(name, None)
             if saved is not None:
                 Text.merge(text, saved)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from dtp.core.crdt import AUTHOR_SIZE, GraphCore
 from dtp.core.errors import StateLimit
 from dtp.crdt import Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
+from dtp.crdt.replica import owned
 from dtp.graph import envelope as envelopes
 from dtp.graph import files, vector
 from dtp.graph import history as past
@@ -172,6 +173,10 @@ class Graph:
     def souls(self, prefix: str = "") -> _Souls:
         """The souls that have something and begin with `prefix`, sorted."""
         return sorted(self._replica.souls(prefix))
+
+    def own(self, path: str = "") -> str:
+        """The soul of this identity's own at `path`. Only it can write there; all replicas see to that."""
+        return owned(self.identity.id.key, path)
 
     def watch(self, pattern: str = "*") -> Watch:
         """Changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in ...`."""

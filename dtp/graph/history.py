@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dtp.crdt import Kind, Op, Value, clock
 from dtp.crdt.ops import ops_of
+from dtp.crdt.replica import may_write
 from dtp.graph import envelope as envelopes
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ async def history(graph: Graph, soul: str, key: str | None) -> list[Version]:
     """See `Graph.history`."""
     found: list[tuple[Op, int]] = []
     for author, last in sorted(graph.vector().items()):
+        if not may_write(author, soul):
+            continue  # what it wrote there is void
         for first in range(1, last + 1, _READ):
             for data in await graph.read(author, first, min(last, first + _READ - 1)):
                 envelope = envelopes.decode(graph.name, data)

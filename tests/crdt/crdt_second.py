@@ -1,6 +1,7 @@
 """A second implementation of docs/graph.md: frames read, merged and read out in plain Python, from the specification.
 
-It shares no code with the package. Slow and simple: state is a dict from what an op is about to the op that stands.
+It shares no code with the package, but for the spelling of identities. Slow and simple: state is a dict from what
+an op is about to the op that stands.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
+
+from dtp.identity import bech32
 
 PUT, TOTAL, ADD, SET_REMOVE, VALUES_PUT, VALUES_REMOVE, INSERT, MOVE, ASSIGN, LIST_REMOVE, TEXT_EDIT = range(
     11
@@ -139,8 +142,12 @@ class Model:
         self.ops: dict[tuple[bytes, int], Op] = {}
 
     def merge(self, author: bytes, body: bytes) -> None:
+        own = "~" + bech32.encode(
+            "dtp", author
+        )  # which has its own tests, by the vectors of its specification
         for op in decode(author, body)[2]:
-            self.ops[author, op.clock] = op
+            if not op.soul.startswith("~") or op.soul == own or op.soul.startswith(own + "/"):
+                self.ops[author, op.clock] = op
 
     def read(self) -> dict[tuple[str, str, int], Any]:
         """(soul, key, space) -> what is there, without what is empty."""

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.crdt import Frame, Replica
+from dtp.crdt.replica import owned
 
 SOULS = ["a", "user/alice", "user/bob", "ü"]
 KEYS = ["", "k", "name"]
@@ -19,7 +20,7 @@ VALUES = [None, 0, -7, 1.5, "x", "a text that is longer", b"\x00", [1, ["2"]], {
 
 def act(one: Replica, rng: random.Random) -> None:
     """Some op of some kind."""
-    soul, key, value = rng.choice(SOULS), rng.choice(KEYS), rng.choice(VALUES)
+    soul, key, value = rng.choice([*SOULS, owned(one.author, "x")]), rng.choice(KEYS), rng.choice(VALUES)
     kind = rng.randrange(13)
     if kind == 0:
         one.put(soul, key, value)

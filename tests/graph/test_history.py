@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from graph_fixtures import ALICE, BOB
 
-from dtp.crdt import Clock, Kind
+from dtp.crdt import Clock, Kind, values
+from dtp.crdt.replica import owner_name
 from dtp.graph import Graph, GraphError, StoreError
 
 
@@ -41,6 +42,27 @@ def test_versions_of_a_node_and_going_back() -> None:
             await graph.restore("page/1", 1_005.0)
             assert page.to_dict() == {"title": "Draft", "body": "hello"}
             assert graph.vector() == {ALICE.id.key: 2}
+
+    asyncio.run(main())
+
+
+def test_what_others_wrote_into_an_owned_soul_is_in_no_history() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            one.node(one.own("page"))["k"] = "mine"
+            await one.commit()
+            name = owner_name(ALICE.id.key).encode()
+            other.replica.core.set_owner(0, name)  # as software would that doesn't care
+            other.node("free")["k"] = 1
+            other.replica.core.put(values.rows([(one.own("page"), "k", "forged")]), 1 << 16, 1 << 62)
+            await other.commit()
+            await one.receive(await other.read(BOB.id.key, 1, 1))
+            assert one.node("free")["k"] == 1
+            assert one.node(one.own("page"))["k"] == "mine"
+            assert [v.op.value for v in await one.history(one.own("page"))] == ["mine"]
 
     asyncio.run(main())
 
