@@ -43,8 +43,8 @@ _NS: Final = 1_000_000_000
 _MAX_FOREIGN: Final = 65_536
 #: Questions about channels that nobody knows: so many at once, and one more each second.
 _LOOKUPS: Final = Rate(_NS, 32)
-#: Frames that wait while their channel is looked up, for each channel.
-_MAX_WAITING: Final = 64
+#: Frames that wait while their channel is looked up, for each channel; history has the others.
+_MAX_WAITING: Final = 4
 #: Links that a listener takes from one account: each costs it a transaction.
 _ACCEPTS: Final = Rate(_NS, 64)
 _MAX_ACCOUNTS: Final = 65_536
@@ -115,6 +115,7 @@ class PipeHub:
         self._leaving: Counter[str] = Counter()
         self._waiting: dict[str, list[Frame]] = {}
         self._early: deque[Frame] = deque(maxlen=_MAX_EARLY)
+        self._expecting = 0
         self._frame_type = ""
         self._foreign: OrderedDict[str, None] = OrderedDict()
         self._fresh: set[str] = set()
@@ -328,7 +329,8 @@ class PipeHub:
                 waiting.append(frame)
             return
         if frame.direction != Direction.TO_SERVER:
-            self._early.append(frame)
+            if self._expecting:
+                self._early.append(frame)
             return
         if not self._listeners or frame.channel in self._foreign:
             return
@@ -500,9 +502,15 @@ class PipeHub:
                 if same and end.where.is_client and end.idle:
                     self._reopen(end, link, attach)
                     return
-            made = await self._new_channel(state, number, service, to, pipes, link)
-            attach(made, link)
-            self._add_client(made)
+            self._expecting += 1
+            try:
+                made = await self._new_channel(state, number, service, to, pipes, link)
+                attach(made, link)
+                self._add_client(made)
+            finally:
+                self._expecting -= 1
+                if not self._expecting:
+                    self._early.clear()
             return
         known = self._ends.get(channel)
         if known is None:
