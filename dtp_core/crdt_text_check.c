@@ -1,4 +1,5 @@
-/* crdt_text_check.c - every promise that the structures of a text make to each other, for tests. */
+/* crdt_text_check.c - every promise that the structures of a text make to each other: for tests, and what of it a state
+ * from elsewhere must keep. */
 #include "crdt_text_internal.h"
 
 #define PROMISE(condition)     \
@@ -73,8 +74,10 @@ static int check_insertion(dtp_text *t, uint32_t who, const run *r, uint32_t end
     place p, q;
     uint32_t seq = r->seq;
     PROMISE(r->kind == INSERT_RIGHT || same_id(r->a, r->b));
-    while (seq < end) {
+    while (seq < end) { /* one behind the other */
         PROMISE(locate(t, make_id(who, seq), &p));
+        PROMISE(seq == r->seq || tree_compare(&q, &p) < 0);
+        q = p;
         seq += at_place(&p)->len - p.off;
     }
     PROMISE(r->b.agent == NOBODY || locate(t, r->b, &q));
@@ -91,6 +94,19 @@ static int check_insertion(dtp_text *t, uint32_t who, const run *r, uint32_t end
     return DTP_TEXT_OK;
 }
 
+/* What was deleted is deleted. */
+static int check_deletion(dtp_text *t, const run *r, uint32_t count)
+{
+    id x = r->kind == DELETE_UP ? r->a : make_id(r->a.agent, r->a.seq - (count - 1));
+    uint32_t end = x.seq + count;
+    place p;
+    for (x.seq = next_held(t, x, end, &p); x.seq < end; x.seq = next_held(t, x, end, &p)) {
+        PROMISE((at_place(&p)->who & DEAD) != 0);
+        x.seq += at_place(&p)->len - p.off;
+    }
+    return DTP_TEXT_OK;
+}
+
 static int check_logs(dtp_text *t)
 {
     size_t i, k;
@@ -103,11 +119,18 @@ static int check_logs(dtp_text *t)
             PROMISE(a->runs[k].seq < run_end(a, k));
             if (a->runs[k].kind < DELETE_UP)
                 code = check_insertion(t, (uint32_t)i, &a->runs[k], run_end(a, k));
+            else
+                code = check_deletion(t, &a->runs[k], run_end(a, k) - a->runs[k].seq);
             if (code != DTP_TEXT_OK)
                 return code;
         }
     }
     return DTP_TEXT_OK;
+}
+
+int logs_agree(dtp_text *t)
+{
+    return check_logs(t) == DTP_TEXT_OK;
 }
 
 static int check_all(dtp_text *t)

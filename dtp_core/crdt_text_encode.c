@@ -44,6 +44,7 @@ typedef struct writer {
     uint32_t seq;    /* of the next operation in it */
     id right;
     int any;
+    int state; /* characters are told with the spans */
 } writer;
 
 static void begin(writer *w, dtp_text *t)
@@ -202,6 +203,8 @@ static int put_run(writer *w, uint32_t who, size_t i, uint32_t seq)
     const agent *a = &w->t->agents[who];
     run op = a->runs[i];
     uint32_t end = run_end(a, i);
+    if (op.kind < DELETE_UP && w->state)
+        return put_operation(w, &op, end - seq, 0); /* from its first number on */
     if (op.kind < DELETE_UP)
         return put_insertions(w, who, seq, end);
     if (op.kind == DELETE_UP)
@@ -281,7 +284,7 @@ static int put_all(writer *w)
     return code;
 }
 
-/* ---- bases ----------------------------------------------------------------------------------------------- */
+/* ---- spans ----------------------------------------------------------------------------------------------- */
 
 static int put_base_span(writer *w, bytes *b, const span *s, const span *before)
 {
@@ -306,8 +309,8 @@ static int put_base_span(writer *w, bytes *b, const span *s, const span *before)
     return code == DTP_TEXT_OK ? put_number(w->t, b, s->seq) : code;
 }
 
-/* The part of a span that is compacted, when it stands behind `open`: joined to it, or written behind it. */
-static int add_base(writer *w, bytes *spans, span s, span *open, span *before, uint32_t *count)
+/* A span behind `open`: joined to it, or begun when that is written. */
+static int add_span(writer *w, bytes *spans, span s, span *open, span *before, uint32_t *count)
 {
     int code = DTP_TEXT_OK;
     s.who &= AGENT_MASK | DEAD | LEFT | RIGHT;
@@ -325,8 +328,8 @@ static int add_base(writer *w, bytes *spans, span s, span *open, span *before, u
     return code;
 }
 
-/* Names in order, so that every author with a base has its place, then bases and spans into `spans`. */
-static int put_bases(writer *w, bytes *spans, uint32_t *count)
+/* All spans into `spans`, and their text. The table begins with those who have a base, in order. */
+static int put_spans(writer *w, bytes *spans, uint32_t *count)
 {
     dtp_text *t = w->t;
     span open = {0, 0, 0, 0}, before = {0, 0, 0, 0};
@@ -340,21 +343,14 @@ static int put_bases(writer *w, bytes *spans, uint32_t *count)
             code = local_of(w, t->order[k], &local);
     for (l = t->first; l != NULL && code == DTP_TEXT_OK; l = l->next)
         for (i = 0; i < l->head.count && code == DTP_TEXT_OK; i++) {
-            span s = l->spans[i];
-            uint32_t base = t->agents[span_agent(&s)].base;
+            const span *s = &l->spans[i];
             weight sum;
-            if (s.seq >= base)
-                continue;
-            if (s.seq + s.len > base) {
-                s.len = base - s.seq;
-                s.who |= RIGHT;
-            }
-            if ((s.who & DEAD) == 0) {
-                const uint8_t *text = span_text(t, &s, 0, s.len, &sum);
+            if ((s->who & DEAD) == 0) {
+                const uint8_t *text = span_text(t, s, 0, s->len, &sum);
                 code = put_bytes(t, &t->prose, text, sum.chars + sum.more8);
             }
             if (code == DTP_TEXT_OK)
-                code = add_base(w, spans, s, &open, &before, count);
+                code = add_span(w, spans, *s, &open, &before, count);
         }
     if (open.len > 0 && code == DTP_TEXT_OK) {
         code = put_base_span(w, spans, &open, &before);
@@ -466,12 +462,10 @@ int version_read(dtp_text *t, const uint8_t *version, size_t size, int strict)
     return r.at == r.end ? DTP_TEXT_OK : DTP_TEXT_FORMAT;
 }
 
-int64_t dtp_text_version(dtp_text *t, const uint8_t **out)
+int64_t version_write(dtp_text *t, const uint8_t **out)
 {
     size_t i, count = 0;
     int code;
-    if (!text_enter(t))
-        return DTP_TEXT_BUSY;
     t->out.size = 0;
     for (i = 0; i < t->agent_count; i++)
         count += t->agents[i].next > 0;
@@ -486,10 +480,21 @@ int64_t dtp_text_version(dtp_text *t, const uint8_t **out)
         if (code == DTP_TEXT_OK)
             code = put_number(t, &t->out, a->next);
     }
-    return leave_with(t, code, out);
+    *out = t->out.data;
+    return code < 0 ? code : (int64_t)t->out.size;
 }
 
-/* All from the marks on; 1: there was nothing. */
+int64_t dtp_text_version(dtp_text *t, const uint8_t **out)
+{
+    int64_t size;
+    if (!text_enter(t))
+        return DTP_TEXT_BUSY;
+    size = version_write(t, out);
+    text_leave(t);
+    return size;
+}
+
+/* All from the marks on; nothing when there is nothing. */
 static int write_changes(dtp_text *t)
 {
     writer w;
@@ -507,7 +512,8 @@ static int write_changes(dtp_text *t)
     if (state) {
         for (i = 0; i < t->agent_count; i++)
             t->agents[i].mark = t->agents[i].base;
-        code = put_bases(&w, &spans, &count);
+        w.state = 1;
+        code = put_spans(&w, &spans, &count);
     }
     if (code == DTP_TEXT_OK)
         code = put_all(&w);

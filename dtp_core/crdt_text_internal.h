@@ -445,6 +445,13 @@ int wire_base_span(dtp_reader *r, uint32_t agents, const wire_span *before, wire
 
 /* An encoded version into the agents' marks. `strict`: DTP_TEXT_UNSEEN when it names what isn't here. */
 int version_read(dtp_text *t, const uint8_t *version, size_t size, int strict);
+/* What dtp_text_version does. */
+int64_t version_write(dtp_text *t, const uint8_t **out);
+
+/* ---- crdt_text_check.c -------------------------------------------------------------------------------------- */
+
+/* Whether the order of the characters is possible by what the logs say, and all of these are there. */
+int logs_agree(dtp_text *t);
 
 /* ---- crdt_text_merge.c ----------------------------------------------------------------------------------- */
 

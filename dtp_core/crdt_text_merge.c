@@ -248,9 +248,10 @@ static id translate(const dtp_text *t, id x)
     return x;
 }
 
-/* The groups of a checked message, whose authors are interned. `text` is where theirs begins. */
-static int merge_groups(dtp_text *t, const message *m, const uint8_t *text, const uint8_t *start, int may_wait)
+/* The groups of checked changes, whose authors are interned. */
+static int merge_groups(dtp_text *t, const message *m, const uint8_t *start)
 {
+    const uint8_t *text = m->text;
     group g;
     wire_op w;
     int code;
@@ -268,10 +269,10 @@ static int merge_groups(dtp_text *t, const message *m, const uint8_t *text, cons
             w.op.b = translate(t, w.op.b);
             if (w.op.kind < DELETE_UP && !w.dead)
                 size = m->ascii ? w.len : utf8_skip(text, w.len, NULL);
-            code = apply(t, who, w, text, size, may_wait);
-            if (code < 0 || (code == WAITS && !may_wait)) {
+            code = apply(t, who, w, text, size, 1);
+            if (code < 0) {
                 t->state.at = (uint64_t)(at - start);
-                return code < 0 ? code : DTP_TEXT_REFERENCE;
+                return code;
             }
             text += size;
         }
@@ -281,23 +282,61 @@ static int merge_groups(dtp_text *t, const message *m, const uint8_t *text, cons
 
 /* ---- states ---------------------------------------------------------------------------------------------- */
 
-/* Spans of a state into an empty text whose authors' bases are set. */
-static int load_base(dtp_text *t, const message *m, const uint8_t **text, const uint8_t *start)
+/* The bases of a state's authors, who are interned, into an empty text; `r` then is at the count of spans. */
+static int load_bases(dtp_text *t, const message *m, dtp_reader *r, const uint8_t *start)
 {
-    wire_span before = {NOBODY, 0, 0, 0}, s;
-    dtp_reader r = m->bases;
-    uint32_t i, count;
+    uint32_t i, base;
+    *r = m->bases;
     for (i = 0; i < m->agents; i++) {
         agent *a = &t->agents[t->locals[i]];
-        t->state.at = (uint64_t)(r.at - start);
-        if (wire_number(&r, DTP_TEXT_SEQUENCE, &count) != DTP_TEXT_OK || a->base != 0)
+        t->state.at = (uint64_t)(r->at - start);
+        if (wire_number(r, DTP_TEXT_SEQUENCE, &base) != DTP_TEXT_OK || a->base != 0)
             return DTP_TEXT_FORMAT; /* an author is there twice */
-        a->base = a->next = count;
+        a->base = a->next = base;
     }
+    return DTP_TEXT_OK;
+}
+
+/* The operations of a state into the logs; their characters are not there yet. What an operation refers to must have
+ * been told before, so that there are no cycles. */
+static int load_logs(dtp_text *t, const message *m, const uint8_t *start)
+{
+    group g;
+    wire_op w;
+    int code;
+    g.r = m->groups;
+    g.agents = m->agents;
+    while (wire_group(&g) == 1) {
+        uint32_t who = t->locals[g.self];
+        agent *a = &t->agents[who];
+        for (;;) {
+            t->state.at = (uint64_t)(g.r.at - start);
+            (void)wire_operation(&g, &w); /* checked before */
+            if (w.end)
+                break;
+            w.op.a = translate(t, w.op.a);
+            w.op.b = translate(t, w.op.b);
+            if (w.op.seq != a->next || refers(t, who, &w) != DTP_TEXT_OK)
+                return DTP_TEXT_REFERENCE;
+            code = log_reserve(t, a, 2);
+            if (code != DTP_TEXT_OK)
+                return code;
+            log_append(a, who, w.op, w.len);
+        }
+    }
+    return DTP_TEXT_OK;
+}
+
+/* The characters of a state in their order, once the logs are there. */
+static int load_spans(dtp_text *t, const message *m, dtp_reader r, const uint8_t *start)
+{
+    wire_span before = {NOBODY, 0, 0, 0}, s;
+    const uint8_t *text = m->text;
+    uint32_t i, count;
     if (wire_number(&r, UINT32_MAX, &count) != DTP_TEXT_OK)
         return DTP_TEXT_FORMAT;
     for (i = 0; i < count; i++) {
-        uint32_t flags, who, end;
+        uint32_t flags, who;
         size_t size = 0;
         place p;
         int code;
@@ -306,17 +345,17 @@ static int load_base(dtp_text *t, const message *m, const uint8_t **text, const 
             return DTP_TEXT_FORMAT;
         before = s;
         who = t->locals[s.agent];
-        end = s.seq + s.len;
-        if (end > t->agents[who].base || next_held(t, make_id(who, s.seq), end, &p) < end)
-            return DTP_TEXT_FORMAT; /* beyond the base, or there twice */
+        if (s.seq + s.len > t->agents[who].next || is_character(t, make_id(who, s.seq), s.len) != DTP_TEXT_OK
+            || next_held(t, make_id(who, s.seq), s.seq + s.len, &p) < s.seq + s.len)
+            return DTP_TEXT_FORMAT; /* no character, or there twice */
         flags = (s.flags & SPAN_DEAD ? DEAD : 0u) | (s.flags & SPAN_LEFT ? LEFT : 0u)
             | (s.flags & SPAN_RIGHT ? RIGHT : 0u);
         if ((flags & DEAD) == 0)
-            size = m->ascii ? s.len : utf8_skip(*text, s.len, NULL);
-        code = order_append(t, who, s.seq, s.len, flags, *text, size);
+            size = m->ascii ? s.len : utf8_skip(text, s.len, NULL);
+        code = order_append(t, who, s.seq, s.len, flags, text, size);
         if (code != DTP_TEXT_OK)
             return code;
-        *text += size;
+        text += size;
     }
     return DTP_TEXT_OK;
 }
@@ -417,24 +456,7 @@ static void replace(dtp_text *t, dtp_text *fresh)
     dtp_text_free(fresh);
 }
 
-/* Where the text of a state's groups begins. */
-static const uint8_t *text_behind_base(const message *m)
-{
-    wire_span before = {NOBODY, 0, 0, 0}, s;
-    dtp_reader r = m->bases;
-    uint32_t i, count = 0;
-    size_t chars = 0;
-    for (i = 0; i < m->agents; i++)
-        (void)wire_number(&r, DTP_TEXT_SEQUENCE, &count);
-    (void)wire_number(&r, UINT32_MAX, &count);
-    for (i = 0; i < count; i++) {
-        (void)wire_base_span(&r, m->agents, &before, &s);
-        if ((s.flags & SPAN_DEAD) == 0)
-            chars += s.len;
-        before = s;
-    }
-    return m->text + (m->ascii ? chars : utf8_skip(m->text, chars, NULL));
-}
+static int merge_message(dtp_text *t, const message *m, const uint8_t *start);
 
 static uint64_t operations(const dtp_text *t)
 {
@@ -445,34 +467,59 @@ static uint64_t operations(const dtp_text *t)
     return sum;
 }
 
+/* A text of its own with what a state says: also its order must agree with its operations. */
+static int load_state(dtp_text *fresh, const message *m, const uint8_t *start)
+{
+    dtp_reader spans;
+    int code = intern_all(fresh, m);
+    if (code == DTP_TEXT_OK)
+        code = load_bases(fresh, m, &spans, start);
+    if (code == DTP_TEXT_OK)
+        code = load_logs(fresh, m, start);
+    if (code == DTP_TEXT_OK)
+        code = load_spans(fresh, m, spans, start);
+    if (code != DTP_TEXT_OK)
+        return code;
+    fresh->state.at = (uint64_t)(m->groups.at - start);
+    return logs_agree(fresh) ? DTP_TEXT_OK : DTP_TEXT_FORMAT;
+}
+
+/* What `fresh` has and `t`, which knows all that is compacted there, lacks. */
+static int merge_from(dtp_text *t, dtp_text *fresh)
+{
+    const uint8_t *version, *data;
+    int64_t size = version_write(t, &version);
+    message m;
+    dtp_reader r;
+    int code;
+    if (size >= 0)
+        size = dtp_text_changes(fresh, version, (size_t)size, &data);
+    if (size <= 0)
+        return (int)size;
+    r.start = r.at = data;
+    r.end = data + size;
+    code = wire_check(&r, &m);
+    return code == DTP_TEXT_OK ? merge_message(t, &m, data) : code;
+}
+
 static int merge_state(dtp_text *t, const message *m, const uint8_t *start)
 {
-    const uint8_t *text = m->text;
-    dtp_text *fresh;
-    int code;
-    if (has_bases(t, m)) {
-        code = intern_all(t, m);
-        if (code != DTP_TEXT_OK)
-            return code;
-        return merge_groups(t, m, text_behind_base(m), start, 1);
-    }
-    fresh = dtp_text_new(t->agents[0].name, t->agents[0].size, (const uint8_t *)t->seed);
+    int known = has_bases(t, m), code;
+    dtp_text *fresh = dtp_text_new(t->agents[0].name, t->agents[0].size, (const uint8_t *)t->seed);
     if (fresh == NULL)
         return DTP_TEXT_MEMORY;
     fresh->state.cap = t->state.cap;
     fresh->state.waiting_cap = t->state.waiting_cap;
     fresh->state.depth = t->state.depth;
-    code = intern_all(fresh, m);
-    if (code == DTP_TEXT_OK)
-        code = load_base(fresh, m, &text, start);
-    if (code == DTP_TEXT_OK)
-        code = merge_groups(fresh, m, text, start, 0);
-    if (code == DTP_TEXT_OK && !covers(fresh, t))
+    code = load_state(fresh, m, start);
+    if (code == DTP_TEXT_OK && !known && !covers(fresh, t))
         code = DTP_TEXT_DIVERGED;
-    if (code == DTP_TEXT_OK && t->patching != PATCHES_UNWANTED)
+    if (code == DTP_TEXT_OK && !known && t->patching != PATCHES_UNWANTED)
         code = patch_between(t, fresh);
-    if (code != DTP_TEXT_OK) {
+    if (code != DTP_TEXT_OK || known) {
         t->state.at = fresh->state.at;
+        if (code == DTP_TEXT_OK)
+            code = merge_from(t, fresh);
         dtp_text_free(fresh);
         return code;
     }
@@ -489,7 +536,7 @@ static int merge_message(dtp_text *t, const message *m, const uint8_t *start)
     if (m->state)
         return merge_state(t, m, start);
     code = intern_all(t, m);
-    return code == DTP_TEXT_OK ? merge_groups(t, m, m->text, start, 1) : code;
+    return code == DTP_TEXT_OK ? merge_groups(t, m, start) : code;
 }
 
 int dtp_text_merge(dtp_text *t, const uint8_t *data, size_t size, int patches)

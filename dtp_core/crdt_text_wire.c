@@ -184,7 +184,7 @@ int wire_base_span(dtp_reader *r, uint32_t agents, const wire_span *before, wire
     return DTP_TEXT_FORMAT;
 }
 
-/* The bases and spans of a state; *chars grows by the visible characters. */
+/* The bases and spans of a state; *chars grows by the visible characters, which are all there are. */
 static int check_base(dtp_reader *r, const message *m, uint64_t *chars)
 {
     wire_span before = {NOBODY, 0, 0, 0}, s;
@@ -215,11 +215,18 @@ static int check_groups(dtp_reader *r, const message *m, uint64_t *chars)
     g.agents = m->agents;
     while ((more = wire_group(&g)) == 1) {
         do {
+            const uint8_t *at = g.r.at;
             if (wire_operation(&g, &w) != DTP_TEXT_OK) {
                 r->at = g.r.at;
                 return DTP_TEXT_FORMAT;
             }
-            if (!w.end && w.op.kind < DELETE_UP && !w.dead)
+            if (m->state && !w.end && w.dead) { /* the spans tell who is deleted */
+                r->at = at;
+                return DTP_TEXT_FORMAT;
+            }
+            if (w.end || w.op.kind >= DELETE_UP || w.dead)
+                continue;
+            if (!m->state)
                 *chars += w.len;
         } while (!w.end);
     }

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from dtp.chain import _answers as answers
 from dtp.chain import model
 from dtp.chain._pysui import Unresolved, library, unresolved_message
 from dtp.chain.errors import MALFORMED, NetworkError, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
-from dtp.chain.model import canonical_id, canonical_type
+from dtp.chain.model import canonical_id
 from dtp.sui.grpc import MessageError, from_value
 from dtp.sui.names import SuiNameError
 
 if TYPE_CHECKING:
-    import datetime
+    pass
 
 #: Of an event inside its transaction; where it stands is known there (and older nodes have no more).
 _EVENT_FIELDS: Final = ("package_id", "module", "sender", "event_type", "contents")
@@ -89,62 +89,6 @@ _PASSING: Final = frozenset(
     ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED", "INTERNAL", "UNKNOWN")
 )
 _ANSWER_FAULTS = (ValueError, TypeError, AttributeError, KeyError, IndexError, SuiNameError)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a transaction failed, as the node tells. `abort` is set for `MOVE_ABORT`."""
-
-    kind: str
-    description: str
-    command: int | None
-    abort: Abort | None = None
-
-
-@dataclass(frozen=True)
-class Abort:
-    """An abort: raw code, where, and what the node makes of it (`constant` and `text` may be empty)."""
-
-    raw: int
-    package: str
-    module: str
-    function: str
-    instruction: int
-    constant: str
-    text: str
-    number: int | None
-
-
-@dataclass(frozen=True)
-class CommandValues:
-    """What one command gave back: BCS values with their types."""
-
-    returned: tuple[tuple[str, bytes], ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A transaction that was executed or simulated. `failure` is None when it did what it was to do."""
-
-    executed: model.Executed
-    failure: Failure | None
-    #: Simulation only: the transaction that was simulated (BCS), and what the commands returned.
-    transaction: bytes = b""
-    outputs: tuple[CommandValues, ...] = ()
-
-
-@dataclass(frozen=True)
-class EventFrame:
-    """One frame of an event stream: maybe an event, and how far the scan has come.
-
-    `cursor` is opaque and resumes after this frame; `covered` the checkpoint up to which all was delivered, if told;
-    `end` the reason why the stream ended here.
-    """
-
-    event: model.ChainEvent | None
-    cursor: bytes
-    covered: int | None
-    end: str = ""
 
 
 def parse_url(url: str) -> tuple[str, int, bool]:
@@ -229,7 +173,7 @@ class Wire:
                 chain=answer.chain or "",
                 epoch=answer.epoch or 0,
                 checkpoint=answer.checkpoint_height or 0,
-                timestamp_ms=_ms(answer.timestamp),
+                timestamp_ms=answers.milliseconds(answer.timestamp),
                 lowest_checkpoint=answer.lowest_available_checkpoint or 0,
                 server=answer.server or "",
             )
@@ -247,7 +191,7 @@ class Wire:
             return model.EpochInfo(
                 epoch=int(found.epoch or 0),
                 gas_price=int(found.reference_gas_price),
-                start_ms=_ms(found.start),
+                start_ms=answers.milliseconds(found.start),
                 protocol_version=config.protocol_version if config else None,
             )
 
@@ -261,7 +205,7 @@ class Wire:
             v2.BatchGetObjectsRequest(requests=requests, read_mask=_mask(*OBJECT_MASK)),
         )
         with self._reading():
-            found = [_object(each.object) for each in answer.objects if each.object is not None]
+            found = [answers.object_data(each.object) for each in answer.objects if each.object is not None]
             return {each.id: each for each in found}
 
     async def object_json(self, id: str, version: int | None = None) -> Any:
@@ -273,7 +217,7 @@ class Wire:
             found = answer.object.json
             return None if found is None else from_value(found)
 
-    async def transaction(self, digest: str) -> Outcome | None:
+    async def transaction(self, digest: str) -> answers.Outcome | None:
         """An executed transaction, None if the node doesn't know it (yet)."""
         v2 = library().v2
         request = v2.GetTransactionRequest(digest=digest, read_mask=_mask(*EXECUTED_MASK))
@@ -282,7 +226,7 @@ class Wire:
         except NotFound:
             return None
         with self._reading():
-            return _outcome(answer.transaction)
+            return answers.outcome(answer.transaction)
 
     async def checkpoint(self, sequence: int | None = None) -> model.CheckpointData | None:
         """A checkpoint with its events, the newest if no number is given; None if there is none of that number."""
@@ -293,7 +237,7 @@ class Wire:
         except NotFound:
             return None
         with self._reading():
-            return _checkpoint(answer.checkpoint)
+            return answers.checkpoint_data(answer.checkpoint)
 
     # ------------------------------------------------------------------------------------------------- state
 
@@ -311,7 +255,7 @@ class Wire:
         )
         answer = await self._call("StateServiceStub", "list_owned_objects", request)
         with self._reading():
-            return [_object(each) for each in answer.objects], answer.next_page_token or None
+            return [answers.object_data(each) for each in answer.objects], answer.next_page_token or None
 
     async def dynamic_fields(
         self, parent: str, page_token: bytes | None, page_size: int = 200
@@ -326,7 +270,9 @@ class Wire:
         )
         answer = await self._call("StateServiceStub", "list_dynamic_fields", request)
         with self._reading():
-            return [_dynamic_field(each) for each in answer.dynamic_fields], answer.next_page_token or None
+            return [
+                answers.dynamic_field(each) for each in answer.dynamic_fields
+            ], answer.next_page_token or None
 
     async def balance(self, owner: str, coin: str) -> model.Balance:
         """What an address has of a coin."""
@@ -334,7 +280,7 @@ class Wire:
         request = v2.GetBalanceRequest(owner=owner, coin_type=coin)
         answer = await self._call("StateServiceStub", "get_balance", request)
         with self._reading():
-            return _balance(answer.balance)
+            return answers.balance(answer.balance)
 
     async def balances(
         self, owner: str, page_token: bytes | None
@@ -344,7 +290,7 @@ class Wire:
         request = v2.ListBalancesRequest(owner=owner, page_token=page_token)
         answer = await self._call("StateServiceStub", "list_balances", request)
         with self._reading():
-            return [_balance(each) for each in answer.balances], answer.next_page_token or None
+            return [answers.balance(each) for each in answer.balances], answer.next_page_token or None
 
     async def package(self, id: str) -> model.PackageInfo:
         """A published package."""
@@ -370,7 +316,7 @@ class Wire:
         select_gas: bool,
         checks: bool = True,
         mask: Sequence[str] = SIMULATED_MASK,
-    ) -> Outcome:
+    ) -> answers.Outcome:
         """Run a transaction without any effect: built (BCS), or one whose objects and gas the node is to fill in."""
         v2 = library().v2
         if isinstance(transaction, Unresolved):
@@ -386,9 +332,9 @@ class Wire:
         )
         answer = await self._call("TransactionExecutionServiceStub", "simulate_transaction", request)
         with self._reading():
-            return _outcome(answer.transaction, answer.command_outputs)
+            return answers.outcome(answer.transaction, answer.command_outputs)
 
-    async def execute(self, transaction: bytes, signatures: Sequence[bytes]) -> Outcome:
+    async def execute(self, transaction: bytes, signatures: Sequence[bytes]) -> answers.Outcome:
         """Execute a signed transaction. The identical bytes may be sent again at any time."""
         v2 = library().v2
         request = v2.ExecuteTransactionRequest(
@@ -398,13 +344,13 @@ class Wire:
         )
         answer = await self._call("TransactionExecutionServiceStub", "execute_transaction", request)
         with self._reading():
-            return _outcome(answer.transaction)
+            return answers.outcome(answer.transaction)
 
     # ------------------------------------------------------------------------------------------------ events
 
     async def list_events(
         self, types: Iterable[str], *, after: bytes = b"", start: int | None = None, end: int | None = None
-    ) -> AsyncIterator[EventFrame]:
+    ) -> AsyncIterator[answers.EventFrame]:
         """Past events whose type fits one of `types` (see `event_filter`), oldest first, up to the node's limit."""
         v2 = library().v2
         request = v2.ListEventsRequest(
@@ -423,23 +369,25 @@ class Wire:
                 if answer is None:
                     return
                 with self._reading():
-                    frame = _frame(answer, answer.end)
+                    frame = answers.event_frame(answer, answer.end)
                 yield frame
         finally:
             await stream.aclose()
 
     @asynccontextmanager
-    async def subscribe_events(self, types: Iterable[str]) -> AsyncIterator[AsyncIterator[EventFrame]]:
+    async def subscribe_events(
+        self, types: Iterable[str]
+    ) -> AsyncIterator[AsyncIterator[answers.EventFrame]]:
         """New events from now on. When the block begins, the node has begun to collect: nothing later is missed."""
         v2 = library().v2
         request = v2.SubscribeEventsRequest(read_mask=_mask(*EVENT_MASK), filter=_event_filter(types))
         route, answer = "/sui.rpc.v2.SubscriptionService/SubscribeEvents", v2.SubscribeEventsResponse
         async with self._stream(route, request, answer) as messages:
 
-            async def frames() -> AsyncIterator[EventFrame]:
+            async def frames() -> AsyncIterator[answers.EventFrame]:
                 async for message in messages:
                     with self._reading():
-                        frame = _frame(message, None)
+                        frame = answers.event_frame(message, None)
                     yield frame
 
             yield frames()
@@ -517,185 +465,3 @@ def _event_filter(types: Iterable[str]) -> Any:
         for each in types
     ]
     return v2.EventFilter(terms=terms) if terms else None
-
-
-# --------------------------------------------------------------------------------------------- answers as values
-
-
-def _ms(moment: datetime.datetime | None) -> int | None:
-    return None if moment is None else round(moment.timestamp() * 1000)
-
-
-def _owner(owner: Any) -> model.Owner:
-    kinds = {1: "address", 2: "object", 3: "shared", 4: "immutable", 5: "consensus"}
-    kind = kinds[int(owner.kind or 0)]
-    address = canonical_id(owner.address) if owner.address else ""
-    return model.Owner(kind, address, int(owner.version or 0))
-
-
-def _object(found: Any) -> model.ObjectData:
-    kind = found.object_type or ""
-    return model.ObjectData(
-        ref=model.ObjectRef(canonical_id(found.object_id), int(found.version), found.digest),
-        owner=_owner(found.owner),
-        type=kind if kind in ("", "package") else canonical_type(kind),
-        contents=found.contents.value if found.contents is not None and found.contents.value else b"",
-        balance=found.balance,
-        previous_transaction=found.previous_transaction or "",
-        storage_rebate=found.storage_rebate or 0,
-    )
-
-
-def _balance(found: Any) -> model.Balance:
-    return model.Balance(
-        coin=canonical_type(found.coin_type),
-        total=int(found.balance or 0),
-        coins=int(found.coin_balance or 0),
-        address=int(found.address_balance or 0),
-    )
-
-
-def _dynamic_field(found: Any) -> model.DynamicField:
-    name, value = found.name, found.value
-    return model.DynamicField(
-        parent=canonical_id(found.parent),
-        field_id=canonical_id(found.field_id),
-        kind="object" if int(found.kind or 0) == 2 else "field",
-        name_type=name.name or "" if name else "",
-        name=name.value or b"" if name else b"",
-        value_type=found.value_type or "",
-        value=value.value or b"" if value else b"",
-        child_id=found.child_id or "",
-    )
-
-
-def _event(found: Any, digest: str, index: int) -> model.ChainEvent:
-    return model.ChainEvent(
-        type=canonical_type(found.event_type),
-        contents=found.contents.value or b"",
-        package=canonical_id(found.package_id),
-        module=found.module,
-        sender=canonical_id(found.sender),
-        transaction=found.transaction_digest or digest,
-        index=found.event_index if found.event_index is not None else index,
-        checkpoint=found.checkpoint,
-        transaction_index=found.transaction_index,
-    )
-
-
-def _frame(answer: Any, end: Any) -> EventFrame:
-    mark = answer.watermark
-    return EventFrame(
-        event=None if answer.event is None else _event(answer.event, "", 0),
-        cursor=mark.cursor or b"" if mark else b"",
-        covered=mark.checkpoint if mark else None,
-        end="" if end is None else (end.reason.name if end.reason is not None else "UNKNOWN"),
-    )
-
-
-def _checkpoint(found: Any) -> model.CheckpointData:
-    sequence = int(found.sequence_number or 0)
-    events = []
-    for place, transaction in enumerate(found.transactions):
-        listed = transaction.events.events if transaction.events is not None else []
-        for index, each in enumerate(listed):
-            event = _event(each, transaction.digest, index)
-            events.append(_placed(event, sequence, place))
-    return model.CheckpointData(
-        sequence=sequence,
-        digest=found.digest or "",
-        timestamp_ms=_ms(found.summary.timestamp) if found.summary else None,
-        events=tuple(events),
-        transactions=tuple(each.digest for each in found.transactions),
-    )
-
-
-def _placed(event: model.ChainEvent, checkpoint: int, place: int) -> model.ChainEvent:
-    from dataclasses import replace
-
-    return replace(event, checkpoint=checkpoint, transaction_index=place)
-
-
-def _change(found: Any) -> model.ObjectChange:
-    operations = {2: "created", 3: "deleted"}
-    written = int(found.output_state or 0) in (2, 3)  # an object, or a package
-    id = canonical_id(found.object_id)
-    kind = found.object_type or ""
-    return model.ObjectChange(
-        id=id,
-        operation=operations.get(int(found.id_operation or 0), ""),
-        type=kind if kind in ("", "package") else canonical_type(kind),
-        input_version=found.input_version,
-        output=model.ObjectRef(id, int(found.output_version), found.output_digest) if written else None,
-        owner=_owner(found.output_owner) if written and found.output_owner is not None else None,
-    )
-
-
-def _failure(error: Any) -> Failure:
-    kind = error.kind.name if error.kind is not None else "UNKNOWN"
-    abort = None
-    if error.abort is not None:
-        place, clever = error.abort.location, error.abort.clever_error
-        abort = Abort(
-            raw=int(error.abort.abort_code or 0),
-            package=canonical_id(place.package) if place is not None and place.package else "",
-            module=place.module or "" if place else "",
-            function=place.function_name or "" if place else "",
-            instruction=int(place.instruction or 0) if place else 0,
-            constant=clever.constant_name or "" if clever else "",
-            text=clever.rendered or "" if clever else "",
-            number=clever.error_code if clever else None,
-        )
-    return Failure(kind, error.description or "", error.command, abort)
-
-
-def _outcome(found: Any, outputs: Sequence[Any] = ()) -> Outcome:
-    effects = found.effects
-    gas = effects.gas_used
-    digest = found.digest or ""
-    objects: Mapping[str, model.ObjectData] = {}
-    if found.objects is not None:
-        # The set has each object before and after; the newest is wanted.
-        listed = sorted((_object(each) for each in found.objects.objects), key=lambda each: each.version)
-        objects = {each.id: each for each in listed}
-    executed = model.Executed(
-        digest=digest,
-        epoch=int(effects.epoch or 0),
-        gas=model.GasUsed(
-            int(gas.computation_cost or 0),
-            int(gas.storage_cost or 0),
-            int(gas.storage_rebate or 0),
-            int(gas.non_refundable_storage_fee or 0),
-        ),
-        changes=tuple(map(_change, effects.changed_objects)),
-        events=tuple(
-            _event(each, digest, index)
-            for index, each in enumerate(found.events.events if found.events is not None else [])
-        ),
-        objects=objects,
-        gas_object=canonical_id(effects.gas_object.object_id) if effects.gas_object is not None else "",
-        checkpoint=found.checkpoint,
-        timestamp_ms=_ms(found.timestamp),
-        balance_changes=tuple(
-            model.BalanceChange(canonical_id(each.address), canonical_type(each.coin_type), int(each.amount))
-            for each in found.balance_changes
-        ),
-    )
-    status = effects.status
-    failure = None if status.success else _failure(status.error)
-    sent = found.transaction
-    return Outcome(
-        executed,
-        failure,
-        transaction=sent.bcs.value or b"" if sent is not None and sent.bcs is not None else b"",
-        outputs=tuple(
-            CommandValues(
-                tuple(
-                    (each.value.name or "", each.value.value or b"")
-                    for each in output.return_values
-                    if each.value
-                )
-            )
-            for output in outputs
-        ),
-    )

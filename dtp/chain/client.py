@@ -24,8 +24,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from dtp.chain import failures
+from dtp.chain._answers import CommandValues, Outcome
 from dtp.chain._pysui import Unresolved, encode_transaction, with_budget
-from dtp.chain._wire import ESTIMATED_MASK, SIMULATED_MASK, CommandValues, Outcome, Wire
+from dtp.chain._wire import ESTIMATED_MASK, SIMULATED_MASK, Wire
 from dtp.chain.commands import MAX_TRANSACTION_BYTES, Known, Program, bind, reference
 from dtp.chain.deployments import Deployments, packages_path
 from dtp.chain.endpoints import Endpoints, Retry, Sleep

@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from dtp.chain._wire import EventFrame, Wire
+from dtp.chain._answers import EventFrame
+from dtp.chain._wire import Wire
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import MALFORMED, HistoryPruned, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
 from dtp.chain.model import ChainEvent, canonical_id, canonical_type

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Final
 
 from dtp.chain import packages
-from dtp.chain._wire import Abort, Failure
+from dtp.chain._answers import Abort, Failure
 from dtp.chain.deployments import Deployments
 from dtp.chain.errors import (
     AbortPlace,

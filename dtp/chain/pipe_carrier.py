@@ -27,7 +27,7 @@ from dtp.chain.errors import SignerError
 from dtp.chain.keystores import load_key, sui_signer
 from dtp.chain.model import canonical_id
 from dtp.chain.networks import find_network
-from dtp.chain.pipe_end import ChannelEnd
+from dtp.chain.pipe_end import ChannelEnd, PipeRefusedError
 from dtp.chain.pipe_frames import MAX_PIPES, Flags, Incoming, Outgoing
 from dtp.chain.pipe_hub import PipeHub
 from dtp.chain.resolver import service_number
@@ -282,6 +282,22 @@ async def dial(url: str, *, chain: ChainClient | None = None) -> PipeCarrier:
         raise CarrierUrlError(f"{url}: pipes={pipes}: 1 to {MAX_PIPES}")
     channel = _channel(parts)
     hub = PipeHub.of(chain if chain is not None else _environment_client())
+    try:
+        try:
+            return await _begin(hub, host, number, key, channel, pipes)
+        except PipeRefusedError:
+            if channel:
+                raise
+            # The channel of before was closed meanwhile; now that this is known, another one is opened.
+            return await _begin(hub, host, number, key, channel, pipes)
+    except TimeoutError as fault:
+        raise DialError(f"{url}: no server of the host answers on its pipes") from fault
+    except (ChainError, BrokenError) as fault:
+        raise DialError(f"{url}: {fault}") from fault
+
+
+async def _begin(hub: PipeHub, host: str, number: int, key: bytes, channel: str, pipes: int) -> PipeCarrier:
+    """A link that the server has taken. Raises `TimeoutError` when it doesn't, `BrokenError`, `ChainError`."""
     made: list[PipeCarrier] = []
     answered = False
     try:
@@ -299,10 +315,6 @@ async def dial(url: str, *, chain: ChainClient | None = None) -> PipeCarrier:
             made[0].accepted.result()
         answered = True
         return made[0]
-    except TimeoutError as fault:
-        raise DialError(f"{url}: no server of the host answers on its pipes") from fault
-    except (ChainError, BrokenError) as fault:
-        raise DialError(f"{url}: {fault}") from fault
     finally:
         if made and not answered:
             made[0].abort()

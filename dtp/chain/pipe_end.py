@@ -513,7 +513,12 @@ class ChannelEnd:
                 self._gas.forget()
                 self._careful = True
                 continue
-            except (NodeUnavailable, TransactionRefused) as fault:
+            except TransactionRefused as fault:
+                await self._refresh()  # the channel may be closed, or its pipes destroyed
+                if self.failed is not None:
+                    raise self.failed from fault
+                await self._pause(since, fault)
+            except NodeUnavailable as fault:
                 await self._pause(since, fault)
             except TransactionFailed as fault:
                 if fault.kind != "INSUFFICIENT_GAS" or self._careful:

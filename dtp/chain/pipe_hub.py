@@ -39,12 +39,12 @@ __all__ = ["EventSource", "NoPipeChannel", "OnLink", "PipeHub"]
 log = logging.getLogger("dtp.chain")
 
 _NS: Final = 1_000_000_000
-#: Channels of others that are remembered, so that their frames cost no question.
-_MAX_FOREIGN: Final = 65_536
+#: Channels that are remembered: of others, so that their frames cost no question, and new ones of ours.
+_MAX_CHANNELS: Final = 65_536
 #: Questions about channels that nobody knows: so many at once, and one more each second.
 _LOOKUPS: Final = Rate(_NS, 32)
-#: Frames that wait while their channel is looked up, for each channel.
-_MAX_WAITING: Final = 64
+#: Frames that wait while their channel is looked up, for each channel; history has the others.
+_MAX_WAITING: Final = 4
 #: Links that a listener takes from one account: each costs it a transaction.
 _ACCEPTS: Final = Rate(_NS, 64)
 _MAX_ACCOUNTS: Final = 65_536
@@ -115,9 +115,10 @@ class PipeHub:
         self._leaving: Counter[str] = Counter()
         self._waiting: dict[str, list[Frame]] = {}
         self._early: deque[Frame] = deque(maxlen=_MAX_EARLY)
+        self._expecting = 0
         self._frame_type = ""
         self._foreign: OrderedDict[str, None] = OrderedDict()
-        self._fresh: set[str] = set()
+        self._fresh: OrderedDict[str, None] = OrderedDict()
         self._listeners: dict[tuple[str, bytes], OnLink] = {}
         self._lookups = Gcra()
         self._accepts: OrderedDict[str, Gcra] = OrderedDict()
@@ -145,7 +146,6 @@ class PipeHub:
             if self._begun is None:
                 self._begun = asyncio.get_running_loop().create_future()
                 self._following = asyncio.create_task(self._follow(), name="dtp-pipes")
-                self._spawn(self._look_after(), "dtp-pipes-look-after")
             await asyncio.shield(self._begun)
         except BaseException:
             self.release()
@@ -197,6 +197,7 @@ class PipeHub:
 
     def _stop(self) -> None:
         ends, self._ends = list(self._ends.values()), {}
+        self._ending = None
         self._idle.clear()
         for task in (self._following, self._filling, *self._tasks):
             if task is not None:
@@ -233,6 +234,7 @@ class PipeHub:
                 self._cursor = await source.begin()
                 if not begun.done():
                     begun.set_result(self._cursor)
+                    self._spawn(self._look_after(), "dtp-pipes-look-after")
                 async for found in source:
                     self._on_event(found)
             except HistoryPruned as fault:
@@ -274,8 +276,8 @@ class PipeHub:
 
     async def _read_again(self) -> None:
         """Feed the ends with history from where they are whole; they know what they have."""
-        places = [end.whole_until() for end in self._ends.values() if end.gap or end.link is not None]
-        known = [place for place in places if place is not None]
+        ends = [end for end in self._ends.values() if end.gap or end.link is not None]
+        known = [place for end in ends if (place := end.whole_until()) is not None]
         if not known:
             return
         source = self._follow_events(self.chain, self._types(), min(known, key=lambda cursor: cursor.place))
@@ -287,7 +289,7 @@ class PipeHub:
         except ChainError as fault:
             log.info("history of pipes can't be read for now: %s", fault)
             return
-        for end in self._ends.values():
+        for end in ends:
             end.whole(until)
 
     def _take(self, found: Followed) -> None:
@@ -328,7 +330,8 @@ class PipeHub:
                 waiting.append(frame)
             return
         if frame.direction != Direction.TO_SERVER:
-            self._early.append(frame)
+            if self._expecting:
+                self._early.append(frame)
             return
         if not self._listeners or frame.channel in self._foreign:
             return
@@ -352,14 +355,9 @@ class PipeHub:
 
     def _on_opened(self, opened: ChannelOpened) -> None:
         if any(host == opened.host for host, _ in self._listeners) and opened.server == self.chain.address:
-            self._fresh.add(opened.channel)
+            _note(self._fresh, opened.channel)
         elif opened.channel not in self._ends:
-            self._forget_foreign(opened.channel)
-
-    def _forget_foreign(self, channel: str) -> None:
-        self._foreign[channel] = None
-        if len(self._foreign) > _MAX_FOREIGN:
-            self._foreign.popitem(last=False)
+            _note(self._foreign, opened.channel)
 
     # -------------------------------------------------------------------------------------------------- listening
 
@@ -391,7 +389,7 @@ class PipeHub:
             if found.server != self.chain.address or not any(
                 found.host == host for host, _ in self._listeners
             ):
-                self._forget_foreign(channel)
+                _note(self._foreign, channel)
                 return
             fresh = channel in self._fresh and not found.acks_to_client
             end = await self._server_end(found, fresh, before)
@@ -400,7 +398,7 @@ class PipeHub:
             return
         finally:
             waiting = self._waiting.pop(channel, [])
-            self._fresh.discard(channel)
+            self._fresh.pop(channel, None)
         self._ends[channel] = end
         for frame in waiting:
             end.on_frame(frame)
@@ -500,9 +498,15 @@ class PipeHub:
                 if same and end.where.is_client and end.idle:
                     self._reopen(end, link, attach)
                     return
-            made = await self._new_channel(state, number, service, to, pipes, link)
-            attach(made, link)
-            self._add_client(made)
+            self._expecting += 1
+            try:
+                made = await self._new_channel(state, number, service, to, pipes, link)
+                attach(made, link)
+                self._add_client(made)
+            finally:
+                self._expecting -= 1
+                if not self._expecting:
+                    self._early.clear()
             return
         known = self._ends.get(channel)
         if known is None:
@@ -624,6 +628,13 @@ class PipeHub:
             if value >= _MIN_COIN:
                 await split_gas(self.chain, pipes, value)
                 self._coin_value, self._funded_at = value, self.gas.spent
+
+
+def _note(channels: OrderedDict[str, None], channel: str) -> None:
+    """Remember a channel among the newest."""
+    channels[channel] = None
+    if len(channels) > _MAX_CHANNELS:
+        channels.popitem(last=False)
 
 
 def _where(found: Channel, service: Service, direction: Direction, to: bytes = bytes(32)) -> Where:

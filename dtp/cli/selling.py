@@ -33,6 +33,7 @@ class Sale:
     host: str | None
     plans: tuple[str, ...]
     hint: str | None
+    pipe: bool
     account: Account
 
     @property
@@ -66,12 +67,13 @@ def selling_options(command: _Function) -> _Function:
         host_id: str | None,
         plans: tuple[str, ...],
         hint: str | None,
+        pipe: bool,
         network: str | None,
         wallet: str | None,
         **options: Any,
     ) -> Any:
         account = Account(network, wallet, None)
-        sale = Sale(price_mib, price_request, min_deposit, host_id, plans, hint, account)
+        sale = Sale(price_mib, price_request, min_deposit, host_id, plans, hint, pipe, account)
         return command(*args, sale=sale, **options)
 
     decorated: Any = with_sale
@@ -80,6 +82,7 @@ def selling_options(command: _Function) -> _Function:
                      help="Who is paid. [default: $DTP_WALLET, else your identity]"),
         click.option("--network", envvar="DTP_NETWORK", metavar="NETWORK",
                      help="Where it is paid. [default: $DTP_NETWORK, else localnet]"),
+        click.option("--pipe", is_flag=True, help="Also serve it through the chain itself: ?via=pipe."),
         click.option("--hint", metavar="URL", help="Where clients dial. [default: the first --listen]"),
         click.option("--plan", "plans", multiple=True, metavar="ID",
                      help="Let holders of a pass of this plan in; may be repeated."),
@@ -133,6 +136,7 @@ async def serve_for_money(
         terms=sale.terms(),
         identity=listening.identity,
         hint=sale.hint,
+        pipe=sale.pipe,
         plans=sale.plans,
         psk=listening.psk,
     )

@@ -277,7 +277,7 @@ class TextHandle:
         size = lib.dtp_text_read(self._text, start, end, ffi.from_buffer(out), size)
         if size < 0:
             raise self._fault(size)
-        return out.decode()
+        return out[:size].decode()
 
     def __str__(self) -> str:
         return self.read(0, self._state.length)
@@ -338,19 +338,27 @@ class TextHandle:
 
     # ---- replicating
 
-    def merge(self, data: bytes) -> None:
+    def merge(self, data: bytes | bytearray | memoryview) -> None:
         """Merge messages of other replicas, one or several behind each other, in any order and however often.
 
         Operations whose causes are missing wait for them. Raises `TextFormat` (nothing was merged), `TextReference`,
         `TextStale`, `TextWaiting`, `TextDiverged`, `TextMemory`. `apply` also tells what changed; this is faster.
         """
-        code = _merge(self._text, data, len(data), 0)
+        try:
+            code = _merge(self._text, data, len(data), 0)
+        except TypeError:  # any other buffer than bytes
+            data = bytes(data)
+            code = _merge(self._text, data, len(data), 0)
         if code:
             raise self._fault(code)
 
-    def apply(self, data: bytes) -> list[Patch]:
+    def apply(self, data: bytes | bytearray | memoryview) -> list[Patch]:
         """`merge`, and what it changed in the visible text. After a `TextMemory` read the text again."""
-        code = _merge(self._text, data, len(data), 1)
+        try:
+            code = _merge(self._text, data, len(data), 1)
+        except TypeError:
+            data = bytes(data)
+            code = _merge(self._text, data, len(data), 1)
         if code:
             fault = self._fault(code)
             if isinstance(fault, TextReference | TextStale | TextWaiting):

@@ -89,9 +89,18 @@ def claimable(view: View, now_ms: int) -> tuple[Sold, ...]:
         voucher = sold.newest.voucher
         newer = sold.lane < len(lanes) and voucher.sequence > lanes[sold.lane].sequence
         opens = voucher.hash_lock is None or sold.preimage is not None
-        if newer and opens and now_ms <= voucher.not_after_ms:
+        if newer and opens and now_ms <= last_ms(view.channel, sold):
             found.append(sold)
     return tuple(found)
+
+
+def last_ms(channel: Channel, sold: Sold) -> int:
+    """The last ms at which the chain takes a voucher: its own end, or that of the key that signed it.
+
+    A client that changes a lane's key makes what the old one signed worthless after `claim_ms`.
+    """
+    lane, end = channel.lanes[sold.lane], sold.newest.voucher.not_after_ms
+    return end if sold.newest.is_by(lane.key) else min(end, lane.old_until_ms - 1)
 
 
 def gain_of(channel: Channel, lanes: Iterable[Sold]) -> int:
@@ -141,7 +150,7 @@ def _open(
         return Decision(view, Action.CLAIM, lanes, gain)
     if gain > policy.gas_alone:
         soon = channel.active_ms + terms.idle_ms - policy.margin(terms.idle_ms)
-        ends = [sold.newest.voucher.not_after_ms - policy.margin_ms for sold in lanes]
+        ends = [last_ms(channel, sold) - policy.margin(terms.claim_ms) for sold in lanes]
         if now_ms >= min([soon, *ends]):
             return Decision(view, Action.CLAIM, lanes, gain)
     owed = min(channel.owed, channel.balance)

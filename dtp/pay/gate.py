@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dtp.chain.channel import Channel, Lane, State
@@ -19,9 +19,9 @@ from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook, TooManyQuestions, affordable
 from dtp.pay.errors import TicketRefused
 from dtp.pay.journal import Journal
-from dtp.pay.payee import PayeeLane
+from dtp.pay.payee import Floor, PayeeLane
 from dtp.pay.store import Store
-from dtp.pay.terms import Prices, Usage
+from dtp.pay.terms import Prices
 from dtp.pay.ticket import Ticket, parse_ticket
 from dtp.session.codes import CloseCode, Refuse
 
@@ -47,6 +47,11 @@ class Admission:
     prices: Prices
     affordable: int
     pass_: HolderOfPass | None
+
+
+def floor_of(lane: Lane) -> Floor:
+    """What the chain has accepted of a lane."""
+    return Floor(lane.sequence, lane.amount, lane.requests, lane.bytes)
 
 
 def honoured_keys(lane: Lane, now_ms: int) -> tuple[bytes, ...]:
@@ -175,9 +180,8 @@ def _admission(
         raise TicketRefused("the channel is agreed to be closed; open another")
     lane = store.sold_lane(channel.id, number)
     claimed = channel.lanes[number]
-    # What was claimed was served, also when this store knows nothing of it.
-    used = lane.used.most(Usage(claimed.requests, claimed.bytes))
-    lane = PayeeLane(lane.channel, lane.lane, lane.newest, used, lane.preimage)
+    # What was claimed was served and paid, also when this store knows nothing of it.
+    lane = replace(lane, floor=floor_of(claimed))
     prices = Prices(channel.terms.price_request, channel.terms.price_mib)
     most = affordable(channel, number, store.vouched(channel.id))
     vouched = max(claimed.amount, lane.newest.voucher.amount if lane.newest else 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dtp.chain.channel import Agreement, Channel, State, agreement_bytes
@@ -17,7 +17,7 @@ from dtp.chain.signer import KeySigner, Scheme, Signer
 from dtp.errors import ChainError
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook, affordable
-from dtp.pay.gate import Admission, honoured_keys
+from dtp.pay.gate import Admission, floor_of, honoured_keys
 from dtp.pay.journal import Journal
 from dtp.pay.metered import Account, ServerMeter
 from dtp.pay.payee import PayeeLane
@@ -109,8 +109,7 @@ class Ledger(Account):
         if entry is None:
             entry = self._open[channel.id] = _Entry(channel, vouched)
         entry.keys[number] = admission.keys
-        used = lane.used.most(admission.lane.used)
-        return PayeeLane(lane.channel, lane.lane, lane.newest, used, lane.preimage)
+        return replace(lane, floor=admission.lane.floor)
 
     def join(self, meter: ServerMeter, admission: Admission) -> None:
         """The connection that `enter` was for has its meter."""
@@ -184,8 +183,9 @@ class Ledger(Account):
             self.end(id, "the channel is closing or closed")
             return
         entry.channel = found
-        for number in entry.meters:
+        for number, meter in entry.meters.items():
             entry.keys[number] = honoured_keys(found.lanes[number], self._now_ms())
+            meter.payee.raise_floor(floor_of(found.lanes[number]), self._loop.time())
         self._spread(entry)
 
     def end(self, id: str, reason: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from dtp.pay import messages
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
@@ -26,11 +26,25 @@ NEVER: Final = float("inf")
 REPEAT: Final = 1.0
 
 
+class Floor(NamedTuple):
+    """What the chain has accepted of a lane: a voucher below any of it can't be claimed any more."""
+
+    sequence: int = 0
+    amount: int = 0
+    requests: int = 0
+    bytes: int = 0
+
+
+#: Nothing claimed.
+GROUND: Final = Floor()
+
+
 @dataclass(frozen=True, slots=True)
 class PayeeLane:
     """What a server knows of a lane when a connection begins.
 
-    `newest` is the newest voucher it holds, `preimage` the one of its lock, if it has one; `used` is what was served.
+    `newest` is the newest voucher it holds, `preimage` the one of its lock, if it has one; `used` is what was served;
+    `floor` is what the chain has accepted, which may be more than this server remembers.
     """
 
     channel: str
@@ -38,6 +52,7 @@ class PayeeLane:
     newest: SignedVoucher | None = None
     used: Usage = NOTHING
     preimage: bytes | None = None
+    floor: Floor = GROUND
 
 
 # ------------------------------------------------------------------------------------------------------- events
@@ -134,6 +149,7 @@ class Payee:
     used: Usage = field(init=False)
     newest: SignedVoucher | None = field(init=False)
     paid: Usage = field(init=False)
+    floor: Floor = field(init=False)
     heard: bool = field(init=False, default=False)
     finished: bool = field(init=False, default=False)
     paused: bool = field(init=False, default=False)
@@ -155,9 +171,10 @@ class Payee:
 
     def __post_init__(self) -> None:
         self.newest = self.lane.newest
-        self.paid = _usage_of(self.newest)
+        self.floor = self.lane.floor
+        self.paid = self._paid()
         self._preimage = self.lane.preimage
-        self._base = self.used = self.lane.used
+        self._base = self.used = self.lane.used.most(Usage(self.floor.requests, self.floor.bytes))
 
     # ---- what happens -------------------------------------------------------------------------------------
 
@@ -203,7 +220,7 @@ class Payee:
         voucher = signed.voucher
         if self.newest is None or voucher.sequence > self.newest.voucher.sequence:
             self.newest = signed
-            self.paid = _usage_of(signed)
+            self.paid = self._paid()
         if signed == self._checking:
             self._checking = None
         self._send(messages.Stored(self.newest.voucher.sequence))
@@ -249,6 +266,13 @@ class Payee:
         """Ask for a voucher for all that was served: the connection is to end."""
         if any(self.unpaid):
             self._send(messages.Due(*self.used))
+
+    def raise_floor(self, floor: Floor, now: float) -> None:
+        """The chain has accepted more of this lane, by whomever it was claimed."""
+        if floor.sequence > self.floor.sequence:
+            self.floor = floor
+            self.paid = self._paid()
+            self._look(now)
 
     def set_affordable(self, affordable: int, now: float) -> None:
         """The deposit, or what other lanes have vouched, has changed."""
@@ -357,6 +381,10 @@ class Payee:
             return
         # Whatever is still being checked counts as much: else a newer voucher for less could slip in behind it.
         latest = self._checking or self.newest
+        if voucher.sequence <= self.floor.sequence:
+            if self.floor == (voucher.sequence, voucher.amount, voucher.requests, voucher.bytes):
+                self._send(messages.Stored(voucher.sequence))  # the chain has it, which is as good
+            return  # else the chain has a newer one: it can't be claimed
         if latest is not None and (signed == latest or voucher.sequence < latest.voucher.sequence):
             return  # late, or said again: worth nothing, and no crime
         flaw = self._flaw(voucher, message.charge, latest.voucher if latest is not None else None)
@@ -381,6 +409,9 @@ class Payee:
             or voucher.requests < newest.requests
             or voucher.bytes < newest.bytes
         ):
+            return Flaw.SHRUNK
+        floor = self.floor
+        if voucher.amount < floor.amount or voucher.requests < floor.requests or voucher.bytes < floor.bytes:
             return Flaw.SHRUNK
         price = self.prices.of(Usage(voucher.requests, voucher.bytes))
         if voucher.amount != price:
@@ -425,6 +456,9 @@ class Payee:
     def _recount(self) -> None:
         streams = self._opened if self.count_streams else 0
         self.used = self._base.plus(streams + self._charged, self._sent + self._received)
+
+    def _paid(self) -> Usage:
+        return _usage_of(self.newest).most(Usage(self.floor.requests, self.floor.bytes))
 
     def _requests_blocked(self) -> bool:
         over_quota = self.quota_requests is not None and self.used.requests > self.quota_requests
@@ -473,8 +507,8 @@ class Payee:
         self._send(
             messages.Welcome(
                 VERSION,
-                self.lane.used.requests,
-                self.lane.used.bytes,
+                self._base.requests,
+                self._base.bytes,
                 exposure.first_bytes,
                 exposure.most_bytes,
                 exposure.first_requests,

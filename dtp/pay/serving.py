@@ -23,6 +23,7 @@ from dtp.chain.firewall import Firewall
 from dtp.chain.host import Bearer, Kind, Mode, Terms
 from dtp.chain.model import Id
 from dtp.chain.networks import Network
+from dtp.chain.pipe_carrier import kind_for
 from dtp.chain.resolver import service_number
 from dtp.errors import ChainError, LocalError
 from dtp.identity import Identity
@@ -233,6 +234,7 @@ async def serve(
     store: Store | str | os.PathLike[str] | None = None,
     selling: Selling | None = None,
     heartbeat: bool = True,
+    pipe: bool = False,
     limits: Limits = DEFAULT,
     psk: bytes | None = None,
     clock: Callable[[], float] = time.time,
@@ -242,8 +244,9 @@ async def serve(
     `wallet` owns or operates the host; without `host` it is the only one that it has. With `terms` the host, the
     service and its terms are made or changed to fit; without, the service has to be there and open. `identity` proves
     this endpoint (the wallet's key without), `hint` is where others dial it (the first of `urls`). `plans` are those
-    whose passes let in. `network` is a name, a URL, or a client that stays the caller's; `store` holds the vouchers
-    (see `dtp.pay.store`). The rest is as for `listen`.
+    whose passes let in. With `pipe` it is also served through the chain itself (`?via=pipe`). `network` is a name, a
+    URL, or a client that stays the caller's; `store` holds the vouchers (see `dtp.pay.store`). The rest is as for
+    `listen`.
 
     Raises `NoHost`, and what the chain, the store and `listen` raise.
     """
@@ -283,5 +286,7 @@ async def serve(
         stack.push_async_callback(listener.close)
         heart = Heart(chain, owned, me.id.key, hint or listener.urls[0]) if heartbeat else None
         await serving.start(listener, heart)
+        if pipe:
+            await listener.add(f"pipe://{serving.host}?to={me.id.key.hex()}", kind_for(chain))
         serving._stack = stack.pop_all()
         return serving

@@ -168,7 +168,7 @@ def test_what_falls_between_list_and_stream_is_found(chain_of, monkeypatch):
     async def behind(wire, types, *, after=b"", start=None, end=None):
         if not listed.is_set():
             listed.set()
-            from dtp.chain._wire import EventFrame
+            from dtp.chain._answers import EventFrame
 
             yield EventFrame(None, b"", None, "LEDGER_TIP")
             return

@@ -242,3 +242,44 @@ def test_frames_are_paced_by_the_service_s_rate(client, wallet):
             await listener.close()
 
     run(scenario())
+
+
+def test_payment_names_the_channel_that_carries_pipes(client, wallet):
+    from chain_resolver.hosts import open_channel
+
+    async def scenario():
+        async with world(client, wallet) as made, await served(made):
+            channel = await open_channel(made.user, made.hosted, made.number, bytes([3]) * 32)
+            resolver = HostResolver(HostDirectory(made.user, pipe_channel=channel))
+            address = f"dtp://{made.hosted.id}/echo?via=pipe"
+            async with dtp.connect(address, resolvers=[resolver], limits=LIMITS) as connection:
+                assert await there_and_back(connection, b"paid for")
+            assert PipeHub.of(made.user)._ends.keys() == {channel}
+
+    run(scenario())
+
+
+def test_what_dials_left_behind_comes_back(client, wallet):
+    from dtp.chain import channel
+    from dtp.chain.pipes import Reclaimed, reclaim
+
+    async def scenario():
+        async with world(client, wallet, min_deposit=5_000_000) as made, await served(made):
+            address = f"dtp://{made.hosted.id}/echo?via=pipe"
+            async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
+                assert await there_and_back(connection, b"once")
+            (end,) = PipeHub.of(made.user)._ends.values()
+            left = end.where.channel
+            assert await reclaim(made.user) == Reclaimed(
+                (), 0
+            )  # open channels aren't touched without being asked
+            assert await reclaim(made.user, close=True) == Reclaimed((left,), 4)
+            found = await made.user.read(channel.SCHEMA, channel.Channel, left)
+            assert (found.state, found.balance) == (channel.State.CLOSING, 5_000_000)
+            assert await made.user.owned(pipe.SCHEMA, pipe.Pipe, made.user.address) == []
+            assert await reclaim(made.server) == Reclaimed((), 4)
+            # That the channel is closed is found out, and another one opened.
+            async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
+                assert await there_and_back(connection, b"again")
+
+    run(scenario())

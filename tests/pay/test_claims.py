@@ -9,6 +9,7 @@ from dtp.chain.host import NO_CAP, Terms
 from dtp.pay.book import affordable
 from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, claimable, decide, expiring, gain_of, plan
 from dtp.pay.store import End, Sold
+from dtp.pay.voucher import LaneKey
 
 from .meters import CHANNEL, KEY, lock_of, voucher
 
@@ -112,6 +113,20 @@ def test_a_voucher_is_claimed_before_it_ends():
     assert decide(ends, NOW + 50 * MINUTE - 1, 7, POLICY).action is Action.WAIT
     assert decide(ends, NOW + 50 * MINUTE, 7, POLICY).action is Action.CLAIM
     assert decide(ends, NOW + HOUR + 1, 7, POLICY).action is Action.WAIT
+
+
+def test_a_voucher_of_a_key_that_was_changed_is_claimed_before_its_grace_ends():
+    """Else a client changes its key, waits for `claim_ms`, and has had everything for nothing."""
+    other = LaneKey.generate()
+    rotated = replace(lane(), key=other.public, old_key=KEY.public, old_until_ms=NOW + HOUR)
+    case = View(channel(lanes=(rotated,)), (sold(1, SOME // 1000),))
+    assert decide(case, NOW + 50 * MINUTE - 2, 7, POLICY).action is Action.WAIT
+    assert decide(case, NOW + 50 * MINUTE - 1, 7, POLICY).action is Action.CLAIM
+    assert claimable(case, NOW + HOUR - 1) == case.lanes
+    assert claimable(case, NOW + HOUR) == ()
+    # What the new key has signed is as good as ever.
+    fresh = Sold(CHANNEL, 0, other.sign(voucher(2, SOME // 1000)), None)
+    assert claimable(View(channel(lanes=(rotated,)), (fresh,)), NOW + HOUR) == (fresh,)
 
 
 def test_small_sums_come_along_with_large_ones():

@@ -332,6 +332,35 @@ def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid):
     ]
 
 
+def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing():
+    """A server that has lost its store still knows by the chain what was claimed, and what can't be any more."""
+    meters = Meters()
+    floor = payee.Floor(9, PRICES.of(Usage(10, MIB)), 10, MIB)
+    meters.server_disk = PayeeLane(meters.server_disk.channel, 0, floor=floor)
+    meters.client_disk = PayerLane(
+        meters.client_disk.channel, 0, KEY.sign(voucher(9, 10, MIB)), Usage(10, MIB)
+    )
+    meters.connect()
+    assert meters.payee.paid == meters.payee.used == meters.payer.used == Usage(10, MIB)
+    meters.pump()
+    assert meters.payer.deadline() == payer.NEVER  # it was told that its newest voucher counts
+    meters.payee.events()
+    meters.payee.receive(build(said(KEY.sign(voucher(9, 90, MIB)), 0)), meters.now)
+    assert meters.payee.events() == []
+    assert flaw_of(meters, KEY.sign(voucher(10, 9, 2 * MIB))) is Flaw.SHRUNK
+    assert meters.stream(4 * MIB) == 4 * MIB
+    assert meters.end()
+    assert meters.paid == PRICES.of(Usage(10, 5 * MIB))
+
+
+def test_what_somebody_else_claimed_is_the_floor_from_then_on(paid):
+    paid.payee.raise_floor(payee.Floor(5, PRICES.of(Usage(6, 7 * MIB)), 6, 7 * MIB), paid.now)
+    assert paid.payee.paid == Usage(6, 7 * MIB)
+    paid.payee.events()
+    paid.payee.receive(build(said(KEY.sign(voucher(5, 90, 9 * MIB)), 0)), paid.now)
+    assert paid.payee.events() == []
+
+
 def test_a_forged_voucher_does_not_count(paid):
     forged = LaneKey.generate().sign(voucher(2, 5, 6 * MIB))
     paid.to_server.append(build(said(forged, 0)))

@@ -7,11 +7,13 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import pass_ as pass_module
 from dtp.chain.host import Mode, Terms
+from dtp.net.address import Address
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, PriceTooHigh
 from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
+from dtp.session.limits import Limits
 
 from .conftest import TERMS
 
@@ -106,6 +108,21 @@ def test_uploads_are_paid_too(market):
             stream.write_eof()
             assert await stream.read() == b"6553600"
         assert connection.paid == PRICES.of(Usage(1, 6_553_600 + 7))
+
+    market(scenario)
+
+
+def test_the_same_service_is_paid_for_through_the_chain_itself(market):
+    async def scenario(market):
+        limits = Limits(handshake=60)
+        await market.serve(give, pipe=True, limits=limits)
+        buyer = await market.buyer()
+        address = Address.parse(f"{market.serving.address}?via=pipe")
+        async with market.connect(buyer, address=address, limits=limits) as connection:
+            assert connection.stats.carriers[0].startswith("pipe:")
+            assert await fetch(connection, 20_000) == 20_000
+        assert connection.paid == cost_of(20_000)
+        assert await market.channels(buyer) == [None]
 
     market(scenario)
 

@@ -53,6 +53,15 @@ class Replica:
         self.reports.append(self.text.version)
 
 
+def check_loading(text: Text) -> None:
+    """Whatever is compacted and what isn't, what was saved is what is loaded."""
+    copy = Text.load(text.save(), b"copy")
+    copy._check()
+    assert str(copy) == str(text)
+    assert copy.version == text.version
+    assert copy.save() == text.save()
+
+
 def history(rng: random.Random, count: int, steps: int, *, compacting: bool) -> list[Replica]:
     """Some life: edits, undo, messages late, twice, out of order or never, sync in parts, compaction by some."""
     names = [bytes([65 + i]) for i in range(count)]
@@ -74,6 +83,7 @@ def history(rng: random.Random, count: int, steps: int, *, compacting: bool) -> 
             version = one.text.version
             known = [next(r for r in reversed(x.reports) if r <= version) for x in replicas if x is not one]
             one.text.compact(known)
+            check_loading(one.text)
         one.send()
         one.text._check()
     return replicas
@@ -407,6 +417,26 @@ def test_what_a_peer_is_sent_does_not_grow_with_what_was_deleted() -> None:
     assert max(sizes) - min(sizes) <= 15  # the numbers in it get longer, by the logarithm
     assert one.changes_since(two.version) == b""
     assert one.memory < 100_000
+
+
+def test_compaction_keeps_what_something_newer_refers_to() -> None:
+    start = Text(b"S")
+    start.insert(0, "pqr")
+    one, two = Text.load(start.save(), b"B"), Text.load(start.save(), b"C")
+    one.insert(1, "y")  # a left child of q
+    two.insert(1, "lt")  # another one, behind it
+    two.delete(2, 2)  # t and q: in a gap that y isn't in
+    for text in (start, one):
+        text.merge(two.changes_since(text.version))
+    start.merge(one.changes_since(start.version))
+    assert str(start) == "pylr"
+    start.compact([one.version, two.version])  # all but y is stable
+    start._check()
+    check_loading(start)
+    late = Text.load(start.save(), b"late")
+    late.insert(1, "!")
+    exchange([start, one, two, late])
+    assert str(start) == str(one) == str(two) == str(late) == "p!ylr"
 
 
 def test_compaction_asks_for_what_is_missing() -> None:

@@ -267,8 +267,43 @@ def test_a_character_beyond_its_base() -> None:
 
 def test_a_state_with_gaps_is_refused() -> None:
     # A's operation 6 on a base of 5: number 5 is missing.
-    message = "d2" + "01" + "0141" + "05" + "01" + "940000" + "0106" + "8806" + "03" + "00" + "02" + "6162"
-    with pytest.raises(TextReference):
+    message = "d2" + "01" + "0141" + "05" + "01" + "940000" + "0106" + "8806" + "03" + "00" + "01" + "61"
+    with pytest.raises(TextReference, match="at byte 11"):
+        Text.load(bytes.fromhex(message), b"reader")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            "a child on the wrong side",
+            "d2020141014201000294000081900100" + "0200" + "940000" + "0300" + "0161",
+        ),
+        (
+            "a character that is missing",
+            "d202014101420100" + "01" + "940000" + "0200" + "900000" + "0300" + "0161",
+        ),
+        (
+            "a deleted one that is visible",
+            "d202014101420100" + "01" + "940000" + "0200" + "920000" + "0300" + "0161",
+        ),
+        (
+            "a cycle",
+            "d20201410142000002"
+            + "900000"
+            + "900100"
+            + "0100"
+            + "900100"
+            + "03"
+            + "0200"
+            + "900000"
+            + "0300"
+            + "026162",
+        ),
+    ],
+)
+def test_states_that_contradict_themselves(what: str, message: str) -> None:
+    with pytest.raises((TextFormat, TextReference)):
         Text.load(bytes.fromhex(message), b"reader")
 
 
@@ -287,6 +322,18 @@ def test_equivocation_breaks_nothing() -> None:
         with contextlib.suppress(TextReference, TextStale):
             text.merge(message)
         text._check()
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_messages_in_any_buffer(kind: Any) -> None:
+    author, reader = Text(b"a"), Text(b"r")
+    author.insert(0, "abc")
+    message = author.take_changes()
+    assert reader.apply(kind(message)) == [(0, 0, "abc")]
+    reader.merge(kind(message))
+    with pytest.raises(TypeError):
+        reader.merge("abc")  # type: ignore[arg-type]
+    assert str(reader) == "abc"
 
 
 def test_a_message_of_nothing() -> None:

@@ -154,7 +154,7 @@ class Reader:
 
 @dataclass
 class Base:
-    """What a state begins with: compacted characters in order, each with author, number and whether it is deleted."""
+    """What a state begins with: all characters in order, each with author, number and whether it is deleted."""
 
     numbers: dict[bytes, int]
     characters: list[tuple[Id, str, bool]]
@@ -175,8 +175,11 @@ def decode(data: bytes) -> tuple[Base | None, list[tuple[bytes, Operation]]]:
     text = iter(reader.take(reader.number()).decode())
     if reader.at != len(data):
         raise Malformed("something behind the text")
+    if kind == 0xD2 and any(head & 3 == 1 for _, _, head, *_ in runs):
+        raise Malformed("a state tells with the spans who is deleted")
     characters = [(at, "" if dead else next(text), dead) for at, dead in spans]
-    operations = [operation for run in runs for operation in _expand(*run, text)]
+    told = {at: char for at, char, _ in characters} if kind == 0xD2 else None
+    operations = [operation for run in runs for operation in _expand(*run, text, told)]
     if next(text, None) is not None:
         raise Malformed("more text than operations")
     base = Base(dict(zip(names, bases, strict=True)), characters) if kind == 0xD2 else None
@@ -239,13 +242,14 @@ def _expand(
     first: Id | None,
     right: Id | None,
     text: Iterator[str],
+    told: dict[Id, str] | None,
 ) -> Iterator[tuple[bytes, Operation]]:
     for i in range(length):
         if kind & 3 == 2:
             assert first is not None
             yield author, Delete(number + i, (first[0], first[1] - i if kind & 4 else first[1] + i))
             continue
-        char = next(text, None) if kind & 3 == 0 else ""
+        char = "" if kind & 3 else next(text, None) if told is None else told.get((author, number + i))
         if char is None:
             raise Malformed("less text than operations")
         parent = (author, number + i - 1) if i else first

@@ -120,27 +120,34 @@ STATES = [
         "text_then": "axd",
     },
     {
-        "name": "one long span and an operation that deletes from it",
-        # 2 authors, bases 6 and 0; 1 span: A's 0 to 5; B's operation 0 deletes A's 2
+        "name": "operations on a base that are not compacted yet",
+        # 2 authors, bases 6 and 0; spans: A's 0 and 1, B's 0 (x), A's 2 (deleted), A's 3 to 5; B's operations: 0 is a
+        # left child of A's 2, 1 deletes A's 2
         "message": "d2"
         + "02"
         + "0141"
         + "0142"
         + "0600"
-        + "01"
-        + "10060000"
-        + "02"
-        + "00"
-        + "920002"
+        + "04"
+        + "14020000"
+        + "900100"
+        + "97"
+        + "0002"
+        + "0003"
+        + "0200"
+        + "94"
+        + "0002"
+        + "92"
+        + "0002"
         + "03"
         + "00"
         + "06"
-        + "616263646566",
-        "text": "abdef",
-        "version": "02014106014201",
-        # B's operations 1 to 3: downwards from A's 5
-        "then": "d1" + "02" + "0142" + "0141" + "01" + "01" + "16030105" + "03" + "00" + "00",
-        "text_then": "ab",
+        + "616278646566",
+        "text": "abxdef",
+        "version": "02014106014202",
+        # B's operations 2 to 4: downwards from A's 5
+        "then": "d1" + "02" + "0142" + "0141" + "01" + "02" + "16030105" + "03" + "00" + "00",
+        "text_then": "abx",
     },
 ]
 
@@ -177,6 +184,11 @@ MALFORMED = [
     ("text in an overlong form", "d10101410100980300" + "02c1a1", 9),
     ("something behind the message", "d10101410100980300" + "0161" + "ff", 11),
     ("a base of spans that are cut off", "d20101410105", 5),
+    (
+        "a state whose operations tell who is deleted",
+        "d2010141" + "00" + "00" + "0100" + "99" + "0300" + "00",
+        8,
+    ),
     ("a span that continues none", "d2010141050180000061", 6),
     ("a span of an unknown author", "d20101410501900300" + "0161", 7),
 ]
