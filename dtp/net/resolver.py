@@ -348,6 +348,12 @@ class HostResolver(Resolver):
             )
         return found
 
+    def advice(self, address: Address) -> str:
+        """See `Resolver`: another network may have the host."""
+        if address.host_object is None:
+            return ""
+        return "if the host is on another network, name that with $DTP_NETWORK or ?network="
+
     def _candidate(self, place: Place, asked: Address) -> Candidate:
         direct = Address.direct(PeerId(place.key), place.url, asked.service)
         return Candidate(
