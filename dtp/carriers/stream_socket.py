@@ -262,6 +262,15 @@ class SocketListener(CarrierListener):
             sock.setblocking(False)
             self._watch(sock)
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it accepts on; still its own. For handing copies to another process."""
+        return list(self._socks)
+
+    def keep_place(self) -> None:
+        """From now on `close` clears nothing away: another process listens there with copies of the sockets."""
+        self._on_close = None
+
     async def close(self) -> None:
         socks, self._socks = self._socks, []
         for sock in socks:

@@ -174,6 +174,20 @@ def drain(path: Path) -> None:
 @main.command()
 @file_option
 @json_option
+def upgrade(path: Path) -> None:
+    """Let a new process, with the program and the file as they are now, take over the sockets of the one that runs.
+
+    No client is turned away meanwhile; what is open finishes in the old process. If the new one does not begin to
+    serve, the old one goes on.
+    """
+    answer = _ask(path, "upgrade")
+    text = f"process {answer['pid']} serves now; {answer['streams']} streams finish in the old one"
+    print_result(answer, text)
+
+
+@main.command()
+@file_option
+@json_option
 def status(path: Path) -> None:
     """Show what is exposed and forwarded, who is there, and how much has moved."""
     from dtp.cli.daemon_status import show

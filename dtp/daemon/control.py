@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,20 +51,36 @@ class Control:
         self._path = path
         self._commands = commands
         self._server: asyncio.Server | None = None
-        self._remove: Callable[[], None] | None = None
+        self._sock: socket.socket | None = None
 
-    async def start(self) -> None:
-        """Listen; only this user can connect. Raises `ListenError`."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sock, self._remove = unix.listening_socket(f"unix://{self._path}?mode=0600")
-        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=_MAX_REQUEST)
+    @property
+    def place(self) -> str:
+        """As `dtp.daemon.sockets.name_of` spells it."""
+        return f"unix:{self._path}"
 
-    async def close(self) -> None:
-        """Listen no more. Idempotent."""
-        if self._server is not None and self._remove is not None:
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it listens on; still its own."""
+        return [] if self._sock is None else [self._sock]
+
+    async def start(self, adopted: socket.socket | None = None) -> None:
+        """Listen, at `adopted` if it is there; only this user can connect. Raises `ListenError`."""
+        if adopted is not None:
+            self._sock = adopted
+        else:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sock, _ = unix.listening_socket(f"unix://{self._path}?mode=0600")
+        # A copy, since asyncio closes what it gets, and from 3.13 on removes its path.
+        self._server = await asyncio.start_server(self._serve, sock=self._sock.dup(), limit=_MAX_REQUEST)
+
+    async def close(self, *, keep_place: bool = False) -> None:
+        """Listen no more; `keep_place`: another process does. Idempotent."""
+        if self._server is not None and self._sock is not None:
             self._server.close()
-            self._remove()
-            self._server = None
+            self._sock.close()
+            self._server = self._sock = None
+            if not keep_place:
+                self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):

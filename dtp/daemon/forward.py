@@ -55,6 +55,17 @@ class Forwarded:
             await self.listener.close()
 
     @property
+    def sockets(self) -> list[socket.socket]:
+        """What it listens on; still its own."""
+        return [] if self.listener is None else self.listener.sockets
+
+    async def hand_over(self) -> None:
+        """Another process listens with copies of the sockets: listen no more, and leave the place as it is."""
+        if self.listener is not None:
+            self.listener.keep_place()
+        await self.stop()
+
+    @property
     def places(self) -> list[str]:
         """Where it listens, with real ports."""
         return [] if self.listener is None else self.listener.urls
@@ -179,8 +190,9 @@ class ForwardedUdp(Forwarded):
     _name = ""
 
     async def start(self, open_sockets: list[socket.socket] | None = None) -> None:
-        """Listen. Raises `ListenError`."""
-        sock = udp.bind(self.config.listen)
+        """Listen, at a socket that is bound already if there is one. Raises `ListenError`."""
+        sock = open_sockets[0] if open_sockets else udp.bind(self.config.listen)
+        sock.setblocking(False)
         self._name = f"udp:{sockets.name_of(sock)}"
         self._sources = udp.Sources(sock, self._on_source)
 
@@ -188,6 +200,16 @@ class ForwardedUdp(Forwarded):
         """Take no new sources; those that are there go on."""
         if self._sources is not None:
             self._sources.stop()
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it reads from; still its own."""
+        return [] if self._sources is None else [self._sources.sock]
+
+    async def hand_over(self) -> None:
+        """Two can't read from one socket: sessions end here, and begin anew there with their next datagrams."""
+        await self.stop()
+        self.abort(Reason.DRAINING)
 
     @property
     def places(self) -> list[str]:

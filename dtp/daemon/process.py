@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from dtp.daemon import logs, systemd
@@ -19,10 +22,20 @@ from dtp.daemon.control import Control, path_of
 from dtp.daemon.server import Daemon
 from dtp.daemon.sockets import name_of
 from dtp.daemon.web.server import WebServer
-from dtp.errors import ConfigError, DtpError
+from dtp.errors import ConfigError, DtpError, LocalError
 from dtp.identity import Identity
 
 log = logging.getLogger("dtpd")
+
+
+#: Seconds for a new process to begin to serve.
+UPGRADE = 30.0
+
+
+class UpgradeFailed(LocalError):
+    """The process that was to take over didn't; the old one serves as before."""
+
+    code = "upgrade-failed"
 
 
 class Process:
@@ -38,6 +51,7 @@ class Process:
         self.web = None if config.web is None else WebServer(self.daemon, config.web)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._replaced = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.control = Control(
             path_of(config),
@@ -45,7 +59,7 @@ class Process:
                 "status": self._status,
                 "reload": self._reload,
                 "drain": self._drain,
-                "stop": self._drain,
+                "upgrade": self._upgrade,
             },
         )
 
@@ -55,17 +69,20 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_and_log()))
-        await self.control.start()
+        adopted = _by_place(self.daemon.config, self.control.place, systemd.listening_sockets())
+        await self.control.start(next(iter(adopted.get(_CONTROL, ())), None))
         try:
-            await self.daemon.start(_by_place(self.daemon.config, systemd.listening_sockets()))
+            await self.daemon.start(adopted)
             if self.web is not None:
-                await self.web.start()
+                await self.web.start(adopted.get(_WEB, ()))
             systemd.notify("READY=1", "STATUS=Serving")
+            systemd.say_ready()
             if (interval := systemd.watchdog_interval()) is not None:
                 self._spawn(self._watchdog(interval))
             ready(self)
             await self._stop.wait()
-            systemd.notify("STOPPING=1", "STATUS=Draining")
+            if not self._replaced:
+                systemd.notify("STOPPING=1", "STATUS=Draining")
             await self._finish()
         finally:
             await self.daemon.close()
@@ -112,6 +129,36 @@ class Process:
         self._end()
         return {"streams": self.daemon.open_streams, "seconds": self.daemon.config.drain}
 
+    async def _upgrade(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Start this program anew, with the sockets, and end when it serves. Without it, go on as before."""
+        socks = [
+            *self.daemon.sockets,
+            *self.control.sockets,
+            *(self.web.sockets if self.web is not None else ()),
+        ]
+        successor, ready = _start_successor(socks)
+        with ready:
+            try:
+                async with asyncio.timeout(UPGRADE):
+                    told = await asyncio.get_running_loop().run_in_executor(None, ready.read, 1)
+            except TimeoutError:
+                successor.kill()  # which ends the pipe, and so the thread that reads it
+                told = b""
+        if not told:
+            successor.kill()
+            successor.wait()
+            raise UpgradeFailed("the new process did not begin to serve; its log says why. This one goes on")
+        systemd.notify(f"MAINPID={successor.pid}")
+        log.info("process %d takes over", successor.pid, extra={"fields": {"event": "upgraded"}})
+        self._replaced = True
+        await self.daemon.hand_over()
+        await self.control.close(keep_place=True)
+        if self.web is not None and self.web.listener is not None:
+            self.web.listener.keep_place()
+            await self.web.close()
+        self._end()
+        return {"pid": successor.pid, "streams": self.daemon.open_streams}
+
     async def _reload(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         systemd.reloading()
         try:
@@ -134,19 +181,45 @@ class Process:
             )
 
 
+def _start_successor(socks: list[socket.socket]) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+    """This program, started anew with copies of `socks`; and a pipe that says when it serves, or ends."""
+    read, write = os.pipe()
+    numbers = [sock.fileno() for sock in socks]
+    environment = {
+        **os.environ,
+        systemd.SOCKETS: ",".join(map(str, numbers)),
+        systemd.READY: str(write),
+    }
+    try:
+        process = subprocess.Popen(sys.orig_argv, env=environment, pass_fds=(*numbers, write))
+    except OSError as error:
+        os.close(read)
+        raise UpgradeFailed(f"{sys.orig_argv[0]} can't be started: {error.strerror}") from error
+    finally:
+        os.close(write)
+    return process, os.fdopen(read, "rb")
+
+
 def _raise_descriptors() -> None:
     """A relay takes one descriptor: use all that the system lets us have without asking."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _by_place(config: Config, socks: list[socket.socket]) -> dict[str, list[socket.socket]]:
+#: Keys of `_by_place` for what is neither a forward nor a carrier's URL.
+_CONTROL, _WEB = "control", "web"
+
+
+def _by_place(config: Config, control: str, socks: list[socket.socket]) -> dict[str, list[socket.socket]]:
     """The sockets that are open already by the setting that means them. `ConfigError` for one that none means."""
-    wanted = {forward.name: forward.name for forward in config.forward if forward.kind == "tcp"}
+    wanted = {forward.name: forward.name for forward in config.forward}
     wanted |= {_place_of(url): url for url in config.listen}
+    wanted[control] = _CONTROL
+    if config.web is not None:
+        wanted[str(config.web)] = _WEB
     found: dict[str, list[socket.socket]] = {}
     for sock in socks:
-        name = name_of(sock)
+        name = f"udp:{name_of(sock)}" if sock.type == socket.SOCK_DGRAM else name_of(sock)
         if name not in wanted:
             places = ", ".join(wanted)
             raise ConfigError(f"a socket at {name} was handed over, and the configuration has {places}")

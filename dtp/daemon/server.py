@@ -292,6 +292,24 @@ class Daemon:
             return False
         return True
 
+    @property
+    def sockets(self) -> list[socket]:
+        """What it listens on; still its own. For handing copies to the process that takes its place."""
+        of_peers = [] if self.listener is None else self.listener.socket_listeners
+        found = [sock for one in of_peers for sock in one.sockets]
+        return found + [sock for forwarded in self.forwarded.values() for sock in forwarded.sockets]
+
+    async def hand_over(self) -> None:
+        """Another process has copies of the sockets: take nothing new, and leave the places as they are."""
+        self.draining = True
+        if self.listener is not None:
+            for one in self.listener.socket_listeners:
+                one.keep_place()
+            for url in self.listener.urls:
+                await self.listener.remove(url)
+        for forwarded in self.forwarded.values():
+            await forwarded.hand_over()
+
     async def close(self) -> None:
         """End now: all streams break off with a reason. Idempotent."""
         self.draining = True

@@ -37,28 +37,41 @@ def watchdog_interval() -> float | None:
     return int(microseconds) / 2e6 if wanted else None
 
 
-def listening_sockets() -> list[socket.socket]:
-    """The sockets that the service manager has opened for this process; they are told apart by where they are bound.
+#: Set for a process that takes over from one that is replaced: descriptors, and where to say that it is ready.
+SOCKETS, READY = "DTPD_SOCKETS", "DTPD_READY"
 
-    Children don't inherit them. `ConfigError` for a descriptor that is no listening stream socket.
+
+def listening_sockets() -> list[socket.socket]:
+    """The sockets that were opened for this process, by the service manager or by the process that it replaces.
+
+    They are told apart by where they are bound. Children don't inherit them. `ConfigError` for a descriptor that is
+    no such socket.
     """
-    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
-        return []
-    count = os.environ.pop("LISTEN_FDS", "0")
+    numbers = [int(number) for number in os.environ.pop(SOCKETS, "").split(",") if number]
+    if os.environ.pop("LISTEN_PID", "") == str(os.getpid()):
+        count = int(os.environ.pop("LISTEN_FDS", "0"))
+        numbers += range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + count)
     os.environ.pop("LISTEN_FDNAMES", None)
-    found = []
-    for descriptor in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count)):
-        try:
-            sock = socket.socket(fileno=descriptor)
-            listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(
-                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"descriptor {descriptor} of $LISTEN_FDS is no socket: {error.strerror}"
-            ) from error
-        if not listens:
-            raise ConfigError(f"descriptor {descriptor} of $LISTEN_FDS is not a stream socket that listens")
-        sock.set_inheritable(False)
-        found.append(sock)
-    return found
+    return [_adopt(number) for number in numbers]
+
+
+def _adopt(descriptor: int) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=descriptor)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ConfigError(
+            f"descriptor {descriptor} was handed over and is no socket: {error.strerror}"
+        ) from error
+    if sock.type == socket.SOCK_STREAM and not listens:
+        raise ConfigError(f"descriptor {descriptor} was handed over and doesn't listen")
+    sock.set_inheritable(False)
+    return sock
+
+
+def say_ready() -> None:
+    """Tell the process that this one replaces, if there is one, that it may go."""
+    descriptor = os.environ.pop(READY, "")
+    if descriptor:
+        with os.fdopen(int(descriptor), "wb") as pipe:
+            pipe.write(b"1")

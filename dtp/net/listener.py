@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
+from dtp.carriers.stream_socket import SocketListener
 from dtp.errors import CarrierError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -126,6 +127,11 @@ class Listener:
     def add_socket(self, sock: socket.socket, url: str | None = None) -> None:
         """Listen on a socket that is bound and listening already; see `dtp.carriers.listen_socket`."""
         self._listeners.append(carriers.listen_socket(sock, self._on_carrier, url))
+
+    @property
+    def socket_listeners(self) -> list[SocketListener]:
+        """Those of its carriers' listeners that have sockets, for handing copies to another process."""
+        return [one for one in self._listeners if isinstance(one, SocketListener)]
 
     async def remove(self, url: str) -> None:
         """Listen no more where one of `urls` says; the connections that came in there live on."""

@@ -58,8 +58,9 @@ class Program:
             self._collector.join(0.01)
 
     def wait(self, code=0):
+        """Until it has ended, with this exit code (None: any). What it has started may live on with its output."""
         status = self.process.wait(PATIENCE)
-        self._collector.join(PATIENCE)
+        self._collector.join(1)
         assert code is None or status == code, (status, self.errors.decode())
 
     def close(self):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -93,9 +93,17 @@ class WebServer:
         self._clients: set[asyncio.Task[None]] = set()
         self.listener: SocketListener | None = None
 
-    async def start(self) -> None:
-        """Listen. Raises `ListenError`."""
-        self.listener = await sockets.listen(self._place, self._on_socket)
+    async def start(self, adopted: Sequence[socket.socket] = ()) -> None:
+        """Listen, at sockets that are open already if there are any. Raises `ListenError`."""
+        if adopted:
+            self.listener = sockets.adopt(list(adopted), self._on_socket)
+        else:
+            self.listener = await sockets.listen(self._place, self._on_socket)
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it listens on; still its own."""
+        return [] if self.listener is None else self.listener.sockets
 
     async def close(self) -> None:
         """Listen no more, and end what is open."""
