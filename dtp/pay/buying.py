@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import logging
 import os
 import time
@@ -32,7 +33,7 @@ from dtp.pay.settling import (
     open_under_pass,
     request_close,
 )
-from dtp.pay.store import Bought
+from dtp.pay.store import Bought, Store
 from dtp.pay.terms import Prices
 from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import LaneKey
@@ -155,7 +156,11 @@ class LaneLock:
         file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # The one before us removes the file: what we hold must be what others find there.
+            there = os.stat(self._path).st_ino == os.fstat(file).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            there = False
+        if not there:
             os.close(file)
             return False
         self._file = file
@@ -243,7 +248,11 @@ async def _reusable(
             if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
                 await _add_lane(chain, journal, error.channel)
                 return await _ready(chain, journal, each.channel, budget, keep)
-        except (ChannelUnusable, ObjectMissing, PriceTooHigh) as error:
+        except ObjectMissing as error:
+            # Closed and deleted, or the node is behind: not asked for each time, and 'dtp channel close' looks again.
+            log.debug("channel %s isn't used again: %s", each.channel, error)
+            await journal.run(functools.partial(Store.set_state, channel=each.channel, state="refused"))
+        except (ChannelUnusable, PriceTooHigh) as error:
             log.debug("channel %s isn't used again: %s", each.channel, error)
     return None
 

@@ -157,8 +157,12 @@ class Store:
             self._db.execute(f"PRAGMA synchronous={'FULL' if power_safe else 'NORMAL'}")
         except (OSError, sqlite3.Error) as fault:
             raise StoreError(f"can't open the store of vouchers {self.path}: {fault}") from fault
-        with self._writing():
-            self._prepare()
+        try:
+            with self._writing():
+                self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
 
     def _prepare(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()

@@ -8,6 +8,7 @@ from dtp.chain import Program
 from dtp.chain import pass_ as pass_module
 from dtp.chain.host import Mode, Terms
 from dtp.net.address import Address
+from dtp.pay.buying import LaneLock
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, PriceTooHigh
 from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
 from dtp.pay.serving import Selling
@@ -163,6 +164,36 @@ def test_connections_at_the_same_time_have_lanes_of_one_channel(market):
         await market.serving.close()
         (channel,) = await market.channels(buyer)
         assert channel.claimed == cost_of(3 * MIB) + cost_of(2 * MIB)
+
+    market(scenario)
+
+
+def test_a_lane_is_locked_among_processes(tmp_path):
+    path = str(tmp_path / "pay.sqlite")
+    first, second = LaneLock(path, "0x" + "ab" * 32, 0), LaneLock(path, "0x" + "ab" * 32, 0)
+    other = LaneLock(path, "0x" + "ab" * 32, 1)
+    assert first.take()
+    assert not second.take()
+    assert other.take()
+    first.release()
+    first.release()
+    assert second.take()
+    second.release()
+    other.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_channel_that_is_gone_is_not_asked_for_again(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer) as connection:
+            await fetch(connection, 10)
+        (bought,) = buyer["store"].bought()
+        buyer["store"].set_state(bought.channel, "open")  # as if the answer had been lost
+        async with market.connect(buyer) as connection:
+            await fetch(connection, 10)
+        assert [each.state for each in buyer["store"].bought()] == ["refused", "closed"]
 
     market(scenario)
 
