@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -25,6 +25,7 @@ from dtp.identity import Identity
 
 if TYPE_CHECKING:
     from dtp.crdt.texts import GraphText
+    from dtp.graph.query.live import Difference
     from dtp.graph.query.run import Queries, Row
     from dtp.graph.replicating import Exchanged
     from dtp.net.connection import Connection
@@ -194,6 +195,15 @@ class Graph:
         first query makes an index in memory, later ones bring it up to date. Raises `QueryError`.
         """
         return self._queries_now().run(text, parameters)
+
+    def live(self, text: str, **parameters: Value) -> AsyncIterator[Difference]:
+        """The rows of a query, then how they differ whenever the graph has changed: `async for difference in ...`.
+
+        The query is asked anew after each change, however many came together. Ends with the graph. `QueryError`.
+        """
+        from dtp.graph.query.live import follow
+
+        return follow(self, text, parameters)
 
     def explain(self, text: str, **parameters: Value) -> str:
         """The SQL that a query becomes, and how SQLite goes about it."""

@@ -38,6 +38,22 @@ class Watch:
         self._there.set()
         self._forget(self)
 
+    async def wait(self) -> bool:
+        """Wait until something has changed, and forget what; False when there will be no more."""
+        while not self._pending:
+            if self._closed:
+                return False
+            self._there.clear()
+            await self._there.wait()
+        self._pending.clear()
+        return True
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __aiter__(self) -> Watch:
         return self
 

@@ -213,3 +213,37 @@ def test_answers_follow_what_changes() -> None:
             assert "SEARCH" in other.explain("MATCH (u:user {name: 'A2'}) RETURN u")
 
     asyncio.run(main())
+
+
+def test_live_queries_tell_what_comes_and_goes() -> None:
+    async def main() -> None:
+        graph = await Graph.open("memory:", identity=ALICE)
+        graph.node("user/a")["name"] = "A"
+        live = graph.live("MATCH (u:user) RETURN u, u.name AS n ORDER BY n")
+        first = await anext(live)
+        assert [row["n"] for row in first.added] == ["A"]
+        assert first.removed == []
+        graph.node("place/1")["name"] = "elsewhere"  # no difference: not told
+        graph.node("user/b")["name"] = "B"
+        graph.node("user/a")["name"] = "A2"
+        second = await anext(live)
+        assert sorted(row["n"] for row in second.added) == ["A2", "B"]
+        assert [row["n"] for row in second.removed] == ["A"]
+        waiting = asyncio.ensure_future(anext(live))
+        await asyncio.sleep(0)
+        del graph.node("user/b")["name"]
+        third = await waiting
+        assert (third.added, [row["n"] for row in third.removed]) == ([], ["B"])
+        await graph.close()
+        assert [difference async for difference in live] == []
+
+    asyncio.run(main())
+
+
+def test_a_live_query_that_is_none_says_so_at_once() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as graph:
+            with pytest.raises(QueryError):
+                await anext(graph.live("MATCH u RETURN u"))
+
+    asyncio.run(main())
