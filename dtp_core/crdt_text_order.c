@@ -278,7 +278,7 @@ void order_local(dtp_text *t, uint32_t position, run *op, place *p)
     p->i++;
     p->off = 0;
     op->a = op->b = first_behind(p);
-    if ((s->who & RIGHT) == 0) {
+    if ((s->who & RIGHT) == 0 || op->a.agent == NOBODY) { /* the latter: a state said so, falsely */
         op->kind = INSERT_RIGHT;
         op->a = span_id(s, s->len - 1);
     }

@@ -233,6 +233,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         remove_some(t, &c);
         merge_garbage(t, &c, how / 16);
         merge_garbage(t, &c, how / 16);
+        t->state.cap = 0;
+        insert(t, &c); /* whatever was taken, it goes on */
+        (void)dtp_text_insert(t, t->state.length, (const uint8_t *)"z", 1);
+        check(t);
+        check_loading(t);
         dtp_text_free(t);
     }
     return 0;

@@ -71,8 +71,9 @@ class Home:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     @contextlib.contextmanager
-    def serving(self, *arguments):
-        """`dtp serve`, until the block ends; gives the address, and at the end what else it said."""
+    def serving(self, *arguments, kill=False):
+        """`dtp serve`, until the block ends or, with `kill`, is killed there; gives the address, and at the end what
+        else it said."""
         process = subprocess.Popen(
             self.command("serve", "--json", "--until-eof", *arguments),
             env=self.env,
@@ -88,6 +89,9 @@ class Home:
             line = process.stdout.readline()
             assert line, process.stderr.read().decode()
             yield json.loads(line)["address"], said
+            if kill:
+                process.kill()
+                return
             rest, errors = process.communicate()
             said += [json.loads(line) for line in rest.splitlines()]
             assert process.returncode == 0, errors.decode()
@@ -157,6 +161,24 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
     (closed,) = client.run("channel", "close")
     assert closed["to_client"] == 500_000_000 - paid["amount"]
     assert client.run("channel", "close") == [{"event": "nothing"}]
+    assert client.run("channel", "list")[0]["channels"] == []
+
+
+def test_what_was_vouched_survives_a_server_that_is_killed(homes):
+    server, client = homes
+    folder = site(server, **{"big.iso": os.urandom(5_000_000)})
+    with server.serving("--file", folder, *PRICED, kill=True) as (address, _):
+        events = client.run("recv", f"{address}/big.iso", "--budget", "0.5SUI", "--keep-channel")
+    paid = next(each for each in events if each["event"] == "paid")
+    (theirs,) = server.run("channel", "list")[0]["channels"]
+    assert (theirs["vouched"], theirs["claimed"]) == (paid["amount"], 0)
+    # The next run goes on with the same channel, and counts from there.
+    (client.folder / "big.iso").unlink()
+    with server.serving("--file", folder, *PRICED) as (again, _):
+        assert again == address
+        events = client.run("recv", f"{address}/big.iso", "--budget", "0.5SUI")
+    more = next(each for each in events if each["event"] == "paid")
+    assert more["amount"] == pytest.approx(2 * paid["amount"], abs=5)
     assert client.run("channel", "list")[0]["channels"] == []
 
 

@@ -307,6 +307,18 @@ def test_states_that_contradict_themselves(what: str, message: str) -> None:
         Text.load(bytes.fromhex(message), b"reader")
 
 
+def test_a_state_that_says_falsely_that_there_are_children() -> None:
+    text = Text.load(bytes.fromhex("d2010141" + "01" + "01" + "960000" + "00" + "0161"), b"reader")
+    text.append("b")
+    text.insert(0, "c")
+    assert str(text) == "cab"
+    other = Text.load(text.save(), b"other")
+    other.append("d")
+    text.merge(other.take_changes())
+    assert str(text) == str(other) == "cabd"
+    text._check()
+
+
 def test_equivocation_breaks_nothing() -> None:
     # Two operations under one number: signatures above have to find that; here it must only be survived.
     one, two = Text(b"one"), Text(b"two")
