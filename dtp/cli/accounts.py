@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+#: A wallet whose key another program holds: `exec:ADDRESS COMMAND...`.
+_EXEC = "exec:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -46,11 +49,11 @@ class Account:
     passphrase_file: str | None
 
     def path(self) -> Path | None:
-        """The wallet's file, None when it is in the Sui keystore."""
+        """The wallet's file, None when it is in the Sui keystore or another program signs."""
         text = self.wallet
         if text is None:
             return config.identity_path()
-        if text == "sui" or text.startswith("sui:"):
+        if text == "sui" or text.startswith(("sui:", _EXEC)):
             return None
         if "/" in text or text.endswith(".pem"):
             return Path(text)
@@ -60,9 +63,12 @@ class Account:
         """Who signs. Raises `ConfigError`, `KeystoreError`, `IdentityFileError`."""
         from dtp.chain.keystores import load_key, sui_signer
 
+        text = self.wallet or ""
+        if text.startswith(_EXEC):
+            return _command_signer(text.removeprefix(_EXEC))
         path = self.path()
         if path is None:
-            _, _, address = (self.wallet or "").partition(":")
+            _, _, address = text.partition(":")
             return sui_signer(address or None)
         self._check(path)
         return load_key(path, IdentitySource(path, self.passphrase_file).passphrase)
@@ -106,6 +112,20 @@ class Account:
         return run(with_client())
 
 
+def _command_signer(text: str) -> Signer:
+    """The signer of `ADDRESS COMMAND...`, quoted as in a shell. Raises `ConfigError`."""
+    from dtp.chain import CommandSigner
+    from dtp.chain.model import canonical_id
+
+    try:
+        words = shlex.split(text)
+    except ValueError as fault:
+        raise ConfigError(f"--wallet {_EXEC}{text}: {fault}") from fault
+    if len(words) < 2:
+        raise ConfigError(f"write --wallet '{_EXEC}ADDRESS COMMAND...', not {_EXEC}{text}")
+    return CommandSigner(canonical_id(words[0]), tuple(words[1:]))
+
+
 def account_options(command: _Function) -> _Function:
     """Add `--network`, `--wallet` and `--passphrase-file`; the command gets `account: Account`."""
 
@@ -125,8 +145,8 @@ def account_options(command: _Function) -> _Function:
         "--wallet",
         envvar="DTP_WALLET",
         metavar="WALLET",
-        help="A name of 'dtp wallet new', a key file, or sui[:ADDRESS] for the Sui command line's keys. "
-        "[default: $DTP_WALLET, else your identity]",
+        help="A name of 'dtp wallet new', a key file, sui[:ADDRESS] for the Sui command line's keys, or "
+        "'exec:ADDRESS COMMAND...' for a program that signs. [default: $DTP_WALLET, else your identity]",
     )
     decorated: Any = network_option(wallet_option(passphrase_file_option(with_account)))
     result: _Function = decorated

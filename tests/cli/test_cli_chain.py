@@ -3,6 +3,7 @@
 import json
 import signal
 import stat
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -106,6 +107,26 @@ def test_a_wallet_from_what_a_wallet_exports(call, tmp_path):
     assert call("wallet", "new", "moved", "--import", file)["address"] == signer.address
     file.write_text("suiprivkey1nonsense")
     assert call("wallet", "new", "other", "--import", file, code=3)["code"] == "signer"
+
+
+def test_another_program_signs(shell, call, alice, tmp_path):
+    file = call("wallet", "list")["wallets"][0]["file"]
+    program = tmp_path / "signer.py"
+    program.write_text(
+        "import asyncio, base64, json, sys\n"
+        "from dtp.chain.keystores import load_key\n"
+        "asked = json.load(sys.stdin)\n"
+        f"signing = load_key({file!r}).sign_transaction(base64.b64decode(asked['transaction']))\n"
+        "print(json.dumps({'signature': base64.b64encode(asyncio.run(signing)).decode()}))\n"
+    )
+    wallet = f"exec:{alice} {sys.executable} -P '{program}'"
+    call("wallet", "send", NOBODY, 7, "--wallet", wallet)
+    assert call("wallet", "balance", "--wallet", wallet)["address"] == alice
+    assert "did not print" in shell("wallet", "send", NOBODY, 7, "--wallet", f"exec:{alice} echo hi", code=3)
+    assert "can't start" in shell("wallet", "send", NOBODY, 7, "--wallet", f"exec:{alice} /no/such", code=3)
+    for text in ("exec:", f"exec:{alice}", f"exec:{alice} 'x"):
+        assert "--wallet" in shell("wallet", "balance", "--wallet", text, code=3)
+    assert "is not an address" in shell("wallet", "balance", "--wallet", "exec:bob sign", code=3)
 
 
 def test_the_list_names_identity_wallets_and_the_sui_command_lines_keys(shell, call, home):
