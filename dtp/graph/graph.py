@@ -24,6 +24,8 @@ from dtp.graph.watch import Watch
 from dtp.identity import Identity
 
 if TYPE_CHECKING:
+    from networkx import MultiDiGraph
+
     from dtp.crdt.texts import GraphText
     from dtp.graph.query.live import Difference
     from dtp.graph.query.run import Queries, Row
@@ -215,6 +217,16 @@ class Graph:
 
             self._queries = Queries(self._replica)
         return self._queries
+
+    def to_networkx(self, prefix: str = "") -> MultiDiGraph:
+        """A `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.
+
+        Nodes are souls with their registers as attributes, edges have the link's key. Needs `pip install
+        'dtp[graph]'`, else `GraphError`.
+        """
+        from dtp.graph.networks import to_networkx
+
+        return to_networkx(self, prefix)
 
     # ---- what was made here ---------------------------------------------------------------------------------
 
