@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, executed_record, record_of
+from dtp.cli.options import IdentitySource
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.show import amount, moment, plain, table
 from dtp.errors import ChainError, ConfigError
@@ -16,6 +17,7 @@ from dtp.errors import ChainError, ConfigError
 if TYPE_CHECKING:
     from dtp.chain import ChainClient, Executed
     from dtp.chain.host import Endpoint, Host, Service
+    from dtp.identity import Identity
 
 _KINDS = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "other")
 _MODES = ("open", "allow-list", "pass")
@@ -70,8 +72,18 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
     _print(account.run(work))
 
 
+def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> int:
+    """The number that a service's name, or number, stands for."""
+    from dtp.chain.resolver import service_number
+
+    number = service_number(text)
+    if text.isdecimal() and str(number) != text:
+        raise click.BadParameter(f"{text} is no number of a service: 0 to 65535, without zeros in front")
+    return number
+
+
 @host.command()
-@click.argument("number", type=click.IntRange(0, 65535))
+@click.argument("number", metavar="SERVICE", callback=_service_number)
 @_host_option
 @click.option("--kind", type=click.Choice(_KINDS), default="tcp", show_default=True, help="What it speaks.")
 @click.option(
@@ -100,7 +112,9 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
 @account_options
 @json_option
 def service(number: int, host_id: str | None, account: Account, is_open: bool, **terms: Any) -> None:
-    """Add service NUMBER to a host, or change it: its terms are replaced, open channels keep theirs.
+    """Add a service to a host, or change it: its terms are replaced, open channels keep theirs.
+
+    SERVICE is its name, as addresses have it (dtp://0x.../files), or its number on chain.
 
     An AMOUNT is 0.001SUI or 1000000MIST, or a number of MIST.
     """
@@ -300,12 +314,20 @@ host.add_command(
 @click.option(
     "--load", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 idle to 65535 full."
 )
+@click.option(
+    "--sealed",
+    is_flag=True,
+    help="Publish the static key of the wallet's identity, which 'dtp post' seals to.",
+)
 @click.option("--every", type=click.FloatRange(min=1), metavar="SECONDS", help="Go on until interrupted.")
 @_host_option
 @account_options
 @json_option
-def heartbeat(every: float | None, host_id: str | None, account: Account, **options: Any) -> None:
+def heartbeat(
+    sealed: bool, every: float | None, host_id: str | None, account: Account, **options: Any
+) -> None:
     """Say that an endpoint of the host is alive; enroll it first if it is new."""
+    options["identity"] = _identity_of(account) if sealed else None
 
     async def work(chain: ChainClient) -> None:
         from dtp.chain import host as module
@@ -332,9 +354,20 @@ def heartbeat(every: float | None, host_id: str | None, account: Account, **opti
     account.run(work)
 
 
+def _identity_of(account: Account) -> Identity:
+    """The identity that is the wallet, with its static key. Raises `ConfigError`, `IdentityFileError`."""
+    path = account.path()
+    if path is None:
+        raise ConfigError(
+            "a key of the Sui command line is no identity and has no static key; give an identity file"
+        )
+    return IdentitySource(path, account.passphrase_file).load()
+
+
 async def _beat(chain: ChainClient, host_id: str, cap: str, options: dict[str, Any]) -> Executed:
     from dtp.chain import Program
     from dtp.chain import host as module
+    from dtp.chain.posts import hint_with_key
 
     key = _endpoint_key(chain, options["key"])
     found = await chain.read(module.SCHEMA, module.Host, host_id)
@@ -342,6 +375,13 @@ async def _beat(chain: ChainClient, host_id: str, cap: str, options: dict[str, A
     known = next((each for each in beacon.endpoints if each.key == key), None)
     role = module.Role.STANDBY if options["standby"] else module.Role.ACTIVE
     hint = options["hint"].encode() if options["hint"] is not None else (known.hint if known else b"")
+    identity = options["identity"]
+    if identity is not None:
+        if identity.id.key != key:
+            raise ConfigError(
+                f"--sealed publishes the static key of {identity.id}, and --key is another identity"
+            )
+        hint = hint_with_key(hint.decode("ascii", "replace").partition("#")[0], identity)
     generation = options["generation"]
     if generation is None:
         generation = known.generation if known else 0

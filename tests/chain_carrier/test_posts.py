@@ -200,7 +200,9 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
         owner = wallet(KeySigner.from_identity(ME))
         wallet(KeySigner.from_identity(YOU))
         async with client(owner) as server:
-            return server.chain_id, (await published(server)).id
+            hosted = await make_host(server)
+            await hosted.service("echo")
+            return server.chain_id, hosted.id
 
     chain_id, host_id = run(prepare())
     kept = Deployments(chain_id, tmp_path / "packages.json")
@@ -215,6 +217,17 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
         return [json.loads(line) for line in (result.stderr if code else result.stdout).splitlines()]
 
     address = f"dtp://{host_id}/echo"
+    (error,) = call("send", address, "x", "--wallet", str(user_key), code=6)
+    assert "has published a key" in error["error"]["message"]
+    beat = ["host", "heartbeat", "--wallet", str(server_key), "--host", host_id, "--json"]
+    for more in (
+        ["--hint", "tcp://127.0.0.1:1"],
+        ["--sealed"],
+        [],
+    ):  # a key is added to what is there, and stays
+        assert CliRunner().invoke(main, [*beat, *more]).exit_code == 0
+    refused = CliRunner().invoke(main, [*beat, "--sealed", "--key", str(YOU.id)])
+    assert (refused.exit_code, "another identity" in refused.stderr) == (3, True)
     (sent,) = call("send", address, "-", "--wallet", str(user_key), input="hello there")
     (got,) = call("read", address, "-i", str(server_key))
     assert (got["text"], got["sender"]) == ("hello there", YOU.id.sui_address)
