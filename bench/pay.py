@@ -24,9 +24,10 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Dialer, suites
 from dtp.net.listener import listen
+from dtp.pay.drivers import Account, ClientMeter, ServerMeter
 from dtp.pay.journal import Journal
 from dtp.pay.messages import build, parse
-from dtp.pay.metered import Account, ClientMeter, Metered, ServerMeter
+from dtp.pay.metered import Metered
 from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import Payer, PayerLane, said
 from dtp.pay.store import Bought, Store

@@ -5,7 +5,7 @@
 - `terms`, `payer`, `payee`: the meter as a value. Counts, frames and the time in, vouchers and commands out; no IO.
 - `voucher`, `messages`, `ticket`, `answers`: the bytes that are signed and sent.
 - `store`, `journal`: what must not be forgotten, in SQLite before it counts.
-- `metered`: a connection with a meter. `dial` and `serving` make them: a client that opens a channel, a server that
-  checks one.
-- `claims`, `settling`, `watch`, `passes`, `costs`: money on chain.
+- `drivers`, `metered`: a connection with a meter. `dial` and `serving` make them: a client that opens a channel
+  (`buying`), a server that checks one (`gate`, `book`, `ledger`, `quota`) under its host object (`hosting`).
+- `claims`, `settling`, `cashier`, `passes`, `costs`: money on chain.
 """

@@ -21,9 +21,9 @@ from dtp.chain.resolver import HostState, read_host
 from dtp.pay import messages
 from dtp.pay.book import affordable
 from dtp.pay.costs import take_credits
+from dtp.pay.drivers import Deal
 from dtp.pay.errors import BudgetSpent, ChannelUnusable, PriceTooHigh
 from dtp.pay.journal import Journal
-from dtp.pay.metered import Deal
 from dtp.pay.passes import find_pass
 from dtp.pay.payer import PayerLane
 from dtp.pay.settling import (

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from dtp.chain.networks import Network
     from dtp.identity import PeerId
     from dtp.pay.buying import Budget, Purchase
-    from dtp.pay.metered import Metered, OnCharge
+    from dtp.pay.drivers import OnCharge
+    from dtp.pay.metered import Metered
     from dtp.pay.store import Store
     from dtp.pay.terms import Spending
     from dtp.pay.wallets import Wallet
@@ -284,7 +285,7 @@ class _PaidDialer:
         return connection
 
     async def _begin(self, connection: Metered, deal: Purchase) -> None:
-        from dtp.pay.metered import ClientMeter
+        from dtp.pay.drivers import ClientMeter
         from dtp.pay.payer import Payer
         from dtp.pay.terms import Spending
 

@@ -17,9 +17,9 @@ from dtp.chain.signer import KeySigner, Scheme, Signer
 from dtp.errors import ChainError
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook, affordable
+from dtp.pay.drivers import Account, ServerMeter
 from dtp.pay.gate import Admission, floor_of, honoured_keys
 from dtp.pay.journal import Journal
-from dtp.pay.metered import Account, ServerMeter
 from dtp.pay.payee import PayeeLane
 from dtp.pay.quota import Quotas
 from dtp.pay.terms import Usage

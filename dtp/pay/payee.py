@@ -1,6 +1,6 @@
 """The server's half of the meter, as a value: counts, frames and the time in, vouchers to check and frames out.
 
-No socket, no clock, no store: who drives it (`dtp.pay.metered`, or a test) calls `count`, `receive` and `tick`, has
+No socket, no clock, no store: who drives it (`dtp.pay.drivers`, or a test) calls `count`, `receive` and `tick`, has
 each `CheckWanted` verified and stored and reports that with `stored` or `forged`, and holds the connection to
 `allowance`. Source: docs/wire.md.
 

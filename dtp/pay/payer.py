@@ -1,6 +1,6 @@
 """The client's half of the meter, as a value: counts, frames and the time in, vouchers to sign and frames out.
 
-No socket, no clock, no key: who drives it (`dtp.pay.metered`, or a test) calls `count`, `receive` and `tick`, has
+No socket, no clock, no key: who drives it (`dtp.pay.drivers`, or a test) calls `count`, `receive` and `tick`, has
 each `SignWanted` signed and stored, reports that with `signed`, and sends what `Send` says. Source: docs/wire.md.
 
 What keeps the money safe: a voucher never says more than was counted here (and `ahead_*`), never more than `funds`,

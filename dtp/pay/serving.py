@@ -33,11 +33,12 @@ from dtp.net.listener import Listener, Request, listen
 from dtp.pay.book import BookLimits, ChannelBook
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Policy
+from dtp.pay.drivers import ServerMeter
 from dtp.pay.gate import Admission, Gate
 from dtp.pay.hosting import Heart, NoHost, Owned, ensure_service, find_host, make_host
 from dtp.pay.journal import Journal
 from dtp.pay.ledger import Ledger
-from dtp.pay.metered import Metered, ServerMeter
+from dtp.pay.metered import Metered
 from dtp.pay.payee import Payee
 from dtp.pay.quota import Quotas
 from dtp.pay.store import Store

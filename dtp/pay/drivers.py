@@ -1,0 +1,600 @@
+"""What drives a meter: where `Payer` and `Payee` meet a connection, the journal and the clock.
+
+Counts come from the connection's traffic, frames go through its METER frames, vouchers through the journal. What
+concerns more than one connection is asked of an `Account` (server) or a `Deal` (client).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.pay import answers, messages, payee, payer
+from dtp.pay.errors import (
+    ChargeDeclined,
+    CountsDisputed,
+    Flaw,
+    MalformedMeter,
+    NotMetered,
+    PriceTooHigh,
+    VoucherRefused,
+)
+from dtp.pay.journal import Journal, Verdict
+from dtp.pay.payee import Payee
+from dtp.pay.payer import Payer
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import LaneKey, SignedVoucher
+from dtp.session.codes import CloseCode
+from dtp.session.session import Traffic
+
+log = logging.getLogger("dtp.pay")
+
+#: Seconds that a server waits at the end for what is unpaid, and a client for an answer about closing.
+END_PATIENCE: Final = 5.0
+#: Bytes that a server sends before it counts again: quotas are shared with other connections.
+_LOOK_EACH: Final = 2 * 1024 * 1024
+
+
+class _Meter(ABC):
+    """What both ends' drivers share: frames in, counts in, the timer, tasks that end with the connection."""
+
+    def __init__(self, connection: Connection, journal: Journal) -> None:
+        self.connection = connection
+        self.journal = journal
+        self.loop = asyncio.get_running_loop()
+        #: What ended metering, if something of it was wrong.
+        self.error: DtpError | None = None
+        self._traffic = Traffic(-1, -1, -1)
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed: list[asyncio.Future[None]] = []
+        self._over = False
+
+    def attach(self) -> None:
+        """Begin: from now on everything that moves is counted."""
+        before = self.connection.on_end
+
+        def ended(connection: Connection) -> None:
+            if before is not None:
+                before(connection)
+            self.over()
+
+        self.connection.on_end = ended
+        self.connection.on_traffic = self._moved
+        self._moved()
+        self.connection.take_meter(self._frame)
+        if self.connection.closed:
+            self.over()
+
+    def over(self) -> None:
+        """The connection has ended."""
+        if self._over:
+            return
+        self._count()
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake()
+        self.ended()
+
+    @abstractmethod
+    def ended(self) -> None:
+        """Keep what has to be kept of a connection that is over."""
+
+    @abstractmethod
+    def _count(self) -> None:
+        """Tell the meter the counts."""
+
+    @abstractmethod
+    def _take(self, data: bytes) -> None:
+        """Give the meter a frame."""
+
+    @abstractmethod
+    def _tick(self) -> None:
+        """Tell the meter the time."""
+
+    @abstractmethod
+    def _deadline(self) -> float:
+        """When the meter wants to be told the time."""
+
+    @abstractmethod
+    def _act(self) -> None:
+        """Do what the meter asks for."""
+
+    def turn(self) -> None:
+        """After anything happened: act, and set the timer."""
+        if self._over:
+            return
+        self._act()
+        self._wake()
+        deadline = self._deadline()
+        if self._timer is not None:
+            if self._timer.when() == deadline:
+                return
+            self._timer.cancel()
+        self._timer = None if deadline == payer.NEVER else self.loop.call_at(deadline, self._timed)
+
+    def _moved(self) -> None:
+        """Something moved: called for every read and write, so nothing is done that can wait for the next of them."""
+        traffic = self.connection.traffic
+        if traffic != self._traffic and not self._over and not self._can_wait(traffic):
+            self._traffic = traffic
+            self._count()
+            self.turn()
+
+    @abstractmethod
+    def _can_wait(self, traffic: Traffic) -> bool:
+        """Whether the meter would do nothing about these counts, compared with `self._traffic`."""
+
+    def _timed(self) -> None:
+        self._timer = None
+        self._count()
+        self._tick()
+        self.turn()
+
+    def _frame(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._count()
+        try:
+            self._take(data)
+        except (MalformedMeter, VoucherRefused, CountsDisputed) as error:
+            self.fail(error)
+            return
+        self.turn()
+
+    def fail(self, error: DtpError) -> None:
+        """Something of metering is wrong: the connection ends with PAYMENT and the reason."""
+        if self.error is None:
+            self.error = error
+            log.info("%r: %s", self.connection, error)
+        self.connection.abort(CloseCode.PAYMENT, str(error)[:256])
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside; what goes wrong with it ends the connection."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except DtpError as error:
+                if not self.connection.closed:
+                    self.fail(error)
+
+        task = self.loop.create_task(guarded(), name="dtp-pay")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settled(self) -> None:
+        """Wait until what was begun for this connection is done, such as writing its last counts."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def _send(self, frame: bytes) -> None:
+        if not self.connection.closed:
+            self.connection.send_meter(frame)
+
+    async def changed(self) -> None:
+        """Wait until something has happened. Raises what ended the connection."""
+        self._raise_if_over()
+        future = self.loop.create_future()
+        self._changed.append(future)
+        await future
+        self._raise_if_over()
+
+    def _raise_if_over(self) -> None:
+        if self._over:
+            if self.error is not None:
+                raise self.error
+            self.connection._check()
+            raise NotMetered("metering of this connection is over")
+
+    def _wake(self) -> None:
+        waiting, self._changed = self._changed, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+
+# ------------------------------------------------------------------------------------------------------- server
+
+
+class ServerMeter(_Meter):
+    """The server's driver. What concerns more than this connection is asked of `account`."""
+
+    def __init__(self, connection: Connection, journal: Journal, meter: Payee, account: Account) -> None:
+        super().__init__(connection, journal)
+        self.payee = meter
+        self._account = account
+        self._charging = asyncio.Lock()
+        self._outcomes: dict[int, bool] = {}
+        self._told = meter.used
+        self._allowance = 0
+
+    def begin(self) -> None:
+        """Attach and welcome the client."""
+        self.payee.begin(self.loop.time())
+        self.attach()
+        self.turn()
+
+    # ---- what the meter says
+
+    def _can_wait(self, traffic: Traffic) -> bool:
+        # What we send uses up the allowance, and the session itself stops there.
+        before = self._traffic
+        return (
+            traffic.opened == before.opened
+            and traffic.received == before.received
+            and traffic.sent < self._allowance
+            and traffic.sent - before.sent < _LOOK_EACH
+        )
+
+    def _count(self) -> None:
+        self.payee.count(*self.connection.traffic, self.loop.time())
+        self._tell()
+
+    def _tell(self) -> None:
+        used, before = self.payee.used, self._told
+        if used != before:
+            self._told = used
+            self._account.used(self, used.beyond(before))
+
+    def _take(self, data: bytes) -> None:
+        self.payee.receive(data, self.loop.time())
+
+    def _tick(self) -> None:
+        self.payee.tick(self.loop.time())
+
+    def _deadline(self) -> float:
+        return self.payee.deadline()
+
+    def _act(self) -> None:
+        while events := self.payee.events():
+            for event in events:
+                match event:
+                    case payee.Send(frame):
+                        self._send(frame)
+                    case payee.CheckWanted(voucher, charge):
+                        self._check(voucher, charge)
+                    case payee.ChargePaid(number):
+                        self._outcomes[number] = True
+                        self._tell()
+                    case payee.ChargeRefused(number):
+                        self._outcomes[number] = False
+                    case payee.LookAgain():
+                        self._account.look_again(self)
+                    case payee.CloseAsked():
+                        self._account.close_asked(self)
+                    case payee.Late():
+                        self._late()
+                    case payee.Paused(paused):
+                        log.debug("%r: serving %s", self.connection, "stopped" if paused else "goes on")
+        self._allowance = self.payee.allowance()
+        self.connection.limit_sending(self._allowance)
+        self.connection.limit_receiving(self.payee.reception())
+
+    def _check(self, signed: SignedVoucher, charge: int) -> None:
+        if not self._account.reserve(self, signed.voucher.amount):
+            self.fail(VoucherRefused(Flaw.OVERDRAWN))
+            return
+        answer = self.journal.check(self._account.keys(self), signed, self.payee.used)
+        answer.add_done_callback(lambda done: self._checked(signed, charge, done))
+
+    def _checked(self, signed: SignedVoucher, charge: int, done: asyncio.Future[Verdict]) -> None:
+        if done.cancelled():
+            return
+        fault = done.exception()
+        if isinstance(fault, DtpError):
+            self._account.unreserve(self)
+            self.fail(fault)
+        elif done.result() is Verdict.FORGED:
+            self._account.unreserve(self)
+            self.fail(VoucherRefused(Flaw.FORGED))
+        elif done.result() is Verdict.STORED:
+            self._account.stored(self, signed)
+            self.payee.stored(signed, charge, self.loop.time())
+            self.turn()
+
+    def _late(self) -> None:
+        if self.payee.spent:
+            reason = "deposit or quota are used up: top up or renew, and connect again"
+        else:
+            reason = f"not paid within {self.payee.exposure.patience:g} s"
+        self.connection.abort(CloseCode.PAYMENT, reason)
+
+    def ended(self) -> None:
+        self.spawn(self._account.ended(self))
+
+    # ---- what a handler asks for
+
+    async def serving(self) -> None:
+        """Wait while too many requests are unpaid."""
+        while not self.payee.serving:
+            await self.changed()
+
+    async def charge(self, units: int, preimage: bytes | None = None) -> None:
+        """Have the client pay `units` requests more, under the preimage's hash lock if there is one.
+
+        Raises `ChargeDeclined`, and what ended the connection.
+        """
+        async with self._charging:
+            locked = preimage is not None
+            while not self.payee.may_charge(locked=locked):
+                await self.changed()
+            lane = self.payee.lane
+            if preimage is not None:
+                kept: bytes = preimage
+                await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, kept))
+            self._count()
+            number = self.payee.charge(units, self.loop.time(), preimage)
+            self.turn()
+            while number not in self._outcomes:
+                await self.changed()
+            if not self._outcomes.pop(number):
+                raise ChargeDeclined(f"the client declined a charge of {units} requests")
+
+    async def paid_up(self) -> None:
+        """Ask for what is unpaid, and wait until it is paid; at most `END_PATIENCE` seconds."""
+        self._count()
+        self.payee.demand()
+        self.turn()
+        with contextlib.suppress(TimeoutError, DtpError):
+            async with asyncio.timeout(END_PATIENCE):
+                while any(self.payee.unpaid) and not self._over:
+                    await self.changed()
+
+
+class Account(ABC):
+    """What a server's meter asks of who knows all connections of a channel (`dtp.pay.serving`)."""
+
+    @abstractmethod
+    def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:
+        """The keys that sign for the lane."""
+
+    @abstractmethod
+    def reserve(self, meter: ServerMeter, amount: int) -> bool:
+        """Whether a voucher of this amount fits the deposit beside all other lanes; if so it is set aside."""
+
+    @abstractmethod
+    def unreserve(self, meter: ServerMeter) -> None:
+        """What was set aside last for the lane turned out to be nothing."""
+
+    @abstractmethod
+    def stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
+        """A voucher is in the store."""
+
+    @abstractmethod
+    def used(self, meter: ServerMeter, more: Usage) -> None:
+        """So much more was served."""
+
+    @abstractmethod
+    def look_again(self, meter: ServerMeter) -> None:
+        """The client says that the channel has changed on chain."""
+
+    @abstractmethod
+    def close_asked(self, meter: ServerMeter) -> None:
+        """The client wants the channel closed by agreement."""
+
+    @abstractmethod
+    async def ended(self, meter: ServerMeter) -> None:
+        """The connection is over: keep its counts."""
+
+
+# ------------------------------------------------------------------------------------------------------- client
+
+
+class Deal(ABC):
+    """The channel behind a client's connection, as far as the connection's end concerns it (`dtp.pay.buying`)."""
+
+    #: Whether the channel is to be closed with the connection.
+    closes: bool
+
+    @abstractmethod
+    async def settle(self, agreed: messages.Agreed | None) -> None:
+        """The connection is over: close the channel, with the server's signature if there is one."""
+
+
+#: Decides about a charge: its units, what it comes to, and whether it is hash-locked. True agrees.
+OnCharge = Callable[[int, int, bool], bool | Awaitable[bool]]
+#: Adds money: gives what the lane may spend in all by now, or None when there is no more.
+OnLow = Callable[[int], Awaitable[int | None]]
+
+
+class ClientMeter(_Meter):
+    """The client's driver."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        journal: Journal,
+        meter: Payer,
+        key: LaneKey,
+        *,
+        on_charge: OnCharge | None = None,
+        on_low: OnLow | None = None,
+        deal: Deal | None = None,
+    ) -> None:
+        super().__init__(connection, journal)
+        self.payer = meter
+        self.deal = deal
+        self._key = key
+        self._on_charge = on_charge
+        self._on_low = on_low
+        self._offers: dict[bytes, payer.ChargeOffered] = {}
+        self._revealed: dict[bytes, bytes] = {}
+        self._agreed: messages.Agreed | None = None
+        self._finished: payer.Finished | None = None
+        self._adding = False
+
+    def begin(self) -> None:
+        """Attach; the server's welcome follows."""
+        self.attach()
+        self.turn()
+
+    def _can_wait(self, traffic: Traffic) -> bool:
+        before = self._traffic
+        moved = traffic.sent + traffic.received - before.sent - before.received
+        return traffic.opened == before.opened and moved < self.payer.next_look
+
+    def _count(self) -> None:
+        opened, sent, received = self.connection.traffic
+        self.payer.count(opened, sent + received, self.loop.time())
+
+    def _take(self, data: bytes) -> None:
+        self.payer.receive(data, self.loop.time())
+
+    def _tick(self) -> None:
+        self.payer.tick(self.loop.time())
+
+    def _deadline(self) -> float:
+        return self.payer.deadline()
+
+    def _act(self) -> None:
+        while events := self.payer.events():
+            for event in events:
+                match event:
+                    case payer.Send(frame):
+                        self._send(frame)
+                    case payer.SignWanted(voucher, charge):
+                        answer = self.journal.sign(self._key, voucher, self.payer.used)
+                        if answer.done():
+                            self._signed(charge, answer)
+                        else:
+                            answer.add_done_callback(functools.partial(self._signed, charge))
+                    case payer.ChargeOffered():
+                        self._offered(event)
+                    case payer.FundsLow(wanted):
+                        self._low(wanted)
+                    case payer.Revealed(preimage):
+                        self._revealed[answers.lock_of(preimage)] = preimage
+                    case payer.AgreementGiven(agreed):
+                        self._agreed = agreed
+                    case payer.Adopted(voucher):
+                        self.spawn(self._adopt(voucher, self.payer.used))
+                    case payer.Finished():
+                        self._finished = event
+
+    async def _adopt(self, voucher: SignedVoucher, used: Usage) -> None:
+        await self.journal.run(lambda store: store.signed(voucher, used))
+
+    def _signed(self, charge: int, done: asyncio.Future[SignedVoucher]) -> None:
+        if done.cancelled() or self._over:
+            return
+        fault = done.exception()
+        if isinstance(fault, DtpError):
+            self.fail(fault)
+            return
+        self.payer.signed(done.result(), charge, self.loop.time())
+        self.turn()
+
+    def ended(self) -> None:
+        lane, used = self.payer.lane, self.payer.used
+        clean = self._finished is not None and self._finished.exact
+        self.spawn(self.journal.run(lambda store: store.end_lane(lane.channel, lane.lane, used, clean=clean)))
+
+    # ---- money
+
+    def _low(self, wanted: int) -> None:
+        if self._on_low is not None and not self._adding:
+            self._adding = True
+            self.spawn(self._add(wanted))
+
+    async def _add(self, wanted: int) -> None:
+        assert self._on_low is not None
+        try:
+            funds = await self._on_low(wanted)
+        finally:
+            self._adding = False
+        if funds is not None and funds > self.payer.funds and not self._over:
+            self.payer.funded(funds, self.loop.time())
+            self.turn()
+
+    def _offered(self, offer: payer.ChargeOffered) -> None:
+        if offer.lock is not None:
+            self._offers[offer.lock] = offer  # decided by `buy`, when what it is for has arrived
+        else:
+            self.spawn(self._decide(offer))
+
+    async def _decide(self, offer: payer.ChargeOffered) -> None:
+        agree = await self._wants(offer)
+        if not self._over:
+            self.payer.answer_charge(offer.charge, agree, self.loop.time())
+            self.turn()
+
+    async def _wants(self, offer: payer.ChargeOffered) -> bool:
+        """Whether to agree: what the caller says, else by `charge_units`; with more money where that is needed."""
+        if self._on_charge is not None:
+            answer = self._on_charge(offer.units, offer.amount, offer.lock is not None)
+            agree = answer if isinstance(answer, bool) else await answer
+        else:
+            agree = offer.units <= self.payer.spending.charge_units
+        needed = self.payer.cost + offer.amount - self.payer.funds
+        if agree and needed > 0 and self._on_low is not None:
+            await self._add(needed)
+        return agree
+
+    async def buy(self, stream: Stream, most: int | None) -> bytes:
+        """See `Metered.buy`."""
+        lock, sealed = await answers.read_answer(stream)
+        while lock not in self._offers:
+            await self.changed()
+        offer = self._offers.pop(lock)
+        if most is not None and offer.amount > most:
+            self.payer.answer_charge(offer.charge, False, self.loop.time())
+            self.turn()
+            raise PriceTooHigh(f"the answer costs {offer.amount}, and at most {most} is to be paid")
+        await self._decide(offer)
+        if not self.payer.agreed_to(offer.charge):
+            raise ChargeDeclined(
+                f"a charge of {offer.amount} for this answer was declined here, or above the budget"
+            )
+        while lock not in self._revealed:
+            await self.changed()
+        return answers.open_answer(self._revealed.pop(lock), sealed)
+
+    # ---- beginning and end
+
+    async def welcomed(self) -> None:
+        """Wait until the server has said how it meters. Raises what is wrong with it."""
+        while not self.payer.welcomed:
+            await self.changed()
+
+    async def finish(self) -> bool:
+        """Pay for everything that has come, in order; whether both sides came to the same. Doesn't raise."""
+        if self._over or not self.payer.welcomed:
+            return False
+        self._count()
+        self.payer.finish(self.loop.time())
+        self.turn()
+        with contextlib.suppress(DtpError):
+            while self._finished is None:
+                await self.changed()
+        return self._finished is not None and self._finished.exact
+
+    async def last_words(self) -> messages.Agreed | None:
+        """What is to be said before the connection closes: the rest is paid, the close agreed where it is wanted."""
+        if self._over:
+            return None
+        exact = await self.finish()
+        if exact and self.deal is not None and self.deal.closes:
+            return await self.agreement()
+        return None
+
+    async def agreement(self) -> messages.Agreed | None:
+        """The server's signature under an agreed close; None when it gives none in time. Doesn't raise."""
+        if self._over or not self.payer.agrees:
+            return None
+        self.payer.ask_close()
+        self.turn()
+        with contextlib.suppress(DtpError, TimeoutError):
+            async with asyncio.timeout(END_PATIENCE):
+                while self._agreed is None:
+                    await self.changed()
+        return self._agreed
