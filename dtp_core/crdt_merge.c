@@ -314,7 +314,7 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
         return code;
     result->ops = p->count;
     dtp_seen_add(&graph->authors[author], p->before, p->last);
-    return DTP_OK;
+    return graph->edit_count > 0;
 }
 
 int dtp_graph_check(dtp_graph *graph, const uint8_t *body, size_t length, dtp_frame_facts *facts)

@@ -277,7 +277,8 @@ int dtp_graph_author_id(const dtp_graph *graph, uint32_t number, const uint8_t *
 int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text, size_t *length);
 
 /* Merge a frame of an author. When its last clock is above `limit` and it may wait, it does (bounded: DTP_E_LIMIT, and
- * it may come again), and counts as seen; when it may not, DTP_E_CLOCK. Nothing is taken from a frame with a fault. */
+ * it may come again), and counts as seen; when it may not, DTP_E_CLOCK. Nothing is taken from a frame with a fault.
+ * 1 instead of DTP_OK: there are edits of texts to be merged. */
 int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t limit,
                     int may_wait, dtp_merged *result);
 /* The last clock of the frame that is due first; 0 when none waits. */

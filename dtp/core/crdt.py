@@ -56,7 +56,7 @@ class GraphCore:
     Every method may raise `OutOfMemory`; the state is whole then, and the call may be made again.
     """
 
-    __slots__ = ("_committed", "_do", "_graph", "_merged", "_view")
+    __slots__ = ("_committed", "_do", "_graph", "_merged", "_view", "edited")
 
     def __init__(self, author: bytes, seed: bytes | None = None) -> None:
         seed = os.urandom(16) if seed is None else seed
@@ -71,6 +71,8 @@ class GraphCore:
         self._view: Any = ffi.new("dtp_view *")
         self._committed: Any = ffi.new("dtp_committed *")
         self._do: Any = ffi.new("dtp_do *")
+        #: Whether a `merge` brought edits of texts since the last call of `edits`.
+        self.edited = False
 
     # ---- authors ------------------------------------------------------------------------------------------------
 
@@ -111,10 +113,12 @@ class GraphCore:
         """
         merged = self._merged
         code = _merge(self._graph, author, body, len(body), limit, may_wait, merged)
-        if code < 0:
+        if code:
             if code == lib.DTP_E_CLOCK:
                 return -1
-            raise self._merge_error(code, author)
+            if code < 0:
+                raise self._merge_error(code, author)
+            self.edited = True
         return merged.count  # type: ignore[no-any-return]
 
     def _merge_error(self, code: int, author: int) -> Exception:
@@ -153,8 +157,7 @@ class GraphCore:
 
     def edits(self) -> bytes:
         """Edits of texts in what the last call took: MessagePack of `[[soul, key, edit]...]`, in order."""
-        if not self._merged.edits:
-            return b"\x90"
+        self.edited = False
         return self._show(lib.dtp_graph_edits(self._graph, self._view))
 
     def changes(self) -> bytes:

@@ -33,7 +33,6 @@ SPACES = {
 }
 #: Rows that go to the core in one call: enough that the call costs nothing, and small beside the caches.
 _ROWS = 4096
-_NOTHING = b"\x90"
 _RULES = (
     f"a soul has 1 to {core.NAME_BYTES} bytes of UTF-8, a key up to as many; a value up to {core.VALUE_BYTES} bytes, "
     "up to 32 deep, its dicts have text as keys; rows are (soul, key, value) or (soul, key)"
@@ -273,14 +272,13 @@ class Replica:
             changed = self._merge(number, body, self._limit, True)
         if changed:
             self.version += 1
-            self._take_edits()
+            if self.core.edited:
+                self._take_edits()
         return changed
 
     def _take_edits(self) -> None:
-        edits = self.core.edits()
-        if edits != _NOTHING:
-            for soul, key, edit in values.decode(edits):
-                self.texts.apply(soul, key, edit)
+        for soul, key, edit in values.decode(self.core.edits()):
+            self.texts.apply(soul, key, edit)
 
     def due(self) -> Iterator[int]:
         """Take the frames whose time has come; for each, how many changes it made (see `changes`)."""
