@@ -313,11 +313,12 @@ class _PaidDialer:
             async with asyncio.timeout(self._limits.handshake):
                 await meter.welcomed()
         except TimeoutError:
-            connection.abort(CloseCode.PAYMENT, "no metering welcome")
             raise net.DialTimeout(f"{self._address}: the server did not begin metering in time") from None
-        except BaseException:
-            connection.abort(CloseCode.PAYMENT)
-            raise
+        finally:
+            if not meter.payer.welcomed:
+                connection.abort(CloseCode.PAYMENT, "metering did not begin")
+                await connection.wait_gone()
+                await meter.settled()  # its last counts are written while the store is open
 
 
 def _without_network(address: Address) -> Address:

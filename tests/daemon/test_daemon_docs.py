@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
+from dtp.cli.daemon import main
 from dtp.daemon.config import reading
 from dtp.daemon.config.load import load_text
 from dtp.daemon.policies import POLICIES
@@ -60,6 +62,26 @@ to = "dtp://alice/a"
     )
     for table, key in asked - {("", key) for _, key in asked}:
         assert re.search(rf"`{key}`", TEXT), f"[{table}] {key} is not in docs/daemon.md"
+
+
+def commands():
+    for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL):
+        yield from (
+            line.removeprefix("$ ").split() for line in block.splitlines() if line.startswith("$ dtpd")
+        )
+    yield from (line.split() for line in re.findall(r"`(dtpd \w+)`", TEXT))
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_its_commands_parse(words):
+    command = main.get_command(click.Context(main), words[1])
+    assert command is not None
+    command.make_context(words[1], words[2:], resilient_parsing=True)
+
+
+def test_every_command_is_in_it():
+    for name in main.commands:
+        assert f"dtpd {name}" in TEXT
 
 
 def test_its_rules_are_in_the_order_of_the_policies():

@@ -439,6 +439,21 @@ def test_compaction_keeps_what_something_newer_refers_to() -> None:
     assert str(start) == str(one) == str(two) == str(late) == "p!ylr"
 
 
+def test_compaction_keeps_what_not_all_know_to_be_deleted() -> None:
+    start = Text(b"S")
+    start.insert(0, "abcd")
+    one, two = Text.load(start.save(), b"B"), Text.load(start.save(), b"C")
+    start.compact([one.version, two.version])
+    one.delete(1, 2)
+    start.merge(one.take_changes())
+    assert start.compact([one.version, two.version]) == 0
+    two.insert(3, "!")
+    exchange([start, one, two])
+    assert str(start) == str(one) == str(two) == "a!d"
+    assert start.compact([one.version, two.version]) == 1  # of b and c the first stays
+    check_loading(start)
+
+
 def test_compaction_asks_for_what_is_missing() -> None:
     one, two = Text(b"one"), Text(b"two")
     two.insert(0, "x")
