@@ -26,10 +26,13 @@ static int code_is_known(int64_t code)
 /* Merge bytes of exactly this size, so that the sanitizers see the first one beyond. */
 static int64_t merge_exactly(dtp_text *t, const uint8_t *data, size_t size, int patches)
 {
-    uint8_t *copy = exactly(size);
+    static const uint8_t nothing[1];
+    uint8_t *copy;
     int64_t code;
-    if (size > 0)
-        memcpy(copy, data, size);
+    if (size == 0)
+        return dtp_text_merge(t, nothing, 0, patches);
+    copy = exactly(size);
+    memcpy(copy, data, size);
     code = dtp_text_merge(t, copy, size, patches);
     CHECK(code_is_known(code));
     CHECK(t->state.at <= size || (code != DTP_TEXT_FORMAT && code != DTP_TEXT_REFERENCE && code != DTP_TEXT_STALE));
