@@ -201,10 +201,10 @@ static void move_history(dtp_text *t, history *h)
     size_t i;
     for (i = 0; i < h->count; i++) {
         place p;
-        if (!h->entries[i].deleted || !locate(t, h->entries[i].first, &p))
+        if (!h->entries[i].deleted || !locate(t, h->entries[i].place, &p))
             continue;
         while ((at_place(&p)->who & DROP) != 0 && tree_previous(&p))
-            h->entries[i].first = span_id(at_place(&p), 0);
+            h->entries[i].place = span_id(at_place(&p), 0);
     }
 }
 

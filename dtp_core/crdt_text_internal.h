@@ -141,6 +141,7 @@ typedef struct entry {
     uint32_t len;
     uint32_t when; /* the first number of the operation */
     uint32_t at;   /* the position that the characters had */
+    id place;      /* the character that they were at: `first`, or what stays of its gap */
     size_t size;   /* bytes of deleted text, at the end of those of the entries before */
 } entry;
 

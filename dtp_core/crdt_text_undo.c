@@ -78,7 +78,7 @@ void note_inserted(history *h, uint32_t seq, uint32_t len)
     e->joined = 0;
     e->when = seq;
     e->at = 0;
-    e->first = make_id(0, seq);
+    e->first = e->place = make_id(0, seq);
     e->len = len;
     e->size = 0;
 }
@@ -99,7 +99,7 @@ void note_deleted(history *h, uint32_t when, uint32_t at, id first, uint32_t len
         if (first.seq + len == e->first.seq && at + len == e->at && e->size <= PREPEND) {
             memmove(end - e->size + size, end - e->size, e->size);
             memcpy(end - e->size, text, size);
-            e->first = first;
+            e->first = e->place = first;
             e->at = at;
             e->len += len;
             e->size += size;
@@ -112,7 +112,7 @@ void note_deleted(history *h, uint32_t when, uint32_t at, id first, uint32_t len
     e->joined = (uint16_t)joined;
     e->when = when;
     e->at = at;
-    e->first = first;
+    e->first = e->place = first;
     e->len = len;
     e->size = size;
 }
@@ -227,10 +227,14 @@ static int revived(const dtp_text *t, id *x, uint32_t *before)
     return 1;
 }
 
-static int is_behind(dtp_text *t, id x, const place *p)
+/* Whether a character stood behind those of an entry, which were at `p`. Of one that is compacted away its number tells,
+ * as far as text is typed forwards. */
+static int is_behind(dtp_text *t, id x, const entry *e, const place *p)
 {
     place q;
-    return locate(t, x, &q) && tree_compare(&q, p) > 0;
+    if (locate(t, x, &q))
+        return tree_compare(&q, p) > 0;
+    return x.agent == e->first.agent && x.seq > e->first.seq;
 }
 
 /* Where to put back what went at `e->when`. New text goes before all that is deleted at its place, so what was put back
@@ -239,7 +243,7 @@ static uint32_t place_of(dtp_text *t, const entry *e)
 {
     place p;
     uint32_t position;
-    if (!locate(t, e->first, &p))
+    if (!locate(t, e->place, &p))
         return 0; /* compacted away with all around it */
     position = tree_rank(t, &p);
     while (position > 0) {
@@ -249,11 +253,11 @@ static uint32_t place_of(dtp_text *t, const entry *e)
         int since = 0;
         while (x.agent == 0 && x.seq >= e->when && revived(t, &x, &high))
             since = 1;
-        if (!since || !is_behind(t, x, &p))
+        if (!since || !is_behind(t, x, e, &p))
             break;
         while (low < high) {
             uint32_t middle = (low + high + 1) / 2;
-            if (is_behind(t, make_id(x.agent, x.seq - middle), &p))
+            if (is_behind(t, make_id(x.agent, x.seq - middle), e, &p))
                 low = middle;
             else
                 high = middle - 1;

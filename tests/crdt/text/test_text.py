@@ -171,6 +171,23 @@ def test_undone_deletions_can_be_undone_with_their_insertion() -> None:
     assert str(text) == "abef"
 
 
+def test_undo_after_compaction() -> None:
+    text = Text(b"a")
+    text.insert(0, "abcdefgh")
+    for position, count in ((2, 1), (2, 2)):
+        text.end_step()
+        text.delete(position, count)
+    assert text.compact([]) == 2  # d and e, beside which the second step was
+    text.undo()
+    assert str(text) == "abdefgh"
+    text.undo()
+    assert str(text) == "abcdefgh"
+    text.redo()
+    text.redo()
+    assert str(text) == "abfgh"
+    text._check()
+
+
 def test_as_a_sequence() -> None:
     text = Text(b"a")
     text.append("hello world")
