@@ -43,7 +43,7 @@ def test_killed_at_any_point(tmp_path: Path, seed: int) -> None:
     told = 0
     for _ in range(3):
         with subprocess.Popen(
-            [sys.executable, "-c", WRITER, path],
+            [sys.executable, "-P", "-c", WRITER, path],
             stdout=subprocess.PIPE,
             text=True,
             env={"PYTHONPATH": str(Path(__file__).parent), "PATH": ""},
