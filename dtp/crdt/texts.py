@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
+from dtp.core.text import TextDiverged, TextMemory, TextWaiting
 from dtp.crdt.text import Patch, Text
 from dtp.errors import PeerError
 
 log = logging.getLogger("dtp.crdt")
+
+#: What a message of changes begins with (docs/text.md). A state would replace what is here, so it is no edit.
+_CHANGES = b"\xd1"
 
 #: Text, and edits that wait in it for others that they build on.
 Saved = tuple[str, str, bytes, list[bytes]]
@@ -106,10 +110,19 @@ class Texts:
     def apply(self, soul: str, key: str, edit: bytes) -> None:
         """Take an edit of others. One that is none is left out, here as everywhere."""
         text, name = self.open(soul, key), (soul, key)
+        if edit[:1] != _CHANGES:
+            log.warning(
+                "an edit of the text at %r %r was left out: it is no change but a whole text", soul, key
+            )
+            return
         try:
             Text.merge(text, edit)
-        except PeerError as error:
+        except (PeerError, TextDiverged) as error:  # TextDiverged: a whole text hidden behind a change
             log.warning("an edit of the text at %r %r was left out: %s", soul, key, error)
+            return
+        except (TextWaiting, TextMemory) as error:
+            log.warning("an edit of the text at %r %r waits for the next start: %s", soul, key, error)
+            self._waiting.setdefault(name, set()).add(edit)
             return
         if text.waiting:
             self._waiting.setdefault(name, set()).add(edit)

@@ -110,3 +110,26 @@ def test_random_edits_on_three_replicas() -> None:
 
 def test_the_text_is_the_text_engines_own() -> None:
     assert isinstance(replica(0).text("note"), Text)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_whole_text_is_no_edit(hidden: bool) -> None:
+    """Its author could put it in the place of what others wrote."""
+    hostile = Text(b"hostile")
+    hostile.insert(0, "mine alone")
+    first = hostile.take_changes()
+    hostile.delete(0, 4)
+    hostile.compact([])
+    victim = replica(0)
+    victim.text("note").insert(0, "hello")
+    victim.commit()
+    victim.texts.apply("note", "", (first if hidden else b"") + hostile.save())
+    assert "hello" in str(victim.text("note"))
+    victim.text("note").append("!")
+    assert str(victim.text("note")).endswith("!")
+    assert Replica.load(victim.author, _committed(victim), clock=victim.clock).save() == victim.save()
+
+
+def _committed(one: Replica) -> bytes:
+    one.commit()
+    return one.save()
