@@ -349,8 +349,10 @@ void dtp_begin(dtp_graph *graph, dtp_merged *result);
 void dtp_finish(dtp_graph *graph, dtp_merged *result);
 /* Give the names of `graph->parsed`, whose places are in `base`, the graph's numbers; then apply its ops. `overlap`: a part of
  * them was seen, so those on entries whose dot was are left out (for registers a second time is harmless). */
+int dtp_map_authors(dtp_graph *graph, uint32_t author); /* those that the frame lists; `author` is its own */
 int dtp_map_names(dtp_graph *graph, const uint8_t *base);
 int dtp_apply_parsed(dtp_graph *graph, int overlap);
+int dtp_merge_parsed(dtp_graph *graph, uint32_t author, int overlap); /* all three, of a frame of `author` */
 /* Have the frame that was just parsed wait; DTP_E_LIMIT when too many of the author's do. */
 int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length);
 

@@ -64,7 +64,7 @@ int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uin
 
 /* ---- from the frame's numbers to the graph's -------------------------------------------------------------------------- */
 
-static int map_authors(dtp_graph *graph, uint32_t author)
+int dtp_map_authors(dtp_graph *graph, uint32_t author)
 {
     dtp_parsed *p = &graph->parsed;
     size_t i;
@@ -215,9 +215,9 @@ static int overlaps(const dtp_author *author, uint64_t from, uint64_t to)
     return 0;
 }
 
-static int merge_parsed(dtp_graph *graph, uint32_t author, int overlap)
+int dtp_merge_parsed(dtp_graph *graph, uint32_t author, int overlap)
 {
-    int code = map_authors(graph, author);
+    int code = dtp_map_authors(graph, author);
     if (code == DTP_OK)
         code = dtp_map_names(graph, graph->parsed.bytes);
     return code != DTP_OK ? code : dtp_apply_parsed(graph, overlap);
@@ -271,7 +271,7 @@ int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result)
     frame = graph->deferred[first];
     code = dtp_parse(&graph->parsed, graph->seed, frame.body, frame.length, 0, &result->place);
     if (code == DTP_OK)
-        code = merge_parsed(graph, frame.author, 0);
+        code = dtp_merge_parsed(graph, frame.author, 0);
     dtp_finish(graph, result);
     if (code != DTP_OK)
         return code; /* no memory: it still waits */
@@ -307,7 +307,7 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
         code = dtp_defer(graph, author, body, length);
         result->deferred = code == DTP_OK;
     } else {
-        code = merge_parsed(graph, author, overlaps(&graph->authors[author], p->before, p->last));
+        code = dtp_merge_parsed(graph, author, overlaps(&graph->authors[author], p->before, p->last));
     }
     dtp_finish(graph, result);
     if (code != DTP_OK)

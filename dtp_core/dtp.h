@@ -344,6 +344,22 @@ typedef struct dtp_view {
  * [value] or []]...]. */
 int dtp_graph_ops(dtp_graph *graph, const uint8_t *body, size_t length, dtp_view *view, size_t *place);
 
+/* What of an author's frames still counts, as one frame (docs/graph.md, "Summaries"). open: for the clocks above `before`.
+ * add: a frame that was merged, each in its order; DTP_E_LIMIT when what counts of it doesn't fit any more, and nothing of it
+ * was kept. end: the frame; `length` 0 when nothing counts. */
+typedef struct dtp_summary dtp_summary;
+int dtp_summary_open(const dtp_graph *graph, uint32_t author, uint64_t before, dtp_summary **summary);
+void dtp_summary_close(dtp_summary *summary);
+int dtp_summary_add(dtp_graph *graph, dtp_summary *summary, const uint8_t *body, size_t length, size_t *place);
+int dtp_summary_end(dtp_graph *graph, dtp_summary *summary, dtp_view *view);
+/* Take such a frame (`length` may be 0) for all that its author made after `before`, up to `last`. DTP_E_CLOCK when that
+ * is above `limit`; otherwise as dtp_graph_merge. */
+int dtp_summary_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t before,
+                      uint64_t last, uint64_t limit, dtp_merged *result);
+
+/* How many ops were made here since the last commit. */
+size_t dtp_graph_made(const dtp_graph *graph);
+
 /* A register's value; 1 when there is one, else 0. */
 int dtp_graph_get(dtp_graph *graph, const uint8_t *soul, size_t soul_length, const uint8_t *key, size_t key_length,
                   dtp_view *view);

@@ -181,6 +181,33 @@ class GraphCore:
             raise merging_error(code, place[0], "not a valid frame")
         return self._show(code)
 
+    # ---- summaries ----------------------------------------------------------------------------------------------
+
+    def summary(self, author: int, before: int) -> SummaryCore:
+        """What of the frames of the author with this number, after the clock `before`, still counts."""
+        return SummaryCore(self, author, before)
+
+    def merge_summary(self, author: int, body: bytes, before: int, last: int, limit: int) -> int:
+        """Take a summary for all that the author made after `before`, up to `last`; how many changes there were.
+
+        Raises `EncodingError`, and `StateLimit` when `last` is above `limit`: a summary doesn't wait.
+        """
+        merged = self._merged
+        code = lib.dtp_summary_merge(self._graph, author, body, len(body), before, last, limit, merged)
+        if code < 0:
+            if code == lib.DTP_E_CLOCK:
+                raise merging_error(
+                    lib.DTP_E_LIMIT, message="a summary is too far in the future; look at both clocks"
+                )
+            raise merging_error(code, merged.place, "not a valid summary")
+        self.edited = self.edited or code > 0
+        return merged.count  # type: ignore[no-any-return]
+
+    @property
+    def uncommitted(self) -> int:
+        """How many ops were made here since the last `commit`."""
+        return int(lib.dtp_graph_made(self._graph))
+
     # ---- making ops ---------------------------------------------------------------------------------------------
 
     def put(self, rows: bytes, now: int, limit: int) -> None:
@@ -310,6 +337,33 @@ class GraphCore:
     def _show(self, code: int) -> bytes:
         _check(code)
         return _buffer(self._view.bytes, self._view.length)[:]  # type: ignore[no-any-return]
+
+
+class SummaryCore:
+    """A frame in the making, of what still counts of some frames of one author. `add` them in order."""
+
+    __slots__ = ("_graph", "_owner", "_place", "_summary")
+
+    def __init__(self, owner: GraphCore, author: int, before: int) -> None:
+        opened = ffi.new("dtp_summary **")
+        _check(lib.dtp_summary_open(owner._graph, author, before, opened))
+        self._summary: Any = ffi.gc(opened[0], lib.dtp_summary_close)
+        self._owner = owner
+        self._graph = owner._graph
+        self._place: Any = ffi.new("size_t *")
+
+    def add(self, body: bytes) -> bool:
+        """Keep what counts of a frame; False when it doesn't fit into one frame any more, and nothing was kept."""
+        code = lib.dtp_summary_add(self._graph, self._summary, body, len(body), self._place)
+        if code == lib.DTP_E_LIMIT:
+            return False
+        if code < 0:
+            raise merging_error(code, self._place[0], "not a valid frame")
+        return True
+
+    def end(self) -> bytes:
+        """The frame; empty when nothing counts."""
+        return self._owner._show(lib.dtp_summary_end(self._graph, self._summary, self._owner._view))
 
 
 def _check(code: int) -> None:

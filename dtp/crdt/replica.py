@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtp.core import crdt as core
-from dtp.core.crdt import GraphCore
+from dtp.core.crdt import GraphCore, SummaryCore
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.crdt import values
 from dtp.crdt.clock import Clock
@@ -264,8 +264,7 @@ class Replica:
         """
         number = self._numbers.get(author)
         if number is None:
-            number = self._numbers[author] = self.core.author(author)
-            self.core.set_owner(number, owner_name(author).encode())
+            number = self._number(author)
         changed = self._merge(number, body, self._limit, False)
         if changed < 0:  # by the limit of some time ago, which saves asking for the time with each frame
             self._limit = self.clock.limit()
@@ -275,6 +274,35 @@ class Replica:
             if self.core.edited:
                 self._take_edits()
         return changed
+
+    def _number(self, author: bytes) -> int:
+        number = self._numbers.get(author)
+        if number is None:
+            number = self._numbers[author] = self.core.author(author)
+            self.core.set_owner(number, owner_name(author).encode())
+        return number
+
+    def merge_summary(self, author: bytes, body: bytes, after: int, last: int) -> int:
+        """Take what still counts of the ops of an author with clocks above `after`, up to `last`; how many changes.
+
+        Raises `EncodingError`, and `StateLimit` when it is too far in the future: nothing was taken then.
+        """
+        number = self._number(author)
+        changed = self.core.merge_summary(number, body, after, last, self.clock.limit())
+        if changed:
+            self.version += 1
+            if self.core.edited:
+                self._take_edits()
+        return changed
+
+    def summary(self, author: bytes, after: int) -> SummaryCore:
+        """To be given frames of an author, in order, that come after this clock: a frame of what still counts."""
+        return self.core.summary(self._number(author), after)
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether something was made here since the last `commit`."""
+        return bool(self._ready or self.texts.unsent or self.core.uncommitted)
 
     def _take_edits(self) -> None:
         for soul, key, edit in values.decode(self.core.edits()):

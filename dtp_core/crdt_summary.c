@@ -1,0 +1,270 @@
+/* crdt_summary.c - what of an author's frames still counts becomes one frame, and such a frame is taken instead of them.
+ * docs/graph.md, "Summaries". */
+#include "crdt_graph.h"
+
+enum { OP_OVERHEAD = 64, DOT_OVERHEAD = 16 + DTP_AUTHOR }; /* bytes in a frame beside names, values and positions */
+
+#define TRY(call)            \
+    do {                     \
+        int code_ = (call);  \
+        if (code_ != DTP_OK) \
+            return code_;    \
+    } while (0)
+
+struct dtp_summary {
+    uint32_t author;
+    size_t size; /* bytes that the frame will not be above */
+    dtp_parsed kept;
+};
+
+int dtp_summary_open(const dtp_graph *graph, uint32_t author, uint64_t before, dtp_summary **opened)
+{
+    dtp_summary *summary;
+    if (author >= graph->author_count)
+        return DTP_E_LIMIT;
+    summary = dtp_allocate(sizeof *summary);
+    if (summary == NULL)
+        return DTP_E_MEMORY;
+    memset(summary, 0, sizeof *summary);
+    summary->author = author;
+    summary->kept.before = before;
+    *opened = summary;
+    return DTP_OK;
+}
+
+void dtp_summary_close(dtp_summary *summary)
+{
+    if (summary == NULL)
+        return;
+    dtp_parsed_close(&summary->kept);
+    dtp_release(summary);
+}
+
+/* ---- what counts ------------------------------------------------------------------------------------------------------ */
+
+/* Whether the op itself is part of what stands; of removals it is only told by their dots. Names are the graph's. */
+static int stands(const dtp_graph *graph, const dtp_op *op, uint32_t author, const dtp_dot *dots)
+{
+    uint32_t part = dtp_part_of(op);
+    uint32_t slot = dtp_slot_find(graph, op->soul, op->key, part, dtp_slot_hash(graph, op->soul, op->key, part));
+    const dtp_entry *entry;
+    const dtp_stamp *stamp;
+    uint32_t number;
+    if (slot == DTP_NONE)
+        return 0;
+    switch (op->kind) {
+    case DTP_TEXT_EDIT: return 1;
+    case DTP_REGISTER_PUT:
+    case DTP_COUNTER_TOTAL: return graph->slots[slot].clock == op->clock && graph->slots[slot].author == author;
+    case DTP_SET_ADD:
+    case DTP_VALUES_PUT:
+    case DTP_LIST_INSERT:
+        number = dtp_entry_find(graph, author, op->clock, slot);
+        return number != DTP_NONE && graph->entries[number].value.spare == DTP_ENTRY_LIVE;
+    case DTP_LIST_MOVE:
+    case DTP_LIST_ASSIGN:
+        number = dtp_entry_find(graph, dots[op->first_dot].author, dots[op->first_dot].clock, slot);
+        if (number == DTP_NONE)
+            return 0;
+        entry = &graph->entries[number];
+        if (entry->item == NULL)
+            return 0;
+        stamp = op->kind == DTP_LIST_MOVE ? &entry->item->placed : &entry->item->assigned;
+        return stamp->clock == op->clock && stamp->author == author;
+    default: return 0;
+    }
+}
+
+/* A dot that the author itself made within what is summed up needs no removal: that it isn't there says it. */
+static int is_needed(const dtp_summary *summary, const dtp_dot *dot)
+{
+    return dot->author != summary->author || dot->clock <= summary->kept.before;
+}
+
+/* ---- keeping ------------------------------------------------------------------------------------------------------------ */
+
+static int reserve(dtp_summary *summary, const dtp_op *op, size_t names)
+{
+    dtp_parsed *kept = &summary->kept;
+    size_t bytes = (size_t)op->value_length + op->position_length;
+    summary->size += OP_OVERHEAD + names + bytes + (size_t)op->dots * DOT_OVERHEAD;
+    if (kept->count >= DTP_FRAME_OPS || summary->size > DTP_FRAME_BYTES - OP_OVERHEAD)
+        return DTP_E_LIMIT;
+    TRY(dtp_reserve((void **)&kept->ops, &kept->ops_room, kept->count + 1, sizeof *kept->ops));
+    TRY(dtp_reserve((void **)&kept->dots, &kept->dots_room, kept->dot_count + op->dots, sizeof *kept->dots));
+    return dtp_reserve((void **)&kept->bytes, &kept->bytes_room, kept->byte_count + bytes + 1, 1);
+}
+
+static uint32_t keep_bytes(dtp_parsed *kept, const uint8_t *bytes, size_t length)
+{
+    size_t at = kept->byte_count;
+    if (length > 0)
+        memcpy(kept->bytes + at, bytes, length);
+    kept->byte_count += length;
+    return (uint32_t)at;
+}
+
+/* Keep the op, or only what it removes, or nothing. */
+static int keep(dtp_graph *graph, dtp_summary *summary, const dtp_op *op, int whole)
+{
+    const dtp_parsed *p = &graph->parsed;
+    dtp_parsed *kept = &summary->kept;
+    int is_item = op->kind == DTP_LIST_MOVE || op->kind == DTP_LIST_ASSIGN;
+    size_t first = kept->dot_count, i;
+    dtp_op *copy;
+    TRY(reserve(summary, op, (size_t)graph->names[op->soul].length + graph->names[op->key].length));
+    for (i = 0; i < op->dots && (whole || !is_item); i++)
+        if (is_item || is_needed(summary, &p->dots[op->first_dot + i]))
+            kept->dots[kept->dot_count++] = p->dots[op->first_dot + i];
+    if (!whole && kept->dot_count == first)
+        return DTP_OK;
+    copy = &kept->ops[kept->count++];
+    *copy = *op;
+    copy->first_dot = (uint32_t)first;
+    copy->dots = (uint32_t)(kept->dot_count - first);
+    if (!whole) {
+        copy->kind = op->kind == DTP_SET_ADD ? DTP_SET_REMOVE : op->kind == DTP_VALUES_PUT ? DTP_VALUES_REMOVE : op->kind;
+        copy->value_length = copy->position_length = 0;
+    }
+    copy->value_at = keep_bytes(kept, op->value, copy->value_length);
+    copy->position = keep_bytes(kept, p->bytes + op->position, copy->position_length);
+    return DTP_OK;
+}
+
+static int keep_all(dtp_graph *graph, dtp_summary *summary)
+{
+    dtp_parsed *p = &graph->parsed;
+    const dtp_author *author = &graph->authors[summary->author];
+    size_t i;
+    for (i = 0; i < p->count; i++) {
+        dtp_op *op = &p->ops[i];
+        const dtp_name *soul;
+        op->soul = p->names[op->soul].number;
+        op->key = p->names[op->key].number;
+        op->author = summary->author;
+        if (op->kind != DTP_LIST_INSERT && op->kind != DTP_LIST_MOVE)
+            op->position = op->position_length = 0; /* a frame without kinds leaves them unread */
+        soul = &graph->names[op->soul];
+        if (!dtp_may_write(author, graph->text + soul->offset, soul->length))
+            continue; /* void, here as everywhere */
+        TRY(keep(graph, summary, op,
+                 stands(graph, op, summary->author, p->dots) || !dtp_applied(graph, summary->author, op->clock)));
+    }
+    return DTP_OK;
+}
+
+int dtp_summary_add(dtp_graph *graph, dtp_summary *summary, const uint8_t *body, size_t length, size_t *place)
+{
+    dtp_parsed *p = &graph->parsed, *kept = &summary->kept;
+    size_t count = kept->count, dots = kept->dot_count, bytes = kept->byte_count, size = summary->size, i;
+    int code = dtp_parse(p, graph->seed, body, length, 0, place);
+    if (code == DTP_OK)
+        code = dtp_map_authors(graph, summary->author);
+    if (code == DTP_OK)
+        code = dtp_map_names(graph, p->bytes);
+    if (code != DTP_OK)
+        return code;
+    for (i = 0; i < p->dot_count; i++)
+        p->dots[i].author = p->authors[p->dots[i].author];
+    code = keep_all(graph, summary);
+    if (code != DTP_OK) {
+        kept->count = count;
+        kept->dot_count = dots;
+        kept->byte_count = bytes;
+        summary->size = size;
+    }
+    return code;
+}
+
+int dtp_summary_end(dtp_graph *graph, dtp_summary *summary, dtp_view *view)
+{
+    graph->out.count = 0;
+    if (summary->kept.count > 0)
+        TRY(dtp_encode(graph, &summary->kept, summary->author, &graph->out));
+    view->bytes = graph->out.bytes;
+    view->length = graph->out.count;
+    return DTP_OK;
+}
+
+/* ---- taking --------------------------------------------------------------------------------------------------------------- */
+
+/* Whether the frame that was just merged, whose clocks rise, has an addition at this clock. */
+static int is_listed(const dtp_graph *graph, uint64_t clock)
+{
+    const dtp_parsed *p = &graph->parsed;
+    size_t low = 0, high = p->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (p->ops[middle].clock < clock)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < p->count && p->ops[low].clock == clock
+        && (p->ops[low].kind == DTP_SET_ADD || p->ops[low].kind == DTP_VALUES_PUT || p->ops[low].kind == DTP_LIST_INSERT);
+}
+
+/* Entries of the author that the summary is about and doesn't have were removed, although it may not say by what; and
+ * what waited for its ops need not wait any more. */
+static int drop_others(dtp_graph *graph, uint32_t author, uint64_t before, uint64_t last)
+{
+    size_t i;
+    for (i = 0; i < graph->entry_count; i++) {
+        const dtp_entry *entry = &graph->entries[i];
+        if (entry->value.spare == DTP_ENTRY_FREE || entry->author != author || entry->clock <= before
+            || entry->clock > last || (entry->value.spare == DTP_ENTRY_LIVE && is_listed(graph, entry->clock)))
+            continue;
+        if (entry->value.spare == DTP_ENTRY_LIVE) {
+            dtp_change *change;
+            TRY(dtp_reserve((void **)&graph->changes, &graph->changes_room, graph->change_count + 1, sizeof *change));
+            change = &graph->changes[graph->change_count++];
+            change->soul = graph->slots[entry->slot].soul;
+            change->key = graph->slots[entry->slot].key;
+            change->space = dtp_space_of(graph->slots[entry->slot].part);
+            change->author = author;
+            change->clock = last;
+        }
+        dtp_entry_free(graph, (uint32_t)i);
+    }
+    return DTP_OK;
+}
+
+int dtp_summary_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t before,
+                      uint64_t last, uint64_t limit, dtp_merged *result)
+{
+    dtp_parsed *p = &graph->parsed;
+    int code = DTP_OK;
+    dtp_begin(graph, result);
+    if (author >= graph->author_count)
+        return DTP_E_LIMIT;
+    if (before >= last || last > INT64_MAX)
+        return DTP_E_FORMAT;
+    p->count = 0;
+    if (length > 0) {
+        code = dtp_parse(p, graph->seed, body, length, 0, &result->place);
+        if (code == DTP_OK && (p->before != before || p->last > last))
+            code = DTP_E_FORMAT;
+        if (code != DTP_OK)
+            return code;
+    }
+    result->before = before;
+    result->last = last;
+    if (dtp_seen_covers(&graph->authors[author], before, last))
+        return DTP_OK;
+    if (last > limit)
+        return DTP_E_CLOCK;
+    if (dtp_seen_reserve(&graph->authors[author]) != DTP_OK)
+        return DTP_E_MEMORY;
+    if (length > 0)
+        code = dtp_merge_parsed(graph, author, 1);
+    if (code == DTP_OK)
+        code = drop_others(graph, author, before, last);
+    dtp_finish(graph, result);
+    if (code != DTP_OK)
+        return code;
+    result->ops = p->count;
+    dtp_seen_add(&graph->authors[author], before, last);
+    if (last > graph->newest)
+        graph->newest = last;
+    return graph->edit_count > 0;
+}

@@ -1,0 +1,82 @@
+"""Summaries: who takes what still counts of an author's frames has what who took the frames has, to the byte."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from crdt_replicas import Wall, contents, replica
+from hypothesis import given
+from hypothesis import strategies as st
+from test_convergence import act
+
+from dtp.core.errors import EncodingError, StateLimit
+from dtp.crdt import Frame, Replica
+
+
+def summed(one: Replica, frames: list[Frame]) -> tuple[bytes, int, int]:
+    """What still counts of frames in a row, and the clocks that they cover."""
+    summary = one.summary(frames[0].author, frames[0].after)
+    for frame in frames:
+        assert summary.add(frame.body)
+    return summary.end(), frames[0].after, frames[-1].last
+
+
+def run(seed: int, authors: int, steps: int) -> None:
+    """Replicas write and hear of each other; then one that knows some of it gets the rest as summaries."""
+    rng = random.Random(seed)
+    walls = [Wall(1_000 + rng.choice([0, 0, 0.5, -30, 20])) for _ in range(authors)]
+    replicas = [replica(number, walls[number]) for number in range(authors)]
+    made: list[list[Frame]] = [[] for _ in replicas]
+    for _ in range(steps):
+        number = rng.randrange(authors)
+        for _ in range(rng.choice([1, 1, 2, 5])):
+            act(replicas[number], rng)
+        walls[number].seconds += rng.choice([0, 0, 0.001, 1])
+        made[number] += replicas[number].commit()
+        other = rng.randrange(authors)
+        for frame in made[number] if rng.random() < 0.5 else []:
+            replicas[other].merge(frame.author, frame.body)
+    for one in replicas:
+        for frame in (frame for frames in made for frame in frames):
+            one.merge(frame.author, frame.body)
+        one.core.tidy()
+    late = replica(99, Wall(1_000))
+    order = [number for number in range(authors) if made[number]]
+    rng.shuffle(order)
+    for number in order:
+        known = rng.randrange(len(made[number]) + 1)  # what it has of this author
+        for frame in made[number][:known]:
+            late.merge(frame.author, frame.body)
+    rng.shuffle(order)
+    for number in order:
+        start = rng.randrange(len(made[number]))  # often before what it knows
+        known = sum(late.core.has(late.core.author(f.author), f.after, f.last) for f in made[number])
+        frames = made[number][min(start, known) :]
+        if not frames:
+            continue
+        cut = rng.randrange(len(frames)) + 1
+        for part in (frames[:cut], frames[cut:]):
+            if part:
+                late.merge_summary(part[0].author, *summed(replicas[number], part))
+    late.core.tidy()
+    (state,) = {one.save() for one in replicas}
+    assert contents(late) == contents(replicas[0])
+    twin = replica(99, Wall(1_000))
+    for frame in (frame for frames in made for frame in frames):
+        twin.merge(frame.author, frame.body)
+    twin.core.tidy()
+    assert late.save() == twin.save()
+    assert Replica.load(late.author, late.save()).save() == late.save()
+    assert len(state) > 0
+
+
+@given(st.integers(0, 1 << 32), st.integers(1, 4), st.integers(1, 40))
+def test_a_summary_gives_what_the_frames_give(seed: int, authors: int, steps: int) -> None:
+    run(seed, authors, steps)
+
+
+@pytest.mark.long
+def test_ten_thousand_summaries() -> None:
+    for seed in range(10_000):
+        run(seed, 1 + seed % 5, 5 + seed % 50)
