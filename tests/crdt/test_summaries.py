@@ -80,3 +80,49 @@ def test_a_summary_gives_what_the_frames_give(seed: int, authors: int, steps: in
 def test_ten_thousand_summaries() -> None:
     for seed in range(10_000):
         run(seed, 1 + seed % 5, 5 + seed % 50)
+
+
+def test_what_is_no_summary_is_refused_and_changes_nothing() -> None:
+    wall = Wall()
+    one, other = replica(0, wall), replica(1, wall)
+    for value in range(3):
+        one.put("a", "k", value)
+        one.set("s").add(value)
+    frames = one.commit()
+    body, after, last = summed(one, frames)
+    before = other.save()
+    for wrong in (
+        (body, after + 1, last),
+        (body, after, last - 1),
+        (body, last, last),
+        (body, after, 1 << 63),
+        (body[:-1], after, last),
+        (b"\x00", after, last),
+    ):
+        with pytest.raises(EncodingError):
+            other.merge_summary(one.author, *wrong)
+    wall.seconds -= 1000
+    with pytest.raises(StateLimit, match="future"):  # a summary doesn't wait, it comes again
+        other.merge_summary(one.author, body, after, last)
+    assert contents(other) == {}
+    wall.seconds += 1000
+    assert other.merge_summary(one.author, body, after, last) == 4
+    assert other.merge_summary(one.author, body, after, last) == 0
+    assert before != other.save()
+
+
+def test_what_is_not_in_it_is_removed_where_it_was() -> None:
+    """Who saw an addition and then gets a summary of the addition's and the removal's frame has neither."""
+    one, other = replica(0), replica(1)
+    one.set("s").add("gone")
+    one.list("l").append("gone")
+    first = one.commit()
+    for frame in first:
+        other.merge(frame.author, frame.body)
+    one.set("s").discard("gone")
+    del one.list("l")[0]
+    body, after, last = summed(one, first + one.commit())
+    assert body == b""
+    assert other.merge_summary(one.author, body, after, last) == 2
+    assert {change.space for change in other.changes()} == {"set", "list"}
+    assert (set(other.set("s")), list(other.list("l"))) == (set(), [])
