@@ -20,10 +20,11 @@ __all__ = [
     "dial",
     "listen",
     "listen_socket",
+    "patience",
 ]
 
 
-def _kind(scheme: str, module: str) -> CarrierKind:
+def _kind(scheme: str, module: str, *, patience: float = 0.0) -> CarrierKind:
     """A row of `CARRIERS` whose module is loaded when it is first used, so that `import dtp` stays fast."""
 
     async def dial(url: str) -> Carrier:
@@ -32,7 +33,7 @@ def _kind(scheme: str, module: str) -> CarrierKind:
     async def listen(url: str, accept: Accept) -> CarrierListener:
         return cast(CarrierListener, await importlib.import_module(module).listen(url, accept))
 
-    return CarrierKind(scheme, dial, listen)
+    return CarrierKind(scheme, dial, listen, patience)
 
 
 #: Every kind of carrier there is, by the scheme of its URLs.
@@ -43,7 +44,8 @@ CARRIERS: dict[str, CarrierKind] = {
     "wss": _kind("wss", "dtp.carriers.websocket"),
     "memory": _kind("memory", "dtp.carriers.memory"),
     # Lives with the chain, which is above this room, and is loaded when somebody dials or listens at such a URL.
-    "pipe": _kind("pipe", "dtp.chain.pipe_carrier"),
+    # A handshake is seven transactions one after the other, each a second or two on a busy day; and each costs money.
+    "pipe": _kind("pipe", "dtp.chain.pipe_carrier", patience=60.0),
 }
 
 #: What people write who forget the scheme.
@@ -58,6 +60,12 @@ def _lookup(url: str) -> CarrierKind:
         known = ", ".join(CARRIERS)
         raise CarrierUrlError(f"{url!r}: no carrier is called {scheme!r}; there are {known}{meant}")
     return kind
+
+
+def patience(scheme: str) -> float:
+    """`CarrierKind.patience` of a scheme, in seconds; 0 for one that isn't in the table."""
+    kind = CARRIERS.get(scheme)
+    return kind.patience if kind is not None else 0.0
 
 
 async def dial(url: str) -> Carrier:

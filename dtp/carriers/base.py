@@ -111,3 +111,7 @@ class CarrierKind:
     scheme: str
     dial: Dial
     listen: Listen
+    #: Seconds that a handshake, and the answer to a question whether the other side lives, may take at least: for
+    #: carriers on which a message takes seconds by nature. The other side isn't asked more often than this, either.
+    #: With 0 only the limits of the connection say.
+    patience: float = 0.0

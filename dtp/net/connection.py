@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dtp import carriers
 from dtp.core import Buffer
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.identity import PeerId
@@ -116,6 +117,19 @@ class Connection:
     def limits(self) -> Limits:
         """The limits of this side."""
         return self._session.limits
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an answer of the peer may take: `limits.handshake`, or more over slow carriers."""
+        return max(self.limits.handshake, self._slowest)
+
+    @property
+    def _slowest(self) -> float:
+        return max((carriers.patience(each.carrier.scheme) for each in self._drivers), default=0.0)
+
+    @property
+    def _linger(self) -> float:
+        return max(LINGER, self._slowest / 2)
 
     @property
     def admitted(self) -> bool:
@@ -269,6 +283,7 @@ class Connection:
         self._join(driver, self._session.new_link(established, self._loop.time()))
 
     def _join(self, driver: LinkDriver, link: Link) -> None:
+        link.patience = carriers.patience(driver.carrier.scheme)
         self._drivers.append(driver)
         driver.take_over(self, link)
         self._schedule_flush()
@@ -296,7 +311,7 @@ class Connection:
     # ---- the end ----------------------------------------------------------------------------------------
 
     async def close(self, code: int = 0, reason: str = "") -> None:
-        """Close the connection. Finished streams are delivered first (for at most 5 s), others break off.
+        """Close the connection. Finished streams are delivered first (see `delivered`), others break off.
 
         `code` and `reason` (0 to 2^32 - 1; at most 256 bytes) are the application's and reach the peer's
         `ConnectionClosed`. Idempotent.
@@ -306,16 +321,19 @@ class Connection:
         await self.wait_gone()
 
     async def delivered(self) -> None:
-        """Wait until the peer has all streams that were finished, or the connection is over; at most 5 s."""
+        """Wait until the peer has all streams that were finished, or the connection is over.
+
+        At most 5 s; 30 s over carriers that are slow by nature.
+        """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER):
+            async with asyncio.timeout(self._linger):
                 while self._error is None and any(map(self._session.finishing, self._streams)):
                     await self._wait("written")
 
     async def wait_gone(self) -> None:
-        """After the end: wait until the carriers have sent the last word and are closed (at most 5 s)."""
+        """After the end: wait until the carriers have sent the last word and are closed. At most as `delivered`."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER):
+            async with asyncio.timeout(self._linger):
                 while self._drivers:
                     await self._wait("gone")
 

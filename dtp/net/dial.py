@@ -92,7 +92,7 @@ class Dialer:
 
         try:
             await self.dial(b"", take_over)
-            async with asyncio.timeout(self.endpoint.limits.handshake):
+            async with asyncio.timeout(made[0].patience):
                 await made[0].wait_ready()
         except ConnectionClosed as error:
             raise ConnectionRefused(error.close_code, error.reason) from None
@@ -119,16 +119,16 @@ class Dialer:
         candidates = in_order(found, Random(os.urandom(8)), time.time())
         failure: CarrierError | PeerError = NotReached(f"{self.address}: all that is known of it has expired")
         for candidate in candidates:
+            scheme = candidate.address.carrier_url.partition(":")[0]
+            patience = max(self.endpoint.limits.handshake, carriers.patience(scheme))
             try:
-                async with asyncio.timeout(self.endpoint.limits.handshake) as limit:
+                async with asyncio.timeout(patience) as limit:
                     await self._handshake(candidate, resume, take_over)
                 return
             except TimeoutError as error:
                 if not limit.expired():
                     raise
-                failure = DialTimeout(
-                    f"{candidate.address}: no answer in {self.endpoint.limits.handshake:g} s"
-                )
+                failure = DialTimeout(f"{candidate.address}: no answer in {patience:g} s")
                 failure.__cause__ = error
             except (CarrierError, PeerError) as error:
                 failure = error

@@ -156,8 +156,9 @@ class Listener:
             log.warning("refused a carrier from %s: too many half-open or open connections", source)
             driver.refuse(Refusal.BUSY)
             return
-        expired = HandshakeError(f"no handshake from {source} in {limits.handshake:g} s")
-        self._half_open[driver] = self._loop.call_later(limits.handshake, driver.abort, expired)
+        patience = max(limits.handshake, carriers.patience(carrier.scheme))
+        expired = HandshakeError(f"no handshake from {source} in {patience:g} s")
+        self._half_open[driver] = self._loop.call_later(patience, driver.abort, expired)
         self._half_open_by_source[source] += 1
         driver.start()
 

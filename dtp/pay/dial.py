@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, overload
 
 from dtp.errors import LocalError
@@ -284,10 +285,18 @@ class _PaidDialer:
         assert isinstance(connection, Metered)
         return connection
 
+    def _spending_over(self, connection: Metered) -> Spending:
+        """The defaults, fit for what carries the connection: on pipes each frame takes seconds, and costs gas."""
+        from dtp.pay.terms import Spending
+
+        usual, patience = Spending(slack_bytes=self._limits.connection_window), connection.patience
+        if patience <= self._limits.handshake:
+            return usual
+        return replace(usual, repeat=patience / 12, patience=patience / 2)
+
     async def _begin(self, connection: Metered, deal: Purchase) -> None:
         from dtp.pay.drivers import ClientMeter
         from dtp.pay.payer import Payer
-        from dtp.pay.terms import Spending
 
         lane = deal.lane
         await deal.journal.run(lambda store: store.begin_lane(lane.channel, lane.lane))
@@ -296,7 +305,7 @@ class _PaidDialer:
             deal.prices,
             deal.funds,
             lambda shown: shown.is_by(deal.key.public),
-            self._spending or Spending(slack_bytes=self._limits.connection_window),
+            self._spending or self._spending_over(connection),
         )
         meter = ClientMeter(
             connection,
@@ -310,7 +319,7 @@ class _PaidDialer:
         connection.meter = meter
         meter.begin()
         try:
-            async with asyncio.timeout(self._limits.handshake):
+            async with asyncio.timeout(connection.patience):
                 await meter.welcomed()
         except TimeoutError:
             raise net.DialTimeout(f"{self._address}: the server did not begin metering in time") from None
@@ -323,6 +332,4 @@ class _PaidDialer:
 
 def _without_network(address: Address) -> Address:
     """The address without the option that chose the network: the directory is of that network already."""
-    from dataclasses import replace
-
     return replace(address, query=tuple(each for each in address.query if each[0] != "network"))

@@ -37,7 +37,8 @@ from dtp.session.session import Traffic
 
 log = logging.getLogger("dtp.pay")
 
-#: Seconds that a server waits at the end for what is unpaid, and a client for an answer about closing.
+#: Seconds that a server waits at the end for what is unpaid, and a client for an answer about closing; over carriers
+#: that are slow by nature half of the connection's patience, if that is more.
 END_PATIENCE: Final = 5.0
 #: Bytes that a server sends before it counts again: quotas are shared with other connections.
 _LOOK_EACH: Final = 2 * 1024 * 1024
@@ -73,6 +74,11 @@ class _Meter(ABC):
         self.connection.take_meter(self._frame)
         if self.connection.closed:
             self.over()
+
+    @property
+    def end_patience(self) -> float:
+        """Seconds that the last words of a connection may take."""
+        return max(END_PATIENCE, self.connection.patience / 2)
 
     def over(self) -> None:
         """The connection has ended."""
@@ -341,12 +347,12 @@ class ServerMeter(_Meter):
                 raise ChargeDeclined(f"the client declined a charge of {units} requests")
 
     async def paid_up(self) -> None:
-        """Ask for what is unpaid, and wait until it is paid; at most `END_PATIENCE` seconds."""
+        """Ask for what is unpaid, and wait until it is paid; at most `end_patience` seconds."""
         self._count()
         self.payee.demand()
         self.turn()
         with contextlib.suppress(TimeoutError, DtpError):
-            async with asyncio.timeout(END_PATIENCE):
+            async with asyncio.timeout(self.end_patience):
                 while any(self.payee.unpaid) and not self._over:
                     await self.changed()
 
@@ -594,7 +600,7 @@ class ClientMeter(_Meter):
         self.payer.ask_close()
         self.turn()
         with contextlib.suppress(DtpError, TimeoutError):
-            async with asyncio.timeout(END_PATIENCE):
+            async with asyncio.timeout(self.end_patience):
                 while self._agreed is None:
                     await self.changed()
         return self._agreed

@@ -32,6 +32,7 @@ class Link:
         "lost",
         "number",
         "opener",
+        "patience",
         "ping_sent",
         "refused",
         "rekey_at",
@@ -58,6 +59,8 @@ class Link:
         self.first_record_due = False
         self.lost = False
         self.control: deque[Outgoing] = deque()
+        #: Seconds that an answer may take here at least, whatever the limits say: some carriers are slow by nature.
+        self.patience = 0.0
         self.last_received = now
         self.ping_sent: float | None = None
         self.rekey_at = now + limits.rekey_time if limits.rekey_time else float("inf")

@@ -195,9 +195,9 @@ class Session(Receiving):
             times.append(self._active_at + limits.idle)
         for link in self._links.values():
             if link.ping_sent is not None:
-                times.append(link.ping_sent + limits.dead)
+                times.append(link.ping_sent + max(limits.dead, link.patience))
             elif limits.keepalive:
-                times.append(link.last_received + limits.keepalive)
+                times.append(link.last_received + max(limits.keepalive, link.patience))
         return min(times)
 
     def tick(self, now: float) -> None:
@@ -223,9 +223,10 @@ class Session(Receiving):
             return
         for link in list(self._links.values()):
             if link.ping_sent is not None:
-                if now >= link.ping_sent + limits.dead:
-                    self.link_lost(link, now, f"no answer for {limits.dead:g} s")
-            elif limits.keepalive and now >= link.last_received + limits.keepalive:
+                dead = max(limits.dead, link.patience)
+                if now >= link.ping_sent + dead:
+                    self.link_lost(link, now, f"no answer for {dead:g} s")
+            elif limits.keepalive and now >= link.last_received + max(limits.keepalive, link.patience):
                 link.ping_sent = now
                 link.control.append(control(Frame.PING, self._new_ping(now)))
 
