@@ -7,21 +7,25 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from dtp.carriers.errors import DialError
 from dtp.daemon import health, proxy_protocol, udp
 from dtp.daemon.backends import Backend, Balancer
 from dtp.daemon.config.model import Expose
 from dtp.daemon.ledger import Ledger, Session
-from dtp.daemon.policies import Arrive, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
+from dtp.daemon.policies import Arrive, Bounds, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
 from dtp.daemon.reasons import TELLINGS, Reason
 from dtp.daemon.relay import Relay
 from dtp.daemon.sockets import connect
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.codes import Refuse
+
+if TYPE_CHECKING:
+    from dtp.daemon.http.conversation import Conversation
 
 log = logging.getLogger("dtpd")
 
@@ -112,7 +116,7 @@ class Exposed:
         if self.config.kind == "udp":
             self._serve_udp(caller, stream, opened)
             return
-        serve = self._serve_tcp if whole else self._serve_http
+        serve = self._serve_tcp if whole else self._converse
         task = connection._loop.create_task(serve(caller, stream, opened))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -236,17 +240,24 @@ class Exposed:
         end.start(session)
         self.ledger.add(session)
 
-    async def _serve_http(self, caller: Caller, stream: Stream, opened: Open) -> None:
-        """Let the stream speak HTTP; h11 is loaded with the first one."""
-        from dtp.daemon.http.session import HttpSession
-
+    async def _converse(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Let the stream speak its protocol, whose parser is loaded with the first one."""
         began = time.monotonic()
-        session = HttpSession(self, caller, stream, self.chain.bounds(opened))
+        session = self._conversation()(self, caller, stream, self.chain.bounds(opened))
         self.ledger.add(session)
         try:
             await session.run()
         finally:
             self._ended(caller, "", began, session)
+
+    def _conversation(self) -> Callable[[Exposed, Caller, Stream, Bounds], Conversation]:
+        if self.config.kind == "grpc":
+            from dtp.daemon.http.grpc_session import GrpcSession
+
+            return GrpcSession
+        from dtp.daemon.http.session import HttpSession
+
+        return HttpSession
 
     # ---- backends -----------------------------------------------------------------------------------------
 

@@ -29,30 +29,32 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """How a reason is told: in words, as the code of CLOSE, as an HTTP status, as a JSON-RPC error code."""
+    """How a reason is told: in words, as the code of CLOSE, as an HTTP status, as codes of JSON-RPC and gRPC."""
 
     words: str
     close: CloseCode
     http: int
     json_rpc: int
+    grpc: int
 
 
-#: JSON-RPC codes: -32005 is "limit exceeded" (EIP-1474), -32601 and -32600 are of the specification.
+#: JSON-RPC codes: -32005 is "limit exceeded" (EIP-1474), -32601 and -32600 are of the specification. gRPC's are
+#: 1 cancelled, 4 deadline exceeded, 7 permission denied, 8 resource exhausted, 13 internal, 14 unavailable.
 TELLINGS: dict[Reason, Telling] = {
-    Reason.CLIENT_GONE: Telling("the client broke off", CloseCode.NORMAL, 499, -32603),
-    Reason.NO_BACKEND: Telling("no backend can be reached", CloseCode.BUSY, 502, -32603),
-    Reason.BACKEND_BROKE: Telling("the backend broke off", CloseCode.BUSY, 502, -32603),
-    Reason.DENIED: Telling("the caller is not allowed here", CloseCode.DENIED, 403, -32001),
-    Reason.CLOSED_NOW: Telling("the service is closed at this hour", CloseCode.DENIED, 503, -32001),
-    Reason.METHOD: Telling("the method is not allowed", CloseCode.DENIED, 403, -32601),
-    Reason.TOO_MANY: Telling("too many requests at once", CloseCode.BUSY, 503, -32005),
-    Reason.RATE: Telling("too many requests in a time", CloseCode.BUSY, 429, -32005),
-    Reason.QUOTA: Telling("the quota is used up", CloseCode.BUSY, 429, -32005),
-    Reason.SIZE: Telling("more bytes than one request may have", CloseCode.LIMIT, 413, -32600),
-    Reason.TIME: Telling("longer than one request may take", CloseCode.LIMIT, 504, -32603),
-    Reason.IDLE: Telling("no bytes for too long", CloseCode.IDLE, 408, -32603),
-    Reason.MALFORMED: Telling("the request can't be understood", CloseCode.PROTOCOL, 400, -32600),
-    Reason.DRAINING: Telling("the daemon is about to end", CloseCode.SHUTDOWN, 503, -32603),
+    Reason.CLIENT_GONE: Telling("the client broke off", CloseCode.NORMAL, 499, -32603, 1),
+    Reason.NO_BACKEND: Telling("no backend can be reached", CloseCode.BUSY, 502, -32603, 14),
+    Reason.BACKEND_BROKE: Telling("the backend broke off", CloseCode.BUSY, 502, -32603, 14),
+    Reason.DENIED: Telling("the caller is not allowed here", CloseCode.DENIED, 403, -32001, 7),
+    Reason.CLOSED_NOW: Telling("the service is closed at this hour", CloseCode.DENIED, 503, -32001, 14),
+    Reason.METHOD: Telling("the method is not allowed", CloseCode.DENIED, 403, -32601, 7),
+    Reason.TOO_MANY: Telling("too many requests at once", CloseCode.BUSY, 503, -32005, 8),
+    Reason.RATE: Telling("too many requests in a time", CloseCode.BUSY, 429, -32005, 8),
+    Reason.QUOTA: Telling("the quota is used up", CloseCode.BUSY, 429, -32005, 8),
+    Reason.SIZE: Telling("more bytes than one request may have", CloseCode.LIMIT, 413, -32600, 8),
+    Reason.TIME: Telling("longer than one request may take", CloseCode.LIMIT, 504, -32603, 4),
+    Reason.IDLE: Telling("no bytes for too long", CloseCode.IDLE, 408, -32603, 14),
+    Reason.MALFORMED: Telling("the request can't be understood", CloseCode.PROTOCOL, 400, -32600, 13),
+    Reason.DRAINING: Telling("the daemon is about to end", CloseCode.SHUTDOWN, 503, -32603, 14),
 }
 
 

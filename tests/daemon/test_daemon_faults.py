@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from dtp.daemon.http import session
+from dtp.daemon.http import conversation
 
 from .conftest import Backend, echo
 from .programs import DTPD, PATIENCE
@@ -69,7 +69,7 @@ def test_garbage_is_survived(run):
 
 
 def test_a_head_that_trickles_in_is_cut_off(run, monkeypatch):
-    monkeypatch.setattr(session, "_HEAD_TIME", 0.1)
+    monkeypatch.setattr(conversation, "HEAD_TIME", 0.1)
 
     async def scenario(pair):
         port = await pair.start(expose(1, more='kind = "http"'))

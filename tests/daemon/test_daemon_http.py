@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import socket
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -14,11 +15,14 @@ from hypothesis import strategies as st
 
 from dtp.daemon import proxy_protocol
 from dtp.daemon.http import jsonrpc
+from dtp.daemon.http.conversation import Conversation, Ended
 from dtp.daemon.http.headers import to_backend, to_client
-from dtp.daemon.policies import Caller, Denial
+from dtp.daemon.policies import Bounds, Caller, Denial
 from dtp.daemon.reasons import Reason
+from dtp.testing import clock
 
 from .conftest import NEAR, Backend
+from .test_daemon_relay import reset
 
 CALLER = Caller(NEAR.id, NEAR.id.sui_address, "192.0.2.7")
 
@@ -389,6 +393,108 @@ def test_a_websocket(run):
                 for size in (1, 1000, 1_000_000):
                     await socket.send_bytes(bytes(size))
                     assert await socket.receive_bytes() == bytes(size)
+
+    run(scenario)
+
+
+async def echo_frames(request):
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_bytes(message.data)
+    return socket
+
+
+def test_websockets_that_end_in_any_way(run):
+    """By either side's close, by a reset of either side: nothing is left, and nobody hears of an exception."""
+
+    async def scenario(pair):
+        async with site(echo=echo_frames) as backend:
+            port = await pair.start(expose(backend, "http"))
+            for way in ("close", "client", "backend"):
+                async with (
+                    aiohttp.ClientSession() as client,
+                    client.ws_connect(f"http://127.0.0.1:{port}/echo") as socket,
+                ):
+                    await socket.send_bytes(b"x" * 1000)
+                    assert await socket.receive_bytes() == b"x" * 1000
+                    (session,) = pair.exposed.ledger.open
+                    assert session.counts.sent > 1000
+                    ends = socket._writer.transport
+                    if way == "client":
+                        reset(SimpleNamespace(get_extra_info=ends.get_extra_info, transport=ends))
+                    elif way == "backend":
+                        reset(session._link.writer)
+                        assert (await socket.receive()).type in (
+                            aiohttp.WSMsgType.CLOSED,
+                            aiohttp.WSMsgType.ERROR,
+                        )
+                await pair.exposed.ledger.wait_empty()
+
+    run(scenario)
+
+
+def test_a_websocket_may_be_quiet_for_longer_than_a_request(run):
+    """Between requests a client has 75 s; who has changed the protocol has what the rules say."""
+
+    async def scenario(pair):
+        async with site(echo=echo_frames) as backend:
+            port = await pair.start(expose(backend, "http"))
+            async with (
+                aiohttp.ClientSession() as client,
+                client.ws_connect(f"http://127.0.0.1:{port}/echo") as socket,
+            ):
+                await socket.send_bytes(b"x")
+                assert await socket.receive_bytes() == b"x"
+                (open_,) = pair.exposed.ledger.open
+                assert open_._patience is None
+
+    run(scenario)
+
+
+def test_idle_means_both_directions():
+    """Who only listens is not idle while the other side speaks: 10 s, looked at after 4, 8 and 12 s."""
+
+    async def scenario():
+        talk = Conversation(None, CALLER, None, Bounds(), keep=None)
+        loop = asyncio.get_running_loop()
+        for seconds in (4, 8, 12):
+            loop.call_later(seconds, lambda: setattr(talk, "_moved_at", loop.time()))
+        began = loop.time()
+        with pytest.raises(Ended, match="no bytes") as caught:
+            await talk._timed(lambda: asyncio.Event().wait(), 10)
+        assert caught.value.reason is Reason.IDLE
+        return loop.time() - began
+
+    assert clock.run(scenario()) == pytest.approx(22)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 426),
+        ({"Origin": "https://app.example"}, 101),
+        ({"Origin": "https://evil.example"}, 403),
+        (None, 101),
+    ],
+)
+def test_a_service_for_websockets_alone(run, headers, status):
+    async def scenario(pair):
+        async with site(echo=echo_frames) as backend:
+            port = await pair.start(expose(backend, "websocket", 'origins = ["https://app.example"]'))
+            url = f"http://127.0.0.1:{port}/echo"
+            async with aiohttp.ClientSession() as client:
+                if status == 426:
+                    async with client.get(url, headers=headers) as answer:
+                        assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
+                elif status == 403:
+                    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+                        await client.ws_connect(url, headers=headers)
+                    assert caught.value.status == 403
+                else:
+                    async with client.ws_connect(url, headers=headers) as socket:
+                        await socket.send_bytes(b"x")
+                        assert await socket.receive_bytes() == b"x"
 
     run(scenario)
 

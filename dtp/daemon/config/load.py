@@ -14,10 +14,10 @@ from dtp.net.address import Address
 
 #: Settings of [[expose]] that only some kinds of services have.
 _ONLY_FOR = {
-    "methods": ("http", "json-rpc"),
+    "methods": ("http", "json-rpc", "grpc", "websocket"),
     "batch": ("json-rpc",),
     "message": ("json-rpc",),
-    "origins": ("json-rpc",),
+    "origins": ("json-rpc", "websocket"),
 }
 
 
@@ -173,11 +173,33 @@ def _expose(section: Section) -> model.Expose:
         )
     for key, kinds in _ONLY_FOR.items():
         if key in section and kind not in kinds:
-            section.wrong(f"{key}: is for services of kind {' and '.join(kinds)}, not {kind}", key)
+            section.wrong(f"{key}: is for services of kind {' or '.join(kinds)}, not {kind}", key)
     if kind == "udp":
         _check_udp(section, expose)
+    if isinstance(kind, str):
+        _check_methods(section, kind, expose.rules)
     section.finish()
     return expose
+
+
+def _check_methods(section: Section, kind: str, rules: model.Rules) -> None:
+    """Patterns that no method of this kind can match."""
+    found: list[tuple[str, str, tuple[str, ...]]] = []
+    for key in ("allow", "deny"):
+        patterns = () if rules.methods is None else getattr(rules.methods, key)
+        found += [(one, f"methods.{key}", ("methods", key)) for one in patterns]
+    found += [(one, "rate", ("rate",)) for rule in rules.rate for one in rule.methods]
+    for one, where, path in found:
+        if kind not in _ONLY_FOR["methods"]:
+            if where == "rate":  # that there are no methods was said already
+                section.wrong(
+                    f"rate: methods are of services of kind {' or '.join(_ONLY_FOR['methods'])}", *path
+                )
+        elif kind == "grpc" and one[:1] not in ("/", "*"):
+            service, _, method = one.rpartition(".")
+            meant = one if "/" in one else f"{service or '*'}/{method}"
+            meant = meant if meant[:1] == "*" else f"/{meant}"
+            section.wrong(f"{where}: {one!r} matches no gRPC method; did you mean {meant}?", *path)
 
 
 def _check_udp(section: Section, expose: model.Expose) -> None:

@@ -12,8 +12,8 @@ from dtp.daemon.config.values import Place, Rate
 from dtp.identity import PeerId
 from dtp.net.address import Address
 
-Kind = Literal["tcp", "udp", "http", "json-rpc"]
-KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc")
+Kind = Literal["tcp", "udp", "http", "json-rpc", "grpc", "websocket"]
+KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket")
 ForwardKind = Literal["tcp", "udp"]
 FORWARD_KINDS: tuple[str, ...] = ("tcp", "udp")
 Balance = Literal["round-robin", "least-conn", "hash"]
@@ -137,7 +137,7 @@ class Expose:
     #: JSON-RPC: calls in one batch, and bytes of one message.
     batch: int = 50
     message: int = 2 * 1024 * 1024
-    #: JSON-RPC: web pages of these origins may ask ("*": of all); those of others are refused.
+    #: JSON-RPC, WebSocket: web pages of these origins may ask ("*": of all); those of others are refused.
     origins: tuple[str, ...] = ()
     rules: Rules = Rules()
 

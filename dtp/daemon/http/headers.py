@@ -66,18 +66,30 @@ def to_backend(headers: Headers, caller: Caller, service: str) -> Headers:
     found = [(key, value) for key, value in _passing(headers) if not _spoofs(key)]
     if not any(key == b"host" for key, _ in found):
         found.insert(0, (b"host", b"localhost"))
-    found += [
-        (b"dtp-peer", str(caller.peer).encode()),
-        (b"dtp-account", caller.account.encode()),
-        (b"dtp-service", service.encode("utf-8")),
-        (b"x-forwarded-for", (caller.source or "unknown").encode()),
-        (b"via", _VIA),
-    ]
+    found += [*_who(caller, service), (b"via", _VIA)]
     if chunked:
         found.append((b"transfer-encoding", b"chunked"))
     if upgrade is not None:
         found += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
     return found
+
+
+def _who(caller: Caller, service: str) -> Headers:
+    return [
+        (b"dtp-peer", str(caller.peer).encode()),
+        (b"dtp-account", caller.account.encode()),
+        (b"dtp-service", service.encode("utf-8")),
+        (b"x-forwarded-for", (caller.source or "unknown").encode()),
+    ]
+
+
+def to_grpc_backend(headers: Headers, caller: Caller, service: str) -> Headers:
+    """The fields of a gRPC call as the backend is to get them. HTTP/2 has no fields of one hop but `te`, which stays.
+
+    What passes are the same objects, so that a field that must not be indexed (RFC 7541, 7.1.3) stays one.
+    """
+    kept = [field for field in headers if not _spoofs(field[0])]
+    return [*kept, *_who(caller, service), (b"via", b"2.0 dtpd")]
 
 
 def to_client(headers: Headers, *, switching: bool = False) -> Headers:

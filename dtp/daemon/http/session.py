@@ -6,29 +6,26 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import h11
 
-from dtp.daemon.http import jsonrpc
+from dtp.daemon.http import conversation, jsonrpc
+from dtp.daemon.http.conversation import Conversation, Ended
 from dtp.daemon.http.headers import Headers, to_backend, to_client, upgrade_of
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import TELLINGS, Reason, words
-from dtp.daemon.relay import Counts
 from dtp.errors import DtpError
-from dtp.net.relay import copy
+from dtp.net.relay import relay
 from dtp.net.stream import Stream
 
 if TYPE_CHECKING:
-    from dtp.daemon.expose import Exposed, Link
+    from dtp.daemon.expose import Exposed
 
 log = logging.getLogger("dtpd")
 
-#: Bytes per read.
-_READ = 64 * 1024
-#: A request's head: more bytes, or seconds from its first one, and the client means harm (slowloris).
-_HEAD_SIZE, _HEAD_TIME = 32 * 1024, 10.0
 #: How long a client may keep a connection without asking for anything, seconds; nginx's default.
 _KEEP = 75.0
 #: Of a body that nobody wants so much is read, so that the client sees the answer; a longer one ends the connection.
@@ -39,20 +36,13 @@ _MAX_MERGED = 16 * 1024 * 1024
 _LINK_IDLE = 4.0
 #: Methods that change nothing (RFC 9110, 9.2.1).
 _SAFE = (b"GET", b"HEAD", b"OPTIONS")
+_FOREIGN_PAGE = b"pages of this origin may not ask\n"
 #: What a browser is told that asks whether a page may ask (Fetch standard, CORS).
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "POST",
     "Access-Control-Allow-Headers": "content-type",
     "Access-Control-Max-Age": "600",
 }
-
-
-class _Ended(Exception):
-    """The stream is to end now, for this reason."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class _Side:
@@ -65,7 +55,7 @@ class _Side:
         write: Callable[[bytes], None],
         drain: Callable[[], Awaitable[None]],
     ) -> None:
-        self.http = h11.Connection(role, max_incomplete_event_size=_HEAD_SIZE)
+        self.http = h11.Connection(role, max_incomplete_event_size=conversation.HEAD_SIZE)
         self._read, self._write, self._drain = read, write, drain
         #: Of a backend's side: whether it has answered before, and when it did last.
         self.used, self.since = False, 0.0
@@ -73,7 +63,7 @@ class _Side:
     async def event(self) -> Any:
         """What comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
         while (event := self.http.next_event()) is h11.NEED_DATA:
-            self.http.receive_data(await self._read(_READ))
+            self.http.receive_data(await self._read(conversation.READ))
         return event
 
     async def send(self, event: Any) -> None:
@@ -91,32 +81,19 @@ class _Side:
         return False
 
 
-class HttpSession:
+class HttpSession(Conversation):
     """Serves a stream until its client has ended it or something breaks off."""
 
     def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
-        self.stream = stream
-        self.counts = Counts()
-        self.why = ""
-        self.ended = False
-        self._exposed, self._caller, self._bounds = exposed, caller, bounds
+        super().__init__(exposed, caller, stream, bounds, keep=_KEEP)
         self._client = _Side(h11.SERVER, self._read_client, self._write_client, stream.drain)
-        self._link: Link | None = None
         self._backend: _Side | None = None
-        self._task = asyncio.current_task()
-        self._moved = 0
-        self._finishing = self._cancelled = False
+        self._finishing = False
         self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
         self._json = exposed.config.kind == "json-rpc"
+        self._only_websockets = exposed.config.kind == "websocket"
         #: The origin of the page that asks, if it may; its browser is told with every answer.
         self._origin: bytes | None = None
-
-    def abort(self, reason: Reason) -> None:
-        """End now. Idempotent."""
-        if not self.ended and self._task is not None:
-            self._cancelled = True
-            self.why = self.why or words(reason)
-            self._task.cancel()
 
     def finish(self) -> None:
         """Answer what was asked, and then no more."""
@@ -124,30 +101,14 @@ class HttpSession:
         if self._idle is not None and not self._idle.done():
             self._idle.cancel()
 
-    async def run(self) -> None:
-        """To the end; raises nothing but `CancelledError`."""
+    async def _converse(self) -> None:
         try:
-            async with asyncio.timeout(self._bounds.time):
-                await self._serve()
+            await self._serve()
             self.stream.close()
-        except _Ended as end:
-            self._fail(end.reason, words(end.reason))
-        except TimeoutError:
-            self._fail(Reason.TIME, words(Reason.TIME))
         except h11.RemoteProtocolError as error:
             await self._answer_malformed(error)
-        except (DtpError, OSError, h11.LocalProtocolError) as error:
+        except h11.LocalProtocolError as error:
             self._fail(Reason.BACKEND_BROKE, str(error))
-        except asyncio.CancelledError:
-            self._fail(Reason.DRAINING, words(Reason.DRAINING))
-            raise
-        finally:
-            self.ended = True
-            self._drop_link()
-
-    def _fail(self, reason: Reason, why: str) -> None:
-        self.why = self.why or why
-        self.stream.reset(reason)
 
     async def _answer_malformed(self, error: h11.RemoteProtocolError) -> None:
         """The client broke the protocol: 400, if it can still be told."""
@@ -161,37 +122,6 @@ class HttpSession:
             await self._answer(error.error_status_hint, body, "text/plain", {"Connection": "close"})
             self.stream.write_eof()
 
-    # ---- bytes --------------------------------------------------------------------------------------------
-
-    async def _read_client(self, size: int) -> bytes:
-        data = await self._timed(self.stream.read(size), self._bounds.idle or _KEEP, Reason.IDLE)
-        self.counts.received += len(data)
-        await self._measure(len(data))
-        return data
-
-    def _write_client(self, data: bytes) -> None:
-        self.counts.sent += len(data)
-        self.stream.write(data)
-
-    async def _measure(self, size: int) -> None:
-        """Count bytes of a request and its answer; waits as long as a rate says."""
-        self._moved += size
-        if self._bounds.data is not None and self._moved > self._bounds.data:
-            raise _Ended(Reason.SIZE)
-        verdict = self._exposed.moved(self._caller, size)
-        if isinstance(verdict, Reason):
-            raise _Ended(verdict)
-        if verdict:
-            await asyncio.sleep(verdict)
-
-    @staticmethod
-    async def _timed(awaitable: Awaitable[bytes], seconds: float, reason: Reason) -> bytes:
-        try:
-            async with asyncio.timeout(seconds):
-                return await awaitable
-        except TimeoutError:
-            raise _Ended(reason) from None
-
     # ---- requests -----------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
@@ -202,7 +132,7 @@ class HttpSession:
             self._moved = 0
             try:
                 keep = await (self._exchange_calls(request) if self._json else self._exchange(request))
-            except (_Ended, OSError) as error:
+            except (Ended, OSError) as error:
                 if not self._broke_untold(error):
                     raise
                 self.why = words(Reason.BACKEND_BROKE)
@@ -220,10 +150,10 @@ class HttpSession:
                 return None
             client.http.receive_data(data)
         try:
-            async with asyncio.timeout(_HEAD_TIME):
+            async with asyncio.timeout(conversation.HEAD_TIME):
                 event = await client.event()
         except TimeoutError:
-            raise _Ended(Reason.IDLE) from None
+            raise Ended(Reason.IDLE) from None
         if isinstance(event, h11.ConnectionClosed):
             return None
         assert isinstance(event, h11.Request)
@@ -231,9 +161,9 @@ class HttpSession:
 
     async def _wait_for_request(self) -> bytes | None:
         """The first bytes of a request; None when `finish` came first."""
-        self._idle = asyncio.ensure_future(self._read_client(_READ))
+        self._idle = asyncio.ensure_future(self._read_client(conversation.READ))
         try:
-            return await self._timed(self._idle, _KEEP, Reason.IDLE)
+            return await self._idle
         except asyncio.CancelledError:
             if self._finishing and self._idle.cancelled() and not self._cancelled:
                 return None
@@ -243,6 +173,10 @@ class HttpSession:
 
     async def _exchange(self, request: h11.Request) -> bool:
         """Pass one request on, and its answer back; True when another one may follow."""
+        if self._only_websockets and (fault := self._no_websocket(request)) is not None:
+            status, body = fault
+            await self._answer(status, body, "text/plain", {"Upgrade": "websocket"} if status == 426 else {})
+            return await self._discard()
         method = f"{request.method.decode('ascii')} {request.target.decode('ascii').partition('?')[0]}"
         denial = self._exposed.ask(Call(self._caller, method))
         if denial is not None:
@@ -259,21 +193,29 @@ class HttpSession:
             # A backend may close a connection that it kept just when a request comes: then nothing was done.
             may_repeat = bodyless and backend.used and not again
             try:
-                return await self._converse(backend, head, bodyless=bodyless)
-            except (_Ended, OSError) as error:
+                return await self._pass_request(backend, head, bodyless=bodyless)
+            except (Ended, OSError) as error:
                 if not may_repeat or not self._broke_untold(error):
                     raise
                 self._drop_link()
         raise AssertionError("unreachable")
 
-    def _broke_untold(self, error: _Ended | OSError) -> bool:
+    def _no_websocket(self, request: h11.Request) -> tuple[int, bytes] | None:
+        """The status and words for what is no WebSocket, or one of a page that may not open it."""
+        if (upgrade_of(list(request.headers)) or b"").lower() != b"websocket":
+            return 426, b"this service is for WebSockets\n"
+        if not self._judge_origin(request):
+            return 403, _FOREIGN_PAGE
+        return None
+
+    def _broke_untold(self, error: Ended | OSError) -> bool:
         """Whether the backend broke off before the client was answered anything."""
         own = isinstance(error, DtpError) or (
-            isinstance(error, _Ended) and error.reason is not Reason.BACKEND_BROKE
+            isinstance(error, Ended) and error.reason is not Reason.BACKEND_BROKE
         )
         return not own and self._client.http.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
-    async def _converse(self, backend: _Side, head: h11.Request, *, bodyless: bool) -> bool:
+    async def _pass_request(self, backend: _Side, head: h11.Request, *, bodyless: bool) -> bool:
         """One request and its answer; True when another one may follow."""
         await backend.send(head)
         if bodyless:
@@ -345,16 +287,19 @@ class HttpSession:
             writer.write(first)
         if answered:
             self._write_client(answered)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(copy(_Counted(self._read_client), writer))
-            group.create_task(copy(_Counted(self._read_backend), self.stream))
+        self._patience = self._bounds.idle  # who has changed the protocol may be quiet
+        stream = self.stream
+        client = _End(self._read_client, self._write_client, stream.drain, stream.write_eof)
+        await relay(
+            (client, client), (_End(self._read_backend, writer.write, writer.drain, writer.write_eof),) * 2
+        )
 
     # ---- JSON-RPC -----------------------------------------------------------------------------------------
 
     async def _exchange_calls(self, request: h11.Request) -> bool:
         """One message: each of its calls past the policies; those that pass go on together."""
         if not self._judge_origin(request):
-            await self._answer(403, b"pages of this origin may not ask\n", "text/plain", {})
+            await self._answer(403, _FOREIGN_PAGE, "text/plain", {})
             return await self._discard()
         if request.method == b"OPTIONS" and self._origin is not None:
             await self._answer(204, b"", None, _PREFLIGHT)
@@ -460,7 +405,7 @@ class HttpSession:
             if isinstance(event, h11.Data):
                 answer += event.data
                 if len(answer) > _MAX_MERGED:
-                    raise _Ended(Reason.SIZE)
+                    raise Ended(Reason.SIZE)
         await self._answer(200, jsonrpc.merged(answer, refusals), "application/json", {})
 
     async def _body(self, most: int) -> bytes | None:
@@ -529,14 +474,6 @@ class HttpSession:
         self._backend = _Side(h11.CLIENT, self._read_backend, writer.write, writer.drain)
         return self._backend
 
-    async def _read_backend(self, size: int) -> bytes:
-        assert self._link is not None
-        idle = self._bounds.idle
-        read = self._link.reader.read(size)
-        data = await (read if idle is None else self._timed(read, idle, Reason.IDLE))
-        await self._measure(len(data))
-        return data
-
     def _keep_link(self, backend: _Side) -> None:
         """Another request may use it, if the backend lets it."""
         if backend.reusable():
@@ -545,29 +482,28 @@ class HttpSession:
             self._drop_link()
 
     def _drop_link(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = self._backend = None
+        super()._drop_link()
+        self._backend = None
 
 
-class _Counted:
-    """A source for `dtp.net.relay.copy`."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Both a source and a sink for `dtp.net.relay`."""
 
-    def __init__(self, read: Callable[[int], Awaitable[bytes]]) -> None:
-        self._read = read
-
-    async def read(self, size: int, /) -> bytes:
-        return await self._read(size)
+    read: Callable[[int], Coroutine[Any, Any, bytes]]
+    write: Callable[[bytes], None]
+    drain: Callable[[], Coroutine[Any, Any, None]]
+    write_eof: Callable[[], None]
 
 
 async def _answered(backend: _Side) -> Any:
-    """What the backend says next. Raises `_Ended` when it says nothing more, or what is no HTTP."""
+    """What the backend says next. Raises `Ended` when it says nothing more, or what is no HTTP."""
     try:
         event = await backend.event()
     except h11.RemoteProtocolError:
-        raise _Ended(Reason.BACKEND_BROKE) from None
+        raise Ended(Reason.BACKEND_BROKE) from None
     if isinstance(event, h11.ConnectionClosed):
-        raise _Ended(Reason.BACKEND_BROKE)
+        raise Ended(Reason.BACKEND_BROKE)
     return event
 
 

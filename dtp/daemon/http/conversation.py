@@ -1,0 +1,138 @@
+"""What all streams that are understood have in common: bytes that are counted and timed, one backend, one end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from dtp.daemon.policies import Bounds, Caller
+from dtp.daemon.reasons import Reason, words
+from dtp.daemon.relay import Counts
+from dtp.errors import DtpError
+from dtp.net.stream import Stream
+
+if TYPE_CHECKING:
+    from dtp.daemon.expose import Exposed, Link
+
+#: Bytes per read.
+READ = 64 * 1024
+#: A head: more bytes, or seconds from its first one, and the client means harm (slowloris).
+HEAD_SIZE, HEAD_TIME = 32 * 1024, 10.0
+
+
+class Ended(Exception):
+    """The stream is to end now, for this reason."""
+
+    def __init__(self, reason: Reason, why: str = "") -> None:
+        super().__init__(why or words(reason))
+        self.reason, self.why = reason, str(self)
+
+
+class Conversation:
+    """A stream whose bytes are looked at, and the connection to a backend that it uses. A `Session` of the ledger."""
+
+    def __init__(
+        self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds, *, keep: float | None
+    ) -> None:
+        """`keep`: seconds without a byte of the client that are enough, where the rules say nothing."""
+        self.stream = stream
+        self.counts = Counts()
+        self.why = ""
+        self.ended = False
+        self._exposed, self._caller, self._bounds = exposed, caller, bounds
+        self._patience = bounds.idle or keep
+        self._link: Link | None = None
+        self._task = asyncio.current_task()
+        self._moved, self._moved_at = 0, 0.0
+        self._cancelled = False
+
+    def abort(self, reason: Reason) -> None:
+        """End now. Idempotent."""
+        if not self.ended and self._task is not None:
+            self._cancelled = True
+            self.why = self.why or words(reason)
+            self._task.cancel()
+
+    def finish(self) -> None:
+        """Take up nothing new."""
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        """To the end; raises nothing but `CancelledError`."""
+        try:
+            async with asyncio.timeout(self._bounds.time):
+                await self._converse()
+        except Ended as end:
+            self._fail(end.reason, end.why)
+        except TimeoutError:
+            self._fail(Reason.TIME, words(Reason.TIME))
+        except (DtpError, OSError) as error:
+            self._fail(Reason.BACKEND_BROKE, str(error))
+        except asyncio.CancelledError:
+            self._fail(Reason.DRAINING, words(Reason.DRAINING))
+            raise
+        finally:
+            self.ended = True
+            self._drop_link()
+
+    async def _converse(self) -> None:
+        """Serve the stream to its orderly end; raise `Ended`, or what reading and writing raise."""
+        raise NotImplementedError
+
+    def _fail(self, reason: Reason, why: str) -> None:
+        self.why = self.why or why
+        self.stream.reset(reason)
+
+    # ---- bytes --------------------------------------------------------------------------------------------
+
+    async def _read_client(self, size: int) -> bytes:
+        data = await self._timed(lambda: self.stream.read(size), self._patience)
+        self.counts.received += len(data)
+        await self._measure(len(data))
+        return data
+
+    def _write_client(self, data: bytes) -> None:
+        self.counts.sent += len(data)
+        self.stream.write(data)
+
+    async def _read_backend(self, size: int) -> bytes:
+        assert self._link is not None
+        reader = self._link.reader
+        data = await self._timed(lambda: reader.read(size), self._bounds.idle)
+        await self._measure(len(data))
+        return data
+
+    async def _measure(self, size: int) -> None:
+        """Count bytes of a request and its answer; waits as long as a rate says."""
+        self._moved += size
+        self._moved_at = asyncio.get_running_loop().time()
+        if self._bounds.data is not None and self._moved > self._bounds.data:
+            raise Ended(Reason.SIZE)
+        verdict = self._exposed.moved(self._caller, size)
+        if isinstance(verdict, Reason):
+            raise Ended(verdict)
+        if verdict:
+            await asyncio.sleep(verdict)
+
+    async def _timed(self, read: Callable[[], Awaitable[bytes]], seconds: float | None) -> bytes:
+        """What `read` gives, as long as something moves: silence of both sides together ends the stream."""
+        if seconds is None:
+            return await read()
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while True:
+            until = max(since, self._moved_at) + seconds
+            try:
+                async with asyncio.timeout_at(until):
+                    return await read()
+            except TimeoutError:
+                if max(since, self._moved_at) + seconds <= until:
+                    raise Ended(Reason.IDLE) from None
+
+    # ---- the backend --------------------------------------------------------------------------------------
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None

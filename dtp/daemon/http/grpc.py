@@ -1,0 +1,424 @@
+"""gRPC calls past the policies: a filter between the frames of a client and those of a backend. No IO.
+
+Only the heads of calls are understood: header blocks of the client are decoded, judged, told who came and encoded
+anew; a refused call is answered here by its status, and the backend never hears of it. All other frames pass as they
+are, so flow control, order and cancelling are those of the two ends (docs/decisions/0088).
+
+Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC over HTTP/2 (PROTOCOL-HTTP2.md), gRFC A6 (when to try again).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from hpack import Decoder, Encoder, HPACKError
+from hpack.struct import NeverIndexedHeaderTuple
+from hyperframe.exceptions import HyperframeError
+from hyperframe.frame import (
+    ContinuationFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+
+from dtp.daemon.http import frames
+from dtp.daemon.http.conversation import HEAD_SIZE
+from dtp.daemon.http.frames import Frame, Malformed, Splitter
+from dtp.daemon.http.headers import Headers
+from dtp.daemon.policies import Denial
+from dtp.daemon.reasons import TELLINGS, Reason
+
+#: What may be called: a name that no backend could read in another way, by decoding or joining its parts.
+_METHOD = re.compile(r"(?:/(?!\.{1,2}/)[A-Za-z0-9_.$~-]+){2,}")
+#: Names and values of fields (RFC 9113, 8.2.1): lower case, and nothing that ends a line somewhere.
+_NAME = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
+_BAD_VALUE = re.compile(rb"[\0\r\n]")
+#: Pseudo-fields of a request: each once, in front.
+_PSEUDO = {b":method", b":scheme", b":path", b":authority"}
+_OF_ONE_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+#: Frames of one header block: more are a flood of empty ones.
+_MOST_FRAMES = 32
+#: Refused calls that are remembered, since frames for them may still come.
+_REFUSED = 4096
+#: A frame that any end takes (RFC 9113, 4.2).
+_FRAME_SIZE = 16 * 1024
+#: HPACK's table before anybody says otherwise (RFC 7541, 4.2, and RFC 9113, 6.5.2).
+_TABLE = 4096
+_NO_ERROR, _PROTOCOL_ERROR = 0, 1
+#: For who speaks another version.
+_HTTP_1 = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n%s"
+)
+_UNIMPLEMENTED = 12
+
+#: Asked for each call with its method: a denial, or None.
+Judge = Callable[[str], Denial | None]
+
+
+@dataclass(slots=True)
+class _Block:
+    """A header block of the client that is coming in."""
+
+    stream: int
+    ends: bool
+    data: bytearray = field(default_factory=bytearray)
+    frames: int = 0
+
+
+class Filter:
+    """Bytes of one side in, bytes for both sides out: take them from `for_backend` and `for_client`.
+
+    Everything raises `Malformed` when the client (or the backend) speaks no HTTP/2; then nothing more may be given.
+    """
+
+    def __init__(self, judge: Judge, rewrite: Callable[[Headers], Headers]) -> None:
+        """`rewrite` gives the fields of a call as the backend is to get them."""
+        self._judge, self._rewrite = judge, rewrite
+        kinds = (frames.HEADERS, frames.CONTINUATION, frames.SETTINGS, frames.PING)
+        self._client = Splitter(kinds, HEAD_SIZE)
+        self._backend = Splitter((frames.SETTINGS,), HEAD_SIZE)
+        self._decoder, self._encoder = Decoder(max_header_list_size=HEAD_SIZE), Encoder()
+        self._answers = Encoder()
+        self._there: list[bytes | memoryview] = []
+        self._back: list[bytes | memoryview] = []
+        #: Frames of our own that wait for the end of a frame of the backend.
+        self._own: list[bytes] = []
+        self._preface = b""
+        self._block: _Block | None = None
+        #: Calls that the backend has, and whether it has begun to answer.
+        self._calls: dict[int, bool] = {}
+        self._last = 0
+        self._refused: deque[int] = deque(maxlen=_REFUSED)
+        #: Sizes of HPACK's table that the backend has announced and the client has yet to agree to.
+        self._tables: deque[int | None] = deque()
+        #: Whether the backend has said its settings, without which it is none.
+        self.settled = False
+        self._in_block = False
+        #: Settings of the client that the backend has not acknowledged.
+        self._unanswered = 0
+        #: Why there is no backend (any more).
+        self.lost: Reason | None = None
+        #: The last call that is taken, once no more are.
+        self._until: int | None = None
+        #: Calls that were answered here rather than by the backend.
+        self.told = 0
+
+    # ---- what there is to send ----------------------------------------------------------------------------
+
+    @property
+    def begun(self) -> bool:
+        """Whether the client has shown that it speaks HTTP/2."""
+        return self._preface == frames.PREFACE
+
+    @property
+    def halfway(self) -> int | None:
+        """The number of a frame, or head, that has begun and not ended: it may not trickle in."""
+        return self._client.count if not self.begun or self._client.waits or self._block is not None else None
+
+    @property
+    def calls(self) -> int:
+        """Calls that the backend has not finished."""
+        return len(self._calls)
+
+    def for_backend(self) -> bytes:
+        """What there is to send to it now."""
+        data, self._there = b"".join(self._there), []
+        return data
+
+    def for_client(self) -> bytes:
+        """What there is to send to it now."""
+        data, self._back = b"".join(self._back), []
+        return data
+
+    # ---- from the client ----------------------------------------------------------------------------------
+
+    def from_client(self, data: bytes) -> None:
+        """Bytes have come. Raises `Malformed`."""
+        if not self.begun:
+            data = self._begin(data)
+        for frame, piece, last in self._client.split(data):
+            try:
+                self._take(frame, piece, last)
+            except HyperframeError as error:
+                raise Malformed(f"a frame of type {frame.kind} that is none: {error}") from None
+        self._release()
+
+    def _begin(self, data: bytes) -> bytes:
+        """The preface, which may come in pieces; what is behind it."""
+        missing = len(frames.PREFACE) - len(self._preface)
+        self._preface += data[:missing]
+        if not frames.PREFACE.startswith(self._preface):
+            raise Malformed(_instead(self._preface))
+        if self.begun:
+            self._there.append(self._preface)
+        return data[missing:]
+
+    def _take(self, frame: Frame, piece: memoryview, last: bool) -> None:
+        if self._block is not None and frame.kind != frames.CONTINUATION:
+            raise Malformed("a head that another frame interrupts")
+        if frame.kind == frames.HEADERS:
+            head = HeadersFrame(frame.stream)
+            head.parse_flags(frame.flags)
+            head.parse_body(frames.payload(piece))
+            self._block = _Block(frame.stream, bool(frame.flags & frames.END_STREAM))
+            self._add(head.data, frame)
+        elif frame.kind == frames.CONTINUATION:
+            if self._block is None or self._block.stream != frame.stream:
+                raise Malformed("the rest of a head that never began")
+            self._add(bytes(frames.payload(piece)), frame)
+        elif frame.kind == frames.PUSH_PROMISE:
+            raise Malformed("a client that pushes")
+        elif self.lost is not None:
+            self._stand_in(frame, piece, last)
+        elif frame.stream in self._refused:
+            self._drop(frame, last)
+        else:
+            if frame.kind == frames.SETTINGS:
+                self._agree(frame)
+            elif frame.kind == frames.RST_STREAM:
+                self._calls.pop(frame.stream, None)
+            self._there.append(piece)
+
+    def _agree(self, frame: Frame) -> None:
+        """Settings of the client, or its word that it goes by the backend's: so does our encoder."""
+        if not frame.flags & frames.ACK:
+            self._unanswered += 1
+        elif self._tables and (size := self._tables.popleft()) is not None:
+            self._encoder.header_table_size = min(size, _TABLE)
+
+    def _drop(self, frame: Frame, last: bool) -> None:
+        """A frame of a call that was refused: nobody gets it, so its room in the connection is given back."""
+        if frame.kind == frames.DATA and last and frame.size:
+            self._own.append(WindowUpdateFrame(0, window_increment=frame.size).serialize())
+
+    def _stand_in(self, frame: Frame, piece: memoryview, last: bool) -> None:
+        """What a server has to answer, while there is none."""
+        if frame.kind == frames.SETTINGS and not frame.flags & frames.ACK:
+            self._own.append(SettingsFrame(0, flags=["ACK"]).serialize())
+        elif frame.kind == frames.PING and not frame.flags & frames.ACK:
+            answer = PingFrame(0, opaque_data=bytes(frames.payload(piece)), flags=["ACK"])
+            self._own.append(answer.serialize())
+        else:
+            self._drop(frame, last)
+
+    # ---- calls --------------------------------------------------------------------------------------------
+
+    def _add(self, data: bytes, frame: Frame) -> None:
+        """A piece of a header block; its last one makes it a call, or the end of one."""
+        block = self._block
+        assert block is not None
+        block.data += data
+        block.frames += 1
+        if len(block.data) > HEAD_SIZE or block.frames > _MOST_FRAMES:
+            raise Malformed("a head of more than 32 KiB")
+        if not frame.flags & frames.END_HEADERS:
+            return
+        self._block = None
+        try:
+            fields: Headers = [*self._decoder.decode(bytes(block.data), raw=True)]
+        except HPACKError as error:
+            raise Malformed(f"a head that can't be decoded: {error}") from None
+        if block.stream > self._last and block.stream % 2:
+            self._last = block.stream
+            self._call(block, fields)
+        elif not block.stream % 2:
+            raise Malformed(f"a call with the number {block.stream}")
+        elif block.stream not in self._refused and self.lost is None:
+            self._trailers(block, fields)
+
+    def _call(self, block: _Block, fields: Headers) -> None:
+        if self._until is not None:  # it was told, and will ask somebody else
+            self._refused.append(block.stream)
+            return
+        if _fault(fields):
+            self._break(block.stream)
+            return
+        known = dict(fields)
+        if known[b":method"] != b"POST" or not known.get(b"content-type", b"").startswith(
+            b"application/grpc"
+        ):
+            self._refuse(block, [(b":status", b"415")])
+            return
+        method = known[b":path"].decode("ascii", "replace")
+        if not _METHOD.fullmatch(method):
+            self._refuse(block, _status(_UNIMPLEMENTED, f"the method name {method[:64]!r} is malformed"))
+            return
+        denial = self._judge(method)
+        if denial is not None:
+            self._refuse(block, _refusal(denial))
+        elif self.lost is not None:
+            self._refuse(block, _gone(self.lost))
+        else:
+            self._calls[block.stream] = False
+            self._send(block, self._rewrite(fields))
+
+    def _trailers(self, block: _Block, fields: Headers) -> None:
+        """Fields behind the messages of a call. No gRPC client has any, but HTTP/2 does."""
+        if any(
+            not _NAME.fullmatch(name) or name[:1] == b":" or _BAD_VALUE.search(value)
+            for name, value in fields
+        ):
+            raise Malformed("trailers that are none")
+        self._send(block, [(name, value) for name, value in fields if name not in _OF_ONE_HOP])
+
+    def _send(self, block: _Block, fields: Headers) -> None:
+        """A header block for the backend."""
+        data = self._encoder.encode(fields, huffman=False)
+        head = HeadersFrame(block.stream, data=data[:_FRAME_SIZE])
+        if block.ends:
+            head.flags.add("END_STREAM")
+        rest = [data[at : at + _FRAME_SIZE] for at in range(_FRAME_SIZE, len(data), _FRAME_SIZE)]
+        made = [head, *(ContinuationFrame(block.stream, data=piece) for piece in rest)]
+        made[-1].flags.add("END_HEADERS")
+        self._there += [frame.serialize() for frame in made]
+
+    def _break(self, stream: int) -> None:
+        """End a call that HTTP/2 doesn't allow."""
+        self._refused.append(stream)
+        self._own.append(RstStreamFrame(stream, error_code=_PROTOCOL_ERROR).serialize())
+
+    def _refuse(self, block: _Block, fields: Headers) -> None:
+        """Answer a call that the backend doesn't get."""
+        self.told += 1
+        self._refused.append(block.stream)
+        self._tell(block.stream, fields)
+        if not block.ends:  # nobody wants its messages
+            self._own.append(RstStreamFrame(block.stream, error_code=_NO_ERROR).serialize())
+
+    def _tell(self, stream: int, fields: Headers) -> None:
+        """A header block for the client, which leaves its table as the backend knows it: nothing is indexed."""
+        data = self._answers.encode([NeverIndexedHeaderTuple(*one) for one in fields], huffman=False)
+        self._own.append(HeadersFrame(stream, data=data, flags=["END_HEADERS", "END_STREAM"]).serialize())
+
+    # ---- from the backend ---------------------------------------------------------------------------------
+
+    def from_backend(self, data: bytes) -> None:
+        """Bytes have come. Raises `Malformed`."""
+        for frame, piece, last in self._backend.split(data):
+            self._back.append(piece)
+            if not last:
+                continue
+            kind, flags = frame.kind, frame.flags
+            if kind == frames.SETTINGS and flags & frames.ACK:
+                self._unanswered -= 1
+            elif kind == frames.SETTINGS:
+                self._settle(frames.payload(piece))
+            elif kind in (frames.HEADERS, frames.PUSH_PROMISE, frames.CONTINUATION):
+                self._in_block = not flags & frames.END_HEADERS
+            if kind == frames.RST_STREAM or (
+                kind in (frames.DATA, frames.HEADERS) and flags & frames.END_STREAM
+            ):
+                self._calls.pop(frame.stream, None)
+            elif kind == frames.HEADERS and frame.stream in self._calls:
+                self._calls[frame.stream] = True
+            self._release()
+
+    def _settle(self, data: memoryview) -> None:
+        """Settings of the backend: what the client's encoder may do from when it has agreed."""
+        settings = SettingsFrame(0)
+        try:
+            settings.parse_body(data)
+        except HyperframeError as error:
+            raise Malformed(f"settings that are none: {error}") from None
+        size = settings.settings.get(SettingsFrame.HEADER_TABLE_SIZE)
+        if size is not None:
+            self._decoder.max_allowed_table_size = max(size, self._decoder.max_allowed_table_size)
+        self._tables.append(size)
+        self.settled = True
+
+    def _release(self) -> None:
+        """Our own frames, where the backend's let them be: behind its settings, not within a frame or a head."""
+        if self._own and self.settled and self._backend.between and not self._in_block:
+            self._back += self._own
+            self._own = []
+
+    # ---- ends ---------------------------------------------------------------------------------------------
+
+    def lose_backend(self, reason: Reason) -> bool:
+        """The backend is gone, or was never there: tell its calls. False when it broke off within a frame."""
+        if not self._backend.between or self._in_block:
+            return False
+        self.lost = reason
+        if not self.settled:
+            self.settled = True
+            self._own.insert(0, SettingsFrame(0).serialize())
+        self._own += [SettingsFrame(0, flags=["ACK"]).serialize()] * self._unanswered
+        for stream, answered in self._calls.items():
+            self.told += 1
+            self._refused.append(stream)
+            fields = _gone(reason)
+            self._tell(stream, fields[2:] if answered else fields)
+        self._calls.clear()
+        self._release()
+        return True
+
+    def take_no_more(self) -> None:
+        """Let the client ask somebody else from now on; what it has asked is finished (RFC 9113, 6.8)."""
+        if self._until is None:
+            self._until = self._last
+            self._own.append(GoAwayFrame(0, last_stream_id=self._last, error_code=_NO_ERROR).serialize())
+            self._release()
+
+    def last_words(self, error: Malformed) -> bytes:
+        """What a client can be told that broke the protocol; nothing in the midst of something else."""
+        if not self.begun:
+            return _HTTP_1 % f"{error}\n".encode() if re.match(rb"[A-Z]+ ", self._preface) else b""
+        if not self._backend.between or self._in_block:
+            return b""
+        words = GoAwayFrame(0, last_stream_id=self._last, error_code=_PROTOCOL_ERROR)
+        words.additional_data = str(error).encode()
+        return (b"" if self.settled else SettingsFrame(0).serialize()) + words.serialize()
+
+
+def _fault(fields: Headers) -> bool:
+    """Whether two could read these fields in two ways (RFC 9113, 8.1.1 and 8.3)."""
+    pseudo = [name for name, _ in fields if name[:1] == b":"]
+    return (
+        len(set(pseudo)) != len(pseudo)
+        or not {b":method", b":scheme", b":path"} <= set(pseudo) <= _PSEUDO
+        or pseudo != [name for name, _ in fields[: len(pseudo)]]
+        or any(
+            not _NAME.fullmatch(name) or name in _OF_ONE_HOP or _BAD_VALUE.search(value) is not None
+            for name, value in fields
+        )
+        or len({value for name, value in fields if name == b"content-type"}) > 1
+    )
+
+
+def _status(code: int, why: str, more: Iterable[tuple[bytes, bytes]] = ()) -> Headers:
+    """An answer without messages: the first two fields are of its head, the rest are trailers."""
+    return [
+        (b":status", b"200"),
+        (b"content-type", b"application/grpc"),
+        (b"grpc-status", str(code).encode()),
+        (b"grpc-message", quote(why, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}").encode()),
+        *more,
+    ]
+
+
+def _refusal(denial: Denial) -> Headers:
+    """What is answered to a call that a policy denied: why, and when it may be tried again."""
+    more = [(b"dtp-policy", denial.policy.encode())]
+    if denial.retry is not None:
+        more.append((b"grpc-retry-pushback-ms", str(-int(-denial.retry * 1000 // 1)).encode()))
+    return _status(TELLINGS[denial.reason].grpc, f"{denial.policy}: {denial.why}", more)
+
+
+def _gone(reason: Reason) -> Headers:
+    return _status(TELLINGS[reason].grpc, TELLINGS[reason].words)
+
+
+def _instead(start: bytes) -> str:
+    """What the client speaks, by its first bytes, and what to do about it."""
+    if start[:1] == b"\x16":
+        return "the client speaks TLS; let it use an insecure channel to this machine, the daemons encrypt"
+    if re.match(rb"[A-Z]+ ", start):
+        return "the client speaks HTTP/1.1; gRPC needs HTTP/2 without TLS, from the first byte on"
+    return "the client speaks no HTTP/2"

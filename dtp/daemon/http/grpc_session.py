@@ -1,0 +1,153 @@
+"""One stream that speaks gRPC: a client's HTTP/2 connection, through the filter, to a backend and back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from dtp.daemon.http import conversation
+from dtp.daemon.http.conversation import READ, Conversation, Ended
+from dtp.daemon.http.frames import Malformed
+from dtp.daemon.http.grpc import Filter
+from dtp.daemon.http.headers import Headers, to_grpc_backend
+from dtp.daemon.policies import Bounds, Call, Caller, Denial
+from dtp.daemon.reasons import Reason, words
+from dtp.net.stream import Stream
+
+if TYPE_CHECKING:
+    from dtp.daemon.expose import Exposed
+
+#: Without a backend: so long calls are told so, then the client has to connect anew, and another one is tried.
+_ALONE = 1.0
+
+
+class GrpcSession(Conversation):
+    """Serves a stream until its client or its backend has ended it."""
+
+    def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
+        super().__init__(exposed, caller, stream, bounds, keep=None)
+        self._filter = Filter(self._judge, self._rewrite)
+        self._finishing = False
+        #: A frame that has begun, and when it has to be there.
+        self._head = 0
+        self._head_until: float | None = None
+
+    def _judge(self, method: str) -> Denial | None:
+        return self._exposed.ask(Call(self._caller, method))
+
+    def _rewrite(self, fields: Headers) -> Headers:
+        return to_grpc_backend(fields, self._caller, self._exposed.config.service)
+
+    def finish(self) -> None:
+        """Finish the calls that are open; the client is told to make others elsewhere."""
+        self._finishing = True
+        self._filter.take_no_more()
+        self._flush()
+        if not self._filter.calls and self._task is not None and not self.ended:
+            self._task.cancel()
+
+    async def _converse(self) -> None:
+        try:
+            await self._serve()
+        except Malformed as error:
+            self._tell_malformed(error)
+            return
+        except asyncio.CancelledError:
+            if not self._finishing or self._cancelled or self._task is None:
+                raise
+            self._task.uncancel()
+        self.stream.close()
+
+    def _tell_malformed(self, error: Malformed) -> None:
+        self.why = str(error)
+        if not (last := self._filter.last_words(error)):
+            raise Ended(Reason.MALFORMED, self.why)
+        self._write_client(last)
+        self.stream.write_eof()
+        self.stream.stop(Reason.MALFORMED)
+
+    async def _serve(self) -> None:
+        while not self._filter.begun:
+            if not await self._step():
+                return
+        self._link = await self._exposed.dial_streams(self._caller)
+        there = asyncio.ensure_future(self._pump_there())
+        back = asyncio.ensure_future(self._pump_back())
+        try:
+            await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
+            if not back.done():
+                there.result()  # the client has said all; the backend may still answer
+            if (lost := await back) is not None:
+                await self._be_alone(lost, there)
+        finally:
+            for task in (there, back):
+                task.cancel()
+            await asyncio.gather(there, back, return_exceptions=True)
+
+    # ---- bytes --------------------------------------------------------------------------------------------
+
+    async def _step(self) -> bool:
+        """Take what the client says next; False at its end. The head of a call may not trickle in."""
+        loop = asyncio.get_running_loop()
+        halfway = self._filter.halfway
+        if halfway is None:
+            self._head_until = None
+        elif self._head_until is None or self._head != halfway:
+            self._head, self._head_until = halfway, loop.time() + conversation.HEAD_TIME
+        try:
+            async with asyncio.timeout_at(self._head_until):
+                data = await self._read_client(READ)
+        except TimeoutError:
+            raise Ended(Reason.IDLE) from None
+        self._filter.from_client(data)
+        self._flush()
+        await self.stream.drain()
+        return bool(data)
+
+    def _flush(self) -> None:
+        """What the client is to get, in the order in which it was made."""
+        if data := self._filter.for_client():
+            self._write_client(data)
+
+    async def _pump_there(self) -> None:
+        """To the end of what the client says; without a backend, until a call was told so."""
+        while not (self._filter.lost and self._filter.told):
+            if self._link is not None and (data := self._filter.for_backend()):
+                writer = self._link.writer
+                writer.write(data)
+                with contextlib.suppress(ConnectionError):  # reading tells, and may have last words
+                    await writer.drain()
+            if not await self._step():
+                break
+        if self._link is not None:
+            self._link.writer.write_eof()
+
+    async def _pump_back(self) -> Reason | None:
+        """To the end of what the backend says; a reason when somebody still waits for it."""
+        if self._link is None:
+            return Reason.NO_BACKEND
+        try:
+            while data := await self._read_backend(READ):
+                self._filter.from_backend(data)
+                self._flush()
+                await self.stream.drain()
+                if self._finishing and not self._filter.calls:
+                    return None
+        except Malformed:
+            raise Ended(Reason.BACKEND_BROKE) from None
+        except ConnectionError:
+            return Reason.BACKEND_BROKE
+        return Reason.BACKEND_BROKE if self._filter.calls or not self._filter.settled else None
+
+    async def _be_alone(self, reason: Reason, there: asyncio.Future[None]) -> None:
+        """Tell the calls that are open; where there are none yet, those of a while. The client comes anew."""
+        self.why = words(reason)
+        if not self._filter.lose_backend(reason):
+            raise Ended(reason)
+        self._flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0 if self._filter.told else _ALONE):
+                await there
+        self._filter.take_no_more()
+        self._flush()

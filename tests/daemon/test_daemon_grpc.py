@@ -1,0 +1,439 @@
+"""gRPC through a pair of daemons: two implementations as clients and servers, rules, refusals, ends."""
+
+import asyncio
+import contextlib
+import json
+
+import grpclib.client
+import grpclib.const
+import grpclib.server
+import pytest
+from grpclib.const import Status
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError
+from hyperframe import frame as h2
+
+from dtp.daemon.http import conversation, frames
+
+from .conftest import NEAR, Backend
+
+grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+pytest.importorskip("grpc.aio")
+PACKAGE = "/test.Echo"
+
+
+def expose(port, more=""):
+    return (
+        f'[[expose]]\nservice = "api"\nkind = "grpc"\nallow = ["*"]\nbackend = ["127.0.0.1:{port}"]\n{more}\n'
+    )
+
+
+# ---- a server in each implementation: bytes in, bytes out ---------------------------------------------------------
+
+
+class Raw(CodecBase):
+    """Messages of grpclib are bytes."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message, message_type):
+        return message
+
+    def decode(self, data, message_type):
+        return data
+
+
+def core(method):
+    """A server's side of `method`, for grpcio."""
+
+    async def unary(request, context):
+        if request == b"fail":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "näh: 100%")
+        if request == b"who":
+            return json.dumps(dict(context.invocation_metadata())).encode()
+        return request
+
+    async def stream_out(request, context):
+        for number in range(int(request)):
+            yield b"%d" % number
+        if int(request) == 0:
+            await asyncio.Event().wait()
+
+    async def stream_in(requests, context):
+        return b"%d" % sum([len(one) async for one in requests])
+
+    async def both(requests, context):
+        async for one in requests:
+            yield one
+
+    return {
+        "Unary": grpc.unary_unary_rpc_method_handler(unary),
+        "Out": grpc.unary_stream_rpc_method_handler(stream_out),
+        "In": grpc.stream_unary_rpc_method_handler(stream_in),
+        "Both": grpc.stream_stream_rpc_method_handler(both),
+        "Secret": grpc.unary_unary_rpc_method_handler(unary),
+    }[method]
+
+
+class Handlers(grpc.GenericRpcHandler):
+    def service(self, details):
+        return core(details.method.rpartition("/")[2])
+
+
+OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+@contextlib.asynccontextmanager
+async def core_server():
+    server = grpc.aio.server(options=OPTIONS)
+    server.add_generic_rpc_handlers((Handlers(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+
+
+class Service:
+    """The same, for grpclib."""
+
+    def __mapping__(self):
+        async def unary(stream):
+            request = await stream.recv_message()
+            if request == b"fail":
+                raise GRPCError(Status.NOT_FOUND, "näh: 100%")
+            if request == b"who":
+                request = json.dumps(dict(stream.metadata)).encode()
+            await stream.send_message(request)
+
+        async def out(stream):
+            count = int(await stream.recv_message())
+            for number in range(count):
+                await stream.send_message(b"%d" % number)
+            if not count:
+                await asyncio.Event().wait()
+
+        async def into(stream):
+            await stream.send_message(b"%d" % sum([len(one) async for one in stream]))
+
+        async def both(stream):
+            async for one in stream:
+                await stream.send_message(one)
+
+        kinds = grpclib.const.Cardinality
+        table = {
+            "Unary": (unary, kinds.UNARY_UNARY),
+            "Out": (out, kinds.UNARY_STREAM),
+            "In": (into, kinds.STREAM_UNARY),
+            "Both": (both, kinds.STREAM_STREAM),
+            "Secret": (unary, kinds.UNARY_UNARY),
+        }
+        return {
+            f"{PACKAGE}/{name}": grpclib.const.Handler(serve, kind, None, None)
+            for name, (serve, kind) in table.items()
+        }
+
+
+@contextlib.asynccontextmanager
+async def lib_server():
+    server = grpclib.server.Server([Service()], codec=Raw())
+    await server.start("127.0.0.1", 0)
+    port = server._server.sockets[0].getsockname()[1]
+    try:
+        yield port
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+SERVERS = {"grpcio": core_server, "grpclib": lib_server}
+
+
+@contextlib.asynccontextmanager
+async def core_client(port):
+    # No proxy of the environment, and no connection that another test has left.
+    options = [*OPTIONS, ("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        yield channel
+
+
+async def failure(call):
+    """The error that a call of grpcio ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+async def pieces(*several):
+    for one in several:
+        yield one
+
+
+# ---- calls ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_all_kinds_of_calls(run, server):
+    async def scenario(pair):
+        async with SERVERS[server]() as backend:
+            port = await pair.start(expose(backend))
+            async with core_client(port) as channel:
+                unary = channel.unary_unary(f"{PACKAGE}/Unary")
+                for size in (0, 1, 1000, 100_000, 10_000_000):
+                    assert await unary(bytes(size)) == bytes(size)
+                answers = await asyncio.gather(*(unary(b"%d" % number) for number in range(50)))
+                assert answers == [b"%d" % number for number in range(50)]
+                out = channel.unary_stream(f"{PACKAGE}/Out")(b"500")
+                assert [one async for one in out] == [b"%d" % number for number in range(500)]
+                into = channel.stream_unary(f"{PACKAGE}/In")
+                assert await into(pieces(*[bytes(100_000)] * 30)) == b"3000000"
+                error = await failure(unary(b"fail"))
+                assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, "näh: 100%")
+            assert pair.exposed.ledger.streams == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_conversation_that_is_half_closed(run, server):
+    async def scenario(pair):
+        async with SERVERS[server]() as backend, core_client(await pair.start(expose(backend))) as channel:
+            both = channel.stream_stream(f"{PACKAGE}/Both")()
+            for size in (1, 70_000, 3):  # each is answered before the next is sent
+                await both.write(bytes(size))
+                assert await both.read() == bytes(size)
+            await both.done_writing()
+            assert await both.read() == grpc.aio.EOF
+            assert await both.code() == grpc.StatusCode.OK
+
+    run(scenario)
+
+
+def test_the_other_client(run):
+    async def scenario(pair):
+        async with core_server() as backend:
+            port = await pair.start(expose(backend, 'methods = { deny = ["*/Secret"] }'))
+            channel = grpclib.client.Channel("127.0.0.1", port, codec=Raw())
+            unary = grpclib.client.UnaryUnaryMethod(channel, f"{PACKAGE}/Unary", None, None)
+            assert await unary(bytes(2_000_000)) == bytes(2_000_000)
+            both = grpclib.client.StreamStreamMethod(channel, f"{PACKAGE}/Both", None, None)
+            assert await both([b"a", b"b"]) == [b"a", b"b"]
+            secret = grpclib.client.UnaryUnaryMethod(channel, f"{PACKAGE}/Secret", None, None)
+            for size in (10, 1_000_000):  # the refusal is there before the message is
+                with pytest.raises(GRPCError) as caught:
+                    await secret(bytes(size))
+                assert caught.value.status is Status.PERMISSION_DENIED
+            assert await unary(b"still") == b"still"
+            channel.close()
+
+    run(scenario)
+
+
+def test_a_call_that_is_cancelled(run):
+    async def scenario(pair):
+        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
+            waiting = channel.unary_stream(f"{PACKAGE}/Out")(b"0")
+            reading = asyncio.ensure_future(waiting.read())
+            unary = channel.unary_unary(f"{PACKAGE}/Unary")
+            assert await unary(b"x") == b"x"
+            (session,) = pair.exposed.ledger.open
+            assert session._filter.calls == 1
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            while session._filter.calls:
+                await unary(b"x")
+
+    run(scenario)
+
+
+def test_the_backend_learns_who_came(run):
+    async def scenario(pair):
+        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
+            spoofed = [
+                ("dtp-peer", "evil"),
+                ("x-forwarded-for", "evil"),
+                ("dtp_account", "evil"),
+                ("mine", "1"),
+            ]
+            told = await channel.unary_unary(f"{PACKAGE}/Unary")(b"who", metadata=spoofed)
+            seen = json.loads(told)
+            assert "evil" not in seen.values()
+            assert seen["dtp-peer"] == str(NEAR.id)
+            assert seen["dtp-account"] == NEAR.id.sui_address
+            assert seen["x-forwarded-for"] == "127.0.0.1"
+            assert seen["mine"] == "1"
+
+    run(scenario)
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_methods_and_rates(run):
+    rules = f"""methods = {{ allow = ["{PACKAGE}/*"], deny = ["*/Secret"] }}
+rate = [{{ requests = "2/h", methods = ["*/In"] }}]"""
+
+    async def scenario(pair):
+        async with core_server() as backend, core_client(await pair.start(expose(backend, rules))) as channel:
+            for method, size in (
+                (f"{PACKAGE}/Secret", 1),
+                (f"{PACKAGE}/Secret", 3_000_000),
+                ("/other.Echo/Unary", 1),
+            ):
+                error = await failure(channel.unary_unary(method)(bytes(size)))
+                assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert error.details() == f"methods: the method {method!r} is not allowed here"
+                assert dict(error.trailing_metadata() or error.initial_metadata())["dtp-policy"] == "methods"
+            into = channel.stream_unary(f"{PACKAGE}/In")
+            for _ in range(2):
+                assert await into(pieces(b"ab", b"c")) == b"3"
+            error = await failure(into(pieces(b"ab", b"c")))
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert error.details() == "rate: 2 requests in 3600 s is what an identity may make"
+            pushback = dict(error.trailing_metadata() or error.initial_metadata())["grpc-retry-pushback-ms"]
+            assert 1_700_000 < int(pushback) <= 1_800_000
+            # Refused bytes cost the connection nothing: what is allowed still has its whole window.
+            unary = channel.unary_unary(f"{PACKAGE}/Unary")
+            assert await unary(bytes(1_000_000)) == bytes(1_000_000)
+            assert pair.exposed.denials == {"methods": 3, "rate": 1}
+
+    run(scenario)
+
+
+def test_many_refusals_leave_the_window_as_it_was(run):
+    """Messages of refused calls take room in the connection's window until it is given back."""
+
+    async def scenario(pair):
+        async with core_server() as backend:
+            port = await pair.start(expose(backend, 'methods = { deny = ["*/Secret"] }'))
+            async with core_client(port) as channel:
+                secret = channel.unary_unary(f"{PACKAGE}/Secret")
+                for _ in range(50):
+                    assert (await failure(secret(bytes(60_000)))).code() is grpc.StatusCode.PERMISSION_DENIED
+                unary = channel.unary_unary(f"{PACKAGE}/Unary")
+                assert await unary(bytes(300_000)) == bytes(300_000)
+
+    run(scenario)
+
+
+def test_no_backend_is_said(run):
+    async def scenario(pair):
+        async with core_client(await pair.start(expose(1))) as channel:
+            for _ in range(2):
+                error = await failure(channel.unary_unary(f"{PACKAGE}/Unary")(b"x"))
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                assert error.details() == "no backend can be reached"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("answer", "details"), [(b"", "the backend broke off"), (b"HTTP/1.1 400 no\r\n\r\n", None)]
+)
+def test_a_backend_that_breaks_off(run, answer, details):
+    async def serve(reader, writer):
+        await reader.readuntil(b"\x00" * 4)
+        writer.write(answer)
+
+    async def scenario(pair):
+        async with Backend(serve) as backend, core_client(await pair.start(expose(backend.port))) as channel:
+            error = await failure(channel.unary_unary(f"{PACKAGE}/Unary")(b"x"))
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            if details:
+                assert error.details() == details
+
+    run(scenario)
+
+
+def test_a_backend_that_ends_within_a_call(run):
+    async def scenario(pair):
+        async with contextlib.AsyncExitStack() as stack:
+            backend = await stack.enter_async_context(core_server())
+            async with core_client(await pair.start(expose(backend))) as channel:
+                both = channel.stream_stream(f"{PACKAGE}/Both")()
+                await both.write(b"x")
+                assert await both.read() == b"x"
+                (session,) = pair.exposed.ledger.open
+                session._link.writer.transport.abort()
+                error = await failure(both.read())
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                assert error.details() == "the backend broke off"
+                # The next call goes over a connection of its own.
+                assert await channel.unary_unary(f"{PACKAGE}/Unary")(b"again") == b"again"
+
+    run(scenario)
+
+
+def test_a_drain_finishes_calls_and_takes_no_more(run):
+    async def scenario(pair):
+        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
+            both = channel.stream_stream(f"{PACKAGE}/Both")()
+            await both.write(b"x")
+            assert await both.read() == b"x"
+            draining = asyncio.ensure_future(pair.far.drain(20))
+            await both.write(b"still")
+            assert await both.read() == b"still"
+            assert not draining.done()
+            await both.done_writing()
+            assert await both.read() == grpc.aio.EOF
+            assert await draining
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("first", "why", "answer"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", "the client speaks TLS", b""),
+        (b"POST / HTTP/1.1\r\n\r\n" + b" " * 30, "HTTP/1.1; gRPC needs HTTP/2", b"HTTP/1.1 505 "),
+        (b"hello, is anybody there?", "no HTTP/2", b""),
+        (frames.PREFACE + b"\0\0\1\1\4\0\0\0\1\xff", "can't be decoded", h2.SettingsFrame(0).serialize()),
+        (frames.PREFACE + b"\0\0\1\5\4\0\0\0\1\xff", "a client that pushes", h2.SettingsFrame(0).serialize()),
+    ],
+)  # fmt: skip
+def test_who_speaks_something_else(run, first, why, answer):
+    async def scenario(pair):
+        async with Backend(silent) as backend:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", await pair.start(expose(backend.port))
+            )
+            writer.write(first)
+            if answer:
+                assert (await reader.read()).startswith(answer)
+            else:
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+            writer.close()
+            (session,) = seen
+            assert why in session.why
+
+    async def silent(reader, writer):
+        await reader.read()
+
+    seen = []
+    ended = conversation.Conversation._drop_link
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversation.Conversation, "_drop_link", lambda self: (seen.append(self), ended(self)))
+        run(scenario)
+
+
+@pytest.mark.parametrize("first", [b"PRI * HT", frames.PREFACE + b"\0\1\0\1\4\0\0\0\1half of a head"])
+def test_a_head_that_trickles_in_is_cut_off(run, monkeypatch, first):
+    monkeypatch.setattr(conversation, "HEAD_TIME", 0.1)
+
+    async def silent(reader, writer):
+        await reader.read()
+
+    async def scenario(pair):
+        async with Backend(silent) as backend:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", await pair.start(expose(backend.port))
+            )
+            writer.write(first)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+
+    run(scenario)

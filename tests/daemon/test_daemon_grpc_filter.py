@@ -1,0 +1,265 @@
+"""The filter of gRPC by itself: frames in, frames out, heads that are refused, and what can be read in two ways."""
+
+import contextlib
+
+import pytest
+from hpack import Decoder, Encoder
+from hyperframe import frame as h2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.daemon.http import frames
+from dtp.daemon.http.frames import Malformed
+from dtp.daemon.http.grpc import Filter
+from dtp.daemon.http.headers import to_grpc_backend
+from dtp.daemon.policies import Caller, Denial
+from dtp.daemon.reasons import Reason
+
+from .conftest import NEAR
+
+CALLER = Caller(NEAR.id, NEAR.id.sui_address, "192.0.2.7")
+
+GOOD = [
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", b"/a.B/C"),
+    (b":authority", b"x"),
+    (b"content-type", b"application/grpc"),
+    (b"te", b"trailers"),
+]
+
+
+class Wire:
+    """A client and a backend of frames around a filter."""
+
+    def __init__(self, judge=lambda method: None):
+        self.filter = Filter(judge, lambda fields: to_grpc_backend(fields, CALLER, "api"))
+        self.encoder, self.decoder, self.answers = Encoder(), Decoder(), Decoder()
+        self.filter.from_client(frames.PREFACE + h2.SettingsFrame(0).serialize())
+        self.filter.from_backend(h2.SettingsFrame(0).serialize())
+        self.sent()
+
+    def call(self, stream, fields=GOOD, *, flags=("END_HEADERS", "END_STREAM"), cut=None):
+        data = self.encoder.encode(fields)
+        made = [h2.HeadersFrame(stream, data=data[:cut], flags=set(flags))]
+        if cut is not None:
+            made[0].flags.discard("END_HEADERS")
+            made += [h2.ContinuationFrame(stream, data=data[cut:], flags={"END_HEADERS"})]
+        self.filter.from_client(b"".join(one.serialize() for one in made))
+
+    def sent(self):
+        """The frames for the backend and for the client since it was asked last."""
+        return [parsed(data) for data in (self.filter.for_backend(), self.filter.for_client())]
+
+
+def parsed(data):
+    found, view = [], memoryview(data)
+    if data.startswith(frames.PREFACE):
+        view = view[len(frames.PREFACE) :]
+    while view:
+        frame, size = h2.Frame.parse_frame_header(view[:9])
+        frame.parse_body(view[9 : 9 + size])
+        found.append(frame)
+        view = view[9 + size :]
+    return found
+
+
+def test_a_head_in_pieces_with_padding_and_priority():
+    wire = Wire()
+    wire.call(1, cut=5)
+    head = h2.HeadersFrame(3, data=wire.encoder.encode(GOOD), pad_length=7, depends_on=1, stream_weight=2)
+    head.flags |= {"PADDED", "PRIORITY", "END_HEADERS"}
+    for byte in head.serialize():
+        wire.filter.from_client(bytes([byte]))
+    there, back = wire.sent()
+    assert back == []
+    for stream, frame in zip((1, 3), there, strict=True):
+        assert (frame.stream_id, "END_STREAM" in frame.flags) == (stream, stream == 1)
+        fields = wire.decoder.decode(frame.data, raw=True)
+        assert [tuple(field) for field in fields[: len(GOOD)]] == GOOD
+        assert (b"dtp-peer", str(NEAR.id).encode()) in fields
+
+
+def test_a_long_head_goes_in_several_frames():
+    wire = Wire()
+    wire.call(1, [*GOOD, (b"long", b"x" * 30_000)], flags=("END_HEADERS",), cut=10)
+    there, _ = wire.sent()
+    assert [type(frame).__name__ for frame in there] == ["HeadersFrame", "ContinuationFrame"]
+    assert (b"long", b"x" * 30_000) in wire.decoder.decode(b"".join(one.data for one in there), raw=True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        GOOD[1:],
+        [*GOOD, (b":path", b"/a.B/D")],
+        [GOOD[4], *GOOD[:4]],
+        [*GOOD[:4], (b":protocol", b"websocket"), *GOOD[4:]],
+        [*GOOD, (b"X-Upper", b"1")],
+        [*GOOD, (b"x", b"1\r\nevil: 1")],
+        [*GOOD, (b"connection", b"close")],
+        [*GOOD, (b"content-type", b"application/grpc+proto")],
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_reset(fields):
+    wire = Wire()
+    wire.call(1, fields)
+    there, (reset,) = wire.sent()
+    assert there == []
+    assert (reset.stream_id, reset.error_code) == (1, 1)
+    wire.call(3)
+    assert [frame.stream_id for frame in wire.sent()[0]] == [3]
+
+
+@pytest.mark.parametrize(
+    ("path", "passes"),
+    [
+        (b"/a.B/C", True),
+        (b"/a.B/../C", False),
+        (b"/a.B/%43", False),
+        (b"/a.B/C?x", False),
+        (b"//C", False),
+        (b"/C", False),
+        (b"a.B/C", False),
+        (b"/a.B/C/", False),
+        ("/a.B/Ç".encode(), False),
+    ],
+)
+def test_names_of_methods(path, passes):
+    asked = []
+    wire = Wire(asked.append)
+    wire.call(1, [(name, path if name == b":path" else value) for name, value in GOOD])
+    there, back = wire.sent()
+    assert bool(there) is passes
+    assert asked == ([path.decode()] if passes else [])
+    if not passes:
+        assert (b"grpc-status", b"12") in wire.answers.decode(back[0].data, raw=True)
+
+
+def test_what_is_no_grpc_is_415():
+    wire = Wire()
+    wire.call(1, [(name, b"text/html" if name == b"content-type" else value) for name, value in GOOD])
+    there, (answer,) = wire.sent()
+    assert there == []
+    assert wire.answers.decode(answer.data, raw=True) == [(b":status", b"415")]
+
+
+def test_answers_of_our_own_wait_for_the_backend():
+    """Not before its settings, not within its frames, not within its heads."""
+    denial = Denial("rate", Reason.RATE, "too many", 0.25)
+    filter_ = Filter(lambda method: denial, lambda fields: fields)
+    head = h2.HeadersFrame(1, data=Encoder().encode(GOOD), flags={"END_HEADERS", "END_STREAM"}).serialize()
+    filter_.from_client(frames.PREFACE + h2.SettingsFrame(0).serialize() + head)
+    assert filter_.for_client() == b""
+    settings = h2.SettingsFrame(0).serialize()
+    filter_.from_backend(settings[:4])
+    filter_.from_backend(settings[4:])
+    first, refusal = parsed(filter_.for_client())
+    assert isinstance(first, h2.SettingsFrame)
+    assert dict(Decoder().decode(refusal.data, raw=True)) == {
+        b":status": b"200",
+        b"content-type": b"application/grpc",
+        b"grpc-status": b"8",
+        b"grpc-message": b"rate: too many",
+        b"dtp-policy": b"rate",
+        b"grpc-retry-pushback-ms": b"250",
+    }
+    begun = h2.HeadersFrame(7, data=b"\x88").serialize()
+    filter_.from_backend(begun)
+    second = h2.HeadersFrame(3, data=Encoder().encode(GOOD), flags={"END_HEADERS", "END_STREAM"}).serialize()
+    filter_.from_client(second)
+    assert filter_.for_client() == begun
+    filter_.from_backend(h2.ContinuationFrame(7, data=b"", flags={"END_HEADERS"}).serialize())
+    assert [frame.stream_id for frame in parsed(filter_.for_client())] == [7, 3]
+
+
+def test_frames_of_a_refused_call_go_nowhere():
+    wire = Wire(lambda method: Denial("methods", Reason.METHOD, "no"))
+    wire.call(1, flags=("END_HEADERS",))
+    wire.filter.from_client(h2.DataFrame(1, data=bytes(1000)).serialize()[:500])
+    assert wire.sent()[0] == []
+    wire.filter.from_client(h2.DataFrame(1, data=bytes(1000)).serialize()[500:])
+    wire.filter.from_client(h2.WindowUpdateFrame(1, window_increment=5).serialize())
+    wire.call(1, [(b"end", b"1")])
+    wire.filter.from_client(h2.RstStreamFrame(1).serialize())
+    there, (update,) = wire.sent()
+    assert there == []
+    assert (update.stream_id, update.window_increment) == (0, 1000)
+
+
+def test_a_smaller_table_of_the_backend_is_kept_to():
+    wire = Wire()
+    for size in (0, 65_536):
+        wire.filter.from_backend(h2.SettingsFrame(0, settings={1: size}).serialize())
+    wire.filter.from_client(h2.SettingsFrame(0, flags={"ACK"}).serialize())  # of the first, empty settings
+    for stream in (1, 3):
+        wire.call(stream)
+    wire.filter.from_client(h2.SettingsFrame(0, flags={"ACK"}).serialize())  # of size 0
+    for stream in (5, 7):
+        wire.call(stream)
+    heads = [frame.data for frame in wire.sent()[0] if isinstance(frame, h2.HeadersFrame)]
+    assert len(heads[1]) < len(heads[0])
+    assert heads[2][:1] == b"\x20"  # the table is emptied
+    assert len(heads[3]) >= len(heads[0]) - 10
+    assert [wire.decoder.decode(head, raw=True) for head in heads] == [
+        to_grpc_backend(GOOD, CALLER, "api") for _ in heads
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (h2.HeadersFrame(2, data=b"\x82", flags={"END_HEADERS"}).serialize(), "the number 2"),
+        (h2.ContinuationFrame(1, data=b"\x82").serialize(), "never began"),
+        (h2.HeadersFrame(1, data=b"\x82").serialize() + h2.PingFrame(0).serialize(), "interrupts"),
+        (h2.HeadersFrame(1, data=b"x" * 20_000).serialize()
+         + h2.ContinuationFrame(1, data=b"x" * 20_000).serialize(), "32 KiB"),
+        (h2.HeadersFrame(1).serialize() + h2.ContinuationFrame(1).serialize() * 40, "32 KiB"),
+        (b"\xff\xff\xff\1\4\0\0\0\1", "type 1 with"),
+        (b"\0\0\1\1\x0c\0\0\0\1\xff", "type 1 that is none"),
+        (h2.PushPromiseFrame(1, promised_stream_id=2).serialize(), "pushes"),
+        (h2.HeadersFrame(1, data=Encoder().encode([(b"x", b"y" * 60_000)]), flags={"END_HEADERS"}).serialize(),
+         "type 1 with|32 KiB"),
+        (h2.HeadersFrame(1, data=b"\xbe" * 100, flags={"END_HEADERS"}).serialize(), "can't be decoded"),
+    ],
+)  # fmt: skip
+def test_what_is_malformed(data, why):
+    with pytest.raises(Malformed, match=why):
+        Wire().filter.from_client(data)
+
+
+def test_a_bomb_of_indexed_fields_is_refused():
+    """One entry of 4 KB, said over and over: 32 KiB of fields are enough."""
+    wire = Wire()
+    data = wire.encoder.encode([(b"x", b"y" * 3000)]) + b"\xbe" * 1000
+    with pytest.raises(Malformed, match="can't be decoded"):
+        wire.filter.from_client(h2.HeadersFrame(1, data=data, flags={"END_HEADERS"}).serialize())
+
+
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([
+    frames.PREFACE, h2.SettingsFrame(0).serialize(), h2.PingFrame(0).serialize(),
+    h2.HeadersFrame(1, data=Encoder().encode(GOOD), flags={"END_HEADERS"}).serialize(),
+    h2.DataFrame(1, data=b"x" * 50).serialize(),
+]), max_size=12), st.booleans())  # fmt: skip
+def test_any_bytes_pass_or_are_malformed(several, begun):
+    """Whatever comes, in whatever pieces, is understood or refused; in one piece it gives the same."""
+    found = []
+    for cut in (several, [b"".join(several)]):
+        filter_ = Filter(lambda method: None, lambda fields: fields)
+        with contextlib.suppress(Malformed):
+            if begun:
+                filter_.from_client(frames.PREFACE)
+            for data in cut:
+                filter_.from_client(data)
+            found.append(filter_.for_backend())
+    assert len(found) < 2 or found[0] == found[1]
+
+
+@given(st.lists(st.binary(max_size=30), max_size=30), st.integers(1, 50))
+def test_what_the_backend_says_passes_as_it_is(payloads, size):
+    """In pieces of any size, nothing is added or lost where nothing is refused."""
+    data = b"".join(h2.DataFrame(1, data=one).serialize() for one in payloads)
+    filter_ = Filter(lambda method: None, lambda fields: fields)
+    for at in range(0, len(data), size):
+        filter_.from_backend(data[at : at + size])
+    assert filter_.for_client() == data
