@@ -27,6 +27,7 @@ SOURCES = [
     "dtp_core/crdt_slots.c",
     "dtp_core/crdt_entries.c",
     "dtp_core/crdt_merge.c",
+    "dtp_core/crdt_access.c",
     "dtp_core/crdt_local.c",
     "dtp_core/crdt_sort.c",
     "dtp_core/crdt_encode.c",

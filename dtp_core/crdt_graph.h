@@ -184,6 +184,7 @@ typedef struct dtp_op {
         uint32_t value_at; /* to be written: where the value is in `bytes` */
     };
     uint8_t kind;
+    uint8_t verdict; /* dtp_verdict */
 } dtp_op;
 
 /* A name as a frame spells it. */
@@ -215,6 +216,8 @@ typedef struct dtp_parsed {
     size_t authors_room;
     uint64_t before; /* the author's clock before this frame */
     uint64_t last;
+    size_t edits; /* ops that are edits of texts */
+    int owned; /* whether a soul begins with ~ or % */
 } dtp_parsed;
 
 /* Parse a frame (`state_authors` 0), or a chunk of a state that has that many, without touching the graph. On
@@ -285,6 +288,11 @@ struct dtp_graph {
     size_t deferred_room;
 
     dtp_parsed parsed;
+    int asks; /* for verdicts */
+    int trusted; /* what is made here */
+    uint8_t *verdicts; /* for the next frame */
+    size_t verdict_count;
+    size_t verdicts_room;
     int loading; /* a state, whose ops were let in before */
     int bulk; /* many ops at once: lists are sorted afterwards */
     dtp_change *changes;
@@ -310,7 +318,7 @@ struct dtp_graph {
 int dtp_name_find(const dtp_graph *graph, const uint8_t *text, size_t length, uint32_t hash, uint32_t *number);
 int dtp_name_intern(dtp_graph *graph, const uint8_t *text, size_t length, uint32_t hash, uint32_t *number);
 int dtp_author_intern(dtp_graph *graph, const uint8_t *id, uint32_t *number);
-/* Whether the author may write at this soul: it is nobody's, or its own. */
+/* Whether the author may write at this soul by itself: it is nobody's, or its own, and under no rules. */
 int dtp_may_write(const dtp_author *author, const uint8_t *soul, size_t length);
 int dtp_seen_has(const dtp_author *author, uint64_t clock);
 int dtp_seen_covers(const dtp_author *author, uint64_t from, uint64_t to);
@@ -355,6 +363,13 @@ int dtp_apply_parsed(dtp_graph *graph, int overlap);
 int dtp_merge_parsed(dtp_graph *graph, uint32_t author, int overlap); /* all three, of a frame of `author` */
 /* Have the frame that was just parsed wait; DTP_E_LIMIT when too many of the author's do. */
 int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length);
+
+/* who may do what (crdt_access.c) */
+/* Every edit of a text in the frame `p` must be changes of this author alone: DTP_OK, or DTP_E_FORMAT with the place in
+ * `body`. */
+int dtp_check_edits(const dtp_parsed *p, const uint8_t *author, const uint8_t *body, size_t *place);
+/* Give the ops of `graph->parsed` their verdicts; DTP_E_RULED when they need some and there are none. */
+int dtp_take_verdicts(dtp_graph *graph, uint32_t author);
 
 /* orders (crdt_sort.c): below 0, 0, above 0 */
 typedef int (*dtp_order)(const dtp_graph *graph, uint32_t a, uint32_t b);

@@ -38,7 +38,10 @@ int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uin
     uint32_t hash = part == DTP_PART_REGISTER ? op->hash : dtp_slot_hash(graph, op->soul, op->key, part);
     dtp_change *change;
     int code;
-    if (!graph->loading && !dtp_may_write(&graph->authors[op->author], graph->text + soul->offset, soul->length))
+    if (op->verdict == DTP_VOID)
+        return 0;
+    if (!graph->loading && op->verdict != DTP_ALLOWED
+        && !dtp_may_write(&graph->authors[op->author], graph->text + soul->offset, soul->length))
         return 0;
     code = dtp_slot_get(graph, op->soul, op->key, part, hash, &slot);
     if (code != DTP_OK)
@@ -257,24 +260,45 @@ uint64_t dtp_graph_waiting(const dtp_graph *graph)
     return first;
 }
 
-int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result)
+static size_t first_due(const dtp_graph *graph, uint64_t limit)
 {
     size_t i, first = graph->deferred_count;
+    for (i = 0; i < graph->deferred_count; i++)
+        if (graph->deferred[i].last <= limit
+            && (first == graph->deferred_count || graph->deferred[i].last < graph->deferred[first].last))
+            first = i;
+    return first;
+}
+
+int dtp_graph_due_frame(const dtp_graph *graph, uint64_t limit, dtp_view *view)
+{
+    size_t first = first_due(graph, limit);
+    memset(view, 0, sizeof *view);
+    if (first < graph->deferred_count) {
+        view->bytes = graph->deferred[first].body;
+        view->length = graph->deferred[first].length;
+        view->author = graph->deferred[first].author;
+    }
+    return DTP_OK;
+}
+
+int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result)
+{
+    size_t first = first_due(graph, limit);
     dtp_deferred frame;
     int code;
     dtp_begin(graph, result);
-    for (i = 0; i < graph->deferred_count; i++)
-        if (graph->deferred[i].last <= limit && (first == graph->deferred_count || graph->deferred[i].last < graph->deferred[first].last))
-            first = i;
     if (first == graph->deferred_count)
         return DTP_OK;
     frame = graph->deferred[first];
     code = dtp_parse(&graph->parsed, graph->seed, frame.body, frame.length, 0, &result->place);
     if (code == DTP_OK)
+        code = dtp_take_verdicts(graph, frame.author);
+    if (code == DTP_OK)
         code = dtp_merge_parsed(graph, frame.author, 0);
     dtp_finish(graph, result);
     if (code != DTP_OK)
-        return code; /* no memory: it still waits */
+        return code; /* no memory, or no verdicts: it still waits */
     result->ops = graph->parsed.count;
     graph->authors[frame.author].deferred--;
     graph->deferred[first] = graph->deferred[--graph->deferred_count];
@@ -293,6 +317,8 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
     if (author >= graph->author_count)
         return DTP_E_LIMIT;
     code = dtp_parse(p, graph->seed, body, length, 0, &result->place);
+    if (code == DTP_OK && p->edits > 0)
+        code = dtp_check_edits(p, graph->authors[author].id, body, &result->place);
     if (code != DTP_OK)
         return code;
     result->before = p->before;
@@ -301,6 +327,9 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
         return DTP_OK;
     if (p->last > limit && !may_wait)
         return DTP_E_CLOCK;
+    code = p->last > limit ? DTP_OK : dtp_take_verdicts(graph, author);
+    if (code != DTP_OK)
+        return code;
     if (dtp_seen_reserve(&graph->authors[author]) != DTP_OK)
         return DTP_E_MEMORY;
     if (p->last > limit) {
@@ -317,11 +346,13 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
     return graph->edit_count > 0;
 }
 
-int dtp_graph_check(dtp_graph *graph, const uint8_t *body, size_t length, dtp_frame_facts *facts)
+int dtp_graph_check(dtp_graph *graph, const uint8_t *author, const uint8_t *body, size_t length, dtp_frame_facts *facts)
 {
     int code;
     memset(facts, 0, sizeof *facts);
     code = dtp_parse(&graph->parsed, graph->seed, body, length, 0, &facts->place);
+    if (code == DTP_OK && author != NULL)
+        code = dtp_check_edits(&graph->parsed, author, body, &facts->place);
     if (code == DTP_OK) {
         facts->before = graph->parsed.before;
         facts->last = graph->parsed.last;

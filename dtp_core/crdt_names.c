@@ -130,9 +130,9 @@ int dtp_author_intern(dtp_graph *graph, const uint8_t *id, uint32_t *number)
 int dtp_may_write(const dtp_author *author, const uint8_t *soul, size_t length)
 {
     size_t owned = author->owner_length;
-    if (length == 0 || soul[0] != '~')
+    if (length == 0 || (soul[0] != '~' && soul[0] != '%'))
         return 1;
-    return owned > 0 && length > owned && memcmp(soul + 1, author->owner, owned) == 0
+    return soul[0] == '~' && owned > 0 && length > owned && memcmp(soul + 1, author->owner, owned) == 0
         && (length == owned + 1 || soul[owned + 1] == '/');
 }
 

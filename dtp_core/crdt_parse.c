@@ -124,6 +124,7 @@ static int read_kinds(dtp_parsed *p, dtp_reader *reader, unsigned flags)
             return DTP_E_FORMAT;
         kind = *reader->at++;
         TRY(read_run(reader, p->count - i, &run));
+        p->edits += kind == DTP_TEXT_EDIT ? run : 0;
         while (run-- > 0)
             p->ops[i++].kind = kind;
     }
@@ -191,6 +192,7 @@ static int read_new_name(dtp_parsed *p, dtp_reader *reader, const uint64_t seed[
     name->offset = offset;
     name->length = length;
     name->hash = (uint32_t)dtp_hash(seed, p->bytes + offset, length);
+    p->owned |= length > 0 && (p->bytes[offset] == '~' || p->bytes[offset] == '%');
     return DTP_OK;
 }
 
@@ -330,6 +332,7 @@ static int read_values(dtp_parsed *p, dtp_reader *reader)
         dtp_bytes value;
         op->value = NULL;
         op->value_length = 0;
+        op->verdict = DTP_AS_OWNED;
         if ((has[op->kind] & HAS_VALUE) == 0)
             continue;
         if (dtp_left(reader) > 0 && *reader->at == DTP_DELETED && has[op->kind] & MAY_DELETE) {
@@ -374,7 +377,8 @@ int dtp_parse(dtp_parsed *parsed, const uint64_t seed[2], const uint8_t *body, s
     dtp_reader reader = {body, body, body + length};
     int code;
     *place = 0;
-    parsed->count = parsed->dot_count = parsed->byte_count = parsed->name_count = 0;
+    parsed->count = parsed->dot_count = parsed->byte_count = parsed->name_count = parsed->edits = 0;
+    parsed->owned = 0;
     if (length > DTP_FRAME_BYTES)
         return DTP_E_FORMAT;
     code = parse(parsed, seed, &reader, state_authors);

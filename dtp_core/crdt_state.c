@@ -66,6 +66,7 @@ void dtp_graph_close(dtp_graph *graph)
     dtp_release(graph->entries);
     dtp_release(graph->containers);
     dtp_release(graph->deferred);
+    dtp_release(graph->verdicts);
     dtp_release(graph->changes);
     dtp_release(graph->edits);
     dtp_release(graph->edit_bytes.bytes);
@@ -425,6 +426,7 @@ static int load_deferred(dtp_graph *graph, dtp_reader *reader, const uint32_t *n
             return DTP_E_FORMAT;
         body = reader->at;
         TRY(dtp_parse(&graph->parsed, graph->seed, body, (size_t)length, 0, &place));
+        TRY(dtp_check_edits(&graph->parsed, graph->authors[numbers[author]].id, body, &place));
         TRY(dtp_defer(graph, numbers[author], body, (size_t)length));
         reader->at += length;
     }

@@ -29,7 +29,8 @@ typedef enum dtp_code {
     DTP_E_FORMAT = -10,   /* bytes that are not what docs/graph.md says they are; nothing of them was taken */
     DTP_E_LIMIT = -11,    /* a limit of this side would be passed; nothing was taken */
     DTP_E_OWNER = -13,    /* a soul that is another's; nothing was made */
-    DTP_E_CLOCK = -12     /* the wall clock is far behind what was seen, or what came; nothing was made or taken */
+    DTP_E_CLOCK = -12,    /* the wall clock is far behind what was seen, or what came; nothing was made or taken */
+    DTP_E_RULED = -14     /* a frame that needs verdicts (dtp_graph_judge); nothing was taken */
 } dtp_code;
 
 typedef enum dtp_suite {
@@ -262,6 +263,14 @@ typedef struct dtp_merged {
     size_t place;    /* of the fault, with DTP_E_FORMAT */
 } dtp_merged;
 
+/* A view into the graph's memory. */
+typedef struct dtp_view {
+    const uint8_t *bytes;
+    size_t length;
+    uint64_t clock; /* of a register */
+    uint32_t author;
+} dtp_view;
+
 /* `seed`: 16 random bytes for the tables. `author` is who makes what is made here. */
 int dtp_graph_open(const uint8_t *author, const uint8_t *seed, dtp_graph **graph);
 void dtp_graph_close(dtp_graph *graph);
@@ -278,13 +287,32 @@ int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text
 
 /* Merge a frame of an author. When its last clock is above `limit` and it may wait, it does (bounded: DTP_E_LIMIT, and
  * it may come again), and counts as seen; when it may not, DTP_E_CLOCK. Nothing is taken from a frame with a fault.
- * 1 instead of DTP_OK: there are edits of texts to be merged. */
+ * Edits of texts that aren't edits of the frame's author are a fault. 1 instead of DTP_OK: there are edits to be merged. */
 int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t limit,
                     int may_wait, dtp_merged *result);
 /* The last clock of the frame that is due first; 0 when none waits. */
 uint64_t dtp_graph_waiting(const dtp_graph *graph);
 /* Apply what waited and is not above `limit` now. Call again while `ops` is not 0. */
 int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result);
+/* That frame and its author, in `view`; a length of 0 when none is due. */
+int dtp_graph_due_frame(const dtp_graph *graph, uint64_t limit, dtp_view *view);
+
+/* What the caller decided about each op of a frame that is on souls of others, or on ones that are under rules
+ * (beginning with `%`). Without it ops there are void. */
+typedef enum dtp_verdict {
+    DTP_AS_OWNED = 0, /* by the owner of the soul */
+    DTP_VOID = 1,
+    DTP_ALLOWED = 2
+} dtp_verdict;
+
+/* From now on give DTP_E_RULED for frames that need verdicts and have none. */
+void dtp_graph_ask(dtp_graph *graph);
+/* For the next dtp_graph_merge or dtp_graph_due alone: a dtp_verdict for each op. Another number of ops: DTP_E_LIMIT. */
+int dtp_graph_judge(dtp_graph *graph, const uint8_t *verdicts, size_t count);
+/* While `trusted` is not 0 what is made here is not held to be the owner's: the caller has checked it. */
+void dtp_graph_trust(dtp_graph *graph, int trusted);
+/* The highest clock there is: of what was applied, or made here. */
+uint64_t dtp_graph_newest(const dtp_graph *graph);
 
 /* Make ops here. `now` is the wall clock as an HLC; when what was merged is ahead of `limit`, DTP_E_CLOCK: the wall
  * clock was set back. They are visible at once and leave with the next commit.
@@ -330,15 +358,8 @@ typedef struct dtp_frame_facts {
     size_t place; /* of the fault, with DTP_E_FORMAT */
 } dtp_frame_facts;
 
-int dtp_graph_check(dtp_graph *graph, const uint8_t *body, size_t length, dtp_frame_facts *facts);
-
-/* A view into the graph's memory. */
-typedef struct dtp_view {
-    const uint8_t *bytes;
-    size_t length;
-    uint64_t clock; /* of a register */
-    uint32_t author;
-} dtp_view;
+/* `author`: whose it has to be (DTP_AUTHOR bytes), or NULL when that is of no matter. */
+int dtp_graph_check(dtp_graph *graph, const uint8_t *author, const uint8_t *body, size_t length, dtp_frame_facts *facts);
 
 /* A frame's ops as MessagePack: [[kind, soul, key, clock, [[author or nil (the frame's), clock]...], position or nil,
  * [value] or []]...]. */

@@ -7,6 +7,8 @@ handle numbers. One thread at a time uses a handle: calls let go of the GIL.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from dtp.core._dtp_core import ffi, lib
@@ -45,6 +47,12 @@ VALUE_BYTES: Final[int] = lib.DTP_VALUE_BYTES
 DEFERRED_FRAMES: Final[int] = lib.DTP_DEFERRED_FRAMES
 #: A clock is below this.
 CLOCK_END: Final[int] = 1 << 63
+
+#: What `GraphCore.merge` gives for a frame that needs verdicts.
+RULED: Final = -2
+#: Verdicts: the op is void, or it counts; 0 leaves it to the owner of its soul.
+VOID: Final[int] = lib.DTP_VOID
+ALLOWED: Final[int] = lib.DTP_ALLOWED
 
 _merge, _put, _get = lib.dtp_graph_merge, lib.dtp_graph_put, lib.dtp_graph_get
 _buffer = ffi.buffer
@@ -108,14 +116,16 @@ class GraphCore:
         """Merge a frame of the author with this number; how many changes there were (see `changes`).
 
         A frame that was seen is skipped. One whose last clock is above `limit` waits (see `deferred`, `due`); if it
-        may not, -1 is returned. Raises `EncodingError`, and `StateLimit` when too many frames of the author wait;
-        nothing was taken then.
+        may not, -1 is returned; `RULED` for one that needs verdicts first (see `ask`, `judge`). Raises
+        `EncodingError`, and `StateLimit` when too many frames of the author wait; nothing was taken then.
         """
         merged = self._merged
         code = _merge(self._graph, author, body, len(body), limit, may_wait, merged)
         if code:
             if code == lib.DTP_E_CLOCK:
                 return -1
+            if code == lib.DTP_E_RULED:
+                return RULED
             if code < 0:
                 raise self._merge_error(code, author)
             self.edited = True
@@ -155,6 +165,37 @@ class GraphCore:
         _check(lib.dtp_graph_due(self._graph, limit, self._merged))
         return bool(self._merged.ops)
 
+    def due_frame(self, limit: int) -> tuple[int, bytes] | None:
+        """The author's number and the frame that `due` would apply."""
+        _check(lib.dtp_graph_due_frame(self._graph, limit, self._view))
+        if not self._view.length:
+            return None
+        return int(self._view.author), bytes(_buffer(self._view.bytes, self._view.length))
+
+    # ---- verdicts -----------------------------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """From now on `merge` gives `RULED` for frames with ops on souls of others, or on ones that begin with %."""
+        lib.dtp_graph_ask(self._graph)
+
+    def judge(self, verdicts: bytes) -> None:
+        """For the next `merge` or `due` alone: 0, `VOID` or `ALLOWED` for each op of the frame."""
+        _check(lib.dtp_graph_judge(self._graph, verdicts, len(verdicts)))
+
+    @contextmanager
+    def trusted(self) -> Iterator[None]:
+        """What is made meanwhile isn't held to be on souls of one's own: the caller has checked it."""
+        lib.dtp_graph_trust(self._graph, 1)
+        try:
+            yield
+        finally:
+            lib.dtp_graph_trust(self._graph, 0)
+
+    @property
+    def newest(self) -> int:
+        """The highest clock there is: what is made next is above it."""
+        return int(lib.dtp_graph_newest(self._graph))
+
     def edits(self) -> bytes:
         """Edits of texts in what the last call took: MessagePack of `[[soul, key, edit]...]`, in order."""
         self.edited = False
@@ -164,10 +205,14 @@ class GraphCore:
         """What the last call changed: MessagePack of `[[soul, key, space, author, clock]...]`."""
         return self._show(lib.dtp_graph_changes(self._graph, self._view))
 
-    def check(self, body: bytes) -> tuple[int, int, int]:
-        """Check a frame without merging it: the clocks it covers (after, up to), and its ops. `EncodingError`."""
+    def check(self, body: bytes, author: bytes | None = None) -> tuple[int, int, int]:
+        """Check a frame without merging it: the clocks it covers (after, up to), and its ops. `EncodingError`.
+
+        With `author` (its public key) also that its edits of texts are that author's.
+        """
         facts = ffi.new("dtp_frame_facts *")
-        code = lib.dtp_graph_check(self._graph, body, len(body), facts)
+        whose = ffi.NULL if author is None else author
+        code = lib.dtp_graph_check(self._graph, whose, body, len(body), facts)
         if code < 0:
             raise merging_error(code, facts.place, "not a valid frame")
         return facts.before, facts.last, facts.ops

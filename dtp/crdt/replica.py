@@ -14,7 +14,7 @@ from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.crdt import values
 from dtp.crdt.clock import Clock
 from dtp.crdt.positions import Places
-from dtp.crdt.texts import Texts
+from dtp.crdt.texts import NONCE, Texts
 from dtp.crdt.values import GraphValueError, Value
 from dtp.identity import bech32
 
@@ -106,7 +106,7 @@ class Replica:
         #: Rises with everything that may have changed something: what was read before may be kept until then.
         self.version = 0
         #: The texts that were opened or edited.
-        self.texts = Texts(author, self.check_owner)
+        self.texts = Texts(author, self.check_owner, random(NONCE))
         self.texts.on_edit = self._edited
         #: Called after something was made here; `changes` tells what.
         self.on_made: Callable[[], None] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from dtp.core.text import TextDiverged, TextMemory, TextWaiting
 from dtp.crdt.text import Patch, Text
@@ -61,11 +62,19 @@ class GraphText(Text):
         return patches
 
 
-class Texts:
-    """All texts of a replica that writes as `author`, where `check` lets it. A text is merged when asked for."""
+#: Random bytes behind the author's key in the name of an agent.
+NONCE: Final = 8
 
-    def __init__(self, author: bytes, check: Callable[[str], None]) -> None:
-        self._author = author
+
+class Texts:
+    """All texts of a replica that writes as `author`, where `check` lets it. A text is merged when asked for.
+
+    What is written here is by an agent of its own: the author's key and `nonce`, new each time a replica is begun. So
+    two copies of a replica never give two characters one name, and what others know of an agent stays true.
+    """
+
+    def __init__(self, author: bytes, check: Callable[[str], None], nonce: bytes) -> None:
+        self._agent = author + nonce
         self._check = check
         self._open: dict[Name, GraphText] = {}
         self._saved: dict[Name, bytes] = {}
@@ -79,7 +88,7 @@ class Texts:
         name = soul, key
         text = self._open.get(name)
         if text is None:
-            text = GraphText(self._author)
+            text = GraphText(self._agent)
             text.bind(name, self._check, self._touch)
             saved = self._saved.pop(name, None)
             if saved is not None:

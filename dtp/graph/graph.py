@@ -507,7 +507,7 @@ def _verify(store: Store, name: str) -> int:
                 previous,
             ) or not one.is_genuine():
                 raise StoreError(f"{place} is not what its author signed at this place")
-            before, after, _ = check(one.body)
+            before, after, _ = check(one.body, author)
             if before != clock:
                 raise StoreError(f"{place} does not begin where the one before it ended")
             previous, clock, count = one.hash, after, count + 1

@@ -11,6 +11,7 @@ from dtp.core import crdt as core
 from dtp.core.errors import NotOwner
 from dtp.crdt import Replica, values
 from dtp.crdt.replica import owned, owner_name
+from dtp.crdt.text import Text
 from dtp.identity import Identity
 
 
@@ -81,7 +82,9 @@ def test_what_is_written_all_the_same_is_void_everywhere() -> None:
     forger.put(values.rows([(mine, "k", "forged"), ("free", "k", "fine")]), now, limit)
     forger.do(core.COUNTER_TOTAL, soul, b"", now, limit, value=b"\x05")
     forger.do(core.SET_ADD, soul, b"", now, limit, value=b"\x05")
-    forger.do(core.TEXT_EDIT, soul, b"", now, limit, value=b"\xc4\x01x")
+    typed = Text(author(1))
+    typed.insert(0, "forged")
+    forger.do(core.TEXT_EDIT, soul, b"", now, limit, value=values.encode(typed.take_changes()))
     assert forger.do(core.LIST_REMOVE, soul, b"", now, limit, item=(number, item_clock))
     made = forger.commit()
     assert made is not None

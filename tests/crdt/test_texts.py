@@ -75,17 +75,6 @@ def test_edits_that_come_too_early_are_kept_through_saving() -> None:
     assert late.save() == other.save()
 
 
-def test_an_edit_that_is_none_is_left_out_everywhere() -> None:
-    from dtp.core import crdt as core
-    from dtp.crdt import values
-
-    one, other = replica(0), replica(1)
-    one.do(core.TEXT_EDIT, "note", "", value=values.encode(b"not an edit"))
-    one.text("note").insert(0, "fine")
-    exchange(one, other)
-    assert str(other.text("note")) == "fine"
-
-
 def test_random_edits_on_three_replicas() -> None:
     rng = random.Random(3)
     replicas = [replica(number) for number in range(3)]
