@@ -90,25 +90,31 @@ int dtp_graph_judge(dtp_graph *graph, const uint8_t *verdicts, size_t count)
     return DTP_OK;
 }
 
+int dtp_is_ruled(const dtp_graph *graph, uint32_t author)
+{
+    const dtp_parsed *p = &graph->parsed;
+    size_t i;
+    if (!p->owned || !graph->asks)
+        return 0;
+    for (i = 0; i < p->count; i++) {
+        const dtp_spelled *soul = &p->names[p->ops[i].soul];
+        if (!dtp_may_write(&graph->authors[author], p->bytes + soul->offset, soul->length))
+            return 1;
+    }
+    return 0;
+}
+
 int dtp_take_verdicts(dtp_graph *graph, uint32_t author)
 {
     dtp_parsed *p = &graph->parsed;
     size_t i, count = graph->verdict_count;
     graph->verdict_count = 0;
-    if (!p->owned)
-        return DTP_OK;
-    if (count > 0) {
-        if (count != p->count)
-            return DTP_E_LIMIT;
-        for (i = 0; i < p->count; i++)
-            p->ops[i].verdict = graph->verdicts[i];
-        return DTP_OK;
-    }
-    for (i = 0; graph->asks && i < p->count; i++) {
-        const dtp_spelled *soul = &p->names[p->ops[i].soul];
-        if (!dtp_may_write(&graph->authors[author], p->bytes + soul->offset, soul->length))
-            return DTP_E_RULED;
-    }
+    if (count == 0)
+        return dtp_is_ruled(graph, author) ? DTP_E_RULED : DTP_OK;
+    if (count != p->count)
+        return DTP_E_LIMIT;
+    for (i = 0; i < p->count; i++)
+        p->ops[i].verdict = graph->verdicts[i];
     return DTP_OK;
 }
 

@@ -368,7 +368,9 @@ int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t len
 /* Every edit of a text in the frame `p` must be changes of this author alone: DTP_OK, or DTP_E_FORMAT with the place in
  * `body`. */
 int dtp_check_edits(const dtp_parsed *p, const uint8_t *author, const uint8_t *body, size_t *place);
-/* Give the ops of `graph->parsed` their verdicts; DTP_E_RULED when they need some and there are none. */
+/* Whether ops of `graph->parsed` need verdicts, which the caller has asked for. */
+int dtp_is_ruled(const dtp_graph *graph, uint32_t author);
+/* Give them their verdicts; DTP_E_RULED when they need some and there are none. */
 int dtp_take_verdicts(dtp_graph *graph, uint32_t author);
 
 /* orders (crdt_sort.c): below 0, 0, above 0 */

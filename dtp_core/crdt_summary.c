@@ -158,6 +158,8 @@ int dtp_summary_add(dtp_graph *graph, dtp_summary *summary, const uint8_t *body,
     dtp_parsed *p = &graph->parsed, *kept = &summary->kept;
     size_t count = kept->count, dots = kept->dot_count, bytes = kept->byte_count, size = summary->size, i;
     int code = dtp_parse(p, graph->seed, body, length, 0, place);
+    if (code == DTP_OK && dtp_is_ruled(graph, summary->author))
+        code = DTP_E_LIMIT; /* what was decided about it depends on what came before it */
     if (code == DTP_OK)
         code = dtp_map_authors(graph, summary->author);
     if (code == DTP_OK)
@@ -243,6 +245,10 @@ int dtp_summary_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, si
     if (length > 0) {
         code = dtp_parse(p, graph->seed, body, length, 0, &result->place);
         if (code == DTP_OK && (p->before != before || p->last > last))
+            code = DTP_E_FORMAT;
+        if (code == DTP_OK)
+            code = dtp_check_edits(p, graph->authors[author].id, body, &result->place);
+        if (code == DTP_OK && dtp_is_ruled(graph, author))
             code = DTP_E_FORMAT;
         if (code != DTP_OK)
             return code;
