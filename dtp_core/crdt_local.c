@@ -391,8 +391,3 @@ int dtp_graph_commit(dtp_graph *graph, dtp_committed *result)
     graph->made_size = 0;
     return DTP_OK;
 }
-
-size_t dtp_graph_made(const dtp_graph *graph)
-{
-    return graph->made.count;
-}

@@ -378,9 +378,6 @@ int dtp_summary_end(dtp_graph *graph, dtp_summary *summary, dtp_view *view);
 int dtp_summary_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t before,
                       uint64_t last, uint64_t limit, dtp_merged *result);
 
-/* How many ops were made here since the last commit. */
-size_t dtp_graph_made(const dtp_graph *graph);
-
 /* A register's value; 1 when there is one, else 0. */
 int dtp_graph_get(dtp_graph *graph, const uint8_t *soul, size_t soul_length, const uint8_t *key, size_t key_length,
                   dtp_view *view);

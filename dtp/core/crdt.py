@@ -248,11 +248,6 @@ class GraphCore:
         self.edited = self.edited or code > 0
         return merged.count  # type: ignore[no-any-return]
 
-    @property
-    def uncommitted(self) -> int:
-        """How many ops were made here since the last `commit`."""
-        return int(lib.dtp_graph_made(self._graph))
-
     # ---- making ops ---------------------------------------------------------------------------------------------
 
     def put(self, rows: bytes, now: int, limit: int) -> None:

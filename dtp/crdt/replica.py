@@ -299,11 +299,6 @@ class Replica:
         """To be given frames of an author, in order, that come after this clock: a frame of what still counts."""
         return self.core.summary(self._number(author), after)
 
-    @property
-    def uncommitted(self) -> bool:
-        """Whether something was made here since the last `commit`."""
-        return bool(self._ready or self.texts.unsent or self.core.uncommitted)
-
     def _take_edits(self) -> None:
         for soul, key, edit in values.decode(self.core.edits()):
             self.texts.apply(soul, key, edit)

@@ -1,6 +1,6 @@
 """Replicated graphs: signed frames over the data types, kept in a store, synced with other replicas."""
 
-from dtp.graph.envelope import Envelope, Proof
+from dtp.graph.envelope import Envelope, Proof, Summary
 from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError, SyncError
 from dtp.graph.graph import Graph
 from dtp.graph.watch import Watch
@@ -13,6 +13,7 @@ __all__ = [
     "GraphError",
     "Proof",
     "StoreError",
+    "Summary",
     "SyncError",
     "Watch",
 ]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from dtp.graph import vector
-from dtp.graph.envelope import NONE_BEFORE, Envelope, Proof, contradict
-from dtp.graph.errors import EnvelopeError, Equivocation
+from dtp.graph.envelope import NONE_BEFORE, Envelope, Proof, Summary, contradict
+from dtp.graph.errors import EnvelopeError, Equivocation, StoreError
 
 #: Frames that came before those they build on: kept, for all authors together. More are dropped; they come again.
 MAX_HELD: Final = 4096
@@ -26,13 +26,14 @@ START: Final = Tip(0, NONE_BEFORE, 0)
 
 
 class Chains:
-    """What is known of each author. `read` gives a stored envelope, `clock_of` the last clock of one."""
+    """What is known of each author. `read` gives what is stored that ends with a sequence, None when nothing does;
+    `clock_of` the last clock of an envelope."""
 
     def __init__(
         self,
         lasts: vector.Vector,
-        read: Callable[[bytes, int], Envelope],
-        clock_of: Callable[[Envelope], int],
+        read: Callable[[bytes, int], Envelope | Summary | None],
+        clock_of: Callable[[Envelope | Summary], int],
     ) -> None:
         self.lasts = lasts
         self._read = read
@@ -49,32 +50,45 @@ class Chains:
             tip = START
             if last:
                 envelope = self._read(author, last)
+                if envelope is None:
+                    raise StoreError(
+                        f"envelope {last} of {author.hex()} is not in the store, which is damaged"
+                    )
                 tip = Tip(last, envelope.hash, self._clock_of(envelope))
             self._tips[author] = tip
         return tip
 
-    def is_next(self, envelope: Envelope) -> bool:
-        """Whether this genuine envelope is the next of its author: True, else it is known or was put aside.
+    def is_next(self, envelope: Envelope | Summary) -> bool:
+        """Whether this goes on where its author's chain ends here: True, else it is known or was put aside.
 
-        Raises `Equivocation`, and `EnvelopeError` for a frame that doesn't begin where its author's last ended.
+        It is genuine. A summary may begin before that end. Raises `Equivocation`, and `EnvelopeError` for a frame
+        that doesn't begin where its author's last ended.
         """
         tip = self.tip(envelope.author)
-        if envelope.sequence <= tip.sequence:
-            self._compare(self._read(envelope.author, envelope.sequence), envelope)
+        if envelope.first > tip.sequence + 1:
+            if isinstance(envelope, Envelope):
+                self._hold(envelope)
             return False
-        if envelope.sequence > tip.sequence + 1:
-            self._hold(envelope)
-            return False
-        if envelope.previous != tip.hash:
+        if envelope.first <= tip.sequence:
+            for sequence in {envelope.first - 1, min(envelope.sequence, tip.sequence)} - {0}:
+                self._compare(self._read(envelope.author, sequence), envelope)
+            if envelope.sequence <= tip.sequence:
+                return False
+        elif envelope.previous != tip.hash:
             self._compare(self._read(envelope.author, tip.sequence), envelope)
-        if int.from_bytes(envelope.body[1:9], "little") != tip.clock:
+        if isinstance(envelope, Summary):
+            begins = envelope.after == tip.clock or (
+                envelope.first <= tip.sequence and envelope.after < tip.clock < envelope.last
+            )
+        else:
+            begins = int.from_bytes(envelope.body[1:9], "little") == tip.clock
+        if not begins:
             raise EnvelopeError("a frame does not begin at the clock at which its author's last one ended")
         return True
 
     @staticmethod
-    def _compare(ours: Envelope, theirs: Envelope) -> None:
-        first, second = sorted((ours, theirs), key=lambda one: one.sequence)
-        if contradict(first, second):
+    def _compare(ours: Envelope | Summary | None, theirs: Envelope | Summary) -> None:
+        if ours is not None and contradict(ours, theirs):
             raise Equivocation(
                 f"author {theirs.author.hex()} signed two histories at {theirs.sequence}; keep the proof, and don't "
                 "trust that key: two machines write as one author, or it is in wrong hands",
@@ -90,14 +104,21 @@ class Chains:
             self._held[key] = envelope
             self._held_bytes += size
 
-    def advance(self, envelope: Envelope, clock: int) -> None:
-        """The envelope was taken; its last clock is `clock`."""
+    def advance(self, envelope: Envelope | Summary, clock: int) -> None:
+        """It was taken; its last clock is `clock`."""
         self._tips[envelope.author] = Tip(envelope.sequence, envelope.hash, clock)
         self.lasts[envelope.author] = envelope.sequence
+        if isinstance(envelope, Summary) and self._held:  # it stands for what was put aside, too
+            for author, sequence in [key for key in self._held if key[0] == envelope.author]:
+                if sequence <= envelope.sequence:
+                    self._let_go(author, sequence)
 
     def held_next(self, author: bytes) -> Envelope | None:
         """What was put aside and is next now."""
-        envelope = self._held.pop((author, self.tip(author).sequence + 1), None)
+        return self._let_go(author, self.tip(author).sequence + 1)
+
+    def _let_go(self, author: bytes, sequence: int) -> Envelope | None:
+        envelope = self._held.pop((author, sequence), None)
         if envelope is not None:
             self._held_bytes -= len(envelope.body)
         return envelope

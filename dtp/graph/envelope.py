@@ -1,15 +1,17 @@
 """Signed frames: who made it, the how-manieth of its author it is, and what the author signed before it.
 
 Sequence and previous hash make each author's frames a chain: a missing one shows, and who signs two different ones
-for one place has signed the proof. docs/graph.md, "Envelopes".
+for one place has signed the proof. A summary stands for several frames in a row: what of them still counts, signed
+by the same author. docs/graph.md, "Envelopes" and "Summaries".
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import msgpack
 
@@ -20,7 +22,10 @@ from dtp.identity.peer_id import PeerIdError
 
 #: Goes before what is signed. No other signature of this project begins so.
 CONTEXT: Final = b"dtp.graph.frame.v1"
+SUMMARY_CONTEXT: Final = b"dtp.graph.summary.v1"
 VERSION: Final = 1
+#: What a summary has in the place of the version.
+SUMMARY_VERSION: Final = 2
 HASH_SIZE: Final = 32
 #: What the first frame of an author names as the one before.
 NONE_BEFORE: Final = bytes(HASH_SIZE)
@@ -28,36 +33,81 @@ NONE_BEFORE: Final = bytes(HASH_SIZE)
 MAX_NAME: Final = 255
 _SIGNATURE: Final = 64
 _MAX_SEQUENCE: Final = (1 << 63) - 1
+_MAX_CLOCK: Final = (1 << 63) - 1
+_DIGEST: Final = 16
 #: Bytes of an envelope beside its body, at most.
-OVERHEAD: Final = 256
+OVERHEAD: Final = 320
 
 
 def _hash(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+def _named(context: bytes, graph: str) -> bytes:
+    name = graph.encode()
+    return context + bytes((len(name),)) + name
+
+
 @dataclass(frozen=True)
-class Envelope:
-    """A frame with its author's signature. `graph` is the name of the graph that it was signed for."""
+class Signed(ABC):
+    """What an author signed for the graph named `graph`: up to which of its frames, and what is in them."""
 
     graph: str
     author: bytes
-    #: From 1 on, without gaps.
+    #: Of the frame, or of the last one that a summary stands for: from 1 on.
     sequence: int
-    #: `hash` of the author's envelope before this one; zeros for the first.
+    #: `hash` of the author's frame before the first of these; zeros when that has sequence 1.
     previous: bytes
+    #: A frame of the merge core; of a summary it may be empty.
     body: bytes
     signature: bytes
+
+    @property
+    @abstractmethod
+    def first(self) -> int:
+        """The sequence of the first frame that this stands for."""
+
+    @property
+    @abstractmethod
+    def signed(self) -> bytes:
+        """The bytes under the signature."""
+
+    @property
+    @abstractmethod
+    def hash(self) -> bytes:
+        """What the author's next frame names as the one before it."""
+
+    @abstractmethod
+    def encode(self) -> bytes:
+        """As it travels and is stored."""
+
+    def is_genuine(self) -> bool:
+        """Whether the signature is the author's."""
+        try:
+            return PeerId(self.author).verify(self.signature, self.signed)
+        except PeerIdError:
+            return False
+
+    @property
+    def states(self) -> dict[int, bytes]:
+        """Sequence -> hash, of what it says about the author's chain."""
+        return {self.first - 1: self.previous, self.sequence: self.hash}
+
+
+@dataclass(frozen=True)
+class Envelope(Signed):
+    """A frame with its author's signature."""
+
+    @property
+    def first(self) -> int:
+        return self.sequence
 
     @cached_property
     def signed(self) -> bytes:
         """The bytes under the signature."""
-        name = self.graph.encode()
         return b"".join(
             (
-                CONTEXT,
-                bytes((len(name),)),
-                name,
+                _named(CONTEXT, self.graph),
                 self.author,
                 self.sequence.to_bytes(8, "big"),
                 self.previous,
@@ -67,57 +117,143 @@ class Envelope:
 
     @cached_property
     def hash(self) -> bytes:
-        """What the author's next envelope names: SHA-256 of what is signed."""
+        """SHA-256 of what is signed."""
         return _hash(self.signed)
 
-    def is_genuine(self) -> bool:
-        """Whether the signature is the author's."""
-        try:
-            return PeerId(self.author).verify(self.signature, self.signed)
-        except PeerIdError:
-            return False
-
     def encode(self) -> bytes:
-        """MessagePack `[version, author, sequence, previous, body, signature]`."""
+        """MessagePack `[1, author, sequence, previous, body, signature]`."""
         return msgpack.packb(  # type: ignore[no-any-return]
             (VERSION, self.author, self.sequence, self.previous, self.body, self.signature)
+        )
+
+
+@dataclass(frozen=True)
+class Summary(Signed):
+    """What still counts of an author's frames `start` to `sequence`, said by the author."""
+
+    start: int
+    #: `hash` of the frame `sequence`.
+    tip: bytes
+    #: The clocks that the frames cover: above `after`, up to `last`.
+    after: int
+    last: int
+    #: `vector.digest` of what the author had seen: by that it is known what no longer counts.
+    seen: bytes
+
+    @property
+    def first(self) -> int:
+        return self.start
+
+    @property
+    def hash(self) -> bytes:
+        return self.tip
+
+    @cached_property
+    def signed(self) -> bytes:
+        """The bytes under the signature."""
+        numbers = (self.start, self.sequence, self.after, self.last)
+        return b"".join(
+            (
+                _named(SUMMARY_CONTEXT, self.graph),
+                self.author,
+                *(number.to_bytes(8, "big") for number in numbers),
+                self.previous,
+                self.tip,
+                self.seen,
+                _hash(self.body),
+            )
+        )
+
+    def encode(self) -> bytes:
+        """MessagePack `[2, author, start, sequence, after, last, previous, tip, seen, body, signature]`."""
+        return msgpack.packb(  # type: ignore[no-any-return]
+            (
+                SUMMARY_VERSION,
+                self.author,
+                self.start,
+                self.sequence,
+                self.after,
+                self.last,
+                self.previous,
+                self.tip,
+                self.seen,
+                self.body,
+                self.signature,
+            )
         )
 
 
 def seal(identity: Identity, graph: str, sequence: int, previous: bytes, body: bytes) -> Envelope:
     """Sign a frame as its author."""
     unsigned = Envelope(graph, identity.id.key, sequence, previous, body, b"")
-    return Envelope(graph, identity.id.key, sequence, previous, body, identity.sign(unsigned.signed))
+    return replace(unsigned, signature=identity.sign(unsigned.signed))
 
 
-def decode(graph: str, data: bytes) -> Envelope:
-    """The envelope in `data`, whose signature and frame have still to be checked. Raises `EnvelopeError`."""
+def sum_up(
+    identity: Identity, first: Envelope, last: Envelope, clocks: tuple[int, int], seen: bytes, body: bytes
+) -> Summary:
+    """Sign what still counts of the own frames `first` to `last`, which cover these clocks."""
+    unsigned = Summary(
+        graph=first.graph,
+        author=identity.id.key,
+        sequence=last.sequence,
+        previous=first.previous,
+        body=body,
+        signature=b"",
+        start=first.sequence,
+        tip=last.hash,
+        after=clocks[0],
+        last=clocks[1],
+        seen=seen,
+    )
+    return replace(unsigned, signature=identity.sign(unsigned.signed))
+
+
+def decode(graph: str, data: bytes) -> Envelope | Summary:
+    """The envelope or summary in `data`, whose signature and frame have still to be checked. `EnvelopeError`."""
     limit = core.FRAME_BYTES + OVERHEAD
     if len(data) > limit:
         raise EnvelopeError(f"an envelope has at most {limit} bytes, not {len(data)}")
     try:
-        parts = msgpack.unpackb(data, use_list=False, max_bin_len=core.FRAME_BYTES, max_array_len=6)
+        parts = msgpack.unpackb(data, use_list=False, max_bin_len=core.FRAME_BYTES, max_array_len=11)
     except ValueError as error:
         raise EnvelopeError(f"not an envelope: {error}") from error
-    if not isinstance(parts, tuple) or len(parts) != 6 or parts[0] != VERSION or type(parts[0]) is not int:
-        raise EnvelopeError(f"not an envelope of version {VERSION}")
-    _, author, sequence, previous, body, signature = parts
-    sizes = ((author, core.AUTHOR_SIZE), (previous, HASH_SIZE), (signature, _SIGNATURE))
-    if not all(isinstance(part, bytes) and len(part) == size for part, size in sizes):
-        raise EnvelopeError("an envelope's author, hash or signature has another length")
-    if type(sequence) is not int or not 1 <= sequence <= _MAX_SEQUENCE or not isinstance(body, bytes):
+    if not isinstance(parts, tuple) or not parts or type(parts[0]) is not int:
+        raise EnvelopeError("not an envelope")
+    if parts[0] == VERSION and len(parts) == 6:
+        _, author, sequence, previous, body, signature = parts
+        _check(author, sequence, sequence, previous, body, signature)
+        return Envelope(graph, author, sequence, previous, body, signature)
+    if parts[0] == SUMMARY_VERSION and len(parts) == 11:
+        _, author, start, sequence, after, last, previous, tip, seen, body, signature = parts
+        _check(author, start, sequence, previous, body, signature)
+        if not all(type(clock) is int for clock in (after, last)) or not 0 <= after < last <= _MAX_CLOCK:
+            raise EnvelopeError("a summary's clocks are none")
+        _check_sizes((tip, HASH_SIZE), (seen, _DIGEST))
+        return Summary(graph, author, sequence, previous, body, signature, start, tip, after, last, seen)
+    raise EnvelopeError(f"not an envelope of version {VERSION}, nor a summary of version {SUMMARY_VERSION}")
+
+
+def _check(author: Any, first: Any, sequence: Any, previous: Any, body: Any, signature: Any) -> None:
+    _check_sizes((author, core.AUTHOR_SIZE), (previous, HASH_SIZE), (signature, _SIGNATURE))
+    numbers = type(first) is int and type(sequence) is int
+    if not numbers or not 1 <= first <= sequence <= _MAX_SEQUENCE or not isinstance(body, bytes):
         raise EnvelopeError("an envelope's sequence or body is none")
-    if (sequence == 1) != (previous == NONE_BEFORE):
+    if (first == 1) != (previous == NONE_BEFORE):
         raise EnvelopeError("the first envelope of an author, and only that, has none before it")
-    return Envelope(graph, author, sequence, previous, body, signature)
+
+
+def _check_sizes(*parts: tuple[Any, int]) -> None:
+    if not all(isinstance(part, bytes) and len(part) == size for part, size in parts):
+        raise EnvelopeError("an envelope's author, hash or signature has another length")
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Two envelopes that one author can't honestly have signed both: anyone can check it."""
+    """Two envelopes or summaries that one author can't honestly have signed both: anyone can check it."""
 
-    first: Envelope
-    second: Envelope
+    first: Envelope | Summary
+    second: Envelope | Summary
 
     @property
     def author(self) -> bytes:
@@ -126,7 +262,7 @@ class Proof:
 
     def is_valid(self) -> bool:
         """Whether both are genuine and contradict each other."""
-        a, b = sorted((self.first, self.second), key=lambda one: one.sequence)
+        a, b = self.first, self.second
         return (
             a.author == b.author
             and a.graph == b.graph
@@ -136,12 +272,10 @@ class Proof:
         )
 
 
-def contradict(a: Envelope, b: Envelope) -> bool:
-    """Whether two envelopes of one author, the lower sequence first, tell different histories.
+def contradict(a: Signed, b: Signed) -> bool:
+    """Whether two of one author tell different histories: another hash for the same place in its chain.
 
-    Two of one sequence do unless they are the same; two in a row when the second names another as the one before
-    it. (What lies farther apart can't be told from two alone.)
+    (Of what lies farther apart it can't be told from two alone.)
     """
-    if a.sequence == b.sequence:
-        return a.hash != b.hash
-    return b.sequence == a.sequence + 1 and b.previous != a.hash
+    ours, theirs = a.states, b.states
+    return any(ours[place] != theirs[place] for place in ours.keys() & theirs.keys())

@@ -15,8 +15,8 @@ from dtp.crdt.replica import owned
 from dtp.graph import envelope as envelopes
 from dtp.graph import files, vector
 from dtp.graph import history as past
-from dtp.graph.chains import Chains
-from dtp.graph.envelope import Envelope, Proof
+from dtp.graph.chains import START, Chains, Tip
+from dtp.graph.envelope import Envelope, Proof, Summary
 from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
@@ -50,9 +50,11 @@ class Graph:
     Errors of the types are those of `dtp.crdt.Replica`. Use it from the thread of its event loop.
     """
 
-    def __init__(self, identity: Identity, store: Store, replica: Replica) -> None:
+    def __init__(self, identity: Identity, store: Store, replica: Replica, *, history: bool = False) -> None:
         """See `open`."""
         self.name = store.name
+        #: Whether peers are asked for every frame; else what was overwritten meanwhile may be left out.
+        self.keeps_history = history
         self.identity = identity
         self._store = store
         self._replica = replica
@@ -63,7 +65,7 @@ class Graph:
         self._watches: set[Watch] = set()
         self._listeners: set[Callable[[], None]] = set()
         self._queries: Queries | None = None
-        self._unsaved: dict[tuple[bytes, int], Envelope] = {}
+        self._unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._since_state = 0
         self._flush: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -75,12 +77,19 @@ class Graph:
 
     @classmethod
     async def open(
-        cls, place: str, *, identity: Identity, name: str | None = None, clock: Clock | None = None
+        cls,
+        place: str,
+        *,
+        identity: Identity,
+        name: str | None = None,
+        clock: Clock | None = None,
+        history: bool = False,
     ) -> Graph:
         """The graph kept at `place`: the path of a SQLite file, made if need be, or `memory:`.
 
         `name` (at most 255 bytes; that of the file, else "") is signed with every frame: graphs of different names
-        don't mix. Raises `StoreError`, `GraphError`.
+        don't mix. With `history` peers are asked for all that ever was; else they may leave out what was overwritten
+        while this graph was away. Raises `StoreError`, `GraphError`.
         """
         if name is not None and len(name.encode()) > envelopes.MAX_NAME:
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
@@ -92,7 +101,7 @@ class Graph:
             store = await asyncio.to_thread(SqliteStore, place, name)
         try:
             replica = await asyncio.to_thread(_load, store, identity, clock)
-            return cls(identity, store, replica)
+            return cls(identity, store, replica, history=history)
         except BaseException:
             store.close()
             raise
@@ -260,15 +269,19 @@ class Graph:
         Raises `StoreError`; what couldn't be stored is tried again by the next one.
         """
         async with self._lock:
-            self._check_open()
-            for frame in self._replica.commit():
-                tip = self._chains.tip(frame.author)
-                if frame.after != tip.clock:
-                    raise GraphError("another machine writes as this identity; give each one of its own")
-                made = envelopes.seal(self.identity, self.name, tip.sequence + 1, tip.hash, frame.body)
-                self._chains.advance(made, frame.last)
-                self._unsaved[made.author, made.sequence] = made
+            self.sign()
             await self._save(synced=True)
+
+    def sign(self) -> None:
+        """Sign all that was made here, and leave storing it to the next `commit`."""
+        self._check_open()
+        for frame in self._replica.commit():
+            tip = self._chains.tip(frame.author)
+            if frame.after != tip.clock:
+                raise GraphError("another machine writes as this identity; give each one of its own")
+            made = envelopes.seal(self.identity, self.name, tip.sequence + 1, tip.hash, frame.body)
+            self._chains.advance(made, frame.last)
+            self._unsaved[made.author, made.sequence] = made
 
     # ---- what others made -----------------------------------------------------------------------------------
 
@@ -296,11 +309,11 @@ class Graph:
                 await self._save(synced=False)
             return taken
 
-    def _take(self, envelope: Envelope | None) -> int:
+    def _take(self, envelope: Envelope | Summary | None) -> int:
         """Merge it, and those that waited for it."""
         taken = 0
         while envelope is not None and self._chains.is_next(envelope):
-            changed = self._replica.merge(envelope.author, envelope.body)
+            changed = _merge(self._replica, envelope)
             self._chains.advance(envelope, self._replica.core.covered[1])
             self._unsaved[envelope.author, envelope.sequence] = envelope
             taken += 1
@@ -423,17 +436,15 @@ class Graph:
     def _run(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
         return self._loop.run_in_executor(self._worker, function, *arguments)
 
-    def _stored(self, author: bytes, sequence: int) -> Envelope:
+    def _stored(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         unsaved = self._unsaved.get((author, sequence))
         if unsaved is not None:
             return unsaved
         found = self._store.read(author, sequence, sequence)
-        if not found:
-            raise StoreError(f"envelope {sequence} of {author.hex()} is not in the store, which is damaged")
-        return envelopes.decode(self.name, found[0])
+        return envelopes.decode(self.name, found[0]) if found else None
 
-    def _last_clock(self, envelope: Envelope) -> int:
-        return self._replica.core.check(envelope.body)[1]
+    def _last_clock(self, envelope: Envelope | Summary) -> int:
+        return _last_clock(self._replica.core, envelope)
 
     async def _save(self, *, synced: bool) -> None:
         """Store what isn't yet. What fails stays, for the next time."""
@@ -472,7 +483,18 @@ def _add(store: Store, some: _Added, synced: bool) -> None:
     store.add(some, synced=synced)
 
 
-_Added = list[Envelope]
+_Added = list[Envelope | Summary]
+
+
+def _merge(replica: Replica, envelope: Envelope | Summary) -> int:
+    """Merge what is genuine and next; how many changes there were."""
+    if isinstance(envelope, Summary):
+        return replica.merge_summary(envelope.author, envelope.body, envelope.after, envelope.last)
+    return replica.merge(envelope.author, envelope.body)
+
+
+def _last_clock(core: GraphCore, envelope: Envelope | Summary) -> int:
+    return envelope.last if isinstance(envelope, Summary) else core.check(envelope.body)[1]
 
 
 def _first_forged(batch: _Added) -> int | None:
@@ -486,29 +508,33 @@ def _load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
     author = identity.id.key
     replica = Replica(author, clock=clock) if state is None else Replica.load(author, state, clock=clock)
     for data in later:
-        envelope = envelopes.decode(store.name, data)
-        replica.merge(envelope.author, envelope.body)
+        _merge(replica, envelopes.decode(store.name, data))
     return replica
 
 
 def _verify(store: Store, name: str) -> int:
-    check, count = GraphCore(bytes(AUTHOR_SIZE)).check, 0  # the replica's own is the event loop's
+    core, count = GraphCore(bytes(AUTHOR_SIZE)), 0  # the replica's own is the event loop's
     for author, last in sorted(store.lasts().items()):
-        previous, clock = envelopes.NONE_BEFORE, 0
-        for sequence in range(1, last + 1):
-            place = f"envelope {sequence} of {author.hex()}"
-            found = store.read(author, sequence, sequence)
-            if not found:
-                raise StoreError(f"{place} is missing")
-            one = envelopes.decode(name, found[0])
-            if (one.author, one.sequence, one.previous) != (
-                author,
-                sequence,
-                previous,
-            ) or not one.is_genuine():
-                raise StoreError(f"{place} is not what its author signed at this place")
-            before, after, _ = check(one.body, author)
-            if before != clock:
-                raise StoreError(f"{place} does not begin where the one before it ended")
-            previous, clock, count = one.hash, after, count + 1
+        tip = START
+        for start in range(1, last + 1, _AT_ONCE):
+            for data in store.read(author, start, min(last, start + _AT_ONCE - 1)):
+                one = envelopes.decode(name, data)
+                tip = _verified(core, one, author, tip)
+                count += 1
+        if tip.sequence != last:
+            raise StoreError(f"envelope {tip.sequence + 1} of {author.hex()} is missing")
     return count
+
+
+def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Tip) -> Tip:
+    """The end of the chain behind this stored one."""
+    place = f"envelope {tip.sequence + 1} of {author.hex()}"
+    if one.author == author and one.first > tip.sequence + 1:
+        raise StoreError(f"{place} is missing")
+    goes_on = one.first <= tip.sequence or one.previous == tip.hash
+    if one.author != author or one.sequence <= tip.sequence or not goes_on or not one.is_genuine():
+        raise StoreError(f"{place} is not what its author signed at this place")
+    before = one.after if isinstance(one, Summary) else core.check(one.body, author)[0]
+    if before != tip.clock and (one.first == tip.sequence + 1 or before > tip.clock):
+        raise StoreError(f"{place} does not begin where the one before it ended")
+    return Tip(one.sequence, one.hash, _last_clock(core, one))

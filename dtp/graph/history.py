@@ -20,7 +20,7 @@ class Version(NamedTuple):
     """One op about a node, and, of a register, what was there before."""
 
     op: Op
-    #: The how-manieth frame of its author it was in.
+    #: The how-manieth frame of its author it was in, or the last one that a summary stands for.
     sequence: int
     #: A register's value before; None when there was none (see `had_value`).
     before: Value
@@ -41,6 +41,8 @@ async def history(graph: Graph, soul: str, key: str | None) -> list[Version]:
         for first in range(1, last + 1, _READ):
             for data in await graph.read(author, first, min(last, first + _READ - 1)):
                 envelope = envelopes.decode(graph.name, data)
+                if not envelope.body:
+                    continue  # a summary of what doesn't count any more
                 found += [
                     (op, envelope.sequence)
                     for op in ops_of(graph.replica.core, author, envelope.body)

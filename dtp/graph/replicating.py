@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from dtp.core.errors import StateLimit
 from dtp.errors import PeerError
 from dtp.graph import envelope as envelopes
+from dtp.graph import summaries
 from dtp.graph import sync as protocol
 from dtp.graph.errors import Equivocation, GraphError, SyncError
 from dtp.session.codes import ConnectionClosed, StreamReset
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.graph")
 
-#: Envelopes that are read from the store at once.
-_READ: Final = 256
 #: The code that a stream is reset with when the other end broke the protocol.
 BROKEN: Final = 1
 
@@ -44,7 +43,7 @@ class _Session:
         self._graph = graph
         self._stream = stream
         self._live = live
-        self._side = protocol.SyncSide(graph.name)
+        self._side = protocol.SyncSide(graph.name, history=graph.keeps_history)
         self._wake = asyncio.Event()
         self._refused: set[bytes] = set()
         self.exchanged = Exchanged()
@@ -99,12 +98,18 @@ class _Session:
 
     async def _send_missing(self) -> None:
         for author, first, last in self._side.to_send(self._graph.vector()):
-            for start in range(first, last + 1, _READ):
-                some = await self._graph.read(author, start, min(last, start + _READ - 1))
-                for message in protocol.frames(some):
-                    await self._send(message)
-                self.exchanged.sent += len(some)
-                self._side.took(author, start + len(some) - 1)
+            if author == self._graph.identity.id.key and first < last and not self._side.wants_history:
+                parts = summaries.own(self._graph, first, last)
+            else:
+                parts = summaries.stored(self._graph, author, first, last)
+            async for some in parts:
+                await self._send_some(some)
+            self._side.took(author, last)
+
+    async def _send_some(self, some: list[bytes]) -> None:
+        for message in protocol.frames(some):
+            await self._send(message)
+        self.exchanged.sent += len(some)
 
     # ---- receiving ----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from dtp.graph.envelope import Envelope, Proof
+from dtp.graph.envelope import Proof, Signed
 from dtp.graph.errors import StoreError
 from dtp.graph.store import Loaded, Store
 
@@ -147,7 +147,7 @@ class SqliteStore(Store):
                 )
             )
 
-    def add(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
+    def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         envelopes = list(envelopes)
         made: dict[bytes, int] = {}
         with self._transaction(synced=synced):

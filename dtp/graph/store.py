@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from dtp.graph.envelope import Envelope, Proof
+from dtp.graph.envelope import Proof, Signed
 
 MEMORY: Final = "memory:"
 
@@ -37,15 +37,15 @@ class Store(ABC):
 
     @abstractmethod
     def lasts(self) -> dict[bytes, int]:
-        """Author -> its highest sequence; there are all from 1 on."""
+        """Author -> its highest sequence; what is there stands for all from 1 on."""
 
     @abstractmethod
-    def add(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
+    def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         """Keep them, all or none. One whose (author, sequence) is there already is left out."""
 
     @abstractmethod
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
-        """The envelopes of an author with these sequences, in order, as far as they are there."""
+        """What an author signed that ends with one of these sequences, in order, as far as it is there."""
 
     @abstractmethod
     def save_state(self, state: bytes) -> None:
@@ -78,7 +78,7 @@ class MemoryStore(Store):
     def lasts(self) -> dict[bytes, int]:
         return dict(sorted(self._frames))
 
-    def add(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
+    def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         for envelope in envelopes:
             self._frames.setdefault((envelope.author, envelope.sequence), envelope.encode())
 

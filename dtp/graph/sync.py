@@ -20,7 +20,7 @@ from dtp.graph.envelope import OVERHEAD
 from dtp.graph.errors import SyncError
 from dtp.graph.vector import Vector
 
-VERSION: Final = 1
+VERSION: Final = 2
 #: Bytes of envelopes in one message, unless a single one is larger.
 MESSAGE_BYTES: Final = 256 * 1024
 #: Bytes of one message, at most: an envelope's, or a vector's of 100,000 authors.
@@ -52,15 +52,19 @@ class Step:
 
 
 class SyncSide:
-    """One side of a sync of the graph named `graph`. `vector` is what is stored here.
+    """One side of a sync of the graph named `graph`. `vector` is what is stored here; with `history`, the peer is
+    asked for every frame, not only for what still counts of them.
 
     Send `start` first. Feed what comes to `receive` and store what it gives before the next; whenever it has `told`,
     or more was stored here, send `frames` of what `to_send` lists; once, behind the first of them, `done`. Finished
     when `is_done`; a live sync just goes on. Raises `SyncError`.
     """
 
-    def __init__(self, graph: str) -> None:
+    def __init__(self, graph: str, *, history: bool = False) -> None:
         self._graph = graph
+        self._history = history
+        #: Whether the peer wants every frame, also those of which nothing counts any more.
+        self.wants_history = False
         self._theirs: Vector | None = None
         self._greeted = False
         self._sent_vector = False
@@ -82,7 +86,12 @@ class SyncSide:
         encoded = vector.encode(ours)
         self._sent_vector = len(encoded) <= _SHORT_VECTOR
         return _pack(
-            Kind.HELLO, VERSION, self._graph, vector.digest(ours), encoded if self._sent_vector else b""
+            Kind.HELLO,
+            VERSION,
+            self._graph,
+            vector.digest(ours),
+            encoded if self._sent_vector else b"",
+            self._history,
         )
 
     def receive(self, message: bytes, ours: Vector) -> Step:
@@ -110,12 +119,13 @@ class SyncSide:
         return step
 
     def _hello(self, parts: list[Any], ours: Vector, step: Step) -> None:
-        version, graph, digest, encoded = _parts(parts, int, str, bytes, bytes)
+        version, graph, digest, encoded, history = _parts(parts, int, str, bytes, bytes, bool)
         if version != VERSION:
             raise SyncError(f"the peer syncs by version {version}, not {VERSION}")
         if graph != self._graph:
             raise SyncError(f"the peer syncs graph {graph!r}, not {self._graph!r}")
         self._greeted = True
+        self.wants_history = history
         if digest == vector.digest(ours):
             self._theirs = dict(ours)
             step.told = True

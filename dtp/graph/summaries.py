@@ -1,0 +1,103 @@
+"""What is sent of the own frames: where later ones have overwritten them, a summary of what still counts.
+
+Only an author can sum up its own frames, for it signs what is left out. Others pass the summary on, as it is.
+docs/graph.md, "Summaries".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+from dtp.graph import envelope as envelopes
+from dtp.graph import vector
+from dtp.graph.envelope import Envelope
+
+if TYPE_CHECKING:
+    from dtp.core.crdt import SummaryCore
+    from dtp.graph.graph import Graph
+
+#: What is read from the store at once.
+READ: Final = 256
+#: Bytes of frames that are kept until it is known whether their summary is smaller.
+_KEPT: Final = 1 << 20
+#: Bytes of an envelope beside its frame, about.
+_HEAD: Final = 145
+#: Frames of no more bytes are always sent as they are: a peer that was away for a moment keeps the whole history.
+_FEW: Final = 4096
+
+
+async def stored(graph: Graph, author: bytes, first: int, last: int) -> AsyncIterator[list[bytes]]:
+    """What is stored that an author signed and ends with one of these sequences, in order, some at a time."""
+    for start in range(first, last + 1, READ):
+        some = await graph.read(author, start, min(last, start + READ - 1))
+        if some:
+            yield some
+
+
+async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]:
+    """What stands for the own frames with these sequences: them, or summaries where those are smaller."""
+    run = _Run(graph)
+    async for some in stored(graph, graph.identity.id.key, first, last):
+        graph.sign()  # what overwrote some of these is signed before it is looked at, and stored before that is told
+        ready: list[bytes] = []
+        for data in some:
+            one = envelopes.decode(graph.name, data)
+            if isinstance(one, Envelope) and run.add(one):
+                continue
+            ready += run.end()
+            if not isinstance(one, Envelope) or not run.add(one):
+                ready.append(data)
+        if ready:
+            await graph.commit()
+            yield ready
+    await graph.commit()
+    yield run.end()
+
+
+class _Run:
+    """Own frames in a row, and what still counts of them."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._begin()
+
+    def _begin(self) -> None:
+        self._summary: SummaryCore | None = None
+        self._frames: list[Envelope] = []
+        self._first: Envelope | None = None
+        self._last: Envelope | None = None
+        self._size = 0
+        self._after = 0
+
+    def add(self, one: Envelope) -> bool:
+        """Whether it is part of the run now; else the run must `end` first, or it can't be summed up at all."""
+        if self._summary is None:
+            self._after = self._graph.replica.core.check(one.body)[0]
+            self._summary = self._graph.replica.summary(one.author, self._after)
+        if not self._summary.add(one.body):
+            if self._first is None:
+                self._summary = None
+            return False
+        self._first = self._first or one
+        self._last = one
+        self._size += len(one.body) + _HEAD
+        if self._size <= _KEPT:
+            self._frames.append(one)
+        else:
+            self._frames.clear()
+        return True
+
+    def end(self) -> list[bytes]:
+        """What stands for the run. The next one may begin."""
+        summary, first, last, frames, size = self._summary, self._first, self._last, self._frames, self._size
+        after = self._after
+        self._begin()
+        if summary is None or first is None or last is None:
+            return []
+        body = b"" if frames and size <= _FEW else summary.end()
+        if frames and (size <= _FEW or size <= (len(body) + envelopes.OVERHEAD) * 5 // 4):
+            return [frame.encode() for frame in frames]
+        clocks = after, self._graph.replica.core.check(last.body)[1]
+        seen = vector.digest(self._graph.vector())
+        return [envelopes.sum_up(self._graph.identity, first, last, clocks, seen, body).encode()]

@@ -1,0 +1,245 @@
+"""Summaries between graphs: what was overwritten is not sent, what is left is signed, who lies is found out."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL
+from test_sync import connected
+
+from dtp.graph import EnvelopeError, Equivocation, Graph, Summary, summaries
+from dtp.graph import envelope as envelopes
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(60):
+            return await main
+
+    return asyncio.run(limited())
+
+
+async def own(graph: Graph, first: int = 1, last: int | None = None) -> list[bytes]:
+    """What stands for the own frames."""
+    end = graph.vector()[graph.identity.id.key] if last is None else last
+    return [one async for some in summaries.own(graph, first, end) for one in some]
+
+
+async def churn(graph: Graph, rounds: int, nodes: int = 50) -> None:
+    for number in range(rounds):
+        graph.put_many((f"n/{at}", "k", f"{number} {at}") for at in range(nodes))
+        graph.set("s").add(number)
+        graph.set("s").discard(number - 1)
+        await graph.commit()
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_only_what_counts_is_sent_unless_all_is_wanted(history: bool) -> None:
+    async def main() -> None:
+        async with (
+            connected(f"churn-{history}") as (client, server),
+            await Graph.open("memory:", identity=ALICE, history=history) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            serving = asyncio.create_task(other.serve(server))
+            await churn(other, 1)
+            await one.sync(client)
+            await churn(other, 50)
+            done = await one.sync(client)
+            assert one.replica.save() == other.replica.save()
+            assert done.received == (50 if history else 1)
+            assert (done.bytes_received > 1000) == history
+            assert len(await one.history("n/0", "k")) == (51 if history else 2)
+            assert await one.verify() == (51 if history else 2)
+            assert (await one.sync(client)).received == 0
+            await client.close()
+            await serving
+
+    run(main())
+
+
+def test_a_summary_is_stored_and_passed_on(tmp_path: Path) -> None:
+    """Alice -> Bob -> Carol; Bob's is closed and opened again."""
+
+    async def main() -> None:
+        path = str(tmp_path / "bob.db")
+        async with await Graph.open("memory:", identity=ALICE) as alice:
+            await churn(alice, 30)
+            first = await own(alice)
+            await churn(alice, 30)
+            second = await own(alice, 31)
+            assert all(len(one) == 1 for one in (first, second))
+            async with await Graph.open(path, identity=BOB) as bob:
+                assert await bob.receive(first + second) == 2
+                assert await bob.receive(first + second) == 0
+                assert bob.vector() == alice.vector()
+            async with await Graph.open(path, identity=BOB) as bob:
+                assert bob.replica.save() == alice.replica.save()
+                assert await bob.verify() == 2
+                alice.node("late")["k"] = 1
+                await alice.commit()
+                assert await bob.receive(await alice.read(ALICE.id.key, 61, 61)) == 1
+                async with (
+                    connected("on") as (client, server),
+                    await Graph.open("memory:", identity=CAROL) as carol,
+                ):
+                    serving = asyncio.create_task(bob.serve(server))
+                    assert (await carol.sync(client)).received == 3
+                    assert carol.replica.save() == alice.replica.save()
+                    await client.close()
+                    await serving
+            file = tmp_path / "graph.dtpg"
+            async with await Graph.open(path, identity=BOB) as bob:
+                assert await bob.export(file) == 3
+            async with await Graph.open("memory:", identity=CAROL) as carol:
+                assert await carol.import_file(file) == 3
+                assert carol.replica.save() == alice.replica.save()
+
+    run(main())
+
+
+def test_a_summary_that_begins_before_what_is_known() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+        ):
+            await churn(alice, 40)
+            await bob.receive(await alice.read(ALICE.id.key, 1, 17))
+            await bob.receive(await alice.read(ALICE.id.key, 25, 25))  # put aside, then not needed
+            assert bob.gaps() == [(ALICE.id.key, 18, 24)]
+            assert await bob.receive(await own(alice)) == 1
+            assert bob.gaps() == []
+            assert bob.replica.save() == alice.replica.save()
+            assert await bob.verify() == 18
+            assert await bob.receive(await alice.read(ALICE.id.key, 1, 40)) == 0
+            late = await own(alice, 5)
+            assert await bob.receive(late) == 0
+
+    run(main())
+
+
+def test_a_summary_behind_a_gap_is_left_for_later() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+        ):
+            await churn(alice, 40)
+            assert await bob.receive(await own(alice, 11)) == 0
+            assert bob.vector() == {}
+
+    run(main())
+
+
+def test_who_sums_up_another_history_has_signed_the_proof() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=ALICE) as twin,
+            await Graph.open("memory:", identity=BOB) as bob,
+        ):
+            await churn(one, 40)
+            await churn(twin, 41)
+            await bob.receive(await one.read(ALICE.id.key, 1, 40))
+            with pytest.raises(Equivocation) as caught:
+                await bob.receive(await own(twin, 41 - 20))
+            assert caught.value.proof.is_valid()
+            (proof,) = await bob.proofs()
+            assert proof.is_valid()
+            assert {type(one) for one in (proof.first, proof.second)} == {Summary, envelopes.Envelope}
+
+    run(main())
+
+
+def test_summaries_that_are_none() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+        ):
+            await churn(alice, 40)
+            (data,) = await own(alice)
+            genuine = envelopes.decode("", data)
+            assert isinstance(genuine, Summary)
+            for forged in (
+                dataclasses.replace(genuine, sequence=41),
+                dataclasses.replace(genuine, last=genuine.last + 1),
+                dataclasses.replace(genuine, tip=bytes(32)),
+                dataclasses.replace(genuine, seen=bytes(16)),
+                dataclasses.replace(genuine, body=b""),
+            ):
+                with pytest.raises(EnvelopeError, match="not signed"):
+                    await bob.receive([forged.encode()])
+            parts = msgpack.unpackb(data)
+            for at, wrong in ((0, 3), (2, 0), (2, 41), (3, -1), (4, genuine.last), (5, 1 << 63), (6, b"x" * 32),
+                              (7, b""), (8, b""), (9, ""), (10, b"")):  # fmt: skip
+                with pytest.raises(EnvelopeError):
+                    envelopes.decode("", msgpack.packb([*parts[:at], wrong, *parts[at + 1 :]]))
+            signed = envelopes.sum_up(
+                ALICE,
+                envelopes.decode("", (await alice.read(ALICE.id.key, 1, 1))[0]),  # type: ignore[arg-type]
+                envelopes.decode("", (await alice.read(ALICE.id.key, 40, 40))[0]),  # type: ignore[arg-type]
+                (5, genuine.last),
+                genuine.seen,
+                b"",
+            )
+            with pytest.raises(EnvelopeError, match="clock"):
+                await bob.receive([signed.encode()])
+            assert bob.vector() == {}
+
+    run(main())
+
+
+def test_what_is_made_while_it_is_summed_up_is_lost_nowhere() -> None:
+    async def main() -> None:
+        rng = random.Random(3)
+        async with (
+            connected("busy") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            serving = asyncio.create_task(other.serve(server))
+            for turn in range(5):
+                await churn(other, 20, 20)
+                await churn(one, 20, 20)
+                syncing = asyncio.create_task(one.sync(client))
+                for _ in range(100):
+                    other.node(f"n/{rng.randrange(20)}")["k"] = f"late {turn}"
+                    one.node(f"n/{rng.randrange(20)}")["k"] = f"late too {turn}"
+                    await asyncio.sleep(0)
+                await syncing
+            await one.sync(client)
+            assert one.replica.save() == other.replica.save()
+            await client.close()
+            await serving
+
+    run(main())
+
+
+def test_many_small_commits_are_one_signature() -> None:
+    async def main() -> None:
+        async with (
+            connected("small") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            serving = asyncio.create_task(other.serve(server))
+            for number in range(500):
+                one.node(f"n/{number}")["k"] = number / 7
+                await one.commit()
+            done = await one.sync(client)
+            assert done.sent == 1
+            assert done.bytes_sent < 15_000
+            assert one.replica.save() == other.replica.save()
+            await client.close()
+            await serving
+
+    run(main())
