@@ -534,7 +534,7 @@ def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Tip)
     goes_on = one.first <= tip.sequence or one.previous == tip.hash
     if one.author != author or one.sequence <= tip.sequence or not goes_on or not one.is_genuine():
         raise StoreError(f"{place} is not what its author signed at this place")
-    before = one.after if isinstance(one, Summary) else core.check(one.body, author)[0]
+    before = core.check(one.body, author)[0] if one.body or isinstance(one, Envelope) else one.after
     if before != tip.clock and (one.first == tip.sequence + 1 or before > tip.clock):
         raise StoreError(f"{place} does not begin where the one before it ended")
     return Tip(one.sequence, one.hash, _last_clock(core, one))
