@@ -29,7 +29,10 @@ events {{}}
 http {{
     access_log off; client_body_temp_path {place.folder}/body; proxy_temp_path {place.folder}/proxy;
     fastcgi_temp_path {place.folder}/f; uwsgi_temp_path {place.folder}/u; scgi_temp_path {place.folder}/s;
-    server {{ listen 127.0.0.1:{port}; root {place.folder}/www; client_max_body_size 0; }}
+    server {{
+        listen 127.0.0.1:{port}; root {place.folder}/www; client_max_body_size 0;
+        location /put/ {{ dav_methods PUT; create_full_put_path on; }}
+    }}
 }}
 """
     )
