@@ -6,6 +6,7 @@ Each is compared with what it says and does when asked directly: bytes, ends, an
 import asyncio
 import getpass
 import hashlib
+import json
 import os
 import pty
 import random
@@ -13,12 +14,13 @@ import select
 import socket
 import struct
 import subprocess
+import sys
 import time
 
 import pytest
 from noise.connection import Keypair, NoiseConnection
 
-from .programs import PATIENCE, free_port, need, place, wait_for_port
+from .programs import DTPD, PATIENCE, free_port, need, place, wait_for_port
 from .test_daemon_programs import fetch, nginx
 from .test_daemon_state import postgresql_url
 
@@ -351,3 +353,107 @@ def test_wireguard_by_its_messages(place):
             assert responder.open(data)[:size] == packet
             server.sendto(responder.seal(packet), source)
             assert initiator.open(client.recv(65536))[:size] == packet
+
+
+class Namespace:
+    """A network of its own, with nothing but what is put into it; for root."""
+
+    def __init__(self, place):
+        self._holder = place.program(
+            "unshare", "-n", "sh", "-c", 'echo \'{"event": "ready"}\'; exec sleep 600'
+        )
+        self._holder.event("ready")
+        self.pid = self._holder.process.pid
+        self.inside = ("nsenter", "-t", self.pid, "-n")
+        self("ip", "link", "set", "lo", "up")
+
+    def __call__(self, *command, **options):
+        return run(*self.inside, *command, **options)
+
+
+ECHO = """
+import socket
+with socket.create_server(("10.99.0.2", 8080)) as server:
+    print('{"event": "ready"}', flush=True)
+    client, _ = server.accept()
+    with client:
+        while data := client.recv(65536):
+            client.sendall(data)
+"""
+ASK = """
+import random, socket, threading
+data = random.Random(3).randbytes(2_000_000)
+with socket.create_connection(("10.99.0.2", 8080), 50) as sock:
+    def send():
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+    threading.Thread(target=send).start()
+    got = b""
+    while piece := sock.recv(65536):
+        got += piece
+assert got == data
+print("whole")
+"""
+
+
+def test_wireguard(place):
+    """wireguard-go at both ends, in networks of their own: TCP through the tunnel, that through the pair."""
+    go, wg = need("wireguard-go"), need("wg")
+    for program in ("ip", "unshare", "nsenter"):
+        need(program)
+    allowed = subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode == 0
+    if not allowed or not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("networks of its own, and /dev/net/tun, are not to be had here")
+    near, far = Namespace(place), Namespace(place)
+    near("ip", "link", "add", "name", "end-a", "type", "veth", "peer", "name", "end-b")
+    near("ip", "link", "set", "end-b", "netns", far.pid)
+    keys = []
+    for one, link, address in ((near, "end-a", "10.1.0.1/24"), (far, "end-b", "10.1.0.2/24")):
+        one("ip", "address", "add", address, "dev", link)
+        one("ip", "link", "set", link, "up")
+        secret = run(wg, "genkey").stdout
+        path = place.folder / f"wg-{link}"
+        path.touch(0o600)
+        path.write_bytes(secret)
+        keys.append((path, run(wg, "pubkey", input=secret).stdout.strip().decode()))
+    _, exposed = start(place, "far", near, f"""[daemon]
+listen = ["tcp://127.0.0.1:0"]
+[[expose]]
+service = "wg"
+kind = "udp"
+backend = "10.1.0.2:51820"
+allow = ["{place.identity("near").id}"]
+""")  # fmt: skip
+    to = exposed["address"]
+    _, forwarded = start(
+        place, "near", near, f'[[forward]]\nkind = "udp"\nlisten = "127.0.0.1:0"\nto = "{to}"\n'
+    )
+    endpoint = forwarded["listen"].removeprefix("udp:")
+    names = [f"dtp{os.getpid()}{letter}"[:15] for letter in "ab"]
+    settings = (
+        ("peer", keys[1][1], "endpoint", endpoint, "allowed-ips", "10.99.0.2/32"),
+        ("listen-port", 51820, "peer", keys[0][1], "allowed-ips", "10.99.0.1/32"),
+    )
+    for number, (one, name) in enumerate(zip((near, far), names, strict=True)):
+        control = f"/var/run/wireguard/{name}.sock"
+        place.stack.callback(lambda path: os.path.exists(path) and os.unlink(path), control)
+        running = place.program(*one.inside, go, "-f", name)
+        deadline = time.monotonic() + PATIENCE
+        while not os.path.exists(control):
+            assert running.process.poll() is None, running.errors
+            assert time.monotonic() < deadline
+        one(wg, "set", name, "private-key", keys[number][0], *settings[number])
+        one("ip", "address", "add", f"10.99.0.{number + 1}/24", "dev", name)
+        one("ip", "link", "set", name, "up")
+    place.program(*far.inside, sys.executable, "-c", ECHO).event("ready")
+    assert near(sys.executable, "-c", ASK).stdout == b"whole\n"
+    moved = near(wg, "show", names[0], "transfer").stdout.split()
+    assert all(int(size) > 2_000_000 for size in moved[1:])
+
+
+def start(place, name, namespace, text):
+    """A daemon inside of a network; the program, and the first thing that it says it does."""
+    path = place.file(name, text)
+    command = (*namespace.inside, sys.executable, "-P", "-c", DTPD, "run", "--json", "-c", path)
+    program = place.program(*command)
+    return program, json.loads(program.process.stdout.readline())
