@@ -101,7 +101,7 @@ static int put_names(dtp_graph *graph, const dtp_parsed *ops, int keys, dtp_buff
         before = name;
         number = local_number(graph, name, &is_new);
         if (is_new) {
-            dtp_bytes next = {graph->text + graph->names[name].offset, graph->names[name].length};
+            dtp_bytes next = {dtp_name_text(graph, &graph->names[name]), graph->names[name].length};
             TRY(put_byte(out, 1));
             TRY(put_text(out, next, text));
             text = next;

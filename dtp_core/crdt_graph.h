@@ -97,10 +97,14 @@ typedef struct dtp_author {
     size_t owner_length;
 } dtp_author;
 
+enum { DTP_NAME_NEAR = 20 };
+
+/* 32 bytes. Most names are read with it: fetching a text elsewhere would be another miss of the caches. */
 typedef struct dtp_name {
-    uint64_t offset; /* in `text` */
     uint32_t length;
     uint32_t first; /* of this soul's slots, DTP_NONE when there is none */
+    uint32_t hash;  /* of the text */
+    uint8_t near[DTP_NAME_NEAR]; /* the text, or its offset (uint64_t) in the graph's `text` */
 } dtp_name;
 
 /* ---- slots: one for each (soul, key, part) ----------------------------------------------------------------------- */
@@ -303,6 +307,8 @@ struct dtp_graph {
     size_t edits_room;
     dtp_buffer edit_bytes;
 
+    uint64_t take_until; /* the limit of dtp_graph_take */
+    dtp_merged result; /* of the calls that give but a number */
     dtp_parsed made;  /* ops made here since the last commit */
     size_t made_size; /* bytes that their frame will not be above */
     dtp_index local; /* of what a frame that is written numbers itself */
@@ -315,6 +321,15 @@ struct dtp_graph {
 };
 
 /* names (crdt_names.c) */
+/* The text of a name: valid until another is interned. */
+static inline const uint8_t *dtp_name_text(const dtp_graph *graph, const dtp_name *name)
+{
+    uint64_t offset;
+    if (name->length <= DTP_NAME_NEAR)
+        return name->near;
+    memcpy(&offset, name->near, sizeof offset);
+    return graph->text + offset;
+}
 int dtp_name_find(const dtp_graph *graph, const uint8_t *text, size_t length, uint32_t hash, uint32_t *number);
 int dtp_name_intern(dtp_graph *graph, const uint8_t *text, size_t length, uint32_t hash, uint32_t *number);
 int dtp_author_intern(dtp_graph *graph, const uint8_t *id, uint32_t *number);
@@ -327,6 +342,11 @@ void dtp_seen_add(dtp_author *author, uint64_t from, uint64_t to);
 
 /* slots (crdt_slots.c) */
 uint32_t dtp_slot_hash(const dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part);
+/* The same from the hashes of the names: it can be had, and its cell fetched, before the names have numbers. */
+static inline uint32_t dtp_slot_hash_of(const dtp_graph *graph, uint32_t soul_hash, uint32_t key_hash, uint32_t part)
+{
+    return (uint32_t)dtp_mix(graph->seed[0] ^ ((uint64_t)soul_hash << 32 | key_hash), graph->seed[1] ^ part);
+}
 uint32_t dtp_slot_find(const dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, uint32_t hash);
 int dtp_slot_get(dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, uint32_t hash, uint32_t *number);
 /* Write it if (clock, author, value) is above what is there: 1 when that is to be seen, 0, or a negative code. */

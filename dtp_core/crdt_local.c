@@ -198,6 +198,17 @@ int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t
     return DTP_OK;
 }
 
+int dtp_graph_write(dtp_graph *graph, const uint8_t *rows, size_t length, double wall, uint64_t ahead)
+{
+    uint64_t now;
+    if (!(wall >= 0 && wall < (double)(INT64_MAX >> 16) / 1000)) { /* nor a NaN: the conversion would be undefined */
+        memset(&graph->result, 0, sizeof graph->result);
+        return DTP_E_CLOCK;
+    }
+    now = (uint64_t)(wall * 1000) << 16;
+    return dtp_graph_put(graph, rows, length, now, now + ahead, &graph->result);
+}
+
 /* ---- one op of another kind --------------------------------------------------------------------------------------------- */
 
 static int add_dot(dtp_graph *graph, uint32_t entry)

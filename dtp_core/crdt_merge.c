@@ -41,7 +41,7 @@ int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uin
     if (op->verdict == DTP_VOID)
         return 0;
     if (!graph->loading && op->verdict != DTP_ALLOWED
-        && !dtp_may_write(&graph->authors[op->author], graph->text + soul->offset, soul->length))
+        && !dtp_may_write(&graph->authors[op->author], dtp_name_text(graph, soul), soul->length))
         return 0;
     code = dtp_slot_get(graph, op->soul, op->key, part, hash, &slot);
     if (code != DTP_OK)
@@ -89,38 +89,30 @@ static inline void prefetch(const void *address)
 #endif
 }
 
+/* A slot or a name may lie across two lines. */
+static inline void prefetch_whole(const void *address, size_t size)
+{
+    prefetch(address);
+    prefetch((const uint8_t *)address + size - 1);
+}
+
 /* For few ops the loops below have nothing to fetch ahead of; so guess, by hash alone, which names and slots they will
  * touch, and fetch those side by side. What is guessed wrong costs a little time, nothing else. */
 static void warm(const dtp_graph *graph)
 {
     const dtp_parsed *p = &graph->parsed;
-    uint32_t guess[2 * FEW];
     uint64_t cell;
     size_t i;
     for (i = 0; i < p->name_count; i++)
         dtp_index_prefetch(&graph->by_name, p->names[i].hash);
-    for (i = 0; i < p->name_count; i++) {
-        cell = graph->by_name.cells[p->names[i].hash & graph->by_name.mask];
-        guess[i] = cell == 0 ? DTP_NONE : dtp_cell_number(cell);
-        if (cell != 0)
-            prefetch(&graph->names[guess[i]]);
-    }
     for (i = 0; i < p->count; i++)
-        if (guess[p->ops[i].soul] != DTP_NONE && guess[p->ops[i].key] != DTP_NONE)
-            dtp_index_prefetch(&graph->by_slot, dtp_slot_hash(graph, guess[p->ops[i].soul], guess[p->ops[i].key],
-                                                              DTP_PART_REGISTER));
+        dtp_index_prefetch(&graph->by_slot, p->ops[i].hash);
     for (i = 0; i < p->name_count; i++)
-        if (guess[i] != DTP_NONE)
-            prefetch(graph->text + graph->names[guess[i]].offset);
-    for (i = 0; i < p->count; i++) {
-        if (guess[p->ops[i].soul] == DTP_NONE || guess[p->ops[i].key] == DTP_NONE)
-            continue;
-        cell = graph->by_slot.cells[dtp_slot_hash(graph, guess[p->ops[i].soul], guess[p->ops[i].key],
-                                                  DTP_PART_REGISTER)
-                                    & graph->by_slot.mask];
-        if (cell != 0)
-            prefetch(&graph->slots[dtp_cell_number(cell)]);
-    }
+        if ((cell = graph->by_name.cells[p->names[i].hash & graph->by_name.mask]) != 0)
+            prefetch_whole(&graph->names[dtp_cell_number(cell)], sizeof *graph->names);
+    for (i = 0; i < p->count; i++)
+        if ((cell = graph->by_slot.cells[p->ops[i].hash & graph->by_slot.mask]) != 0)
+            prefetch_whole(&graph->slots[dtp_cell_number(cell)], sizeof *graph->slots);
 }
 
 int dtp_map_names(dtp_graph *graph, const uint8_t *base)
@@ -129,6 +121,10 @@ int dtp_map_names(dtp_graph *graph, const uint8_t *base)
     size_t i;
     if (dtp_index_reserve(&graph->by_name, p->name_count) != DTP_OK)
         return DTP_E_MEMORY;
+    for (i = 0; i < p->count; i++) {
+        dtp_op *op = &p->ops[i];
+        op->hash = dtp_slot_hash_of(graph, p->names[op->soul].hash, p->names[op->key].hash, DTP_PART_REGISTER);
+    }
     if (p->count <= FEW)
         warm(graph);
     for (i = 0; i < p->name_count; i++) {
@@ -138,12 +134,12 @@ int dtp_map_names(dtp_graph *graph, const uint8_t *base)
         if (i + AHEAD < p->name_count) {
             uint64_t cell = graph->by_name.cells[p->names[i + AHEAD].hash & graph->by_name.mask];
             if (cell != 0)
-                prefetch(&graph->names[dtp_cell_number(cell)]);
+                prefetch_whole(&graph->names[dtp_cell_number(cell)], sizeof *graph->names);
         }
-        if (i + AHEAD / 2 < p->name_count) {
+        if (i + AHEAD / 2 < p->name_count && p->names[i + AHEAD / 2].length > DTP_NAME_NEAR) {
             uint64_t cell = graph->by_name.cells[p->names[i + AHEAD / 2].hash & graph->by_name.mask];
             if (cell != 0)
-                prefetch(graph->text + graph->names[dtp_cell_number(cell)].offset);
+                prefetch(dtp_name_text(graph, &graph->names[dtp_cell_number(cell)]));
         }
         if (dtp_name_intern(graph, base + name->offset, name->length, name->hash, &name->number) != DTP_OK)
             return DTP_E_MEMORY;
@@ -160,7 +156,6 @@ int dtp_apply_parsed(dtp_graph *graph, int overlap)
         op->soul = p->names[op->soul].number;
         op->key = p->names[op->key].number;
         op->author = p->authors[op->author];
-        op->hash = dtp_slot_hash(graph, op->soul, op->key, DTP_PART_REGISTER);
     }
     for (i = 0; i < p->dot_count; i++)
         p->dots[i].author = p->authors[p->dots[i].author];
@@ -178,7 +173,7 @@ int dtp_apply_parsed(dtp_graph *graph, int overlap)
         if (i + AHEAD < p->count) {
             uint64_t cell = graph->by_slot.cells[p->ops[i + AHEAD].hash & graph->by_slot.mask];
             if (cell != 0)
-                prefetch(&graph->slots[dtp_cell_number(cell)]);
+                prefetch_whole(&graph->slots[dtp_cell_number(cell)], sizeof *graph->slots);
         }
         if (overlap && op->kind > DTP_COUNTER_TOTAL && dtp_applied(graph, op->author, op->clock))
             continue;
@@ -344,6 +339,17 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
     result->ops = p->count;
     dtp_seen_add(&graph->authors[author], p->before, p->last);
     return graph->edit_count > 0;
+}
+
+void dtp_graph_take_until(dtp_graph *graph, uint64_t limit)
+{
+    graph->take_until = limit;
+}
+
+int64_t dtp_graph_take(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length)
+{
+    int code = dtp_graph_merge(graph, author, body, length, graph->take_until, 0, &graph->result);
+    return code < 0 ? code : (int64_t)graph->result.count * 2 + code;
 }
 
 int dtp_graph_check(dtp_graph *graph, const uint8_t *author, const uint8_t *body, size_t length, dtp_frame_facts *facts)

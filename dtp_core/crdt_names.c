@@ -70,7 +70,7 @@ int dtp_name_find(const dtp_graph *graph, const uint8_t *text, size_t length, ui
     DTP_PROBE(&graph->by_name, hash, candidate)
     {
         const dtp_name *name = &graph->names[candidate];
-        if (name->length == length && (length == 0 || memcmp(graph->text + name->offset, text, length) == 0)) {
+        if (name->hash == hash && name->length == length && (length == 0 || memcmp(dtp_name_text(graph, name), text, length) == 0)) {
             *number = candidate;
             return 1;
         }
@@ -85,16 +85,22 @@ int dtp_name_intern(dtp_graph *graph, const uint8_t *text, size_t length, uint32
         return DTP_OK;
     if (graph->name_count >= DTP_NONE
         || dtp_reserve((void **)&graph->names, &graph->names_room, graph->name_count + 1, sizeof *name) != DTP_OK
-        || dtp_reserve((void **)&graph->text, &graph->text_room, graph->text_count + length, 1) != DTP_OK
+        || (length > DTP_NAME_NEAR
+            && dtp_reserve((void **)&graph->text, &graph->text_room, graph->text_count + length, 1) != DTP_OK)
         || dtp_index_reserve(&graph->by_name, 1) != DTP_OK)
         return DTP_E_MEMORY;
     name = &graph->names[graph->name_count];
-    name->offset = graph->text_count;
+    name->hash = hash;
     name->length = (uint32_t)length;
     name->first = DTP_NONE;
-    if (length > 0)
-        memcpy(graph->text + graph->text_count, text, length);
-    graph->text_count += length;
+    if (length > DTP_NAME_NEAR) {
+        uint64_t offset = graph->text_count;
+        memcpy(name->near, &offset, sizeof offset);
+        memcpy(graph->text + offset, text, length);
+        graph->text_count += length;
+    } else if (length > 0) {
+        memcpy(name->near, text, length);
+    }
     *number = (uint32_t)graph->name_count++;
     dtp_index_put(&graph->by_name, hash, *number);
     return DTP_OK;

@@ -74,7 +74,7 @@ static int pack_value(dtp_buffer *buffer, const dtp_value *value)
 static int pack_name(dtp_graph *graph, uint32_t number)
 {
     const dtp_name *name = &graph->names[number];
-    return dtp_pack_text(&graph->out, graph->text + name->offset, name->length);
+    return dtp_pack_text(&graph->out, dtp_name_text(graph, name), name->length);
 }
 
 /* ---- looking up ------------------------------------------------------------------------------------------------------- */
@@ -237,7 +237,7 @@ static int is_soul(dtp_graph *graph, uint32_t number, const uint8_t *prefix, siz
 {
     const dtp_name *name = &graph->names[number];
     uint32_t slot;
-    if (name->length < length || (length > 0 && memcmp(graph->text + name->offset, prefix, length) != 0))
+    if (name->length < length || (length > 0 && memcmp(dtp_name_text(graph, name), prefix, length) != 0))
         return 0;
     for (slot = name->first; slot != DTP_NONE; slot = next_slot(graph, slot))
         if (is_there(graph, slot))
@@ -264,7 +264,7 @@ int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text
 {
     if (number >= graph->name_count)
         return DTP_E_LIMIT;
-    *text = graph->text + graph->names[number].offset;
+    *text = dtp_name_text(graph, &graph->names[number]);
     *length = graph->names[number].length;
     return DTP_OK;
 }

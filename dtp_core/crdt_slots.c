@@ -4,7 +4,7 @@
 
 uint32_t dtp_slot_hash(const dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part)
 {
-    return (uint32_t)dtp_mix(graph->seed[0] ^ ((uint64_t)soul << 32 | key), graph->seed[1] ^ part);
+    return dtp_slot_hash_of(graph, graph->names[soul].hash, graph->names[key].hash, part);
 }
 
 uint32_t dtp_slot_find(const dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, uint32_t hash)

@@ -31,7 +31,7 @@ void dtp_sort(const dtp_graph *graph, uint32_t *items, uint32_t *scratch, size_t
 int dtp_name_order(const dtp_graph *graph, uint32_t a, uint32_t b)
 {
     const dtp_name *x = &graph->names[a], *y = &graph->names[b];
-    dtp_bytes left = {graph->text + x->offset, x->length}, right = {graph->text + y->offset, y->length};
+    dtp_bytes left = {dtp_name_text(graph, x), x->length}, right = {dtp_name_text(graph, y), y->length};
     return dtp_bytes_compare(left, right);
 }
 

@@ -36,6 +36,11 @@ int dtp_graph_open(const uint8_t *author, const uint8_t *seed, dtp_graph **opene
     return DTP_OK;
 }
 
+dtp_merged *dtp_graph_result(dtp_graph *graph)
+{
+    return &graph->result;
+}
+
 void dtp_graph_close(dtp_graph *graph)
 {
     size_t i;

@@ -145,7 +145,7 @@ static int keep_all(dtp_graph *graph, dtp_summary *summary)
         if (op->kind != DTP_LIST_INSERT && op->kind != DTP_LIST_MOVE)
             op->position = op->position_length = 0; /* a frame without kinds leaves them unread */
         soul = &graph->names[op->soul];
-        if (!dtp_may_write(author, graph->text + soul->offset, soul->length))
+        if (!dtp_may_write(author, dtp_name_text(graph, soul), soul->length))
             continue; /* void, here as everywhere */
         TRY(keep(graph, summary, op,
                  stands(graph, op, summary->author, p->dots) || !dtp_applied(graph, summary->author, op->clock)));

@@ -290,6 +290,13 @@ int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text
  * Edits of texts that aren't edits of the frame's author are a fault. 1 instead of DTP_OK: there are edits to be merged. */
 int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t limit,
                     int may_wait, dtp_merged *result);
+/* The same for one who calls for every message: few and plain numbers in and out, no frame waits, and the limit is the one
+ * set last (0 at first). Twice the number of changes, plus 1 when there are edits of texts, or a negative code.
+ * dtp_graph_result tells the rest. */
+int64_t dtp_graph_take(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length);
+void dtp_graph_take_until(dtp_graph *graph, uint64_t limit);
+/* Where dtp_graph_take and dtp_graph_write put what they have to tell; it may serve the other calls as well. */
+dtp_merged *dtp_graph_result(dtp_graph *graph);
 /* The last clock of the frame that is due first; 0 when none waits. */
 uint64_t dtp_graph_waiting(const dtp_graph *graph);
 /* Apply what waited and is not above `limit` now. Call again while `ops` is not 0. */
@@ -319,6 +326,9 @@ uint64_t dtp_graph_newest(const dtp_graph *graph);
  * DTP_E_OWNER for a soul that is another's. put: MessagePack, an array of [soul, key, value], or [soul, key] to delete. */
 int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t now, uint64_t limit,
                   dtp_merged *result);
+
+/* put, for one who calls for every property: the time is `wall`, seconds since 1970, and the limit is `ahead` above it. */
+int dtp_graph_write(dtp_graph *graph, const uint8_t *rows, size_t length, double wall, uint64_t ahead);
 
 /* One op of another kind. `value` is MessagePack. TEXT_EDIT is kept as made, not listed as an edit to be
  * merged. SET_ADD and VALUES_PUT replace what is observed; SET_REMOVE removes

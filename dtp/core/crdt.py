@@ -7,7 +7,7 @@ handle numbers. One thread at a time uses a handle: calls let go of the GIL.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -54,8 +54,18 @@ RULED: Final = -2
 VOID: Final[int] = lib.DTP_VOID
 ALLOWED: Final[int] = lib.DTP_ALLOWED
 
-_merge, _put, _get = lib.dtp_graph_merge, lib.dtp_graph_put, lib.dtp_graph_get
+_merge, _get = lib.dtp_graph_merge, lib.dtp_graph_get
 _buffer = ffi.buffer
+
+#: `GraphCore.merge` and `put` for who calls them for every message and every property: plain functions with plain
+#: numbers, since attributes, keywords and results that are objects cost as much as the merge itself.
+#:
+#: `take(handle, author's number, body, its length)` -> changes * 2, plus 1 when there are edits of texts. Negative:
+#: nothing was taken, `GraphCore.merge` does it or says why not. The limit is that of `take_until`.
+take: Final[Callable[[Any, int, bytes, int], int]] = lib.dtp_graph_take
+#: `write(handle, rows, their length, seconds since 1970, by how much clocks may be ahead of it)`. Negative: nothing
+#: was made, `GraphCore.written` raises why.
+write: Final[Callable[[Any, bytes, int, float, int], int]] = lib.dtp_graph_write
 
 
 class GraphCore:
@@ -75,7 +85,7 @@ class GraphCore:
         opened = ffi.new("dtp_graph **")
         _check(lib.dtp_graph_open(author, seed, opened))
         self._graph: Any = ffi.gc(opened[0], lib.dtp_graph_close)
-        self._merged: Any = ffi.new("dtp_merged *")
+        self._merged: Any = lib.dtp_graph_result(self._graph)
         self._view: Any = ffi.new("dtp_view *")
         self._committed: Any = ffi.new("dtp_committed *")
         self._do: Any = ffi.new("dtp_do *")
@@ -139,6 +149,15 @@ class GraphCore:
                 "look at both clocks",
             )
         return merging_error(code, self._merged.place, "not a valid frame")
+
+    @property
+    def handle(self) -> Any:
+        """What `take` and `write` are called with. It is this object's: keep that as long."""
+        return self._graph
+
+    def take_until(self, limit: int) -> None:
+        """The limit that `take` goes by; 0, by which it takes nothing, until it is set."""
+        lib.dtp_graph_take_until(self._graph, limit)
 
     @property
     def taken(self) -> int:
@@ -256,7 +275,10 @@ class GraphCore:
         `now` is the wall clock. Raises `EncodingError` for rows that are none, `StateLimit` when the frame to come
         would be too large (commit, or take fewer rows) and `ClockBehind` when what was seen is ahead of `limit`.
         """
-        code = _put(self._graph, rows, len(rows), now, limit, self._merged)
+        self.written(lib.dtp_graph_put(self._graph, rows, len(rows), now, limit, self._merged))
+
+    def written(self, code: int) -> None:
+        """Raise what a negative result of `write` says. Errors as `put`'s."""
         if code < 0:
             raise self._make_error(code)
 

@@ -20,28 +20,30 @@ _COUNT_BITS: Final = 16
 class Clock:
     """The wall clock as an HLC. `wall` gives seconds since 1970; `drift` is in seconds."""
 
-    __slots__ = ("_ahead", "_wall")
+    __slots__ = ("ahead", "wall")
 
     def __init__(self, wall: Callable[[], float] = time.time, drift: float = DRIFT) -> None:
-        self._wall = wall
-        self._ahead = int(drift * 1000) << _COUNT_BITS
+        #: Seconds since 1970.
+        self.wall = wall
+        #: What a clock may be above `now`.
+        self.ahead = int(drift * 1000) << _COUNT_BITS
 
     def now(self) -> int:
         """The wall time, with a count of 0."""
-        return int(self._wall() * 1000) << _COUNT_BITS
+        return int(self.wall() * 1000) << _COUNT_BITS
 
     def limit(self) -> int:
         """The highest clock that is taken at once."""
-        return self.now() + self._ahead
+        return self.now() + self.ahead
 
     def both(self) -> tuple[int, int]:
         """`now` and `limit` of one moment."""
-        now = int(self._wall() * 1000) << _COUNT_BITS
-        return now, now + self._ahead
+        now = int(self.wall() * 1000) << _COUNT_BITS
+        return now, now + self.ahead
 
     def until(self, clock: int) -> float:
         """Seconds until `clock` is not above `limit`; 0 or less when it isn't."""
-        return seconds(clock - self._ahead) - self._wall()
+        return seconds(clock - self.ahead) - self.wall()
 
 
 def seconds(clock: int) -> float:

@@ -9,13 +9,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtp.core import crdt as core
-from dtp.core.crdt import GraphCore, SummaryCore
+from dtp.core.crdt import GraphCore, SummaryCore, take, write
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.crdt import values
 from dtp.crdt.clock import Clock
 from dtp.crdt.positions import Places
 from dtp.crdt.texts import NONCE, Texts
-from dtp.crdt.values import GraphValueError, Value
+from dtp.crdt.values import GraphValueError, Value, encode
 from dtp.identity import bech32
 
 if TYPE_CHECKING:
@@ -110,8 +110,7 @@ class Replica:
         self.texts.on_edit = self._edited
         #: Called after something was made here; `changes` tells what.
         self.on_made: Callable[[], None] | None = None
-        self._merge = state.merge
-        self._limit = 0
+        self._handle = state.handle
         self._ready: list[Frame] = []
         self._numbers: dict[bytes, int] = {}
         self._keys: dict[int, bytes] = {}
@@ -125,7 +124,13 @@ class Replica:
 
     def put(self, soul: str, key: str, value: Value) -> None:
         """Set a register."""
-        self._put(values.encode(((soul, key, value),)))
+        rows, clock = encode(((soul, key, value),)), self.clock
+        code = write(self._handle, rows, len(rows), clock.wall(), clock.ahead)
+        if code:
+            self._put_slowly(rows, code)
+        self.version += 1
+        if self.on_made is not None:
+            self.on_made()
 
     def delete(self, soul: str, key: str) -> None:
         """Delete a register. That it was deleted is kept, so that older values of others don't bring it back."""
@@ -148,17 +153,23 @@ class Replica:
             self._put_batch(batch[half:])
 
     def _put(self, rows: bytes) -> None:
-        now, limit = self.clock.both()
-        try:
-            self.core.put(rows, now, limit)
-        except StateLimit:  # the frame to come is full: it is put aside
-            self._set_aside()
-            self.core.put(rows, now, limit)
-        except EncodingError as error:
-            raise GraphValueError(_RULES) from error
+        clock = self.clock
+        code = write(self._handle, rows, len(rows), clock.wall(), clock.ahead)
+        if code:
+            self._put_slowly(rows, code)
         self.version += 1
         if self.on_made is not None:
             self.on_made()
+
+    def _put_slowly(self, rows: bytes, code: int) -> None:
+        try:
+            try:
+                self.core.written(code)
+            except StateLimit:  # the frame to come is full: it is put aside
+                self._set_aside()
+                self.core.written(write(self._handle, rows, len(rows), self.clock.wall(), self.clock.ahead))
+        except EncodingError as error:
+            raise GraphValueError(_RULES) from error
 
     # ---- the other types ----------------------------------------------------------------------------------------
 
@@ -262,18 +273,30 @@ class Replica:
         Raises `EncodingError`, and `StateLimit` when too many frames of the author are too far in the future:
         nothing was taken then.
         """
-        number = self._numbers.get(author)
-        if number is None:
+        try:
+            number = self._numbers[author]
+        except KeyError:
             number = self._number(author)
-        changed = self._merge(number, body, self._limit, False)
-        if changed < 0:  # by the limit of some time ago, which saves asking for the time with each frame
-            self._limit = self.clock.limit()
-            changed = self._merge(number, body, self._limit, True)
+        changed = take(self._handle, number, body, len(body))
+        if changed < 0 or changed & 1:
+            return self._merge_slowly(number, body, changed)
         if changed:
             self.version += 1
-            if self.core.edited:
-                self._take_edits()
-        return changed
+        return changed >> 1
+
+    def _merge_slowly(self, number: int, body: bytes, changed: int) -> int:
+        """What brings edits of texts, comes from the future, or has a fault."""
+        if changed < 0:  # maybe by the limit of some time ago: asking for the time with each frame takes time
+            limit = self.clock.limit()
+            self.core.take_until(limit)
+            count = self.core.merge(number, body, limit)
+        else:
+            count, self.core.edited = changed >> 1, True
+        if count > 0:
+            self.version += 1
+        if self.core.edited:
+            self._take_edits()
+        return count
 
     def _number(self, author: bytes) -> int:
         number = self._numbers.get(author)

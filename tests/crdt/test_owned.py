@@ -92,7 +92,7 @@ def test_what_is_written_all_the_same_is_void_everywhere() -> None:
 
     wall = Wall(3_000)
     for each in (owner, one, late):
-        each.clock._wall = wall
+        each.clock.wall = wall
     one.merge(owner.author, genuine.body)
     one.merge(author(1), body)
     late.merge(author(1), body)
