@@ -6,6 +6,7 @@ and return at once. Everything it has to say it says to its `Receiver`.
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -80,6 +81,14 @@ class Carrier(ABC):
     def abort(self) -> None:
         """End now, also in the middle of `close`; what was not sent is dropped. Idempotent. The other side
         sees an error where the carrier has a way to tell it from an orderly end (a Unix socket has none)."""
+
+    def detach(self) -> tuple[socket.socket, bytes] | None:
+        """Give the socket away, for a carrier in another process: the socket, and what was written and isn't sent.
+
+        From then on the carrier is over and reports nothing. None when there is more to it than a socket (TLS,
+        WebSocket); then nothing has changed. Not from inside a call of the carrier's.
+        """
+        return None
 
 
 class CarrierListener(ABC):

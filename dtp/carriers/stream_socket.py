@@ -142,6 +142,13 @@ class StreamSocketCarrier(Carrier):
         if self._receiver is not None:
             self._loop.call_soon(self._receiver.carrier_lost, None)
 
+    def detach(self) -> tuple[socket.socket, bytes] | None:
+        if self._state is not _State.OPEN or self._write_error is not None:
+            return None
+        pending = bytes(self._pending)
+        self._stop()
+        return self._sock, pending
+
     # Called by the loop.
 
     def _on_readable(self) -> bool:
@@ -227,6 +234,10 @@ class StreamSocketCarrier(Carrier):
             self._receiver.carrier_lost(self._lost)
 
     def _release(self) -> None:
+        self._stop()
+        self._sock.close()
+
+    def _stop(self) -> None:
         self._state = _State.ENDED
         self._watcher.remove_reader(self._fd)
         self._watcher.remove_writer(self._fd)
@@ -234,7 +245,6 @@ class StreamSocketCarrier(Carrier):
             self._linger.cancel()
             self._linger = None
         self._pending.clear()
-        self._sock.close()
 
 
 class SocketListener(CarrierListener):

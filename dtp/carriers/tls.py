@@ -67,6 +67,9 @@ class TlsSocketCarrier(StreamSocketCarrier):
         super().__init__(sock, source=source, remote=remote)
         self._recv_into, self._send = self._tls_recv_into, self._tls_send
 
+    def detach(self) -> None:
+        """The keys stay here."""
+
     def _tls_recv_into(self, buffer: memoryview) -> int:
         try:
             return self._sock.recv_into(buffer)

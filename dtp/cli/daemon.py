@@ -20,7 +20,7 @@ from dtp.daemon.config.load import load
 from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.control import ask, path_of
-from dtp.daemon.process import Process
+from dtp.daemon.process import Process, serving
 from dtp.errors import DtpError
 
 #: Where the file is when none is named, as Debian's packages have it.
@@ -100,8 +100,10 @@ def run(path: Path) -> None:
     psk = None if config.psk_file is None else read_psk_file(str(config.psk_file))
     logs.set_up(config.log)
 
+    make = serving(config, identity, psk)
+
     async def serve() -> None:
-        await Process(config, identity, psk).run(_print_ready)
+        await Process(config, make()).run(_print_ready)
 
     asyncio.run(serve())
 
@@ -114,8 +116,7 @@ def _print_ready(process: Process) -> None:
     daemon = process.daemon
     status = daemon.status()
     for one in status["exposed"]:
-        assert daemon.listener is not None
-        for address in daemon.listener.addresses:
+        for address in daemon.addresses:
             reached = str(address.with_service(one["service"]))
             backends = ", ".join(backend["place"] for backend in one["backends"])
             print_line(

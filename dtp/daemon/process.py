@@ -10,9 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from dtp.daemon import logs, systemd
@@ -21,9 +21,14 @@ from dtp.daemon.config.model import Config
 from dtp.daemon.control import Control, path_of
 from dtp.daemon.server import Daemon
 from dtp.daemon.sockets import name_of
+from dtp.daemon.table import Table
 from dtp.daemon.web.server import WebServer
+from dtp.daemon.worker import main_of
+from dtp.daemon.workers import Workers
+from dtp.daemon.zygote import Zygote
 from dtp.errors import ConfigError, DtpError, LocalError
 from dtp.identity import Identity
+from dtp.net.address import Address
 
 log = logging.getLogger("dtpd")
 
@@ -38,16 +43,51 @@ class UpgradeFailed(LocalError):
     code = "upgrade-failed"
 
 
+class Serving(Protocol):
+    """A daemon as its process sees it: a `Daemon`, or several of them."""
+
+    config: Config
+    reloads: int
+    draining: bool
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """See `Daemon`, and so are the others."""
+
+    @property
+    def addresses(self) -> list[Address]: ...
+    @property
+    def open_streams(self) -> int: ...
+    async def start(self, adopted: Mapping[str, Sequence[socket.socket]] | None = None) -> None: ...
+    async def reload(self, config: Config) -> None: ...
+    async def drain(self, grace: float) -> bool: ...
+    async def hand_over(self) -> None: ...
+    async def close(self) -> None: ...
+    async def refresh(self) -> None: ...
+    def status(self) -> dict[str, Any]: ...
+
+
+def serving(config: Config, identity: Identity, psk: bytes | None) -> Callable[[], Serving]:
+    """What makes the daemon of `config`, in the loop. Where it takes several processes, they are forked from now on:
+    called while this one has no loop and one thread."""
+    _raise_descriptors()
+    if config.workers == 1:
+        return lambda: Daemon(config, identity, psk=psk)
+    table = Table(config.workers)
+    zygote = Zygote(main_of(identity, psk, table), [table.descriptor])
+    return lambda: Workers(config, identity.id, zygote, table)
+
+
 class Process:
     """Runs a daemon until it is told to end.
 
     SIGHUP reloads. SIGTERM and SIGINT drain, for at most the configured time, then end; a second one ends at once.
     """
 
-    def __init__(self, config: Config, identity: Identity, psk: bytes | None) -> None:
-        _raise_descriptors()
+    def __init__(self, config: Config, daemon: Serving) -> None:
+        """`daemon` is what `serving` made."""
         self._path: Path = config.path
-        self.daemon = Daemon(config, identity, psk=psk)
+        self.daemon = daemon
         self.web = None if config.web is None else WebServer(self.daemon, config.web)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -123,6 +163,7 @@ class Process:
     # ---- commands -----------------------------------------------------------------------------------------
 
     async def _status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        await self.daemon.refresh()
         return self.daemon.status()
 
     async def _drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:

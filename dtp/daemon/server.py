@@ -8,7 +8,7 @@ import resource
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from socket import socket
 from typing import Any
 
@@ -16,11 +16,13 @@ from dtp.daemon import state
 from dtp.daemon.config.model import Config, Forward
 from dtp.daemon.expose import Exposed, caller_of
 from dtp.daemon.forward import FORWARDS, Forwarded
+from dtp.daemon.handover import Handover
 from dtp.daemon.onchain import Gate, HostGate
 from dtp.daemon.policies import Caller, Policies
 from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
-from dtp.daemon.sharing import Sharing
+from dtp.daemon.sharing import AMONG_WORKERS, Sharing
+from dtp.daemon.table import Table
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -40,10 +42,30 @@ RESERVE = 256
 MAX_DYNAMIC = 64
 
 
+@dataclass(frozen=True)
+class Team:
+    """What a daemon that is one of several workers shares with the others (`dtp.daemon.workers`)."""
+
+    number: int
+    table: Table
+    store: state.Store
+    handover: Handover
+
+
 class CantReload(ConfigError):
     """The new configuration changes what only a restart can change; the old one stays."""
 
     code = "cant-reload"
+
+
+def refuse_what_takes_a_restart(old: Config, new: Config) -> None:
+    """Raise `CantReload` for what can't change while a daemon runs."""
+    for name in _FIXED:
+        if getattr(new, name) != getattr(old, name):
+            raise CantReload(f"{name.replace('_', '-')} has changed: that takes a restart")
+
+
+_FIXED = ("identity", "passphrase_file", "psk_file", "control", "web", "chain", "state", "workers")
 
 
 class Daemon:
@@ -57,8 +79,12 @@ class Daemon:
         psk: bytes | None = None,
         limits: Limits = LIMITS,
         gate: Gate | None = None,
+        team: Team | None = None,
     ) -> None:
-        """`gate` decides about services with `on_chain`; by default the host of `config.chain` does."""
+        """`gate` decides about services with `on_chain`; by default the host of `config.chain` does.
+
+        With `team` it is one of several workers.
+        """
         self.config = config
         self.identity = identity
         self.began = time.time()
@@ -71,7 +97,8 @@ class Daemon:
         self.forwarded: dict[str, Forwarded] = {}
         self._psk, self._limits = psk, limits
         self._gate = HostGate(config.chain) if gate is None and config.chain is not None else gate
-        self._policies = Policies()
+        self._team = team
+        self._policies = Policies(None if team is None else team.table)
         self._sharing: Sharing | None = None
         self._pools: dict[tuple[Address, ...], Pool] = {}
         self._dynamic: OrderedDict[Address, Pool] = OrderedDict()
@@ -90,9 +117,13 @@ class Daemon:
         try:
             if self._gate is not None:
                 await self._gate.start()
-            if self.config.state is not None:
-                store = state.make(self.config.state, str(self.identity.id))
-                self._sharing = Sharing(store, self._policies.quotas)
+            if self._team is not None:
+                self._sharing = Sharing(self._team.store, self._policies.quotas, AMONG_WORKERS)
+            elif self.config.state is not None:
+                self._sharing = Sharing(
+                    state.make(self.config.state, str(self.identity.id)), self._policies.quotas
+                )
+            if self._sharing is not None:
                 await self._sharing.start()
             await self._apply(self.config, adopted)
         except BaseException:
@@ -101,17 +132,15 @@ class Daemon:
 
     # ---- changing -----------------------------------------------------------------------------------------
 
-    async def reload(self, config: Config) -> None:
-        """Go on by `config`. What it doesn't change isn't touched; no stream is lost.
+    async def reload(self, config: Config, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
+        """Go on by `config`. What it doesn't change isn't touched; no stream is lost. `adopted`: as for `start`.
 
         Raises `CantReload`, or `CarrierError` for a place that can't be had: then the old configuration is still in
         force.
         """
-        for name in ("identity", "passphrase_file", "psk_file", "control", "web", "chain", "state"):
-            if getattr(config, name) != getattr(self.config, name):
-                raise CantReload(f"{name.replace('_', '-')} has changed: that takes a restart")
+        refuse_what_takes_a_restart(self.config, config)
         async with self._changing:
-            await self._apply(config, {})
+            await self._apply(config, adopted or {})
         self.reloads += 1
 
     async def _apply(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
@@ -155,7 +184,10 @@ class Daemon:
                 limits=self._limits,
                 psk=self._psk,
                 admit=self._admit,
+                neighbours=None if self._team is None else self._team.handover,
             )
+            if self._team is not None:
+                self._team.handover.listener = self.listener
             self._bound: dict[str, list[str]] = {}
         for url in config.listen:
             if url in self._bound:
@@ -330,6 +362,14 @@ class Daemon:
     # ---- how it stands ------------------------------------------------------------------------------------
 
     @property
+    def addresses(self) -> list[Address]:
+        """Where peers come in."""
+        return [] if self.listener is None else self.listener.addresses
+
+    async def refresh(self) -> None:
+        """Before `status`; for this one it always says how things are now."""
+
+    @property
     def open_streams(self) -> int:
         """Streams that are open now, also those of what a reload has replaced."""
         return sum(len(part.ledger.open) for part in self._parts())
@@ -344,15 +384,18 @@ class Daemon:
         ]
         return [*self.exposed.values(), *self.forwarded.values(), *self._old]
 
-    def status(self) -> dict[str, Any]:
-        """How everything stands, as JSON has it. Bytes are those of users, times seconds."""
+    def status(self, *, callers: bool = True) -> dict[str, Any]:
+        """How everything stands, as JSON has it. Bytes are those of users, times seconds.
+
+        `callers`: and who is there.
+        """
         now = asyncio.get_running_loop().time()
         return {
             "identity": str(self.identity.id),
             "uptime": round(time.time() - self.began, 3),
             "draining": self.draining,
             "reloads": self.reloads,
-            "listen": [] if self.listener is None else [str(one) for one in self.listener.addresses],
+            "listen": [str(one) for one in self.addresses],
             "callers": [
                 {
                     "peer": str(caller.peer),
@@ -363,6 +406,7 @@ class Daemon:
                     "resumes": connection.stats.resumes,
                 }
                 for connection, caller in self._callers.items()
+                if callers
             ],
             "exposed": [_exposed_status(exposed, now) for exposed in self.exposed.values()],
             "forwarded": [_forwarded_status(forwarded) for forwarded in self.forwarded.values()],

@@ -16,6 +16,8 @@ log = logging.getLogger("dtpd")
 
 #: Seconds between two exchanges: how much later a daemon knows what others have counted.
 EVERY = 1.0
+#: The same among the workers of one daemon.
+AMONG_WORKERS = 0.05
 
 #: A quota, and what it is called in the store: "SERVICE/NUMBER/SECONDS".
 Named = tuple[str, Quota]
@@ -24,7 +26,11 @@ Named = tuple[str, Quota]
 class Sharing:
     """Exchanges for the quotas that `quotas` gives, until closed. While the store is away, they count on alone."""
 
-    def __init__(self, store: Store, quotas: Callable[[], Iterable[Named]]) -> None:
+    def __init__(
+        self, store: Store, quotas: Callable[[], Iterable[Named]], every: float | None = None
+    ) -> None:
+        """`every`: seconds between two exchanges, `EVERY` by default."""
+        self._every = EVERY if every is None else every
         self._store = store
         self._quotas = quotas
         self._task: asyncio.Task[None] | None = None
@@ -50,7 +56,7 @@ class Sharing:
     async def _run(self) -> None:
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EVERY):
+                async with asyncio.timeout(self._every):
                     await self._stop.wait()
                     return
             await self.exchange()
@@ -66,7 +72,7 @@ class Sharing:
             for caller, used in pending.items():
                 key = Key(scope, period, caller)
                 deltas[key], owners[key] = used, quota
-        if not deltas:
+        if not deltas and not self._store.tells:
             return
         try:
             totals = await self._store.exchange(deltas)
@@ -78,8 +84,10 @@ class Sharing:
         if self._away:
             self._away = False
             log.info("the state can be shared again", extra={"fields": {"event": "state-back"}})
+        quotas = dict(named)
         for key, used in totals.items():
-            owners[key].merge(key.period, key.caller, used)
+            if key.scope in quotas:
+                quotas[key.scope].merge(key.period, key.caller, used)
         await self._forget_old(deltas)
 
     def _say_away(self, error: StateError) -> None:

@@ -222,12 +222,14 @@ class UdpSession:
 # ---- plain sockets -------------------------------------------------------------------------------------------
 
 
-def bind(place: Place) -> socket.socket:
-    """A UDP socket at `place`. Raises `ListenError`."""
+def bind(place: Place, *, share: bool = False) -> socket.socket:
+    """A UDP socket at `place`; `share`: others may be bound beside it. Raises `ListenError`."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((place.host, place.port))
     except OSError as error:
         sock.close()

@@ -7,8 +7,9 @@ reading and sealing are shared by everything on one event loop.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from dtp.carriers.base import Carrier
@@ -17,9 +18,6 @@ from dtp.errors import CarrierError
 from dtp.session.codes import HandshakeError, Refusal
 from dtp.session.handshake import ClientHandshake, Established, ServerHandshake
 from dtp.session.link import Link
-
-if TYPE_CHECKING:
-    from dtp.net.connection import Connection
 
 #: Room for one read, behind the start of a record left from the read before.
 READ = 512 * 1024
@@ -58,6 +56,23 @@ OnFailed = Callable[["LinkDriver", Exception], None]
 OnSettled = Callable[["LinkDriver"], None]
 
 
+class Owner(Protocol):
+    """What a driver passes records to once the handshake is done: a `Connection`, mostly."""
+
+    @property
+    def closed(self) -> bool:
+        """It takes nothing more."""
+
+    def _received(self, driver: LinkDriver, buffer: Buffer, start: int, end: int) -> int:
+        """Take what can be taken of the buffer from `start` to `end`; gives where that ends."""
+
+    def _flush(self) -> None:
+        """The carrier can take more."""
+
+    def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
+        """The carrier has ended."""
+
+
 class LinkDriver:
     """The `Receiver` of one carrier: first the handshake, then `Connection`'s records."""
 
@@ -79,13 +94,13 @@ class LinkDriver:
         self,
         loop: asyncio.AbstractEventLoop,
         carrier: Carrier,
-        handshake: ClientHandshake | ServerHandshake,
+        handshake: ClientHandshake | ServerHandshake | None,
         on_established: OnEstablished,
         on_failed: OnFailed,
         on_settled: OnSettled | None = None,
     ) -> None:
         self.carrier = carrier
-        self.connection: Connection | None = None
+        self.connection: Owner | None = None
         self.link: Link | None = None
         self.writable = True
         self.closed = False
@@ -101,7 +116,40 @@ class LinkDriver:
         self.carrier.start(self)
         self._send_handshake()
 
-    def take_over(self, connection: Connection, link: Link) -> None:
+    def adopt(self, established: Established, unsent: bytes, received: bytes) -> None:
+        """Instead of `start`: another process has done the handshake, and gave this carrier's socket away.
+
+        `unsent` are its bytes that have to go out first, `received` those that came behind the handshake.
+        """
+        self._handshake = None
+        self.carrier.start(self)
+        if unsent:
+            self.writable = self.carrier.write(memoryview(unsent))
+        self._on_established(self, established)
+        if received and not self.closed:
+            self._buffers.read.view[: len(received)] = received
+            self.carrier_received(len(received))
+
+    def detach(self) -> tuple[socket.socket, bytes, bytes] | None:
+        """After the handshake, when no connection has taken over: give the carrier's socket to another process.
+
+        Gives the socket, and what `adopt` wants there. None for a carrier that is more than its socket; then nothing
+        has changed.
+        """
+        found = self.carrier.detach()
+        if found is None:
+            return None
+        self.closed = True
+        self._on_failed = None
+        self.settle()
+        return *found, self.take_tail()
+
+    def take_tail(self) -> bytes:
+        """The bytes that have come and nobody has taken."""
+        tail, self._tail = self._tail, b""
+        return tail
+
+    def take_over(self, connection: Owner, link: Link | None) -> None:
         """From now on records of `link` go to `connection`."""
         self.connection = connection
         self.link = link
@@ -137,7 +185,6 @@ class LinkDriver:
         if self._handshake is not None:
             used = self._receive_handshake(buffer.view[:total])
         if self.connection is not None and not self.closed:
-            assert self.link is not None
             used = self.connection._received(self, buffer, used, total)
         self._tail = b"" if used == total or self.closed else bytes(buffer.view[used:total])
 

@@ -10,6 +10,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
@@ -48,6 +49,23 @@ class Request:
 Admit = Callable[[Request], Awaitable[object] | object]
 
 
+class Neighbours(Protocol):
+    """Other processes that listen at the same places, for the same identity.
+
+    Whoever dials can't choose among them, so a carrier that is to resume a connection may come to one that doesn't
+    have it.
+    """
+
+    def opened(self, connection_id: bytes) -> None:
+        """A connection of this id lives here."""
+
+    def closed(self, connection_id: bytes) -> None:
+        """It is over."""
+
+    def takes(self, driver: LinkDriver, established: Established) -> bool:
+        """Whether another one may be meant, which is seen to from here on: `give_back` if there is none."""
+
+
 class Listener:
     """Accepts connections for one identity. `async with` closes it.
 
@@ -61,7 +79,9 @@ class Listener:
         services: Mapping[str, Handler] | None,
         admit: Admit | None,
         make: type[Connection] = Connection,
+        neighbours: Neighbours | None = None,
     ) -> None:
+        self._neighbours = neighbours
         self._endpoint = endpoint
         self._make = make
         self._limits = endpoint.limits
@@ -156,11 +176,15 @@ class Listener:
             log.warning("refused a carrier from %s: too many half-open or open connections", source)
             driver.refuse(Refusal.BUSY)
             return
-        patience = max(limits.handshake, carriers.patience(carrier.scheme))
+        self._half_open_now(driver)
+        driver.start()
+
+    def _half_open_now(self, driver: LinkDriver) -> None:
+        source = driver.carrier.source
+        patience = max(self._limits.handshake, carriers.patience(driver.carrier.scheme))
         expired = HandshakeError(f"no handshake from {source} in {patience:g} s")
         self._half_open[driver] = self._loop.call_later(patience, driver.abort, expired)
         self._half_open_by_source[source] += 1
-        driver.start()
 
     def _settle(self, driver: LinkDriver) -> None:
         """This carrier is no longer half-open."""
@@ -179,15 +203,38 @@ class Listener:
         if self._closed:
             driver.abort(CarrierError("the listener is closed"))
             return
+        if self._is_for_another(driver, established):
+            return
+        self.give_back(driver, established)
+
+    def _is_for_another(self, driver: LinkDriver, established: Established) -> bool:
+        here = established.payload.resume in self._connections
+        return self._neighbours is not None and not here and self._neighbours.takes(driver, established)
+
+    def give_back(self, driver: LinkDriver, established: Established) -> None:
+        """Whoever has finished this handshake is for this listener, and no other."""
         if established.payload.resume:
             self._resume(driver, established)
             return
         session = Session(established, self._limits, self._loop.time(), client=False)
         connection = self._make(session, driver, self._loop, None)
         self._connections[session.connection_id] = connection
-        connection.on_end = lambda _: self._connections.pop(session.connection_id, None)
+        connection.on_end = lambda _: self._forget(session.connection_id)
+        if self._neighbours is not None:
+            self._neighbours.opened(session.connection_id)
         connection.on_confirmed = self._serve_if_ready
         self._decide(driver, connection, established)
+
+    def _forget(self, connection_id: bytes) -> None:
+        del self._connections[connection_id]
+        if self._neighbours is not None:
+            self._neighbours.closed(connection_id)
+
+    def adopt(self, carrier: Carrier, established: Established, unsent: bytes, received: bytes) -> None:
+        """Take a carrier whose handshake was done by a neighbour; see `LinkDriver.adopt`."""
+        driver = LinkDriver(self._loop, carrier, None, self._on_established, self._on_failed, self._settle)
+        self._half_open_now(driver)
+        driver.adopt(established, unsent, received)
 
     def _resume(self, driver: LinkDriver, established: Established) -> None:
         """Someone wants to go on with a connection: let its session check the proof."""
@@ -317,18 +364,19 @@ async def listen(
     psk: bytes | None = None,
     admit: Admit | None = None,
     make: type[Connection] = Connection,
+    neighbours: Neighbours | None = None,
 ) -> Listener:
     """Listen at carrier URLs such as `tcp://0.0.0.0:9000`, `unix:///run/me.sock`, `ws://127.0.0.1:8080/dtp`.
 
     `services` maps service names to handlers (coroutine functions of a `Connection`); one handler alone takes
     every service; without, take connections from `Listener.accept()`. With `psk` (32 bytes) only clients that
     have it are heard. `admit` sees each `Request` and refuses by raising `Refuse`. `make` is the class of the
-    connections.
+    connections; `neighbours` are other processes at the same places.
 
     Raises `CarrierError` when an address can't be had and `LocalError` for a URL that can't be meant.
     """
     handlers = {"*": services} if callable(services) else services
-    listener = Listener(Endpoint(identity, suites(), limits, psk=psk), handlers, admit, make)
+    listener = Listener(Endpoint(identity, suites(), limits, psk=psk), handlers, admit, make, neighbours)
     try:
         for url in [urls] if isinstance(urls, str) else urls:
             await listener.add(url.removeprefix("dtp+"))

@@ -218,11 +218,11 @@ def test_callers_are_forgotten(monkeypatch):
     monkeypatch.setattr(rate, "MAX_CALLERS", 3)
     arrivals = rate.Arrivals()
     for number in range(5000):
-        arrivals.set(number, number + 0.5, number)
+        arrivals.push(number, 0.5, number)
     assert len(arrivals._times) <= 1025
     assert not arrivals.full_for("new", 10_000)
     for number in range(3):
-        arrivals.set(number, 20_000, 10_000)
+        arrivals.push(number, 10_000, 10_000)
     assert arrivals.full_for("new", 10_000)
     assert not arrivals.full_for(1, 10_000)
 

@@ -249,7 +249,7 @@ def test_a_quota_outlives_the_daemon(run, tmp_path, monkeypatch):
 def test_a_store_that_goes_and_comes(caplog):
     class Flaky:
         def __init__(self):
-            self.away, self.told = True, {}
+            self.away, self.told, self.tells = True, {}, False
 
         async def open(self):
             pass

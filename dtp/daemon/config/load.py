@@ -77,6 +77,7 @@ def _config(root: Section, path: Path) -> model.Config:
         listen=daemon.take_all("listen", values.carrier_url),
         control=daemon.take("control", file, None),
         drain=daemon.take("drain", values.duration, 30.0),
+        workers=daemon.take("workers", values.workers, 1),
         web=None if web is None else web.take("listen", values.place),
         chain=None if chain is None else _chain(chain),
         state=None if state is None else state.take("url", values.state_url),

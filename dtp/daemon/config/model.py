@@ -190,6 +190,8 @@ class Config:
     control: Path | None = None
     #: Connections may finish for so long when the daemon ends.
     drain: float = 30.0
+    #: Processes that serve.
+    workers: int = 1
     #: Plain HTTP with a page, Prometheus metrics and a health answer.
     web: Place | None = None
     log: Log = Log()

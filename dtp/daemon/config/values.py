@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -37,6 +38,19 @@ _ORIGIN = re.compile(
 _HOURS = re.compile(r"(?P<from>\d\d:\d\d) ?- ?(?P<to>\d\d:\d\d)")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LOOPBACK = ("127.", "localhost", "::1")
+
+
+#: More than machines have cores today.
+_MOST_WORKERS = 256
+
+
+def workers(value: Any) -> int:
+    """How many processes: a number, or "auto" for one on each core that this process may use."""
+    if value == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(value, str):
+        raise Wrong(f'{value!r} is neither a number nor "auto"')
+    return number(1, _MOST_WORKERS)(value)
 
 
 def text(value: Any) -> str:

@@ -27,6 +27,7 @@ from dtp.daemon.policies.methods import Methods
 from dtp.daemon.policies.quota import Quota
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.policies.schedule import Schedule
+from dtp.daemon.table import Table
 
 __all__ = [
     "POLICIES",
@@ -119,7 +120,9 @@ class Chain:
 class Policies:
     """The policies that were made for rules, so that a reload keeps the counts of rules that have not changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Table | None = None) -> None:
+        """With `table`, what is bounded is bounded for all processes that share it."""
+        self._table = table
         self._made: dict[tuple[str, str, int], tuple[Any, Policy]] = {}
 
     def of(self, scope: str, rules: Rules) -> tuple[Policy, ...]:
@@ -145,6 +148,8 @@ class Policies:
         known = self._made.get(key)
         if known is None or known[0] != rule:
             known = self._made[key] = (rule, row.make(rule))
+            if self._table is not None:
+                known[1].share(self._table, (*key, rule))
         return known[1]
 
 

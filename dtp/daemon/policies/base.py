@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
 from dtp.daemon.reasons import Reason
+from dtp.daemon.table import Table
 from dtp.identity import PeerId
 
 _Number = TypeVar("_Number", int, float)
@@ -123,6 +124,9 @@ class Policy:
     def bounds(self, event: Open) -> Bounds | None:
         """What the stream of `event` may have."""
         return None
+
+    def share(self, table: Table, scope: tuple[object, ...]) -> None:
+        """Before anything is counted: count in `table`, under `scope`, together with other processes."""
 
     def deny(self, reason: Reason, why: str, retry: float | None = None) -> Denial:
         """A denial in this policy's name."""

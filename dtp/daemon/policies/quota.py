@@ -11,6 +11,8 @@ from dtp.daemon.state import Used
 
 #: The caller that stands for all, where a quota is of a service.
 EVERYBODY = "*"
+#: Exchanges after a caller was here last in which its total is still asked for: others may count it meanwhile.
+_LOOKS = 10
 
 
 @dataclass(slots=True)
@@ -38,13 +40,13 @@ class Quota(Policy):
         self.asks, self.counts = (Arrive, Call, *moves), (Arrive, Call, *moves)
         self._period = -1
         self._counts: dict[str, _Count] = {}
-        self._pending: set[str] = set()
+        self._pending: dict[str, int] = {}
 
     def _turn(self, unix: float) -> None:
         """Begin a new period if it is time. A clock that is set back does not give a quota anew."""
         period = int(unix // self.rule.every)
         if period > self._period:
-            self._period, self._counts, self._pending = period, {}, set()
+            self._period, self._counts, self._pending = period, {}, {}
 
     def _key(self, event: Event) -> str:
         return str(event.caller.peer) if self.rule.per == "identity" else EVERYBODY
@@ -69,7 +71,7 @@ class Quota(Policy):
         count = self._counts.get(key)
         if count is None:
             count = self._counts[key] = _Count()
-        self._pending.add(key)
+        self._pending[key] = _LOOKS
         if isinstance(event, Move):
             count.data += event.size
             count.new_data += event.size
@@ -87,12 +89,14 @@ class Quota(Policy):
             count = self._counts[key]
             taken[key] = Used(count.new_requests, count.new_data)
             count.new_requests = count.new_data = 0
-        self._pending = set()
+        self._pending = {key: left - 1 for key, left in self._pending.items() if left > 1 or key == EVERYBODY}
         return self._period, taken
 
     def merge(self, period: int, caller: str, total: Used) -> None:
         """What all have counted together, with what was taken from here before."""
         count = self._counts.get(caller)
+        if count is None and period == self._period:
+            count = self._counts[caller] = _Count()
         if period == self._period and count is not None:
             count.requests = total.requests + count.new_requests
             count.data = total.data + count.new_data
@@ -103,4 +107,4 @@ class Quota(Policy):
         if period == self._period and count is not None:
             count.new_requests += used.requests
             count.new_data += used.data
-            self._pending.add(caller)
+            self._pending[caller] = _LOOKS

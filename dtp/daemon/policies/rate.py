@@ -7,16 +7,20 @@ evenly would be empty. A request is too early when that lies further ahead than 
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 
 from dtp.daemon.config.model import RateRule
 from dtp.daemon.config.values import Rate as Amount
 from dtp.daemon.policies.base import Call, Caller, Denial, Event, Moment, Move, Policy
 from dtp.daemon.policies.methods import pattern_of
 from dtp.daemon.reasons import Reason
+from dtp.daemon.table import Table, key_of
 from dtp.identity import PeerId
 
 #: Callers whose times are kept at once; times that have passed are forgotten long before. About 20 MB.
 MAX_CALLERS = 100_000
+#: Callers whose keys in a shared table are remembered.
+_KEYS = 4096
 
 
 class Arrivals:
@@ -30,9 +34,9 @@ class Arrivals:
         """When the bucket of `key` is empty; `now` if it is."""
         return max(self._times.get(key, now), now)
 
-    def set(self, key: PeerId | None, time: float, now: float) -> None:
-        """The bucket of `key` will be empty at `time`."""
-        self._times[key] = time
+    def push(self, key: PeerId | None, seconds: float, now: float) -> None:
+        """The bucket of `key` is filled by so much more."""
+        self._times[key] = self.get(key, now) + seconds
         if len(self._times) > self._sweep_at:
             self._times = {key: time for key, time in self._times.items() if time > now}
             self._sweep_at = max(1024, 2 * len(self._times))
@@ -43,6 +47,35 @@ class Arrivals:
             return False
         self._times = {key: time for key, time in self._times.items() if time > now}
         return len(self._times) >= MAX_CALLERS
+
+
+class SharedArrivals(Arrivals):
+    """The same in a table that other processes have, too."""
+
+    def __init__(self, table: Table, scope: tuple[object, ...]) -> None:
+        super().__init__()
+        self._table, self._scope = table, scope
+        self._keys: OrderedDict[PeerId | None, bytes] = OrderedDict()
+
+    def _key(self, key: PeerId | None) -> bytes:
+        known = self._keys.get(key)
+        if known is None:
+            known = self._keys[key] = key_of(*self._scope, key)
+            if len(self._keys) > _KEYS:
+                self._keys.popitem(last=False)
+        return known
+
+    def get(self, key: PeerId | None, now: float) -> float:
+        """See `Arrivals`."""
+        return self._table.arrival(self._key(key), now)
+
+    def push(self, key: PeerId | None, seconds: float, now: float) -> None:
+        """See `Arrivals`."""
+        self._table.push(self._key(key), seconds, now)
+
+    def full_for(self, key: PeerId | None, now: float) -> bool:
+        """See `Arrivals`."""
+        return not self._table.has_room(self._key(key), now)
 
 
 class Rate(Policy):
@@ -63,6 +96,11 @@ class Rate(Policy):
             self._interval = rule.requests.seconds / rule.requests.amount
             # The first of a burst is never early; each further one leans on the tolerance.
             self._tolerance = self._interval * ((rule.burst or rule.requests.amount) - 1)
+
+    def share(self, table: Table, scope: tuple[object, ...]) -> None:
+        """See `Policy`."""
+        self._requests = SharedArrivals(table, (*scope, "requests"))
+        self._bytes = SharedArrivals(table, (*scope, "bytes"))
 
     def _key(self, caller: Caller) -> PeerId | None:
         return caller.peer if self._per_identity else None
@@ -94,10 +132,10 @@ class Rate(Policy):
         key = self._key(event.caller)
         if isinstance(event, Call):
             if self._concerns(event):
-                self._requests.set(key, self._requests.get(key, now.steady) + self._interval, now.steady)
+                self._requests.push(key, self._interval, now.steady)
         elif isinstance(event, Move) and (amount := self._rule.bandwidth) is not None:
             seconds = event.size * amount.seconds / amount.amount
-            self._bytes.set(key, self._bytes.get(key, now.steady) + seconds, now.steady)
+            self._bytes.push(key, seconds, now.steady)
 
     def delay(self, event: Move, now: Moment) -> float:
         """What is ahead of the rate by more than a tenth of a second has to wait."""

@@ -32,6 +32,9 @@ class Store(Protocol):
     Raises `StateError` when the database can't do it now; then nothing was added.
     """
 
+    #: Whether `exchange` also gives totals that were not asked for: those that others have changed since.
+    tells: bool
+
     async def open(self) -> None:
         """Connect, and make the tables if they are not there."""
 

@@ -38,6 +38,8 @@ _CONNECT_TIMEOUT = 5
 class PostgresStore:
     """One connection, made again after it broke."""
 
+    tells = False
+
     def __init__(self, url: str, host: str) -> None:
         self._url, self._host = url, host
         self._database: psycopg.AsyncConnection[tuple[int, int]] | None = None

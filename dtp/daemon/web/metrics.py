@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from dtp.daemon.server import Daemon
+    from dtp.daemon.web.server import Watched
 
 #: What `exposition` gives (Prometheus' text format).
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -28,7 +28,7 @@ _FIGURES = (
 class DaemonCollector(Collector):
     """Metrics `dtpd_...`, by service and by forward."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Watched) -> None:
         self._daemon = daemon
 
     def collect(self) -> Iterator[Metric]:
@@ -36,6 +36,12 @@ class DaemonCollector(Collector):
         status = self._daemon.status()
         yield GaugeMetricFamily("dtpd_draining", "1 while the daemon ends", value=status["draining"])
         yield CounterMetricFamily("dtpd_reloads", "Reloads that succeeded", value=status["reloads"])
+        if "workers" in status:
+            workers = status["workers"]
+            up, deaths, lost = (sum(one[key] for one in workers) for key in ("up", "deaths", "lost"))
+            yield GaugeMetricFamily("dtpd_workers", "Processes that serve", value=up)
+            yield CounterMetricFamily("dtpd_worker_deaths", "Workers that died", value=deaths)
+            yield CounterMetricFamily("dtpd_lost_connections", "Connections lost with them", value=lost)
         yield GaugeMetricFamily("dtpd_callers", "Connections from peers", value=len(status["callers"]))
         parts = [("exposed", one["service"], one) for one in status["exposed"]]
         parts += [("forwarded", ", ".join(one["listen"]), one) for one in status["forwarded"]]
@@ -68,7 +74,7 @@ class DaemonCollector(Collector):
         yield from (up, active, denied)
 
 
-def exposition(daemon: Daemon) -> bytes:
+def exposition(daemon: Watched) -> bytes:
     """All metrics, those of the process among them, as Prometheus reads them."""
     registry = CollectorRegistry()
     registry.register(DaemonCollector(daemon))

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 
@@ -18,7 +18,6 @@ from dtp.daemon.config.values import Place
 
 if TYPE_CHECKING:
     from dtp.carriers.stream_socket import SocketListener
-    from dtp.daemon.server import Daemon
 
 #: Seconds that a client has for a request, and may stay without one.
 _PATIENCE = 30.0
@@ -36,6 +35,16 @@ _HEADERS = (
 )
 
 
+class Watched(Protocol):
+    """A daemon, as the page sees it."""
+
+    async def refresh(self) -> None:
+        """Before `status`."""
+
+    def status(self) -> dict[str, Any]:
+        """See `Daemon.status`."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a path gives."""
@@ -45,21 +54,21 @@ class Answer:
     status: int = 200
 
 
-def _file(name: str, kind: str) -> Callable[[Daemon], Answer]:
+def _file(name: str, kind: str) -> Callable[[Watched], Answer]:
     return lambda daemon: Answer(resources.files(__package__).joinpath(name).read_bytes(), kind)
 
 
-def _status(daemon: Daemon) -> Answer:
+def _status(daemon: Watched) -> Answer:
     return Answer(json.dumps(daemon.status()).encode(), "application/json")
 
 
-def _metrics(daemon: Daemon) -> Answer:
+def _metrics(daemon: Watched) -> Answer:
     from dtp.daemon.web import metrics
 
     return Answer(metrics.exposition(daemon), metrics.CONTENT_TYPE)
 
 
-def _health(daemon: Daemon) -> Answer:
+def _health(daemon: Watched) -> Answer:
     """200 while the daemon can serve; 503 while it ends, or when a service has no backend or a forward no peer."""
     status = daemon.status()
     faults = ["draining"] if status["draining"] else []
@@ -74,7 +83,7 @@ def _health(daemon: Daemon) -> Answer:
 
 
 #: What can be asked for.
-PATHS: dict[str, Callable[[Daemon], Answer]] = {
+PATHS: dict[str, Callable[[Watched], Answer]] = {
     "/": _file("page.html", "text/html; charset=utf-8"),
     "/page.js": _file("page.js", "text/javascript; charset=utf-8"),
     "/page.css": _file("page.css", "text/css; charset=utf-8"),
@@ -87,7 +96,7 @@ PATHS: dict[str, Callable[[Daemon], Answer]] = {
 class WebServer:
     """Serves `PATHS` at a place that only this machine reaches."""
 
-    def __init__(self, daemon: Daemon, place: Place) -> None:
+    def __init__(self, daemon: Watched, place: Place) -> None:
         self._daemon = daemon
         self._place = place
         self._clients: set[asyncio.Task[None]] = set()
@@ -150,6 +159,7 @@ class WebServer:
                 return None
 
     async def _answer(self, http: h11.Connection, writer: asyncio.StreamWriter, request: h11.Request) -> None:
+        await self._daemon.refresh()
         answer = self._find(request)
         headers = [
             ("Content-Type", answer.kind),

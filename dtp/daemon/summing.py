@@ -1,0 +1,58 @@
+"""The statuses of several workers as one: what counts is added up, what is said once is said once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: What is true only if it is true of all workers; other flags are true if they are of one.
+_OF_ALL = {"connected"}
+#: Numbers of which the largest stands for all.
+_LARGEST = {"failures", "uptime", "reloads"}
+#: Lists whose elements are the same things seen by each worker -> what tells them apart.
+_SAME = {"exposed": ("service",), "forwarded": ("listen", "to", "mode"), "backends": ("place",)}
+#: Lists whose elements are each worker's own.
+_OWN = {"callers"}
+
+
+def merge(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Tables of the same things, such as `Daemon.status()`, as one."""
+    found: dict[str, Any] = {}
+    for key in dict.fromkeys(key for part in parts for key in part):
+        found[key] = _one(key, [part[key] for part in parts if key in part])
+    return found
+
+
+def _one(key: str, values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, bool):
+        return all(values) if key in _OF_ALL else any(values)
+    if isinstance(first, int | float):
+        return max(values) if key in _LARGEST else sum(values)
+    if isinstance(first, dict):
+        return merge(values)
+    if key in _OWN:
+        return [each for value in values for each in value]
+    if key in _SAME:
+        rows: dict[str, list[Mapping[str, Any]]] = {}
+        for value in values:
+            for row in value:
+                rows.setdefault(str([row[name] for name in _SAME[key]]), []).append(row)
+        return [merge(same) for same in rows.values()]
+    return next((value for value in values if value), first)
+
+
+def ended(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What stays of the status of a worker that has died: what it had counted, and nothing that is open."""
+    return {
+        "callers": [],
+        "exposed": [
+            {
+                **one,
+                "open": 0,
+                "backends": [{**backend, "up": False, "active": 0} for backend in one["backends"]],
+            }
+            for one in status["exposed"]
+        ],
+        "forwarded": [{**one, "open": 0, "connected": True, "resumes": 0} for one in status["forwarded"]],
+    }

@@ -1,0 +1,146 @@
+"""Counts that the workers of a daemon share: a table in memory that all of them map.
+
+A row is found by a key of 16 bytes. It has the theoretical arrival time of a rate (GCRA), and for each worker how
+many streams it has open: what a worker that died had is taken back by clearing its column. Rows go by themselves once
+they say nothing. Writing takes a lock of the row's bucket (fcntl, which the system releases when a process dies);
+reading takes none, since a row's numbers are read whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+
+#: Rows are looked for in one bucket, and buckets are locked.
+_BUCKET = 16
+#: Rows in all: callers of all rules whose counts say anything at one time. Memory is used as rows are.
+ROWS = 128 * 1024
+_KEY = 16
+_FREE = bytes(_KEY)
+
+
+def key_of(*parts: object) -> bytes:
+    """A key for what `parts` spell, the same in every process."""
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=_KEY).digest()
+
+
+class Table:
+    """Made before the workers are forked, for `workers` of them; each says which one it is by `me`."""
+
+    def __init__(self, workers: int, rows: int = ROWS) -> None:
+        self._row = struct.Struct(f"={_KEY}sd{workers}I")
+        self._size = -(-self._row.size // 8) * 8
+        self._counts = struct.Struct(f"={workers}I")
+        self._buckets = max(1, rows // _BUCKET)
+        self.workers = workers
+        self.me = 0
+        if hasattr(os, "memfd_create"):
+            self._descriptor = os.memfd_create("dtpd")
+        else:  # not Linux
+            with tempfile.TemporaryFile(prefix="dtpd-") as file:
+                self._descriptor = os.dup(file.fileno())
+        os.ftruncate(self._descriptor, self._buckets * _BUCKET * self._size)
+        self._memory = mmap.mmap(self._descriptor, self._buckets * _BUCKET * self._size)
+
+    @property
+    def descriptor(self) -> int:
+        """The file behind it, which a process that closes what it doesn't know has to keep."""
+        return self._descriptor
+
+    # ---- rates ----------------------------------------------------------------------------------------------
+
+    def arrival(self, key: bytes, now: float) -> float:
+        """When the bucket of `key` is empty; `now` if it is. Seconds of the steady clock, which processes share."""
+        at = self._find(key)
+        return now if at is None else max(now, self._time(at))
+
+    def push(self, key: bytes, seconds: float, now: float) -> None:
+        """Fill the bucket of `key` by so much more. Without a free row it is forgotten: see `has_room`."""
+        with self._locked(key):
+            at = self._find(key, now, claim=True)
+            if at is not None:
+                self._set_time(at, max(now, self._time(at)) + seconds)
+
+    def has_room(self, key: bytes, now: float) -> bool:
+        """Whether `key` has a row, or one is free for it."""
+        return self._find(key) is not None or self._free(key, now) is not None
+
+    # ---- streams --------------------------------------------------------------------------------------------
+
+    def count(self, key: bytes) -> int:
+        """What all workers have open."""
+        at = self._find(key)
+        return 0 if at is None else sum(self._counts.unpack_from(self._memory, at + _KEY + 8))
+
+    def add(self, key: bytes, step: int, now: float) -> None:
+        """This worker has one more or one less."""
+        with self._locked(key):
+            at = self._find(key, now, claim=step > 0)
+            if at is not None:
+                place = at + _KEY + 8 + 4 * self.me
+                (known,) = struct.unpack_from("=I", self._memory, place)
+                struct.pack_into("=I", self._memory, place, max(0, known + step))
+
+    def clear(self, worker: int) -> None:
+        """A worker has died: it has nothing open."""
+        zero = bytes(4)
+        for at in range(0, len(self._memory), self._size):
+            if self._memory[at : at + _KEY] != _FREE:
+                place = at + _KEY + 8 + 4 * worker
+                self._memory[place : place + 4] = zero
+
+    # ---- rows -----------------------------------------------------------------------------------------------
+
+    def _bucket(self, key: bytes) -> int:
+        return int.from_bytes(key[:8]) % self._buckets * _BUCKET * self._size
+
+    def _find(self, key: bytes, now: float = 0.0, *, claim: bool = False) -> int | None:
+        """Where the row of `key` begins; with `claim` (under the lock) a free one is made its row."""
+        begin = self._bucket(key)
+        for at in range(begin, begin + _BUCKET * self._size, self._size):
+            if self._memory[at : at + _KEY] == key:
+                return at
+        if not claim:
+            return None
+        found = self._free(key, now)
+        if found is not None:
+            self._row.pack_into(self._memory, found, key, 0.0, *[0] * self.workers)
+        return found
+
+    def _free(self, key: bytes, now: float) -> int | None:
+        begin = self._bucket(key)
+        for at in range(begin, begin + _BUCKET * self._size, self._size):
+            if self._memory[at : at + _KEY] == _FREE or (
+                self._time(at) <= now and not any(self._counts.unpack_from(self._memory, at + _KEY + 8))
+            ):
+                return at
+        return None
+
+    def _time(self, at: int) -> float:
+        (time,) = struct.unpack_from("=d", self._memory, at + _KEY)
+        return float(time)
+
+    def _set_time(self, at: int, time: float) -> None:
+        struct.pack_into("=d", self._memory, at + _KEY, time)
+
+    @contextlib.contextmanager
+    def _locked(self, key: bytes) -> Iterator[None]:
+        begin, size = self._bucket(key), _BUCKET * self._size
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, size, begin)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, size, begin)
+
+    def close(self) -> None:
+        """This process uses it no more. Idempotent."""
+        if self._descriptor >= 0:
+            self._memory.close()
+            os.close(self._descriptor)
+            self._descriptor = -1

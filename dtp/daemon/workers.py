@@ -1,0 +1,392 @@
+"""Several processes that serve as one daemon: this is their parent, which serves nobody itself.
+
+It has the sockets, knows which worker has which connection, adds up what they count, and starts one anew that died.
+To `dtp.daemon.process` it is what a `Daemon` is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from socket import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+from dtp.daemon import state
+from dtp.daemon.channel import Channel, ChannelLost, NotDone
+from dtp.daemon.config.model import Config
+from dtp.daemon.listening import Opened, open_places, wanted_by
+from dtp.daemon.server import refuse_what_takes_a_restart
+from dtp.daemon.state import Key, Used
+from dtp.daemon.state.memory import MemoryStore
+from dtp.daemon.summing import ended, merge
+from dtp.daemon.table import Table
+from dtp.daemon.zygote import Zygote
+from dtp.errors import CarrierError, DtpError, LocalError
+from dtp.identity import PeerId
+from dtp.net.address import Address
+
+log = logging.getLogger("dtpd")
+
+#: Seconds between two looks at the figures of each worker, and without an answer until one is taken for hung.
+LOOK, HUNG = 1.0, 30.0
+#: Pauses before a worker that died is started anew, by how often in a row it died within `_STEADY` seconds.
+BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+_STEADY = 10.0
+#: Seconds that workers have to end once they are told.
+_LAST = 10.0
+
+
+class WorkerFailed(LocalError):
+    """A worker could not begin, or could not do what it was told; the message is its own."""
+
+    code = "worker-failed"
+
+
+@dataclass(eq=False)
+class Seat:
+    """One of the workers, and those that will take its place."""
+
+    number: int
+    channel: Channel | None = None
+    pid: int = 0
+    since: float = 0.0
+    #: How often it died in all, and soon after it began.
+    deaths: int = 0
+    early_deaths: int = 0
+    #: Connections from peers that were lost with it.
+    lost: int = 0
+    connections: set[bytes] = field(default_factory=set)
+    figures: dict[str, Any] = field(default_factory=dict)
+    #: Totals of quotas that others have changed since it asked last.
+    news: dict[Key, Used] = field(default_factory=dict)
+    #: What its predecessors had counted.
+    before: list[dict[str, Any]] = field(default_factory=list)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    watching: asyncio.Task[None] | None = None
+
+
+class Workers:
+    """`count` processes that serve by one configuration."""
+
+    def __init__(self, config: Config, identity: PeerId, zygote: Zygote, table: Table) -> None:
+        self.config = config
+        self.identity = identity
+        self.began = time.time()
+        self.draining = False
+        self.reloads = 0
+        self._zygote, self._table = zygote, table
+        self._seats = [Seat(number) for number in range(table.workers)]
+        self._places: dict[str, Opened] = {}
+        self._where: dict[bytes, int] = {}
+        self._store: state.Store = MemoryStore()
+        self._ending = False
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- beginning ------------------------------------------------------------------------------------------
+
+    async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
+        """Listen and start all workers.
+
+        Raises `CarrierError`, `WorkerFailed`, `StateError`; then nothing is left open.
+        """
+        try:
+            self._places = await open_places(self.config, {}, dict(adopted or {}), len(self._seats))
+            if self.config.state is not None:
+                self._store = state.make(self.config.state, str(self.identity))
+            await self._store.open()
+            await asyncio.gather(*(self._begin(seat) for seat in self._seats))
+            await self.refresh()
+        except BaseException:
+            await self.close()
+            raise
+        for seat in self._seats:
+            seat.watching = asyncio.create_task(self._watch(seat), name="dtpd-worker")
+
+    async def _begin(self, seat: Seat) -> None:
+        """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""
+        try:
+            sock, seat.pid = self._zygote.spawn(seat.number)
+        except OSError as error:
+            raise WorkerFailed(f"worker {seat.number} can't be had: {error}") from error
+        seat.gone.clear()
+        seat.since = time.monotonic()
+        seat.channel = Channel(
+            sock,
+            {
+                "opened": lambda fields, _: self._opened(seat, fields["connection"]),
+                "closed": lambda fields, _: self._closed(seat, fields["connection"]),
+                "where": lambda fields, _: self._find(fields["connection"]),
+                "carrier": self._pass_on,
+                "exchange": lambda fields, _: self._exchange(seat, fields["deltas"]),
+                "forget": lambda fields, _: self._store.forget(fields["scope"], fields["before"]),
+            },
+            lambda: self._lost(seat),
+        )
+        places, descriptors = self._of(seat, self._places)
+        config = self._config_of(seat, self.config)
+        try:
+            await seat.channel.ask("start", descriptors, config=config, places=places)
+        except (NotDone, ChannelLost) as error:
+            raise WorkerFailed(str(error)) from error
+
+    def _config_of(self, seat: Seat, config: Config) -> Config:
+        """Where there are no sockets to share, the first one listens."""
+        if not seat.number:
+            return config
+        shared = tuple(url for url in config.listen if urlsplit(url).scheme in ("tcp", "ws", "wss", "unix"))
+        return replace(config, listen=shared)
+
+    @staticmethod
+    def _of(seat: Seat, opened: Mapping[str, Opened]) -> tuple[list[tuple[str, int]], list[int]]:
+        socks = {place: one.by_worker[seat.number] for place, one in opened.items()}
+        places = [(place, len(found)) for place, found in socks.items()]
+        return places, [sock.fileno() for found in socks.values() for sock in found]
+
+    # ---- what workers say -----------------------------------------------------------------------------------
+
+    def _opened(self, seat: Seat, connection: bytes) -> None:
+        seat.connections.add(connection)
+        self._where[connection] = seat.number
+
+    def _closed(self, seat: Seat, connection: bytes) -> None:
+        seat.connections.discard(connection)
+        self._where.pop(connection, None)
+
+    async def _find(self, connection: bytes) -> int | None:
+        """Which worker has it. One that said so just before is heard first: its word may wait to be read."""
+        for _ in range(3):
+            if (found := self._where.get(connection)) is not None:
+                return found
+            await asyncio.sleep(0)
+        return None
+
+    async def _exchange(self, seat: Seat, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+        """What a worker has counted; gives it the totals, and those that the others have changed."""
+        totals = await self._store.exchange(deltas) if deltas else {}
+        changed = {key: totals[key] for key, used in deltas.items() if any(used)}
+        for other in self._seats:
+            if other is not seat and other.channel is not None:
+                other.news |= changed
+        news, seat.news = seat.news, {}
+        return {**news, **totals}
+
+    def _pass_on(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+        seat = self._seats[fields["to"]]
+        if seat.channel is not None:
+            seat.channel.tell("carrier", descriptors, **fields)
+        for each in descriptors:
+            os.close(each)
+
+    def _lost(self, seat: Seat) -> None:
+        """A worker is gone: what it had is, too, and its counts stay."""
+        if seat.channel is not None:
+            seat.channel.close()
+        seat.channel = None
+        self._table.clear(seat.number)
+        if seat.figures:
+            seat.before = [merge([*seat.before, ended(seat.figures)])]
+            seat.figures = {}
+        if not self._ending:
+            seat.lost += len(seat.connections)
+        for connection in seat.connections:
+            self._where.pop(connection, None)
+        seat.connections.clear()
+        seat.news.clear()
+        seat.gone.set()
+
+    # ---- dying and coming back ------------------------------------------------------------------------------
+
+    async def _watch(self, seat: Seat) -> None:
+        """Look at a worker's figures; start it anew when it died or doesn't answer."""
+        while True:
+            channel = seat.channel
+            if channel is None:
+                await self._begin_again(seat)
+                continue
+            try:
+                async with asyncio.timeout(HUNG):
+                    seat.figures = await channel.ask("status", callers=False)
+            except TimeoutError:
+                log.error("worker %d (process %d) doesn't answer: it is killed", seat.number, seat.pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(seat.pid, signal.SIGKILL)
+                await seat.gone.wait()
+                continue
+            except ChannelLost:
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await seat.gone.wait()
+
+    async def _begin_again(self, seat: Seat) -> None:
+        if self._ending:
+            await asyncio.Event().wait()  # until this task is cancelled
+        early = time.monotonic() - seat.since < _STEADY
+        seat.deaths += 1
+        seat.early_deaths = seat.early_deaths + 1 if early else 0
+        fields = {"event": "worker-died", "worker": seat.number, "pid": seat.pid, "lost": seat.lost}
+        log.error(
+            "worker %d (process %d) died; another takes its place",
+            *(seat.number, seat.pid),
+            extra={"fields": fields},
+        )
+        await asyncio.sleep(BACKOFF[min(seat.early_deaths, len(BACKOFF) - 1)])
+        async with self._changing:
+            try:
+                await self._begin(seat)
+            except WorkerFailed as error:
+                log.error("worker %d can't begin: %s", seat.number, error)
+                self._give_up(seat)
+
+    def _give_up(self, seat: Seat) -> None:
+        if seat.channel is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(seat.pid, signal.SIGKILL)
+            self._lost(seat)
+
+    # ---- changing -------------------------------------------------------------------------------------------
+
+    async def reload(self, config: Config) -> None:
+        """Go on by `config`, in all workers or in none. Raises as `Daemon.reload`, and `WorkerFailed`."""
+        refuse_what_takes_a_restart(self.config, config)
+        async with self._changing:
+            made = await open_places(config, self._places, {}, len(self._seats))
+            try:
+                await self._tell_all(config, made)
+            except DtpError:
+                await self._tell_all(self.config, {}, quiet=True)
+                for opened in made.values():
+                    opened.close()
+                raise
+            self._places |= made
+            for place in self._places.keys() - wanted_by(config):
+                self._places.pop(place).close()
+            self.config = config
+        self.reloads += 1
+
+    async def _tell_all(self, config: Config, made: Mapping[str, Opened], *, quiet: bool = False) -> None:
+        async def tell(seat: Seat, channel: Channel) -> None:
+            places, descriptors = self._of(seat, made)
+            await channel.ask("reload", descriptors, config=self._config_of(seat, config), places=places)
+
+        told = [tell(seat, channel) for seat, channel in self._there()]
+        for outcome in await asyncio.gather(*told, return_exceptions=True):
+            # One that died meanwhile begins anew by what holds then.
+            if isinstance(outcome, NotDone) and not quiet:
+                raise WorkerFailed(str(outcome)) from outcome
+            if isinstance(outcome, BaseException) and not isinstance(outcome, CarrierError | NotDone):
+                raise outcome
+
+    def _there(self) -> Iterator[tuple[Seat, Channel]]:
+        for seat in self._seats:
+            if seat.channel is not None and not seat.channel.closed:
+                yield seat, seat.channel
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    async def drain(self, grace: float) -> bool:
+        """As `Daemon.drain`, in all workers."""
+        self.draining = self._ending = True
+        asked = [channel.ask("drain", grace=grace) for _, channel in self._there()]
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        await self.refresh()
+        return all(one is True for one in done)
+
+    async def hand_over(self) -> None:
+        """As `Daemon.hand_over`."""
+        self.draining = self._ending = True
+        told = [channel.ask("hand-over") for _, channel in self._there()]
+        await asyncio.gather(*told, return_exceptions=True)
+        self._close_places(keep=True)
+
+    def _close_places(self, *, keep: bool = False) -> None:
+        places, self._places = self._places, {}
+        for opened in places.values():
+            opened.close(keep_place=keep)
+
+    async def close(self) -> None:
+        """End all workers now. Idempotent."""
+        self.draining = self._ending = True
+        for seat in self._seats:
+            if seat.watching is not None:
+                seat.watching.cancel()
+        there = list(self._there())
+        for _, channel in there:
+            channel.tell("end")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST):
+                for seat, _ in there:
+                    await seat.gone.wait()
+        for seat, _ in list(self._there()):
+            self._give_up(seat)
+        self._close_places()
+        await self._store.close()
+        self._zygote.close()
+        self._table.close()
+
+    # ---- how it stands --------------------------------------------------------------------------------------
+
+    @property
+    def sockets(self) -> list[socket]:
+        """What the workers listen on; the parent's own copies."""
+        return [sock for opened in self._places.values() for sock in opened.sockets]
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where peers come in."""
+        return [Address.parse(each) for each in self.status()["listen"]]
+
+    @property
+    def open_streams(self) -> int:
+        """As far as is known: see `refresh`."""
+        status = self.status()
+        return sum(one["open"] for one in (*status["exposed"], *status["forwarded"]))
+
+    async def refresh(self) -> None:
+        """Ask all workers how they stand, for `status`."""
+
+        async def look(seat: Seat, channel: Channel) -> None:
+            with contextlib.suppress(ChannelLost, NotDone, TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    seat.figures = await channel.ask("status", callers=True)
+
+        await asyncio.gather(*(look(seat, channel) for seat, channel in self._there()))
+
+    def status(self) -> dict[str, Any]:
+        """As `Daemon.status`, over all workers and those that died, as of the last `refresh`; and `workers`."""
+        parts = [seat.figures for seat in self._seats if seat.figures]
+        parts += [before for seat in self._seats for before in seat.before]
+        found = merge(parts)
+        found.setdefault("exposed", [])
+        found.setdefault("forwarded", [])
+        found.setdefault("listen", [])
+        return {
+            **found,
+            "identity": str(self.identity),
+            "uptime": round(time.time() - self.began, 3),
+            "draining": self.draining,
+            "reloads": self.reloads,
+            "callers": found.get("callers", []),
+            "workers": [
+                {
+                    "worker": seat.number,
+                    "pid": seat.pid,
+                    "up": seat.channel is not None,
+                    "deaths": seat.deaths,
+                    "lost": seat.lost,
+                    "connections": len(seat.connections),
+                    "open": sum(
+                        one["open"] for key in ("exposed", "forwarded") for one in seat.figures.get(key, ())
+                    ),
+                }
+                for seat in self._seats
+            ],
+        }

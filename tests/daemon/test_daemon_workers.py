@@ -1,0 +1,590 @@
+"""Several processes that serve as one: resuming across them, sums over them, limits for all of them, deaths."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import time
+import urllib.request
+
+import pytest
+
+from dtp.daemon.channel import Channel, ChannelLost, NotDone
+from dtp.daemon.config import model, values
+from dtp.daemon.policies import Call, Caller, Chain, Close, Moment, Open
+from dtp.daemon.policies.concurrency import Concurrency
+from dtp.daemon.policies.rate import Rate
+from dtp.daemon.summing import ended, merge
+from dtp.daemon.table import Table, key_of
+from dtp.errors import LocalError
+from dtp.identity import Identity
+
+from .conftest import NEAR, OTHER, Backend
+from .programs import PATIENCE, free_port, place
+
+__all__ = ["place"]
+
+WORKERS = 4
+
+
+def moment(steady):
+    return Moment(steady, steady)
+
+
+def expose(place, backend, *, workers=WORKERS, listen="tcp://127.0.0.1:0", more="", top=""):
+    return f"""[daemon]
+workers = {workers}
+listen = ["{listen}"]
+{top}
+[[expose]]
+service = "api"
+backend = ["{backend}"]
+allow = ["*"]
+{more}
+"""
+
+
+def until(condition, what="it never held"):
+    """Until a condition holds that nothing reports."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+    return found
+
+
+# ---- the parts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_channel_carries_messages_answers_and_sockets():
+    async def scenario():
+        one, other = socket.socketpair()
+        got, lost = [], asyncio.Event()
+
+        async def slow(fields, descriptors):
+            await asyncio.sleep(0)
+            return fields["number"] * 2
+
+        def refuse(fields, descriptors):
+            raise LocalError("not today")
+
+        def take(fields, descriptors):
+            got.append((fields["name"], descriptors))
+
+        left = Channel(one, {}, lambda: None)
+        right = Channel(other, {"double": slow, "refuse": refuse, "take": take}, lost.set)
+        big = bytes(3_000_000)
+        with socket.socket() as first, socket.socket() as second:
+            left.tell("take", [first.fileno()], name=big)
+            left.tell("take", [second.fileno(), first.fileno()], name="two")
+        answers = await asyncio.gather(*(left.ask("double", number=number) for number in range(50)))
+        assert answers == [2 * number for number in range(50)]
+        assert [(len(name), len(descriptors)) for name, descriptors in got] == [(3_000_000, 1), (3, 2)]
+        for _, descriptors in got:
+            for each in descriptors:
+                with socket.socket(fileno=each) as sock:
+                    assert sock.type == socket.SOCK_STREAM
+        with pytest.raises(NotDone, match="not today"):
+            await left.ask("refuse")
+        waiting = asyncio.ensure_future(left.ask("double", number=1))
+        await asyncio.sleep(0)
+        left.close()
+        with pytest.raises(ChannelLost):
+            await waiting
+        await lost.wait()
+        with pytest.raises(ChannelLost):
+            await right.ask("anything")
+
+    asyncio.run(scenario())
+
+
+ALICE, BOB = (Caller(each.id, each.id.sui_address, "192.0.2.1") for each in (NEAR, OTHER))
+
+
+class Team:
+    """The same rule in several workers that share a table; here they take turns in one process."""
+
+    def __init__(self, make, rule, workers=3, **options):
+        self.table = Table(workers, **options)
+        self.chains = []
+        for _ in range(workers):
+            policy = make(rule)
+            policy.share(self.table, ("api", "rule", 0))
+            self.chains.append(Chain([policy]))
+
+    def ask(self, worker, event, now):
+        self.table.me = worker
+        return self.chains[worker].ask(event, now)
+
+    def tell(self, worker, event, now):
+        self.table.me = worker
+        self.chains[worker].tell(event, now)
+
+
+@pytest.mark.parametrize("per", ["identity", "service"])
+def test_a_rate_holds_for_all_workers_together(per):
+    team = Team(Rate, model.RateRule(values.Rate(10, 1), 5, per=per))
+    taken = [team.ask(number % 3, Call(ALICE), moment(1000)) is None for number in range(9)]
+    assert taken == [True] * 5 + [False] * 4
+    assert (team.ask(0, Call(BOB), moment(1000)) is None) == (per == "identity")
+    later = [team.ask(number % 3, Call(ALICE), moment(1000.1 + 1e-6)) is None for number in range(3)]
+    assert later == [True, False, False]
+    team.table.close()
+
+
+def test_streams_are_counted_for_all_workers_and_those_of_a_dead_one_are_given_back():
+    team = Team(Concurrency, model.ConcurrencyRule(identity=3, service=4))
+    now = moment(5)
+    assert [team.ask(number, Open(ALICE), now) for number in (0, 1, 1)] == [None] * 3
+    assert "identity" in team.ask(2, Open(ALICE), now).why
+    assert team.ask(2, Open(BOB), now) is None
+    assert "all callers" in team.ask(0, Open(BOB), now).why
+    team.tell(2, Close(BOB), now)
+    assert team.ask(0, Open(BOB), now) is None
+    team.table.clear(1)
+    assert [team.ask(2, Open(ALICE), now) for _ in range(2)] == [None] * 2
+    assert team.ask(0, Open(ALICE), now) is not None
+    team.table.close()
+
+
+def test_a_table_against_a_model():
+    seed = 20261121
+    print(f"seed {seed}")
+    dice, table = random.Random(seed), Table(4, rows=64)
+    keys = [key_of("key", number) for number in range(24)]
+    times, counts = {}, {}
+    now = 100.0
+    for _ in range(5000):
+        now += dice.random() / 10
+        key, table.me = dice.choice(keys), dice.randrange(4)
+        live = times.get(key, 0) > now or any(counts.get((key, worker), 0) for worker in range(4))
+        if dice.random() < 0.5:
+            if table.has_room(key, now) or live:
+                table.push(key, 0.3, now)
+                times[key] = max(times.get(key, 0), now) + 0.3
+        elif counts.get((key, table.me), 0) and dice.random() < 0.6:
+            table.add(key, -1, now)
+            counts[key, table.me] -= 1
+        elif table.has_room(key, now):
+            table.add(key, 1, now)
+            counts[key, table.me] = counts.get((key, table.me), 0) + 1
+        if dice.random() < 0.01:
+            worker = dice.randrange(4)
+            table.clear(worker)
+            counts = {each: count for each, count in counts.items() if each[1] != worker}
+        for each in keys:
+            assert table.arrival(each, now) == pytest.approx(max(now, times.get(each, 0)))
+            assert table.count(each) == sum(counts.get((each, worker), 0) for worker in range(4))
+    table.close()
+
+
+def test_a_table_that_is_full_refuses_newcomers():
+    team = Team(Rate, model.RateRule(values.Rate(1, 1000), 1), rows=16)
+    now = moment(1000)
+    for number in range(16):
+        one = Identity(bytes([number + 10]) * 32).id
+        assert team.ask(0, Call(Caller(one, one.sui_address, "")), now) is None
+    assert "too many callers" in team.ask(0, Call(ALICE), now).why
+    assert team.ask(0, Call(ALICE), moment(3000)) is None
+    team.table.close()
+
+
+def test_statuses_are_added_up():
+    def part(up, connected, sent):
+        return {
+            "listen": ["a"],
+            "draining": False,
+            "callers": [{"peer": sent}],
+            "exposed": [
+                {
+                    "service": "api",
+                    "open": 1,
+                    "sent": sent,
+                    "denials": {"rate": sent},
+                    "backends": [{"place": "x", "up": up, "active": 1, "failures": sent}],
+                }
+            ],
+            "forwarded": [
+                {"listen": ["b"], "to": [], "mode": "direct", "open": 2, "connected": connected, "trouble": "",
+                 "resumes": 1}
+            ],
+        }  # fmt: skip
+
+    dead = ended(part(True, False, 10))
+    found = merge([part(True, True, 1), part(False, False, 2), dead])
+    assert found["listen"] == ["a"]
+    assert found["callers"] == [{"peer": 1}, {"peer": 2}]
+    assert found["exposed"] == [
+        {
+            "service": "api",
+            "open": 2,
+            "sent": 13,
+            "denials": {"rate": 13},
+            "backends": [{"place": "x", "up": True, "active": 2, "failures": 10}],
+        }
+    ]
+    assert found["forwarded"][0]["connected"] is False
+    assert found["forwarded"][0]["open"] == 4
+    assert merge([]) == {}
+
+
+# ---- processes ---------------------------------------------------------------------------------------------------
+
+
+class Cutter:
+    """A TCP proxy that passes bytes on, and cuts all it has when told."""
+
+    def __init__(self, port):
+        self._to = port
+        self._writers = set()
+        self.carriers = 0
+        self.came = asyncio.Event()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def _serve(self, reader, writer):
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers |= {writer, far_writer}
+        self.carriers += 1
+        self.came.set()
+
+        async def pump(source, sink):
+            with contextlib.suppress(ConnectionError):
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    def cut(self):
+        """End all carriers that there are."""
+        writers, self._writers = self._writers, set()
+        for writer in writers:
+            writer.transport.abort()
+
+    async def __aexit__(self, *_):
+        self.cut()
+        self._server.close()
+
+
+async def slow_echo(reader, writer):
+    """In pieces, so that a stream lasts for many cuts."""
+    while data := await reader.read(16384):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+
+
+def status_of(place, name):
+    return json.loads(place.command("status", "--json", "-c", place.folder / f"{name}.toml"))
+
+
+@pytest.mark.parametrize(("scheme", "cuts"), [("tcp", 60), ("ws", 15)])
+def test_a_connection_finds_its_worker_whenever_it_is_cut(place, scheme, cuts):
+    """Each new carrier lands on any of the workers; the streams go on where they were, bytes equal."""
+    seed = 20261121
+    print(f"seed {seed}")
+
+    async def scenario():
+        async with Backend(slow_echo) as backend:
+            far, exposed = await asyncio.to_thread(
+                place.dtpd, "far",
+                expose(place, f"127.0.0.1:{backend.port}", listen=f"{scheme}://127.0.0.1:0"),
+            )  # fmt: skip
+            address = exposed[0]["address"]
+            port = int(address.rpartition(":")[2].partition("/")[0])
+            async with Cutter(port) as cutter:
+                to = address.replace(f":{port}/", f":{cutter.port}/")
+                near, places = await asyncio.to_thread(
+                    place.dtpd, "near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'
+                )
+                local = int(places[0]["listen"].rpartition(":")[2])
+                data = random.Random(seed).randbytes(4_000_000)
+                step = len(data) // cuts
+                reader, writer = await asyncio.open_connection("127.0.0.1", local)
+                got = bytearray()
+                for begin in range(0, len(data), step):
+                    writer.write(data[begin : begin + step])
+                    # Half of it is on its way when the cut comes; what was on its way before has arrived.
+                    got += await reader.readexactly(begin + min(step, len(data) - begin) // 2 - len(got))
+                    cutter.came.clear()
+                    cutter.cut()
+                    await cutter.came.wait()
+                writer.write_eof()
+                got += await reader.read()
+                assert got == data
+                writer.close()
+                assert backend.connections == 1
+            status = await asyncio.to_thread(status_of, place, "far")
+            assert status["handed_over"] >= cuts // 2  # 3 of 4 carriers come to another worker
+            assert status["exposed"][0]["received"] == status["exposed"][0]["sent"] == len(data)
+            for program in (near, far):
+                program.process.send_signal(signal.SIGTERM)
+            for program in (near, far):
+                await asyncio.to_thread(program.wait)
+                assert b"Traceback" not in program.errors
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+async def exchange(port, data):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.closing(writer):
+        writer.write(data)
+        writer.write_eof()
+        return await reader.read()
+
+
+class Far:
+    """A daemon of several workers, and a service of a test behind it."""
+
+    def __init__(self, place, backend, **options):
+        self.place = place
+        self.program, exposed = place.dtpd("far", expose(place, f"127.0.0.1:{backend.port}", **options))
+        self.address = exposed[0]["address"]
+
+    def status(self):
+        return status_of(self.place, "far")
+
+    def near(self, name="near"):
+        """A daemon of a caller of its own; gives its port."""
+        _, places = self.place.dtpd(name, f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{self.address}"\n')
+        return int(places[0]["listen"].rpartition(":")[2])
+
+
+def play(scenario):
+    asyncio.run(asyncio.wait_for(scenario, 2 * PATIENCE))
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_else_is_dropped(place):
+    async def scenario():
+        async with Backend(slow_echo) as backend:
+            far = await asyncio.to_thread(Far, place, backend)
+            ports = [await asyncio.to_thread(far.near, f"near{number}") for number in range(3)]
+            streams = []
+            for port in ports:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+                streams.append((reader, writer))
+            before = await asyncio.to_thread(far.status)
+            assert len(before["callers"]) == 3
+            assert len(before["workers"]) == WORKERS
+            victim = next(one for one in before["workers"] if one["connections"])
+            others = {one["pid"] for one in before["workers"]} - {victim["pid"]}
+            os.kill(victim["pid"], signal.SIGKILL)
+            kept = 0
+            for reader, writer in streams:
+                writer.write(b"again")
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                    kept += await reader.readexactly(5) == b"again"
+            assert kept == 3 - victim["connections"]
+            for port in ports:  # those whose connection is gone have another
+                assert await exchange(port, b"anew") == b"anew"
+            after = await asyncio.to_thread(
+                until, lambda: (now := far.status()) and all(one["up"] for one in now["workers"]) and now
+            )
+            assert others < {one["pid"] for one in after["workers"]}
+            assert sum(one["deaths"] for one in after["workers"]) == 1
+            assert sum(one["lost"] for one in after["workers"]) == victim["connections"]
+            # What the dead one had counted by the last look stays in the sums.
+            assert after["exposed"][0]["streams"] >= before["exposed"][0]["streams"]
+            for _, writer in streams:
+                writer.close()
+
+    play(scenario())
+
+
+def test_limits_hold_for_all_workers(place):
+    """Callers with connections of their own land on several workers; together they get what one would."""
+
+    async def scenario():
+        more = 'rate = { requests = "5/h", per = "service" }\nconcurrency = { service = 3 }'
+        async with Backend(slow_echo) as backend:
+            far = await asyncio.to_thread(Far, place, backend, more=more)
+            ports = [await asyncio.to_thread(far.near, f"near{number}") for number in range(5)]
+            held = []
+            for port in ports:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"hello")
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                    assert await reader.readexactly(5) == b"hello"
+                    held.append(writer)
+            assert len(held) == 3
+            for writer in held:
+                writer.close()
+            await asyncio.to_thread(until, lambda: not far.status()["exposed"][0]["open"])
+            answers = await asyncio.gather(*(exchange(port, b"x") for port in ports), return_exceptions=True)
+            assert sum(answer == b"x" for answer in answers) == 2  # of 5 requests, 3 were made before
+            denials = (await asyncio.to_thread(far.status))["exposed"][0]["denials"]
+            assert denials == {"concurrency": 2, "rate": 3}
+
+    play(scenario())
+
+
+def test_a_quota_holds_for_all_workers(place):
+    async def scenario():
+        more = 'quota = { requests = 4, every = "365d", per = "service" }'
+        async with Backend(slow_echo) as backend:
+            far = await asyncio.to_thread(Far, place, backend, more=more)
+            ports = [await asyncio.to_thread(far.near, f"near{number}") for number in range(4)]
+            passed = 0
+            for port in ports * 3:
+                with contextlib.suppress(ConnectionError):
+                    passed += await exchange(port, b"x") == b"x"
+                await asyncio.sleep(0.15)  # workers tell each other 20 times a second
+            assert passed == 4
+
+    play(scenario())
+
+
+def test_reload_drain_page_and_udp_with_workers(place):
+    """A reload changes all workers at once, and what is open stays; the page and its metrics add up."""
+
+    async def scenario():
+        web = free_port()
+        async with Backend(slow_echo) as backend:
+            far = await asyncio.to_thread(
+                Far, place, backend, top=f'[web]\nlisten = "127.0.0.1:{web}"\n', workers=3
+            )
+            text = f'workers = 2\n[[forward]]\nlisten = "127.0.0.1:0"\nto = "{far.address}"\n'
+            near, places = await asyncio.to_thread(place.dtpd, "near", f"[daemon]\n{text}")
+            port = int(places[0]["listen"].rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            path = place.folder / "far.toml"
+            whole = path.read_text()
+            path.write_text(whole.replace('allow = ["*"]', f'allow = ["{OTHER.id}"]'))
+            await asyncio.to_thread(place.command, "reload", "-c", path)
+            writer.write(b"still")
+            assert await reader.readexactly(5) == b"still"
+            path.write_text(whole.replace("workers = 3", "workers = 5"))
+            told = await asyncio.to_thread(place.command, "reload", "-c", path, code=None)
+            assert "workers has changed" in told
+            path.write_text(whole)
+            await asyncio.to_thread(place.command, "reload", "-c", path)
+            answers = await asyncio.gather(*(exchange(port, bytes(100_000)) for _ in range(20)))
+            assert answers == [bytes(100_000)] * 20
+
+            def get(what):
+                with urllib.request.urlopen(f"http://127.0.0.1:{web}{what}", timeout=PATIENCE) as answer:
+                    return answer.read().decode()
+
+            status = json.loads(await asyncio.to_thread(get, "/status"))
+            assert status["exposed"][0]["streams"] == 20  # since the reload
+            assert status["reloads"] == 2
+            metrics = await asyncio.to_thread(get, "/metrics")
+            assert 'dtpd_streams_total{name="api",side="exposed"} 20.0' in metrics
+            assert "dtpd_workers 3.0" in metrics
+            assert json.loads(await asyncio.to_thread(get, "/health"))["healthy"]
+            await asyncio.to_thread(place.command, "drain", "-c", path)
+            writer.write(b"last")
+            assert await reader.readexactly(4) == b"last"
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            await asyncio.to_thread(far.program.wait)
+            near.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(near.wait)
+            for program in (far.program, near):
+                assert b"Traceback" not in program.errors
+
+    play(scenario())
+
+
+def test_an_upgrade_of_workers(place):
+    """Other workers take the places over, also more of them; clients come all the while."""
+
+    async def scenario():
+        port = free_port()
+        async with Backend(slow_echo) as backend:
+            far = await asyncio.to_thread(Far, place, backend, listen=f"tcp://127.0.0.1:{port}", workers=2)
+            local = await asyncio.to_thread(far.near)
+            path = place.folder / "far.toml"
+            path.write_text(path.read_text().replace("workers = 2", "workers = 3"))
+            over = asyncio.Event()
+
+            async def come():
+                count = 0
+                while not over.is_set():
+                    assert await exchange(local, b"hello") == b"hello"
+                    count += 1
+                return count
+
+            coming = asyncio.ensure_future(come())
+            pid = json.loads(await asyncio.to_thread(place.command, "upgrade", "--json", "-c", path))["pid"]
+            place.stack.callback(kill, pid)
+            await asyncio.to_thread(far.program.wait)
+            over.set()
+            assert await coming > 0
+            assert await exchange(local, b"after") == b"after"
+            status = await asyncio.to_thread(far.status)
+            assert len(status["workers"]) == 3
+            await asyncio.to_thread(place.command, "drain", "-c", path)
+            await asyncio.to_thread(until, lambda: not is_running(pid))
+
+    play(scenario())
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def kill(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_udp_sources_stay_with_their_worker(place):
+    class Echo(asyncio.DatagramProtocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def datagram_received(self, data, address):
+            self.transport.sendto(data, address)
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+        backend = transport.get_extra_info("sockname")[1]
+        _, exposed = await asyncio.to_thread(
+            place.dtpd, "far", expose(place, f"127.0.0.1:{backend}", more='kind = "udp"')
+        )
+        text = f"""[daemon]
+workers = 3
+[[forward]]
+kind = "udp"
+listen = "127.0.0.1:0"
+to = "{exposed[0]["address"]}"
+"""
+        _, places = await asyncio.to_thread(place.dtpd, "near", text)
+        port = int(places[0]["listen"].rpartition(":")[2])
+        socks = []
+        for number in range(12):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            socks.append(sock)
+            for turn in range(3):
+                await loop.sock_sendall(sock, b"%d %d" % (number, turn))
+        for number, sock in enumerate(socks):
+            got = [await loop.sock_recv(sock, 100) for _ in range(3)]
+            assert got == [b"%d %d" % (number, turn) for turn in range(3)]
+            sock.close()
+        status = await asyncio.to_thread(status_of, place, "near")
+        assert status["forwarded"][0]["streams"] == 12
+        transport.close()
+
+    play(scenario())
