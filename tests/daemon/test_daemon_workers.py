@@ -421,8 +421,11 @@ def test_limits_hold_for_all_workers(place):
             for writer in held:
                 writer.close()
             await asyncio.to_thread(until, lambda: not far.status()["exposed"][0]["open"])
-            answers = await asyncio.gather(*(exchange(port, b"x") for port in ports), return_exceptions=True)
-            assert sum(answer == b"x" for answer in answers) == 2  # of 5 requests, 3 were made before
+            passed = 0
+            for port in ports:
+                with contextlib.suppress(ConnectionError):
+                    passed += await exchange(port, b"x") == b"x"
+            assert passed == 2  # of 5 requests, 3 were made before
             denials = (await asyncio.to_thread(far.status))["exposed"][0]["denials"]
             assert denials == {"concurrency": 2, "rate": 3}
 
