@@ -94,6 +94,8 @@ class Timing:
     linger: float = 30.0
     #: After a node didn't answer, or the rate was used up.
     pause: float = 0.5
+    #: Between looks of a server for pipes of channels that are closed: their storage deposits come back.
+    tidy: float = 600.0
     #: How long events are followed after the last user is gone, so that the next dial finds its channels again.
     keep: float = 10.0
 
@@ -270,6 +272,11 @@ class ChannelEnd:
     def pipes(self) -> int:
         """How many pipes it sends over."""
         return len(self._pipes)
+
+    @property
+    def pipe_ids(self) -> tuple[str, ...]:
+        """The pipes that it sends over."""
+        return tuple(each.id for each in self._pipes)
 
     @property
     def idle(self) -> bool:

@@ -8,10 +8,11 @@ the gap is filled from history.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ClassVar, Final, Protocol
 
 from dtp.carriers.errors import DialError, ListenError
@@ -29,12 +30,13 @@ from dtp.chain.pipe import Direction, Frame, Pipe
 from dtp.chain.pipe_end import ChannelEnd, Timing, Where
 from dtp.chain.pipe_frames import MAX_PIPES, Flags, Header, PipeFrameError, PipeGapError, decode, encode
 from dtp.chain.pipe_gas import GasGuess
+from dtp.chain.pipes import reclaim
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.chain.signer import KeySigner
 from dtp.chain.wallet import split_gas
 from dtp.errors import ChainError, LocalError
 
-__all__ = ["EventSource", "NoPipeChannel", "OnLink", "PipeHub"]
+__all__ = ["ChannelInUse", "EventSource", "NoPipeChannel", "OnLink", "PipeHub"]
 
 log = logging.getLogger("dtp.chain")
 
@@ -67,6 +69,12 @@ class NoPipeChannel(LocalError):
     """A channel was named for pipes that isn't this account's, isn't to that service, or isn't open."""
 
     code: ClassVar[str] = "no_pipe_channel"
+
+
+class ChannelInUse(DialError):
+    """Another carrier of this program lives on the channel, and a channel has one at a time."""
+
+    code: ClassVar[str] = "channel_in_use"
 
 
 class EventSource(Protocol):
@@ -113,6 +121,7 @@ class PipeHub:
         self._ends: dict[str, ChannelEnd] = {}
         self._idle: OrderedDict[str, ChannelEnd] = OrderedDict()
         self._leaving: Counter[str] = Counter()
+        self._resting: dict[str, asyncio.Event] = {}
         self._waiting: dict[str, list[Frame]] = {}
         self._early: deque[Frame] = deque(maxlen=_MAX_EARLY)
         self._expecting = 0
@@ -122,6 +131,7 @@ class PipeHub:
         self._listeners: dict[tuple[str, bytes], OnLink] = {}
         self._lookups = Gcra()
         self._accepts: OrderedDict[str, Gcra] = OrderedDict()
+        self._tidying: asyncio.Task[None] | None = None
         self._funding = asyncio.Lock()
         self._coin_value = 0
         self._funded_at = 0
@@ -175,6 +185,8 @@ class PipeHub:
     def _on_idle(self, end: ChannelEnd) -> None:
         """An end may be used again, or is one too many."""
         name = end.where.channel
+        if name in self._resting:
+            self._resting[name].set()
         leaving = self._leaving.pop(name, 0)
         if self._ends.get(name) is end:
             self._idle[name] = end
@@ -215,6 +227,33 @@ class PipeHub:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def surrender(self, channel: str) -> tuple[str, ...]:
+        """Send nothing more on a channel that is about to be closed: the pipes that can be destroyed with it."""
+        end = self._ends.get(channel)
+        if end is None:
+            return ()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.timing.linger):
+                while not end.quiet and end.failed is None:
+                    rest = self._resting[channel] = asyncio.Event()
+                    await rest.wait()
+        self._resting.pop(channel, None)
+        self._ends.pop(channel, None)
+        self._idle.pop(channel, None)
+        await end.stop()
+        return end.pipe_ids
+
+    async def _tidy(self) -> None:
+        """Servers: have the deposits of pipes back whose channels were closed, also by runs before this one."""
+        while True:
+            try:
+                found = await reclaim(self.chain)
+                if found.pipes:
+                    log.info("%d pipes of closed channels were given back", found.pipes)
+            except (ChainError, LocalError) as fault:
+                log.info("pipes of closed channels can't be given back for now: %s", fault)
+            await asyncio.sleep(self.timing.tidy)
 
     # -------------------------------------------------------------------------------------------------- following
 
@@ -365,12 +404,17 @@ class PipeHub:
         """Take links to a host, for the endpoint of that key (zeros: for any). Raises `ListenError` if one does."""
         if (host, key) in self._listeners:
             raise ListenError(f"pipe://{host}: this endpoint is listened for already")
+        if not self._listeners:
+            self._tidying = self._spawn(self._tidy(), "dtp-pipes-tidy")
         self._listeners[host, key] = on_link
         self._foreign.clear()
 
     def unlisten(self, host: str, key: bytes) -> None:
         """Take no more."""
         self._listeners.pop((host, key), None)
+        if not self._listeners and self._tidying is not None:
+            self._tidying.cancel()
+            self._tidying = None
 
     def _listener(self, host: str, to: bytes) -> tuple[bytes, OnLink] | None:
         for key in (to, bytes(32)):
@@ -498,22 +542,33 @@ class PipeHub:
                 if same and end.where.is_client and end.idle:
                     self._reopen(end, link, attach)
                     return
-            self._expecting += 1
-            try:
-                made = await self._new_channel(state, number, service, to, pipes, link)
-                attach(made, link)
-                self._add_client(made)
-            finally:
-                self._expecting -= 1
-                if not self._expecting:
-                    self._early.clear()
+            await self._begin_end(self._new_channel(state, number, service, to, pipes, link), attach, link)
             return
         known = self._ends.get(channel)
         if known is None:
-            known = await self._named_channel(channel, host, number, service, to, pipes)
+            await self._begin_end(
+                self._named_channel(channel, host, number, service, to, pipes, link), attach, link
+            )
+            return
         if not known.idle:
-            raise DialError(f"channel {channel} is in use by another connection of this program")
+            raise ChannelInUse(f"channel {channel} is in use by another connection of this program")
         self._reopen(known, link, attach)
+
+    async def _begin_end(
+        self, making: Awaitable[ChannelEnd], attach: Callable[[ChannelEnd, int], None], link: int
+    ) -> None:
+        """Have an end whose first transaction begins the link, too; answers may be here before its own."""
+        self._expecting += 1
+        try:
+            made = await making
+            attach(made, link)
+            self._add_client(made)
+            if not made.sent:  # nothing had to be opened
+                made.control(Flags.OPEN, link)
+        finally:
+            self._expecting -= 1
+            if not self._expecting:
+                self._early.clear()
 
     def _reopen(self, end: ChannelEnd, link: int, attach: Callable[[ChannelEnd, int], None]) -> None:
         number = max(link, end.last_link + 1)
@@ -521,7 +576,7 @@ class PipeHub:
         end.control(Flags.OPEN, number)
 
     async def _named_channel(
-        self, channel: str, host: str, number: int, service: Service, to: bytes, pipes: int
+        self, channel: str, host: str, number: int, service: Service, to: bytes, pipes: int, link: int
     ) -> ChannelEnd:
         found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
         wrong = {
@@ -536,11 +591,18 @@ class PipeHub:
                 f"channel {channel} can't carry pipes to service {number} of {host}: it {why}"
             )
         held = await self._own_pipes(channel) if found.acks_to_server else []
+        before = self._cursor
         missing = min(pipes, MAX_PIPES - len(found.acks_to_server)) - len(held)
         await self._fund(pipes)
         if missing > 0:
             program = Program()
-            for each in [pipe_module.open(program, channel, coin=found.coin) for _ in range(missing)]:
+            opened: list[Argument] = [
+                pipe_module.open(program, channel, coin=found.coin) for _ in range(missing)
+            ]
+            flags = Flags.OPEN | Flags.TO
+            frame = encode(Header(link, to=to, pipes=missing + len(held)), flags)
+            pipe_module.send(program, opened[0], channel, host, frame, flags=int(flags), coin=found.coin)
+            for each in opened:
                 pipe_module.keep(program, each)
             held += self._made(await self.chain.execute(program))
         if not held:
@@ -551,10 +613,10 @@ class PipeHub:
             self.gas,
             timing=self.timing,
             on_idle=self._on_idle,
-            since=self._cursor,
+            since=before,
         )
         end.begin(held, found)
-        self._add_client(end)
+        end.sent += missing > 0
         return end
 
     def _add_client(self, end: ChannelEnd) -> None:
@@ -602,6 +664,7 @@ class PipeHub:
         )
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
         end.begin(self._made(executed))
+        end.sent += 1
         return end
 
     # ------------------------------------------------------------------------------------------------------ common
@@ -642,3 +705,12 @@ def _where(found: Channel, service: Service, direction: Direction, to: bytes = b
     return Where(
         found.id, found.host, found.service, found.coin, direction, peer, service.window, service.rate, to
     )
+
+
+async def surrender(chain: ChainClient, channel: str) -> tuple[str, ...]:
+    """The pipes that `chain` sends over on a channel that is about to be closed, ready to be destroyed with it.
+
+    What is under way is waited for, and the chain is asked nothing. Empty where no carrier ever lived on the channel.
+    """
+    found: PipeHub | None = vars(chain).get(_HUB)
+    return await found.surrender(channel) if found is not None else ()

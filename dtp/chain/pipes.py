@@ -16,7 +16,6 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Program
-from dtp.chain.errors import ObjectMissing
 from dtp.chain.pipe import Pipe
 
 __all__ = ["Reclaimed", "reclaim"]
@@ -45,8 +44,10 @@ async def reclaim(chain: ChainClient, *, close: bool = False) -> Reclaimed:
         held.setdefault(pipe.channel, []).append(pipe)
     closing: list[str] = []
     spent: list[Pipe] = []
+    there = await chain.objects(held)
     for id, pipes in held.items():
-        found = await _channel(chain, id)
+        # One that isn't there was deleted by its client.
+        found = chain.decode(channel_module.SCHEMA, Channel, there[id]) if id in there else None
         if found is not None and found.state == State.OPEN:
             if not close or found.client != chain.address:
                 continue
@@ -61,10 +62,3 @@ async def reclaim(chain: ChainClient, *, close: bool = False) -> Reclaimed:
             pipe_module.destroy(program, pipe.id)
         await chain.execute(program)
     return Reclaimed(tuple(closing), len(spent))
-
-
-async def _channel(chain: ChainClient, id: str) -> Channel | None:
-    try:
-        return await chain.read(channel_module.SCHEMA, Channel, id)
-    except ObjectMissing:  # the client has destroyed it
-        return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -50,6 +51,8 @@ __all__ = [
     "live_endpoints",
     "service_number",
 ]
+
+log = logging.getLogger("dtp.chain")
 
 #: Numbers below this are given by hand; names are hashed to those from here on, so the two never meet.
 FIRST_NAMED: Final = 256
@@ -287,7 +290,7 @@ class HostDirectory:
     seconds; at most `max_hosts` are remembered.
 
     Pipes of its places are dialled with `client`, where that has a signer, instead of the environment's; over
-    `pipe_channel`, an open channel of that account, where one is given.
+    `pipe_channel`, an open channel of that account, where one is given and no other carrier lives on it.
     """
 
     def __init__(
@@ -359,12 +362,16 @@ class HostDirectory:
         if not place.url.startswith("pipe:") or not isinstance(client, ChainClient) or client.signer is None:
             return place
 
-        channel = f"&channel={self._pipe_channel}" if self._pipe_channel else ""
-
         async def dial() -> Carrier:
             from dtp.chain import pipe_carrier  # which knows this module
+            from dtp.chain.pipe_hub import ChannelInUse
 
-            return await pipe_carrier.dial(place.url + channel, chain=client)
+            if self._pipe_channel:
+                try:
+                    return await pipe_carrier.dial(f"{place.url}&channel={self._pipe_channel}", chain=client)
+                except ChannelInUse as fault:
+                    log.debug("%s: pipes get a channel of their own", fault)
+            return await pipe_carrier.dial(place.url, chain=client)
 
         return replace(place, dial=dial)
 

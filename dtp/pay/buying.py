@@ -17,10 +17,11 @@ from dtp.chain.channel import Channel, LaneChanged, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import ObjectMissing
 from dtp.chain.host import Bearer, Mode
+from dtp.chain.pipe_hub import surrender
 from dtp.chain.resolver import HostState, read_host
 from dtp.pay import messages
 from dtp.pay.book import affordable
-from dtp.pay.costs import take_credits
+from dtp.pay.costs import agreed_total, take_credits
 from dtp.pay.drivers import Deal
 from dtp.pay.errors import BudgetSpent, ChannelUnusable, PriceTooHigh
 from dtp.pay.journal import Journal
@@ -34,7 +35,7 @@ from dtp.pay.settling import (
     request_close,
 )
 from dtp.pay.store import Bought, Store
-from dtp.pay.terms import Prices
+from dtp.pay.terms import Prices, Usage
 from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import LaneKey
 
@@ -119,27 +120,28 @@ class Purchase(Deal):
 
     async def _close(self, agreed: messages.Agreed | None) -> None:
         id = self.channel.id
+        pipes = await surrender(self.chain, id)
+        if agreed is not None and await self._is_fair(agreed):
+            await close_agreed(self.chain, self.channel, agreed, pipes)
+            await self.journal.run(lambda store: store.set_state(id, "closed"))
+            return
         if self.channel.terms.bearer == Bearer.SERVER and self.channel.terms.credit:
             # What the server bears of our transport comes back with the refund, if it is more than asking costs.
             await take_credits(self.chain, self.channel, _CREDITS_WORTH)
-        if agreed is not None and self._is_fair(agreed):
-            await close_agreed(self.chain, self.channel, agreed)
-            await self.journal.run(lambda store: store.set_state(id, "closed"))
-            return
         await request_close(self.chain, self.channel)
         await self.journal.run(lambda store: store.set_state(id, "closing"))
         log.info("channel %s closes when the server's time for claims is over: dtp channel close", id)
 
-    def _is_fair(self, agreed: messages.Agreed) -> bool:
-        """Whether the total is no more than what was signed on all lanes. The chain checks the rest."""
-        signed = self.channel.claimed + sum(
-            max(0, lane.newest.voucher.amount - self.channel.lanes[lane.lane].amount)
-            for _, lane in self.journal.store.lanes(self.channel.id)
-            if lane.newest is not None and lane.lane < len(self.channel.lanes)
-        )
-        if agreed.total > signed:
-            log.warning("the server wants %d for the agreed close, and %d was signed", agreed.total, signed)
-        return agreed.total <= signed
+    async def _is_fair(self, agreed: messages.Agreed) -> bool:
+        """Whether the total is no more than what was signed on all lanes and transport comes to. The chain checks the
+        rest."""
+        lanes = await self.journal.run(lambda store: store.lanes(self.channel.id))
+        signed = [lane.newest.voucher for _, lane in lanes if lane.newest is not None]
+        used = Usage(sum(each.requests for each in signed), sum(each.bytes for each in signed))
+        most = await agreed_total(self.chain, self.channel, sum(each.amount for each in signed), used)
+        if agreed.total > most:
+            log.warning("the server wants %d for the agreed close, and it comes to %d", agreed.total, most)
+        return agreed.total <= most
 
 
 class LaneLock:

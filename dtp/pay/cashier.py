@@ -7,16 +7,19 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dtp.chain import channel as channel_module
+from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import MalformedObject, WrongObjectType
 from dtp.chain.host import Bearer
+from dtp.chain.pipe import Pipe
 from dtp.errors import ChainError
 from dtp.pay.claims import Action, Policy, View, at_close, plan
-from dtp.pay.costs import take_credits
+from dtp.pay.costs import accrued, take_credits
 from dtp.pay.journal import Journal
 from dtp.pay.settling import Paid, settle
 from dtp.pay.store import End, Sold, Store
+from dtp.pay.terms import Usage
 
 log = logging.getLogger("dtp.pay")
 
@@ -87,28 +90,40 @@ class Cashier:
             for paid, part in done:
                 log.info("%d channels: %d to the server, gas %d", len(part), paid.to_server, paid.gas)
             self.done += [paid for paid, _ in done]
-            await self._take_credits(views)
+            await self._take_credits(views, closing)
             return [paid for paid, _ in done]
 
-    async def _take_credits(self, views: Sequence[View]) -> None:
+    def _credited(self, channel: Channel) -> bool:
+        """Whether we are credited for transport on this channel."""
+        ours = channel.server == self._chain.address and channel.terms.bearer == Bearer.CLIENT
+        return ours and channel.terms.credit > 0 and channel.state <= State.CLOSING
+
+    async def _take_credits(self, views: Sequence[View], closing: bool) -> None:
         """Collect what clients owe for transport on chain, where that is worth its gas."""
-        for view in views:
-            channel = view.channel
-            ours = channel.server == self._chain.address and channel.terms.bearer == Bearer.CLIENT
-            if ours and channel.terms.credit and channel.state <= State.CLOSING:
-                taken = await take_credits(self._chain, channel, self._policy.worth * self._policy.gas_alone)
-                if taken is not None:
-                    log.info("channel %s: %d of transport credits", channel.id, taken[0])
+        ours = [view.channel.id for view in views if self._credited(view.channel)]
+        # As they are now: what was claimed a moment ago is the evidence.
+        for channel in (await read_channels(self._chain, ours)).values():
+            last = closing or channel.state == State.CLOSING
+            least = self._policy.gas_alone * (1 if last else self._policy.worth)
+            taken = await take_credits(self._chain, channel, least)
+            if taken is not None:
+                log.info("channel %s: %d of transport credits", channel.id, taken[0])
 
     async def views(self) -> list[View]:
         """Every channel of the store that may still pay, as it is now."""
         sold, ends = await self._journal.run(_holdings)
         busy = set(self._busy())
         found = []
-        for id, channel in (await read_channels(self._chain, sold)).items():
+        channels = await read_channels(self._chain, sold)
+        credited = any(map(self._credited, channels.values()))
+        pipes = await self._chain.owned(pipe_module.SCHEMA, Pipe, self._chain.address) if credited else []
+        for id, channel in channels.items():
             if self._on_channel is not None:
                 self._on_channel(channel)
-            found.append(View(channel, tuple(sold[id]), ends.get(id), id in busy))
+            vouchers = [each.newest.voucher for each in sold[id]]
+            used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
+            credits = accrued(channel, pipes, used) if self._credited(channel) else 0
+            found.append(View(channel, tuple(sold[id]), ends.get(id), id in busy, credits))
         # One that was closed by agreement is deleted in the same transaction. Of any other that a node doesn't know
         # nothing follows: it may be behind, and what is forgotten can't be claimed.
         known = {view.channel.id for view in found}

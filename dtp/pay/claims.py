@@ -63,12 +63,14 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A channel with the vouchers that are held for it. `busy` says that it is being served now."""
+    """A channel with the vouchers that are held for it. `busy` says that it is being served now; `credits` is what
+    transport comes to once they are claimed, which are the evidence for it."""
 
     channel: Channel
     lanes: tuple[Sold, ...] = ()
     end: End | None = None
     busy: bool = False
+    credits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,11 @@ def gain_of(channel: Channel, lanes: Iterable[Sold]) -> int:
     return max(0, min(more, channel.balance - channel.owed))
 
 
+def worth_of(view: View, lanes: Sequence[Sold], gain: int) -> int:
+    """What claiming brings, now and by the credits that it is the evidence for."""
+    return gain + view.credits if lanes else gain
+
+
 def decide(view: View, now_ms: int, epoch: int, policy: Policy) -> Decision:
     """What to do with one channel at the chain's time and epoch."""
     channel = view.channel
@@ -130,7 +137,7 @@ def _closing(view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, policy
     until = view.channel.claims_until_ms
     assert until is not None
     if now_ms < until:
-        if gain > policy.gas_alone:
+        if worth_of(view, lanes, gain) > policy.gas_alone:
             return Decision(view, Action.CLAIM, lanes, gain)
         return Decision(view, Action.WAIT)
     owed = min(view.channel.owed, view.channel.balance)
@@ -146,9 +153,10 @@ def _open(
         # The client had our signature and didn't use it.
         worth = gain > policy.gas_alone
         return Decision(view, Action.RELEASE if worth else Action.WAIT, lanes if worth else (), gain)
-    if gain >= policy.worth * policy.gas_alone and view.end is None:
+    value = worth_of(view, lanes, gain)
+    if value >= policy.worth * policy.gas_alone and view.end is None:
         return Decision(view, Action.CLAIM, lanes, gain)
-    if gain > policy.gas_alone:
+    if value > policy.gas_alone:
         soon = channel.active_ms + terms.idle_ms - policy.margin(terms.idle_ms)
         ends = [last_ms(channel, sold) - policy.margin(terms.claim_ms) for sold in lanes]
         if now_ms >= min([soon, *ends]):
@@ -177,7 +185,7 @@ def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
     lanes = claimable(view, now_ms)
     gain = gain_of(view.channel, lanes)
     live = view.channel.state in (State.OPEN, State.CLOSING)
-    worth = live and gain > policy.gas_alone
+    worth = live and worth_of(view, lanes, gain) > policy.gas_alone
     return Decision(
         view, Action.CLAIM if worth else Action.WAIT, lanes if worth else (), gain if worth else 0
     )

@@ -4,11 +4,12 @@ By a channel's terms each side pays the gas of what it sends through pipes (spli
 bears both. Then the other side gets `credit` for each of its metered frames that the vouchers are evidence for: each
 request and each full 16 KiB vouched for is evidence for one frame, once. The chain checks all of it; here is what may
 be asked for, and when it is worth its gas. Empty frames are evidence of nothing, so nobody is drained by them.
+A close by agreement settles the same off chain: the total that is signed has the credits in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ from dtp.chain.client import ChainClient
 from dtp.chain.host import Bearer
 from dtp.chain.model import Executed
 from dtp.chain.pipe import Direction, Pipe
+from dtp.pay.terms import Usage
 
 #: Bytes vouched for that are evidence for one frame, as the Move package has it.
 EVIDENCE_BYTES: Final = 16 * 1024
@@ -69,9 +71,35 @@ def credits(channel: Channel, pipes: Sequence[Pipe], epoch: int) -> list[Credit]
     return found
 
 
-async def pipes_of(chain: ChainClient, channel: str) -> list[Pipe]:
-    """The account's pipes of a channel, by index."""
-    owned = await chain.owned(module.SCHEMA, Pipe, chain.address)
+def accrued(channel: Channel, pipes: Iterable[Pipe], used: Usage) -> int:
+    """What these pipes would be credited with beyond what they were, had all vouchers, for `used`, been claimed."""
+    direction = borne_direction(channel.terms.bearer)
+    ours = (each for each in pipes if each.channel == channel.id and each.direction == direction)
+    frames = sum(each.metered - each.credited for each in ours)
+    left = used.requests + used.bytes // EVIDENCE_BYTES - channel.credited_frames
+    return max(0, min(frames, left)) * channel.terms.credit
+
+
+async def agreed_total(chain: ChainClient, channel: Channel, vouched: int, used: Usage) -> int:
+    """What the server is to have in all when a channel is closed by agreement.
+
+    Its vouchers, for `used`, which come to `vouched`, more or less what is to be credited for transport. Either side
+    can work it out. Raises what reading raises.
+    """
+    total, bearer = max(channel.claimed, vouched), channel.terms.bearer
+    if bearer == Bearer.SPLIT or not channel.terms.credit:
+        return total
+    sender = channel.server if bearer == Bearer.CLIENT else channel.client
+    amount = accrued(channel, await pipes_of(chain, channel.id, sender), used)
+    if bearer == Bearer.CLIENT:
+        return min(total + amount, channel.claimed + channel.balance)
+    # What claims have kept back for the client isn't in `claimed`, and what is noted for it isn't kept back yet.
+    return max(channel.claimed, vouched - channel.credited - channel.credit_due - amount)
+
+
+async def pipes_of(chain: ChainClient, channel: str, sender: str = "") -> list[Pipe]:
+    """The pipes that an account, ours by default, sends through on a channel, by index."""
+    owned = await chain.owned(module.SCHEMA, Pipe, sender or chain.address)
     return sorted((each for each in owned if each.channel == channel), key=lambda each: each.index)
 
 

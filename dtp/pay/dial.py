@@ -262,7 +262,9 @@ class _PaidDialer:
 
         resolvers = self._resolvers
         if resolvers is None:
-            resolvers = (StaticResolver(), HostResolver(HostDirectory(deal.chain)))
+            # Pipes go over the channel that is paid with: its terms say who bears their cost.
+            directory = HostDirectory(deal.chain, pipe_channel=deal.channel.id)
+            resolvers = (StaticResolver(), HostResolver(directory))
         dialer = net.Dialer(
             address=_without_network(self._address),
             endpoint=Endpoint(

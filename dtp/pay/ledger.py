@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dtp.chain.channel import Agreement, Channel, State, agreement_bytes
-from dtp.chain.signer import KeySigner, Scheme, Signer
+from dtp.chain.client import ChainClient
+from dtp.chain.signer import KeySigner, Scheme
 from dtp.errors import ChainError
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook, affordable
+from dtp.pay.costs import agreed_total
 from dtp.pay.drivers import Account, ServerMeter
 from dtp.pay.gate import Admission, floor_of, honoured_keys
 from dtp.pay.journal import Journal
@@ -64,12 +66,14 @@ class Ledger(Account):
         self,
         book: ChannelBook,
         journal: Journal,
-        signer: Signer | None,
+        chain: ChainClient,
         quotas: Quotas,
         now_ms: Callable[[], int],
     ) -> None:
         self._book = book
         self._journal = journal
+        self._chain = chain
+        signer = chain.signer
         self._signer = signer if isinstance(signer, KeySigner) and signer.scheme is Scheme.ED25519 else None
         self._quotas = quotas
         self._now_ms = now_ms
@@ -223,13 +227,18 @@ class Ledger(Account):
                 other.connection.abort(CloseCode.PAYMENT, "the channel is closed")
         while entry.pending:
             await meter.changed()
-        claimed = entry.channel.claimed
-        until = self._now_ms() + AGREEMENT_MS
-        end = await self._journal.run(
-            lambda store: store.agree(
-                entry.channel.id, max(claimed, sum(store.vouched(entry.channel.id).values())), until
+        sold = await self._journal.run(lambda store: store.sold(entry.channel.id))
+        vouchers = [each.newest.voucher for each in sold]
+        used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
+        try:
+            total = await agreed_total(
+                self._chain, entry.channel, sum(each.amount for each in vouchers), used
             )
-        )
+        except ChainError as error:  # the client asks the chain for the close then, and the cashier claims
+            log.warning("channel %s isn't closed by agreement: %s", entry.channel.id, error)
+            return
+        until = self._now_ms() + AGREEMENT_MS
+        end = await self._journal.run(lambda store: store.agree(entry.channel.id, total, until))
         if end.over:
             return
         statement = agreement_bytes(Agreement(end.channel, end.total, end.not_after_ms))

@@ -105,7 +105,7 @@ class Serving:
             self.book, self.firewall, self.journal, least_revision=selling.least_revision, clock=clock
         )
         self._quotas = Quotas(chain, self.journal, self.firewall, clock)
-        self.ledger = Ledger(self.book, self.journal, chain.signer, self._quotas, self.gate.now_ms)
+        self.ledger = Ledger(self.book, self.journal, chain, self._quotas, self.gate.now_ms)
         self.cashier = Cashier(
             chain,
             self.journal,

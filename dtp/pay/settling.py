@@ -6,17 +6,18 @@ Programs are built here out of `dtp.chain.channel`; what to do when is decided i
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dtp.chain import Executed, Program
 from dtp.chain import channel as module
+from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Argument
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Host
-from dtp.chain.model import SUI_COIN
+from dtp.chain.model import SUI_COIN, Id
 from dtp.pay import messages
 from dtp.pay.claims import Action, Decision
 from dtp.pay.errors import ChannelUnusable
@@ -108,8 +109,10 @@ async def add_money(chain: ChainClient, channel: Channel, amount: int) -> Execut
     return await chain.execute(program)
 
 
-async def close_agreed(chain: ChainClient, channel: Channel, agreed: messages.Agreed) -> Paid:
-    """Close with the server's signature, and delete the channel where it is empty then: one transaction.
+async def close_agreed(
+    chain: ChainClient, channel: Channel, agreed: messages.Agreed, pipes: Iterable[Id] = ()
+) -> Paid:
+    """Close with the server's signature, and delete the channel, which is empty then, and `pipes`: one transaction.
 
     Raises `ChannelUnusable` when the signature is no use, before anything is sent.
     """
@@ -120,6 +123,8 @@ async def close_agreed(chain: ChainClient, channel: Channel, agreed: messages.Ag
     module.close_agreed(program, agreement, agreed.public_key, agreed.signature, coin=channel.coin)
     # By agreement nothing is left to drain, so it is closed and its storage deposit comes back to us.
     module.destroy(program, channel.id, coin=channel.coin)
+    for each in pipes:
+        pipe_module.destroy(program, each)
     return result_of(chain, await chain.execute(program))
 
 

@@ -10,16 +10,32 @@ from dtp.chain import Program
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import State
+from dtp.chain.events import EventFollower, event_types
 from dtp.chain.host import Bearer
 from dtp.chain.pipe import Direction, Pipe
-from dtp.pay.costs import EVIDENCE_BYTES, borne_direction, credits, evidence, pipes_of, take_credits
+from dtp.net.address import Address
+from dtp.pay.claims import Action, Policy, at_close, decide
+from dtp.pay.costs import (
+    EVIDENCE_BYTES,
+    accrued,
+    agreed_total,
+    borne_direction,
+    credits,
+    evidence,
+    pipes_of,
+    take_credits,
+)
+from dtp.pay.messages import Agreed
+from dtp.pay.terms import Usage
 from dtp.pay.voucher import Voucher
+from dtp.session.limits import Limits
 
 from .conftest import TERMS
+from .test_claims import NOW, channel
 from .test_claims import TERMS as PLAIN
-from .test_claims import channel
+from .test_claims import view as voucher_for
 from .test_hostile import own_channel
-from .test_paid import give
+from .test_paid import fetch, give
 
 
 def pipe(metered, credited=0, direction=Direction.TO_CLIENT, index=0, of=None):
@@ -114,3 +130,113 @@ def test_what_is_foreseen_is_what_the_chain_gives(market, bearer):
         assert credits(after, await pipes_of(sender, id), after.epoch) == []
 
     market(scenario)
+
+
+CREDIT = 40_000_000
+
+
+async def through_pipes(market, bearer, size):
+    """Buy `size` bytes through the chain, and close: the connection, and what the chain said of the end."""
+    limits = Limits(handshake=60)
+    await market.serve(
+        give, pipe=True, limits=limits, terms=replace(TERMS, bearer=bearer, credit=CREDIT if bearer else 0)
+    )
+    buyer = await market.buyer()
+    address = Address.parse(f"{market.serving.address}?via=pipe")
+    async with market.connect(buyer, address=address, limits=limits) as connection:
+        assert await fetch(connection, size) == size
+    assert await market.channels(buyer) == [None]
+    chain = buyer["network"]
+    events = EventFollower(chain, event_types(chain, channel_module.SCHEMA), start=0)
+    found = [
+        channel_module.SCHEMA.decode(kind, each.event.contents)
+        async for each in events.past()
+        for kind in (channel_module.Settled, channel_module.ChannelOpened)
+        if each.event.type.endswith(f"::{kind.__name__}")
+    ]
+    (opened,) = (
+        each
+        for each in found
+        if isinstance(each, channel_module.ChannelOpened) and each.client == chain.address
+    )  # one channel: pipes go over the one that pays
+    (settled,) = (
+        each for each in found if isinstance(each, channel_module.Settled) and each.channel == opened.channel
+    )
+    assert await pipes_of(chain, opened.channel) == []  # their storage deposits came back
+    return connection, settled
+
+
+@pytest.mark.parametrize("bearer", list(Bearer))
+def test_a_close_by_agreement_has_the_cost_of_transport_in_it(market, bearer):
+    async def scenario(market):
+        connection, settled = await through_pipes(market, bearer, 300_000)
+        paid, used = connection.paid, connection.usage
+        assert paid > 0
+        if bearer is Bearer.SPLIT:
+            assert settled.to_server == paid
+        elif bearer is Bearer.CLIENT:
+            credited, odd = divmod(settled.to_server - paid, CREDIT)
+            assert odd == 0
+            assert 300_000 / 120_000 <= credited <= used.requests + used.bytes // EVIDENCE_BYTES
+        else:
+            assert settled.to_server == 0  # the client's frames came to more than it had to pay
+
+    market(scenario)
+
+
+def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_used(market):
+    async def scenario(market):
+        await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=CREDIT))
+        _, deal = await own_channel(market)
+        chain, id = market.serving.chain, deal.channel.id
+        program = Program()
+        pipe_module.keep(program, pipe_module.open(program, id))
+        await chain.execute(program)
+        (own,) = await pipes_of(chain, id)
+        for data in (b"", b"", b"one with something in it", b"", b"another"):
+            program = Program()
+            pipe_module.send(program, own.id, id, market.serving.host, data)
+            await chain.execute(program)
+        asks = lambda total: Agreed(total, 2**63, b"", b"")  # noqa: E731
+        # Nothing was used, so nothing is owed, however much was sent.
+        assert await agreed_total(deal.chain, deal.channel, 0, Usage()) == 0
+        assert not await deal._is_fair(asks(1))
+        # Two requests are evidence for two frames, and two had data; a hundred requests for no more.
+        for requests in (2, 100):
+            used = Usage(requests, 0)
+            assert await agreed_total(deal.chain, deal.channel, 1000 * requests, used) == (
+                1000 * requests + 2 * CREDIT
+            )
+        assert await agreed_total(deal.chain, deal.channel, 1000, Usage(1, 0)) == 1000 + CREDIT
+
+    market(scenario)
+
+
+@given(
+    st.sampled_from(Bearer),
+    st.integers(0, 50),
+    st.integers(0, 1 << 20),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.sampled_from(Direction)), max_size=4),
+)
+def test_what_accrues_is_never_above_evidence_or_frames_with_data(bearer, requests, size, sent):
+    pipes = [
+        pipe(max(frames, credited), min(frames, credited), direction, index)
+        for index, (frames, credited, direction) in enumerate(sent)
+    ]
+    amount = accrued(borne(bearer), pipes, Usage(requests, size))
+    frames = sum(each.metered - each.credited for each in pipes if each.direction == borne_direction(bearer))
+    assert amount == 50 * min(frames, requests + size // EVIDENCE_BYTES)
+
+
+def test_credits_are_worth_a_claim_that_vouchers_alone_are_not():
+    policy = Policy(gas_base=1_000_000, gas_channel=500_000, worth=20)
+    held = voucher_for(1000)
+    assert decide(held, NOW, 7, policy).action is Action.WAIT
+    worth_it = replace(held, credits=policy.worth * policy.gas_alone)
+    assert decide(worth_it, NOW, 7, policy).action is Action.CLAIM
+    closing = replace(held, channel=replace(held.channel, state=State.CLOSING, closing_ms=NOW))
+    assert decide(closing, NOW + 1, 7, policy).action is Action.WAIT
+    assert decide(replace(closing, credits=policy.gas_alone), NOW + 1, 7, policy).action is Action.CLAIM
+    assert at_close(replace(held, credits=policy.gas_alone), NOW, policy).action is Action.CLAIM
+    # Without a voucher to claim they are evidence of nothing.
+    assert at_close(replace(held, lanes=(), credits=10**18), NOW, policy).action is Action.WAIT

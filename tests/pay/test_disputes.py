@@ -159,9 +159,9 @@ def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market):
         deal, chain = connection.meter.deal, buyer["network"]
         agreed = await connection.meter.agreement()
         assert agreed.total == cost_of(3 * MIB)
-        assert deal._is_fair(agreed)
+        assert await deal._is_fair(agreed)
         greedy = replace(agreed, total=agreed.total + 1)
-        assert not deal._is_fair(greedy)
+        assert not await deal._is_fair(greedy)
         with pytest.raises(ChannelUnusable, match="does not verify"):
             await close_agreed(chain, channel, greedy)
         await close_agreed(chain, channel, agreed)
