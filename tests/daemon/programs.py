@@ -1,6 +1,7 @@
 """Real programs in processes of their own: `dtpd` and what goes through it. They end with the test in any case."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -165,10 +166,22 @@ def need(program):
     return path
 
 
+#: Below what systems give to those who ask for any port (Linux: from 32768), and a range of its own for each process
+#: of the test run: between `free_port` and the program that is to listen there nobody else gets it.
+_PORTS = itertools.count(10_000 + 1_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20))
+
+
 def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port of 127.0.0.1 on which nobody listens, by TCP or UDP; each is given once."""
+    for port in _PORTS:
+        try:
+            for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+                with socket.socket(type=kind) as sock:
+                    sock.bind(("127.0.0.1", port))
+        except OSError:  # somebody else's
+            continue
+        return port
+    raise AssertionError("unreachable")
 
 
 def wait_for_port(port, program):

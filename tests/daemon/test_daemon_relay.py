@@ -13,6 +13,7 @@ from dtp.daemon.config.values import Place
 from dtp.daemon.server import Daemon
 
 from .conftest import FAR, Backend, echo
+from .programs import free_port
 
 
 def expose(*ports, more=""):
@@ -25,12 +26,6 @@ def reset(writer):
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 async def exchange(port, data):
