@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 import unicodedata
 from typing import TextIO
 
@@ -13,6 +14,36 @@ from dtp.daemon.config.model import Log
 
 #: Under which journald finds the level at the front of a line (sd-daemon(3)).
 _PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
+
+
+#: Lines of one kind in a second. Whoever makes us log must not fill the disk: beyond, only their number is told.
+LOGGED = 50
+
+
+class Bounded(logging.Filter):
+    """Lets `LOGGED` records of one kind (the text before its arguments) pass in a second.
+
+    The next one that passes has the number of those that didn't in `left_out`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: By kind: since when is counted, how many there were.
+        self._counts: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """By the steady clock; kinds are as many as the program has lines that log."""
+        key, now = (record.name, str(record.msg)), time.monotonic()
+        since, count = self._counts.get(key, (now, 0))
+        if now - since >= 1.0:
+            record.left_out = max(0, count - LOGGED)
+            since, count = now, 0
+        self._counts[key] = (since, count + 1)
+        return count < LOGGED
+
+
+def _left_out(record: logging.LogRecord) -> int:
+    return int(getattr(record, "left_out", 0))
 
 
 class Human(logging.Formatter):
@@ -30,6 +61,8 @@ class Human(logging.Formatter):
             else ascii(char)[1:-1]
             for char in super().format(record)
         ).replace("\n", "\n  ")
+        if left_out := _left_out(record):
+            text += f" (and {left_out} more like this)"
         if not self._journal:
             return text
         mark = next((mark for level, mark in _PRIORITIES if record.levelno >= level), "<7>")
@@ -47,6 +80,8 @@ class Json(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
+        if left_out := _left_out(record):
+            body["left_out"] = left_out
         if record.exc_info:
             body["traceback"] = self.formatException(record.exc_info)
         return json.dumps(body)
@@ -56,10 +91,13 @@ def set_up(log: Log, stream: TextIO | None = None) -> None:
     """Log as `log` says, to standard error; what was set up before is replaced."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(Json() if log.format == "json" else Human("JOURNAL_STREAM" in os.environ))
+    handler.addFilter(Bounded())
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(log.level.upper())
+    # Libraries may log what they handle when they are asked for details (headers, queries): they never are.
+    root.setLevel(logging.WARNING)
+    logging.getLogger("dtpd").setLevel(log.level.upper())
     # What the daemon makes of carriers and handshakes it says itself; theirs is for those who look for a fault.
     logging.getLogger("dtp").setLevel(logging.DEBUG if log.level == "debug" else logging.WARNING)

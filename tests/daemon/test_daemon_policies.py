@@ -251,6 +251,18 @@ def test_quota():
     assert denial.why == "the quota of 1000 bytes is used up"
 
 
+def test_a_quota_when_the_clock_runs_ahead_for_a_while():
+    """A year ahead and back: who used it up there has used it up here, and the next period begins on time."""
+    play(
+        [make("quota", model.QuotaRule(requests=2, data=None, every=100.0))],
+        (10, Call(ALICE), None),
+        (31_536_000, Call(ALICE), None),
+        (31_536_000, Call(ALICE), None),
+        (20, Call(ALICE), Reason.QUOTA),
+        (110, Call(ALICE), None),
+    )
+
+
 # ---- the chain ---------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import time
@@ -54,11 +55,14 @@ def workers(value: Any) -> int:
 
 
 def text(value: Any) -> str:
-    """A text that isn't empty."""
+    """A text that isn't empty and has no control characters."""
     if not isinstance(value, str):
         raise Wrong(f'has to be a text, "...", not {kind_of(value)}')
     if not value.strip():
         raise Wrong("must not be empty")
+    control = next((char for char in value if unicodedata.category(char) == "Cc"), None)
+    if control is not None:
+        raise Wrong(f"has the character {control!a}, which can't be meant")
     return value
 
 

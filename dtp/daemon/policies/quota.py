@@ -47,6 +47,9 @@ class Quota(Policy):
         period = int(unix // self.rule.every)
         if period > self._period:
             self._period, self._counts, self._pending = period, {}, {}
+        elif period < self._period - 1:
+            # It had run far ahead: what was counted meanwhile counts now, not until the clock is there again.
+            self._period = period
 
     def _key(self, event: Event) -> str:
         return str(event.caller.peer) if self.rule.per == "identity" else EVERYBODY

@@ -1,0 +1,260 @@
+"""A configuration with every mistake: each key misspelt, each value wrong; what is said, and where."""
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.daemon.config.load import load_text
+from dtp.daemon.config.places import find_places
+from dtp.daemon.config.reading import ConfigMistakes
+
+from .test_daemon_config import ME, SUI
+
+HERE = Path("/etc/dtpd/dtpd.toml")
+RULES = f"""
+allow = ["{ME}", "{SUI}"]
+deny = ["{SUI}"]
+[TABLE.schedule]
+days = "mon-fri"
+hours = "08:00-18:00"
+zone = "Europe/Berlin"
+[TABLE.concurrency]
+identity = 5
+service = 50
+[TABLE.quota]
+requests = 100
+bytes = "1GiB"
+every = "1d"
+per = "service"
+[TABLE.limits]
+bytes = "1MiB"
+time = "1h"
+idle = "5m"
+[[TABLE.rate]]
+requests = "10/s"
+burst = 20
+per = "identity"
+[[TABLE.rate]]
+bandwidth = "1MiB/s"
+"""
+#: Every setting there is, one on a line.
+EVERYTHING = f"""\
+[identity]
+file = "me.pem"
+passphrase-file = "pass"
+psk-file = "psk"
+[daemon]
+listen = ["tcp://0.0.0.0:9000"]
+control = "/run/dtpd.sock"
+drain = "1m"
+[log]
+format = "json"
+level = "debug"
+[web]
+listen = "127.0.0.1:9464"
+[chain]
+host = "{SUI}"
+network = "localnet"
+[state]
+url = "sqlite:///var/lib/dtpd/state.db"
+[everywhere]
+{RULES.replace("TABLE", "everywhere")}
+[[expose]]
+service = "api"
+kind = "json-rpc"
+backend = ["127.0.0.1:8545", "unix:/run/x.sock"]
+balance = "hash"
+connect-timeout = "2s"
+slow-start = "30s"
+proxy-protocol = true
+on-chain = true
+batch = 10
+message = "1MiB"
+origins = ["https://app.example"]
+{RULES.replace("TABLE", "expose")}
+[expose.health]
+every = "2s"
+timeout = "1s"
+http = "/health"
+fall = 2
+rise = 2
+[expose.methods]
+allow = ["eth_*"]
+deny = ["eth_sign"]
+[[expose.rate]]
+requests = "1/s"
+methods = ["eth_call"]
+[[forward]]
+listen = "0.0.0.0:8545"
+to = "dtp://alice/api"
+mode = "direct"
+kind = "tcp"
+public = true
+"""
+SETTING = re.compile(r"(?P<key>[a-z-]+) = (?P<value>.+)")
+LINES = EVERYTHING.splitlines()
+SETTINGS = [(number, match) for number, line in enumerate(LINES) if (match := SETTING.fullmatch(line))]
+TABLES = [number for number, line in enumerate(LINES) if line.startswith("[")]
+
+
+def table_of(number):
+    return next(LINES[one].strip("[]") for one in reversed(TABLES) if one < number)
+
+
+NAMES = [f"{table_of(number)}.{match['key']}.{number + 1}" for number, match in SETTINGS]
+
+
+def changed(number, line):
+    return "\n".join([*LINES[:number], line, *LINES[number + 1 :]]) + "\n"
+
+
+def mistakes(text):
+    with pytest.raises(ConfigMistakes) as caught:
+        load_text(text, HERE)
+    return [(one.place.line, one.place.column, one.what) for one in caught.value.mistakes]
+
+
+def any_mistakes(text):
+    try:
+        load_text(text, HERE)
+    except ConfigMistakes as error:
+        return error.mistakes
+    return ()
+
+
+def misspelt(word, kind, chance):
+    """Another word: a letter too few, one too many, two that changed places, or upper case."""
+    at = chance.randrange(len(word) - 1)
+    return {
+        "less": word[:at] + word[at + 1 :],
+        "more": word[:at] + word[at] * 2 + word[at + 1 :],
+        "swap": word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+        "upper": word.upper(),
+    }[kind]
+
+
+def test_everything_is_right_before_it_is_made_wrong():
+    config = load_text(EVERYTHING, HERE)
+    assert len(config.expose) == len(config.forward) == 1
+    assert {key[-1] for key in find_places(EVERYTHING).keys if isinstance(key[-1], str)} >= {
+        match["key"] for _, match in SETTINGS
+    }
+
+
+@pytest.mark.parametrize("kind", ["less", "more", "swap", "upper"])
+@pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
+def test_a_key_that_is_misspelt(number, match, kind):
+    key = match["key"]
+    wrong = misspelt(key, kind, random.Random(number))
+    if wrong == key or wrong in EVERYTHING.split():
+        return
+    found = mistakes(changed(number, f"{wrong} = {match['value']}"))
+    (what,) = [what for line, column, what in found if (line, column) == (number + 1, 1) and wrong in what]
+    assert f"did you mean {key}?" in what or re.search(rf"known here: .*\b{key}\b", what), what
+
+
+@pytest.mark.parametrize("number", TABLES, ids=lambda number: LINES[number])
+def test_a_table_that_is_misspelt(number):
+    name = LINES[number].strip("[]").rpartition(".")[2]
+    wrong = misspelt(name, "more", random.Random(number))
+    line = LINES[number].replace(name, wrong)
+    found = mistakes(changed(number, line))
+    column = line.index(wrong) + 1
+    assert any(
+        (number + 1, column) == place[:2] and f"did you mean {name}?" in place[2] for place in found
+    ), found
+
+
+@pytest.mark.parametrize("value", ["1979-05-27", '""', "-1", "{ x = 1 }", "[[]]", '"\\u0000"', "nan"])
+@pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
+def test_a_value_that_is_wrong(number, match, value):
+    """At the value, or within it; it begins with the name of its setting."""
+    key = match["key"]
+    found = mistakes(changed(number, f"{key} = {value}"))
+    column = len(key) + 4
+    at = [what for line, where, what in found if line == number + 1 and where >= column]
+    assert any(what.startswith(f"{key}: ") or " is not a setting of " in what for what in at), found
+
+
+@pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
+def test_a_word_that_is_misspelt(number, match):
+    """Of settings that take one of some words: what was meant is said."""
+    value = match["value"].strip('"')
+    if match["key"] not in ("format", "level", "kind", "balance", "per", "mode"):
+        return
+    wrong = misspelt(value, "more", random.Random(number))
+    found = mistakes(changed(number, f'{match["key"]} = "{wrong}"'))
+    assert any(
+        line == number + 1 and f"there is no {wrong!r}; did you mean {value}?" in what
+        for line, _, what in found
+    ), found
+
+
+@pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
+def test_a_setting_twice(number, match):
+    text = "\n".join([*LINES[: number + 1], match[0], *LINES[number + 1 :]])
+    ((line, _, what),) = mistakes(text)
+    assert line == number + 2
+    assert what.startswith("this is not TOML: cannot overwrite a value")
+
+
+@pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
+def test_a_setting_that_is_left_out(number, match):
+    """It has a default, or is missed by name."""
+    said = any_mistakes("\n".join([*LINES[:number], *LINES[number + 1 :]]))
+    required = ("file", "listen", "host", "url", "service", "backend", "allow", "to", "every", "requests")
+    depending = ("kind", "public", "burst", "bandwidth", "bytes")
+    assert not said or match["key"] in (*required, *depending)
+    assert not said or any(match["key"] in one.what for one in said)
+
+
+def test_all_of_them_at_once():
+    """A file in which every key is misspelt has a mistake for every one of them, in order."""
+    text = "\n".join(
+        line if not (match := SETTING.fullmatch(line)) else f"{match['key']}x = {match['value']}"
+        for line in LINES
+    )
+    found = [(line, column) for line, column, what in mistakes(text) if " is not a setting of " in what]
+    assert found == [(number + 1, 1) for number, _ in SETTINGS]
+
+
+_VALUES = st.recursive(
+    st.text(max_size=8) | st.integers() | st.booleans() | st.floats() | st.sampled_from(
+        ["*", "0x", "dtp1", "1/s", "9" * 400 + "s", "1e9/s", "/", "unix:/", "[::]:1", ":1", "x:99999", "tcp://", "s"]
+    ),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab", min_size=1), inner, max_size=2),
+    max_leaves=3,
+)  # fmt: skip
+
+
+def toml(value):
+    """As TOML spells it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return (
+            '"'
+            + "".join(
+                f"\\U{ord(char):08X}" if ord(char) not in range(0xD800, 0xE000) else "?" for char in value
+            )
+            + '"'
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(one)}" for key, one in value.items()) + "}"
+    return repr(value)
+
+
+@given(st.sampled_from(SETTINGS), _VALUES)
+def test_any_value_is_taken_or_is_a_mistake(setting, value):
+    """Never another exception; and every mistake has a place in the text and says something."""
+    number, match = setting
+    for one in any_mistakes(changed(number, f"{match['key']} = {toml(value)}")):
+        assert 1 <= one.place.line <= len(LINES) + 1
+        assert one.place.column >= 1
+        assert len(one.what) > 10

@@ -1,0 +1,77 @@
+"""Logs: nobody can fill the disk with them, drive a terminal, end a line, or read a secret in them."""
+
+import io
+import json
+import logging
+
+import pytest
+
+from dtp.daemon import logs
+from dtp.daemon.config import model
+
+
+@pytest.fixture
+def log():
+    """Set up for a test; the root logger is as before afterwards."""
+    names = ("", "dtp", "dtpd", "hpack")
+    before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
+    root = logging.getLogger()
+    handlers, stream = list(root.handlers), io.StringIO()
+
+    def set_up(format_, level="info"):
+        logs.set_up(model.Log(format=format_, level=level), stream)
+        return stream
+
+    yield set_up
+    root.handlers[:] = handlers
+    for logger, level in before:
+        logger.setLevel(level)
+
+
+def test_a_flood_of_one_kind_is_counted(log, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    stream = log("json")
+    flooding = logging.getLogger("dtp.net.listener")
+    for number in range(10_000):
+        flooding.warning("refused a carrier from %s", number)
+    logging.getLogger("dtpd").info("another kind")
+    now[0] += 1
+    flooding.warning("refused a carrier from %s", "the next second")
+    flooding.warning("refused a carrier from %s", "and again")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert len(lines) == logs.LOGGED + 3
+    assert lines[-3]["message"] == "another kind"
+    assert lines[-2]["left_out"] == 10_000 - logs.LOGGED
+    assert "left_out" not in lines[-1]
+
+
+def test_people_are_told_the_number_too(log, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    stream = log("human")
+    for _ in range(logs.LOGGED + 7):
+        logging.getLogger("dtpd").info("again")
+    now[0] += 2
+    logging.getLogger("dtpd").info("again")
+    assert stream.getvalue().splitlines()[-1].endswith(" INFO again (and 7 more like this)")
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_libraries_are_never_asked_for_details(log, level):
+    """hpack and others log what they handle, such as tokens in headers."""
+    stream = log("json", level)
+    for name in ("hpack.hpack", "h2", "asyncio", "psycopg", "redis"):
+        logging.getLogger(name).debug("authorization: Bearer secret")
+        logging.getLogger(name).info("authorization: Bearer secret")
+        logging.getLogger(name).warning("trouble")
+    assert "secret" not in stream.getvalue()
+    assert stream.getvalue().count("trouble") == 5
+
+
+def test_what_peers_say_stays_in_its_line(log):
+    stream = log("human")
+    logging.getLogger("dtpd").info("said %s", "a\x1b[31m\rb\nc\u202e")
+    (first, second) = stream.getvalue().splitlines()
+    assert first.endswith("said a\\x1b[31m\\rb")
+    assert second == "  c\\u202e"
