@@ -419,4 +419,31 @@ int dtp_graph_load(dtp_graph *graph, const uint8_t *state, size_t length, size_t
 int dtp_graph_tidy(dtp_graph *graph);
 size_t dtp_graph_memory(const dtp_graph *graph); /* bytes held */
 
+/* ---- set reconciliation ------------------------------------------------------------------------------------------------ */
+
+enum { DTP_SKETCH_SYMBOLS = 1048576 };
+
+/* Of some items of a set: their sum and that of their checks by exclusive or, and how many, modulo 256. */
+typedef struct dtp_symbol {
+    uint64_t items;
+    uint32_t checks;
+    uint8_t count;
+    uint8_t queued; /* the reader's */
+} dtp_symbol;
+
+/* How far an item has come: the next symbol that it is in. */
+typedef struct dtp_walk {
+    uint64_t state;
+    uint64_t at;
+} dtp_walk;
+
+/* Write the symbols `from` to `to` - 1 of a set of hashes, after those before `from`: `walks`, as many as items, goes on from there.
+ * DTP_E_LIMIT beyond DTP_SKETCH_SYMBOLS. */
+void dtp_sketch_begin(const uint64_t *items, size_t count, dtp_walk *walks);
+int dtp_sketch(const uint64_t *items, size_t count, dtp_walk *walks, size_t from, size_t to, dtp_symbol *symbols);
+/* Read how two sets differ off their symbols' difference (the items and checks by exclusive or, the counts minus), from
+ * symbol 0 on, which is used up. 1 when all was read, 0 when more symbols are needed, or a negative code. There is room for `count`
+ * items; `theirs` is 1 for those of the set that was subtracted from. */
+int dtp_sketch_read(dtp_symbol *symbols, size_t count, uint64_t *items, uint8_t *theirs, size_t *found);
+
 #endif

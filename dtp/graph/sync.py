@@ -7,7 +7,8 @@ what the other lacks, in order, in messages of bounded size. When both have the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
@@ -18,6 +19,7 @@ from dtp.core import crdt as core
 from dtp.graph import vector
 from dtp.graph.envelope import OVERHEAD
 from dtp.graph.errors import SyncError
+from dtp.graph.reconcile import FIRST, FROM_AUTHORS, SALT, Reader, Teller
 from dtp.graph.vector import Vector
 
 VERSION: Final = 2
@@ -37,6 +39,10 @@ class Kind(IntEnum):
     FRAMES = 2
     DONE = 3
     STORED = 4
+    SYMBOLS = 5
+    MORE = 6
+    DIFFERENCE = 7
+    LASTS = 8
 
 
 @dataclass
@@ -60,9 +66,12 @@ class SyncSide:
     when `is_done`; a live sync just goes on. Raises `SyncError`.
     """
 
-    def __init__(self, graph: str, *, history: bool = False) -> None:
+    def __init__(
+        self, graph: str, *, history: bool = False, random: Callable[[int], bytes] = os.urandom
+    ) -> None:
         self._graph = graph
         self._history = history
+        self._random = random
         #: Whether the peer wants every frame, also those of which nothing counts any more.
         self.wants_history = False
         self._theirs: Vector | None = None
@@ -70,6 +79,9 @@ class SyncSide:
         self._sent_vector = False
         self._got_done = False
         self._got_stored = False
+        self._authors = 0
+        self._teller: Teller | None = None
+        self._reader: Reader | None = None
 
     @property
     def is_done(self) -> bool:
@@ -90,6 +102,7 @@ class SyncSide:
             VERSION,
             self._graph,
             vector.digest(ours),
+            len(ours),
             encoded if self._sent_vector else b"",
             self._history,
         )
@@ -105,6 +118,7 @@ class SyncSide:
         elif kind == Kind.VECTOR:
             (encoded,) = _parts(parts, bytes)
             self._tell(encoded, step)
+            self._send_vector(ours, step)
         elif kind == Kind.FRAMES:
             (step.envelopes,) = _parts(parts, list)
             if not all(isinstance(one, bytes) for one in step.envelopes):
@@ -113,25 +127,38 @@ class SyncSide:
             _parts(parts)
             self._got_done = True
             step.replies.append(_pack(Kind.STORED))
-        else:
+        elif kind == Kind.STORED:
             _parts(parts)
             self._got_stored = True
+        else:
+            self._reconcile(kind, parts, ours, step)
         return step
 
     def _hello(self, parts: list[Any], ours: Vector, step: Step) -> None:
-        version, graph, digest, encoded, history = _parts(parts, int, str, bytes, bytes, bool)
+        version = parts[0] if parts else None
         if version != VERSION:
             raise SyncError(f"the peer syncs by version {version}, not {VERSION}")
+        _, graph, digest, authors, encoded, history = _parts(parts, int, str, bytes, int, bytes, bool)
         if graph != self._graph:
             raise SyncError(f"the peer syncs graph {graph!r}, not {self._graph!r}")
         self._greeted = True
         self.wants_history = history
-        if digest == vector.digest(ours):
+        self._authors = authors
+        own = vector.digest(ours)
+        if digest == own:
             self._theirs = dict(ours)
             step.told = True
-        elif encoded or digest == vector.digest({}):
+            return
+        if encoded or digest == vector.digest({}):
             self._tell(encoded, step)
-        if digest != vector.digest(ours) and not self._sent_vector:
+        if min(authors, len(ours)) < FROM_AUTHORS:
+            self._send_vector(ours, step)
+        elif digest < own:
+            self._teller = Teller(ours, self._random(SALT))
+            step.replies.append(self._symbols(FIRST))
+
+    def _send_vector(self, ours: Vector, step: Step) -> None:
+        if not self._sent_vector:
             self._sent_vector = True
             step.replies.append(_pack(Kind.VECTOR, vector.encode(ours)))
 
@@ -141,6 +168,47 @@ class SyncSide:
         except ValueError as error:
             raise SyncError(f"not a vector: {error}") from error
         step.told = True
+
+    # ---- vectors of many authors: set reconciliation ------------------------------------------------------------
+
+    def _reconcile(self, kind: Kind, parts: list[Any], ours: Vector, step: Step) -> None:
+        if self._theirs is not None:
+            raise SyncError("the peer goes on telling what is known")
+        if kind == Kind.SYMBOLS and self._teller is None:
+            self._read(parts, ours, step)
+        elif kind == Kind.MORE and self._teller is not None:
+            (end,) = _parts(parts, int)
+            step.replies.append(self._symbols(end))
+        elif kind == Kind.DIFFERENCE and self._teller is not None:
+            lasts, self._theirs = self._teller.answer(*_parts(parts, bytes, bytes))
+            step.replies.append(_pack(Kind.LASTS, lasts))
+            step.told = True
+        elif kind == Kind.LASTS and self._reader is not None:
+            self._theirs = self._reader.learn(*_parts(parts, bytes))
+            step.told = True
+        else:
+            raise SyncError(f"the peer answers with {kind.name} what it was not asked")
+
+    def _symbols(self, end: int) -> bytes:
+        assert self._teller is not None
+        return _pack(Kind.SYMBOLS, self._teller.salt, *self._teller.symbols(end))
+
+    def _read(self, parts: list[Any], ours: Vector, step: Step) -> None:
+        salt, start, symbols = _parts(parts, bytes, int, bytes)
+        if self._reader is None:
+            if len(salt) != SALT or min(self._authors, len(ours)) < FROM_AUTHORS or self._sent_vector:
+                raise SyncError("the peer tells symbols where vectors are told")
+            self._reader = Reader(ours, salt, self._authors)
+        difference = self._reader.take(start, symbols)
+        wanted = self._reader.wanted() if difference is None else 0
+        if difference is not None:
+            step.replies.append(_pack(Kind.DIFFERENCE, *difference))
+        elif wanted:
+            step.replies.append(_pack(Kind.MORE, wanted))
+        else:
+            self._send_vector(ours, step)
+
+    # ---- what the peer lacks ------------------------------------------------------------------------------------
 
     def to_send(self, ours: Vector) -> list[tuple[bytes, int, int]]:
         """(author, first, last) of what the peer lacks. What came from it meanwhile it has; see `took`."""

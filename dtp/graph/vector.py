@@ -24,12 +24,32 @@ def encode(vector: Mapping[bytes, int]) -> bytes:
     out = bytearray()
     for author in sorted(vector):
         out += author
-        rest = vector[author]
-        while rest > 127:
-            out.append(rest & 127 | 128)
-            rest >>= 7
-        out.append(rest)
+        put_varint(out, vector[author])
     return bytes(out)
+
+
+def put_varint(out: bytearray, number: int) -> None:
+    """Append a number, LEB128."""
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at `at`, in its shortest form, and where it ends. Raises `ValueError`."""
+    number, shift = 0, 0
+    while True:
+        if at >= len(data) or shift > 56:
+            raise ValueError("it ends within a number, or one is too large")
+        byte, at = data[at], at + 1
+        number |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            break
+    if byte == 0 and shift > 7:
+        raise ValueError("a number is not in the shortest form")
+    return number, at
 
 
 def decode(data: bytes) -> Vector:
@@ -40,17 +60,10 @@ def decode(data: bytes) -> Vector:
         author, at = data[at : at + _KEY], at + _KEY
         if len(author) < _KEY or author <= before:
             raise ValueError("authors of a vector are 32 bytes each and in order")
-        before, last, shift = author, 0, 0
-        while True:
-            if at >= len(data) or shift > 56:
-                raise ValueError("a vector ends within a number, or one is too large")
-            byte, at = data[at], at + 1
-            last |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-        if last == 0 or byte == 0:
-            raise ValueError("a sequence in a vector is at least 1, in the shortest form")
+        before = author
+        last, at = read_varint(data, at)
+        if last == 0:
+            raise ValueError("a sequence in a vector is at least 1")
         vector[author] = last
     return vector
 
