@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtp.core import crdt as core
-from dtp.core.crdt import GraphCore, SummaryCore, take, write
+from dtp.core.crdt import RULED, GraphCore, SummaryCore, take, write
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.crdt import values
+from dtp.crdt.access import Access, GrantError
 from dtp.crdt.clock import Clock
+from dtp.crdt.ops import ops_of
+from dtp.crdt.owners import may_write as may_write
+from dtp.crdt.owners import owned as owned
+from dtp.crdt.owners import owner_name as owner_name
+from dtp.crdt.permits import Permits
 from dtp.crdt.positions import Places
+from dtp.crdt.rules import RuleBroken, RulesError
 from dtp.crdt.texts import NONCE, Texts
 from dtp.crdt.values import GraphValueError, Value, encode
-from dtp.identity import bech32
 
 if TYPE_CHECKING:
     from dtp.crdt.texts import GraphText
@@ -37,23 +42,6 @@ _RULES = (
     f"a soul has 1 to {core.NAME_BYTES} bytes of UTF-8, a key up to as many; a value up to {core.VALUE_BYTES} bytes, "
     "up to 32 deep, its dicts have text as keys; rows are (soul, key, value) or (soul, key)"
 )
-
-
-@lru_cache(maxsize=8192)
-def owner_name(author: bytes) -> str:
-    """How souls name the author that owns them: `dtp1...`, as `PeerId` writes it, whether or not the key is one."""
-    return bech32.encode("dtp", author)
-
-
-def owned(author: bytes, path: str = "") -> str:
-    """The soul of an author's own at `path`: only that author can write there."""
-    return f"~{owner_name(author)}/{path}" if path else f"~{owner_name(author)}"
-
-
-def may_write(author: bytes, soul: str) -> bool:
-    """Whether ops of the author on this soul count: it is nobody's, or the author's own."""
-    own = owned(author)
-    return not soul.startswith("~") or soul == own or soul.startswith(f"{own}/")
 
 
 class Frame(NamedTuple):
@@ -86,20 +74,36 @@ class Replica:
     """What one author's replica holds. `author` is its public key, 32 bytes; only one replica may make ops as it.
 
     What is made is visible at once and leaves with `commit`. Not for several threads at once. All that makes
-    something raises `GraphValueError` for values and names that can't be kept, `ClockBehind`, and `StateLimit` for
-    more than a frame can hold in one op.
+    something raises `GraphValueError` for values and names that can't be kept, `ClockBehind`, `StateLimit` for
+    more than a frame can hold in one op, `NotOwner` and `RuleBroken`. `graph` is the name that grants are for.
     """
 
     def __init__(
-        self, author: bytes, *, clock: Clock | None = None, random: Callable[[int], bytes] = os.urandom
+        self,
+        author: bytes,
+        *,
+        clock: Clock | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+        graph: str = "",
     ) -> None:
-        self._begin(GraphCore(author, random(16)), author, clock, random)
+        self._begin(GraphCore(author, random(16)), author, clock, random, Access(graph))
 
     def _begin(
-        self, state: GraphCore, author: bytes, clock: Clock | None, random: Callable[[int], bytes]
+        self,
+        state: GraphCore,
+        author: bytes,
+        clock: Clock | None,
+        random: Callable[[int], bytes],
+        access: Access,
     ) -> None:
         self.author = author
         self.core = state
+        state.ask()
+        #: What verdicts on ops depend on.
+        self.access = access
+        #: What is made here on souls of others and under rules.
+        self.permits = Permits(self)
+        self._random = random
         state.set_owner(0, owner_name(author).encode())
         self.clock = Clock() if clock is None else clock
         self.places = Places(author, random)
@@ -163,6 +167,16 @@ class Replica:
 
     def _put_slowly(self, rows: bytes, code: int) -> None:
         try:
+            self._put_again(rows, code)
+        except NotOwner:
+            permitted = values.rows(self.permits.rows(values.decode(rows)))
+            with self.core.trusted():
+                clock = self.clock
+                code = write(self._handle, permitted, len(permitted), clock.wall(), clock.ahead)
+                self._put_again(permitted, code)
+
+    def _put_again(self, rows: bytes, code: int) -> None:
+        try:
             try:
                 self.core.written(code)
             except StateLimit:  # the frame to come is full: it is put aside
@@ -184,6 +198,18 @@ class Replica:
         item: tuple[int, int] = (0, 0),
     ) -> bool:
         """One op of another kind (see `GraphCore.do`); False when there was nothing to do it to."""
+        try:
+            return self._do_now(kind, soul, key, value, position, item)
+        except NotOwner:
+            before = self.permits.op(kind, soul, key, value, position, item)
+            with self.core.trusted():
+                if before:
+                    self._put(values.rows(before))
+                return self._do_now(kind, soul, key, value, position, item)
+
+    def _do_now(
+        self, kind: int, soul: str, key: str, value: bytes, position: bytes, item: tuple[int, int]
+    ) -> bool:
         now, limit = self.clock.both()
         names = values.name(soul), values.name(key)
         try:
@@ -238,10 +264,10 @@ class Replica:
         """All souls that have something and begin with `prefix`, in no order."""
         return values.decode(self.core.souls(values.name(prefix)))  # type: ignore[no-any-return]
 
-    def check_owner(self, soul: str) -> None:
-        """Raises `NotOwner` for a soul that is another author's."""
-        if not may_write(self.author, soul):
-            raise NotOwner(f"{soul!r} is another's; yours begin with {owned(self.author)}")
+    def check_owner(self, soul: str, key: str = "") -> None:
+        """Raises `NotOwner`, or `RuleBroken`, where this replica may not edit a text."""
+        if self.permits.needs(soul):
+            self.permits.may_edit(soul, key)
 
     def text(self, soul: str, key: str = "") -> GraphText:
         """The text at (soul, key): the same object each time. What is written leaves with the next `commit`."""
@@ -260,11 +286,23 @@ class Replica:
             self._ready.append(Frame(self.author, *made))
 
     def commit(self) -> Frames:
-        """The frames of all that was made since the last commit: none, one, or several when it was very much."""
-        for soul, key, edit in self.texts.take():
-            self.do(core.TEXT_EDIT, soul, key, value=values.encode(edit))
+        """The frames of all that was made since the last commit: none, one, or several when it was very much.
+
+        Raises `RuleBroken` and `NotOwner` for edits of texts that became too much, or were revoked meanwhile: they
+        are left out, the rest comes with the next commit, and the replica must be built again (`must_rebuild`).
+        """
+        refused: NotOwner | RuleBroken | None = None
+        for soul, key, edit in list(self.texts.take()):
+            try:
+                self.do(core.TEXT_EDIT, soul, key, value=values.encode(edit))
+            except (NotOwner, RuleBroken) as error:
+                refused = error
+        if refused is not None:
+            self.access.must_rebuild = True
+            raise refused
         self._set_aside()
         frames, self._ready = self._ready, []
+        self.permits.committed(frames)
         return frames
 
     def merge(self, author: bytes, body: bytes) -> int:
@@ -290,6 +328,8 @@ class Replica:
             limit = self.clock.limit()
             self.core.take_until(limit)
             count = self.core.merge(number, body, limit)
+            if count == RULED:
+                count = self._merge_ruled(number, body, limit)
         else:
             count, self.core.edited = changed >> 1, True
         if count > 0:
@@ -297,6 +337,14 @@ class Replica:
         if self.core.edited:
             self._take_edits()
         return count
+
+    def _merge_ruled(self, number: int, body: bytes, limit: int) -> int:
+        author = self.author_key(number)
+        ruling = self.access.rule(author, ops_of(self.core, author, body))
+        self.core.judge(bytes(ruling.verdicts))
+        changed = self.core.merge(number, body, limit)
+        ruling.stands()
+        return changed
 
     def _number(self, author: bytes) -> int:
         number = self._numbers.get(author)
@@ -329,7 +377,13 @@ class Replica:
     def due(self) -> Iterator[int]:
         """Take the frames whose time has come; for each, how many changes it made (see `changes`)."""
         limit = self.clock.limit()
-        while self.core.due(limit):
+        while frame := self.core.due_frame(limit):
+            number, body = frame
+            author = self.author_key(number)
+            ruling = self.access.rule(author, ops_of(self.core, author, body))
+            self.core.judge(bytes(ruling.verdicts))
+            self.core.due(limit)
+            ruling.stands()
             self.version += 1
             self._take_edits()
             yield len(values.decode(self.core.changes()))
@@ -354,7 +408,28 @@ class Replica:
         """The state as bytes: the same for all replicas that saw the same. `StateLimit` before a commit."""
         if self._ready or self.texts.unsent:
             raise StateLimit("commit what was made here before the state is saved")
-        return values.encode((self.core.save(), self.texts.save()))
+        return values.encode((self.core.save(), self.texts.save(), self.access.save()))
+
+    @property
+    def must_rebuild(self) -> bool:
+        """Whether what is held can only be put right by taking all frames again: what had been let in was revoked, or
+        an edit is about text that was forgotten here. See `fresh` and `become`."""
+        return self.access.must_rebuild or self.texts.stale
+
+    def fresh(self) -> Replica:
+        """An empty replica in place of this one, which knows what was revoked: give it all frames, each author's in
+        their order, and then to `become`."""
+        fresh = Replica(self.author, clock=self.clock, random=self._random, graph=self.access.graph)
+        fresh.access = self.access.again()
+        return fresh
+
+    def become(self, fresh: Replica) -> None:
+        """Hold what `fresh` does. Nothing may be uncommitted here: it would be lost. Texts that are open stay open;
+        what was done in them can't be undone any more."""
+        self.core, self.access = fresh.core, fresh.access
+        self._handle, self._numbers, self._keys = fresh._handle, fresh._numbers, fresh._keys
+        self.texts.become(fresh.texts)
+        self.version += 1
 
     @classmethod
     def load(
@@ -364,15 +439,17 @@ class Replica:
         *,
         clock: Clock | None = None,
         random: Callable[[int], bytes] = os.urandom,
+        graph: str = "",
     ) -> Replica:
         """A replica with the state that `save` gave. Raises `EncodingError`."""
         try:
-            merged, texts = values.decode(state)
+            merged, texts, known = values.decode(state)
             saved = [(str(soul), str(key), bytes(text), list(waiting)) for soul, key, text, waiting in texts]
-        except (ValueError, TypeError) as error:
+            access = Access.load(graph, known)
+        except (ValueError, TypeError, KeyError, IndexError, GrantError, RulesError) as error:
             raise EncodingError("not a valid state") from error
         replica = cls.__new__(cls)
-        replica._begin(GraphCore.load(author, merged, random(16)), author, clock, random)
+        replica._begin(GraphCore.load(author, merged, random(16)), author, clock, random, access)
         replica.texts.load(saved)
         for number in range(replica.core.authors):  # also those whose frames wait still
             replica.core.set_owner(number, owner_name(replica.author_key(number)).encode())

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from dtp.core.text import TextDiverged, TextMemory, TextWaiting
+from dtp.core.text import TextDiverged, TextMemory, TextStale, TextWaiting
 from dtp.crdt.text import Patch, Text
 from dtp.errors import PeerError
 
@@ -28,35 +28,41 @@ class GraphText(Text):
 
     __slots__ = ("_allowed", "_touched", "soul_and_key")
 
-    def bind(self, name: Name, allowed: Callable[[str], None], touched: Callable[[Name], None]) -> None:
-        """Have `allowed` called with the soul before each edit made here, and `touched` after it."""
+    def bind(self, name: Name, allowed: Callable[[str, str], None], touched: Callable[[Name], None]) -> None:
+        """Have `allowed` called with the names before each edit made here, and `touched` after it."""
         self.soul_and_key = name
         self._allowed = allowed
         self._touched = touched
 
+    def become(self, other: GraphText) -> None:
+        """Hold what the other does; neither may be used by itself afterwards."""
+        self._text, self._state, self._out = other._text, other._state, other._out
+
     def insert(self, position: int, text: str) -> None:
-        self._allowed(self.soul_and_key[0])
+        self._allowed(*self.soul_and_key)
         super().insert(position, text)
         self._touched(self.soul_and_key)
 
     def delete(self, position: int, count: int = 1) -> None:
-        self._allowed(self.soul_and_key[0])
+        self._allowed(*self.soul_and_key)
         super().delete(position, count)
         self._touched(self.soul_and_key)
 
     def edit(self, edits: Sequence[tuple[int, int, str]]) -> None:
-        self._allowed(self.soul_and_key[0])
+        self._allowed(*self.soul_and_key)
         try:
             super().edit(edits)
         finally:  # those before the one at fault were made
             self._touched(self.soul_and_key)
 
     def undo(self) -> list[Patch] | None:
+        self._allowed(*self.soul_and_key)
         patches = super().undo()
         self._touched(self.soul_and_key)
         return patches
 
     def redo(self) -> list[Patch] | None:
+        self._allowed(*self.soul_and_key)
         patches = super().redo()
         self._touched(self.soul_and_key)
         return patches
@@ -73,13 +79,15 @@ class Texts:
     two copies of a replica never give two characters one name, and what others know of an agent stays true.
     """
 
-    def __init__(self, author: bytes, check: Callable[[str], None], nonce: bytes) -> None:
+    def __init__(self, author: bytes, check: Callable[[str, str], None], nonce: bytes) -> None:
         self._agent = author + nonce
         self._check = check
         self._open: dict[Name, GraphText] = {}
         self._saved: dict[Name, bytes] = {}
         self._waiting: dict[Name, set[bytes]] = {}
         self._touched: dict[Name, None] = {}
+        #: Whether an edit came that is about text that was forgotten here: all frames must be taken again.
+        self.stale = False
         #: Called after each edit made here.
         self.on_edit: Callable[[], None] | None = None
 
@@ -126,6 +134,10 @@ class Texts:
             return
         try:
             Text.merge(text, edit)
+        except TextStale as error:  # by someone who wasn't asked before the text was compacted
+            log.info("the text at %r %r must be built again: %s", soul, key, error)
+            self.stale = True
+            return
         except (PeerError, TextDiverged) as error:  # TextDiverged: a whole text hidden behind a change
             log.warning("an edit of the text at %r %r was left out: %s", soul, key, error)
             return
@@ -138,10 +150,23 @@ class Texts:
         else:
             self._waiting.pop(name, None)
 
+    def become(self, fresh: Texts) -> None:
+        """Hold what `fresh` does, which is of the same author. Open texts stay open."""
+        for name, text in self._open.items():
+            text.become(fresh.open(*name))
+        self._agent, self._waiting = fresh._agent, fresh._waiting
+        self._saved = {name: fresh._bytes(name) for name in fresh.names() if name not in self._open}
+        self._touched.clear()
+        self.stale = False
+
     def save(self) -> list[Saved]:
-        """All texts, in the order of their names."""
-        names = sorted(self._open.keys() | self._saved.keys())
-        return [(*name, self._bytes(name), sorted(self._waiting.get(name, ()))) for name in names]
+        """All texts in which something was written, in the order of their names."""
+        found = [(*name, self._bytes(name), sorted(self._waiting.get(name, ()))) for name in self.names()]
+        return [saved for saved in found if saved[2] or saved[3]]
+
+    def names(self) -> list[Name]:
+        """(soul, key) of all texts, sorted."""
+        return sorted(self._open.keys() | self._saved.keys())
 
     def _bytes(self, name: Name) -> bytes:
         text = self._open.get(name)

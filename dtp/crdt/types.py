@@ -325,11 +325,13 @@ class List(_View, MutableSequence[Value]):
         count = len(items)
         if not (-count <= old < count and -count <= new < count):
             raise IndexError(f"a list of {count} items has no {old} or no {new}")
-        item = items.pop(old % count)
+        items = list(items)  # what is kept stays as it is if the move is refused
+        item = list(items.pop(old % count))
         place = self._place(items, new % count)
         self._replica.do(core.LIST_MOVE, self.soul, self.key, position=place, item=(item[0], item[1]))
         item[2] = place
         items.insert(new % count, item)
+        self._items = items
         self._version = self._replica.version
 
 

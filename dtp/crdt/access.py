@@ -1,0 +1,456 @@
+"""Who may write what: grants by owners, and rules of kinds. Verdicts on ops, the same on every replica.
+
+A verdict depends on the op, on what its author's own frames had before it, which every replica takes in order, and on
+what the owner of a soul revoked. Revoking is the one thing that comes from elsewhere and may come late: then what was
+let in before has to be taken out, and `Access.must_rebuild` says so. docs/graph.md, "Access" and "Rules".
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from dtp.core.crdt import ALLOWED, VOID, GraphCore
+from dtp.crdt import rules as language
+from dtp.crdt import values
+from dtp.crdt.ops import Kind, Op
+from dtp.crdt.owners import may_write, owned, owner_name
+from dtp.crdt.rules import DOCUMENT_KEY, MARK, Rule, Rules, RulesError
+from dtp.errors import PeerError
+from dtp.identity import Identity, PeerId
+from dtp.identity.peer_id import PeerIdError
+
+#: Goes before what an owner signs to grant. No other signature of this project begins so.
+CONTEXT: Final = b"dtp.graph.grant.v1"
+#: Where each author says what it grants, uses and revokes: `%access/dtp1...`.
+ACCESS: Final = "%access"
+OFFER, USE, REVOKE = "offer/", "use/", "revoke/"
+_VERSION: Final = 1
+_NONCE: Final = 16
+_KEY: Final = 32
+_SIGNATURE: Final = 64
+_MAX_PATH: Final = 1024
+_MAX_CLOCK: Final = (1 << 63) - 1
+
+
+class GrantError(PeerError):
+    """A grant isn't what docs/graph.md says, is for another graph, or isn't signed by the owner."""
+
+    code = "graph-grant"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """An owner's word that somebody may write at a path of its own, until a clock (0: for good)."""
+
+    graph: str
+    owner: bytes
+    grantee: bytes
+    #: "" for all that is the owner's; else the node `~owner/path` and those below it.
+    path: str
+    until: int
+    nonce: bytes
+    signature: bytes = b""
+
+    @property
+    def _signed(self) -> bytes:
+        return CONTEXT + values.encode(
+            [_VERSION, self.graph, self.owner, self.grantee, self.path, self.until, self.nonce]
+        )
+
+    def encode(self) -> bytes:
+        """MessagePack `[version, graph, owner, grantee, path, until, nonce, signature]`."""
+        return values.encode(
+            [
+                _VERSION,
+                self.graph,
+                self.owner,
+                self.grantee,
+                self.path,
+                self.until,
+                self.nonce,
+                self.signature,
+            ]
+        )
+
+    @property
+    def id(self) -> str:
+        """What a revocation names: BLAKE2b-128 of the signature and what is signed, in hexadecimal."""
+        return hashlib.blake2b(self._signed + self.signature, digest_size=16).hexdigest()
+
+    def covers(self, soul: str, clock: int) -> bool:
+        """Whether it is for an op on this soul at this clock."""
+        root = owned(self.owner, self.path)
+        return (soul == root or soul.startswith(f"{root}/")) and (self.until == 0 or clock <= self.until)
+
+    def is_genuine(self) -> bool:
+        """Whether the owner signed it."""
+        try:
+            return PeerId(self.owner).verify(self.signature, self._signed)
+        except PeerIdError:
+            return False
+
+
+def make_grant(identity: Identity, graph: str, grantee: bytes, path: str, until: int) -> Grant:
+    """Sign a grant as the owner."""
+    unsigned = Grant(graph, identity.id.key, grantee, path, until, os.urandom(_NONCE))
+    return Grant(
+        graph,
+        identity.id.key,
+        grantee,
+        path,
+        until,
+        unsigned.nonce,
+        identity.sign(unsigned._signed),
+    )
+
+
+def read_grant(graph: str, data: bytes) -> Grant:
+    """A genuine grant for this graph. Raises `GrantError`."""
+    try:
+        parts = values.decode(data)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise GrantError(f"not a grant: {error}") from error
+    if not isinstance(parts, list) or len(parts) != 8 or type(parts[0]) is not int or parts[0] != _VERSION:
+        raise GrantError(f"not a grant of version {_VERSION}")
+    _, name, owner, grantee, path, until, nonce, signature = parts
+    sizes = ((owner, _KEY), (grantee, _KEY), (nonce, _NONCE), (signature, _SIGNATURE))
+    if not all(isinstance(part, bytes) and len(part) == size for part, size in sizes):
+        raise GrantError("a grant's key, nonce or signature has another length")
+    if not isinstance(path, str) or len(path) > _MAX_PATH or type(until) is not int:
+        raise GrantError("a grant's path or end is none")
+    if name != graph or not 0 <= until <= _MAX_CLOCK:
+        raise GrantError(f"a grant for graph {name!r}, not {graph!r}")
+    grant = Grant(graph, owner, grantee, path, until, nonce, signature)
+    if grant.encode() != data or not grant.is_genuine():
+        raise GrantError("a grant isn't signed by the owner that it names")
+    return grant
+
+
+class Offence(NamedTuple):
+    """An op that its author signed although rules forbid it; the first of an author under one document."""
+
+    author: bytes
+    #: The document's soul, `%kind:hash`.
+    root: str
+    #: Why it was refused.
+    reason: str
+    #: Of the op.
+    clock: int
+    #: Of the author's earlier ops that it contradicts: the one vote before the second, the ops that used up a rate.
+    earlier: tuple[int, ...]
+
+
+_Once = tuple[str, int, str, str]
+
+
+@dataclass
+class _Author:
+    """What is remembered of one author: all that verdicts on its next ops depend on."""
+
+    #: Roots of the documents that it has shipped.
+    shipped: set[str] = field(default_factory=set)
+    #: (root, place of the rule, soul, key) -> the clock of the op that stands.
+    once: dict[_Once, int] = field(default_factory=dict)
+    #: (root, place of the rule) -> clocks of its last ops.
+    rates: dict[tuple[str, int], deque[int]] = field(default_factory=dict)
+    #: Grants that it uses, by their ids.
+    grants: dict[str, Grant] = field(default_factory=dict)
+    #: Id of a grant -> the highest clock of an op that it let in.
+    used: dict[str, int] = field(default_factory=dict)
+    #: Root -> the first offence.
+    offences: dict[str, Offence] = field(default_factory=dict)
+
+
+@dataclass
+class Ruling:
+    """Verdicts on ops of one author in a row. Nothing is remembered until it `stands`."""
+
+    access: Access
+    author: bytes
+    verdicts: bytearray = field(default_factory=bytearray)
+    #: Why the last op is void; empty when it isn't.
+    reason: str = ""
+    _shipped: set[str] = field(default_factory=set)
+    _documents: dict[str, Rules] = field(default_factory=dict)
+    _once: dict[_Once, int] = field(default_factory=dict)
+    _rates: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    _grants: dict[str, Grant] = field(default_factory=dict)
+    _used: dict[str, int] = field(default_factory=dict)
+    _revoked: dict[tuple[bytes, str], int] = field(default_factory=dict)
+    _offences: dict[str, Offence] = field(default_factory=dict)
+
+    def judge(self, op: Op) -> int:
+        """The verdict on the next op: 0 (nobody's soul, or its author's own), `VOID` or `ALLOWED`."""
+        self.reason = ""
+        if op.soul.startswith(f"{ACCESS}/") or op.soul == ACCESS:
+            self.reason = self._of_access(op)
+        elif op.soul.startswith(MARK):
+            self.reason = self._of_rules(op)
+        elif not may_write(op.author, op.soul):
+            self.reason = self._of_owner(op)
+        else:
+            self.verdicts.append(0)
+            return 0
+        self.verdicts.append(VOID if self.reason else ALLOWED)
+        return self.verdicts[-1]
+
+    def has_shipped(self, root: str) -> bool:
+        """Whether the author has shipped this document."""
+        return root in self._shipped or root in self.access.known(self.author).shipped
+
+    def copy(self) -> Ruling:
+        """One that can be tried further while this one stays as it is."""
+        kept = {name: copy.copy(getattr(self, name)) for name in _OVERLAYS}
+        rates = {name: list(clocks) for name, clocks in self._rates.items()}
+        return Ruling(self.access, self.author, bytearray(self.verdicts), _rates=rates, **kept)
+
+    # ---- grants -------------------------------------------------------------------------------------------------
+
+    def _of_access(self, op: Op) -> str:
+        if op.soul != f"{ACCESS}/{owner_name(op.author)}" or op.kind is not Kind.REGISTER_PUT:
+            return "another's access"
+        for prefix in (OFFER, USE, REVOKE):
+            if op.key.startswith(prefix):
+                name = op.key.removeprefix(prefix)
+                return self._revokes(op, name) if prefix == REVOKE else self._grants_by(op, name, prefix)
+        return "nothing that access knows"
+
+    def _grants_by(self, op: Op, name: str, prefix: str) -> str:
+        if not isinstance(op.value, bytes):
+            return "no grant"
+        try:
+            grant = self.access.grant(op.value)
+        except GrantError as error:
+            return str(error)
+        if grant.id != name or op.author != (grant.owner if prefix == OFFER else grant.grantee):
+            return "a grant of others"
+        if prefix == USE:
+            self._grants[name] = grant
+        return ""
+
+    def _revokes(self, op: Op, name: str) -> str:
+        if type(op.value) is not int or not 0 <= op.value <= _MAX_CLOCK:
+            return "no clock"
+        key = op.author, name
+        before = self._revoked.get(key, self.access.revoked.get(key))
+        if before is not None and before <= op.value:
+            return "revoked already"
+        self._revoked[key] = op.value
+        return ""
+
+    def _of_owner(self, op: Op) -> str:
+        known = self.access.known(self.author)
+        found = False
+        for name, grant in (known.grants | self._grants).items():
+            if grant.covers(op.soul, op.clock) and op.clock <= self.access.cut(grant, name):
+                self._used[name] = op.clock
+                found = True
+        return "" if found else "another's soul, without a grant for it"
+
+    # ---- rules --------------------------------------------------------------------------------------------------
+
+    def _of_rules(self, op: Op) -> str:
+        root, _, path = op.soul.partition("/")
+        if op.soul == root:
+            return self._ships(op, root)
+        if not self.has_shipped(root):
+            return "its author has not shipped the rules"
+        rules = self._documents.get(root) or self.access.documents[root]
+        author = owner_name(op.author)
+        found = rules.first(author, path, op)
+        if found is None:
+            return self._offends(op, root, "no rule is for this")
+        at, rule = found
+        reason = rule.forbids(op, author)
+        return self._offends(op, root, reason) if reason else self._counts(op, root, at, rule)
+
+    def _ships(self, op: Op, root: str) -> str:
+        if op.kind is not Kind.REGISTER_PUT or op.key != DOCUMENT_KEY or not isinstance(op.value, bytes):
+            return "not a document of rules"
+        kind = root.removeprefix(MARK).partition(":")[0]
+        if language.root_of(kind, op.value) != root:
+            return "another document than the soul names"
+        try:
+            rules = language.read(op.value)
+        except RulesError as error:
+            return str(error)
+        if rules.kind != kind:
+            return "a document of another kind"
+        self._shipped.add(root)
+        self._documents[root] = rules
+        return ""
+
+    def _counts(self, op: Op, root: str, at: int, rule: Rule) -> str:
+        """What depends on what the author did before; remember the op if it is let in."""
+        known = self.access.known(self.author)
+        scope = rule.once_for(op)
+        once = None if scope is None else (root, at, *scope)
+        if once is not None:
+            first = self._once.get(once, known.once.get(once))
+            if first is not None:
+                return self._offends(op, root, "a second one, where one may be", (first,))
+        if rule.rate is not None:
+            count, seconds = rule.rate
+            clocks = [*known.rates.get((root, at), ()), *self._rates.get((root, at), ())]
+            within = tuple(clock for clock in clocks if clock > op.clock - (int(seconds * 1000) << 16))
+            if len(within) >= count:
+                return self._offends(op, root, f"more than {count} in {seconds:g} s", within[-count:])
+            self._rates.setdefault((root, at), []).append(op.clock)
+        if once is not None:
+            self._once[once] = op.clock
+        return ""
+
+    def _offends(self, op: Op, root: str, reason: str, earlier: tuple[int, ...] = ()) -> str:
+        self._offences.setdefault(root, Offence(op.author, root, reason, op.clock, earlier))
+        return reason
+
+    # ---- remembering --------------------------------------------------------------------------------------------
+
+    def stands(self) -> None:
+        """The ops were taken: the next verdicts depend on them."""
+        access, known = self.access, self.access.known(self.author, keep=True)
+        access.documents.update(self._documents)
+        known.shipped |= self._shipped
+        known.once.update(self._once)
+        for name, clocks in self._rates.items():
+            rate = access.documents[name[0]].rules[name[1]].rate
+            kept = known.rates.setdefault(name, deque(maxlen=rate[0] if rate else 0))
+            kept.extend(clocks)
+        known.grants.update(self._grants)
+        for grant, clock in self._used.items():
+            known.used[grant] = max(clock, known.used.get(grant, 0))
+        for root, offence in self._offences.items():
+            known.offences.setdefault(root, offence)
+        for key, cut in self._revoked.items():
+            access.revoked[key] = cut
+            if any(one.used.get(key[1], 0) > cut for one in access.authors.values()):
+                access.must_rebuild = True
+
+
+_OVERLAYS: Final = ("_shipped", "_documents", "_once", "_grants", "_used", "_revoked", "_offences")
+
+
+class Access:
+    """All that verdicts depend on, for the graph of this name."""
+
+    def __init__(self, graph: str = "", cuts: Mapping[tuple[bytes, str], int] | None = None) -> None:
+        """`cuts` are revocations that are known beforehand, as those of `revoked` of another."""
+        self.graph = graph
+        self._cuts = dict(cuts or {})
+        self.authors: dict[bytes, _Author] = {}
+        self.documents: dict[str, Rules] = {}
+        #: (owner, id of its grant) -> the last clock of the grantee that counts.
+        self.revoked: dict[tuple[bytes, str], int] = {}
+        #: Whether what was let in before is void now: take all frames again, with `revoked` as it is.
+        self.must_rebuild = False
+        self._read: dict[bytes, Grant] = {}
+
+    def again(self) -> Access:
+        """Nothing but what was revoked: to take all frames again."""
+        cuts = dict(self._cuts)
+        for key, cut in self.revoked.items():
+            cuts[key] = min(cut, cuts.get(key, _MAX_CLOCK))
+        return Access(self.graph, cuts)
+
+    def cut(self, grant: Grant, name: str) -> int:
+        """The last clock of its grantee for which a grant, whose id is `name`, lets anything in."""
+        key = grant.owner, name
+        return min(self.revoked.get(key, _MAX_CLOCK), self._cuts.get(key, _MAX_CLOCK))
+
+    def known(self, author: bytes, *, keep: bool = False) -> _Author:
+        """What is remembered of an author."""
+        found = self.authors.get(author)
+        if found is None:
+            found = _Author()
+            if keep:
+                self.authors[author] = found
+        return found
+
+    def grant(self, data: bytes) -> Grant:
+        """A genuine grant for this graph; read once. Raises `GrantError`."""
+        grant = self._read.get(data)
+        if grant is None:
+            grant = read_grant(self.graph, data)
+            if len(self._read) >= 4096:
+                self._read.clear()
+            self._read[data] = grant
+        return grant
+
+    def rule(self, author: bytes, ops: Iterable[Op] = ()) -> Ruling:
+        """Verdicts on ops of an author, in order."""
+        ruling = Ruling(self, author)
+        for op in ops:
+            ruling.judge(op)
+        return ruling
+
+    def offences(self) -> list[Offence]:
+        """The first offence of each author under each document, by author and document."""
+        return [
+            self.authors[author].offences[root]
+            for author in sorted(self.authors)
+            for root in sorted(self.authors[author].offences)
+        ]
+
+    def offers(self, core: GraphCore, grantee: bytes) -> Iterator[Grant]:
+        """Grants to somebody that their owners published."""
+        for soul in values.decode(core.souls(f"{ACCESS}/".encode())):
+            for key, data in values.decode(core.keys(_REGISTER, soul.encode())).items():
+                if key.startswith(OFFER):
+                    grant = self.grant(data)
+                    if grant.grantee == grantee:
+                        yield grant
+
+    # ---- as bytes -----------------------------------------------------------------------------------------------
+
+    def save(self) -> list[Any]:
+        """The same on all replicas that saw the same: documents, authors, revocations."""
+        authors = [[author, *_write(self.authors[author])] for author in sorted(self.authors)]
+        authors = [author for author in authors if any(author[1:])]
+        documents = [self.documents[root].document for root in sorted(self.documents)]
+        return [documents, authors, sorted([*key, cut] for key, cut in self.revoked.items())]
+
+    @classmethod
+    def load(cls, graph: str, saved: list[Any]) -> Access:
+        """What `save` gave. Raises what reading lists may: `ValueError`, `TypeError`, `KeyError`, `GrantError`."""
+        access = cls(graph)
+        documents, authors, revoked = saved
+        for document in documents:
+            rules = language.read(document)
+            access.documents[language.root_of(rules.kind, document)] = rules
+        for author, shipped, once, rates, grants, offences in authors:
+            known = access.known(author, keep=True)
+            known.shipped.update(shipped)
+            known.once.update(((root, at, soul, key), clock) for root, at, soul, key, clock in once)
+            for root, at, clocks in rates:
+                rate = access.documents[root].rules[at].rate
+                known.rates[root, at] = deque(clocks, rate[0] if rate else 0)
+            for data, used in grants:
+                grant = access.grant(data)
+                known.grants[grant.id] = grant
+                if used:
+                    known.used[grant.id] = used
+            for root, reason, clock, earlier in offences:
+                known.offences[root] = Offence(author, root, reason, clock, tuple(earlier))
+        access.revoked.update(((owner, name), cut) for owner, name, cut in revoked)
+        return access
+
+
+def _write(known: _Author) -> list[Any]:
+    return [
+        sorted(known.shipped),
+        sorted([*name, clock] for name, clock in known.once.items()),
+        sorted([*name, list(clocks)] for name, clocks in known.rates.items()),
+        sorted([grant.encode(), known.used.get(name, 0)] for name, grant in known.grants.items()),
+        sorted([*offence[1:4], list(offence.earlier)] for offence in known.offences.values()),
+    ]
+
+
+_REGISTER: Final = 0

@@ -1,0 +1,24 @@
+"""Names of authors in souls, and which souls are whose. docs/graph.md, "Owned souls"."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from dtp.identity import bech32
+
+
+@lru_cache(maxsize=8192)
+def owner_name(author: bytes) -> str:
+    """How souls name the author that owns them: `dtp1...`, as `PeerId` writes it, whether or not the key is one."""
+    return bech32.encode("dtp", author)
+
+
+def owned(author: bytes, path: str = "") -> str:
+    """The soul of an author's own at `path`: only that author, and whom it lets, can write there."""
+    return f"~{owner_name(author)}/{path}" if path else f"~{owner_name(author)}"
+
+
+def may_write(author: bytes, soul: str) -> bool:
+    """Whether ops of the author on this soul count by themselves: it is nobody's, or the author's own."""
+    own = owned(author)
+    return not soul.startswith("~") or soul == own or soul.startswith(f"{own}/")

@@ -1,0 +1,155 @@
+"""Making what needs a permission here: on souls of others by their grants, on souls under rules by those.
+
+What all replicas would refuse isn't made in the first place. What they need to know beforehand, a document of rules
+or a grant, is made before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from dtp.core import crdt as core
+from dtp.core.errors import NotOwner
+from dtp.crdt import values
+from dtp.crdt.access import ACCESS, USE, Ruling
+from dtp.crdt.ops import Kind, Op, ops_of
+from dtp.crdt.owners import may_write, owned, owner_name
+from dtp.crdt.rules import DOCUMENT_KEY, MARK, RuleBroken, Rules
+from dtp.crdt.values import Value
+
+if TYPE_CHECKING:
+    from dtp.crdt.replica import Frame, Replica
+
+Row = tuple[str, str, Value] | tuple[str, str]
+#: An edit of a text that isn't known yet.
+_ANY_EDIT = b"\xd1"
+
+
+class Permits:
+    """What a replica's own ops need. Raises `NotOwner` and `RuleBroken`; nothing was made then."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        #: Documents that were told of here and may not be in the graph yet.
+        self.rules: dict[str, Rules] = {}
+        self._mine: Ruling | None = None
+
+    def needs(self, soul: str) -> bool:
+        """Whether it isn't simply one's own or nobody's."""
+        return soul.startswith(MARK) or not may_write(self._replica.author, soul)
+
+    def rows(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows to be put for these, all of them allowed: with what others need to know in front."""
+        trial = self._trial()
+        made: list[Row] = []
+        for soul, key, *value in rows:
+            op = self._op(Kind.REGISTER_PUT, soul, key, len(made), value=value)
+            made += self._before(trial, op, len(made))
+            op = op._replace(clock=self._clock() + len(made))
+            self._judge(trial, op)
+            made.append((soul, key, *value) if value else (soul, key))
+        self._mine = trial
+        return made
+
+    def op(
+        self, kind: int, soul: str, key: str, value: bytes, position: bytes, item: tuple[int, int]
+    ) -> list[Row]:
+        """The rows to be put before an op of another kind, which is allowed."""
+        trial = self._trial()
+        decoded = [values.decode(value)] if value else []
+        op = self._op(Kind(kind), soul, key, 0, value=self._written(Kind(kind), soul, key, decoded))
+        op = op._replace(dots=self._dots(Kind(kind), soul, key, value, item), position=position or None)
+        made = self._before(trial, op, 0)
+        self._judge(trial, op._replace(clock=op.clock + len(made)))
+        self._mine = trial
+        return made
+
+    def may_edit(self, soul: str, key: str = "") -> None:
+        """Whether a text may be edited at all; the edit itself is judged when it is committed."""
+        trial = self._trial()
+        op = self._op(Kind.TEXT_EDIT, soul, key, 0, value=[_ANY_EDIT])
+        self._before(trial, op, 0)
+        if trial.judge(op) == core.VOID and trial.reason != "not such a value":
+            raise self._refusal(op, trial.reason)
+
+    def committed(self, frames: Iterable[Frame]) -> None:
+        """Remember what the frames have, as every replica does."""
+        if self._mine is None:
+            return
+        self._mine = None
+        access, state = self._replica.access, self._replica.core
+        for frame in frames:
+            ruling = access.rule(frame.author, ops_of(state, frame.author, frame.body))
+            ruling.stands()
+            if core.VOID in ruling.verdicts:  # it was revoked between the making and the commit
+                access.must_rebuild = True
+
+    # ---- one op -------------------------------------------------------------------------------------------------
+
+    def _trial(self) -> Ruling:
+        mine = self._mine
+        return self._replica.access.rule(self._replica.author) if mine is None else mine.copy()
+
+    def _clock(self) -> int:
+        """What the next op will have."""
+        return max(self._replica.clock.now(), self._replica.core.newest + 1)
+
+    def _op(self, kind: Kind, soul: str, key: str, behind: int, value: list[Value]) -> Op:
+        clock = self._clock() + behind
+        shown = value[0] if value else None
+        return Op(kind, soul, key, self._replica.author, clock, (), None, shown, bool(value))
+
+    def _judge(self, trial: Ruling, op: Op) -> None:
+        if trial.judge(op) == core.VOID:
+            raise self._refusal(op, trial.reason)
+
+    def _refusal(self, op: Op, reason: str) -> NotOwner | RuleBroken:
+        if op.soul.startswith(MARK):
+            return RuleBroken(f"{op.soul!r} {op.key!r}: {reason}")
+        return NotOwner(f"{op.soul!r}: {reason}; yours begin with {owned(self._replica.author)}")
+
+    def _before(self, trial: Ruling, op: Op, behind: int) -> list[Row]:
+        """What goes before the op, judged: the document of its rules, or a grant."""
+        replica = self._replica
+        row: tuple[str, str, Value] | None = None
+        if op.soul.startswith(f"{ACCESS}/"):
+            return []
+        if op.soul.startswith(MARK):
+            root = op.soul.partition("/")[0]
+            rules = self.rules.get(root) or replica.access.documents.get(root)
+            if root != op.soul and rules is not None and not trial.has_shipped(root):
+                row = root, DOCUMENT_KEY, rules.document
+        elif self.needs(op.soul) and trial.copy().judge(op) == core.VOID:
+            for grant in replica.access.offers(replica.core, replica.author):
+                if grant.covers(op.soul, op.clock) and op.clock <= replica.access.cut(grant, grant.id):
+                    row = f"{ACCESS}/{owner_name(replica.author)}", f"{USE}{grant.id}", grant.encode()
+        if row is None:
+            return []
+        self._judge(trial, self._op(Kind.REGISTER_PUT, row[0], row[1], behind, value=[row[2]]))
+        return [row]
+
+    def _written(self, kind: Kind, soul: str, key: str, value: list[Value]) -> list[Value]:
+        """What the op will say."""
+        if kind is Kind.COUNTER_TOTAL:
+            return [value[0] + sum(total for by, total in self._read(core.COUNTER, soul, key) if by == 0)]
+        return [] if kind is Kind.SET_REMOVE else value
+
+    def _dots(
+        self, kind: Kind, soul: str, key: str, value: bytes, item: tuple[int, int]
+    ) -> tuple[tuple[bytes, int], ...]:
+        """What the op will remove, or is about."""
+        if kind in (Kind.LIST_MOVE, Kind.LIST_ASSIGN, Kind.LIST_REMOVE):
+            found = [item]
+        elif kind in (Kind.SET_ADD, Kind.SET_REMOVE):
+            found = [
+                (by, at) for by, at, one in self._read(core.SET, soul, key) if values.encode(one) == value
+            ]
+        elif kind in (Kind.VALUES_PUT, Kind.VALUES_REMOVE):
+            found = [(by, at) for by, at, _ in self._read(core.VALUES, soul, key)]
+        else:
+            found = []
+        return tuple((self._replica.author_key(by), at) for by, at in found)
+
+    def _read(self, space: int, soul: str, key: str) -> list[Any]:
+        return values.decode(self._replica.core.read(space, values.name(soul), values.name(key)))  # type: ignore[no-any-return]

@@ -1,0 +1,377 @@
+"""Rules for kinds of node, as data: who may write what, decided from an op and what its author did before, alone.
+
+A rules document is bytes; its hash is part of the souls that it is for, so whoever names such a soul has agreed on
+the rules. docs/graph.md, "Rules", is the specification.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, Literal
+
+import msgpack
+
+from dtp.crdt import values
+from dtp.crdt.ops import SPACE_OF, Kind, Op
+from dtp.crdt.values import Link, Value
+from dtp.errors import LocalError
+
+VERSION: Final = 1
+#: Bytes of a document, and rules in it, at most: it is read for every author.
+MAX_DOCUMENT: Final = 16 * 1024
+MAX_RULES: Final = 64
+#: Souls that begin with it are under rules.
+MARK: Final = "%"
+#: The key at a document's soul that has the document.
+DOCUMENT_KEY: Final = "rules"
+#: Ops that a rate may count, at most: so many clocks are remembered for each author.
+MAX_RATE: Final = 10_000
+_MAX_SECONDS: Final = 366 * 86_400
+_MAX_DEPTH: Final = 8
+_KIND: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_SPACES: Final = frozenset(SPACE_OF.values())
+
+Removes = Literal["nothing", "own", "any"]
+Once = Literal["", "rule", "soul", "key"]
+
+
+class RulesError(LocalError, ValueError):
+    """Rules that can't be: the message says what is wrong with which part."""
+
+    code = "graph-rules"
+
+
+class RuleBroken(LocalError):
+    """What was to be made breaks the rules of its kind of node: all replicas would refuse it. Nothing was made."""
+
+    code = "graph-rule-broken"
+
+
+def _int_or_float(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_TYPES: Final[dict[str, Callable[[Value], bool]]] = {
+    "null": lambda value: value is None,
+    "bool": lambda value: isinstance(value, bool),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "number": _int_or_float,
+    "text": lambda value: isinstance(value, str),
+    "bytes": lambda value: isinstance(value, bytes),
+    "link": lambda value: isinstance(value, Link),
+    "list": lambda value: isinstance(value, list),
+    "map": lambda value: isinstance(value, dict),
+}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a value has to be. What isn't given isn't asked."""
+
+    #: "null", "bool", "int", "number" (int or float), "text", "bytes", "link", "list" or "map".
+    type: str = ""
+    #: For numbers, both included.
+    min: int | float | None = None
+    max: int | float | None = None
+    #: Characters of a text, bytes, items of a list or a map: least and most.
+    size: tuple[int, int] | None = None
+    #: The values that may be, compared by their bytes.
+    one_of: tuple[Value, ...] | None = None
+    #: How a text, or a link's soul, begins.
+    prefix: str = ""
+    #: Each item of a list.
+    items: Schema | None = None
+    #: What a map has, and nothing else; those in `optional` may be missing.
+    fields: Mapping[str, Schema] | None = None
+    optional: frozenset[str] = frozenset()
+
+    def admits(self, value: Value) -> bool:
+        """Whether the value is one."""
+        if self.type and not _TYPES[self.type](value):
+            return False
+        if (self.min is not None or self.max is not None) and not self._in_range(value):
+            return False
+        if self.size is not None and not self._has_size(value):
+            return False
+        if self.one_of is not None and values.encode(value) not in map(values.encode, self.one_of):
+            return False
+        if self.prefix and not (isinstance(value, str | Link) and str(value).startswith(self.prefix)):
+            return False
+        if self.items is not None and not (isinstance(value, list) and all(map(self.items.admits, value))):
+            return False
+        return self.fields is None or self._has_fields(value)
+
+    def _in_range(self, value: Value) -> bool:
+        if not _int_or_float(value) or value != value:  # nor a NaN
+            return False
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+    def _has_size(self, value: Value) -> bool:
+        assert self.size is not None
+        low, high = self.size
+        return isinstance(value, str | bytes | list | dict) and low <= len(value) <= high
+
+    def _has_fields(self, value: Value) -> bool:
+        assert self.fields is not None
+        if not isinstance(value, dict) or not value.keys() <= self.fields.keys():
+            return False
+        return all(
+            self.fields[name].admits(value[name]) if name in value else name in self.optional
+            for name in self.fields
+        )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What may be written at souls and keys that match. Of a document's rules the first that matches decides.
+
+    Patterns are literal, but for `*` (anything; in a path one part between slashes), `**` (the rest of a path) and
+    `{author}` (the name of who writes, as `PeerId` has it).
+    """
+
+    #: Of what follows the kind in the soul.
+    path: str = "**"
+    key: str = "*"
+    #: "register", "counter", "set", "values", "list" or "text".
+    space: str = "register"
+    #: Of what is written; of a counter its author's total, of a text the edit's bytes.
+    value: Schema = field(default_factory=Schema)
+    #: Names of who may write; nobody named: everyone.
+    writers: frozenset[str] = frozenset()
+    #: Whose entries and items may be removed, replaced, moved or assigned. Deleting a register is "own" where the
+    #: path or the key has {author}, else "any".
+    removes: Removes = "own"
+    #: An author's first op stands, later ones are refused: for the whole rule, each soul, or each (soul, key).
+    once: Once = ""
+    #: At most so many ops of an author in so many seconds, by its own clocks.
+    rate: tuple[int, float] | None = None
+
+    def matches(self, author: str, path: str, key: str, space: str) -> bool:
+        """Whether it is for such an op."""
+        if space != self.space or not (self.key == "*" or key == self.key.replace("{author}", author)):
+            return False
+        parts, pattern = path.split("/") if path else [], self.path.split("/") if self.path else []
+        if pattern[-1:] == ["**"]:
+            pattern = pattern[:-1]
+            parts = parts[: len(pattern)]
+        return len(parts) == len(pattern) and all(
+            want in ("*", part) or want.replace("{author}", author) == part
+            for want, part in zip(pattern, parts, strict=True)
+        )
+
+    def forbids(self, op: Op, author: str) -> str:
+        """Why the op is refused whatever its author did before; empty when it isn't."""
+        if self.writers and author not in self.writers:
+            return "not a writer"
+        if self.removes != "any":
+            if op.dots and (self.removes == "nothing" or any(by != op.author for by, _ in op.dots)):
+                return "removes what it may not"
+            if op.kind is Kind.REGISTER_PUT and not op.has_value:
+                own = self.removes == "own" and "{author}" in f"{self.path}\0{self.key}"
+                if not own:
+                    return "removes what it may not"
+        if op.has_value and not self.value.admits(op.value):
+            return "not such a value"
+        return ""
+
+    def once_for(self, op: Op) -> tuple[str, str] | None:
+        """Within what the op may be the only one of its author."""
+        return {"": None, "rule": ("", ""), "soul": (op.soul, ""), "key": (op.soul, op.key)}[self.once]
+
+
+class Rules:
+    """The rules of one kind of node. `soul(path)` names nodes that are under them.
+
+        >>> ballots = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
+        >>> ballots.soul("lunch")
+        '%vote:...lunch'
+
+    Raises `RulesError`.
+    """
+
+    def __init__(self, kind: str, rules: Iterable[Rule]) -> None:
+        self.kind = kind
+        self.rules = tuple(rules)
+        self._check()
+
+    def _check(self) -> None:
+        if not _KIND.fullmatch(self.kind):
+            raise RulesError(
+                f"a kind is 1 to 32 of a-z, 0-9, - and _, and begins with a letter: {self.kind!r}"
+            )
+        if not 1 <= len(self.rules) <= MAX_RULES:
+            raise RulesError(f"a document has 1 to {MAX_RULES} rules, not {len(self.rules)}")
+        if len(self.document) > MAX_DOCUMENT:
+            raise RulesError(f"a document has at most {MAX_DOCUMENT} bytes, not {len(self.document)}")
+        if read(self.document).rules != self.rules:
+            raise RulesError("these rules can't be written down exactly; give plain types")
+
+    @cached_property
+    def document(self) -> bytes:
+        """The rules as bytes: what is shipped, and hashed."""
+        return values.encode([VERSION, self.kind, [_write_rule(rule) for rule in self.rules]])
+
+    @cached_property
+    def root(self) -> str:
+        """The soul that has the document, and begins those under these rules."""
+        return root_of(self.kind, self.document)
+
+    def soul(self, path: str = "") -> str:
+        """The soul of the node at `path` under these rules."""
+        return f"{self.root}/{path}" if path else self.root
+
+    def first(self, author: str, path: str, op: Op) -> tuple[int, Rule] | None:
+        """The rule that decides about an op, and its place."""
+        for at, rule in enumerate(self.rules):
+            if rule.matches(author, path, op.key, op.space):
+                return at, rule
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rules) and self.document == other.document
+
+    def __hash__(self) -> int:
+        return hash(self.document)
+
+    def __repr__(self) -> str:
+        return f"<Rules {self.root}: {len(self.rules)}>"
+
+
+def root_of(kind: str, document: bytes) -> str:
+    """`%kind:hash`: BLAKE2b-256 of the document in base32, in small letters."""
+    digest = hashlib.blake2b(document, digest_size=32).digest()
+    return f"{MARK}{kind}:{base64.b32encode(digest).decode().rstrip('=').lower()}"
+
+
+# ---- as bytes -------------------------------------------------------------------------------------------------
+
+_SCHEMA_FIELDS: Final = ("type", "min", "max", "size", "one_of", "prefix", "items", "fields", "optional")
+_RULE_FIELDS: Final = ("path", "key", "space", "value", "writers", "removes", "once", "rate")
+
+
+def _write_schema(schema: Schema) -> dict[str, Value]:
+    default, found = Schema(), {}
+    for name in _SCHEMA_FIELDS:
+        value = getattr(schema, name)
+        if value == getattr(default, name) and type(value) is type(getattr(default, name)):
+            continue
+        if isinstance(value, Schema):
+            value = _write_schema(value)
+        elif name == "fields":
+            value = {key: _write_schema(value[key]) for key in sorted(value)}
+        elif name == "optional":
+            value = sorted(value)
+        found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _write_rule(rule: Rule) -> dict[str, Value]:
+    default, found = Rule(), {}
+    for name in _RULE_FIELDS:
+        value = getattr(rule, name)
+        if value == getattr(default, name):
+            continue
+        if name == "value":
+            value = _write_schema(value)
+        elif name == "writers":
+            value = sorted(value)
+        found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def read(document: bytes) -> Rules:
+    """The rules in a document. Raises `RulesError` for anything that isn't one, whoever made it."""
+    if len(document) > MAX_DOCUMENT:
+        raise RulesError(f"a document has at most {MAX_DOCUMENT} bytes, not {len(document)}")
+    try:
+        parts = values.decode(document)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise RulesError(f"not a document of rules: {error}") from error
+    if not isinstance(parts, list) or len(parts) != 3 or type(parts[0]) is not int or parts[0] != VERSION:
+        raise RulesError(f"not a document of rules of version {VERSION}")
+    _, kind, rules = parts
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind) or not isinstance(rules, list):
+        raise RulesError("a document of rules has a kind and a list of rules")
+    if not 1 <= len(rules) <= MAX_RULES:
+        raise RulesError(f"a document has 1 to {MAX_RULES} rules, not {len(rules)}")
+    found = Rules.__new__(Rules)
+    found.kind = kind
+    found.rules = tuple(_read_rule(rule) for rule in rules)
+    found.__dict__["document"] = document
+    return found
+
+
+def _take(data: Value, known: tuple[str, ...], what: str) -> dict[str, Value]:
+    if not isinstance(data, dict) or not data.keys() <= set(known):
+        raise RulesError(f"{what} is a map with some of {', '.join(known)}")
+    return dict(data)
+
+
+def _one(condition: bool, what: str) -> None:
+    if not condition:
+        raise RulesError(what)
+
+
+def _names(value: Value, what: str) -> frozenset[str]:
+    _one(
+        isinstance(value, list) and all(isinstance(name, str) for name in value), f"{what} is a list of texts"
+    )
+    return frozenset(value)
+
+
+def _read_rule(data: Value) -> Rule:
+    given = _take(data, _RULE_FIELDS, "a rule")
+    if "value" in given:
+        given["value"] = _read_schema(given["value"], 0)
+    if "writers" in given:
+        given["writers"] = _names(given["writers"], "`writers`")
+    if "rate" in given:
+        rate = given["rate"]
+        _one(isinstance(rate, list) and len(rate) == 2, "`rate` is a count and seconds")
+        count, seconds = rate
+        _one(type(count) is int and 1 <= count <= MAX_RATE, f"a rate counts 1 to {MAX_RATE} ops")
+        _one(_int_or_float(seconds) and 0 < seconds <= _MAX_SECONDS, "a rate is for up to a year, in seconds")
+        given["rate"] = (count, seconds)
+    rule = Rule(**given)
+    for name in ("path", "key", "space", "removes", "once"):
+        _one(isinstance(getattr(rule, name), str), f"`{name}` is a text")
+    _one("**" not in rule.path.split("/")[:-1], "`**` is the last part of a path")
+    _one(rule.space in _SPACES, f"`space` is one of {', '.join(sorted(_SPACES))}")
+    _one(rule.removes in ("nothing", "own", "any"), '`removes` is "nothing", "own" or "any"')
+    _one(rule.once in ("", "rule", "soul", "key"), '`once` is "rule", "soul" or "key"')
+    return rule
+
+
+def _read_schema(data: Value, depth: int) -> Schema:
+    given = _take(data, _SCHEMA_FIELDS, "a schema")
+    _one(depth < _MAX_DEPTH, f"schemas are at most {_MAX_DEPTH} deep")
+    if "items" in given:
+        given["items"] = _read_schema(given["items"], depth + 1)
+    if "fields" in given:
+        fields = given["fields"]
+        _one(isinstance(fields, dict) and all(isinstance(name, str) for name in fields), "`fields` is a map")
+        given["fields"] = {name: _read_schema(one, depth + 1) for name, one in fields.items()}
+    if "optional" in given:
+        given["optional"] = _names(given["optional"], "`optional`")
+    if "one_of" in given:
+        _one(isinstance(given["one_of"], list), "`one_of` is a list")
+        given["one_of"] = tuple(given["one_of"])
+    if "size" in given:
+        size = given["size"]
+        _one(
+            isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size),
+            "`size` is two ints",
+        )
+        given["size"] = tuple(size)
+    schema = Schema(**given)
+    _one(schema.type in ("", *_TYPES), f"`type` is one of {', '.join(_TYPES)}")
+    for name in ("min", "max"):
+        limit = getattr(schema, name)
+        _one(limit is None or (_int_or_float(limit) and limit == limit), f"`{name}` is a number")
+    _one(isinstance(schema.prefix, str), "`prefix` is a text")
+    return schema

@@ -1,0 +1,431 @@
+"""Rules and grants: whatever order frames come in, all replicas let in the same ops and hold the same bytes."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from crdt_replicas import Wall, known_random
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.core.crdt import GraphCore
+from dtp.crdt import Clock, Link, Replica, values
+from dtp.crdt.owners import owner_name
+from dtp.crdt.replica import Frame
+from dtp.crdt.rules import MAX_DOCUMENT, Rule, RuleBroken, Rules, RulesError, Schema, read
+from dtp.identity import Identity
+
+IDENTITIES = [Identity(bytes((n + 1,)) * 32, bytes((n + 1,)) * 32) for n in range(4)]
+KEYS = [identity.id.key for identity in IDENTITIES]
+NAMES = [owner_name(key) for key in KEYS]
+VOTE = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
+FAR = 1 << 62
+
+
+def replica(number: int, wall: Wall | None = None) -> Replica:
+    return Replica(KEYS[number], clock=Clock(wall or Wall()), random=known_random(number), graph="test")
+
+
+def forger(number: int) -> GraphCore:
+    """Makes whatever it is told to, as software that knows no rules would."""
+    made = GraphCore(KEYS[number], bytes(16))
+    made.set_owner(0, NAMES[number].encode())
+    return made
+
+
+def frame(
+    maker: GraphCore, rows: list[tuple[Any, ...]], wall: float = 1_000.0, author: bytes | None = None
+) -> Frame:
+    with maker.trusted():
+        maker.put(values.rows(rows), int(wall * 1000) << 16, FAR)
+    made = maker.commit()
+    assert made is not None
+    return Frame(author or maker.author_key(0), *made)
+
+
+def take(one: Replica, frames: list[Frame]) -> None:
+    for each in frames:
+        one.merge(each.author, each.body)
+
+
+def rebuilt(one: Replica, frames: list[Frame]) -> Replica:
+    """As a graph does, which has all frames."""
+    while one.must_rebuild:
+        fresh = one.fresh()
+        take(fresh, frames)
+        one.become(fresh)
+    return one
+
+
+def orders(frames: list[Frame], seed: int) -> list[Frame]:
+    """Any order that has each author's in their own, some of them twice."""
+    rng = random.Random(seed)
+    queues: dict[bytes, list[Frame]] = {}
+    for each in frames:
+        queues.setdefault(each.author, []).append(each)
+    order: list[Frame] = []
+    while queues:
+        author = rng.choice(sorted(queues))
+        order.append(queues[author].pop(0))
+        if not queues[author]:
+            del queues[author]
+        if rng.random() < 0.2:
+            order.append(rng.choice(order))
+    return order
+
+
+# ---- documents ----------------------------------------------------------------------------------------------------
+
+
+def test_a_document_is_what_its_soul_names() -> None:
+    again = read(VOTE.document)
+    assert again == VOTE
+    assert again.root == VOTE.root
+    assert VOTE.soul("lunch") == f"{VOTE.root}/lunch"
+    assert VOTE.root.startswith("%vote:")
+    other = Rules("vote", [Rule(path="*", key="{author}", once="soul")])
+    assert other.root != VOTE.root
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"\xc1",
+        b"\x93\x01",
+        values.encode([2, "vote", [{}]]),
+        values.encode([True, "vote", [{}]]),
+        values.encode([1, "Vote", [{}]]),
+        values.encode([1, "vote", []]),
+        values.encode([1, "vote", [{}] * 65]),
+        values.encode([1, "vote", [{"paths": "*"}]]),
+        values.encode([1, "vote", [{"path": 1}]]),
+        values.encode([1, "vote", [{"path": "**/a"}]]),
+        values.encode([1, "vote", [{"space": "nowhere"}]]),
+        values.encode([1, "vote", [{"space": ["set"]}]]),
+        values.encode([1, "vote", [{"once": "twice"}]]),
+        values.encode([1, "vote", [{"removes": {}}]]),
+        values.encode([1, "vote", [{"rate": [0, 1]}]]),
+        values.encode([1, "vote", [{"rate": [1, float("inf")]}]]),
+        values.encode([1, "vote", [{"writers": "me"}]]),
+        values.encode([1, "vote", [{"value": {"type": "float"}}]]),
+        values.encode([1, "vote", [{"value": {"type": []}}]]),
+        values.encode([1, "vote", [{"value": {"min": "1"}}]]),
+        values.encode([1, "vote", [{"value": {"max": float("nan")}}]]),
+        values.encode([1, "vote", [{"value": {"size": [1]}}]]),
+        values.encode([1, "vote", [{"value": {"fields": []}}]]),
+        b"\x93\x01\xa4vote\x91\x81\xa5value" + b"\x81\xa5items" * 20 + b"\x80",
+        b"\x93\x01\xa4vote" + b"\x91" * 1000 + b"\x90",
+        bytes(MAX_DOCUMENT + 1),
+    ],
+)
+def test_what_is_no_document(document: bytes) -> None:
+    with pytest.raises(RulesError):
+        read(document)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_document_or_refused(document: bytes) -> None:
+    try:
+        read(b"\x93\x01\xa4vote\x91" + document)
+    except RulesError:
+        return
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        (Schema(type="int", min=0, max=5), [0, 5], [True, -1, 6, 2.0, "1", None, 1 << 80]),
+        (Schema(type="number", min=0.5), [0.5, 1, 1 << 80], [0, float("nan"), "1"]),
+        (Schema(min=1), [1, 1.5], ["", None, [], float("nan")]),
+        (Schema(type="text", size=(1, 3)), ["a", "äöü"], ["", "abcd", b"a", 1]),
+        (Schema(type="bytes", size=(0, 1)), [b"", b"a"], ["", b"ab"]),
+        (Schema(one_of=(1, "a", None)), [1, "a", None], [True, 1.0, "b"]),
+        (Schema(type="link", prefix="user/"), [Link("user/a")], [Link("place/a"), "user/a"]),
+        (Schema(prefix="x"), ["xy"], ["y", b"x", 1]),
+        (Schema(type="list", items=Schema(type="int"), size=(0, 2)), [[], [1, 2]], [[1, "a"], [1, 2, 3], 1]),
+        (Schema(type="map"), [{}], [[], None]),
+        (
+            Schema(fields={"a": Schema(type="int"), "b": Schema()}, optional=frozenset({"b"})),
+            [{"a": 1}, {"a": 1, "b": "x"}],
+            [{}, {"b": 1}, {"a": "x"}, {"a": 1, "c": 1}, 5],
+        ),
+        (Schema(type="null"), [None], [0]),
+        (Schema(type="bool"), [True], [1]),
+    ],
+)
+def test_schemas(schema: Schema, good: list[Any], bad: list[Any]) -> None:
+    again = read(Rules("kind", [Rule(value=schema)]).document).rules[0].value
+    for one in (schema, again):
+        assert all(one.admits(value) for value in good)
+        assert not any(one.admits(value) for value in bad)
+
+
+@pytest.mark.parametrize(
+    ("path", "matching", "other"),
+    [
+        ("*", ["a", "b"], ["", "a/b"]),
+        ("**", ["", "a", "a/b/c"], []),
+        ("a/**", ["a", "a/b", "a/b/c"], ["b", "", "ab"]),
+        ("a/*/c", ["a/b/c"], ["a/c", "a/b/c/d"]),
+        ("{author}", ["me"], ["you"]),
+        ("x-{author}/*", ["x-me/1"], ["x-you/1", "x-me"]),
+        ("", [""], ["a"]),
+    ],
+)
+def test_paths(path: str, matching: list[str], other: list[str]) -> None:
+    rule = Rule(path=path)
+    assert all(rule.matches("me", one, "k", "register") for one in matching)
+    assert not any(rule.matches("me", one, "k", "register") for one in other)
+    assert not rule.matches("me", matching[0], "k", "set")
+
+
+# ---- under rules --------------------------------------------------------------------------------------------------
+
+
+def test_one_vote_for_each_voter() -> None:
+    one, other = replica(0), replica(1)
+    one.permits.rules[VOTE.root] = VOTE
+    one.put(VOTE.soul("lunch"), NAMES[0], "yes")
+    for wrong in ("yes", "no"):
+        with pytest.raises(RuleBroken, match="second"):
+            one.put(VOTE.soul("lunch"), NAMES[0], wrong)
+    with pytest.raises(RuleBroken, match="such a value"):
+        one.put(VOTE.soul("dinner"), NAMES[0], "maybe")
+    with pytest.raises(RuleBroken, match="no rule"):
+        one.put(VOTE.soul("dinner"), NAMES[1], "yes")
+    with pytest.raises(RuleBroken, match="no rule"):
+        one.set(VOTE.soul("dinner")).add("yes")
+    one.put(VOTE.soul("dinner"), NAMES[0], "no")
+    take(other, one.commit())
+    other.put(VOTE.soul("lunch"), NAMES[1], "no")  # the rules came with the first vote
+    with pytest.raises(RuleBroken):
+        other.put(VOTE.soul("lunch"), NAMES[1], "no")
+    take(one, other.commit())
+    with pytest.raises(RuleBroken):
+        other.delete(VOTE.soul("lunch"), NAMES[1])
+    assert one.node(VOTE.soul("lunch")).to_dict() == {NAMES[0]: "yes", NAMES[1]: "no"}
+    assert one.save() == other.save()
+    assert one.access.offences() == []
+    again = Replica.load(KEYS[0], one.save(), clock=one.clock, graph="test")
+    with pytest.raises(RuleBroken, match="second"):
+        again.put(VOTE.soul("dinner"), NAMES[0], "yes")
+    assert again.save() == one.save()
+
+
+def test_rules_that_nobody_knows() -> None:
+    one = replica(0)
+    with pytest.raises(RuleBroken, match="shipped"):
+        one.put(VOTE.soul("lunch"), NAMES[0], "yes")
+    with pytest.raises(RuleBroken, match="another document"):
+        one.put(VOTE.root, "rules", b"others")
+    with pytest.raises(RuleBroken, match="not a document"):
+        one.put(VOTE.root, "more", VOTE.document)
+    assert one.commit() == []
+
+
+def test_all_or_none_of_many() -> None:
+    one = replica(0)
+    one.permits.rules[VOTE.root] = VOTE
+    with pytest.raises(RuleBroken):
+        one.put_many([("free", "k", 1), (VOTE.soul("a"), NAMES[0], "yes"), (VOTE.soul("a"), NAMES[0], "no")])
+    assert "k" not in one.node("free")
+    one.put_many([("free", "k", 1), (VOTE.soul("a"), NAMES[0], "yes")])
+    (made,) = one.commit()
+    other = replica(1)
+    take(other, [made])
+    assert other.save() == one.save()
+
+
+def hostile(number: int, wall: float = 1_000.0) -> list[Frame]:
+    """What software that knows no rules would sign: votes twice, for others, before the rules, nonsense."""
+    maker = forger(number)
+    me, you = NAMES[number], NAMES[(number + 1) % 4]
+    return [
+        frame(maker, [(VOTE.soul("early"), me, "yes")], wall),
+        frame(maker, [(VOTE.root, "rules", VOTE.document), (VOTE.soul("a"), me, "yes")], wall + 1),
+        frame(maker, [(VOTE.soul("a"), me, "no"), ("free", f"k{number}", number)], wall + 2),
+        frame(maker, [(VOTE.soul("b"), you, "no"), (VOTE.soul("c"), me, "maybe")], wall + 3),
+        frame(maker, [(VOTE.root, "rules", b"others"), ("%", "k", 1), ("%nothing/x", "k", 1)], wall + 4),
+        frame(maker, [(VOTE.soul("b"), me, "no"), (VOTE.soul("b"), me)], wall + 5),
+    ]
+
+
+@given(st.integers(0, 1 << 32))
+def test_in_any_order_the_same_are_let_in(seed: int) -> None:
+    frames = [each for number in range(3) for each in hostile(number)]
+    states = set()
+    for at in range(3):
+        one = replica(at, Wall(2_000.0))
+        take(one, orders(frames, seed + at))
+        states.add(one.save())
+        assert one.node(VOTE.soul("a")).to_dict() == dict.fromkeys(NAMES[:3], "yes")
+        assert one.node(VOTE.soul("b")).to_dict() == dict.fromkeys(NAMES[:3], "no")
+        assert not one.node(VOTE.soul("c")).to_dict()
+        assert not one.node(VOTE.soul("early")).to_dict()
+        assert one.get(VOTE.root, "rules") == VOTE.document
+        assert one.get("free", "k1") == 1
+        assert [(each.author, each.reason) for each in one.access.offences()] == [
+            (key, "a second one, where one may be") for key in sorted(KEYS[:3])
+        ]
+    assert len(states) == 1
+
+
+TITLE = Schema(type="text", size=(1, 9))
+BOARD = Rules(
+    "board",
+    [
+        Rule(path="{author}/**", key="draft", removes="own", value=Schema(type="text")),
+        Rule(
+            path="*",
+            key="title",
+            writers=frozenset({NAMES[0]}),
+            removes="any",
+            value=TITLE,
+        ),
+        Rule(path="*", key="said", space="set", rate=(2, 10.0)),
+        Rule(path="*", key="lines", space="list", removes="own"),
+        Rule(path="*", key="all", space="list", removes="any"),
+        Rule(path="*", key="hits", space="counter", value=Schema(min=0, max=3)),
+        Rule(path="*", key="state", space="values", removes="nothing"),
+        Rule(path="*", key="body", space="text", value=Schema(size=(1, 120))),
+    ],
+)
+
+
+def pair() -> tuple[Replica, Replica, Wall]:
+    wall = Wall(2_000.0)
+    one, other = replica(0, wall), replica(1, wall)
+    for each in (one, other):
+        each.permits.rules[BOARD.root] = BOARD
+    return one, other, wall
+
+
+def meet(one: Replica, other: Replica) -> None:
+    frames = one.commit(), other.commit()
+    take(other, frames[0])
+    take(one, frames[1])
+    assert one.save() == other.save()
+
+
+def test_writers_and_deleting() -> None:
+    one, other, _ = pair()
+    soul = BOARD.soul("b")
+    one.put(soul, "title", "Hello")
+    with pytest.raises(RuleBroken, match="writer"):
+        other.put(soul, "title", "Mine")
+    with pytest.raises(RuleBroken, match="such a value"):
+        one.put(soul, "title", "far too long")
+    one.delete(soul, "title")
+    draft = BOARD.soul(f"{NAMES[1]}/1")
+    other.put(draft, "draft", "x")
+    other.delete(draft, "draft")
+    with pytest.raises(RuleBroken, match="no rule"):
+        one.put(draft, "draft", "x")
+    meet(one, other)
+
+
+def test_a_rate() -> None:
+    one, other, wall = pair()
+    said = one.set(BOARD.soul("b"), "said")
+    said.add("a")
+    wall.seconds += 5
+    said.add("b")
+    with pytest.raises(RuleBroken, match="more than 2 in 10 s"):
+        said.add("c")
+    meet(one, other)
+    with pytest.raises(RuleBroken):
+        said.add("c")
+    wall.seconds += 6
+    said.add("c")
+    with pytest.raises(RuleBroken):
+        said.add("d")
+    other.set(BOARD.soul("b"), "said").add("x")  # each author has its own
+    meet(one, other)
+    assert set(other.set(BOARD.soul("b"), "said")) == {"a", "b", "c", "x"}
+
+
+def test_whose_items_may_be_removed() -> None:
+    one, other, _ = pair()
+    lines, everyone = one.list(BOARD.soul("b"), "lines"), one.list(BOARD.soul("b"), "all")
+    lines.extend(["a", "b"])
+    everyone.extend(["a", "b"])
+    meet(one, other)
+    theirs = other.list(BOARD.soul("b"), "lines")
+    for change in (lambda: theirs.pop(0), lambda: theirs.move(0, 1), lambda: theirs.__setitem__(0, "x")):
+        with pytest.raises(RuleBroken, match="removes"):
+            change()
+    theirs.append("c")
+    theirs[2] = "d"
+    theirs.move(2, 0)
+    other.list(BOARD.soul("b"), "all").pop(0)
+    lines.pop(0)
+    meet(one, other)
+    assert list(one.list(BOARD.soul("b"), "lines")) == ["d", "b"]
+    assert list(everyone) == ["b"]
+    state = one.multi_value(BOARD.soul("b"), "state")
+    state.set(1)
+    with pytest.raises(RuleBroken, match="removes"):
+        state.set(2)
+    with pytest.raises(RuleBroken, match="removes"):
+        state.clear()
+    meet(one, other)
+
+
+def test_a_counter_and_a_text() -> None:
+    one, other, _ = pair()
+    hits = one.counter(BOARD.soul("b"), "hits")
+    hits.add(2)
+    hits.add(1)
+    with pytest.raises(RuleBroken):
+        hits.add(1)
+    with pytest.raises(RuleBroken):
+        hits.add(-4)
+    other.counter(BOARD.soul("b"), "hits").add(3)
+    text = one.text(BOARD.soul("b"), "body")
+    text.insert(0, "hello")
+    with pytest.raises(RuleBroken, match="no rule"):
+        one.text(BOARD.soul("b"), "nobody").insert(0, "x")
+    meet(one, other)
+    assert hits.value == 6
+    other.text(BOARD.soul("b"), "body").append(" world")
+    meet(one, other)
+    assert str(text) == "hello world"
+
+
+def test_an_edit_that_became_too_much_is_taken_back() -> None:
+    one, other, _ = pair()
+    text = one.text(BOARD.soul("b"), "body")
+    text.insert(0, "fine")
+    frames = one.commit()
+    text.append("x" * 200)
+    one.put("free", "k", 1)
+    with pytest.raises(RuleBroken, match="such a value"):
+        one.commit()
+    frames += one.commit()
+    assert one.must_rebuild
+    rebuilt(one, frames)
+    assert str(text) == "fine"
+    assert one.get("free", "k") == 1
+    text.append("!")
+    frames += one.commit()
+    take(other, frames)
+    assert other.save() == one.save()
+    assert str(other.text(BOARD.soul("b"), "body")) == "fine!"
+
+
+def test_what_comes_from_the_future_is_judged_when_it_is_due() -> None:
+    wall = Wall(1_000.0)
+    early, late = replica(1, wall), replica(2, Wall(5_000.0))
+    frames = hostile(0, 3_000.0)
+    take(early, frames)
+    assert early.core.waiting
+    assert not early.node(VOTE.soul("a")).to_dict()
+    early = Replica.load(KEYS[1], early.save(), clock=early.clock, graph="test")
+    wall.seconds = 5_000.0
+    list(early.due())
+    take(late, frames)
+    assert early.node(VOTE.soul("a")).to_dict() == {NAMES[0]: "yes"}
+    assert early.save() == late.save()
