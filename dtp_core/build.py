@@ -19,6 +19,7 @@ SOURCES = [
     "dtp_core/frame.c",
     "dtp_core/record.c",
     "dtp_core/packet.c",
+    "dtp_core/sockets.c",
     "dtp_core/crdt_memory.c",
     "dtp_core/crdt_hash.c",
     "dtp_core/crdt_value.c",
@@ -54,7 +55,7 @@ COMPILE_ARGS = [] if sys.platform == "win32" else ["-std=c11", "-O3", "-fvisibil
 
 ffi = cffi.FFI()
 # cffi parses declarations, not the preprocessor: what is left of the header without '#' lines is exactly those.
-for header in ("dtp.h", "crdt_text.h"):
+for header in ("dtp.h", "sockets.h", "crdt_text.h"):
     ffi.cdef("".join(line for line in (HERE / header).open() if not line.startswith("#")))
 # Python's side of dtp_use_for_long (dtp/core/long_records.py).
 ffi.cdef(
@@ -65,11 +66,12 @@ ffi.cdef(
 )
 ffi.set_source(
     "dtp.core._dtp_core",
-    '#include "dtp.h"\n#include "crdt_text.h"',
+    '#include "dtp.h"\n#include "sockets.h"\n#include "crdt_text.h"',
     sources=SOURCES,
     include_dirs=["dtp_core"],
     depends=[
         "dtp_core/dtp.h",
+        "dtp_core/sockets.h",
         "dtp_core/internal.h",
         "dtp_core/crdt.h",
         "dtp_core/crdt_graph.h",

@@ -1,7 +1,7 @@
 /* dtp.h - the C core of dtp: records, AEAD, replay window; merging of replicated data.
  *
  * Read by the C compiler, by cffi (lines that start with '#' are dropped for it) and by you: each fact stands
- * here once. Bytes in, bytes out: nothing here knows a socket, a clock or Python. All memory is the caller's, but
+ * here once. Bytes in, bytes out: nothing here knows a socket, a clock or Python (sockets.h is beside it). All memory is the caller's, but
  * for the replicated data's own state, which grows (docs/decisions/0090). Sizes are in bytes. Integers on the wire are big-endian. docs/wire.md is the specification;
  * the names are its names.
  *
@@ -161,6 +161,12 @@ int dtp_seal(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count, size_
  * DTP_STREAM_ROOM and DTP_RECORD_ROOM more than `length`. Gives the bytes written to `out`, else a dtp_code. */
 int64_t dtp_seal_stream(dtp_cipher *cipher, uint64_t stream, uint64_t offset, const uint8_t *data, size_t length,
                         size_t record_size, uint8_t *out, size_t capacity);
+
+/* Many small ones: seal `count` STREAM frames whose data stand in `data` at starts[i] for sizes[i] bytes. `frames` is room
+ * for as many, written by this. As dtp_seal, and DTP_E_SPACE with nothing sealed when a span is not within `length`. */
+int dtp_seal_pieces(dtp_cipher *cipher, dtp_outgoing *frames, const uint64_t *streams, const uint64_t *offsets,
+                    const uint32_t *starts, const uint32_t *sizes, size_t count, const uint8_t *data, size_t length,
+                    size_t record_size, uint8_t *out, size_t capacity, dtp_sealed *result);
 
 typedef struct dtp_opened {
     size_t consumed; /* bytes of whole records behind us */

@@ -108,6 +108,25 @@ int64_t dtp_seal_stream(dtp_cipher *cipher, uint64_t stream, uint64_t offset, co
     return code == DTP_OK ? (int64_t)result.length : code;
 }
 
+int dtp_seal_pieces(dtp_cipher *cipher, dtp_outgoing *frames, const uint64_t *streams, const uint64_t *offsets,
+                    const uint32_t *starts, const uint32_t *sizes, size_t count, const uint8_t *data, size_t length,
+                    size_t record_size, uint8_t *out, size_t capacity, dtp_sealed *result)
+{
+    size_t i;
+    memset(result, 0, sizeof *result);
+    for (i = 0; i < count; i++) {
+        if (starts[i] > length || sizes[i] > length - starts[i])
+            return DTP_E_SPACE;
+        frames[i].data = data + starts[i];
+        frames[i].length = sizes[i];
+        frames[i].stream = streams[i];
+        frames[i].offset = offsets[i];
+        frames[i].type = DTP_STREAM;
+        frames[i].flags = 0;
+    }
+    return dtp_seal(cipher, frames, count, record_size, 0, out, capacity, result);
+}
+
 /* ---- open ----------------------------------------------------------------------------------------------- */
 
 /* Open the whole record at buffer[at], whose plaintext is `length` bytes. */

@@ -26,6 +26,8 @@ from dtp.core.records import (
     PacketSealer,
     Sealer,
 )
+from dtp.core.sockets import ReadySet, scatter
+from dtp.core.sockets import supported as sockets_supported
 
 __all__ = [
     "MAX_PLAINTEXT",
@@ -44,10 +46,13 @@ __all__ = [
     "PacketReplayed",
     "PacketSealer",
     "ProviderError",
+    "ReadySet",
     "RecordForged",
     "RecordLengthError",
     "Sealer",
     "SpaceError",
     "UnsupportedSuite",
     "providers",
+    "scatter",
+    "sockets_supported",
 ]

@@ -1,13 +1,15 @@
 """A relay: a plain socket and a stream, joined. Bytes, ends and errors pass; only what is under way is kept.
 
 Plain non-blocking sockets and the stream's sink, without asyncio's transports and readers between: a message costs
-one `recv`, one write into the session and one `send` (docs/decisions/0081).
+one `recv`, one write into the session and one `send` (docs/decisions/0081), and where nothing has to be measured all
+small messages of a turn share those steps (docs/decisions/0146).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -19,10 +21,11 @@ from dtp.daemon.reasons import Reason, words
 from dtp.daemon.sockets import reset
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
+from dtp.net.taps import PIECE, Tap
 from dtp.session.codes import StreamReset
 
 #: Bytes per read of the socket: small at first, since most messages are; larger while reads come back full.
-READ_MIN, READ_MAX = 16 * 1024, 256 * 1024
+READ_MIN, READ_MAX = PIECE, 256 * 1024
 #: How often within its bound an idle stream is looked at.
 _LOOKS = 4
 
@@ -49,7 +52,6 @@ class Relay:
 
     __slots__ = (
         "_broken",
-        "_connection",
         "_data_left",
         "_fd",
         "_held",
@@ -65,8 +67,10 @@ class Relay:
         "_sock",
         "_socket_ended",
         "_stream_ended",
+        "_tap",
         "_timers",
         "_watcher",
+        "_writing",
         "counts",
         "ended",
         "stream",
@@ -91,17 +95,17 @@ class Relay:
         #: Why it ended before its time, in words; "" for an orderly end.
         self.why = ""
         self.ended = False
-        self._connection = connection
         self._sock = sock
         self._fd = sock.fileno()
-        self._loop = connection._loop
+        self._loop = connection.loop
         self._watcher = socket_watcher(self._loop)
         self._broken = broken
         self._on_end = on_end
         self._meter = meter
         self._high = connection.limits.write_high
         self._read_size = READ_MIN
-        self._reading = True
+        self._reading = False
+        self._writing = False  # bytes wait for the socket to take them
         self._held = False  # the meter wants the next bytes later
         self._out: deque[bytes | memoryview] = deque([first] if first else [])
         self._socket_ended = False  # nothing more comes from the socket
@@ -110,17 +114,20 @@ class Relay:
         self._data_left = bounds.data if bounds is not None else None
         self._timers: set[asyncio.TimerHandle] = set()
         self._looked = (0, -1)
+        measured = meter is not None or self._data_left is not None
+        self._tap: Tap | None = None if measured else stream.tap(self._fd, self)
         if bounds is not None:
             if bounds.time is not None:
                 self._later(bounds.time, lambda: self.abort(Reason.TIME))
             if bounds.idle is not None:
                 self._later(bounds.idle / _LOOKS, lambda: self._look(bounds.idle))
-        self._watcher.add_reader(self._fd, self._on_readable)
-        if self._out:
+        if first:
+            self._await_writable()
             self._on_writable()
         if not self.ended:
+            self._read_on()
             stream.attach(self)
-            if stream._write_error is not None:
+            if stream.write_error is not None:
                 self.stream_writable()
 
     # ---- from the socket to the stream --------------------------------------------------------------------
@@ -135,10 +142,6 @@ class Relay:
             self._lose(self._broken, f"{words(self._broken)}: {error.strerror}")
             return
         got = len(data)
-        if got == size:
-            self._read_size = min(4 * size, READ_MAX)
-        elif got < size // 8 and size > READ_MIN:
-            self._read_size = size // 4
         if not got:
             self._end_of_socket()
             return
@@ -148,8 +151,15 @@ class Relay:
         except DtpError as error:
             self.stream_error(error)
             return
-        if self._connection._queued(self.stream.id) > self._high:
+        if self.stream.queued > self._high:
             self._pause()
+        if got == size:
+            self._read_size = min(4 * size, READ_MAX)
+        elif got < size // 8 and size > READ_MIN:
+            self._read_size = size // 4
+            if self._read_size == READ_MIN and self._reading and self._tap is not None:
+                self._pause()
+                self._read_on()
         if self._meter is not None or self._data_left is not None:
             delay = self._measure(got)
             if delay and not self.ended:
@@ -161,10 +171,40 @@ class Relay:
         self._held = False
         self.stream_writable()
 
+    def _read_on(self) -> None:
+        """Small messages together with those of others; what comes in larger pieces by itself."""
+        self._reading = True
+        if self._tap is not None and self._read_size == READ_MIN:
+            self._tap.read()
+        else:
+            self._watcher.add_reader(self._fd, self._on_readable)
+
     def _pause(self) -> None:
         if self._reading:
             self._reading = False
-            self._watcher.remove_reader(self._fd)
+            if self._tap is not None and self._tap.reading:
+                self._tap.pause()
+            else:
+                self._watcher.remove_reader(self._fd)
+
+    def tap_full(self) -> None:
+        """There is more to read than a small message."""
+        self._pause()
+        self._read_size = 4 * READ_MIN
+        if not self.ended and not self._socket_ended and self.stream.queued <= self._high:
+            self._read_on()
+
+    def tap_queued(self) -> None:
+        """The stream has no credit now, or the carrier no room."""
+        if self.stream.queued > self._high:
+            self._pause()
+
+    def tap_ended(self, errno: int) -> None:
+        """As when reading by itself."""
+        if errno:
+            self._lose(self._broken, f"{words(self._broken)}: {os.strerror(errno)}")
+        else:
+            self._end_of_socket()
 
     def _end_of_socket(self) -> None:
         self._socket_ended = True
@@ -195,8 +235,39 @@ class Relay:
         if sent:
             self._give_credit(sent)
         if sent < size and not self.ended:
-            self._out.append(memoryview(data)[sent:])
-            self._watcher.add_writer(self._fd, self._on_writable)
+            self._wait_with(memoryview(data)[sent:])
+
+    def _wait_with(self, data: bytes | memoryview) -> None:
+        """The socket takes no more now: keep what comes until it does."""
+        self._out.append(data)
+        self._await_writable()
+
+    def _await_writable(self) -> None:
+        self._writing = True
+        if self._tap is not None:
+            self._tap.hold(True)
+        self._watcher.add_writer(self._fd, self._on_writable)
+
+    def _wrote_all(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._watcher.remove_writer(self._fd)
+            if self._tap is not None:
+                self._tap.hold(False)
+
+    def tap_rest(self, data: bytes) -> None:
+        """The next bytes for the socket, which has not taken them."""
+        if self._shut or self.ended:
+            self.stream.consumed(len(data))
+        elif self._out:
+            self._out.append(data)
+        else:
+            self._wait_with(data)
+
+    def tap_broken(self, errno: int) -> None:
+        """As when sending by itself."""
+        if not self._shut and not self.ended:
+            self._socket_takes_no_more()
 
     def _give_credit(self, size: int) -> None:
         """Let the other side send as much more: at once, or after as long as the meter says."""
@@ -215,7 +286,6 @@ class Relay:
             try:
                 sent = self._sock.send(out[0])
             except (BlockingIOError, InterruptedError):
-                self._watcher.add_writer(self._fd, self._on_writable)
                 return
             except OSError:
                 self._socket_takes_no_more()
@@ -227,14 +297,16 @@ class Relay:
             self._give_credit(sent)
             if self.ended:
                 return
-        self._watcher.remove_writer(self._fd)
+        self._wrote_all()
         if self._stream_ended:
             self._shut_down()
 
     def _socket_takes_no_more(self) -> None:
         """Its last words may still be there to read, so only this direction ends; a reset is found by reading."""
         self._shut = True
-        self._watcher.remove_writer(self._fd)
+        self._wrote_all()
+        if self._tap is not None:
+            self._tap.hold(True)
         self._drop()
         self.stream.stop(self._broken)
         self._stream_ended = True
@@ -265,7 +337,7 @@ class Relay:
         """Less waits to be sent, or nobody wants it any more."""
         if self.ended or self._socket_ended:
             return
-        error = self.stream._write_error
+        error = self.stream.write_error
         if error is not None:
             # The other end takes no more, but what it has sent is still on its way to the socket.
             self._socket_ended = True
@@ -274,9 +346,8 @@ class Relay:
             if isinstance(error, StreamReset) and error.error_code and not self.why:
                 self.why = f"{words(error.error_code)} (there)"
             self._end_if_done()
-        elif not self._reading and not self._held and self._connection._queued(self.stream.id) <= self._high:
-            self._reading = True
-            self._watcher.add_reader(self._fd, self._on_readable)
+        elif not self._reading and not self._held and self.stream.queued <= self._high:
+            self._read_on()
 
     # ---- bounds -------------------------------------------------------------------------------------------
 
@@ -340,8 +411,10 @@ class Relay:
 
     def _release(self) -> None:
         self.ended = True
-        self._watcher.remove_reader(self._fd)
-        self._watcher.remove_writer(self._fd)
+        self._pause()
+        self._wrote_all()
+        if self._tap is not None:
+            self._tap.close()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from dtp import carriers
-from dtp.core import Buffer
+from dtp.carriers.watch import socket_watcher
+from dtp.core import Buffer, sockets_supported
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.identity import PeerId
 from dtp.net.driver import SEAL, Buffers, LinkDriver, OnEstablished
 from dtp.net.stream import Stream
+from dtp.net.taps import Taps
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
 from dtp.session.handshake import Established
@@ -87,6 +89,7 @@ class Connection:
         self._resumes = 0
         self._sent = self._received_bytes = 0
         self._cipher = session.link.suite.cipher
+        self._taps: Taps | None = None
         self._on_meter_frame: Callable[[bytes], None] | None = None
         self._meter_frames: deque[bytes] = deque(maxlen=_EARLY_METER)
         #: Called after something came or was sent; set by who counts (see `traffic`).
@@ -130,6 +133,11 @@ class Connection:
     @property
     def _linger(self) -> float:
         return max(LINGER, self._slowest / 2)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it runs on, where all its methods are called."""
+        return self._loop
 
     @property
     def admitted(self) -> bool:
@@ -410,6 +418,37 @@ class Connection:
             if session.has_events:
                 self._schedule_flush()
 
+    @property
+    def taps(self) -> Taps | None:
+        """Sockets joined with its streams; None where the system can't. For `dtp.net.taps`."""
+        if self._taps is None and self._error is None and sockets_supported():
+            self._taps = Taps(
+                socket_watcher(self._loop), self._buffers.gather, self._write_pieces, self._consumed_all
+            )
+        return self._taps
+
+    def _write_pieces(self, pieces: Iterable[tuple[int, int, int]], block: bytes) -> list[int]:
+        """What one turn has read from taps goes out at once; gives the streams that had to queue their piece."""
+        session, now = self._session, self._loop.time()
+        driver = self._drivers[0] if len(self._drivers) == 1 and self._drivers[0].writable else None
+        out = self._buffers.seal
+        link = None if driver is None else driver.link
+        size, queued = session.seal_pieces(link, pieces, block, out, now)
+        if driver is not None and size:
+            self._sent += size
+            driver.writable = driver.carrier.write(out.view[:size])
+        self._send(now)
+        if session.has_events:
+            self._schedule_flush()
+        return queued
+
+    def _tap(self, stream_id: int, tap: object | None) -> None:
+        self._session.tap(stream_id, tap)
+
+    def _consumed_all(self, stream_ids: list[int], sizes: list[int]) -> None:
+        if self._session.consumed_all(stream_ids, sizes):
+            self._schedule_flush()
+
     def _finish(self, stream_id: int) -> None:
         self._session.finish(stream_id)
         self._schedule_flush()
@@ -569,6 +608,10 @@ class Connection:
     def _on_stream_data(self, event: ev.StreamData) -> None:
         self._streams[event.stream_id]._feed(event.data)
 
+    def _on_tap_data(self, event: ev.TapData) -> None:
+        assert self._taps is not None
+        self._taps.deliver(event, self._buffers.read)
+
     def _on_stream_finished(self, event: ev.StreamFinished) -> None:
         self._streams[event.stream_id]._feed_eof()
 
@@ -648,6 +691,8 @@ class Connection:
             stream._fail_read(self._error)
             stream._fail_write(self._error, delivered=self._acknowledged(stream.id))
         self._streams.clear()
+        if self._taps is not None:
+            self._taps.close()
         for future in self._pings.values():
             if not future.done():
                 future.set_exception(self._error)
@@ -664,6 +709,7 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     ev.Confirmed: Connection._on_confirmed,
     ev.StreamOpened: Connection._on_stream_opened,
     ev.StreamData: Connection._on_stream_data,
+    ev.TapData: Connection._on_tap_data,
     ev.StreamFinished: Connection._on_stream_finished,
     ev.StreamWasReset: Connection._on_stream_reset,
     ev.StreamStopped: Connection._on_stream_stopped,

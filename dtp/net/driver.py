@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from dtp.carriers.base import Carrier
 from dtp.core import Buffer
 from dtp.errors import CarrierError
+from dtp.net.taps import GATHER
 from dtp.session.codes import HandshakeError, Refusal
 from dtp.session.handshake import ClientHandshake, Established, ServerHandshake
 from dtp.session.link import Link
@@ -28,11 +29,13 @@ SEAL = 288 * 1024
 
 
 class Buffers:
-    """The read and the seal buffer of one event loop: used within one callback, never across two."""
+    """The buffers of one event loop, for reading carriers, sealing and reading taps: used within one callback, never
+    across two."""
 
     def __init__(self) -> None:
         self.read = Buffer(READ + _TAIL)
         self.seal = Buffer(SEAL)
+        self.gather = Buffer(GATHER)
         # glibc maps blocks of 128 KiB and more anew each time, and their page faults cost a tenth of a bulk
         # transfer, until one was freed that was larger: from then on it keeps such blocks (mallopt(3)).
         bytes(2 * READ)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from dtp.errors import DtpError, LocalError
+from dtp.net.taps import Tap, TapOwner
 
 if TYPE_CHECKING:
     from dtp.net.connection import Connection
@@ -286,6 +287,28 @@ class Stream:
         self.stop()
 
     # ---- what the connection reports --------------------------------------------------------------------
+
+    def tap(self, fd: int, owner: TapOwner) -> Tap | None:
+        """Join a non-blocking socket with this stream, whose sink `owner` is, too (see `dtp.net.taps`).
+
+        None where the system can't: then the owner does all by `attach` and `write`.
+        """
+        taps = self.connection.taps
+        if taps is None:
+            return None
+        tap = Tap(taps, self.id, fd, owner)
+        self.connection._tap(self.id, tap)
+        return tap
+
+    @property
+    def queued(self) -> int:
+        """Bytes written and not yet sealed for a carrier. `drain` waits while they are above `limits.write_high`."""
+        return self.connection._queued(self.id)
+
+    @property
+    def write_error(self) -> DtpError | None:
+        """Why nothing more can be written, such as `StreamReset` when the peer wants no more; None while it can."""
+        return self._write_error
 
     def attach(self, sink: Sink) -> None:
         """From now on hand everything to `sink`, starting with what is buffered."""

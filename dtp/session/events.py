@@ -38,6 +38,17 @@ class StreamData:
 
 
 @dataclass(slots=True)
+class TapData:
+    """The next bytes of streams that are tapped (`Session.tap`), in order and where they were opened: of `taps[i]`,
+    the `sizes[i]` bytes at `starts[i]` of the buffer that `receive` was given, until that is used for other things.
+    Report them with `Session.consumed` or `consumed_all`."""
+
+    taps: list[object]
+    starts: list[int]
+    sizes: list[int]
+
+
+@dataclass(slots=True)
 class StreamFinished:
     """The peer sends nothing more on this stream; all it sent was given before."""
 
@@ -151,6 +162,7 @@ Event = (
     | Confirmed
     | StreamOpened
     | StreamData
+    | TapData
     | StreamFinished
     | StreamWasReset
     | StreamStopped

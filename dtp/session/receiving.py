@@ -82,23 +82,37 @@ class Receiving(Linking):
         return used
 
     def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
+        streams, events = self._streams, self._events
+        tapped: ev.TapData | None = None
         for frame, flags, stream_id, offset, start, length in frames:
-            if length > PIECE and frame == _STREAM:
-                self._frames(link, view, list(_pieces(flags, stream_id, offset, start, length)), now)
-                continue
-            body = bytes(view[start : start + length])
             if frame == _STREAM and not flags and length and link.attached and self.ended is None:
-                stream = self._streams.get(stream_id)
+                stream = streams.get(stream_id)
+                tap = None if stream is None else stream.tap
+                if length > PIECE and tap is None:
+                    self._frames(link, view, list(_pieces(flags, stream_id, offset, start, length)), now)
+                    continue
                 if stream is not None and stream.receive.takes(offset, length):  # the usual case, made short
                     self._received_total += length
                     if self._received_total > self._receive_limit:
                         raise _over_credit()
-                    self._events.append(ev.StreamData(stream_id, body))
+                    if tap is None:
+                        events.append(ev.StreamData(stream_id, bytes(view[start : start + length])))
+                    else:
+                        if tapped is None or events[-1] is not tapped:  # what came between keeps its place
+                            tapped = ev.TapData([], [], [])
+                            events.append(tapped)
+                        tapped.taps.append(tap)
+                        tapped.starts.append(start)
+                        tapped.sizes.append(length)
                     self._active_at = now
                     self._ack_due[stream_id] = None
                     if self._ack_at == NEVER:
                         self._ack_at = now + self.limits.ack_delay
                     continue
+            elif length > PIECE and frame == _STREAM:
+                self._frames(link, view, list(_pieces(flags, stream_id, offset, start, length)), now)
+                continue
+            body = bytes(view[start : start + length])
             if not link.attached:
                 self._on_fresh_link(link, frame, flags, body, now)
             elif self.ended is not None:

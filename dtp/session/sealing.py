@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from dtp.core import Buffer
 from dtp.session import events as ev
@@ -67,6 +68,52 @@ class Sealing(SessionState):
         self._sent_total = total
         link.first_record_due = False
         return link.sealer.seal_stream(stream_id, offset, data, out, self.limits.record)
+
+    def seal_pieces(
+        self, link: Link | None, pieces: Iterable[tuple[int, int, int]], block: bytes, out: Buffer, now: float
+    ) -> tuple[int, list[int]]:
+        """Seal many small writes at once: of each its stream, and where it stands in `block` and its size.
+
+        Gives the bytes in `out`, and the streams whose piece had to be queued instead, as `write` does it, because
+        something of theirs waits, the credit is used up, or there is no link that could take it now. Pieces for
+        streams that take no more are void. `out` must have room for `block` and 64 bytes for each piece.
+        """
+        ready = (
+            link is not None
+            and link.attached
+            and not link.lost
+            and now < link.rekey_at
+            and not self._awaiting_state
+        )
+        fresh = min(self._send_limit, self._send_stop) - self._sent_total
+        ids: list[int] = []
+        offsets: list[int] = []
+        starts: list[int] = []
+        sizes: list[int] = []
+        queued: list[int] = []
+        streams = self._streams
+        for stream_id, start, size in pieces:
+            stream = streams.get(stream_id)
+            if stream is None or not stream.send.open:
+                continue
+            data = block[start : start + size]
+            send = stream.send
+            offset = send.end
+            if ready and size <= fresh and send.takes(data, offset + size):
+                fresh -= size
+                self._sent_total += size
+                ids.append(stream_id)
+                offsets.append(offset)
+                starts.append(start)
+                sizes.append(size)
+            else:
+                send.write(data)
+                self._take_turn(stream)
+                queued.append(stream_id)
+        if link is None or not ids:
+            return 0, queued
+        link.first_record_due = False
+        return link.sealer.seal_pieces(ids, offsets, starts, sizes, block, out, self.limits.record), queued
 
     def may_seal(self, link: Link) -> bool:
         """False when certainly nothing waits for this link: the usual answer, so it is to be a quick one."""

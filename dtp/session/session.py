@@ -10,6 +10,7 @@ docs/wire.md. Who drives it (dtp/net/connection.py, or a test) calls
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from dtp.errors import LimitError
@@ -121,6 +122,32 @@ class Session(Receiving):
         elif stream.receive.stop_code is None:
             self._give_credit(stream, size)
         return bool(self._windows)
+
+    def tap(self, stream_id: int, tap: object | None) -> None:
+        """From now on report bytes of this stream as `TapData`, which names `tap`, where that spares a copy.
+
+        What needs to be put together first still comes as `StreamData`. None: always as that.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.tap = tap
+
+    def consumed_all(self, stream_ids: Iterable[int], sizes: Iterable[int]) -> bool:
+        """`consumed` for many streams."""
+        streams, windows = self._streams, self._windows
+        total = 0
+        for stream_id, size in zip(stream_ids, sizes, strict=True):
+            stream = streams.get(stream_id)
+            if stream is None or stream.receive.stop_code is not None:
+                self.consumed(stream_id, size)
+                continue
+            receive = stream.receive
+            receive.consumed += size
+            total += size
+            if receive.consumed >= receive.grant_at and receive.grant():
+                windows[stream_id] = None
+        self._give_connection_credit(total)
+        return bool(windows)
 
     def send_datagram(self, data: bytes | memoryview) -> None:
         """Queue a datagram; when `limits.datagrams` wait, the oldest is dropped. `DatagramTooLarge`."""

@@ -6,12 +6,13 @@ For tests of protocols above sessions, and of the sessions themselves. Time and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from dtp.core import Buffer
 from dtp.identity import Identity
-from dtp.session.events import Ended, Event, LinkLost
+from dtp.session.events import Ended, Event, LinkLost, StreamData, TapData
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake, Ticket
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.link import Link
@@ -78,7 +79,8 @@ class Wire:
 class SessionPair:
     """A client's and a server's session, with wires between them that a test can cut and add.
 
-    `events` collects what each side reports. Nothing moves until `deliver` or `settle` is called.
+    `events` collects what each side reports; bytes of streams that are tapped by their own ids (`Session.tap`) are
+    copied to `StreamData`. Nothing moves until `deliver` or `settle` is called.
     """
 
     def __init__(
@@ -120,6 +122,19 @@ class SessionPair:
         if not wire.cut:
             (wire.to_server if client else wire.to_client).extend(self._out.view[:size])
         return size
+
+    def seal_pieces(self, wire: Wire, client: bool, pieces: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Put many small writes on a wire by `Session.seal_pieces`; gives the streams that queued theirs instead."""
+        session, link = (self.client, wire.client) if client else (self.server, wire.server)
+        block = b"".join(data for _, data in pieces)
+        ends = list(accumulate(len(data) for _, data in pieces))
+        spans = [
+            (key, end - len(data), len(data)) for (key, data), end in zip(pieces, ends, strict=True) if data
+        ]
+        size, queued = session.seal_pieces(link, spans, block, self._out, self.now)
+        if not wire.cut:
+            (wire.to_server if client else wire.to_client).extend(self._out.view[:size])
+        return queued
 
     def deliver(self, wire: Wire, size: int, *, client: bool) -> None:
         """Hand up to `size` bytes that are under way to a side; the start of a record stays under way."""
@@ -189,12 +204,17 @@ class SessionPair:
 
     def _collect(self, session: Session) -> None:
         events = session.events()
-        self.events[session] += events
         for event in events:
+            self.events[session] += self._copied(event) if isinstance(event, TapData) else [event]
             if isinstance(event, LinkLost):
                 for wire in list(self.wires):
                     if event.link in (wire.client, wire.server) and event.link.lost:
                         self._forget(wire)
+
+    def _copied(self, event: TapData) -> Iterator[StreamData]:
+        for tap, start, size in zip(event.taps, event.starts, event.sizes, strict=True):
+            assert isinstance(tap, int)
+            yield StreamData(tap, bytes(self._in.view[start : start + size]))
 
     def ended(self, session: Session) -> Ended | None:
         """How a side's session ended, if it has."""

@@ -12,7 +12,7 @@ command -v "$CLANG" >/dev/null || { echo "no $CLANG: install clang with libFuzze
 extent="-max_total_time=${1:-60}"
 [ "${1:-}" != fixed ] || extent="-seed=1 -runs=$2"
 
-for harness in fuzz_open fuzz_open_packet fuzz_seal fuzz_graph fuzz_text; do
+for harness in fuzz_open fuzz_open_packet fuzz_seal fuzz_sockets fuzz_graph fuzz_text; do
     "$CLANG" -std=c11 -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
         -Wall -Wextra -o "$SCRATCH/$harness" "$harness.c" ciphers.c ../*.c -ldl
     if [ "${1:-}" = merge ]; then

@@ -482,6 +482,30 @@ def test_one_stream_frame_by_the_short_way(suite: str, data: bytes, rekey_bytes:
     assert state(short) == before == state(long)
 
 
+@given(sizes=st.lists(st.integers(0, 300), max_size=100), record=st.sampled_from([100, 4096, 65519]))
+def test_many_pieces_by_the_short_way(suite: str, sizes: list[int], record: int) -> None:
+    short, long = Sealer(suite, KEY, 5000), Sealer(suite, KEY, 5000)
+    data = random.Random(len(sizes)).randbytes(sum(sizes) + 1)
+    streams, offsets = (
+        [3 * number for number in range(len(sizes))],
+        [2**61 - number for number in range(len(sizes))],
+    )
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    pieces = [data[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    other = Buffer(1 << 20)
+    length = short.seal_pieces(streams, offsets, starts, sizes, data, other, record)
+    whole = [(STREAM, 0, *where, piece) for *where, piece in zip(streams, offsets, pieces, strict=True)]
+    assert length == long.seal(whole, BUFFER, record)
+    assert other.view[:length] == BUFFER.view[:length]
+    before = state(short)
+    for start, size in ((len(data) + 1, 0), (0, len(data) + 1), (len(data), 1), (2**32 - 1, 2)):
+        with pytest.raises(SpaceError):
+            short.seal_pieces([1, 1], [0, 0], [0, start], [1, size], data, other, record)
+    with pytest.raises(SpaceError):
+        short.seal_pieces([1], [0], [0], [1], data, Buffer(20), record)
+    assert state(short) == before == state(long)
+
+
 def test_space(suite: str) -> None:
     sealer = Sealer(suite, KEY)
     before = state(sealer)

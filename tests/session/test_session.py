@@ -116,6 +116,25 @@ class Exchange(RuleBasedStateMachine):
             session.write(stream_id, data)
         self.written[side, stream_id] += size
 
+    @rule(side=st.booleans(), sizes=st.lists(st.integers(0, 600), max_size=4), wire=st.integers(0, 3))
+    def write_pieces(self, side: bool, sizes: list[int], wire: int) -> None:
+        """Write a little to each of the open streams at once."""
+        if self.pair.wires:
+            pieces = []
+            for stream_id, size in zip(self.known(side), sizes, strict=False):
+                pieces.append((stream_id, pattern(stream_id, self.written[side, stream_id], size)))
+                self.written[side, stream_id] += size
+            queued = self.pair.seal_pieces(self.wire(wire), side, pieces)
+            assert set(queued) <= {stream_id for stream_id, data in pieces if data}
+
+    @rule(side=st.booleans(), pick=st.integers(0, 5), on=st.booleans())
+    def tap(self, side: bool, pick: int, on: bool) -> None:
+        """Have the bytes of a stream reported where they stand, or no more."""
+        known = list(self.session(side)._streams)
+        if known:
+            stream_id = known[pick % len(known)]
+            self.session(side).tap(stream_id, stream_id if on else None)
+
     @rule(side=st.booleans(), pick=st.integers(0, 5), gently=st.booleans())
     def end(self, side: bool, pick: int, gently: bool) -> None:
         """Finish a stream, or give it up; either may be said again, and nothing can be written then."""
@@ -138,7 +157,10 @@ class Exchange(RuleBasedStateMachine):
         for key in list(self.unread):
             if key[0] != side:
                 size = int(self.unread[key] * share + 0.5)
-                self.session(side).consumed(key[1], size)
+                if size % 2:
+                    self.session(side).consumed_all([key[1]], [size])
+                else:
+                    self.session(side).consumed(key[1], size)
                 self.unread[key] -= size
 
     @rule(side=st.booleans(), wire=st.integers(0, 3), size=st.integers(0, 3000))

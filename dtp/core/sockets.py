@@ -1,0 +1,94 @@
+"""Many sockets in one call: reading all that are ready, and sending a piece to each. For relays.
+
+Only where the system has epoll (`supported()`); everywhere else a relay watches its socket by itself. See
+docs/decisions/0146.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from array import array
+from collections.abc import Sequence
+from struct import Struct
+
+from dtp.core._dtp_core import ffi, lib
+from dtp.core.buffer import Buffer
+
+#: Sockets read by one `gather` at most; more stay ready for the next.
+MOST = 256
+_GATHERED = Struct("@ii")
+_INTS, _UNSIGNED = ffi.typeof("int32_t[]"), ffi.typeof("uint32_t[]")
+_gather, _scatter, _from_buffer = lib.dtp_gather, lib.dtp_scatter, ffi.from_buffer
+_iter_gathered = _GATHERED.iter_unpack
+
+
+def supported() -> bool:
+    """Whether this system can do it."""
+    return bool(lib.dtp_sockets_supported())
+
+
+class ReadySet:
+    """Sockets to read from when they are ready; its own descriptor can be read from while any of them is.
+
+    Descriptors stay the caller's and must be removed before they are closed.
+    """
+
+    __slots__ = ("_epoll", "_fd", "_found", "_view")
+
+    def __init__(self) -> None:
+        assert sys.platform == "linux"
+        self._epoll = select.epoll()
+        self._fd = self._epoll.fileno()
+        self._found = ffi.new("dtp_gathered[]", MOST)
+        self._view = memoryview(ffi.buffer(self._found))
+
+    def fileno(self) -> int:
+        """The set's own descriptor."""
+        return self._fd
+
+    def add(self, fd: int) -> None:
+        """Read from `fd`, too, which is not in the set."""
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def remove(self, fd: int) -> None:
+        """Read from `fd`, which is in the set, no more."""
+        self._epoll.unregister(fd)
+
+    def gather(self, out: Buffer, piece: int) -> list[tuple[int, int]]:
+        """Read once from each socket that is ready, at most `piece` bytes: its descriptor and how many bytes it was.
+
+        The bytes stand one behind the other in `out`, which has room for `piece` at least. 0 bytes: the socket's
+        end; a negative number: minus the `errno` of its error. Raises `OSError` when the set is closed.
+        """
+        count = _gather(self._fd, out.pointer, out.size, piece, self._found, MOST)
+        if count < 0:
+            raise OSError(-count, "the set of sockets can't be asked")
+        return list(_iter_gathered(self._view[: count * _GATHERED.size]))
+
+    def close(self) -> None:
+        """Forget all sockets. Idempotent."""
+        self._fd = -1
+        self._epoll.close()
+
+
+def scatter(
+    buffer: Buffer, fds: Sequence[int], starts: Sequence[int], lengths: Sequence[int]
+) -> array[int] | None:
+    """Send `lengths[i]` bytes from `buffer` at `starts[i]` to the socket `fds[i]`, in this order, without waiting.
+
+    None when all was sent. Else how many bytes of each, or minus the `errno` of a socket that takes no more; a
+    socket that did not take all gets nothing more in this call, nor does a negative descriptor. The caller vouches
+    for the spans being within the buffer.
+    """
+    count = len(fds)
+    sent = array("i", bytes(4 * count))
+    broken = _scatter(
+        buffer.pointer,
+        _from_buffer(_INTS, array("i", fds)),
+        _from_buffer(_UNSIGNED, array("I", starts)),
+        _from_buffer(_UNSIGNED, array("I", lengths)),
+        _from_buffer(_INTS, sent),
+        count,
+    )
+    return sent if broken else None

@@ -1,0 +1,193 @@
+"""Sockets joined with streams of one connection, many at a time: what relays spend most of their time on.
+
+All sockets that are ready are read in one call and sealed in one; what one read of the carrier brought for many
+sockets is sent in one call, from where it was opened. A message has no callback, future or buffer of its own. The
+unusual - an end, an error, a socket that takes no more - is left to the tap's owner. See docs/decisions/0146.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from dtp.carriers.watch import Watcher
+from dtp.core import Buffer, ReadySet, scatter
+from dtp.session.events import TapData
+
+#: The most that is read of a socket at once. One that gives as much is better read by itself, in larger pieces.
+PIECE = 16 * 1024
+#: What one turn reads of all sockets together: sealed, it fits the seal buffer with the frames' headers.
+GATHER = 192 * 1024
+
+
+class TapCounts(Protocol):
+    """Where a tap counts the bytes that it moves."""
+
+    #: From the socket into the stream.
+    sent: int
+    #: From the stream to the socket.
+    received: int
+
+
+class TapOwner(Protocol):
+    """Who has joined a socket with a stream. It is the stream's `Sink`, too."""
+
+    @property
+    def counts(self) -> TapCounts:
+        """The taps add to it what they move."""
+
+    def tap_full(self) -> None:
+        """A read came back full: there is more."""
+
+    def tap_queued(self) -> None:
+        """What was read had to be queued in the stream, which may have enough now."""
+
+    def tap_ended(self, errno: int) -> None:
+        """The socket has ended: orderly (0), or with an error."""
+
+    def tap_rest(self, data: bytes) -> None:
+        """What the socket did not take of the stream's bytes; the owner reports to `Stream.consumed`."""
+
+    def tap_broken(self, errno: int) -> None:
+        """The socket takes no more; the bytes that were for it are reported as consumed."""
+
+
+class Tap:
+    """A socket's place among the taps of its connection. Made by `Stream.tap`.
+
+    Not `reading` at first, and never after `close`, which must come before the socket is closed.
+    """
+
+    __slots__ = ("_taps", "counts", "fd", "out", "owner", "reading", "stream_id")
+
+    def __init__(self, taps: Taps, stream_id: int, fd: int, owner: TapOwner) -> None:
+        self._taps = taps
+        self.stream_id = stream_id
+        self.fd = fd
+        self.owner = owner
+        self.counts = owner.counts
+        self.reading = False
+        #: Where the stream's bytes go: `fd`; or -1, and all of them are given to the owner (`hold`).
+        self.out = fd
+
+    def read(self) -> None:
+        """Read from the socket when it is ready. Idempotent."""
+        if not self.reading:
+            self.reading = True
+            self._taps.watch(self)
+
+    def pause(self) -> None:
+        """Read no more for now. Idempotent."""
+        if self.reading:
+            self.reading = False
+            self._taps.unwatch(self)
+
+    def hold(self, held: bool) -> None:
+        """Whether the stream's bytes are to go to the owner and not to the socket."""
+        self.out = -1 if held else self.fd
+
+    def close(self) -> None:
+        """Leave the socket alone. Idempotent."""
+        self.pause()
+        self.out = -1
+
+
+class Taps:
+    """The taps of one connection, as it sees them."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        buffer: Buffer,
+        write: Callable[[Iterable[tuple[int, int, int]], bytes], list[int]],
+        consumed: Callable[[list[int], list[int]], None],
+    ) -> None:
+        """`write(pieces, block)` takes what was read, and gives the streams that had to queue their piece; `buffer`,
+        of `GATHER` bytes, is used within one callback."""
+        self._watcher, self._buffer = watcher, buffer
+        self._write, self._consumed = write, consumed
+        self._ready = ReadySet()
+        self._reading: dict[int, Tap] = {}
+        self._closed = False
+
+    def watch(self, tap: Tap) -> None:
+        """Read from its socket, too."""
+        if self._closed:
+            return  # there is nothing to read it for
+        if not self._reading:
+            self._watcher.add_reader(self._ready.fileno(), self._on_readable)
+        self._ready.add(tap.fd)
+        self._reading[tap.fd] = tap
+
+    def unwatch(self, tap: Tap) -> None:
+        """Read from its socket no more."""
+        if self._reading.pop(tap.fd, None) is None:
+            return
+        self._ready.remove(tap.fd)
+        if not self._reading:
+            self._watcher.remove_reader(self._ready.fileno())
+
+    def close(self) -> None:
+        """The connection is over, and its taps have heard of it."""
+        if self._reading:
+            self._watcher.remove_reader(self._ready.fileno())
+            self._reading.clear()
+        self._closed = True
+        self._ready.close()
+
+    # ---- from the sockets to the streams ------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        reading = self._reading
+        pieces: list[tuple[int, int, int]] = []
+        unusual: list[tuple[Tap, int]] = []
+        at = 0
+        for fd, size in self._ready.gather(self._buffer, PIECE):
+            tap = reading[fd]
+            if size > 0:
+                pieces.append((tap.stream_id, at, size))
+                tap.counts.sent += size
+                at += size
+                if size < PIECE:
+                    continue
+            unusual.append((tap, size))
+        if pieces:
+            queued = self._write(pieces, bytes(self._buffer.view[:at]))
+            if queued:
+                of = {tap.stream_id: tap for tap in reading.values()}
+                for stream_id in queued:
+                    of[stream_id].owner.tap_queued()
+        for tap, size in unusual:
+            if not tap.reading:
+                continue  # the owner has heard of something else meanwhile
+            if size > 0:
+                tap.owner.tap_full()
+            else:
+                tap.owner.tap_ended(-size)
+
+    # ---- from the streams to the sockets ------------------------------------------------------------------
+
+    def deliver(self, data: TapData, buffer: Buffer) -> None:
+        """Send what came to the sockets, from `buffer`, where it was opened."""
+        taps: list[Tap] = data.taps  # type: ignore[assignment]  # what `Stream.tap` has given the session
+        sent = scatter(buffer, [tap.out for tap in taps], data.starts, data.sizes)
+        for tap, size in zip(taps, data.sizes, strict=True):
+            tap.counts.received += size
+        if sent is None:
+            self._consumed([tap.stream_id for tap in taps], data.sizes)
+            return
+        self._consumed(
+            [tap.stream_id for tap in taps],
+            [max(done, 0) if done >= 0 else size for done, size in zip(sent, data.sizes, strict=True)],
+        )
+        broken: dict[Tap, int] = {}
+        for tap, start, size, done in zip(taps, data.starts, data.sizes, sent, strict=True):
+            if done < 0:
+                broken[tap] = -done
+            elif done < size:
+                if tap in broken:
+                    self._consumed([tap.stream_id], [size - done])
+                else:
+                    tap.owner.tap_rest(bytes(buffer.view[start + done : start + size]))
+        for tap, errno in broken.items():
+            tap.owner.tap_broken(errno)

@@ -1,0 +1,122 @@
+"""Reading from and sending to many sockets in one call."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from dtp.core import Buffer, ReadySet, scatter, sockets_supported
+
+pytestmark = pytest.mark.skipif(not sockets_supported(), reason="this system has no epoll")
+BUFFER = Buffer(1 << 20)
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    """Five pairs of connected sockets; the first of each is ours, and doesn't block."""
+    made = [socket.socketpair() for _ in range(5)]
+    for ours, _ in made:
+        ours.setblocking(False)
+    yield made
+    for pair in made:
+        for one in pair:
+            one.close()
+
+
+def gathered(ready: ReadySet, piece: int = 1000) -> dict[int, bytes | int]:
+    """By descriptor what came: bytes, or what ended it."""
+    found: dict[int, bytes | int] = {}
+    at = 0
+    for fd, size in ready.gather(BUFFER, piece):
+        assert fd not in found
+        found[fd] = bytes(BUFFER.view[at : at + size]) if size > 0 else size
+        at += max(size, 0)
+    return found
+
+
+def test_all_that_is_ready_comes_at_once(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+    ready = ReadySet()
+    for number, (ours, theirs) in enumerate(pairs):
+        ready.add(ours.fileno())
+        if number:
+            theirs.sendall(bytes([number]) * number)
+    expected = {ours.fileno(): bytes([number]) * number for number, (ours, _) in enumerate(pairs) if number}
+    assert gathered(ready) == expected
+    assert gathered(ready) == {}
+    ready.close()
+
+
+def test_a_piece_at_a_time_and_only_what_there_is_room_for(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    ready, small = ReadySet(), Buffer(4096)
+    for ours, theirs in pairs:
+        ready.add(ours.fileno())
+        theirs.sendall(bytes(3000))
+    assert [size for _, size in ready.gather(small, 1000)] == [1000] * 4
+    sizes = [size for _ in range(20) for _, size in ready.gather(small, 1000)]
+    assert sum(sizes) == 11_000
+    assert max(sizes) == 1000
+    ready.close()
+
+
+def test_ends_and_errors_are_told(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+    ready = ReadySet()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        reset = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    other.close()
+    pairs[0][1].close()
+    for fd in (reset.fileno(), pairs[0][0].fileno()):
+        ready.add(fd)
+    assert gathered(ready) == {reset.fileno(): -errno.ECONNRESET, pairs[0][0].fileno(): 0}
+    ready.remove(reset.fileno())
+    reset.close()
+    ready.close()
+
+
+def test_removed_ones_are_left_alone(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+    ready = ReadySet()
+    for ours, theirs in pairs[:2]:
+        ready.add(ours.fileno())
+        theirs.sendall(b"x")
+    ready.remove(pairs[0][0].fileno())
+    assert gathered(ready) == {pairs[1][0].fileno(): b"x"}
+    ready.close()
+    with pytest.raises(OSError, match="can't be asked"):
+        ready.gather(BUFFER, 1000)
+    ready.close()
+
+
+def test_each_socket_gets_its_spans_in_order(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+    BUFFER.view[:10] = b"0123456789"
+    fds = [pairs[number][0].fileno() for number in (0, 1, 0, 2)]
+    assert scatter(BUFFER, fds, [0, 3, 6, 1], [3, 2, 4, 1]) is None
+    assert [pairs[number][1].recv(100) for number in range(3)] == [b"0126789", b"34", b"1"]
+
+
+def test_a_socket_that_did_not_take_all_gets_nothing_behind(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    full, free = pairs[0][0].fileno(), pairs[1][0].fileno()
+    big = BUFFER.size
+    sent = scatter(BUFFER, [full, free, full, -1], [0, 0, 0, 0], [big, 5, 1, 7])
+    assert sent is not None
+    assert 0 < sent[0] < big
+    assert sent.tolist()[1:] == [5, 0, 0]
+    assert len(pairs[1][1].recv(100)) == 5
+    pairs[0][0].shutdown(socket.SHUT_WR)
+    with pairs[0][1].makefile("rb") as file:
+        assert len(file.read()) == sent[0]
+
+
+def test_a_socket_that_takes_no_more_says_why(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+    pairs[0][1].close()
+    sent = scatter(BUFFER, [pairs[0][0].fileno(), pairs[1][0].fileno()], [0, 0], [1, 1])
+    assert sent is not None
+    assert sent.tolist() == [-errno.EPIPE, 1]
