@@ -95,6 +95,8 @@ class Backend:
             self.connections += 1
             with contextlib.closing(writer), contextlib.suppress(ConnectionError, EOFError):
                 await self._handler(reader, writer)
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()  # or asyncio may say that nobody asked how it went
 
         self._server = await asyncio.start_server(handle, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]

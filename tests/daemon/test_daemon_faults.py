@@ -254,6 +254,8 @@ def test_nothing_is_left_behind(run):
                     reset(writer)
                 else:
                     writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
 
             tasks, before = len(asyncio.all_tasks()), descriptors()
             for number in range(12):
