@@ -55,6 +55,8 @@ class Graph:
         self.name = store.name
         #: Whether peers are asked for every frame; else what was overwritten meanwhile may be left out.
         self.keeps_history = history
+        #: Peer (public key) -> `vector.digest` of what both had when they last synced.
+        self.agreed: dict[bytes, bytes] = {}
         self.identity = identity
         self._store = store
         self._replica = replica

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from dtp.core.errors import StateLimit
 from dtp.errors import PeerError
 from dtp.graph import envelope as envelopes
-from dtp.graph import summaries
+from dtp.graph import summaries, vector
 from dtp.graph import sync as protocol
 from dtp.graph.errors import Equivocation, GraphError, SyncError
 from dtp.session.codes import ConnectionClosed, StreamReset
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.graph")
 
+#: Of how many peers it is remembered what both had.
+_PEERS: Final = 1024
 #: The code that a stream is reset with when the other end broke the protocol.
 BROKEN: Final = 1
 
@@ -46,6 +48,7 @@ class _Session:
         self._side = protocol.SyncSide(graph.name, history=graph.keeps_history)
         self._wake = asyncio.Event()
         self._refused: set[bytes] = set()
+        self._peer = stream.connection.peer.key
         self.exchanged = Exchanged()
 
     async def run(self) -> Exchanged:
@@ -54,7 +57,8 @@ class _Session:
         tasks: set[asyncio.Future[None]] = set()
         try:
             await self._graph.commit()  # what was made just now is part of what there is
-            await self._send(self._side.start(self._graph.vector()))
+            agreed = self._graph.agreed.get(self._peer)
+            await self._send(self._side.start(self._graph.vector(), agreed=agreed))
             tasks = {asyncio.ensure_future(self._receive_on()), asyncio.ensure_future(self._send_on())}
             pending = tasks
             while pending:
@@ -73,7 +77,17 @@ class _Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._remember()
         return self.exchanged
+
+    def _remember(self) -> None:
+        """What both have now, for the next time."""
+        ours, agreed = self._graph.vector(), self._graph.agreed
+        if self._side.agrees(ours):
+            agreed.pop(self._peer, None)
+            agreed[self._peer] = vector.digest(ours)
+            if len(agreed) > _PEERS:
+                del agreed[next(iter(agreed))]
 
     # ---- sending ------------------------------------------------------------------------------------------------
 

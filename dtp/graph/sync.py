@@ -29,6 +29,8 @@ MESSAGE_BYTES: Final = 256 * 1024
 MAX_MESSAGE: Final = core.FRAME_BYTES + OVERHEAD + 1024
 #: A vector of at most so many bytes goes with the greeting; a longer one only after the digests were found to differ.
 _SHORT_VECTOR: Final = 256
+#: To a peer that was in sync with this side before, and that this side has news for.
+_LONG_VECTOR: Final = 16 * 1024
 
 
 class Kind(IntEnum):
@@ -88,15 +90,21 @@ class SyncSide:
         """Whether the peer has sent all, and stored all that was sent to it before `done`."""
         return self._got_done and self._got_stored
 
+    def agrees(self, ours: Vector) -> bool:
+        """Whether the peer has what is here, and no more."""
+        return self._theirs == ours
+
     @property
     def knows_peer(self) -> bool:
         """Whether it is known what the peer has."""
         return self._theirs is not None
 
-    def start(self, ours: Vector) -> bytes:
-        """The first message, from both sides."""
+    def start(self, ours: Vector, *, agreed: bytes | None = None) -> bytes:
+        """The first message, from both sides. `agreed`: the digest of what both had when they last met, if they did;
+        when there is more here now, the vector goes along at once, so that one round trip is enough."""
         encoded = vector.encode(ours)
-        self._sent_vector = len(encoded) <= _SHORT_VECTOR
+        is_new = agreed is not None and agreed != vector.digest(ours)
+        self._sent_vector = len(encoded) <= (_LONG_VECTOR if is_new else _SHORT_VECTOR)
         return _pack(
             Kind.HELLO,
             VERSION,

@@ -346,7 +346,7 @@ def test_an_author_with_two_histories_does_not_keep_others_from_syncing() -> Non
     run(main())
 
 
-def test_many_authors_are_told_only_when_something_differs() -> None:
+def test_many_authors_are_told_only_when_something_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with (
             connected("many") as (client, server),
@@ -367,6 +367,21 @@ def test_many_authors_are_told_only_when_something_differs() -> None:
             assert one.replica.save() == other.replica.save()
             again = await one.sync(client)
             assert again.bytes_sent + again.bytes_received < 100
+            other.node("more")["k"] = 1
+            one.node("more too")["k"] = 1
+            await asyncio.gather(one.commit(), other.commit())
+            messages: list[int] = []
+            receive = Side.receive
+
+            def counted(self: Side, message: bytes, ours: Sequences) -> protocol.Step:
+                messages.append(message[1])
+                return receive(self, message, ours)
+
+            monkeypatch.setattr(Side, "receive", counted)
+            last = await one.sync(client)
+            assert (last.sent, last.received) == (1, 1)
+            # They know each other: the vectors come with the greetings, and what is missing with the answers.
+            assert sorted(messages) == [0, 0, 2, 2, 3, 3, 4, 4]
             await client.close()
             await serving
 
