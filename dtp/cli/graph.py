@@ -10,6 +10,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -325,26 +326,74 @@ def verify(opened: _Opener) -> None:
 
 @graph.command("export")
 @_file
-@click.argument("target", type=click.Path(dir_okay=False))
+@click.argument("target", type=click.Path(dir_okay=False), required=False)
+@click.option("--qr", is_flag=True, help="As QR codes: in the terminal, or into TARGET-1.svg and so on.")
+@click.option("--chunks", "as_text", is_flag=True, help="As the texts of such codes, one a line.")
 @_store
-def export_graph(opened: _Opener, target: str) -> None:
-    """Write all that is stored into one file, TARGET."""
+def export_graph(opened: _Opener, target: str | None, qr: bool, as_text: bool) -> None:
+    """Write all that is stored into one file, TARGET, or show it as codes.
+
+    \b
+    Examples:
+      dtp graph export notes.db notes.dtpg
+      dtp graph export notes.db --qr
+    """
+    if qr and as_text:
+        raise click.UsageError("--qr and --chunks don't go together")
+    if qr or as_text:
+
+        async def split(graph: Graph) -> list[str]:
+            return await graph.export_chunks()
+
+        _show_chunks(opened.run(split), target, qr=qr)
+        return
+    if target is None:
+        raise click.UsageError("name the file to write, or give --qr or --chunks")
+    file = target
 
     async def work(graph: Graph) -> int:
-        return await graph.export(target)
+        return await graph.export(file)
 
     count = opened.run(work)
     print_result({"envelopes": count}, f"{count} envelopes")
 
 
+def _show_chunks(chunks: list[str], target: str | None, *, qr: bool) -> None:
+    """Chunks as lines or as codes, in the terminal or in files."""
+    if not qr:
+        lines = "".join(f"{chunk}\n" for chunk in chunks)
+        if target is not None:
+            Path(target).write_text(lines, encoding="ascii")
+        else:
+            for chunk in chunks:
+                print_line({"chunk": chunk}, chunk)
+        return
+    from dtp.graph.qr import to_svg, to_terminal
+
+    for number, chunk in enumerate(chunks, 1):
+        if target is None:
+            shown = to_terminal(chunk)
+            print_line({"chunk": chunk}, f"{shown}\n{number} of {len(chunks)}")
+        else:
+            to_svg(chunk, f"{target}-{number}.svg")
+    if target is not None:
+        print_result({"codes": len(chunks)}, f"{len(chunks)} codes: {target}-1.svg and on")
+
+
 @graph.command("import")
 @_file
-@click.argument("source", type=click.Path(dir_okay=False))
+@click.argument("source", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--chunks", "as_text", is_flag=True, help="SOURCE has the texts of codes, one a line; - reads them here."
+)
 @_store
-def import_graph(opened: _Opener, source: str) -> None:
+def import_graph(opened: _Opener, source: str, as_text: bool) -> None:
     """Take in what 'export' wrote into SOURCE."""
 
     async def work(graph: Graph) -> int:
+        if as_text:
+            with click.open_file(source, encoding="ascii", errors="replace") as file:
+                return await graph.import_chunks([line for line in file if line.strip()])
         return await graph.import_file(source)
 
     count = opened.run(work)

@@ -42,3 +42,9 @@ class SyncError(PeerError):
     """The peer broke the sync protocol, or syncs another graph."""
 
     code = "graph-sync"
+
+
+class ChunkError(PeerError):
+    """A chunk (docs/graph.md, "Chunks") is damaged or of another set, or some are missing; the message names them."""
+
+    code = "graph-chunk"

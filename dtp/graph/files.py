@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from dtp.core import crdt as core
+from dtp.graph import chunks, summaries
 from dtp.graph.envelope import OVERHEAD
 from dtp.graph.errors import GraphError, StoreError
 
@@ -25,25 +27,11 @@ _DIGEST: Final = 32
 async def export(graph: Graph, path: str | os.PathLike[str]) -> int:
     """See `Graph.export`."""
     target = Path(path)
-    digest = hashlib.blake2b(digest_size=_DIGEST)
-    count = 0
     try:
         handle, scratch = tempfile.mkstemp(prefix=target.name, suffix=".part", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
             try:
-
-                def write(data: bytes) -> None:
-                    digest.update(data)
-                    file.write(data)
-
-                write(MAGIC)
-                for author, last in sorted(graph.vector().items()):
-                    for first in range(1, last + 1, _READ):
-                        some = await graph.read(author, first, min(last, first + _READ - 1))
-                        count += len(some)
-                        await asyncio.to_thread(_write_all, write, some)
-                write(bytes(4))
-                file.write(digest.digest())
+                count = await _write(graph, file)
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(scratch, target)
@@ -55,6 +43,31 @@ async def export(graph: Graph, path: str | os.PathLike[str]) -> int:
     return count
 
 
+async def to_chunks(graph: Graph) -> list[str]:
+    """See `Graph.export_chunks`."""
+    file = io.BytesIO()
+    await _write(graph, file)
+    return chunks.split(file.getvalue())
+
+
+async def _write(graph: Graph, file: BinaryIO) -> int:
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    count = 0
+
+    def write(data: bytes) -> None:
+        digest.update(data)
+        file.write(data)
+
+    write(MAGIC)
+    for author, last in sorted(graph.vector().items()):
+        async for some in summaries.stored(graph, author, 1, last):
+            count += len(some)
+            await asyncio.to_thread(_write_all, write, some)
+    write(bytes(4))
+    file.write(digest.digest())
+    return count
+
+
 def _write_all(write: Callable[[bytes], None], some: list[bytes]) -> None:
     for one in some:
         write(len(one).to_bytes(4, "big") + one)
@@ -63,29 +76,42 @@ def _write_all(write: Callable[[bytes], None], some: list[bytes]) -> None:
 async def take_in(graph: Graph, path: str | os.PathLike[str]) -> int:
     """See `Graph.import_file`."""
     try:
-        await asyncio.to_thread(_check, path)
-        taken = 0
         with await asyncio.to_thread(open, path, "rb") as file:
-            for batch in _batches(file):
-                taken += await graph.receive(batch)
-        return taken
+            return await _read(graph, file, os.fspath(path))
     except OSError as error:
         raise StoreError(f"{os.fspath(path)} could not be read: {error.strerror}") from error
 
 
-def _check(path: str | os.PathLike[str]) -> None:
+async def from_chunks(graph: Graph, texts: Iterable[str]) -> int:
+    """See `Graph.import_chunks`."""
+    collector = chunks.Collector()
+    for text in texts:
+        collector.add(text)
+    return await _read(graph, io.BytesIO(collector.data()), "what the chunks stand for")
+
+
+async def _read(graph: Graph, file: BinaryIO, name: str) -> int:
+    await asyncio.to_thread(_check, file, name)
+    file.seek(0)
+    taken = 0
+    for batch in _batches(file):
+        taken += await graph.receive(batch)
+    return taken
+
+
+def _check(file: BinaryIO, name: str) -> None:
     """Read it all once, so that nothing is taken from a file that is cut off or damaged."""
     digest = hashlib.blake2b(digest_size=_DIGEST)
-    with open(path, "rb") as file:
-        left = os.fstat(file.fileno()).st_size - _DIGEST
-        while left > 0:
-            piece = file.read(min(left, 1 << 20))
-            if not piece:
-                break
-            digest.update(piece)
-            left -= len(piece)
-        if left or file.read() != digest.digest():
-            raise GraphError(f"{os.fspath(path)} is no exported graph, or was cut off or damaged")
+    left = file.seek(0, os.SEEK_END) - _DIGEST
+    file.seek(0)
+    while left > 0:
+        piece = file.read(min(left, 1 << 20))
+        if not piece:
+            break
+        digest.update(piece)
+        left -= len(piece)
+    if left or file.read() != digest.digest():
+        raise GraphError(f"{name} is no exported graph, or was cut off or damaged")
 
 
 def _batches(file: BinaryIO) -> Iterator[list[bytes]]:

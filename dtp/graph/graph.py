@@ -403,6 +403,18 @@ class Graph:
         """
         return await files.take_in(self, path)
 
+    async def export_chunks(self) -> _Souls:
+        """What `export` writes as texts that each fit a QR code. `GraphError` when they would be too many."""
+        await self.commit()
+        return await files.to_chunks(self)
+
+    async def import_chunks(self, chunks: Iterable[str]) -> int:
+        """Take in what `export_chunks` gave, in any order; how many envelopes were new.
+
+        Raises `ChunkError` when one is damaged or missing, and nothing was taken; else as `import_file`.
+        """
+        return await files.from_chunks(self, chunks)
+
     async def verify(self) -> int:
         """Check all that is stored: signatures, chains, frames; how many envelopes. `StoreError` at a fault."""
         async with self._lock:

@@ -77,6 +77,28 @@ def test_files(me, tmp_path):
     assert "another name" in run("get", tmp_path / "one.db", "a", "--graph", "other", code=3)
 
 
+def test_codes(me, tmp_path):
+    one, two, lines = tmp_path / "one.db", tmp_path / "two.db", tmp_path / "lines"
+    run("put", one, "a", "k", json.dumps([number / 7 for number in range(600)]))
+    run("export", one, lines, "--chunks")
+    chunks = lines.read_text().splitlines()
+    assert len(chunks) > 1
+    assert [
+        json.loads(line)["chunk"] for line in run("export", one, "--chunks", "--json").splitlines()
+    ] == chunks
+    assert run("import", two, lines, "--chunks") == "1 new envelopes\n"
+    assert run("get", two, "a") == run("get", one, "a")
+    lines.write_text("\n".join(chunks[:-1]))
+    assert f"missing: {len(chunks)}" in run("import", two, lines, "--chunks", code=4)
+    assert "--qr" in run("export", one, code=2)
+    pytest.importorskip("segno", reason="pip install 'dtp[qr]'")
+    shown = run("export", one, "--qr")
+    assert f"{len(chunks)} of {len(chunks)}" in shown
+    assert "\u2588" in shown
+    run("export", one, tmp_path / "code", "--qr")
+    assert len(list(tmp_path.glob("code-*.svg"))) == len(chunks)
+
+
 def test_peers(dtp, me, tmp_path):
     run("put", tmp_path / "one.db", "a", "k", "1")
     server = dtp("graph", "serve", tmp_path / "one.db", "--json", "--until-eof")
