@@ -87,7 +87,7 @@ class Daemon:
         """
         self.config = config
         self.identity = identity
-        self.began = time.time()
+        self.began = time.monotonic()
         self.draining = False
         #: Streams at once, by the descriptors that this process may have: each takes one, or two while it is dialled.
         self.budget = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
@@ -392,7 +392,7 @@ class Daemon:
         now = asyncio.get_running_loop().time()
         return {
             "identity": str(self.identity.id),
-            "uptime": round(time.time() - self.began, 3),
+            "uptime": round(time.monotonic() - self.began, 3),
             "draining": self.draining,
             "reloads": self.reloads,
             "listen": [str(one) for one in self.addresses],
@@ -439,7 +439,8 @@ def _forwarded_status(forwarded: Forwarded) -> dict[str, Any]:
         "mode": forwarded.config.mode,
         "to": [str(address) for address in forwarded.config.to],
         **forwarded.ledger.status(),
-        "connected": pool is None or any(not connection.closed for connection in connections),
+        # One that has lost its carrier is kept, to be resumed; it leads nowhere meanwhile.
+        "connected": pool is None or any(connection.stats.carriers for connection in connections),
         "trouble": "" if pool is None else pool.trouble,
         "resumes": sum(connection.stats.resumes for connection in connections),
     }
