@@ -144,6 +144,8 @@ class Offence(NamedTuple):
     reason: str
     #: Of the op.
     clock: int
+    #: Of the author's op that shipped the rules.
+    shipped: int
     #: Of the author's earlier ops that it contradicts: the one vote before the second, the ops that used up a rate.
     earlier: tuple[int, ...]
 
@@ -155,8 +157,8 @@ _Once = tuple[str, int, str, str]
 class _Author:
     """What is remembered of one author: all that verdicts on its next ops depend on."""
 
-    #: Roots of the documents that it has shipped.
-    shipped: set[str] = field(default_factory=set)
+    #: Root of a document -> the clock of the op that shipped it first.
+    shipped: dict[str, int] = field(default_factory=dict)
     #: (root, place of the rule, soul, key) -> the clock of the op that stands.
     once: dict[_Once, int] = field(default_factory=dict)
     #: (root, place of the rule) -> clocks of its last ops.
@@ -178,7 +180,7 @@ class Ruling:
     verdicts: bytearray = field(default_factory=bytearray)
     #: Why the last op is void; empty when it isn't.
     reason: str = ""
-    _shipped: set[str] = field(default_factory=set)
+    _shipped: dict[str, int] = field(default_factory=dict)
     _documents: dict[str, Rules] = field(default_factory=dict)
     _once: dict[_Once, int] = field(default_factory=dict)
     _rates: dict[tuple[str, int], list[int]] = field(default_factory=dict)
@@ -284,7 +286,7 @@ class Ruling:
             return str(error)
         if rules.kind != kind:
             return "a document of another kind"
-        self._shipped.add(root)
+        self._shipped.setdefault(root, op.clock)
         self._documents[root] = rules
         return ""
 
@@ -309,7 +311,8 @@ class Ruling:
         return ""
 
     def _offends(self, op: Op, root: str, reason: str, earlier: tuple[int, ...] = ()) -> str:
-        self._offences.setdefault(root, Offence(op.author, root, reason, op.clock, earlier))
+        shipped = self.access.known(self.author).shipped | self._shipped
+        self._offences.setdefault(root, Offence(op.author, root, reason, op.clock, shipped[root], earlier))
         return reason
 
     # ---- remembering --------------------------------------------------------------------------------------------
@@ -318,7 +321,7 @@ class Ruling:
         """The ops were taken: the next verdicts depend on them."""
         access, known = self.access, self.access.known(self.author, keep=True)
         access.documents.update(self._documents)
-        known.shipped |= self._shipped
+        known.shipped = self._shipped | known.shipped
         known.once.update(self._once)
         for name, clocks in self._rates.items():
             rate = access.documents[name[0]].rules[name[1]].rate
@@ -437,19 +440,19 @@ class Access:
                 known.grants[grant.id] = grant
                 if used:
                     known.used[grant.id] = used
-            for root, reason, clock, earlier in offences:
-                known.offences[root] = Offence(author, root, reason, clock, tuple(earlier))
+            for root, reason, clock, at, earlier in offences:
+                known.offences[root] = Offence(author, root, reason, clock, at, tuple(earlier))
         access.revoked.update(((owner, name), cut) for owner, name, cut in revoked)
         return access
 
 
 def _write(known: _Author) -> list[Any]:
     return [
-        sorted(known.shipped),
+        sorted(known.shipped.items()),
         sorted([*name, clock] for name, clock in known.once.items()),
         sorted([*name, list(clocks)] for name, clocks in known.rates.items()),
         sorted([grant.encode(), known.used.get(name, 0)] for name, grant in known.grants.items()),
-        sorted([*offence[1:4], list(offence.earlier)] for offence in known.offences.values()),
+        sorted([*offence[1:5], list(offence.earlier)] for offence in known.offences.values()),
     ]
 
 

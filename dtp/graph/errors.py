@@ -38,6 +38,12 @@ class Equivocation(PeerError):
         self.proof = proof
 
 
+class OffenceError(PeerError):
+    """Bytes that are no proof of an offence."""
+
+    code = "graph-offence"
+
+
 class SyncError(PeerError):
     """The peer broke the sync protocol, or syncs another graph."""
 

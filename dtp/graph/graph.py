@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dtp.core.crdt import AUTHOR_SIZE, GraphCore
-from dtp.core.errors import StateLimit
+from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.crdt import Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
-from dtp.crdt.replica import owned
+from dtp.crdt.access import Grant
+from dtp.crdt.owners import owned
+from dtp.crdt.rules import RuleBroken, Rules
+from dtp.graph import access, files, vector
 from dtp.graph import envelope as envelopes
-from dtp.graph import files, vector
 from dtp.graph import history as past
 from dtp.graph.chains import START, Chains, Tip
 from dtp.graph.envelope import Envelope, Proof, Summary
@@ -21,7 +24,7 @@ from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
 from dtp.graph.watch import Watch
-from dtp.identity import Identity
+from dtp.identity import Identity, PeerId
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -250,7 +253,8 @@ class Graph:
         self._flush = None
         try:
             await self.commit()
-        except StoreError as error:  # it is kept in memory, and the next commit tries again and raises
+        except (StoreError, NotOwner, RuleBroken) as error:
+            # not stored: it is kept in memory, and the next commit tries again and raises
             context = {"message": "a graph could not be stored", "exception": error}
             self._loop.call_exception_handler(context)
         except GraphError:
@@ -271,8 +275,11 @@ class Graph:
         Raises `StoreError`; what couldn't be stored is tried again by the next one.
         """
         async with self._lock:
-            self.sign()
-            await self._save(synced=True)
+            try:
+                self.sign()
+            finally:
+                await self._save(synced=True)
+                await self._rebuild()
 
     def sign(self) -> None:
         """Sign all that was made here, and leave storing it to the next `commit`."""
@@ -309,6 +316,7 @@ class Graph:
                 raise
             finally:
                 await self._save(synced=False)
+                await self._rebuild()
             return taken
 
     def _take(self, envelope: Envelope | Summary | None) -> int:
@@ -339,6 +347,53 @@ class Graph:
             if changed:
                 self._offer()
         self._wait_for_due()
+        if self._replica.must_rebuild and self._flush is None:
+            self._flush = self._loop.create_task(self._flush_soon())
+
+    async def _rebuild(self) -> None:
+        """Take all frames again when what was let in is void now, or builds on text that was forgotten here."""
+        while self._replica.must_rebuild:
+            with contextlib.suppress(NotOwner, RuleBroken):
+                self.sign()  # what can't be signed any more is lost; who commits it hears of it
+            version = self._replica.version
+            await self._save(synced=True)
+            fresh = self._replica.fresh()
+            await self._run(_replay, self._store, fresh)
+            if self._replica.version != version:  # something was made meanwhile
+                continue
+            changes = access.differences(self._replica, fresh)
+            self._replica.become(fresh)
+            self._queries = None
+            for watch in self._watches:
+                watch.offer(changes)
+
+    # ---- who may write --------------------------------------------------------------------------------------
+
+    def grant(self, peer: PeerId | str | bytes, path: str = "", *, until: float | None = None) -> Grant:
+        """Let somebody write at `own(path)` and below it, until a time (seconds since 1970) or for good.
+
+        Its graph finds the grant once it has come there, and uses it when it writes. Raises `GraphError`.
+        """
+        return access.grant(self, peer, path, until)
+
+    def revoke(self, grant: Grant) -> None:
+        """Take back a grant of one's own. What the other made up to what has come here stays; all else is void on
+        all replicas, whenever they saw it. Raises `GraphError`."""
+        access.revoke(self, grant, self._chains.tip(grant.grantee).clock)
+
+    def grants(self) -> _Grants:
+        """One's own grants that aren't revoked."""
+        return access.grants(self)
+
+    def allow(self, rules: Rules) -> Rules:
+        """Let nodes be made under these rules (`rules.soul(path)`); the first op takes them into the graph."""
+        self._replica.permits.rules[rules.root] = rules
+        return rules
+
+    async def offences(self) -> _Offences:
+        """Proofs that authors signed what the rules of a kind of node forbid: the first of each, for each kind."""
+        await self.commit()
+        return await access.offences(self)
 
     # ---- what is known of whom ------------------------------------------------------------------------------
 
@@ -476,6 +531,8 @@ class Graph:
     async def _save_state(self, *, always: bool = False) -> None:
         if self._unsaved or not self._since_state or not (always or self._since_state > _STATE_EVERY):
             return
+        if self._replica.must_rebuild:
+            return
         try:
             state = self._replica.save()
         except StateLimit:  # something was made meanwhile: after its commit
@@ -491,6 +548,8 @@ _Souls = list[str]
 _Encoded = list[bytes]
 _Gaps = list[tuple[bytes, int, int]]
 _Proofs = list[Proof]
+_Grants = list[Grant]
+_Offences = list[access.OffenceProof]
 
 
 def _add(store: Store, some: _Added, synced: bool) -> None:
@@ -520,10 +579,27 @@ def _load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
     """The replica that the store's frames give. They were checked before they were stored."""
     state, later = store.load()
     author = identity.id.key
-    replica = Replica(author, clock=clock) if state is None else Replica.load(author, state, clock=clock)
+    replica = Replica(author, clock=clock, graph=store.name)
+    if state is not None:
+        try:
+            replica = Replica.load(author, state, clock=clock, graph=store.name)
+        except EncodingError:  # of another version: the frames give it again
+            _replay(store, replica)
     for data in later:
         _merge(replica, envelopes.decode(store.name, data))
+    while replica.must_rebuild:
+        fresh = replica.fresh()
+        _replay(store, fresh)
+        replica.become(fresh)
     return replica
+
+
+def _replay(store: Store, replica: Replica) -> None:
+    """Merge all that is stored."""
+    for author, last in sorted(store.lasts().items()):
+        for start in range(1, last + 1, _AT_ONCE):
+            for data in store.read(author, start, min(last, start + _AT_ONCE - 1)):
+                _merge(replica, envelopes.decode(store.name, data))
 
 
 def _verify(store: Store, name: str) -> int:

@@ -1,0 +1,278 @@
+"""Graphs whose owners let others write and take it back, and whose kinds of node have rules: what others see."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL
+
+from dtp.core.crdt import GraphCore
+from dtp.core.errors import NotOwner
+from dtp.crdt import values
+from dtp.graph import (
+    EnvelopeError,
+    Graph,
+    GraphError,
+    OffenceError,
+    OffenceProof,
+    Rule,
+    RuleBroken,
+    Rules,
+    Schema,
+)
+from dtp.graph import envelope as envelopes
+from dtp.identity import Identity
+
+VOTE = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
+LUNCH = VOTE.soul("lunch")
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(60):
+            return await main
+
+    return asyncio.run(limited())
+
+
+async def everything(graph: Graph) -> list[bytes]:
+    await graph.commit()
+    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+
+
+async def meet(*graphs: Graph) -> None:
+    """All get what each has."""
+    made = [await everything(graph) for graph in graphs]
+    for graph in graphs:
+        for some in made:
+            await graph.receive(some)
+    assert len({graph.replica.save() for graph in graphs}) == 1
+
+
+async def three(name: str = "") -> tuple[Graph, Graph, Graph]:
+    return (
+        await Graph.open("memory:", identity=ALICE, name=name),
+        await Graph.open("memory:", identity=BOB, name=name),
+        await Graph.open("memory:", identity=CAROL, name=name),
+    )
+
+
+async def close(*graphs: Graph) -> None:
+    for graph in graphs:
+        await graph.close()
+
+
+def test_granting_and_revoking() -> None:
+    async def main() -> None:
+        alice, bob, carol = await three("board")
+        board = alice.own("board")
+        with pytest.raises(NotOwner):
+            bob.node(board)["title"] = "Bob's"
+        granted = alice.grant(BOB.id, "board")
+        assert alice.grants() == [granted]
+        alice.node(board)["title"] = "Alice's"
+        await meet(alice, bob, carol)
+        bob.node(board)["title"] = "Bob's"
+        bob.text(board, "body").insert(0, "by Bob")
+        await meet(alice, bob, carol)
+        assert carol.node(board)["title"] == "Bob's"
+        with pytest.raises(NotOwner):
+            carol.node(board)["title"] = "Carol's"
+
+        bob.node(board)["title"] = "too late"  # while he doesn't know
+        bob.text(board, "body").append(", too late")
+        late = await everything(bob)
+        await carol.receive(late)
+        assert carol.node(board)["title"] == "too late"
+        rows = carol.query("MATCH (n {title: 'too late'}) RETURN n.title")
+        assert len(rows) == 1
+        alice.revoke(granted)
+        assert alice.grants() == []
+        async with carol.watch("~*") as watch:
+            await carol.receive(await everything(alice))
+            changes = {change[:3] async for change in watch_all(watch)}
+        assert {(board, "title", "register"), (board, "body", "text")} <= changes
+        assert carol.node(board)["title"] == "Bob's"  # what Alice had seen stays
+        assert str(carol.text(board, "body")) == "by Bob"
+        assert not carol.query("MATCH (n {title: 'too late'}) RETURN n.title")
+        await meet(alice, bob, carol)
+        assert str(bob.text(board, "body")) == "by Bob"
+        with pytest.raises(NotOwner):
+            bob.node(board)["title"] = "again"
+        for graph in (alice, bob, carol):
+            await graph.verify()
+        with pytest.raises(GraphError, match="only the owner"):
+            bob.revoke(granted)
+        await close(alice, bob, carol)
+
+    async def watch_all(watch: Any) -> Any:
+        watch.close()
+        async for change in watch:
+            yield change
+
+    run(main())
+
+
+def test_a_file_is_opened_again_with_all_that_verdicts_depend_on(tmp_path: Path) -> None:
+    path = str(tmp_path / "graph.db")
+
+    async def main() -> None:
+        async with await Graph.open(path, identity=BOB) as bob:
+            bob.allow(VOTE)
+            bob.node(LUNCH)[str(BOB.id)] = "yes"
+            async with await Graph.open("memory:", identity=ALICE) as alice:
+                alice.grant(BOB.id, "board")
+                await bob.receive(await everything(alice))
+            bob.node(f"~{ALICE.id}/board")["k"] = 1
+        async with await Graph.open(path, identity=BOB) as bob:  # by its state
+            with pytest.raises(RuleBroken):
+                bob.node(LUNCH)[str(BOB.id)] = "no"
+            bob.node(f"~{ALICE.id}/board")["k"] = 2
+            await bob.commit()
+            bob._store.save_state(b"\x92\x01\x02")  # a state of another version
+            state = bob.replica.save()
+            bob._since_state = 0
+        async with await Graph.open(path, identity=BOB) as bob:  # by its frames
+            assert bob.replica.save() == state
+            with pytest.raises(RuleBroken):
+                bob.node(LUNCH)[str(BOB.id)] = "no"
+
+    run(main())
+
+
+def forge(identity: Identity, name: str, frames: list[list[tuple[Any, ...]]]) -> list[bytes]:
+    """What software that knows no rules would sign."""
+    maker = GraphCore(identity.id.key)
+    found, previous = [], envelopes.NONE_BEFORE
+    for number, rows in enumerate(frames, 1):
+        with maker.trusted():
+            maker.put(values.rows(rows), (1_000_000 + number) << 16, 1 << 62)
+        made = maker.commit()
+        assert made is not None
+        one = envelopes.seal(identity, name, number, previous, made[0])
+        previous = one.hash
+        found.append(one.encode())
+    return found
+
+
+SHIPS = (VOTE.root, "rules", VOTE.document)
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason", "shown"),
+    [
+        (
+            [[SHIPS, (LUNCH, str(CAROL.id), "yes")], [("a", "k", 1)], [(LUNCH, str(CAROL.id), "no")]],
+            "second",
+            [1, 3],
+        ),
+        ([[SHIPS], [(LUNCH, str(BOB.id), "yes")]], "no rule", [1, 2]),
+        ([[SHIPS, (LUNCH, str(CAROL.id), "maybe")]], "such a value", [1]),
+    ],
+)
+def test_an_offence_is_proved(frames: list[list[tuple[Any, ...]]], reason: str, shown: list[int]) -> None:
+    async def main() -> None:
+        alice, bob, carol = await three("polls")
+        made = forge(CAROL, "polls", frames)
+        for graph in (alice, bob):
+            assert await graph.receive(made) == len(made)  # what isn't forbidden counts
+            assert await graph.verify() == len(made)
+            (proof,) = await graph.offences()
+            assert proof.is_valid()
+            assert proof.author == CAROL.id.key
+            assert reason in proof.reason
+            assert [one.sequence for one in proof.frames] == shown
+            again = OffenceProof.decode("polls", proof.encode())
+            assert again == proof
+            assert again.is_valid()
+            refute(proof)
+        assert alice.replica.save() == bob.replica.save()
+        assert await carol.offences() == []
+        await close(alice, bob, carol)
+
+    def refute(proof: OffenceProof) -> None:
+        """Nothing less is a proof, and none of something else."""
+        first = proof.frames[0]
+        others = [
+            dataclasses.replace(proof, reason="something else"),
+            dataclasses.replace(proof, clocks=proof.clocks[:-1]),
+            dataclasses.replace(proof, clocks=proof.clocks[1:]),
+            dataclasses.replace(proof, frames=proof.frames[:-1]) if len(proof.frames) > 1 else None,
+            dataclasses.replace(proof, document=Rules("vote", [Rule()]).document),
+            dataclasses.replace(proof, document=b"none"),
+            dataclasses.replace(
+                proof, frames=(dataclasses.replace(first, signature=bytes(64)), *proof.frames[1:])
+            ),
+            dataclasses.replace(
+                proof, frames=(dataclasses.replace(first, graph="another"), *proof.frames[1:])
+            ),
+        ]
+        assert not any(one.is_valid() for one in others if one is not None)
+
+    run(main())
+
+
+def test_honest_authors_can_not_be_accused() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE, name="polls") as alice:
+            alice.allow(VOTE)
+            alice.node(LUNCH)[str(ALICE.id)] = "yes"
+            await alice.commit()
+            alice.node(VOTE.soul("dinner"))[str(ALICE.id)] = "no"
+            data = await everything(alice)
+            assert await alice.offences() == []
+            frames = [envelopes.decode("polls", one) for one in data]
+            assert all(isinstance(one, envelopes.Envelope) for one in frames)
+            clocks = [alice.replica.core.check(one.body)[1] for one in frames]
+            first = alice.replica.core.check(frames[0].body)[0]
+            for reason in ("a second one, where one may be", "no rule is for this"):
+                lie = OffenceProof(reason, VOTE.document, (first + 1, *clocks), tuple(frames))  # type: ignore[arg-type]
+                assert not lie.is_valid()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        values.encode([1, 2, 3]),
+        values.encode([1, "r", b"", [1, 2], []]),
+        values.encode([1, "r", b"", [1, 2], [1]]),
+    ],
+)
+def test_what_is_no_proof(data: bytes) -> None:
+    with pytest.raises(OffenceError):
+        OffenceProof.decode("", data)
+    with pytest.raises(EnvelopeError):
+        OffenceProof.decode("", values.encode([1, "r", b"", [1, 2], [b"none"]]))
+
+
+def test_under_rules_nothing_is_left_out_of_what_is_sent() -> None:
+    """An author's votes that were overwritten by nothing are frames, however much else is summed up."""
+
+    async def main() -> None:
+        alice, bob, carol = await three("polls")
+        alice.allow(VOTE)
+        for number in range(40):
+            alice.node("a")["k"] = "x" * 500 + str(number)
+            if number == 20:
+                alice.node(LUNCH)[str(ALICE.id)] = "yes"
+            await alice.commit()
+        from dtp.graph.summaries import own
+
+        sent = [one async for some in own(alice, 1, alice.vector()[ALICE.id.key]) for one in some]
+        assert len(sent) < 20
+        await bob.receive(sent)
+        await carol.receive(await everything(alice))
+        assert bob.node(LUNCH).to_dict() == {str(ALICE.id): "yes"}
+        assert bob.replica.save() == carol.replica.save() == alice.replica.save()
+        await close(alice, bob, carol)
+
+    run(main())
