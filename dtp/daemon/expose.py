@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from dtp.carriers.errors import DialError
 from dtp.daemon import health, proxy_protocol, udp
 from dtp.daemon.backends import Backend, Balancer
 from dtp.daemon.config.model import Expose
+from dtp.daemon.direct import connect_now
 from dtp.daemon.ledger import Ledger, Session
 from dtp.daemon.policies import Arrive, Bounds, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
 from dtp.daemon.reasons import TELLINGS, Reason
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from dtp.daemon.http.conversation import Conversation
 
 log = logging.getLogger("dtpd")
+
+#: A backend, the socket to it, and what goes in front of its bytes.
+Dialled = tuple[Backend, socket.socket, bytes]
 
 #: Denials that are logged in a second.
 LOGGED = 20
@@ -116,8 +120,13 @@ class Exposed:
         if self.config.kind == "udp":
             self._serve_udp(caller, stream, opened)
             return
-        serve = self._serve_tcp if whole else self._converse
-        task = connection._loop.create_task(serve(caller, stream, opened))
+        if self.config.kind == "tcp":
+            self._serve_now(caller, stream, opened)
+        else:
+            self._go_on(connection, self._converse(caller, stream, opened))
+
+    def _go_on(self, connection: Connection, serving: Coroutine[None, None, None]) -> None:
+        task = connection.loop.create_task(serving)
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
@@ -182,11 +191,35 @@ class Exposed:
 
     # ---- kinds of services --------------------------------------------------------------------------------
 
-    async def _serve_tcp(self, caller: Caller, stream: Stream, opened: Open) -> None:
-        """Join the stream with a backend."""
+    def _serve_now(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Join the stream with a backend: at once where that can be, which spares a task."""
         began = time.monotonic()
+        tried: list[Backend] = []
+        while (backend := self.balancer.choose(str(caller.peer), time.monotonic(), tried)) is not None:
+            try:
+                sock = connect_now(backend.place)
+            except DialError as error:
+                tried.append(backend)
+                self._unreachable(backend, str(error))
+                continue
+            if sock is None:
+                break
+            self._join(caller, stream, opened, began, self._connected(caller, backend, sock))
+            return
+        self._go_on(stream.connection, self._serve_tcp(caller, stream, opened, began, tried, backend))
+
+    async def _serve_tcp(
+        self,
+        caller: Caller,
+        stream: Stream,
+        opened: Open,
+        began: float,
+        tried: list[Backend],
+        chosen: Backend | None,
+    ) -> None:
+        """The same for a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
         try:
-            dialled = await self._dial(caller)
+            dialled = await self._dial(caller, tried, chosen)
         except asyncio.CancelledError:
             stream.reset(Reason.DRAINING)
             self._over(caller)
@@ -195,23 +228,27 @@ class Exposed:
             self.ledger.failed += 1
             stream.reset(Reason.NO_BACKEND)
             self._over(caller)
-            return
+        else:
+            self._join(caller, stream, opened, began, dialled)
+
+    def _join(self, caller: Caller, stream: Stream, opened: Open, began: float, dialled: Dialled) -> None:
         backend, sock, first = dialled
 
         def ended(relay: Relay) -> None:
             backend.active -= 1
-            self._ended(caller, str(backend.place), began, relay)
+            self._ended(caller, backend, began, relay)
 
-        relay = Relay(
-            stream,
-            sock,
-            broken=Reason.BACKEND_BROKE,
-            on_end=ended,
-            first=first,
-            meter=partial(self.moved, caller) if self.chain.counts_bytes else None,
-            bounds=self.chain.bounds(opened),
+        self.ledger.add(
+            Relay(
+                stream,
+                sock,
+                broken=Reason.BACKEND_BROKE,
+                on_end=ended,
+                first=first,
+                meter=partial(self.moved, caller) if self.chain.counts_bytes else None,
+                bounds=self.chain.bounds(opened),
+            )
         )
-        self.ledger.add(relay)
 
     def _serve_udp(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Join the stream's datagrams with a backend's socket; a missing one looks like a quiet one."""
@@ -221,8 +258,7 @@ class Exposed:
         try:
             sock = udp.connect(backend.place)
         except DialError as error:
-            self.balancer.failed(backend, began)
-            self._log_unreachable(backend, str(error))
+            self._unreachable(backend, str(error))
             self.ledger.failed += 1
             stream.reset(Reason.NO_BACKEND)
             self._over(caller)
@@ -233,7 +269,7 @@ class Exposed:
         def ended(session: udp.UdpSession) -> None:
             end.close()
             backend.active -= 1
-            self._ended(caller, str(backend.place), began, session)
+            self._ended(caller, backend, began, session)
 
         meter = partial(self.moved, caller) if self.chain.counts_bytes else None
         session = udp.UdpSession(stream, end.deliver, ended, meter=meter, bounds=self.chain.bounds(opened))
@@ -248,7 +284,7 @@ class Exposed:
         try:
             await session.run()
         finally:
-            self._ended(caller, "", began, session)
+            self._ended(caller, None, began, session)
 
     def _conversation(self) -> Callable[[Exposed, Caller, Stream, Bounds], Conversation]:
         if self.config.kind == "grpc":
@@ -272,19 +308,28 @@ class Exposed:
             writer.write(first)
         return Link(reader, writer, backend)
 
-    async def _dial(self, caller: Caller) -> tuple[Backend, socket.socket, bytes] | None:
-        """A backend that answers, counted as active, and what goes in front of its bytes.
+    async def _dial(
+        self, caller: Caller, tried: Collection[Backend] = (), chosen: Backend | None = None
+    ) -> Dialled | None:
+        """A backend that answers, counted as active, and what goes in front of its bytes: `chosen`, if given.
 
         Nothing was sent yet, so any backend may still have the stream: they are tried in turn, each once.
         """
-        tried: list[Backend] = []
-        while (backend := self.balancer.choose(str(caller.peer), time.monotonic(), tried)) is not None:
+        tried = list(tried)
+        while True:
+            backend = chosen or self.balancer.choose(str(caller.peer), time.monotonic(), tried)
+            if backend is None:
+                return None
+            chosen = None
             tried.append(backend)
             sock = await self._connect(backend)
             if sock is not None:
-                backend.active += 1
-                return backend, sock, self._first(caller, sock)
-        return None
+                return self._connected(caller, backend, sock)
+
+    def _connected(self, caller: Caller, backend: Backend, sock: socket.socket) -> Dialled:
+        self.balancer.connected(backend, time.monotonic())
+        backend.active += 1
+        return backend, sock, self._first(caller, sock)
 
     def _first(self, caller: Caller, sock: socket.socket) -> bytes:
         if not self.config.proxy_protocol:
@@ -300,12 +345,13 @@ class Exposed:
             async with asyncio.timeout(self.config.connect_timeout):
                 sock = await connect(backend.place)
         except (DialError, TimeoutError) as error:
-            self.balancer.failed(backend, time.monotonic())
-            why = str(error) or f"no answer in {self.config.connect_timeout:g} s"
-            self._log_unreachable(backend, why)
+            self._unreachable(backend, str(error) or f"no answer in {self.config.connect_timeout:g} s")
             return None
-        self.balancer.connected(backend, time.monotonic())
         return sock
+
+    def _unreachable(self, backend: Backend, why: str) -> None:
+        self.balancer.failed(backend, time.monotonic())
+        self._log_unreachable(backend, why)
 
     def _log_unreachable(self, backend: Backend, why: str) -> None:
         fields = {
@@ -321,15 +367,19 @@ class Exposed:
         self.active -= 1
         self.chain.tell(Close(caller), moment())
 
-    def _ended(self, caller: Caller, backend: str, began: float, session: Session) -> None:
+    def _ended(self, caller: Caller, backend: Backend | None, began: float, session: Session) -> None:
         self.ledger.ended(session)
         self._over(caller)
+        level = logging.INFO if session.why else logging.DEBUG
+        if not log.isEnabledFor(level):
+            return  # the words would cost more than the stream
+        place = "" if backend is None else str(backend.place)
         log.log(
-            logging.INFO if session.why else logging.DEBUG,
+            level,
             "%s: stream of %s to %s ended%s",
             self.config.service,
             caller.peer.short,
-            backend or "its backends",
+            place or "its backends",
             f": {session.why}" if session.why else "",
             extra={
                 "fields": {
@@ -337,7 +387,7 @@ class Exposed:
                     "service": self.config.service,
                     "peer": str(caller.peer),
                     "source": caller.source,
-                    "backend": backend,
+                    "backend": place,
                     "seconds": round(time.monotonic() - began, 3),
                     "sent": session.counts.sent,
                     "received": session.counts.received,

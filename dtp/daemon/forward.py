@@ -78,6 +78,11 @@ class Forwarded:
 
     def _on_socket(self, sock: socket.socket) -> None:
         self.ledger.streams += 1
+        if self.pool is not None and GREETINGS[self.config.mode] is None:
+            stream = self.pool.stream_now()
+            if stream is not None:  # as nearly always: no task is needed
+                self._join(self.pool, stream, sock, b"")
+                return
         task = asyncio.get_running_loop().create_task(self._serve(sock))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -105,6 +110,9 @@ class Forwarded:
             first = greeting.succeeded()
             if greeting.rest:
                 stream.write(greeting.rest)
+        self._join(pool, stream, sock, first)
+
+    def _join(self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes) -> None:
         ended = partial(self._ended, pool)
         self.ledger.add(Relay(stream, sock, broken=Reason.CLIENT_GONE, on_end=ended, first=first))
 

@@ -323,9 +323,10 @@ class Relay:
     def _shut_down(self) -> None:
         if not self._shut:
             self._shut = True
-            # It may be gone already; then reading tells.
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_WR)
+            if not self._socket_ended:  # else it is closed now
+                # It may be gone already; then reading tells.
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_WR)
         self._end_if_done()
 
     def stream_error(self, error: DtpError) -> None:

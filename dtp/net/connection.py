@@ -176,13 +176,17 @@ class Connection:
 
     async def open_stream(self) -> Stream:
         """Open a stream; waits while the peer allows no further one. Raises what ended the connection."""
-        while True:
-            self._check()
-            if self._session.peer_away:
-                raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
-            if self._session.can_open:
-                break
+        while (stream := self.try_open_stream()) is None:
             await self._wait("streams")
+        return stream
+
+    def try_open_stream(self) -> Stream | None:
+        """A new stream, or None while the peer allows no further one. Raises what ended the connection."""
+        self._check()
+        if self._session.peer_away:
+            raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
+        if not self._session.can_open:
+            return None
         stream = self._new_stream(self._session.open_stream())
         self._schedule_flush()
         return stream

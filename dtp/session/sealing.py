@@ -102,6 +102,7 @@ class Sealing(SessionState):
             if ready and size <= fresh and send.takes(data, offset + size):
                 fresh -= size
                 self._sent_total += size
+                stream.announce = False  # these bytes do
                 ids.append(stream_id)
                 offsets.append(offset)
                 starts.append(start)
