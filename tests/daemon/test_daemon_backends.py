@@ -1,14 +1,17 @@
 """Balancing: shares, marks, health and slow start, by transcript."""
 
+import socket
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.carriers.errors import DialError
 from dtp.daemon.backends import PENALTIES, Balancer
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import Place
+from dtp.daemon.direct import connect_now
 
 PLACES = [Place("127.0.0.1", port) for port in (1, 2, 3)]
 
@@ -105,3 +108,23 @@ def test_a_usable_one_is_always_preferred(balance, events):
         usable = [one for one in balancer.backends if one.usable(now)]
         found = balancer.choose("k", now)
         assert found in (usable or balancer.backends)
+
+
+def test_a_backend_of_this_machine_is_reached_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = Place("127.0.0.1", server.getsockname()[1])
+        sock = connect_now(place)
+        assert sock is not None
+        accepted, _ = server.accept()
+        with sock, accepted:
+            assert sock.getblocking() is False
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            sock.send(b"there")
+            assert accepted.recv(100) == b"there"
+    with pytest.raises(DialError, match="Connection refused"):
+        connect_now(place)
+
+
+def test_backends_elsewhere_are_waited_for() -> None:
+    for place in (Place("192.0.2.1", 9), Place("localhost", 9), Place("", 0, "/run/backend")):
+        assert connect_now(place) is None

@@ -167,6 +167,46 @@ def test_a_slow_reader_stops_the_backend(run):
     run(scenario)
 
 
+def test_small_messages_keep_their_order_when_a_socket_is_full(run):
+    """What comes behind bytes that a socket did not take waits with them; a reader that comes back gets all."""
+
+    async def pour(reader, writer):
+        for number in range(60_000):
+            writer.write(number.to_bytes(4) * 25)
+            if number % 50 == 0:
+                await writer.drain()
+        writer.write_eof()
+
+    async def scenario(pair):
+        async with Backend(pour) as backend:
+            port = await pair.start(expose(backend.port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            data = await reader.readexactly(100)
+            for _ in range(500):  # until everything between is full
+                await asyncio.sleep(0)
+            data += await reader.read()
+            assert data == b"".join(number.to_bytes(4) * 25 for number in range(60_000))
+            writer.close()
+
+    run(scenario)
+
+
+def test_pieces_and_small_messages_take_turns(run):
+    """A socket whose reads come back full is read by itself until they are small again: nothing shows of it."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for size in (64, 16 * 1024, 64, 600_000, 1, 20_000, 64, 300, 16 * 1024, 5):
+                data = (size % 251).to_bytes() * size
+                writer.write(data)
+                assert await reader.readexactly(size) == data
+            writer.close()
+
+    run(scenario)
+
+
 def test_a_dead_backend_is_passed_over(run):
     async def scenario(pair):
         async with Backend(echo) as backend:
