@@ -31,8 +31,9 @@ from dtp.chain.host import Endpoint
 from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type, id_bytes
 from dtp.chain.pipe import Posted
 from dtp.chain.resolver import HostUnusable, read_host
-from dtp.errors import LimitError, LocalError, PeerError
-from dtp.identity import Identity, PeerId, PeerIdError, verify_static
+from dtp.errors import LimitError, LocalError
+from dtp.identity import Identity, PeerId, PeerIdError, sealing, verify_static
+from dtp.identity.sealing import SealBroken, open_sealed
 
 __all__ = [
     "MAX_POST_BYTES",
@@ -58,11 +59,7 @@ log = logging.getLogger("dtp.chain")
 MAX_POST_BYTES: Final = 120_000
 MAX_RECIPIENTS: Final = 16
 _KEY_BYTES: Final = 32
-_VERSION: Final = 1
 _DOMAIN: Final = b"dtp.post.v1"
-_NAME_BYTES: Final = 4
-_SEALED_BYTES: Final = 80
-_NONCE_BYTES: Final = 24
 _MARK: Final = "#static="
 
 
@@ -76,12 +73,6 @@ class PostKeyMissing(HostUnusable):
     """No endpoint of the host has published a key to seal to, under a proof that holds."""
 
     code: ClassVar[str] = "post_key_missing"
-
-
-class SealBroken(PeerError):
-    """A message isn't sealed to this key, or was changed, or sent by another account than it was sealed by."""
-
-    code: ClassVar[str] = "seal_broken"
 
 
 class ReplyKeyError(LocalError):
@@ -124,47 +115,10 @@ def _context(host: Id, service: int, sender: Id, reply_key: bytes) -> bytes:
 
 
 def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
-    """`data` sealed to X25519 keys, 1 to 16 of 32 bytes, any of which opens it.
-
-    A version byte, the number of recipients, for each the first 4 bytes of its key and a sealed box (libsodium:
-    X25519, XSalsa20-Poly1305) of the message key; nonce and XChaCha20-Poly1305 over the data with `context` as what
-    is authenticated beside it.
-    """
-    from nacl.public import PublicKey, SealedBox
-    from nacl.secret import Aead
-    from nacl.utils import random
-
+    """`dtp.identity.sealing.seal`, to as many keys as a host has endpoints, 1 to 16. Raises `ReplyKeyError`."""
     if not 0 < len(recipients) <= MAX_RECIPIENTS:
         raise ReplyKeyError(f"a message is sealed to 1 to {MAX_RECIPIENTS} keys, not {len(recipients)}")
-    key = random(Aead.KEY_SIZE)
-    parts = [bytes((_VERSION, len(recipients)))]
-    for each in recipients:
-        parts += [each[:_NAME_BYTES], SealedBox(PublicKey(each)).encrypt(key)]
-    parts.append(bytes(Aead(key).encrypt(data, context)))
-    return b"".join(parts)
-
-
-def open_sealed(sealed: bytes, private: bytes, context: bytes) -> bytes:
-    """What was sealed to the X25519 key of `private`. Raises `SealBroken`."""
-    from nacl.exceptions import CryptoError
-    from nacl.public import PrivateKey, SealedBox
-    from nacl.secret import Aead
-
-    if len(sealed) < 2 or sealed[0] != _VERSION:
-        raise SealBroken("this is no sealed message of this version")
-    step = _NAME_BYTES + _SEALED_BYTES
-    end = 2 + sealed[1] * step
-    own = PrivateKey(private)
-    name = bytes(own.public_key)[:_NAME_BYTES]
-    for at in range(2, end, step):
-        if sealed[at : at + _NAME_BYTES] != name:
-            continue
-        try:
-            key = SealedBox(own).decrypt(sealed[at + _NAME_BYTES : at + step])
-            return bytes(Aead(key).decrypt(sealed[end:], context))
-        except (CryptoError, ValueError, TypeError) as fault:
-            log.debug("a seal does not open: %s", fault)
-    raise SealBroken("the message isn't sealed to this key, or isn't what was sealed")
+    return sealing.seal(data, recipients, context)
 
 
 def hint_with_key(url: str, identity: Identity) -> bytes:

@@ -9,11 +9,15 @@ from dtp.graph.errors import (
     EnvelopeError,
     Equivocation,
     GraphError,
+    KeyLost,
+    NotReader,
     OffenceError,
+    ReaderUnknown,
     StoreError,
     SyncError,
 )
 from dtp.graph.graph import Graph
+from dtp.graph.private import PrivateNode
 from dtp.graph.watch import Watch
 
 __all__ = [
@@ -24,9 +28,13 @@ __all__ = [
     "Grant",
     "Graph",
     "GraphError",
+    "KeyLost",
+    "NotReader",
     "OffenceError",
     "OffenceProof",
+    "PrivateNode",
     "Proof",
+    "ReaderUnknown",
     "Rule",
     "RuleBroken",
     "Rules",

@@ -38,6 +38,24 @@ class Equivocation(PeerError):
         self.proof = proof
 
 
+class NotReader(LocalError):
+    """A private node is sealed to others than this identity."""
+
+    code = "graph-not-reader"
+
+
+class KeyLost(LocalError):
+    """A private node is sealed to a static key that this identity had once, and hasn't now."""
+
+    code = "graph-key-lost"
+
+
+class ReaderUnknown(LocalError):
+    """Nothing can be sealed to somebody whose static key isn't known here."""
+
+    code = "graph-reader-unknown"
+
+
 class OffenceError(PeerError):
     """Bytes that are no proof of an offence."""
 

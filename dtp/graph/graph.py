@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from networkx import MultiDiGraph
 
     from dtp.crdt.texts import GraphText
+    from dtp.graph.private import PrivateNode
     from dtp.graph.query.live import Difference
     from dtp.graph.query.run import Queries, Row
     from dtp.graph.replicating import Exchanged
@@ -389,6 +390,22 @@ class Graph:
         """Let nodes be made under these rules (`rules.soul(path)`); the first op takes them into the graph."""
         self._replica.permits.rules[rules.root] = rules
         return rules
+
+    def private(self, place: str, readers: Iterable[PeerId | str | bytes] | None = None) -> PrivateNode:
+        """A node that only named readers can read: at a path of one's own, or, by its soul, another's.
+
+        With `readers` it is made if it isn't there; the owner is always one. They publish their static keys in this
+        graph first (`publish_key`). Raises `GraphError`, `ReaderUnknown`.
+        """
+        from dtp.graph.private import private
+
+        return private(self, place, readers)
+
+    def publish_key(self) -> None:
+        """Let others seal private nodes to this identity: its static key, with its proof, at its own soul."""
+        from dtp.graph.private import publish_key
+
+        publish_key(self)
 
     async def offences(self) -> _Offences:
         """Proofs that authors signed what the rules of a kind of node forbid: the first of each, for each kind."""

@@ -1,0 +1,224 @@
+"""Private nodes: readers read, others pass on what they cannot, who left reads nothing new, nobody makes up any."""
+
+from __future__ import annotations
+
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL
+from hypothesis import given
+from hypothesis import strategies as st
+from test_access import close, everything, meet, run, three
+
+from dtp.crdt import Link, values
+from dtp.graph import Graph, GraphError, KeyLost, NotReader, ReaderUnknown
+from dtp.graph.private import MAX_KEYS, RING_KEY, PrivateNode
+from dtp.identity import Identity
+from dtp.identity.sealing import SealBroken
+
+DAVE = Identity(b"d" * 32, b"s" * 32)
+SECRET = "the diary says that tomorrow it will rain"
+
+
+def visible(graph: Graph) -> bytes:
+    """All that a replica's disk would have."""
+    return graph.replica.save()
+
+
+def test_readers_read_and_others_pass_it_on() -> None:
+    async def main() -> None:
+        alice, bob, carol = await three("home")
+        bob.publish_key()
+        await meet(alice, bob, carol)
+        diary = alice.private("diary", readers=[BOB.id])
+        diary["secret-title"] = SECRET
+        diary["mood"] = {"today": [1, 2.5, None, Link("user/a"), b"bytes", 1 << 70]}
+        assert diary["secret-title"] == SECRET
+        assert len(diary) == 2
+        assert diary.readers == [ALICE.id, BOB.id]
+        await carol.receive(await everything(alice))  # who can't read it has it ...
+        await bob.receive(await everything(carol))  # ... and hands it on
+        theirs = bob.private(diary.soul)
+        assert theirs.to_dict() == diary.to_dict()
+        assert theirs["mood"]["today"][3] == Link("user/a")
+        assert set(theirs) == {"secret-title", "mood"}
+        assert "mood" in theirs
+        assert "nothing" not in theirs
+        with pytest.raises(KeyError):
+            theirs["nothing"]
+        for graph in (alice, bob, carol):
+            assert SECRET.encode() not in visible(graph)
+            assert b"secret-title" not in visible(graph)
+            assert b"mood" not in visible(graph)
+        outside = carol.private(diary.soul)
+        assert outside.readers == [ALICE.id, BOB.id]
+        for attempt in (
+            lambda: outside["mood"],
+            lambda: len(outside),
+            lambda: "mood" in outside,
+            outside.to_dict,
+        ):
+            with pytest.raises(NotReader, match="sealed to others"):
+                attempt()
+        assert len(carol.node(diary.soul)) == 2  # ciphertext merges as any value does
+        del diary["mood"]
+        await meet(alice, bob, carol)
+        assert set(theirs) == {"secret-title"}
+        with pytest.raises(KeyError):
+            del diary["mood"]
+        assert not carol.query("MATCH (n) WHERE n.mood IS NOT NULL RETURN n")
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_who_left_reads_nothing_new() -> None:
+    async def main() -> None:
+        alice, bob, carol = await three()
+        bob.publish_key()
+        carol.publish_key()
+        await meet(alice, bob, carol)
+        diary = alice.private("diary", readers=[BOB.id, str(CAROL.id)])
+        diary["old"] = "both"
+        await meet(alice, bob, carol)
+        bobs, carols = bob.private(diary.soul), carol.private(diary.soul)
+        assert bobs["old"] == carols["old"] == "both"
+        diary.remove_reader(BOB.id)
+        diary["new"] = "Carol alone"
+        diary["old"] = "changed"
+        await meet(alice, bob, carol)
+        assert carols.to_dict() == {"new": "Carol alone", "old": "changed"}
+        with pytest.raises(NotReader):
+            bobs.to_dict()
+        kept = carols._ring()
+        from nacl.exceptions import CryptoError
+        from nacl.secret import Aead
+
+        raw = bob.node(diary.soul)[kept.hidden("new")]  # Bob kept the keys that he had
+        assert raw[1:5] == (2).to_bytes(4, "big")
+        with pytest.raises(CryptoError):
+            Aead(kept.keys[0]).decrypt(raw[5:], bobs._bound(kept.hidden("new"), 2, ALICE.id.key))
+        diary.add_reader(BOB.id)  # friends again: he reads all
+        await meet(alice, bob, carol)
+        assert bobs.to_dict() == carols.to_dict() == diary.to_dict()
+        with pytest.raises(GraphError, match="the owner, or no reader"):
+            diary.remove_reader(DAVE.id)
+        with pytest.raises(GraphError, match="the owner, or no reader"):
+            diary.remove_reader(ALICE.id)
+        with pytest.raises(GraphError, match="only the owner"):
+            bobs.add_reader(DAVE.id)
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_a_reader_who_may_write() -> None:
+    async def main() -> None:
+        alice, bob, carol = await three()
+        bob.publish_key()
+        await meet(alice, bob, carol)
+        diary = alice.private("shared", readers=[BOB.id])
+        alice.grant(BOB.id, "shared")
+        diary["by"] = "Alice"
+        await meet(alice, bob, carol)
+        bobs = bob.private(diary.soul)
+        bobs["by"] = "Bob"
+        await meet(alice, bob, carol)
+        assert diary["by"] == bobs["by"] == "Bob"
+        # What he copies under his name, or puts elsewhere, opens for nobody.
+        node, name = bob.node(diary.soul), bobs._ring().hidden("by")
+        diary["by"] = "Alice again"
+        await meet(alice, bob, carol)
+        copied = node[name]
+        node[name] = copied
+        node[bobs._ring().hidden("elsewhere")] = copied
+        node["nonsense"] = "not sealed"
+        await meet(alice, bob, carol)
+        for graph in (alice, bob):
+            seen = graph.private(diary.soul)
+            assert seen.to_dict() == {}
+            assert seen.broken == 3
+            with pytest.raises(SealBroken):
+                seen["by"]
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_keys_that_are_lost_or_unknown() -> None:
+    async def main() -> None:
+        alice, bob, carol = await three()
+        with pytest.raises(ReaderUnknown, match="publish_key"):
+            alice.private("diary", readers=[BOB.id])
+        bob.node(bob.own())["static"] = CAROL.static_public + CAROL.static_proof  # another's
+        await meet(alice, bob, carol)
+        with pytest.raises(ReaderUnknown):
+            alice.private("diary", readers=[BOB.id])
+        bob.publish_key()
+        bob.publish_key()
+        await meet(alice, bob, carol)
+        diary = alice.private("diary", readers=[BOB.id])
+        diary["k"] = "v"
+        await meet(alice, bob, carol)
+        renewed = Identity(BOB.seed, b"another static key".ljust(32))
+        async with await Graph.open("memory:", identity=renewed) as again:
+            await again.receive(await everything(alice))
+            with pytest.raises(KeyLost, match="identity file"):
+                again.private(diary.soul)["k"]
+            again.publish_key()
+            await alice.receive(await everything(again))
+            diary.add_reader(BOB.id)
+            await again.receive(await everything(alice))
+            assert again.private(diary.soul)["k"] == "v"
+        async with await Graph.open("memory:", identity=Identity(DAVE.seed)) as dave:
+            for attempt in (dave.publish_key, lambda: dave.private("x", readers=[])):
+                with pytest.raises(GraphError, match="could never be opened"):
+                    attempt()
+        with pytest.raises(GraphError, match="no private node"):
+            alice.private("nothing")["k"]
+        with pytest.raises(GraphError, match="at a path"):
+            alice.private(alice.own())
+        with pytest.raises(GraphError, match="no identity"):
+            alice.private("~nobody/x")
+        with pytest.raises(GraphError, match="there already"):
+            diary.make([])
+        assert alice.private("diary", readers=[CAROL.id]).readers == [ALICE.id, BOB.id]  # it is there
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+@given(st.data())
+def test_whatever_is_changed_in_a_ring_or_a_value_opens_nothing(data: st.DataObject) -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice:
+            diary = alice.private("diary", readers=[])
+            diary["k"] = "v"
+            ring_node, node = alice.node(diary._ring_soul), alice.node(diary.soul)
+            (name,) = node
+            which, key = data.draw(st.sampled_from([(ring_node, RING_KEY), (node, name)]))
+            changed = bytearray(which[key])
+            changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+            which[key] = data.draw(
+                st.sampled_from([bytes(changed), bytes(changed[:-1]), b"", 1, None, [1, 2, 3, 4]])
+            )
+            again = PrivateNode(alice, ALICE.id.key, "diary")
+            with pytest.raises((SealBroken, NotReader, KeyLost, KeyError, GraphError)):
+                again["k"]
+
+    run(main())
+
+
+def test_limits() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice:
+            diary = alice.private("diary", readers=[])
+            ring = diary._ring()
+            with pytest.raises(GraphError, match="keys"):
+                diary._seal_ring(ring.names, [bytes(32)] * (MAX_KEYS + 1), [ALICE.id.key])
+            with pytest.raises(GraphError, match="readers"):
+                diary._seal_ring(ring.names, [bytes(32)], [ALICE.id.key] * 256)
+            bad = values.encode([1, 1, [b"short"], b""])
+            alice.node(diary._ring_soul)[RING_KEY] = bad
+            with pytest.raises(SealBroken):
+                diary.readers  # noqa: B018
+
+    run(main())
