@@ -27,6 +27,7 @@ from dtp.session.codes import Refuse
 
 if TYPE_CHECKING:
     from dtp.daemon.http.conversation import Conversation
+    from dtp.daemon.telemetry import Spans
 
 log = logging.getLogger("dtpd")
 
@@ -74,6 +75,8 @@ class Exposed:
         self._logging_since, self._logged = 0.0, 0
         self._watch: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
+        #: Told of streams that have ended, if anybody wants to know.
+        self.spans: Spans | None = None
 
     def start(self) -> None:
         """Begin to look at the backends, if that is wanted."""
@@ -371,27 +374,25 @@ class Exposed:
         self.ledger.ended(session)
         self._over(caller)
         level = logging.INFO if session.why else logging.DEBUG
-        if not log.isEnabledFor(level):
+        if self.spans is None and not log.isEnabledFor(level):
             return  # the words would cost more than the stream
-        place = "" if backend is None else str(backend.place)
+        seconds = time.monotonic() - began
+        fields: dict[str, str | int] = {
+            "service": self.config.service,
+            "peer": str(caller.peer),
+            "source": caller.source,
+            "backend": "" if backend is None else str(backend.place),
+            "sent": session.counts.sent,
+            "received": session.counts.received,
+        }
+        if self.spans is not None:
+            self.spans.add(f"dtpd {self.config.service}", seconds, fields, session.why)
         log.log(
             level,
             "%s: stream of %s to %s ended%s",
             self.config.service,
             caller.peer.short,
-            place or "its backends",
+            fields["backend"] or "its backends",
             f": {session.why}" if session.why else "",
-            extra={
-                "fields": {
-                    "event": "ended",
-                    "service": self.config.service,
-                    "peer": str(caller.peer),
-                    "source": caller.source,
-                    "backend": place,
-                    "seconds": round(time.monotonic() - began, 3),
-                    "sent": session.counts.sent,
-                    "received": session.counts.received,
-                    "why": session.why,
-                }
-            },
+            extra={"fields": {"event": "ended", **fields, "seconds": round(seconds, 3), "why": session.why}},
         )

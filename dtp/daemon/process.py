@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from dtp.daemon import logs, systemd
@@ -29,6 +29,9 @@ from dtp.daemon.zygote import Zygote
 from dtp.errors import ConfigError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
+
+if TYPE_CHECKING:
+    from dtp.daemon.telemetry import Figures
 
 log = logging.getLogger("dtpd")
 
@@ -111,6 +114,7 @@ class Process:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_and_log()))
         adopted = _by_place(self.daemon.config, self.control.place, systemd.listening_sockets())
         await self.control.start(next(iter(adopted.get(_CONTROL, ())), None))
+        figures = None
         try:
             await self.daemon.start(adopted)
             if self.web is not None:
@@ -119,18 +123,31 @@ class Process:
             systemd.say_ready()
             if (interval := systemd.watchdog_interval()) is not None:
                 self._spawn(self._watchdog(interval))
+            figures = self._tell_figures()
             ready(self)
             await self._stop.wait()
             if not self._replaced:
                 systemd.notify("STOPPING=1", "STATUS=Draining")
             await self._finish()
         finally:
+            if figures is not None:
+                await figures.exporter.close()
             await self.daemon.close()
             if self.web is not None:
                 await self.web.close()
             await self.control.close()
             for task in list(self._tasks):
                 task.cancel()
+
+    def _tell_figures(self) -> Figures | None:
+        settings = self.daemon.config.telemetry
+        if settings is None:
+            return None
+        from dtp.daemon.telemetry import Figures
+        from dtp.daemon.web.metrics import DaemonCollector
+
+        collect = DaemonCollector(self.daemon).collect
+        return Figures(settings, self.daemon.status()["identity"], collect)
 
     async def _finish(self) -> None:
         """Drain, unless somebody is in a hurry."""

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from socket import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtp.daemon import state
 from dtp.daemon.config.model import Config, Forward
@@ -30,6 +30,9 @@ from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Request, listen
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, KIB, Limits
+
+if TYPE_CHECKING:
+    from dtp.daemon.telemetry import Spans
 
 log = logging.getLogger("dtpd")
 
@@ -65,7 +68,17 @@ def refuse_what_takes_a_restart(old: Config, new: Config) -> None:
             raise CantReload(f"{name.replace('_', '-')} has changed: that takes a restart")
 
 
-_FIXED = ("identity", "passphrase_file", "psk_file", "control", "web", "chain", "state", "workers")
+_FIXED = (
+    "identity",
+    "passphrase_file",
+    "psk_file",
+    "control",
+    "web",
+    "chain",
+    "state",
+    "workers",
+    "telemetry",
+)
 
 
 class Daemon:
@@ -100,6 +113,7 @@ class Daemon:
         self._team = team
         self._policies = Policies(None if team is None else team.table)
         self._sharing: Sharing | None = None
+        self._spans: Spans | None = None
         self._pools: dict[tuple[Address, ...], Pool] = {}
         self._dynamic: OrderedDict[Address, Pool] = OrderedDict()
         #: What was replaced by a reload and still has streams.
@@ -125,6 +139,10 @@ class Daemon:
                 )
             if self._sharing is not None:
                 await self._sharing.start()
+            if self.config.telemetry is not None:
+                from dtp.daemon.telemetry import Spans
+
+                self._spans = Spans(self.config.telemetry, str(self.identity.id))
             await self._apply(self.config, adopted)
         except BaseException:
             await self.close()
@@ -213,6 +231,7 @@ class Daemon:
                 fresh[expose.service] = known
             else:
                 fresh[expose.service] = Exposed(expose, policies)
+                fresh[expose.service].spans = self._spans
         for service, known in self.exposed.items():
             if fresh.get(service) is not known:
                 known.retire()
@@ -356,6 +375,9 @@ class Daemon:
         if self._sharing is not None:
             await self._sharing.close()
             self._sharing = None
+        if self._spans is not None:
+            await self._spans.exporter.close()
+            self._spans = None
         pools = [*self._pools.values(), *self._dynamic.values()]
         await asyncio.gather(*(pool.close() for pool in pools))
 

@@ -56,6 +56,9 @@ format = "json"
 level = "debug"
 [web]
 listen = "127.0.0.1:9464"
+[telemetry]
+otlp = "http://127.0.0.1:4318"
+every = "15s"
 [chain]
 host = "{SUI}"
 network = "localnet"
@@ -206,7 +209,19 @@ def test_a_setting_twice(number, match):
 def test_a_setting_that_is_left_out(number, match):
     """It has a default, or is missed by name."""
     said = any_mistakes("\n".join([*LINES[:number], *LINES[number + 1 :]]))
-    required = ("file", "listen", "host", "url", "service", "backend", "allow", "to", "every", "requests")
+    required = (
+        "file",
+        "listen",
+        "otlp",
+        "host",
+        "url",
+        "service",
+        "backend",
+        "allow",
+        "to",
+        "every",
+        "requests",
+    )
     depending = ("kind", "public", "burst", "bandwidth", "bytes")
     assert not said or match["key"] in (*required, *depending)
     assert not said or any(match["key"] in one.what for one in said)

@@ -41,6 +41,8 @@ listen = "tcp://x:1"
 [log]
 [web]
 listen = "127.0.0.1:1"
+[telemetry]
+otlp = "http://x"
 [chain]
 host = "0x{"1" * 64}"
 [state]

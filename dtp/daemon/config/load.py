@@ -79,6 +79,7 @@ def _config(root: Section, path: Path) -> model.Config:
         drain=daemon.take("drain", values.duration, 30.0),
         workers=daemon.take("workers", values.workers, 1),
         web=None if web is None else web.take("listen", values.place),
+        telemetry=_telemetry(root.section("telemetry")),
         chain=None if chain is None else _chain(chain),
         state=None if state is None else state.take("url", values.state_url),
         log=_log(root.section("log")),
@@ -132,6 +133,16 @@ def _chain(section: Section) -> model.Chain:
     )
     section.finish()
     return chain
+
+
+def _telemetry(section: Section | None) -> model.Telemetry | None:
+    if section is None:
+        return None
+    telemetry = model.Telemetry(
+        otlp=section.take("otlp", values.collector), every=section.take("every", values.duration, 15.0)
+    )
+    section.finish()
+    return telemetry
 
 
 def _log(section: Section | None) -> model.Log:

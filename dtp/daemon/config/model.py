@@ -170,6 +170,14 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Where metrics and spans go by OTLP over HTTP: the collector's URL, and how often, seconds."""
+
+    otlp: str
+    every: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """How to log: one line for people or one JSON object for programs, from this level on."""
 
@@ -195,6 +203,7 @@ class Config:
     #: Plain HTTP with a page, Prometheus metrics and a health answer.
     web: Place | None = None
     log: Log = Log()
+    telemetry: Telemetry | None = None
     chain: Chain | None = None
     #: Where quotas are counted over restarts and together: a URL of `dtp.daemon.state.STORES`; None: in memory.
     state: str | None = None

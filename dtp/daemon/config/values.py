@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import time
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dtp import carriers
@@ -282,6 +283,17 @@ def origin(value: Any) -> str:
             f'{spelled!r} is no origin such as "https://app.example", "null" (a file) or "*" (any page)'
         )
     return spelled
+
+
+def collector(value: Any) -> str:
+    """The base of an OTLP collector's URLs: http://HOST:PORT."""
+    url = text(value)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Wrong("has to be the URL of a collector, such as http://127.0.0.1:4318")
+    if parts.path.rstrip("/").endswith(("/v1/metrics", "/v1/traces")):
+        raise Wrong("has to be the URL without /v1/metrics or /v1/traces: both are asked for")
+    return url
 
 
 def object_id(value: Any) -> str:

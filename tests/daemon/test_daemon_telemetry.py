@@ -1,0 +1,196 @@
+"""What an OpenTelemetry collector is told, parsed by OpenTelemetry's own definitions; from a pair and a process."""
+
+import asyncio
+import base64
+import contextlib
+import json
+
+import pytest
+from aiohttp import web
+
+from dtp.daemon.config.model import Telemetry
+from dtp.daemon.telemetry import MOST, Exporter, Figures, Spans
+from dtp.daemon.web.metrics import DaemonCollector
+
+from .conftest import FAR, NEAR, Backend, echo
+from .programs import place
+from .test_daemon_http import site
+from .test_daemon_programs import ask, connected, echo_server
+from .test_daemon_relay import exchange, expose
+
+__all__ = ["place"]
+
+
+class Collector:
+    """Receives OTLP over HTTP."""
+
+    def __init__(self, status=200):
+        self.status = status
+        self.told = asyncio.Queue()
+
+    @contextlib.asynccontextmanager
+    async def listen(self):
+        async def take(request):
+            assert request.headers["Content-Type"] == "application/json"
+            self.told.put_nowait((request.match_info["what"], await request.json()))
+            return web.json_response({}, status=self.status)
+
+        async with site(**{"v1/{what}": take}) as port:
+            yield f"http://127.0.0.1:{port}/"
+
+
+def definitions(what):
+    """The message that `what` has to be."""
+    package = pytest.importorskip(
+        f"opentelemetry.proto.collector.{'trace' if what == 'traces' else what}.v1."
+        f"{'trace' if what == 'traces' else what}_service_pb2",
+        reason="opentelemetry-proto is not installed",
+    )
+    return package.ExportTraceServiceRequest if what == "traces" else package.ExportMetricsServiceRequest
+
+
+def parsed(what, body):
+    """By protobuf's JSON, for which ids are base64 rather than hexadecimal."""
+    json_format = pytest.importorskip("google.protobuf.json_format")
+
+    def rewritten(value):
+        if isinstance(value, dict):
+            return {
+                key: base64.b64encode(bytes.fromhex(one)).decode() if key.endswith("Id") else rewritten(one)
+                for key, one in value.items()
+            }
+        return [rewritten(one) for one in value] if isinstance(value, list) else value
+
+    return json_format.ParseDict(rewritten(body), definitions(what)())
+
+
+def plain(attributes):
+    return {one.key: one.value.string_value or one.value.int_value for one in attributes}
+
+
+def test_streams_are_spans(run):
+    async def scenario(pair):
+        collector = Collector()
+        async with Backend(echo) as backend, collector.listen() as url:
+            top = f'[telemetry]\notlp = "{url}"\nevery = "1h"'
+            port = await pair.start(expose(backend.port, more='limits = { bytes = "10KB" }'), top=top)
+            assert await exchange(port, b"hello") == b"hello"
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, bytes(100_000))
+            await pair.exposed.ledger.wait_empty()
+            await pair.far.close()
+            what, body = collector.told.get_nowait()
+            assert what == "traces"
+            (resource,) = parsed(what, body).resource_spans
+            who = plain(resource.resource.attributes)
+            assert (who["service.name"], who["service.instance.id"]) == ("dtpd", str(FAR.id))
+            whole, broken = resource.scope_spans[0].spans
+            assert (len(whole.trace_id), len(whole.span_id), whole.kind) == (16, 8, 2)
+            assert whole.name == "dtpd api"
+            told = plain(whole.attributes)
+            assert (told["peer"], told["received"], told["sent"]) == (str(NEAR.id), 5, 5)
+            assert told["backend"] == f"127.0.0.1:{backend.port}"
+            assert 0 < whole.end_time_unix_nano - whole.start_time_unix_nano < 30e9
+            assert whole.status.code == 0
+            assert (broken.status.code, broken.status.message) == (2, "more bytes than one request may have")
+
+    run(scenario)
+
+
+def test_figures_are_those_of_prometheus(run):
+    async def scenario(pair):
+        collector = Collector()
+        async with Backend(echo) as backend, collector.listen() as url:
+            port = await pair.start(expose(backend.port))
+            assert await exchange(port, b"hello") == b"hello"
+            await pair.exposed.ledger.wait_empty()
+            figures = Figures(Telemetry(url, 3600), "me", DaemonCollector(pair.far).collect)
+            await figures.exporter.close()
+            (resource,) = parsed(*collector.told.get_nowait()).resource_metrics
+            metrics = {one.name: one for one in resource.scope_metrics[0].metrics}
+            received = metrics["dtpd_received_bytes"]
+            assert (received.unit, received.sum.is_monotonic, received.sum.aggregation_temporality) == (
+                "By",
+                True,
+                2,
+            )
+            (point,) = received.sum.data_points
+            assert (point.as_double, plain(point.attributes)["name"]) == (5, "api")
+            assert 0 < point.start_time_unix_nano <= point.time_unix_nano
+            assert metrics["dtpd_streams_open"].gauge.data_points[0].as_double == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("status", [503, None])
+def test_a_collector_that_is_away_is_said_once(status, caplog):
+    async def scenario():
+        collector = Collector(status)
+        async with collector.listen() as url:
+            settings = Telemetry(url if status else "http://127.0.0.1:1", 3600)
+            exporter = Exporter(settings, "/v1/traces", lambda: {"resourceSpans": []})
+            for _ in range(3):
+                await exporter._send()
+            assert caplog.text.count("telemetry is lost") == 1
+            collector.status = 200
+            exporter._url = f"{url}v1/traces"
+            await exporter._send()
+            collector.status = 500
+            await exporter.close()
+            assert caplog.text.count("telemetry is lost") == 2
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_is_bounded():
+    async def scenario():
+        spans = Spans(Telemetry("http://127.0.0.1:1", 3600), "me")
+        for number in range(MOST + 5):
+            spans.add("name", 1.0, {"number": number}, "")
+        body = spans._body()
+        found = body["resourceSpans"][0]["scopeSpans"][0]["spans"]
+        assert len(found) == MOST
+        assert found[0]["attributes"] == [
+            {"key": "number", "value": {"intValue": "5"}},
+            {"key": "dtpd.left_out", "value": {"intValue": "5"}},
+        ]
+        assert spans._body() is None
+        await spans.exporter.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_process_tells_until_its_end(place):
+    """Both kinds come from `dtpd run`, the last ones while it ends."""
+
+    async def scenario():
+        collector = Collector()
+        async with collector.listen() as url:
+            backend = echo_server(place)
+            text = f"""[daemon]
+listen = ["tcp://127.0.0.1:0"]
+[telemetry]
+otlp = "{url}"
+every = "1h"
+[[expose]]
+service = "api"
+backend = "127.0.0.1:{backend}"
+allow = ["{place.identity("near").id}"]
+"""
+
+            def use():
+                far, exposed = place.dtpd("far", text)
+                to = exposed[0]["address"]
+                _, places = place.dtpd("near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n')
+                with connected(int(places[0]["listen"].rpartition(":")[2])) as client:
+                    ask(client, b"hello")
+                far.process.terminate()
+                far.wait(0)
+
+            await asyncio.to_thread(use)
+            told = dict(collector.told.get_nowait() for _ in range(2))
+            assert set(told) == {"traces", "metrics"}
+            assert "sent_bytes" in json.dumps(told["metrics"])
+            assert str(place.identity("near").id) in json.dumps(told["traces"])
+
+    asyncio.run(scenario())
