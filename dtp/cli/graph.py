@@ -117,10 +117,12 @@ def _value(text: str) -> Any:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it."""
-    from dtp.crdt import Link
+    from dtp.crdt import BlobRef, Link
 
     if isinstance(value, Link):
         return {"link": value.soul}
+    if isinstance(value, BlobRef):
+        return {"blob": value.id.hex(), "size": value.size}
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
     if isinstance(value, list):

@@ -4,11 +4,12 @@ from dtp.crdt.clock import DRIFT, Clock
 from dtp.crdt.ops import Kind, Op
 from dtp.crdt.replica import Change, Frame, Replica
 from dtp.crdt.types import TYPES, Counter, List, Map, MultiValue, Node, Set
-from dtp.crdt.values import GraphValueError, Link, Value
+from dtp.crdt.values import BlobRef, GraphValueError, Link, Value
 
 __all__ = [
     "DRIFT",
     "TYPES",
+    "BlobRef",
     "Change",
     "Clock",
     "Counter",

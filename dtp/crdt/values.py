@@ -12,9 +12,11 @@ from dtp.errors import LocalError
 
 LINK: Final = 1
 BIG_INT: Final = 2
+BLOB: Final = 3
+_BLOB_ID: Final = 32
 
-#: What a register, an item or an element may be: None, bool, int, float, str, bytes, Link; also lists and dicts (with
-#: text as keys) of such, up to 32 deep, which are replaced as a whole. A tuple comes back as a list.
+#: What a register, an item or an element may be: None, bool, int, float, str, bytes, Link, BlobRef; also lists and
+#: dicts (with text as keys) of such, up to 32 deep, which are replaced as a whole. A tuple comes back as a list.
 Value = Any
 
 
@@ -34,15 +36,30 @@ class Link:
         return self.soul
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class BlobRef:
+    """A value that refers to a blob: by its id (32 bytes) and its size in bytes."""
+
+    id: bytes
+    size: int
+
+    def __str__(self) -> str:
+        return f"blob {self.id.hex()}"
+
+
 def _other(value: object) -> msgpack.ExtType:
     """What MessagePack has no form for."""
     if isinstance(value, Link):
         return msgpack.ExtType(LINK, value.soul.encode())
+    if isinstance(value, BlobRef):
+        if len(value.id) != _BLOB_ID:
+            raise GraphValueError(f"a blob's id has {_BLOB_ID} bytes, not {len(value.id)}")
+        return msgpack.ExtType(BLOB, value.id + value.size.to_bytes(8, "big"))
     if isinstance(value, int):  # beyond 64 bits
         return msgpack.ExtType(BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     raise GraphValueError(
-        f"a {type(value).__name__} can't be a value; take None, bool, int, float, str, bytes, Link, or lists and "
-        "dicts of them"
+        f"a {type(value).__name__} can't be a value; take None, bool, int, float, str, bytes, Link, BlobRef, or "
+        "lists and dicts of them"
     )
 
 
@@ -51,6 +68,8 @@ def _ext(code: int, data: bytes) -> Any:
         return Link(data.decode(errors="replace"))
     if code == BIG_INT:
         return int.from_bytes(data, "big", signed=True)
+    if code == BLOB and len(data) == _BLOB_ID + 8:
+        return BlobRef(data[:_BLOB_ID], int.from_bytes(data[_BLOB_ID:], "big"))
     return msgpack.ExtType(code, data)
 
 

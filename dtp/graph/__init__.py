@@ -1,10 +1,13 @@
 """Replicated graphs: signed frames over the data types, kept in a store, synced with other replicas."""
 
+from dtp.crdt import BlobRef
 from dtp.crdt.access import Grant
 from dtp.crdt.rules import Rule, RuleBroken, Rules, RulesError, Schema
 from dtp.graph.access import OffenceProof
 from dtp.graph.envelope import Envelope, Proof, Summary
 from dtp.graph.errors import (
+    BlobAbsent,
+    BlobError,
     ChunkError,
     EnvelopeError,
     Equivocation,
@@ -16,11 +19,16 @@ from dtp.graph.errors import (
     StoreError,
     SyncError,
 )
+from dtp.graph.fetching import Blob
 from dtp.graph.graph import Graph
 from dtp.graph.private import PrivateNode
 from dtp.graph.watch import Watch
 
 __all__ = [
+    "Blob",
+    "BlobAbsent",
+    "BlobError",
+    "BlobRef",
     "ChunkError",
     "Envelope",
     "EnvelopeError",

@@ -72,3 +72,15 @@ class ChunkError(PeerError):
     """A chunk (docs/graph.md, "Chunks") is damaged or of another set, or some are missing; the message names them."""
 
     code = "graph-chunk"
+
+
+class BlobError(PeerError):
+    """A peer sends something else than the blob that was asked for; what came before and fits is kept."""
+
+    code = "graph-blob"
+
+
+class BlobAbsent(PeerError):
+    """A blob is not here, or not at the peer that was asked: fetch it from another one."""
+
+    code = "graph-blob-absent"

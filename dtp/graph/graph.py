@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
-from dtp.core.crdt import AUTHOR_SIZE, GraphCore
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
-from dtp.crdt import Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
+from dtp.crdt import BlobRef, Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
 from dtp.crdt.access import Grant
 from dtp.crdt.owners import owned
 from dtp.crdt.rules import RuleBroken, Rules
-from dtp.graph import access, files, vector
+from dtp.graph import access, blobs, files, vector
 from dtp.graph import envelope as envelopes
 from dtp.graph import history as past
-from dtp.graph.chains import START, Chains, Tip
+from dtp.graph.blobs import BlobStore
+from dtp.graph.chains import Chains
 from dtp.graph.envelope import Envelope, Proof, Summary
 from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError
+from dtp.graph.fetching import Blob
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
+from dtp.graph.verifying import last_clock, verify
 from dtp.graph.watch import Watch
 from dtp.identity import Identity, PeerId
 
@@ -61,6 +64,10 @@ class Graph:
         self.keeps_history = history
         #: Peer (public key) -> `vector.digest` of what both had when they last synced.
         self.agreed: dict[bytes, bytes] = {}
+        #: Where its blobs are.
+        self.blobs = BlobStore(store.blob_folder)
+        self._new_blobs: set[BlobRef] = set()
+        self._fetching: dict[BlobRef, asyncio.Event] = {}
         self.identity = identity
         self._store = store
         self._replica = replica
@@ -129,6 +136,7 @@ class Graph:
                 watch.close()
             self._worker.shutdown(wait=True)
             self._store.close()
+            self.blobs.close()
             self._tell()
 
     async def __aenter__(self) -> Graph:
@@ -487,11 +495,67 @@ class Graph:
         """
         return await files.from_chunks(self, chunks)
 
+    # ---- blobs ----------------------------------------------------------------------------------------------
+
+    async def add_blob(self, source: bytes | str | os.PathLike[str] | BinaryIO) -> BlobRef:
+        """Keep bytes, the file at a path, or what an open file has still to give; what nodes refer to it by.
+
+        The same bytes are kept once, at most `dtp.graph.blobs.MAX_BYTES`. They stay until `collect_blobs`. Raises
+        `StoreError`, `GraphError`.
+        """
+        self._check_open()
+        try:
+            if isinstance(source, bytes):
+                ref = await asyncio.to_thread(self.blobs.add, io.BytesIO(source))
+            elif isinstance(source, str | os.PathLike):
+                with await asyncio.to_thread(open, source, "rb") as file:
+                    ref = await asyncio.to_thread(self.blobs.add, file)
+            else:
+                ref = await asyncio.to_thread(self.blobs.add, source)
+        except FileNotFoundError as error:
+            raise GraphError(f"there is no file {error.filename}") from error
+        self._new_blobs.add(ref)
+        return ref
+
+    def blob(self, ref: BlobRef) -> Blob:
+        """A blob, to read what is here of it."""
+        self._check_open()
+        return Blob(self.blobs, ref)
+
+    async def fetch(self, ref: BlobRef, connection: Connection) -> Blob:
+        """Have the blob here: from the other end of a connection, which must `serve` the graph, unless it is here.
+
+        Each chunk is checked as it comes; broken off, the next `fetch` goes on from there, from whichever peer.
+        Raises `BlobAbsent`, `BlobError`, `StoreError`, and what ends connections and streams.
+        """
+        from dtp.graph.fetching import fetch
+
+        self._check_open()
+        if type(ref) is not BlobRef or len(ref.id) != blobs.ID or not 0 <= ref.size <= blobs.MAX_BYTES:
+            raise GraphError(f"{ref!r} refers to no blob")
+        while ref in self._fetching:  # one at a time writes a blob
+            await self._fetching[ref].wait()
+        self._fetching[ref] = asyncio.Event()
+        self._new_blobs.add(ref)
+        try:
+            return await fetch(self, ref, connection)
+        finally:
+            self._fetching.pop(ref).set()
+
+    async def collect_blobs(self, keep: Iterable[BlobRef] = ()) -> int:
+        """Remove the blobs that no value refers to, but for `keep` and those that came since the graph was opened.
+
+        How many bytes became free. Name in `keep` what only sealed or older values refer to. Raises `StoreError`.
+        """
+        self._check_open()
+        kept = {*keep, *self._new_blobs, *blobs.refs_in(self._replica)}
+        return await asyncio.to_thread(self.blobs.collect, kept)
+
     async def verify(self) -> int:
         """Check all that is stored: signatures, chains, frames; how many envelopes. `StoreError` at a fault."""
         async with self._lock:
             self._check_open()
-            return await self._run(_verify, self._store, self.name)
+            return await self._run(verify, self._store, self.name)
 
     # ---- connections ----------------------------------------------------------------------------------------
 
@@ -530,7 +594,7 @@ class Graph:
         return envelopes.decode(self.name, found[0]) if found else None
 
     def _last_clock(self, envelope: Envelope | Summary) -> int:
-        return _last_clock(self._replica.core, envelope)
+        return last_clock(self._replica.core, envelope)
 
     async def _save(self, *, synced: bool) -> None:
         """Store what isn't yet. What fails stays, for the next time."""
@@ -583,10 +647,6 @@ def _merge(replica: Replica, envelope: Envelope | Summary) -> int:
     return replica.merge(envelope.author, envelope.body)
 
 
-def _last_clock(core: GraphCore, envelope: Envelope | Summary) -> int:
-    return envelope.last if isinstance(envelope, Summary) else core.check(envelope.body)[1]
-
-
 def _first_forged(batch: _Added) -> int | None:
     """The place of the first that isn't genuine."""
     return next((at for at, one in enumerate(batch) if not one.is_genuine()), None)
@@ -617,31 +677,3 @@ def _replay(store: Store, replica: Replica) -> None:
         for start in range(1, last + 1, _AT_ONCE):
             for data in store.read(author, start, min(last, start + _AT_ONCE - 1)):
                 _merge(replica, envelopes.decode(store.name, data))
-
-
-def _verify(store: Store, name: str) -> int:
-    core, count = GraphCore(bytes(AUTHOR_SIZE)), 0  # the replica's own is the event loop's
-    for author, last in sorted(store.lasts().items()):
-        tip = START
-        for start in range(1, last + 1, _AT_ONCE):
-            for data in store.read(author, start, min(last, start + _AT_ONCE - 1)):
-                one = envelopes.decode(name, data)
-                tip = _verified(core, one, author, tip)
-                count += 1
-        if tip.sequence != last:
-            raise StoreError(f"envelope {tip.sequence + 1} of {author.hex()} is missing")
-    return count
-
-
-def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Tip) -> Tip:
-    """The end of the chain behind this stored one."""
-    place = f"envelope {tip.sequence + 1} of {author.hex()}"
-    if one.author == author and one.first > tip.sequence + 1:
-        raise StoreError(f"{place} is missing")
-    goes_on = one.first <= tip.sequence or one.previous == tip.hash
-    if one.author != author or one.sequence <= tip.sequence or not goes_on or not one.is_genuine():
-        raise StoreError(f"{place} is not what its author signed at this place")
-    before = core.check(one.body, author)[0] if one.body or isinstance(one, Envelope) else one.after
-    if before != tip.clock and (one.first == tip.sequence + 1 or before > tip.clock):
-        raise StoreError(f"{place} does not begin where the one before it ended")
-    return Tip(one.sequence, one.hash, _last_clock(core, one))

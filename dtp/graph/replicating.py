@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from dtp.core.errors import StateLimit
 from dtp.errors import PeerError
 from dtp.graph import envelope as envelopes
-from dtp.graph import summaries, vector
+from dtp.graph import fetching, summaries, vector
 from dtp.graph import sync as protocol
 from dtp.graph.errors import Equivocation, GraphError, SyncError
 from dtp.session.codes import ConnectionClosed, StreamReset
@@ -41,13 +41,14 @@ class Exchanged:
 class _Session:
     """One stream between two graphs. `live` goes on when both have all."""
 
-    def __init__(self, graph: Graph, stream: Stream, *, live: bool) -> None:
+    def __init__(self, graph: Graph, stream: Stream, *, live: bool, first: bytes | None = None) -> None:
         self._graph = graph
         self._stream = stream
         self._live = live
         self._side = protocol.SyncSide(graph.name, history=graph.keeps_history)
         self._wake = asyncio.Event()
         self._refused: set[bytes] = set()
+        self._first = first  # what came already
         self._peer = stream.connection.peer.key
         self.exchanged = Exchanged()
 
@@ -142,19 +143,12 @@ class _Session:
             raise SyncError("the peer ended the sync before it had sent all")
 
     async def _next(self) -> bytes | None:
-        try:
-            size = int.from_bytes(await self._stream.readexactly(4), "big")
-        except asyncio.IncompleteReadError as error:
-            if error.partial:
-                raise SyncError("the stream ended within a message") from error
-            return None
-        if size > protocol.MAX_MESSAGE:
-            raise SyncError(f"a message of {size} bytes; at most {protocol.MAX_MESSAGE} are taken")
-        self.exchanged.bytes_received += 4 + size
-        try:
-            return await self._stream.readexactly(size)
-        except asyncio.IncompleteReadError as error:
-            raise SyncError("the stream ended within a message") from error
+        message, self._first = self._first, None
+        if message is None:
+            message = await _message(self._stream)
+        if message is not None:
+            self.exchanged.bytes_received += 4 + len(message)
+        return message
 
     async def _take(self, data: list[bytes]) -> None:
         """Take envelopes; of an author who can't be followed further, no more in this session."""
@@ -178,6 +172,22 @@ class _Session:
                 author
             )  # the peer may be honest: it saw the other history, or has another clock
             log.warning("%s can't be followed further: %s", author.hex(), error)
+
+
+async def _message(stream: Stream) -> bytes | None:
+    """The next message; None at the end."""
+    try:
+        size = int.from_bytes(await stream.readexactly(4), "big")
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise SyncError("the stream ended within a message") from error
+        return None
+    if size > protocol.MAX_MESSAGE:
+        raise SyncError(f"a message of {size} bytes; at most {protocol.MAX_MESSAGE} are taken")
+    try:
+        return await stream.readexactly(size)
+    except asyncio.IncompleteReadError as error:
+        raise SyncError("the stream ended within a message") from error
 
 
 async def sync(graph: Graph, connection: Connection) -> Exchanged:
@@ -222,15 +232,40 @@ async def _accept(graph: Graph, connection: Connection, group: asyncio.TaskGroup
 async def _answer(graph: Graph, stream: Stream) -> None:
     """What the peer does wrong ends this stream alone."""
     try:
-        await _live(graph, stream)
+        first = await _first(stream)
+        if first is not None and fetching.is_request(first):
+            await _send_blob(graph, stream, first)
+        elif first is not None:
+            await _live(graph, stream, first)
     except PeerError as error:
         log.warning("a sync with %s ended: %s", stream.connection.peer.short, error)
 
 
-async def _live(graph: Graph, stream: Stream) -> None:
+async def _first(stream: Stream) -> bytes | None:
+    """What a stream begins with: it tells what it is for. None when it ends before."""
+    try:
+        return await _message(stream)
+    except (ConnectionClosed, StreamReset):
+        return None
+    except PeerError:
+        stream.reset(BROKEN)
+        raise
+
+
+async def _send_blob(graph: Graph, stream: Stream, request: bytes) -> None:
+    try:
+        await fetching.answer(graph, stream, request)
+    except (ConnectionClosed, StreamReset):
+        return  # the peer has what it wanted, or will ask again
+    except PeerError:
+        stream.reset(BROKEN)
+        raise
+
+
+async def _live(graph: Graph, stream: Stream, first: bytes | None = None) -> None:
     """Until the stream, the connection or the graph ends."""
     try:
-        await _Session(graph, stream, live=True).run()
+        await _Session(graph, stream, live=True, first=first).run()
     except ConnectionClosed:
         return
     except StreamReset as error:

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from dtp.graph.envelope import Proof, Signed
@@ -57,6 +58,7 @@ class SqliteStore(Store):
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self._path = os.fspath(path)
+        self.blob_folder = Path(f"{self._path}-blobs")
         self._one_at_a_time = threading.RLock()
         self._authors: dict[bytes, int] = {}
         self._arrival = 0

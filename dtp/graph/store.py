@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from dtp.graph.envelope import Proof, Signed
@@ -30,6 +31,8 @@ class Store(ABC):
 
     #: The graph's.
     name: str
+    #: Where the graph's blobs are kept; None: nowhere, they are gone with the process.
+    blob_folder: Path | None = None
 
     @abstractmethod
     def load(self) -> Loaded:

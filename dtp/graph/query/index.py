@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from dtp.core import crdt as core
-from dtp.crdt import Change, Link, Replica, Value, values
+from dtp.crdt import BlobRef, Change, Link, Replica, Value, values
 
 _SCHEMA: Final = """
 CREATE TABLE nodes (soul TEXT PRIMARY KEY, kind TEXT NOT NULL) WITHOUT ROWID;
@@ -28,13 +28,15 @@ _INT64: Final = 1 << 63
 
 
 def column(value: Value) -> tuple[Any, str]:
-    """A value as SQLite has it, and what it is: plain, `bool`, `int` (beyond 64 bits: text), or `json`."""
+    """A value as SQLite has it, and what it is: plain, `bool`, `int` (beyond 64 bits: text), `json`, or `blob`."""
     if isinstance(value, bool):
         return int(value), "bool"
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
         return str(value), "int"
     if isinstance(value, list | dict):
         return json.dumps(value, default=_other, ensure_ascii=False), "json"
+    if isinstance(value, BlobRef):
+        return f"{value.id.hex()} {value.size}", "blob"
     return value, "plain"
 
 
@@ -48,6 +50,9 @@ def restored(value: Any, kind: str | None) -> Value:
         return bool(value)
     if kind == "int":
         return int(value)
+    if kind == "blob":
+        key, size = value.split()
+        return BlobRef(bytes.fromhex(key), int(size))
     return json.loads(value) if kind == "json" else value
 
 
