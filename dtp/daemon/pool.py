@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -23,6 +23,10 @@ log = logging.getLogger("dtpd")
 #: How long to wait before dialling again, by how often it has failed: a peer that restarts is found at once, one that
 #: is gone costs a dial every 2 s.
 BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+#: How long an endpoint of a host may be away until its streams are given up for those over another endpoint, seconds.
+GIVE_UP = 5.0
 
 
 class NotConnected(CarrierError):
@@ -47,6 +51,9 @@ class Ways(Resolver):
             if one.peer == address.peer
         ]
 
+
+#: Connects to an address, found by these (None: the usual ones).
+Dial = Callable[[Address, "Sequence[Resolver] | None"], Awaitable[Connection]]
 
 #: An address to dial, and who is asked where it is; None for the usual ones.
 Target = tuple[Address, Sequence[Resolver] | None]
@@ -91,7 +98,10 @@ class Pool:
         identity: Identity,
         limits: Limits,
         psk: bytes | None,
+        dial: Dial | None = None,
     ) -> None:
+        """`dial` is what connects, `dtp.net.dial.connect` by default."""
+        self._connect = self._connect_plainly if dial is None else dial
         self.addresses = tuple(addresses)
         self._targets = targets(addresses)
         self._identity, self._limits, self._psk = identity, limits, psk
@@ -178,12 +188,15 @@ class Pool:
         for address, resolvers in self._targets:
             self.dials += 1
             try:
-                return await connect(
-                    address, identity=self._identity, limits=self._limits, psk=self._psk, resolvers=resolvers
-                )
-            except (CarrierError, PeerError, LocalError) as error:
+                return await self._connect(address, resolvers)
+            except (CarrierError, PeerError, LocalError, ChainError) as error:
                 failure = error
         raise failure
+
+    async def _connect_plainly(self, address: Address, resolvers: Sequence[Resolver] | None) -> Connection:
+        return await connect(
+            address, identity=self._identity, limits=self._limits, psk=self._psk, resolvers=resolvers
+        )
 
     def _leave(self, connection: Connection) -> None:
         """Use it no more; it is closed once its streams are over."""
@@ -191,7 +204,19 @@ class Pool:
             self._connection = None
         if connection not in self._leaving:
             self._leaving.add(connection)
+            if not connection.source:
+                asyncio.get_running_loop().call_later(GIVE_UP, self._give_up, connection)
             self._close_if_done(connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        """Streams of an endpoint that is still away break off, once another endpoint of the service is there.
+
+        If the same one is there, it has said whether it knows the connection; if none is, they may be resumed yet.
+        """
+        current = self._connection
+        elsewhere = current is not None and not current.closed and current.peer != connection.peer
+        if elsewhere and not connection.closed and not connection.source:
+            connection.abort()
 
     def done(self, stream: Stream) -> None:
         """A stream that `stream` gave is over."""
@@ -215,7 +240,7 @@ class Pool:
         while True:
             try:
                 connection = await self._current()
-            except (CarrierError, PeerError, LocalError) as error:
+            except (CarrierError, PeerError, LocalError, ChainError) as error:
                 if failures == 0:
                     log.warning(
                         "%s: %s",

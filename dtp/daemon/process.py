@@ -52,6 +52,7 @@ class Serving(Protocol):
     config: Config
     reloads: int
     draining: bool
+    on_fenced: Callable[[], object] | None
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -91,6 +92,7 @@ class Process:
         """`daemon` is what `serving` made."""
         self._path: Path = config.path
         self.daemon = daemon
+        daemon.on_fenced = self._end
         self.web = None if config.web is None else WebServer(self.daemon, config.web)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()

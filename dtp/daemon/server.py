@@ -7,21 +7,22 @@ import logging
 import resource
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from dtp.daemon import state
-from dtp.daemon.config.model import Config, Forward
+from dtp.daemon.config.model import Budget, Config, Forward
 from dtp.daemon.expose import Exposed, caller_of
 from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
-from dtp.daemon.onchain import Gate, HostGate
+from dtp.daemon.onchain import Gate
 from dtp.daemon.policies import Caller, Policies
 from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
 from dtp.daemon.sharing import AMONG_WORKERS, Sharing
+from dtp.daemon.side import ChainSide
 from dtp.daemon.table import Table
 from dtp.errors import ConfigError
 from dtp.identity import Identity
@@ -32,6 +33,7 @@ from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, KIB, Limits
 
 if TYPE_CHECKING:
+    from dtp.chain.client import ChainClient
     from dtp.daemon.telemetry import Spans
 
 log = logging.getLogger("dtpd")
@@ -92,9 +94,11 @@ class Daemon:
         psk: bytes | None = None,
         limits: Limits = LIMITS,
         gate: Gate | None = None,
+        client: ChainClient | None = None,
         team: Team | None = None,
     ) -> None:
-        """`gate` decides about services with `on_chain`; by default the host of `config.chain` does.
+        """`gate` decides about services with `on_chain`; by default the host of `config.chain` does. `client` is used
+        instead of one of its own for that network.
 
         With `team` it is one of several workers.
         """
@@ -109,12 +113,18 @@ class Daemon:
         self.exposed: dict[str, Exposed] = {}
         self.forwarded: dict[str, Forwarded] = {}
         self._psk, self._limits = psk, limits
-        self._gate = HostGate(config.chain) if gate is None and config.chain is not None else gate
+        #: What it does on chain.
+        self.side = ChainSide(
+            config, identity, limits, psk, gate=gate, client=client, alone=team is None or not team.number
+        )
+        #: Called when another process has taken the place of this one, which then takes nothing new.
+        self.on_fenced: Callable[[], object] | None = None
+        self._fenced: asyncio.Task[bool] | None = None
         self._team = team
         self._policies = Policies(None if team is None else team.table)
         self._sharing: Sharing | None = None
         self._spans: Spans | None = None
-        self._pools: dict[tuple[Address, ...], Pool] = {}
+        self._pools: dict[tuple[tuple[Address, ...], Budget | None], Pool] = {}
         self._dynamic: OrderedDict[Address, Pool] = OrderedDict()
         #: What was replaced by a reload and still has streams.
         self._old: list[Exposed | Forwarded] = []
@@ -129,8 +139,7 @@ class Daemon:
         """
         adopted = adopted or {}
         try:
-            if self._gate is not None:
-                await self._gate.start()
+            await self.side.start(lambda: self._active() / self.budget, self._on_fenced)
             if self._team is not None:
                 self._sharing = Sharing(self._team.store, self._policies.quotas, AMONG_WORKERS)
             elif self.config.state is not None:
@@ -144,6 +153,8 @@ class Daemon:
 
                 self._spans = Spans(self.config.telemetry, str(self.identity.id))
             await self._apply(self.config, adopted)
+            await self.side.announce()
+            self.side.look_again(self._look_again)
         except BaseException:
             await self.close()
             raise
@@ -163,6 +174,7 @@ class Daemon:
 
     async def _apply(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
         """What can fail comes first, so that a failure leaves things as they were."""
+        await self.side.offer(config.expose)
         new_forwards = await self._listen_locally(config, adopted)
         try:
             await self._listen_for_peers(config, adopted)
@@ -202,6 +214,7 @@ class Daemon:
                 limits=self._limits,
                 psk=self._psk,
                 admit=self._admit,
+                make=self.side.makes,
                 neighbours=None if self._team is None else self._team.handover,
             )
             if self._team is not None:
@@ -251,20 +264,25 @@ class Daemon:
                 known.config, known.pool = wanted[place], self._pool(wanted[place])
         self.forwarded.update(made)
         used = {id(forwarded.pool) for forwarded in self.forwarded.values() if forwarded.pool is not None}
-        for addresses, pool in list(self._pools.items()):
+        for key, pool in list(self._pools.items()):
             if id(pool) in used:
                 pool.start()
             else:
-                del self._pools[addresses]
+                del self._pools[key]
                 pool.retire()
 
     def _pool(self, forward: Forward) -> Pool | None:
         if not forward.to:
             return None
-        pool = self._pools.get(forward.to)
+        key = (forward.to, forward.budget)
+        pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[forward.to] = Pool(
-                forward.to, identity=self.identity, limits=self._limits, psk=self._psk
+            pool = self._pools[key] = Pool(
+                forward.to,
+                identity=self.identity,
+                limits=self._limits,
+                psk=self._psk,
+                dial=self.side.dial_of(forward),
             )
         return pool
 
@@ -282,7 +300,7 @@ class Daemon:
 
     # ---- peers come in ------------------------------------------------------------------------------------
 
-    def _admit(self, request: Request) -> Awaitable[None] | None:
+    def _admit(self, request: Request) -> Awaitable[object] | None:
         exposed = self.exposed.get(request.service)
         if exposed is None:
             log.info(
@@ -301,15 +319,46 @@ class Daemon:
         if self.draining:
             raise Refuse(CloseCode.SHUTDOWN, "the daemon is about to end")
         exposed.admit(Caller(request.peer, request.peer.sui_address, request.source))
-        if not exposed.config.on_chain:
+        if not exposed.config.on_chain and exposed.config.price is None:
             return None
-        assert self._gate is not None, "the configuration was checked"
-        return self._gate.admit(request)
+        return self.side.admit(request, exposed.config)
+
+    async def _look_again(self) -> None:
+        """The chain was asked again: who may be here no longer is sent away, also from what is open."""
+        for connection, caller in list(self._callers.items()):
+            exposed = self.exposed.get(connection.service)
+            if exposed is None or not exposed.config.on_chain or self.side.gate is None:
+                continue
+            refusal = self.side.gate.check(caller.peer, connection.service)
+            if refusal is not None and not connection.closed:
+                self._send_away(connection, caller, *refusal)
+
+    def _send_away(self, connection: Connection, caller: Caller, code: CloseCode, why: str) -> None:
+        fields = {
+            "event": "sent-away",
+            "service": connection.service,
+            "peer": str(caller.peer),
+            "source": caller.source,
+            "why": why,
+        }
+        log.info(
+            "%s: %s is sent away: %s", *(connection.service, caller.peer.short, why), extra={"fields": fields}
+        )
+        connection.abort(code, why)
+
+    def _on_fenced(self) -> None:
+        """Another process serves in this one's place: take nothing new, finish what is open."""
+        self.draining = True
+        self._fenced = asyncio.get_running_loop().create_task(self.drain(self.config.drain))
+        if self.on_fenced is not None:
+            self.on_fenced()
 
     async def _on_connection(self, connection: Connection) -> None:
         """Serve the streams of a connection: each by the rules that hold when it is opened."""
         caller = self._callers[connection] = caller_of(connection)
         try:
+            if not await self._is_paid(connection):
+                return
             async for stream in connection:
                 exposed = self.exposed.get(connection.service)
                 if exposed is None:
@@ -323,11 +372,19 @@ class Daemon:
         finally:
             del self._callers[connection]
 
+    async def _is_paid(self, connection: Connection) -> bool:
+        """Meter it, if it came to be paid for; whether it may go on."""
+        if connection.admission is None or self.side.shop is None:
+            return True
+        return await self.side.shop.enter(connection)
+
     # ---- the end ------------------------------------------------------------------------------------------
 
     async def drain(self, grace: float) -> bool:
         """Take nothing new, let what is open finish for `grace` seconds; True when all of it did."""
         self.draining = True
+        # The chain takes its time, and those who come meanwhile find nobody listening, and dial another endpoint.
+        leaving = asyncio.ensure_future(self.side.leave())
         for forwarded in self.forwarded.values():
             await forwarded.stop()
         for connection in self._callers:
@@ -339,6 +396,7 @@ class Daemon:
             async with asyncio.timeout(grace):
                 for part in self._parts():
                     await part.ledger.wait_empty()
+                await leaving
         except TimeoutError:
             return False
         return True
@@ -353,6 +411,7 @@ class Daemon:
     async def hand_over(self) -> None:
         """Another process has copies of the sockets: take nothing new, and leave the places as they are."""
         self.draining = True
+        await self.side.leave(withdraw=False)
         if self.listener is not None:
             for one in self.listener.socket_listeners:
                 one.keep_place()
@@ -364,14 +423,17 @@ class Daemon:
     async def close(self) -> None:
         """End now: all streams break off with a reason. Idempotent."""
         self.draining = True
+        if self._fenced is not None:
+            self._fenced.cancel()
+            await asyncio.gather(self._fenced, return_exceptions=True)
         for part in self._parts():
             if isinstance(part, Forwarded):
                 await part.stop()
             part.abort(Reason.DRAINING)
+        if self.side.shop is not None:  # what was served may still be paid
+            await asyncio.gather(*(one.close(CloseCode.SHUTDOWN) for one in list(self._callers)))
         if self.listener is not None:
             await self.listener.close()
-        if self._gate is not None:
-            await self._gate.close()
         if self._sharing is not None:
             await self._sharing.close()
             self._sharing = None
@@ -380,6 +442,7 @@ class Daemon:
             self._spans = None
         pools = [*self._pools.values(), *self._dynamic.values()]
         await asyncio.gather(*(pool.close() for pool in pools))
+        await self.side.close()
 
     # ---- how it stands ------------------------------------------------------------------------------------
 
@@ -430,8 +493,15 @@ class Daemon:
                 for connection, caller in self._callers.items()
                 if callers
             ],
-            "exposed": [_exposed_status(exposed, now) for exposed in self.exposed.values()],
-            "forwarded": [_forwarded_status(forwarded) for forwarded in self.forwarded.values()],
+            "exposed": [
+                {**_exposed_status(exposed, now), **self.side.of_service(exposed.config)}
+                for exposed in self.exposed.values()
+            ],
+            "forwarded": [
+                {**_forwarded_status(forwarded), **self.side.of_forward(forwarded.config)}
+                for forwarded in self.forwarded.values()
+            ],
+            **self.side.status(),
         }
 
 

@@ -21,6 +21,7 @@ from dtp.daemon.state.errors import StateError
 from dtp.daemon.table import Table
 from dtp.errors import DtpError
 from dtp.identity import Identity
+from dtp.session.handshake import Established
 
 log = logging.getLogger("dtpd")
 
@@ -74,7 +75,7 @@ class Worker:
             "end": self._end,
         }
         self._channel = Channel(sock, commands, self._parent_is_gone)
-        self._handover = Handover(self._channel, number)
+        self._handover = Handover(self._channel, number, self._home)
         commands["carrier"] = self._handover.take
 
     async def run(self) -> None:
@@ -90,6 +91,11 @@ class Worker:
         await self._handover.close()
         self._channel.close()
 
+    def _home(self, established: Established) -> int | None:
+        """What is paid is counted by one: channels and vouchers of all callers are in its hands."""
+        exposed = None if self._daemon is None else self._daemon.exposed.get(established.payload.service)
+        return 0 if exposed is not None and exposed.config.price is not None else None
+
     # ---- commands -------------------------------------------------------------------------------------------
 
     async def _start(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
@@ -99,6 +105,7 @@ class Worker:
         self._daemon = Daemon(
             config, self._identity, psk=self._psk, limits=_share_of(self._table.workers), team=team
         )
+        self._daemon.on_fenced = lambda: self._channel.tell("fenced")
         await self._daemon.start(_by_place(fields["places"], descriptors))
 
     async def _reload(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:

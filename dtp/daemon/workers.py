@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from socket import socket
 from typing import Any
@@ -81,6 +81,8 @@ class Workers:
         self.began = time.time()
         self.draining = False
         self.reloads = 0
+        #: See `Daemon`.
+        self.on_fenced: Callable[[], object] | None = None
         self._zygote, self._table = zygote, table
         self._seats = [Seat(number) for number in range(table.workers)]
         self._places: dict[str, Opened] = {}
@@ -125,6 +127,7 @@ class Workers:
                 "closed": lambda fields, _: self._closed(seat, fields["connection"]),
                 "where": lambda fields, _: self._find(fields["connection"]),
                 "carrier": self._pass_on,
+                "fenced": lambda fields, _: self._fenced(),
                 "exchange": lambda fields, _: self._exchange(seat, fields["deltas"]),
                 "forget": lambda fields, _: self._store.forget(fields["scope"], fields["before"]),
             },
@@ -177,6 +180,10 @@ class Workers:
                 other.news |= changed
         news, seat.news = seat.news, {}
         return {**news, **totals}
+
+    def _fenced(self) -> None:
+        if self.on_fenced is not None:
+            self.on_fenced()
 
     def _pass_on(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
         seat = self._seats[fields["to"]]

@@ -80,7 +80,7 @@ def _config(root: Section, path: Path) -> model.Config:
         workers=daemon.take("workers", values.workers, 1),
         web=None if web is None else web.take("listen", values.place),
         telemetry=_telemetry(root.section("telemetry")),
-        chain=None if chain is None else _chain(chain),
+        chain=None if chain is None else _chain(chain, file),
         state=None if state is None else state.take("url", values.state_url),
         log=_log(root.section("log")),
         everywhere=_everywhere(root.section("everywhere")),
@@ -105,10 +105,10 @@ def _check_whole(root: Section, daemon: Section, config: model.Config) -> None:
     if config.listen and not config.expose:
         daemon.wrong("listen is of no use: nothing is exposed", "listen")
     for number, expose in enumerate(config.expose):
-        if expose.on_chain and config.chain is None:
-            root.wrong(
-                'on-chain: takes [chain] host = "0x...", whose lists decide', "expose", number, "on-chain"
-            )
+        for key, wanted in (("on-chain", expose.on_chain), ("price", expose.price is not None)):
+            if wanted and (config.chain is None or config.chain.host is None):
+                what = {"on-chain": "whose lists decide", "price": "which is paid"}[key]
+                root.wrong(f'{key}: takes [chain] host = "0x...", {what}', "expose", number, key)
     if config.web is not None and not config.web.is_local:
         root.wrong(
             f"listen: {config.web} can be reached by others, and the page tells who calls; use 127.0.0.1",
@@ -127,10 +127,22 @@ def _check_unique(root: Section, table: str, names: list[str], what: str) -> Non
             root.wrong(f"{what} {name!r} is in the file already", table, number, key)
 
 
-def _chain(section: Section) -> model.Chain:
+def _chain(section: Section, file: Callable[[Any], Path]) -> model.Chain:
     chain = model.Chain(
-        host=section.take("host", values.object_id), network=section.take("network", values.text, None)
+        host=section.take("host", values.object_id, None),
+        network=section.take("network", values.text, None),
+        wallet=section.take("wallet", file, None),
+        refresh=section.take("refresh", values.duration, 15.0),
+        endpoint=section.take("endpoint", values.endpoint, None),
+        weight=section.take("weight", values.number(0, 65_535), 1),
+        role=section.take("role", values.choice(("active", "standby")), "active"),  # type: ignore[arg-type]
+        vouchers=section.take("vouchers", file, None),
     )
+    for key in ("weight", "role"):
+        if key in section and chain.endpoint is None:
+            section.wrong(f"{key}: is of an endpoint, and none is announced", key)
+    if chain.endpoint is not None and chain.host is None:
+        section.wrong("endpoint: takes host, in whose beacon it is announced", "endpoint")
     section.finish()
     return chain
 
@@ -175,6 +187,7 @@ def _expose(section: Section) -> model.Expose:
         batch=section.take("batch", values.number(1, 10_000), 50),
         message=section.take("message", values.size, 2 * 1024 * 1024),
         origins=section.take_all("origins", values.origin),
+        price=_price(section.section("price")),
         rules=_rules(section),
     )
     if "backend" not in section:
@@ -222,6 +235,33 @@ def _check_udp(section: Section, expose: model.Expose) -> None:
     for number, place in enumerate(expose.backends):
         if place.path or not values.is_ip(place.host):
             section.wrong(f"backend: {place} has to be an IP address and a port, for UDP", "backend", number)
+
+
+def _price(section: Section | None) -> model.Price | None:
+    if section is None:
+        return None
+    price = model.Price(
+        request=section.take("request", values.money, 0),
+        mib=section.take("mib", values.money, 0),
+        deposit=section.take("deposit", values.money, 0),
+    )
+    if "request" not in section and "mib" not in section:
+        section.wrong('price: needs request or mib, such as "0.00001SUI"')
+    section.finish()
+    return price
+
+
+def _budget(section: Section | None) -> model.Budget | None:
+    if section is None:
+        return None
+    budget = model.Budget(
+        most=section.take("most", values.money),
+        deposit=section.take("deposit", values.money, None),
+        request=section.take("request", values.money, None),
+        mib=section.take("mib", values.money, None),
+    )
+    section.finish()
+    return budget
 
 
 def _health(section: Section) -> model.Health:
@@ -369,12 +409,17 @@ def _forward(section: Section) -> model.Forward:
         section.wrong(f"mode: {mode} is for TCP", "mode")
     if kind == "udp" and isinstance(listen, values.Place) and listen.path:
         section.wrong("listen: UDP has no Unix sockets here; use HOST:PORT", "listen")
+    budget = _budget(section.section("budget"))
+    if budget is not None and any(each.host_object is None for each in to):
+        section.wrong(
+            "budget: who is paid is a host on chain, so to has to be dtp://0x<host>/SERVICE", "budget"
+        )
     if mode == "direct":
         _check_targets(section, to)
     elif "to" in section:
         section.wrong(f"to: with mode {mode} the program says whom it wants", "to")
     section.finish()
-    return model.Forward(listen=listen, to=to, mode=mode, kind=kind)  # type: ignore[arg-type]
+    return model.Forward(listen=listen, to=to, mode=mode, kind=kind, budget=budget)  # type: ignore[arg-type]
 
 
 def _check_targets(section: Section, to: tuple[Address, ...]) -> None:

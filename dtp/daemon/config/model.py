@@ -107,6 +107,25 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """What a service costs, in the smallest unit of its coin: a request (stream), a MiB, the least deposit."""
+
+    request: int = 0
+    mib: int = 0
+    deposit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a forward may pay from the daemon's start on, what goes into the channel at first, the highest prices."""
+
+    most: int
+    deposit: int | None = None
+    request: int | None = None
+    mib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """How backends are looked at: by a connect, or a GET of `http` that has to give a status below 400."""
 
@@ -134,6 +153,8 @@ class Expose:
     proxy_protocol: bool = False
     #: Callers have to pass the host's firewall on chain, too.
     on_chain: bool = False
+    #: Callers pay, by channels on chain.
+    price: Price | None = None
     #: JSON-RPC: calls in one batch, and bytes of one message.
     batch: int = 50
     message: int = 2 * 1024 * 1024
@@ -154,6 +175,8 @@ class Forward:
     to: tuple[Address, ...] = ()
     mode: Mode = "direct"
     kind: ForwardKind = "tcp"
+    #: The service is paid, within this.
+    budget: Budget | None = None
 
     @property
     def name(self) -> str:
@@ -163,10 +186,20 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The host on Sui whose lists, passes and rates hold for services with `on_chain`."""
+    """Sui: the host whose lists, passes and rates hold for services with `on_chain`, and the account that signs."""
 
-    host: str
+    host: str | None = None
     network: str | None = None
+    #: A key file; the identity's key without.
+    wallet: Path | None = None
+    #: Lists and channels in use are asked about so often, seconds.
+    refresh: float = 15.0
+    #: Where others dial this daemon: announced in the host's beacon, with this weight and role.
+    endpoint: str | None = None
+    weight: int = 1
+    role: Literal["active", "standby"] = "active"
+    #: Where vouchers are kept; None: in the data folder.
+    vouchers: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

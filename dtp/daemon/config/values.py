@@ -236,6 +236,29 @@ def carrier_url(value: Any) -> str:
     return url
 
 
+def endpoint(value: Any) -> str:
+    """Where others dial this daemon: tcp://HOST:PORT, ws:// or wss://, without options."""
+    url = carrier_url(value)
+    if not url.startswith(("tcp://", "ws://", "wss://")) or any(mark in url for mark in "?@# "):
+        raise Wrong(f"{url!r} is nothing that others dial: tcp://HOST:PORT, ws:// or wss://, without options")
+    return url
+
+
+_MONEY = re.compile(r"(?P<whole>\d+)(?:\.(?P<part>\d{1,9}))? ?SUI")
+
+
+def money(value: Any) -> int:
+    """An amount: "0.5SUI", or a number in the coin's smallest unit."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise Wrong(f"{value} is less than nothing")
+        return value
+    match = _MONEY.fullmatch(text(value))
+    if match is None:
+        raise Wrong(f'{value!r} is no amount: "0.5SUI", or a number in the smallest unit')
+    return int(match["whole"]) * 10**9 + int((match["part"] or "").ljust(9, "0"))
+
+
 def service(value: Any) -> str:
     """The name of a service."""
     name = text(value)

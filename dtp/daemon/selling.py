@@ -1,0 +1,210 @@
+"""Services for money: callers come with a channel, their vouchers are kept and claimed (`dtp.pay` does all of it)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dtp.chain.host import Bearer, Kind, Mode, Terms
+from dtp.chain.resolver import service_number
+from dtp.daemon.config.model import Chain, Expose, Price
+from dtp.errors import ChainError
+from dtp.net.connection import Connection
+from dtp.net.listener import Request
+from dtp.pay.book import ChannelBook
+from dtp.pay.cashier import Cashier
+from dtp.pay.drivers import ServerMeter
+from dtp.pay.gate import Admission, Gate
+from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host
+from dtp.pay.journal import Journal
+from dtp.pay.ledger import Ledger
+from dtp.pay.metered import Metered
+from dtp.pay.payee import Payee
+from dtp.pay.quota import Quotas
+from dtp.pay.store import Store
+from dtp.pay.terms import MIB, Exposure, Usage
+from dtp.session.codes import CloseCode, Refuse
+
+if TYPE_CHECKING:
+    from dtp.chain.client import ChainClient
+    from dtp.chain.firewall import Firewall
+
+log = logging.getLogger("dtpd")
+
+#: Seconds between two looks at what is worth claiming.
+CLAIM_EVERY = 60.0
+#: Vouchers must be claimable for at least so long after they come, ms.
+_LEAST_CLAIM_TIME = 3_600_000
+#: Where the server bears transport cost a client's counts may be so far above ours: what is under way.
+_MOST_AHEAD = Usage(64, 8 * MIB)
+_KINDS = {"tcp": Kind.TCP, "udp": Kind.UDP, "http": Kind.HTTP, "json-rpc": Kind.JSON_RPC, "grpc": Kind.GRPC}
+
+
+@dataclass(eq=False)
+class _Sale:
+    """A connection that pays, and what its lane had come to before."""
+
+    service: str
+    meter: ServerMeter
+    before: int
+
+    @property
+    def earned(self) -> int:
+        newest = self.meter.payee.newest
+        return 0 if newest is None else max(0, newest.voucher.amount - self.before)
+
+
+class Shop:
+    """Sells the services that have a price, under the host of `[chain]`."""
+
+    def __init__(self, config: Chain, chain: ChainClient, firewall: Firewall, store: Store) -> None:
+        """`chain` is connected and signs; `store` is open, and closed with this one."""
+        self._config = config
+        self._chain = chain
+        self._firewall = firewall
+        self._store = store
+        self.journal = Journal(store)
+        self.book = ChannelBook(chain)
+        self.gate = Gate(self.book, firewall, self.journal)
+        self._quotas = Quotas(chain, self.journal, firewall, self.gate._clock)
+        self.ledger = Ledger(self.book, self.journal, chain.signer, self._quotas, self.gate.now_ms)
+        self.cashier = Cashier(
+            chain,
+            self.journal,
+            self.gate.now_ms,
+            busy=lambda: self.ledger.channels,
+            on_channel=self.book.learn,
+        )
+        self._sales: set[_Sale] = set()
+        self._earned: dict[str, int] = {}
+        self._meters: set[ServerMeter] = set()
+        self._offered: dict[str, Price] = {}
+
+    async def start(self) -> None:
+        """Begin to claim, with what a run before has left."""
+        self.cashier.start(CLAIM_EVERY)
+
+    async def offer(self, expose: tuple[Expose, ...]) -> None:
+        """Have the host say the prices of these services. Raises `NoHost`, `ChainError`."""
+        wanted = {one.service: one for one in expose if one.price is not None}
+        prices = {name: one.price for name, one in wanted.items() if one.price is not None}
+        if prices == self._offered:
+            return
+        owned = await find_host(self._chain, self._config.host)
+        if owned is None:
+            raise NoHost(f"{self._chain.address} has no host: dtp host create")
+        for name, one in wanted.items():
+            if self._offered.get(name) != one.price:
+                owned = await self._offer_one(owned, name, one)
+        self._offered = prices
+        await self._firewall.refresh()
+
+    async def _offer_one(self, owned: Owned, name: str, one: Expose) -> Owned:
+        known = owned.host.services.get(service_number(name))
+        price = one.price
+        assert price is not None
+        terms = replace(
+            Terms() if known is None else known.terms,
+            price_request=price.request,
+            price_mib=price.mib,
+            min_deposit=price.deposit,
+            revision=0,
+        )
+        mode = Mode.OPEN if known is None else Mode(known.mode)
+        return await ensure_service(
+            self._chain, owned, name, terms, kind=_KINDS.get(one.kind, Kind.OTHER), mode=mode
+        )
+
+    # ---- callers --------------------------------------------------------------------------------------------
+
+    async def admit(self, request: Request) -> Admission:
+        """Check the ticket of somebody who has come for a service. Raises `Refuse`."""
+        admission = await self.gate.admit(request)
+        if admission.channel.service != service_number(request.service):
+            raise Refuse(CloseCode.TICKET, f"the channel is of another service than {request.service!r}")
+        if admission.pass_ is not None:
+            try:
+                await self._quotas.prepare(admission.pass_)
+            except ChainError as error:
+                raise Refuse(CloseCode.BUSY, "the pass can't be looked at now: try again later") from error
+        return admission
+
+    async def enter(self, connection: Connection) -> bool:
+        """Meter a connection that was admitted; whether it may go on."""
+        admission = connection.admission
+        assert isinstance(connection, Metered)
+        assert isinstance(admission, Admission)
+        lane = await self.ledger.enter(admission)
+        if lane is None:
+            connection.abort(CloseCode.PAYMENT, "the channel is closed")
+            return False
+        terms = admission.channel.terms
+        payee = Payee(
+            lane,
+            admission.prices,
+            admission.affordable,
+            Exposure(),
+            True,
+            least_end_ms=self.gate.now_ms() + min(terms.claim_ms, _LEAST_CLAIM_TIME),
+            most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
+            agrees=self.ledger.agrees(admission.channel),
+        )
+        meter = ServerMeter(connection, self.journal, payee, self.ledger)
+        connection.meter = meter
+        self.ledger.join(meter, admission)
+        newest = payee.newest
+        sale = _Sale(connection.service, meter, 0 if newest is None else newest.voucher.amount)
+        self._sales.add(sale)
+        self._meters.add(meter)
+        meter.begin()
+        self._at_end(connection, sale)
+        return not connection.closed
+
+    def _at_end(self, connection: Connection, sale: _Sale) -> None:
+        before = connection.on_end
+
+        def ended(one: Connection) -> None:
+            if before is not None:
+                before(one)
+            self._over(sale)
+
+        if connection.closed:
+            self._over(sale)
+        else:
+            connection.on_end = ended
+
+    def _over(self, sale: _Sale) -> None:
+        if sale in self._sales:
+            self._sales.discard(sale)
+            self._earned[sale.service] = self._earned.get(sale.service, 0) + sale.earned
+
+    async def recheck(self) -> None:
+        """Look again at channels in use: closes that were asked for, and who is denied. Raises `ChainError`."""
+        await self._quotas.look()
+        rules = self._firewall.rules
+        for id in self.ledger.channels:
+            await self.ledger.refresh(id)
+            seen = self.book.known(id)
+            if rules is not None and seen is not None and seen.channel.client in rules.deny:
+                self.ledger.end(id, "denied")
+
+    # ---- figures --------------------------------------------------------------------------------------------
+
+    def earned(self, service: str) -> int:
+        """What callers have vouched for a service since the start, in the smallest unit of its coin."""
+        return self._earned.get(service, 0) + sum(s.earned for s in self._sales if s.service == service)
+
+    @property
+    def claimed(self) -> int:
+        """What was claimed on chain since the start."""
+        return sum(paid.to_server for paid in self.cashier.done)
+
+    async def close(self) -> None:
+        """After the last connection: claim what is worth its gas. Idempotent."""
+        for meter in list(self._meters):
+            await meter.settled()
+        self._meters.clear()
+        await self.cashier.stop(claim=True)
+        await self.journal.close()
+        self._store.close()

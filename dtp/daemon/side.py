@@ -1,0 +1,222 @@
+"""All that a daemon has to do with the chain: a client, and on it firewall, endpoint, sales and purchases.
+
+Each is made when the configuration first wants it; `dtp.chain` and `dtp.pay`, and with them pysui, are loaded then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dtp.daemon.config.model import Chain, Config, Expose, Forward
+from dtp.daemon.onchain import Announcer, Gate, HostGate, client_of
+from dtp.daemon.pool import Dial
+from dtp.errors import ChainError, ConfigError, LocalError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.listener import Request
+from dtp.net.resolver import Resolver
+from dtp.session.limits import Limits
+
+if TYPE_CHECKING:
+    from dtp.chain.client import ChainClient
+    from dtp.daemon.buying import Buyer, Wallet
+    from dtp.daemon.selling import Shop
+
+log = logging.getLogger("dtpd")
+
+
+class ChainSide:
+    """For one daemon. Started by `start`; without `[chain]` it does nothing."""
+
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        limits: Limits,
+        psk: bytes | None,
+        *,
+        gate: Gate | None = None,
+        client: ChainClient | None = None,
+        alone: bool = True,
+    ) -> None:
+        """`gate` and `client` take the places of those of `[chain]`; a client stays its owner's. `alone`: this is the
+        process that announces the endpoint and sells, of several."""
+        self._config: Chain | None = config.chain
+        self._identity, self._limits, self._psk = identity, limits, psk
+        self._client, self._owns_client = client, False
+        self.gate = gate
+        self._alone = alone
+        self.announcer: Announcer | None = None
+        self.shop: Shop | None = None
+        self._wallet: Wallet | None = None
+        self._buyers: dict[Forward, Buyer] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self, load: Callable[[], float], on_fenced: Callable[[], object]) -> None:
+        """Connect, and read the host's rules. Raises `ChainError`, `NoOperator`."""
+        self._load, self._on_fenced = load, on_fenced
+        if self._config is None:
+            return
+        if self.gate is None:
+            if self._client is None:
+                self._client, self._owns_client = await client_of(self._config, self._identity), True
+            if self._config.host is not None:
+                self.gate = HostGate(self._config, self._client)
+        if self.gate is not None:
+            await self.gate.start()
+
+    async def announce(self) -> None:
+        """Say in the beacon that the daemon is there, now that it is. Raises `NoOperator`, `ChainError`."""
+        if self._config is None or self._config.endpoint is None or not self._alone or self._client is None:
+            return
+        self.announcer = Announcer(
+            self._config, self._client, self._identity.id.key, self._load, self._on_fenced
+        )
+        await self.announcer.start()
+
+    def look_again(self, look: Callable[[], Awaitable[None]]) -> None:
+        """From now on ask the chain again, every `[chain] refresh`, and call `look`."""
+        if self._config is not None and self._looking is None:
+            self._looking = asyncio.create_task(self._look(look, self._config.refresh), name="dtpd-recheck")
+
+    async def _look(self, look: Callable[[], Awaitable[None]], every: float) -> None:
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await self.refresh()
+            except (ChainError, LocalError) as error:
+                log.warning("the chain can't be asked again: %s", error)
+            else:
+                await look()
+
+    async def refresh(self) -> None:
+        """Ask the chain again for rules and channels in use. Raises `ChainError`, `LocalError`."""
+        if self.gate is not None:
+            await self.gate.refresh()
+        if self.shop is not None:
+            await self.shop.recheck()
+
+    # ---- selling --------------------------------------------------------------------------------------------
+
+    async def offer(self, expose: tuple[Expose, ...]) -> None:
+        """Have the host say what these services cost. Raises `NoHost`, `ChainError`, `StoreError`."""
+        if not self._alone or (self.shop is None and all(one.price is None for one in expose)):
+            return
+        if self.shop is None:
+            from dtp.daemon.selling import Shop
+            from dtp.pay.store import Store
+
+            assert self._config is not None, "the configuration was checked"
+            if self._client is None or not isinstance(self.gate, HostGate):
+                raise ConfigError("a price takes the host of [chain], not another gate")
+            store = Store(self._config.vouchers)
+            self.shop = Shop(self._config, self._client, self.gate.firewall, store)
+            await self.shop.start()
+        await self.shop.offer(expose)
+
+    async def admit(self, request: Request, config: Expose) -> object:
+        """Let in who may come by the chain, and pays where that is wanted. Raises `Refuse`."""
+        if config.price is not None:
+            assert self.shop is not None
+            return await self.shop.admit(request)
+        assert self.gate is not None, "the configuration was checked"
+        await self.gate.admit(request)
+        return None
+
+    @property
+    def makes(self) -> type[Connection]:
+        """The class of peers' connections: those of a host can be metered."""
+        if self._config is None or self._config.host is None or self._client is None:
+            return Connection
+        from dtp.pay.metered import Metered
+
+        return Metered
+
+    # ---- buying ---------------------------------------------------------------------------------------------
+
+    def dial_of(self, forward: Forward) -> Dial | None:
+        """What dials the service of a forward; None for the usual way."""
+        if self._config is None or self._client is None or not any(each.host_object for each in forward.to):
+            return None
+        wallet = self._open_wallet(self._client)
+        if forward.budget is None:
+
+            async def find(address: Address, resolvers: Sequence[Resolver] | None) -> Connection:
+                return await connect(
+                    address,
+                    identity=self._identity,
+                    limits=self._limits,
+                    psk=self._psk,
+                    resolvers=resolvers or wallet.resolvers,
+                )
+
+            return find
+        from dtp.daemon.buying import Buyer
+
+        buyer = Buyer(wallet, forward.budget, self._identity, self._limits, self._psk)
+        self._buyers[forward] = buyer
+        return buyer.dial
+
+    def _open_wallet(self, client: ChainClient) -> Wallet:
+        if self._wallet is None:
+            from dtp.daemon.buying import Wallet
+            from dtp.pay.store import Store
+
+            assert self._config is not None
+            self._wallet = Wallet(client, Store(self._config.vouchers, power_safe=False))
+        return self._wallet
+
+    # ---- how it stands --------------------------------------------------------------------------------------
+
+    def of_service(self, config: Expose) -> dict[str, Any]:
+        """What the status of a service says besides."""
+        if config.price is None or self.shop is None:
+            return {}
+        return {"earned": self.shop.earned(config.service)}
+
+    def of_forward(self, config: Forward) -> dict[str, Any]:
+        """What the status of a forward says besides."""
+        buyer = self._buyers.get(config)
+        if buyer is None or config.budget is None:
+            return {}
+        return {"spent": buyer.spent, "budget": config.budget.most}
+
+    def status(self) -> dict[str, Any]:
+        """What the status of the daemon says besides."""
+        found: dict[str, Any] = {}
+        if self.shop is not None:
+            found["claimed"] = self.shop.claimed
+        if self.announcer is not None:
+            found["fenced"] = self.announcer.fenced
+        return found
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    async def leave(self, *, withdraw: bool = True) -> None:
+        """Nobody is to be sent here any more. Idempotent."""
+        if self.announcer is not None:
+            await self.announcer.stop(withdraw=withdraw)
+
+    async def close(self) -> None:
+        """After the last connection: claim what is worth it, and close all. Idempotent."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+            self._looking = None
+        await self.leave()
+        if self.shop is not None:
+            await self.shop.close()
+            self.shop = None
+        if self._wallet is not None:
+            self._wallet.close()
+            self._wallet = None
+        if self.gate is not None:
+            await self.gate.close()
+        if self._owns_client and self._client is not None:
+            self._client.close()
+            self._client = None

@@ -1,0 +1,257 @@
+"""Several daemons behind one host on chain: they announce themselves, clients fail over, one that is replaced stops."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from chain_resolver.conftest import client, net, wallet
+from chain_resolver.hosts import DAY_MS, make_host, run as play
+
+from dtp.chain import ChainClient, KeySigner, Program, host, packages, publish
+from dtp.chain.networks import find_network
+from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.onchain import HostGate, NoOperator
+from dtp.daemon.server import Daemon
+
+
+from .conftest import FAR, NEAR, Backend, config, echo
+from .programs import PATIENCE, place
+from .test_daemon_relay import exchange
+
+__all__ = ["client", "net", "place", "wallet"]
+
+
+@pytest.fixture(scope="session")
+def package_file(tmp_path_factory):
+    return tmp_path_factory.mktemp("chain") / "packages.json"
+
+
+@pytest.fixture(scope="session")
+def deployments(net, network, package_file):
+    """Published, and remembered where programs look."""
+    signer = KeySigner.generate()
+    net.fund(signer.address)
+
+    async def publish_all():
+        async with ChainClient(network, signer, deployments=package_file) as chain:
+            for name in packages.available():
+                await publish(chain, name)
+            return chain.deployments
+
+    return play(publish_all())
+
+
+@pytest.fixture(scope="session")
+def network(net):
+    return find_network(net.url)
+
+
+@pytest.fixture
+def on_chain(net, deployments, package_file, monkeypatch):
+    """Programs, and daemons in this process, find the network and its packages."""
+    monkeypatch.setenv("DTP_NETWORK", net.url)
+    monkeypatch.setenv("DTP_PACKAGES", str(package_file))
+
+
+async def operate(hosted, *accounts):
+    """Give operators' caps to accounts."""
+    program = Program()
+    for account in accounts:
+        program.transfer([host.new_operator(program, hosted.id, hosted.cap, host.Rights.ALL)], account)
+    await hosted.chain.execute(program)
+
+
+async def beacon_of(hosted):
+    return await hosted.chain.read(host.SCHEMA, host.Beacon, hosted.beacon)
+
+
+async def until(condition):
+    """Until a coroutine function says something true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := await condition()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    return found
+
+
+def serving(hosted, port, backend, more=""):
+    return f"""[daemon]
+listen = ["tcp://127.0.0.1:{port}"]
+[chain]
+host = "{hosted.id}"
+endpoint = "tcp://127.0.0.1:{port}"
+{more}
+[[expose]]
+service = "api"
+allow = ["*"]
+backend = ["127.0.0.1:{backend.port}"]
+"""
+
+
+def forwarding(hosted):
+    return f'[chain]\n[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://{hosted.id}/api"\n'
+
+
+async def streams_of(reader, writer, data):
+    writer.write(data)
+    return await reader.readexactly(len(data))
+
+
+def test_endpoints_come_fail_over_and_go(place, client, wallet, on_chain, net):
+    """Two daemons, programs of their own; one is killed with -9, and its clients are at the other at once."""
+
+    async def scenario():
+        async with client(wallet()) as chain, Backend(echo) as backend:
+            hosted = await make_host(chain, ttl_ms=DAY_MS)
+            await hosted.service("api")
+            names = ("one", "two")
+            for name in names:
+                net.fund(place.identity(name).id.sui_address)
+            await operate(hosted, *(place.identity(name).id.sui_address for name in names))
+            from .programs import free_port
+
+            programs = {}
+            for number, name in enumerate(names):
+                text = serving(hosted, free_port(), backend, f"weight = {number + 1}")
+                programs[name], _ = await asyncio.to_thread(place.dtpd, name, text)
+            beacon = await beacon_of(hosted)
+            assert {each.key for each in beacon.endpoints} == {place.identity(name).id.key for name in names}
+            assert sorted(each.weight for each in beacon.endpoints) == [1, 2]
+            assert all(each.seen_ms for each in beacon.endpoints)
+
+            near = Daemon(config(place.folder, forwarding(hosted)), NEAR)
+            await near.start()
+            (forwarded,) = near.forwarded.values()
+            port = int(forwarded.places[0].rpartition(":")[2])
+            assert await exchange(port, b"hello") == b"hello"
+            peer = forwarded.pool.connections[0].peer
+            first = next(name for name in names if place.identity(name).id == peer)
+            (second,) = set(names) - {first}
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await streams_of(reader, writer, b"before") == b"before"
+            lost = forwarded.pool.connections[0]
+            programs[first].process.kill()
+            while lost.source:  # the system tells of it
+                await asyncio.sleep(0)
+            began = time.monotonic()
+            assert await exchange(port, b"again") == b"again"
+            print(f"traffic again after {time.monotonic() - began:.3f} s")
+            assert forwarded.pool.connections[0].peer == place.identity(second).id
+            # What was under way with the one that is gone breaks off, rather than hang.
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await streams_of(reader, writer, b"after")
+            writer.close()
+            await near.close()
+            programs[second].process.terminate()
+            await asyncio.to_thread(programs[second].wait)
+            keys = {each.key for each in (await beacon_of(hosted)).endpoints}
+            assert keys == {place.identity(first).id.key}  # the other has withdrawn when it drained
+
+    asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
+
+
+def test_a_daemon_that_was_replaced_stops_serving(run, client, wallet, on_chain, net):
+    """Another process of the same identity takes the endpoint over: the older one takes nothing new."""
+
+    async def scenario(pair):
+        async with client(wallet()) as chain, Backend(echo) as backend:
+            hosted = await make_host(chain)
+            await hosted.service("api")
+            net.fund(FAR.id.sui_address)
+            await operate(hosted, FAR.id.sui_address)
+            text = serving(hosted, 0, backend).replace('endpoint = "tcp://127.0.0.1:0"', 'endpoint = "tcp://127.0.0.1:9"')
+            pair.far = Daemon(config(pair.tmp_path, text), FAR)
+            told = []
+            pair.far.on_fenced = lambda: told.append(True)
+            await pair.far.start()
+            pair.near = Daemon(pair.near_config(), NEAR)
+            await pair.near.start()
+            reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
+            assert await streams_of(reader, writer, b"open") == b"open"
+            successor = Daemon(config(pair.tmp_path, text), FAR)
+            await successor.start()
+            (endpoint,) = (await beacon_of(hosted)).endpoints
+            assert endpoint.generation == successor.side.announcer.generation == 1
+            await pair.far.side.announcer.beat()
+            assert told == [True]
+            assert pair.far.status()["fenced"]
+            assert pair.far.draining
+            assert await streams_of(reader, writer, b"finish") == b"finish"
+            writer.close()
+            with pytest.raises(ConnectionError):
+                await exchange(pair.port, b"anew")
+            await pair.far.close()
+            (endpoint,) = (await beacon_of(hosted)).endpoints  # it takes nothing away from the one that serves
+            assert endpoint.generation == 1
+            await successor.close()
+            assert (await beacon_of(hosted)).endpoints == ()
+
+    run(scenario)
+
+
+def test_without_an_operators_cap_it_does_not_start(run, client, wallet, on_chain):
+    async def scenario(pair):
+        async with client(wallet()) as chain, Backend(echo) as backend:
+            hosted = await make_host(chain)
+            text = serving(hosted, 0, backend).replace("127.0.0.1:0\"\n[[", "127.0.0.1:9\"\n[[")
+            pair.far = Daemon(config(pair.tmp_path, text), FAR)
+            with pytest.raises(NoOperator, match="operator's cap"):
+                await pair.far.start()
+            assert pair.far.draining
+
+    run(scenario)
+
+
+def test_whoever_is_denied_on_chain_is_sent_away(run, client, wallet):
+    """Not only when they come: what is open ends when the lists are read again."""
+
+    async def scenario(pair):
+        async with client(wallet()) as chain, Backend(echo) as backend:
+            hosted = await make_host(chain)
+            await hosted.service("api")
+            text = (
+                f'[chain]\nhost = "{hosted.id}"\nrefresh = "50ms"\n[[expose]]\nservice = "api"\nallow = ["*"]\n'
+                f'on-chain = true\nbackend = ["127.0.0.1:{backend.port}"]\n'
+            )
+            settings = pair.far_config(text)
+            pair.far = Daemon(settings, FAR, gate=HostGate(settings.chain, chain))
+            await pair.far.start()
+            pair.near = Daemon(pair.near_config(), NEAR)
+            await pair.near.start()
+            reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
+            assert await streams_of(reader, writer, b"hello") == b"hello"
+            await hosted.deny(NEAR.id.sui_address)
+            with pytest.raises(ConnectionError):
+                while True:
+                    await streams_of(reader, writer, b"still")
+                    await asyncio.sleep(0.01)
+            writer.close()
+            with pytest.raises(ConnectionError):
+                await exchange(pair.port, b"anew")
+            await hosted.undeny(NEAR.id.sui_address)
+
+            async def is_back():
+                with contextlib.suppress(ConnectionError):
+                    return await exchange(pair.port, b"back") == b"back"
+
+            await until(is_back)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('endpoint = "tcp://127.0.0.1:1"', "takes host"),
+        ('host = "0x{0}"\nendpoint = "unix:///x"', "nothing that others dial"),
+        ('host = "0x{0}"\nrole = "standby"', "none is announced"),
+        ('host = "0x{0}"\nendpoint = "tcp://a:1"\nrole = "idle"', "active"),
+        ('refresh = "soon"', "refresh"),
+    ],
+)
+def test_mistakes_about_endpoints(tmp_path, text, words):
+    with pytest.raises(ConfigMistakes, match=words):
+        config(tmp_path, f'[chain]\n{text.format("1" * 64)}\n[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://a/b"\n')
+
+

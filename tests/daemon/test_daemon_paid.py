@@ -1,0 +1,219 @@
+"""Services with a price: a caller's daemon pays by vouchers within its budget, the server's claims; on a localnet."""
+
+import asyncio
+import contextlib
+
+import pytest
+from chain_resolver.conftest import client, deployments, net, network, wallet
+
+from dtp.chain import KeySigner, Program, host
+from dtp.chain.resolver import service_number
+from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.server import Daemon
+from dtp.pay.hosting import make_host
+
+from .conftest import FAR, NEAR, Backend, config, echo
+from .test_daemon_relay import exchange
+
+__all__ = ["client", "deployments", "net", "network", "wallet"]
+
+HOST = "0x" + "1" * 64
+MIB = 1024 * 1024
+
+
+class Market:
+    """A host on chain, a far daemon that sells, a near one that buys; both in this process."""
+
+    def __init__(self, pair, client, net):
+        self.pair, self._client, self._net = pair, client, net
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self):
+        for identity in (FAR, NEAR):
+            self._net.fund(identity.id.sui_address, 10_000_000_000, 3)
+        self.far_chain, self.near_chain = [
+            await self._stack.enter_async_context(self._client(KeySigner.from_identity(identity)))
+            for identity in (FAR, NEAR)
+        ]
+        self.host = (await make_host(self.far_chain)).host.id
+        return self
+
+    async def __aexit__(self, *error):
+        await self.pair.close()
+        self.pair.near = self.pair.far = None
+        await self._stack.aclose()
+
+    def far_config(self, backend, price, more="", listen="tcp://127.0.0.1:0", endpoint=None):
+        endpoint = endpoint or "tcp://127.0.0.1:9"
+        return config(
+            self.pair.tmp_path,
+            f"""[daemon]
+listen = ["{listen}"]
+[chain]
+host = "{self.host}"
+vouchers = "far.sqlite"
+endpoint = "{endpoint}"
+refresh = "100ms"
+[[expose]]
+service = "api"
+allow = ["*"]
+backend = ["127.0.0.1:{backend.port}"]
+price = {price}
+{more}
+""",
+        )
+
+    async def sell(self, backend, price, more=""):
+        """Start the far daemon, and say where it is."""
+        self.pair.far = Daemon(self.far_config(backend, price, more), FAR, client=self.far_chain)
+        await self.pair.far.start()
+        beacon = (await self.far_chain.read(host.SCHEMA, host.Host, self.host)).beacon
+        program = Program()
+        host.configure(
+            program,
+            beacon,
+            self.pair.far.side.announcer._operator,
+            FAR.id.key,
+            weight=1,
+            role=host.Role.ACTIVE,
+            hint=self.pair.far.listener.urls[0].encode(),
+        )
+        await self.far_chain.execute(program)
+
+    async def buy(self, budget):
+        text = f"""[chain]
+vouchers = "near.sqlite"
+[[forward]]
+listen = "127.0.0.1:0"
+to = "dtp://{self.host}/api"
+budget = {budget}
+"""
+        self.pair.near = Daemon(config(self.pair.tmp_path, text), NEAR, client=self.near_chain)
+        await self.pair.near.start()
+        return self.pair.port
+
+    async def balance(self, identity):
+        return (await self.far_chain.balance(identity.id.sui_address)).total
+
+    def sold(self):
+        return self.pair.far.status()["exposed"][0]
+
+    def bought(self):
+        return self.pair.near.status()["forwarded"][0]
+
+
+def test_a_service_is_paid_and_claimed(run, client, net):
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, '{ request = 1000, mib = "0.002SUI", deposit = 1000 }')
+            port = await market.buy('{ most = "0.5SUI", deposit = "0.1SUI" }')
+            data = bytes(3 * MIB)
+            for _ in range(2):
+                assert await exchange(port, data) == data
+            cost = 2 * 1000 + 12 * 2_000_000  # 2 requests; 6 MiB there, 6 back
+            await until(lambda: market.bought()["spent"] >= cost * 9 // 10)
+            assert market.bought()["budget"] == 500_000_000
+            before = await market.balance(FAR)
+            await pair.near.close()  # pays for the rest
+            await until(lambda: market.sold()["earned"] >= cost)
+            earned = market.sold()["earned"]
+            assert earned == pytest.approx(cost, rel=0.01)
+            await pair.far.close()  # claims
+            assert await market.balance(FAR) > before + earned // 2
+
+    run(scenario)
+
+
+async def until(condition):
+    """Until a condition holds that nothing reports."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never held")
+
+
+def test_whoever_does_not_pay_does_not_come_in(run, client, net):
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, "{ request = 1000, deposit = 1000 }")
+            to = pair.far.listener.address("api")
+            pair.near = Daemon(
+                config(pair.tmp_path, f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'), NEAR
+            )
+            await pair.near.start()
+            with pytest.raises(ConnectionError):
+                await exchange(pair.port, b"for nothing")
+            assert "TICKET" in market.bought()["trouble"]
+            assert backend.connections == 0
+
+    run(scenario)
+
+
+def test_a_budget_is_the_end_of_it(run, client, net):
+    """What is paid stays below the budget, and the program is told, not left waiting."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, "{ request = 1000, deposit = 1000 }")
+            port = await market.buy("{ most = 5000 }")
+            passed = 0
+            for _ in range(40):
+                with contextlib.suppress(ConnectionError):
+                    passed += await exchange(port, b"x") == b"x"
+            assert market.bought()["spent"] <= 5000
+            assert 4 <= passed <= 5
+
+    run(scenario)
+
+
+def test_prices_that_are_too_high(run, client, net):
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, "{ request = 1000, deposit = 1000 }")
+            port = await market.buy("{ most = 50000, request = 999 }")
+            with pytest.raises(ConnectionError):
+                await exchange(port, b"x")
+            assert "costs 1000" in market.bought()["trouble"]
+            assert market.bought()["spent"] == 0
+
+    run(scenario)
+
+
+def test_a_reload_changes_the_price(run, client, net):
+    """On chain, too; open channels keep theirs."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, "{ request = 1000, deposit = 1000 }")
+            port = await market.buy("{ most = 100000, deposit = 50000 }")
+            assert await exchange(port, b"x") == b"x"
+            await pair.far.reload(
+                market.far_config(backend, "{ request = 2000, deposit = 1000 }")
+            )
+            found = await market.far_chain.read(host.SCHEMA, host.Host, market.host)
+            assert found.services[service_number("api")].terms.price_request == 2000
+            assert await exchange(port, b"x") == b"x"
+            await until(lambda: market.bought()["spent"] == 2000)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("price = { request = 1 }", r"price: takes \[chain\] host"),
+        (f"price = {{ deposit = 1 }}\n[chain]\nhost = '{HOST}'", "needs request or mib"),
+        (f"price = {{ request = '1SOL' }}\n[chain]\nhost = '{HOST}'", "is no amount"),
+        (f"price = {{ request = -1 }}\n[chain]\nhost = '{HOST}'", "less than nothing"),
+        (
+            "[[forward]]\nlisten = '127.0.0.1:1'\nto = 'dtp://alice/api'\nbudget = { most = 1 }",
+            "who is paid is a host on chain",
+        ),
+        (f"[[forward]]\nlisten = '127.0.0.1:1'\nto = 'dtp://{HOST}/api'\nbudget = {{}}", "most is missing"),
+    ],
+)
+def test_mistakes_about_money(tmp_path, text, words):
+    start = '[daemon]\nlisten = "tcp://127.0.0.1:0"\n[[expose]]\nservice = "api"\nallow = "*"\nbackend = "127.0.0.1:1"\n'
+    with pytest.raises(ConfigMistakes, match=words):
+        config(tmp_path, start + text)
