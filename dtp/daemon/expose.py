@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,8 @@ class Exposed:
         self._opening: set[asyncio.Task[None]] = set()
         #: Told of streams that have ended, if anybody wants to know.
         self.spans: Spans | None = None
+        #: Has requests paid that are counted one by one: "" when they are, else why not. None where none costs.
+        self.charge: Callable[[Connection, int], Awaitable[str]] | None = None
 
     def start(self) -> None:
         """Begin to look at the backends, if that is wanted."""
@@ -181,6 +183,30 @@ class Exposed:
         if denial is not None:
             self._log_denial(denial, call.caller)
         return denial
+
+    async def bill(self, caller: Caller, stream: Stream, units: int) -> Denial | None:
+        """Have so many requests of a stream paid, where they are counted one by one; why not is logged."""
+        if self.charge is None or not units:
+            return None
+        why = await self.charge(stream.connection, units)
+        if not why:
+            return None
+        denial = Denial("price", Reason.UNPAID, why)
+        self._log_denial(denial, caller)
+        return denial
+
+    def bill_later(self, caller: Caller, stream: Stream, units: int) -> None:
+        """The same beside the request: a caller that doesn't pay loses the stream."""
+        if self.charge is None:
+            return
+
+        async def pay() -> None:
+            if await self.bill(caller, stream, units) is not None:
+                stream.reset(Reason.UNPAID)
+
+        task = stream.connection._loop.create_task(pay(), name="dtpd-bill")
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
     def moved(self, caller: Caller, size: int) -> float | Reason:
         """Bytes of an open stream have come: the seconds to wait before the next are read, or why it must end."""

@@ -25,6 +25,7 @@ class Reason(IntEnum):
     IDLE = 118
     MALFORMED = 119
     DRAINING = 120
+    UNPAID = 121
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ TELLINGS: dict[Reason, Telling] = {
     Reason.IDLE: Telling("no bytes for too long", CloseCode.IDLE, 408, -32603, 14),
     Reason.MALFORMED: Telling("the request can't be understood", CloseCode.PROTOCOL, 400, -32600, 13),
     Reason.DRAINING: Telling("the daemon is about to end", CloseCode.SHUTDOWN, 503, -32603, 14),
+    Reason.UNPAID: Telling("it is not paid", CloseCode.PAYMENT, 402, -32005, 8),
 }
 
 

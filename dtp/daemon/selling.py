@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from dtp.chain.host import Bearer, Kind, Mode, Terms
 from dtp.chain.resolver import service_number
-from dtp.daemon.config.model import Chain, Expose, Price
-from dtp.errors import ChainError
+from dtp.daemon.config.model import BY_CALL, Chain, Expose, Price
+from dtp.errors import ChainError, DtpError
 from dtp.net.connection import Connection
 from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook
@@ -68,7 +68,7 @@ class Shop:
         self.book = ChannelBook(chain)
         self.gate = Gate(self.book, firewall, self.journal)
         self._quotas = Quotas(chain, self.journal, firewall, self.gate._clock)
-        self.ledger = Ledger(self.book, self.journal, chain.signer, self._quotas, self.gate.now_ms)
+        self.ledger = Ledger(self.book, self.journal, chain, self._quotas, self.gate.now_ms)
         self.cashier = Cashier(
             chain,
             self.journal,
@@ -80,6 +80,7 @@ class Shop:
         self._earned: dict[str, int] = {}
         self._meters: set[ServerMeter] = set()
         self._offered: dict[str, Price] = {}
+        self._by_call: set[str] = set()
 
     async def start(self) -> None:
         """Begin to claim, with what a run before has left."""
@@ -98,6 +99,7 @@ class Shop:
             if self._offered.get(name) != one.price:
                 owned = await self._offer_one(owned, name, one)
         self._offered = prices
+        self._by_call = {name for name, one in wanted.items() if one.kind in BY_CALL}
         await self._firewall.refresh()
 
     async def _offer_one(self, owned: Owned, name: str, one: Expose) -> Owned:
@@ -145,7 +147,7 @@ class Shop:
             admission.prices,
             admission.affordable,
             Exposure(),
-            True,
+            connection.service not in self._by_call,
             least_end_ms=self.gate.now_ms() + min(terms.claim_ms, _LEAST_CLAIM_TIME),
             most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
             agrees=self.ledger.agrees(admission.channel),
@@ -178,6 +180,15 @@ class Shop:
         if sale in self._sales:
             self._sales.discard(sale)
             self._earned[sale.service] = self._earned.get(sale.service, 0) + sale.earned
+
+    async def charge(self, connection: Connection, units: int) -> str:
+        """Have so many requests paid, and wait until they are; else why not."""
+        assert isinstance(connection, Metered)
+        try:
+            await connection.charge(units)
+        except DtpError as error:
+            return str(error)
+        return ""
 
     async def recheck(self) -> None:
         """Look again at channels in use: closes that were asked for, and who is denied. Raises `ChainError`."""

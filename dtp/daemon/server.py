@@ -252,6 +252,7 @@ class Daemon:
         self.exposed = fresh
         self._policies.keep({"", *fresh})
         for exposed in fresh.values():
+            exposed.charge = self.side.charge_of(exposed.config)
             exposed.start()
 
     async def _apply_forwards(self, config: Config, made: dict[str, Forwarded]) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dtp.daemon.config.model import Chain, Config, Expose, Forward
+from dtp.daemon.config.model import BY_CALL, Chain, Config, Expose, Forward
 from dtp.daemon.onchain import Announcer, Gate, HostGate, client_of
 from dtp.daemon.pool import Dial
 from dtp.errors import ChainError, ConfigError, LocalError
@@ -127,6 +127,11 @@ class ChainSide:
         assert self.gate is not None, "the configuration was checked"
         await self.gate.admit(request)
         return None
+
+    def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
+        """What has the requests of a service paid one by one; None where streams are counted, or none costs."""
+        counted = config.price is not None and config.price.request and config.kind in BY_CALL
+        return self.shop.charge if counted and self.shop is not None else None
 
     @property
     def makes(self) -> type[Connection]:

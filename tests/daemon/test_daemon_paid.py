@@ -188,9 +188,7 @@ def test_a_reload_changes_the_price(run, client, net):
             await market.sell(backend, "{ request = 1000, deposit = 1000 }")
             port = await market.buy("{ most = 100000, deposit = 50000 }")
             assert await exchange(port, b"x") == b"x"
-            await pair.far.reload(
-                market.far_config(backend, "{ request = 2000, deposit = 1000 }")
-            )
+            await pair.far.reload(market.far_config(backend, "{ request = 2000, deposit = 1000 }"))
             found = await market.far_chain.read(host.SCHEMA, host.Host, market.host)
             assert found.services[service_number("api")].terms.price_request == 2000
             assert await exchange(port, b"x") == b"x"
@@ -214,6 +212,60 @@ def test_a_reload_changes_the_price(run, client, net):
     ],
 )
 def test_mistakes_about_money(tmp_path, text, words):
-    start = '[daemon]\nlisten = "tcp://127.0.0.1:0"\n[[expose]]\nservice = "api"\nallow = "*"\nbackend = "127.0.0.1:1"\n'
+    start = '[daemon]\nlisten = "tcp://127.0.0.1:0"\n[[expose]]\nservice = "api"\n'
+    start += 'allow = "*"\nbackend = "127.0.0.1:1"\n'
     with pytest.raises(ConfigMistakes, match=words):
         config(tmp_path, start + text)
+
+
+def test_each_call_is_paid(run, client, net):
+    """Of JSON-RPC a stream carries many; a batch costs what its calls do, and what is refused costs nothing."""
+    import aiohttp
+    from aiohttp import web
+
+    async def answer(request):
+        calls = await request.json()
+        found = [
+            {"jsonrpc": "2.0", "id": one["id"], "result": 1}
+            for one in (calls if isinstance(calls, list) else [calls])
+        ]
+        return web.json_response(found if isinstance(calls, list) else found[0])
+
+    async def scenario(pair):
+        application = web.Application()
+        application.router.add_post("/", answer)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+
+        class Node:
+            port = runner.addresses[0][1]
+
+        def call(number, method="eth_call"):
+            return {"jsonrpc": "2.0", "id": number, "method": method}
+
+        async with Market(pair, client, net) as market, aiohttp.ClientSession() as session:
+            more = 'kind = "json-rpc"\nmethods = { deny = ["admin_*"] }'
+            await market.sell(Node, "{ request = 1000, deposit = 1000 }", more)
+            port = await market.buy("{ most = 6000 }")
+
+            async def ask(message):
+                async with session.post(f"http://127.0.0.1:{port}/", json=message) as answer:
+                    return answer.status, await answer.json()
+
+            assert (await ask(call(1)))[1]["result"] == 1
+            batch = (await ask([call(2), call(3, "admin_x"), call(4)]))[1]
+            assert [one["id"] for one in batch if "result" in one] == [2, 4]
+            assert (await ask(call(5, "admin_x")))[1]["error"]["code"] == -32601
+            assert market.sold()["streams"] == 1
+            await until(lambda: market.bought()["spent"] == 3000)
+            assert market.sold()["earned"] == 3000
+            status, told = await ask([call(number) for number in range(10, 20)])
+            assert status == 200
+            assert {one["error"]["data"]["policy"] for one in told} == {"price"}
+            assert (await ask(call(30)))[1]["result"] == 1
+            assert market.sold()["denials"] == {"methods": 2, "price": 1}
+        await runner.cleanup()
+
+    run(scenario)

@@ -14,6 +14,8 @@ from dtp.net.address import Address
 
 Kind = Literal["tcp", "udp", "http", "json-rpc", "grpc", "websocket"]
 KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket")
+#: Kinds of which each call is a request; of others each stream is one.
+BY_CALL = ("http", "json-rpc", "grpc")
 ForwardKind = Literal["tcp", "udp"]
 FORWARD_KINDS: tuple[str, ...] = ("tcp", "udp")
 Balance = Literal["round-robin", "least-conn", "hash"]

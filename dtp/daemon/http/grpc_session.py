@@ -34,7 +34,10 @@ class GrpcSession(Conversation):
         self._head_until: float | None = None
 
     def _judge(self, method: str) -> Denial | None:
-        return self._exposed.ask(Call(self._caller, method))
+        denial = self._exposed.ask(Call(self._caller, method))
+        if denial is None:
+            self._exposed.bill_later(self._caller, self.stream, 1)
+        return denial
 
     def _rewrite(self, fields: Headers) -> Headers:
         return to_grpc_backend(fields, self._caller, self._exposed.config.service)

@@ -179,6 +179,8 @@ class HttpSession(Conversation):
             return await self._discard()
         method = f"{request.method.decode('ascii')} {request.target.decode('ascii').partition('?')[0]}"
         denial = self._exposed.ask(Call(self._caller, method))
+        if denial is None:
+            denial = await self._exposed.bill(self._caller, self.stream, 1)
         if denial is not None:
             await self._refuse(denial)
             return await self._discard()
@@ -318,6 +320,10 @@ class HttpSession(Conversation):
             await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
             return True
         passed, refusals, first = self._judge(message)
+        unpaid = await self._exposed.bill(self._caller, self.stream, len(passed))
+        if unpaid is not None:
+            refusals += [jsonrpc.refusal(call, unpaid) for call in passed if call.has_id]
+            passed, first = [], unpaid
         if not passed:
             await self._answer_refused(message, refusals, first)
             return True
