@@ -150,7 +150,7 @@ class Pool:
             return None
         try:
             stream = connection.try_open_stream()
-        except (ConnectionClosed, ConnectionLost):
+        except DtpError:
             return None  # `stream` goes into it
         if stream is not None:
             self._in_use[connection] += 1

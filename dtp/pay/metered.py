@@ -60,11 +60,11 @@ class Metered(Connection):
             raise NotMetered("only the server of a metered connection can charge")
         return self.meter
 
-    async def open_stream(self) -> Stream:
-        """As `Connection.open_stream`. A client gets `BudgetSpent` when its money doesn't cover another request."""
+    def try_open_stream(self) -> Stream | None:
+        """As `Connection.try_open_stream`. A client gets `BudgetSpent` when its money doesn't cover another request."""
         if isinstance(self.meter, ClientMeter):
             self.meter.payer.check_request()
-        return await super().open_stream()
+        return super().try_open_stream()
 
     async def accept_stream(self) -> Stream:
         """As `Connection.accept_stream`. A server waits while too many requests are unpaid."""
