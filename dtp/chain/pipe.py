@@ -11,12 +11,13 @@ from typing import Final
 
 from dtp.chain.commands import MAX_PURE_BYTES, Argument, ObjectLike, Program
 from dtp.chain.errors import ProgramError
+from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.packages.transport_names import PACKAGE, PIPE_FIELDS, Module, PipeError, PipeStruct
 from dtp.chain.packages.transport_names import PipeFunction as Function
 from dtp.chain.values import Schema
 
-__all__ = ["MAX_FRAME_BYTES", "SCHEMA", "Direction", "Frame", "Pipe", "PipeError", "Posted"]
+__all__ = ["MAX_FRAME_BYTES", "SCHEMA", "Direction", "Frame", "Pipe", "PipeError", "Posted", "is_credited"]
 
 #: Bytes of a frame or message that the package takes. The limit of a transaction is lower by what stands around them.
 MAX_FRAME_BYTES: Final = 128 * 1024
@@ -30,6 +31,12 @@ class Direction(IntEnum):
 
     TO_SERVER = 0
     TO_CLIENT = 1
+
+
+def is_credited(terms: Terms, direction: Direction) -> bool:
+    """Whether frames of this direction are credited to their sender, by the terms of their channel."""
+    bearer = Bearer.CLIENT if direction == Direction.TO_CLIENT else Bearer.SERVER
+    return terms.credit > 0 and terms.bearer == bearer
 
 
 @dataclass(frozen=True)

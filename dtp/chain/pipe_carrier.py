@@ -27,9 +27,10 @@ from dtp.chain.errors import SignerError
 from dtp.chain.keystores import load_key, sui_signer
 from dtp.chain.model import canonical_id
 from dtp.chain.networks import find_network
-from dtp.chain.pipe_end import ChannelEnd, PipeRefusedError
+from dtp.chain.pipe_end import ChannelEnd
 from dtp.chain.pipe_frames import MAX_PIPES, Flags, Incoming, Outgoing
 from dtp.chain.pipe_hub import PipeHub
+from dtp.chain.pipe_where import PipeRefusedError
 from dtp.chain.resolver import service_number
 from dtp.chain.signer import Signer
 from dtp.errors import CarrierError, ChainError

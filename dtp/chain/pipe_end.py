@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 from dtp.carriers.errors import BrokenError
 from dtp.chain import channel as channel_module
@@ -32,8 +32,8 @@ from dtp.chain.errors import (
 )
 from dtp.chain.events import Cursor
 from dtp.chain.firewall import Gcra
-from dtp.chain.host import Rate, RateLimit
-from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
+from dtp.chain.host import Rate
+from dtp.chain.pipe import Frame, Pipe, PipeError
 from dtp.chain.pipe_frames import (
     MAX_PIPES,
     Acks,
@@ -51,53 +51,16 @@ from dtp.chain.pipe_frames import (
     newest,
 )
 from dtp.chain.pipe_gas import GasGuess
+from dtp.chain.pipe_where import PipeRefusedError, PipeStalledError, Timing, Where
 from dtp.errors import CarrierError, ChainError, LocalError
 
-__all__ = ["ChannelEnd", "Link", "PipeRefusedError", "PipeStalledError", "Timing", "Where"]
+__all__ = ["ChannelEnd", "Link"]
 
 log = logging.getLogger("dtp.chain")
 
 _NS: Final = 1_000_000_000
 #: Answers to frames of links that nobody here knows: they cost gas, and whoever sends such frames decides how many.
 _RESETS: Final = Rate(10 * _NS, 3)
-#: Bytes that headers take of a service's burst of bytes.
-_HEADER_ROOM: Final = 256
-
-
-class PipeRefusedError(BrokenError):
-    """The chain refuses the frames: the channel or the service was closed, or the account denied."""
-
-    code: ClassVar[str] = "pipe-refused"
-
-
-class PipeStalledError(BrokenError):
-    """No frame could be brought to the chain for too long."""
-
-    code: ClassVar[str] = "pipe-stalled"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long the carrier waits for what, in seconds."""
-
-    #: For the server's answer to a dial; the connection's own limit for handshakes is usually shorter.
-    dial: float = 30.0
-    #: Between looks at what should have happened.
-    check: float = 2.0
-    #: For bytes that are missing before others that came.
-    gap: float = 30.0
-    #: Without any event until history is read for what a node may have left out; doubled each time in vain.
-    quiet: float = 10.0
-    #: For a frame to get on the chain, while nodes don't answer.
-    stall: float = 120.0
-    #: For what was written before `close`.
-    linger: float = 30.0
-    #: After a node didn't answer, or the rate was used up.
-    pause: float = 0.5
-    #: Between looks of a server for pipes of channels that are closed: their storage deposits come back.
-    tidy: float = 600.0
-    #: How long events are followed after the last user is gone, so that the next dial finds its channels again.
-    keep: float = 10.0
 
 
 class Link(Protocol):
@@ -120,42 +83,6 @@ class Link(Protocol):
         """It has ended by `error`."""
 
 
-@dataclass(frozen=True)
-class Where:
-    """What doesn't change about an end. `direction` is that of its own pipes, `peer` the other side's account."""
-
-    channel: str
-    host: str
-    service: int
-    coin: str
-    direction: Direction
-    peer: str
-    window: int
-    rate: RateLimit
-    #: The endpoint's key that the client means, zeros for any.
-    to: bytes = bytes(32)
-
-    @property
-    def is_client(self) -> bool:
-        """Whether this side opened the channel."""
-        return self.direction == Direction.TO_SERVER
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of the stream in one frame: fewer where the service's burst of bytes is smaller."""
-        size = Outgoing.SIZE
-        if self.is_client and self.rate.bytes.interval_ns:
-            size = min(size, self.rate.bytes.burst - _HEADER_ROOM)
-        if size <= 0:
-            raise PipeRefusedError(f"service {self.service} lets too few bytes through at once for any frame")
-        return size
-
-    @property
-    def limit(self) -> int:
-        """Bytes that are kept for the other side at most."""
-        return frames_ahead(self.window) * 16 * Outgoing.SIZE
-
-
 @dataclass
 class _Out:
     """One of our pipes."""
@@ -176,6 +103,8 @@ class _Job:
     owner: Link | None = None
     #: Acknowledgements only, without a frame.
     silent: bool = False
+    #: How many frames it is.
+    count: int = 1
 
 
 class ChannelEnd:
@@ -418,8 +347,12 @@ class ChannelEnd:
 
     # ---------------------------------------------------------------------------------------------------- sending
 
+    def _room(self, out: _Out) -> int:
+        """How many frames the window has room for."""
+        return frames_ahead(self.where.window) - (out.sequence - self._peer_acks.get(out.index, 0))
+
     def _has_room(self, out: _Out) -> bool:
-        return out.sequence - self._peer_acks.get(out.index, 0) < frames_ahead(self.where.window)
+        return self._room(out) > 0
 
     def _due_acks(self) -> tuple[tuple[int, int], ...]:
         """What may be acknowledged, once it is half a window of any pipe."""
@@ -442,8 +375,12 @@ class ChannelEnd:
             return self._controls.popleft()
         link = self.link
         if link is not None and link.outgoing.ready:
-            cut = link.outgoing.cut()
-            return _Job(Flags.END if cut.end else Flags(0), link.number, cut, link)
+            where, frames = self.where, self._room(out)
+            if where.is_client and where.rate.requests.interval_ns:
+                frames = min(frames, where.rate.requests.burst)
+            cut = link.outgoing.cut(frames * where.piece)
+            count = max(1, -(-len(cut.data) // where.piece))
+            return _Job(Flags.END if cut.end else Flags(0), link.number, cut, link, count=count)
         return None
 
     def _silent(self, out: _Out) -> bool:
@@ -489,8 +426,8 @@ class ChannelEnd:
         for index, sequence in acks:
             self._acks[index].acked = max(self._acks[index].acked, sequence)
         if not job.silent:
-            out.sequence += 1
-            self.sent += 1
+            out.sequence += job.count
+            self.sent += job.count
         if job.cut is not None and job.owner is not None:
             job.owner.outgoing.done(job.cut)
             job.owner.frame_sent()
@@ -541,10 +478,9 @@ class ChannelEnd:
 
     async def _attempt(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> None:
         where = self.where
-        flags = job.flags | (Flags.TO if where.is_client else 0)
-        offset, data = (job.cut.offset, job.cut.data) if job.cut is not None else (0, b"")
-        frame = encode(Header(job.link, offset, acks, where.to, max(1, self.pipes)), flags, data)
-        limited = not job.silent and await self._paced(out, len(frame))
+        frames = self._frames(job, acks)
+        size = sum(len(frame) for _, frame in frames)
+        limited = not job.silent and await self._paced(out, size, job.count)
         program = Program()
         for index, sequence in acks:
             pipe_module.ack(program, where.channel, index, sequence, coin=where.coin)
@@ -552,18 +488,34 @@ class ChannelEnd:
             if acks:
                 await self.chain.execute(program)
             return
-        pipe_module.send(program, out.id, where.channel, where.host, frame, flags=int(flags), coin=where.coin)
-        budget = None if self._careful or limited else self._gas.budget(len(frame))
-        self._gas.learn(len(frame), await self.chain.execute(program, gas_budget=budget))
+        for flags, frame in frames:
+            pipe_module.send(program, out.id, where.channel, where.host, frame, flags=flags, coin=where.coin)
+        budget = None if self._careful or limited else self._gas.budget(size)
+        self._gas.learn(size, await self.chain.execute(program, gas_budget=budget))
 
-    async def _paced(self, out: _Out, size: int) -> bool:
+    def _frames(self, job: _Job, acks: tuple[tuple[int, int], ...]) -> list[tuple[int, bytes]]:
+        """Flags and bytes of a job's frames; the first tells of the acknowledgements."""
+        where = self.where
+        to = Flags.TO if where.is_client else Flags(0)
+        pieces = job.cut.pieces(where.piece) if job.cut is not None else [Cut(0, b"")]
+        made = []
+        for number, each in enumerate(pieces):
+            header = Header(job.link, each.offset, () if number else acks, where.to, max(1, self.pipes))
+            flags = to | (job.flags if number == len(pieces) - 1 else Flags(0))
+            made.append((int(flags), encode(header, flags, each.data)))
+        return made
+
+    async def _paced(self, out: _Out, size: int, count: int) -> bool:
         """Wait until the service's rate has room; whether there is a rate at all."""
         rate = self.where.rate
         if not self.where.is_client or not (rate.requests.interval_ns or rate.bytes.interval_ns):
             return False
         while True:
             now = round(self._loop.time() * _NS)
-            waits = (out.requests.wait_ns(rate.requests, now), out.bytes.wait_ns(rate.bytes, now, size))
+            waits = (
+                out.requests.wait_ns(rate.requests, now, count),
+                out.bytes.wait_ns(rate.bytes, now, size),
+            )
             if None in waits:
                 raise PipeRefusedError(
                     f"a frame of {size} bytes is over the burst of service {self.where.service}"
@@ -572,7 +524,7 @@ class ChannelEnd:
             if not longest:
                 break
             await asyncio.sleep(longest / _NS)
-        out.requests = out.requests.take(rate.requests, now) or out.requests
+        out.requests = out.requests.take(rate.requests, now, count) or out.requests
         out.bytes = out.bytes.take(rate.bytes, now, size) or out.bytes
         return True
 

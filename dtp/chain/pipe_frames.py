@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 from dtp.carriers.errors import BrokenError
 
 __all__ = [
+    "CREDITED_BYTES",
     "DEFAULT_WINDOW",
     "FRAME_BYTES",
     "MAX_PIPES",
@@ -37,6 +38,9 @@ __all__ = [
 
 #: Bytes of the stream in one frame: what fits into a transaction of 128 KiB beside header, acknowledgements, inputs.
 FRAME_BYTES: Final = 120_000
+#: Bytes in a frame whose sender is credited for it: vouchers are evidence for one each 16 KiB, so larger ones would
+#: be credited once for several. Several go into one transaction; with its header one is a single argument of it.
+CREDITED_BYTES: Final = 16_256
 #: Pipes of a channel in one direction, as the package has it.
 MAX_PIPES: Final = 16
 #: Frames that a pipe sends ahead where the service sets no window: bounds what a slow receiver has to keep.
@@ -285,11 +289,19 @@ class Acks:
 
 @dataclass(frozen=True)
 class Cut:
-    """Bytes for one frame. Sent again as it is, until it is on the chain."""
+    """Bytes for one transaction. Sent again as they are, until they are on the chain."""
 
     offset: int
     data: bytes
     end: bool = False
+
+    def pieces(self, size: int) -> list[Cut]:
+        """The same for frames of at most `size` bytes, one at least; the end stands on the last."""
+        starts = range(0, len(self.data), size) or range(1)
+        return [
+            Cut(self.offset + at, self.data[at : at + size], self.end and at + size >= len(self.data))
+            for at in starts
+        ]
 
 
 class Outgoing:
@@ -331,10 +343,11 @@ class Outgoing:
             return False
         return bool(self._buffer) or (self._ending and not self._ended)
 
-    def cut(self) -> Cut:
-        """The next frame's bytes; call it only when `ready`."""
-        data = bytes(self._buffer[: self._size])
-        del self._buffer[: self._size]
+    def cut(self, most: int) -> Cut:
+        """The next bytes for one transaction, at most `most`; call it only when `ready`."""
+        size = min(self._size, most)
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
         end = self._ending and not self._buffer
         self._ended |= end
         made = Cut(self._offset, data, end)

@@ -26,10 +26,11 @@ from dtp.chain.events import Cursor, EventFollower, Followed, event_types
 from dtp.chain.firewall import Gcra
 from dtp.chain.host import Rate, Service
 from dtp.chain.model import SUI_COIN, Executed, canonical_type
-from dtp.chain.pipe import Direction, Frame, Pipe
-from dtp.chain.pipe_end import ChannelEnd, Timing, Where
+from dtp.chain.pipe import Direction, Frame, Pipe, is_credited
+from dtp.chain.pipe_end import ChannelEnd
 from dtp.chain.pipe_frames import MAX_PIPES, Flags, Header, PipeFrameError, PipeGapError, decode, encode
 from dtp.chain.pipe_gas import GasGuess
+from dtp.chain.pipe_where import Timing, Where
 from dtp.chain.pipes import reclaim
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.chain.signer import KeySigner
@@ -661,6 +662,7 @@ class PipeHub:
             service.window,
             service.rate,
             to,
+            is_credited(terms, Direction.TO_SERVER),
         )
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
         end.begin(self._made(executed))
@@ -703,7 +705,16 @@ def _note(channels: OrderedDict[str, None], channel: str) -> None:
 def _where(found: Channel, service: Service, direction: Direction, to: bytes = bytes(32)) -> Where:
     peer = found.server if direction == Direction.TO_SERVER else found.client
     return Where(
-        found.id, found.host, found.service, found.coin, direction, peer, service.window, service.rate, to
+        found.id,
+        found.host,
+        found.service,
+        found.coin,
+        direction,
+        peer,
+        service.window,
+        service.rate,
+        to,
+        is_credited(found.terms, direction),
     )
 
 

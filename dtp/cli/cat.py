@@ -52,28 +52,31 @@ def cat(address: Address, identity: IdentitySource, psk: bytes | None, payment: 
 
 
 async def _cat(address: Address, identity: IdentitySource, psk: bytes | None, payment: Payment) -> None:
-    async with (
-        payment.connect(address, identity=identity.load_or_make(), psk=psk) as connection,
-        _telling(connection),
-    ):
-        stream = await connection.open_stream()
-        source = _Input(stream)
-        source.start()
-        output = asyncio.create_task(_to_stdout(stream), name="dtp-cat")
-        try:
-            await asyncio.wait((output, source.broken), return_when=asyncio.FIRST_COMPLETED)
-            if not output.done():
-                raise source.broken.result()
-            await output
-        except BrokenPipeError:  # who reads our output has enough, such as `head`
-            discard_output()
-            stream.reset()
-        except LocalError:  # half of the input must not look like all of it
-            stream.reset()
-            raise
-        finally:
-            output.cancel()
-    payment.report(connection)
+    dial = payment.connect(address, identity=identity.load_or_make(), psk=psk)
+    with payment.accounted() as used:
+        async with dial as connection, _telling(connection):
+            used.append(connection)
+            await _exchange(await connection.open_stream())
+
+
+async def _exchange(stream: Stream) -> None:
+    """Both ways until both are over."""
+    source = _Input(stream)
+    source.start()
+    output = asyncio.create_task(_to_stdout(stream), name="dtp-cat")
+    try:
+        await asyncio.wait((output, source.broken), return_when=asyncio.FIRST_COMPLETED)
+        if not output.done():
+            raise source.broken.result()
+        await output
+    except BrokenPipeError:  # who reads our output has enough, such as `head`
+        discard_output()
+        stream.reset()
+    except LocalError:  # half of the input must not look like all of it
+        stream.reset()
+        raise
+    finally:
+        output.cancel()
 
 
 def _telling(connection: Connection) -> AbstractAsyncContextManager[None]:

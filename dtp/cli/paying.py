@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from dtp.net.connection import Connection
     from dtp.net.dial import Connecting
     from dtp.pay.dial import PaidConnecting
+    from dtp.pay.settling import Paid
+    from dtp.pay.store import Bought
+    from dtp.pay.terms import Usage
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -51,16 +55,89 @@ class Payment:
             network=self.account.network or address.options.get("network"),
         )
 
-    def report(self, connection: Connection) -> None:
-        """Say what it cost, once it is over."""
-        from dtp.chain.wallet import format_amount
+    @contextlib.contextmanager
+    def accounted(self) -> Iterator[list[Connection]]:
+        """Say at the end, however it comes, what the connections in the list cost and where the other money is."""
+        used: list[Connection] = []
+        if self.budget is None:
+            yield used
+            return
+        from dtp.pay.store import Store
+
+        with Store(power_safe=False) as store:
+            before = {each.channel for each in store.bought()}
+            try:
+                yield used
+            finally:
+                bills = [bill for each in used if (bill := _Bill.of(each)) is not None]
+                for bill in bills:
+                    bill.show()
+                ours = {bill.channel for bill in bills}
+                for each in store.bought():
+                    if each.state != "closed" and (each.channel in ours or each.channel not in before):
+                        self._tell_open(each)
+
+    def _tell_open(self, channel: Bought) -> None:
+        """Say that a channel holds money of ours, and what brings it back."""
+        how = f"'dtp channel close {channel.channel}' brings back what is left"
+        if channel.state == "closing":
+            words = f"is closing: when the server's time for claims is over, {how}"
+        elif channel.state == "refused":
+            words = f"isn't taken by the server any more: {how}"
+        elif self.keep:
+            words = f"stays open for the next time; {how}"
+        else:
+            words = f"is open and holds its deposit: the next connection uses it, or {how}"
+        print_line(
+            {"event": "channel", "channel": channel.channel, "state": channel.state},
+            f"channel {channel.channel} {words}",
+            err=True,
+        )
+
+
+@dataclass(frozen=True)
+class _Bill:
+    """What a connection cost."""
+
+    channel: str
+    amount: int
+    used: Usage
+    closed: Paid | None
+
+    @classmethod
+    def of(cls, connection: Connection) -> _Bill | None:
+        """The bill of a connection that was metered."""
+        from dtp.pay.buying import Purchase
+        from dtp.pay.drivers import ClientMeter
         from dtp.pay.metered import Metered
 
-        if isinstance(connection, Metered) and connection.meter is not None:
-            used = connection.usage
+        if not isinstance(connection, Metered) or not isinstance(connection.meter, ClientMeter):
+            return None
+        deal = connection.meter.deal
+        assert isinstance(deal, Purchase)
+        return cls(deal.channel.id, connection.paid, connection.usage, deal.closed)
+
+    def show(self) -> None:
+        """Print it."""
+        from dtp.cli.show import amount
+
+        used, closed = self.used, self.closed
+        print_line(
+            {"event": "paid", "amount": self.amount, "requests": used.requests, "bytes": used.bytes},
+            f"paid {amount(self.amount)} for {used.requests:,} requests and {used.bytes:,} bytes",
+            err=True,
+        )
+        if closed is not None:
             print_line(
-                {"event": "paid", "amount": connection.paid, "requests": used.requests, "bytes": used.bytes},
-                f"paid {format_amount(connection.paid)} for {used.requests:,} requests and {used.bytes:,} bytes",
+                {
+                    "event": "settled",
+                    "channel": self.channel,
+                    "to_server": closed.to_server,
+                    "to_client": closed.to_client,
+                    "gas_mist": closed.gas,
+                },
+                f"channel closed: {amount(closed.to_server)} to the server, {amount(closed.to_client)} back to you, "
+                f"gas {amount(closed.gas)}",
                 err=True,
             )
 

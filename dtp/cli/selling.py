@@ -29,11 +29,13 @@ class Sale:
 
     price_mib: str | None
     price_request: str | None
-    min_deposit: str
+    min_deposit: str | None
     host: str | None
     plans: tuple[str, ...]
     hint: str | None
     pipe: bool
+    bearer: str | None
+    credit: str | None
     account: Account
 
     @property
@@ -41,17 +43,49 @@ class Sale:
         """Whether anything is to be paid for."""
         return self.price_mib is not None or self.price_request is not None or bool(self.plans)
 
-    def terms(self) -> Terms | None:
-        """The terms; None to take those that the host has."""
-        from dtp.chain.host import Terms
+    def check(self, listening: Listening) -> None:
+        """Refuse options that would be without effect. `click.UsageError`."""
+        given = {
+            "--host": self.host,
+            "--hint": self.hint,
+            "--pipe": self.pipe,
+            "--min-deposit": self.min_deposit,
+            "--bearer": self.bearer,
+            "--credit": self.credit,
+        }
+        if not self.wanted:
+            useless = [name for name, value in given.items() if value]
+            if useless:
+                raise click.UsageError(
+                    f"{', '.join(useless)}: for a service that is paid; give --price-mib, --price-request or --plan"
+                )
+        elif listening.allow:
+            raise click.UsageError(
+                "--allow is for services that are not paid. Who may pay is on chain, before anybody spends money: "
+                "'dtp host service NUMBER --mode allow-list' and 'dtp host allow ADDRESS'"
+            )
+        if self.credit is not None and self.bearer in (None, "split") and not self.pipe:
+            raise click.UsageError(
+                "--credit is what --bearer client or --bearer server credit the other side with"
+            )
+
+    def terms(self, gas_price: int) -> Terms | None:
+        """The terms; None to take those that the host has. `gas_price` is the network's, MIST a unit."""
+        from dtp.chain.host import Bearer, Terms
+        from dtp.chain.pipe_gas import frame_gas
         from dtp.chain.wallet import parse_amount
 
         if self.price_mib is None and self.price_request is None:
             return None
+        # A MiB through the chain costs more gas than it is usually sold for: whoever asks for it bears that.
+        bearer = self.bearer or ("client" if self.pipe else "split")
+        default = frame_gas(gas_price) if bearer != "split" else 0
         return Terms(
             price_request=parse_amount(self.price_request or "0"),
             price_mib=parse_amount(self.price_mib or "0"),
-            min_deposit=parse_amount(self.min_deposit),
+            min_deposit=parse_amount(self.min_deposit or "0"),
+            bearer=Bearer[bearer.upper()],
+            credit=default if self.credit is None else parse_amount(self.credit),
         )
 
 
@@ -63,17 +97,21 @@ def selling_options(command: _Function) -> _Function:
         *args: Any,
         price_mib: str | None,
         price_request: str | None,
-        min_deposit: str,
+        min_deposit: str | None,
         host_id: str | None,
         plans: tuple[str, ...],
         hint: str | None,
         pipe: bool,
+        bearer: str | None,
+        credit: str | None,
         network: str | None,
         wallet: str | None,
         **options: Any,
     ) -> Any:
         account = Account(network, wallet, None)
-        sale = Sale(price_mib, price_request, min_deposit, host_id, plans, hint, pipe, account)
+        sale = Sale(
+            price_mib, price_request, min_deposit, host_id, plans, hint, pipe, bearer, credit, account
+        )
         return command(*args, sale=sale, **options)
 
     decorated: Any = with_sale
@@ -82,13 +120,18 @@ def selling_options(command: _Function) -> _Function:
                      help="Who is paid. [default: $DTP_WALLET, else your identity]"),
         click.option("--network", envvar="DTP_NETWORK", metavar="NETWORK",
                      help="Where it is paid. [default: $DTP_NETWORK, else localnet]"),
+        click.option("--credit", metavar="AMOUNT",
+                     help="What a frame with data is credited with to the side that does not bear the cost. "
+                     "[default: the gas of a full one]"),
+        click.option("--bearer", type=click.Choice(["split", "client", "server"]),
+                     help="Who bears the gas of what goes through the chain. [default: with --pipe the client]"),
         click.option("--pipe", is_flag=True, help="Also serve it through the chain itself: ?via=pipe."),
         click.option("--hint", metavar="URL", help="Where clients dial. [default: the first --listen]"),
         click.option("--plan", "plans", multiple=True, metavar="ID",
                      help="Let holders of a pass of this plan in; may be repeated."),
         click.option("--host", "host_id", metavar="ID",
                      help="The host object. [default: the wallet's only one; made where there is none]"),
-        click.option("--min-deposit", default="0", metavar="AMOUNT",
+        click.option("--min-deposit", metavar="AMOUNT",
                      help="Least deposit of a channel. [default: 0]"),
         click.option("--price-request", metavar="AMOUNT", help="Be paid: the price of a request (a stream)."),
         click.option("--price-mib", metavar="AMOUNT", help="Be paid: the price of a MiB, such as 0.002SUI."),
@@ -107,6 +150,7 @@ async def serve_for_money(
     grace: float,
 ) -> None:
     """Serve one service to those who pay, until `stop`; then claim what is worth its gas."""
+    from dtp.chain import ChainClient
     from dtp.pay.serving import serve
 
     async def handle(connection: Metered) -> None:
@@ -126,33 +170,35 @@ async def serve_for_money(
             await connection.close()
             _report(connection)
 
-    serving = await serve(
-        service.name,
-        handle,
-        wallet=sale.account.signer(),
-        urls=listening.urls or (DEFAULT_URL,),
-        network=sale.account.network,
-        host=sale.host,
-        terms=sale.terms(),
-        identity=listening.identity,
-        hint=sale.hint,
-        pipe=sale.pipe,
-        plans=sale.plans,
-        psk=listening.psk,
-    )
-    async with serving:
-        print_line(
-            {
-                "event": "listening",
-                "service": service.name,
-                "kind": service.kind,
-                "address": str(serving.address),
-                "host": serving.host,
-            },
-            str(serving.address),
+    wallet = sale.account.signer()
+    async with ChainClient(sale.account.network, wallet) as chain:
+        serving = await serve(
+            service.name,
+            handle,
+            wallet=wallet,
+            urls=listening.urls or (DEFAULT_URL,),
+            network=chain,
+            host=sale.host,
+            terms=sale.terms((await chain.epoch()).gas_price),
+            identity=listening.identity,
+            hint=sale.hint,
+            pipe=sale.pipe,
+            plans=sale.plans,
+            psk=listening.psk,
         )
-        await stop.wait()
-        await serving.close(grace=grace)
+        async with serving:
+            print_line(
+                {
+                    "event": "listening",
+                    "service": service.name,
+                    "kind": service.kind,
+                    "address": str(serving.address),
+                    "host": serving.host,
+                },
+                str(serving.address),
+            )
+            await stop.wait()
+            await serving.close(grace=grace)
     for paid in serving.cashier.done:
         _print_claim(paid)
 

@@ -71,6 +71,7 @@ def serve(
         raise click.UsageError("--service and prices are for one service; give one")
     if name is not None:
         services[0].name = name
+    sale.check(listening)
     run(_serve(Directory(services), services, sale, listening))
 
 

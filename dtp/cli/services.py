@@ -76,7 +76,7 @@ class Files(Service):
         super().__init__(name, value)
         self._root = Path(value)
         if not self._root.exists():
-            raise click.UsageError(f"--file: there is no {value}")
+            raise click.UsageError(f"--{self.kind}: there is no {value}")
         if not self._root.is_dir():
             check_name(self._root.name)
 

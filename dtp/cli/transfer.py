@@ -174,8 +174,6 @@ def recv(
 async def _fetch(
     address: Address, folder: Path, name: str | None, force: bool, listening: Listening, payment: Payment
 ) -> None:
-    used: list[Connection] = []
-
     async def attempt(connection: Connection, meter: Meter) -> Received:
         used.append(connection)
         with _other_services(meter, "gives no file: is it of 'dtp serve --file'?"):
@@ -187,11 +185,11 @@ async def _fetch(
 
                 return await fetch_file(connection, folder, name=name, overwrite=force, progress=moving)
 
-    with Meter("receiving") as meter:
-        dial = functools.partial(payment.connect, address, identity=listening.identity, psk=listening.psk)
-        received, peer = await _persist(dial, attempt, meter)
-    _print_received(received, peer, meter)
-    payment.report(used[-1])
+    with payment.accounted() as used:
+        with Meter("receiving") as meter:
+            dial = functools.partial(payment.connect, address, identity=listening.identity, psk=listening.psk)
+            received, peer = await _persist(dial, attempt, meter)
+        _print_received(received, peer, meter)
 
 
 class OtherService(PeerError):

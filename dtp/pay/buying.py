@@ -16,18 +16,19 @@ from dtp.chain import channel as module
 from dtp.chain.channel import Channel, LaneChanged, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import ObjectMissing
-from dtp.chain.host import Bearer, Mode
+from dtp.chain.host import Bearer, Mode, Terms
 from dtp.chain.pipe_hub import surrender
 from dtp.chain.resolver import HostState, read_host
 from dtp.pay import messages
 from dtp.pay.book import affordable
-from dtp.pay.costs import agreed_total, take_credits
+from dtp.pay.costs import agreed_total, carriage, take_credits
 from dtp.pay.drivers import Deal
 from dtp.pay.errors import BudgetSpent, ChannelUnusable, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.passes import find_pass
 from dtp.pay.payer import PayerLane
 from dtp.pay.settling import (
+    Paid,
     add_money,
     close_agreed,
     open_channel,
@@ -80,6 +81,8 @@ class Purchase(Deal):
     lock: LaneLock
     fresh: bool = False
     closes: bool = field(init=False)
+    #: What the close by agreement paid to whom.
+    closed: Paid | None = field(init=False, default=None)
     _start: int = field(init=False)  # what the lane came to before this connection
     _settled: bool = field(init=False, default=False)
 
@@ -122,7 +125,7 @@ class Purchase(Deal):
         id = self.channel.id
         pipes = await surrender(self.chain, id)
         if agreed is not None and await self._is_fair(agreed):
-            await close_agreed(self.chain, self.channel, agreed, pipes)
+            self.closed = await close_agreed(self.chain, self.channel, agreed, pipes)
             await self.journal.run(lambda store: store.set_state(id, "closed"))
             return
         if self.channel.terms.bearer == Bearer.SERVER and self.channel.terms.credit:
@@ -198,7 +201,7 @@ async def purchase(
         return wanted
     terms = found.terms
     if found.mode != Mode.PASS:
-        _check_prices(budget, terms.price_request, terms.price_mib)
+        _check_prices(budget, terms)
         deposit = min(budget.deposit or budget.most, budget.most)
         if deposit < terms.min_deposit:
             raise BudgetSpent(
@@ -224,10 +227,16 @@ async def purchase(
     return made
 
 
-def _check_prices(budget: Budget, request: int, mib: int) -> None:
-    for what, price, most in (("request", request, budget.price_request), ("MiB", mib, budget.price_mib)):
-        if most is not None and price > most:
-            raise PriceTooHigh(f"a {what} costs {price}, and at most {most} is to be paid")
+def _check_prices(budget: Budget, terms: Terms) -> None:
+    """With what the server may ask for transport, on whatever carrier: evidence for it are requests and bytes."""
+    extra = carriage(terms)
+    for what, price, more, most in (
+        ("request", terms.price_request, extra.request, budget.price_request),
+        ("MiB", terms.price_mib, extra.mib, budget.price_mib),
+    ):
+        if most is not None and price + more > most:
+            borne = f", and up to {more} for transport through the chain" if more else ""
+            raise PriceTooHigh(f"a {what} costs {price}{borne}; at most {most} is to be paid")
 
 
 async def _reusable(
@@ -284,7 +293,7 @@ async def _ready(chain: ChainClient, journal: Journal, id: str, budget: Budget, 
     if channel.state != State.OPEN:
         await journal.run(lambda store: store.set_state(id, "closing"))
         raise ChannelUnusable(f"channel {id} is closing or closed")
-    _check_prices(budget, channel.terms.price_request, channel.terms.price_mib)
+    _check_prices(budget, channel.terms)
     lanes = await journal.run(lambda store: store.lanes(id))
     vouched = {lane.lane: lane.newest.voucher.amount for _, lane in lanes if lane.newest is not None}
     for key, lane in lanes:

@@ -17,10 +17,10 @@ from dtp.chain import Program
 from dtp.chain import pipe as module
 from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
-from dtp.chain.host import Bearer
+from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import Executed
 from dtp.chain.pipe import Direction, Pipe
-from dtp.pay.terms import Usage
+from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
 
 #: Bytes vouched for that are evidence for one frame, as the Move package has it.
 EVIDENCE_BYTES: Final = 16 * 1024
@@ -33,6 +33,16 @@ class Credit:
     pipe: Pipe
     frames: int
     amount: int
+
+
+def carriage(terms: Terms) -> Prices:
+    """What transport may come to for the client, for each request and each MiB: a credit for each piece of evidence.
+
+    Zero unless the client bears it.
+    """
+    if terms.bearer != Bearer.CLIENT:
+        return NO_CARRIAGE
+    return Prices(terms.credit, terms.credit * (MIB // EVIDENCE_BYTES))
 
 
 def borne_direction(bearer: int) -> Direction | None:

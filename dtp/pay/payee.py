@@ -18,7 +18,7 @@ from dtp.pay import messages
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
 from dtp.pay.messages import VERSION, Message, VoucherSaid
 from dtp.pay.payer import said
-from dtp.pay.terms import NOTHING, Exposure, Prices, Usage
+from dtp.pay.terms import NO_CARRIAGE, NOTHING, Exposure, Prices, Usage
 from dtp.pay.voucher import SignedVoucher, Voucher
 
 NEVER: Final = float("inf")
@@ -133,7 +133,8 @@ class Payee:
     vouchers say. `quota` is what the lane may use at most, both counts (a subscription's; None for no limit).
     `least_end_ms` is the soonest end that a voucher may have, Unix ms. `most_ahead` is how far a voucher's counts
     may be above ours, None for any: where the server bears transport cost they are evidence for the client's
-    credits. `agrees` says whether agreed closes are signed.
+    credits. `agrees` says whether agreed closes are signed. `carriage` is what is kept of the deposit for transport
+    that the client bears, for each request and MiB: serving stops before the deposit no longer covers both.
     """
 
     lane: PayeeLane
@@ -146,6 +147,7 @@ class Payee:
     least_end_ms: int = 0
     most_ahead: Usage | None = None
     agrees: bool = False
+    carriage: Prices = NO_CARRIAGE
     used: Usage = field(init=False)
     newest: SignedVoucher | None = field(init=False)
     paid: Usage = field(init=False)
@@ -355,9 +357,14 @@ class Payee:
         return not self._requests_blocked()
 
     @property
+    def _dear(self) -> Prices:
+        """What use takes of the deposit."""
+        return Prices(self.prices.request + self.carriage.request, self.prices.mib + self.carriage.mib)
+
+    @property
     def spent(self) -> bool:
         """Whether deposit or quota are used up, so that paying what is due would not help."""
-        within = self.prices.bytes_within(self.affordable, self.used.requests)
+        within = self._dear.bytes_within(self.affordable, self.used.requests)
         limits = [each for each in (within, self.quota_bytes) if each is not None]
         over = self.quota_requests is not None and self.used.requests > self.quota_requests
         return over or any(self.used.bytes >= each for each in limits)
@@ -462,13 +469,13 @@ class Payee:
 
     def _requests_blocked(self) -> bool:
         over_quota = self.quota_requests is not None and self.used.requests > self.quota_requests
-        unpayable = self.prices.of(Usage(self.used.requests, 0)) > self.affordable
+        unpayable = self._dear.of(Usage(self.used.requests, 0)) > self.affordable
         return self.unpaid.requests > self.limit.requests or over_quota or unpayable
 
     def _bytes_left(self) -> int:
         """How many bytes more may be moved now, in either direction; may be below zero."""
         limits = [self.paid.bytes + self.limit.bytes]
-        within = self.prices.bytes_within(self.affordable, self.used.requests)
+        within = self._dear.bytes_within(self.affordable, self.used.requests)
         if within is not None:
             limits.append(within)
         if self.quota_bytes is not None:

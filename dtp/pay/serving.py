@@ -33,6 +33,7 @@ from dtp.net.listener import Listener, Request, listen
 from dtp.pay.book import BookLimits, ChannelBook
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Policy
+from dtp.pay.costs import carriage
 from dtp.pay.drivers import ServerMeter
 from dtp.pay.gate import Admission, Gate
 from dtp.pay.hosting import Heart, NoHost, Owned, ensure_service, find_host, make_host
@@ -42,7 +43,7 @@ from dtp.pay.metered import Metered
 from dtp.pay.payee import Payee
 from dtp.pay.quota import Quotas
 from dtp.pay.store import Store
-from dtp.pay.terms import MIB, Exposure, Usage
+from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
 from dtp.pay.wallets import Wallet, identity_of, signer_of
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, Limits
@@ -167,6 +168,8 @@ class Serving:
             least_end_ms=self.gate.now_ms() + min(terms.claim_ms, _LEAST_CLAIM_TIME),
             most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
             agrees=self.ledger.agrees(admission.channel),
+            # Over other carriers no frame is sent, and nothing has to be kept for one.
+            carriage=carriage(terms) if "pipe:" in "".join(connection.stats.carriers) else NO_CARRIAGE,
         )
         meter = ServerMeter(connection, self.journal, payee, self.ledger)
         connection.meter = meter

@@ -63,6 +63,10 @@ class Prices(NamedTuple):
         return None if self.mib == 0 else left // self.mib
 
 
+#: Nothing is kept for transport.
+NO_CARRIAGE: Final = Prices(0, 0)
+
+
 def _not_negative(table: object, names: str) -> None:
     for field in fields(table):  # type: ignore[arg-type]
         if getattr(table, field.name) < 0:

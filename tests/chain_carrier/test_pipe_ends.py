@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtp.carriers.errors import BrokenError
+from dtp.chain import pipe_where
 from dtp.chain.channel import Channel, ChannelError
 from dtp.chain.commands import PureInput
 from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, OutcomeUnknown, StaleObject
@@ -20,9 +21,10 @@ from dtp.chain.host import Rate, RateLimit
 from dtp.chain.model import SUI_COIN, Executed, GasUsed
 from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
 from dtp.chain.pipe_carrier import PipeCarrier
-from dtp.chain.pipe_end import ChannelEnd, Timing, Where
-from dtp.chain.pipe_frames import Outgoing
+from dtp.chain.pipe_end import ChannelEnd
+from dtp.chain.pipe_frames import Outgoing, decode
 from dtp.chain.pipe_gas import GasGuess
+from dtp.chain.pipe_where import Timing, Where
 from dtp.chain.values import codec
 from dtp.sui.transaction import Input, MakeMoveVec, Result
 from dtp.testing.carriers import End
@@ -30,6 +32,7 @@ from dtp.testing.clock import run
 
 CHANNEL, HOST = "0x" + "c" * 64, "0x" + "d" * 64
 SMALL = 100
+PIECE = 17
 
 
 def aborted(error):
@@ -202,12 +205,22 @@ def chunks_of(program, argument):
 TIMING = Timing(dial=60, check=2, gap=300, quiet=1e9, stall=600, linger=60, pause=0.5)
 
 
-def two_ends(chain, pipes, rate=None):
-    """A carrier on each side, not started; the link is there already."""
+def two_ends(chain, pipes, rate=None, credited=None):
+    """A carrier on each side, not started; the link is there already. Frames of direction `credited` are."""
     hub = SimpleNamespace(leave=lambda end: None)
     carriers = []
     for direction in (Direction.TO_SERVER, Direction.TO_CLIENT):
-        where = Where(CHANNEL, HOST, 1, SUI_COIN, direction, "0x1", chain.window, rate or RateLimit())
+        where = Where(
+            CHANNEL,
+            HOST,
+            1,
+            SUI_COIN,
+            direction,
+            "0x1",
+            chain.window,
+            rate or RateLimit(),
+            credited=direction == credited,
+        )
         end = ChannelEnd(chain.client(direction), where, GasGuess(), timing=TIMING)
         end.begin(chain.open(direction, pipes))
         chain.ends[direction] = end
@@ -223,6 +236,7 @@ async def stop(chain):
 @pytest.fixture(autouse=True)
 def small_frames(monkeypatch):
     monkeypatch.setattr(Outgoing, "SIZE", SMALL)
+    monkeypatch.setattr(pipe_where, "CREDITED_BYTES", PIECE)
 
 
 @settings(max_examples=200)
@@ -232,12 +246,13 @@ def small_frames(monkeypatch):
     pipes=st.integers(1, 5),
     faults=st.sampled_from([0.0, 0.1, 0.4]),
     sizes=st.tuples(st.integers(0, 6000), st.integers(0, 6000)),
+    credited=st.sampled_from([None, *Direction]),
 )
-def test_every_byte_arrives_once_and_nothing_hangs(seed, window, pipes, faults, sizes):
+def test_every_byte_arrives_once_and_nothing_hangs(seed, window, pipes, faults, sizes, credited):
     async def scenario():
         rng = random.Random(seed)
         chain = Chain(rng, window, faults, rng.choice([0.01, 1.0]))
-        near, far = two_ends(chain, pipes)
+        near, far = two_ends(chain, pipes, credited=credited)
         there, back = rng.randbytes(sizes[0]), rng.randbytes(sizes[1])
 
         async def talk(end, data):
@@ -254,7 +269,10 @@ def test_every_byte_arrives_once_and_nothing_hangs(seed, window, pipes, faults, 
         assert await far.until_lost() is None
         assert await near.until_lost() is None
         # Bounded: frames for the bytes, and acknowledgements in proportion to them.
-        frames_of_data = sum(-(-size // SMALL) for size in sizes)
+        frames_of_data = sum(
+            -(-size // (PIECE if direction == credited else SMALL))
+            for direction, size in zip(Direction, sizes, strict=True)
+        )
         assert chain.frames <= 8 * (frames_of_data + 20)
         # At rest nobody goes on acknowledging: the same after minutes.
         await asyncio.sleep(100)
@@ -263,6 +281,26 @@ def test_every_byte_arrives_once_and_nothing_hangs(seed, window, pipes, faults, 
         assert chain.transactions == rest
         # None was there twice, and all that are there are known to be.
         assert chain.frames == sum(end.sent for end in chain.ends.values())
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_credited_frames_go_several_to_a_transaction_and_never_over_the_window():
+    async def scenario():
+        chain = Chain(random.Random(1), 16, 0.0, 0.5)
+        near, far = two_ends(chain, 1, credited=Direction.TO_SERVER)
+        delivered, deliver = [], chain.deliver
+        chain.deliver = lambda frame: delivered.append(frame) or deliver(frame)
+        data = random.Random(2).randbytes(20 * SMALL)
+        near.write(data)
+        await far.until_received(data)
+        ours = [frame for frame in delivered if frame.direction == Direction.TO_SERVER]
+        assert max(len(decode(frame.flags, frame.data)[1]) for frame in ours) == PIECE
+        assert len(ours) >= len(data) / PIECE
+        assert chain.aborts == 0
+        # Six frames fill a transaction, and half a window is acknowledged in one.
+        assert chain.transactions <= len(ours) / 6 + len(ours) / 8 + 10
         await stop(chain)
 
     run(scenario())

@@ -12,6 +12,7 @@ from dtp.chain.pipe_frames import (
     MAX_PIPES,
     MAX_WINDOW,
     Acks,
+    Cut,
     Flags,
     Header,
     Incoming,
@@ -93,7 +94,7 @@ def test_any_delivery_gives_the_stream(data):
         elif at >= len(content):
             outgoing.finish()
         while outgoing.ready:
-            cut = outgoing.cut()
+            cut = outgoing.cut(1 << 20)
             pipe = rng.randrange(pipes)
             sequences[pipe] += 1
             frames.append((pipe, sequences[pipe], cut))
@@ -124,6 +125,15 @@ def test_any_delivery_gives_the_stream(data):
     assert got == content
     assert incoming.finished
     assert not incoming.hole
+
+
+@given(st.integers(0, 2**40), st.binary(max_size=300), st.booleans(), st.integers(1, 50))
+def test_pieces_of_a_cut_are_the_cut(offset, data, end, size):
+    pieces = Cut(offset, data, end).pieces(size)
+    assert b"".join(each.data for each in pieces) == data
+    assert [each.offset for each in pieces] == [offset + at * size for at in range(len(pieces))]
+    assert len(pieces) == max(1, -(-len(data) // size))
+    assert [each.end for each in pieces] == [False] * (len(pieces) - 1) + [end]
 
 
 def taken(incoming, size):
@@ -229,16 +239,16 @@ def test_a_frame_that_comes_again_changes_nothing():
 def test_parts_of_frames_wait_to_become_more():
     outgoing = Outgoing(10)
     outgoing.write(memoryview(b"abc"))
-    first = outgoing.cut()
+    first = outgoing.cut(1 << 20)
     outgoing.write(memoryview(b"def"))
     assert not outgoing.ready  # until the first is on the chain, or a whole frame is there
     outgoing.write(memoryview(b"0123456789"))
-    second = outgoing.cut()
+    second = outgoing.cut(1 << 20)
     assert (second.offset, second.data) == (3, b"def0123456")
     assert not outgoing.ready
     for cut in (first, second):
         outgoing.done(cut)
-    assert outgoing.cut().data == b"789"
+    assert outgoing.cut(1 << 20).data == b"789"
     outgoing.finish()
     assert not outgoing.ready
     assert outgoing.under_way == 1

@@ -20,17 +20,20 @@ from dtp.pay.costs import (
     accrued,
     agreed_total,
     borne_direction,
+    carriage,
     credits,
     evidence,
     pipes_of,
     take_credits,
 )
+from dtp.pay.errors import PriceTooHigh
 from dtp.pay.messages import Agreed
-from dtp.pay.terms import Usage
+from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
 from dtp.pay.voucher import Voucher
 from dtp.session.limits import Limits
 
 from .conftest import TERMS
+from .meters import PRICES, Meters
 from .test_claims import NOW, channel
 from .test_claims import TERMS as PLAIN
 from .test_claims import view as voucher_for
@@ -132,7 +135,8 @@ def test_what_is_foreseen_is_what_the_chain_gives(market, bearer):
     market(scenario)
 
 
-CREDIT = 40_000_000
+#: About what a frame costs, so that nineteen of them are within the deposit.
+CREDIT = 20_000_000
 
 
 async def through_pipes(market, bearer, size):
@@ -177,7 +181,8 @@ def test_a_close_by_agreement_has_the_cost_of_transport_in_it(market, bearer):
         elif bearer is Bearer.CLIENT:
             credited, odd = divmod(settled.to_server - paid, CREDIT)
             assert odd == 0
-            assert 300_000 / 120_000 <= credited <= used.requests + used.bytes // EVIDENCE_BYTES
+            # Frames are as large as the evidence for one, so all of the bytes are credited, and nothing else.
+            assert credited == used.requests + used.bytes // EVIDENCE_BYTES == 19
         else:
             assert settled.to_server == 0  # the client's frames came to more than it had to pay
 
@@ -240,3 +245,36 @@ def test_credits_are_worth_a_claim_that_vouchers_alone_are_not():
     assert at_close(replace(held, credits=policy.gas_alone), NOW, policy).action is Action.CLAIM
     # Without a voucher to claim they are evidence of nothing.
     assert at_close(replace(held, lanes=(), credits=10**18), NOW, policy).action is Action.WAIT
+
+
+def test_the_deposit_covers_transport_that_the_client_bears():
+    """Serving stops where vouchers and credits together would be more than the deposit."""
+    per_mib = 64 * 1_000_000
+    terms = replace(PLAIN, bearer=Bearer.CLIENT, credit=1_000_000)
+    assert carriage(terms) == Prices(1_000_000, per_mib)
+    assert carriage(replace(terms, bearer=Bearer.SERVER)) == carriage(replace(terms, credit=0)) == NO_CARRIAGE
+    deposit = Prices(PRICES.request + 1_000_000, PRICES.mib + per_mib).of(Usage(1, 3 * MIB))
+    meters = Meters(deposit=deposit).connect()
+    meters.payee = replace_carriage(meters.payee, carriage(terms))
+    meters.request()
+    assert meters.stream(50 * MIB) == 3 * MIB
+    assert meters.payee.spent
+    assert meters.paid <= PRICES.of(Usage(1, 3 * MIB))
+    assert deposit - PRICES.of(Usage(1, 3 * MIB)) == 1_000_000 + 3 * per_mib
+
+
+def replace_carriage(payee, prices):
+    payee.carriage = prices
+    return payee
+
+
+def test_a_price_cap_minds_what_transport_may_come_to(market):
+    async def scenario(market):
+        await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=1000))
+        buyer = await market.buyer()
+        with pytest.raises(PriceTooHigh, match="up to 64000 for transport"):
+            await market.connect(buyer, most_per_mib=2_063_999)
+        async with market.connect(buyer, most_per_mib=2_064_000, most_per_request=2000) as connection:
+            assert await fetch(connection, 1000) == 1000
+
+    market(scenario)
