@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from dtp.pay.journal import Journal
 from dtp.pay.messages import build, parse
 from dtp.pay.metered import Metered
 from dtp.pay.payee import Payee, PayeeLane
-from dtp.pay.payer import Payer, PayerLane, said
+from dtp.pay.payer import Payer, said
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
@@ -122,7 +122,7 @@ async def _open(address: Address, service: str, journal: Journal) -> Metered:
     assert isinstance(connection, Metered)
     if service in _METERED:
         ((key, lane),) = await journal.run(lambda store: store.lanes(CHANNEL))
-        lane = PayerLane(lane.channel, lane.lane, lane.newest, lane.used, False)
+        lane = replace(lane, clean=False)
         payer = Payer(lane, PRICES, FUNDS, lambda shown: shown.is_by(key.public), _METERED[service])
         connection.meter = ClientMeter(connection, journal, payer, key)
         connection.meter.begin()

@@ -29,9 +29,9 @@ from dtp.pay.errors import (
 )
 from dtp.pay.journal import Journal, Verdict
 from dtp.pay.payee import Payee
-from dtp.pay.payer import Payer
+from dtp.pay.payer import UNRESERVED, Payer, Reserved
 from dtp.pay.terms import Usage
-from dtp.pay.voucher import LaneKey, SignedVoucher
+from dtp.pay.voucher import MAX_COUNT, LaneKey, SignedVoucher
 from dtp.session.codes import CloseCode
 from dtp.session.session import Traffic
 
@@ -40,8 +40,19 @@ log = logging.getLogger("dtp.pay")
 #: Seconds that a server waits at the end for what is unpaid, and a client for an answer about closing; over carriers
 #: that are slow by nature half of the connection's patience, if that is more.
 END_PATIENCE: Final = 5.0
-#: Bytes that a server sends before it counts again: quotas are shared with other connections.
+#: Bytes that a server moves under a quota before it counts again: the quota is shared with other connections.
 _LOOK_EACH: Final = 2 * 1024 * 1024
+#: Seconds that a voucher may wait at a server which has exposure enough left, so that several are checked at once and
+#: only the newest is written: each time costs both processors more than it costs the disk.
+_LINGER: Final = 0.2
+#: ... and how many may wait.
+_MOST_HELD: Final = 64
+#: How a frame with a voucher begins: a MessagePack array of nine, and the kind. One that doesn't isn't kept waiting.
+_VOUCHER_HEAD: Final = b"\x99\x01"
+_INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
+#: Bytes of exposure from which on what comes needn't be counted at each read, and the part of it that may come then.
+_ROOM: Final = 4 * 1024 * 1024
+_PART: Final = 4
 
 
 class _Meter(ABC):
@@ -54,6 +65,8 @@ class _Meter(ABC):
         #: What ended metering, if something of it was wrong.
         self.error: DtpError | None = None
         self._traffic = Traffic(-1, -1, -1)
+        self._next = -1  # bytes, sent and received, at which something is to be done; or so many received
+        self._next_received = -1
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed: list[asyncio.Future[None]] = []
@@ -95,9 +108,14 @@ class _Meter(ABC):
     def ended(self) -> None:
         """Keep what has to be kept of a connection that is over."""
 
-    @abstractmethod
     def _count(self) -> None:
         """Tell the meter the counts."""
+        self._traffic = self.connection.traffic
+        self._counted(*self._traffic)
+
+    @abstractmethod
+    def _counted(self, opened: int, sent: int, received: int) -> None:
+        """Tell the meter these counts."""
 
     @abstractmethod
     def _take(self, data: bytes) -> None:
@@ -113,32 +131,41 @@ class _Meter(ABC):
 
     @abstractmethod
     def _act(self) -> None:
-        """Do what the meter asks for."""
+        """Do what the meter asks for, and say when to look next (`_next`, `_next_received`)."""
 
     def turn(self) -> None:
         """After anything happened: act, and set the timer."""
         if self._over:
             return
         self._act()
-        self._wake()
+        if self._changed:
+            self._wake()
         deadline = self._deadline()
         if self._timer is not None:
-            if self._timer.when() == deadline:
-                return
+            if self._timer.when() <= deadline:
+                return  # it comes earlier, looks, and is set again
             self._timer.cancel()
         self._timer = None if deadline == payer.NEVER else self.loop.call_at(deadline, self._timed)
 
     def _moved(self) -> None:
         """Something moved: called for every read and write, so nothing is done that can wait for the next of them."""
         traffic = self.connection.traffic
-        if traffic != self._traffic and not self._over and not self._can_wait(traffic):
-            self._traffic = traffic
+        opened, sent, received = traffic
+        before = self._traffic
+        if sent + received < self._next and received <= self._next_received and opened == before.opened:
+            return
+        if traffic != before and not self._over:
+            self._look()
+
+    def _look(self) -> None:
+        """Something moved that the meter has to know of."""
+        self.recount()
+
+    def recount(self) -> None:
+        """Bring the counts up to now, and do what follows."""
+        if not self._over:
             self._count()
             self.turn()
-
-    @abstractmethod
-    def _can_wait(self, traffic: Traffic) -> bool:
-        """Whether the meter would do nothing about these counts, compared with `self._traffic`."""
 
     def _timed(self) -> None:
         self._timer = None
@@ -222,7 +249,11 @@ class ServerMeter(_Meter):
         self._charging = asyncio.Lock()
         self._outcomes: dict[int, bool] = {}
         self._told = meter.used
-        self._allowance = 0
+        self._hear_at = -1  # bytes, sent and received, up to which vouchers may wait
+        self._checks: set[asyncio.Future[Verdict]] = set()  # that are under way
+        self._held: list[bytes] = []
+        self._received = 0  # when the limits were set
+        self._hearing: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Attach and welcome the client."""
@@ -232,18 +263,55 @@ class ServerMeter(_Meter):
 
     # ---- what the meter says
 
-    def _can_wait(self, traffic: Traffic) -> bool:
-        # What we send uses up the allowance, and the session itself stops there.
-        before = self._traffic
-        return (
-            traffic.opened == before.opened
-            and traffic.received == before.received
-            and traffic.sent < self._allowance
-            and traffic.sent - before.sent < _LOOK_EACH
-        )
+    def _frame(self, data: bytes) -> None:
+        _, sent, received = self.connection.traffic
+        # While one is being written, another would only be written after it: by then there may be a newer one.
+        waits = (self._checks or sent + received < self._hear_at) and data.startswith(_VOUCHER_HEAD)
+        if waits and len(self._held) < _MOST_HELD:
+            self._held.append(data)
+            self._next = min(self._next, self._hear_at)
+            if self._hearing is None:
+                self._hearing = self.loop.call_later(_LINGER, self._hear_late)
+        elif self._hear():
+            super()._frame(data)
 
-    def _count(self) -> None:
-        self.payee.count(*self.connection.traffic, self.loop.time())
+    def _hear_late(self) -> None:
+        self._hearing = None
+        if not self._over:
+            self._count()
+            if self._hear():
+                super().turn()
+
+    def _hear(self) -> bool:
+        """Give the meter the newest of the vouchers that wait: the older ones say less, and would be skipped.
+
+        False when it was wrong, and the connection ends; then one before it is taken, if that is good.
+        """
+        if self._hearing is not None:
+            self._hearing.cancel()
+            self._hearing = None
+        held, self._held = sorted(self._held, key=_sequence_in), []
+        fault: DtpError | None = None
+        while held:
+            try:
+                self._take(held.pop())
+                break
+            except (MalformedMeter, VoucherRefused) as error:
+                fault = fault or error
+        if fault is not None:
+            self.fail(fault)
+        return fault is None
+
+    def turn(self) -> None:
+        """As for both; vouchers that wait are heard when it is time."""
+        super().turn()
+        if self._held and not self._over and not self._checks:
+            _, sent, received = self._traffic
+            if sent + received >= self._hear_at and self._hear():
+                super().turn()
+
+    def _counted(self, opened: int, sent: int, received: int) -> None:
+        self.payee.count(opened, sent, received, self.loop.time())
         self._tell()
 
     def _tell(self) -> None:
@@ -282,18 +350,37 @@ class ServerMeter(_Meter):
                         self._late()
                     case payee.Paused(paused):
                         log.debug("%r: serving %s", self.connection, "stopped" if paused else "goes on")
-        self._allowance = self.payee.allowance()
-        self.connection.limit_sending(self._allowance)
-        self.connection.limit_receiving(self.payee.reception())
+        self._limit()
+
+    def _limit(self) -> None:
+        """Hold the connection to what the meter allows, and say when to look again.
+
+        Sending and receiving use up the same exposure. What is sent stops by itself at its limit, to the byte; what
+        comes is counted at each read, unless there is room enough to keep a part of it for what comes uncounted.
+        """
+        meter, (_, sent, received) = self.payee, self._traffic
+        allowance = meter.allowance()
+        room = allowance - sent
+        kept = room // _PART if room >= _ROOM and received > self._received else 0
+        self._received = received
+        self._next_received = received + kept
+        self.connection.limit_sending(allowance - kept)
+        self.connection.limit_receiving(meter.reception())
+        self._hear_at = sent + received + meter.patience
+        self._next = received + allowance - kept
+        if meter.quota_bytes is not None:
+            self._next = min(self._next, sent + received + _LOOK_EACH)
 
     def _check(self, signed: SignedVoucher, charge: int) -> None:
         if not self._account.reserve(self, signed.voucher.amount):
             self.fail(VoucherRefused(Flaw.OVERDRAWN))
             return
         answer = self.journal.check(self._account.keys(self), signed, self.payee.used)
-        answer.add_done_callback(lambda done: self._checked(signed, charge, done))
+        self._checks.add(answer)
+        answer.add_done_callback(functools.partial(self._checked, signed, charge))
 
     def _checked(self, signed: SignedVoucher, charge: int, done: asyncio.Future[Verdict]) -> None:
+        self._checks.discard(done)
         if done.cancelled():
             return
         fault = done.exception()
@@ -316,7 +403,17 @@ class ServerMeter(_Meter):
         self.connection.abort(CloseCode.PAYMENT, reason)
 
     def ended(self) -> None:
-        self.spawn(self._account.ended(self))
+        """Keep the counts. Vouchers that still waited are stored: they are money, whoever ended the connection."""
+        self._hear()
+        for event in self.payee.events():
+            if isinstance(event, payee.CheckWanted):
+                self._check(event.voucher, event.charge)
+        self.spawn(self._end())
+
+    async def _end(self) -> None:
+        while self._checks:
+            await asyncio.wait(set(self._checks))
+        await self._account.ended(self)
 
     # ---- what a handler asks for
 
@@ -355,6 +452,12 @@ class ServerMeter(_Meter):
             async with asyncio.timeout(self.end_patience):
                 while any(self.payee.unpaid) and not self._over:
                     await self.changed()
+
+
+def _sequence_in(frame: bytes) -> int:
+    """The sequence in a frame that begins as vouchers do, as far as it is one: MessagePack's unsigned forms."""
+    size = _INT_SIZES.get(frame[2]) if len(frame) > 2 else 0
+    return frame[2] if size is None else int.from_bytes(frame[3 : 3 + size])
 
 
 class Account(ABC):
@@ -438,19 +541,30 @@ class ClientMeter(_Meter):
         self._agreed: messages.Agreed | None = None
         self._finished: payer.Finished | None = None
         self._adding = False
+        self._reserved = UNRESERVED  # of this connection; what was reserved before isn't used again
+        self._reserving = False
+        self._unsigned: payer.SignWanted | None = None  # waits until it is reserved
+        self._next_received = MAX_COUNT  # what is sent and what comes is the same to a client
+        self._looks = False
 
     def begin(self) -> None:
         """Attach; the server's welcome follows."""
+        self._reserve()
         self.attach()
         self.turn()
 
-    def _can_wait(self, traffic: Traffic) -> bool:
-        before = self._traffic
-        moved = traffic.sent + traffic.received - before.sent - before.received
-        return traffic.opened == before.opened and moved < self.payer.next_look
+    def _look(self) -> None:
+        # Not yet: who reads what came gives the server credit for more in this turn of the loop, and a voucher goes
+        # along with that.
+        if not self._looks:
+            self._looks = True
+            self.loop.call_soon(self._look_now)
 
-    def _count(self) -> None:
-        opened, sent, received = self.connection.traffic
+    def _look_now(self) -> None:
+        self._looks = False
+        self.recount()
+
+    def _counted(self, opened: int, sent: int, received: int) -> None:
         self.payer.count(opened, sent + received, self.loop.time())
 
     def _take(self, data: bytes) -> None:
@@ -468,12 +582,8 @@ class ClientMeter(_Meter):
                 match event:
                     case payer.Send(frame):
                         self._send(frame)
-                    case payer.SignWanted(voucher, charge):
-                        answer = self.journal.sign(self._key, voucher, self.payer.used)
-                        if answer.done():
-                            self._signed(charge, answer)
-                        else:
-                            answer.add_done_callback(functools.partial(self._signed, charge))
+                    case payer.SignWanted():
+                        self._sign(event)
                     case payer.ChargeOffered():
                         self._offered(event)
                     case payer.FundsLow(wanted):
@@ -486,24 +596,50 @@ class ClientMeter(_Meter):
                         self.spawn(self._adopt(voucher, self.payer.used))
                     case payer.Finished():
                         self._finished = event
+        _, sent, received = self._traffic
+        self._next = sent + received + self.payer.next_look
 
     async def _adopt(self, voucher: SignedVoucher, used: Usage) -> None:
         await self.journal.run(lambda store: store.signed(voucher, used))
 
-    def _signed(self, charge: int, done: asyncio.Future[SignedVoucher]) -> None:
-        if done.cancelled() or self._over:
+    def _sign(self, wanted: payer.SignWanted) -> None:
+        """Sign what is reserved on the disk, else reserve it first. What comes next is reserved ahead."""
+        voucher, reserved = wanted.voucher, self._reserved
+        if not reserved.holds(voucher):
+            self._unsigned = wanted
+            self._reserve()
             return
-        fault = done.exception()
-        if isinstance(fault, DtpError):
-            self.fail(fault)
-            return
-        self.payer.signed(done.result(), charge, self.loop.time())
-        self.turn()
+        key, ahead = self._key, [each for each in wanted.ahead if reserved.holds(each)]
+        signed = [key.sign(each) for each in (voucher, *ahead)]
+        self.payer.signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
+        if 2 * (reserved.sequence - voucher.sequence) < self.payer.spending.reserve:
+            self._reserve()
+
+    def _reserve(self) -> None:
+        if not self._reserving and not self._over:
+            self._reserving = True
+            self.spawn(self._reserve_more())
+
+    async def _reserve_more(self) -> None:
+        lane, more = self.payer.lane, self.payer.to_reserve
+        if self._unsigned is not None:
+            more = Reserved(more.sequence, max(more.amount, self._unsigned.voucher.amount))
+        try:
+            await self.journal.run(lambda store: store.reserve(lane.channel, lane.lane, more))
+        finally:
+            self._reserving = False
+        self._reserved = more
+        wanted, self._unsigned = self._unsigned, None
+        if wanted is not None and not self._over:
+            self._sign(wanted)
+            self.turn()
 
     def ended(self) -> None:
-        lane, used = self.payer.lane, self.payer.used
+        lane, used, newest = self.payer.lane, self.payer.used, self.payer.newest
         clean = self._finished is not None and self._finished.exact
-        self.spawn(self.journal.run(lambda store: store.end_lane(lane.channel, lane.lane, used, clean=clean)))
+        self.spawn(
+            self.journal.run(lambda store: store.end_lane(lane.channel, lane.lane, used, newest, clean=clean))
+        )
 
     # ---- money
 

@@ -1,30 +1,26 @@
-"""The store beside an event loop: signing, checking and writing in one thread, several at a time in one transaction.
+"""The store beside an event loop: checking and writing in one thread, several at a time in one transaction.
 
-A sync of the disk takes milliseconds, and may not stop the loop; without one (`Store.power_safe`) everything takes
-less than a thread would, and is done at once. While one transaction is under way, everything that comes waits
-together and goes into the next (group commit). Vouchers are cumulative, so of several that wait for one lane only the
-newest good one is checked and stored.
+A sync of the disk takes milliseconds, and may not stop the loop. While one transaction is under way, everything that
+comes waits together and goes into the next (group commit). Vouchers are cumulative, so of several that wait for one
+lane only the newest good one is checked and stored.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
-from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
+from dtp.pay.voucher import SignedVoucher, Voucher
 
 T = TypeVar("T")
-
-#: Seconds between two transactions while vouchers keep coming: each sync costs processor time, too, and what comes
-#: meanwhile is covered by the newest. A third of what a gigabyte a second takes for an exposure of 32 MiB.
-LINGER: Final = 0.01
 
 
 class Verdict(Enum):
@@ -36,14 +32,6 @@ class Verdict(Enum):
     SUPERSEDED = auto()
     #: The signature is not of the lane's key.
     FORGED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class _Sign:
-    key: LaneKey
-    voucher: Voucher
-    used: Usage
-    answer: asyncio.Future[SignedVoucher]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +49,18 @@ class Journal:
         self.store = store
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-pay")
-        self._waiting: list[_Sign | _Check] = []
-        self._batch: asyncio.Task[None] | None = None
-
-    def sign(self, key: LaneKey, voucher: Voucher, used: Usage) -> asyncio.Future[SignedVoucher]:
-        """Sign a voucher and store it; `used` is our count. The answer comes when it is on the disk: `StoreError`."""
-        answer: asyncio.Future[SignedVoucher] = self._loop.create_future()
-        self._add(_Sign(key, voucher, used, answer))
-        return answer
+        self._waiting: list[_Check] = []
+        self._writing: asyncio.Future[list[_Answer]] | None = None
 
     def check(self, keys: Iterable[bytes], signed: SignedVoucher, used: Usage) -> asyncio.Future[Verdict]:
-        """Store a voucher if one of `keys` signed it and it is newer; `used` is our count. `StoreError`."""
+        """Store a voucher if one of `keys` signed it and it is newer; `used` is our count.
+
+        The answer comes when it is on the disk. `StoreError`.
+        """
         answer: asyncio.Future[Verdict] = self._loop.create_future()
-        self._add(_Check(tuple(keys), signed, used, answer))
+        self._waiting.append(_Check(tuple(keys), signed, used, answer))
+        if self._writing is None and len(self._waiting) == 1:
+            self._loop.call_soon(self._write)  # with what else comes in this turn of the loop
         return answer
 
     async def run(self, work: Callable[[Store], T]) -> T:
@@ -82,43 +69,37 @@ class Journal:
 
     async def close(self) -> None:
         """Wait until everything is written."""
-        while self._batch is not None:
-            await asyncio.wait([self._batch])
+        while self._waiting or self._writing is not None:
+            await asyncio.wait([self._writing] if self._writing is not None else [self._waiting[-1].answer])
         self._thread.shutdown(wait=False)
 
-    def _add(self, job: _Sign | _Check) -> None:
-        if not self.store.power_safe:  # takes less than handing it to the thread would
-            _settle([job], _do(self.store, [job]))
+    def _write(self) -> None:
+        """Begin the next transaction. Nothing is under way, and something waits."""
+        jobs, self._waiting = self._waiting, []
+        self._writing = self._loop.run_in_executor(self._thread, _do, self.store, jobs)
+        self._writing.add_done_callback(functools.partial(self._written, jobs))
+
+    def _written(self, jobs: list[_Check], done: asyncio.Future[list[_Answer]]) -> None:
+        self._writing = None
+        if self._waiting:
+            self._write()
+        if done.cancelled():  # the loop ends
+            for job in jobs:
+                job.answer.cancel()
             return
-        self._waiting.append(job)
-        if self._batch is None:
-            self._batch = self._loop.create_task(self._work(), name="dtp-pay-journal")
-
-    async def _work(self) -> None:
-        try:
-            while self._waiting:
-                jobs, self._waiting = self._waiting, []
-                answers = await self._loop.run_in_executor(self._thread, _do, self.store, jobs)
-                _settle(jobs, answers)
-                await asyncio.sleep(LINGER)
-        finally:
-            self._batch = None
+        for job, answer in zip(jobs, done.result(), strict=True):
+            if job.answer.done():
+                continue  # nobody waits any more
+            if isinstance(answer, StoreError):
+                job.answer.set_exception(answer)
+            else:
+                job.answer.set_result(answer)
 
 
-_Answer = SignedVoucher | Verdict | StoreError
+_Answer = Verdict | StoreError
 
 
-def _settle(jobs: list[_Sign | _Check], answers: list[_Answer]) -> None:
-    for job, answer in zip(jobs, answers, strict=True):
-        if job.answer.done():
-            continue  # nobody waits any more
-        if isinstance(answer, StoreError):
-            job.answer.set_exception(answer)
-        else:
-            job.answer.set_result(answer)  # type: ignore[arg-type]
-
-
-def _do(store: Store, jobs: list[_Sign | _Check]) -> list[_Answer]:
+def _do(store: Store, jobs: list[_Check]) -> list[_Answer]:
     """All jobs in one transaction; where that fails, each in its own, so that only the broken one suffers."""
     try:
         return _together(store, jobs)
@@ -128,19 +109,15 @@ def _do(store: Store, jobs: list[_Sign | _Check]) -> list[_Answer]:
     return [_do(store, [job])[0] for job in jobs]
 
 
-def _together(store: Store, jobs: list[_Sign | _Check]) -> list[_Answer]:
-    signing = [job for job in jobs if isinstance(job, _Sign)]
-    signed = {id(job): job.key.sign(job.voucher) for job in signing}
-    verdicts = _checked([job for job in jobs if isinstance(job, _Check)])
+def _together(store: Store, jobs: list[_Check]) -> list[_Answer]:
+    verdicts = _checked(jobs)
     good = [(job, key) for key, (job, verdict) in verdicts.items() if verdict is Verdict.STORED]
-    if signing:
-        store.signed_all((signed[id(job)], job.used) for job in signing)
     if good:
         news = store.received_all((job.signed, job.used) for job, _ in good)
         for (job, key), new in zip(good, news, strict=True):
             if not new:
                 verdicts[key] = (job, Verdict.SUPERSEDED)
-    return [signed[id(job)] if isinstance(job, _Sign) else verdicts[id(job)][1] for job in jobs]
+    return [verdicts[id(job)][1] for job in jobs]
 
 
 def _checked(jobs: list[_Check]) -> dict[int, tuple[_Check, Verdict]]:

@@ -49,11 +49,10 @@ class Metered(Connection):
 
     def _half(self) -> Payer | Payee:
         meter = self.meter
-        if isinstance(meter, ServerMeter):
-            return meter.payee
-        if isinstance(meter, ClientMeter):
-            return meter.payer
-        raise NotMetered("this connection isn't metered")
+        if meter is None:
+            raise NotMetered("this connection isn't metered")
+        meter.recount()
+        return meter.payee if isinstance(meter, ServerMeter) else meter.payer
 
     def _serving(self) -> ServerMeter:
         if not isinstance(self.meter, ServerMeter):

@@ -18,12 +18,14 @@ from dtp.pay import messages
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
 from dtp.pay.messages import VERSION, Message, VoucherSaid
 from dtp.pay.payer import said
-from dtp.pay.terms import NO_CARRIAGE, NOTHING, Exposure, Prices, Usage
+from dtp.pay.terms import MIB, NO_CARRIAGE, NOTHING, Exposure, Prices, Usage
 from dtp.pay.voucher import SignedVoucher, Voucher
 
 NEVER: Final = float("inf")
 #: Seconds before an unanswered frame is said again.
 REPEAT: Final = 1.0
+#: Bytes of exposure that have to be left for a voucher to wait: what moves at 1 GB/s while one is checked and synced.
+HASTE: Final = 8 * MIB
 
 
 class Floor(NamedTuple):
@@ -350,6 +352,19 @@ class Payee:
         if self._requests_blocked():
             return self._received
         return max(0, self._bytes_left() + self._received)
+
+    @property
+    def patience(self) -> int:
+        """How many bytes may move before a voucher that comes now has to count; 0: at once.
+
+        As long as a part of the exposure is left, and time enough to check and write one, nobody waits for it.
+        """
+        if self.paused or self.finished or self._pending is not None or self._locked or not self.heard:
+            return 0
+        limit = self.limit
+        if 2 * self.unpaid.requests >= limit.requests:
+            return 0
+        return max(0, self._bytes_left() - max(limit.bytes // 4, HASTE))
 
     @property
     def serving(self) -> bool:

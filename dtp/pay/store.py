@@ -1,9 +1,9 @@
 """What must not be forgotten, in SQLite: lanes with their keys and newest vouchers, preimages, agreed closes.
 
-A voucher counts once it is here, on either side: a client stores what it signs before it sends it, a server stores
-what it got before it serves on. Each method is one transaction, for a server synced to the disk (WAL,
-`synchronous=FULL`), so whoever is killed at any point finds a state that was true. `dtp.pay.journal` runs it beside
-an event loop.
+A server stores a voucher before it counts, and a client stores, before it signs, up to which sequence and amount it
+may (`reserve`): one write for many vouchers. Each method is one transaction, so whoever is killed at any point finds
+a state that was true. What a server counts on and what a client reserves is also synced to the disk (WAL,
+`synchronous=FULL`), and a power cut takes none of it. `dtp.pay.journal` runs it beside an event loop.
 
 One file may serve as both sides at once; clients and servers have tables of their own. It holds the secret keys of
 lanes (a lane's key can spend what its channel holds), so it is for its owner's eyes: mode 0600.
@@ -24,11 +24,11 @@ from typing import Any, Final, Self
 from dtp import config
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import PayeeLane
-from dtp.pay.payer import PayerLane
+from dtp.pay.payer import PayerLane, Reserved
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
 
@@ -51,6 +51,8 @@ CREATE TABLE lanes (            -- lanes that we sign for
     requests INTEGER NOT NULL DEFAULT 0,
     bytes INTEGER NOT NULL DEFAULT 0,
     clean INTEGER NOT NULL DEFAULT 1,
+    reserved_sequence INTEGER NOT NULL DEFAULT 0,   -- vouchers up to these may have been signed
+    reserved_amount INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (channel, lane)
 ) WITHOUT ROWID;
 CREATE TABLE keys (             -- keys of channels that are being opened
@@ -86,6 +88,13 @@ CREATE TABLE ends (             -- channels that we agreed to close, or know to 
     state TEXT NOT NULL         -- 'agreed', 'over'
 ) WITHOUT ROWID;
 """
+#: Statements that make a file of the next format out of one of a format before.
+_UPGRADES: Final = {
+    1: """
+ALTER TABLE lanes ADD COLUMN reserved_sequence INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE lanes ADD COLUMN reserved_amount INTEGER NOT NULL DEFAULT 0;
+""",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +146,9 @@ class Store:
     def __init__(self, path: str | os.PathLike[str] | None = None, *, power_safe: bool = True) -> None:
         """Open or make the file at `path`, the default one without. ":memory:" is for tests.
 
-        Without `power_safe` a power cut (not a crash of the process) may take the last moments with it. That is
-        enough for who only pays: the server shows the newest voucher at the next connection, the wallet closes
-        channels whose lane's key is gone, and a sync costs more than everything else together.
+        Without `power_safe` a power cut (not a crash of the process) may take the last moments with it, but for what
+        is reserved. That is enough for who only pays: the server shows the newest voucher at the next connection,
+        the wallet closes channels whose lane's key is gone, and a sync costs more than everything else together.
         """
         self.path = os.fspath(path) if path is not None else os.fspath(store_path())
         #: Whether each transaction is synced to the disk.
@@ -166,13 +175,15 @@ class Store:
 
     def _prepare(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
-                if statement.strip():
-                    self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version={FORMAT}")
-        elif version != FORMAT:
+        if version == FORMAT:
+            return
+        if version > FORMAT:
             raise StoreError(f"{self.path} is of format {version}; this dtp writes {FORMAT}: update dtp")
+        statements = [_UPGRADES[each] for each in range(version, FORMAT)] if version else [_SCHEMA]
+        for statement in ";".join(statements).split(";"):
+            if statement.strip():
+                self._db.execute(statement)
+        self._db.execute(f"PRAGMA user_version={FORMAT}")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -191,6 +202,27 @@ class Store:
             except BaseException:
                 self._roll_back()
                 raise
+
+    @contextmanager
+    def _synced(self) -> Iterator[None]:
+        """A transaction that also a power cut doesn't take back, with all that were before it."""
+        with self._lock:
+            if self.power_safe:
+                with self._writing():
+                    yield
+                return
+            self._sync("FULL")
+            try:
+                with self._writing():
+                    yield
+            finally:
+                self._sync("NORMAL")
+
+    def _sync(self, how: str) -> None:
+        try:
+            self._db.execute(f"PRAGMA synchronous={how}")
+        except sqlite3.Error as fault:
+            raise StoreError(f"can't write {self.path}: {fault}") from fault
 
     def _roll_back(self) -> None:
         # SQLite has done it already after some errors, a full disk among them.
@@ -272,29 +304,40 @@ class Store:
     def lanes(self, channel: str) -> list[tuple[LaneKey, PayerLane]]:
         """The lanes of a channel that we sign for."""
         rows = self._rows(
-            "SELECT lane, seed, message, signature, requests, bytes, clean FROM lanes WHERE channel = ? "
-            "ORDER BY lane",
+            "SELECT lane, seed, message, signature, requests, bytes, clean, reserved_sequence, reserved_amount "
+            "FROM lanes WHERE channel = ? ORDER BY lane",
             channel,
         )
-        return [
-            (LaneKey(seed), PayerLane(channel, lane, _signed(message, signature), Usage(*used), bool(clean)))
-            for lane, seed, message, signature, *used, clean in rows
-        ]
+        found = []
+        for lane, seed, message, signature, requests, size, clean, *reserved in rows:
+            newest, used = _signed(message, signature), Usage(requests, size)
+            known = PayerLane(channel, lane, newest, used, bool(clean), Reserved(*reserved))
+            found.append((LaneKey(seed), known))
+        return found
 
     def begin_lane(self, channel: str, lane: int) -> None:
         """A connection begins: until `end_lane` says otherwise it broke off."""
         with self._writing():
             self._db.execute("UPDATE lanes SET clean = 0 WHERE channel = ? AND lane = ?", (channel, lane))
 
-    def signed(self, signed: SignedVoucher, used: Usage) -> None:
-        """Keep a voucher that we signed, before it is sent; `used` is our count. An older one changes nothing."""
-        self.signed_all([(signed, used)])
+    def reserve(self, channel: str, lane: int, reserved: Reserved) -> None:
+        """Keep that vouchers up to this sequence and amount may be signed, before the first of them is. Synced.
 
-    def signed_all(self, signed: Iterable[tuple[SignedVoucher, Usage]]) -> None:
-        """`signed` for several, in one transaction."""
+        What was reserved before stays so.
+        """
+        with self._synced():
+            changed = self._db.execute(
+                "UPDATE lanes SET reserved_sequence = max(reserved_sequence, ?), "
+                "reserved_amount = max(reserved_amount, ?) WHERE channel = ? AND lane = ?",
+                (*reserved, channel, lane),
+            ).rowcount
+            if not changed:
+                raise StoreError(f"lane {lane} of {channel} isn't in {self.path}")
+
+    def signed(self, signed: SignedVoucher, used: Usage) -> None:
+        """Keep a voucher that we signed; `used` is our count. An older one changes nothing."""
         with self._writing():
-            for each, used in signed:
-                self._keep_signed(each, used)
+            self._keep_signed(signed, used)
 
     def _keep_signed(self, signed: SignedVoucher, used: Usage) -> None:
         voucher = signed.voucher
@@ -317,12 +360,21 @@ class Store:
             (encode_voucher(voucher), signed.signature, *used, voucher.channel, voucher.lane),
         )
 
-    def end_lane(self, channel: str, lane: int, used: Usage, *, clean: bool) -> None:
-        """A connection is over: our count, and whether the server came to the same."""
+    def end_lane(
+        self, channel: str, lane: int, used: Usage, newest: SignedVoucher | None, *, clean: bool
+    ) -> None:
+        """A connection is over: our count, the newest voucher of all, and whether the server came to the same count.
+
+        What was reserved and not signed is free again.
+        """
         with self._writing():
+            if newest is not None:
+                self._keep_signed(newest, used)
+            sequence, amount = (newest.voucher.sequence, newest.voucher.amount) if newest else (0, 0)
             self._db.execute(
-                "UPDATE lanes SET requests = ?, bytes = ?, clean = ? WHERE channel = ? AND lane = ?",
-                (*used, clean, channel, lane),
+                "UPDATE lanes SET requests = ?, bytes = ?, clean = ?, reserved_sequence = ?, reserved_amount = ? "
+                "WHERE channel = ? AND lane = ?",
+                (*used, clean, sequence, amount, channel, lane),
             )
 
     # ---- the server -----------------------------------------------------------------------------------------

@@ -84,8 +84,9 @@ class Exposure:
 
     #: Unpaid bytes at first. One MiB at usual prices is about what opening and closing a channel costs.
     first_bytes: int = MIB
-    #: ... and at most: what is under way at 1 GB/s while a voucher takes 32 ms to be signed, sent and stored.
-    most_bytes: int = 32 * MIB
+    #: ... and at most: a connection window that is under way, the interval of vouchers, and what moves at 1 GB/s
+    #: while several of them wait to be checked and stored together.
+    most_bytes: int = 64 * MIB
     #: Unpaid requests at first, and at most: those that a client has in flight at once.
     first_requests: int = 16
     most_requests: int = 1024
@@ -107,9 +108,9 @@ class Exposure:
 class Spending:
     """When a client pays, and how much it may lose. Nothing is signed beyond what was used and `ahead_*`."""
 
-    #: A voucher at least each so many bytes; less where the server's exposure is small. One costs both sides a
-    #: transaction of their store: at 4 MiB a hundredth of what the bytes cost.
-    voucher_bytes: int = 4 * MIB
+    #: A voucher at least each so many bytes; less where the server's exposure is small: a quarter of it. More of them
+    #: would tell a server nothing that it needs: each costs both ends about as much as 50 KiB of a stream.
+    voucher_bytes: int = 8 * MIB
     #: ... and each so many requests.
     voucher_requests: int = 16
     #: ... and, when something was used, after so many seconds.
@@ -122,6 +123,9 @@ class Spending:
     #: what was under way then. The most that can be is a connection window.
     slack_bytes: int = 8 * MIB
     slack_requests: int = 64
+    #: Vouchers whose numbers are reserved on the disk ahead, in one write. After a crash their numbers are not used
+    #: again, and until the server shows its newest voucher they all count as signed.
+    reserve: int = 64
     #: An explicit charge above so many requests' worth is asked about (see `on_charge`), or else declined.
     charge_units: int = 1_000_000
     #: Seconds before an unanswered frame is said again.
@@ -135,6 +139,8 @@ class Spending:
             raise ConfigError(
                 f"spending: a voucher each {LEAST_INTERVAL} bytes and each request at the least"
             )
+        if self.reserve < 1:
+            raise ConfigError("spending: at least one voucher is reserved at a time")
 
     def interval(self, exposure: Usage) -> Usage:
         """How much may be unpaid before a voucher is due, with a server of this exposure."""

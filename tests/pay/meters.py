@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 
+from dtp.pay import messages
 from dtp.pay import payee as server_side
 from dtp.pay import payer as client_side
 from dtp.pay.errors import VoucherRefused
 from dtp.pay.payee import Payee, PayeeLane
-from dtp.pay.payer import Payer, PayerLane
+from dtp.pay.payer import Payer, PayerLane, Reserved
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
 
@@ -48,6 +49,9 @@ class Meters:
         self.served = Usage()  # what truly left the server
         self.most_unpaid = Usage()
         self.auto_agree = True
+        self.said: dict[
+            int, messages.VoucherSaid
+        ] = {}  # sequence -> voucher, of all that ever left the client
 
     # ---- connections
 
@@ -56,6 +60,7 @@ class Meters:
             self.client_disk, self.prices, self.deposit, lambda v: v.is_by(KEY.public), self.spending
         )
         self.payee = Payee(self.server_disk, self.prices, self.deposit, self.exposure, self.count_streams)
+        self.reserved = Reserved()
         self.opened = self.sent = self.received = 0
         self.under_way = 0
         self.to_client.clear()
@@ -66,9 +71,16 @@ class Meters:
         self.pump()
         return self
 
+    def _end_of_client(self, *, clean: bool) -> None:
+        newest = self.payer.newest
+        reserved = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else Reserved()
+        self.client_disk = replace(
+            self.client_disk, newest=newest, used=self.payer.used, clean=clean, reserved=reserved
+        )
+
     def lose(self) -> None:
         """The connection is lost for good; both sides notice and keep their counts."""
-        self.client_disk = replace(self.client_disk, used=self.payer.used, clean=False)
+        self._end_of_client(clean=False)
         self.server_disk = replace(self.server_disk, used=self.payee.used)
         self.payer = self.payee = None
 
@@ -77,7 +89,7 @@ class Meters:
         self.payer = self.payee = None
 
     def crash_server(self) -> None:
-        self.client_disk = replace(self.client_disk, used=self.payer.used, clean=False)
+        self._end_of_client(clean=False)
         self.payer = self.payee = None
 
     def end(self) -> bool:
@@ -87,7 +99,7 @@ class Meters:
         self.pump()
         finished = [e for e in self.told if isinstance(e, client_side.Finished)]
         exact = bool(finished) and finished[-1].exact
-        self.client_disk = replace(self.client_disk, used=self.payer.used, clean=exact)
+        self._end_of_client(clean=exact)
         self.server_disk = replace(self.server_disk, used=self.payee.used)
         self.payer = self.payee = None
         return exact
@@ -171,11 +183,10 @@ class Meters:
         for event in events:
             match event:
                 case client_side.Send(frame):
+                    self.note(frame)
                     self.to_server.append(frame)
-                case client_side.SignWanted(voucher, charge):
-                    signed = KEY.sign(voucher)
-                    self.client_disk = replace(self.client_disk, newest=signed, used=self.payer.used)
-                    self.payer.signed(signed, charge, self.now)
+                case client_side.SignWanted():
+                    self.sign(event)
                 case client_side.Adopted(voucher):
                     self.client_disk = replace(self.client_disk, newest=voucher)
                 case client_side.ChargeOffered(number):
@@ -185,6 +196,25 @@ class Meters:
                 case _:
                     self.told.append(event)
         return events
+
+    def sign(self, wanted: client_side.SignWanted) -> None:
+        """As the driver does: what isn't reserved is reserved on the disk first, and nothing else is written."""
+        if not self.reserved.holds(wanted.voucher):
+            more = self.payer.to_reserve
+            self.reserved = Reserved(more.sequence, max(more.amount, wanted.voucher.amount))
+            self.client_disk = replace(self.client_disk, reserved=self.reserved)
+        ahead = [each for each in wanted.ahead if self.reserved.holds(each)]
+        signed = [KEY.sign(each) for each in (wanted.voucher, *ahead)]
+        self.payer.signed(signed[0], wanted.charge, self.now, signed[1:])
+
+    def note(self, frame: bytes) -> None:
+        """No sequence ever means two things, in what leaves the client."""
+        said = messages.parse(frame, from_client=True)
+        if isinstance(said, messages.VoucherSaid):
+            plain = replace(said, charge=0)
+            if said.sequence not in self.said:  # else it is said again
+                assert said.bytes <= self.payer.used.bytes + self.spending.ahead_bytes
+            assert self.said.setdefault(said.sequence, plain) == plain
 
     def _server_events(self) -> list[object]:
         events = self.payee.events()

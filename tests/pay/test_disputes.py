@@ -159,6 +159,8 @@ def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market):
         deal, chain = connection.meter.deal, buyer["network"]
         agreed = await connection.meter.agreement()
         assert agreed.total == cost_of(3 * MIB)
+        payer = connection.meter.payer  # its newest voucher is in the store when the connection has ended
+        await deal.journal.run(lambda store: store.signed(payer.newest, payer.used))
         assert await deal._is_fair(agreed)
         greedy = replace(agreed, total=agreed.total + 1)
         assert not await deal._is_fair(greedy)

@@ -23,7 +23,6 @@ class Histories(RuleBasedStateMachine):
     def begin(self, request, mib, count):
         deposit = 10**9 if request or mib else 0
         self.meters = Meters(Prices(request, mib), deposit, EXPOSURE, count_streams=count)
-        self.signed = {}  # sequence -> voucher
         self.server_crashes = 0
         self.charged = 0
         self.heard = []  # frames that went to the server once
@@ -149,11 +148,16 @@ class Histories(RuleBasedStateMachine):
         if not hasattr(self, "meters"):
             return
         meters = self.meters
-        newest = meters.client_disk.newest
-        if newest is None:
-            return
-        voucher = newest.voucher
-        # An honest server tells of no more than it sent, so not even after a crash is more signed.
+        for newest in (
+            meters.payer.newest if meters.payer else meters.client_disk.newest,
+            meters.server_disk.newest,
+        ):
+            if newest is not None:
+                self.check_paid(newest.voucher)
+
+    def check_paid(self, voucher):
+        meters = self.meters
+        # An honest server tells of no more than it sent, so not even after a crash is more said.
         assert voucher.bytes <= meters.served.bytes
         streams = meters.served.requests if meters.count_streams else 0
         pending = meters.payee._pending if meters.payee is not None else None
@@ -165,16 +169,16 @@ class Histories(RuleBasedStateMachine):
         return 4 * (1 + len(self.meters.told_of(payer.Adopted)) + self.server_crashes) if self.charged else 4
 
     @invariant()
-    def the_client_has_what_the_server_has_and_no_sequence_means_two_things(self):
+    def what_the_server_has_was_reserved_on_the_clients_disk(self):
+        """That no sequence ever meant two things is checked where one is sent."""
         if not hasattr(self, "meters"):
             return
-        mine, theirs = self.meters.client_disk.newest, self.meters.server_disk.newest
+        disk, theirs = self.meters.client_disk, self.meters.server_disk.newest
         if theirs is not None:
-            assert mine is not None
-            assert mine.voucher.sequence >= theirs.voucher.sequence
-        for signed in (mine, theirs):
-            if signed is not None:
-                assert self.signed.setdefault(signed.voucher.sequence, signed) == signed
+            assert self.meters.said[theirs.voucher.sequence].signature == theirs.signature
+            newest = disk.newest.voucher.sequence if disk.newest else 0
+            assert theirs.voucher.sequence <= max(newest, disk.reserved.sequence)
+            assert theirs.voucher.amount <= disk.most_signed
 
     @invariant()
     def honest_vouchers_are_never_refused(self):

@@ -6,7 +6,7 @@ import pytest
 
 from dtp.pay.errors import StoreError
 from dtp.pay.journal import Journal, Verdict
-from dtp.pay.store import Bought, Store
+from dtp.pay.store import Store
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey
 
@@ -74,19 +74,24 @@ def test_an_old_key_is_as_good_while_it_is_honoured(play):
     play(scenario)
 
 
-def test_what_cannot_be_written_fails_alone(play):
+def test_what_cannot_be_written_fails_alone(play, monkeypatch):
     async def scenario(journal):
-        journal.store.keep_key(KEY, 1)
-        journal.store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
-        good, bad = voucher(1, 1), voucher(1, 1, lane=7)  # a lane that we have no key of
-        answers = [journal.sign(KEY, good, Usage(1, 0)), journal.sign(KEY, bad, Usage(1, 0))]
-        checked = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
-        signed = await answers[0]
-        assert signed.is_by(KEY.public)
-        with pytest.raises(StoreError):
-            await answers[1]
-        assert await checked is Verdict.STORED
-        assert journal.store.lanes(CHANNEL)[0][1].newest == signed
+        genuine = Store._keep_received
+
+        def failing(store, signed, used):
+            if signed.voucher.lane == 7:
+                raise StoreError("no room for this lane")
+            return genuine(store, signed, used)
+
+        monkeypatch.setattr(Store, "_keep_received", failing)
+        first = journal.check(
+            KEYS, KEY.sign(voucher(1, 1, lane=3)), Usage()
+        )  # the others wait for it together
+        answers = [journal.check(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in (1, 7, 2)]
+        found = await asyncio.gather(first, *answers, return_exceptions=True)
+        assert [each for each in found if each is not Verdict.STORED] == [found[2]]
+        assert isinstance(found[2], StoreError)
+        assert sorted(each.lane for each in journal.store.sold(CHANNEL)) == [1, 2, 3]
 
     play(scenario)
 

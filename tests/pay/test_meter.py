@@ -8,7 +8,7 @@ from dtp.pay import messages, payee, payer
 from dtp.pay.errors import BudgetSpent, CountsDisputed, Flaw, MalformedMeter, NotMetered, VoucherRefused
 from dtp.pay.messages import build
 from dtp.pay.payee import PayeeLane
-from dtp.pay.payer import PayerLane, said
+from dtp.pay.payer import PayerLane, Reserved, said
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
@@ -54,10 +54,125 @@ def test_vouchers_come_each_interval_of_bytes():
     assert signed[-1] == 16
 
 
+def wide(**spending):
+    """A stream far from any limit, with a voucher for each MiB."""
+    exposure = Exposure(64 * MIB, 64 * MIB, 64, 64)
+    return Meters(exposure=exposure, spending=Spending(voucher_bytes=MIB, **spending)).connect()
+
+
+def said_bytes(meters):
+    return [said.bytes // MIB for _, said in sorted(meters.said.items())]
+
+
+def test_vouchers_signed_ahead_are_let_go_as_their_bytes_come():
+    meters = wide()
+    signs = []
+    genuine = meters.sign
+    meters.sign = lambda wanted: (signs.append(1 + len(wanted.ahead)), genuine(wanted))
+    meters.stream(40 * MIB, MIB)
+    assert said_bytes(meters) == list(range(1, 41))  # one for each MiB, and none before
+    assert signs == [1, 16, 16, 16]  # the first says nothing of what comes next
+    assert meters.end()
+    assert meters.paid == PRICES.of(Usage(0, 40 * MIB))
+
+
+def test_of_several_that_fall_due_at_once_only_the_newest_is_sent():
+    meters = wide()
+    meters.stream(3 * MIB, MIB)
+    meters.serve(5 * MIB)
+    meters.arrive()
+    meters.pump()
+    assert said_bytes(meters) == [1, 2, 3, 8]
+
+
+@pytest.mark.parametrize("what", ["request", "charge", "finish", "due"])
+def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(what):
+    meters = wide()
+    meters.stream(3 * MIB, MIB)
+    assert meters.payer._ready
+    if what == "request":
+        meters.request()
+        meters.stream(MIB, MIB)
+    elif what == "charge":
+        meters.charge(2)
+    elif what == "due":
+        meters.payer.receive(build(messages.Due(0, 3 * MIB)), meters.now)
+        meters.serve(1000)
+        meters.arrive()
+    else:
+        meters.serve(1000)
+        assert meters.end()
+    if meters.payer is not None:
+        meters.pump()
+        assert not meters.payer._ready
+        meters.stream(20 * MIB, MIB)
+        assert meters.end()
+    assert meters.paid == PRICES.of(meters.client_disk.used)
+    assert meters.client_disk.used == meters.server_disk.used
+
+
+def test_nothing_is_signed_ahead_beyond_the_money():
+    meters = Meters(
+        deposit=4_500_000, exposure=Exposure(64 * MIB, 64 * MIB, 64, 64), spending=Spending(voucher_bytes=MIB)
+    ).connect()
+    meters.stream(10 * MIB, MIB // 4)
+    assert max(said.amount for said in meters.said.values()) <= 4_500_000
+    assert meters.client_disk.reserved.amount == 4_500_000
+
+
+def test_after_a_crash_no_number_is_used_again_and_nothing_is_disputed():
+    meters = wide(reserve=8)
+    meters.stream(5 * MIB, MIB)
+    meters.serve(MIB // 2)  # arrived behind the newest voucher, and forgotten with the process
+    meters.arrive()
+    meters.crash_client()
+    disk = meters.client_disk
+    assert (disk.newest, disk.reserved.sequence, disk.died) == (None, 8, True)
+    assert disk.most_signed >= meters.paid == PRICES.of(Usage(0, 5 * MIB))
+    meters.connect()
+    assert meters.client_disk.newest == meters.server_disk.newest  # shown by the server
+    assert meters.payer.used == Usage(0, 5 * MIB + MIB // 2)
+    meters.stream(2 * MIB, MIB)
+    assert sorted(meters.said)[:6] == [1, 2, 3, 4, 5, 9]
+    assert meters.end()
+    assert not meters.client_disk.died
+
+
+def test_a_process_that_died_believes_a_vouchers_interval_more():
+    spending = Spending(voucher_bytes=MIB, slack_bytes=MIB)
+    for more, died in ((MIB, False), (2 * MIB, True)):
+        for disputed in (False, True):
+            lane = PayerLane("0x" + "c1" * 32, 0, clean=False, reserved=Reserved(8 if died else 0, 100))
+            paying = payer.Payer(lane, PRICES, 10**9, lambda shown: False, spending)
+            served = payee.Payee(
+                PayeeLane(lane.channel, 0, used=Usage(0, more + disputed)), PRICES, 10**9, Exposure()
+            )
+            served.begin(0.0)
+            frame, *_ = (each.frame for each in served.events() if isinstance(each, payee.Send))
+            if disputed:
+                with pytest.raises(CountsDisputed):
+                    paying.receive(frame, 0.0)
+            else:
+                paying.receive(frame, 0.0)
+                assert paying.used == Usage(0, more)
+
+
+def test_without_money_nothing_spins():
+    """A voucher that can't be paid is looked at again after some seconds, not at once."""
+    meters = Meters(deposit=1000, exposure=Exposure(MIB, MIB, 8, 8)).connect()
+    meters.payee.set_affordable(10**9, meters.now)
+    meters.request(3)
+    meters.pump()
+    meters.pass_time(6)
+    meters.pump()
+    assert meters.payer.sequence == 0
+    assert meters.payer.deadline() > meters.now
+
+
 def test_the_interval_follows_a_small_exposure():
     spending = Spending()
     assert spending.interval(Usage(8, MIB)) == Usage(2, MIB // 4)
-    assert spending.interval(Usage(1024, 64 * MIB)) == Usage(16, 4 * MIB)
+    assert spending.interval(Usage(1024, 64 * MIB)) == Usage(16, 8 * MIB)
     assert spending.interval(Usage(0, 0)) == Usage(1, 16 * 1024)
 
 

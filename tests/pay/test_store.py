@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 
 from dtp.pay.errors import StoreError
-from dtp.pay.payee import PayeeLane
-from dtp.pay.payer import PayerLane
+from dtp.pay.payee import Payee, PayeeLane, Send
+from dtp.pay.payer import Payer, PayerLane, Reserved, SignWanted
 from dtp.pay.store import Bought, End, Store, store_path
-from dtp.pay.terms import Usage
+from dtp.pay.terms import Prices, Usage
 
 from .meters import CHANNEL, KEY, lock_of, voucher
 
@@ -79,9 +79,56 @@ def test_a_connection_that_never_ended_is_not_clean(store):
     store.begin_lane(CHANNEL, 0)
     ((_, lane),) = store.lanes(CHANNEL)
     assert not lane.clean
-    store.end_lane(CHANNEL, 0, Usage(5, 6), clean=True)
+    store.end_lane(CHANNEL, 0, Usage(5, 6), None, clean=True)
     ((_, lane),) = store.lanes(CHANNEL)
     assert (lane.clean, lane.used) == (True, Usage(5, 6))
+
+
+def test_what_is_reserved_is_there_until_the_connection_ends_in_order(store):
+    buy(store)
+    newest = KEY.sign(voucher(3, 4, 100))
+    store.signed(newest, Usage(4, 100))
+    store.reserve(CHANNEL, 0, Reserved(64, 70_000))
+    store.reserve(CHANNEL, 0, Reserved(9, 90_000))  # never less than before
+    with again(store) as other:
+        ((_, lane),) = other.lanes(CHANNEL)
+        assert (lane.newest, lane.reserved) == (newest, Reserved(64, 90_000))
+        assert (lane.died, lane.most_signed) == (True, 90_000)
+    last = KEY.sign(voucher(7, 5, 100))
+    store.end_lane(CHANNEL, 0, Usage(5, 100), last, clean=False)
+    ((_, lane),) = store.lanes(CHANNEL)
+    assert (lane.newest, lane.reserved) == (last, Reserved(7, last.voucher.amount))
+    assert (lane.died, lane.most_signed) == (False, last.voucher.amount)
+    with pytest.raises(StoreError, match="isn't in"):
+        store.reserve(CHANNEL, 5, Reserved(1, 1))
+
+
+def test_a_reservation_is_synced_also_where_nothing_else_is(tmp_path):
+    with Store(tmp_path / "pay.sqlite", power_safe=False) as store:
+        buy(store)
+        modes = []
+        store._db.set_trace_callback(lambda statement: modes.append(statement))
+        store.reserve(CHANNEL, 0, Reserved(64, 1))
+        store.begin_lane(CHANNEL, 0)
+    assert [each for each in modes if each.startswith(("PRAGMA", "COMMIT"))] == [
+        "PRAGMA synchronous=FULL",
+        "COMMIT",
+        "PRAGMA synchronous=NORMAL",
+        "COMMIT",
+    ]
+
+
+def test_a_store_of_the_format_before_goes_on(store, tmp_path):
+    buy(store)
+    newest = KEY.sign(voucher(3, 4, 100))
+    store.signed(newest, Usage(4, 100))
+    store._db.execute("ALTER TABLE lanes DROP COLUMN reserved_sequence")
+    store._db.execute("ALTER TABLE lanes DROP COLUMN reserved_amount")
+    store._db.execute("PRAGMA user_version=1")
+    with again(store) as other:
+        ((_, lane),) = other.lanes(CHANNEL)
+        assert (lane.newest, lane.reserved, lane.died) == (newest, Reserved(), False)
+        other.reserve(CHANNEL, 0, Reserved(5, 5))
 
 
 def test_received_vouchers_only_rise(store):
@@ -181,6 +228,7 @@ def test_a_closed_store_says_so(tmp_path):
 # forked for each N, so that only the first one has to load Python.
 _CHILD = textwrap.dedent("""
     import os, sqlite3, sys
+    from dtp.pay.payer import Reserved
     from dtp.pay.store import Bought, Store
     from dtp.pay.terms import Usage
     from dtp.pay.voucher import LaneKey, Voucher
@@ -208,12 +256,16 @@ _CHILD = textwrap.dedent("""
         print("key", file=said)
         store.add_bought(Bought(channel, "chain", "0xa", 7, "0xb", "open", 5), 0, key.public)
         print("bought", file=said)
-        for n in (1, 2):
-            signed = key.sign(Voucher(channel, 0, n, 0, n, 100 * n))
-            store.signed(signed, Usage(n, 100 * n))
-            print("signed", n, file=said)
+        store.begin_lane(channel, 0)
+        for n in range(1, 6):
+            if n % 2:  # two vouchers for each write
+                store.reserve(channel, 0, Reserved(n + 1, 10 * n + 10))
+            signed = key.sign(Voucher(channel, 0, n, 10 * n, n, 100 * n))
+            print("sent", n, file=said)
             store.received(signed, Usage(n, 100 * n))
             print("received", n, file=said)
+        store.end_lane(channel, 0, Usage(5, 500), signed, clean=True)
+        print("ended", file=said)
         store.agree(channel, 500, 7)
         print("agreed", file=said)
         os._exit(0)
@@ -245,6 +297,25 @@ def test_killed_at_every_write(tmp_path):
     assert "agreed" in said
 
 
+def check_the_next_voucher(store, sent, taken):
+    """Who goes on with this store signs no sequence again, and knows the most that can be claimed."""
+    ((key, lane),) = store.lanes(CHANNEL)
+    assert lane.newest is None or lane.newest.is_by(key.public)
+    assert lane.most_signed >= 10 * sent
+    payer = Payer(lane, Prices(10, 0), 1000, lambda shown: shown.is_by(key.public))
+    payee = Payee(store.sold_lane(CHANNEL, 0), Prices(10, 0), 1000)
+    payee.begin(0.0)
+    for event in payee.events():
+        if isinstance(event, Send):
+            payer.receive(event.frame, 0.0)
+    assert payer.newest == taken or payer.newest == lane.newest
+    payer.count(1, 0, 0.0)
+    payer.finish(0.0)
+    (wanted,) = (each for each in payer.events() if isinstance(each, SignWanted))
+    assert wanted.voucher.sequence > sent
+    assert wanted.voucher.requests > sent - 1  # what is known of it is paid no second time
+
+
 def check_survivors(store, said):
     bought = store.bought()
     keys = set(store.kept_keys())
@@ -252,14 +323,16 @@ def check_survivors(store, said):
         assert [each.channel for each in bought] == [CHANNEL]
     if "key" in said:
         assert KEY.public in keys or bought
-    signed = max((int(line.split()[1]) for line in said if line.startswith("signed")), default=0)
+    sent = max((int(line.split()[1]) for line in said if line.startswith("sent")), default=0)
     received = max((int(line.split()[1]) for line in said if line.startswith("received")), default=0)
-    newest = store.lanes(CHANNEL)[0][1].newest if bought else None
-    sequence = newest.voucher.sequence if newest else 0
-    assert signed <= sequence <= signed + 1
-    assert newest is None or newest.is_by(KEY.public)
     taken = store.sold_lane(CHANNEL, 0).newest
-    assert received <= (taken.voucher.sequence if taken else 0) <= min(received + 1, sequence)
+    assert received <= (taken.voucher.sequence if taken else 0) <= sent
     assert taken is None or taken.is_by(KEY.public)
+    if bought:
+        check_the_next_voucher(store, sent, taken)
+    if "ended" in said:
+        assert store.lanes(CHANNEL)[0][1] == PayerLane(
+            CHANNEL, 0, taken, Usage(5, 500), True, Reserved(5, 50)
+        )
     if "agreed" in said:
         assert store.end_of(CHANNEL) == End(CHANNEL, 500, 7, False)

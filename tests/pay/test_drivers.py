@@ -1,0 +1,239 @@
+"""The server's driver on a connection that isn't there: when vouchers wait, which is taken, what is written."""
+
+import asyncio
+
+from dtp.pay import drivers
+from dtp.pay.drivers import Account, ServerMeter
+from dtp.pay.errors import Flaw, MalformedMeter, VoucherRefused
+from dtp.pay.journal import Journal
+from dtp.pay.messages import Finish, build
+from dtp.pay.payee import Payee, PayeeLane
+from dtp.pay.payer import said
+from dtp.pay.store import Store
+from dtp.pay.terms import MIB, Exposure
+from dtp.pay.voucher import LaneKey
+from dtp.session.session import Traffic
+
+from .meters import CHANNEL, KEY, PRICES, voucher
+
+
+class Wire:
+    """As much of a connection as a meter needs. `traffic` is set by the test."""
+
+    def __init__(self):
+        self.traffic = Traffic(0, 0, 0)
+        self.sent, self.aborted, self.closed = [], None, False
+        self.on_end = self.on_traffic = None
+        self.most = None
+
+    def take_meter(self, on_meter):
+        self.on_meter = on_meter
+
+    def send_meter(self, frame):
+        self.sent.append(frame)
+
+    def limit_sending(self, total):
+        self.most = total
+
+    def limit_receiving(self, total):
+        self.most_received = total
+
+    def abort(self, code, reason):
+        self.aborted, self.closed = reason, True
+
+
+class Lane(Account):
+    """One lane with all the money there is."""
+
+    def __init__(self):
+        self.kept = []
+
+    def keys(self, meter):
+        return (KEY.public,)
+
+    def reserve(self, meter, amount):
+        return True
+
+    def unreserve(self, meter):
+        pass
+
+    def stored(self, meter, signed):
+        self.kept.append(signed.voucher.sequence)
+
+    def used(self, meter, more):
+        pass
+
+    def look_again(self, meter):
+        pass
+
+    def close_asked(self, meter):
+        pass
+
+    async def ended(self, meter):
+        lane = meter.payee.lane
+        await meter.journal.run(lambda store: store.served(lane.channel, lane.lane, meter.payee.used))
+
+
+def play(tmp_path, scenario, exposure=None):
+    async def work():
+        with Store(tmp_path / "pay.sqlite") as store:
+            journal, wire, lane = Journal(store), Wire(), Lane()
+            payee = Payee(
+                PayeeLane(CHANNEL, 0), PRICES, 10**12, exposure or Exposure(64 * MIB, 64 * MIB, 64, 64)
+            )
+            meter = ServerMeter(wire, journal, payee, lane)
+            meter.begin()
+            wire.on_meter(b"\x91\x06")  # HEARD
+            await scenario(meter, wire, lane)
+            if not wire.closed:
+                wire.closed = True
+            meter.over()
+            await meter.settled()
+            await journal.close()
+            return store.sold_lane(CHANNEL, 0)
+
+    return asyncio.run(work())
+
+
+def frame(sequence, size, key=KEY):
+    return build(said(key.sign(voucher(sequence, 0, size)), 0))
+
+
+async def stored(meter):
+    while meter._checks:
+        await asyncio.wait(set(meter._checks))
+    await asyncio.sleep(0)
+
+
+def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp_path):
+    async def scenario(meter, wire, lane):
+        for n in range(1, 6):
+            wire.traffic = Traffic(0, n * MIB, 0)
+            wire.on_traffic()
+            wire.on_meter(frame(n, n * MIB))
+        assert (len(meter._held), lane.kept) == (5, [])
+        wire.traffic = Traffic(0, 60 * MIB, 0)
+        wire.on_traffic()
+        await stored(meter)
+        assert (meter._held, lane.kept) == ([], [5])
+        assert meter.payee.paid.bytes == 5 * MIB
+        assert wire.most == 5 * MIB + 64 * MIB
+
+    assert play(tmp_path, scenario).newest.voucher.sequence == 5
+
+
+def test_a_voucher_that_waits_is_heard_in_a_moment(tmp_path, monkeypatch):
+    monkeypatch.setattr(drivers, "_LINGER", 0.0)
+
+    async def scenario(meter, wire, lane):
+        wire.on_meter(frame(1, 0))
+        assert meter._held
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not meter._held
+        await stored(meter)
+        assert lane.kept == [1]
+
+    play(tmp_path, scenario)
+
+
+def test_whatever_else_is_said_comes_behind_the_vouchers_before_it(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.traffic = Traffic(0, MIB, 0)
+        wire.on_meter(frame(1, MIB))
+        wire.on_meter(build(Finish()))
+        await stored(meter)
+        assert lane.kept == [1]
+        wire.on_meter(frame(2, MIB))  # nothing waits any more
+        await stored(meter)
+        assert lane.kept == [1, 2]
+
+    play(tmp_path, scenario)
+
+
+def test_nothing_waits_where_little_may_be_unpaid(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.traffic = Traffic(0, 1000, 0)
+        wire.on_meter(frame(1, 1000))
+        assert not meter._held
+        await stored(meter)
+        assert lane.kept == [1]
+
+    play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8))
+
+
+def test_no_more_wait_than_there_is_room_for(tmp_path):
+    async def scenario(meter, wire, lane):
+        for n in range(1, drivers._MOST_HELD + 2):
+            wire.on_meter(frame(n, 0))
+            assert len(meter._held) <= drivers._MOST_HELD
+        await stored(meter)
+
+    assert play(tmp_path, scenario).newest.voucher.sequence == drivers._MOST_HELD + 1
+
+
+def test_reordered_vouchers_that_wait_are_taken_by_their_sequence(tmp_path):
+    async def scenario(meter, wire, lane):
+        for n in (200, 70_000, 3, 5_000_000_000, 128):
+            wire.on_meter(frame(n, 0))
+        meter._hear_late()
+        await stored(meter)
+        assert lane.kept == [5_000_000_000]
+
+    play(tmp_path, scenario)
+
+
+def test_a_malformed_one_ends_the_connection_and_the_one_before_it_is_money(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.on_meter(b"\x99\x01")  # as old as can be: skipped unread, as those are that are not newer
+        wire.on_meter(b"\x99\x01\xcd\x00")
+        wire.on_meter(frame(1, 0))
+        wire.on_meter(frame(2, 0))
+        wire.on_meter(b"\x99\x01\xcf" + b"\xff" * 8)
+        meter._hear_late()
+        assert isinstance(meter.error, MalformedMeter)
+        assert wire.aborted
+
+    assert play(tmp_path, scenario).newest.voucher.sequence == 2
+
+
+def test_a_forged_one_ends_the_connection(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.on_meter(frame(1, 0))
+        wire.on_meter(frame(2, 0, LaneKey.generate()))
+        meter._hear_late()
+        await stored(meter)
+        assert isinstance(meter.error, VoucherRefused)
+        assert meter.error.flaw is Flaw.FORGED
+
+    assert play(tmp_path, scenario).newest is None
+
+
+def test_what_waits_when_the_connection_ends_is_kept(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.traffic = Traffic(0, 2 * MIB, 0)
+        wire.on_meter(frame(1, MIB))
+        assert meter._held
+
+    lane = play(tmp_path, scenario)
+    assert lane.newest.voucher.sequence == 1
+    assert lane.used.bytes == 2 * MIB
+
+
+def test_what_comes_and_what_goes_use_up_one_exposure(tmp_path):
+    """However the reads fall, sent and received together never pass the limit but by what credit was given for."""
+
+    async def scenario(meter, wire, lane):
+        sent = received = 0
+        while sent + received < 64 * MIB:
+            received += MIB
+            wire.traffic = Traffic(0, sent, received)
+            wire.on_traffic()
+            sent = min(wire.most, sent + 2 * MIB)
+            wire.traffic = Traffic(0, sent, received)
+            wire.on_traffic()
+            assert sent + received <= 64 * MIB + MIB
+        assert meter.payee.paused
+        assert wire.most <= sent
+
+    play(tmp_path, scenario)
