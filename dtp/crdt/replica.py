@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dtp.core import crdt as core
 from dtp.core.crdt import RULED, GraphCore, SummaryCore, take, write
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
+from dtp.core.text import TextFormat
 from dtp.crdt import values
 from dtp.crdt.access import Access, GrantError
 from dtp.crdt.clock import Clock
@@ -20,6 +21,7 @@ from dtp.crdt.owners import owner_name as owner_name
 from dtp.crdt.permits import Permits
 from dtp.crdt.positions import Places
 from dtp.crdt.rules import RuleBroken, RulesError
+from dtp.crdt.text import Version
 from dtp.crdt.texts import NONCE, Texts
 from dtp.crdt.values import GraphValueError, Value, encode
 
@@ -335,7 +337,7 @@ class Replica:
         if count > 0:
             self.version += 1
         if self.core.edited:
-            self._take_edits()
+            self._take_edits(self.author_key(number))
         return count
 
     def _merge_ruled(self, number: int, body: bytes, limit: int) -> int:
@@ -363,16 +365,16 @@ class Replica:
         if changed:
             self.version += 1
             if self.core.edited:
-                self._take_edits()
+                self._take_edits(author)
         return changed
 
     def summary(self, author: bytes, after: int) -> SummaryCore:
         """To be given frames of an author, in order, that come after this clock: a frame of what still counts."""
         return self.core.summary(self._number(author), after)
 
-    def _take_edits(self) -> None:
+    def _take_edits(self, author: bytes) -> None:
         for soul, key, edit in values.decode(self.core.edits()):
-            self.texts.apply(soul, key, edit)
+            self.texts.apply(soul, key, edit, author)
 
     def due(self) -> Iterator[int]:
         """Take the frames whose time has come; for each, how many changes it made (see `changes`)."""
@@ -385,7 +387,7 @@ class Replica:
             self.core.due(limit)
             ruling.stands()
             self.version += 1
-            self._take_edits()
+            self._take_edits(author)
             yield len(values.decode(self.core.changes()))
 
     def changes(self) -> Changes:
@@ -444,9 +446,14 @@ class Replica:
         """A replica with the state that `save` gave. Raises `EncodingError`."""
         try:
             merged, texts, known = values.decode(state)
-            saved = [(str(soul), str(key), bytes(text), list(waiting)) for soul, key, text, waiting in texts]
+            saved = [
+                (str(soul), str(key), bytes(text), list(waiting), list(asked), bytes(stable))
+                for soul, key, text, waiting, asked, stable in texts
+            ]
+            for *_, stable in saved:
+                Version.decode(stable)
             access = Access.load(graph, known)
-        except (ValueError, TypeError, KeyError, IndexError, GrantError, RulesError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, GrantError, RulesError, TextFormat) as error:
             raise EncodingError("not a valid state") from error
         replica = cls.__new__(cls)
         replica._begin(GraphCore.load(author, merged, random(16)), author, clock, random, access)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
-from dtp.core.text import TextDiverged, TextMemory, TextStale, TextWaiting
-from dtp.crdt.text import Patch, Text
+from dtp.core.text import TextDiverged, TextMemory, TextStale, TextUnseen, TextWaiting
+from dtp.crdt.text import Patch, Text, Version
 from dtp.errors import PeerError
 
 log = logging.getLogger("dtp.crdt")
@@ -15,8 +16,9 @@ log = logging.getLogger("dtp.crdt")
 #: What a message of changes begins with (docs/text.md). A state would replace what is here, so it is no edit.
 _CHANGES = b"\xd1"
 
-#: Text, and edits that wait in it for others that they build on.
-Saved = tuple[str, str, bytes, list[bytes]]
+#: Soul, key, text, edits that wait in it for others that they build on; authors that were asked before it was
+#: compacted, and the version (encoded) that all of them had.
+Saved = tuple[str, str, bytes, list[bytes], list[bytes], bytes]
 Name = tuple[str, str]
 
 
@@ -72,6 +74,13 @@ class GraphText(Text):
 NONCE: Final = 8
 
 
+class Asked(NamedTuple):
+    """Who was asked before a text was compacted: what they make knows this version."""
+
+    authors: frozenset[bytes]
+    stable: Version
+
+
 class Texts:
     """All texts of a replica that writes as `author`, where `check` lets it. A text is merged when asked for.
 
@@ -80,12 +89,14 @@ class Texts:
     """
 
     def __init__(self, author: bytes, check: Callable[[str, str], None], nonce: bytes) -> None:
+        self._author = author
         self._agent = author + nonce
         self._check = check
         self._open: dict[Name, GraphText] = {}
         self._saved: dict[Name, bytes] = {}
         self._waiting: dict[Name, set[bytes]] = {}
         self._touched: dict[Name, None] = {}
+        self._asked: dict[Name, Asked] = {}
         #: Whether an edit came that is about text that was forgotten here: all frames must be taken again.
         self.stale = False
         #: Called after each edit made here.
@@ -124,9 +135,16 @@ class Texts:
             if edit:
                 yield *name, edit
 
-    def apply(self, soul: str, key: str, edit: bytes) -> None:
-        """Take an edit of others. One that is none is left out, here as everywhere."""
+    def apply(self, soul: str, key: str, edit: bytes, author: bytes = b"") -> None:
+        """Take an edit of another author. One that is none is left out, here as everywhere.
+
+        One of an author that wasn't asked before the text was compacted makes the text `stale`.
+        """
         text, name = self.open(soul, key), (soul, key)
+        if name in self._asked and author not in self._asked[name].authors:
+            log.info("the text at %r %r must be built again: its author was not asked", soul, key)
+            self.stale = True
+            return
         if edit[:1] != _CHANGES:
             log.warning(
                 "an edit of the text at %r %r was left out: it is no change but a whole text", soul, key
@@ -150,19 +168,53 @@ class Texts:
         else:
             self._waiting.pop(name, None)
 
+    def compact(self, name: Name, reports: Mapping[bytes, Version]) -> int:
+        """Forget what these authors, which are all others that may still write, have seen; how many characters.
+
+        `reports` are versions that they told in their frames, all before which was taken here. Nothing is forgotten
+        while one names what is not here yet.
+        """
+        text = self.open(*name)
+        stable = functools.reduce(Version.__and__, reports.values(), text.version)
+        before = self._asked.get(name)
+        if before is not None:  # nobody may be asked now who doesn't know what was compacted then
+            new = [version for author, version in reports.items() if author not in before.authors]
+            if not all(before.stable <= version for version in new):
+                return 0
+            stable |= before.stable
+        try:
+            forgotten = text.compact(reports.values())
+        except TextUnseen:
+            return 0
+        # also when nothing was forgotten: what the text knows of stable operations may be too little for strangers'
+        self._asked[name] = Asked(frozenset((*reports, self._author)), stable)
+        return forgotten
+
     def become(self, fresh: Texts) -> None:
         """Hold what `fresh` does, which is of the same author. Open texts stay open."""
         for name, text in self._open.items():
             text.become(fresh.open(*name))
-        self._agent, self._waiting = fresh._agent, fresh._waiting
+        self._agent, self._waiting, self._asked = fresh._agent, fresh._waiting, fresh._asked
         self._saved = {name: fresh._bytes(name) for name in fresh.names() if name not in self._open}
         self._touched.clear()
         self.stale = False
 
     def save(self) -> list[Saved]:
         """All texts in which something was written, in the order of their names."""
-        found = [(*name, self._bytes(name), sorted(self._waiting.get(name, ()))) for name in self.names()]
+        found = [
+            (
+                *name,
+                self._bytes(name),
+                sorted(self._waiting.get(name, ())),
+                *self._saved_asked(name),
+            )
+            for name in self.names()
+        ]
         return [saved for saved in found if saved[2] or saved[3]]
+
+    def _saved_asked(self, name: Name) -> tuple[list[bytes], bytes]:
+        asked = self._asked.get(name)
+        return ([], b"") if asked is None else (sorted(asked.authors), asked.stable.encode())
 
     def names(self) -> list[Name]:
         """(soul, key) of all texts, sorted."""
@@ -174,7 +226,9 @@ class Texts:
 
     def load(self, saved: list[Saved]) -> None:
         """What `save` gave."""
-        for soul, key, text, waiting in saved:
+        for soul, key, text, waiting, asked, stable in saved:
             self._saved[soul, key] = text
             if waiting:
                 self._waiting[soul, key] = set(waiting)
+            if asked:
+                self._asked[soul, key] = Asked(frozenset(asked), Version.decode(stable))

@@ -465,6 +465,24 @@ class Graph:
         await self.commit()
         return await past.as_of(self, soul, seconds)
 
+    async def compact(self, *, gone: Iterable[PeerId | str | bytes] = ()) -> int:
+        """Forget deleted text that everybody has seen; how many characters. Memory and the state shrink, frames stay.
+
+        Everybody is who wrote in this graph, but for those that are `gone` for good. Each of them says what it has
+        seen by calling this, too, and syncing: so what is deleted is forgotten the next time. Someone new who writes
+        from an older copy costs no text, only that the text is built again from all frames.
+        """
+        from dtp.graph import compacting
+
+        await self.commit()
+        async with self._lock:
+            left = {access.key_of(one) for one in gone} | {self.identity.id.key}
+            forgotten = compacting.compact(self._replica, [one for one in self.vector() if one not in left])
+            self._since_state += forgotten
+            compacting.report(self._replica)
+        await self.commit()
+        return forgotten
+
     async def restore(self, soul: str, seconds: float) -> None:
         """Write a node's registers as they were then: a change like any other, that can be taken back likewise."""
         await self.commit()
