@@ -14,7 +14,7 @@ from typing import Final
 
 from dtp.graph.errors import ChunkError, GraphError
 
-#: Characters of a chunk, at most: a QR code of version 22 holds so many with error correction L, one of 26 with M.
+#: Characters of a chunk, at most: a QR code of version 20 holds so many with error correction L.
 MAX_CHUNK: Final = 1200
 #: Chunks of one set, at most.
 MAX_CHUNKS: Final = 4096
