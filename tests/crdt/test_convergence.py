@@ -75,10 +75,12 @@ def run(seed: int, authors: int, steps: int) -> None:
             frame = rng.choice(frames)
             rng.choice(replicas).merge(frame.author, frame.body)
     model, order = Model(), list(frames)
-    for one in replicas:
+    for one, wall in zip(replicas, walls, strict=True):
         rng.shuffle(order)
         for frame in order + order[:3]:
             one.merge(frame.author, frame.body)
+        wall.seconds = 10_000  # what was too far in the future by this clock is due
+        assert all(changed >= 0 for changed in one.due())
         one.core.tidy()
     for frame in frames:
         model.merge(frame.author, frame.body)
