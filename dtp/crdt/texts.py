@@ -127,6 +127,11 @@ class Texts:
         """Whether something was written here since the last `take`."""
         return bool(self._touched)
 
+    @property
+    def touched(self) -> list[tuple[str, str]]:
+        """(soul, key) of what was written here since the last `take`."""
+        return list(self._touched)
+
     def take(self) -> Iterator[tuple[str, str, bytes]]:
         """(soul, key, edit) of all that was written here since the last time."""
         touched, self._touched = self._touched, {}

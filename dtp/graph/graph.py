@@ -230,8 +230,17 @@ class Graph:
 
         return follow(self, text, parameters)
 
+    def index(self, kind: str, key: str, *, full_text: bool = False) -> str:
+        """Have queries look up a key of the nodes of a kind (what is before the first slash of their souls).
+
+        Equality, ranges and STARTS WITH by its values; with `full_text` words and CONTAINS of its texts. Gives its
+        name, "kind.key", for `CALL db.index.fulltext.queryNodes(name, query)`. It lasts as long as this object: say
+        it after opening. Raises `QueryError`.
+        """
+        return self._queries_now().index.declare(kind, key, full_text=full_text)
+
     def explain(self, text: str, **parameters: Value) -> str:
-        """The SQL that a query becomes, and how SQLite goes about it."""
+        """The SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
         return self._queries_now().plan(text, parameters)
 
     def _queries_now(self) -> Queries:

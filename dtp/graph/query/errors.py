@@ -6,6 +6,12 @@ from dtp.errors import LocalError
 
 
 class QueryError(LocalError):
-    """A query can't be understood, or asks for what isn't supported; the message tells where and what to do."""
+    """A query can't be understood or worked out; the message tells where and what to do."""
 
     code = "graph-query"
+
+
+class UnsupportedQuery(QueryError):
+    """A query asks for a part of openCypher that isn't there (docs/query.md); the message tells which."""
+
+    code = "graph-query-unsupported"

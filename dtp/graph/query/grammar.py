@@ -2,37 +2,66 @@
 
 from typing import Final
 
-GRAMMAR: Final = r"""
-start: clause+ returning
+#: Words of the grammar; the ones that may name things as well are in `name`.
+_WORDS: Final = (
+    "MATCH", "OPTIONAL", "WHERE", "RETURN", "DISTINCT", "AS", "ORDER", "BY", "ASCENDING", "ASC",
+    "DESCENDING", "DESC", "SKIP", "LIMIT", "OR", "XOR", "AND", "NOT", "IN", "STARTS", "ENDS", "CONTAINS",
+    "WITH", "IS", "NULL", "TRUE", "FALSE", "CASE", "WHEN", "THEN", "ELSE", "END", "UNION", "UNWIND",
+    "CALL", "YIELD",
+)  # fmt: skip
+#: Words that are such only before a parenthesis.
+_CALLED: Final = ["ALL", "ANY", "NONE", "SINGLE", "REDUCE", "COUNT"]
 
-?clause: MATCH patterns where?            -> match
-       | OPTIONAL MATCH patterns where?   -> optional
+GRAMMAR: Final = (
+    r"""
+start: single (union single)*
+union: UNION [all_]
+all_: "ALL"i
+single: clause* [returning]
+
+?clause: MATCH patterns where?                                 -> match
+       | OPTIONAL MATCH patterns where?                        -> optional
+       | UNWIND expr AS variable                               -> unwind
+       | WITH projection where?                                -> with_
+       | CALL procedure "(" [expr ("," expr)*] ")" yield_?     -> call_
+procedure: NAME ("." NAME)*
+yield_: YIELD item ("," item)* where?
+returning: RETURN projection
 patterns: pattern ("," pattern)*
-pattern: node (relation node)*
+pattern: [path] node (relation node)*
+path: variable EQUALS
 where: WHERE expr
 
-node: "(" [variable] label* [properties] ")"
+node: "(" [variable] label* [properties | parameter] ")"
 label: ":" name
 properties: "{" [property ("," property)*] "}"
 property: name ":" expr
+parameter: "$" (name | INT)
 
-?relation: "-" [detail] "->"   -> right
-         | "<-" [detail] "-"   -> left
-         | "-" [detail] "-"    -> both
-         | "-->"               -> right
-         | "<--"               -> left
-         | "--"                -> both
-detail: "[" [variable] [types] [hops] "]"
+?relation: _FROM [detail] _TO      -> right
+         | _FROM_LEFT [detail] _END -> left
+         | _FROM [detail] _END     -> both
+         | _FROM_LEFT [detail] _TO -> both
+         | _RIGHT                  -> right
+         | _LEFT                   -> left
+         | _BOTH_WAYS              -> both
+         | _EITHER                 -> both
+detail: variable [types] [hops] [properties | parameter]
+      | types [hops] [properties | parameter]
+      | hops [properties | parameter]
+      | (properties | parameter)
 types: ":" name ("|" ":"? name)*
 hops: "*" [bounds]
 bounds: INT            -> exactly
-      | INT ".." INT   -> between
-      | ".." INT       -> at_most
-      | INT ".."       -> at_least
+      | INT _DOTS INT  -> between
+      | _DOTS INT      -> at_most
+      | INT _DOTS      -> at_least
+      | _DOTS          -> any_number
 
-returning: RETURN [DISTINCT] items [order] [skip] [limit]
-items: item ("," item)*
-item: expr [AS name]
+projection: [DISTINCT] items [order] [skip] [limit]
+items: (star | item) ("," item)*
+star: "*"
+item: expr [AS variable]
 order: ORDER BY sort ("," sort)*
 sort: expr [ASC | ASCENDING | DESC | DESCENDING]
 skip: SKIP expr
@@ -42,76 +71,73 @@ limit: LIMIT expr
 ?xor: conjunction | xor XOR conjunction   -> xor_
 ?conjunction: negation | conjunction AND negation -> and_
 ?negation: comparison | NOT negation      -> not_
-?comparison: sum_
-    | comparison "=" sum_                 -> eq
-    | comparison "<>" sum_                -> ne
-    | comparison "<" sum_                 -> lt
-    | comparison "<=" sum_                -> le
-    | comparison ">" sum_                 -> gt
-    | comparison ">=" sum_                -> ge
-    | comparison IN sum_                  -> in_
-    | comparison STARTS WITH sum_         -> starts
-    | comparison ENDS WITH sum_           -> ends
-    | comparison CONTAINS sum_            -> contains
-    | comparison IS NULL                  -> is_null
-    | comparison IS NOT NULL              -> is_not_null
+?comparison: predicate | predicate ((COMPARE | EQUALS) predicate)+ -> compare
+?predicate: sum_
+    | predicate IN sum_                   -> in_
+    | predicate STARTS WITH sum_          -> starts
+    | predicate ENDS WITH sum_            -> ends
+    | predicate CONTAINS sum_             -> contains
+    | predicate "=~" sum_                 -> regex
+    | predicate IS NULL                   -> is_null
+    | predicate IS NOT NULL               -> is_not_null
 ?sum_: product | sum_ "+" product -> add | sum_ "-" product -> sub
 ?product: power | product "*" power -> mul | product "/" power -> div | product "%" power -> mod
-?power: unary | unary "^" power -> pow
-?unary: atom | "-" unary -> neg | "+" unary
+?power: unary | power "^" unary -> pow
+?unary: postfix | "-" unary -> neg | "+" unary -> pos
+?postfix: atom
+    | postfix "." name                    -> access
+    | postfix "[" expr "]"                -> at
+    | postfix "[" expr _DOTS expr "]"     -> slice_both
+    | postfix "[" expr _DOTS "]"          -> slice_from
+    | postfix "[" _DOTS expr "]"          -> slice_to
+    | postfix "[" _DOTS "]"               -> slice_all
+    | postfix label+                      -> has_labels
 ?atom: literal
-    | "$" name                            -> parameter
-    | variable "." name                   -> access
+    | parameter
     | variable                            -> whole
     | COUNT "(" "*" ")"                   -> count_all
     | COUNT "(" [DISTINCT] expr ")"       -> count_some
     | NAME "(" [DISTINCT] [expr ("," expr)*] ")" -> call
     | "[" [expr ("," expr)*] "]"          -> list_
+    | "[" variable IN expr [where] ["|" expr] "]" -> comprehension
+    | (ALL | ANY | NONE | SINGLE) "(" variable IN expr where ")" -> quantifier
+    | REDUCE "(" variable ("=" | EQUALS) expr "," variable IN expr "|" expr ")" -> reduce
+    | properties                          -> map_
     | "(" expr ")"
-    | CASE when+ [ELSE expr] END          -> case
+    | "(" variable ")"                    -> whole
+    | "(" properties ")"                  -> map_
+    | "(" variable label+ ")"             -> has_labels_of
+    | variable label+                     -> has_labels_of
+    | node (relation node)+               -> pattern_there
+    | "[" [path] node (relation node)+ [where] "|" expr "]" -> pattern_all
+    | CASE [expr] when+ [else_] END       -> case
 when: WHEN expr THEN expr
+else_: ELSE expr
 literal: INT -> integer | FLOAT -> real | STRING -> text | TRUE -> true | FALSE -> false | NULL -> null
 
 variable: NAME | QUOTED
-name: NAME | QUOTED | COUNT | IN | IS | AS | BY | ASC | DESC | END | SKIP | LIMIT | ORDER
+name: NAME | QUOTED | """
+    + " | ".join(_WORDS)
+    + "\n\n"
+    + "\n".join(f"{word}.3: /{word}\\b/i" for word in _WORDS)
+    + "\n"
+    + "\n".join(rf"{word}.4: /{word}(?=\s*\()/i" for word in _CALLED)
+    + r"""
 
-MATCH.2: /MATCH\b/i
-OPTIONAL.2: /OPTIONAL\b/i
-WHERE.2: /WHERE\b/i
-RETURN.2: /RETURN\b/i
-DISTINCT.2: /DISTINCT\b/i
-AS.2: /AS\b/i
-ORDER.2: /ORDER\b/i
-BY.2: /BY\b/i
-ASCENDING.2: /ASCENDING\b/i
-ASC.2: /ASC\b/i
-DESCENDING.2: /DESCENDING\b/i
-DESC.2: /DESC\b/i
-SKIP.2: /SKIP\b/i
-LIMIT.2: /LIMIT\b/i
-OR.2: /OR\b/i
-XOR.2: /XOR\b/i
-AND.2: /AND\b/i
-NOT.2: /NOT\b/i
-IN.2: /IN\b/i
-STARTS.2: /STARTS\b/i
-ENDS.2: /ENDS\b/i
-CONTAINS.2: /CONTAINS\b/i
-WITH.2: /WITH\b/i
-IS.2: /IS\b/i
-NULL.2: /NULL\b/i
-TRUE.2: /TRUE\b/i
-FALSE.2: /FALSE\b/i
-COUNT.2: /COUNT\b/i
-CASE.2: /CASE\b/i
-WHEN.2: /WHEN\b/i
-THEN.2: /THEN\b/i
-ELSE.2: /ELSE\b/i
-END.2: /END\b/i
-
+EQUALS.3: /=(?=\s*\()/
+_FROM.5: /-\s*\[/
+_FROM_LEFT.5: /<\s*-\s*\[/
+_TO.5: /\]\s*-\s*>/
+_END.4: /\]\s*-/
+_BOTH_WAYS.7: /<\s*-\s*-\s*>/
+_RIGHT.6: /-\s*-\s*>/
+_LEFT.6: /<\s*-\s*-/
+_EITHER.5: /-\s*-/
+COMPARE.2: /<>|<=|>=|=(?!~)|<|>/
 NAME: /[^\W\d]\w*/
 QUOTED: /`[^`]+`/
-INT.1: /\d+(?![\w.])|\d+(?=\.\.)/
+_DOTS.3: ".."
+INT.1: /0x[0-9a-fA-F]+|0o[0-7]+|\d+(?![\w.])|\d+(?=\.\.)/
 FLOAT.2: /\d+\.\d+([eE][+-]?\d+)?|\d+[eE][+-]?\d+|\.\d+([eE][+-]?\d+)?/
 STRING: /'(\\.|[^'\\])*'|"(\\.|[^"\\])*"/s
 
@@ -119,3 +145,4 @@ STRING: /'(\\.|[^'\\])*'|"(\\.|[^"\\])*"/s
 %ignore /\/\/[^\n]*/
 %ignore /\/\*(.|\n)*?\*\//
 """
+)

@@ -1,59 +1,54 @@
 """The tables that queries run over: nodes, properties and links of a graph, in SQLite in memory.
 
-Made at the first query, and brought up to date before each: what changed since is known from the graph's changes.
+Made at the first query, and brought up to date before each, in one transaction: what changed since is known from the
+graph's changes. What the tables say of a property is what it can be looked up by; its value is read from the graph.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from dtp.core import crdt as core
-from dtp.crdt import BlobRef, Change, Link, Replica, Value, values
+from dtp.crdt import Change, Link, Replica, Value, values
+from dtp.graph.query.errors import QueryError
 
 _SCHEMA: Final = """
 CREATE TABLE nodes (soul TEXT PRIMARY KEY, kind TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX nodes_by_kind ON nodes (kind);
 CREATE TABLE properties (
-    soul TEXT NOT NULL, key TEXT NOT NULL, value, type TEXT NOT NULL, PRIMARY KEY (soul, key)
+    soul TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, value, PRIMARY KEY (soul, key)
 ) WITHOUT ROWID;
 CREATE INDEX properties_by_value ON properties (key, value);
 CREATE TABLE links (id INTEGER PRIMARY KEY, soul TEXT NOT NULL, key TEXT NOT NULL, target TEXT NOT NULL);
 CREATE INDEX links_from ON links (soul, key);
 CREATE INDEX links_to ON links (target, key);
+CREATE TABLE documents (id INTEGER PRIMARY KEY, soul TEXT NOT NULL UNIQUE);
 """
 _INT64: Final = 1 << 63
 
 
-def column(value: Value) -> tuple[Any, str]:
-    """A value as SQLite has it, and what it is: plain, `bool`, `int` (beyond 64 bits: text), `json`, or `blob`."""
+def is_scalar(value: Any) -> bool:
+    """Whether it can be looked up: text, a number, a bool, bytes."""
+    return isinstance(value, str | bytes | bool | int) or (isinstance(value, float) and not math.isnan(value))
+
+
+def scalar(value: Any) -> Any:
+    """A value as the tables have it, None for what can't be looked up.
+
+    Equal ones are equal, and order is kept among numbers and among texts; some that differ are equal: ints beyond 64
+    bits are floats.
+    """
     if isinstance(value, bool):
-        return int(value), "bool"
+        return b"\xc3" if value else b"\xc2"
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
-        return str(value), "int"
-    if isinstance(value, list | dict):
-        return json.dumps(value, default=_other, ensure_ascii=False), "json"
-    if isinstance(value, BlobRef):
-        return f"{value.id.hex()} {value.size}", "blob"
-    return value, "plain"
-
-
-def _other(value: object) -> object:
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def restored(value: Any, kind: str | None) -> Value:
-    """The value of a `column`."""
-    if kind == "bool":
-        return bool(value)
-    if kind == "int":
-        return int(value)
-    if kind == "blob":
-        key, size = value.split()
-        return BlobRef(bytes.fromhex(key), int(size))
-    return json.loads(value) if kind == "json" else value
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    return value if is_scalar(value) else None
 
 
 def kind_of(soul: str) -> str:
@@ -67,8 +62,79 @@ class Index:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._stale: set[str] = set(replica.souls())
+        #: (kind, key) that ranges were declared for, and full text with the number in its tables' names.
+        self._ranges: set[tuple[str, str]] = set()
+        self._texts: dict[tuple[str, str], int] = {}
         self.db = sqlite3.connect(":memory:", isolation_level=None)
         self.db.executescript(_SCHEMA)
+
+    # ---- declared -------------------------------------------------------------------------------------------
+
+    def declare(self, kind: str, key: str, *, full_text: bool) -> str:
+        """Have an index of a key of nodes of a kind; its name. See `Graph.index`."""
+        if not kind or "\0" in kind + key:
+            raise QueryError(
+                "an index is for a kind (what is before a soul's first slash) and a key, without NULs"
+            )
+        if full_text and (kind, key) not in self._texts:
+            number = self._texts[kind, key] = len(self._texts) + 1
+            for table, tokens in ((f"words_{number}", "unicode61"), (f"trigrams_{number}", "trigram")):
+                self.db.execute(
+                    f"CREATE VIRTUAL TABLE {table} USING fts5(soul UNINDEXED, value, tokenize = '{tokens}')"
+                )
+            self._stale.update(self._replica.souls(f"{kind}/"))
+        elif not full_text and (kind, key) not in self._ranges:
+            self._ranges.add((kind, key))
+            where = " AND ".join(f"{c} = {_constant(v)}" for c, v in (("kind", kind), ("key", key)))
+            self.db.execute(
+                f"CREATE INDEX range_{len(self._ranges)} ON properties (kind, key, value) WHERE {where}"
+            )
+        return f"{kind}.{key}"
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether an index of ranges was declared."""
+        return (kind, key) in self._ranges
+
+    def text_table(self, kind: str, key: str, *, trigrams: bool = False) -> str | None:
+        """The table of a full-text index that was declared."""
+        number = self._texts.get((kind, key))
+        return None if number is None else f"{'trigrams' if trigrams else 'words'}_{number}"
+
+    def search(self, name: str, query: str) -> list[tuple[str, float]]:
+        """(soul, score) of what a full-text index finds for a query of FTS5's, the best first. `QueryError`."""
+        kind, _, key = name.partition(".")
+        table = self.text_table(kind, key)
+        if table is None:
+            known = ", ".join(sorted(f"{k}.{v}" for k, v in self._texts)) or "none"
+            raise QueryError(
+                f"there is no full-text index {name!r} (there are: {known}); declare it by Graph.index"
+            )
+        try:
+            found = self.rows(
+                f"SELECT soul, -bm25({table}) FROM {table} WHERE {table} MATCH ?1 ORDER BY 2 DESC, soul",
+                [query],
+            )
+        except QueryError as error:
+            raise QueryError(f"{query!r} is no full-text query: {error}") from error
+        return list(found)
+
+    # ---- reading --------------------------------------------------------------------------------------------
+
+    def rows(self, sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT. Raises `QueryError`."""
+        try:
+            return self.db.execute(sql, parameters).fetchall()
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+            raise QueryError(f"this can't be worked out: {error}") from error
+
+    def link(self, number: int) -> tuple[str, str, str]:
+        """Soul, key and target of a link."""
+        ((soul, key, target),) = self.db.execute(
+            "SELECT soul, key, target FROM links WHERE id = ?", (number,)
+        )
+        return soul, key, target
+
+    # ---- bringing up to date --------------------------------------------------------------------------------
 
     def note(self, changes: Iterable[Change]) -> None:
         """Something is different at these souls."""
@@ -76,6 +142,8 @@ class Index:
 
     def refresh(self) -> None:
         """Write anew what is different."""
+        if self._texts:  # what was written into a text is no change before its commit
+            self._stale.update(soul for soul, _ in self._replica.texts.touched)
         if not self._stale:
             return
         stale, self._stale = self._stale, set()
@@ -88,11 +156,18 @@ class Index:
         for table in ("nodes", "properties", "links"):
             self.db.executemany(f"DELETE FROM {table} WHERE soul = ?", ((soul,) for soul in stale))
         nodes: list[tuple[str, str]] = []
-        properties: list[tuple[str, str, Any, str]] = []
+        properties: list[tuple[str, str, str, Any]] = []
         links: list[tuple[str, str, str]] = []
         for soul in sorted(stale):
-            self._read(soul, properties, links)
-            nodes.append((soul, kind_of(soul)))
+            kind = kind_of(soul)
+            registers = self._registers(soul)
+            properties += [
+                (soul, key, kind, scalar(value))
+                for key, value in registers.items()
+                if not isinstance(value, Link)
+            ]
+            links += self._links(soul, registers)
+            nodes.append((soul, kind))
         # a node is there when it has something, or is linked to
         nodes += [(target, kind_of(target)) for _, _, target in links]
         self.db.executemany("INSERT OR IGNORE INTO nodes VALUES (?, ?)", nodes)
@@ -102,23 +177,54 @@ class Index:
             "DELETE FROM nodes WHERE soul = ?1 AND NOT EXISTS (SELECT 1 FROM links WHERE target = ?1)",
             ((soul,) for soul in stale | before if not self._has(soul)),
         )
+        self._refresh_texts(stale)
         self.db.execute("COMMIT")
+
+    def _refresh_texts(self, stale: set[str]) -> None:
+        """What full-text indexes have of these souls."""
+        for (kind, key), number in self._texts.items():
+            souls = sorted(soul for soul in stale if kind_of(soul) == kind)
+            self.db.executemany(
+                "INSERT OR IGNORE INTO documents (soul) VALUES (?)", ((soul,) for soul in souls)
+            )
+            texts = list(self._documents(souls, key))
+            for table in (f"words_{number}", f"trigrams_{number}"):
+                self.db.executemany(
+                    f"DELETE FROM {table} WHERE rowid = (SELECT id FROM documents WHERE soul = ?)",
+                    ((soul,) for soul in souls),
+                )
+                self.db.executemany(
+                    f"INSERT INTO {table} (rowid, soul, value) "
+                    "VALUES ((SELECT id FROM documents WHERE soul = ?1), ?1, ?2)",
+                    texts,
+                )
+
+    def _documents(self, souls: Iterable[str], key: str) -> Iterator[tuple[str, str]]:
+        """(soul, text): a register's text, or a shared text's."""
+        for soul in souls:
+            value: Value = self._replica.get(soul, key)
+            if isinstance(value, str):
+                yield soul, value
+            elif key in values.decode(self._replica.core.keys(core.TEXT, values.name(soul))):
+                yield soul, str(self._replica.text(soul, key))
 
     def _has(self, soul: str) -> bool:
         handle, name = self._replica.core, values.name(soul)
         spaces = (core.REGISTER, core.COUNTER, core.SET, core.VALUES, core.LIST, core.TEXT)
         return any(values.decode(handle.keys(space, name)) for space in spaces)
 
-    def _read(
-        self, soul: str, properties: list[tuple[str, str, Any, str]], links: list[tuple[str, str, str]]
-    ) -> None:
+    def _registers(self, soul: str) -> dict[str, Value]:
+        return values.decode(self._replica.core.keys(core.REGISTER, values.name(soul)))  # type: ignore[no-any-return]
+
+    def _links(self, soul: str, registers: dict[str, Value]) -> list[tuple[str, str, str]]:
         handle, name = self._replica.core, values.name(soul)
-        for key, value in values.decode(handle.keys(core.REGISTER, name)).items():
-            if isinstance(value, Link):
-                links.append((soul, key, value.soul))
-            else:
-                properties.append((soul, key, *column(value)))
+        found = {(soul, key, value.soul) for key, value in registers.items() if isinstance(value, Link)}
         for key in values.decode(handle.keys(core.SET, name)):
-            elements = {value for _, _, value in values.decode(handle.read(core.SET, name, values.name(key)))
-                        if isinstance(value, Link)}  # fmt: skip
-            links += [(soul, key, value.soul) for value in sorted(elements)]
+            for _, _, value in values.decode(handle.read(core.SET, name, values.name(key))):
+                if isinstance(value, Link):
+                    found.add((soul, key, value.soul))
+        return sorted(found)
+
+
+def _constant(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,35 +1,41 @@
-"""Queries run: text and parameters in, rows out."""
+"""Queries run: text and parameters in, rows out. Clauses are steps through which rows go, one after the other."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from dtp.crdt import Node, Value
-from dtp.graph.query.compiler import Compiled, Compiler
-from dtp.graph.query.errors import QueryError
+from dtp.graph.query.errors import QueryError, UnsupportedQuery
+from dtp.graph.query.expressions import Bound, Evaluate, Expressions, fault, name_of, trees, words
 from dtp.graph.query.grammar import GRAMMAR
-from dtp.graph.query.index import Index, restored
+from dtp.graph.query.index import Index
+from dtp.graph.query.matching import Match
+from dtp.graph.query.projection import Projection
+from dtp.graph.query.semantics import NodeRef, Path, Relation, same_key, shown, truth
 
 if TYPE_CHECKING:
     from dtp.crdt import Replica
 
 #: A row of a result: the columns by name.
 Row = dict[str, Any]
+#: What begins a clause that writes, or another that isn't there.
+_NOT_HERE = ("CREATE", "MERGE", "SET", "DELETE", "DETACH", "REMOVE", "FOREACH", "LOAD", "USE", "EXISTS",
+             "shortestPath", "allShortestPaths")  # fmt: skip
+#: The one procedure, as Neo4j calls it.
+SEARCH = "db.index.fulltext.querynodes"
 
 
-class Relation(NamedTuple):
-    """A relationship in a result."""
+class _Step(Protocol):
+    """A clause. `scope` are the names that its rows have."""
 
-    soul: str
-    key: str
-    target: str
+    scope: frozenset[str]
+
+    def run(self, rows: Iterator[Bound]) -> Iterator[Bound]: ...
 
 
 @lru_cache(maxsize=1)
@@ -42,22 +48,141 @@ def _parsed(text: str) -> Tree[Token]:
     try:
         return _parser().parse(text)
     except UnexpectedInput as error:
-        raise QueryError(
-            f"not understood at line {error.line}, column {error.column}:\n{error.get_context(text, 40).rstrip()}"
-        ) from error
+        place = f"line {error.line}, column {error.column}:\n{error.get_context(text, 40).rstrip()}"
+        word = next((one for one in _NOT_HERE if one.lower() in text.lower()), None)
+        if word is not None:
+            raise UnsupportedQuery(f"not understood at {place}\n{word} is not supported") from error
+        raise QueryError(f"not understood at {place}") from error
 
 
-def _add(a: Any, b: Any) -> Any:
-    """Numbers are added, texts joined, also with numbers."""
-    if a is None or b is None:
-        return None
-    if isinstance(a, str) or isinstance(b, str):
-        return f"{a}{b}"
-    return a + b
+class _Unwind:
+    """UNWIND: a row for each item of a list."""
+
+    def __init__(self, expressions: Expressions, clause: Tree[Token], scope: frozenset[str]) -> None:
+        what, variable = trees(clause)
+        self._items = expressions.compile(what, scope)
+        self._name = name_of(variable)
+        if self._name in scope:
+            raise fault(f"{self._name} stands for something already", clause)
+        self.scope = scope | {self._name}
+
+    def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
+        for row in rows:
+            found = self._items(row)
+            for item in found if isinstance(found, list) else () if found is None else (found,):
+                yield {**row, self._name: item}
 
 
-def _power(a: Any, b: Any) -> Any:
-    return None if a is None or b is None else float(a) ** float(b)
+class _Filter:
+    """WHERE behind YIELD."""
+
+    def __init__(self, expressions: Expressions, where: Tree[Token], scope: frozenset[str]) -> None:
+        self._condition = expressions.compile(trees(where)[-1], scope)
+        self.scope = scope
+
+    def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
+        return (row for row in rows if truth(self._condition(row)) is True)
+
+
+class _Search:
+    """CALL db.index.fulltext.queryNodes(index, query) YIELD node, score."""
+
+    def __init__(
+        self, expressions: Expressions, index: Index, clause: Tree[Token], scope: frozenset[str]
+    ) -> None:
+        procedure, *arguments = trees(clause)
+        name = ".".join(str(token) for token in procedure.children)
+        yielded = arguments.pop() if arguments and arguments[-1].data == "yield_" else None
+        if name.lower() != SEARCH:
+            raise fault(
+                f"there is no procedure {name}; there is db.index.fulltext.queryNodes",
+                clause,
+                UnsupportedQuery,
+            )
+        if len(arguments) != 2 or yielded is None:
+            raise fault(f"{name}(index, query) takes two texts and has YIELD node, score behind it", clause)
+        self._index = index
+        self._arguments = [expressions.compile(one, scope) for one in arguments]
+        self._names: list[tuple[str, str]] = []
+        for item in (one for one in trees(yielded) if one.data == "item"):
+            what, *alias = trees(item)
+            source = expressions.source(what)
+            name = name_of(alias[0]) if alias else source
+            if source not in ("node", "score") or name in scope or any(name == n for _, n in self._names):
+                raise fault(f"{SEARCH} yields node and score, each under a name that is new", item)
+            self._names.append((source, name))
+        self.scope = scope | {name for _, name in self._names}
+
+    def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
+        for row in rows:
+            index, query = (argument(row) for argument in self._arguments)
+            if not isinstance(index, str) or not isinstance(query, str):
+                raise QueryError(f"the index and the query are texts, not {shown(index)} and {shown(query)}")
+            for soul, score in self._index.search(index, query):
+                there = {"node": NodeRef(soul), "score": score}
+                yield {**row, **{name: there[source] for source, name in self._names}}
+
+
+class _Single:
+    """One query without UNION: its steps and the columns that it returns."""
+
+    def __init__(self, expressions: Expressions, index: Index, tree: Tree[Token]) -> None:
+        self._expressions = expressions
+        self._index = index
+        self.steps: list[_Step] = []
+        self.matches: list[Match] = []
+        scope: frozenset[str] = frozenset()
+        expressions.kinds = {}
+        clauses = trees(tree)
+        if not clauses or clauses[-1].data != "returning":
+            raise fault("a query ends with RETURN", clauses[-1] if clauses else tree)
+        *clauses, returning = clauses
+        at = 0
+        while at < len(clauses):
+            together = [clauses[at]]
+            if clauses[at].data == "match":  # several in a row are one SELECT
+                together += _while_match(clauses[at + 1 :], expressions)
+            for step in self._compiled(together, scope):
+                self.steps.append(step)
+                scope = step.scope
+            at += len(together)
+        projection = Projection(expressions, trees(returning)[0], scope, ends=True)
+        self.steps.append(projection)
+        self.columns = projection.columns
+
+    def _compiled(self, clauses: list[Tree[Token]], scope: frozenset[str]) -> Iterator[_Step]:
+        clause = clauses[0]
+        if clause.data in ("match", "optional"):
+            match = Match(self._expressions, self._index, clauses, scope, clause.data == "optional")
+            self.matches.append(match)
+            yield match
+            return
+        if clause.data == "unwind":
+            yield _Unwind(self._expressions, clause, scope)
+            return
+        below = trees(clause)[-1] if clause.data == "call_" else clause
+        where = next((one for one in trees(below) if one.data == "where"), None)
+        if clause.data == "with_":
+            yield Projection(self._expressions, trees(clause)[0], scope, ends=False, where=where)
+            return
+        search = _Search(self._expressions, self._index, clause, scope)
+        yield search
+        if where is not None:
+            yield _Filter(self._expressions, where, search.scope)
+
+    def run(self) -> Iterator[Bound]:
+        """The rows."""
+        rows: Iterator[Bound] = iter([{}])
+        for step in self.steps:
+            rows = step.run(rows)
+        return rows
+
+
+def _while_match(clauses: Iterable[Tree[Token]], expressions: Expressions) -> Iterator[Tree[Token]]:
+    for clause in clauses:
+        if clause.data != "match":
+            return
+        yield clause
 
 
 class Queries:
@@ -66,48 +191,60 @@ class Queries:
     def __init__(self, replica: Replica) -> None:
         self.index = Index(replica)
         self._replica = replica
-        for name, count, function in (
-            ("cypher_add", 2, _add),
-            ("cypher_pow", 2, _power),
-            ("cypher_lower", 1, lambda text: text.lower() if isinstance(text, str) else text),
-            ("cypher_upper", 1, lambda text: text.upper() if isinstance(text, str) else text),
-        ):
-            self.index.db.create_function(name, count, function, deterministic=True)
 
     def run(self, text: str, parameters: Mapping[str, Value]) -> list[Row]:
         """The rows of a query. Raises `QueryError`."""
-        compiled = Compiler(text, parameters).compile(_parsed(text))
+        parts, once = self._compile(text, parameters)
         self.index.refresh()
         try:
-            rows = self.index.db.execute(compiled.sql, compiled.parameters).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
+            found = [row for part in parts for row in part.run()]
+            if once:
+                kept: dict[Any, Bound] = {}
+                for row in found:
+                    kept.setdefault(tuple(same_key(row[name]) for name in parts[0].columns), row)
+                found = list(kept.values())
+        except (RecursionError, MemoryError, OverflowError) as error:
             raise QueryError(f"this can't be worked out: {error}") from error
-        return [self._row(compiled, row) for row in rows]
+        return [{name: self._shown(row[name]) for name in parts[0].columns} for row in found]
 
     def plan(self, text: str, parameters: Mapping[str, Value]) -> str:
-        """The SQL of a query, and how SQLite goes about it."""
-        compiled = Compiler(text, parameters).compile(_parsed(text))
+        """The SELECTs of a query's MATCHes, and how SQLite goes about each. Names bound before are null there."""
+        parts, _ = self._compile(text, parameters)
         self.index.refresh()
-        steps = self.index.db.execute(f"EXPLAIN QUERY PLAN {compiled.sql}", compiled.parameters)
-        return "\n".join([compiled.sql, *(step[3] for step in steps)])
+        lines: list[str] = []
+        for match in (match for part in parts for match in part.matches):
+            sql, values = match.example()
+            lines.append(sql)
+            lines += [step[3] for step in self.index.rows(f"EXPLAIN QUERY PLAN {sql}", values)]
+        return "\n".join(lines)
 
-    def _row(self, compiled: Compiled, row: tuple[Any, ...]) -> Row:
-        found: Row = {}
-        at = 0
-        for column in compiled.columns:
-            value = row[at]
-            at += 1
-            if column.shape == "property":
-                found[column.name] = restored(value, row[at])
-                at += 1
-            elif value is None:
-                found[column.name] = None
-            elif column.shape == "node":
-                found[column.name] = Node(self._replica, value)
-            elif column.shape == "link":
-                found[column.name] = Relation(*json.loads(value))
-            elif column.shape == "list":
-                found[column.name] = json.loads(value)
-            else:
-                found[column.name] = bool(value) if column.shape == "bool" else value
-        return found
+    def _compile(self, text: str, parameters: Mapping[str, Value]) -> tuple[list[_Single], bool]:
+        tree = _parsed(text)
+        expressions = Expressions(text, parameters, self._replica)
+        expressions.matcher = lambda clause, scope: Match(expressions, self.index, [clause], scope, False)
+        try:
+            parts = [_Single(expressions, self.index, one) for one in trees(tree) if one.data == "single"]
+        except RecursionError as error:
+            raise QueryError("this query is nested too deeply") from error
+        unions = [bool(trees(one)) for one in trees(tree) if one.data == "union"]
+        if len(set(unions)) > 1:
+            raise QueryError("UNION and UNION ALL can't be mixed in one query")
+        if any(part.columns != parts[0].columns for part in parts):
+            raise QueryError("all parts of a UNION return columns of the same names, in the same order")
+        expressions.check_used()
+        return parts, bool(unions) and not unions[0]
+
+    def _shown(self, value: Any) -> Any:
+        """A value as a result has it: nodes are `Node`."""
+        if isinstance(value, NodeRef):
+            return Node(self._replica, value.soul)
+        if isinstance(value, Path):
+            return Path(tuple(self._shown(node) for node in value.nodes), value.relationships)
+        if isinstance(value, list):
+            return [self._shown(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self._shown(item) for key, item in value.items()}
+        return value
+
+
+__all__ = ["Evaluate", "Queries", "Relation", "Row", "words"]

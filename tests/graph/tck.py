@@ -1,0 +1,369 @@
+"""The openCypher TCK's scenarios on a graph: a folder of its .feature files in, an outcome for each scenario out.
+
+Graphs here have nodes of one label, relationships without properties, and none twice; scenarios that need others are
+outside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lark import Lark, Tree
+from lark.exceptions import LarkError
+
+from dtp.crdt import Node, Replica
+from dtp.errors import DtpError
+from dtp.graph.query import semantics
+from dtp.graph.query.errors import QueryError, UnsupportedQuery
+from dtp.graph.query.expressions import Expressions, name_of, trees
+from dtp.graph.query.grammar import GRAMMAR
+from dtp.graph.query.run import Queries
+
+#: In the order in which they are told.
+OUTCOMES = ("passed", "refused", "outside", "wrong")
+
+
+class OutsideError(Exception):
+    """The scenario is about what graphs here don't have."""
+
+
+@dataclass
+class Step:
+    """A line of a scenario, with what stands below it."""
+
+    text: str
+    document: str = ""
+    table: list[list[str]] = field(default_factory=list)
+
+
+@dataclass
+class Scenario:
+    """One of a feature; outlines are one for each of their examples."""
+
+    area: str
+    feature: str
+    name: str
+    steps: list[Step]
+
+
+# ---- reading .feature files ----------------------------------------------------------------------------------
+
+
+def _cells(line: str) -> list[str]:
+    cells = re.split(r"(?<!\\)\|", line.strip())[1:-1]
+    unescaped = {"n": "\n", "|": "|", "\\": "\\"}
+    return [re.sub(r"\\([n|\\])", lambda found: unescaped[found[1]], cell.strip()) for cell in cells]
+
+
+def _steps(lines: list[str]) -> Iterator[Step]:
+    step: Step | None = None
+    document: list[str] | None = None
+    for line in lines:
+        bare = line.strip()
+        if bare == '"""':
+            if document is None:
+                document = []
+            else:
+                assert step is not None
+                step.document, document = "\n".join(document), None
+        elif document is not None:
+            document.append(line)
+        elif bare.startswith("|"):
+            assert step is not None
+            step.table.append(_cells(line))
+        elif re.match(r"(Given|And|When|Then|But)\b", bare):
+            if step is not None:
+                yield step
+            step = Step(bare.partition(" ")[2].rstrip(":"))
+    if step is not None:
+        yield step
+
+
+def scenarios(folder: Path) -> Iterator[Scenario]:
+    """All scenarios of the features in a folder."""
+    for path in sorted(folder.rglob("*.feature")):
+        area = str(path.parent.relative_to(folder))
+        blocks = re.split(r"^\s*Scenario(?: Outline)?:", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        background = list(_steps(blocks[0].partition("Background:")[2].splitlines()))
+        for block in blocks[1:]:
+            head, _, rest = block.partition("\n")
+            body, *examples = re.split(r"^\s*Examples:.*$", rest, flags=re.MULTILINE)
+            body = re.sub(r"^\s*[@#].*$", "", body, flags=re.MULTILINE)
+            tables = [
+                [_cells(line) for line in one.splitlines() if line.strip().startswith("|")]
+                for one in examples
+            ]
+            rows = [dict(zip(table[0], row, strict=True)) for table in tables for row in table[1:]] or [{}]
+            for number, row in enumerate(rows):
+                text = body
+                for name, value in row.items():
+                    text = text.replace(f"<{name}>", value)
+                name = head.strip() + (f" #{number + 1}" if row else "")
+                yield Scenario(area, path.stem, name, [*background, *_steps(text.splitlines())])
+
+
+# ---- setting up ----------------------------------------------------------------------------------------------
+
+_PATTERNS = Lark(GRAMMAR, parser="lalr", maybe_placeholders=False, propagate_positions=True, start="patterns")
+
+
+class _Builder:
+    """Nodes and relationships that CREATE makes."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._count = 0
+        self._links: set[tuple[str, str, str]] = set()
+
+    def execute(self, text: str) -> None:
+        known: dict[str, str] = {}
+        first, *patterns = re.split(r"(?:^|(?<=\s))CREATE\b", text.strip().rstrip(";"))
+        if first.strip():
+            raise OutsideError("it is set up by more than CREATE")
+        for pattern in patterns:
+            try:
+                tree = _PATTERNS.parse(pattern)
+            except LarkError as error:
+                raise OutsideError("it is set up by more than CREATE") from error
+            for one in trees(tree):
+                self._pattern(pattern, one, known)
+
+    def _pattern(self, text: str, tree: Tree[Any], known: dict[str, str]) -> None:
+        parts = [one for one in trees(tree) if one.data != "path"]
+        left = self._node(text, parts[0], known)
+        for relation, node in zip(parts[1::2], parts[2::2], strict=True):
+            right = self._node(text, node, known)
+            (detail,) = trees(relation)
+            (types,) = (one for one in trees(detail) if one.data == "types")
+            if any(one.data == "properties" for one in trees(detail)):
+                raise OutsideError("relationships have no properties")
+            ends = (right, left) if relation.data == "left" else (left, right)
+            key = name_of(trees(types)[0])
+            if (ends[0], key, ends[1]) in self._links:
+                raise OutsideError("a relationship is there once")
+            self._links.add((ends[0], key, ends[1]))
+            self._replica.node(ends[0]).link(key, ends[1])
+            left = right
+
+    def _node(self, text: str, tree: Tree[Any], known: dict[str, str]) -> str:
+        parts = trees(tree)
+        variable = next((name_of(one) for one in parts if one.data == "variable"), "")
+        if variable in known:
+            return known[variable]
+        labels = [name_of(trees(one)[0]) for one in parts if one.data == "label"]
+        if len(labels) > 1:
+            raise OutsideError("a node has one label")
+        self._count += 1
+        soul = f"{labels[0]}/{self._count}" if labels else f"n{self._count}"
+        if variable:
+            known[variable] = soul
+        self._replica.counter(soul, "there").add(1)
+        expressions = Expressions(text, {}, self._replica)
+        for properties in (one for one in parts if one.data == "properties"):
+            for key, value in map(trees, trees(properties)):
+                found = expressions.compile(value, ())({})
+                if found is not None:
+                    self._replica.put(soul, name_of(key), found)
+        return soul
+
+
+# ---- values as the TCK writes them ---------------------------------------------------------------------------
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<text>'(?:\\.|[^'\\])*')|(?P<number>-?(?:\d+\.\d+(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|\.\d+|\d+))"
+    r"|(?P<word>-?[A-Za-z_`][\w`]*)|(?P<sign><-\[|\]->|\]-|-\[|->|<-|[\[\]{}():,<>-]))"
+)
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._tokens = [
+            (found.lastgroup, found.group(found.lastgroup or 0)) for found in _TOKEN.finditer(text)
+        ]
+        self._at = 0
+
+    def _next(self) -> tuple[str | None, str]:
+        self._at += 1
+        return self._tokens[self._at - 1]
+
+    def _peek(self) -> str:
+        return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
+
+    def value(self) -> Any:
+        kind, token = self._next()
+        if kind == "text":
+            return token[1:-1].replace("\\'", "'").replace("\\\\", "\\")
+        if kind == "number":
+            return float(token) if re.search(r"[.eE]", token) else int(token)
+        if kind == "word":
+            words = {"true": True, "false": False, "null": None, "NaN": float("nan"), "Inf": float("inf")}
+            return -float("inf") if token == "-Inf" else words[token]
+        if token == "(":
+            return self._node()
+        if token == "{":
+            self._at -= 1
+            return self._map()
+        if token == "<":
+            return self._path()
+        assert token == "[", token
+        return self._relation("]") if self._peek() == ":" else self._list()
+
+    def _list(self) -> list[Any]:
+        items = []
+        while self._peek() != "]":
+            items.append(self.value())
+            if self._peek() == ",":
+                self._next()
+        self._next()
+        return items
+
+    def _map(self) -> dict[str, Any]:
+        found = {}
+        assert self._next()[1] == "{"
+        while self._peek() != "}":
+            key = self._next()[1].strip("`'")
+            assert self._next()[1] == ":"
+            found[key] = self.value()
+            if self._peek() == ",":
+                self._next()
+        self._next()
+        return found
+
+    def _node(self) -> tuple[Any, ...]:
+        labels = []
+        while self._peek() == ":":
+            self._next()
+            labels.append(self._next()[1])
+        properties = self._map() if self._peek() == "{" else {}
+        assert self._next()[1] == ")"
+        return ("node", tuple(labels), properties)
+
+    def _relation(self, end: str) -> tuple[Any, ...]:
+        assert self._next()[1] == ":"
+        key = self._next()[1]
+        if self._peek() == "{":
+            raise OutsideError("relationships have no properties")
+        assert self._next()[1] == end
+        return ("relation", key)
+
+    def _path(self) -> tuple[Any, ...]:
+        parts: list[Any] = []
+        while self._peek() != ">":
+            token = self._next()[1]
+            if token == "(":
+                parts.append(self._node())
+            else:
+                backwards = token == "<-["
+                key = self._relation("]-" if backwards else "]->")
+                parts.append((*key, "left" if backwards else "right"))
+        self._next()
+        return ("path", *parts)
+
+
+def _ours(value: Any) -> Any:
+    """A result as `_Reader` has it."""
+    if isinstance(value, Node):
+        kind = value.soul.partition("/")[0] if "/" in value.soul else ""
+        return ("node", (kind,) if kind else (), value.to_dict())
+    if isinstance(value, semantics.Relation):
+        return ("relation", value.key)
+    if isinstance(value, semantics.Path):
+        parts: list[Any] = [_ours(value.nodes[0])]
+        for before, link, node in zip(value.nodes, value.relationships, value.nodes[1:], strict=False):
+            parts += [("relation", link.key, "right" if link.soul == before.soul else "left"), _ours(node)]
+        return ("path", *parts)
+    if isinstance(value, list):
+        return [_ours(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _ours(item) for key, item in value.items()}
+    return value
+
+
+def _frozen(value: Any, *, lists_ordered: bool) -> str:
+    """Comparable: floats and ints apart, lists in order or not."""
+    if isinstance(value, list):
+        items = [_frozen(item, lists_ordered=lists_ordered) for item in value]
+        return f"[{', '.join(items if lists_ordered else sorted(items))}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(_frozen(item, lists_ordered=lists_ordered) for item in value)})"
+    if isinstance(value, dict):
+        pairs = (f"{key}: {_frozen(value[key], lists_ordered=lists_ordered)}" for key in sorted(value))
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, float):
+        return f"{value:.12g}f" if value else "0f"
+    return repr(value)
+
+
+# ---- running -------------------------------------------------------------------------------------------------
+
+
+def run(scenario: Scenario) -> tuple[str, str]:
+    """The outcome of a scenario, and why."""
+    replica = Replica(bytes(32))
+    builder = _Builder(replica)
+    parameters: dict[str, Any] = {}
+    queries: Queries | None = None
+    rows: list[dict[str, Any]] = []
+    error: QueryError | None = None
+    try:
+        for step in scenario.steps:
+            if step.text.startswith(("executing query", "executing control query")):
+                queries = Queries(replica)
+                try:
+                    rows, error = queries.run(step.document, parameters), None
+                except QueryError as raised:
+                    error = raised
+            elif step.text == "having executed":
+                builder.execute(step.document)
+            elif step.text == "parameters are":
+                parameters = {name: _Reader(value).value() for name, value in step.table}
+            elif "should be raised" in step.text:
+                if error is None:
+                    return "wrong", f"answered {rows[:3]} instead of: {step.text}"
+                if isinstance(error, UnsupportedQuery):
+                    return "refused", str(error)
+            elif step.text.startswith("the result should be"):
+                if error is not None:
+                    return "refused", str(error)
+                problem = _compared(step, rows)
+                if problem:
+                    return "wrong", problem
+            elif step.text.startswith(("the side effects", "there exists", "the binary")):
+                return ("refused", str(error)) if error else ("outside", "it writes, or calls procedures")
+    except OutsideError as outside:
+        return "outside", str(outside)
+    except DtpError as other:  # a set-up that this graph can't hold
+        return "outside", str(other)
+    if error is not None and not any("raised" in step.text for step in scenario.steps):
+        return "refused", str(error)
+    return "passed", ""
+
+
+def _compared(step: Step, rows: list[dict[str, Any]]) -> str:
+    if step.text.endswith("be empty"):
+        return "" if not rows else f"{rows[:3]} instead of nothing"
+    ordered = "in order" in step.text
+    kept = "ignoring element order" not in step.text
+    names, *expected = step.table
+    wanted = [[_Reader(cell).value() for cell in row] for row in expected]
+    found = [[_ours(value) for value in row.values()] for row in rows]
+    if (
+        rows
+        and sorted(rows[0]) != sorted(name.strip("`") for name in names)
+        and sorted(rows[0]) != sorted(names)
+    ):
+        return f"columns {list(rows[0])} instead of {names}"
+    if rows and list(rows[0]) != names:
+        order = (
+            [list(rows[0]).index(name) for name in names] if set(names) == set(rows[0]) else range(len(names))
+        )
+        found = [[row[at] for at in order] for row in found]
+    a = [_frozen(row, lists_ordered=kept) for row in wanted]
+    b = [_frozen(row, lists_ordered=kept) for row in found]
+    if (a if ordered else sorted(a)) != (b if ordered else sorted(b)):
+        return f"{b[:4]} instead of {a[:4]}"
+    return ""

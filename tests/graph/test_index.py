@@ -1,0 +1,123 @@
+"""Declared indexes: they are used, stay in step with the graph, and never change an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.crdt import Replica
+from dtp.graph import Graph
+from dtp.graph.query.errors import QueryError
+from dtp.graph.query.run import Queries
+
+TEXTS = ("", "an old oak", "Old Norse sagas", "a saga of oaks", "der Größte", 'with "quotes" inside')
+
+
+def asked(queries: Queries, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in queries.run(text, parameters)]
+
+
+def library() -> Replica:
+    replica = Replica(bytes(32))
+    for number in range(200):
+        node = replica.node(f"book/{number}")
+        node["year"] = 1800 + number
+        node["title"] = f"{TEXTS[number % len(TEXTS)]} {number}"
+        replica.put(f"film/{number}", "year", 1900 + number % 100)
+    return replica
+
+
+def test_ranges_are_looked_up_in_what_was_declared() -> None:
+    queries = Queries(library())
+    text = "MATCH (b:book) WHERE b.year >= 1990 AND b.year < 1993 RETURN b.year ORDER BY b.year"
+    before = asked(queries, text)
+    assert before == [(1990,), (1991,), (1992,)]
+    assert "range_1" not in queries.plan(text, {})
+    assert queries.index.declare("book", "year", full_text=False) == "book.year"
+    queries.index.declare("book", "year", full_text=False)
+    plan = queries.plan(text, {})
+    assert "range_1 (kind=? AND key=? AND value>? AND value<?)" in plan
+    assert "range_1 (kind=? AND key=? AND value=?)" in queries.plan(
+        "MATCH (b:book {year: $y}) RETURN b", {"y": 1990}
+    ).replace("COVERING ", "")
+    assert "range_1" not in queries.plan("MATCH (b:film {year: 1990}) RETURN b", {})
+    assert asked(queries, text) == before
+
+
+def test_texts_are_looked_up_by_words_and_by_parts() -> None:
+    queries = Queries(library())
+    contains = "MATCH (b:book) WHERE b.title CONTAINS $part RETURN count(*)"
+    before = [asked(queries, contains, part=part) for part in ("oak", "Old", "öß", '"quo', "x\0y", "")]
+    name = queries.index.declare("book", "title", full_text=True)
+    assert [
+        asked(queries, contains, part=part) for part in ("oak", "Old", "öß", '"quo', "x\0y", "")
+    ] == before
+    assert "trigrams_1" in queries.plan(contains, {"part": "oak"})
+    found = asked(
+        queries,
+        "CALL db.index.fulltext.queryNodes($index, 'saga*') YIELD node AS b, score WHERE b.year < 1804 "
+        "RETURN b.title, score > 0 ORDER BY b.year",
+        index=name,
+    )
+    assert found == [("Old Norse sagas 2", True), ("a saga of oaks 3", True)]
+    search = "CALL db.index.fulltext.queryNodes('book.title', $words) YIELD node RETURN count(*)"
+    assert asked(queries, search, words="größte") == [(33,)]
+    for wrong in ('"', "AND", "a NEAR/"):
+        with pytest.raises(QueryError, match="full-text query"):
+            asked(queries, search, words=wrong)
+
+
+def test_indexes_follow_merges() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            other.index("note", "body", full_text=True)
+            search = "CALL db.index.fulltext.queryNodes('note.body', 'hello') YIELD node RETURN node"
+            assert other.query(search) == []
+            one.node("note/1")["body"] = "hello there"
+            one.text("note/2", "body").insert(0, "say hello")
+            await one.commit()
+            await other.receive(await one.read(ALICE.id.key, 1, 9))
+            assert [row["node"].soul for row in other.query(search)] == ["note/1", "note/2"]
+            other.node("note/1")["body"] = "bye"
+            assert [row["node"].soul for row in other.query(search)] == ["note/2"]
+            other.text("note/2", "body").delete(0, 4)
+            assert [row["node"].soul for row in other.query(search)] == ["note/2"]
+            other.text("note/2", "body").delete(0, 5)
+            assert other.query(search) == []
+            with pytest.raises(QueryError, match="kind"):
+                other.index("", "body")
+
+    asyncio.run(main())
+
+
+VALUES: list[Any] = [0, 1, -5, 1.0, 2.5, float("inf"), float("nan"), True, False, "", "a", "b", "abc", "Z\U0010ffff",
+                     1 << 70, -(1 << 70), 1 << 2000, b"\xc3", [1], {"a": 1}, None]  # fmt: skip
+
+
+@given(st.integers(0, 1 << 32))
+def test_no_answer_depends_on_an_index(seed: int) -> None:
+    rng = random.Random(seed)
+    replica = Replica(bytes(32))
+    for number in range(12):
+        replica.put(f"{rng.choice('xy')}/{number}", "v", rng.choice(VALUES))
+    with_index, without = Queries(replica), Queries(replica)
+    with_index.index.declare("x", "v", full_text=False)
+    with_index.index.declare("x", "v", full_text=True)
+    for operator in ("=", "<", "<=", ">", ">=", "STARTS WITH", "CONTAINS"):
+        value = rng.choice(VALUES)
+        narrowed = f"MATCH (n:x) WHERE n.v {operator} $v RETURN id(n) AS i ORDER BY i"
+        plainly = f"MATCH (n) WITH n WHERE n:x AND n.v {operator} $v RETURN id(n) AS i ORDER BY i"
+        expected = asked(without, plainly, v=value)
+        assert asked(with_index, narrowed, v=value) == asked(without, narrowed, v=value) == expected, (
+            operator,
+            value,
+        )
