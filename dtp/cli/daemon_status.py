@@ -1,15 +1,22 @@
-"""What `dtpd status` shows to people: one table for what is exposed, one for what is forwarded, one for callers."""
+"""What `dtpd status` shows to people: how it stands, what is exposed and forwarded, who is there, what went wrong."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from dtp.cli.output import printable
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_TIMES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+#: The newest events that `status` shows.
+_EVENTS = 10
+_BAD = "red"
 
 
 def size_text(size: float) -> str:
@@ -21,54 +28,177 @@ def size_text(size: float) -> str:
     raise AssertionError("unreachable")
 
 
+def time_text(seconds: float) -> str:
+    """Seconds as people read them, by their two largest units: "1 d 2 h", "5 min", "3 s"."""
+    left = int(seconds)
+    parts: list[tuple[int, str]] = []
+    for size, name in _TIMES:
+        amount, left = divmod(left, size)
+        if amount or (parts and len(parts) < 2):
+            parts.append((amount, name))
+    return " ".join(f"{amount} {name}" for amount, name in parts[:2] if amount) or "0 s"
+
+
 def show(status: Mapping[str, Any], console: Console | None = None) -> None:
     """Print `Daemon.status()`."""
     console = console or Console()
-    for part in render(status):
+    for part in render(status, rules=True, events=_EVENTS):
         console.print(part)
 
 
-def render(status: Mapping[str, Any]) -> list[RenderableType]:
-    """What to print, from the top down. What peers said is text, never markup."""
-    parts: list[RenderableType] = [
-        Text(f"{status['identity']}{'  draining' if status['draining'] else ''}"),
-        Text(f"up {status['uptime']:.0f} s, reloaded {status['reloads']} times"),
-    ]
-    if status["exposed"]:
-        table = _table("exposed", "open", "streams", "failed", "in", "out", "backends", "denied")
-        for one in status["exposed"]:
-            backends = ", ".join(f"{b['place']}{'' if b['up'] else ' (down)'}" for b in one["backends"])
-            denied = ", ".join(f"{name} {count}" for name, count in one["denials"].items())
-            table.add_row(Text(one["service"]), *_figures(one), backends, denied)
-        parts.append(table)
-    if status["forwarded"]:
-        table = _table("forwarded", "open", "streams", "failed", "in", "out", "connected", "to")
-        for one in status["forwarded"]:
-            state = "yes" if one["connected"] else one["trouble"] or "no"
-            table.add_row(", ".join(one["listen"]), *_figures(one), Text(state), Text(", ".join(one["to"])))
-        parts.append(table)
-    if status["callers"]:
-        table = _table("caller", "service", "from", "streams", "resumes")
-        for one in status["callers"]:
-            table.add_row(
-                one["peer"], Text(one["service"]), one["source"], str(one["streams"]), str(one["resumes"])
-            )
-        parts.append(table)
+def render(
+    status: Mapping[str, Any], *, rules: bool = False, events: int = 0, callers: int | None = None
+) -> list[RenderableType]:
+    """What to print, from the top down; as many callers and events at most. What peers said is text, never markup."""
+    parts: list[RenderableType] = [_head(status)]
+    for key, make in (
+        ("exposed", _exposed),
+        ("forwarded", _forwarded),
+        ("callers", _callers),
+        ("workers", _workers),
+    ):
+        found = status.get(key) or []
+        if found:
+            shown = found[:callers] if key == "callers" else found
+            parts += [Text(), make(shown)]
+            if len(shown) < len(found):
+                parts.append(Text(f"and {len(found) - len(shown):,} more", style="dim"))
+        if key == "exposed":
+            parts += _backends(status, all_=rules)
+    if not status["callers"] and status["exposed"]:
+        parts += [Text(), Text("nobody is connected", style="dim")]
+    if rules:
+        parts += _rules(status)
+    if events and status.get("events"):
+        parts += [Text(), _events(status["events"][-events:])]
     return parts
 
 
-def _figures(one: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        str(one["open"]),
-        str(one["streams"]),
-        str(one["failed"]),
-        size_text(one["received"]),
-        size_text(one["sent"]),
+def _head(status: Mapping[str, Any]) -> Text:
+    words = ["draining" if status["draining"] else "running", f"up {time_text(status['uptime'])}"]
+    if status["reloads"]:
+        words.append(f"reloaded {status['reloads']} time{'' if status['reloads'] == 1 else 's'}")
+    return Text.assemble(
+        Text(", ".join(words), style=_BAD if status["draining"] else ""),
+        "  ",
+        Text(status["identity"], "dim"),
     )
 
 
-def _table(*names: str) -> Table:
+def _exposed(found: list[Mapping[str, Any]]) -> Table:
+    table = _table("exposed", *_FIGURES, "backends", "refused", right=("refused",))
+    for one in found:
+        up, all_ = sum(backend["up"] for backend in one["backends"]), len(one["backends"])
+        state = Text(f"{up} up" if up == all_ else f"{up} of {all_} up", "" if up == all_ else _BAD)
+        table.add_row(Text(one["service"]), *_figures(one), state, f"{sum(one['denials'].values()):,}")
+    return table
+
+
+def _backends(status: Mapping[str, Any], *, all_: bool) -> list[RenderableType]:
+    """Each backend, or those that are down."""
+    table = _table("backend", "of", "kind", "state", "open", "failures")
+    for one in status["exposed"]:
+        for backend in one["backends"]:
+            if all_ or not backend["up"]:
+                state = Text("up" if backend["up"] else "down", "" if backend["up"] else _BAD)
+                figures = (f"{backend['active']:,}", f"{backend['failures']:,}")
+                table.add_row(Text(backend["place"]), Text(one["service"]), one["kind"], state, *figures)
+    return [Text(), table] if table.row_count else []
+
+
+def _forwarded(found: list[Mapping[str, Any]]) -> Group:
+    table = _table("forwarded", *_FIGURES, "state", "to")
+    troubles = []
+    for one in found:
+        listen, bad = Text(", ".join(one["listen"])), not one["connected"]
+        state = Text("away" if bad else "connected" if one["to"] else "ready", _BAD if bad else "")
+        table.add_row(listen, *_figures(one), state, Text("\n".join(map(_target, one["to"])) or one["mode"]))
+        if bad and one["trouble"]:
+            troubles.append(Text.assemble(listen, ": ", printable(one["trouble"]), style=_BAD))
+    return Group(table, *troubles)
+
+
+def _target(address: str) -> str:
+    """An address without what is long: "api at HOST:PORT", "api of dtp1abc..."."""
+    where, _, service = address.partition("://")[2].partition("/")
+    peer, at, place = where.rpartition("@")
+    return f"{service} at {place}" if at and place else f"{service} of {(peer or where)[:12]}"
+
+
+def _callers(found: list[Mapping[str, Any]]) -> Table:
+    table = _table("caller", "service", "from", "streams", "resumes")
+    for one in found:
+        table.add_row(
+            Text(one["peer"], no_wrap=True, overflow="ellipsis"),
+            Text(one["service"]),
+            Text(one["source"]),
+            f"{one['streams']:,}",
+            f"{one['resumes']:,}",
+        )
+    return table
+
+
+def _workers(found: list[Mapping[str, Any]]) -> Table:
+    table = _table("worker", "process", "state", "open", "connections", "died")
+    for one in found:
+        state = Text("up" if one["up"] else "down", "" if one["up"] else _BAD)
+        table.add_row(
+            str(one["worker"]),
+            str(one["pid"]),
+            state,
+            f"{one['open']:,}",
+            f"{one['connections']:,}",
+            str(one["deaths"]),
+        )
+    return table
+
+
+def _rules(status: Mapping[str, Any]) -> list[RenderableType]:
+    table = _table("rules of", "", "refused")
+    named: list[tuple[str, list[str], Mapping[str, int]]]
+    named = [("everywhere", status.get("everywhere") or [], {})]
+    named += [(one["service"], one.get("rules") or [], one["denials"]) for one in status["exposed"]]
+    for name, rules, denials in named:
+        if rules:
+            refused = "\n".join(f"{count:,} by {policy}" for policy, count in denials.items())
+            table.add_row(Text(name), Text("\n".join(rules)), Text(refused))
+    return [Text(), table] if table.row_count else []
+
+
+def _events(found: list[Mapping[str, Any]]) -> Table:
+    table = _table("at", "errors and refusals")
+    for one in found:
+        at = time.strftime("%H:%M:%S", time.localtime(one["time"]))
+        table.add_row(
+            Text(at, no_wrap=True), Text(printable(one["message"]), "" if one["level"] == "info" else _BAD)
+        )
+    return table
+
+
+_FIGURES = ("open", "streams", "failed", "in", "out")
+#: Columns of numbers.
+_RIGHT = {*_FIGURES, "resumes", "process", "connections", "died", "failures"}
+
+
+def _figures(one: Mapping[str, Any]) -> tuple[str, ...]:
+    counts = (f"{one[key]:,}" for key in ("open", "streams", "failed"))
+    return (*counts, size_text(one["received"]), size_text(one["sent"]))
+
+
+def _table(*names: str, right: tuple[str, ...] = ()) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
-        table.add_column(name)
+        # A number that is cut in two lines is another number.
+        number = name in _RIGHT or name in right
+        kept = number or name in (
+            "exposed",
+            "forwarded",
+            "backend",
+            "backends",
+            "kind",
+            "of",
+            "from",
+            "state",
+        )
+        table.add_column(name, justify="right" if number else "left", no_wrap=kept)
     return table

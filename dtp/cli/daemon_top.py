@@ -35,13 +35,17 @@ class Rates:
         return {key: max(0, sums[key] - last[1][key]) / (now - last[0]) for key in sums}
 
 
+#: What a screen has room for.
+_CALLERS, _EVENTS = 12, 5
+
+
 def _screen(status: Mapping[str, Any], rates: Mapping[str, float]) -> Group:
     speeds = Text(
         f"in {size_text(rates['received'])}/s   out {size_text(rates['sent'])}/s   "
-        f"{rates['streams']:.0f} new streams/s",
+        f"{rates['streams']:,.0f} new streams/s",
         style="bold",
     )
-    return Group(speeds, *render(status))
+    return Group(speeds, *render(status, events=_EVENTS, callers=_CALLERS))
 
 
 async def watch(path: Path, interval: float, count: int | None, console: Console) -> None:

@@ -8,7 +8,8 @@ import os
 import sys
 import time
 import unicodedata
-from typing import TextIO
+from collections import deque
+from typing import Any, TextIO
 
 from dtp.daemon.config.model import Log
 
@@ -40,6 +41,35 @@ class Bounded(logging.Filter):
             since, count = now, 0
         self._counts[key] = (since, count + 1)
         return count < LOGGED
+
+
+#: Records that are kept to be shown, and what they are about where they are no warnings.
+RECENT = 50
+_SHOWN = {"denied", "ended", "unknown-service", "not-connected", "connected", "reloaded", "upgraded"}
+
+
+class Recent(logging.Handler):
+    """Keeps the last records that an operator wants to see without looking for the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: deque[dict[str, Any]] = deque(maxlen=RECENT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Warnings and worse, refusals, streams that broke off, peers that came and went."""
+        fields = getattr(record, "fields", {})
+        shown = fields.get("event") in _SHOWN and (fields["event"] != "ended" or fields.get("why"))
+        if record.levelno >= logging.WARNING or shown:
+            level, message = record.levelname.lower(), record.getMessage()
+            self.kept.append({"time": round(record.created, 3), "level": level, "message": message})
+
+
+_recent = Recent()
+
+
+def recent() -> list[dict[str, Any]]:
+    """The last records of this process: `time` (Unix), `level` and `message`; the oldest first."""
+    return list(_recent.kept)
 
 
 def _left_out(record: logging.LogRecord) -> int:
@@ -96,6 +126,7 @@ def set_up(log: Log, stream: TextIO | None = None) -> None:
     for old in list(root.handlers):
         root.removeHandler(old)
     root.addHandler(handler)
+    root.addHandler(_recent)
     # Libraries may log what they handle when they are asked for details (headers, queries): they never are.
     root.setLevel(logging.WARNING)
     logging.getLogger("dtpd").setLevel(log.level.upper())

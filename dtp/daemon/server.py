@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
-from dtp.daemon import state
-from dtp.daemon.config.model import Budget, Config, Forward
+from dtp.daemon import logs, state
+from dtp.daemon.config.model import AccessRule, Budget, Config, Forward, Rules
 from dtp.daemon.expose import Exposed, caller_of
 from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
 from dtp.daemon.onchain import Gate
 from dtp.daemon.policies import Caller, Policies
+from dtp.daemon.policies.words import words
 from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
 from dtp.daemon.sharing import AMONG_WORKERS, Sharing
@@ -70,6 +71,8 @@ def refuse_what_takes_a_restart(old: Config, new: Config) -> None:
             raise CantReload(f"{name.replace('_', '-')} has changed: that takes a restart")
 
 
+#: What `[everywhere]` is where it isn't in the file.
+_NO_RULES = Rules(access=AccessRule(everyone=True))
 _FIXED = (
     "identity",
     "passphrase_file",
@@ -503,6 +506,8 @@ class Daemon:
                 for forwarded in self.forwarded.values()
             ],
             **self.side.status(),
+            "everywhere": [] if self.config.everywhere == _NO_RULES else words(self.config.everywhere),
+            "events": logs.recent(),
         }
 
 
@@ -512,6 +517,7 @@ def _exposed_status(exposed: Exposed, now: float) -> dict[str, Any]:
         "kind": exposed.config.kind,
         **exposed.ledger.status(),
         "denials": dict(exposed.denials),
+        "rules": words(exposed.config.rules),
         "backends": [
             {
                 "place": str(backend.place),

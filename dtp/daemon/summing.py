@@ -12,7 +12,7 @@ _LARGEST = {"failures", "uptime", "reloads"}
 #: Lists whose elements are the same things seen by each worker -> what tells them apart.
 _SAME = {"exposed": ("service",), "forwarded": ("listen", "to", "mode"), "backends": ("place",)}
 #: Lists whose elements are each worker's own.
-_OWN = {"callers"}
+_OWN = {"callers", "events"}
 
 
 def merge(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from socket import socket
 from typing import Any
 from urllib.parse import urlsplit
 
-from dtp.daemon import state
+from dtp.daemon import logs, state
 from dtp.daemon.channel import Channel, ChannelLost, NotDone
 from dtp.daemon.config.model import Config
 from dtp.daemon.listening import Opened, open_places, wanted_by
@@ -382,6 +382,7 @@ class Workers:
             "draining": self.draining,
             "reloads": self.reloads,
             "callers": found.get("callers", []),
+            "events": sorted([*found.get("events", []), *logs.recent()], key=lambda one: one["time"]),
             "workers": [
                 {
                     "worker": seat.number,

@@ -75,3 +75,22 @@ def test_what_peers_say_stays_in_its_line(log):
     (first, second) = stream.getvalue().splitlines()
     assert first.endswith("said a\\x1b[31m\\rb")
     assert second == "  c\\u202e"
+
+
+def test_what_is_worth_seeing_is_kept(log):
+    """Warnings, refusals and what broke off, as people read them; an orderly end is no news. Bounded."""
+    log("json", "debug")
+    logs._recent.kept.clear()
+    dtpd = logging.getLogger("dtpd")
+    dtpd.info("ended", extra={"fields": {"event": "ended", "why": ""}})
+    dtpd.info("broke off", extra={"fields": {"event": "ended", "why": "reset"}})
+    dtpd.info("draining")
+    dtpd.warning("backend %s", "down")
+    assert [(one["level"], one["message"]) for one in logs.recent()] == [
+        ("info", "broke off"),
+        ("warning", "backend down"),
+    ]
+    for number in range(2 * logs.RECENT):
+        dtpd.warning("number %d", number)
+    assert len(logs.recent()) == logs.RECENT
+    assert logs.recent()[-1]["message"] == f"number {2 * logs.RECENT - 1}"

@@ -24,6 +24,7 @@ from dtp.daemon.policies import (
     Policies,
     rate,
 )
+from dtp.daemon.policies.words import words as rules_in_words
 from dtp.daemon.reasons import TELLINGS, Reason, words
 from dtp.identity import Identity
 
@@ -330,3 +331,38 @@ def test_summer_time_does_not_confuse_the_schedule():
     before = datetime(2026, 3, 28, 8, 30, tzinfo=ZoneInfo("Europe/Berlin"))
     for day in (before, before + timedelta(days=1)):
         assert policy.check(Arrive(ALICE), Moment(0, day.timestamp())) is None
+
+
+# ---- in words ------------------------------------------------------------------------------------------------------
+
+
+def test_rules_in_words():
+    """As the page and the terminal show them; whoever is meant is counted, not named."""
+    rules = model.Rules(
+        access=model.AccessRule(peers=frozenset({ALICE.peer, BOB.peer}), accounts=frozenset({"0x1"}),
+                                denied_accounts=frozenset({"0x2"})),
+        schedule=model.ScheduleRule(frozenset({0, 1}), (time(8), time(18, 30)), ZoneInfo("Europe/Berlin")),
+        methods=model.MethodRule(("eth_*",), ("eth_sign",)),
+        concurrency=model.ConcurrencyRule(1, 5000),
+        rate=(model.RateRule(Amount(1000, 1), 2000, Amount(10 * 2**20, 60)),
+              model.RateRule(Amount(5, 90), methods=("eth_getLogs",), per="service")),
+        quota=model.QuotaRule(1, 3 * 2**30, 86400, "service"),
+        limits=model.LimitRule(1536, 3600, 90),
+    )  # fmt: skip
+    assert rules_in_words(rules) == [
+        "for 2 identities and 1 account, 1 denied",
+        "open mon, tue 08:00-18:30 Europe/Berlin",
+        "methods eth_* but eth_sign",
+        "at once 1 stream an identity, 5,000 streams in all",
+        "1 request and 3 GiB per d for all together",
+        "1,000 requests/s (burst 2,000) and 10 MiB/min for an identity",
+        "5 requests/90 s of eth_getLogs for all together",
+        "a stream up to 1.5 KiB, 1 h, 90 s of silence",
+    ]
+    assert rules_in_words(
+        model.Rules(access=model.AccessRule(everyone=True), methods=model.MethodRule((), ("a",)))
+    ) == [
+        "for everyone",
+        "all methods but a",
+    ]
+    assert rules_in_words(model.Rules()) == ["for nobody"]

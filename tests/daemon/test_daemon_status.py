@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from dtp.cli.daemon_status import show, size_text
+from dtp.cli.daemon_status import render, show, size_text, time_text
 from dtp.cli.daemon_top import Rates
 
 
@@ -15,6 +15,23 @@ from dtp.cli.daemon_top import Rates
 )
 def test_sizes(size, text):
     assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.9, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min 59 s"),
+        (3605, "1 h"),
+        (93784.2, "1 d 2 h"),
+        (86400, "1 d"),
+    ],
+)
+def test_times(seconds, text):
+    assert time_text(seconds) == text
 
 
 def status(received):
@@ -28,12 +45,18 @@ def status(received):
         "callers": [
             {"peer": "dtp1x", "service": "[red]a[/red]", "source": "192.0.2.1", "streams": 1, "resumes": 0}
         ],
+        "everywhere": [],
+        "events": [
+            {"time": 0.0, "level": "warning", "message": "a\x1b[31m[red]b"},
+            {"time": 1.0, "level": "info", "message": "[u]c"},
+        ],
         "exposed": [
             {
                 **part,
                 "service": "[bold]api",
                 "kind": "tcp",
                 "denials": {"rate": 2},
+                "rules": ["methods [dim]*"],
                 "backends": [{"place": "127.0.0.1:1", "up": False, "active": 1, "failures": 3}],
             }
         ],
@@ -41,7 +64,8 @@ def status(received):
             {
                 **part,
                 "listen": ["127.0.0.1:2"],
-                "to": ["dtp://x/y"],
+                "mode": "direct",
+                "to": ["dtp://x/y", "dtp+tcp://dtp1abc@192.0.2.1:5/y"],
                 "connected": False,
                 "trouble": "[blink]no",
             }
@@ -53,8 +77,24 @@ def test_markup_of_others_is_text():
     console = Console(file=io.StringIO(), width=300)
     show(status(0), console)
     shown = console.file.getvalue()
-    for words in ("[red]a[/red]", "[bold]api", "[blink]no", "127.0.0.1:1 (down)", "rate 2"):
+    for words in ("[red]a[/red]", "[bold]api", "[blink]no", "0 of 1 up", "down", "2 by rate", "methods [dim]*",
+                  "a\\x1b[31m[red]b", "[u]c", "y of x", "y at 192.0.2.1:5"):  # fmt: skip
         assert words in shown
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_no_number_is_cut_in_two(width):
+    """On a narrow terminal other columns give way."""
+    many = status(10**15)
+    many["exposed"][0] |= {"streams": 9_999_999, "failed": 123_456, "open": 32_768, "service": "db/replica"}
+    many["callers"] *= 40
+    console = Console(file=io.StringIO(), width=width)
+    for part in render(many, events=1, callers=12):
+        console.print(part)
+    shown = console.file.getvalue()
+    for words in ("9,999,999", "123,456", "32,768", "909.5 TiB", "and 28 more", "db/replica"):
+        assert words in shown
+    assert max(map(len, shown.splitlines())) <= width
 
 
 def test_rates():

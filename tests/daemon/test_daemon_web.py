@@ -114,7 +114,9 @@ def test_the_page_in_a_browser(run):
             assert str(pair.far.identity.id) in done.stdout
             assert f"127.0.0.1:{backend.port}" in done.stdout
             assert str(pair.near.identity.id) in done.stdout
-            assert re.search(r"in [0-9.]+ [KMi]*B/s, out", done.stdout)
+            assert re.search(r'id="rate-in">[0-9.]+ [KMi]*B/s<', done.stdout)
+            assert "for everyone" in done.stdout
+            assert "None so far." in done.stdout
             writer.close()
             await web.close()
 

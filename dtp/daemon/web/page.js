@@ -5,77 +5,173 @@ const KEEP = 120; // seconds shown
 const history = [];
 let last = null;
 
+const element = (id) => document.getElementById(id);
+const count = (number) => number.toLocaleString("en");
+const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
+
 function sizeText(size) {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
   let unit = 0;
   while (size >= 1024 && unit < units.length - 1) { size /= 1024; unit += 1; }
   return `${unit ? size.toFixed(1) : size.toFixed(0)} ${units[unit]}`;
 }
 
-function fill(id, names, rows) {
-  const table = document.getElementById(id);
-  const head = document.createElement("tr");
-  for (const name of names) { head.appendChild(document.createElement("th")).textContent = name; }
-  const lines = rows.map((cells) => {
-    const row = document.createElement("tr");
-    for (const cell of cells) {
-      const made = row.appendChild(document.createElement("td"));
-      const { text, bad } = typeof cell === "object" ? cell : { text: cell, bad: false };
-      made.textContent = text;
-      if (typeof cell === "number") { made.className = "figure"; }
-      if (bad) { made.className = "bad"; }
-    }
-    return row;
+function timeText(seconds) {
+  const parts = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const first = parts.findIndex(([, size]) => seconds >= size);
+  if (first < 0) { return "0 s"; }
+  let left = Math.round(seconds / (parts[first + 1] ?? parts[first])[1]) * (parts[first + 1] ?? parts[first])[1];
+  return parts.slice(first, first + 2).map(([name, size]) => {
+    const amount = Math.floor(left / size);
+    left -= amount * size;
+    return amount ? `${amount} ${name}` : "";
+  }).filter(Boolean).join(" ");
+}
+
+// A table of rows of cells: a text, or an object with `text`, `kind` (a class) and `bad`. Without rows, `none` says so.
+function fill(id, names, rows, none) {
+  const section = element(id);
+  section.hidden = !rows.length && none === null;
+  section.querySelectorAll("table, .none").forEach((old) => old.remove());
+  if (!rows.length) {
+    const words = section.appendChild(document.createElement("p"));
+    words.className = "none";
+    words.textContent = none;
+    return;
+  }
+  const table = section.appendChild(document.createElement("table"));
+  const head = table.createTHead().insertRow();
+  names.forEach((name, number) => {
+    const made = head.appendChild(document.createElement("th"));
+    made.textContent = name;
+    made.scope = "col";
+    if (typeof rows[0][number] === "object" && rows[0][number].kind === "figure") { made.className = "figure"; }
   });
-  table.replaceChildren(head, ...lines);
+  const body = table.createTBody();
+  for (const cells of rows) {
+    const row = body.insertRow();
+    cells.forEach((cell, number) => {
+      const made = row.insertCell();
+      const { text, kind, bad, parts } = typeof cell === "object" ? cell : { text: cell, kind: "", bad: false };
+      made.dataset.name = names[number];
+      if (parts) { made.appendChild(lines(parts)); } else { made.textContent = text; }
+      made.className = `${kind ?? ""}${bad ? " bad" : ""}`.trim();
+    });
+  }
+}
+
+// Each on a line of its own.
+function lines(parts) {
+  const list = document.createElement("div");
+  for (const { text, bad } of parts) {
+    const line = list.appendChild(document.createElement("div"));
+    line.textContent = text;
+    line.className = bad ? "bad" : "";
+  }
+  return list;
+}
+
+const figure = (text) => ({ text, kind: "figure" });
+const short = (text) => ({ text, kind: "short" });
+const wide = (text, bad) => ({ text, kind: "wide", bad });
+
+function figures(one) {
+  return [figure(count(one.open)), figure(count(one.streams)), figure(count(one.failed)),
+    figure(sizeText(one.received)), figure(sizeText(one.sent))];
 }
 
 function show(status) {
-  document.getElementById("identity").textContent = status.identity;
-  document.getElementById("state").textContent =
-    `${status.draining ? "draining" : "running"}, up ${Math.round(status.uptime)} s, reloaded ${status.reloads} times`;
-  const figures = (one) => [one.open, one.streams, one.failed, sizeText(one.received), sizeText(one.sent)];
-  fill("exposed", ["service", "kind", "open", "streams", "failed", "in", "out", "backends", "denied"],
-    status.exposed.map((one) => [one.service, one.kind, ...figures(one),
-      { text: one.backends.map((b) => `${b.place}${b.up ? "" : " (down)"}`).join(", "), bad: one.backends.some((b) => !b.up) },
-      Object.entries(one.denials).map(([name, count]) => `${name} ${count}`).join(", ")]));
+  const words = [status.draining ? "draining" : "running", `up ${timeText(status.uptime)}`];
+  if (status.reloads) { words.push(`reloaded ${plural(status.reloads, "time")}`); }
+  element("identity").textContent = status.identity;
+  element("state").textContent = words.join(", ");
+  element("state").className = status.draining ? "bad" : "";
+  document.title = status.draining ? "dtpd (draining)" : "dtpd";
+  fill("exposed", ["service", "kind", "open", "streams", "failed", "in", "out", "backends", "rules", "refused"],
+    status.exposed.map((one) => [one.service, short(one.kind), ...figures(one),
+      { kind: "wide short", parts: one.backends.map((b) => ({ text: `${b.place}, ${b.up ? `${count(b.active)} open` : "down"}`, bad: !b.up })) },
+      { kind: "wide", parts: one.rules.map((text) => ({ text })) },
+      { kind: "wide short", parts: Object.entries(one.denials).map(([name, number]) => ({ text: `${count(number)} by ${name}` })) }]),
+    status.forwarded.length ? null : "Nothing is exposed.");
   fill("forwarded", ["here", "open", "streams", "failed", "in", "out", "to", "state"],
-    status.forwarded.map((one) => [one.listen.join(", "), ...figures(one), one.to.join(", "),
-      { text: one.connected ? "connected" : one.trouble || "not connected", bad: !one.connected }]));
+    status.forwarded.map((one) => [one.listen.join(", "), ...figures(one), { kind: "wide id", parts: one.to.length ? one.to.map((text) => ({ text })) : [{ text: `${one.mode}: the program says whom it wants` }] },
+      wide(one.connected ? one.to.length ? "connected" : "ready" : one.trouble || "not connected", !one.connected)]),
+    null);
+  element("everywhere").textContent = status.everywhere.length ? `For all services together: ${status.everywhere.join("; ")}` : "";
   fill("callers", ["identity", "service", "from", "streams", "resumes"],
-    status.callers.map((one) => [one.peer, one.service, one.source, one.streams, one.resumes]));
+    status.callers.map((one) => [{ text: one.peer, kind: "id" }, one.service, one.source, figure(count(one.streams)), figure(count(one.resumes))]),
+    status.exposed.length ? "Nobody is connected." : null);
+  fill("workers", ["worker", "process", "state", "open", "connections", "died", "lost with it"],
+    (status.workers ?? []).map((one) => [`${one.worker}`, figure(`${one.pid}`), { text: one.up ? "up" : "down", kind: "short", bad: !one.up },
+      figure(count(one.open)), figure(count(one.connections)), figure(count(one.deaths)), figure(count(one.lost))]),
+    null);
+  fill("events", ["time", "what"],
+    status.events.slice().reverse().map((one) => [short(new Date(one.time * 1000).toLocaleTimeString()), wide(one.message, one.level !== "info")]),
+    "None so far.");
 }
 
-function plot(status) {
+function measure(status) {
   const sum = (key) => [...status.exposed, ...status.forwarded].reduce((total, one) => total + one[key], 0);
-  const now = { time: performance.now(), sent: sum("sent"), received: sum("received") };
+  const now = { time: performance.now(), sent: sum("sent"), received: sum("received"), streams: sum("streams") };
   if (last !== null) {
     const seconds = (now.time - last.time) / 1000;
-    history.push({
-      sent: Math.max(0, now.sent - last.sent) / seconds,
-      received: Math.max(0, now.received - last.received) / seconds,
-    });
+    const speed = (key) => Math.max(0, now[key] - last[key]) / seconds;
+    history.push({ sent: speed("sent"), received: speed("received"), streams: speed("streams") });
     if (history.length > KEEP) { history.shift(); }
   }
   last = now;
-  const canvas = document.getElementById("plot");
+}
+
+// A round number of bytes above all that is shown: the plot doesn't change its scale with every byte.
+function scale(most) {
+  let top = 1024;
+  while (top < most) { top *= 2; }
+  return top;
+}
+
+function plot() {
+  const canvas = element("plot");
+  const ratio = window.devicePixelRatio || 1;
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  if (canvas.width !== Math.round(width * ratio)) {
+    [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
+  }
   const pen = canvas.getContext("2d");
   const style = getComputedStyle(document.documentElement);
-  const top = Math.max(1024, ...history.flatMap((one) => [one.sent, one.received]));
-  pen.clearRect(0, 0, canvas.width, canvas.height);
-  for (const [key, colour] of [["received", "--in"], ["sent", "--out"]]) {
-    pen.strokeStyle = style.getPropertyValue(colour);
-    pen.lineWidth = 2;
+  const colour = (name) => style.getPropertyValue(name);
+  const top = scale(Math.max(...history.flatMap((one) => [one.sent, one.received]), 1));
+  const bottom = height - 18;
+  const y = (value) => bottom - value / top * (bottom - 16);
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  pen.font = "11px system-ui, sans-serif";
+  pen.fillStyle = colour("--dim");
+  pen.strokeStyle = colour("--line");
+  pen.lineWidth = 1;
+  for (const part of [0, 0.5, 1]) {
+    pen.beginPath();
+    pen.moveTo(0, y(top * part));
+    pen.lineTo(width, y(top * part));
+    pen.stroke();
+    pen.fillText(part ? `${sizeText(top * part)}/s` : "2 min ago", 0, part ? y(top * part) - 4 : height - 4);
+  }
+  pen.textAlign = "right";
+  pen.fillText("now", width, height - 4);
+  pen.textAlign = "left";
+  pen.lineWidth = 1.5;
+  pen.lineJoin = "round";
+  for (const [key, name] of [["received", "--in"], ["sent", "--out"]]) {
+    pen.strokeStyle = colour(name);
     pen.beginPath();
     history.forEach((one, number) => {
-      const x = canvas.width - (history.length - 1 - number) * canvas.width / (KEEP - 1);
-      pen.lineTo(x, canvas.height - 4 - one[key] / top * (canvas.height - 8));
+      pen.lineTo(width - (history.length - 1 - number) * width / (KEEP - 1), y(one[key]));
     });
     pen.stroke();
   }
-  const now_ = history.at(-1) ?? { sent: 0, received: 0 };
-  document.getElementById("rates").textContent =
-    `in ${sizeText(now_.received)}/s, out ${sizeText(now_.sent)}/s; top of the plot ${sizeText(top)}/s`;
+  const now = history.at(-1) ?? { sent: 0, received: 0, streams: 0 };
+  element("rate-in").textContent = `${sizeText(now.received)}/s`;
+  element("rate-out").textContent = `${sizeText(now.sent)}/s`;
+  element("rate-streams").textContent = count(Math.round(now.streams));
 }
 
 async function turn() {
@@ -84,12 +180,17 @@ async function turn() {
     if (!answer.ok) { throw new Error(`status ${answer.status}`); }
     const status = await answer.json();
     show(status);
-    plot(status);
+    measure(status);
+    plot();
     document.body.dataset.ready = "yes";
   } catch (error) {
-    document.getElementById("state").textContent = `not reached: ${error.message}`;
+    last = null; // a speed over the gap would be none
+    element("state").textContent = `not reached (${error.message}); what is below was true before`;
+    element("state").className = "bad";
+    document.title = "dtpd (not reached)";
   }
   setTimeout(turn, 1000);
 }
 
+addEventListener("resize", plot);
 turn();
