@@ -8,6 +8,7 @@ import datetime
 import functools
 import json
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -314,13 +315,65 @@ def _answer(value: Any) -> Any:
 @_file
 @_store
 def verify(opened: _Opener) -> None:
-    """Check all that is stored: signatures, order, encoding."""
+    """Check all that is stored: signatures, order, encoding; and tell who signed what rules forbid."""
 
-    async def work(graph: Graph) -> dict[str, Any]:
+    async def work(graph: Graph) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        from dtp.graph.access import describe
+
         count = await graph.verify()
-        return {"envelopes": count, "authors": len(graph.vector()), "forks": len(await graph.proofs())}
+        broken = describe(await graph.offences())
+        forks = len(await graph.proofs())
+        found = {"envelopes": count, "authors": len(graph.vector()), "forks": forks, "offences": len(broken)}
+        return found, broken
 
-    print_result(opened.run(work))
+    found, broken = opened.run(work)
+    if wants_json():
+        print_result(found | {"offences": broken})
+        return
+    print_result(found)
+    for one in broken:
+        click.echo("{author}, envelope {sequence}: {reason} ({kind})".format(**one))
+
+
+@graph.command()
+@_file
+@click.argument("peer", required=False)
+@click.argument("path", default="")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. [default: for good]")
+@click.option("--revoke", is_flag=True, help="Take back what PEER was granted at PATH.")
+@_store
+def grant(opened: _Opener, peer: str | None, path: str, days: float | None, revoke: bool) -> None:
+    """Let PEER write at PATH of your own souls; without PEER, list what you have granted.
+
+    \b
+    Examples:
+      dtp graph grant notes.db dtp1... board --days 30
+      dtp graph grant notes.db dtp1... board --revoke
+    """
+
+    async def work(graph: Graph) -> list[Any]:
+        from dtp.graph.access import key_of
+
+        if peer is None:
+            return graph.grants()
+        if not revoke:
+            return [graph.grant(peer, path, until=time.time() + days * 86_400 if days else None)]
+        found = [one for one in graph.grants() if one.grantee == key_of(peer) and one.path == path]
+        if not found:
+            raise NotThere(f"you have granted {peer} nothing at {path!r}")
+        for one in found:
+            graph.revoke(one)
+        return found
+
+    from dtp.crdt.clock import seconds
+    from dtp.crdt.owners import owned, owner_name
+
+    for one in opened.run(work, writing=peer is not None):
+        end = datetime.datetime.fromtimestamp(seconds(one.until), datetime.UTC) if one.until else None
+        until = end.isoformat(timespec="seconds") if end else None
+        soul = owned(one.owner, one.path)
+        record = {"peer": owner_name(one.grantee), "soul": soul, "until": until, "id": one.id}
+        print_line(record, f"{record['peer']}  {soul}  {until or 'for good'}")
 
 
 # ---- files and peers ----------------------------------------------------------------------------------------

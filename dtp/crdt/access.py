@@ -311,7 +311,7 @@ class Ruling:
         return ""
 
     def _offends(self, op: Op, root: str, reason: str, earlier: tuple[int, ...] = ()) -> str:
-        shipped = self.access.known(self.author).shipped | self._shipped
+        shipped = self._shipped | self.access.known(self.author).shipped
         self._offences.setdefault(root, Offence(op.author, root, reason, op.clock, shipped[root], earlier))
         return reason
 

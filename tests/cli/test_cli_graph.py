@@ -1,5 +1,6 @@
 """`dtp graph` as people run it: files, peers over loopback, JSON."""
 
+import asyncio
 import json
 
 import pytest
@@ -59,7 +60,12 @@ def test_looking_and_changing(me, tmp_path):
         (None, 34, True),
     ]
     assert "deleted  (was 34)" in run("log", file, "user/alice", "age")
-    assert json.loads(run("verify", file, "--json")) == {"envelopes": 9, "authors": 1, "forks": 0}
+    assert json.loads(run("verify", file, "--json")) == {
+        "envelopes": 9,
+        "authors": 1,
+        "forks": 0,
+        "offences": [],
+    }
 
 
 def test_writing_needs_an_identity_that_is_kept(home, tmp_path):
@@ -117,3 +123,48 @@ def test_peers(dtp, me, tmp_path):
     server.end_input()
     server.wait()
     watching.wait(code=None)
+
+
+def test_granting(me, tmp_path):
+    file, friend = tmp_path / "notes.db", str(Identity.generate().id)
+    assert run("grant", file) == ""
+    made = run("grant", file, friend, "board")
+    assert friend in made
+    assert "/board  for good" in made
+    run("grant", file, friend, "board", "--days", "2")
+    listed = [json.loads(line) for line in run("grant", file, "--json").splitlines()]
+    assert len(listed) == 2
+    assert sum(one["until"] is None for one in listed) == 1
+    assert {one["peer"] for one in listed} == {friend}
+    assert len(run("grant", file, friend, "board", "--revoke").splitlines()) == 2
+    assert run("grant", file) == ""
+    assert "nothing at" in run("grant", file, friend, "board", "--revoke", code=3)
+    assert "no identity" in run("grant", file, "nobody", code=3)
+
+
+def test_verifying_tells_of_offences(me, tmp_path):
+    from dtp.core.crdt import GraphCore
+    from dtp.crdt import values
+    from dtp.graph import Graph, Rule, Rules
+    from dtp.graph import envelope as envelopes
+
+    file, cheat = tmp_path / "polls.db", Identity.generate()
+    rules = Rules("vote", [Rule(path="*", key="{author}", once="soul")])
+    core = GraphCore(cheat.id.key)
+    vote = rules.soul("lunch"), str(cheat.id)
+    with core.trusted():
+        core.put(
+            values.rows([(rules.root, "rules", rules.document), (*vote, 1), (*vote, 2)]), 1 << 16, 1 << 62
+        )
+    made = envelopes.seal(cheat, "", 1, envelopes.NONE_BEFORE, core.commit()[0]).encode()
+
+    async def take():
+        async with await Graph.open(str(file), identity=Identity.generate()) as graph:
+            assert await graph.receive([made]) == 1
+
+    asyncio.run(take())
+    shown = run("verify", file)
+    assert f"{cheat.id}, envelope 1: a second one, where one may be (vote)" in shown
+    (offence,) = json.loads(run("verify", file, "--json"))["offences"]
+    assert offence["valid"]
+    assert offence["author"] == str(cheat.id)

@@ -172,6 +172,7 @@ SHIPS = (VOTE.root, "rules", VOTE.document)
             [1, 3],
         ),
         ([[SHIPS], [(LUNCH, str(BOB.id), "yes")]], "no rule", [1, 2]),
+        ([[SHIPS, (LUNCH, str(CAROL.id), "yes")], [SHIPS, (LUNCH, str(CAROL.id), "no")]], "second", [1, 2]),
         ([[SHIPS, (LUNCH, str(CAROL.id), "maybe")]], "such a value", [1]),
     ],
 )
