@@ -18,7 +18,8 @@ from dtp.cli.output import json_option, print_line, print_result, printable, wan
 from dtp.daemon import logs
 from dtp.daemon.config.load import load
 from dtp.daemon.config.model import Config
-from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.config.reading import ConfigMistakes, Wrong
+from dtp.daemon.config.values import duration
 from dtp.daemon.control import ask, path_of
 from dtp.daemon.process import Process, serving
 from dtp.errors import DtpError
@@ -150,9 +151,9 @@ def check(path: Path) -> None:
     print_result(record, f"{path}: no mistakes; exposes {len(config.expose)}, forwards {len(config.forward)}")
 
 
-def _ask(path: Path, do: str) -> Any:
+def _ask(path: Path, do: str, **arguments: Any) -> Any:
     config: Config = load(path)
-    return asyncio.run(ask(path_of(config), do))
+    return asyncio.run(ask(path_of(config), do, **arguments))
 
 
 @main.command()
@@ -184,6 +185,34 @@ def upgrade(path: Path) -> None:
     answer = _ask(path, "upgrade")
     text = f"process {answer['pid']} serves now; {answer['streams']} streams finish in the old one"
     print_result(answer, text)
+
+
+@main.command()
+@file_option
+@click.argument("caller")
+@click.option("--time", "period", metavar="TIME", help='For so long, such as "1h". [default: until unban]')
+@json_option
+def ban(path: Path, caller: str, period: str | None) -> None:
+    """Keep CALLER, an identity or a Sui address, out at once, whatever the file says; its connections end.
+
+    With [state] it holds for all daemons that share it, and over restarts.
+    """
+    try:
+        seconds = None if period is None else duration(period)
+    except Wrong as error:
+        raise click.BadParameter(str(error), param_hint="--time") from None
+    answer = _ask(path, "ban", caller=caller, seconds=seconds)
+    print_result(answer, f"{answer['caller']} is banned{f' for {period}' if period else ''}")
+
+
+@main.command()
+@file_option
+@click.argument("caller")
+@json_option
+def unban(path: Path, caller: str) -> None:
+    """Let CALLER in again, if the file does. 'dtpd status' shows who is banned."""
+    answer = _ask(path, "ban", caller=caller, seconds=0)
+    print_result(answer, f"{answer['caller']} is not banned")
 
 
 @main.command()

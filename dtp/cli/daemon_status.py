@@ -65,6 +65,9 @@ def render(
                 parts.append(Text(f"and {len(found) - len(shown):,} more", style="dim"))
         if key == "exposed":
             parts += _backends(status, all_=rules)
+    for caller, until in status.get("bans", {}).items():
+        end = "" if until is None else time.strftime(" until %Y-%m-%d %H:%M:%S UTC", time.gmtime(until))
+        parts.append(Text(f"banned{end}: {caller}"))
     if not status["callers"] and status["exposed"]:
         parts += [Text(), Text("nobody is connected", style="dim")]
     if rules:

@@ -140,6 +140,10 @@ class Exposed:
         self.ledger.streams += 1
         self._deny(Denial("daemon", reason, why), caller, stream)
 
+    def deny(self, caller: Caller, denial: Denial) -> None:
+        """Note a denial of what is no rule's affair."""
+        self._log_denial(denial, caller)
+
     def _deny(self, denial: Denial, caller: Caller, stream: Stream) -> None:
         self.ledger.failed += 1
         self._log_denial(denial, caller)

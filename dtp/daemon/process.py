@@ -10,14 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from dtp.daemon import logs, systemd
+from dtp.daemon.bans import FOR_EVER
+from dtp.daemon.config import values
 from dtp.daemon.config.load import load
 from dtp.daemon.config.model import Config
+from dtp.daemon.config.reading import Wrong
 from dtp.daemon.control import Control, path_of
 from dtp.daemon.server import Daemon
 from dtp.daemon.sockets import name_of
@@ -46,6 +50,12 @@ class UpgradeFailed(LocalError):
     code = "upgrade-failed"
 
 
+class CantBan(LocalError):
+    """What was to be banned is no caller."""
+
+    code = "cant-ban"
+
+
 class Serving(Protocol):
     """A daemon as its process sees it: a `Daemon`, or several of them."""
 
@@ -68,6 +78,7 @@ class Serving(Protocol):
     async def hand_over(self) -> None: ...
     async def close(self) -> None: ...
     async def refresh(self) -> None: ...
+    async def ban(self, caller: str, until: float) -> None: ...
     def status(self) -> dict[str, Any]: ...
 
 
@@ -105,6 +116,7 @@ class Process:
                 "reload": self._reload,
                 "drain": self._drain,
                 "upgrade": self._upgrade,
+                "ban": self._ban,
             },
         )
 
@@ -184,6 +196,22 @@ class Process:
     async def _status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         await self.daemon.refresh()
         return self.daemon.status()
+
+    async def _ban(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`caller`; `seconds` from now on: 0 ends a ban, none is until somebody ends it."""
+        try:
+            caller = str(values.caller(request.get("caller")))
+        except Wrong as error:
+            raise CantBan(str(error)) from None
+        seconds = request.get("seconds")
+        if caller == values.EVERYONE or not (seconds is None or isinstance(seconds, int | float)):
+            raise CantBan("a ban is of one identity or Sui address, for a time in seconds")
+        until = FOR_EVER if seconds is None else time.time() + seconds if seconds > 0 else 0.0
+        await self.daemon.ban(caller, until)
+        fields = {"event": "banned", "caller": caller, "seconds": seconds}
+        words = f"{caller} is banned" if until else f"{caller} is let in again"
+        log.info("%s", words, extra={"fields": fields})
+        return {"caller": caller, "until": until}
 
     async def _drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         self._end()

@@ -13,16 +13,17 @@ from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from dtp.daemon import logs, state
+from dtp.daemon.bans import Bans
 from dtp.daemon.config.model import AccessRule, Budget, Config, Forward, Rules
 from dtp.daemon.expose import Exposed, caller_of
 from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
 from dtp.daemon.onchain import Gate
-from dtp.daemon.policies import Caller, Policies
+from dtp.daemon.policies import Caller, Denial, Policies
 from dtp.daemon.policies.words import words
 from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
-from dtp.daemon.sharing import AMONG_WORKERS, Sharing
+from dtp.daemon.sharing import AMONG_WORKERS, EVERY, Sharing
 from dtp.daemon.side import ChainSide
 from dtp.daemon.table import Table
 from dtp.errors import ConfigError
@@ -44,6 +45,8 @@ log = logging.getLogger("dtpd")
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
 #: Descriptors that are not for streams: listeners, carriers of peers, files, room to accept and refuse.
 RESERVE = 256
+#: What is said to whoever is kept out by hand.
+BANNED = Denial("ban", Reason.DENIED, "banned by the operator")
 #: Services that programs have named themselves and that stay connected.
 MAX_DYNAMIC = 64
 
@@ -132,6 +135,7 @@ class Daemon:
         #: What was replaced by a reload and still has streams.
         self._old: list[Exposed | Forwarded] = []
         self._callers: dict[Connection, Caller] = {}
+        self._bans = Bans()
         self._changing = asyncio.Lock()
 
     async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
@@ -143,12 +147,7 @@ class Daemon:
         adopted = adopted or {}
         try:
             await self.side.start(lambda: self._active() / self.budget, self._on_fenced)
-            if self._team is not None:
-                self._sharing = Sharing(self._team.store, self._policies.quotas, AMONG_WORKERS)
-            elif self.config.state is not None:
-                self._sharing = Sharing(
-                    state.make(self.config.state, str(self.identity.id)), self._policies.quotas
-                )
+            self._sharing = self._share()
             if self._sharing is not None:
                 await self._sharing.start()
             if self.config.telemetry is not None:
@@ -161,6 +160,18 @@ class Daemon:
         except BaseException:
             await self.close()
             raise
+
+    def _share(self) -> Sharing | None:
+        """What tells others of what is counted here."""
+        shared = self.config.state is not None
+        rates = self._policies.rates if shared else tuple
+        if self._team is not None:
+            every = EVERY if shared else AMONG_WORKERS
+            return Sharing(self._team.store, self._policies.quotas, rates, every=every)
+        if self.config.state is None:
+            return None
+        store = state.make(self.config.state, str(self.identity.id))
+        return Sharing(store, self._policies.quotas, rates, on_bans=self.set_bans)
 
     # ---- changing -----------------------------------------------------------------------------------------
 
@@ -322,10 +333,40 @@ class Daemon:
             raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
         if self.draining:
             raise Refuse(CloseCode.SHUTDOWN, "the daemon is about to end")
-        exposed.admit(Caller(request.peer, request.peer.sui_address, request.source))
+        caller = Caller(request.peer, request.peer.sui_address, request.source)
+        if self._bans.holds(caller, time.time()):
+            exposed.deny(caller, BANNED)
+            raise Refuse(CloseCode.DENIED, f"{BANNED.policy}: {BANNED.why}")
+        exposed.admit(caller)
         if not exposed.config.on_chain and exposed.config.price is None:
             return None
         return self.side.admit(request, exposed.config)
+
+    # ---- bans ---------------------------------------------------------------------------------------------
+
+    async def ban(self, caller: str, until: float) -> None:
+        """Keep an identity or Sui address out until then (Unix time), here and at daemons that share the state.
+
+        Its connections end at once. A time that has passed lets it in again. Raises `StateError`: then it holds here
+        alone.
+        """
+        self._bans.set(caller, until)
+        self._send_banned_away()
+        if self._sharing is not None:
+            await self._sharing.ban(caller, until)
+
+    def set_bans(self, bans: Mapping[str, float]) -> None:
+        """All bans that there are, as those who share the state know them."""
+        if self._bans.replace(bans):
+            self._send_banned_away()
+
+    def _send_banned_away(self) -> None:
+        now = time.time()
+        for connection, caller in list(self._callers.items()):
+            if self._bans.holds(caller, now) and not connection.closed:
+                self._send_away(connection, caller, CloseCode.DENIED, f"{BANNED.policy}: {BANNED.why}")
+
+    # ---- the chain ----------------------------------------------------------------------------------------
 
     async def _look_again(self) -> None:
         """The chain was asked again: who may be here no longer is sent away, also from what is open."""
@@ -505,6 +546,7 @@ class Daemon:
                 {**_forwarded_status(forwarded), **self.side.of_forward(forwarded.config)}
                 for forwarded in self.forwarded.values()
             ],
+            "bans": self._bans.status(time.time()),
             **self.side.status(),
             "everywhere": [] if self.config.everywhere == _NO_RULES else words(self.config.everywhere),
             "events": logs.recent(),

@@ -13,6 +13,8 @@ _LARGEST = {"failures", "uptime", "reloads"}
 _SAME = {"exposed": ("service",), "forwarded": ("listen", "to", "mode"), "backends": ("place",)}
 #: Lists whose elements are each worker's own.
 _OWN = {"callers", "events"}
+#: What all workers say alike.
+_FIRST = {"bans"}
 
 
 def merge(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -29,6 +31,8 @@ def _one(key: str, values: list[Any]) -> Any:
         return all(values) if key in _OF_ALL else any(values)
     if isinstance(first, int | float):
         return max(values) if key in _LARGEST else sum(values)
+    if key in _FIRST:
+        return first
     if isinstance(first, dict):
         return merge(values)
     if key in _OWN:

@@ -52,6 +52,13 @@ class ParentStore:
         except DtpError as error:
             raise StateError(str(error)) from error
 
+    async def ban(self, caller: str, until: float) -> None:
+        """The parent does it."""
+
+    async def bans(self, now: float) -> Mapping[str, float]:
+        """The parent tells of them when they change."""
+        return {}
+
     async def close(self) -> None:
         """Nothing of it is open here."""
 
@@ -72,6 +79,7 @@ class Worker:
             "status": self._status,
             "drain": self._drain,
             "hand-over": self._hand_over,
+            "bans": self._set_bans,
             "end": self._end,
         }
         self._channel = Channel(sock, commands, self._parent_is_gone)
@@ -106,6 +114,7 @@ class Worker:
             config, self._identity, psk=self._psk, limits=_share_of(self._table.workers), team=team
         )
         self._daemon.on_fenced = lambda: self._channel.tell("fenced")
+        self._daemon.set_bans(fields["bans"])
         await self._daemon.start(_by_place(fields["places"], descriptors))
 
     async def _reload(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
@@ -127,6 +136,10 @@ class Worker:
     async def _hand_over(self, fields: Mapping[str, Any], _: list[int]) -> None:
         assert self._daemon is not None
         await self._daemon.hand_over()
+
+    def _set_bans(self, fields: Mapping[str, Any], _: list[int]) -> None:
+        assert self._daemon is not None
+        self._daemon.set_bans(fields["bans"])
 
     def _end(self, fields: Mapping[str, Any], _: list[int]) -> None:
         self._over.set()

@@ -19,11 +19,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dtp.daemon import logs, state
+from dtp.daemon.bans import Bans
 from dtp.daemon.channel import Channel, ChannelLost, NotDone
 from dtp.daemon.config.model import Config
 from dtp.daemon.listening import Opened, open_places, wanted_by
 from dtp.daemon.server import refuse_what_takes_a_restart
+from dtp.daemon.sharing import EVERY, Foreign, is_of_rate
 from dtp.daemon.state import Key, Used
+from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryStore
 from dtp.daemon.summing import ended, merge
 from dtp.daemon.table import Table
@@ -88,6 +91,9 @@ class Workers:
         self._places: dict[str, Opened] = {}
         self._where: dict[bytes, int] = {}
         self._store: state.Store = MemoryStore()
+        self._foreign = Foreign()
+        self._bans = Bans()
+        self._polling: asyncio.Task[None] | None = None
         self._ending = False
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,6 +110,7 @@ class Workers:
             if self.config.state is not None:
                 self._store = state.make(self.config.state, str(self.identity))
             await self._store.open()
+            self._bans.replace(await self._store.bans(time.time()))
             await asyncio.gather(*(self._begin(seat) for seat in self._seats))
             await self.refresh()
         except BaseException:
@@ -111,6 +118,7 @@ class Workers:
             raise
         for seat in self._seats:
             seat.watching = asyncio.create_task(self._watch(seat), name="dtpd-worker")
+        self._polling = asyncio.create_task(self._poll_bans(), name="dtpd-bans")
 
     async def _begin(self, seat: Seat) -> None:
         """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""
@@ -136,7 +144,7 @@ class Workers:
         places, descriptors = self._of(seat, self._places)
         config = self._config_of(seat, self.config)
         try:
-            await seat.channel.ask("start", descriptors, config=config, places=places)
+            await seat.channel.ask("start", descriptors, config=config, places=places, bans=self._bans.known)
         except (NotDone, ChannelLost) as error:
             raise WorkerFailed(str(error)) from error
 
@@ -173,8 +181,11 @@ class Workers:
 
     async def _exchange(self, seat: Seat, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
         """What a worker has counted; gives it the totals, and those that the others have changed."""
-        totals = await self._store.exchange(deltas) if deltas else {}
-        changed = {key: totals[key] for key, used in deltas.items() if any(used)}
+        totals = dict(await self._store.exchange(deltas)) if deltas else {}
+        # Buckets are in a table that all workers have: what others than they have filled in is told once.
+        of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
+        totals |= self._foreign.news(deltas, of_rates)
+        changed = {key: totals[key] for key, used in deltas.items() if any(used) and key not in of_rates}
         for other in self._seats:
             if other is not seat and other.channel is not None:
                 other.news |= changed
@@ -297,6 +308,30 @@ class Workers:
             if seat.channel is not None and not seat.channel.closed:
                 yield seat, seat.channel
 
+    # ---- bans ---------------------------------------------------------------------------------------------
+
+    async def ban(self, caller: str, until: float) -> None:
+        """As `Daemon.ban`, in all workers."""
+        self._bans.set(caller, until)
+        self._tell_bans()
+        await self._store.ban(caller, until)
+
+    def _tell_bans(self) -> None:
+        for _, channel in self._there():
+            channel.tell("bans", bans=self._bans.known)
+
+    async def _poll_bans(self) -> None:
+        """What other daemons have banned."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                news = self._bans.replace(await self._store.bans(time.time()))
+            except StateError as error:
+                log.debug("bans of others are not known now: %s", error)
+                continue
+            if news:
+                self._tell_bans()
+
     # ---- the end --------------------------------------------------------------------------------------------
 
     async def drain(self, grace: float) -> bool:
@@ -325,6 +360,8 @@ class Workers:
         for seat in self._seats:
             if seat.watching is not None:
                 seat.watching.cancel()
+        if self._polling is not None:
+            self._polling.cancel()
         there = list(self._there())
         for _, channel in there:
             channel.tell("end")
@@ -383,6 +420,7 @@ class Workers:
             "reloads": self.reloads,
             "callers": found.get("callers", []),
             "events": sorted([*found.get("events", []), *logs.recent()], key=lambda one: one["time"]),
+            "bans": self._bans.status(time.time()),
             "workers": [
                 {
                     "worker": seat.number,

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.daemon import sharing
-from dtp.daemon.config import model
+from dtp.daemon.bans import FOR_EVER, Bans
+from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.policies import Arrive, Call, Caller, Chain, Moment, Move
 from dtp.daemon.policies.quota import Quota
+from dtp.daemon.policies.rate import Rate
 from dtp.daemon.server import Daemon
-from dtp.daemon.sharing import Sharing
+from dtp.daemon.sharing import Foreign, Sharing
 from dtp.daemon.state import STORES, Key, Used, make
 from dtp.daemon.state.errors import StateError
 
@@ -102,6 +105,13 @@ def test_the_contract_of_stores(url):
         assert set((await first.exchange(dict.fromkeys(many, Used()))).values()) == {
             Used(2, 2 * number) for number in range(500)
         }
+        await first.ban("dtp1a", 100.0)
+        await first.ban("0xb", 1e12)
+        await second.ban("dtp1c", 50.0)
+        assert await second.bans(60.0) == {"dtp1a": 100.0, "0xb": 1e12}
+        await second.ban("0xb", 0.0)
+        assert await first.bans(60.0) == {"dtp1a": 100.0}
+        assert await other.bans(0.0) == {}
         for store in (first, second, other):
             await store.close()
             await store.close()
@@ -246,6 +256,99 @@ def test_a_quota_outlives_the_daemon(run, tmp_path, monkeypatch):
     run(scenario)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["call", "share", "fail", "wait"])), max_size=80)
+)
+def test_rates_of_several_daemons_know_of_all_fillings_once(steps):
+    """Against one bucket: what a daemon thinks of it is never more, and after a last exchange of all the same."""
+    rule = model.RateRule(values.Rate(1000.0, 1.0), 1000)
+    rates = [Rate(rule) for _ in range(3)]
+    foreign, store, truth, now = [Foreign() for _ in rates], {}, 0.0, 100.0
+    key = Key("api/rate/0/x", 0, _ME)
+
+    def share(number, fails=False):
+        for peer, (requests, data) in rates[number].take_pending().items():
+            delta = Used(round(requests * 1e9), round(data * 1e9))
+            if fails:
+                rates[number].give_back(peer, requests, data)
+                continue
+            store[key] = Used(store.get(key, Used()).requests + delta.requests, 0)
+            news = foreign[number].news({key: delta}, {key: store[key]})[key]
+            rates[number].advance(peer, news.requests / 1e9, news.data / 1e9, now)
+
+    for number, rate in enumerate(rates):  # they are asked when a caller comes
+        rate.take_pending()
+        rate.commit(Arrive(ALICE), Moment(now, now))
+        share(number)
+    for number, step in steps:
+        if step == "call":
+            rates[number].commit(Call(ALICE), Moment(now, now))
+            truth = max(truth, now) + 0.001
+        elif step == "wait":
+            now += 0.0005
+        else:
+            share(number, step == "fail")
+        for rate in rates:
+            assert rate._requests.get(ALICE.peer, now) <= max(truth, now) + 0.0005 * len(steps) + 1e-6
+    for number in (0, 1, 2) * 2:
+        rates[number].commit(Arrive(ALICE), Moment(now, now))
+        share(number)
+    fillings = {round(rate._requests.get(ALICE.peer, now) - now, 6) for rate in rates}
+    assert max(fillings) - min(fillings) <= 0.0005 * len(steps) + 1e-6
+    assert max(fillings) >= max(0.0, truth - now) - 1e-6
+
+
+def test_daemons_share_rates_and_bans(run, url, tmp_path, monkeypatch):
+    """Two daemons of one identity: what a caller had from one it has not from the other; who is banned at one is
+    sent away from both."""
+    monkeypatch.setattr(sharing, "EVERY", 0.01)
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            rule = 'rate = { requests = "6/h", per = "service" }'
+            await pair.start(expose(backend.port, more=rule), top=f'[state]\nurl = "{url}"')
+            first_port = pair.port
+            second = Daemon(pair.far_config(pair.expose), FAR)
+            await second.start()
+            to = second.listener.address("api")
+            near = Daemon(
+                config(tmp_path, f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'), pair.near.identity
+            )
+            await near.start()
+            (forwarded,) = near.forwarded.values()
+            port = int(forwarded.places[0].rpartition(":")[2])
+            await known(lambda: all(daemon._sharing._foreign._told for daemon in (pair.far, second)))
+            passed = []
+            for number in range(12):
+                try:
+                    passed.append(await exchange((first_port, port)[number % 2], b"x") == b"x")
+                except ConnectionError:
+                    passed.append(False)
+                rates = [dict(daemon._policies.rates()) for daemon in (pair.far, second)]
+                (one, other) = [rate for found in rates for rate in found.values()]
+                wanted = sum(passed) * 600.0
+
+                def is_told(one=one, other=other, wanted=wanted):
+                    now = time.monotonic()
+                    return all(r._requests.get(None, now) - now > wanted - 300 for r in (one, other))
+
+                await known(is_told)
+            assert passed == [True] * 6 + [False] * 6
+            (caller,) = second._callers
+            assert not caller.closed
+            await pair.far.ban(str(near.identity.id), time.time() + 3600)
+            assert pair.far.status()["bans"].keys() == {str(near.identity.id)}
+            await known(lambda: caller.closed)
+            await known(lambda: second.exposed["api"].denials["ban"])
+            await second.ban(str(near.identity.id), 0.0)
+            await known(lambda: not pair.far.status()["bans"])
+            await known(lambda: second._callers)
+            await near.close()
+            await second.close()
+
+    run(scenario)
+
+
 def test_a_store_that_goes_and_comes(caplog):
     class Flaky:
         def __init__(self):
@@ -280,3 +383,21 @@ def test_a_store_that_goes_and_comes(caplog):
         assert store.forgotten == ("api/0/1e+12", 0)
 
     asyncio.run(scenario())
+
+
+def test_a_ban_is_not_lost_to_what_was_read_before_it():
+    bans = Bans()
+    alice = str(NEAR.id)
+    bans.set(alice, 100.0)
+    assert bans.replace({}) is False  # read before it was told
+    assert bans.holds(ALICE, 50.0)
+    bans.replace({alice: 100.0})
+    assert bans.replace({}) is True  # others have ended it
+    assert not bans.holds(ALICE, 50.0)
+    bans.replace({NEAR.id.sui_address: FOR_EVER})
+    assert bans.holds(ALICE, 1e9)
+    assert bans.status(0) == {NEAR.id.sui_address: None}
+    bans.set(NEAR.id.sui_address, 0.0)
+    assert bans.replace({NEAR.id.sui_address: FOR_EVER}) is False
+    assert not bans.holds(ALICE, 50.0)
+    assert bans.status(0) == {}

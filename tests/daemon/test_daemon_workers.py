@@ -550,6 +550,44 @@ def kill(pid):
         os.kill(pid, signal.SIGKILL)
 
 
+def test_bans_hold_in_all_workers(place):
+    """By the command, at once, also for what is open; over a restart with a state."""
+
+    async def scenario():
+        top = f'[state]\nurl = "sqlite://{place.folder}/state.db"\n'
+        async with Backend(slow_echo) as backend:
+            far = await asyncio.to_thread(Far, place, backend, top=f"\n{top}")
+            ports = [await asyncio.to_thread(far.near, f"near{number}") for number in range(3)]
+            streams = []
+            for port in ports:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+                streams.append((reader, writer))
+            path, banned = place.folder / "far.toml", place.identity("near1").id
+            await asyncio.to_thread(place.command, "ban", banned, "--time", "1h", "-c", path)
+            with pytest.raises(ConnectionError):
+                await streams[1][0].readexactly(1)
+            for number in (0, 2):
+                streams[number][1].write(b"still")
+                assert await streams[number][0].readexactly(5) == b"still"
+            with pytest.raises(ConnectionError):
+                await exchange(ports[1], b"anew")
+            shown = await asyncio.to_thread(place.command, "status", "-c", path)
+            assert f"{banned}"[:20] in shown
+            await asyncio.to_thread(place.command, "ban", "nobody", "-c", path, code=None)
+            for _, writer in streams:
+                writer.close()
+            far.program.process.terminate()
+            await asyncio.to_thread(far.program.wait)
+            far = await asyncio.to_thread(Far, place, backend, top=f"\n{top}")
+            assert list(far.status()["bans"]) == [str(banned)]
+            await asyncio.to_thread(place.command, "unban", banned, "-c", path)
+            assert far.status()["bans"] == {}
+
+    play(scenario())
+
+
 def test_udp_sources_stay_with_their_worker(place):
     class Echo(asyncio.DatagramProtocol):
         def connection_made(self, transport):

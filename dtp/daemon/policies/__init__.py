@@ -27,7 +27,7 @@ from dtp.daemon.policies.methods import Methods
 from dtp.daemon.policies.quota import Quota
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.policies.schedule import Schedule
-from dtp.daemon.table import Table
+from dtp.daemon.table import Table, key_of
 
 __all__ = [
     "POLICIES",
@@ -142,6 +142,12 @@ class Policies:
         for (scope, _, number), (_, policy) in self._made.items():
             if isinstance(policy, Quota):
                 yield f"{scope}/{number}/{policy.rule.every:g}", policy
+
+    def rates(self) -> Iterator[tuple[str, Rate]]:
+        """All rates, by names that daemons with the same rules agree on."""
+        for (scope, _, number), (rule, policy) in self._made.items():
+            if isinstance(policy, Rate):
+                yield f"{scope}/rate/{number}/{key_of(rule).hex()[:8]}", policy
 
     def _one(self, scope: str, name: str, number: int, rule: Any, row: Row) -> Policy:
         key = (scope, name, number)

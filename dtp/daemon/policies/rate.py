@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from dtp.daemon.config.model import RateRule
 from dtp.daemon.config.values import Rate as Amount
-from dtp.daemon.policies.base import Call, Caller, Denial, Event, Moment, Move, Policy
+from dtp.daemon.policies.base import Arrive, Call, Caller, Denial, Event, Moment, Move, Policy
 from dtp.daemon.policies.methods import pattern_of
 from dtp.daemon.reasons import Reason
 from dtp.daemon.table import Table, key_of
@@ -19,6 +19,8 @@ from dtp.identity import PeerId
 
 #: Callers whose times are kept at once; times that have passed are forgotten long before. About 20 MB.
 MAX_CALLERS = 100_000
+#: Exchanges after a caller was here last in which is still asked what others have of it.
+_LOOKS = 10
 #: Callers whose keys in a shared table are remembered.
 _KEYS = 4096
 
@@ -89,13 +91,48 @@ class Rate(Policy):
         self._rule = rule
         self.asks = (Call,) if rule.requests is not None else ()
         # Whoever counts bytes is told of each read: only where there is something to count.
-        self.counts = (*self.asks, *((Move,) if rule.bandwidth is not None else ()))
+        # Arrivals count nothing, but others are asked at once what they have counted of whoever arrives.
+        self.counts = (Arrive, *self.asks, *((Move,) if rule.bandwidth is not None else ()))
         self._requests, self._bytes = Arrivals(), Arrivals()
+        self._pending: dict[PeerId | None, tuple[float, float, int]] | None = None
         self._interval = self._tolerance = 0.0
         if rule.requests is not None:
             self._interval = rule.requests.seconds / rule.requests.amount
             # The first of a burst is never early; each further one leans on the tolerance.
             self._tolerance = self._interval * ((rule.burst or rule.requests.amount) - 1)
+
+    # ---- sharing with other daemons --------------------------------------------------------------------------
+
+    def take_pending(self) -> dict[PeerId | None, tuple[float, float]]:
+        """By how much buckets were filled since the last time, in seconds, of requests and of bytes.
+
+        Zeros for callers that were here lately, since others may have them now. From the first call on, fillings
+        are kept for the next one.
+        """
+        pending, self._pending = self._pending or {}, {}
+        taken = {key: (requests, data) for key, (requests, data, _) in pending.items()}
+        for key, (_, _, looks) in pending.items():
+            if looks > 1 or key is None:
+                self._pending[key] = (0.0, 0.0, looks - 1)
+        if not self._per_identity:
+            taken.setdefault(None, (0.0, 0.0))
+        return taken
+
+    def give_back(self, key: PeerId | None, requests: float, data: float) -> None:
+        """What was taken could not be told: it is to be told again."""
+        self._note(key, requests, data)
+
+    def advance(self, key: PeerId | None, requests: float, data: float, now: float) -> None:
+        """Others have filled the buckets by so much more."""
+        if requests > 0:
+            self._requests.push(key, requests, now)
+        if data > 0:
+            self._bytes.push(key, data, now)
+
+    def _note(self, key: PeerId | None, requests: float, data: float) -> None:
+        if self._pending is not None:
+            known = self._pending.get(key, (0.0, 0.0, 0))
+            self._pending[key] = (known[0] + requests, known[1] + data, _LOOKS)
 
     def share(self, table: Table, scope: tuple[object, ...]) -> None:
         """See `Policy`."""
@@ -133,9 +170,13 @@ class Rate(Policy):
         if isinstance(event, Call):
             if self._concerns(event):
                 self._requests.push(key, self._interval, now.steady)
+                self._note(key, self._interval, 0.0)
         elif isinstance(event, Move) and (amount := self._rule.bandwidth) is not None:
             seconds = event.size * amount.seconds / amount.amount
             self._bytes.push(key, seconds, now.steady)
+            self._note(key, 0.0, seconds)
+        elif isinstance(event, Arrive):
+            self._note(key, 0.0, 0.0)
 
     def delay(self, event: Move, now: Moment) -> float:
         """What is ahead of the rate by more than a tenth of a second has to wait."""

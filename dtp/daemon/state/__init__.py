@@ -1,4 +1,4 @@
-"""Where quotas are counted over restarts, and by several daemons together: a store for each kind of database.
+"""Where is counted over restarts, and by several daemons together: a store for each kind of database.
 
 Daemons decide by themselves and tell each other what they have counted, once a second: no request waits for a
 database, and a quota may be overrun by what comes within that second (docs/decisions/0084).
@@ -43,6 +43,12 @@ class Store(Protocol):
 
     async def forget(self, scope: str, before: int) -> None:
         """Drop what was counted for the periods before this one."""
+
+    async def ban(self, caller: str, until: float) -> None:
+        """Keep a caller out until then (Unix time), at all daemons of the host."""
+
+    async def bans(self, now: float) -> Mapping[str, float]:
+        """Who is kept out after `now`, and until when."""
 
     async def close(self) -> None:
         """Disconnect. Idempotent."""

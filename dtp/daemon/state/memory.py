@@ -14,6 +14,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._used: dict[Key, Used] = {}
+        self._bans: dict[str, float] = {}
 
     async def open(self) -> None:
         """It is there."""
@@ -30,6 +31,15 @@ class MemoryStore:
         self._used = {
             key: used for key, used in self._used.items() if key.scope != scope or key.period >= before
         }
+
+    async def ban(self, caller: str, until: float) -> None:
+        """See `Store`."""
+        self._bans[caller] = until
+
+    async def bans(self, now: float) -> Mapping[str, float]:
+        """See `Store`."""
+        self._bans = {caller: until for caller, until in self._bans.items() if until > now}
+        return dict(self._bans)
 
     async def close(self) -> None:
         """Nothing to close."""

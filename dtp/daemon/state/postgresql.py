@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -23,6 +24,15 @@ CREATE TABLE IF NOT EXISTS dtpd_used (
     PRIMARY KEY (host, scope, period, caller)
 )
 """
+_BANS = """
+CREATE TABLE IF NOT EXISTS dtpd_bans (
+    host text NOT NULL, caller text NOT NULL, until double precision NOT NULL, PRIMARY KEY (host, caller)
+)
+"""
+_BAN = """
+INSERT INTO dtpd_bans VALUES (%s, %s, %s) ON CONFLICT (host, caller) DO UPDATE SET until = excluded.until
+"""
+_BANNED = "SELECT caller, until FROM dtpd_bans WHERE host = %s AND until > %s"
 _ADD = """
 INSERT INTO dtpd_used AS known VALUES (%s, %s, %s, %s, %s, %s)
 ON CONFLICT (host, scope, period, caller)
@@ -43,6 +53,7 @@ class PostgresStore:
     def __init__(self, url: str, host: str) -> None:
         self._url, self._host = url, host
         self._database: psycopg.AsyncConnection[tuple[int, int]] | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     async def open(self) -> None:
         """Connect and make the table. Raises `StateError`."""
@@ -50,6 +61,7 @@ class PostgresStore:
         async def create(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
             await database.execute(_LOCK)
             await database.execute(_TABLE)
+            await database.execute(_BANS)
 
         await self._transaction(create)
 
@@ -76,6 +88,23 @@ class PostgresStore:
 
         await self._transaction(delete)
 
+    async def ban(self, caller: str, until: float) -> None:
+        """Raises `StateError`."""
+
+        async def insert(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
+            await database.execute(_BAN, (self._host, caller, until))
+
+        await self._transaction(insert)
+
+    async def bans(self, now: float) -> Mapping[str, float]:
+        """Raises `StateError`."""
+
+        async def select(database: psycopg.AsyncConnection[tuple[int, int]]) -> dict[str, float]:
+            cursor = await database.execute(_BANNED, (self._host, now))
+            return {str(caller): float(until) for caller, until in await cursor.fetchall()}
+
+        return await self._transaction(select)
+
     async def close(self) -> None:
         """Disconnect."""
         if self._database is not None:
@@ -86,12 +115,13 @@ class PostgresStore:
         self, work: Callable[[psycopg.AsyncConnection[tuple[int, int]]], Awaitable[_T]]
     ) -> _T:
         try:
-            if self._database is None or self._database.closed:
-                self._database = await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT
-                )
-            async with self._database.transaction():
-                return await work(self._database)
+            async with self._one_at_a_time:
+                if self._database is None or self._database.closed:
+                    self._database = await psycopg.AsyncConnection.connect(
+                        self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT
+                    )
+                async with self._database.transaction():
+                    return await work(self._database)
         except (psycopg.Error, OSError) as error:
             # The text of an error of libpq may have the URL's password in it; its first line has the fault.
             raise StateError(

@@ -55,6 +55,25 @@ class RedisStore:
     async def forget(self, scope: str, before: int) -> None:
         """Redis forgets by itself."""
 
+    async def ban(self, caller: str, until: float) -> None:
+        """Raises `StateError`."""
+        try:
+            await self._redis.hset(f"dtpd:{self._host}:bans", caller, repr(until))
+        except (RedisError, OSError) as error:
+            raise StateError(f"Redis: {error}") from error
+
+    async def bans(self, now: float) -> Mapping[str, float]:
+        """Raises `StateError`."""
+        try:
+            found = await self._redis.hgetall(f"dtpd:{self._host}:bans")
+        except (RedisError, OSError) as error:
+            raise StateError(f"Redis: {error}") from error
+        bans = {
+            caller if isinstance(caller, str) else caller.decode(): float(until)
+            for caller, until in found.items()
+        }
+        return {caller: until for caller, until in bans.items() if until > now}
+
     async def close(self) -> None:
         """Disconnect."""
         await self._redis.aclose()

@@ -21,6 +21,11 @@ CREATE TABLE IF NOT EXISTS used (
     PRIMARY KEY (host, scope, period, caller)
 ) WITHOUT ROWID
 """
+_BANS = """
+CREATE TABLE IF NOT EXISTS bans (
+    host TEXT NOT NULL, caller TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (host, caller)
+) WITHOUT ROWID
+"""
 _ADD = """
 INSERT INTO used VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, data = data + excluded.data
@@ -50,6 +55,7 @@ class SqliteStore:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(_TABLE)
+            database.execute(_BANS)
         except sqlite3.Error:
             database.close()
             raise
@@ -81,6 +87,21 @@ class SqliteStore:
         assert self._database is not None
         statement = "DELETE FROM used WHERE host = ? AND scope = ? AND period < ?"
         self._database.execute(statement, (self._host, scope, before))
+
+    async def ban(self, caller: str, until: float) -> None:
+        """Raises `StateError`."""
+        await self._run(
+            lambda: self._execute("INSERT OR REPLACE INTO bans VALUES (?, ?, ?)", (self._host, caller, until))
+        )
+
+    async def bans(self, now: float) -> Mapping[str, float]:
+        """Raises `StateError`."""
+        query = "SELECT caller, until FROM bans WHERE host = ? AND until > ?"
+        return await self._run(lambda: dict(self._execute(query, (self._host, now))))
+
+    def _execute(self, statement: str, values: tuple[object, ...]) -> list[tuple[str, float]]:
+        assert self._database is not None
+        return self._database.execute(statement, values).fetchall()
 
     async def close(self) -> None:
         """Close the file."""
