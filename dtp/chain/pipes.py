@@ -8,6 +8,7 @@ they aren't needed any more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,12 +33,14 @@ class Reclaimed:
     pipes: int
 
 
-async def reclaim(chain: ChainClient, *, close: bool = False) -> Reclaimed:
+async def reclaim(
+    chain: ChainClient, *, close: bool = False, on_closing: Callable[[Channel], object] | None = None
+) -> Reclaimed:
     """Destroy the account's pipes of channels that are no longer open; their storage deposits come back.
 
     With `close` the account's own channels that carry pipes are asked to close first, all of them: use it when no
-    connection is open. What they hold comes back when `claim_ms` is over and somebody finalizes. Raises what reading
-    and executing raise.
+    connection is open. What they hold comes back when `claim_ms` is over and somebody finalizes; `on_closing` hears
+    of each as soon as it was asked. Raises what reading and executing raise.
     """
     held: dict[str, list[Pipe]] = {}
     for pipe in await chain.owned(pipe_module.SCHEMA, Pipe, chain.address):
@@ -55,6 +58,8 @@ async def reclaim(chain: ChainClient, *, close: bool = False) -> Reclaimed:
             channel_module.request_close(program, id, coin=found.coin)
             await chain.execute(program)
             closing.append(id)
+            if on_closing is not None:
+                on_closing(found)
         spent += pipes
     for at in range(0, len(spent), _AT_ONCE):
         program = Program()

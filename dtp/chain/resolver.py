@@ -59,6 +59,9 @@ FIRST_NAMED: Final = 256
 _NUMBERS: Final = 1 << 16
 _NAME_DOMAIN: Final = b"dtp.service.v1\0"
 
+#: Names that services usually have: a number tells no name, and these can be tried.
+_USUAL: Final = ("files", "site", "echo", "exec", "forward", "web", "http", "api", "rpc", "ssh", "default")
+
 #: Seconds that what was read of a host is good for, and that a host isn't there.
 MAX_AGE: Final = 15.0
 MISSING_AGE: Final = 5.0
@@ -135,6 +138,12 @@ def service_number(name: str) -> int:
         return int(name)
     digest = hashlib.sha256(_NAME_DOMAIN + name.encode()).digest()
     return FIRST_NAMED + int.from_bytes(digest[:8], "big") % (_NUMBERS - FIRST_NAMED)
+
+
+def _shown(number: int) -> str:
+    """A service's number, with the name where it is one that `dtp serve` gives by itself."""
+    known = next((name for name in _USUAL if service_number(name) == number), "")
+    return f"{known} ({number})" if known else str(number)
 
 
 def _spellings(name: str) -> Iterable[str]:
@@ -229,7 +238,7 @@ class HostState:
             found = self.host.services.get(number)
             if found is not None:
                 return number, found
-        there = ", ".join(map(str, sorted(self.host.services))) or "none"
+        there = ", ".join(map(_shown, sorted(self.host.services))) or "none"
         raise ServiceMissing(
             f"host {self.host.id} has no service {name!r} (number {service_number(name)}); there are {there}"
         )

@@ -146,9 +146,12 @@ def claim(id: str | None, account: Account) -> None:
 
 @channel.command()
 @click.argument("id", metavar="[CHANNEL]", required=False)
+@click.option("--pipes", is_flag=True,
+              help="Also all channels that carry pipes ('?via=pipe'), and give the pipes' storage deposits back. "
+              "While no connection goes through the chain.")  # fmt: skip
 @account_options
 @json_option
-def close(id: str | None, account: Account) -> None:
+def close(id: str | None, pipes: bool, account: Account) -> None:
     """Close a channel that you opened, or go on closing all that are on their way.
 
     The server has its time to claim ('claim_ms' of the terms); run it again after that, and what is left comes back.
@@ -161,6 +164,8 @@ def close(id: str | None, account: Account) -> None:
             if id is not None:
                 await _close(chain, store, await _read(chain, id), ask=True)
                 return
+            if pipes:
+                await _close_pipes(chain, store)
             waiting = [each for each in store.bought() if each.state in ("closing", "refused")]
             for each in waiting:
                 found = (await _find(chain, [each.channel])).get(each.channel)
@@ -174,6 +179,31 @@ def close(id: str | None, account: Account) -> None:
                 )
 
     account.run(work)
+
+
+async def _close_pipes(chain: ChainClient, store: Store) -> None:
+    """Ask for the close of channels that carried pipes, and note them, so that the next run finishes it."""
+    from dtp.chain.pipes import reclaim
+    from dtp.pay.store import Bought
+
+    def note(found: Channel) -> None:
+        store.add_closing(
+            Bought(
+                found.id,
+                chain.chain_id,
+                found.host,
+                found.service,
+                chain.address,
+                "closing",
+                found.opened_ms,
+            )
+        )
+
+    done = await reclaim(chain, close=True, on_closing=note)
+    print_line(
+        {"event": "pipes", "pipes": done.pipes, "closing": list(done.closing)},
+        f"{done.pipes} pipes were given back, {len(done.closing)} channels that carried them are asked to close",
+    )
 
 
 async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool) -> None:

@@ -77,8 +77,12 @@ def read(address: Address, follow: bool, identity: Path | None, account: Account
     async def work(chain: ChainClient) -> None:
         from dtp.chain.posts import read_posts
 
+        none = True
         async for found in read_posts(chain, _host(address), me, follow=follow):
             _print(found)
+            none = False
+        if none and not wants_json():
+            print_line({}, f"no message to {_host(address)} is sealed to this identity", err=True)
 
     account.run(work, signing=False)
 

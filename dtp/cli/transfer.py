@@ -7,6 +7,7 @@ import base64
 import contextlib
 import functools
 import os
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -161,6 +162,7 @@ def recv(
     folder, name = (path, None) if path.is_dir() or output.endswith(os.sep) else (path.parent, path.name)
     if not folder.is_dir():
         raise click.UsageError(f"--output: there is no folder {folder}")
+    _check_folder(folder)
     if address is not None:
         if keep or service or listening.allow or listening.until_eof or listening.urls:
             raise click.UsageError(
@@ -169,6 +171,15 @@ def recv(
         run(_fetch(address, folder, name, force, listening, payment))
     else:
         run(_Receiver(folder, name, force, keep, listening, service).run())
+
+
+def _check_folder(folder: Path) -> None:
+    """Whether files can be made there, before anybody is dialled or paid. `FileProblem`."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FileProblem(f"can't write in {folder}: {error.strerror}") from error
 
 
 async def _fetch(

@@ -15,7 +15,7 @@ from dtp.net import dial as net
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Connecting
-from dtp.net.resolver import Resolver
+from dtp.net.resolver import HostResolver, Resolver, StaticResolver
 from dtp.session.codes import CloseCode, ConnectionRefused
 from dtp.session.handshake import Endpoint, Ticket
 from dtp.session.limits import DEFAULT, Limits
@@ -130,6 +130,10 @@ def connect(
     wallet also `BudgetSpent`, `PriceTooHigh`, `NoPass`, `CountsDisputed`, and `ChainError`.
     """
     target = Address.parse(address) if isinstance(address, str) else address
+    if not target.is_direct:
+        # As without a wallet: what nobody understands isn't to be overlooked when money is spent.
+        known = (StaticResolver, HostResolver) if resolvers is None else resolvers
+        target.check_options({name for each in known for name in each.options})
     if wallet is None:
         if budget or deposit or keep or host is not None:
             raise LocalError("a budget needs a wallet that pays: give `wallet`")
@@ -253,7 +257,6 @@ class _PaidDialer:
 
     async def _dial(self, deal: Purchase) -> Metered:
         from dtp.chain.resolver import HostDirectory
-        from dtp.net.resolver import HostResolver, StaticResolver
         from dtp.pay.metered import Metered
         from dtp.pay.ticket import make_ticket
 

@@ -258,19 +258,28 @@ class Store:
     def add_bought(self, bought: Bought, lane: int, public: bytes) -> None:
         """The channel is open, and `lane` of it has the key that was kept before."""
         with self._writing():
-            self._db.execute(
-                "INSERT OR IGNORE INTO bought VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    bought.channel,
-                    bought.chain,
-                    bought.host,
-                    bought.service,
-                    bought.account,
-                    bought.state,
-                    bought.opened_ms,
-                ),
-            )
+            self._insert_bought(bought)
             self._move_key(bought.channel, lane, public)
+
+    def add_closing(self, bought: Bought) -> None:
+        """A channel of ours is on its way to be closed: also one without a key here, which only carried pipes."""
+        with self._writing():
+            self._insert_bought(bought)
+            self._db.execute("UPDATE bought SET state = 'closing' WHERE channel = ?", (bought.channel,))
+
+    def _insert_bought(self, bought: Bought) -> None:
+        self._db.execute(
+            "INSERT OR IGNORE INTO bought VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                bought.channel,
+                bought.chain,
+                bought.host,
+                bought.service,
+                bought.account,
+                bought.state,
+                bought.opened_ms,
+            ),
+        )
 
     def add_lane(self, channel: str, lane: int, public: bytes) -> None:
         """The channel has a further lane, of a key that was kept before."""

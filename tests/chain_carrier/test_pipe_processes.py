@@ -113,3 +113,45 @@ def test_the_wallet_of_the_environment(published, tmp_path, monkeypatch):
     monkeypatch.setenv("DTP_WALLET", "nobody")
     with pytest.raises(SignerError, match="there is no wallet"):
         environment_signer()
+
+
+def test_channels_of_pipes_are_closed_by_the_command(published, net, tmp_path):
+    """What a free service's dials left: the channel is asked to close, the next run has its deposit back."""
+    host_id, server, user = published
+
+    async def dial_once():
+        from dtp.chain import ChainClient, find_network
+        from dtp.chain.keystores import load_key
+        from dtp.chain.pipe_carrier import dial, listen
+        from dtp.chain.resolver import service_number
+
+        clients = [
+            ChainClient(
+                find_network(net.url), load_key(each["DTP_IDENTITY"]), deployments=tmp_path / "packages.json"
+            )
+            for each in (server, user)
+        ]
+        async with clients[0] as owner, clients[1] as client:
+            taken = []
+            listener = await listen(f"pipe://{host_id}", taken.append, chain=owner)
+            near = await dial(f"pipe://{host_id}?service={service_number('files')}&pipes=2", chain=client)
+            near.abort()
+            await listener.close()
+            return near.channel
+
+    channel = run(dial_once())
+
+    def call(*arguments):
+        done = subprocess.run(
+            dtp("channel", *arguments, "--json"), env=user, capture_output=True, timeout=PATIENCE, check=True
+        )
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    (given, waiting) = call("close", "--pipes")
+    assert (given["pipes"], given["closing"]) == (2, [channel])
+    assert (waiting["event"], waiting["channel"]) == ("closing", channel)
+    (listed,) = call("list")[0]["channels"]
+    assert (listed["channel"], listed["state"]) == (channel, "closing")
+    net.advance_clock(3_600_000)
+    assert [each["event"] for each in call("close")] == ["closed"]
+    assert call("list")[0]["channels"] == []
