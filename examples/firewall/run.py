@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +18,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from dtp.chain import ChainClient, KeySigner, find_network, publish
 from dtp.identity import Identity
+from dtp.localnet.grpc.localnet import LocalnetThread
+from dtp.pay.hosting import make_host
 
 HERE = Path(__file__).parent
 DTPD = [sys.executable, "-P", "-c", "from dtp.cli.daemon import main; main(prog_name='dtpd')"]
@@ -30,6 +36,35 @@ def start(stack: contextlib.ExitStack, *command: object) -> subprocess.Popen[str
     stack.callback(process.wait)
     stack.callback(process.terminate)
     return process
+
+
+def network(stack: contextlib.ExitStack, folder: Path, seller: Identity, buyer: Identity) -> str:
+    """A Sui network on this machine with money for both, and a host object of the seller's: its id."""
+    net = stack.enter_context(LocalnetThread())
+    for identity in (seller, buyer):
+        net.fund(identity.id.sui_address, 1_000_000_000, 3)
+    os.environ |= {"DTP_NETWORK": net.url, "DTP_PACKAGES": str(folder / "packages.json")}
+
+    async def prepare() -> str:
+        async with ChainClient(find_network(net.url), KeySigner.from_identity(seller)) as chain:
+            await publish(chain, "transport")
+            return (await make_host(chain)).host.id
+
+    return asyncio.run(prepare())
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def paid(folder: Path) -> dict[str, object]:
+    """What the caller has spent, and of how much."""
+    command = [*DTPD, "status", "--json", "-c", str(folder / "near.toml")]
+    (forward,) = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["forwarded"]
+    return {key: f"{forward[key] / 1e9:.5f} SUI" for key in ("spent", "budget")}
 
 
 def daemon(stack: contextlib.ExitStack, folder: Path, name: str, **values: str) -> dict[str, object]:
@@ -75,16 +110,18 @@ def main(serve: bool = False) -> None:
     """Start the node and both daemons, then call."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dtp-")))
-        caller = Identity.generate()
+        caller, owner = Identity.generate(), Identity.generate()
         caller.save(folder / "near.pem")
-        Identity.generate().save(folder / "far.pem")
+        owner.save(folder / "far.pem")
+        host = network(stack, folder, owner, caller)
         start(stack, sys.executable, HERE / "node.py", folder / "node")
         wait_for(folder / "node")
         page = start(stack, sys.executable, "-u", "-m", "http.server", "0", "-b", "127.0.0.1", "-d", HERE)
         assert page.stdout is not None
         origin = f"http://127.0.0.1:{page.stdout.readline().split(' port ')[1].split()[0]}"
-        far = daemon(stack, folder, "far", NODE=str(folder / "node"), CALLER=str(caller.id), PAGE=origin)
-        near = daemon(stack, folder, "near", ADDRESS=str(far["address"]))
+        blanks = {"NODE": str(folder / "node"), "CALLER": str(caller.id), "PAGE": origin, "HOST": host}
+        daemon(stack, folder, "far", **blanks, PORT=str(free_port()))
+        near = daemon(stack, folder, "near", HOST=host)
         url = f"http://{near['listen']}/"
         if serve:
             print(f"the node is at {url}\nopen {origin}/page.html?{url}", flush=True)
@@ -98,6 +135,7 @@ def main(serve: bool = False) -> None:
         show(
             "can be read in two ways", ask_raw(url, b'{"method":"net_version","Method":"admin_peers","id":1}')
         )
+        show("what that cost", paid(folder))
 
 
 def ask_raw(url: str, body: bytes) -> object:

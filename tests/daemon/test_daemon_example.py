@@ -30,6 +30,8 @@ def test_the_calls():
     assert '"result": "1"' in lines["denied, in a batch"]
     assert "-32005" in lines["too often"]
     assert "-32600" in lines["can be read in two ways"]
+    # 2 calls, 1 of a batch, 2 searches: what was refused costs nothing.
+    assert lines["what that cost"].strip() == '{"spent": "0.00005 SUI", "budget": "0.05000 SUI"}'
 
 
 def test_the_page():
