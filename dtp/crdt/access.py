@@ -347,7 +347,8 @@ class Access:
     def __init__(self, graph: str = "", cuts: Mapping[tuple[bytes, str], int] | None = None) -> None:
         """`cuts` are revocations that are known beforehand, as those of `revoked` of another."""
         self.graph = graph
-        self._cuts = dict(cuts or {})
+        #: Revocations that are known, but not from frames that were taken here.
+        self.cuts = dict(cuts or {})
         self.authors: dict[bytes, _Author] = {}
         self.documents: dict[str, Rules] = {}
         #: (owner, id of its grant) -> the last clock of the grantee that counts.
@@ -358,7 +359,7 @@ class Access:
 
     def again(self) -> Access:
         """Nothing but what was revoked: to take all frames again."""
-        cuts = dict(self._cuts)
+        cuts = dict(self.cuts)
         for key, cut in self.revoked.items():
             cuts[key] = min(cut, cuts.get(key, _MAX_CLOCK))
         return Access(self.graph, cuts)
@@ -366,7 +367,7 @@ class Access:
     def cut(self, grant: Grant, name: str) -> int:
         """The last clock of its grantee for which a grant, whose id is `name`, lets anything in."""
         key = grant.owner, name
-        return min(self.revoked.get(key, _MAX_CLOCK), self._cuts.get(key, _MAX_CLOCK))
+        return min(self.revoked.get(key, _MAX_CLOCK), self.cuts.get(key, _MAX_CLOCK))
 
     def known(self, author: bytes, *, keep: bool = False) -> _Author:
         """What is remembered of an author."""

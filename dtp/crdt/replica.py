@@ -66,6 +66,10 @@ class Change(NamedTuple):
     clock: int
 
 
+def _nothing_sealed(_: str) -> None:
+    """No soul's registers are sealed, as far as is known."""
+
+
 # `Replica` has methods of these names.
 Souls = list[str]
 Frames = list[Frame]
@@ -114,6 +118,8 @@ class Replica:
         #: The texts that were opened or edited.
         self.texts = Texts(author, self.check_owner, random(NONCE))
         self.texts.on_edit = self._edited
+        #: For queries: what a soul whose registers are sealed says, None for others. Set by whoever can open them.
+        self.reveal: Callable[[str], dict[str, Value] | None] = _nothing_sealed
         #: Called after something was made here; `changes` tells what.
         self.on_made: Callable[[], None] | None = None
         self._handle = state.handle

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
-from dtp.crdt import BlobRef, Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
+from dtp.crdt import BlobRef, Change, Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
 from dtp.crdt.access import Grant
 from dtp.crdt.owners import owned
 from dtp.crdt.rules import RuleBroken, Rules
@@ -21,13 +21,14 @@ from dtp.graph import history as past
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
 from dtp.graph.envelope import Envelope, Proof, Summary
-from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError
+from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, KeyLost, NotReader, StoreError
 from dtp.graph.fetching import Blob
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
 from dtp.graph.verifying import last_clock, verify
 from dtp.graph.watch import Watch
 from dtp.identity import Identity, PeerId
+from dtp.identity.sealing import SealBroken
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -78,12 +79,14 @@ class Graph:
         self._watches: set[Watch] = set()
         self._listeners: set[Callable[[], None]] = set()
         self._queries: Queries | None = None
+        self._private: dict[str, PrivateNode] = {}
         self._unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._since_state = 0
         self._flush: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         replica.on_made = self._made
+        replica.reveal = self._reveal
         self._wait_for_due()
 
     # ---- opening and closing --------------------------------------------------------------------------------
@@ -281,11 +284,27 @@ class Graph:
 
     def _offer(self) -> None:
         if self._watches or self._queries is not None:
-            changes = self._replica.changes()
-            if self._queries is not None:
-                self._queries.index.note(changes)
-            for watch in self._watches:
-                watch.offer(changes)
+            self._tell_of(self._replica.changes())
+
+    def _tell_of(self, changes: _Changes) -> None:
+        if self._queries is not None:
+            self._queries.index.note(changes)
+            for node in self._private.values():
+                self._queries.index.note(
+                    c._replace(soul=node.soul) for c in changes if c.soul == node.ring_soul
+                )
+        for watch in self._watches:
+            watch.offer(changes)
+
+    def _reveal(self, soul: str) -> dict[str, Value] | None:
+        """What a private node that was opened here says; nothing when it can't be read."""
+        node = self._private.get(soul)
+        if node is None:
+            return None
+        try:
+            return node.to_dict()
+        except (GraphError, NotReader, KeyLost, SealBroken):
+            return {}
 
     async def commit(self) -> None:
         """Sign and store all that was made here. When it returns, it survives the death of the machine.
@@ -381,9 +400,7 @@ class Graph:
                 continue
             changes = access.differences(self._replica, fresh)
             self._replica.become(fresh)
-            self._queries = None
-            for watch in self._watches:
-                watch.offer(changes)
+            self._tell_of(changes)
 
     # ---- who may write --------------------------------------------------------------------------------------
 
@@ -411,12 +428,15 @@ class Graph:
     def private(self, place: str, readers: Iterable[PeerId | str | bytes] | None = None) -> PrivateNode:
         """A node that only named readers can read: at a path of one's own, or, by its soul, another's.
 
-        With `readers` it is made if it isn't there; the owner is always one. They publish their static keys in this
-        graph first (`publish_key`). Raises `GraphError`, `ReaderUnknown`.
+        Queries see what it says from then on. With `readers` it is made if it isn't there; the owner is always one.
+        They publish their static keys in this graph first (`publish_key`). Raises `GraphError`, `ReaderUnknown`.
         """
         from dtp.graph.private import private
 
-        return private(self, place, readers)
+        node = private(self, place, readers)
+        if node.soul not in self._private and self._queries is not None:
+            self._queries.index.note([Change(node.soul, "", "register", self.identity.id.key, 0)])
+        return self._private.setdefault(node.soul, node)
 
     def publish_key(self) -> None:
         """Let others seal private nodes to this identity: its static key, with its proof, at its own soul."""
@@ -657,6 +677,7 @@ _Encoded = list[bytes]
 _Gaps = list[tuple[bytes, int, int]]
 _Proofs = list[Proof]
 _Grants = list[Grant]
+_Changes = list[Change]
 _Offences = list[access.OffenceProof]
 
 

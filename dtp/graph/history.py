@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from dtp.core.crdt import VOID
 from dtp.crdt import Kind, Op, Value, clock
+from dtp.crdt.access import Access
 from dtp.crdt.ops import ops_of
 from dtp.crdt.replica import may_write
+from dtp.crdt.rules import MARK
 from dtp.graph import envelope as envelopes
 
 if TYPE_CHECKING:
@@ -36,18 +39,19 @@ async def history(graph: Graph, soul: str, key: str | None) -> list[Version]:
     """See `Graph.history`."""
     found: list[tuple[Op, int]] = []
     for author, last in sorted(graph.vector().items()):
-        if not may_write(author, soul):
-            continue  # what it wrote there is void
+        ruled = soul.startswith(MARK) or not may_write(author, soul)
+        known = Access(graph.name, graph.replica.access.again().cuts)
         for first in range(1, last + 1, _READ):
             for data in await graph.read(author, first, min(last, first + _READ - 1)):
                 envelope = envelopes.decode(graph.name, data)
                 if not envelope.body:
                     continue  # a summary of what doesn't count any more
-                found += [
-                    (op, envelope.sequence)
-                    for op in ops_of(graph.replica.core, author, envelope.body)
-                    if op.soul == soul and key in (None, op.key)
-                ]
+                ops = ops_of(graph.replica.core, author, envelope.body)
+                if ruled:  # what is void there depends on what its author made before
+                    ruling = known.rule(author, ops)
+                    ruling.stands()
+                    ops = [op for op, one in zip(ops, ruling.verdicts, strict=True) if one != VOID]
+                found += [(op, envelope.sequence) for op in ops if op.soul == soul and key in (None, op.key)]
     found.sort(key=lambda pair: (pair[0].clock, pair[0].author))
     versions = []
     standing: dict[str, Op] = {}

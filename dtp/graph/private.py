@@ -80,13 +80,14 @@ class PrivateNode(MutableMapping[str, Value]):
     # ---- the ring -----------------------------------------------------------------------------------------------
 
     @property
-    def _ring_soul(self) -> str:
+    def ring_soul(self) -> str:
+        """The soul of the node's ring."""
         return owned(self._owner, f"{RINGS}{self._path}")
 
     @property
     def exists(self) -> bool:
         """Whether it was made, as far as is known here."""
-        return RING_KEY in self._graph.node(self._ring_soul)
+        return RING_KEY in self._graph.node(self.ring_soul)
 
     @property
     def readers(self) -> list[PeerId]:
@@ -95,7 +96,7 @@ class PrivateNode(MutableMapping[str, Value]):
 
     def _read_ring(self) -> tuple[int, list[bytes], bytes, bytes]:
         """Number of keys, readers, what is sealed, all of it."""
-        node = self._graph.node(self._ring_soul)
+        node = self._graph.node(self.ring_soul)
         data = node.get(RING_KEY)
         if data is None:
             raise GraphError(f"{self.soul!r} is no private node, or hasn't come here yet")
@@ -148,7 +149,7 @@ class PrivateNode(MutableMapping[str, Value]):
         statics = [self._static_of(reader) for reader in readers]
         sealed = seal(names + b"".join(keys), statics, self._context(len(keys), readers))
         data = values.encode([_VERSION, len(keys), readers, sealed])
-        self._graph.node(self._ring_soul)[RING_KEY] = data
+        self._graph.node(self.ring_soul)[RING_KEY] = data
 
     def _static_of(self, reader: bytes) -> bytes:
         """The key to seal to. Raises `ReaderUnknown`, `GraphError`."""

@@ -88,6 +88,8 @@ def test_granting_and_revoking() -> None:
         bob.text(board, "body").append(", too late")
         late = await everything(bob)
         await carol.receive(late)
+        versions = await carol.history(board, "title")
+        assert [one.op.value for one in versions] == ["Alice's", "Bob's", "too late"]
         assert carol.node(board)["title"] == "too late"
         rows = carol.query("MATCH (n {title: 'too late'}) RETURN n.title")
         assert len(rows) == 1
@@ -100,6 +102,8 @@ def test_granting_and_revoking() -> None:
         assert carol.node(board)["title"] == "Bob's"  # what Alice had seen stays
         assert str(carol.text(board, "body")) == "by Bob"
         assert not carol.query("MATCH (n {title: 'too late'}) RETURN n.title")
+        versions = await carol.history(board, "title")
+        assert [one.op.value for one in versions] == ["Alice's", "Bob's"]
         await meet(alice, bob, carol)
         assert str(bob.text(board, "body")) == "by Bob"
         with pytest.raises(NotOwner):
@@ -185,6 +189,10 @@ def test_an_offence_is_proved(frames: list[list[tuple[Any, ...]]], reason: str, 
             assert await graph.verify() == len(made)
             (proof,) = await graph.offences()
             assert proof.is_valid()
+            seen = [one.op.value for one in await graph.history(LUNCH)]
+            votes = [row[2] for rows in frames for row in rows if row[:2] == (LUNCH, str(CAROL.id))]
+            assert seen == (votes[:1] if "second" in reason else [])
+            assert len(graph.query("MATCH (v:vote) RETURN v")) == bool(seen)
             assert proof.author == CAROL.id.key
             assert reason in proof.reason
             assert [one.sequence for one in proof.frames] == shown

@@ -192,7 +192,7 @@ def test_whatever_is_changed_in_a_ring_or_a_value_opens_nothing(data: st.DataObj
         async with await Graph.open("memory:", identity=ALICE) as alice:
             diary = alice.private("diary", readers=[])
             diary["k"] = "v"
-            ring_node, node = alice.node(diary._ring_soul), alice.node(diary.soul)
+            ring_node, node = alice.node(diary.ring_soul), alice.node(diary.soul)
             (name,) = node
             which, key = data.draw(st.sampled_from([(ring_node, RING_KEY), (node, name)]))
             changed = bytearray(which[key])
@@ -217,8 +217,36 @@ def test_limits() -> None:
             with pytest.raises(GraphError, match="readers"):
                 diary._seal_ring(ring.names, [bytes(32)], [ALICE.id.key] * 256)
             bad = values.encode([1, 1, [b"short"], b""])
-            alice.node(diary._ring_soul)[RING_KEY] = bad
+            alice.node(diary.ring_soul)[RING_KEY] = bad
             with pytest.raises(SealBroken):
                 diary.readers  # noqa: B018
+
+    run(main())
+
+
+def test_queries_see_what_was_opened() -> None:
+    async def main() -> None:
+        alice, bob, carol = await three()
+        bob.publish_key()
+        await meet(alice, bob, carol)
+        diary = alice.private("diary", readers=[BOB.id])
+        diary["mood"] = "fine"
+        await meet(alice, bob, carol)
+        asked = "MATCH (n) WHERE n.mood = 'fine' RETURN n.mood AS mood"
+        assert alice.query(asked) == [{"mood": "fine"}]
+        assert bob.query(asked) == []  # not opened
+        bobs = bob.private(diary.soul)
+        assert bob.query(asked) == [{"mood": "fine"}]
+        carol.private(diary.soul)
+        assert carol.query(asked) == []
+        diary["mood"] = "wet"
+        await meet(alice, bob, carol)
+        assert bob.query(asked) == []
+        assert bob.query("MATCH (n {mood: 'wet'}) RETURN n.mood AS mood") == [{"mood": "wet"}]
+        diary.remove_reader(BOB.id)
+        await meet(alice, bob, carol)
+        assert bob.query("MATCH (n {mood: 'wet'}) RETURN n.mood AS mood") == []
+        assert bob.private(diary.soul) is bobs
+        await close(alice, bob, carol)
 
     run(main())

@@ -238,11 +238,13 @@ class Expressions:
         raise QueryError(f"{shown(value)} has no properties: nodes and maps have")
 
     def _own(self, soul: str, key: str) -> Value:
-        found = self._replica.get(soul, key)
+        opened = self._replica.reveal(soul) if soul.startswith("~") else None
+        found = self._replica.get(soul, key) if opened is None else opened.get(key)
         return None if isinstance(found, Link) else found
 
     def _properties(self, soul: str) -> dict[str, Value]:
-        found = self._replica.node(soul).to_dict()
+        opened = self._replica.reveal(soul)
+        found = self._replica.node(soul).to_dict() if opened is None else opened
         return {key: _plain(value) for key, value in found.items() if not isinstance(value, Link)}
 
     def _on_has_labels(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:

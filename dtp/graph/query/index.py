@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from dtp.core import crdt as core
 from dtp.crdt import Change, Link, Replica, Value, values
+from dtp.crdt.rules import MARK
 from dtp.graph.query.errors import QueryError
 
 _SCHEMA: Final = """
@@ -52,8 +53,9 @@ def scalar(value: Any) -> Any:
 
 
 def kind_of(soul: str) -> str:
-    """A node's label: what is before the first slash, "" without one."""
-    return soul.partition("/")[0] if "/" in soul else ""
+    """A node's label: what is before the first slash, "" without one; under rules the kind, without the hash."""
+    kind = soul.partition("/")[0] if "/" in soul else ""
+    return kind[1:].partition(":")[0] if kind.startswith(MARK) else kind
 
 
 class Index:
@@ -83,6 +85,7 @@ class Index:
                     f"CREATE VIRTUAL TABLE {table} USING fts5(soul UNINDEXED, value, tokenize = '{tokens}')"
                 )
             self._stale.update(self._replica.souls(f"{kind}/"))
+            self._stale.update(self._replica.souls(f"{MARK}{kind}:"))
         elif not full_text and (kind, key) not in self._ranges:
             self._ranges.add((kind, key))
             where = " AND ".join(f"{c} = {_constant(v)}" for c, v in (("kind", kind), ("key", key)))
@@ -214,6 +217,9 @@ class Index:
         return any(values.decode(handle.keys(space, name)) for space in spaces)
 
     def _registers(self, soul: str) -> dict[str, Value]:
+        opened = self._replica.reveal(soul)
+        if opened is not None:
+            return opened
         return values.decode(self._replica.core.keys(core.REGISTER, values.name(soul)))  # type: ignore[no-any-return]
 
     def _links(self, soul: str, registers: dict[str, Value]) -> list[tuple[str, str, str]]:
