@@ -515,21 +515,21 @@ class Connection:
             self._dispatch()
 
     def _send(self, now: float) -> None:
-        """Seal for every carrier that can take more, in turns, until nothing waits or none can."""
+        """Seal once for every carrier that can take more. When that was not all, the rest follows in the next turn of the
+        loop, so that other connections and sockets have theirs between."""
         session = self._session
-        progress = True
-        while progress:
-            progress = False
-            for driver in self._drivers:
-                link = driver.link
-                if not driver.writable or link is None or not session.may_seal(link):
-                    continue
-                out = self._buffers.seal
-                size = session.seal(link, out, now)
-                if size:
-                    self._sent += size
-                    driver.writable = driver.carrier.write(out.view[:size])
-                    progress |= size > SEAL // 2  # else that was all
+        for driver in self._drivers:
+            link = driver.link
+            if not driver.writable or link is None or not session.may_seal(link):
+                continue
+            out = self._buffers.seal
+            size = session.seal(link, out, now)
+            if size:
+                self._sent += size
+                driver.writable = driver.carrier.write(out.view[:size])
+                if size > SEAL // 2 and driver.writable and not self._flush_scheduled:
+                    self._flush_scheduled = True
+                    self._loop.call_soon(self._scheduled_flush)
         if self.on_traffic is not None:
             self.on_traffic()
 
