@@ -29,6 +29,9 @@ READ_MIN, READ_MAX = PIECE, 256 * 1024
 #: How often within its bound an idle stream is looked at.
 _LOOKS = 4
 
+#: What waits for a socket, of all relays for which nothing does: an empty deque each would be 600 bytes.
+_NOTHING: deque[bytes | memoryview] = deque(maxlen=0)
+
 #: Told of bytes that came from either side: the seconds until the next ones are wanted, or why the stream must end.
 Meter = Callable[[int], "float | Reason"]
 
@@ -107,12 +110,12 @@ class Relay:
         self._reading = False
         self._writing = False  # bytes wait for the socket to take them
         self._held = False  # the meter wants the next bytes later
-        self._out: deque[bytes | memoryview] = deque([first] if first else [])
+        self._out: deque[bytes | memoryview] = deque([first]) if first else _NOTHING
         self._socket_ended = False  # nothing more comes from the socket
         self._stream_ended = False  # nothing more comes from the stream
         self._shut = False  # the socket takes no more
         self._data_left = bounds.data if bounds is not None else None
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: set[asyncio.TimerHandle] | None = None
         self._looked = (0, -1)
         measured = meter is not None or self._data_left is not None
         self._tap: Tap | None = None if measured else stream.tap(self._fd, self)
@@ -239,7 +242,7 @@ class Relay:
 
     def _wait_with(self, data: bytes | memoryview) -> None:
         """The socket takes no more now: keep what comes until it does."""
-        self._out.append(data)
+        self._out = deque([data])
         self._await_writable()
 
     def _await_writable(self) -> None:
@@ -251,6 +254,7 @@ class Relay:
     def _wrote_all(self) -> None:
         if self._writing:
             self._writing = False
+            self._out = _NOTHING
             self._watcher.remove_writer(self._fd)
             if self._tap is not None:
                 self._tap.hold(False)
@@ -304,10 +308,10 @@ class Relay:
     def _socket_takes_no_more(self) -> None:
         """Its last words may still be there to read, so only this direction ends; a reset is found by reading."""
         self._shut = True
+        self._drop()
         self._wrote_all()
         if self._tap is not None:
             self._tap.hold(True)
-        self._drop()
         self.stream.stop(self._broken)
         self._stream_ended = True
         if not self._socket_ended and not self._reading:
@@ -379,12 +383,14 @@ class Relay:
             self._later(idle / _LOOKS, lambda: self._look(idle))
 
     def _later(self, delay: float, call: Callable[[], object]) -> None:
+        timers = self._timers = self._timers or set()
+
         def run() -> None:
-            self._timers.discard(timer)
+            timers.discard(timer)
             call()
 
         timer = self._loop.call_later(delay, run)
-        self._timers.add(timer)
+        timers.add(timer)
 
     # ---- the end ------------------------------------------------------------------------------------------
 
@@ -413,14 +419,14 @@ class Relay:
     def _release(self) -> None:
         self.ended = True
         self._pause()
+        self._drop()
         self._wrote_all()
         if self._tap is not None:
             self._tap.close()
-        for timer in self._timers:
+        for timer in self._timers or ():
             timer.cancel()
-        self._timers.clear()
-        self._drop()
+        self._timers = None
 
     def _drop(self) -> None:
         self.stream.consumed(sum(map(len, self._out)))
-        self._out.clear()
+        self._out = _NOTHING

@@ -515,8 +515,10 @@ class Connection:
             self._dispatch()
 
     def _send(self, now: float) -> None:
-        """Seal once for every carrier that can take more. When that was not all, the rest follows in the next turn of the
-        loop, so that other connections and sockets have theirs between."""
+        """Seal once for every carrier that can take more.
+
+        When that was not all, the rest follows in the next turn of the loop, so that others have theirs between.
+        """
         session = self._session
         for driver in self._drivers:
             link = driver.link

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: `read` hands out a received piece of at least this size as it is, rather than join it with the next.
 _WHOLE = 16 * 1024
+#: Of every stream that has a sink: nothing is ever put in.
+_NO_CHUNKS: deque[bytes] = deque(maxlen=0)
 
 
 class Sink(Protocol):
@@ -317,6 +319,7 @@ class Stream:
             chunk, self._at = self._chunks.popleft()[self._at :], 0
             self._size -= len(chunk)
             sink.stream_data(chunk)
+        self._chunks = _NO_CHUNKS  # an empty deque of its own would be a fifth of an idle stream's memory
         if self._read_error is not None:
             sink.stream_error(self._read_error)
         elif self._eof:
