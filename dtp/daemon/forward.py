@@ -28,6 +28,8 @@ log = logging.getLogger("dtpd")
 GREETING = 10.0
 #: A program that connects while the peer is away is kept waiting for so long, seconds: a restart goes unnoticed.
 PATIENCE = 3.0
+#: Meanwhile its peer is dialled so often, seconds, at least: all that wait share the dials, and it may be back any time.
+EAGER = 0.1
 
 
 class Forwarded:
@@ -165,7 +167,7 @@ class Forwarded:
             try:
                 return await pool.stream()
             except CarrierError:
-                pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
+                pause = min(BACKOFF[min(attempt, len(BACKOFF) - 1)], EAGER)
                 if loop.time() + pause > deadline:
                     raise
                 await asyncio.sleep(pause)
