@@ -25,7 +25,7 @@ from dtp.net.taps import PIECE, Tap
 from dtp.session.codes import StreamReset
 
 #: Bytes per read of the socket: small at first, since most messages are; larger while reads come back full.
-READ_MIN, READ_MAX = PIECE, 256 * 1024
+READ_MIN, READ_MAX = PIECE, 512 * 1024
 #: How often within its bound an idle stream is looked at.
 _LOOKS = 4
 

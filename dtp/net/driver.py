@@ -21,11 +21,12 @@ from dtp.session.handshake import ClientHandshake, Established, ServerHandshake
 from dtp.session.link import Link
 
 #: Room for one read, behind the start of a record left from the read before.
-READ = 512 * 1024
+READ = 640 * 1024
 _TAIL = 66 * 1024
-#: Sealed per C call and written at once: below, the calls cost; above, the cache is left, and what a full socket
-#: did not take has to be kept. A write of 256 KiB fits with its headers, or it would take two calls.
-SEAL = 288 * 1024
+#: Sealed per C call and written at once: below, each turn of the loop costs, the more since what passes through the
+#: cache drives Python out of it (docs/decisions/0148); above, others wait, and what a full socket did not take has to
+#: be kept. A write of 512 KiB fits with its headers, or it would take two calls.
+SEAL = 560 * 1024
 
 
 class Buffers:
