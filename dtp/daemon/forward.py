@@ -28,7 +28,7 @@ log = logging.getLogger("dtpd")
 GREETING = 10.0
 #: A program that connects while the peer is away is kept waiting for so long, seconds: a restart goes unnoticed.
 PATIENCE = 3.0
-#: Meanwhile its peer is dialled so often, seconds, at least: those that wait share the dials, and it may be back soon.
+#: Meanwhile its peer is dialled so often at least, seconds: those that wait share the dials, and it may be back soon.
 EAGER = 0.1
 
 
