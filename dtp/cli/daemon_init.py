@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,32 +19,74 @@ from dtp.daemon.config.reading import Wrong
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 
+#: Where comments behind settings stand.
+_COLUMN = 41
 _HEAD = """\
 # What dtpd does. 'dtpd check -c FILE' finds mistakes, 'dtpd reload -c FILE' makes changes count while it runs.
+# All settings are in docs/daemon.md.
 
 [identity]
-file = "{identity}"                     # who this daemon is: {id}
+file = "{identity}"  # who this daemon is: {id}
+
+# [web]
+# listen = "127.0.0.1:9464"  # a page about it, Prometheus metrics at /metrics, /health
 """
 _EXPOSE = """
 [daemon]
-listen = ["{listen}"]                   # where peers come in; tcp, unix, ws
-# drain = "30s"                         # connections may finish for so long when the daemon ends
+listen = ["{listen}"]  # where peers come in: tcp, unix, ws
+# drain = "30s"  # connections may finish for so long when the daemon ends
 
-[[expose]]                              # a service of this machine, for those on the list
+[[expose]]  # a service of this machine, for those on the list
 service = "{service}"
 kind = "{kind}"
-backend = ["{backend}"]                 # several are balanced: balance = "round-robin", "least-conn" or "hash"
-allow = [{allow}]                       # identities (dtp1...), Sui addresses (0x...), or "*" for everyone
-# health = {{ every = "5s" }}             # take a backend out while it can't be reached
-# rate = {{ requests = "100/s", burst = 200, bandwidth = "10MiB/s" }}
-# concurrency = {{ identity = 100 }}
-# limits = {{ idle = "10m" }}
+backend = ["{backend}"]  # several are balanced: balance = "round-robin", "least-conn" or "hash"
+allow = [{allow}]  # identities (dtp1...), Sui addresses (0x...), or "*" for everyone
+{more}# concurrency = {{ identity = 100 }}  # streams at once
+# limits = {{ idle = "10m" }}  # what one stream may have: bytes, time, silence
 """
+#: Settings that depend on the kind of service.
+_HEALTH = """\
+# health = { every = "5s" }  # take a backend out while it can't be reached
+# rate = { requests = "100/s", burst = 200, bandwidth = "10MiB/s" }  # of each identity
+"""
+_MORE = {
+    "tcp": _HEALTH,
+    "udp": '# rate = { bandwidth = "10MiB/s" }  # of each identity\n',
+    "http": _HEALTH + '# methods = { allow = ["GET", "POST /upload/*"], deny = ["* /admin/*"] }\n',
+    "websocket": _HEALTH + '# origins = ["https://app.example"]  # web pages that may open one\n',
+    "json-rpc": _HEALTH + '# methods = { allow = ["eth_call", "eth_get*"], deny = ["admin_*"] }\n',
+    "grpc": _HEALTH + '# methods = { allow = ["/package.Service/*"], deny = ["*/Delete*"] }\n',
+}
 _FORWARD = """
-[[forward]]                             # a service of another machine, at a port of this one
+[[forward]]  # a service of another machine, at a port of this one
 listen = "{listen}"
 to = "{to}"
 """
+
+
+def _aligned(text: str) -> str:
+    """The text with its comments in one column, where there is room."""
+    lines = []
+    for line in text.splitlines():
+        setting, mark, comment = line.partition("  # ")
+        lines.append(f"{setting:<{_COLUMN - 1}} # {comment}" if mark else line)
+    return "\n".join(lines) + "\n"
+
+
+#: A place that takes peers at every address of the machine.
+_ANYWHERE = re.compile(r"tcp://(?:0\.0\.0\.0|\[::\])(?P<port>:\d+)")
+
+
+def _reached(identity: Identity, parts: list[str]) -> str:
+    """What others have to write to reach what is exposed; the machine's name is theirs to know."""
+    found = tomllib.loads("".join(parts))
+    lines = [
+        f'others reach {one["service"]} by: to = "dtp+tcp://{identity.id}@YOUR-HOST{match["port"]}/{one["service"]}"\n'
+        for one in found.get("expose", ())
+        for url in found["daemon"]["listen"]
+        if (match := _ANYWHERE.fullmatch(url)) is not None
+    ]
+    return "".join(lines)
 
 
 @click.command()
@@ -69,14 +113,17 @@ def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | 
     key = path.parent / "identity.pem"
     made = not key.exists()
     identity = Identity.generate() if made else Identity.load(key)
-    text = _HEAD.format(identity=key.name, id=identity.id) + "".join(parts)
+    text = _aligned(_HEAD.format(identity=key.name, id=identity.id) + "".join(parts))
     load_text(text, path)  # what it writes has no mistakes, whatever was answered
     if made:
         identity.save(key)
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
     record = {"file": str(path), "identity": str(identity.id), "identity_file": str(key)}
-    print_result(record, f"{path} is written; you are {identity.id}\n'dtpd run -c {path}' starts it")
+    print_result(
+        record,
+        f"{path} is written; you are {identity.id}\n{_reached(identity, parts)}'dtpd run -c {path}' starts it",
+    )
 
 
 def _given(expose: str | None, allow: tuple[str, ...], forward: str | None) -> list[str]:
@@ -86,7 +133,9 @@ def _given(expose: str | None, allow: tuple[str, ...], forward: str | None) -> l
         listed = ", ".join(f'"{one}"' for one in allow)
         listen = "tcp://0.0.0.0:9000"
         parts.append(
-            _EXPOSE.format(listen=listen, service=service, kind="tcp", backend=backend, allow=listed)
+            _EXPOSE.format(
+                listen=listen, service=service, kind="tcp", backend=backend, allow=listed, more=_MORE["tcp"]
+            )
         )
     if forward:
         listen, _, to = forward.partition("=")
@@ -103,8 +152,10 @@ def _asked() -> list[str]:
             "backend": _prompt("Where is it (HOST:PORT or unix:/PATH)", values.backend, "127.0.0.1:8080"),
             "listen": _prompt("Where do peers come in", values.carrier_url, "tcp://0.0.0.0:9000"),
         }
-        allowed = _prompt("Who may use it (identities and Sui addresses, or *)", _callers, "*")
-        answers["allow"] = ", ".join(f'"{one}"' for one in allowed.split())
+        # No default: whoever types the star knows that it is for everyone.
+        allowed = _prompt("Who may use it (identities and Sui addresses; * for everyone)", _callers, None)
+        answers["allow"] = ", ".join(f'"{one}"' for one in allowed.replace(",", " ").split())
+        answers["more"] = _MORE[answers["kind"]]
         parts.append(_EXPOSE.format(**answers))
     if click.confirm("Reach a service of another machine?", default=not parts):
         listen = _prompt("At which place here (HOST:PORT or unix:/PATH)", values.place, "127.0.0.1:8080")
@@ -116,7 +167,7 @@ def _asked() -> list[str]:
 
 
 def _callers(text: str) -> None:
-    for one in text.split():
+    for one in text.replace(",", " ").split():
         values.caller(one)
 
 

@@ -169,7 +169,7 @@ def _rules(status: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _events(found: list[Mapping[str, Any]]) -> Table:
-    table = _table("at", "errors and refusals")
+    table = _table("at", "events")
     for one in found:
         at = time.strftime("%H:%M:%S", time.localtime(one["time"]))
         table.add_row(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import socket
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,13 @@ def path_of(config: Config) -> Path:
         return config.control
     import platformdirs
 
-    folder: Path = platformdirs.user_runtime_path("dtp", appauthor=False)
-    return folder / f"dtpd-{config.path.stem}.sock"
+    with warnings.catch_warnings():
+        # That $XDG_RUNTIME_DIR isn't set, as in containers and sudo, is nothing that our users have to know.
+        warnings.simplefilter("ignore", UserWarning)
+        folder: Path = platformdirs.user_runtime_path("dtp", appauthor=False)
+    # Files of one name in several folders are several daemons.
+    mark = hashlib.blake2s(os.fsencode(config.path.absolute()), digest_size=4).hexdigest()
+    return folder / f"dtpd-{config.path.stem}-{mark}.sock"
 
 
 class Control:

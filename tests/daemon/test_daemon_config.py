@@ -223,12 +223,28 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (MINIMAL + "health = true", 10, 10, "has to be a table"),
         (MINIMAL + "[web]\nlisten = '0.0.0.0:9464'", 11, 10, "tells who calls"),
         (MINIMAL.replace("tcp://", "tpc://"), 5, 11, "did you mean tcp?"),
+        (
+            MINIMAL.replace("tcp://0.0.0.0:9000", "tcp://"),
+            5,
+            11,
+            "has no port; write it as tcp://0.0.0.0:9000",
+        ),
+        (MINIMAL.replace("tcp://0.0.0.0:9000", "tcp://[::]"), 5, 11, "has no port"),
+        (MINIMAL.replace("tcp://0.0.0.0:9000", "ws://x:99999/"), 5, 11, "ws://x:99999/"),
+        (MINIMAL.replace("tcp://0.0.0.0:9000", "unix://"), 5, 11, "has no path"),
         (MINIMAL.replace("tcp://0", "0"), 5, 11, "did you mean tcp://0.0.0.0:9000?"),
     ],
 )
 def test_mistakes(text, line, column, words):
     found = mistakes(text)
     assert any((line, column) == one[:2] and words in one[2] for one in found), found
+
+
+def test_one_mistake_is_said_once():
+    """A kind that is none says nothing of what would belong to it."""
+    assert mistakes(MINIMAL + "kind = 'grcp'\nmethods = { allow = ['a.B/C'] }\norigins = ['*']") == [
+        (10, 8, "kind: there is no 'grcp'; did you mean grpc?")
+    ]
 
 
 def test_a_file_that_is_none(tmp_path):

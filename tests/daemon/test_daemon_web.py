@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dtp.daemon.config.values import Place
+from dtp.daemon.web import metrics
 from dtp.daemon.web.server import PATHS, WebServer
 
 from .conftest import Backend, echo
@@ -58,6 +59,44 @@ def test_status_metrics_and_health(run):
                 assert found["process_open_fds", None] > 5
             writer.close()
             await web.close()
+
+    run(scenario)
+
+
+def test_metrics_are_as_prometheus_wants_them(run):
+    """The rules of promtool's linter, and of its naming guide: units, suffixes, help, labels."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            web, _, writer = await serve(pair, backend.port)
+            pair.far.exposed["api"].denials["rate"] += 1
+            text = metrics.exposition(pair.far).decode()
+            text += metrics.exposition(pair.near).decode()
+            writer.close()
+            await web.close()
+        families = list(text_string_to_metric_families(text))
+        assert len(families) > 20
+        for family in families:
+            assert re.fullmatch(r"(dtpd|process|python)_[a-z][a-z_]*[a-z]", family.name), family.name
+            assert family.name.startswith("process_") or len(family.documentation) > 10, family.name
+            assert family.type in ("counter", "gauge"), family.name
+            # Base units alone, and none in the midst of a name.
+            assert not re.search(
+                r"_(ms|millis|minutes|hours|kib|mib|kb|mb|kilobytes|percent)(_|$)", family.name
+            )
+            for unit in ("bytes", "seconds"):
+                assert unit not in family.name.removesuffix(unit).split("_"), family.name
+            for sample in family.samples:
+                assert sample.name.endswith("_total") is (family.type == "counter"), sample.name
+                assert not set(sample.labels) & {"le", "quantile", "job", "instance"}, sample.labels
+        known = {family.name for family in families}
+        assert known >= {
+            "dtpd_build_info",
+            "dtpd_sent_bytes",
+            "dtpd_denied",
+            "dtpd_connected",
+            "dtpd_uptime_seconds",
+        }
 
     run(scenario)
 

@@ -196,15 +196,20 @@ def _expose(section: Section) -> model.Expose:
         section.wrong(
             f'allow is missing in {section.spell()}: identities, Sui addresses, or "*" for everyone'
         )
+    if not section.failed("kind"):  # else what belongs to it can't be told
+        _check_kind(section, kind, expose)
+    section.finish()
+    return expose
+
+
+def _check_kind(section: Section, kind: str, expose: model.Expose) -> None:
+    """Settings that this kind of service doesn't have."""
     for key, kinds in _ONLY_FOR.items():
         if key in section and kind not in kinds:
             section.wrong(f"{key}: is for services of kind {' or '.join(kinds)}, not {kind}", key)
     if kind == "udp":
         _check_udp(section, expose)
-    if isinstance(kind, str):
-        _check_methods(section, kind, expose.rules)
-    section.finish()
-    return expose
+    _check_methods(section, kind, expose.rules)
 
 
 def _check_methods(section: Section, kind: str, rules: model.Rules) -> None:

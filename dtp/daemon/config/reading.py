@@ -22,7 +22,7 @@ _PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of
 _KINDS = {
     str: "a text",
     int: "a whole number",
-    float: "a number",
+    float: "a number with a point",
     bool: "true or false",
     list: "an array",
     dict: "a table",
@@ -109,6 +109,7 @@ class Section:
         self.path = path
         self._values = values
         self._asked: list[str] = []
+        self._failed: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -130,8 +131,13 @@ class Section:
         try:
             return read(self._values[key])
         except Wrong as error:
+            self._failed.add(key)
             self.wrong(f"{key}: {error}", key)
             return None if default is _REQUIRED else default
+
+    def failed(self, key: str) -> bool:
+        """Whether the setting `key` is there and could not be used."""
+        return key in self._failed
 
     def take_all(self, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
         """The setting `key`, an array or a single value, each element by `read`; empty if it isn't there."""

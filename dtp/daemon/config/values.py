@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dtp import carriers
+from dtp.carriers.errors import CarrierUrlError
+from dtp.carriers.url import parse_url
 from dtp.daemon.config.reading import Wrong, did_you_mean, kind_of
 from dtp.daemon.state import STORES
 from dtp.identity import PeerId, PeerIdError
@@ -233,6 +235,14 @@ def carrier_url(value: Any) -> str:
         raise Wrong(f"{url!r} is not a carrier's URL; did you mean tcp://{url}?")
     if scheme not in carriers.CARRIERS:
         raise Wrong(f"there is no carrier {scheme!r}; {did_you_mean(scheme, list(carriers.CARRIERS))}")
+    try:
+        parsed = parse_url(url, None)
+    except CarrierUrlError as error:
+        raise Wrong(str(error)) from None
+    if scheme in ("tcp", "ws", "wss") and parsed.port is None:
+        raise Wrong(f"{url!r} has no port; write it as {scheme}://0.0.0.0:9000")
+    if scheme == "unix" and not parsed.path.startswith("/"):
+        raise Wrong(f"{url!r} has no path; write it as unix:///run/dtpd/peers.sock")
     return url
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -34,6 +35,12 @@ class DaemonCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """From `Daemon.status`, now."""
         status = self._daemon.status()
+        info = GaugeMetricFamily(
+            "dtpd_build_info", "1, with who it is as labels", labels=["version", "identity"]
+        )
+        info.add_metric([version("dtp"), status["identity"]], 1)
+        yield info
+        yield GaugeMetricFamily("dtpd_uptime_seconds", "Seconds since the start", value=status["uptime"])
         yield GaugeMetricFamily("dtpd_draining", "1 while the daemon ends", value=status["draining"])
         yield CounterMetricFamily("dtpd_reloads", "Reloads that succeeded", value=status["reloads"])
         if "workers" in status:
@@ -59,9 +66,17 @@ class DaemonCollector(Collector):
 
     @staticmethod
     def _backends(exposed: list[dict[str, object]]) -> Iterator[Metric]:
-        up = GaugeMetricFamily("dtpd_backend_up", "1 while it gets streams", labels=["service", "backend"])
-        active = GaugeMetricFamily("dtpd_backend_streams", "Streams it has", labels=["service", "backend"])
-        denied = CounterMetricFamily("dtpd_denied", "Denials", labels=["service", "policy"])
+        up = GaugeMetricFamily(
+            "dtpd_backend_up", "1 while the backend gets streams", labels=["service", "backend"]
+        )
+        active = GaugeMetricFamily(
+            "dtpd_backend_streams", "Streams that the backend has", labels=["service", "backend"]
+        )
+        denied = CounterMetricFamily(
+            "dtpd_denied",
+            "Requests, streams and connections that a policy refused",
+            labels=["service", "policy"],
+        )
         for one in exposed:
             service, backends, denials = str(one["service"]), one["backends"], one["denials"]
             assert isinstance(backends, list)

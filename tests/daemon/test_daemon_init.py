@@ -1,0 +1,39 @@
+"""`dtpd init`: what it asks again, and that what it writes has no mistakes, whatever is uncommented later."""
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from dtp.cli.daemon import main
+from dtp.daemon.config.load import load, load_text
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp", "http", "websocket", "json-rpc", "grpc"])
+def test_init_asks(tmp_path, kind):
+    """What can't be meant is asked again, who may come has no default, and what is written has no mistakes, also
+    with all of its comments made settings."""
+    path = tmp_path / "dtpd.toml"
+    answers = [
+        "y",
+        "api",
+        "htpp",
+        kind,
+        "127.0.0.1:99999",
+        "127.0.0.1:80",
+        "tcp://0.0.0.0:9000",
+        "",
+        "dtp1x",
+        "*",
+        "n",
+    ]
+    done = CliRunner().invoke(main, ["init", "-c", str(path)], input="\n".join(answers) + "\n")
+    assert done.exit_code == 0, done.output
+    for words in ("did you mean http?", "ports go up to 65535", "too few", "@YOUR-HOST:9000/api"):
+        assert words in done.output
+    assert load(path).expose[0].kind == kind
+    text = path.read_text()
+    assert len({line.index(" # ") for line in text.splitlines() if re.match(r"(\w.*|\[.*\]) # ", line)}) == 1
+    path.write_text(re.sub(r"^# (?=(\[?[a-z-]+\]?( = |$)))", "", text, flags=re.MULTILINE))
+    assert path.read_text() != text
+    assert load(path).expose[0].rules != load_text(text, path).expose[0].rules
