@@ -83,6 +83,55 @@ static void any_frame(choices *c)
     drop(body);
 }
 
+/* A frame of any ops under any verdicts: it is refused without them where it needs some, and what is void does nothing. */
+static void any_verdicts(choices *c)
+{
+    static const char *const souls[] = {"a", "~", "~x", "%", "%k:h/p", "%access/x"};
+    static const char *const names[] = {"", "k"};
+    dtp_graph *maker = fresh(1), *graph = fresh(0), *empty = fresh(0);
+    uint32_t author = (uint32_t)dtp_graph_author(graph, keys[1]), other = (uint32_t)dtp_graph_author(empty, keys[1]);
+    uint8_t verdicts[16], voids[16];
+    size_t count = 1 + choose8(c) % 8, i, needs = 0;
+    dtp_committed committed;
+    dtp_merged merged;
+    kept body, before, after;
+    int code;
+    dtp_graph_trust(maker, 1);
+    for (i = 0; i < count; i++) {
+        const char *soul = souls[choose8(c) % 6], *key = names[choose8(c) & 1];
+        uint8_t value = (uint8_t)(choose8(c) & 3);
+        dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), &value, 1, NULL, 0, 0, 0, DTP_SET_ADD};
+        CHECK(dtp_graph_do(maker, &what, (uint64_t)(1 + choose8(c)) << 16, limit, &merged) == DTP_OK);
+        verdicts[i] = (uint8_t)(choose8(c) % 3);
+        voids[i] = DTP_VOID;
+        needs += soul[0] != 'a';
+    }
+    CHECK(dtp_graph_commit(maker, &committed) == DTP_OK);
+    body = keep(committed.body, committed.length, 1);
+    before = saved(graph);
+    dtp_graph_ask(graph);
+    dtp_graph_ask(empty);
+    code = dtp_graph_merge(graph, author, body.bytes, body.length, limit, 1, &merged);
+    CHECK(code == (needs > 0 ? DTP_E_RULED : DTP_OK));
+    if (needs > 0) {
+        after = saved(graph);
+        CHECK(same(before, after));
+        drop(after);
+        CHECK(dtp_graph_judge(graph, verdicts, count + 1) == DTP_OK);
+        CHECK(dtp_graph_merge(graph, author, body.bytes, body.length, limit, 1, &merged) == DTP_E_LIMIT);
+        CHECK(dtp_graph_judge(graph, verdicts, count) == DTP_OK);
+        CHECK(dtp_graph_merge(graph, author, body.bytes, body.length, limit, 1, &merged) == DTP_OK);
+        CHECK(dtp_graph_judge(empty, voids, count) == DTP_OK);
+        CHECK(dtp_graph_merge(empty, other, body.bytes, body.length, limit, 1, &merged) == DTP_OK);
+        CHECK(merged.count == 0 && merged.ops == count);
+    }
+    dtp_graph_close(maker);
+    dtp_graph_close(graph);
+    dtp_graph_close(empty);
+    drop(before);
+    drop(body);
+}
+
 static void any_state(choices *c)
 {
     static const uint8_t head[5] = {'d', 't', 'p', 'g', 1};
@@ -232,6 +281,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 2: any_frame(&c); break;
     case 3: any_state(&c); break;
     case 4: any_rows(&c); break;
+    case 5: any_verdicts(&c); break;
     default: two_replicas(&c); break;
     }
     return 0;
