@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from dtp.chain.host import Bearer, Kind, Mode, Terms
 from dtp.chain.resolver import service_number
@@ -22,6 +22,7 @@ from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
 from dtp.pay.payee import Payee
 from dtp.pay.quota import Quotas
+from dtp.pay.settling import Paid
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
 from dtp.session.codes import CloseCode, Refuse
@@ -55,6 +56,28 @@ class _Sale:
         return 0 if newest is None else max(0, newest.voucher.amount - self.before)
 
 
+@runtime_checkable
+class Shared(Protocol):
+    """A store of vouchers that several daemons have."""
+
+    def claims(self) -> bool:
+        """Whether this daemon is the one that claims. Raises `StoreError`."""
+
+
+class _Cashier(Cashier):
+    """Claims, if no other daemon does: a claim that comes second costs gas and brings nothing."""
+
+    async def look(self, *, closing: bool = False) -> list[Paid]:
+        """See `Cashier`."""
+        if isinstance(self._journal.store, Shared) and not await self._journal.run(_claims):
+            return []
+        return await super().look(closing=closing)
+
+
+def _claims(store: Store) -> bool:
+    return isinstance(store, Shared) and store.claims()
+
+
 class Shop:
     """Sells the services that have a price, under the host of `[chain]`."""
 
@@ -69,7 +92,7 @@ class Shop:
         self.gate = Gate(self.book, firewall, self.journal)
         self._quotas = Quotas(chain, self.journal, firewall, self.gate._clock)
         self.ledger = Ledger(self.book, self.journal, chain, self._quotas, self.gate.now_ms)
-        self.cashier = Cashier(
+        self.cashier = _Cashier(
             chain,
             self.journal,
             self.gate.now_ms,

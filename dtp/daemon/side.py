@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtp.daemon.config.model import BY_CALL, Chain, Config, Expose, Forward
@@ -26,8 +27,20 @@ if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
     from dtp.daemon.buying import Buyer, Wallet
     from dtp.daemon.selling import Shop
+    from dtp.pay.store import Store
 
 log = logging.getLogger("dtpd")
+
+
+def open_sold(where: Path | str | None) -> Store:
+    """The store of vouchers that are received. Raises `StoreError`, `ConfigError`."""
+    if isinstance(where, str):
+        from dtp.daemon.state.vouchers import PostgresVouchers
+
+        return PostgresVouchers(where)
+    from dtp.pay.store import Store
+
+    return Store(where)
 
 
 class ChainSide:
@@ -109,12 +122,11 @@ class ChainSide:
             return
         if self.shop is None:
             from dtp.daemon.selling import Shop
-            from dtp.pay.store import Store
 
             assert self._config is not None, "the configuration was checked"
             if self._client is None or not isinstance(self.gate, HostGate):
                 raise ConfigError("a price takes the host of [chain], not another gate")
-            store = Store(self._config.vouchers)
+            store = await asyncio.to_thread(open_sold, self._config.vouchers)
             self.shop = Shop(self._config, self._client, self.gate.firewall, store)
             await self.shop.start()
         await self.shop.offer(expose)
@@ -173,7 +185,8 @@ class ChainSide:
             from dtp.pay.store import Store
 
             assert self._config is not None
-            self._wallet = Wallet(client, Store(self._config.vouchers, power_safe=False))
+            where = self._config.vouchers if isinstance(self._config.vouchers, Path) else None
+            self._wallet = Wallet(client, Store(where, power_safe=False))
         return self._wallet
 
     # ---- how it stands --------------------------------------------------------------------------------------

@@ -10,12 +10,16 @@ from dtp.chain import KeySigner, Program, host
 from dtp.chain.resolver import service_number
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.server import Daemon
+from dtp.daemon.state import make
+from dtp.daemon.state.errors import StateError
 from dtp.pay.hosting import make_host
 
 from .conftest import FAR, NEAR, Backend, config, echo
+from .programs import place
 from .test_daemon_relay import exchange
+from .test_daemon_state import postgresql_url
 
-__all__ = ["client", "deployments", "net", "network", "wallet"]
+__all__ = ["client", "deployments", "net", "network", "place", "postgresql_url", "wallet"]
 
 HOST = "0x" + "1" * 64
 MIB = 1024 * 1024
@@ -43,6 +47,8 @@ class Market:
         self.pair.near = self.pair.far = None
         await self._stack.aclose()
 
+    vouchers = "far.sqlite"
+
     def far_config(self, backend, price, more="", listen="tcp://127.0.0.1:0", endpoint=None):
         endpoint = endpoint or "tcp://127.0.0.1:9"
         return config(
@@ -51,7 +57,7 @@ class Market:
 listen = ["{listen}"]
 [chain]
 host = "{self.host}"
-vouchers = "far.sqlite"
+vouchers = "{self.vouchers}"
 endpoint = "{endpoint}"
 refresh = "100ms"
 [[expose]]
@@ -102,9 +108,15 @@ budget = {budget}
         return self.pair.near.status()["forwarded"][0]
 
 
-def test_a_service_is_paid_and_claimed(run, client, net):
+@pytest.mark.parametrize("kept", ["file", "postgresql"])
+def test_a_service_is_paid_and_claimed(run, client, net, kept, request):
+    vouchers = "far.sqlite" if kept == "file" else request.getfixturevalue("postgresql_url")
+
     async def scenario(pair):
         async with Backend(echo) as backend, Market(pair, client, net) as market:
+            market.vouchers = vouchers
+            if kept == "postgresql":
+                await is_up(vouchers)
             await market.sell(backend, '{ request = 1000, mib = "0.002SUI", deposit = 1000 }')
             port = await market.buy('{ most = "0.5SUI", deposit = "0.1SUI" }')
             data = bytes(3 * MIB)
@@ -122,6 +134,18 @@ def test_a_service_is_paid_and_claimed(run, client, net):
             assert await market.balance(FAR) > before + earned // 2
 
     run(scenario)
+
+
+async def is_up(url):
+    """Until the database has begun."""
+    for _ in range(100):
+        store = make(url, "host")
+        with contextlib.suppress(StateError):
+            await store.open()
+            await store.close()
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("it never began")
 
 
 async def until(condition):

@@ -136,7 +136,7 @@ def _chain(section: Section, file: Callable[[Any], Path]) -> model.Chain:
         endpoint=section.take("endpoint", values.endpoint, None),
         weight=section.take("weight", values.number(0, 65_535), 1),
         role=section.take("role", values.choice(("active", "standby")), "active"),  # type: ignore[arg-type]
-        vouchers=section.take("vouchers", file, None),
+        vouchers=section.take("vouchers", values.database_or(file), None),
     )
     for key in ("weight", "role"):
         if key in section and chain.endpoint is None:

@@ -200,8 +200,8 @@ class Chain:
     endpoint: str | None = None
     weight: int = 1
     role: Literal["active", "standby"] = "active"
-    #: Where vouchers are kept; None: in the data folder.
-    vouchers: Path | None = None
+    #: Where vouchers are kept: a file, or PostgreSQL's URL for what several daemons get; None: in the data folder.
+    vouchers: Path | str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -347,6 +348,21 @@ def state_url(value: Any) -> str:
     if scheme == "sqlite" and not rest.startswith("/"):
         raise Wrong("sqlite takes an absolute path, as in sqlite:///var/lib/dtpd/state.db")
     return url
+
+
+def database_or(file: Callable[[Any], Path]) -> Callable[[Any], Path | str]:
+    """The URL of a PostgreSQL database, or what `file` makes of it."""
+
+    def read(value: Any) -> Path | str:
+        named = text(value)
+        if named.startswith("postgresql://"):
+            return named
+        if "://" in named:
+            # Not quoted: it may have a password in it.
+            raise Wrong("a file is meant, or postgresql://USER@HOST/DATABASE")
+        return file(value)
+
+    return read
 
 
 def days(value: Any) -> frozenset[int]:

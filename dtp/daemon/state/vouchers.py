@@ -1,0 +1,248 @@
+"""Vouchers that several daemons of one host are paid by, in PostgreSQL: `[chain] vouchers = "postgresql://..."`.
+
+Whichever of them a caller comes to knows what its lane has paid, and any of them claims it. Takes
+`pip install 'dtp[state-postgres]'`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dtp.errors import ConfigError
+from dtp.pay.errors import StoreError
+from dtp.pay.payee import PayeeLane
+from dtp.pay.store import End, Sold, Store
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import SignedVoucher, decode_voucher, encode_voucher
+
+try:
+    import psycopg
+except ImportError as error:
+    raise ConfigError("PostgreSQL for vouchers takes a package: pip install 'dtp[state-postgres]'") from error
+
+_Database = psycopg.Connection[tuple[Any, ...]]
+
+_TABLES = (
+    """
+CREATE TABLE IF NOT EXISTS dtp_sold (
+    channel text NOT NULL, lane integer NOT NULL, message bytea, signature bytea,
+    sequence numeric(20) NOT NULL DEFAULT 0, amount numeric(20) NOT NULL DEFAULT 0,
+    vouched_requests numeric(20) NOT NULL DEFAULT 0, vouched_bytes numeric(20) NOT NULL DEFAULT 0,
+    requests numeric(20) NOT NULL DEFAULT 0, bytes numeric(20) NOT NULL DEFAULT 0, preimage bytea,
+    PRIMARY KEY (channel, lane)
+)
+""",
+    """
+CREATE TABLE IF NOT EXISTS dtp_passes (
+    pass text NOT NULL, period bigint NOT NULL, requests numeric(20) NOT NULL, bytes numeric(20) NOT NULL,
+    PRIMARY KEY (pass, period)
+)
+""",
+    """
+CREATE TABLE IF NOT EXISTS dtp_ends (
+    channel text PRIMARY KEY, total numeric(20) NOT NULL, not_after_ms numeric(20) NOT NULL, state text NOT NULL
+)
+""",
+)
+#: Two daemons that make the tables at once would collide in the catalogue: one at a time.
+_LOCK = "SELECT pg_advisory_xact_lock(7238)"
+_RECEIVE = """
+INSERT INTO dtp_sold AS known (channel, lane, message, signature, sequence, amount, vouched_requests, vouched_bytes,
+    requests, bytes)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (channel, lane) DO UPDATE SET message = excluded.message, signature = excluded.signature,
+    sequence = excluded.sequence, amount = excluded.amount, vouched_requests = excluded.vouched_requests,
+    vouched_bytes = excluded.vouched_bytes, requests = greatest(known.requests, excluded.requests),
+    bytes = greatest(known.bytes, excluded.bytes)
+WHERE excluded.sequence > known.sequence AND excluded.amount >= known.amount
+    AND excluded.vouched_requests >= known.vouched_requests AND excluded.vouched_bytes >= known.vouched_bytes
+"""
+_SOLD = "SELECT channel, lane, message, signature, preimage FROM dtp_sold WHERE message IS NOT NULL"
+_CONNECT_TIMEOUT = 5
+
+
+class PostgresVouchers(Store):
+    """The server's half of a `Store`: what is sold. Keys to pay with stay in a file of their own."""
+
+    def __init__(self, url: str) -> None:
+        """Connect, and make the tables if they are not there. Raises `StoreError`."""
+        self.path = "PostgreSQL"
+        self.power_safe = True
+        self._url = url
+        self._lock = threading.RLock()
+        self._database: _Database | None = None
+        with self._transaction() as database:
+            database.execute(_LOCK)
+            for table in _TABLES:
+                database.execute(table)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[_Database]:
+        try:
+            with self._lock:
+                if self._database is None or self._database.closed:
+                    self._database = psycopg.connect(
+                        self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT
+                    )
+                with self._database.transaction():
+                    yield self._database
+        except (psycopg.Error, OSError) as error:
+            # The text of an error of libpq may have the URL's password in it; its first line has the fault.
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StoreError(f"the vouchers in PostgreSQL: {what}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        raise StoreError("this store is of what is sold: what is bought has a file")
+        yield
+
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        raise StoreError("this store is of what is sold: what is bought has a file")
+
+    def close(self) -> None:
+        """Disconnect. Idempotent."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._transaction() as database:
+            return database.execute(query, values).fetchall()
+
+    def claims(self) -> bool:
+        """Whether this daemon is the one that claims: the first that asks, as long as it is connected."""
+        return bool(self._ask("SELECT pg_try_advisory_lock(7239)")[0][0])
+
+    # ---- as Store has it ------------------------------------------------------------------------------------
+
+    def sold_lane(self, channel: str, lane: int) -> PayeeLane:
+        """See `Store`."""
+        rows = self._ask(
+            "SELECT message, signature, requests, bytes, preimage FROM dtp_sold WHERE channel = %s AND lane = %s",
+            *(channel, lane),
+        )
+        if not rows:
+            return PayeeLane(channel, lane)
+        message, signature, requests, size, preimage = rows[0]
+        used = Usage(int(requests), int(size))
+        return PayeeLane(channel, lane, _signed(message, signature), used, preimage)
+
+    def sold(self, channel: str | None = None) -> list[Sold]:
+        """See `Store`."""
+        if channel is not None:
+            rows = self._ask(f"{_SOLD} AND channel = %s ORDER BY lane", channel)
+        else:
+            over = "SELECT channel FROM dtp_ends WHERE state = 'over'"
+            rows = self._ask(f"{_SOLD} AND channel NOT IN ({over}) ORDER BY channel, lane")
+        found = []
+        for id, lane, message, signature, preimage in rows:
+            newest = _signed(message, signature)
+            assert newest is not None  # the query leaves the others out
+            found.append(Sold(id, lane, newest, preimage))
+        return found
+
+    def vouched(self, channel: str) -> dict[int, int]:
+        """See `Store`."""
+        rows = self._ask("SELECT lane, amount FROM dtp_sold WHERE channel = %s", channel)
+        return {lane: int(amount) for lane, amount in rows}
+
+    def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
+        """See `Store`."""
+        given = list(received)
+        kept: dict[int, bool] = {}
+        with self._transaction() as database:
+            # In one order, or two daemons that write the same rows could wait for each other.
+            lanes = [(signed.voucher.channel, signed.voucher.lane) for signed, _ in given]
+            for at in sorted(range(len(given)), key=lanes.__getitem__):
+                kept[at] = self._receive(database, *given[at])
+        return [kept[at] for at in range(len(given))]
+
+    @staticmethod
+    def _receive(database: _Database, signed: SignedVoucher, used: Usage) -> bool:
+        voucher = signed.voucher
+        values = (
+            *(voucher.channel, voucher.lane, encode_voucher(voucher), signed.signature, voucher.sequence),
+            *(voucher.amount, voucher.requests, voucher.bytes, used.requests, used.bytes),
+        )
+        if database.execute(_RECEIVE, values).rowcount:
+            return True
+        row = database.execute(
+            "SELECT message, signature FROM dtp_sold WHERE channel = %s AND lane = %s",
+            (voucher.channel, voucher.lane),
+        ).fetchone()
+        return row is not None and _signed(*row) == signed
+
+    def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
+        """See `Store`."""
+        with self._transaction() as database:
+            newest = self.sold_lane(channel, lane).newest
+            if newest is not None and newest.voucher.hash_lock is not None:
+                raise StoreError(f"the newest voucher of lane {lane} of {channel} is still locked")
+            database.execute(
+                "INSERT INTO dtp_sold (channel, lane, preimage) VALUES (%s, %s, %s) "
+                "ON CONFLICT (channel, lane) DO UPDATE SET preimage = excluded.preimage",
+                (channel, lane, preimage),
+            )
+
+    def served(self, channel: str, lane: int, used: Usage) -> None:
+        """See `Store`."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT INTO dtp_sold AS known (channel, lane, requests, bytes) VALUES (%s, %s, %s, %s) "
+                "ON CONFLICT (channel, lane) DO UPDATE SET requests = greatest(known.requests, excluded.requests), "
+                "bytes = greatest(known.bytes, excluded.bytes)",
+                (channel, lane, *used),
+            )
+
+    def pass_used(self, pass_: str, period: int) -> Usage:
+        """See `Store`."""
+        query = "SELECT requests, bytes FROM dtp_passes WHERE pass = %s AND period = %s"
+        rows = self._ask(query, pass_, period)
+        return Usage(int(rows[0][0]), int(rows[0][1])) if rows else Usage()
+
+    def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
+        """See `Store`."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM dtp_passes WHERE pass = %s AND period < %s", (pass_, period))
+            database.execute(
+                "INSERT INTO dtp_passes AS known VALUES (%s, %s, %s, %s) ON CONFLICT (pass, period) DO UPDATE SET "
+                "requests = known.requests + excluded.requests, bytes = known.bytes + excluded.bytes",
+                (pass_, period, *more),
+            )
+
+    def agree(self, channel: str, total: int, not_after_ms: int) -> End:
+        """See `Store`."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT INTO dtp_ends VALUES (%s, %s, %s, 'agreed') ON CONFLICT DO NOTHING",
+                (channel, total, not_after_ms),
+            )
+            end = self.end_of(channel)
+        assert end is not None
+        return end
+
+    def over(self, channel: str) -> None:
+        """See `Store`."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT INTO dtp_ends VALUES (%s, 0, 0, 'over') "
+                "ON CONFLICT (channel) DO UPDATE SET state = 'over'",
+                (channel,),
+            )
+
+    def end_of(self, channel: str) -> End | None:
+        """See `Store`."""
+        rows = self._ask("SELECT * FROM dtp_ends WHERE channel = %s", channel)
+        if not rows:
+            return None
+        id, total, not_after, state = rows[0]
+        return End(id, int(total), int(not_after), state == "over")
+
+
+def _signed(message: bytes | None, signature: bytes | None) -> SignedVoucher | None:
+    if message is None or signature is None:
+        return None
+    return SignedVoucher(decode_voucher(bytes(message)), bytes(signature))
