@@ -28,8 +28,9 @@ from dtp.chain import model
 from dtp.chain.commands import PureInput
 from dtp.chain.errors import ProgramError
 from dtp.sui import transaction as sui
+from dtp.sui.commands import command_message
 from dtp.sui.grpc import Codec, joined
-from dtp.sui.names import TypeTag, format_address
+from dtp.sui.names import TypeTag
 
 if TYPE_CHECKING:
     from dtp.chain.commands import Program
@@ -288,7 +289,7 @@ def unresolved_message(what: Unresolved) -> Any:
     kind = v2.TransactionKind(
         kind=v2.TransactionKindKind.PROGRAMMABLE_TRANSACTION,
         programmable_transaction=v2.ProgrammableTransaction(
-            inputs=inputs, commands=[_command_message(each) for each in what.commands]
+            inputs=inputs, commands=[command_message(each, v2) for each in what.commands]
         ),
     )
     payment = v2.GasPayment(
@@ -300,73 +301,3 @@ def unresolved_message(what: Unresolved) -> Any:
         budget=what.gas_budget,
     )
     return v2.Transaction(kind=kind, sender=what.sender, gas_payment=payment)
-
-
-def _command_message(command: sui.Command) -> Any:
-    v2 = library().v2
-    match command:
-        case sui.MoveCall(package, module, function, types, arguments):
-            return v2.Command(
-                move_call=v2.MoveCall(
-                    package=format_address(package),
-                    module=module,
-                    function=function,
-                    type_arguments=[str(each) for each in types],
-                    arguments=_argument_messages(arguments),
-                )
-            )
-        case sui.TransferObjects(objects, recipient):
-            return v2.Command(
-                transfer_objects=v2.TransferObjects(
-                    objects=_argument_messages(objects), address=_argument_message(recipient)
-                )
-            )
-        case sui.SplitCoins(coin, amounts):
-            return v2.Command(
-                split_coins=v2.SplitCoins(coin=_argument_message(coin), amounts=_argument_messages(amounts))
-            )
-        case sui.MergeCoins(target, sources):
-            return v2.Command(
-                merge_coins=v2.MergeCoins(
-                    coin=_argument_message(target), coins_to_merge=_argument_messages(sources)
-                )
-            )
-        case sui.Publish(modules, dependencies):
-            return v2.Command(
-                publish=v2.Publish(
-                    modules=list(modules), dependencies=[format_address(each) for each in dependencies]
-                )
-            )
-        case sui.MakeMoveVec(tag, elements):
-            return v2.Command(
-                make_move_vector=v2.MakeMoveVector(
-                    element_type=str(tag) if tag is not None else None, elements=_argument_messages(elements)
-                )
-            )
-        case sui.Upgrade(modules, dependencies, package, ticket):
-            return v2.Command(
-                upgrade=v2.Upgrade(
-                    modules=list(modules),
-                    dependencies=[format_address(each) for each in dependencies],
-                    package=format_address(package),
-                    ticket=_argument_message(ticket),
-                )
-            )
-
-
-def _argument_message(argument: sui.Argument) -> Any:
-    v2 = library().v2
-    kind = v2.ArgumentArgumentKind
-    match argument:
-        case sui.GasCoin():
-            return v2.Argument(kind=kind.GAS)
-        case sui.Input(index):
-            return v2.Argument(kind=kind.INPUT, input=index)
-        case sui.Result(command):
-            return v2.Argument(kind=kind.RESULT, result=command)
-        case sui.NestedResult(command, index):
-            return v2.Argument(kind=kind.RESULT, result=command, subresult=index)
-
-
-def _argument_messages(arguments: Iterable[sui.Argument]) -> list[Any]:
-    return [_argument_message(each) for each in arguments]

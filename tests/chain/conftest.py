@@ -1,47 +1,12 @@
-"""One localnet for the folder, with published packages; clients that know them."""
-
-import asyncio
+"""The localnet of `chain_resolver`, with published packages; clients that know them."""
 
 import pytest
+from chain_resolver.conftest import deployments, net, network
+from chain_resolver.hosts import PATIENCE, run
 
-from dtp.chain import ChainClient, KeySigner, Network, packages, publish
-from dtp.localnet.grpc.localnet import LocalnetThread
+from dtp.chain import ChainClient, KeySigner
 
-#: Seconds for anything that has to happen; only a failing test waits so long.
-PATIENCE = 60
-
-
-def run(work):
-    async def limited():
-        async with asyncio.timeout(PATIENCE):
-            return await work
-
-    return asyncio.run(limited())
-
-
-@pytest.fixture(scope="session")
-def net():
-    with LocalnetThread() as localnet:
-        yield localnet
-
-
-@pytest.fixture(scope="session")
-def network(net):
-    return Network("localnet", (net.url,), faucet=net.faucet_url)
-
-
-@pytest.fixture(scope="session")
-def deployments(net, network):
-    signer = KeySigner.generate()
-    net.fund(signer.address)
-
-    async def publish_all():
-        async with ChainClient(network, signer, deployments=None) as chain:
-            for name in packages.available():
-                await publish(chain, name)
-            return chain.deployments
-
-    return run(publish_all())
+__all__ = ["PATIENCE", "client", "deployments", "net", "network", "run", "wallet"]
 
 
 @pytest.fixture

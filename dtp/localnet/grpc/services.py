@@ -23,8 +23,9 @@ from dtp.localnet.grpc.objects import (
     function_message,
     package_message,
 )
-from dtp.localnet.grpc.transactions import Transactions, argument_message
+from dtp.localnet.grpc.transactions import Transactions
 from dtp.localnet.node import Node
+from dtp.sui.commands import argument_message
 from dtp.sui.names import format_digest
 
 _NOT_FOUND: Final = 5  # google.rpc.Code
@@ -278,7 +279,7 @@ def _command_result(found: model.CommandOutput) -> Any:
 
 def _command_output(found: model.CommandValue) -> Any:
     return library().v2.CommandOutput(
-        argument=None if found.argument is None else argument_message(found.argument),
+        argument=None if found.argument is None else argument_message(found.argument, library().v2),
         value=bcs_message(str(found.type), found.bcs),
         json=None if found.json is None else value(found.json),
     )

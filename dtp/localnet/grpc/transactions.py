@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from dtp.localnet.node import Node
 from dtp.sui import effects as fx
 from dtp.sui import transaction as sui
 from dtp.sui.bytecode import CompiledModule, deserialize
+from dtp.sui.commands import command_message
 from dtp.sui.names import format_address, format_digest
 from dtp.sui.objects import OBJECT_DATA, MovePackageData
 
@@ -380,66 +381,6 @@ def _unchanged(id: bytes, found: fx.Unchanged) -> Any:
     return message
 
 
-def argument_message(argument: sui.Argument) -> Any:
-    """An argument of a command."""
-    v2 = library().v2
-    kinds = v2.ArgumentArgumentKind
-    match argument:
-        case sui.GasCoin():
-            return v2.Argument(kind=kinds.GAS)
-        case sui.Input(index):
-            return v2.Argument(kind=kinds.INPUT, input=index)
-        case sui.Result(command):
-            return v2.Argument(kind=kinds.RESULT, result=command)
-        case sui.NestedResult(command, index):
-            return v2.Argument(kind=kinds.RESULT, result=command, subresult=index)
-
-
-def _argument_messages(arguments: Sequence[sui.Argument]) -> list[Any]:
-    return [argument_message(each) for each in arguments]
-
-
-def _command_message(command: sui.Command) -> Any:
-    v2 = library().v2
-    match command:
-        case sui.MoveCall(package, module, function, types, arguments):
-            call = v2.MoveCall(
-                package=format_address(package),
-                module=module,
-                function=function,
-                type_arguments=[str(each) for each in types],
-                arguments=_argument_messages(arguments),
-            )
-            return v2.Command(move_call=call)
-        case sui.TransferObjects(objects, recipient):
-            give = v2.TransferObjects(
-                objects=_argument_messages(objects), address=argument_message(recipient)
-            )
-            return v2.Command(transfer_objects=give)
-        case sui.SplitCoins(coin, amounts):
-            split = v2.SplitCoins(coin=argument_message(coin), amounts=_argument_messages(amounts))
-            return v2.Command(split_coins=split)
-        case sui.MergeCoins(target, sources):
-            merge = v2.MergeCoins(coin=argument_message(target), coins_to_merge=_argument_messages(sources))
-            return v2.Command(merge_coins=merge)
-        case sui.Publish(modules, dependencies):
-            ids = [format_address(each) for each in dependencies]
-            return v2.Command(publish=v2.Publish(modules=list(modules), dependencies=ids))
-        case sui.MakeMoveVec(tag, elements):
-            vector = v2.MakeMoveVector(
-                element_type=None if tag is None else str(tag), elements=_argument_messages(elements)
-            )
-            return v2.Command(make_move_vector=vector)
-        case sui.Upgrade(modules, dependencies, package, ticket):
-            newer = v2.Upgrade(
-                modules=list(modules),
-                dependencies=[format_address(each) for each in dependencies],
-                package=format_address(package),
-                ticket=argument_message(ticket),
-            )
-            return v2.Command(upgrade=newer)
-
-
 def _input_message(value: sui.CallArg) -> Any:
     v2 = library().v2
     kinds = v2.InputInputKind
@@ -479,7 +420,7 @@ def _kind_message(kind: sui.TransactionKind) -> Any:
         case sui.ProgrammableTransaction(inputs, commands):
             program = v2.ProgrammableTransaction(
                 inputs=[_input_message(each) for each in inputs],
-                commands=[_command_message(each) for each in commands],
+                commands=[command_message(each, library().v2) for each in commands],
             )
             return v2.TransactionKind(kind=kinds.PROGRAMMABLE_TRANSACTION, programmable_transaction=program)
         case sui.ChangeEpoch():
