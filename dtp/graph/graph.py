@@ -15,6 +15,7 @@ from dtp.crdt import BlobRef, Change, Clock, Counter, List, Map, MultiValue, Nod
 from dtp.crdt.access import Grant
 from dtp.crdt.owners import owned
 from dtp.crdt.rules import RuleBroken, Rules
+from dtp.errors import DtpError
 from dtp.graph import access, blobs, files, vector
 from dtp.graph import envelope as envelopes
 from dtp.graph import history as past
@@ -83,11 +84,13 @@ class Graph:
         self._unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._since_state = 0
         self._flush: asyncio.Task[None] | None = None
+        self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         replica.on_made = self._made
         replica.reveal = self._reveal
         self._wait_for_due()
+        store.follow(self._followed)
 
     # ---- opening and closing --------------------------------------------------------------------------------
 
@@ -101,7 +104,10 @@ class Graph:
         clock: Clock | None = None,
         history: bool = False,
     ) -> Graph:
-        """The graph kept at `place`: the path of a SQLite file, made if need be, or `memory:`.
+        """The graph kept at `place`: the path of a SQLite file, made if need be, `memory:`, or a `postgresql://` URL.
+
+        In PostgreSQL (`pip install 'dtp[graph-postgres]'`) several programs share a graph, each as an identity of its
+        own; what one stores the others have at once. Blobs are not kept there.
 
         `name` (at most 255 bytes; that of the file, else "") is signed with every frame: graphs of different names
         don't mix. With `history` peers are asked for all that ever was; else they may leave out what was overwritten
@@ -109,12 +115,7 @@ class Graph:
         """
         if name is not None and len(name.encode()) > envelopes.MAX_NAME:
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
-        if "://" in place:
-            raise GraphError(f"{place!r}: a graph is kept in a file (give its path) or in {MEMORY!r}")
-        if place == MEMORY:
-            store: Store = MemoryStore(name or "")
-        else:
-            store = await asyncio.to_thread(SqliteStore, place, name)
+        store: Store = await asyncio.to_thread(_opened, place, name, identity.id.key)
         try:
             replica = await asyncio.to_thread(_load, store, identity, clock)
             return cls(identity, store, replica, history=history)
@@ -135,6 +136,8 @@ class Graph:
             self._replica.on_made = self._refuse
             if self._timer is not None:
                 self._timer.cancel()
+            if self._news is not None:
+                self._news.cancel()
             for watch in list(self._watches):
                 watch.close()
             self._worker.shutdown(wait=True)
@@ -355,6 +358,27 @@ class Graph:
                 await self._save(synced=False)
                 await self._rebuild()
             return taken
+
+    def _followed(self) -> None:
+        """Another program may have stored something: told by a thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._take_news_soon)
+
+    def _take_news_soon(self) -> None:
+        if self._news is None and not self._closed:
+            self._news = self._loop.create_task(self._take_news())
+
+    async def _take_news(self) -> None:
+        try:
+            found = await self._run(self._store.news)
+            self._news = None  # what is told from here on may not be in it
+            if found:
+                await self.receive(found)
+        except DtpError as error:
+            self._news = None
+            if not self._closed:  # it is in the store, and the next that opens it hears of it again
+                context = {"message": "what another program stored could not be taken", "exception": error}
+                self._loop.call_exception_handler(context)
 
     def _take(self, envelope: Envelope | Summary | None) -> int:
         """Merge it, and those that waited for it."""
@@ -693,6 +717,20 @@ def _merge(replica: Replica, envelope: Envelope | Summary) -> int:
     if isinstance(envelope, Summary):
         return replica.merge_summary(envelope.author, envelope.body, envelope.after, envelope.last)
     return replica.merge(envelope.author, envelope.body)
+
+
+def _opened(place: str, name: str | None, writer: bytes) -> Store:
+    if place == MEMORY:
+        return MemoryStore(name or "")
+    if place.startswith(("postgresql://", "postgres://")):
+        from dtp.graph.postgres_store import PostgresStore
+
+        return PostgresStore(place, name or "", writer)
+    if "://" in place:
+        raise GraphError(
+            f"{place!r}: a graph is kept in a file (its path), in postgresql://..., or in {MEMORY!r}"
+        )
+    return SqliteStore(place, name)
 
 
 def _first_forged(batch: _Added) -> int | None:

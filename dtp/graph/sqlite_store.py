@@ -168,7 +168,7 @@ class SqliteStore(Store):
         with self._failures("read"):
             rows = self._db.execute(
                 "SELECT envelope FROM frames WHERE author = ? AND sequence BETWEEN ? AND ? ORDER BY sequence",
-                (self._authors.get(author), first, last),
+                (self._authors.get(author), first, min(last, (1 << 63) - 1)),
             )
             return [envelope for (envelope,) in rows]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -62,6 +62,14 @@ class Store(ABC):
     def proofs(self) -> list[tuple[bytes, bytes]]:
         """The two envelopes of each proof."""
 
+    def news(self) -> list[bytes]:
+        """What other programs have added since `load` or the last `news`, in the order in which it came."""
+        return []
+
+    def follow(self, on_news: Callable[[], None]) -> None:
+        """Have `on_news` called, from any thread, when there may be `news`. Where no other program adds: never."""
+        return
+
     @abstractmethod
     def close(self) -> None:
         """Let go of it. Idempotent."""
@@ -73,20 +81,24 @@ class MemoryStore(Store):
     def __init__(self, name: str = "") -> None:
         self.name = name
         self._frames: dict[tuple[bytes, int], bytes] = {}
+        self._lasts: dict[bytes, int] = {}
         self._proofs: dict[bytes, tuple[bytes, bytes]] = {}
 
     def load(self) -> Loaded:
         return Loaded(None, iter(list(self._frames.values())))
 
     def lasts(self) -> dict[bytes, int]:
-        return dict(sorted(self._frames))
+        return dict(self._lasts)
 
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         for envelope in envelopes:
             self._frames.setdefault((envelope.author, envelope.sequence), envelope.encode())
+            last = self._lasts.get(envelope.author, 0)
+            self._lasts[envelope.author] = max(last, envelope.sequence)
 
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
-        found = (self._frames.get((author, sequence)) for sequence in range(first, last + 1))
+        end = min(last, self._lasts.get(author, 0))
+        found = (self._frames.get((author, sequence)) for sequence in range(first, end + 1))
         return [envelope for envelope in found if envelope is not None]
 
     def save_state(self, state: bytes) -> None:

@@ -47,7 +47,7 @@ def test_looking_and_changing(me, tmp_path):
     assert json.loads(asked) == {"u": "user/alice", "f": "user/carol", "u.age": 33}
     assert run("query", file, "MATCH (u:user) RETURN u.name ORDER BY u.name") == "u.name\nAlice\nnull\n"
     assert "SEARCH" in run("query", file, "MATCH (u:user) RETURN u", "--explain")
-    assert "not understood at line 1, column 7" in run("query", file, "MATCH u RETURN u", code=3)
+    assert "not understood at line 1, column 9" in run("query", file, "MATCH u RETURN u", code=3)
     run("put", file, "user/alice", "age", "34")
     run("rm", file, "user/alice", "age")
     assert "has nothing at 'age'" in run("get", file, "user/alice", "age", code=3)

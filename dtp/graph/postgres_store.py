@@ -1,0 +1,267 @@
+"""Frames in PostgreSQL: many programs share a graph, each as an identity of its own. Takes `dtp[graph-postgres]`.
+
+Who writes holds the graph's lock until its transaction is over, so frames arrive in one order and none is overlooked.
+A session's lock on (graph, identity) keeps two programs from writing as one identity; it goes with the session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from dtp.graph.envelope import Proof, Signed
+from dtp.graph.errors import GraphError, StoreError
+from dtp.graph.store import Loaded, Store
+
+try:
+    import psycopg
+except ImportError as error:
+    raise GraphError("a graph in PostgreSQL takes a package: pip install 'dtp[graph-postgres]'") from error
+
+#: Of the tables below.
+FORMAT: Final = 1
+SCHEMES: Final = ("postgresql://", "postgres://")
+_CHANNEL: Final = "dtp_graph"
+_CONNECT_SECONDS: Final = 5
+#: How long the listener waits before it looks whether it is wanted still.
+_LISTEN_SECONDS: Final = 0.25
+#: Two programs that make the tables at once would collide in the catalogue: one at a time.
+_TABLES_LOCK: Final = 7238
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS dtp_graphs (
+    id serial PRIMARY KEY, name text NOT NULL UNIQUE, format integer NOT NULL
+);
+CREATE TABLE IF NOT EXISTS dtp_graph_frames (
+    graph integer NOT NULL REFERENCES dtp_graphs (id), arrival bigint NOT NULL,
+    author bytea NOT NULL, sequence bigint NOT NULL, envelope bytea NOT NULL,
+    PRIMARY KEY (graph, arrival), UNIQUE (graph, author, sequence)
+);
+CREATE TABLE IF NOT EXISTS dtp_graph_states (
+    graph integer NOT NULL REFERENCES dtp_graphs (id), writer bytea NOT NULL,
+    arrival bigint NOT NULL, digest bytea NOT NULL, state bytea NOT NULL,
+    PRIMARY KEY (graph, writer)
+);
+CREATE TABLE IF NOT EXISTS dtp_graph_proofs (
+    graph integer NOT NULL REFERENCES dtp_graphs (id), author bytea NOT NULL,
+    first bytea NOT NULL, second bytea NOT NULL,
+    PRIMARY KEY (graph, author)
+);
+"""
+
+
+def _lock_number(*parts: bytes) -> int:
+    """A number of 64 bits for an advisory lock."""
+    digest = hashlib.blake2b(b"\0".join(parts), digest_size=8, person=b"dtp.graph.lock").digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+class PostgresStore(Store):
+    """The store at `url` for the graph of this name, for a program that writes as `writer` (a public key).
+
+    A connection that broke is made again by the next call. Raises `StoreError`, also when another program writes as
+    `writer`. Blobs are not kept in it.
+    """
+
+    def __init__(self, url: str, name: str, writer: bytes) -> None:
+        self.name = name
+        self._url = url
+        self._writer = writer
+        self._one_at_a_time = threading.RLock()
+        self._closed = threading.Event()
+        self._listener: threading.Thread | None = None
+        self._graph = 0
+        #: All frames that arrived up to here were loaded, added here, or are in `_news`.
+        self._arrival = 0
+        self._news: list[bytes] = []
+        self._db: psycopg.Connection[tuple[Any, ...]] | None = None
+        with self._connection("opened"):
+            pass
+
+    # ---- the connection -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _connection(self, what: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        with self._one_at_a_time:
+            try:
+                if self._db is None or self._db.closed:
+                    self._db = self._connect()
+                yield self._db
+            except psycopg.Error as error:
+                if self._db is not None and self._db.broken:
+                    self._db.close()
+                # the text of an error of libpq may have the URL's password in it; its first line has the fault
+                first = (str(error) or repr(error)).splitlines()[0]
+                raise StoreError(f"the graph in PostgreSQL could not be {what}: {first}") from error
+
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._closed.is_set():
+            raise StoreError("this store is closed")
+        database = psycopg.connect(self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+        try:
+            self._begin(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _begin(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
+        with database.transaction():
+            database.execute("SELECT pg_advisory_xact_lock(%s)", (_TABLES_LOCK,))
+            database.execute(_SCHEMA)
+            database.execute(
+                "INSERT INTO dtp_graphs (name, format) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                (self.name, FORMAT),
+            )
+            row = database.execute(
+                "SELECT id, format FROM dtp_graphs WHERE name = %s", (self.name,)
+            ).fetchone()
+        assert row is not None
+        if row[1] != FORMAT:
+            raise StoreError(f"the graph {self.name!r} in PostgreSQL is not of format {FORMAT}")
+        self._graph = row[0]
+        lock = _lock_number(b"writer", self.name.encode(), self._writer)
+        held = database.execute("SELECT pg_try_advisory_lock(%s)", (lock,)).fetchone()
+        if held != (True,):
+            raise StoreError(
+                "another program writes to this graph as this identity; give each one of its own"
+            )
+
+    @contextmanager
+    def _transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """One that nobody else has for this graph at the same time."""
+        with self._connection("written") as database, database.transaction():
+            if not synced:
+                database.execute("SET LOCAL synchronous_commit = off")
+            database.execute(
+                "SELECT pg_advisory_xact_lock(%s)", (_lock_number(b"graph", self.name.encode()),)
+            )
+            yield database
+
+    # ---- frames ---------------------------------------------------------------------------------------------
+
+    def load(self) -> Loaded:
+        with self._transaction(synced=False) as database:
+            row = database.execute(
+                "SELECT arrival, digest, state FROM dtp_graph_states WHERE graph = %s AND writer = %s",
+                (self._graph, self._writer),
+            ).fetchone()
+            if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
+                row = None  # damaged: the frames give it again
+            arrival, state = (row[0], row[2]) if row is not None else (0, None)
+            later = self._after(database, arrival)
+        return Loaded(state, iter(later))
+
+    def _after(self, database: psycopg.Connection[tuple[Any, ...]], arrival: int) -> list[bytes]:
+        """What arrived after that; from now on, all up to the last of it counts as known."""
+        rows = database.execute(
+            "SELECT arrival, envelope FROM dtp_graph_frames WHERE graph = %s AND arrival > %s ORDER BY arrival",
+            (self._graph, arrival),
+        ).fetchall()
+        self._arrival = rows[-1][0] if rows else arrival
+        return [envelope for _, envelope in rows]
+
+    def lasts(self) -> dict[bytes, int]:
+        with self._connection("read") as database:
+            return dict(
+                database.execute(
+                    "SELECT author, MAX(sequence) FROM dtp_graph_frames WHERE graph = %s GROUP BY author",
+                    (self._graph,),
+                ).fetchall()
+            )
+
+    def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
+        known = self._arrival
+        with self._transaction(synced=synced) as database:
+            others = self._after(database, known)
+            arrival, added = self._arrival, 0
+            self._arrival = known  # should the transaction fail
+            for one in envelopes:
+                done = database.execute(
+                    "INSERT INTO dtp_graph_frames VALUES (%s, %s, %s, %s, %s) "
+                    "ON CONFLICT (graph, author, sequence) DO NOTHING",
+                    (self._graph, arrival + 1, one.author, one.sequence, one.encode()),
+                )
+                arrival, added = arrival + done.rowcount, added + done.rowcount
+            if added:
+                database.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, str(self._graph)))
+        self._arrival = arrival
+        self._news += others
+
+    def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+        with self._connection("read") as database:
+            rows = database.execute(
+                "SELECT envelope FROM dtp_graph_frames "
+                "WHERE graph = %s AND author = %s AND sequence BETWEEN %s AND %s ORDER BY sequence",
+                (self._graph, author, first, min(last, (1 << 63) - 1)),
+            ).fetchall()
+            return [envelope for (envelope,) in rows]
+
+    def save_state(self, state: bytes) -> None:
+        if self._news:  # what isn't taken in yet is not in the state either
+            return
+        digest = hashlib.blake2b(state, digest_size=32).digest()
+        with self._transaction(synced=False) as database:
+            database.execute(
+                "INSERT INTO dtp_graph_states VALUES (%(g)s, %(w)s, %(a)s, %(d)s, %(s)s) "
+                "ON CONFLICT (graph, writer) DO UPDATE SET arrival = %(a)s, digest = %(d)s, state = %(s)s",
+                {"g": self._graph, "w": self._writer, "a": self._arrival, "d": digest, "s": state},
+            )
+
+    def add_proof(self, proof: Proof) -> None:
+        with self._transaction(synced=True) as database:
+            database.execute(
+                "INSERT INTO dtp_graph_proofs VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (self._graph, proof.author, proof.first.encode(), proof.second.encode()),
+            )
+
+    def proofs(self) -> list[tuple[bytes, bytes]]:
+        with self._connection("read") as database:
+            return database.execute(
+                "SELECT first, second FROM dtp_graph_proofs WHERE graph = %s ORDER BY author", (self._graph,)
+            ).fetchall()
+
+    # ---- what others add ------------------------------------------------------------------------------------
+
+    def news(self) -> list[bytes]:
+        with self._transaction(synced=False) as database:
+            found = self._after(database, self._arrival)
+        found, self._news = self._news + found, []
+        return found
+
+    def follow(self, on_news: Callable[[], None]) -> None:
+        self._listener = threading.Thread(
+            target=self._listen, args=(on_news,), name="dtp-graph-listen", daemon=True
+        )
+        self._listener.start()
+
+    def _listen(self, on_news: Callable[[], None]) -> None:
+        """Until the store is closed; a connection that broke is made again, and something may have been missed."""
+        while not self._closed.is_set():
+            try:
+                with psycopg.connect(
+                    self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS
+                ) as database:
+                    database.execute(f"LISTEN {_CHANNEL}")
+                    on_news()
+                    while not self._closed.is_set():
+                        for told in database.notifies(timeout=_LISTEN_SECONDS, stop_after=1):
+                            if told.payload == str(self._graph) and told.pid != self._pid():
+                                on_news()
+            except psycopg.Error:
+                self._closed.wait(_LISTEN_SECONDS)
+
+    def _pid(self) -> int:
+        database = self._db
+        return 0 if database is None or database.closed else database.info.backend_pid
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._listener is not None:
+            self._listener.join()
+        with self._one_at_a_time:
+            if self._db is not None:
+                self._db.close()

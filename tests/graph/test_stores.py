@@ -1,0 +1,323 @@
+"""One contract for all stores: what was added is there, whole or not at all, also after the worst moment to die."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL
+from graph_postgres import server
+
+from dtp.graph import Graph
+from dtp.graph import envelope as envelopes
+from dtp.graph.envelope import Envelope, Proof
+from dtp.graph.errors import GraphError, StoreError
+from dtp.graph.sqlite_store import SqliteStore
+from dtp.graph.store import MemoryStore, Store
+from dtp.identity import Identity
+
+#: Opens the store under test for a graph of a name, as somebody.
+Opener = Callable[..., Store]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with server() as url:
+        yield url
+
+
+def fresh(url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as database:
+        database.execute(
+            "DROP TABLE IF EXISTS dtp_graph_frames, dtp_graph_states, dtp_graph_proofs, dtp_graphs"
+        )
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    if request.param == "memory":
+        return lambda name="", writer=ALICE: MemoryStore(name)
+    if request.param == "sqlite":
+        return lambda name="", writer=ALICE: SqliteStore(tmp_path / f"graph{name}.db", name)
+    url = request.getfixturevalue("postgres")
+    fresh(url)
+
+    def opened(name: str = "", writer: Identity = ALICE) -> Store:
+        from dtp.graph.postgres_store import PostgresStore
+
+        return PostgresStore(url, name, writer.id.key)
+
+    return opened
+
+
+def chain(identity: Identity, count: int, graph: str = "") -> list[Envelope]:
+    made: list[Envelope] = []
+    for number in range(count):
+        previous = made[-1].hash if made else envelopes.NONE_BEFORE
+        made.append(envelopes.seal(identity, graph, number + 1, previous, f"body {number}".encode()))
+    return made
+
+
+def test_what_was_added_is_there(opener: Opener) -> None:
+    alice, bob = chain(ALICE, 5), chain(BOB, 3)
+    with closing(opener()) as store:
+        state, later = store.load()
+        assert (state, list(later), store.lasts()) == (None, [], {})
+        store.add([*alice[:2], bob[0]], synced=True)
+        store.add([alice[1], *alice[2:], *bob[1:]], synced=False)  # one of them is there already
+        store.add([], synced=False)
+        assert store.lasts() == {ALICE.id.key: 5, BOB.id.key: 3}
+        assert store.read(ALICE.id.key, 2, 4) == [one.encode() for one in alice[1:4]]
+        assert store.read(ALICE.id.key, 5, 1 << 70) == [alice[4].encode()]
+        assert store.read(CAROL.id.key, 1, 9) == []
+        assert store.read(BOB.id.key, 3, 1) == []
+        assert store.news() == []
+        assert store.proofs() == []
+        proof = Proof(alice[0], chain(ALICE, 1, "x")[0])
+        store.add_proof(proof)
+        store.add_proof(Proof(alice[1], alice[2]))  # the first of an author is enough
+        assert store.proofs() == [(proof.first.encode(), proof.second.encode())]
+        store.close()
+        store.close()
+
+
+def test_it_is_there_again_in_the_order_of_arrival(opener: Opener) -> None:
+    alice, bob = chain(ALICE, 4), chain(BOB, 2)
+    with closing(opener()) as store:
+        if isinstance(store, MemoryStore):
+            pytest.skip("memory is gone with the process")
+        store.load()
+        store.add([alice[0], bob[0], alice[1]], synced=True)
+        store.save_state(b"the state of three")
+        store.add([bob[1], alice[2]], synced=False)
+        store.add([alice[3]], synced=False)
+    with closing(opener()) as store:
+        state, later = store.load()
+        assert state == b"the state of three"
+        assert list(later) == [one.encode() for one in (bob[1], alice[2], alice[3])]
+        store.save_state(b"the state of all")
+    with closing(opener()) as store:
+        state, later = store.load()
+        assert (state, list(later)) == (b"the state of all", [])
+
+
+def test_what_fails_in_the_middle_was_not_added(opener: Opener) -> None:
+    alice = chain(ALICE, 3)
+    with closing(opener()) as store:
+        if isinstance(store, MemoryStore):
+            pytest.skip("nothing fails in memory")
+        store.load()
+        store.add(alice[:1], synced=True)
+
+        class Broken:
+            author, sequence = ALICE.id.key, 3
+
+            def encode(self) -> bytes:
+                raise ZeroDivisionError
+
+        broken: Any = Broken()
+        with pytest.raises(ZeroDivisionError):
+            store.add([alice[1], broken], synced=True)
+        assert store.lasts() == {ALICE.id.key: 1}
+        store.add(alice[1:], synced=True)
+        assert store.read(ALICE.id.key, 1, 9) == [one.encode() for one in alice]
+        assert store.news() == []
+
+
+# ---- PostgreSQL ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def url(postgres: str) -> str:
+    fresh(postgres)
+    return postgres
+
+
+def test_graphs_of_different_names_are_apart(url: str) -> None:
+    from dtp.graph.postgres_store import PostgresStore
+
+    with (
+        closing(PostgresStore(url, "a", ALICE.id.key)) as a,
+        closing(PostgresStore(url, "b", ALICE.id.key)) as b,
+    ):
+        a.add(chain(ALICE, 2, "a"), synced=True)
+        assert (a.lasts(), b.lasts(), b.news()) == ({ALICE.id.key: 2}, {}, [])
+
+
+def test_one_program_writes_as_one_identity(url: str) -> None:
+    from dtp.graph.postgres_store import PostgresStore
+
+    with closing(PostgresStore(url, "", ALICE.id.key)):
+        with pytest.raises(StoreError, match="another program writes"):
+            PostgresStore(url, "", ALICE.id.key)
+        PostgresStore(url, "", BOB.id.key).close()
+    PostgresStore(url, "", ALICE.id.key).close()
+
+
+def test_a_state_is_of_nothing_that_was_overlooked(url: str) -> None:
+    """Between two of one program's additions another's arrive: they are news before they are in a state."""
+    from dtp.graph.postgres_store import PostgresStore
+
+    alice, bob = chain(ALICE, 2), chain(BOB, 2)
+    with (
+        closing(PostgresStore(url, "", ALICE.id.key)) as one,
+        closing(PostgresStore(url, "", BOB.id.key)) as other,
+    ):
+        one.load()
+        other.load()
+        one.add(alice[:1], synced=True)
+        other.add(bob, synced=True)
+        one.add(alice[1:], synced=True)
+        one.save_state(b"without Bob's")  # not kept
+        assert one.news() == [each.encode() for each in bob]
+        assert other.news() == [each.encode() for each in alice]
+        assert one.news() == []
+        one.save_state(b"with all")
+    with closing(PostgresStore(url, "", ALICE.id.key)) as one:
+        state, later = one.load()
+        assert (state, list(later)) == (b"with all", [])
+    with closing(PostgresStore(url, "", BOB.id.key)) as other:
+        state, later = other.load()
+        assert state is None
+        assert list(later) == [each.encode() for each in (alice[0], *bob, alice[1])]
+
+
+def test_a_connection_that_breaks_at_any_statement(url: str) -> None:
+    """The server ends the session before each statement in turn: the frames are all there or none, and it goes on."""
+    import psycopg
+
+    from dtp.graph.postgres_store import PostgresStore
+
+    alice = chain(ALICE, 400)
+    at, broke = 0, 0
+    with closing(PostgresStore(url, "", ALICE.id.key)) as store:
+        store.load()
+        for statement in range(8):
+            store.lasts()  # connects again
+            database = store._db
+            assert database is not None
+            left, pid = [statement], database.info.backend_pid
+            execute = database.execute
+
+            def dying(*given: Any, left: list[int] = left, pid: int = pid, execute: Any = execute) -> Any:
+                if left[0] == 0:
+                    with psycopg.connect(url, autocommit=True) as other:
+                        other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+                left[0] -= 1
+                return execute(*given)
+
+            database.execute = dying  # type: ignore[method-assign, assignment]
+            some = alice[at : at + 3]
+            try:
+                store.add(some, synced=True)
+            except StoreError:
+                broke += 1
+            del database.execute
+            there = store.lasts().get(ALICE.id.key, 0)
+            assert there in (at, at + 3)
+            at = there
+        assert broke >= 5
+        assert store.read(ALICE.id.key, 1, at) == [one.encode() for one in alice[:at]]
+
+
+WRITER = """
+import asyncio, sys
+from graph_fixtures import identity
+from dtp.graph import Graph
+
+async def main():
+    graph = await Graph.open(sys.argv[1], identity=identity(sys.argv[2]))
+    number = graph.node(sys.argv[2]).get("made", 0)
+    while number < int(sys.argv[3]):
+        number += 1
+        graph.node(sys.argv[2])["made"] = number
+        graph.counter("all").add(1)
+        graph.list(sys.argv[2]).append(number)
+        await graph.commit()
+        print(number, flush=True)
+        if number % 7 == 0:
+            graph._since_state = 1 << 30  # keep the state often: that is a write, too
+    await graph.close()
+asyncio.run(main())
+"""
+
+
+def writer(url: str, name: str, count: int) -> subprocess.Popen[str]:
+    path = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", WRITER, url, name, str(count)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": path, "PATH": ""},
+    )
+
+
+def test_killed_at_any_point_while_another_writes(url: str) -> None:
+    rng = random.Random(5)
+    told = 0
+    with writer(url, "bob", 60) as other:
+        for _ in range(3):
+            with writer(url, "alice", 1 << 30) as child:
+                assert child.stdout is not None
+                for _ in range(rng.randrange(1, 15)):
+                    told = int(child.stdout.readline())
+                child.kill()
+                for line in child.stdout:  # told before it died
+                    told = int(line) if line.endswith("\n") else told
+        assert other.stdout is not None
+        assert other.stdout.read().splitlines()[-1] == "60"
+        assert other.wait(60) == 0
+
+    async def check() -> None:
+        async with await Graph.open(url, identity=CAROL) as graph:
+            made = graph.node("alice")["made"]
+            assert told <= made <= told + 1
+            assert list(graph.list("alice")) == list(range(1, made + 1))
+            assert list(graph.list("bob")) == list(range(1, 61))
+            assert graph.counter("all").value == made + 60
+            assert await graph.verify() == made + 60
+
+    asyncio.run(check())
+
+
+def test_programs_see_what_others_store(url: str) -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open(url, identity=ALICE) as one,
+            await Graph.open(url, identity=BOB) as other,
+            await Graph.open(url, identity=CAROL) as third,
+        ):
+            with third.watch("n") as seen:
+                one.node("n")["a"] = 1
+                await one.commit()
+                assert (await asyncio.wait_for(anext(seen), 30)).author == ALICE.id.key
+                other.node("n")["b"] = 2
+                await other.commit()
+                assert (await asyncio.wait_for(anext(seen), 30)).author == BOB.id.key
+            assert third.node("n").to_dict() == {"a": 1, "b": 2}
+            with pytest.raises(StoreError, match="another program writes"):
+                await Graph.open(url, identity=ALICE)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
+    pytest.importorskip("psycopg")
+
+    async def main() -> None:
+        with pytest.raises(StoreError, match="PostgreSQL") as caught:
+            await Graph.open("postgresql://dtp:secret@127.0.0.1:1/x", identity=ALICE)
+        assert "secret" not in str(caught.value)
+        with pytest.raises(GraphError, match="postgresql://"):
+            await Graph.open("mysql://127.0.0.1/x", identity=ALICE)
+
+    asyncio.run(main())
