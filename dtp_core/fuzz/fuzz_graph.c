@@ -165,6 +165,63 @@ static void any_rows(choices *c)
     drop(rows);
 }
 
+/* Any bytes as the frame of a summary: taken, and then a second time nothing, or refused, and then nothing is to be seen. */
+static void any_summary(choices *c)
+{
+    dtp_graph *graph = fresh(0), *copy = fresh(0);
+    uint64_t last = (uint64_t)choose8(c) << 8 | choose8(c), before = 0;
+    kept body = keep(c->data, c->left, 0), empty = saved(graph), after, again;
+    uint32_t author = (uint32_t)dtp_graph_author(graph, keys[1]);
+    dtp_merged merged;
+    size_t place, i;
+    int code;
+    for (i = 0; body.length > 8 && i < 8; i++)
+        before |= (uint64_t)body.bytes[1 + i] << 8 * i;
+    last = before < INT64_MAX - (last << 16) ? before + (last << 16) : last;
+    code = dtp_summary_merge(graph, author, body.bytes, body.length, before, last, limit, &merged);
+    CHECK(code >= DTP_OK || code == DTP_E_FORMAT || code == DTP_E_CLOCK);
+    after = saved(graph);
+    CHECK(code >= DTP_OK || same(empty, after));
+    if (code >= DTP_OK)
+        CHECK(dtp_summary_merge(graph, author, body.bytes, body.length, before, last, limit, &merged) == DTP_OK
+              && merged.count == 0);
+    CHECK(dtp_graph_load(copy, after.bytes, after.length, &place) == DTP_OK);
+    again = saved(copy);
+    CHECK(same(after, again));
+    dtp_graph_close(copy);
+    dtp_graph_close(graph);
+    drop(again);
+    drop(after);
+    drop(empty);
+    drop(body);
+}
+
+/* Any bytes as symbols: no more is read off than there are symbols; and what a set and itself differ in is nothing. */
+static void any_symbols(choices *c)
+{
+    size_t count = c->left / sizeof(dtp_symbol), items = c->left / 8, found, i;
+    dtp_symbol *symbols = (dtp_symbol *)(void *)exactly((count + 1) * sizeof *symbols);
+    uint64_t *hashes = (uint64_t *)(void *)exactly((items + count + 1) * 8);
+    dtp_walk *walks = (dtp_walk *)(void *)exactly((items + 1) * sizeof *walks);
+    uint8_t *theirs = exactly(count + 1);
+    int code;
+    memset(symbols, 0, (count + 1) * sizeof *symbols);
+    if (count > 0)
+        memcpy(symbols, c->data, count * sizeof *symbols);
+    code = dtp_sketch_read(symbols, count, hashes, theirs, &found);
+    CHECK(found <= count && (count == 0 ? code == DTP_E_LIMIT : code == 0 || code == 1));
+    if (items > 0)
+        memcpy(hashes, c->data, items * 8);
+    dtp_sketch_begin(hashes, items, walks);
+    CHECK(dtp_sketch(hashes, items, walks, 0, count, symbols) == DTP_OK);
+    for (i = 0; i < items; i++)
+        CHECK(walks[i].at >= count && walks[i].at <= DTP_SKETCH_SYMBOLS);
+    release(theirs, count + 1);
+    release((uint8_t *)walks, (items + 1) * sizeof *walks);
+    release((uint8_t *)hashes, (items + count + 1) * 8);
+    release((uint8_t *)symbols, (count + 1) * sizeof *symbols);
+}
+
 enum { EDIT = 2 + 3 + DTP_AUTHOR + 7 };
 
 /* MessagePack of a message: the agent named as the author inserted one character at the beginning of an empty text. */
@@ -235,15 +292,45 @@ static void deliver(dtp_graph *graph, kept frame)
     CHECK(dtp_graph_merge(graph, author, frame.bytes, frame.length, limit, 1, &merged) >= DTP_OK);
 }
 
+/* What graphs[who], which has everything, sums up of that author's frames from the `start`th on. */
+static void deliver_summary(dtp_graph *to, dtp_graph *from, const kept *frames, size_t count, int who, size_t start)
+{
+    uint32_t author = (uint32_t)dtp_graph_author(to, keys[who]);
+    uint64_t before = 0, last = 0;
+    dtp_summary *summary = NULL;
+    dtp_frame_facts facts;
+    dtp_merged merged;
+    dtp_view view;
+    size_t i, place;
+    for (i = 0; i < count; i++) {
+        if (frames[i].author != who || start-- > 0)
+            continue;
+        start = 0;
+        CHECK(dtp_graph_check(from, NULL, frames[i].bytes, frames[i].length, &facts) == DTP_OK);
+        before = summary == NULL ? facts.before : before;
+        last = facts.last;
+        if (summary == NULL)
+            CHECK(dtp_summary_open(from, 0, before, &summary) == DTP_OK);
+        CHECK(dtp_summary_add(from, summary, frames[i].bytes, frames[i].length, &place) == DTP_OK);
+    }
+    if (summary == NULL)
+        return;
+    CHECK(dtp_summary_end(from, summary, &view) == DTP_OK);
+    CHECK(dtp_summary_merge(to, author, view.bytes, view.length, before, last, limit, &merged) >= DTP_OK);
+    dtp_summary_close(summary);
+}
+
 static void two_replicas(choices *c)
 {
-    dtp_graph *graphs[3] = {fresh(0), fresh(1), fresh(0)};
-    kept frames[FRAMES], states[3];
+    enum { GRAPHS = 4 };
+    dtp_graph *graphs[GRAPHS] = {fresh(0), fresh(1), fresh(0), fresh(0)};
+    kept frames[FRAMES], states[GRAPHS];
+    int who;
     size_t count = 0, i;
     while (count < FRAMES && c->left > 0) {
-        int who = (int)(choose8(c) & 1);
         unsigned ops = 1 + choose8(c) % 4;
         dtp_committed committed;
+        who = (int)(choose8(c) & 1);
         while (ops-- > 0)
             make(graphs[who], c);
         CHECK(dtp_graph_commit(graphs[who], &committed) == DTP_OK);
@@ -258,13 +345,24 @@ static void two_replicas(choices *c)
         deliver(graphs[2], frames[(i * 7 + 3) % count]);
         deliver(graphs[2], frames[i]);
     }
-    for (i = 0; i < 3; i++) {
+    for (who = 0; who < 2; who++) { /* the last has some of the frames, and a summary that may begin before their end */
+        size_t known = choose8(c) % (count + 1), seen = 0;
+        for (i = 0; i < known; i++) {
+            if (frames[i].author == who) {
+                deliver(graphs[3], frames[i]);
+                seen++;
+            }
+        }
+        deliver_summary(graphs[3], graphs[who], frames, count, who, choose8(c) % (seen + 1));
+    }
+    for (i = 0; i < GRAPHS; i++) {
         CHECK(dtp_graph_tidy(graphs[i]) == DTP_OK);
         states[i] = saved(graphs[i]);
     }
     CHECK(same(states[0], states[1]));
     CHECK(same(states[0], states[2]));
-    for (i = 0; i < 3; i++) {
+    CHECK(same(states[0], states[3]));
+    for (i = 0; i < GRAPHS; i++) {
         dtp_graph_close(graphs[i]);
         drop(states[i]);
     }
@@ -282,6 +380,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 3: any_state(&c); break;
     case 4: any_rows(&c); break;
     case 5: any_verdicts(&c); break;
+    case 6:
+        if (choose8(&c) & 1)
+            any_summary(&c);
+        else
+            any_symbols(&c);
+        break;
     default: two_replicas(&c); break;
     }
     return 0;
