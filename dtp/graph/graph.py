@@ -24,6 +24,7 @@ from dtp.graph.chains import Chains
 from dtp.graph.envelope import Envelope, Proof, Summary
 from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, KeyLost, NotReader, StoreError
 from dtp.graph.fetching import Blob
+from dtp.graph.passing import Offering, Passed
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
 from dtp.graph.verifying import last_clock, verify
@@ -68,12 +69,15 @@ class Graph:
         self.agreed: dict[bytes, bytes] = {}
         #: Where its blobs are.
         self.blobs = BlobStore(store.blob_folder)
+        #: What it passes on of authors who may be away, and when it sums up its own.
+        self.passed = Passed(store.passed_folder)
+        self.offering = Offering()
         self._new_blobs: set[BlobRef] = set()
         self._fetching: dict[BlobRef, asyncio.Event] = {}
         self.identity = identity
         self._store = store
         self._replica = replica
-        self._chains = Chains(store.lasts(), self._stored, self._last_clock)
+        self._chains = Chains(store.lasts(), self.stored, self._last_clock)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
@@ -487,6 +491,11 @@ class Graph:
         self._check_open()
         return await self._run(self._store.read, author, first, last)
 
+    async def stored_bytes(self, author: bytes, first: int, last: int) -> int:
+        """Bytes of what `read` would give."""
+        self._check_open()
+        return await self._run(self._store.size, author, first, last)
+
     def gaps(self) -> _Gaps:
         """What is known to be missing: (author, first, last)."""
         return self._chains.gaps()
@@ -657,7 +666,8 @@ class Graph:
     def _run(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
         return self._loop.run_in_executor(self._worker, function, *arguments)
 
-    def _stored(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+    def stored(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+        """What is here that an author signed and ends with this sequence."""
         unsaved = self._unsaved.get((author, sequence))
         if unsaved is not None:
             return unsaved

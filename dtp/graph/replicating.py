@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 from dtp.core.errors import StateLimit
 from dtp.errors import PeerError
 from dtp.graph import envelope as envelopes
-from dtp.graph import fetching, summaries, vector
+from dtp.graph import fetching, passing, summaries, vector
 from dtp.graph import sync as protocol
 from dtp.graph.errors import Equivocation, GraphError, SyncError
+from dtp.graph.passing import Taking
 from dtp.session.codes import ConnectionClosed, StreamReset
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class _Session:
         self._wake = asyncio.Event()
         self._refused: set[bytes] = set()
         self._first = first  # what came already
+        self._offered: dict[bytes, int] = {}
+        self._taking: dict[bytes, Taking] = {}
         self._peer = stream.connection.peer.key
         self.exchanged = Exchanged()
 
@@ -87,6 +90,7 @@ class _Session:
         if self._side.agrees(ours):
             agreed.pop(self._peer, None)
             agreed[self._peer] = vector.digest(ours)
+            self._graph.offering.remember(self._peer, self._offered)
             if len(agreed) > _PEERS:
                 del agreed[next(iter(agreed))]
 
@@ -105,6 +109,8 @@ class _Session:
             if self._graph.closed or not self._side.knows_peer:
                 continue
             await self._send_missing()
+            if not self._side.wants_history:
+                await self._offer()
             if not said_done:
                 await self._send(protocol.done())
                 said_done = True
@@ -116,10 +122,63 @@ class _Session:
             if author == self._graph.identity.id.key and first < last and not self._side.wants_history:
                 parts = summaries.own(self._graph, first, last)
             else:
+                if not self._side.wants_history:
+                    first = await self._send_passed(author, first)
                 parts = summaries.stored(self._graph, author, first, last)
             async for some in parts:
                 await self._send_some(some)
             self._side.took(author, last)
+
+    async def _send_passed(self, author: bytes, first: int) -> int:
+        """Instead of stored frames the author's summary of everything, if it is smaller; where to go on."""
+        passed = self._graph.passed
+        upto = passed.upto(author)
+        if upto < first or passed.size(author) >= await self._graph.stored_bytes(author, first, upto):
+            return first
+        await self._send_some(passed.parts(author))
+        return upto + 1
+
+    async def _offer(self) -> None:
+        """Summaries of everything, to a peer that has all the frames: it may meet others who don't."""
+        await self._graph.offering.refresh(self._graph)
+        passed = self._graph.passed
+        for author, upto in self._graph.offering.to_make(passed, self._peer):
+            if upto > self._offered.get(author, 0) and self._side.has(author, upto):
+                self._offered[author] = upto
+                await self._send(protocol.offer(author, upto, passed.size(author)))
+
+    async def _consider(self, author: bytes, sequence: int, size: int) -> None:
+        """Take an offer of what is all here, and half as large as the frames or less."""
+        graph = self._graph
+        here = graph.vector().get(author, 0)
+        if author == graph.identity.id.key or graph.keeps_history or size > passing.MOST or sequence > here:
+            return
+        upto = graph.passed.upto(author)
+        spent = graph.passed.size(author) + await graph.stored_bytes(author, upto + 1, sequence)
+        if sequence > upto and 2 * size <= spent:
+            self._taking[author] = Taking(author, sequence, size)
+            await self._send(self._side.want(author, sequence))
+
+    async def _give(self, author: bytes, sequence: int) -> None:
+        if self._offered.get(author) != sequence:
+            raise SyncError("the peer wants what was not offered to it")
+        if self._graph.passed.upto(author) == sequence:  # else there is a newer one, which is offered
+            for message in protocol.frames(self._graph.passed.parts(author)):
+                await self._send(message)
+        await self._send(protocol.done())
+
+    def _take_passed(self, data: list[bytes]) -> list[bytes]:
+        """Keep the parts of summaries of everything; what else there is."""
+        others = []
+        for one in data:
+            envelope = envelopes.decode(self._graph.name, one)
+            taking = self._taking.get(envelope.author)
+            if taking is None or envelope.sequence > taking.sequence:
+                others.append(one)
+            elif taking.add(passing.decoded(self._graph, one), one):
+                taking.keep(self._graph.passed, self._graph.stored)
+                del self._taking[envelope.author]
+        return others
 
     async def _send_some(self, some: list[bytes]) -> None:
         for message in protocol.frames(some):
@@ -134,7 +193,11 @@ class _Session:
             for reply in step.replies:
                 await self._send(reply)
             if step.envelopes:
-                await self._take(step.envelopes)
+                await self._take(self._take_passed(step.envelopes) if self._taking else step.envelopes)
+            if step.offered is not None:
+                await self._consider(*step.offered)
+            if step.wanted is not None:
+                await self._give(*step.wanted)
             if step.told:
                 self._wake.set()
             if self._side.is_done and not self._live:

@@ -59,6 +59,7 @@ class SqliteStore(Store):
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self._path = os.fspath(path)
         self.blob_folder = Path(f"{self._path}-blobs")
+        self.passed_folder = Path(f"{self._path}-summaries")
         self._one_at_a_time = threading.RLock()
         self._authors: dict[bytes, int] = {}
         self._arrival = 0
@@ -171,6 +172,16 @@ class SqliteStore(Store):
                 (self._authors.get(author), first, min(last, (1 << 63) - 1)),
             )
             return [envelope for (envelope,) in rows]
+
+    def size(self, author: bytes, first: int, last: int) -> int:
+        with self._failures("read"):
+            found: int = self._one(
+                "SELECT COALESCE(SUM(LENGTH(envelope)), 0) FROM frames WHERE author = ? AND sequence BETWEEN ? AND ?",
+                self._authors.get(author),
+                first,
+                last,
+            )
+            return found
 
     def save_state(self, state: bytes) -> None:
         digest = hashlib.blake2b(state, digest_size=32).digest()

@@ -33,6 +33,8 @@ class Store(ABC):
     name: str
     #: Where the graph's blobs are kept; None: nowhere, they are gone with the process.
     blob_folder: Path | None = None
+    #: Where summaries for others are kept (`dtp.graph.passing`); None: in memory.
+    passed_folder: Path | None = None
 
     @abstractmethod
     def load(self) -> Loaded:
@@ -49,6 +51,12 @@ class Store(ABC):
     @abstractmethod
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
         """What an author signed that ends with one of these sequences, in order, as far as it is there."""
+
+    def size(self, author: bytes, first: int, last: int) -> int:
+        """Bytes of what `read` would give."""
+        step = 256
+        starts = range(first, last + 1, step)
+        return sum(len(one) for at in starts for one in self.read(author, at, min(last, at + step - 1)))
 
     @abstractmethod
     def save_state(self, state: bytes) -> None:

@@ -45,6 +45,8 @@ class Kind(IntEnum):
     MORE = 6
     DIFFERENCE = 7
     LASTS = 8
+    OFFER = 9
+    WANT = 10
 
 
 @dataclass
@@ -57,6 +59,10 @@ class Step:
     replies: list[bytes] = field(default_factory=list)
     #: Whether the peer has told what it has just now: `SyncSide.to_send` tells what it lacks.
     told: bool = False
+    #: (author, up to which frame, bytes): summaries of everything that the peer would send (`SyncSide.want`).
+    offered: tuple[bytes, int, int] | None = None
+    #: (author, up to which frame) of what the peer wants of what was offered to it.
+    wanted: tuple[bytes, int] | None = None
 
 
 class SyncSide:
@@ -79,7 +85,7 @@ class SyncSide:
         self._theirs: Vector | None = None
         self._greeted = False
         self._sent_vector = False
-        self._got_done = False
+        self._dones = 1  # that are to come
         self._got_stored = False
         self._authors = 0
         self._teller: Teller | None = None
@@ -88,7 +94,7 @@ class SyncSide:
     @property
     def is_done(self) -> bool:
         """Whether the peer has sent all, and stored all that was sent to it before `done`."""
-        return self._got_done and self._got_stored
+        return not self._dones and self._got_stored
 
     def agrees(self, ours: Vector) -> bool:
         """Whether the peer has what is here, and no more."""
@@ -133,11 +139,17 @@ class SyncSide:
                 raise SyncError("FRAMES has bytes that are no envelopes")
         elif kind == Kind.DONE:
             _parts(parts)
-            self._got_done = True
+            self._dones = max(0, self._dones - 1)
             step.replies.append(_pack(Kind.STORED))
         elif kind == Kind.STORED:
             _parts(parts)
             self._got_stored = True
+        elif kind == Kind.OFFER:
+            author, sequence, size = _parts(parts, bytes, int, int)
+            step.offered = author, sequence, size
+        elif kind == Kind.WANT:
+            author, sequence = _parts(parts, bytes, int)
+            step.wanted = author, sequence
         else:
             self._reconcile(kind, parts, ours, step)
         return step
@@ -222,6 +234,15 @@ class SyncSide:
         """(author, first, last) of what the peer lacks. What came from it meanwhile it has; see `took`."""
         return [] if self._theirs is None else list(vector.missing(ours, self._theirs))
 
+    def has(self, author: bytes, sequence: int) -> bool:
+        """Whether the peer is known to have an author's frames up to this one."""
+        return self._theirs is not None and self._theirs.get(author, 0) >= sequence
+
+    def want(self, author: bytes, sequence: int) -> bytes:
+        """The message that takes an offer. The peer says once more when it is done."""
+        self._dones += 1
+        return _pack(Kind.WANT, author, sequence)
+
     def took(self, author: bytes, last: int) -> None:
         """The peer has this of the author: it was sent, or came from it."""
         if self._theirs is not None and last > self._theirs.get(author, 0):
@@ -231,6 +252,11 @@ class SyncSide:
 def done() -> bytes:
     """The message that all was sent."""
     return _pack(Kind.DONE)
+
+
+def offer(author: bytes, sequence: int, size: int) -> bytes:
+    """The message that there is a summary of all of an author's frames up to this one, of so many bytes."""
+    return _pack(Kind.OFFER, author, sequence, size)
 
 
 def frames(envelopes: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,165 @@
+"""Who passes on frames of an author that is away sends what still counts of them, by that author's own summary."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL, identity
+from test_sync import connected
+
+import dtp
+from dtp.graph import Graph, SyncError, passing
+from dtp.graph import envelope as envelopes
+from dtp.graph import sync as protocol
+from dtp.graph.passing import Passed, Taking
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(60):
+            return await main
+
+    return asyncio.run(limited())
+
+
+async def churn(graph: Graph, rounds: int, nodes: int = 100) -> None:
+    for number in range(rounds):
+        graph.put_many((f"n/{at}", "k", f"{number} {at}") for at in range(nodes))
+        await graph.commit()
+
+
+@asynccontextmanager
+async def served(graph: Graph, name: str) -> AsyncIterator[Any]:
+    """A connection to a graph that is served."""
+    async with connected(name) as (client, server):
+        serving = asyncio.create_task(graph.serve(server))
+        yield client
+        await client.close()
+        await serving
+
+
+@pytest.mark.parametrize("who_dials", ["relay", "author"])
+def test_a_relay_does_not_send_what_was_overwritten(tmp_path: Path, who_dials: str) -> None:
+    """Bob saw each of Alice's frames as it was made. Then she is gone, and Carol comes."""
+
+    async def main() -> None:
+        path = str(tmp_path / "bob.db")
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open(path, identity=BOB) as bob,
+        ):
+            for _ in range(100):
+                await churn(alice, 1)
+                last = alice.vector()[ALICE.id.key]
+                await bob.receive(await alice.read(ALICE.id.key, last, last))
+            dialing, dialed = (bob, alice) if who_dials == "relay" else (alice, bob)
+            async with served(dialed, f"first-{who_dials}") as client:
+                await dialing.sync(client)
+                await dialing.sync(client)  # offered once more, and not wanted
+            assert bob.passed.upto(ALICE.id.key) == 100
+            assert bob.passed.size(ALICE.id.key) < 4000
+            await churn(bob, 5)
+            state, vector = alice.replica.save(), alice.vector()
+            assert len(await bob.history("n/1", "k")) == 105  # it keeps what it saw
+        async with (
+            await Graph.open(path, identity=BOB) as bob,
+            await Graph.open("memory:", identity=CAROL) as carol,
+            await Graph.open("memory:", identity=identity("dave"), history=True) as dave,
+            served(bob, f"second-{who_dials}") as client,
+        ):
+            done = await carol.sync(client)
+            assert done.bytes_received < 8000
+            assert carol.vector() == bob.vector() != vector
+            assert carol.replica.save() == bob.replica.save() != state
+            assert (await carol.sync(client)).received == 0
+            assert await carol.verify() == 2
+            assert (await dave.sync(client)).received == 105  # who wants the whole history gets it
+            assert dave.replica.save() == bob.replica.save()
+
+    run(main())
+
+
+def test_offers_while_a_replica_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "LEAST", 4096)
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+            served(alice, "live") as client,
+        ):
+            following = asyncio.create_task(bob.replicate(client))
+            watch = bob.watch("last")
+            for number in range(40):
+                await churn(alice, 1, 20)
+                alice.node("last")["k"] = number
+                assert (await anext(watch)).soul == "last"
+            assert 8 < bob.passed.upto(ALICE.id.key) <= 80
+            following.cancel()
+
+    run(main())
+
+
+def test_what_was_kept_is_there_again_and_half_written_ones_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    passed = Passed(folder)
+    assert (passed.authors(), passed.upto(b"a" * 32)) == ([], 0)
+    assert not folder.exists()
+    passed.put(b"a" * 32, 7, [b"one", b"another"])
+    passed.put(b"a" * 32, 9, [b"one", b"two", b""])
+    (folder / "half.new").write_bytes(b"half")
+    again = Passed(folder)
+    assert (again.authors(), again.upto(b"a" * 32), again.size(b"a" * 32)) == ([b"a" * 32], 9, 18)
+    assert again.parts(b"a" * 32) == [b"one", b"two", b""]
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_who_sends_something_else_than_it_offered() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice:
+            await churn(alice, 3, 2000)
+            parts = [envelopes.decode("", one) for one in await alice.read(ALICE.id.key, 1, 3)]
+            sizes = [len(one.encode()) + 4 for one in parts]
+            for size, order in ((sum(sizes) - 1, (0, 1, 2)), (sum(sizes), (1,)), (sum(sizes), (0, 2))):
+                taking = Taking(ALICE.id.key, 3, size)
+                with pytest.raises(SyncError, match="another summary"):
+                    [taking.add(parts[at], parts[at].encode()) for at in order]
+            with pytest.raises(SyncError, match="another summary"):
+                Taking(BOB.id.key, 3, 1 << 30).add(parts[0], parts[0].encode())
+            forged = dataclasses.replace(parts[0], body=parts[1].body)
+            with pytest.raises(SyncError, match="not signed"):
+                passing.decoded(alice, forged.encode())
+            taking = Taking(ALICE.id.key, 3, sum(sizes))
+            assert [taking.add(one, one.encode()) for one in parts] == [False, False, True]
+            passed = Passed(None)
+            taking.keep(passed, lambda author, sequence: parts[1])
+            assert passed.authors() == []  # of another history than what is here
+            taking.keep(passed, lambda author, sequence: parts[2])
+            assert passed.parts(ALICE.id.key) == [one.encode() for one in parts]
+
+    run(main())
+
+
+def test_what_was_not_offered_is_not_given() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=BOB) as bob,
+            connected("not-offered") as (client, server),
+        ):
+            serving = asyncio.create_task(bob.serve(server))
+            stream = await client.open_stream()
+            side = protocol.SyncSide("")
+            for message in (side.start({}), side.want(ALICE.id.key, 5)):
+                stream.write(len(message).to_bytes(4, "big") + message)
+            with pytest.raises(dtp.StreamReset):
+                await stream.read()
+            await client.close()
+            await serving
+
+    run(main())
