@@ -28,6 +28,11 @@ def size_text(size: float) -> str:
     raise AssertionError("unreachable")
 
 
+def sui_text(mist: int) -> str:
+    """MIST as SUI, exactly."""
+    return f"{mist // 10**9:,}.{mist % 10**9:09d}".rstrip("0").rstrip(".")
+
+
 def time_text(seconds: float) -> str:
     """Seconds as people read them, by their two largest units: "1 d 2 h", "5 min", "3 s"."""
     left = int(seconds)
@@ -65,6 +70,7 @@ def render(
                 parts.append(Text(f"and {len(found) - len(shown):,} more", style="dim"))
         if key == "exposed":
             parts += _backends(status, all_=rules)
+    parts += _money(status)
     for caller, until in status.get("bans", {}).items():
         end = "" if until is None else time.strftime(" until %Y-%m-%d %H:%M:%S UTC", time.gmtime(until))
         parts.append(Text(f"banned{end}: {caller}"))
@@ -126,6 +132,21 @@ def _target(address: str) -> str:
     where, _, service = address.partition("://")[2].partition("/")
     peer, at, place = where.rpartition("@")
     return f"{service} at {place}" if at and place else f"{service} of {(peer or where)[:12]}"
+
+
+def _money(status: Mapping[str, Any]) -> list[RenderableType]:
+    """What services have earned and forwards have spent, where it is about money."""
+    table = _table("money", "SUI", right=("SUI",))
+    for one in status["exposed"]:
+        if "earned" in one:
+            table.add_row(Text(f"earned by {one['service']}"), sui_text(one["earned"]))
+    if "claimed" in status:
+        table.add_row("claimed of it on chain", sui_text(status["claimed"]))
+    for one in status["forwarded"]:
+        if "spent" in one:
+            budget = f"spent by {', '.join(one['listen'])}, of {sui_text(one['budget'])}"
+            table.add_row(Text(budget), sui_text(one["spent"]))
+    return [Text(), table] if table.row_count else []
 
 
 def _callers(found: list[Mapping[str, Any]]) -> Table:

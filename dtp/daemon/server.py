@@ -20,7 +20,7 @@ from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
 from dtp.daemon.onchain import Gate
 from dtp.daemon.policies import Caller, Denial, Policies
-from dtp.daemon.policies.words import words
+from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
 from dtp.daemon.sharing import AMONG_WORKERS, EVERY, Sharing
@@ -559,7 +559,7 @@ def _exposed_status(exposed: Exposed, now: float) -> dict[str, Any]:
         "kind": exposed.config.kind,
         **exposed.ledger.status(),
         "denials": dict(exposed.denials),
-        "rules": words(exposed.config.rules),
+        "rules": [*words(exposed.config.rules), *price_words(exposed.config.price)],
         "backends": [
             {
                 "place": str(backend.place),

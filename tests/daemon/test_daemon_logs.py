@@ -1,5 +1,7 @@
 """Logs: nobody can fill the disk with them, drive a terminal, end a line, or read a secret in them."""
 
+import base64
+import contextlib
 import io
 import json
 import logging
@@ -8,6 +10,12 @@ import pytest
 
 from dtp.daemon import logs
 from dtp.daemon.config import model
+from dtp.identity import Identity
+
+from .programs import free_port, place
+from .test_daemon_programs import connected, echo_server
+
+__all__ = ["place"]
 
 
 @pytest.fixture
@@ -94,3 +102,72 @@ def test_what_is_worth_seeing_is_kept(log):
         dtpd.warning("number %d", number)
     assert len(logs.recent()) == logs.RECENT
     assert logs.recent()[-1]["message"] == f"number {2 * logs.RECENT - 1}"
+
+
+def test_no_secret_is_ever_written(place):
+    """At the level that says most, over a whole life: keys, passphrases, pre-shared keys, tokens of those who call.
+
+    Looked for in all that leaves the process: its log, what it prints, its status, its metrics.
+    """
+    for name in ("far", "near"):
+        identity = place.identities[name] = Identity.generate()
+        identity.save(place.folder / f"{name}.pem", passphrase="correct-horse-battery")
+    (place.folder / "pass").write_text("correct-horse-battery\n")
+    psk = bytes(range(200, 232)).hex()
+    (place.folder / "psk").write_text(psk)
+    for name in ("pass", "psk"):
+        (place.folder / name).chmod(0o600)
+    web = free_port()
+    head = '[log]\nformat = "json"\nlevel = "debug"\n'
+    secret = 'passphrase-file = "pass"\npsk-file = "psk"\n'
+    far, exposed = place.dtpd(
+        "far",
+        f"""{secret}{head}[daemon]
+listen = ["tcp://127.0.0.1:0"]
+[web]
+listen = "127.0.0.1:{web}"
+[[expose]]
+service = "api"
+kind = "http"
+backend = "127.0.0.1:{echo_server(place)}"
+allow = ["{place.identity("near").id}"]
+""",
+    )
+    to = exposed[0]["address"]
+    near, places = place.dtpd(
+        "near", f'{secret}{head}[daemon]\n[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'
+    )
+    port = int(places[0]["listen"].rpartition(":")[2])
+    for request in (
+        b"GET /x?token=sesame HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\n\r\n",
+        b"\xffsesame\r\n\r\n",
+    ):
+        with connected(port) as client:
+            client.sendall(request)
+            client.settimeout(20)
+            with contextlib.suppress(OSError):
+                client.recv(1000)
+    with connected(int(to.rpartition(":")[2].partition("/")[0])) as stranger:
+        stranger.sendall(b"sesame" * 100)
+    place.command("reload", "-c", place.folder / "far.toml")
+    left = json.dumps(
+        [place.command("status", "--json", "-c", place.folder / f"{one}.toml") for one in ("far", "near")]
+    )
+    left += fetched(web, "/metrics") + fetched(web, "/status") + json.dumps(exposed)
+    for program in (near, far):
+        program.process.terminate()
+        program.wait(0)
+        left += program.errors.decode()
+    assert "draining" in left
+    secrets = ["correct-horse", psk, "sesame", base64.b64encode(bytes.fromhex(psk)).decode()]
+    for name in ("far", "near"):
+        for key in (place.identities[name].seed, place.identities[name].static_private):
+            secrets += [key.hex(), base64.b64encode(key).decode(), repr(key)[2:-1]]
+    for one in secrets:
+        assert one not in left, left[max(0, left.find(one) - 200) : left.find(one) + 100]
+
+
+def fetched(port, path):
+    with connected(port) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        return client.makefile("rb").read().decode()

@@ -24,6 +24,7 @@ from dtp.daemon.policies import (
     Policies,
     rate,
 )
+from dtp.daemon.policies.words import price_words
 from dtp.daemon.policies.words import words as rules_in_words
 from dtp.daemon.reasons import TELLINGS, Reason, words
 from dtp.identity import Identity
@@ -366,3 +367,11 @@ def test_rules_in_words():
         "all methods but a",
     ]
     assert rules_in_words(model.Rules()) == ["for nobody"]
+
+
+def test_prices_in_words():
+    assert price_words(None) == []
+    assert price_words(model.Price(10_000, 2_500_000_000)) == [
+        "costs 0.00001 SUI a request and 2.5 SUI a MiB"
+    ]
+    assert price_words(model.Price()) == ["costs nothing but a channel"]

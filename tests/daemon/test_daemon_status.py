@@ -97,6 +97,18 @@ def test_no_number_is_cut_in_two(width):
     assert max(map(len, shown.splitlines())) <= width
 
 
+def test_money_is_exact():
+    paid = status(0)
+    paid["exposed"][0] |= {"earned": 1_234_567_890_123_456_789}
+    paid["forwarded"][0] |= {"spent": 1, "budget": 500_000_000}
+    paid |= {"claimed": 10**9}
+    console = Console(file=io.StringIO(), width=200)
+    show(paid, console)
+    shown = console.file.getvalue()
+    for words in ("1,234,567,890.123456789", "0.000000001", ", of 0.5 ", "claimed of it on chain"):
+        assert words in shown
+
+
 def test_rates():
     rates = Rates()
     assert rates.of(status(100), 1.0) == {"received": 0.0, "sent": 0.0, "streams": 0.0}

@@ -112,7 +112,8 @@ class HttpSession(Conversation):
 
     async def _answer_malformed(self, error: h11.RemoteProtocolError) -> None:
         """The client broke the protocol: 400, if it can still be told."""
-        self.why = str(error)
+        # Behind the colon h11 quotes the client's bytes, among which may be a secret: they don't get into the log.
+        self.why = f"{words(Reason.MALFORMED)}: {str(error).partition(':')[0]}"
         state = self._client.http.our_state
         if self._client.http.their_state is not h11.ERROR or state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.stream.reset(Reason.MALFORMED)

@@ -30,6 +30,19 @@ def words(rules: model.Rules) -> list[str]:
     return found
 
 
+def price_words(price: model.Price | None) -> list[str]:
+    """What a service costs; nothing where it costs nothing."""
+    if price is None:
+        return []
+    parts = [f"{_sui(price.request)} a request"] if price.request else []
+    parts += [f"{_sui(price.mib)} a MiB"] if price.mib else []
+    return [f"costs {' and '.join(parts)}" if parts else "costs nothing but a channel"]
+
+
+def _sui(mist: int) -> str:
+    return f"{mist / 10**9:.9f}".rstrip("0").rstrip(".") + " SUI"
+
+
 def _number(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 

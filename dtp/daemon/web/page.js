@@ -71,6 +71,8 @@ function lines(parts) {
   return list;
 }
 
+// Amounts are whole MIST; 9 digits of a SUI.
+const sui = (mist) => (mist / 1e9).toLocaleString("en", { maximumFractionDigits: 9 });
 const figure = (text) => ({ text, kind: "figure" });
 const short = (text) => ({ text, kind: "short" });
 const wide = (text, bad) => ({ text, kind: "wide", bad });
@@ -95,7 +97,7 @@ function show(status) {
     status.forwarded.length ? null : "Nothing is exposed.");
   fill("forwarded", ["here", "open", "streams", "failed", "in", "out", "to", "state"],
     status.forwarded.map((one) => [one.listen.join(", "), ...figures(one), { kind: "wide id", parts: one.to.length ? one.to.map((text) => ({ text })) : [{ text: `${one.mode}: the program says whom it wants` }] },
-      wide(one.connected ? one.to.length ? "connected" : "ready" : one.trouble || "not connected", !one.connected)]),
+      one.connected ? short(one.to.length ? "connected" : "ready") : { text: one.trouble || "not connected", kind: "wide trouble", bad: true }]),
     null);
   element("everywhere").textContent = status.everywhere.length ? `For all services together: ${status.everywhere.join("; ")}` : "";
   fill("callers", ["identity", "service", "from", "streams", "resumes"],
@@ -105,6 +107,13 @@ function show(status) {
     (status.workers ?? []).map((one) => [`${one.worker}`, figure(`${one.pid}`), { text: one.up ? "up" : "down", kind: "short", bad: !one.up },
       figure(count(one.open)), figure(count(one.connections)), figure(count(one.deaths)), figure(count(one.lost))]),
     null);
+  const money = status.exposed.filter((one) => "earned" in one).map((one) => [`earned by ${one.service}`, figure(sui(one.earned))]);
+  if ("claimed" in status) { money.push(["claimed of it on chain", figure(sui(status.claimed))]); }
+  money.push(...status.forwarded.filter((one) => "spent" in one)
+    .map((one) => [`spent by ${one.listen.join(", ")}, of ${sui(one.budget)} SUI`, figure(sui(one.spent))]));
+  fill("money", ["what", "SUI"], money, null);
+  fill("bans", ["caller", "until"], Object.entries(status.bans ?? {}).map(([caller, until]) => [{ text: caller, kind: "id" },
+    short(until === null ? "let in by hand" : new Date(until * 1000).toLocaleString())]), null);
   fill("events", ["time", "what"],
     status.events.slice().reverse().map((one) => [short(new Date(one.time * 1000).toLocaleTimeString()), wide(one.message, one.level !== "info")]),
     "None so far.");
@@ -185,7 +194,7 @@ async function turn() {
     document.body.dataset.ready = "yes";
   } catch (error) {
     last = null; // a speed over the gap would be none
-    element("state").textContent = `not reached (${error.message}); what is below was true before`;
+    element("state").textContent = `not reached (${error.message})${document.body.dataset.ready ? "; what is below was true before" : ""}`;
     element("state").className = "bad";
     document.title = "dtpd (not reached)";
   }
