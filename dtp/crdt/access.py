@@ -37,6 +37,8 @@ _NONCE: Final = 16
 _KEY: Final = 32
 _SIGNATURE: Final = 64
 _MAX_PATH: Final = 1024
+#: Grants of one owner that an author may use: all are looked through for an op.
+MAX_GRANTS: Final = 64
 _MAX_CLOCK: Final = (1 << 63) - 1
 
 
@@ -163,8 +165,8 @@ class _Author:
     once: dict[_Once, int] = field(default_factory=dict)
     #: (root, place of the rule) -> clocks of its last ops.
     rates: dict[tuple[str, int], deque[int]] = field(default_factory=dict)
-    #: Grants that it uses, by their ids.
-    grants: dict[str, Grant] = field(default_factory=dict)
+    #: Grants that it uses: owner's name in souls -> id -> grant.
+    grants: dict[str, dict[str, Grant]] = field(default_factory=dict)
     #: Id of a grant -> the highest clock of an op that it let in.
     used: dict[str, int] = field(default_factory=dict)
     #: Root -> the first offence.
@@ -184,7 +186,7 @@ class Ruling:
     _documents: dict[str, Rules] = field(default_factory=dict)
     _once: dict[_Once, int] = field(default_factory=dict)
     _rates: dict[tuple[str, int], list[int]] = field(default_factory=dict)
-    _grants: dict[str, Grant] = field(default_factory=dict)
+    _grants: dict[str, dict[str, Grant]] = field(default_factory=dict)
     _used: dict[str, int] = field(default_factory=dict)
     _revoked: dict[tuple[bytes, str], int] = field(default_factory=dict)
     _offences: dict[str, Offence] = field(default_factory=dict)
@@ -211,6 +213,7 @@ class Ruling:
     def copy(self) -> Ruling:
         """One that can be tried further while this one stays as it is."""
         kept = {name: copy.copy(getattr(self, name)) for name in _OVERLAYS}
+        kept["_grants"] = {owner: dict(grants) for owner, grants in self._grants.items()}
         rates = {name: list(clocks) for name, clocks in self._rates.items()}
         return Ruling(self.access, self.author, bytearray(self.verdicts), _rates=rates, **kept)
 
@@ -235,8 +238,17 @@ class Ruling:
         if grant.id != name or op.author != (grant.owner if prefix == OFFER else grant.grantee):
             return "a grant of others"
         if prefix == USE:
-            self._grants[name] = grant
+            owner = owner_name(grant.owner)
+            used = self._used_of(owner)
+            if name not in used and len(used) >= MAX_GRANTS:
+                return f"more than {MAX_GRANTS} grants of one owner"
+            self._grants.setdefault(owner, {})[name] = grant
         return ""
+
+    def _used_of(self, owner: str) -> dict[str, Grant]:
+        """The grants of the owner of this name that the author uses."""
+        before, now = self.access.known(self.author).grants.get(owner, {}), self._grants.get(owner)
+        return before | now if now else before
 
     def _revokes(self, op: Op, name: str) -> str:
         if type(op.value) is not int or not 0 <= op.value <= _MAX_CLOCK:
@@ -249,9 +261,8 @@ class Ruling:
         return ""
 
     def _of_owner(self, op: Op) -> str:
-        known = self.access.known(self.author)
         found = False
-        for name, grant in (known.grants | self._grants).items():
+        for name, grant in self._used_of(op.soul[1:].partition("/")[0]).items():
             if grant.covers(op.soul, op.clock) and op.clock <= self.access.cut(grant, name):
                 self._used[name] = op.clock
                 found = True
@@ -301,11 +312,16 @@ class Ruling:
                 return self._offends(op, root, "a second one, where one may be", (first,))
         if rule.rate is not None:
             count, seconds = rule.rate
-            clocks = [*known.rates.get((root, at), ()), *self._rates.get((root, at), ())]
-            within = tuple(clock for clock in clocks if clock > op.clock - (int(seconds * 1000) << 16))
-            if len(within) >= count:
-                return self._offends(op, root, f"more than {count} in {seconds:g} s", within[-count:])
-            self._rates.setdefault((root, at), []).append(op.clock)
+            before, now = known.rates.get((root, at), deque()), self._rates.setdefault((root, at), [])
+            total = len(before) + len(now)
+            oldest = 0  # of the last `count`: if that is within, all are
+            if total >= count:
+                oldest = now[-count] if count <= len(now) else before[total - count]
+            if oldest > op.clock - (int(seconds * 1000) << 16):
+                told = root in self._offences or root in known.offences
+                earlier = () if told else tuple([*before, *now][-count:])
+                return self._offends(op, root, f"more than {count} in {seconds:g} s", earlier)
+            now.append(op.clock)
         if once is not None:
             self._once[once] = op.clock
         return ""
@@ -323,22 +339,27 @@ class Ruling:
         access.documents.update(self._documents)
         known.shipped = self._shipped | known.shipped
         known.once.update(self._once)
-        for name, clocks in self._rates.items():
-            rate = access.documents[name[0]].rules[name[1]].rate
-            kept = known.rates.setdefault(name, deque(maxlen=rate[0] if rate else 0))
-            kept.extend(clocks)
-        known.grants.update(self._grants)
-        for grant, clock in self._used.items():
-            known.used[grant] = max(clock, known.used.get(grant, 0))
+        for place, clocks in self._rates.items():
+            rate = access.documents[place[0]].rules[place[1]].rate
+            if clocks:
+                known.rates.setdefault(place, deque(maxlen=rate[0] if rate else 0)).extend(clocks)
+        for owner, grants in self._grants.items():
+            known.grants.setdefault(owner, {}).update(grants)
+            access.in_use.update(grants)
+        for used, clock in self._used.items():
+            known.used[used] = max(clock, known.used.get(used, 0))
         for root, offence in self._offences.items():
             known.offences.setdefault(root, offence)
         for key, cut in self._revoked.items():
             access.revoked[key] = cut
-            if any(one.used.get(key[1], 0) > cut for one in access.authors.values()):
-                access.must_rebuild = True
+            revoked = access.in_use.get(key[1])
+            if (
+                revoked is not None and revoked.owner == key[0]
+            ):  # others may revoke what they like, to no effect
+                access.must_rebuild |= access.known(revoked.grantee).used.get(revoked.id, 0) > cut
 
 
-_OVERLAYS: Final = ("_shipped", "_documents", "_once", "_grants", "_used", "_revoked", "_offences")
+_OVERLAYS: Final = ("_shipped", "_documents", "_once", "_used", "_revoked", "_offences")
 
 
 class Access:
@@ -355,6 +376,8 @@ class Access:
         self.revoked: dict[tuple[bytes, str], int] = {}
         #: Whether what was let in before is void now: take all frames again, with `revoked` as it is.
         self.must_rebuild = False
+        #: Grants that their grantees have said they use, by their ids.
+        self.in_use: dict[str, Grant] = {}
         self._read: dict[bytes, Grant] = {}
 
     def again(self) -> Access:
@@ -438,7 +461,8 @@ class Access:
                 known.rates[root, at] = deque(clocks, rate[0] if rate else 0)
             for data, used in grants:
                 grant = access.grant(data)
-                known.grants[grant.id] = grant
+                known.grants.setdefault(owner_name(grant.owner), {})[grant.id] = grant
+                access.in_use[grant.id] = grant
                 if used:
                     known.used[grant.id] = used
             for root, reason, clock, at, earlier in offences:
@@ -452,7 +476,11 @@ def _write(known: _Author) -> list[Any]:
         sorted(known.shipped.items()),
         sorted([*name, clock] for name, clock in known.once.items()),
         sorted([*name, list(clocks)] for name, clocks in known.rates.items()),
-        sorted([grant.encode(), known.used.get(name, 0)] for name, grant in known.grants.items()),
+        sorted(
+            [grant.encode(), known.used.get(name, 0)]
+            for grants in known.grants.values()
+            for name, grant in grants.items()
+        ),
         sorted([*offence[1:5], list(offence.earlier)] for offence in known.offences.values()),
     ]
 

@@ -25,6 +25,8 @@ VERSION: Final = 1
 #: Bytes of a document, and rules in it, at most: it is read for every author.
 MAX_DOCUMENT: Final = 16 * 1024
 MAX_RULES: Final = 64
+#: Parts of a pattern of paths, at most: all rules may be tried for an op.
+MAX_PARTS: Final = 8
 #: Souls that begin with it are under rules.
 MARK: Final = "%"
 #: The key at a document's soul that has the document.
@@ -98,13 +100,21 @@ class Schema:
             return False
         if self.size is not None and not self._has_size(value):
             return False
-        if self.one_of is not None and values.encode(value) not in map(values.encode, self.one_of):
+        if self.one_of is not None and values.encode(value) not in self._encoded:
             return False
         if self.prefix and not (isinstance(value, str | Link) and str(value).startswith(self.prefix)):
             return False
         if self.items is not None and not (isinstance(value, list) and all(map(self.items.admits, value))):
             return False
         return self.fields is None or self._has_fields(value)
+
+    @cached_property
+    def _encoded(self) -> frozenset[bytes]:
+        return frozenset(map(values.encode, self.one_of or ()))
+
+    @cached_property
+    def _required(self) -> frozenset[str]:
+        return frozenset(self.fields or ()) - self.optional
 
     def _in_range(self, value: Value) -> bool:
         if not _int_or_float(value) or value != value:  # nor a NaN
@@ -118,12 +128,11 @@ class Schema:
 
     def _has_fields(self, value: Value) -> bool:
         assert self.fields is not None
-        if not isinstance(value, dict) or not value.keys() <= self.fields.keys():
+        # what it costs is by the value, not by how many fields a stranger's document has
+        if not isinstance(value, dict) or len(value) < len(self._required):
             return False
-        return all(
-            self.fields[name].admits(value[name]) if name in value else name in self.optional
-            for name in self.fields
-        )
+        known = all(name in self.fields and self.fields[name].admits(one) for name, one in value.items())
+        return known and value.keys() >= self._required
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,8 @@ class Rule:
         """Whether it is for such an op."""
         if space != self.space or not (self.key == "*" or key == self.key.replace("{author}", author)):
             return False
-        parts, pattern = path.split("/") if path else [], self.path.split("/") if self.path else []
+        parts = path.split("/", MAX_PARTS) if path else []
+        pattern = self.path.split("/") if self.path else []
         if pattern[-1:] == ["**"]:
             pattern = pattern[:-1]
             parts = parts[: len(pattern)]
@@ -341,6 +351,7 @@ def _read_rule(data: Value) -> Rule:
     for name in ("path", "key", "space", "removes", "once"):
         _one(isinstance(getattr(rule, name), str), f"`{name}` is a text")
     _one("**" not in rule.path.split("/")[:-1], "`**` is the last part of a path")
+    _one(rule.path.count("/") < MAX_PARTS, f"a path has at most {MAX_PARTS} parts")
     _one(rule.space in _SPACES, f"`space` is one of {', '.join(sorted(_SPACES))}")
     _one(rule.removes in ("nothing", "own", "any"), '`removes` is "nothing", "own" or "any"')
     _one(rule.once in ("", "rule", "soul", "key"), '`once` is "rule", "soul" or "key"')

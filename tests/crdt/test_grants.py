@@ -12,10 +12,22 @@ from test_rules import IDENTITIES, KEYS, NAMES, forger, frame, orders, rebuilt, 
 
 from dtp.core.errors import EncodingError, NotOwner
 from dtp.crdt import Clock, Replica, values
-from dtp.crdt.access import ACCESS, OFFER, REVOKE, USE, Access, Grant, GrantError, make_grant, read_grant
+from dtp.crdt.access import (
+    ACCESS,
+    MAX_GRANTS,
+    OFFER,
+    REVOKE,
+    USE,
+    Access,
+    Grant,
+    GrantError,
+    make_grant,
+    read_grant,
+)
 from dtp.crdt.clock import at
-from dtp.crdt.owners import owned
+from dtp.crdt.owners import owned, owner_name
 from dtp.crdt.replica import Frame
+from dtp.crdt.rules import Schema
 
 MINE = owned(KEYS[0], "board")
 
@@ -241,3 +253,59 @@ def test_a_state_whose_access_is_none(known: object) -> None:
     with pytest.raises(EncodingError):
         Replica.load(KEYS[0], values.encode([merged, texts, known]), clock=Clock(Wall()))
     assert Access.load("", [[], [], []]).save() == [[], [], []]
+
+
+def test_others_revoke_to_no_effect() -> None:
+    """Neither before nor after it was used: nothing is built again, and nothing is void."""
+    wall = Wall(1_000.0)
+    owner, friend, judge = replica(0, wall), replica(1, wall), replica(3, wall)
+    grant = offer(owner, 1)
+    frames = owner.commit()
+    take(friend, frames)
+    friend.put(MINE, "k", "friend")
+    frames += friend.commit()
+    thief = replica(2, wall)
+    take(thief, frames)
+    revoke_as(thief, grant)
+    revoke_as(friend, grant)  # nor can who uses it
+    frames += thief.commit() + friend.commit()
+    take(judge, frames)
+    assert not judge.must_rebuild
+    assert judge.get(MINE, "k") == "friend"
+    again = rebuilt(judge, frames)
+    assert again.get(MINE, "k") == "friend"
+
+
+def revoke_as(one: Replica, grant: Grant) -> None:
+    one.put(f"{ACCESS}/{owner_name(one.author)}", f"{REVOKE}{grant.id}", 0)
+
+
+def test_an_author_uses_so_many_grants_of_one_owner() -> None:
+    grants = [make_grant(IDENTITIES[0], "test", KEYS[1], "board", 0) for _ in range(MAX_GRANTS + 1)]
+    maker, judge = forger(1), replica(3, Wall(2_000.0))
+    soul = f"{ACCESS}/{NAMES[1]}"
+    half = len(grants) // 2
+    for part in (grants[:half], grants[half:]):
+        take(judge, [frame(maker, [(soul, f"{USE}{one.id}", one.encode()) for one in part])])
+    assert len(judge.node(soul)) == MAX_GRANTS
+    assert f"{USE}{grants[-1].id}" not in judge.node(soul)
+    other = make_grant(IDENTITIES[2], "test", KEYS[1], "board", 0)
+    take(judge, [frame(maker, [(soul, f"{USE}{other.id}", other.encode())])])
+    assert len(judge.node(soul)) == MAX_GRANTS + 1
+
+
+def test_costly_frames_of_strangers_cost_little() -> None:
+    """Work is by the size of frames, not by that times what was set up before: counted, not timed."""
+    calls = 0
+
+    class Counting(Schema):
+        def admits(self, value: object) -> bool:
+            nonlocal calls
+            calls += 1
+            return super().admits(value)
+
+    many = {str(number): Counting() for number in range(500)}
+    schema = Schema(fields=many, optional=frozenset(many))
+    assert all(schema.admits({}) for _ in range(1000))
+    assert schema.admits({"7": 1})
+    assert calls == 1

@@ -103,6 +103,7 @@ def test_a_document_is_what_its_soul_names() -> None:
         values.encode([1, "vote", [{"paths": "*"}]]),
         values.encode([1, "vote", [{"path": 1}]]),
         values.encode([1, "vote", [{"path": "**/a"}]]),
+        values.encode([1, "vote", [{"path": "a/a/a/a/a/a/a/a/a"}]]),
         values.encode([1, "vote", [{"space": "nowhere"}]]),
         values.encode([1, "vote", [{"space": ["set"]}]]),
         values.encode([1, "vote", [{"once": "twice"}]]),
