@@ -30,22 +30,44 @@ def pass_group() -> None:
 
 @pass_group.command()
 @click.argument("plans", nargs=-1, metavar="[PLAN]...")
+@click.option("--host", "host_id", metavar="ID", help="Show all plans of this host.")
 @account_options
 @json_option
-def plans(plans: tuple[str, ...], account: Account) -> None:
-    """Show plans by their ids, or else the passes that the wallet holds with theirs."""
-    holder = "" if plans else account.address()
+def plans(plans: tuple[str, ...], host_id: str | None, account: Account) -> None:
+    """Show plans by their ids, those of a host, or else the passes that the wallet holds with theirs."""
+    holder = "" if plans or host_id else account.address()
 
     async def work(chain: ChainClient) -> list[dict[str, Any]]:
         from dtp.pay.passes import held_passes, read_plan
 
-        if plans:
-            return [_plan_record(*await read_plan(chain, each)) for each in plans]
+        sold = [*plans, *(await _plans_of(chain, host_id) if host_id else ())]
+        if sold or host_id:
+            return [_plan_record(*await read_plan(chain, each)) for each in sold]
         return [_held_record(held) async for held in held_passes(chain, holder)]
 
     records = account.run(work, signing=False)
-    text = "\n".join(map(_line, records)) or "no passes; the host's owner tells the ids of its plans"
+    none = (
+        "that host sells no plan"
+        if host_id
+        else "no passes; 'dtp pass plans --host ID' shows what a host sells"
+    )
+    text = "\n".join(map(_line, records)) or none
     print_result({"plans": records}, None if wants_json() else text)
+
+
+async def _plans_of(chain: ChainClient, host_id: str) -> list[str]:
+    """The plans that a host has made and not retired, by the chain's history."""
+    from dtp.chain import EventFollower, event_types
+    from dtp.chain import pass_ as module
+    from dtp.chain.model import canonical_id
+
+    wanted, source = (
+        canonical_id(host_id),
+        EventFollower(chain, event_types(chain, module.SCHEMA, module.PlanCreated), start=0),
+    )
+    made = [module.SCHEMA.decode(module.PlanCreated, each.event.contents) async for each in source.past()]
+    there = await chain.objects([each.plan for each in made if each.host == wanted])
+    return [each.plan for each in made if each.plan in there]
 
 
 def _plan_record(plan: Any, coin: str) -> dict[str, Any]:

@@ -252,27 +252,18 @@ def test_a_site_speaks_http_on_the_same_service(homes):
 
 
 def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
-    from dtp.chain import Program, host, pass_
-
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
     with server.serving("--file", folder, *PRICED):
         pass
 
-    async def sell():
-        signer = KeySigner.from_identity(Identity.load(server.folder / "identity.pem"))
-        async with ChainClient(find_network(net.url), signer, deployments=net.packages) as chain:
-            (cap,) = await chain.owned(host.SCHEMA, host.HostCap, chain.address)
-            found = await chain.read(host.SCHEMA, host.Host, cap.host)
-            program = Program()
-            (number,) = found.services
-            made = pass_.new_plan(program, cap.host, cap.id, number, price=1_000_000, period_ms=3_600_000)
-            pass_.share(program, made)
-            host.set_mode(program, cap.host, cap.id, number, host.Mode.PASS)
-            executed = await chain.execute(program)
-            return chain.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)[0].plan
-
-    plan = run(sell())
+    server.run("host", "plan", "nosuch", "--price", "5", code=3)
+    server.run("host", "plan", "files", "--price", "5", "--period", "soon", code=2)
+    (made,) = server.run("host", "plan", "files", "--price", "0.001SUI", "--period", "1h")
+    plan = made["plan"]
+    (sold,) = client.run("pass", "plans", "--host", made["host"])[0]["plans"]
+    assert (sold["id"], sold["service"]) == (plan, made["service"])
+    assert client.run("pass", "plans", "--host", plan)[0]["plans"] == []
     (shown,) = client.run("pass", "plans", plan)[0]["plans"]
     assert (shown["price"], shown["period_ms"], shown["on_sale"]) == (1_000_000, 3_600_000, True)
     (bought,) = client.run("pass", "buy", plan)
@@ -286,3 +277,10 @@ def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
     (back,) = client.run("pass", "cancel", bought["pass"])
     assert (back["periods"], back["refunded"]) == (3, 3_000_000)
     client.run("pass", "cancel", plan, code=6)
+    # The owner draws the period that has begun once it is over, and nothing of those that were given back.
+    (drawn,) = server.run("host", "draw", plan)
+    assert (drawn["passes"], drawn["drawn"]) == (1, 0)
+    net.advance_clock(3_600_000)
+    (drawn,) = server.run("host", "draw", plan)
+    assert drawn["drawn"] == 1_000_000
+    client.run("host", "draw", plan, code=6)
