@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
-from dtp.daemon import logs, state
+from dtp.daemon import logs, memory, state
 from dtp.daemon.bans import Bans
 from dtp.daemon.config.model import AccessRule, Budget, Config, Forward, Rules
 from dtp.daemon.expose import Exposed, caller_of
@@ -136,6 +136,8 @@ class Daemon:
         self._old: list[Exposed | Forwarded] = []
         self._callers: dict[Connection, Caller] = {}
         self._bans = Bans()
+        share = (config.memory or memory.default()) // config.workers
+        self._governor = memory.Governor(share, self._all_connections, self._shed)
         self._changing = asyncio.Lock()
 
     async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
@@ -147,6 +149,7 @@ class Daemon:
         adopted = adopted or {}
         try:
             await self.side.start(lambda: self._active() / self.budget, self._on_fenced)
+            self._governor.start()
             self._sharing = self._share()
             if self._sharing is not None:
                 await self._sharing.start()
@@ -198,6 +201,7 @@ class Daemon:
             raise
         self._apply_services(config)
         await self._apply_forwards(config, new_forwards)
+        self._governor.bound = (config.memory or memory.default()) // config.workers
         self.config = config
 
     async def _listen_locally(
@@ -342,6 +346,17 @@ class Daemon:
             return None
         return self.side.admit(request, exposed.config)
 
+    # ---- memory -------------------------------------------------------------------------------------------
+
+    def _all_connections(self) -> list[Connection]:
+        pools = (*self._pools.values(), *self._dynamic.values())
+        return [*self._callers, *(one for pool in pools for one in pool.connections)]
+
+    def _shed(self, connection: Connection, size: int) -> None:
+        why = f"it held {size >> 10} KiB, and all memory that the daemon may have is used"
+        caller = self._callers.get(connection) or caller_of(connection)
+        self._send_away(connection, caller, CloseCode.LIMIT, why)
+
     # ---- bans ---------------------------------------------------------------------------------------------
 
     async def ban(self, caller: str, until: float) -> None:
@@ -412,6 +427,8 @@ class Daemon:
                     exposed.refuse(
                         caller, stream, Reason.TOO_MANY, f"the daemon has {self.budget} streams open"
                     )
+                elif self._governor.full:
+                    exposed.refuse(caller, stream, Reason.TOO_MANY, "the daemon has used up its memory")
                 else:
                     exposed.take(connection, caller, stream)
         finally:
@@ -468,6 +485,7 @@ class Daemon:
     async def close(self) -> None:
         """End now: all streams break off with a reason. Idempotent."""
         self.draining = True
+        await self._governor.close()
         if self._fenced is not None:
             self._fenced.cancel()
             await asyncio.gather(self._fenced, return_exceptions=True)

@@ -155,6 +155,11 @@ class Connection:
         return self._drivers[-1].carrier.source if self._drivers else ""
 
     @property
+    def held(self) -> int:
+        """Bytes of streams that are kept here: received and not read, written and not acknowledged."""
+        return self._session.held
+
+    @property
     def stats(self) -> Stats:
         """Counts and state, now."""
         return Stats(

@@ -181,6 +181,12 @@ class Session(Receiving):
         before, self._send_stop = self._send_stop, MAX_OFFSET if total is None else total
         return self._send_stop > before
 
+    @property
+    def held(self) -> int:
+        """Bytes of streams that are kept: received and not consumed, written and not acknowledged."""
+        unread = self._received_total - self._consumed_total
+        return unread + sum(max(0, each.send.end - each.send.acked) for each in self._streams.values())
+
     def limit_receiving(self, total: int | None) -> bool:
         """Give credit for at most so many bytes of streams in all; None for no limit of ours.
 

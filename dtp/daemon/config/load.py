@@ -77,6 +77,7 @@ def _config(root: Section, path: Path) -> model.Config:
         listen=daemon.take_all("listen", values.carrier_url),
         control=daemon.take("control", file, None),
         drain=daemon.take("drain", values.duration, 30.0),
+        memory=daemon.take("memory", values.size, None),
         workers=daemon.take("workers", values.workers, 1),
         web=None if web is None else web.take("listen", values.place),
         telemetry=_telemetry(root.section("telemetry")),

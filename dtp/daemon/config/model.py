@@ -233,6 +233,8 @@ class Config:
     control: Path | None = None
     #: Connections may finish for so long when the daemon ends.
     drain: float = 30.0
+    #: Bytes of memory that all of it may have; None: half of the machine's.
+    memory: int | None = None
     #: Processes that serve.
     workers: int = 1
     #: Plain HTTP with a page, Prometheus metrics and a health answer.

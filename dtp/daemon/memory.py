@@ -1,0 +1,91 @@
+"""Bounded memory in all: what connections hold is bounded for each by its windows; this bounds all together.
+
+A process that has more than its share looks which connections hold most, unread or unacknowledged, and closes as many
+of them as it takes. Below that nothing is looked at but one number that the system has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from dtp.net.connection import Connection
+
+log = logging.getLogger("dtpd")
+
+#: Seconds between two looks.
+EVERY = 0.25
+#: Who holds less is not closed for it.
+LEAST = 256 * 1024
+#: Of the machine's memory, where the file says nothing.
+_SHARE = 0.5
+_STATM = Path("/proc/self/statm")
+
+
+def default() -> int:
+    """Half of what the machine has, bytes."""
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _SHARE)
+
+
+def resident() -> int:
+    """What this process has in memory, bytes; 0 where the system doesn't tell."""
+    try:
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux
+        return 0
+
+
+class Governor:
+    """Looks every `EVERY` seconds, once started. `shed` is told of a connection that has to go, and what it holds."""
+
+    def __init__(
+        self,
+        bound: int,
+        connections: Callable[[], Iterable[Connection]],
+        shed: Callable[[Connection, int], object],
+    ) -> None:
+        self.bound = bound
+        self._connections, self._shed = connections, shed
+        self._task: asyncio.Task[None] | None = None
+        #: Whether nothing more should be taken up, and how many connections were closed.
+        self.full = False
+        self.closed = 0
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._run(), name="dtpd-memory")
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            self.look()
+
+    def look(self, resident: Callable[[], int] = resident) -> None:
+        """Once, now."""
+        excess = resident() - self.bound
+        if excess > 0 and not self.full:
+            log.warning(
+                "this process has %d MiB more than it may",
+                excess >> 20,
+                extra={"fields": {"event": "memory"}},
+            )
+        self.full = excess > 0
+        if not self.full:
+            return
+        held = sorted(((one.held, one) for one in self._connections()), key=lambda pair: -pair[0])
+        for size, connection in held:
+            if excess <= 0 or size < LEAST:
+                return
+            excess -= size
+            self.closed += 1
+            self._shed(connection, size)
+
+    async def close(self) -> None:
+        """Look no more. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None

@@ -1,0 +1,99 @@
+"""Memory is bounded for each connection by its windows, and in all by closing those that hold most."""
+
+import asyncio
+
+import pytest
+
+from dtp.daemon.memory import LEAST, Governor, default, resident
+from dtp.daemon.server import Daemon
+
+from .conftest import NEAR, OTHER, Backend
+from .test_daemon_relay import exchange, expose
+
+
+OVER = []
+
+
+async def deaf(reader, writer):
+    """Reads the first bytes, and then nothing."""
+    await reader.readexactly(1)
+    if await reader.read(1) == b"r":  # this one is to be read
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.write_eof()
+    else:
+        reader._transport.pause_reading()
+        over = asyncio.Event()
+        OVER.append(over)
+        await over.wait()
+
+
+async def until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never held")
+
+
+def test_who_holds_most_goes_first(run, caplog):
+    """Two callers: one whose backend doesn't read, so that a window of it waits here; one who holds nothing."""
+
+    async def scenario(pair):
+        async with Backend(deaf) as backend:
+            port = await pair.start(expose(backend.port))
+            other = Daemon(pair.near_config(), OTHER)
+            await other.start()
+            (forwarded,) = other.forwarded.values()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(bytes(16 * 1024 * 1024))
+            limits = pair.far._limits
+            await until(lambda: len(pair.far._callers) == 2)
+            far = {caller.peer: connection for connection, caller in pair.far._callers.items()}
+            hog, modest = far[NEAR.id], far[OTHER.id]
+            await until(lambda: hog.held > limits.stream_window // 2)
+            # Each connection is bounded by its windows, however much the caller sends.
+            assert hog.held <= limits.stream_window
+            assert modest.held == 0
+            governor = pair.far._governor
+            governor.look(lambda: governor.bound)
+            assert not hog.closed
+            governor.look(lambda: governor.bound + 1)
+            assert hog.closed
+            assert governor.closed == 1
+            assert not modest.closed
+            with pytest.raises(ConnectionError):
+                await reader.read()
+            writer.close()
+            with pytest.raises(ConnectionError):
+                await exchange(int(forwarded.places[0].rpartition(":")[2]), b"xread")
+            assert pair.exposed.denials["daemon"] >= 1  # nothing new while it is full
+            governor.look(lambda: governor.bound)
+            answer = await exchange(int(forwarded.places[0].rpartition(":")[2]), b"xread")
+            assert answer == b"ead"
+            assert not modest.closed
+            await other.close()
+            OVER.pop().set()
+
+    caplog.set_level("INFO", "dtpd")
+    run(scenario)
+    assert "more than it may" in caplog.text
+    assert "is sent away: it held" in caplog.text
+
+
+def test_small_ones_are_not_to_blame():
+    class One:
+        held = LEAST - 1
+
+    shed = []
+    governor = Governor(10, lambda: [One()], lambda one, size: shed.append(one))
+    governor.look(lambda: 10**9)
+    assert governor.full
+    assert shed == []
+    governor.look(lambda: 10)
+    assert not governor.full
+
+
+def test_what_the_system_says():
+    assert resident() > 10_000_000
+    assert default() > resident()
