@@ -10,7 +10,6 @@ from dtp.daemon.server import Daemon
 from .conftest import NEAR, OTHER, Backend
 from .test_daemon_relay import exchange, expose
 
-
 OVER = []
 
 
