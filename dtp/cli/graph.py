@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dtp.cli.graph_formats import FORMATS
 from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
 from dtp.cli.options import (
     IdentitySource,
@@ -273,13 +274,21 @@ def log(opened: _Opener, soul: str, key: str | None) -> None:
     "--param", "-p", "given", multiple=True, metavar="NAME=VALUE", help="The value of $NAME; repeatable."
 )
 @click.option("--explain", is_flag=True, help="Show the SQL and its plan instead.")
+@click.option(
+    "--format",
+    "-f",
+    "form",
+    type=click.Choice(sorted(FORMATS)),
+    help="table, json (one array) or csv; tree and svg draw the nodes, relationships and paths in the rows.",
+)
 @_store
-def query(opened: _Opener, text: str, given: tuple[str, ...], explain: bool) -> None:
+def query(opened: _Opener, text: str, given: tuple[str, ...], explain: bool, form: str | None) -> None:
     """Ask by openCypher: MATCH ... RETURN ...
 
     \b
-    Example:
+    Examples:
       dtp graph query notes.db 'MATCH (u:user)-[:follows]->(f) RETURN u.name, f.name ORDER BY u.name'
+      dtp graph query notes.db 'MATCH (a)-[r]->(b) RETURN a, r, b' --format svg > notes.svg
     """
     if wrong := next((one for one in given if "=" not in one), None):
         raise click.UsageError(f"--param is NAME=VALUE, not {wrong!r}")
@@ -288,13 +297,15 @@ def query(opened: _Opener, text: str, given: tuple[str, ...], explain: bool) -> 
     async def work(graph: Graph) -> list[dict[str, Any]] | str:
         if explain:
             return graph.explain(text, **parameters)
+        if form is not None:
+            return FORMATS[form](graph, graph.query(text, **parameters), _answer)
         return [
             {name: _answer(value) for name, value in row.items()} for row in graph.query(text, **parameters)
         ]
 
     found = opened.run(work)
     if isinstance(found, str):
-        print_result({"plan": found}, found)
+        print_result({"plan" if explain else "text": found}, found)
         return
     if found and not wants_json():
         click.echo("\t".join(found[0]))
@@ -303,12 +314,19 @@ def query(opened: _Opener, text: str, given: tuple[str, ...], explain: bool) -> 
 
 
 def _answer(value: Any) -> Any:
-    """A value of a row: a node is shown by its soul, a relationship by its three parts."""
+    """A value of a row: a node is shown by its soul, a relationship by its three parts, a path by both."""
     from dtp.crdt import Node
+    from dtp.graph.query.semantics import Path as Walked
 
     if isinstance(value, Node):
         return value.soul
-    return _plain(list(value) if isinstance(value, tuple) else value)
+    if isinstance(value, Walked):
+        return {"nodes": _answer(list(value.nodes)), "relationships": _answer(list(value.relationships))}
+    if isinstance(value, list | tuple):
+        return [_answer(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _answer(item) for key, item in value.items()}
+    return _plain(value)
 
 
 @graph.command()

@@ -34,6 +34,7 @@ from dtp.identity.sealing import SealBroken
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
+    from pandas import DataFrame
 
     from dtp.crdt.texts import GraphText
     from dtp.graph.private import PrivateNode
@@ -269,6 +270,25 @@ class Graph:
         from dtp.graph.networks import to_networkx
 
         return to_networkx(self, prefix)
+
+    def to_pandas(self, prefix: str = "") -> DataFrame:
+        """A `pandas.DataFrame` of the nodes that begin with `prefix`: a row for each soul, a column for each key.
+
+        For rows of a query: `pandas.DataFrame(graph.query(...))`. Needs `pip install 'dtp[graph-pandas]'`, else
+        `GraphError`.
+        """
+        from dtp.graph.networks import to_pandas
+
+        return to_pandas(self, prefix)
+
+    def to_svg(self, prefix: str = "") -> str:
+        """A picture of the nodes that begin with `prefix` and the links between them, as an SVG document.
+
+        Raises `GraphError` for more than 500 nodes.
+        """
+        from dtp.graph.networks import to_svg
+
+        return to_svg(self, prefix)
 
     # ---- what was made here ---------------------------------------------------------------------------------
 

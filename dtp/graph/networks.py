@@ -1,4 +1,4 @@
-"""Graphs for networkx: what is computed over a whole graph, such as paths, ranks and communities, it does well."""
+"""Graphs for other programs: networkx for what is computed over a whole graph, pandas for tables, SVG for looking."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dtp.graph.errors import GraphError
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
+    from pandas import DataFrame
 
     from dtp.graph.graph import Graph
 
@@ -30,6 +31,39 @@ def to_networkx(graph: Graph, prefix: str) -> MultiDiGraph:
             if target.startswith(prefix):
                 network.add_edge(soul, target, key=key)
     return network
+
+
+def to_pandas(graph: Graph, prefix: str) -> DataFrame:
+    """See `Graph.to_pandas`."""
+    try:
+        from pandas import DataFrame
+    except ImportError as error:
+        raise GraphError("pandas is not installed: pip install 'dtp[graph-pandas]'") from error
+    souls = graph.souls(prefix)
+    rows = [graph.node(soul).to_dict() for soul in souls]
+    columns = sorted({key for row in rows for key in row})
+    return DataFrame(rows, index=souls, columns=columns, dtype=object).rename_axis("soul").infer_objects()
+
+
+def to_svg(graph: Graph, prefix: str) -> str:
+    """See `Graph.to_svg`."""
+    from dtp.graph.drawing import svg
+
+    souls = graph.souls(prefix)
+    edges = [
+        (soul, key, target)
+        for soul in souls
+        for key, target in _links(graph, soul)
+        if target.startswith(prefix)
+    ]
+    nodes = {soul: label(graph, soul) for soul in {*souls, *(target for _, _, target in edges)}}
+    return svg(nodes, edges)
+
+
+def label(graph: Graph, soul: str) -> str:
+    """What is written on a node: its name or title, else its soul."""
+    node = graph.node(soul)
+    return next((text for key in ("name", "title") if isinstance(text := node.get(key), str) and text), soul)
 
 
 def _links(graph: Graph, soul: str) -> list[tuple[str, str]]:

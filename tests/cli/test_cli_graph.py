@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -66,6 +67,47 @@ def test_looking_and_changing(me, tmp_path):
         "forks": 0,
         "offences": [],
     }
+
+
+def test_forms_of_answers(me, tmp_path):
+    file = tmp_path / "notes.db"
+    run("put", file, "user/alice", "name", "Alice, A.")
+    run("put", file, "user/alice", "tags", '["a"]')
+    run("link", file, "user/alice", "follows", "user/bob")
+    run("link", file, "user/bob", "follows", "user/alice")
+    asked = "MATCH (u:user) RETURN u.name AS name, u.tags AS tags, u ORDER BY id(u)"
+    assert run("query", file, asked, "--format", "csv") == (
+        'name,tags,u\n"Alice, A.","[""a""]",user/alice\n,,user/bob\n'
+    )
+    assert json.loads(run("query", file, asked, "-f", "json")) == [
+        {"name": "Alice, A.", "tags": ["a"], "u": "user/alice"},
+        {"name": None, "tags": None, "u": "user/bob"},
+    ]
+    table = run("query", file, asked, "--format", "table")
+    assert [
+        line.strip("│┃ ").split()[-1] for line in table.splitlines() if "user/" in line or "name" in line
+    ] == [
+        "u",
+        "user/alice",
+        "user/bob",
+    ]
+    assert run("query", file, "MATCH (n:none) RETURN n", "--format", "table") == "no rows\n"
+    paths = "MATCH p = (a:user)-[:follows]->(b) RETURN p"
+    tree = run("query", file, paths, "--format", "tree")
+    assert [line.strip("│├└─ ") for line in tree.splitlines()] == [
+        "user/alice  Alice, A.",
+        "follows → user/bob",
+        "follows → user/alice  Alice, A. …",
+    ]
+    picture = ElementTree.fromstring(run("query", file, paths, "--format", "svg"))
+    assert [one.text for one in picture.iter("{http://www.w3.org/2000/svg}title")] == [
+        "user/alice",
+        "user/bob",
+    ]
+    assert "nothing to draw" in run("query", file, "RETURN 1 AS x", "--format", "svg", code=3)
+    assert json.loads(run("query", file, paths, "--json").splitlines()[0])["p"]["nodes"][0].startswith(
+        "user/"
+    )
 
 
 def test_writing_needs_an_identity_that_is_kept(home, tmp_path):
