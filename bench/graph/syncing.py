@@ -117,6 +117,27 @@ async def everything(nodes: int) -> Measured:
         )
 
 
+async def relayed(nodes: int) -> Measured:
+    """A newcomer at a replica that saw all keys overwritten 50 times, frame by frame, by somebody who is away."""
+    away, newcomer = identity("away"), identity("newcomer")
+    async with (
+        pair(nodes) as (_, theirs, _),
+        await dtp.Graph.open("memory:", identity=away) as author,
+        await dtp.Graph.open("memory:", identity=newcomer) as late,
+        await dtp.listen("tcp://127.0.0.1:0", theirs.serve, identity=theirs.identity) as listener,
+        dtp.connect(listener.address(), identity=away) as meeting,
+        dtp.connect(listener.address(), identity=newcomer) as coming,
+    ):
+        await change(author, list(range(nodes)), 50, max(1, nodes // 1000))
+        frames = author.vector()[away.id.key]
+        for start in range(1, frames + 1, 100):
+            await theirs.receive(await author.read(away.id.key, start, min(frames, start + 99)))
+        await author.sync(meeting)
+        done = await late.sync(coming)
+        assert late.replica.save() == theirs.replica.save()
+        return Measured(done.bytes_received, None, f"{done.bytes_received / nodes:.1f} bytes a key")
+
+
 async def in_sync(nodes: int) -> Measured:
     async with pair(nodes) as (ours, _, connection):
         done = await ours.sync(connection)
@@ -153,6 +174,7 @@ ROWS: dict[str, Callable[[int], Awaitable[Measured]]] = {
     "already in sync": in_sync,
     "strangers, 1 % of the authors differ": strangers,
     "100 % changed, after churn": everything,
+    "newcomer at a relay, after churn": relayed,
 }
 
 

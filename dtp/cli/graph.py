@@ -72,6 +72,9 @@ def _store(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _file = click.argument("file", type=click.Path(dir_okay=False))
+_history_option = click.option(
+    "--history", is_flag=True, help="Ask for all that ever was, not only for what still counts."
+)
 
 
 class _Opener:
@@ -83,19 +86,21 @@ class _Opener:
         self.source = source
 
     @asynccontextmanager
-    async def open(self, *, writing: bool) -> AsyncIterator[Graph]:
+    async def open(self, *, writing: bool, history: bool = False) -> AsyncIterator[Graph]:
         """The graph. To write, the identity must be one that is kept: what it wrote goes on with it."""
         from dtp.graph import Graph
 
         identity = self.source.load() if writing else self.source.load_or_make()
-        async with await Graph.open(self.file, identity=identity, name=self.name) as opened:
+        async with await Graph.open(self.file, identity=identity, name=self.name, history=history) as opened:
             yield opened
 
-    def run(self, work: Callable[[Graph], Awaitable[Any]], *, writing: bool = False) -> Any:
+    def run(
+        self, work: Callable[[Graph], Awaitable[Any]], *, writing: bool = False, history: bool = False
+    ) -> Any:
         """Open the graph, do the work, close it."""
 
         async def main() -> Any:
-            async with self.open(writing=writing) as opened:
+            async with self.open(writing=writing, history=history) as opened:
                 return await work(opened)
 
         return run(main())
@@ -477,9 +482,10 @@ def import_graph(opened: _Opener, source: str, as_text: bool) -> None:
 @_file
 @address_argument
 @psk_file_option
+@_history_option
 @verbose_option
 @_store
-def sync(opened: _Opener, address: Address, psk: bytes | None) -> None:
+def sync(opened: _Opener, address: Address, psk: bytes | None, history: bool) -> None:
     """Bring FILE and the graph that a peer serves to the same.
 
     \b
@@ -493,7 +499,7 @@ def sync(opened: _Opener, address: Address, psk: bytes | None) -> None:
             done = await graph.sync(connection)
         return {"received": done.received, "sent": done.sent, "bytes": done.bytes_received + done.bytes_sent}
 
-    record = opened.run(work)
+    record = opened.run(work, history=history)
     print_result(record, "{received} envelopes received, {sent} sent, {bytes} bytes".format(**record))
 
 
@@ -502,9 +508,10 @@ def sync(opened: _Opener, address: Address, psk: bytes | None) -> None:
 @address_argument
 @click.argument("pattern", default="*")
 @psk_file_option
+@_history_option
 @verbose_option
 @_store
-def watch(opened: _Opener, address: Address, pattern: str, psk: bytes | None) -> None:
+def watch(opened: _Opener, address: Address, pattern: str, psk: bytes | None, history: bool) -> None:
     """Keep FILE and a peer's graph the same, and show changes at nodes like PATTERN, until interrupted."""
     from dtp.net.dial import connect
 
@@ -521,7 +528,7 @@ def watch(opened: _Opener, address: Address, pattern: str, psk: bytes | None) ->
                 )
             await replicating
 
-    opened.run(work)
+    opened.run(work, history=history)
 
 
 @graph.command()

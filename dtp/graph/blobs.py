@@ -74,7 +74,8 @@ def _count(size: int) -> int:
 
 
 class BlobStore:
-    """The blobs in a folder, which is made with the first one; `None`: one that is gone with this process.
+    """The blobs in a folder, which is made with the first one; without a folder, in one that is gone with this
+    process (`scratch`), or nowhere: then what needs one raises `GraphError`.
 
     A blob is a file named by its id in hex, with its list in `.list` beside it; what has come of one that isn't whole
     yet is in `.part`. A file gets its name when all of it is on the disk, so whoever is killed leaves nothing that
@@ -82,8 +83,9 @@ class BlobStore:
     Failures of the disk are `StoreError`.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, *, scratch: bool = False) -> None:
         self._folder = folder
+        self._is_scratch = scratch
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._writing: set[str] = set()  # names of files that don't have their own yet
 
@@ -95,6 +97,10 @@ class BlobStore:
 
     def _path(self, name: str) -> Path:
         if self._folder is None:
+            if not self._is_scratch:
+                raise GraphError(
+                    "this graph has no place for blobs: name a folder, Graph.open(..., blobs=FOLDER)"
+                )
             self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="dtp-blobs-")
             return Path(self._scratch.name) / name
         self._folder.mkdir(exist_ok=True)

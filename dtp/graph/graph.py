@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
@@ -69,7 +70,7 @@ class Graph:
         #: Peer (public key) -> `vector.digest` of what both had when they last synced.
         self.agreed: dict[bytes, bytes] = {}
         #: Where its blobs are.
-        self.blobs = BlobStore(store.blob_folder)
+        self.blobs = BlobStore(store.blob_folder, scratch=store.forgets)
         #: What it passes on of authors who may be away, and when it sums up its own.
         self.passed = Passed(store.passed_folder)
         self.offering = Offering()
@@ -108,11 +109,13 @@ class Graph:
         name: str | None = None,
         clock: Clock | None = None,
         history: bool = False,
+        blobs: str | os.PathLike[str] | None = None,
     ) -> Graph:
         """The graph kept at `place`: the path of a SQLite file, made if need be, `memory:`, or a `postgresql://` URL.
 
         In PostgreSQL (`pip install 'dtp[graph-postgres]'`) several programs share a graph, each as an identity of its
-        own; what one stores the others have at once. Blobs are not kept there.
+        own; what one stores the others have at once. Blobs are kept
+        in the folder `blobs`, by default one beside the file.
 
         `name` (at most 255 bytes; that of the file, else "") is signed with every frame: graphs of different names
         don't mix. With `history` peers are asked for all that ever was; else they may leave out what was overwritten
@@ -121,6 +124,8 @@ class Graph:
         if name is not None and len(name.encode()) > envelopes.MAX_NAME:
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
         store: Store = await asyncio.to_thread(_opened, place, name, identity.id.key)
+        if blobs is not None:
+            store.blob_folder = Path(blobs)
         try:
             replica = await asyncio.to_thread(_load, store, identity, clock)
             return cls(identity, store, replica, history=history)
@@ -564,6 +569,11 @@ class Graph:
             compacting.report(self._replica)
         await self.commit()
         return forgotten
+
+    async def diff(self, soul: str, first: float, second: float) -> dict[str, past.Difference]:
+        """How a node's registers differ between two times, seconds since 1970: key -> what was, what is then."""
+        await self.commit()
+        return await past.diff(self, soul, first, second)
 
     async def restore(self, soul: str, seconds: float) -> None:
         """Write a node's registers as they were then: a change like any other, that can be taken back likewise."""

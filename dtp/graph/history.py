@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtp.core.crdt import VOID
-from dtp.crdt import Kind, Op, Value, clock
+from dtp.crdt import Kind, Op, Value, clock, values
 from dtp.crdt.access import Access
 from dtp.crdt.ops import ops_of
 from dtp.crdt.replica import may_write
@@ -73,6 +73,25 @@ async def as_of(graph: Graph, soul: str, seconds: float) -> dict[str, Value]:
         if version.op.kind is Kind.REGISTER_PUT and version.op.clock <= limit:
             standing[version.op.key] = version.op
     return {key: op.value for key, op in standing.items() if op.has_value}
+
+
+class Difference(NamedTuple):
+    """A register that was another at two times. A value is None also where there was none: see `had_` and `has_`."""
+
+    before: Value
+    after: Value
+    had_value: bool
+    has_value: bool
+
+
+async def diff(graph: Graph, soul: str, first: float, second: float) -> dict[str, Difference]:
+    """See `Graph.diff`."""
+    then, later = await as_of(graph, soul, first), await as_of(graph, soul, second)
+    return {
+        key: Difference(then.get(key), later.get(key), key in then, key in later)
+        for key in sorted(then.keys() | later.keys())
+        if key not in then or key not in later or values.encode(then[key]) != values.encode(later[key])
+    }
 
 
 async def restore(graph: Graph, soul: str, seconds: float) -> None:

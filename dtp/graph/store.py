@@ -31,7 +31,9 @@ class Store(ABC):
 
     #: The graph's.
     name: str
-    #: Where the graph's blobs are kept; None: nowhere, they are gone with the process.
+    #: Whether it is gone with the process.
+    forgets: bool = False
+    #: Where the graph's blobs are kept, if there is such a place.
     blob_folder: Path | None = None
     #: Where summaries for others are kept (`dtp.graph.passing`); None: in memory.
     passed_folder: Path | None = None
@@ -85,6 +87,8 @@ class Store(ABC):
 
 class MemoryStore(Store):
     """Frames in memory, gone with it."""
+
+    forgets = True
 
     def __init__(self, name: str = "") -> None:
         self.name = name

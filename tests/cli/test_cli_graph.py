@@ -153,6 +153,12 @@ def test_peers(dtp, me, tmp_path):
     address = server.event("listening")["address"]
     syncing = dtp("graph", "sync", tmp_path / "two.db", address, "--json")
     assert json.loads(syncing.wait())["received"] == 1
+    assert (
+        json.loads(dtp("graph", "sync", tmp_path / "all.db", address, "--json", "--history").wait())[
+            "received"
+        ]
+        == 1
+    )
     watching = dtp("graph", "watch", tmp_path / "two.db", address, "a*", "--json")
     watching.event("watching")
     other = tmp_path / "other.pem"  # a machine of its own writes as an identity of its own

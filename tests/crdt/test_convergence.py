@@ -10,7 +10,7 @@ from crdt_second import Model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.crdt import Frame, Replica
+from dtp.crdt import Clock, Frame, Replica
 from dtp.crdt.replica import owned
 
 SOULS = ["a", "user/alice", "user/bob", "ü"]
@@ -152,6 +152,40 @@ def test_a_thousand_replicas_gossip() -> None:
         one.core.tidy()
     assert len({one.save() for one in watched}) == 1
     assert watched[0].counter("hits").value == 1000
+
+
+@pytest.mark.long
+def test_a_thousand_replicas_that_lose_half_of_what_they_hear() -> None:
+    """All of them are compared: each writes some of everything, and tells a few others now and then, cut in two halves
+    at first."""
+    rng = random.Random(6)
+    count = 1000
+    replicas = [
+        Replica(number.to_bytes(32, "big"), random=random.Random(number).randbytes, clock=Clock(Wall()))
+        for number in range(count)
+    ]
+    frames: list[Frame] = []
+    known: list[set[int]] = [set() for _ in replicas]
+    for turn in range(60):
+        if turn > 16 and all(len(one) == len(frames) for one in known):
+            break
+        for number, one in enumerate(replicas):
+            if turn < 3:
+                act(one, rng)
+                for frame in one.commit():
+                    known[number].add(len(frames))
+                    frames.append(frame)
+            half = number // 500 if turn < 8 else 0
+            other = half * 500 + rng.randrange(500) if turn < 8 else rng.randrange(count)
+            for at in known[number] - known[other]:
+                if turn >= 16 or rng.random() < 0.5:  # the rest is lost on its way
+                    replicas[other].merge(frames[at].author, frames[at].body)
+                    known[other].add(at)
+    assert all(len(one) == len(frames) for one in known)
+    for one in replicas:
+        one.core.tidy()
+    assert len({one.save() for one in replicas}) == 1
+    assert len(frames) > 2000
 
 
 def test_equal_times_are_decided_the_same_everywhere() -> None:

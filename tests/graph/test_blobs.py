@@ -64,7 +64,7 @@ def test_what_was_added_is_read(tmp_path: Path, size: int) -> None:
 
 def test_ids_are_those_of_the_specification() -> None:
     data = some(CHUNK + 5)
-    store = BlobStore(None)
+    store = BlobStore(None, scratch=True)
     hashes = b"".join(
         blake3(part, derive_key_context="dtp.graph.blob.chunk.v1").digest()
         for part in (data[:CHUNK], data[CHUNK:])
@@ -97,6 +97,18 @@ def test_what_is_no_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             with pytest.raises(GraphError, match="at most 10"):
                 await graph.add_blob(bytes(11))
             assert [path.name for path in (tmp_path / "g.db-blobs").iterdir()] == []
+
+    run(main())
+
+
+def test_a_place_without_files_needs_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="blobs=FOLDER"):
+        BlobStore(None).add(io.BytesIO(b"x"))
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE, blobs=tmp_path / "b") as graph:
+            ref = await graph.add_blob(b"x")
+        assert (tmp_path / "b" / ref.id.hex()).read_bytes() == b"x"
 
     run(main())
 

@@ -12,7 +12,7 @@ from graph_fixtures import ALICE, BOB
 
 from dtp.crdt import Clock, Kind, values
 from dtp.crdt.replica import owner_name
-from dtp.graph import Graph, GraphError, StoreError
+from dtp.graph import Graph, GraphError, StoreError, files
 
 
 def test_versions_of_a_node_and_going_back() -> None:
@@ -39,6 +39,12 @@ def test_versions_of_a_node_and_going_back() -> None:
             assert (gone.before, gone.had_value) == ("hello", True)
             assert await graph.as_of("page/1", 1_005.0) == {"title": "Draft", "body": "hello"}
             assert await graph.as_of("page/1", 999.0) == {}
+            assert await graph.diff("page/1", 1_005.0, 1_010.0) == {
+                "body": ("hello", None, True, False),
+                "tags": (None, None, False, True),
+                "title": ("Draft", "Final", True, True),
+            }
+            assert await graph.diff("page/1", 1_001.0, 1_005.0) == {}
             await graph.restore("page/1", 1_005.0)
             assert page.to_dict() == {"title": "Draft", "body": "hello"}
             assert graph.vector() == {ALICE.id.key: 2}
@@ -88,6 +94,41 @@ def test_a_graph_as_a_file(tmp_path: Path) -> None:
                 await one.export(tmp_path / "no" / "folder")
             with pytest.raises(StoreError):
                 await one.import_file(tmp_path / "none")
+
+    asyncio.run(main())
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.dtpg"]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+def test_killed_while_exporting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """What was at the target before is there still, whole."""
+    file = tmp_path / "graph.dtpg"
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as one,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            one.node("a")["k"] = 1
+            await one.export(file)
+            one.node("a")["k"] = 2
+            with monkeypatch.context() as patched:
+                if step == "write":
+                    patched.setattr(files, "_write_all", killed)
+                else:
+                    patched.setattr(files.os, step, killed)
+                with pytest.raises(Killed):
+                    await one.export(file)
+            assert await other.import_file(file) == 1
+            assert other.node("a")["k"] == 1
+            await one.export(file)
+            assert await other.import_file(file) == 1
 
     asyncio.run(main())
     assert [path.name for path in tmp_path.iterdir()] == ["graph.dtpg"]
