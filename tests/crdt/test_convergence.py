@@ -156,7 +156,7 @@ def test_a_thousand_replicas_gossip() -> None:
 
 @pytest.mark.long
 def test_a_thousand_replicas_that_lose_half_of_what_they_hear() -> None:
-    """All of them are compared: each writes some of everything, and tells others now and then, in two halves at first."""
+    """All are compared: each writes some of everything, and tells others now and then, in two halves at first."""
     rng = random.Random(6)
     count = 1000
     replicas = [
