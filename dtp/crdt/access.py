@@ -331,6 +331,12 @@ class Ruling:
         self._offences.setdefault(root, Offence(op.author, root, reason, op.clock, shipped[root], earlier))
         return reason
 
+    def takes_from(self, author: bytes) -> bool:
+        """Whether these ops revoke a grant that this author uses."""
+        known = (self.access.in_use.get(name) for _, name in self._revoked)
+        owners = {owner for owner, _ in self._revoked}
+        return any(one is not None and one.grantee == author and one.owner in owners for one in known)
+
     # ---- remembering --------------------------------------------------------------------------------------------
 
     def stands(self) -> None:

@@ -35,6 +35,11 @@ class Permits:
         self.rules: dict[str, Rules] = {}
         self._mine: Ruling | None = None
 
+    @property
+    def pending(self) -> bool:
+        """Whether something that needed a permission was made since the last commit."""
+        return self._mine is not None
+
     def needs(self, soul: str) -> bool:
         """Whether it isn't simply one's own or nobody's."""
         return soul.startswith(MARK) or not may_write(self._replica.author, soul)

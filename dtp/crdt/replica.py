@@ -12,7 +12,7 @@ from dtp.core.crdt import RULED, GraphCore, SummaryCore, take, write
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.core.text import TextFormat
 from dtp.crdt import values
-from dtp.crdt.access import Access, GrantError
+from dtp.crdt.access import Access, GrantError, Ruling
 from dtp.crdt.clock import Clock
 from dtp.crdt.ops import ops_of
 from dtp.crdt.owners import may_write as may_write
@@ -351,8 +351,13 @@ class Replica:
         ruling = self.access.rule(author, ops_of(self.core, author, body))
         self.core.judge(bytes(ruling.verdicts))
         changed = self.core.merge(number, body, limit)
-        ruling.stands()
+        self._stands(ruling)
         return changed
+
+    def _stands(self, ruling: Ruling) -> None:
+        ruling.stands()
+        if (self.permits.pending or self.texts.unsent) and ruling.takes_from(self.author):
+            self.access.must_rebuild = True  # what isn't committed here yet may be void
 
     def _number(self, author: bytes) -> int:
         number = self._numbers.get(author)
@@ -391,7 +396,7 @@ class Replica:
             ruling = self.access.rule(author, ops_of(self.core, author, body))
             self.core.judge(bytes(ruling.verdicts))
             self.core.due(limit)
-            ruling.stands()
+            self._stands(ruling)
             self.version += 1
             self._take_edits(author)
             yield len(values.decode(self.core.changes()))

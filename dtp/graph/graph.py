@@ -87,6 +87,7 @@ class Graph:
         self._listeners: set[Callable[[], None]] = set()
         self._queries: Queries | None = None
         self._private: dict[str, PrivateNode] = {}
+        self._refused: NotOwner | RuleBroken | None = None
         self._unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._since_state = 0
         self._flush: asyncio.Task[None] | None = None
@@ -305,11 +306,12 @@ class Graph:
     async def _flush_soon(self) -> None:
         self._flush = None
         try:
-            await self.commit()
-        except (StoreError, NotOwner, RuleBroken) as error:
-            # not stored: it is kept in memory, and the next commit tries again and raises
+            await self._commit()
+        except StoreError as error:  # it is kept in memory, and the next commit tries again and raises
             context = {"message": "a graph could not be stored", "exception": error}
             self._loop.call_exception_handler(context)
+        except (NotOwner, RuleBroken) as error:  # the next commit raises it
+            self._refused = error
         except GraphError:
             if not self._closed:
                 raise
@@ -341,8 +343,15 @@ class Graph:
     async def commit(self) -> None:
         """Sign and store all that was made here. When it returns, it survives the death of the machine.
 
-        Raises `StoreError`; what couldn't be stored is tried again by the next one.
+        Raises `StoreError`; what couldn't be stored is tried again by the next one. `RuleBroken` and `NotOwner` for
+        edits of texts that became too much, or were revoked, before they were signed: they are taken back.
         """
+        await self._commit()
+        if self._refused is not None:
+            refused, self._refused = self._refused, None
+            raise refused
+
+    async def _commit(self) -> None:
         async with self._lock:
             try:
                 self.sign()
@@ -443,8 +452,11 @@ class Graph:
     async def _rebuild(self) -> None:
         """Take all frames again when what was let in is void now, or builds on text that was forgotten here."""
         while self._replica.must_rebuild:
-            with contextlib.suppress(NotOwner, RuleBroken):
-                self.sign()  # what can't be signed any more is lost; who commits it hears of it
+            try:
+                self.sign()
+            except (NotOwner, RuleBroken) as error:  # those edits are lost, and who commits next hears of it
+                self._refused = error
+                self.sign()
             version = self._replica.version
             await self._save(synced=True)
             fresh = self._replica.fresh()

@@ -285,3 +285,86 @@ def test_under_rules_nothing_is_left_out_of_what_is_sent() -> None:
         await close(alice, bob, carol)
 
     run(main())
+
+
+def test_what_is_uncommitted_when_it_is_revoked() -> None:
+    async def main() -> None:
+        alice, bob, carol = await three()
+        board = alice.own("board")
+        granted = alice.grant(BOB.id, "board")
+        await meet(alice, bob, carol)
+        bob.text(board).insert(0, "seen")
+        await meet(alice, bob, carol)
+        alice.revoke(granted)
+        revocation = await everything(alice)
+        text = bob.text(board)
+        text.append(" and not seen")
+        bob.node(board)["k"] = "not seen"
+        bob.node("free")["k"] = "kept"
+        await bob.receive(revocation)
+        assert str(text) == "seen"
+        assert "k" not in bob.node(board)
+        assert bob.node("free")["k"] == "kept"
+        with pytest.raises(NotOwner):
+            text.append("more")
+        with pytest.raises(NotOwner):
+            await bob.commit()  # tells once of what was taken back
+        await meet(alice, bob, carol)
+        assert carol.node("free")["k"] == "kept"
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_an_edit_that_breaks_rules_is_taken_back_by_the_commit() -> None:
+    notes = Rules("note", [Rule(path="*", space="text", value=Schema(size=(1, 100)))])
+
+    async def main() -> None:
+        alice, bob, carol = await three()
+        alice.allow(notes)
+        text = alice.text(notes.soul("1"))
+        text.insert(0, "fine")
+        await alice.commit()
+        text.append("x" * 500)
+        alice.node("free")["k"] = "kept"
+        with pytest.raises(RuleBroken, match="such a value"):
+            await alice.commit()
+        assert str(text) == "fine"
+        text.append("!")
+        await meet(alice, bob, carol)
+        assert str(carol.text(notes.soul("1"))) == "fine!"
+        assert carol.node("free")["k"] == "kept"
+        assert not alice.replica.must_rebuild
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_revoked_while_the_graph_was_closed(tmp_path: Path) -> None:
+    """The state has what was void only by frames that came after it was written."""
+    path = str(tmp_path / "carol.db")
+
+    async def main() -> None:
+        alice, bob, carol = await three()
+        await carol.close()
+        board = alice.own("board")
+        granted = alice.grant(BOB.id, "board")
+        await bob.receive(await everything(alice))
+        bob.node(board)["k"] = "not seen by Alice"
+        async with await Graph.open(path, identity=CAROL) as carol:
+            await carol.receive(await everything(bob))
+            assert carol.node(board)["k"] == "not seen by Alice"
+        alice.revoke(granted)
+        late = [envelopes.decode("", one) for one in await everything(alice)]
+        async with await Graph.open(
+            path, identity=CAROL
+        ) as carol:  # as if killed right after it had stored them
+            carol._store.add([one for one in late if one.author == ALICE.id.key], synced=True)
+            carol._since_state = 0
+        async with await Graph.open(path, identity=CAROL) as carol:
+            assert "k" not in carol.node(board)
+            await alice.receive(await everything(bob))
+            assert carol.replica.save() == alice.replica.save()
+        await close(alice, bob)
+
+    run(main())
