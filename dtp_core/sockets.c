@@ -6,11 +6,18 @@
 
 #ifdef __linux__
 #include <errno.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
-/* Asked of the set at once; more stay ready for the next call. */
-enum { READY = 256 };
+enum {
+    READY = 256, /* asked of the set at once; more stay ready for the next call */
+    AHEAD = 64,  /* spans looked at for more of the same socket, so that a long list stays a matter of moments */
+    STUCK = 64   /* sockets that did not take all; with more, all that is left is the caller's affair */
+};
+
+static const int32_t UNDECIDED = INT32_MIN;
 
 int dtp_sockets_supported(void)
 {
@@ -42,30 +49,68 @@ int dtp_gather(int epoll, uint8_t *out, size_t capacity, size_t piece, dtp_gathe
     return listed;
 }
 
-/* Whether an earlier span of the same descriptor was not sent whole; only asked once there was one. */
-static int stuck(const int32_t *fds, const uint32_t *lengths, const int32_t *sent, size_t at)
+static int is_among(const int32_t *list, size_t count, int32_t fd)
 {
     size_t i;
-    for (i = 0; i < at; i++) {
-        if (fds[i] == fds[at] && (sent[i] < 0 || (uint32_t)sent[i] < lengths[i]))
+    for (i = 0; i < count; i++) {
+        if (list[i] == fd)
             return 1;
     }
     return 0;
 }
 
+/* Say how many of `done` bytes (or which error) each of these spans got; gives how many were not sent whole. */
+static size_t share(const uint32_t *lengths, const size_t *spans, size_t count, ssize_t done, int32_t *sent)
+{
+    size_t i, broken = 0, left = done > 0 ? (size_t)done : 0;
+    for (i = 0; i < count; i++) {
+        size_t length = lengths[spans[i]], took = left < length ? left : length;
+        sent[spans[i]] = (int32_t)took;
+        broken += took < length;
+        left -= took;
+    }
+    if (done < 0)
+        sent[spans[0]] = (int32_t)done;
+    return broken;
+}
+
 size_t dtp_scatter(const uint8_t *buffer, const int32_t *fds, const uint32_t *starts, const uint32_t *lengths,
                    int32_t *sent, size_t count)
 {
-    size_t i, broken = 0;
+    int32_t stuck[STUCK];
+    size_t i, stuck_count = 0, broken = 0;
+    for (i = 0; i < count; i++)
+        sent[i] = UNDECIDED;
     for (i = 0; i < count; i++) {
-        ssize_t done = 0;
-        if (fds[i] >= 0 && (broken == 0 || !stuck(fds, lengths, sent, i))) {
-            done = send(fds[i], buffer + starts[i], lengths[i], MSG_DONTWAIT | MSG_NOSIGNAL);
-            if (done < 0)
-                done = errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
+        struct iovec parts[AHEAD];
+        size_t spans[AHEAD], n = 0, j, short_ones;
+        struct msghdr message;
+        ssize_t done;
+        if (sent[i] != UNDECIDED)
+            continue;
+        if (fds[i] < 0 || stuck_count == STUCK || is_among(stuck, stuck_count, fds[i])) {
+            sent[i] = 0;
+            broken += lengths[i] > 0;
+            continue;
         }
-        sent[i] = (int32_t)done;
-        broken += done < 0 || (size_t)done < lengths[i];
+        for (j = i; j < count && j < i + AHEAD; j++) {
+            if (fds[j] == fds[i] && sent[j] == UNDECIDED) {
+                /* The kernel only reads it, but the type is shared with recvmsg. */
+                parts[n].iov_base = (void *)(uintptr_t)(buffer + starts[j]);
+                parts[n].iov_len = lengths[j];
+                spans[n++] = j;
+            }
+        }
+        memset(&message, 0, sizeof message);
+        message.msg_iov = parts;
+        message.msg_iovlen = n;
+        done = sendmsg(fds[i], &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (done < 0)
+            done = errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -errno;
+        short_ones = share(lengths, spans, n, done, sent);
+        if (short_ones > 0)
+            stuck[stuck_count++] = fds[i];
+        broken += short_ones;
     }
     return broken;
 }

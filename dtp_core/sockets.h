@@ -24,9 +24,10 @@ typedef struct dtp_gathered {
  * many were listed, or the negative of errno when the set itself can't be asked. */
 int dtp_gather(int epoll, uint8_t *out, size_t capacity, size_t piece, dtp_gathered *found, size_t count);
 
-/* Send buffer[starts[i]] and the lengths[i] - 1 bytes behind it to fds[i], without waiting, in this order. sent[i] is
- * how many bytes the system took, or the negative of errno. Of a descriptor that did not take all, nothing more is
- * sent in this call; nor of a negative one: 0. Gives how many spans were not sent whole. */
+/* Send buffer[starts[i]] and the lengths[i] - 1 bytes behind it to fds[i], without waiting; spans of one descriptor in
+ * their order, and together where they stand near each other in the list. sent[i] is how many bytes the system took, or
+ * the negative of errno. Of a descriptor that did not take all, nothing more is sent in this call; nor of a negative one,
+ * nor of any once very many did not: 0. Gives how many spans were not sent whole. */
 size_t dtp_scatter(const uint8_t *buffer, const int32_t *fds, const uint32_t *starts, const uint32_t *lengths,
                    int32_t *sent, size_t count);
 

@@ -75,7 +75,7 @@ class ReadySet:
 def scatter(
     buffer: Buffer, fds: Sequence[int], starts: Sequence[int], lengths: Sequence[int]
 ) -> array[int] | None:
-    """Send `lengths[i]` bytes from `buffer` at `starts[i]` to the socket `fds[i]`, in this order, without waiting.
+    """Send `lengths[i]` bytes from `buffer` at `starts[i]` to the socket `fds[i]`, without waiting, each its own in order.
 
     None when all was sent. Else how many bytes of each, or minus the `errno` of a socket that takes no more; a
     socket that did not take all gets nothing more in this call, nor does a negative descriptor. The caller vouches

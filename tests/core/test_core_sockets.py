@@ -120,3 +120,29 @@ def test_a_socket_that_takes_no_more_says_why(pairs: list[tuple[socket.socket, s
     sent = scatter(BUFFER, [pairs[0][0].fileno(), pairs[1][0].fileno()], [0, 0], [1, 1])
     assert sent is not None
     assert sent.tolist() == [-errno.EPIPE, 1]
+
+
+def test_many_spans_of_few_sockets_stay_in_order(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+    """More spans than are looked at ahead, of sockets that alternate."""
+    count = 1000
+    BUFFER.view[: 4 * count] = b"".join(number.to_bytes(4) for number in range(count))
+    fds = [pairs[number % 3][0].fileno() for number in range(count)]
+    assert scatter(BUFFER, fds, range(0, 4 * count, 4), [4] * count) is None
+    for which in range(3):
+        expected = b"".join(number.to_bytes(4) for number in range(which, count, 3))
+        assert pairs[which][1].recv(4 * count) == expected
+
+
+def test_very_many_that_take_nothing_leave_the_rest_to_the_caller() -> None:
+    made = [socket.socketpair() for _ in range(70)]
+    for ours, _ in made:
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    fds = [ours.fileno() for ours, _ in made]
+    sent = scatter(BUFFER, fds, [0] * 70, [BUFFER.size] * 70)
+    assert sent is not None
+    assert all(0 < one < BUFFER.size for one in sent[:64])
+    assert sent.tolist()[64:] == [0] * 6
+    for pair in made:
+        for one in pair:
+            one.close()
