@@ -75,9 +75,9 @@ class ReadySet:
 def scatter(
     buffer: Buffer, fds: Sequence[int], starts: Sequence[int], lengths: Sequence[int]
 ) -> array[int] | None:
-    """Send `lengths[i]` bytes from `buffer` at `starts[i]` to the socket `fds[i]`, without waiting, each its own in order.
+    """Send `lengths[i]` bytes from `buffer` at `starts[i]` to the socket `fds[i]`, without waiting.
 
-    None when all was sent. Else how many bytes of each, or minus the `errno` of a socket that takes no more; a
+    Spans of one socket go in their order. None when all was sent. Else how many bytes of each, or minus the `errno` of a socket that takes no more; a
     socket that did not take all gets nothing more in this call, nor does a negative descriptor. The caller vouches
     for the spans being within the buffer.
     """

@@ -105,7 +105,7 @@ class Relay:
         self._broken = broken
         self._on_end = on_end
         self._meter = meter
-        self._high = connection.limits.write_high
+        self._high = connection.limits.write_low  # what several have queued is to stay in the cache
         self._read_size = READ_MIN
         self._reading = False
         self._writing = False  # bytes wait for the socket to take them
