@@ -77,9 +77,9 @@ def scatter(
 ) -> array[int] | None:
     """Send `lengths[i]` bytes from `buffer` at `starts[i]` to the socket `fds[i]`, without waiting.
 
-    Spans of one socket go in their order. None when all was sent. Else how many bytes of each, or minus the `errno` of a socket that takes no more; a
-    socket that did not take all gets nothing more in this call, nor does a negative descriptor. The caller vouches
-    for the spans being within the buffer.
+    Spans of one socket go in their order. None when all was sent. Else how many bytes of each, or minus the `errno`
+    of a socket that takes no more; a socket that did not take all gets nothing more in this call, nor does a negative
+    descriptor. The caller vouches for the spans being within the buffer.
     """
     count = len(fds)
     sent = array("i", bytes(4 * count))
