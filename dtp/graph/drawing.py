@@ -9,6 +9,7 @@ from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
 from dtp.graph.errors import GraphError
+from dtp.graph.query.index import kind_of
 
 #: (from, key, to), by the names of nodes.
 Edge = tuple[str, str, str]
@@ -81,7 +82,7 @@ def svg(nodes: Mapping[str, str], edges: Iterable[Edge]) -> str:
     links = sorted({edge for edge in edges if edge[0] in nodes and edge[2] in nodes})
     side = _SPACE * math.sqrt(max(1, len(names))) + 60
     places = {name: (_MARGIN + x * side, _MARGIN + y * side) for name, (x, y) in layout(names, links).items()}
-    kinds = sorted({_kind(name) for name in names})
+    kinds = sorted({kind_of(name) for name in names})
     colours = {kind: _COLOURS[at % len(_COLOURS)] for at, kind in enumerate(kinds)}
     size = round(side + 2 * _MARGIN)
     lines = [
@@ -95,14 +96,10 @@ def svg(nodes: Mapping[str, str], edges: Iterable[Edge]) -> str:
         x, y = places[name]
         lines.append(
             f'<g><title>{_text(name)}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS}" '
-            f'fill={quoteattr(colours[_kind(name)])}/><text x="{x:.1f}" y="{y + _RADIUS + 12:.1f}" '
+            f'fill={quoteattr(colours[kind_of(name)])}/><text x="{x:.1f}" y="{y + _RADIUS + 12:.1f}" '
             f'text-anchor="middle">{_text(nodes[name])}</text></g>'
         )
     return "\n".join([*lines, "</svg>", ""])
-
-
-def _kind(name: str) -> str:
-    return name.partition("/")[0] if "/" in name else ""
 
 
 def _text(text: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.crdt import Replica
-from dtp.graph import Graph
+from dtp.graph import Graph, Rule, Rules, Schema
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.run import Queries
 
@@ -121,3 +121,23 @@ def test_no_answer_depends_on_an_index(seed: int) -> None:
             operator,
             value,
         )
+
+
+def test_kinds_under_rules_are_labels_everywhere() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as graph:
+            votes = graph.allow(Rules("vote", [Rule(key="{author}", value=Schema(one_of=("yes", "no")))]))
+            graph.node(votes.soul("lunch"))[str(ALICE.id)] = "yes"
+            await graph.commit()
+            graph.index("vote", str(ALICE.id))
+            graph.index("vote", str(ALICE.id), full_text=True)
+            key = f"v.`{ALICE.id}`"
+            for text in (
+                f"MATCH (v:vote) WHERE {key} = 'yes' RETURN labels(v) AS l",
+                f"MATCH (v) WHERE v:vote AND {key} CONTAINS 'yes' RETURN labels(v) AS l",
+                f"MATCH (v) WITH v WHERE v:vote AND {key} STARTS WITH 'y' RETURN labels(v) AS l",
+                f"CALL db.index.fulltext.queryNodes('vote.{ALICE.id}', 'yes') YIELD node RETURN labels(node) AS l",
+            ):
+                assert graph.query(text) == [{"l": ["vote"]}], text
+
+    asyncio.run(main())

@@ -13,6 +13,7 @@ from dtp.crdt import Link, Value
 from dtp.graph.query import semantics
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.functions import AGGREGATES, FUNCTIONS, PERCENTILES, READING, distinct, percentile
+from dtp.graph.query.index import kind_of
 from dtp.graph.query.semantics import NodeRef, Relation, shown, truth
 
 if TYPE_CHECKING:
@@ -259,8 +260,7 @@ class Expressions:
                 return wanted == {found.key}
             if not isinstance(found, NodeRef):
                 raise QueryError(f"{shown(found)} has no labels: nodes have")
-            kind = found.soul.partition("/")[0] if "/" in found.soul else ""
-            return wanted == {kind}
+            return wanted == {kind_of(found.soul)}
 
         return has
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from dtp.graph.query.errors import QueryError
+from dtp.graph.query.index import kind_of
 from dtp.graph.query.semantics import (
     NodeRef,
     Path,
@@ -21,10 +22,6 @@ from dtp.graph.query.semantics import (
 )
 
 _Function = Callable[..., Any]
-
-
-def _kind(soul: str) -> str:
-    return soul.partition("/")[0] if "/" in soul else ""
 
 
 def _of(name: str, types: Any, what: str, function: _Function) -> _Function:
@@ -169,7 +166,7 @@ def _simple() -> dict[str, tuple[_Function, int, int]]:
     have("relationships", Path, "a path", lambda path: list(path.relationships))
     have("length", Path, "a path", _length)
     have("id", (NodeRef, Relation), "a node", lambda one: one.soul)
-    have("labels", NodeRef, "a node", lambda node: [_kind(node.soul)] if _kind(node.soul) else [])
+    have("labels", NodeRef, "a node", lambda node: [kind] if (kind := kind_of(node.soul)) else [])
     have("type", Relation, "a relationship", lambda link: link.key)
     have("startNode", Relation, "a relationship", lambda link: NodeRef(link.soul))
     have("endNode", Relation, "a relationship", lambda link: NodeRef(link.target))

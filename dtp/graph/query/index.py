@@ -84,7 +84,7 @@ class Index:
                 self.db.execute(
                     f"CREATE VIRTUAL TABLE {table} USING fts5(soul UNINDEXED, value, tokenize = '{tokens}')"
                 )
-            self._stale.update(self._replica.souls(f"{kind}/"))
+            self._stale.update(soul for soul in self._replica.souls() if kind_of(soul) == kind)
             self._stale.update(self._replica.souls(f"{MARK}{kind}:"))
         elif not full_text and (kind, key) not in self._ranges:
             self._ranges.add((kind, key))
@@ -105,10 +105,10 @@ class Index:
 
     def search(self, name: str, query: str) -> list[tuple[str, float]]:
         """(soul, score) of what a full-text index finds for a query of FTS5's, the best first. `QueryError`."""
-        kind, _, key = name.partition(".")
-        table = self.text_table(kind, key)
+        named = {f"{kind}.{key}": (kind, key) for kind, key in self._texts}
+        table = self.text_table(*named[name]) if name in named else None
         if table is None:
-            known = ", ".join(sorted(f"{k}.{v}" for k, v in self._texts)) or "none"
+            known = ", ".join(sorted(named)) or "none"
             raise QueryError(
                 f"there is no full-text index {name!r} (there are: {known}); declare it by Graph.index"
             )
