@@ -17,7 +17,9 @@ from dtp.cli.services import Directory, Service
 
 if TYPE_CHECKING:
     from dtp.chain.host import Terms
+    from dtp.pay.hosting import Replaced
     from dtp.pay.metered import Metered
+    from dtp.pay.serving import Serving
     from dtp.pay.settling import Paid
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -197,10 +199,23 @@ async def serve_for_money(
                 },
                 str(serving.address),
             )
-            await stop.wait()
+            replaced = await _until(stop, serving)
             await serving.close(grace=grace)
     for paid in serving.cashier.done:
         _print_claim(paid)
+    if replaced is not None:
+        raise replaced
+
+
+async def _until(stop: asyncio.Event, serving: Serving) -> Replaced | None:
+    """Wait until we are to stop; or why nobody finds us any more."""
+    stopping, replacing = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(serving.replaced())
+    try:
+        await asyncio.wait((stopping, replacing), return_when=asyncio.FIRST_COMPLETED)
+        return replacing.result() if replacing.done() else None
+    finally:
+        stopping.cancel()
+        replacing.cancel()
 
 
 def _report(connection: Metered) -> None:

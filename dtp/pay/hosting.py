@@ -10,7 +10,8 @@ from typing import Final
 from dtp.chain import Program
 from dtp.chain import host as module
 from dtp.chain.client import ChainClient
-from dtp.chain.host import Beacon, Host, HostCap, HostCreated, Kind, Mode, OpCap, Rights, Terms
+from dtp.chain.errors import MoveAborted
+from dtp.chain.host import Beacon, Host, HostCap, HostCreated, HostError, Kind, Mode, OpCap, Rights, Terms
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.resolver import service_number
 from dtp.errors import ChainError, LocalError
@@ -25,6 +26,12 @@ class NoHost(LocalError):
     """The account has no host object that fits, or no right to use it."""
 
     code = "no-host"
+
+
+class Replaced(ChainError):
+    """Another process has taken the endpoint over; nobody finds this one any more."""
+
+    code = "replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,8 @@ class Heart:
         self._hint = hint.encode()
         self._generation = 0
         self._task: asyncio.Task[None] | None = None
+        #: Done when another process runs this endpoint: with the `Replaced` that says so.
+        self.replaced: asyncio.Future[Replaced] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
         """The first heartbeat. Raises `NoHost`, and what executing raises."""
@@ -158,6 +167,16 @@ class Heart:
             await asyncio.sleep(interval)
             try:
                 await self.beat()
+            except MoveAborted as error:
+                if error.error is HostError.FENCED:
+                    self.replaced.set_result(
+                        Replaced(
+                            f"another process serves as this endpoint of host {self._owned.host.id} by now, and "
+                            "clients find that one: stop this one, or give each an identity of its own (--identity)"
+                        )
+                    )
+                    return
+                log.warning("no heartbeat of host %s: %s", self._owned.host.id, error)
             except ChainError as error:
                 log.warning("no heartbeat of host %s: %s", self._owned.host.id, error)
 

@@ -36,7 +36,7 @@ from dtp.pay.claims import Policy
 from dtp.pay.costs import carriage
 from dtp.pay.drivers import ServerMeter
 from dtp.pay.gate import Admission, Gate
-from dtp.pay.hosting import Heart, NoHost, Owned, ensure_service, find_host, make_host
+from dtp.pay.hosting import Heart, NoHost, Owned, Replaced, ensure_service, find_host, make_host
 from dtp.pay.journal import Journal
 from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
@@ -127,6 +127,13 @@ class Serving:
     def address(self) -> Address:
         """What clients dial."""
         return Address("dtp", host_object=self.host, service=self.service)
+
+    async def replaced(self) -> Replaced:
+        """Wait until another process serves as this endpoint: clients find that one, and this one may end."""
+        if self._heart is None:
+            await asyncio.Event().wait()
+        assert self._heart is not None
+        return await asyncio.shield(self._heart.replaced)
 
     async def start(self, listener: Listener, heart: Heart | None) -> None:
         """Begin: heartbeats, rechecks, claims."""

@@ -10,6 +10,7 @@ from dtp.chain.host import Mode, Terms
 from dtp.net.address import Address
 from dtp.pay.buying import LaneLock
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, PriceTooHigh
+from dtp.pay.hosting import Heart
 from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
@@ -478,5 +479,25 @@ def test_exposure_is_the_servers_choice(market):
         async with market.connect(buyer, spending=ahead) as connection:
             assert await fetch(connection, 4 * MIB) == 4 * MIB
         assert cost_of(4 * MIB) <= connection.paid <= cost_of(4 * MIB) + PRICES.of(Usage(2, MIB))
+
+    market(scenario)
+
+
+def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(market):
+    async def scenario(market):
+        first = await market.serve(give)
+        owned, identity = first._owned, market.server_wallet
+        heart = Heart(first.chain, owned, identity.public_key, "tcp://127.0.0.1:1")
+        waiting = asyncio.ensure_future(first.replaced())
+        await first._heart.beat()
+        assert not waiting.done()
+        await heart.start()  # the second one
+        await heart.stop()
+        told = asyncio.ensure_future(first._heart._beats(0))
+        async with asyncio.timeout(60):
+            replaced = await waiting
+            await told
+        assert replaced.code == "replaced"
+        assert "--identity" in str(replaced)
 
     market(scenario)
