@@ -43,7 +43,7 @@ def redis_url(place):
 
 @pytest.fixture
 def postgresql_url(place):
-    pytest.importorskip("psycopg")
+    psycopg = pytest.importorskip("psycopg")
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = folders[-1] if folders else shutil.which("initdb")
     if initdb is None:
@@ -63,7 +63,14 @@ def postgresql_url(place):
         **options,
     )
     wait_for_port(port, running)
-    return f"postgresql://dtpd@127.0.0.1:{port}/postgres"
+    url = f"postgresql://dtpd@127.0.0.1:{port}/postgres"
+    deadline = time.monotonic() + 60
+    while True:  # it listens before it is ready
+        try:
+            psycopg.connect(url, connect_timeout=5).close()
+            return url
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline
 
 
 @pytest.fixture(params=["sqlite", "redis", "postgresql"])

@@ -17,8 +17,10 @@ from dtp.daemon.config import model, values
 from dtp.daemon.policies import Call, Caller, Chain, Close, Moment, Open
 from dtp.daemon.policies.concurrency import Concurrency
 from dtp.daemon.policies.rate import Rate
+from dtp.daemon.state import Key, Used
 from dtp.daemon.summing import ended, merge
 from dtp.daemon.table import Table, key_of
+from dtp.daemon.workers import Workers
 from dtp.errors import LocalError
 from dtp.identity import Identity
 
@@ -229,6 +231,28 @@ def test_statuses_are_added_up():
     assert found["forwarded"][0]["connected"] is False
     assert found["forwarded"][0]["open"] == 4
     assert merge([]) == {}
+
+
+def test_what_other_daemons_counted_is_told_to_one_worker_once():
+    """The parent exchanges for its workers: rates are in their table, so only others' fillings are news."""
+
+    async def scenario():
+        workers = Workers(None, NEAR.id, None, Table(2))
+        one, other = workers._seats
+        one.channel = other.channel = object()
+        store = workers._store
+        rate, quota = Key("api/rate/0/x", 1, "*"), Key("api/0/60", 1, "*")
+        assert await workers._exchange(one, {rate: Used(5, 0), quota: Used(1, 0)}) == {
+            rate: Used(0, 0),
+            quota: Used(1, 0),
+        }
+        assert await workers._exchange(other, {rate: Used(7, 0)}) == {rate: Used(0, 0), quota: Used(1, 0)}
+        await store.exchange({rate: Used(100, 20)})  # another daemon
+        assert await workers._exchange(one, {rate: Used(1, 0)}) == {rate: Used(100, 20)}
+        assert await workers._exchange(other, {rate: Used(0, 0)}) == {rate: Used(0, 0)}
+        workers._table.close()
+
+    asyncio.run(scenario())
 
 
 # ---- processes ---------------------------------------------------------------------------------------------------
