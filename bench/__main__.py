@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="one section: bulk, roundtrip, messages, dial, handshakes, idle, layers, small, import, claims, "
-        "pipes, publish; or `rivals` for all that have rivals (repeatable)",
+        "pipes, pay, vouchers, gas, publish; or `rivals` for all that have rivals (repeatable)",
     )
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5)")
     parser.add_argument("--size", type=_size, default=suite.GIB, help="bytes of a bulk transfer (default 1G)")

@@ -141,6 +141,23 @@ FIGURES: tuple[Figure, ...] = (
         _value("pipes", "16 far", "KiB/s"),
     ),
     Figure(
+        "a metered stream against an unmetered one, a voucher for each MiB",
+        0.9,
+        True,
+        "x",
+        _ratio("pay", "voucher per MiB", "unmetered", "MB/s"),
+        by_cpu=_ratio("pay", "voucher per MiB", "unmetered", "MB per CPU s"),
+    ),
+    Figure(
+        "the same with the defaults",
+        0.9,
+        True,
+        "x",
+        _ratio("pay", "default", "unmetered", "MB/s"),
+        by_cpu=_ratio("pay", "default", "unmetered", "MB per CPU s"),
+    ),
+    Figure("vouchers signed and checked on one core", 5000, True, "/s", _value("vouchers", "both", "/s")),
+    Figure(
         "transaction that publishes transport",
         100,
         False,

@@ -1,24 +1,22 @@
-"""`python -m bench.pay`: what paying costs - a metered stream beside an unmetered one, vouchers, and gas.
+"""What paying costs - a metered stream beside an unmetered one, vouchers, and gas: `python -m bench --only pay`.
 
-Two processes over loopback, the same bytes with and without a meter in turns; vouchers as they fall due, stored on
-both sides and synced to the disk on the server's. Vouchers are signed and checked on one core. Gas is what localnet
+Two processes over loopback, the same bytes with and without a meter in turns; vouchers as they fall due, reserved and
+stored on both sides' disks as they are for users. Vouchers are signed and checked on one core. Gas is what localnet
 charges for the transactions of a channel's life; computation is bucketed there as on a real network, at its price.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import statistics
-import sys
+import functools
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.contenders import Contender
+from bench.job import Job, Ready, Result
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -26,7 +24,7 @@ from dtp.net.dial import Dialer, suites
 from dtp.net.listener import listen
 from dtp.pay.drivers import Account, ClientMeter, ServerMeter
 from dtp.pay.journal import Journal
-from dtp.pay.messages import build, parse
+from dtp.pay.messages import VoucherSaid, build, parse
 from dtp.pay.metered import Metered
 from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import Payer, said
@@ -45,9 +43,31 @@ KEY = LaneKey(bytes(range(32)))
 PRICES = Prices(1000, 2_000_000)
 FUNDS = 2**62
 #: The services that are metered, and when their clients sign.
-_METERED = {"voucher per MiB": Spending(voucher_bytes=MIB), "default": Spending()}
-GIB = 1024 * MIB
+SPENDING = {"voucher per MiB": Spending(voucher_bytes=MIB), "default": Spending()}
 PIECE = 1024 * 1024
+#: Bytes that come before the measured ones: what a lane has paid for has to earn it its whole exposure.
+WARM = 192 * MIB
+#: The transactions whose gas is measured, and how many GiB, or million requests, a channel may carry.
+TRANSACTIONS = (
+    "open a channel",
+    "close by agreement, and delete",
+    "claim one channel",
+    "claim it again",
+    "claim 16 channels at once, each",
+    "top up",
+    "ask for the close",
+    "finalize",
+    "delete",
+)
+VOLUMES = (1, 10, 100, 1000)
+CONTENDERS = tuple(
+    Contender(name, label, "bench.pay", name, frozenset({"pay"}))
+    for name, label in (
+        ("unmetered", "not metered"),
+        ("voucher per MiB", "metered, a voucher for each MiB"),
+        ("default", "metered, with the defaults"),
+    )
+)
 
 
 class _OneLane(Account):
@@ -82,103 +102,111 @@ class _OneLane(Account):
 # ------------------------------------------------------------------------------------------------- both processes
 
 
-async def serve(folder: Path) -> None:
+def serve(job: Job, ready: Ready) -> Result:
     """The far end: sends what is asked for, metered or not by the service's name."""
-    with Store(folder / "server.sqlite") as store:
-        journal = Journal(store)
-        done = asyncio.Event()
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-pay-") as folder,
+        Store(Path(folder) / "pay.sqlite") as store,
+    ):
+        asyncio.run(_serve(store, ready))
+    return {}
 
-        async def handle(connection: Connection) -> None:
-            if connection.service in _METERED:
-                assert isinstance(connection, Metered)
-                lane = await journal.run(lambda store: store.sold_lane(CHANNEL, 0))
-                payee = Payee(PayeeLane(CHANNEL, 0, lane.newest, lane.used), PRICES, FUNDS)
-                connection.meter = ServerMeter(connection, journal, payee, _OneLane())
-                connection.meter.begin()
-            elif connection.service == "end":
-                done.set()
-            piece = bytes(PIECE)
-            async for stream in connection:
-                size = int(await stream.readline())
-                cpu = time.process_time()
-                for _ in range(size // PIECE):
-                    stream.write(piece)
-                    await stream.drain()
-                await stream.flush()
-                stream.write(b"%.6f\n" % (time.process_time() - cpu))
-                stream.write_eof()
 
-        async with await listen(
-            "tcp://127.0.0.1:0", handle, identity=Identity.generate(), make=Metered
-        ) as listener:
-            print(listener.address(), flush=True)
-            await done.wait()
-        await journal.close()
+async def _serve(store: Store, ready: Ready) -> None:
+    journal = Journal(store)
+    done = asyncio.Event()
+
+    async def handle(connection: Connection) -> None:
+        if connection.service in SPENDING:
+            assert isinstance(connection, Metered)
+            lane = await journal.run(lambda store: store.sold_lane(CHANNEL, 0))
+            payee = Payee(PayeeLane(CHANNEL, 0, lane.newest, lane.used), PRICES, FUNDS)
+            connection.meter = ServerMeter(connection, journal, payee, _OneLane())
+            connection.meter.begin()
+        elif connection.service == "end":
+            done.set()
+        piece = bytes(PIECE)
+        async for stream in connection:
+            size = int(await stream.readline())
+            cpu = time.process_time()
+            for _ in range(size // PIECE):
+                stream.write(piece)
+                await stream.drain()
+            await stream.flush()
+            stream.write(b"%.6f\n" % (time.process_time() - cpu))
+            stream.write_eof()
+
+    async with await listen(
+        "tcp://127.0.0.1:0", handle, identity=Identity.generate(), make=Metered
+    ) as listener:
+        ready({"address": str(listener.address())})
+        await done.wait()
+    await journal.close()
+
+
+def drive(job: Job, where: Result) -> Result:
+    """The near end: fetches `job.warm` bytes, so that the lane has paid for its exposure, and `job.size` measured.
+
+    Gives seconds, CPU seconds of both ends, and how many vouchers were sent.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-pay-") as folder,
+        Store(Path(folder) / "pay.sqlite", power_safe=False) as store,
+    ):
+        store.keep_key(KEY, 1)
+        store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
+        return asyncio.run(_drive(job, Address.parse(str(where["address"])), store))
+
+
+async def _drive(job: Job, address: Address, store: Store) -> Result:
+    journal = Journal(store)
+    connection = await _open(address, job.variant, journal)
+    await _fetch(connection, job.warm)
+    sent = _count_vouchers(connection)
+    result = await _fetch(connection, job.size)
+    await connection.close()
+    await (await _open(address, "end", journal)).close()
+    await journal.close()
+    return result | {"vouchers": len(sent)}
 
 
 async def _open(address: Address, service: str, journal: Journal) -> Metered:
     dialer = Dialer(address, Endpoint(Identity.generate(), suites(), DEFAULT), service, (), None, Metered)
     connection = await dialer.connect()
     assert isinstance(connection, Metered)
-    if service in _METERED:
+    if service in SPENDING:
         ((key, lane),) = await journal.run(lambda store: store.lanes(CHANNEL))
-        lane = replace(lane, clean=False)
-        payer = Payer(lane, PRICES, FUNDS, lambda shown: shown.is_by(key.public), _METERED[service])
-        connection.meter = ClientMeter(connection, journal, payer, key)
-        connection.meter.begin()
-        await connection.meter.welcomed()
+        payer = Payer(lane, PRICES, FUNDS, lambda shown: shown.is_by(key.public), SPENDING[service])
+        meter = connection.meter = ClientMeter(connection, journal, payer, key)
+        meter.begin()
+        await meter.welcomed()
     return connection
 
 
-@dataclass
-class Transfer:
-    """One transfer: seconds, CPU seconds of both processes, vouchers."""
+def _count_vouchers(connection: Metered) -> list[bytes]:
+    """The voucher frames that the connection sends from now on."""
+    sent: list[bytes] = []
+    genuine = connection.send_meter
 
-    seconds: float
-    cpu: float
-    vouchers: int
+    def send(frame: bytes) -> None:
+        if isinstance(parse(frame, from_client=True), VoucherSaid):
+            sent.append(frame)
+        genuine(frame)
 
-
-async def transfer(address: Address, service: str, size: int, journal: Journal) -> Transfer:
-    """Fetch `size` bytes."""
-    async with await _open(address, service, journal) as connection:
-        first = connection.meter.payer.sequence if isinstance(connection.meter, ClientMeter) else 0
-        stream = await connection.open_stream()
-        began, cpu = time.perf_counter(), time.process_time()
-        stream.write(b"%d\n" % size)
-        got = 0
-        while got < size:
-            got += len(await stream.read(min(PIECE, size - got)))
-        seconds = time.perf_counter() - began
-        far = float(await stream.readline())
-        cpu = time.process_time() - cpu + far
-        last = connection.meter.payer.sequence if isinstance(connection.meter, ClientMeter) else 0
-    return Transfer(seconds, cpu, last - first)
+    connection.send_meter = send  # type: ignore[method-assign]
+    return sent
 
 
-async def streams(size: int, rounds: int) -> dict[str, list[Transfer]]:
-    """Unmetered and metered transfers in turns."""
-    with tempfile.TemporaryDirectory(prefix="bench-pay-") as name:
-        folder = Path(name)
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.pay", "--serve", name), stdout=asyncio.subprocess.PIPE
-        )
-        assert child.stdout is not None
-        address = Address.parse((await child.stdout.readline()).decode().strip())
-        found: dict[str, list[Transfer]] = {"plain": [], **{name: [] for name in _METERED}}
-        with Store(folder / "client.sqlite", power_safe=False) as store:
-            store.keep_key(KEY, 1)
-            store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
-            journal = Journal(store)
-            for number in range(rounds + 1):
-                for service, results in found.items():
-                    result = await transfer(address, service, size, journal)
-                    if number:  # the first warms up
-                        results.append(result)
-            await (await _open(address, "end", journal)).close()
-            await journal.close()
-        await child.wait()
-    return found
+async def _fetch(connection: Metered, size: int) -> Result:
+    stream = await connection.open_stream()
+    began, cpu = time.perf_counter(), time.process_time()
+    stream.write(b"%d\n" % size)
+    got = 0
+    while got < size:
+        got += len(await stream.read(min(PIECE, size - got)))
+    seconds = time.perf_counter() - began
+    far = float(await stream.readline())
+    return {"seconds": seconds, "cpu": time.process_time() - cpu + far}
 
 
 # ------------------------------------------------------------------------------------------------------ vouchers
@@ -206,6 +234,7 @@ def vouchers(count: int) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------------------------- gas
 
 
+@functools.cache
 def gas() -> dict[str, int]:
     """MIST that each transaction of a channel's life costs on localnet, storage given back counted."""
     from dtp.chain import KeySigner
@@ -277,73 +306,8 @@ async def _gas(localnet: LocalnetThread, server: KeySigner, client: KeySigner) -
     return costs
 
 
-# -------------------------------------------------------------------------------------------------------- report
-
-
-def report(
-    found: dict[str, list[Transfer]], size: int, speed: dict[str, float], costs: dict[str, int]
-) -> str:
-    """Markdown."""
-    plain = found["plain"]
-    ratios = []
-    for name in _METERED:
-        pairs = list(zip(plain, found[name], strict=True))
-        seconds, cpu = (
-            statistics.median(getattr(a, what) / getattr(b, what) for a, b in pairs)
-            for what in ("seconds", "cpu")
-        )
-        ratios.append(f"{name} / unmetered: {seconds:.3f} by time, {cpu:.3f} by CPU")
-    rows = [
-        f"| {name} | {size / MIB / statistics.median(t.seconds for t in each):,.0f} MiB/s "
-        f"| {statistics.median(t.cpu for t in each) / size * GIB:.2f} "
-        f"| {statistics.median(t.vouchers for t in each):,.0f} |"
-        for name, each in found.items()
-    ]
+def volumes(costs: dict[str, int]) -> dict[int, tuple[float, float]]:
+    """GiB, or million requests, that a channel carries -> SUI of gas for each: closed by agreement, and claimed ten
+    times besides."""
     life = costs["open a channel"] + costs["close by agreement, and delete"]
-    volumes = "\n".join(
-        f"| {per} | {life / per / 1e9:.6f} | {(life + 10 * costs['claim it again']) / per / 1e9:.6f} |"
-        for per in (1, 10, 100, 1000)
-    )
-    return "\n".join(
-        (
-            f"## One stream of {size / MIB:,.0f} MiB, two processes, medians of {len(plain)} in turns\n",
-            "| | | CPU s per GiB, both ends | vouchers |\n|---|---|---|---|",
-            *rows,
-            "",
-            *ratios,
-            "",
-            "## Vouchers on one core, by CPU time\n",
-            f"signed {speed['signed']:,.0f}/s, checked {speed['checked']:,.0f}/s, both {speed['both']:,.0f}/s\n",
-            "## Gas on localnet (MIST, storage given back counted)\n",
-            "| transaction | |\n|---|---|",
-            *(f"| {name} | {amount:,} |" for name, amount in costs.items()),
-            "\nSUI of gas for each GiB, or each million requests, of which a channel carries so many:\n",
-            "| GiB, or million requests, in a channel | closed by agreement | and claimed ten times |\n|---|---|---|",
-            volumes,
-        )
-    )
-
-
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m bench.pay", description=__doc__)
-    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--size", type=int, default=512, help="MiB of a transfer (default 512)")
-    parser.add_argument("--rounds", type=int, default=5, help="transfers of each kind (default 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
-    options = parser.parse_args()
-    if options.serve is not None:
-        asyncio.run(serve(options.serve))
-        return
-    size = options.size * MIB
-    found = asyncio.run(streams(size, options.rounds))
-    speed, costs = vouchers(20_000), gas()
-    if options.json:
-        plain = {name: [vars(each) for each in results] for name, results in found.items()}
-        print(json.dumps({"streams": plain, "vouchers": speed, "gas": costs}))
-    else:
-        print(report(found, size, speed, costs))
-
-
-if __name__ == "__main__":
-    main()
+    return {per: (life / per / 1e9, (life + 10 * costs["claim it again"]) / per / 1e9) for per in VOLUMES}

@@ -7,7 +7,7 @@ from bench.suite import Section
 
 #: How a quantity is printed.
 _FORMATS = {"CPU s/GiB": ".2f", "s/GiB": ".3f", "CPU us": ".1f", "CPU ms": ".2f", "p50": ".1f", "p99": ".1f"}
-_FORMATS |= {"us": ".1f", "ms": ".1f"}
+_FORMATS |= {"us": ".1f", "ms": ".1f", "SUI": ".6f", "SUI with ten claims": ".6f"}
 _TITLES = {
     "p50": "p50, us",
     "p99": "p99, us",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from bench import chain, imports, layers, pipe
+from bench import chain, imports, layers, pay, pipe
 from bench.contenders import TABLE, Contender
 from bench.job import SMALL, Job
 from bench.runner import MeasurementFailed, Outcome, Placement, measure
@@ -351,6 +351,67 @@ def _pipes(options: Options) -> Section:
     return section
 
 
+def _pay(options: Options) -> Section:
+    section = Section(
+        "pay",
+        "A paid stream, two processes: vouchers signed, sent, checked and stored on both disks",
+        ("MB/s", "CPU s/GiB", "MB per CPU s", "vouchers", "others"),
+        options.rounds,
+    )
+    for contender in pay.CONTENDERS:
+        job = Job("", "pay", size=options.size, warm=pay.WARM, scratch=options.scratch)
+
+        def read(outcome: Outcome, job: Job) -> Sample:
+            seconds, cpu = _number(outcome.client, "seconds"), _number(outcome.client, "cpu")
+            return {
+                "MB/s": job.size / seconds / 1e6,
+                "CPU s/GiB": cpu * GIB / job.size,
+                "MB per CPU s": job.size / cpu / 1e6,
+                "vouchers": _number(outcome.client, "vouchers"),
+            }
+
+        section.rows[contender.name] = _row(contender, job, Placement.apart(), read)
+    return section
+
+
+def _vouchers(options: Options) -> Section:
+    section = Section("vouchers", "Vouchers on one core; by processor time", ("/s",), options.rounds)
+    labels = {
+        "signed": "signed and put into a frame",
+        "checked": "taken out and checked",
+        "both": "signed and checked",
+    }
+    for name, label in labels.items():
+
+        def take(name: str = name) -> Sample:
+            return {"/s": pay.vouchers(int(5000 * max(options.scale, 0.2)))[name]}
+
+        section.rows[name] = Row(label, take)
+    return section
+
+
+def _gas(options: Options) -> Section:
+    section = Section(
+        "gas", "Gas of a channel's transactions on localnet, storage given back counted", ("MIST",), 1
+    )
+    for name in pay.TRANSACTIONS:
+        section.rows[name] = Row(name, lambda name=name: {"MIST": float(pay.gas()[name])})  # type: ignore[misc]
+    return section
+
+
+def _gas_of_volumes(options: Options) -> Section:
+    title = "SUI of gas for each GiB, or each million requests, of which a channel carries so many"
+    section = Section("gas per volume", title, ("SUI", "SUI with ten claims"), 1)
+    for per in pay.VOLUMES:
+
+        def take(per: int = per) -> Sample:
+            agreed, claimed = pay.volumes(pay.gas())[per]
+            return {"SUI": agreed, "SUI with ten claims": claimed}
+
+        section.rows[str(per)] = Row(f"{per:,} in a channel", take)
+    return section
+
+
 def _publish(options: Options) -> Section:
     section = Section("publish", "The transaction that publishes a package", ("transaction bytes",), 1)
     section.rows["transport"] = Row(
@@ -380,9 +441,16 @@ _SECTIONS: dict[str, Callable[[Options], Section]] = {
     "import": _import,
     "claims": _claims,
     "pipes": _pipes,
+    "pay": _pay,
+    "vouchers": _vouchers,
+    "gas": _gas,
+    "gas per volume": _gas_of_volumes,
     "publish": _publish,
 }
-_QUICK = ("bulk 1", "roundtrip one core", "handshakes", "idle", "layers", "import", "claims", "publish")
+_QUICK = (
+    *("bulk 1", "roundtrip one core", "handshakes", "idle", "layers", "import", "claims"),
+    *("pay", "vouchers", "gas", "publish"),
+)
 
 
 def run(options: Options) -> Iterator[tuple[list[Section], float]]:

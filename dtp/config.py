@@ -7,6 +7,7 @@ Paths come from the environment or from the platform's convention (`platformdirs
 | folder of all that follows | `DTP_HOME` | `~/.config/dtp` for settings, `~/.local/share/dtp` for data |
 | identity file | `DTP_IDENTITY` | `identity.pem` in the settings folder |
 | peer table | `DTP_PEERS` | `peers.toml` in the settings folder |
+| vouchers that are held, keys of channels | `DTP_PAY_STORE` | `pay.sqlite` in the data folder |
 
 The environment is read at each call, so a test or a program may change it.
 """
@@ -67,6 +68,11 @@ def identity_path() -> Path:
 def peers_path() -> Path:
     """The table of known peers: `$DTP_PEERS`, else `peers.toml` in `config_dir()`."""
     return _from_environment("DTP_PEERS") or config_dir() / "peers.toml"
+
+
+def pay_store_path() -> Path:
+    """The store of vouchers when none is named: `$DTP_PAY_STORE`, else `pay.sqlite` in `data_dir()`."""
+    return _from_environment("DTP_PAY_STORE") or data_dir() / "pay.sqlite"
 
 
 def _from_environment(variable: str) -> Path | None:

@@ -11,6 +11,7 @@ __all__ = [
     "ChannelUnusable",
     "ChargeDeclined",
     "CountsDisputed",
+    "DatagramsNotMetered",
     "Flaw",
     "MalformedMeter",
     "NotMetered",
@@ -106,6 +107,12 @@ class NotMetered(LocalError):
     """Something of metering was asked of a connection that isn't metered, or not yet."""
 
     code = "not-metered"
+
+
+class DatagramsNotMetered(LocalError):
+    """A datagram was to be sent or read on a metered connection, which carries none."""
+
+    code = "datagrams-not-metered"
 
 
 class StoreError(LocalError):

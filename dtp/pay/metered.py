@@ -13,7 +13,7 @@ from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.pay import answers
 from dtp.pay.drivers import ClientMeter, ServerMeter
-from dtp.pay.errors import NotMetered
+from dtp.pay.errors import DatagramsNotMetered, NotMetered
 from dtp.pay.payee import Payee
 from dtp.pay.payer import Payer
 from dtp.pay.terms import Usage
@@ -60,10 +60,27 @@ class Metered(Connection):
         return self.meter
 
     def try_open_stream(self) -> Stream | None:
-        """As `Connection.try_open_stream`. A client gets `BudgetSpent` when its money doesn't cover another request."""
+        """As `Connection.try_open_stream`. A client gets `BudgetSpent` when its money covers no other request."""
         if isinstance(self.meter, ClientMeter):
             self.meter.payer.check_request()
         return super().try_open_stream()
+
+    def send_datagram(self, data: bytes | bytearray | memoryview) -> None:
+        """As `Connection.send_datagram` before metering begins; then `DatagramsNotMetered`."""
+        self._refuse_datagrams()
+        super().send_datagram(data)
+
+    async def recv_datagram(self) -> bytes:
+        """As `Connection.recv_datagram` before metering begins; then `DatagramsNotMetered`."""
+        self._refuse_datagrams()
+        return await super().recv_datagram()
+
+    def _refuse_datagrams(self) -> None:
+        if self.meter is not None:
+            raise DatagramsNotMetered(
+                "datagrams may be lost, so both ends can't count the same; a metered connection carries none: use a "
+                "stream for each message"
+            )
 
     async def accept_stream(self) -> Stream:
         """As `Connection.accept_stream`. A server waits while too many requests are unpaid."""

@@ -131,12 +131,6 @@ class End:
     over: bool
 
 
-def store_path() -> Path:
-    """Where the vouchers are: `$DTP_PAY_STORE`, else `pay.sqlite` in the data folder."""
-    named = os.environ.get("DTP_PAY_STORE")
-    return Path(named).expanduser() if named else config.data_dir() / "pay.sqlite"
-
-
 class Store:
     """The store of one account's vouchers. Close it, or use `with`. `StoreError` from every method that can't.
 
@@ -150,7 +144,7 @@ class Store:
         is reserved. That is enough for who only pays: the server shows the newest voucher at the next connection,
         the wallet closes channels whose lane's key is gone, and a sync costs more than everything else together.
         """
-        self.path = os.fspath(path) if path is not None else os.fspath(store_path())
+        self.path = os.fspath(path) if path is not None else os.fspath(config.pay_store_path())
         #: Whether each transaction is synced to the disk.
         self.power_safe = power_safe
         self._lock = threading.RLock()

@@ -6,6 +6,8 @@ and `DTP_TEST_KEY` (a `suiprivkey1...`) has SUI there; without them those are sk
 
 import asyncio
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -25,6 +27,8 @@ from dtp.pay.store import Store
 PATIENCE = 120
 #: MIST that a wallet of these tests gets: enough for every deposit and its gas.
 POCKET_MONEY = 3_000_000_000
+#: ... and what stays there when the rest is given back, for the gas of that.
+GAS = 10_000_000
 #: Small sums are worth claiming in these tests.
 CHEAP = Policy(gas_base=1_000_000, gas_channel=500_000)
 TERMS = Terms(price_request=1000, price_mib=2_000_000, min_deposit=1000, idle_ms=600_000, claim_ms=120_000)
@@ -41,14 +45,28 @@ def run(work):
 class Chain:
     """Where the tests are: a network, its packages, wallets with money, and maybe its clock."""
 
-    def __init__(self, network, fund, localnet):
-        self.network, self._fund, self.localnet = network, fund, localnet
+    def __init__(self, network, fund, localnet, bank=None):
+        self.network, self._fund, self.localnet, self._bank = network, fund, localnet, bank
         self.deployments = None
+        self._wallets = []
 
     def wallet(self):
         signer = KeySigner.generate()
         self._fund(signer.address)
+        self._wallets.append(signer)
         return signer
+
+    def collect(self):
+        """Give back what the wallets still have, where money is short: on a real network."""
+        wallets, self._wallets = self._wallets, []
+        for signer in wallets if self._bank is not None else ():
+            _blocking(self._give_back(signer))
+
+    async def _give_back(self, signer):
+        async with ChainClient(self.network, signer, deployments=None) as chain:
+            left = (await chain.balance(signer.address)).total - GAS
+            if left > 0:
+                await send(chain, self._bank, left)
 
     def client(self, signer=None):
         return ChainClient(self.network, signer, deployments=self.deployments)
@@ -66,12 +84,17 @@ class Chain:
 
     def now(self):
         """Unix time of the chain, for servers that are to see its clock move."""
-        return self.localnet.now_ms() / 1000
+        return self.now_ms() / 1000
+
+    def now_ms(self):
+        """The same in ms."""
+        return self.localnet.now_ms() if self.localnet is not None else round(time.time() * 1000)
 
 
 def _blocking(work):
-    """Run a coroutine in a loop of its own."""
-    return asyncio.run(work)
+    """Run a coroutine to its end, from wherever: in a thread and loop of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result(PATIENCE)
 
 
 @pytest.fixture(scope="session", params=["localnet", "node"])
@@ -95,9 +118,10 @@ def chain(request):
 
         _blocking(give())
 
-    made = Chain(network, fund, None)
+    made = Chain(network, fund, None, KeySigner.from_text(key).address)
     _blocking(made.publish())
     yield made
+    made.collect()
 
 
 class Market:
@@ -167,4 +191,5 @@ def market(chain, tmp_path):
 
         return run(work())
 
-    return play
+    yield play
+    chain.collect()

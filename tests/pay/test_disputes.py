@@ -54,7 +54,7 @@ def test_the_client_vanishes_and_the_server_is_paid_what_was_vouched(market):
         assert channel.state == State.OPEN
         market.chain.advance(TERMS.idle_ms)
         # Whoever comes by ends it, and the rest goes back to the client.
-        found = expiring(channel, market.chain.localnet.now_ms())
+        found = expiring(channel, market.chain.now_ms())
         assert found.action is Action.EXPIRE
         paid = await end_channel(market.serving.chain, channel, found.action)
         assert paid.to_client == channel.balance
@@ -95,7 +95,7 @@ def test_a_server_that_slept_claims_within_the_time_for_it(market):
         await request_close(buyer["network"], channel)
         watcher = await market.client(market.chain.wallet())  # needs no right: who is paid is fixed
         journal = Journal(market.serving.store)
-        cashier = Cashier(watcher, journal, market.chain.localnet.now_ms, policy=CHEAP)
+        cashier = Cashier(watcher, journal, market.chain.now_ms, policy=CHEAP)
         (paid,) = await cashier.look()
         assert paid.to_server == cost_of(3 * MIB)
         market.chain.advance(TERMS.claim_ms)
@@ -143,7 +143,7 @@ def test_the_epoch_cap_drains_over_epochs(market):
         assert paid.to_client == 500_000_000 - cost_of(3 * MIB)
         market.chain.localnet.advance_epoch()
         journal = Journal(market.serving.store)
-        cashier = Cashier(market.serving.chain, journal, market.chain.localnet.now_ms, policy=CHEAP)
+        cashier = Cashier(market.serving.chain, journal, market.chain.now_ms, policy=CHEAP)
         await market.serving.chain.epoch()
         (paid,) = await cashier.look()
         assert paid.to_server == cost_of(3 * MIB) - cap

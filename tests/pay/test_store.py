@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import pytest
 
+from dtp import config
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import Payee, PayeeLane, Send
 from dtp.pay.payer import Payer, PayerLane, Reserved, SignWanted
-from dtp.pay.store import Bought, End, Store, store_path
+from dtp.pay.store import Bought, End, Store
 from dtp.pay.terms import Prices, Usage
 
 from .meters import CHANNEL, KEY, lock_of, voucher
@@ -192,7 +193,7 @@ def test_the_file_is_its_owners(store):
 
 def test_the_path_is_named_by_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("DTP_PAY_STORE", str(tmp_path / "x.sqlite"))
-    assert store_path() == tmp_path / "x.sqlite"
+    assert config.pay_store_path() == tmp_path / "x.sqlite"
     monkeypatch.delenv("DTP_PAY_STORE")
     monkeypatch.setenv("DTP_HOME", str(tmp_path))
     with Store() as made:
