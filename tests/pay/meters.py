@@ -35,10 +35,15 @@ class Meters:
     spending: Spending = field(default_factory=Spending)
     count_streams: bool = True
     now: float = 1000.0
+    channel: str = CHANNEL
+    lane: int = 0
+    key: LaneKey = KEY
+    #: What the server lets the lane's vouchers come to; `deposit` is the client's limit, and both without it.
+    affordable: int | None = None
 
     def __post_init__(self) -> None:
-        self.client_disk = PayerLane(CHANNEL, 0)
-        self.server_disk = PayeeLane(CHANNEL, 0)
+        self.client_disk = PayerLane(self.channel, self.lane)
+        self.server_disk = PayeeLane(self.channel, self.lane)
         self.payer: Payer | None = None
         self.payee: Payee | None = None
         self.to_client: list[bytes] = []
@@ -57,9 +62,10 @@ class Meters:
 
     def connect(self) -> Meters:
         self.payer = Payer(
-            self.client_disk, self.prices, self.deposit, lambda v: v.is_by(KEY.public), self.spending
+            self.client_disk, self.prices, self.deposit, lambda v: v.is_by(self.key.public), self.spending
         )
-        self.payee = Payee(self.server_disk, self.prices, self.deposit, self.exposure, self.count_streams)
+        affordable = self.deposit if self.affordable is None else self.affordable
+        self.payee = Payee(self.server_disk, self.prices, affordable, self.exposure, self.count_streams)
         self.reserved = Reserved()
         self.opened = self.sent = self.received = 0
         self.under_way = 0
@@ -204,7 +210,7 @@ class Meters:
             self.reserved = Reserved(more.sequence, max(more.amount, wanted.voucher.amount))
             self.client_disk = replace(self.client_disk, reserved=self.reserved)
         ahead = [each for each in wanted.ahead if self.reserved.holds(each)]
-        signed = [KEY.sign(each) for each in (wanted.voucher, *ahead)]
+        signed = [self.key.sign(each) for each in (wanted.voucher, *ahead)]
         self.payer.signed(signed[0], wanted.charge, self.now, signed[1:])
 
     def note(self, frame: bytes) -> None:
@@ -229,7 +235,7 @@ class Meters:
         return events
 
     def store(self, signed: SignedVoucher, charge: int) -> None:
-        if not signed.is_by(KEY.public):
+        if not signed.is_by(self.key.public):
             self.told.append("forged")
             return
         self.server_disk = replace(self.server_disk, newest=signed, used=self.payee.used)
