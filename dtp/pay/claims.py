@@ -85,7 +85,9 @@ class Decision:
 
 def claimable(view: View, now_ms: int) -> tuple[Sold, ...]:
     """The lanes whose voucher is newer than what the chain has, can be opened, and hasn't ended."""
-    lanes = view.channel.lanes
+    lanes, until = view.channel.lanes, view.channel.claims_until_ms
+    if until is not None and now_ms >= until:
+        return ()
     found = []
     for sold in view.lanes:
         voucher = sold.newest.voucher

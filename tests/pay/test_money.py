@@ -119,13 +119,20 @@ class Money(RuleBasedStateMachine):
 
     world = None
 
-    @initialize()
-    def begin(self):
+    @initialize(
+        services=st.lists(st.sampled_from(sorted(SERVICES)), min_size=1, max_size=2),
+        deposit=st.sampled_from([6_000_000, 30_000_000, 120_000_000]),
+        size=st.sampled_from([300_000, 3 * MIB]),
+    )
+    def begin(self, services, deposit, size):
         self.run = self.world.run
         self.store = Store(":memory:")
         self.lines = []
         self.late = False  # the server missed the time for a claim
         self.at_first = self.run(self.world.coins())
+        for service in services:
+            self.open_one(service, deposit)
+            self.use_one(self.lines[-1].meters[0], size, 2, lose=False)
 
     def teardown(self):
         if hasattr(self, "store"):
@@ -157,12 +164,12 @@ class Money(RuleBasedStateMachine):
 
     # ---- opening, more money, more lanes
 
-    @precondition(lambda self: len(self.lines) < 3)
-    @rule(
-        service=st.sampled_from(sorted(SERVICES)),
-        deposit=st.sampled_from([1_500_000, 12_000_000, 60_000_000]),
-    )
+    @precondition(lambda self: len(self.lines) < 4)
+    @rule(service=st.sampled_from(sorted(SERVICES)), deposit=st.sampled_from([1_500_000, 60_000_000]))
     def open(self, service, deposit):
+        self.open_one(service, deposit)
+
+    def open_one(self, service, deposit):
         key, number = LaneKey.generate(), service_number(service)
         revision = self.world.host.services[number].terms.revision
         self.run(self.world.heart.beat())  # the clock may have gone far since the last one
@@ -238,12 +245,25 @@ class Money(RuleBasedStateMachine):
     def use(self, data, size, requests, lose):
         _, meters = self.connected(data)
         if meters is not None:
-            if requests:
-                meters.request(requests)
-            meters.stream(size, 256 * 1024)
-            meters.serve(size // 4)  # under way when something happens
-            meters.pass_time(6.0)
-            meters.pump(lose=lose)
+            self.use_one(meters, size, requests, lose=lose)
+
+    @rule(size=st.sampled_from([100_000, MIB]))
+    def use_everything(self, size):
+        """Every lane of every channel, so that there is something to claim of several at once."""
+        for line in self.lines:
+            for meters in line.meters:
+                if meters.payer is None:
+                    self.connect(line, meters)
+                if meters.payer is not None:
+                    self.use_one(meters, size, 1, lose=False)
+
+    def use_one(self, meters, size, requests, *, lose):
+        if requests:
+            meters.request(requests)
+        meters.stream(size, 256 * 1024)
+        meters.serve(size // 4)  # under way when something happens
+        meters.pass_time(6.0)
+        meters.pump(lose=lose)
 
     @rule(data=st.data(), how=st.sampled_from(["lose", "crash_client", "crash_server", "end"]))
     def disconnect(self, data, how):
@@ -397,9 +417,9 @@ class Money(RuleBasedStateMachine):
 
 
 TestMoney = Money.TestCase
-TestMoney.settings = settings(max_examples=6, stateful_step_count=25, deadline=None)
+TestMoney.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
 
 
 @pytest.mark.long
 class TestLongMoney(Money.TestCase):
-    settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+    settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
