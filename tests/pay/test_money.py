@@ -376,10 +376,10 @@ class Money(RuleBasedStateMachine):
             if channel is None:
                 continue
             held += channel.balance + channel.client_credit
-            parts = channel.claimed + channel.credited + channel.refunded - channel.owed
+            parts = channel.claimed + channel.credited + channel.refunded
             assert channel.deposited == parts + channel.balance + channel.client_credit
             served = [m.served for m in line.meters]
-            assert channel.claimed <= sum(PRICES.of(each) for each in served)  # never paid beyond use
+            assert channel.claimed + channel.owed <= sum(map(PRICES.of, served))  # never paid beyond use
         assert self.run(self.world.coins()) + held == self.at_first
 
     @invariant()
@@ -394,11 +394,9 @@ class Money(RuleBasedStateMachine):
 
     def finish(self):
         """Everything that is open is claimed and closed, and everybody has what is theirs to the last MIST."""
-        due = {}
         self.look(self.world.server, closing=True)
         for line, channel in self.lines_that(State.OPEN, State.CLOSING):
-            due[line.id] = channel.claimed
-            assert channel.claimed >= self.sold(line) or channel.state == State.CLOSING
+            assert channel.claimed + channel.owed >= self.sold(line) or channel.state == State.CLOSING
             if channel.state == State.OPEN:
                 self.run(request_close(self.world.client, channel))
         self.look(self.world.watcher, closing=True)
