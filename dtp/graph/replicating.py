@@ -112,7 +112,7 @@ class _Session:
             if not self._side.wants_history:
                 await self._offer()
             if not said_done:
-                await self._send(protocol.done())
+                await self._send(self._side.done())
                 said_done = True
             if not self._live:
                 return
@@ -165,7 +165,7 @@ class _Session:
         if self._graph.passed.upto(author) == sequence:  # else there is a newer one, which is offered
             for message in protocol.frames(self._graph.passed.parts(author)):
                 await self._send(message)
-        await self._send(protocol.done())
+        await self._send(self._side.done())
 
     def _take_passed(self, data: list[bytes]) -> list[bytes]:
         """Keep the parts of summaries of everything; what else there is."""

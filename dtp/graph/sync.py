@@ -86,7 +86,8 @@ class SyncSide:
         self._greeted = False
         self._sent_vector = False
         self._dones = 1  # that are to come
-        self._got_stored = False
+        self._said_done = False
+        self._unstored = 0  # what was said to be done, and isn't stored there yet
         self._authors = 0
         self._teller: Teller | None = None
         self._reader: Reader | None = None
@@ -94,7 +95,7 @@ class SyncSide:
     @property
     def is_done(self) -> bool:
         """Whether the peer has sent all, and stored all that was sent to it before `done`."""
-        return not self._dones and self._got_stored
+        return not self._dones and self._said_done and not self._unstored
 
     def agrees(self, ours: Vector) -> bool:
         """Whether the peer has what is here, and no more."""
@@ -143,7 +144,7 @@ class SyncSide:
             step.replies.append(_pack(Kind.STORED))
         elif kind == Kind.STORED:
             _parts(parts)
-            self._got_stored = True
+            self._unstored = max(0, self._unstored - 1)
         elif kind == Kind.OFFER:
             author, sequence, size = _parts(parts, bytes, int, int)
             step.offered = author, sequence, size
@@ -243,15 +244,16 @@ class SyncSide:
         self._dones += 1
         return _pack(Kind.WANT, author, sequence)
 
+    def done(self) -> bytes:
+        """The message that all was sent, and what was wanted beside."""
+        self._said_done = True
+        self._unstored += 1
+        return _pack(Kind.DONE)
+
     def took(self, author: bytes, last: int) -> None:
         """The peer has this of the author: it was sent, or came from it."""
         if self._theirs is not None and last > self._theirs.get(author, 0):
             self._theirs[author] = last
-
-
-def done() -> bytes:
-    """The message that all was sent."""
-    return _pack(Kind.DONE)
 
 
 def offer(author: bytes, sequence: int, size: int) -> bytes:
