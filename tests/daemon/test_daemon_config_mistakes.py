@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.daemon.config import reading
 from dtp.daemon.config.load import load_text
 from dtp.daemon.config.places import find_places
 from dtp.daemon.config.reading import ConfigMistakes
@@ -51,6 +52,8 @@ psk-file = "psk"
 listen = ["tcp://0.0.0.0:9000"]
 control = "/run/dtpd.sock"
 drain = "1m"
+memory = "512MiB"
+workers = 2
 [log]
 format = "json"
 level = "debug"
@@ -62,6 +65,12 @@ every = "15s"
 [chain]
 host = "{SUI}"
 network = "localnet"
+endpoint = "tcp://203.0.113.7:9000"
+refresh = "30s"
+role = "active"
+weight = 10
+vouchers = "vouchers.db"
+wallet = "wallet.pem"
 [state]
 url = "sqlite:///var/lib/dtpd/state.db"
 [everywhere]
@@ -85,6 +94,10 @@ timeout = "1s"
 http = "/health"
 fall = 2
 rise = 2
+[expose.price]
+request = "0.00001SUI"
+mib = "0.001SUI"
+deposit = "1SUI"
 [expose.methods]
 allow = ["eth_*"]
 deny = ["eth_sign"]
@@ -93,10 +106,15 @@ requests = "1/s"
 methods = ["eth_call"]
 [[forward]]
 listen = "0.0.0.0:8545"
-to = "dtp://alice/api"
+to = "dtp://{SUI}/api"
 mode = "direct"
 kind = "tcp"
 public = true
+[forward.budget]
+most = "1SUI"
+deposit = "0.5SUI"
+request = "0.00002SUI"
+mib = "0.01SUI"
 """
 SETTING = re.compile(r"(?P<key>[a-z-]+) = (?P<value>.+)")
 LINES = EVERYTHING.splitlines()
@@ -148,6 +166,17 @@ def test_everything_is_right_before_it_is_made_wrong():
     }
 
 
+def test_everything_is_all_there_is(monkeypatch):
+    """Whoever adds a setting adds it here."""
+    asked = set()
+    monkeypatch.setattr(reading.Section, "finish", lambda self: asked.update(self._asked))
+    load_text(EVERYTHING, HERE)
+    assert asked == {match["key"] for _, match in SETTINGS} | {
+        "health", "limits", "methods", "concurrency", "quota", "rate", "schedule", "price", "budget",
+        "identity", "daemon", "log", "web", "chain", "state", "telemetry", "everywhere", "expose", "forward",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["less", "more", "swap", "upper"])
 @pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
 def test_a_key_that_is_misspelt(number, match, kind):
@@ -187,7 +216,7 @@ def test_a_value_that_is_wrong(number, match, value):
 def test_a_word_that_is_misspelt(number, match):
     """Of settings that take one of some words: what was meant is said."""
     value = match["value"].strip('"')
-    if match["key"] not in ("format", "level", "kind", "balance", "per", "mode"):
+    if match["key"] not in ("format", "level", "kind", "balance", "per", "mode", "role"):
         return
     wrong = misspelt(value, "more", random.Random(number))
     found = mistakes(changed(number, f'{match["key"]} = "{wrong}"'))
@@ -222,7 +251,7 @@ def test_a_setting_that_is_left_out(number, match):
         "every",
         "requests",
     )
-    depending = ("kind", "public", "burst", "bandwidth", "bytes")
+    depending = ("kind", "public", "burst", "bandwidth", "bytes", "endpoint", "most")
     assert not said or match["key"] in (*required, *depending)
     assert not said or any(match["key"] in one.what for one in said)
 
