@@ -12,6 +12,8 @@ from typing import Any
 import msgpack
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL
+from hypothesis import given
+from hypothesis import strategies as st
 from test_sync import connected
 
 from dtp.graph import EnvelopeError, Equivocation, Graph, Summary, summaries
@@ -196,6 +198,25 @@ def test_summaries_that_are_none() -> None:
             assert bob.vector() == {}
 
     run(main())
+
+
+@given(st.integers(0, 1 << 32), st.sampled_from(["flip", "cut", "more", "insert"]))
+def test_changed_bytes_are_refused_or_not_genuine(seed: int, way: str) -> None:
+    rng = random.Random(seed)
+    first = envelopes.seal(ALICE, "g", 1, bytes(32), b"\x10")
+    data = envelopes.sum_up(ALICE, first, first, (0, 9), bytes(16), rng.randbytes(20)).encode()
+    at = rng.randrange(len(data))
+    changed = {
+        "flip": data[:at] + bytes((data[at] ^ 1 << rng.randrange(8),)) + data[at + 1 :],
+        "cut": data[:at],
+        "more": data + rng.randbytes(3),
+        "insert": data[:at] + rng.randbytes(1) + data[at:],
+    }[way]
+    try:
+        read = envelopes.decode("g", changed)
+    except EnvelopeError:
+        return
+    assert changed == data or not read.is_genuine() or read == envelopes.decode("g", data)
 
 
 def test_what_is_made_while_it_is_summed_up_is_lost_nowhere() -> None:
