@@ -141,6 +141,10 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, before something else is printed. Idempotent."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

@@ -194,13 +194,16 @@ async def _fetch(
                     limit.reschedule(None)
                     meter(progress)
 
-                return await fetch_file(connection, folder, name=name, overwrite=force, progress=moving)
+                received = await fetch_file(connection, folder, name=name, overwrite=force, progress=moving)
+        # The file is here, whatever becomes of the connection's end: closing a channel needs the chain.
+        meter.finish()
+        meter.close()
+        _print_received(received, connection.peer, meter)
+        return received
 
-    with payment.accounted() as used:
-        with Meter("receiving") as meter:
-            dial = functools.partial(payment.connect, address, identity=listening.identity, psk=listening.psk)
-            received, peer = await _persist(dial, attempt, meter)
-        _print_received(received, peer, meter)
+    with payment.accounted() as used, Meter("receiving") as meter:
+        dial = functools.partial(payment.connect, address, identity=listening.identity, psk=listening.psk)
+        await _persist(dial, attempt, meter)
 
 
 class OtherService(PeerError):
