@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -54,7 +54,8 @@ def server() -> Iterator[str]:
                     except psycopg.OperationalError:
                         if running.poll() is not None or time.monotonic() > until:
                             raise
-                        time.sleep(0.02)
+                        with suppress(subprocess.TimeoutExpired):  # it ends only when it can't run
+                            running.wait(0.02)
                 yield url
             finally:
                 running.terminate()
