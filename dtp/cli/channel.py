@@ -13,7 +13,8 @@ import click
 from dtp.cli.accounts import Account, account_options, record_of
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
-from dtp.errors import LocalError
+from dtp.cli.show import amount, table
+from dtp.errors import ChainError, LocalError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -23,10 +24,30 @@ if TYPE_CHECKING:
     from dtp.pay.store import Store
 
 _STATES = ("open", "closing", "draining", "closed")
+#: Fields of a channel that are sums of its coin.
+_SUMS = frozenset(
+    {
+        "balance",
+        "client_credit",
+        "deposited",
+        "claimed",
+        "credited",
+        "refunded",
+        "owed",
+        "credit_due",
+        "epoch_spent",
+    }
+)
 #: Seconds between two looks of the watcher.
 _WATCH_EVERY = 30.0
 #: Channels in one transaction.
 _BATCH = 128
+
+
+class NoVoucher(ChainError):
+    """There is nothing here to claim a channel with."""
+
+    code = "no_voucher"
 
 
 @click.group("channel")
@@ -113,7 +134,17 @@ def show(id: str, account: Account) -> None:
             "vouchers": {str(lane): record_of(each.voucher) for lane, each in vouched.items()},
         }
 
-    print_result(account.run(work, signing=False))
+    record = account.run(work, signing=False)
+    print_result(record, None if wants_json() else table(_shown(record)))
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """A channel's record with sums in SUI, where that is its coin."""
+    from dtp.chain.model import SUI_COIN, canonical_type
+
+    if canonical_type(record["terms"]["coin"]) != SUI_COIN:
+        return record
+    return {name: amount(value) if name in _SUMS else value for name, value in record.items()}
 
 
 @channel.command()
@@ -121,24 +152,38 @@ def show(id: str, account: Account) -> None:
 @account_options
 @json_option
 def claim(id: str | None, account: Account) -> None:
-    """Claim with the newest vouchers, now: of one channel, or of all that pay you."""
+    """Claim with the newest vouchers, now: of one channel, or of all that pay you more than the gas."""
 
     async def work(chain: ChainClient) -> None:
         from dtp.chain.channel import State
         from dtp.chain.model import canonical_id
-        from dtp.pay.claims import Action, Decision, claimable, gain_of
+        from dtp.pay.claims import Action, Decision, Policy, claimable, gain_of, worth_of
         from dtp.pay.settling import settle
 
         wanted = None if id is None else canonical_id(id)
         async with _cashier(chain) as (cashier, clock):
-            decisions = []
-            for view in await cashier.views():
-                lanes = claimable(view, clock.now_ms()) if wanted in (None, view.channel.id) else ()
-                if lanes and view.channel.state <= State.CLOSING:
-                    decisions.append(Decision(view, Action.CLAIM, lanes, gain_of(view.channel, lanes)))
+            views = [each for each in await cashier.views() if wanted in (None, each.channel.id)]
+            if wanted is not None and not views:
+                raise NoVoucher(
+                    f"no voucher of {wanted} is here: 'dtp channel list' shows the channels that pay you"
+                )
+            decisions, small = [], 0
+            for view in views:
+                lanes = claimable(view, clock.now_ms())
+                if not lanes or view.channel.state > State.CLOSING:
+                    continue
+                gain = gain_of(view.channel, lanes)
+                if wanted is None and worth_of(view, lanes, gain) <= Policy().gas_channel:
+                    small += 1
+                    print_line(
+                        {"event": "small", "channel": view.channel.id, "amount": gain},
+                        f"{view.channel.id}: {amount(gain)} is less than the gas; name it to claim it all the same",
+                    )
+                    continue
+                decisions.append(Decision(view, Action.CLAIM, lanes, gain))
             for paid, _ in await settle(chain, decisions, _BATCH):
                 _print_paid("claimed", paid)
-            if not decisions:
+            if not decisions and not small:
                 print_line({"event": "nothing"}, "nothing to claim")
 
     account.run(work)

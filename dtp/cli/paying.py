@@ -87,7 +87,7 @@ class Payment:
         elif self.keep:
             words = f"stays open for the next time; {how}"
         else:
-            words = f"is open and holds its deposit: the next connection uses it, or {how}"
+            words = f"is open: the next connection uses it where the server lets it; else {how}"
         print_line(
             {"event": "channel", "channel": channel.channel, "state": channel.state},
             f"channel {channel.channel} {words}",
@@ -102,6 +102,7 @@ class _Bill:
     channel: str
     amount: int
     used: Usage
+    deposited: int
     closed: Paid | None
 
     @classmethod
@@ -115,7 +116,7 @@ class _Bill:
             return None
         deal = connection.meter.deal
         assert isinstance(deal, Purchase)
-        return cls(deal.channel.id, connection.paid, connection.usage, deal.closed)
+        return cls(deal.channel.id, connection.paid, connection.usage, deal.channel.deposited, deal.closed)
 
     def show(self) -> None:
         """Print it."""
@@ -132,12 +133,12 @@ class _Bill:
                 {
                     "event": "settled",
                     "channel": self.channel,
-                    "to_server": closed.to_server,
+                    "to_server": self.deposited - closed.to_client,
                     "to_client": closed.to_client,
                     "gas_mist": closed.gas,
                 },
-                f"channel closed: {amount(closed.to_server)} to the server, {amount(closed.to_client)} back to you, "
-                f"gas {amount(closed.gas)}",
+                f"channel closed: {amount(self.deposited - closed.to_client)} to the server in all, "
+                f"{amount(closed.to_client)} back to you, gas {amount(closed.gas)}",
                 err=True,
             )
 

@@ -70,6 +70,8 @@ class Sale:
             raise click.UsageError(
                 "--credit is what --bearer client or --bearer server credit the other side with"
             )
+        if self.wanted:
+            self.terms(0)  # amounts that are none are said before anything is asked of a network
 
     def terms(self, gas_price: int) -> Terms | None:
         """The terms; None to take those that the host has. `gas_price` is the network's, MIST a unit."""

@@ -151,7 +151,10 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
     # The server went without it being worth the gas; its operator claims it all the same.
     (theirs,) = server.run("channel", "list")[0]["channels"]
     assert (theirs["role"], theirs["vouched"], theirs["claimed"]) == ("is paid", paid["amount"], 0)
-    (claimed,) = server.run("channel", "claim")
+    (small,) = server.run("channel", "claim")
+    assert (small["event"], small["amount"]) == ("small", paid["amount"])
+    server.run("channel", "claim", "0x12ab", code=6)
+    (claimed,) = server.run("channel", "claim", channel["channel"])
     assert claimed["to_server"] == paid["amount"]
     assert server.run("channel", "claim") == [{"event": "nothing"}]
     # The client closes: the server has its time, then the rest comes back.
