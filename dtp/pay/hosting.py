@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,6 +34,12 @@ class Replaced(ChainError):
     """Another process has taken the endpoint over; nobody finds this one any more."""
 
     code = "replaced"
+
+
+class EndpointsApart(LocalError):
+    """Another endpoint of the host is alive, and isn't known to share the store of vouchers."""
+
+    code = "endpoints-apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +121,22 @@ async def ensure_service(
     module.set_open(program, id, cap, number, True)
     await chain.execute(program)
     return replace(owned, host=await chain.read(module.SCHEMA, Host, id))
+
+
+async def refuse_apart(
+    chain: ChainClient, owned: Owned, key: bytes, clock: Callable[[], float] = time.time
+) -> None:
+    """Raise `EndpointsApart` when the host has a live, active endpoint of another key: two stores of vouchers would
+    each take a client's whole deposit for their own."""
+    beacon = await chain.read(module.SCHEMA, Beacon, owned.host.beacon)
+    fresh = beacon.fresh(round(clock() * 1000))
+    others = [each for each in fresh if each.key != key and each.role == module.Role.ACTIVE]
+    if others:
+        raise EndpointsApart(
+            f"host {owned.host.id} is served by another endpoint ({others[0].hint.decode(errors='replace')}) until "
+            "its heartbeats end: two stores of vouchers would each take the whole deposit for their own. Share one "
+            "store and say Selling(shares_store=True), or stop the other"
+        )
 
 
 class Heart:

@@ -21,6 +21,7 @@ from dtp.pay.book import ChannelBook, affordable
 from dtp.pay.costs import agreed_total
 from dtp.pay.drivers import Account, ServerMeter
 from dtp.pay.gate import Admission, floor_of, honoured_keys
+from dtp.pay.holding import Holds
 from dtp.pay.journal import Journal
 from dtp.pay.payee import PayeeLane
 from dtp.pay.quota import Quotas
@@ -78,6 +79,7 @@ class Ledger(Account):
         self._quotas = quotas
         self._now_ms = now_ms
         self._open: dict[str, _Entry] = {}
+        self._holds = Holds(journal.store.path)
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -90,8 +92,9 @@ class Ledger(Account):
         return self._signer is not None and self._signer.address == channel.server
 
     async def enter(self, admission: Admission) -> PayeeLane | None:
-        """A connection of this admission begins: its lane as it is now, None when the channel ended meanwhile.
+        """A connection of this admission begins: its lane as it is now.
 
+        None when the channel ended meanwhile, or is served by another process that has the same store.
         An older connection of the same lane is ended: its client has come again, or its key is used twice.
         """
         channel, number = admission.channel, admission.lane.lane
@@ -108,7 +111,7 @@ class Ledger(Account):
             )
         )
         entry = self._open.get(channel.id)
-        if end is not None or (entry is not None and entry.ending):
+        if end is not None or (entry is not None and entry.ending) or not self._holds.take(channel.id):
             return None
         if entry is None:
             entry = self._open[channel.id] = _Entry(channel, vouched)
@@ -258,3 +261,4 @@ class Ledger(Account):
             entry.pending.pop(lane.lane, None)
         if not entry.meters and self._open.get(lane.channel) is entry:
             del self._open[lane.channel]
+        self._holds.free(lane.channel)

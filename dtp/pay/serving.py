@@ -36,7 +36,16 @@ from dtp.pay.claims import Policy
 from dtp.pay.costs import carriage
 from dtp.pay.drivers import ServerMeter
 from dtp.pay.gate import Admission, Gate
-from dtp.pay.hosting import Heart, NoHost, Owned, Replaced, ensure_service, find_host, make_host
+from dtp.pay.hosting import (
+    Heart,
+    NoHost,
+    Owned,
+    Replaced,
+    ensure_service,
+    find_host,
+    make_host,
+    refuse_apart,
+)
 from dtp.pay.journal import Journal
 from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
@@ -74,6 +83,9 @@ class Selling:
     least_revision: int = 0
     #: Channels in use are read again so often: a client may ask for a close at any time, and be denied.
     recheck: float = 15.0
+    #: Other live endpoints of the host have this same store of vouchers. Without that each would take the whole
+    #: deposit for its own, so serving beside them is refused (`EndpointsApart`).
+    shares_store: bool = False
     claim_every: float = 60.0
 
 
@@ -163,7 +175,9 @@ class Serving:
         admission = connection.admission
         lane = await self.ledger.enter(admission)
         if lane is None:
-            connection.abort(CloseCode.PAYMENT, "the channel is closed")
+            connection.abort(
+                CloseCode.PAYMENT, "the channel is closed, or another process of this host serves it now"
+            )
             return
         terms = admission.channel.terms
         payee = Payee(
@@ -259,7 +273,7 @@ async def serve(
     URL, or a client that stays the caller's; `store` holds the vouchers (see `dtp.pay.store`). The rest is as for
     `listen`.
 
-    Raises `NoHost`, and what the chain, the store and `listen` raise.
+    Raises `NoHost`, `EndpointsApart`, and what the chain, the store and `listen` raise.
     """
     selling = selling or Selling()
     async with AsyncExitStack() as stack:
@@ -282,6 +296,8 @@ async def serve(
         me = identity or identity_of(wallet, signer)
         if me is None:
             raise LocalError("the wallet's key is no identity: give `identity`, whom clients will find here")
+        if heartbeat and not selling.shares_store:
+            await refuse_apart(chain, owned, me.id.key, clock)
         serving = Serving(chain, owned, service, handler, kept, selling, plans, clock)
         await serving.firewall.refresh()
         listener = await listen(

@@ -7,17 +7,19 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import pass_ as pass_module
 from dtp.chain.host import Mode, Terms
+from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.pay.buying import LaneLock
-from dtp.pay.errors import BudgetSpent, ChargeDeclined, PriceTooHigh
-from dtp.pay.hosting import Heart
+from dtp.pay.errors import BudgetSpent, ChargeDeclined, DatagramsNotMetered, PriceTooHigh
+from dtp.pay.holding import Holds
+from dtp.pay.hosting import EndpointsApart, Heart
 from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.session.limits import Limits
 
-from .conftest import TERMS
+from .conftest import CHEAP, TERMS
 
 PRICES = Prices(TERMS.price_request, TERMS.price_mib)
 
@@ -499,5 +501,61 @@ def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(marke
             await told
         assert replaced.code == "replaced"
         assert "--identity" in str(replaced)
+
+    market(scenario)
+
+
+def test_a_second_endpoint_with_a_store_of_its_own_is_refused(market):
+    """Each would take a client's whole deposit for its own."""
+
+    async def scenario(market):
+        first = await market.serve(give)
+        with pytest.raises(EndpointsApart, match="another endpoint"):
+            await market.serve(give, identity=Identity.generate(), host=first.host)
+        shared = Selling(policy=CHEAP, recheck=3600, claim_every=3600, shares_store=True)
+        await market.serve(
+            give, identity=Identity.generate(), host=first.host, store=first.store, selling=shared
+        )
+
+    market(scenario)
+
+
+def test_a_channel_is_served_by_one_process_at_a_time(market):
+    async def scenario(market):
+        serving = await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            assert await fetch(connection, 1000) == 1000
+        (bought,) = buyer["store"].bought()
+        other = Holds(serving.store.path)  # as a second process with the same store would
+        assert other.take(bought.channel)
+        with pytest.raises(ConnectionClosed, match="another process"):
+            async with market.connect(buyer, keep=True) as connection:
+                await fetch(connection, 1000)
+        other.close()
+        async with market.connect(buyer) as connection:
+            assert await fetch(connection, 1000) == 1000
+        assert [each.channel for each in buyer["store"].bought()] == [bought.channel]
+
+    market(scenario)
+
+
+def test_a_metered_connection_carries_no_datagrams(market):
+    async def scenario(market):
+        asked = asyncio.get_running_loop().create_future()
+
+        async def handler(connection):
+            with pytest.raises(DatagramsNotMetered):
+                connection.send_datagram(b"free")
+            asked.set_result(True)
+            await give(connection)
+
+        await market.serve(handler)
+        async with market.connect(await market.buyer()) as connection:
+            with pytest.raises(DatagramsNotMetered, match="use a stream"):
+                connection.send_datagram(b"free")
+            with pytest.raises(DatagramsNotMetered):
+                await connection.recv_datagram()
+            assert await asked
 
     market(scenario)

@@ -1,0 +1,78 @@
+"""A channel is served by one process at a time, wherever several share a store."""
+
+import subprocess
+import sys
+import textwrap
+
+from dtp.pay.holding import Holds, VoucherStore
+from dtp.pay.store import Store
+
+from .meters import CHANNEL
+
+OTHER = "0x" + "d2" * 32
+CHILD = textwrap.dedent("""
+    import sys
+    from dtp.pay.holding import Holds
+    holds = Holds(sys.argv[1])
+    print(holds.take(sys.argv[2]), flush=True)
+    sys.stdin.read()
+""")
+
+
+def other_process(path, channel):
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, path, channel], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    return process, process.stdout.readline().strip() == "True"
+
+
+def end(process, how):
+    process.kill() if how == "killed" else process.stdin.close()
+    process.wait(30)
+    for each in (process.stdin, process.stdout):
+        each.close()
+
+
+def test_a_store_is_what_a_server_needs(tmp_path):
+    with Store(tmp_path / "pay.sqlite") as store:
+        needed: VoucherStore = store
+        assert needed.sold() == []
+
+
+def test_one_server_at_a_time_in_one_process(tmp_path):
+    path = str(tmp_path / "pay.sqlite")
+    first, second = Holds(path), Holds(path)
+    assert first.take(CHANNEL)
+    assert first.take(CHANNEL)  # two lanes of it
+    assert not second.take(CHANNEL)
+    assert second.take(OTHER)
+    first.free(CHANNEL)
+    assert not second.take(CHANNEL)
+    first.free(CHANNEL)
+    assert second.take(CHANNEL)
+    second.close()
+    assert first.take(CHANNEL)
+    assert first.take(OTHER)
+    first.close()
+
+
+def test_stores_in_memory_are_not_shared():
+    first, second = Holds(":memory:"), Holds(":memory:")
+    assert first.take(CHANNEL)
+    assert second.take(CHANNEL)
+
+
+def test_one_process_at_a_time_and_a_killed_one_holds_nothing(tmp_path):
+    path = str(tmp_path / "pay.sqlite")
+    for how in ("ended", "killed"):
+        process, took = other_process(path, CHANNEL)
+        mine = Holds(path)
+        assert took
+        assert not mine.take(CHANNEL)
+        assert mine.take(OTHER)
+        end(process, how)
+        assert mine.take(CHANNEL)
+        again, took = other_process(path, CHANNEL)
+        assert not took
+        end(again, "ended")
+        mine.close()
