@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 
 import grpclib.client
@@ -435,5 +436,37 @@ def test_a_head_that_trickles_in_is_cut_off(run, monkeypatch, first):
             with pytest.raises(ConnectionResetError):
                 await reader.read()
             writer.close()
+
+    run(scenario)
+
+
+def test_nothing_is_left_behind(run):
+    """Calls that end in every way, over connections that end in every way: no session and no filter stays."""
+
+    async def scenario(pair):
+        async with core_server() as backend:
+            port = await pair.start(expose(backend, 'methods = { deny = ["*/Secret"] }'))
+            for number in range(12):
+                async with core_client(port) as channel:
+                    unary = channel.unary_unary(f"{PACKAGE}/Unary")
+                    assert await unary(b"x" * number) == b"x" * number
+                    await failure(channel.unary_unary(f"{PACKAGE}/Secret")(bytes(10_000)))
+                    if number % 2:
+                        # With a call that is open: grpcio would keep the connection for one that was cancelled.
+                        call = channel.unary_stream(f"{PACKAGE}/Out")(b"0")
+                        (session,) = pair.exposed.ledger.open
+                        session._link.writer.transport.abort()
+                        await failure(call.read())
+                call = session = None
+                gc.collect()
+                await pair.exposed.ledger.wait_empty()
+            await asyncio.sleep(0)
+            gc.collect()
+            left = [
+                one for one in gc.get_objects() if type(one).__name__ in ("GrpcSession", "Filter", "Link")
+            ]
+            assert left == []
+            assert pair.exposed.active == 0
+            assert sum(one.active for one in pair.exposed.balancer.backends) == 0
 
     run(scenario)
