@@ -15,20 +15,32 @@ class Bans:
 
     def __init__(self) -> None:
         self._shared: dict[str, float] = {}
-        #: Set here, and not heard of from those who share them: what they say may be older.
+        #: Set here, and what others say may be older.
         self._own: dict[str, float] = {}
+        #: Of them, those that were told: how many answers of others may still be older.
+        self._told: dict[str, int] = {}
         self._until: dict[str, float] = {}
 
     def replace(self, bans: Mapping[str, float]) -> bool:
         """All that others know of now; whether that is news."""
-        self._own = {caller: until for caller, until in self._own.items() if bans.get(caller, 0.0) != until}
+        for caller, answers in list(self._told.items()):
+            if answers and bans.get(caller, 0.0) != self._own[caller]:
+                self._told[caller] = answers - 1
+            else:
+                del self._told[caller], self._own[caller]
         self._shared = dict(bans)
         return self._join()
 
     def set(self, caller: str, until: float) -> None:
         """Keep a caller out until then; a time that has passed lets it in."""
         self._own[caller] = until
+        self._told.pop(caller, None)
         self._join()
+
+    def told(self, caller: str) -> None:
+        """Those who share them know of it now: from the answer after the next one on, what they say holds."""
+        if caller in self._own:
+            self._told[caller] = 1
 
     def _join(self) -> bool:
         before, self._until = self._until, {**self._shared, **self._own}

@@ -369,6 +369,7 @@ class Daemon:
         self._send_banned_away()
         if self._sharing is not None:
             await self._sharing.ban(caller, until)
+            self._bans.told(caller)
 
     def set_bans(self, bans: Mapping[str, float]) -> None:
         """All bans that there are, as those who share the state know them."""

@@ -315,6 +315,7 @@ class Workers:
         self._bans.set(caller, until)
         self._tell_bans()
         await self._store.ban(caller, until)
+        self._bans.told(caller)
 
     def _tell_bans(self) -> None:
         for _, channel in self._there():

@@ -396,11 +396,19 @@ def test_a_ban_is_not_lost_to_what_was_read_before_it():
     bans = Bans()
     alice = str(NEAR.id)
     bans.set(alice, 100.0)
-    assert bans.replace({}) is False  # read before it was told
+    for _ in range(3):  # nobody was told
+        assert bans.replace({}) is False
+        assert bans.holds(ALICE, 50.0)
+    bans.told(alice)
+    assert bans.replace({}) is False  # asked before it was told
     assert bans.holds(ALICE, 50.0)
-    bans.replace({alice: 100.0})
+    assert bans.replace({alice: 100.0}) is False
     assert bans.replace({}) is True  # others have ended it
     assert not bans.holds(ALICE, 50.0)
+    bans.set(alice, 100.0)
+    bans.told(alice)
+    bans.replace({})
+    assert bans.replace({}) is True  # others have ended it before we heard of our own
     bans.replace({NEAR.id.sui_address: FOR_EVER})
     assert bans.holds(ALICE, 1e9)
     assert bans.status(0) == {NEAR.id.sui_address: None}
