@@ -10,6 +10,8 @@ from dtp.cli.output import printable
 
 #: Unix ms above it are moments; below, spans of time. 2001-09-09.
 _MOMENTS = 10**12
+#: ... and from here on there are no dates: the end of the year 9999.
+_LAST_MOMENT = 253_402_300_800_000
 #: `u64::MAX`: how the packages say "no limit".
 _NO_LIMIT = 2**64 - 1
 
@@ -39,7 +41,7 @@ def _rows(record: Mapping[str, Any], depth: int) -> Iterator[tuple[str, str]]:
 def _field(key: str, value: Any) -> tuple[str, str]:
     if key.endswith("_mist") and isinstance(value, int):
         return key.removesuffix("_mist").replace("_", " "), amount(value)
-    if key.endswith("_ms") and isinstance(value, int) and value > _MOMENTS:
+    if key.endswith("_ms") and isinstance(value, int) and _MOMENTS < value < _LAST_MOMENT:
         return key.removesuffix("_ms").replace("_", " "), moment(value)
     return key.replace("_", " "), plain(value)
 

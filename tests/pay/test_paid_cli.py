@@ -148,6 +148,14 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
         assert shown["vouchers"]["0"]["amount"] == paid["amount"]
     served = next(each for each in said if each["event"] == "served")
     assert (served["vouched"], served["bytes"]) == (paid["amount"], paid["bytes"])
+    shown = subprocess.run(
+        client.command("channel", "show", channel["channel"]),
+        env=client.env,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert shown.returncode == 0, shown.stderr.decode()
+    assert b"0.5 SUI" in shown.stdout
     # The server went without it being worth the gas; its operator claims it all the same.
     (theirs,) = server.run("channel", "list")[0]["channels"]
     assert (theirs["role"], theirs["vouched"], theirs["claimed"]) == ("is paid", paid["amount"], 0)
