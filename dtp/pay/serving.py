@@ -35,6 +35,7 @@ from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Policy
 from dtp.pay.costs import carriage
 from dtp.pay.drivers import ServerMeter
+from dtp.pay.errors import ChargeDeclined
 from dtp.pay.gate import Admission, Gate
 from dtp.pay.hosting import (
     Heart,
@@ -197,7 +198,13 @@ class Serving:
         self.ledger.join(meter, admission)
         meter.begin()
         if not connection.closed:
-            await self._handler(connection)
+            try:
+                await self._handler(connection)
+            except (
+                ChargeDeclined
+            ) as declined:  # a client's choice, or the end of its money: no fault of the handler
+                log.info("%r: %s", connection, declined)
+                connection.abort(CloseCode.PAYMENT, str(declined))
 
     async def _recheck(self) -> None:
         """Look again at everything that is in use: closes that were requested, lists, passes."""

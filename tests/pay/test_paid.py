@@ -559,3 +559,29 @@ def test_a_metered_connection_carries_no_datagrams(market):
             assert await asked
 
     market(scenario)
+
+
+def test_a_client_that_runs_out_of_money_in_a_charge_reads_why(market):
+    """The handler needs no care for it: the connection ends with PAYMENT, and nothing is logged as a failure."""
+
+    async def scenario(market):
+        async def handler(connection):
+            async for request in connection.requests():
+                await request.charge(3)
+                request.stream.write(await request.stream.readline())
+                request.stream.write_eof()
+
+        await market.serve(handler)
+
+        async def spend():
+            async with market.connect(await market.buyer(), budget=10_000) as connection:
+                for _ in range(10):
+                    stream = await connection.open_stream()
+                    stream.write(b"x\n")
+                    await stream.read()
+
+        with pytest.raises(ConnectionClosed, match="declined a charge of 3 requests") as closed:
+            await spend()
+        assert closed.value.close_code == CloseCode.PAYMENT
+
+    market(scenario)
