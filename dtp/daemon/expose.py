@@ -208,7 +208,7 @@ class Exposed:
             if await self.bill(caller, stream, units) is not None:
                 stream.reset(Reason.UNPAID)
 
-        task = stream.connection._loop.create_task(pay(), name="dtpd-bill")
+        task = stream.connection.loop.create_task(pay(), name="dtpd-bill")
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 

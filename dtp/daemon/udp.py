@@ -124,7 +124,7 @@ class UdpSession:
         self._mark = _NUMBER.pack(stream.id)
         self._idle = (bounds.idle if bounds is not None else None) or idle or IDLE
         self._left = bounds.data if bounds is not None else None
-        self._loop = self._connection._loop
+        self._loop = self._connection.loop
         self._last = self._loop.time()
         self._timers = [self._loop.call_later(self._idle, self._look)]
         if bounds is not None and bounds.time is not None:
