@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -15,6 +16,7 @@ from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook
 from dtp.pay.cashier import Cashier
 from dtp.pay.drivers import ServerMeter
+from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission, Gate
 from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host
 from dtp.pay.journal import Journal
@@ -63,6 +65,12 @@ class Shared(Protocol):
     def claims(self) -> bool:
         """Whether this daemon is the one that claims. Raises `StoreError`."""
 
+    def hold(self, channel: str) -> bool:
+        """Serve a channel; False while another daemon does. Raises `StoreError`."""
+
+    def free(self, channel: str) -> None:
+        """Give back what `hold` took, once. Raises `StoreError`."""
+
 
 class _Cashier(Cashier):
     """Claims, if no other daemon does: a claim that comes second costs gas and brings nothing."""
@@ -72,6 +80,11 @@ class _Cashier(Cashier):
         if isinstance(self._journal.store, Shared) and not await self._journal.run(_claims):
             return []
         return await super().look(closing=closing)
+
+
+def _free(store: Store, channel: str) -> None:
+    if isinstance(store, Shared):
+        store.free(channel)
 
 
 def _claims(store: Store) -> bool:
@@ -102,6 +115,7 @@ class Shop:
         self._sales: set[_Sale] = set()
         self._earned: dict[str, int] = {}
         self._meters: set[ServerMeter] = set()
+        self._freeing: set[asyncio.Task[None]] = set()
         self._offered: dict[str, Price] = {}
         self._by_call: set[str] = set()
 
@@ -160,8 +174,12 @@ class Shop:
         admission = connection.admission
         assert isinstance(connection, Metered)
         assert isinstance(admission, Admission)
+        if not await self._hold(admission.channel.id):
+            connection.abort(CloseCode.PAYMENT, "another daemon of this host serves the channel now")
+            return False
         lane = await self.ledger.enter(admission)
         if lane is None:
+            self._free(admission.channel.id)
             connection.abort(CloseCode.PAYMENT, "the channel is closed")
             return False
         terms = admission.channel.terms
@@ -186,6 +204,23 @@ class Shop:
         self._at_end(connection, sale)
         return not connection.closed
 
+    async def _hold(self, channel: str) -> bool:
+        if not isinstance(self._store, Shared):
+            return True  # a file is locked by the ledger
+        return await self.journal.run(lambda store: isinstance(store, Shared) and store.hold(channel))
+
+    def _free(self, channel: str) -> None:
+        if isinstance(self._store, Shared):
+            task = asyncio.ensure_future(self._free_later(channel))
+            self._freeing.add(task)
+            task.add_done_callback(self._freeing.discard)
+
+    async def _free_later(self, channel: str) -> None:
+        try:
+            await self.journal.run(lambda store: _free(store, channel))
+        except StoreError as error:  # the database is away, and so are our locks
+            log.debug("channel %s: %s", channel, error)
+
     def _at_end(self, connection: Connection, sale: _Sale) -> None:
         before = connection.on_end
 
@@ -202,6 +237,7 @@ class Shop:
     def _over(self, sale: _Sale) -> None:
         if sale in self._sales:
             self._sales.discard(sale)
+            self._free(sale.meter.payee.lane.channel)
             self._earned[sale.service] = self._earned.get(sale.service, 0) + sale.earned
 
     async def charge(self, connection: Connection, units: int) -> str:
@@ -239,6 +275,7 @@ class Shop:
         for meter in list(self._meters):
             await meter.settled()
         self._meters.clear()
+        await asyncio.gather(*self._freeing)
         await self.cashier.stop(claim=True)
         await self.journal.close()
         self._store.close()

@@ -92,6 +92,22 @@ def test_one_of_them_claims(open_store):
     second.close()
 
 
+def test_a_channel_is_served_by_one_of_them(open_store):
+    first, second = open_store(), open_store()
+    assert [first.hold(CHANNEL), first.hold(CHANNEL), second.hold(CHANNEL), second.hold("0x2")] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    first.free(CHANNEL)
+    assert not second.hold(CHANNEL)
+    first.free(CHANNEL)
+    assert second.hold(CHANNEL)
+    first.close()
+    second.close()
+
+
 def test_what_is_bought_is_not_there(store):
     with pytest.raises(StoreError, match="what is bought has a file"):
         store.bought()

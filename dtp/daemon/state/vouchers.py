@@ -69,7 +69,7 @@ class PostgresVouchers(Store):
 
     def __init__(self, url: str) -> None:
         """Connect, and make the tables if they are not there. Raises `StoreError`."""
-        self.path = "PostgreSQL"
+        self.path = ":memory:"  # no file to lock channels beside: see `hold`
         self.power_safe = True
         self._url = url
         self._lock = threading.RLock()
@@ -115,6 +115,15 @@ class PostgresVouchers(Store):
     def claims(self) -> bool:
         """Whether this daemon is the one that claims: the first that asks, as long as it is connected."""
         return bool(self._ask("SELECT pg_try_advisory_lock(7239)")[0][0])
+
+    def hold(self, channel: str) -> bool:
+        """Serve a channel, once more if it is served here; False while another daemon does."""
+        query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 7240))"
+        return bool(self._ask(query, channel)[0][0])
+
+    def free(self, channel: str) -> None:
+        """Give back what `hold` took, once."""
+        self._ask("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", channel)
 
     # ---- as Store has it ------------------------------------------------------------------------------------
 
