@@ -234,7 +234,9 @@ async def say_wrong_things(pair, count, at_once):
     chance = random.Random(20261121)
 
     async def stranger(data):
-        reader, writer = await asyncio.open_connection(host, int(port), local_addr=("127.0.0.2", 0))
+        # From many addresses of loopback: one of them has only so many ports in a minute.
+        source = f"127.1.{chance.randrange(256)}.{chance.randrange(1, 255)}"
+        reader, writer = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
         with contextlib.suppress(ConnectionError):
             writer.write(data)
             writer.write_eof()
