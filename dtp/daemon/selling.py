@@ -18,7 +18,7 @@ from dtp.pay.cashier import Cashier
 from dtp.pay.drivers import ServerMeter
 from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission, Gate
-from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host
+from dtp.pay.hosting import EndpointsApart, NoHost, Owned, ensure_service, find_host, refuse_apart
 from dtp.pay.journal import Journal
 from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
@@ -94,9 +94,12 @@ def _claims(store: Store) -> bool:
 class Shop:
     """Sells the services that have a price, under the host of `[chain]`."""
 
-    def __init__(self, config: Chain, chain: ChainClient, firewall: Firewall, store: Store) -> None:
-        """`chain` is connected and signs; `store` is open, and closed with this one."""
+    def __init__(
+        self, config: Chain, chain: ChainClient, firewall: Firewall, store: Store, key: bytes
+    ) -> None:
+        """`chain` is connected and signs; `store` is open, and closed with this one; `key` is the identity's."""
         self._config = config
+        self._key = key
         self._chain = chain
         self._firewall = firewall
         self._store = store
@@ -124,7 +127,7 @@ class Shop:
         self.cashier.start(CLAIM_EVERY)
 
     async def offer(self, expose: tuple[Expose, ...]) -> None:
-        """Have the host say the prices of these services. Raises `NoHost`, `ChainError`."""
+        """Have the host say the prices of these services. Raises `NoHost`, `EndpointsApart`, `ChainError`."""
         wanted = {one.service: one for one in expose if one.price is not None}
         prices = {name: one.price for name, one in wanted.items() if one.price is not None}
         if prices == self._offered:
@@ -132,12 +135,37 @@ class Shop:
         owned = await find_host(self._chain, self._config.host)
         if owned is None:
             raise NoHost(f"{self._chain.address} has no host: dtp host create")
+        if prices:
+            await self._refuse_apart(owned)
         for name, one in wanted.items():
             if self._offered.get(name) != one.price:
                 owned = await self._offer_one(owned, name, one)
         self._offered = prices
         self._by_call = {name for name, one in wanted.items() if one.kind in BY_CALL}
         await self._firewall.refresh()
+
+    async def check_apart(self) -> None:
+        """Once this daemon is announced: of two that begin at once at least one sees the other.
+
+        Raises `EndpointsApart`, `ChainError`.
+        """
+        if self._offered:
+            owned = await find_host(self._chain, self._config.host)
+            if owned is not None:
+                await self._refuse_apart(owned)
+
+    async def _refuse_apart(self, owned: Owned) -> None:
+        if isinstance(self._store, Shared):
+            return
+        try:
+            await refuse_apart(self._chain, owned, self._key, self.gate._clock)
+        except EndpointsApart as error:
+            raise EndpointsApart(
+                f"another daemon serves host {owned.host.id} and doesn't share the vouchers of this one: each would "
+                "take a caller's whole deposit for its own. Write one database into the files of all of them, "
+                '[chain] vouchers = "postgresql://USER@HOST/DATABASE", or stop the other, and wait until its '
+                "heartbeats are old if it was killed"
+            ) from error
 
     async def _offer_one(self, owned: Owned, name: str, one: Expose) -> Owned:
         known = owned.host.services.get(service_number(name))

@@ -84,13 +84,18 @@ class ChainSide:
             await self.gate.start()
 
     async def announce(self) -> None:
-        """Say in the beacon that the daemon is there, now that it is. Raises `NoOperator`, `ChainError`."""
+        """Say in the beacon that the daemon is there, now that it is.
+
+        Raises `NoOperator`, `ChainError`, and `EndpointsApart` where another began to sell at the same time.
+        """
         if self._config is None or self._config.endpoint is None or not self._alone or self._client is None:
             return
         self.announcer = Announcer(
             self._config, self._client, self._identity.id.key, self._load, self._on_fenced
         )
         await self.announcer.start()
+        if self.shop is not None:
+            await self.shop.check_apart()
 
     def look_again(self, look: Callable[[], Awaitable[None]]) -> None:
         """From now on ask the chain again, every `[chain] refresh`, and call `look`."""
@@ -117,7 +122,7 @@ class ChainSide:
     # ---- selling --------------------------------------------------------------------------------------------
 
     async def offer(self, expose: tuple[Expose, ...]) -> None:
-        """Have the host say what these services cost. Raises `NoHost`, `ChainError`, `StoreError`."""
+        """Have the host say what these cost. Raises `NoHost`, `EndpointsApart`, `ChainError`, `StoreError`."""
         if not self._alone or (self.shop is None and all(one.price is None for one in expose)):
             return
         if self.shop is None:
@@ -127,7 +132,7 @@ class ChainSide:
             if self._client is None or not isinstance(self.gate, HostGate):
                 raise ConfigError("a price takes the host of [chain], not another gate")
             store = await asyncio.to_thread(open_sold, self._config.vouchers)
-            self.shop = Shop(self._config, self._client, self.gate.firewall, store)
+            self.shop = Shop(self._config, self._client, self.gate.firewall, store, self._identity.id.key)
             await self.shop.start()
         await self.shop.offer(expose)
 

@@ -12,9 +12,9 @@ from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.server import Daemon
 from dtp.daemon.state import make
 from dtp.daemon.state.errors import StateError
-from dtp.pay.hosting import make_host
+from dtp.pay.hosting import EndpointsApart, make_host
 
-from .conftest import FAR, NEAR, Backend, config, echo
+from .conftest import FAR, NEAR, OTHER, Backend, config, echo
 from .programs import place
 from .test_daemon_relay import exchange
 from .test_daemon_state import postgresql_url
@@ -39,7 +39,8 @@ class Market:
             await self._stack.enter_async_context(self._client(KeySigner.from_identity(identity)))
             for identity in (FAR, NEAR)
         ]
-        self.host = (await make_host(self.far_chain)).host.id
+        made = await make_host(self.far_chain)
+        self.host, self.cap = made.host.id, made.cap
         return self
 
     async def __aexit__(self, *error):
@@ -64,7 +65,7 @@ refresh = "100ms"
 service = "api"
 allow = ["*"]
 backend = ["127.0.0.1:{backend.port}"]
-price = {price}
+{f"price = {price}" if price else ""}
 {more}
 """,
         )
@@ -132,6 +133,46 @@ def test_a_service_is_paid_and_claimed(run, client, net, kept, request):
             assert earned == pytest.approx(cost, rel=0.01)
             await pair.far.close()  # claims
             assert await market.balance(FAR) > before + earned // 2
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kept", ["file", "postgresql"])
+def test_two_daemons_of_a_host_have_one_store(run, client, net, kept, request):
+    """With a file for each, every one of them would take a caller's whole deposit for its own: it doesn't start."""
+    vouchers = "far.sqlite" if kept == "file" else request.getfixturevalue("postgresql_url")
+
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            market.vouchers = vouchers
+            if kept == "postgresql":
+                await is_up(vouchers)
+            price = "{ request = 1000, deposit = 1000 }"
+            await market.sell(backend, price)
+            net.fund(OTHER.id.sui_address, 10_000_000_000, 3)
+            program = Program()
+            program.transfer(
+                [host.new_operator(program, market.host, market.cap, host.Rights.ALL)], OTHER.id.sui_address
+            )
+            await market.far_chain.execute(program)
+            async with client(KeySigner.from_identity(OTHER)) as chain:
+                market.vouchers = "other.sqlite" if kept == "file" else vouchers
+                other = Daemon(market.far_config(backend, price), OTHER, client=chain)
+                if kept == "file":
+                    with pytest.raises(EndpointsApart, match='vouchers = "postgresql://'):
+                        await other.start()
+                    # Nor by a reload: what it gave away till then it goes on to give.
+                    other = Daemon(
+                        market.far_config(backend, "", endpoint="tcp://127.0.0.1:8"), OTHER, client=chain
+                    )
+                    await other.start()
+                    with pytest.raises(EndpointsApart, match="stop the other"):
+                        await other.reload(market.far_config(backend, price, endpoint="tcp://127.0.0.1:8"))
+                    assert other.exposed["api"].config.price is None
+                else:
+                    await other.start()
+                    assert other.exposed["api"].config.price is not None
+                await other.close()
 
     run(scenario)
 
