@@ -29,6 +29,9 @@ class Limits:
     stream_window: int = 4 * MIB
     #: What all streams of a connection may have unread together (told): bounds memory, lets several streams run.
     connection_window: int = 16 * MIB
+    #: What is sent and not acknowledged, and so kept; above it sending pauses, whatever credit the peer gives. Eight
+    #: default windows, and 1.3 GB/s over `ack_delay`: only who never acknowledges gets there.
+    unacknowledged: int = 128 * MIB
     #: Streams that the peer may have open at once (told). 1,000 idle streams cost about 2 MiB.
     streams: int = 1024
     #: A datagram (told): what fits one record with its frame header.
@@ -75,6 +78,8 @@ class Limits:
             raise ConfigError(
                 "limit 'connection_window' must be at least 'stream_window', and that 1024 bytes"
             )
+        if self.unacknowledged < KIB:
+            raise ConfigError("limit 'unacknowledged' must be at least 1024 bytes: nothing moves without any")
         if not 0 < self.datagram <= 65_515:
             raise ConfigError("limit 'datagram' must be between 1 and 65515 bytes (one record)")
 

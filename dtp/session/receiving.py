@@ -215,6 +215,7 @@ class Receiving(Linking):
     def _on_window(self, link: Link, flags: int, now: float, stream_id: int, acked: int, limit: int) -> None:
         if stream_id == CONNECTION:
             self._send_limit = max(self._send_limit, limit)
+            self._bound_sending()
             return
         stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
         if stream is None:
@@ -224,7 +225,9 @@ class Receiving(Linking):
         waiting = send.queued
         if acked > send.acked:
             self._active_at = now
+        kept = send.kept
         send.acknowledge(acked)
+        self._release(kept - send.kept)
         send.limit = max(send.limit, limit)
         if send.ready:
             self._take_turn(stream)
@@ -286,6 +289,7 @@ class Receiving(Linking):
             if told and not stream.listed:
                 if not stream.may_be_forgotten:
                     raise ProtocolError(f"STATE has done with stream {stream.stream_id}, which has not ended")
+                self._release(stream.send.kept)
                 stream.send.forget()
                 self._forget_if_done(stream)
                 continue

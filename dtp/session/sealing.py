@@ -61,7 +61,7 @@ class Sealing(SessionState):
         send, size = stream.send, len(data)
         offset = send.end
         total = self._sent_total + size
-        if not 0 < size <= self._prompt or total > self._send_limit or total > self._send_stop:
+        if not 0 < size <= self._prompt or total > self._send_until:
             return 0
         if not send.takes(data, offset + size):
             return 0
@@ -85,7 +85,7 @@ class Sealing(SessionState):
             and now < link.rekey_at
             and not self._awaiting_state
         )
-        fresh = min(self._send_limit, self._send_stop) - self._sent_total
+        fresh = self._send_until - self._sent_total
         ids: list[int] = []
         offsets: list[int] = []
         starts: list[int] = []
@@ -155,7 +155,7 @@ class Sealing(SessionState):
     def _take_streams(self, frames: list[Outgoing], room: int) -> None:
         """Round robin: each stream a quantum at a time, or all the room when it is alone."""
         turns = self._turns
-        limit = min(self._send_limit, self._send_stop)
+        limit = self._send_until
         without_credit = 0
         while room > _FRAME_COST and without_credit < len(turns):
             stream = turns.popleft()
@@ -175,7 +175,7 @@ class Sealing(SessionState):
                 if waiting > stream.low >= send.queued:
                     self._events.append(ev.StreamWritable(stream.stream_id))
             elif send.ready:
-                without_credit += 1  # waits for the connection's credit
+                without_credit += 1  # waits for the connection's credit, or for acknowledgements
             if send.ready:
                 turns.append(stream)
             else:

@@ -179,6 +179,7 @@ class Session(Receiving):
         higher than before, so that something may be sent now.
         """
         before, self._send_stop = self._send_stop, MAX_OFFSET if total is None else total
+        self._bound_sending()
         return self._send_stop > before
 
     @property

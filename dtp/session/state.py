@@ -85,6 +85,13 @@ class SessionState:
         self._never_arrived = 0  # bytes that only the final offset of a RESET tells of
         self._send_stop = MAX_OFFSET  # sending stops here, whatever the credit: see `Session.limit_sending`
         self._receive_stop = MAX_OFFSET
+        self._released_total = (
+            0  # of what was sent, bytes that are kept no more: acknowledged, or of a reset stream
+        )
+        self._send_until = (
+            0  # the lowest of what bounds `_sent_total`, so that sealing compares with one number
+        )
+        self._bound_sending()
 
         self._links: dict[int, Link] = {}
         self._next_link = 0
@@ -107,6 +114,7 @@ class SessionState:
         """Give up sending; the peer gets `error_code`. What waits to be sent is dropped. Idempotent."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.send.reset_code is None and not stream.send.done:
+            self._release(stream.send.kept)
             stream.send.reset(error_code)
             self._queue(Frame.RESET, RESET.pack(stream_id, error_code, stream.send.highest))
 
@@ -194,6 +202,17 @@ class SessionState:
         """What was received of these streams and not yet acknowledged: with a goodbye it is said at once."""
         due = [self._streams[key] for key in stream_ids if key in self._ack_due and key in self._streams]
         return [self._window(each.stream_id, each.receive.acked, each.receive.limit) for each in due]
+
+    def _bound_sending(self) -> None:
+        """The peer's credit, the limit of ours, and what may be kept for sending it again: one of them changed."""
+        unacknowledged = self._released_total + self.limits.unacknowledged
+        self._send_until = min(self._send_limit, self._send_stop, unacknowledged)
+
+    def _release(self, size: int) -> None:
+        """So many bytes that were sent need not be kept any more."""
+        if size:
+            self._released_total += size
+            self._bound_sending()
 
     def _give_credit(self, stream: SessionStream, size: int) -> None:
         receive = stream.receive

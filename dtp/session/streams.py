@@ -60,6 +60,11 @@ class SendHalf:
         return self.end - self.sent if self.reset_code is None else 0
 
     @property
+    def kept(self) -> int:
+        """Bytes sent and kept, because the peer may have to get them again."""
+        return max(0, self.highest - self.acked) if self.reset_code is None else 0
+
+    @property
     def ready(self) -> bool:
         """True when there is something to send that the stream's own credit allows."""
         if self.reset_code is not None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from dtp.core import Buffer
 from dtp.session.codes import CloseCode
+from dtp.session.frames import CONNECTION
 from dtp.session.limits import Limits
 
 from .hostile import attack, bystander, memory_of, stream  # noqa: F401 - a fixture
@@ -84,6 +87,66 @@ def test_a_flood_of_streams_that_come_and_go_unread(we_dial: bool) -> None:
 
     assert memory_of(flood()) < 4_000_000
     assert duo.ours.closed_with == CloseCode.LIMIT
+
+
+def write_without_end(duo: Duo, number: int) -> int:
+    """Small writes, in each of the ways that a connection sends them, until they have to wait; what is kept."""
+    into = Buffer(1 << 18)
+    send = duo.us._streams[number].send
+    for _ in range(3000):
+        duo.us.seal_write(duo.us.link, number, bytes(100), into, 1000.0)
+        duo.us.seal_pieces(duo.us.link, [(number, 0, 100)], bytes(100), into, 1000.0)
+        if send.queued:
+            break
+    for _ in range(300):
+        duo.us.write(number, bytes(1000))
+        duo.ours.take(0)
+    assert send.queued
+    return send.kept
+
+
+@BOTH
+def test_credit_without_end_and_no_acknowledgement(we_dial: bool) -> None:
+    """What is kept for sending it again is bounded; sending pauses, and goes on once there is an acknowledgement."""
+    limits = replace(DEFAULT, unacknowledged=100_000, idle=30.0)
+    duo = admitted(Duo(we_dial, limits=limits))
+    number = duo.us.open_stream()
+    endless = [frame(Type.WINDOW, key, 0, 2**61) for key in (number, CONNECTION)]
+    assert attack(duo, *endless) is None
+    assert write_without_end(duo, number) == limits.unacknowledged
+    assert attack(duo, *endless) is None
+    assert duo.ours.take(0) == b""
+    assert attack(duo, frame(Type.WINDOW, number, 40_000, 2**61)) is None
+    assert len(duo.ours.take(0)) > 40_000
+    assert duo.us._streams[number].send.kept == limits.unacknowledged
+    duo.us.reset(number, 1)  # nothing is kept of this one any more
+    other = duo.us.open_stream()
+    assert attack(duo, frame(Type.WINDOW, other, 0, 2**61)) is None
+    assert write_without_end(duo, other) == limits.unacknowledged
+    for _ in range(3):  # it lives, as far as pings go
+        duo.ours.wait(11.0)
+        duo.second.raw(frame(Type.PING, 1))
+        duo.carry_to_ours(0)
+    assert duo.ours.closed_with == CloseCode.IDLE
+
+
+@BOTH
+def test_what_is_kept_is_counted_across_resumes(we_dial: bool) -> None:
+    """Ten times the bound passes, with carriers that are lost before all of it is acknowledged."""
+    limits = replace(DEFAULT, unacknowledged=10_000)
+    duo = admitted(Duo(we_dial, limits=limits))
+    number = duo.us.open_stream()
+    name = 0
+    for _ in range(10):
+        duo.us.write(number, bytes(10_000))
+        duo.ours.take(name)  # is lost
+        assert duo.us._streams[number].send.kept <= limits.unacknowledged
+        duo.cut(name)
+        name = duo.dial()
+        duo.settle()
+    duo.us.finish(number)
+    duo.settle()
+    assert len(duo.second.streams[number].got) == 100_000
 
 
 @BOTH
