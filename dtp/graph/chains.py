@@ -27,20 +27,24 @@ START: Final = Tip(0, NONE_BEFORE, 0)
 
 class Chains:
     """What is known of each author. `read` gives what is stored that ends with a sequence, None when nothing does;
-    `clock_of` the last clock of an envelope."""
+    `clock_of` the last clock of an envelope. With `whole` nothing but frames goes on with a chain, no summaries."""
 
     def __init__(
         self,
         lasts: vector.Vector,
         read: Callable[[bytes, int], Envelope | Summary | None],
         clock_of: Callable[[Envelope | Summary], int],
+        *,
+        whole: bool = False,
     ) -> None:
         self.lasts = lasts
+        self._whole = whole
         self._read = read
         self._clock_of = clock_of
         self._tips: dict[bytes, Tip] = {}
         self._held: dict[tuple[bytes, int], Envelope] = {}
         self._held_bytes = 0
+        self._only_summed: dict[bytes, int] = {}
 
     def tip(self, author: bytes) -> Tip:
         """The end of the author's chain."""
@@ -61,10 +65,13 @@ class Chains:
     def is_next(self, envelope: Envelope | Summary) -> bool:
         """Whether this goes on where its author's chain ends here: True, else it is known or was put aside.
 
-        It is genuine. A summary may begin before that end. Raises `Equivocation`, and `EnvelopeError` for a frame
-        that doesn't begin where its author's last ended.
+        It is genuine. A summary may begin before that end; where chains have to be `whole` it is left, and its frames
+        count as missing. Raises `Equivocation`, and `EnvelopeError` for a frame that doesn't begin where its author's
+        last ended.
         """
         tip = self.tip(envelope.author)
+        if self._whole and isinstance(envelope, Summary) and envelope.sequence > tip.sequence:
+            self._miss(envelope)
         if envelope.first > tip.sequence + 1:
             if isinstance(envelope, Envelope):
                 self._hold(envelope)
@@ -84,7 +91,13 @@ class Chains:
             begins = int.from_bytes(envelope.body[1:9], "little") == tip.clock
         if not begins:
             raise EnvelopeError("a frame does not begin at the clock at which its author's last one ended")
-        return True
+        return not (self._whole and isinstance(envelope, Summary))
+
+    def _miss(self, summary: Summary) -> None:
+        """Its frames are there, somewhere, and have to come themselves."""
+        if summary.author in self._only_summed or len(self._only_summed) < MAX_HELD:
+            before = self._only_summed.get(summary.author, 0)
+            self._only_summed[summary.author] = max(before, summary.sequence)
 
     @staticmethod
     def _compare(ours: Envelope | Summary | None, theirs: Envelope | Summary) -> None:
@@ -108,6 +121,8 @@ class Chains:
         """It was taken; its last clock is `clock`."""
         self._tips[envelope.author] = Tip(envelope.sequence, envelope.hash, clock)
         self.lasts[envelope.author] = envelope.sequence
+        if self._only_summed.get(envelope.author, envelope.sequence + 1) <= envelope.sequence:
+            del self._only_summed[envelope.author]
         if isinstance(envelope, Summary) and self._held:  # it stands for what was put aside, too
             for author, sequence in [key for key in self._held if key[0] == envelope.author]:
                 if sequence <= envelope.sequence:
@@ -124,12 +139,19 @@ class Chains:
         return envelope
 
     def gaps(self) -> list[tuple[bytes, int, int]]:
-        """What is known to be missing, as something behind it was put aside: (author, first, last)."""
-        found: list[tuple[bytes, int, int]] = []
-        before, expected = b"", 0
+        """What is known to be missing, as something behind it was put aside, or only a summary came: (author, first,
+        last)."""
+        waiting: dict[bytes, list[int]] = {}
         for author, sequence in sorted(self._held):
-            expected = expected if author == before else self.lasts.get(author, 0) + 1
-            if sequence > expected:
-                found.append((author, expected, sequence - 1))
-            before, expected = author, sequence + 1
+            waiting.setdefault(author, []).append(sequence)
+        for author, last in self._only_summed.items():
+            waiting.setdefault(author, []).append(last + 1)
+        found: list[tuple[bytes, int, int]] = []
+        for author in sorted(waiting):
+            expected = self.lasts.get(author, 0) + 1
+            for sequence in sorted(waiting[author]):
+                if sequence > expected:
+                    found.append((author, expected, sequence - 1))
+                held = (author, sequence) in self._held
+                expected = max(expected, sequence + 1 if held else sequence)
         return found

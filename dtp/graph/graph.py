@@ -79,7 +79,7 @@ class Graph:
         self.identity = identity
         self._store = store
         self._replica = replica
-        self._chains = Chains(store.lasts(), self.stored, self._last_clock)
+        self._chains = Chains(store.lasts(), self.stored, self._last_clock, whole=history)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
@@ -119,8 +119,11 @@ class Graph:
         in the folder `blobs`, by default one beside the file.
 
         `name` (at most 255 bytes; that of the file, else "") is signed with every frame: graphs of different names
-        don't mix. With `history` peers are asked for all that ever was; else they may leave out what was overwritten
-        while this graph was away. Raises `StoreError`, `GraphError`.
+        don't mix. With `history` peers are asked for all that ever was, and nothing else is taken: what comes summed
+        up by its author is left, and `gaps` tells what is missing until a peer comes that has the frames. Else peers
+        may leave out what was overwritten while this graph was away. What is stored summed up stays so: where it
+        matters, as in votes, begin with `history`, and all programs that share a store. Raises `StoreError`,
+        `GraphError`.
         """
         if name is not None and len(name.encode()) > envelopes.MAX_NAME:
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
@@ -534,7 +537,7 @@ class Graph:
         return await self._run(self._store.size, author, first, last)
 
     def gaps(self) -> _Gaps:
-        """What is known to be missing: (author, first, last)."""
+        """What is known to be missing: (author, first, last). With `history` also what came only summed up."""
         return self._chains.gaps()
 
     async def proofs(self) -> _Proofs:

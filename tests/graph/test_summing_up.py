@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_sync import connected
 
-from dtp.graph import EnvelopeError, Equivocation, Graph, Summary, summaries
+from dtp.graph import EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary, summaries
 from dtp.graph import envelope as envelopes
 
 
@@ -260,6 +260,79 @@ def test_many_small_commits_are_one_signature() -> None:
             assert done.sent == 1
             assert done.bytes_sent < 15_000
             assert one.replica.save() == other.replica.save()
+            await client.close()
+            await serving
+
+    run(main())
+
+
+VOTE = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
+LUNCH = VOTE.soul("lunch")
+
+
+async def hidden_vote(graph: Graph) -> tuple[list[bytes], bytes]:
+    """A vote and what came around it, as frames, and a summary that its author signs to hide the vote."""
+    graph.allow(VOTE)
+    for soul, key, value in (
+        ("a", "k", "1"),
+        (LUNCH, str(graph.identity.id), "yes"),
+        ("a", "k", "2"),
+        ("a", "k", "3"),
+    ):
+        graph.node(soul)[key] = value
+        await graph.commit()
+    encoded = await graph.read(graph.identity.id.key, 1, 4)
+    first, *_, last = (envelopes.decode(graph.name, one) for one in encoded)
+    assert isinstance(first, envelopes.Envelope)
+    assert isinstance(last, envelopes.Envelope)
+    clocks = 0, graph.replica.core.check(last.body)[1]
+    lie = envelopes.sum_up(graph.identity, first, last, clocks, bytes(16), b"")
+    return encoded, lie.encode()
+
+
+def test_who_wants_every_frame_takes_no_summary_that_hides_a_vote() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB, history=True) as bob,
+            await Graph.open("memory:", identity=CAROL, history=True) as carol,
+        ):
+            frames, lie = await hidden_vote(alice)
+            assert await bob.receive([lie]) == 0
+            assert (bob.vector(), bob.gaps()) == ({}, [(ALICE.id.key, 1, 4)])
+            assert await bob.receive(frames[3:]) == 0  # put aside
+            assert bob.gaps() == [(ALICE.id.key, 1, 3)]
+            assert await bob.receive(frames[:1]) == 1
+            assert await bob.receive([lie]) == 0  # nor when it begins before what is here
+            assert await bob.receive(frames) == 3
+            assert bob.gaps() == []
+            await carol.receive(frames)
+            assert bob.replica.save() == carol.replica.save() == alice.replica.save()
+            assert bob.node(LUNCH)[str(ALICE.id)] == "yes"
+
+    run(main())
+
+
+def test_a_sync_with_who_has_only_a_summary_ends_and_the_frames_come_from_another() -> None:
+    async def main() -> None:
+        async with (
+            connected("liar") as (client, server),
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as misled,
+            await Graph.open("memory:", identity=CAROL, history=True) as carol,
+        ):
+            frames, lie = await hidden_vote(alice)
+            alice.node("a")["k"] = "4"
+            await alice.commit()
+            assert await misled.receive([lie, *await alice.read(ALICE.id.key, 5, 5)]) == 2
+            serving = asyncio.create_task(misled.serve(server))
+            for _ in range(2):
+                assert (await carol.sync(client)).received == 0
+                assert carol.gaps() == [(ALICE.id.key, 1, 4)]
+            assert await carol.receive(frames) == 5  # and the one that was put aside
+            assert (await carol.sync(client)).received == 0
+            assert carol.replica.save() == alice.replica.save()
+            assert misled.node(LUNCH).get(str(ALICE.id)) is None
             await client.close()
             await serving
 
