@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import socket
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -89,7 +89,7 @@ class Listener:
         self._admit = admit
         self._listeners: list[CarrierListener] = []
         self._half_open: dict[LinkDriver, asyncio.TimerHandle] = {}
-        self._half_open_by_source: Counter[str] = Counter()
+        self._half_open_by_source: dict[str, dict[LinkDriver, None]] = {}  # the oldest first
         self._connections: dict[bytes, Connection] = {}
         self._accepted: deque[Connection] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -167,24 +167,34 @@ class Listener:
             self._loop, carrier, handshake, self._on_established, self._on_failed, self._settle
         )
         source = carrier.source
-        limits = self._limits
-        if (
-            len(self._half_open) >= limits.half_open
-            or self._half_open_by_source[source] >= limits.half_open_per_source
-            or len(self._connections) >= limits.connections
-        ):
+        if len(self._connections) >= self._limits.connections or not self._room_for(source):
             log.warning("refused a carrier from %s: too many half-open or open connections", source)
             driver.refuse(Refusal.BUSY)
             return
         self._half_open_now(driver)
         driver.start()
 
+    def _room_for(self, source: str) -> bool:
+        """See that one more may be half-open. Whoever has been at it for longest makes room, of this source or of the
+        one that holds most: a handshake takes milliseconds, so a flood throws out its own."""
+        limits, by_source = self._limits, self._half_open_by_source
+        crowd = by_source.get(source, {})
+        if len(crowd) < limits.half_open_per_source:
+            if len(self._half_open) < limits.half_open:
+                return True
+            crowd = max(by_source.values(), key=len, default={})
+        oldest = next(iter(crowd), None)
+        if oldest is None:  # a limit is 0
+            return False
+        oldest.abort(HandshakeError("others wanted to come in, and this one was half-open for longest"))
+        return True
+
     def _half_open_now(self, driver: LinkDriver) -> None:
         source = driver.carrier.source
         patience = max(self._limits.handshake, carriers.patience(driver.carrier.scheme))
         expired = HandshakeError(f"no handshake from {source} in {patience:g} s")
         self._half_open[driver] = self._loop.call_later(patience, driver.abort, expired)
-        self._half_open_by_source[source] += 1
+        self._half_open_by_source.setdefault(source, {})[driver] = None
 
     def _settle(self, driver: LinkDriver) -> None:
         """This carrier is no longer half-open."""
@@ -192,8 +202,9 @@ class Listener:
         if timer is not None:
             timer.cancel()
             source = driver.carrier.source
-            self._half_open_by_source[source] -= 1
-            if not self._half_open_by_source[source]:
+            crowd = self._half_open_by_source[source]
+            del crowd[driver]
+            if not crowd:
                 del self._half_open_by_source[source]
 
     def _on_failed(self, driver: LinkDriver, error: Exception) -> None:

@@ -60,7 +60,8 @@ class Limits:
     rekey_time: float = 900.0
     #: Carriers at once: more than a handful gains nothing and costs a socket each.
     links: int = 8
-    #: Half-open connections (listener): in all, and from one source. A handshake takes milliseconds.
+    #: Half-open connections (listener): in all, and from one source. A handshake takes milliseconds, so past it the
+    #: oldest makes room for who comes.
     half_open: int = 512
     half_open_per_source: int = 64
     #: Connections that one listener holds; each idle one costs about 20 KiB.

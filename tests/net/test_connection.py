@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import logging
+import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -755,8 +755,7 @@ def test_strangers_hear_a_code_or_nothing(said: bytes, heard: bytes) -> None:
 
 
 @on_fake_clock
-async def test_flood_of_half_open_carriers_leaves_the_open_ones_alone() -> None:
-    logging.getLogger("dtp.net").setLevel(logging.ERROR)
+async def test_flood_of_half_open_carriers_keeps_nobody_out() -> None:
     limits = replace(DEFAULT, half_open=20, half_open_per_source=10)
     async with (
         await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener,
@@ -764,16 +763,60 @@ async def test_flood_of_half_open_carriers_leaves_the_open_ones_alone() -> None:
         strangers(listener, 30) as guests,
     ):
         await asyncio.sleep(0.1)
-        refused = [guest for guest in guests if guest.ended.done()]
-        assert len(refused) == 20
-        assert {guest.heard for guest in refused} == {b"\0\0\0\x04"}
+        assert [guest.ended.done() for guest in guests] == [True] * 20 + [False] * 10  # the oldest made room
+        assert {guest.heard for guest in guests} == {b""}
         assert await roundtrip(connection, b"hi") == b"hi"
-        with pytest.raises(HandshakeRefused, match="BUSY"):
-            await dtp.connect(listener.address())
-        await asyncio.sleep(DEFAULT.handshake)
         async with dtp.connect(listener.address()) as later:
             assert await roundtrip(later, b"hi") == b"hi"
-    logging.getLogger("dtp.net").setLevel(logging.NOTSET)
+        await asyncio.sleep(DEFAULT.handshake + 1)
+        assert not listener._half_open
+        assert not listener._half_open_by_source
+
+
+@pytest.mark.parametrize("limit", ["half_open", "half_open_per_source", "connections"])
+def test_who_may_have_none_half_open_says_so(limit: str) -> None:
+    async def main() -> None:
+        limits = replace(DEFAULT, **{limit: 0})
+        async with await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener:
+            with pytest.raises(HandshakeRefused, match="BUSY"):
+                await dtp.connect(listener.address())
+
+    clock.run(main())
+
+
+def test_a_flood_from_many_sources_keeps_nobody_out() -> None:
+    """As many half-open handshakes as there may be, from each of many addresses, and new ones all the time."""
+    limits = replace(DEFAULT, half_open=128, half_open_per_source=16)
+    sources = [f"127.0.9.{number}" for number in range(1, 17)]
+    count = itertools.count()
+    host = port = ""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def flood(source: str) -> None:
+        for _ in range(30):
+            _, writer = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
+            writer.write(b"DTP\x01\x01\x01\x00\x20"[: next(count) % 9])  # some say nothing, some a little
+            writers.append(writer)
+
+    async def main() -> None:
+        nonlocal host, port
+        async with await dtp.listen("tcp://127.0.0.1:0", echo, identity=BOB, limits=limits) as listener:
+            host, port = listener.urls[0].removeprefix("tcp://").split(":")
+            async with contextlib.AsyncExitStack() as stack:
+                stack.callback(lambda: [writer.transport.abort() for writer in writers])
+                await asyncio.gather(*(flood(source) for source in sources))
+                while len(listener._half_open) < limits.half_open:
+                    await asyncio.sleep(0)  # the kernel has taken them, and the listener not yet
+                floods = asyncio.gather(*(flood(source) for source in sources))
+                for number in range(10):
+                    async with dtp.connect(listener.address()) as connection:
+                        assert await roundtrip(connection, b"%d" % number) == b"%d" % number
+                    assert len(listener._half_open) <= limits.half_open
+                await floods
+                largest = max(map(len, listener._half_open_by_source.values()))
+                assert largest <= limits.half_open_per_source
+
+    asyncio.run(main())
 
 
 @on_fake_clock
