@@ -199,19 +199,6 @@ class Exposed:
         self._log_denial(denial, caller)
         return denial
 
-    def bill_later(self, caller: Caller, stream: Stream, units: int) -> None:
-        """The same beside the request: a caller that doesn't pay loses the stream."""
-        if self.charge is None:
-            return
-
-        async def pay() -> None:
-            if await self.bill(caller, stream, units) is not None:
-                stream.reset(Reason.UNPAID)
-
-        task = stream.connection.loop.create_task(pay(), name="dtpd-bill")
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
-
     def moved(self, caller: Caller, size: int) -> float | Reason:
         """Bytes of an open stream have come: the seconds to wait before the next are read, or why it must end."""
         if not self.chain.counts_bytes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dtp.daemon.http import frames
 from dtp.daemon.http.frames import Malformed
-from dtp.daemon.http.grpc import Filter
+from dtp.daemon.http.grpc import Filter, Waits
 from dtp.daemon.http.headers import to_grpc_backend
 from dtp.daemon.policies import Caller, Denial
 from dtp.daemon.reasons import Reason
@@ -33,7 +33,9 @@ class Wire:
     """A client and a backend of frames around a filter."""
 
     def __init__(self, judge=lambda method: None):
-        self.filter = Filter(judge, lambda fields: to_grpc_backend(fields, CALLER, "api"))
+        self.filter = Filter(
+            lambda _, method: judge(method), lambda fields: to_grpc_backend(fields, CALLER, "api")
+        )
         self.encoder, self.decoder, self.answers = Encoder(), Decoder(), Decoder()
         self.filter.from_client(frames.PREFACE + h2.SettingsFrame(0).serialize())
         self.filter.from_backend(h2.SettingsFrame(0).serialize())
@@ -78,6 +80,49 @@ def test_a_head_in_pieces_with_padding_and_priority():
         fields = wire.decoder.decode(frame.data, raw=True)
         assert [tuple(field) for field in fields[: len(GOOD)]] == GOOD
         assert (b"dtp-peer", str(NEAR.id).encode()) in fields
+
+
+def test_calls_that_wait_go_on_in_their_order():
+    """Whichever is settled first; of one that is refused the backend hears nothing, and its room is given back."""
+    wire = Wire(lambda method: Waits.YET)
+    for stream in (1, 3, 5, 7):
+        wire.call(stream, flags=("END_HEADERS",))
+        wire.filter.from_client(h2.DataFrame(stream, data=b"%d" % stream).serialize())
+    wire.call(3, [(b"behind", b"1")])
+    wire.filter.from_client(h2.RstStreamFrame(7, error_code=8).serialize())
+    assert wire.sent() == [[], []]
+    assert wire.filter.held == 10
+    denial = Denial("price", Reason.UNPAID, "all is spent")
+    wire.filter.settle(5, None)
+    wire.filter.settle(3, denial)
+    there, (status, reset) = wire.sent()
+    assert there == []
+    assert (status.stream_id, reset.stream_id) == (3, 3)
+    assert (b"grpc-status", b"8") in wire.answers.decode(status.data, raw=True)
+    wire.filter.settle(1, None)
+    there, (room,) = wire.sent()
+    assert [(type(one).__name__, one.stream_id) for one in there] == [
+        ("HeadersFrame", 1),
+        ("DataFrame", 1),
+        ("HeadersFrame", 5),
+        ("DataFrame", 5),
+    ]
+    for one in (there[0], there[2]):
+        assert (b":path", b"/a.B/C") in wire.decoder.decode(one.data, raw=True)
+    assert (room.stream_id, room.window_increment) == (0, 1)
+    wire.filter.settle(7, denial)  # its client has cancelled it, and is told nothing
+    there, (room,) = wire.sent()
+    assert (there, room.stream_id, wire.filter.held, wire.filter.calls) == ([], 0, 0, 2)
+
+
+def test_a_call_that_waits_when_the_backend_goes():
+    wire = Wire(lambda method: Waits.YET)
+    wire.call(1)
+    assert wire.filter.lose_backend(Reason.BACKEND_BROKE)
+    _, told = wire.sent()
+    assert (b"grpc-status", b"14") in wire.answers.decode(told[-1].data, raw=True)
+    wire.filter.settle(1, None)
+    assert wire.sent() == [[], []]
 
 
 def test_a_long_head_goes_in_several_frames():
@@ -147,7 +192,7 @@ def test_what_is_no_grpc_is_415():
 def test_answers_of_our_own_wait_for_the_backend():
     """Not before its settings, not within its frames, not within its heads."""
     denial = Denial("rate", Reason.RATE, "too many", 0.25)
-    filter_ = Filter(lambda method: denial, lambda fields: fields)
+    filter_ = Filter(lambda _, method: denial, lambda fields: fields)
     head = h2.HeadersFrame(1, data=Encoder().encode(GOOD), flags={"END_HEADERS", "END_STREAM"}).serialize()
     filter_.from_client(frames.PREFACE + h2.SettingsFrame(0).serialize() + head)
     assert filter_.for_client() == b""
@@ -245,7 +290,7 @@ def test_any_bytes_pass_or_are_malformed(several, begun):
     """Whatever comes, in whatever pieces, is understood or refused; in one piece it gives the same."""
     found = []
     for cut in (several, [b"".join(several)]):
-        filter_ = Filter(lambda method: None, lambda fields: fields)
+        filter_ = Filter(lambda _, method: None, lambda fields: fields)
         with contextlib.suppress(Malformed):
             if begun:
                 filter_.from_client(frames.PREFACE)
@@ -259,7 +304,7 @@ def test_any_bytes_pass_or_are_malformed(several, begun):
 def test_what_the_backend_says_passes_as_it_is(payloads, size):
     """In pieces of any size, nothing is added or lost where nothing is refused."""
     data = b"".join(h2.DataFrame(1, data=one).serialize() for one in payloads)
-    filter_ = Filter(lambda method: None, lambda fields: fields)
+    filter_ = Filter(lambda _, method: None, lambda fields: fields)
     for at in range(0, len(data), size):
         filter_.from_backend(data[at : at + size])
     assert filter_.for_client() == data

@@ -334,3 +334,44 @@ def test_each_call_is_paid(run, client, net):
         await runner.cleanup()
 
     run(scenario)
+
+
+def test_each_call_of_grpc_is_paid(run, client, net):
+    """Before the backend hears of it; when the budget ends, a call is told so by its status and the client stays."""
+    grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+    pytest.importorskip("grpc.aio")
+    from .test_daemon_grpc import PACKAGE, core_client, core_server, failure, pieces
+
+    async def scenario(pair):
+        class Node:
+            port = 0
+
+        async with core_server() as Node.port, Market(pair, client, net) as market:
+            more = 'kind = "grpc"\nmethods = { deny = ["*/Secret"] }'
+            await market.sell(Node, "{ request = 1000, deposit = 1000 }", more)
+            port = await market.buy("{ most = 12000 }")
+            async with core_client(port) as channel:
+                unary = channel.unary_unary(f"{PACKAGE}/Unary")
+                assert await unary(bytes(200_000)) == bytes(200_000)
+                into = channel.stream_unary(f"{PACKAGE}/In")
+                assert await into(pieces(*[bytes(10_000)] * 30)) == b"300000"
+                answers = await asyncio.gather(*(unary(b"%d" % number) for number in range(8)))
+                assert answers == [b"%d" % number for number in range(8)]
+                error = await failure(channel.unary_unary(f"{PACKAGE}/Secret")(b""))
+                assert error.code() == grpc.StatusCode.PERMISSION_DENIED  # and costs nothing
+                await until(lambda: market.bought()["spent"] == 10_000)
+                passed, refused = 0, []
+                for number in range(6):
+                    try:
+                        passed += await unary(b"%d" % number) == b"%d" % number
+                    except grpc.aio.AioRpcError as caught:
+                        refused.append(caught)
+                assert passed == 2
+                for caught in refused:
+                    assert caught.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                    assert dict(caught.trailing_metadata())["dtp-policy"] == "price"
+                assert market.bought()["spent"] == market.sold()["earned"] == 12_000
+                assert market.sold()["denials"] == {"methods": 1, "price": 4}
+                assert market.sold()["streams"] == 1
+
+    run(scenario)

@@ -13,6 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 from urllib.parse import quote
 
 from hpack import Decoder, Encoder, HPACKError
@@ -58,8 +59,14 @@ _HTTP_1 = (
 )
 _UNIMPLEMENTED = 12
 
-#: Asked for each call with its method: a denial, or None.
-Judge = Callable[[str], Denial | None]
+#: Asked for each call with its stream and method: a denial, None, or that it waits for `settle`.
+Judge = Callable[[int, str], "Denial | Waits | None"]
+
+
+class Waits(Enum):
+    """A verdict on a call that is to come."""
+
+    YET = "yet"
 
 
 @dataclass(slots=True)
@@ -70,6 +77,16 @@ class _Block:
     ends: bool
     data: bytearray = field(default_factory=bytearray)
     frames: int = 0
+
+
+@dataclass(slots=True)
+class _Held:
+    """A call that may not go on yet, or the head of one behind it: encoded when its turn comes, for HPACK has an
+    order."""
+
+    block: _Block
+    fields: Headers
+    waits: bool
 
 
 class Filter:
@@ -87,6 +104,9 @@ class Filter:
         self._decoder, self._encoder = Decoder(max_header_list_size=HEAD_SIZE), Encoder()
         self._answers = Encoder()
         self._there: list[bytes | memoryview] = []
+        #: What comes behind a call that waits, itself in front: all of it waits, since streams begin in order.
+        self._queue: deque[_Held | tuple[Frame, memoryview, bool]] = deque()
+        self._waiting: dict[int, _Held] = {}
         self._back: list[bytes | memoryview] = []
         #: Frames of our own that wait for the end of a frame of the backend.
         self._own: list[bytes] = []
@@ -126,6 +146,11 @@ class Filter:
     def calls(self) -> int:
         """Calls that the backend has not finished."""
         return len(self._calls)
+
+    @property
+    def held(self) -> int:
+        """Frames that wait for `settle`."""
+        return len(self._queue)
 
     def for_backend(self) -> bytes:
         """What there is to send to it now."""
@@ -184,6 +209,13 @@ class Filter:
                 self._agree(frame)
             elif frame.kind == frames.RST_STREAM:
                 self._calls.pop(frame.stream, None)
+            self._pass(frame, piece, last)
+
+    def _pass(self, frame: Frame, piece: memoryview, last: bool) -> None:
+        """A frame for the backend, behind what waits."""
+        if self._queue:
+            self._queue.append((frame, piece, last))
+        else:
             self._there.append(piece)
 
     def _agree(self, frame: Frame) -> None:
@@ -250,14 +282,42 @@ class Filter:
         if not _METHOD.fullmatch(method):
             self._refuse(block, _status(_UNIMPLEMENTED, f"the method name {method[:64]!r} is malformed"))
             return
-        denial = self._judge(method)
-        if denial is not None:
-            self._refuse(block, _refusal(denial))
+        verdict = self._judge(block.stream, method)
+        if isinstance(verdict, Denial):
+            self._refuse(block, _refusal(verdict))
         elif self.lost is not None:
             self._refuse(block, _gone(self.lost))
         else:
             self._calls[block.stream] = False
-            self._send(block, self._rewrite(fields))
+            self._send(block, self._rewrite(fields), waits=verdict is Waits.YET)
+
+    def settle(self, stream: int, denial: Denial | None) -> None:
+        """A call that waited may go on, or is refused. One that its client has cancelled goes on to its end."""
+        held = self._waiting.pop(stream, None)
+        if held is None:
+            return
+        held.waits = False
+        if denial is not None and self._calls.pop(stream, None) is not None:
+            self._refuse(held.block, _refusal(denial))
+        elif denial is not None:
+            self._refused.append(stream)
+        self._let_go()
+        self._release()
+
+    def _let_go(self) -> None:
+        """What waits no more, in the order in which it came."""
+        while self._queue:
+            first = self._queue[0]
+            if isinstance(first, _Held):
+                if first.waits:
+                    return
+                if first.block.stream not in self._refused:
+                    self._encode(first.block, first.fields)
+            elif first[0].stream in self._refused:
+                self._drop(first[0], first[2])
+            else:
+                self._there.append(first[1])
+            self._queue.popleft()
 
     def _trailers(self, block: _Block, fields: Headers) -> None:
         """Fields behind the messages of a call. No gRPC client has any, but HTTP/2 does."""
@@ -268,8 +328,17 @@ class Filter:
             raise Malformed("trailers that are none")
         self._send(block, [(name, value) for name, value in fields if name not in _OF_ONE_HOP])
 
-    def _send(self, block: _Block, fields: Headers) -> None:
-        """A header block for the backend."""
+    def _send(self, block: _Block, fields: Headers, *, waits: bool = False) -> None:
+        """A header block for the backend, behind what waits."""
+        if not waits and not self._queue:
+            self._encode(block, fields)
+            return
+        held = _Held(block, fields, waits)
+        self._queue.append(held)
+        if waits:
+            self._waiting[block.stream] = held
+
+    def _encode(self, block: _Block, fields: Headers) -> None:
         data = self._encoder.encode(fields, huffman=False)
         head = HeadersFrame(block.stream, data=data[:_FRAME_SIZE])
         if block.ends:
@@ -356,6 +425,8 @@ class Filter:
             fields = _gone(reason)
             self._tell(stream, fields[2:] if answered else fields)
         self._calls.clear()
+        self._waiting.clear()
+        self._queue.clear()
         self._release()
         return True
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from dtp.daemon.http import conversation
 from dtp.daemon.http.conversation import READ, Conversation, Ended
 from dtp.daemon.http.frames import Malformed
-from dtp.daemon.http.grpc import Filter
+from dtp.daemon.http.grpc import Filter, Waits
 from dtp.daemon.http.headers import Headers, to_grpc_backend
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import Reason, words
+from dtp.errors import DtpError
 from dtp.net.stream import Stream
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Without a backend: so long calls are told so, then the client has to connect anew, and another one is tried.
 _ALONE = 1.0
+#: Frames that wait behind calls that aren't paid yet; then nothing more is read.
+_MOST_HELD = 1024
 
 
 class GrpcSession(Conversation):
@@ -29,15 +32,35 @@ class GrpcSession(Conversation):
         super().__init__(exposed, caller, stream, bounds, keep=None)
         self._filter = Filter(self._judge, self._rewrite)
         self._finishing = False
+        #: Calls that are being paid.
+        self._bills: set[asyncio.Task[None]] = set()
         #: A frame that has begun, and when it has to be there.
         self._head = 0
         self._head_until: float | None = None
 
-    def _judge(self, method: str) -> Denial | None:
+    def _judge(self, call: int, method: str) -> Denial | Waits | None:
         denial = self._exposed.ask(Call(self._caller, method))
-        if denial is None:
-            self._exposed.bill_later(self._caller, self.stream, 1)
-        return denial
+        if denial is not None or self._exposed.charge is None:
+            return denial
+        task = asyncio.ensure_future(self._bill(call))
+        self._bills.add(task)
+        task.add_done_callback(self._bills.discard)
+        return Waits.YET
+
+    async def _bill(self, call: int) -> None:
+        """Have a call paid, and let it go on; others may be asked for and paid meanwhile."""
+        denial = await self._exposed.bill(self._caller, self.stream, 1)
+        if self.ended:
+            return
+        self._filter.settle(call, denial)
+        self._forward()
+        with contextlib.suppress(DtpError, OSError):  # whoever reads from the stream is told
+            self._flush()
+
+    def _forward(self) -> None:
+        """What the backend is to get now, in the order in which it was asked."""
+        if self._link is not None and (data := self._filter.for_backend()):
+            self._link.writer.write(data)
 
     def _rewrite(self, fields: Headers) -> Headers:
         return to_grpc_backend(fields, self._caller, self._exposed.config.service)
@@ -116,13 +139,16 @@ class GrpcSession(Conversation):
     async def _pump_there(self) -> None:
         """To the end of what the client says; without a backend, until a call was told so."""
         while not (self._filter.lost and self._filter.told):
-            if self._link is not None and (data := self._filter.for_backend()):
-                writer = self._link.writer
-                writer.write(data)
+            self._forward()
+            if self._link is not None:
                 with contextlib.suppress(ConnectionError):  # reading tells, and may have last words
-                    await writer.drain()
+                    await self._link.writer.drain()
+            while self._bills and self._filter.held > _MOST_HELD:
+                await asyncio.wait(self._bills, return_when=asyncio.FIRST_COMPLETED)
             if not await self._step():
                 break
+        if self._bills:  # what was asked before the end may still be paid
+            await asyncio.wait(self._bills)
         if self._link is not None:
             self._link.writer.write_eof()
 
