@@ -106,10 +106,10 @@ class Place:
         self.stack.callback(program.close)
         return program
 
-    def dtpd(self, name, text, **options):
-        """Start a daemon; gives the program, and what it says it exposes and forwards."""
+    def dtpd(self, name, text, *, code=DTPD, **options):
+        """Start a daemon; gives the program, and what it says it exposes and forwards. `code` runs it."""
         path = self.file(name, text)
-        program = self.program(sys.executable, "-P", "-c", DTPD, "run", "--json", "-c", path, **options)
+        program = self.program(sys.executable, "-P", "-c", code, "run", "--json", "-c", path, **options)
         places = []
         while True:
             line = program.process.stdout.readline()

@@ -25,7 +25,7 @@ from dtp.errors import LocalError
 from dtp.identity import Identity
 
 from .conftest import NEAR, OTHER, Backend
-from .programs import PATIENCE, free_port, place
+from .programs import DTPD, PATIENCE, free_port, place
 
 __all__ = ["place"]
 
@@ -369,9 +369,10 @@ async def exchange(port, data):
 class Far:
     """A daemon of several workers, and a service of a test behind it."""
 
-    def __init__(self, place, backend, **options):
+    def __init__(self, place, backend, *, code=DTPD, **options):
         self.place = place
-        self.program, exposed = place.dtpd("far", expose(place, f"127.0.0.1:{backend.port}", **options))
+        text = expose(place, f"127.0.0.1:{backend.port}", **options)
+        self.program, exposed = place.dtpd("far", text, code=code)
         self.address = exposed[0]["address"]
 
     def status(self):
@@ -422,6 +423,38 @@ def test_a_worker_that_dies_is_replaced_and_nothing_else_is_dropped(place):
             assert after["exposed"][0]["streams"] >= before["exposed"][0]["streams"]
             for _, writer in streams:
                 writer.close()
+
+    play(scenario())
+
+
+def test_a_worker_that_hangs_is_killed_and_replaced(place):
+    """One that is stopped answers nothing: it is ended after a limit, here of 2 s; others serve all the while."""
+
+    async def scenario():
+        async with Backend(slow_echo) as backend:
+            code = f"import dtp.daemon.workers; dtp.daemon.workers.HUNG = 2.0; {DTPD}"
+            far = await asyncio.to_thread(Far, place, backend, workers=2, code=code)
+            port = await asyncio.to_thread(far.near)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            before = {one["worker"]: one for one in (await asyncio.to_thread(far.status))["workers"]}
+            (victim,) = [one for one in before.values() if not one["connections"]]
+            os.kill(victim["pid"], signal.SIGSTOP)
+            await asyncio.to_thread(far.program.log, f"(process {victim['pid']}) doesn't answer")
+
+            def replaced():
+                found = {one["worker"]: one for one in far.status()["workers"]}
+                one = found[victim["worker"]]
+                return found if one["up"] and one["pid"] != victim["pid"] else None
+
+            after = await asyncio.to_thread(until, replaced)
+            assert {number: one["deaths"] for number, one in after.items()} == {
+                number: int(number == victim["worker"]) for number in before
+            }
+            writer.write(b"again")  # the other one's streams are as they were
+            assert await reader.readexactly(5) == b"again"
+            writer.close()
 
     play(scenario())
 
