@@ -541,6 +541,8 @@ class ClientMeter(_Meter):
         self._agreed: messages.Agreed | None = None
         self._finished: payer.Finished | None = None
         self._adding = False
+        self._no_more = on_low is None  # money can't be added
+        self._leaving = False  # since it is used up
         self._reserved = UNRESERVED  # of this connection; what was reserved before isn't used again
         self._reserving = False
         self._unsigned: payer.SignWanted | None = None  # waits until it is reserved
@@ -598,6 +600,9 @@ class ClientMeter(_Meter):
                         self._finished = event
         _, sent, received = self._traffic
         self._next = sent + received + self.payer.next_look
+        if self._no_more and not self._leaving and self.payer.spent and self._wanting():
+            self._leaving = True
+            self.spawn(self._leave())
 
     async def _adopt(self, voucher: SignedVoucher, used: Usage) -> None:
         await self.journal.run(lambda store: store.signed(voucher, used))
@@ -654,9 +659,37 @@ class ClientMeter(_Meter):
             funds = await self._on_low(wanted)
         finally:
             self._adding = False
-        if funds is not None and funds > self.payer.funds and not self._over:
+        if self._over:
+            return
+        if funds is not None and funds > self.payer.funds:
             self.payer.funded(funds, self.loop.time())
-            self.turn()
+        else:
+            self._no_more = True
+        self.turn()
+
+    def _wanting(self) -> bool:
+        """Whether a stream waits for something to come or to go, which costs money."""
+        connection = self.connection
+        return any(
+            not (each._eof or each._read_error) or connection._queued(each.id)
+            for each in connection._streams.values()
+        )
+
+    async def _leave(self) -> None:
+        """The money is used up: pay the last of it, agree on the close, and end the connection with `BudgetSpent`.
+
+        By then streams that were complete have ended in order. If all have, the connection is its user's to close.
+        """
+        if self.payer.cost <= self.payer.funds:
+            await self.last_words()
+        if self._over or not self._wanting():
+            return
+        connection, self.error = self.connection, self.payer.out_of_money()
+        log.info("%r: %s", connection, self.error)
+        for stream in tuple(connection._streams.values()):
+            stream._fail_read(self.error)
+            stream._fail_write(self.error, delivered=connection._acknowledged(stream.id))
+        connection.abort(CloseCode.PAYMENT, "the client's budget is used up")
 
     def _offered(self, offer: payer.ChargeOffered) -> None:
         if offer.lock is not None:
@@ -723,16 +756,16 @@ class ClientMeter(_Meter):
     async def last_words(self) -> messages.Agreed | None:
         """What is to be said before the connection closes: the rest is paid, the close agreed where it is wanted."""
         if self._over:
-            return None
+            return self._agreed
         exact = await self.finish()
         if exact and self.deal is not None and self.deal.closes:
             return await self.agreement()
-        return None
+        return self._agreed
 
     async def agreement(self) -> messages.Agreed | None:
         """The server's signature under an agreed close; None when it gives none in time. Doesn't raise."""
-        if self._over or not self.payer.agrees:
-            return None
+        if self._over or self._agreed is not None or not self.payer.agrees:
+            return self._agreed
         self.payer.ask_close()
         self.turn()
         with contextlib.suppress(DtpError, TimeoutError):

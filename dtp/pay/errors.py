@@ -86,9 +86,17 @@ class SealedAnswerBroken(PeerError):
 
 
 class BudgetSpent(LimitError):
-    """The budget, or the deposit that it allows, is used up; give a larger one to go on."""
+    """The budget, or the deposit that it allows, is used up; give a larger one to go on.
+
+    Where it ended a connection, `paid` (smallest unit) is what was signed, and `requests` and `bytes` are what came,
+    of the lane in its whole life.
+    """
 
     code = "budget-spent"
+
+    def __init__(self, message: str, *, paid: int = 0, requests: int = 0, bytes: int = 0) -> None:
+        super().__init__(message)
+        self.paid, self.requests, self.bytes = paid, requests, bytes
 
 
 class PriceTooHigh(LimitError):

@@ -13,7 +13,7 @@ from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.pay import answers
 from dtp.pay.drivers import ClientMeter, ServerMeter
-from dtp.pay.errors import DatagramsNotMetered, NotMetered
+from dtp.pay.errors import BudgetSpent, DatagramsNotMetered, NotMetered
 from dtp.pay.payee import Payee
 from dtp.pay.payer import Payer
 from dtp.pay.terms import Usage
@@ -24,7 +24,8 @@ class Metered(Connection):
 
     Server side: `accept_stream` waits while too many requests are unpaid, `charge` asks for more than the counts say,
     `requests` gives requests to charge one by one. Client side: `buy` takes a sealed answer. `close` lets the client
-    pay for the rest before the connection goes.
+    pay for the rest before the connection goes. When the budget is used up and something is still wanted, what waits
+    for it raises `BudgetSpent`, after what has come was read.
     """
 
     #: The driver, None until metering has begun.
@@ -58,6 +59,11 @@ class Metered(Connection):
         if not isinstance(self.meter, ServerMeter):
             raise NotMetered("only the server of a metered connection can charge")
         return self.meter
+
+    def _check(self) -> None:
+        if self.closed and self.meter is not None and isinstance(self.meter.error, BudgetSpent):
+            raise self.meter.error
+        super()._check()
 
     def try_open_stream(self) -> Stream | None:
         """As `Connection.try_open_stream`. A client gets `BudgetSpent` when its money covers no other request."""

@@ -387,7 +387,26 @@ class Payer:
             return self._interval.bytes // _LOOKS
         if self._unpaid_since is None:
             return 0
-        return max(0, self._interval.bytes - self.unpaid.bytes)
+        left = self.prices.bytes_within(self.funds, self.used.requests)
+        due = self._interval.bytes - self.unpaid.bytes
+        return max(0, due if left is None else min(due, left - self.used.bytes))
+
+    @property
+    def spent(self) -> bool:
+        """Whether the money pays for no further byte: unless more is added, nothing more can come."""
+        within = self.prices.bytes_within(self.funds, self.used.requests)
+        return self.cost > self.funds or (within is not None and self.used.bytes >= within)
+
+    def out_of_money(self) -> BudgetSpent:
+        """What a connection ends with that `funds` no longer suffice for."""
+        return BudgetSpent(
+            f"the budget is used up: {self.signed_amount} of {self.funds} are paid, for "
+            f"{self.signed_usage.requests} requests and {self.signed_usage.bytes} bytes of this channel; to go on, "
+            "connect again with a larger budget (--budget)",
+            paid=self.signed_amount,
+            requests=self.used.requests,
+            bytes=self.used.bytes,
+        )
 
     @property
     def to_reserve(self) -> Reserved:
@@ -550,6 +569,8 @@ class Payer:
             target = self._target()
             if target is not None and self._is_due(target, now):
                 self._sign(target, now)
+            elif self._ending is None and self.spent:
+                self._tell_low(max(1, self.cost - self.funds))
         if self._repeat_at <= 0.0 and self.newest is not None:
             self._say_newest(now)
         self._finish_if_done(now)

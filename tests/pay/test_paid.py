@@ -238,6 +238,51 @@ def test_serving_stops_where_the_budget_ends(market):
     market(scenario)
 
 
+def test_a_client_that_waits_for_more_than_its_budget_is_told_at_once(market):
+    """Not after the server's patience; all that came can be read, is paid, and the channel is closed by agreement."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        budget, wanted = cost_of(2 * MIB), b"%d\n" % (50 * MIB)
+        most = PRICES.bytes_within(budget, 1)
+        async with market.connect(buyer, budget=budget) as connection:
+            begun = connection.loop.time()
+            stream = await connection.open_stream()
+            stream.write(wanted)
+            pieces = []
+
+            async def read():
+                while True:
+                    pieces.append(await stream.read(MIB))
+
+            with pytest.raises(BudgetSpent, match="larger budget") as spent:
+                await read()
+            assert connection.loop.time() - begun < Exposure().patience / 2
+            assert sum(map(len, pieces)) == most - len(wanted)
+            assert (spent.value.requests, spent.value.bytes) == (1, most)
+            assert budget - 2 < spent.value.paid == connection.paid <= budget
+            with pytest.raises(BudgetSpent):
+                await connection.open_stream()
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_what_fits_the_budget_to_the_byte_ends_in_order(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=cost_of(2 * MIB)) as connection:
+            assert await fetch(connection, 2 * MIB) == 2 * MIB
+            assert connection.meter.payer.spent
+        assert connection.paid == cost_of(2 * MIB)
+        assert connection.meter.error is None
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
 def test_what_costs_too_much_is_not_begun(market):
     async def scenario(market):
         await market.serve(give)

@@ -220,6 +220,32 @@ def test_without_a_budget_nothing_is_bought(homes):
         assert client.run("channel", "list")[0]["channels"] == []
 
 
+def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_larger_one(homes):
+    server, client = homes
+    data = os.urandom(5_000_000)
+    folder = site(server, **{"big.iso": data})
+    with server.serving("--file", folder, *PRICED) as (address, _):
+        done = subprocess.run(
+            client.command("recv", f"{address}/big.iso", "--budget", "0.004SUI", "--json"),
+            env=client.env,
+            cwd=client.folder,
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 3, done.stderr.decode()
+        error = json.loads(done.stderr.splitlines()[-1])["error"]
+        assert error["code"] == "budget-spent"
+        assert "larger budget (--budget)" in error["message"]
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        paid = next(each for each in events if each["event"] == "paid")
+        assert 3_999_998 <= paid["amount"] <= 4_000_000
+        assert paid["bytes"] == PRICES.bytes_within(4_000_000, paid["requests"])
+        assert next(each for each in events if each["event"] == "settled")["to_server"] == paid["amount"]
+        assert (client.folder / "big.iso.part").stat().st_size > 1_000_000
+        client.run("recv", f"{address}/big.iso", "--budget", "0.5SUI")
+    assert (client.folder / "big.iso").read_bytes() == data
+
+
 def test_cat_pays_too(homes):
     server, client = homes
     with server.serving("--echo", *PRICED) as (address, said):
