@@ -8,16 +8,17 @@ import io
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
-from dtp.core.errors import EncodingError, NotOwner, StateLimit
+from dtp.core.errors import NotOwner, StateLimit
 from dtp.crdt import BlobRef, Change, Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
 from dtp.crdt.access import Grant
 from dtp.crdt.owners import owned
 from dtp.crdt.rules import RuleBroken, Rules
 from dtp.errors import DtpError
-from dtp.graph import access, blobs, files, vector
+from dtp.graph import access, blobs, files, loading, vector
 from dtp.graph import envelope as envelopes
 from dtp.graph import history as past
 from dtp.graph.blobs import BlobStore
@@ -26,8 +27,7 @@ from dtp.graph.envelope import Envelope, Proof, Summary
 from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, KeyLost, NotReader, StoreError
 from dtp.graph.fetching import Blob
 from dtp.graph.passing import Offering, Passed
-from dtp.graph.sqlite_store import SqliteStore
-from dtp.graph.store import MEMORY, MemoryStore, Store
+from dtp.graph.store import Store
 from dtp.graph.verifying import last_clock, verify
 from dtp.graph.watch import Watch
 from dtp.identity import Identity, PeerId
@@ -127,11 +127,11 @@ class Graph:
         """
         if name is not None and len(name.encode()) > envelopes.MAX_NAME:
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
-        store: Store = await asyncio.to_thread(_opened, place, name, identity.id.key)
+        store: Store = await asyncio.to_thread(loading.opened, place, name, identity.id.key)
         if blobs is not None:
             store.blob_folder = Path(blobs)
         try:
-            replica = await asyncio.to_thread(_load, store, identity, clock)
+            replica = await asyncio.to_thread(loading.load, store, identity, clock)
             return cls(identity, store, replica, history=history)
         except BaseException:
             store.close()
@@ -385,7 +385,7 @@ class Graph:
         async with self._lock:
             self._check_open()
             batch = [envelopes.decode(self.name, one) for one in data]
-            wrong = await self._run(_first_forged, batch)
+            wrong = await self._run(loading.first_forged, batch)
             if wrong is not None:
                 raise EnvelopeError(f"envelope {wrong} is not signed by its author for graph {self.name!r}")
             taken = 0
@@ -425,7 +425,7 @@ class Graph:
         """Merge it, and those that waited for it."""
         taken = 0
         while envelope is not None and self._chains.is_next(envelope):
-            changed = _merge(self._replica, envelope)
+            changed = loading.merge(self._replica, envelope)
             self._chains.advance(envelope, self._replica.core.covered[1])
             self._unsaved[envelope.author, envelope.sequence] = envelope
             taken += 1
@@ -463,7 +463,7 @@ class Graph:
             version = self._replica.version
             await self._save(synced=True)
             fresh = self._replica.fresh()
-            await self._run(_replay, self._store, fresh)
+            await self._run(loading.replay, self._store, fresh)
             if self._replica.version != version:  # something was made meanwhile
                 continue
             changes = access.differences(self._replica, fresh)
@@ -727,7 +727,7 @@ class Graph:
         told = bool(self._unsaved)
         while self._unsaved:
             some = [one for one, _ in zip(self._unsaved.values(), range(_AT_ONCE), strict=False)]
-            await self._run(_add, self._store, some, synced)
+            await self._run(partial(self._store.add, some, synced=synced))
             for one in some:
                 del self._unsaved[one.author, one.sequence]
                 self._since_state += len(one.body)
@@ -758,63 +758,3 @@ _Proofs = list[Proof]
 _Grants = list[Grant]
 _Changes = list[Change]
 _Offences = list[access.OffenceProof]
-
-
-def _add(store: Store, some: _Added, synced: bool) -> None:
-    store.add(some, synced=synced)
-
-
-_Added = list[Envelope | Summary]
-
-
-def _merge(replica: Replica, envelope: Envelope | Summary) -> int:
-    """Merge what is genuine and next; how many changes there were."""
-    if isinstance(envelope, Summary):
-        return replica.merge_summary(envelope.author, envelope.body, envelope.after, envelope.last)
-    return replica.merge(envelope.author, envelope.body)
-
-
-def _opened(place: str, name: str | None, writer: bytes) -> Store:
-    if place == MEMORY:
-        return MemoryStore(name or "")
-    if place.startswith(("postgresql://", "postgres://")):
-        from dtp.graph.postgres_store import PostgresStore
-
-        return PostgresStore(place, name or "", writer)
-    if "://" in place:
-        raise GraphError(
-            f"{place!r}: a graph is kept in a file (its path), in postgresql://..., or in {MEMORY!r}"
-        )
-    return SqliteStore(place, name)
-
-
-def _first_forged(batch: _Added) -> int | None:
-    """The place of the first that isn't genuine."""
-    return next((at for at, one in enumerate(batch) if not one.is_genuine()), None)
-
-
-def _load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
-    """The replica that the store's frames give. They were checked before they were stored."""
-    state, later = store.load()
-    author = identity.id.key
-    replica = Replica(author, clock=clock, graph=store.name)
-    if state is not None:
-        try:
-            replica = Replica.load(author, state, clock=clock, graph=store.name)
-        except EncodingError:  # of another version: the frames give it again
-            _replay(store, replica)
-    for data in later:
-        _merge(replica, envelopes.decode(store.name, data))
-    while replica.must_rebuild:
-        fresh = replica.fresh()
-        _replay(store, fresh)
-        replica.become(fresh)
-    return replica
-
-
-def _replay(store: Store, replica: Replica) -> None:
-    """Merge all that is stored."""
-    for author, last in sorted(store.lasts().items()):
-        for start in range(1, last + 1, _AT_ONCE):
-            for data in store.read(author, start, min(last, start + _AT_ONCE - 1)):
-                _merge(replica, envelopes.decode(store.name, data))

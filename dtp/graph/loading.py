@@ -1,0 +1,67 @@
+"""How a graph comes out of its store: which store a place names, and the replica that its frames give."""
+
+from __future__ import annotations
+
+from dtp.core.errors import EncodingError
+from dtp.crdt import Clock, Replica
+from dtp.graph import envelope as envelopes
+from dtp.graph.envelope import Envelope, Summary
+from dtp.graph.errors import GraphError
+from dtp.graph.sqlite_store import SqliteStore
+from dtp.graph.store import MEMORY, MemoryStore, Store
+from dtp.graph.summaries import READ
+from dtp.identity import Identity
+
+
+def merge(replica: Replica, envelope: Envelope | Summary) -> int:
+    """Merge what is genuine and next; how many changes there were."""
+    if isinstance(envelope, Summary):
+        return replica.merge_summary(envelope.author, envelope.body, envelope.after, envelope.last)
+    return replica.merge(envelope.author, envelope.body)
+
+
+def opened(place: str, name: str | None, writer: bytes) -> Store:
+    """The store at a place, as `Graph.open` names places. Raises `StoreError`, `GraphError`."""
+    if place == MEMORY:
+        return MemoryStore(name or "")
+    if place.startswith(("postgresql://", "postgres://")):
+        from dtp.graph.postgres_store import PostgresStore
+
+        return PostgresStore(place, name or "", writer)
+    if "://" in place:
+        raise GraphError(
+            f"{place!r}: a graph is kept in a file (its path), in postgresql://..., or in {MEMORY!r}"
+        )
+    return SqliteStore(place, name)
+
+
+def first_forged(batch: list[Envelope | Summary]) -> int | None:
+    """The place of the first that isn't genuine."""
+    return next((at for at, one in enumerate(batch) if not one.is_genuine()), None)
+
+
+def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
+    """The replica that the store's frames give. They were checked before they were stored."""
+    state, later = store.load()
+    author = identity.id.key
+    replica = Replica(author, clock=clock, graph=store.name)
+    if state is not None:
+        try:
+            replica = Replica.load(author, state, clock=clock, graph=store.name)
+        except EncodingError:  # of another version: the frames give it again
+            replay(store, replica)
+    for data in later:
+        merge(replica, envelopes.decode(store.name, data))
+    while replica.must_rebuild:
+        fresh = replica.fresh()
+        replay(store, fresh)
+        replica.become(fresh)
+    return replica
+
+
+def replay(store: Store, replica: Replica) -> None:
+    """Merge all that is stored."""
+    for author, last in sorted(store.lasts().items()):
+        for start in range(1, last + 1, READ):
+            for data in store.read(author, start, min(last, start + READ - 1)):
+                merge(replica, envelopes.decode(store.name, data))
