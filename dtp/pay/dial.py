@@ -292,12 +292,13 @@ class _PaidDialer:
 
     def _spending_over(self, connection: Metered) -> Spending:
         """The defaults, fit for what carries the connection: on pipes each frame takes seconds, and costs gas."""
+        from dtp.pay.drivers import REPEATS
         from dtp.pay.terms import Spending
 
         usual, patience = Spending(slack_bytes=self._limits.connection_window), connection.patience
         if patience <= self._limits.handshake:
             return usual
-        return replace(usual, repeat=patience / 12, patience=patience / 2)
+        return replace(usual, repeat=patience / REPEATS, patience=patience / 2)
 
     async def _begin(self, connection: Metered, deal: Purchase) -> None:
         from dtp.pay.drivers import ClientMeter

@@ -40,6 +40,8 @@ log = logging.getLogger("dtp.pay")
 #: Seconds that a server waits at the end for what is unpaid, and a client for an answer about closing; over carriers
 #: that are slow by nature half of the connection's patience, if that is more.
 END_PATIENCE: Final = 5.0
+#: How often an unanswered frame is said again within the patience of carriers that are slow by nature.
+REPEATS: Final = 12
 #: Bytes that a server moves under a quota before it counts again: the quota is shared with other connections.
 _LOOK_EACH: Final = 2 * 1024 * 1024
 #: Seconds that a voucher may wait at a server which has exposure enough left, so that several are checked at once and
@@ -257,9 +259,16 @@ class ServerMeter(_Meter):
 
     def begin(self) -> None:
         """Attach and welcome the client."""
+        self._pace()
         self.payee.begin(self.loop.time())
         self.attach()
         self.turn()
+
+    def _pace(self) -> None:
+        """Repeat as often as the carrier of now makes sensible: over pipes each frame is a transaction of ours."""
+        patience = self.connection.patience
+        usual = patience <= self.connection.limits.handshake
+        self.payee.repeat = payee.REPEAT if usual else max(payee.REPEAT, patience / REPEATS)
 
     # ---- what the meter says
 
@@ -324,6 +333,7 @@ class ServerMeter(_Meter):
         self.payee.receive(data, self.loop.time())
 
     def _tick(self) -> None:
+        self._pace()
         self.payee.tick(self.loop.time())
 
     def _deadline(self) -> float:

@@ -22,7 +22,7 @@ from dtp.pay.terms import MIB, NO_CARRIAGE, NOTHING, Exposure, Prices, Usage
 from dtp.pay.voucher import SignedVoucher, Voucher
 
 NEVER: Final = float("inf")
-#: Seconds before an unanswered frame is said again.
+#: Seconds before an unanswered frame is said again, where frames take no time and cost nothing.
 REPEAT: Final = 1.0
 #: Bytes of exposure that have to be left for a voucher to wait: what moves at 1 GB/s while one is checked and synced.
 HASTE: Final = 8 * MIB
@@ -136,7 +136,8 @@ class Payee:
     `least_end_ms` is the soonest end that a voucher may have, Unix ms. `most_ahead` is how far a voucher's counts
     may be above ours, None for any: where the server bears transport cost they are evidence for the client's
     credits. `agrees` says whether agreed closes are signed. `carriage` is what is kept of the deposit for transport
-    that the client bears, for each request and MiB: serving stops before the deposit no longer covers both.
+    that the client bears, for each request and MiB: serving stops before the deposit no longer covers both. `repeat`
+    is how many seconds pass before an unanswered frame is said again; it may change.
     """
 
     lane: PayeeLane
@@ -150,6 +151,7 @@ class Payee:
     most_ahead: Usage | None = None
     agrees: bool = False
     carriage: Prices = NO_CARRIAGE
+    repeat: float = REPEAT
     used: Usage = field(init=False)
     newest: SignedVoucher | None = field(init=False)
     paid: Usage = field(init=False)
@@ -186,7 +188,7 @@ class Payee:
         """The connection is there: welcome the client."""
         self._begun = True
         self._welcome()
-        self._repeat_at = now + REPEAT
+        self._repeat_at = now + self.repeat
         self._reveal_if_locked()
         self._look(now)
 
@@ -296,7 +298,7 @@ class Payee:
         """Do what is due by time."""
         self._look(now)
         if now >= self._repeat_at:
-            self._repeat_at = now + REPEAT
+            self._repeat_at = now + self.repeat
             if not self.heard:
                 self._welcome()
             if self.paused:
@@ -507,12 +509,12 @@ class Payee:
         self._late_told = False
         if stopped:
             self._send(messages.Due(*self.used))
-            self._repeat_at = now + REPEAT
+            self._repeat_at = now + self.repeat
         self._events.append(Paused(stopped))
 
     def _ask(self, now: float) -> None:
         assert self._pending is not None
-        self._repeat_at = now + REPEAT
+        self._repeat_at = now + self.repeat
         self._send(messages.ChargeAsked(self._pending.charge, self._pending.units, self._pending.lock))
 
     @property

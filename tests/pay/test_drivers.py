@@ -2,16 +2,18 @@
 
 import asyncio
 
-from dtp.pay import drivers
+from dtp import carriers
+from dtp.pay import drivers, messages, payee
 from dtp.pay.drivers import Account, ServerMeter
 from dtp.pay.errors import Flaw, MalformedMeter, VoucherRefused
 from dtp.pay.journal import Journal
-from dtp.pay.messages import Finish, build
+from dtp.pay.messages import Due, Finish, build
 from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import said
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure
 from dtp.pay.voucher import LaneKey
+from dtp.session.limits import Limits
 from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
@@ -25,6 +27,7 @@ class Wire:
         self.sent, self.aborted, self.closed = [], None, False
         self.on_end = self.on_traffic = None
         self.most = None
+        self.limits, self.patience = Limits(), Limits().handshake
 
     def take_meter(self, on_meter):
         self.on_meter = on_meter
@@ -78,10 +81,10 @@ def play(tmp_path, scenario, exposure=None):
     async def work():
         with Store(tmp_path / "pay.sqlite") as store:
             journal, wire, lane = Journal(store), Wire(), Lane()
-            payee = Payee(
+            served = Payee(
                 PayeeLane(CHANNEL, 0), PRICES, 10**12, exposure or Exposure(64 * MIB, 64 * MIB, 64, 64)
             )
-            meter = ServerMeter(wire, journal, payee, lane)
+            meter = ServerMeter(wire, journal, served, lane)
             meter.begin()
             wire.on_meter(b"\x91\x06")  # HEARD
             await scenario(meter, wire, lane)
@@ -237,3 +240,29 @@ def test_what_comes_and_what_goes_use_up_one_exposure(tmp_path):
         assert wire.most <= sent
 
     play(tmp_path, scenario)
+
+
+def test_frames_are_said_again_as_seldom_as_the_carrier_is_slow(tmp_path):
+    """Over pipes each costs the server a transaction; what is lost elsewhere is said again after a second."""
+
+    async def scenario(meter, wire, lane):
+        served, soon = meter.payee, payee.REPEAT
+        wire.traffic = Traffic(0, MIB, 0)
+        meter.recount()
+        assert served.paused
+        begun = served.deadline()
+        for patience, pause in ((wire.limits.handshake, soon), (carriers.patience("pipe"), 5.0)):
+            wire.patience = patience
+            meter._pace()
+            assert served.repeat == pause
+            wire.sent.clear()
+            served.tick(begun)
+            again = served.deadline()
+            assert again == begun + pause
+            meter._act()
+            assert [messages.parse(each, from_client=False) for each in wire.sent] == [Due(0, MIB)]
+            served.tick(again - 0.01)
+            assert served.events() == []
+            begun = again
+
+    play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8, patience=3600.0))
