@@ -40,7 +40,7 @@ SERVICE = "graph"
 
 
 class NotThere(LocalError):
-    """A node or a key has nothing."""
+    """A graph isn't there, or a node or a key has nothing."""
 
     code = "not-there"
 
@@ -49,7 +49,8 @@ class NotThere(LocalError):
 def graph() -> None:
     """Graphs in files: look, change, sync, serve.
 
-    FILE is a graph's file, made if need be. VALUE is JSON, or else text; {"link": "SOUL"} is a link.
+    FILE is a graph's file, made by what puts something into it. VALUE is JSON, or else text; {"link": "SOUL"}
+    is a link.
     """
 
 
@@ -95,9 +96,17 @@ class _Opener:
             yield opened
 
     def run(
-        self, work: Callable[[Graph], Awaitable[Any]], *, writing: bool = False, history: bool = False
+        self,
+        work: Callable[[Graph], Awaitable[Any]],
+        *,
+        writing: bool = False,
+        taking: bool = False,
+        history: bool = False,
     ) -> Any:
-        """Open the graph, do the work, close it."""
+        """Open the graph, do the work, close it. Its file is made by work that writes or takes what others wrote."""
+        is_file = "://" not in self.file and self.file != "memory:"
+        if is_file and not (writing or taking or Path(self.file).exists()):
+            raise NotThere(f"there is no graph {self.file!r}; 'dtp graph put', 'import' and 'sync' make one")
 
         async def main() -> Any:
             async with self.open(writing=writing, history=history) as opened:
@@ -474,7 +483,7 @@ def import_graph(opened: _Opener, source: str, as_text: bool) -> None:
                 return await graph.import_chunks([line for line in file if line.strip()])
         return await graph.import_file(source)
 
-    count = opened.run(work)
+    count = opened.run(work, taking=True)
     print_result({"new": count}, f"{count} new envelopes")
 
 
@@ -497,10 +506,15 @@ def sync(opened: _Opener, address: Address, psk: bytes | None, history: bool) ->
     async def work(graph: Graph) -> dict[str, Any]:
         async with connect(address, identity=graph.identity, psk=psk) as connection:
             done = await graph.sync(connection)
-        return {"received": done.received, "sent": done.sent, "bytes": done.bytes_received + done.bytes_sent}
+        missing = sum(last - first + 1 for _, first, last in graph.gaps())
+        size = done.bytes_received + done.bytes_sent
+        return {"received": done.received, "sent": done.sent, "bytes": size, "missing": missing}
 
-    record = opened.run(work, history=history)
-    print_result(record, "{received} envelopes received, {sent} sent, {bytes} bytes".format(**record))
+    record = opened.run(work, taking=True, history=history)
+    text = "{received} envelopes received, {sent} sent, {bytes} bytes"
+    if record["missing"]:
+        text += "; {missing} are missing, which this peer doesn't have: sync with another"
+    print_result(record, text.format(**record))
 
 
 @graph.command()
@@ -528,7 +542,7 @@ def watch(opened: _Opener, address: Address, pattern: str, psk: bytes | None, hi
                 )
             await replicating
 
-    opened.run(work, history=history)
+    opened.run(work, taking=True, history=history)
 
 
 @graph.command()

@@ -175,6 +175,7 @@ def test_peers(dtp, me, tmp_path):
 
 def test_granting(me, tmp_path):
     file, friend = tmp_path / "notes.db", str(Identity.generate().id)
+    run("put", file, "a", "k", "1")
     assert run("grant", file) == ""
     made = run("grant", file, friend, "board")
     assert friend in made
@@ -216,3 +217,23 @@ def test_verifying_tells_of_offences(me, tmp_path):
     (offence,) = json.loads(run("verify", file, "--json"))["offences"]
     assert offence["valid"]
     assert offence["author"] == str(cheat.id)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("get", "a"),
+        ("ls",),
+        ("log", "a"),
+        ("query", "MATCH (n) RETURN n"),
+        ("verify",),
+        ("grant",),
+        ("export",),
+    ],
+)
+def test_looking_into_a_file_that_is_not_there_makes_none(me, tmp_path, command):
+    file, (name, *rest) = tmp_path / "missing.db", command
+    target = [tmp_path / "out"] if name == "export" else []
+    assert "there is no graph" in run(name, file, *rest, *target, code=3)
+    assert list(tmp_path.glob("missing*")) == []
+    assert list(tmp_path.glob("out*")) == []
