@@ -81,7 +81,7 @@ class Workers:
     def __init__(self, config: Config, identity: PeerId, zygote: Zygote, table: Table) -> None:
         self.config = config
         self.identity = identity
-        self.began = time.time()
+        self.began = time.monotonic()
         self.draining = False
         self.reloads = 0
         #: See `Daemon`.
@@ -416,7 +416,7 @@ class Workers:
         return {
             **found,
             "identity": str(self.identity),
-            "uptime": round(time.time() - self.began, 3),
+            "uptime": round(time.monotonic() - self.began, 3),
             "draining": self.draining,
             "reloads": self.reloads,
             "callers": found.get("callers", []),

@@ -38,8 +38,8 @@ class MemoryStore:
 
     async def bans(self, now: float) -> Mapping[str, float]:
         """See `Store`."""
-        self._bans = {caller: until for caller, until in self._bans.items() if until > now}
-        return dict(self._bans)
+        # Those that have ended are kept: the clock may have been ahead, and be set back.
+        return {caller: until for caller, until in self._bans.items() if until > now}
 
     async def close(self) -> None:
         """Nothing to close."""
