@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import select
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +15,7 @@ from dtp.chain import ChainClient, KeySigner, publish
 from dtp.chain.networks import find_network
 from dtp.identity import Identity
 from dtp.localnet.grpc.localnet import LocalnetThread
-from dtp.pay.terms import Prices, Usage
+from dtp.pay.terms import Exposure, Prices, Spending, Usage
 
 from .conftest import run
 
@@ -191,6 +193,51 @@ def test_what_was_vouched_survives_a_server_that_is_killed(homes):
     more = next(each for each in events if each["event"] == "paid")
     assert more["amount"] == pytest.approx(2 * paid["amount"], abs=5)
     assert client.run("channel", "list")[0]["channels"] == []
+
+
+def test_a_server_that_is_killed_in_the_middle_loses_no_more_than_the_exposure(net, homes):
+    """kill -9 while the file moves; both come again, the file is whole, and every coin is somewhere."""
+    server, client = homes
+    size, budget = 150_000_000, 2_000_000_000
+    data = os.urandom(1_000_000) * (size // 1_000_000)
+    folder = site(server, **{"big.iso": data})
+    part = client.folder / "big.iso.part"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        where = ("--listen", f"tcp://127.0.0.1:{free.getsockname()[1]}")
+    with contextlib.ExitStack() as stack:
+        with server.serving("--file", folder, *where, *PRICED, kill=True) as (address, _):
+            receiving = subprocess.Popen(
+                client.command("recv", f"{address}/big.iso", "--budget", "2SUI", "--keep-channel", "--json"),
+                env=client.env,
+                cwd=client.folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            stack.callback(receiving.kill)
+            while receiving.poll() is None and not (part.exists() and part.stat().st_size > 20_000_000):
+                select.select([], [], [], 0.005)
+        assert receiving.poll() is None, "it was over before the server was killed"
+        assert part.stat().st_size < size
+        with server.serving("--file", folder, *where, *PRICED) as (again, _):
+            assert again == address
+            said, errors = receiving.communicate(timeout=PATIENCE)
+    assert receiving.returncode == 0, errors.decode()
+    events = [json.loads(line) for line in said.splitlines()]
+    assert (client.folder / "big.iso").read_bytes() == data
+    paid = max((each for each in events if each["event"] == "paid"), key=lambda each: each["amount"])
+    # The killed server forgot at most the exposure; the client pays nothing twice but what was under way.
+    lost, twice = Exposure().most_bytes, Spending().slack_bytes + Spending().voucher_bytes
+    assert size - lost <= paid["bytes"] <= size + twice
+    assert paid["amount"] == PRICES.of(Usage(paid["requests"], paid["bytes"]))
+    (ours,) = client.run("channel", "list")[0]["channels"]
+    (theirs,) = server.run("channel", "list")[0]["channels"]
+    assert ours["channel"] == theirs["channel"]
+    assert ours["vouched"] == theirs["vouched"] == paid["amount"]
+    assert theirs["claimed"] == paid["amount"]  # the server that ended in order saw to that
+    client.run("channel", "close", ours["channel"])
+    net.advance_clock(3_600_000)
+    (closed,) = client.run("channel", "close")
+    assert closed["to_client"] + paid["amount"] == budget
 
 
 def test_a_watcher_claims_for_a_server_that_sleeps(net, homes):
