@@ -23,7 +23,6 @@ except ImportError as error:
 
 #: Of the tables below.
 FORMAT: Final = 1
-SCHEMES: Final = ("postgresql://", "postgres://")
 _CHANNEL: Final = "dtp_graph"
 _CONNECT_SECONDS: Final = 5
 #: How long the listener waits before it looks whether it is wanted still.

@@ -291,3 +291,12 @@ def test_what_is_read_is_the_readers_own() -> None:
     view.append({"k": 1})
     view[1]["k"] = 2
     assert list(view) == [[1], {"k": 1}]
+
+
+def test_a_counter_tells_who_added_what() -> None:
+    one, other = replica(0), replica(1)
+    one.counter("hits").add(5)
+    other.counter("hits").add(-2)
+    exchange(one, other)
+    assert one.counter("hits").by_author() == {one.author: 5, other.author: -2}
+    assert int(one.counter("hits")) == 3
