@@ -1,0 +1,266 @@
+"""Paid services of real programs: by one worker of several, and by two daemons with vouchers in PostgreSQL."""
+
+import asyncio
+import contextlib
+import signal
+
+from chain_resolver.conftest import client, net, wallet
+from chain_resolver.hosts import DAY_MS
+from chain_resolver.hosts import make_host as make_hosted
+
+from dtp.chain import KeySigner, Program, host
+from dtp.daemon.server import Daemon
+from dtp.identity import Identity
+from dtp.pay.cashier import read_channels
+from dtp.pay.hosting import make_host
+
+from .conftest import Backend, config, echo
+from .programs import PATIENCE, free_port, place
+from .test_daemon_endpoints import (
+    deployments,
+    forwarding,
+    network,
+    on_chain,
+    operate,
+    package_file,
+    serving,
+    until,
+)
+from .test_daemon_paid import is_up
+from .test_daemon_relay import exchange
+from .test_daemon_state import postgresql_url
+from .test_daemon_workers import status_of
+
+__all__ = [
+    "client",
+    "deployments",
+    "net",
+    "network",
+    "on_chain",
+    "package_file",
+    "place",
+    "postgresql_url",
+    "wallet",
+]
+
+FUNDS = 10_000_000_000
+#: Of a request; more than the gas of a claim.
+PRICE = 10_000_000
+
+
+def selling(made, backend, vouchers, *, workers=1):
+    port = free_port()
+    return f"""[daemon]
+listen = ["tcp://127.0.0.1:{port}"]
+workers = {workers}
+[chain]
+host = "{made.host.id}"
+endpoint = "tcp://127.0.0.1:{port}"
+vouchers = "{vouchers}"
+[[expose]]
+service = "api"
+allow = ["*"]
+backend = ["127.0.0.1:{backend.port}"]
+price = {{ request = {PRICE}, deposit = {PRICE} }}
+"""
+
+
+class Buyer:
+    """A daemon in this process that pays for the service of a host; its own account, its own file."""
+
+    def __init__(self, place, made, seed):
+        self.identity = Identity(bytes([seed]) * 32)
+        folder = place.folder / f"buyer{seed}"
+        folder.mkdir()
+        text = f"""[chain]
+vouchers = "near.sqlite"
+[[forward]]
+listen = "127.0.0.1:0"
+to = "dtp://{made.host.id}/api"
+budget = {{ most = {100 * PRICE}, deposit = {50 * PRICE} }}
+"""
+        self.daemon = Daemon(config(folder, text), self.identity)
+
+    @property
+    def port(self):
+        (forwarded,) = self.daemon.forwarded.values()
+        return int(forwarded.places[0].rpartition(":")[2])
+
+    @property
+    def channels(self):
+        return [each.channel for each in self.daemon.side._wallet.store.bought()]
+
+    @property
+    def spent(self):
+        return self.daemon.status()["forwarded"][0]["spent"]
+
+
+async def end(program):
+    program.process.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(program.wait)
+    assert b"Traceback" not in program.errors
+
+
+def test_one_worker_serves_what_is_paid(place, client, on_chain, net):
+    """Whichever worker a caller's carrier comes to: it is served, and all that is paid is claimed once."""
+
+    async def scenario():
+        seller = place.identity("far")
+        net.fund(seller.id.sui_address, FUNDS, 3)
+        async with client(KeySigner.from_identity(seller)) as chain, Backend(echo) as backend:
+            made = await make_host(chain)
+            far, _ = await asyncio.to_thread(
+                place.dtpd, "far", selling(made, backend, "far.sqlite", workers=2)
+            )
+            buyers = []
+            async with contextlib.AsyncExitStack() as stack:
+                # The kernel chooses the worker: callers come until it has given one to the other.
+                while (
+                    len(buyers) < 3 or not (await asyncio.to_thread(status_of, place, "far"))["handed_over"]
+                ):
+                    buyers.append(buyer := Buyer(place, made, 40 + len(buyers)))
+                    net.fund(buyer.identity.id.sui_address, FUNDS, 3)
+                    stack.push_async_callback(buyer.daemon.close)
+                    await buyer.daemon.start()
+                    for data in (b"one", b"two", b"three"):
+                        assert await exchange(buyer.port, data) == data
+
+                async def is_paid():
+                    return all(buyer.spent == 3 * PRICE for buyer in buyers)
+
+                await until(is_paid)
+                status = await asyncio.to_thread(status_of, place, "far")
+                assert [one["connections"] for one in status["workers"]] == [len(buyers), 0]
+                assert status["exposed"][0]["earned"] == len(buyers) * 3 * PRICE
+                assert status["exposed"][0]["streams"] == len(buyers) * 3
+                channels = [id for buyer in buyers for id in buyer.channels]
+            await end(far)
+            taken = await read_channels(chain, channels)
+            assert [taken[id].claimed for id in channels] == [3 * PRICE] * len(buyers)
+
+    asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
+
+
+def test_another_daemon_takes_over_a_channel(place, client, on_chain, net, postgresql_url):
+    """The one that serves is killed with -9: the caller goes on with the same channel, and all is claimed once."""
+
+    from dtp.daemon.state.vouchers import PostgresVouchers
+
+    def vouched(channel):
+        """What the caller has signed, as the daemons' database has it."""
+        with PostgresVouchers(postgresql_url) as store:
+            return sum(store.vouched(channel).values())
+
+    async def scenario():
+        await is_up(postgresql_url)
+        names = ("one", "two")
+        accounts = {name: place.identity(name) for name in names}
+        for identity in accounts.values():
+            net.fund(identity.id.sui_address, FUNDS, 3)
+        async with client(KeySigner.from_identity(accounts["one"])) as chain, Backend(echo) as backend:
+            made = await make_host(chain, ttl_ms=DAY_MS)
+            program = Program()
+            operator = host.new_operator(program, made.host.id, made.cap, host.Rights.ALL)
+            program.transfer([operator], accounts["two"].id.sui_address)
+            await chain.execute(program)
+            programs = {}
+            for name in names:
+                text = selling(made, backend, postgresql_url)
+                programs[name], _ = await asyncio.to_thread(place.dtpd, name, text)
+            buyer = Buyer(place, made, 50)
+            net.fund(buyer.identity.id.sui_address, FUNDS, 3)
+            await buyer.daemon.start()
+            (forwarded,) = buyer.daemon.forwarded.values()
+            try:
+                for data in (b"one", b"two", b"three"):
+                    assert await exchange(buyer.port, data) == data
+
+                async def is_paid():
+                    return buyer.spent == 3 * PRICE
+
+                await until(is_paid)
+                peer = forwarded.pool.connections[0].peer
+                first = next(name for name in names if accounts[name].id == peer)
+                (second,) = set(names) - {first}
+                channels = buyer.channels
+
+                async def is_kept():  # a voucher counts once it is in the database
+                    return await asyncio.to_thread(vouched, channels[0]) == 3 * PRICE
+
+                await until(is_kept)
+                lost = forwarded.pool.connections[0]
+                programs[first].process.kill()
+
+                async def is_noticed():
+                    return not lost.source
+
+                await until(is_noticed)
+                for data in (b"four", b"five"):
+                    assert await exchange(buyer.port, data) == data
+                assert forwarded.pool.connections[0].peer == accounts[second].id
+                assert buyer.channels == channels  # no second deposit
+
+                async def is_paid_too():
+                    return buyer.spent == 5 * PRICE
+
+                await until(is_paid_too)
+            finally:
+                await buyer.daemon.close()
+            await end(programs[second])
+            (channel,) = (await read_channels(chain, channels)).values()
+            assert channel.claimed == 5 * PRICE
+            assert channel.deposited == channel.claimed + channel.balance + channel.refunded
+
+    asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
+
+
+def test_a_standby_gets_callers_when_no_active_one_is_there(place, client, wallet, on_chain, net):
+    """With an active one alive nobody comes to it; when that is killed with -9, its callers do."""
+
+    async def all_answer(ports):
+        with contextlib.suppress(ConnectionError):
+            return all([await exchange(port, b"again") == b"again" for port in ports])
+
+    async def scenario():
+        async with client(wallet()) as chain, Backend(echo) as backend:
+            hosted = await make_hosted(chain, ttl_ms=10_000)
+            await hosted.service("api")
+            roles = {"busy": "active", "idle": "standby"}
+            for name in roles:
+                net.fund(place.identity(name).id.sui_address)
+            await operate(hosted, *(place.identity(name).id.sui_address for name in roles))
+            programs = {}
+            for name, role in roles.items():
+                text = serving(hosted, free_port(), backend, f'role = "{role}"')
+                programs[name], _ = await asyncio.to_thread(place.dtpd, name, text)
+            nears = [
+                Daemon(config(place.folder, forwarding(hosted)), Identity(bytes([60 + n]) * 32))
+                for n in range(6)
+            ]
+            async with contextlib.AsyncExitStack() as stack:
+                for near in nears:
+                    stack.push_async_callback(near.close)
+                    await near.start()
+                pools = [forwarded.pool for near in nears for forwarded in near.forwarded.values()]
+                ports = [
+                    int(forwarded.places[0].rpartition(":")[2])
+                    for near in nears
+                    for forwarded in near.forwarded.values()
+                ]
+                for port in ports:
+                    assert await exchange(port, b"hello") == b"hello"
+                # By chance alone, six callers would all come to one of two in 1 of 32 runs.
+                lost = [pool.connections[0] for pool in pools]
+                assert {each.peer for each in lost} == {place.identity("busy").id}
+                programs["busy"].process.kill()
+
+                async def is_noticed():
+                    return not any(each.source for each in lost)
+
+                await until(is_noticed)
+                # Until its heartbeats are old the busy one counts as there.
+                await until(lambda: all_answer(ports))
+                assert {pool.connections[0].peer for pool in pools} == {place.identity("idle").id}
+            await end(programs["idle"])
+
+    asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
