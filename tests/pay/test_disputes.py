@@ -8,7 +8,7 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import channel as channel_module
 from dtp.chain.channel import Agreement, State, agreement_bytes
-from dtp.chain.errors import MoveAborted
+from dtp.chain.errors import MoveAborted, StaleObject
 from dtp.pay import messages
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Action, expiring
@@ -257,5 +257,29 @@ def test_several_channels_are_claimed_in_one_transaction(market):
         (paid,) = await market.serving.cashier.look()
         assert paid.to_server == 3 * cost_of(3 * MIB)
         assert await market.serving.cashier.look() == []
+
+    market(scenario)
+
+
+def test_a_close_that_is_asked_for_twice_moves_no_date_and_pays_once(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, _ = await paid_channel(market)
+        await vanish(connection)
+        await market.serving.close()  # claims
+        (channel,) = await market.channels(buyer)
+        await request_close(buyer["network"], channel)
+        (closing,) = await market.channels(buyer)
+        market.chain.advance(TERMS.claim_ms // 2)
+        with pytest.raises(MoveAborted):
+            await request_close(buyer["network"], closing)
+        assert await market.channels(buyer) == [closing]
+        market.chain.advance(TERMS.claim_ms // 2)
+        before = await market.balance(market.server_wallet.address)
+        paid = await end_channel(buyer["network"], closing, Action.FINALIZE)
+        assert (paid.to_client, paid.state) == (500_000_000 - cost_of(3 * MIB), State.CLOSED)
+        with pytest.raises(StaleObject):
+            await end_channel(buyer["network"], closing, Action.FINALIZE)
+        assert await market.balance(market.server_wallet.address) == before
 
     market(scenario)
