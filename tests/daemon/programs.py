@@ -1,7 +1,7 @@
 """Real programs in processes of their own: `dtpd` and what goes through it. They end with the test in any case."""
 
+import atexit
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -166,9 +166,22 @@ def need(program):
     return path
 
 
-#: Below what systems give to those who ask for any port (Linux: from 32768), and a range of its own for each process
-#: of the test run: between `free_port` and the program that is to listen there nobody else gets it.
-_PORTS = itertools.count(10_000 + 1_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20))
+def _ports():
+    """Ports below what systems give to those who ask for any (Linux: from 32768). Each process that runs tests, also
+    of another run on this machine, has blocks of its own, and a socket on the first port of a block says so: between
+    `free_port` and the program that is to listen there nobody else gets it."""
+    for first in range(10_000, 32_000, 200):
+        guard = socket.socket()
+        try:
+            guard.bind(("127.0.0.1", first))
+        except OSError:
+            guard.close()
+            continue
+        atexit.register(guard.close)
+        yield from range(first + 1, first + 200)
+
+
+_PORTS = _ports()
 
 
 def free_port():
@@ -181,7 +194,7 @@ def free_port():
         except OSError:  # somebody else's
             continue
         return port
-    raise AssertionError("unreachable")
+    raise AssertionError("all ports from 10,000 to 32,000 are taken")
 
 
 def wait_for_port(port, program):
