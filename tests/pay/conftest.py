@@ -23,6 +23,8 @@ from dtp.pay.claims import Policy
 from dtp.pay.serving import Selling, serve
 from dtp.pay.store import Store
 
+from .homes import Home
+
 #: Seconds for anything that has to happen; only a failing test waits so long.
 PATIENCE = 120
 #: MIST that a wallet of these tests gets: enough for every deposit and its gas.
@@ -193,3 +195,25 @@ def market(chain, tmp_path):
 
     yield play
     chain.collect()
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    """A localnet with the packages, and where their ids are remembered."""
+    packages = tmp_path_factory.mktemp("cli") / "packages.json"
+    with LocalnetThread() as localnet:
+        publisher = KeySigner.generate()
+        localnet.fund(publisher.address)
+
+        async def publish_all():
+            async with ChainClient(find_network(localnet.url), publisher, deployments=packages) as chain:
+                await publish(chain, "transport")
+
+        run(publish_all())
+        localnet.packages = packages
+        yield localnet
+
+
+@pytest.fixture
+def homes(net, tmp_path):
+    return Home(net, tmp_path / "server"), Home(net, tmp_path / "client")

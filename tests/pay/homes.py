@@ -1,0 +1,89 @@
+"""Accounts with homes of their own, and `dtp` as processes there against a localnet."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+
+from dtp.identity import Identity
+from dtp.pay.terms import Prices
+
+PATIENCE = 100
+
+
+class Home:
+    """An account with a home of its own, and the `dtp` that runs there."""
+
+    def __init__(self, net, folder):
+        folder.mkdir()
+        self.folder = folder
+        identity = Identity.generate()
+        identity.save(folder / "identity.pem")
+        self.address = identity.id.sui_address
+        net.fund(self.address)
+        self.env = {
+            **os.environ,
+            "DTP_HOME": str(folder),
+            "DTP_NETWORK": net.url,
+            "DTP_FAUCET": net.faucet_url,
+            "DTP_PACKAGES": str(net.packages),
+        }
+
+    def command(self, *arguments):
+        return [sys.executable, "-P", "-m", "dtp", *map(str, arguments)]
+
+    def run(self, *arguments, code=0):
+        """Run to the end; the lines of JSON that it printed."""
+        done = subprocess.run(
+            self.command(*arguments, "--json"),
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == code, done.stderr.decode()
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    @contextlib.contextmanager
+    def serving(self, *arguments, kill=False):
+        """`dtp serve`, until the block ends or, with `kill`, is killed there; gives the address, and at the end what
+        else it said."""
+        process = subprocess.Popen(
+            self.command("serve", "--json", "--until-eof", *arguments),
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        said = []
+        try:
+            line = process.stdout.readline()
+            assert line, process.stderr.read().decode()
+            yield json.loads(line)["address"], said
+            if kill:
+                process.kill()
+                return
+            rest, errors = process.communicate()
+            said += [json.loads(line) for line in rest.splitlines()]
+            assert process.returncode == 0, errors.decode()
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.communicate()
+
+
+def site(home, **files):
+    folder = home.folder / "site"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+PRICED = ("--price-mib", "0.002SUI", "--price-request", "1000", "--min-deposit", "1000")
+PRICES = Prices(1000, 2_000_000)

@@ -1,0 +1,94 @@
+"""The commands where somebody is killed or sleeps: nothing is lost beyond the exposure."""
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+
+import pytest
+
+from dtp.pay.terms import Exposure, Spending, Usage
+
+from .homes import PATIENCE, PRICED, PRICES, Home, site
+
+
+def test_what_was_vouched_survives_a_server_that_is_killed(homes):
+    server, client = homes
+    folder = site(server, **{"big.iso": os.urandom(5_000_000)})
+    with server.serving("--file", folder, *PRICED, kill=True) as (address, _):
+        events = client.run("recv", f"{address}/big.iso", "--budget", "0.5SUI", "--keep-channel")
+    paid = next(each for each in events if each["event"] == "paid")
+    (theirs,) = server.run("channel", "list")[0]["channels"]
+    assert (theirs["vouched"], theirs["claimed"]) == (paid["amount"], 0)
+    # The next run goes on with the same channel, and counts from there.
+    (client.folder / "big.iso").unlink()
+    with server.serving("--file", folder, *PRICED) as (again, _):
+        assert again == address
+        events = client.run("recv", f"{address}/big.iso", "--budget", "0.5SUI")
+    more = next(each for each in events if each["event"] == "paid")
+    assert more["amount"] == pytest.approx(2 * paid["amount"], abs=5)
+    assert client.run("channel", "list")[0]["channels"] == []
+
+
+def test_a_server_that_is_killed_in_the_middle_loses_no_more_than_the_exposure(net, homes):
+    """kill -9 while the file moves; both come again, the file is whole, and every coin is somewhere."""
+    server, client = homes
+    size, budget = 150_000_000, 2_000_000_000
+    data = os.urandom(1_000_000) * (size // 1_000_000)
+    folder = site(server, **{"big.iso": data})
+    part = client.folder / "big.iso.part"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        where = ("--listen", f"tcp://127.0.0.1:{free.getsockname()[1]}")
+    with contextlib.ExitStack() as stack:
+        with server.serving("--file", folder, *where, *PRICED, kill=True) as (address, _):
+            receiving = subprocess.Popen(
+                client.command("recv", f"{address}/big.iso", "--budget", "2SUI", "--keep-channel", "--json"),
+                env=client.env,
+                cwd=client.folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            stack.callback(receiving.kill)
+            while receiving.poll() is None and not (part.exists() and part.stat().st_size > 20_000_000):
+                select.select([], [], [], 0.005)
+        assert receiving.poll() is None, "it was over before the server was killed"
+        assert part.stat().st_size < size
+        with server.serving("--file", folder, *where, *PRICED) as (again, _):
+            assert again == address
+            said, errors = receiving.communicate(timeout=PATIENCE)
+    assert receiving.returncode == 0, errors.decode()
+    events = [json.loads(line) for line in said.splitlines()]
+    assert (client.folder / "big.iso").read_bytes() == data
+    paid = max((each for each in events if each["event"] == "paid"), key=lambda each: each["amount"])
+    # The killed server forgot at most the exposure; the client pays nothing twice but what was under way.
+    lost, twice = Exposure().most_bytes, Spending().slack_bytes + Spending().voucher_bytes
+    assert size - lost <= paid["bytes"] <= size + twice
+    assert paid["amount"] == PRICES.of(Usage(paid["requests"], paid["bytes"]))
+    (ours,) = client.run("channel", "list")[0]["channels"]
+    (theirs,) = server.run("channel", "list")[0]["channels"]
+    assert ours["channel"] == theirs["channel"]
+    assert ours["vouched"] == theirs["vouched"] == paid["amount"]
+    assert theirs["claimed"] == paid["amount"]  # the server that ended in order saw to that
+    client.run("channel", "close", ours["channel"])
+    net.advance_clock(3_600_000)
+    (closed,) = client.run("channel", "close")
+    assert closed["to_client"] + paid["amount"] == budget
+
+
+def test_a_watcher_claims_for_a_server_that_sleeps(net, homes):
+    server, client = homes
+    folder = site(server, **{"big.iso": os.urandom(30_000_000)})
+    with server.serving("--file", f"films={folder}", "--price-mib", "0.02SUI") as (address, _):
+        client.run("recv", f"{address}/big.iso", "--budget", "1SUI", "--keep-channel")
+        (channel,) = client.run("channel", "list")[0]["channels"]
+    watcher = Home(net, server.folder.parent / "watcher")
+    watcher.env["DTP_PAY_STORE"] = str(server.folder / "data" / "pay.sqlite")
+    # What was worth it was claimed when the server ended; a watcher finds nothing more.
+    assert watcher.run("channel", "watch", "--once") == []
+    assert server.run("channel", "list")[0]["channels"][0]["claimed"] == channel["vouched"]
+    client.run("channel", "close", channel["channel"])
+    net.advance_clock(3_600_000)
+    (closed,) = client.run("channel", "watch", "--once")
+    assert (closed["event"], closed["to_client"]) == ("closed", 1_000_000_000 - channel["vouched"])

@@ -1,0 +1,38 @@
+"""The commands for subscriptions: plans, passes, quotas, refunds."""
+
+from .homes import PRICED, site
+
+
+def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
+    server, client = homes
+    folder = site(server, **{"a.txt": b"words"})
+    with server.serving("--file", folder, *PRICED):
+        pass
+
+    server.run("host", "plan", "nosuch", "--price", "5", code=3)
+    server.run("host", "plan", "files", "--price", "5", "--period", "soon", code=2)
+    (made,) = server.run("host", "plan", "files", "--price", "0.001SUI", "--period", "1h")
+    plan = made["plan"]
+    (sold,) = client.run("pass", "plans", "--host", made["host"])[0]["plans"]
+    assert (sold["id"], sold["service"]) == (plan, made["service"])
+    assert client.run("pass", "plans", "--host", plan)[0]["plans"] == []
+    (shown,) = client.run("pass", "plans", plan)[0]["plans"]
+    assert (shown["price"], shown["period_ms"], shown["on_sale"]) == (1_000_000, 3_600_000, True)
+    (bought,) = client.run("pass", "buy", plan)
+    assert (bought["renewed"], bought["periods"]) == (False, 1)
+    (renewed,) = client.run("pass", "buy", plan, "--periods", "3")
+    assert (renewed["pass"], renewed["renewed"]) == (bought["pass"], True)
+    with server.serving("--file", folder, "--plan", plan) as (address, _):
+        client.run("recv", f"{address}/a.txt", "--budget", "0")
+    (held,) = client.run("pass", "plans")[0]["plans"]
+    assert held["periods"] == 4
+    (back,) = client.run("pass", "cancel", bought["pass"])
+    assert (back["periods"], back["refunded"]) == (3, 3_000_000)
+    client.run("pass", "cancel", plan, code=6)
+    # The owner draws the period that has begun once it is over, and nothing of those that were given back.
+    (drawn,) = server.run("host", "draw", plan)
+    assert (drawn["passes"], drawn["drawn"]) == (1, 0)
+    net.advance_clock(3_600_000)
+    (drawn,) = server.run("host", "draw", plan)
+    assert drawn["drawn"] == 1_000_000
+    client.run("host", "draw", plan, code=6)
