@@ -450,9 +450,7 @@ class Daemon:
         leaving = asyncio.ensure_future(self.side.leave())
         for forwarded in self.forwarded.values():
             await forwarded.stop()
-        for connection in self._callers:
-            if not connection.closed:
-                connection.go_away()
+        await asyncio.gather(*(each.go_away() for each in self._callers if not each.closed))
         for part in self._parts():
             part.ledger.finish()
         try:

@@ -32,6 +32,8 @@ log = logging.getLogger("dtp.net")
 RETRY = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
 #: How long `close` waits for what was finished to arrive.
 LINGER = 5.0
+#: Seconds for the peer to hear that it may open no more streams.
+HEARD = 1.0
 
 #: Metering frames kept until somebody takes them: a peer may send its first one before we are ready for it.
 _EARLY_METER = 16
@@ -365,9 +367,18 @@ class Connection:
         while self._error is None:
             await self._wait("closed")
 
-    def go_away(self) -> None:
-        """Tell the peer to open no new streams; those that are open go on."""
+    async def go_away(self) -> None:
+        """Tell the peer to open no new streams; those that are open go on.
+
+        Returns once the peer knows, or after a second: what it opened before is taken, what comes later refused.
+        """
         self._check()
+        self._session.warn_away()
+        with contextlib.suppress(
+            TimeoutError, DtpError
+        ):  # then it is over, and the next lines change nothing
+            async with asyncio.timeout(HEARD):
+                await self.ping()
         self._session.go_away()
         self._schedule_flush()
 

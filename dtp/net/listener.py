@@ -346,9 +346,8 @@ class Listener:
             if driver.connection is None:
                 driver.abort(CarrierError("the listener is closed"))
         connections = self.connections
-        for connection in connections:
-            if grace != 0 and not connection.closed:
-                connection.go_away()
+        if grace != 0:
+            await asyncio.gather(*(each.go_away() for each in connections if not each.closed))
         if grace != 0 and self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
         for connection in connections:

@@ -258,6 +258,11 @@ class Receiving(Linking):
         if not self._peer_away:
             self._peer_away = True
             self._events.append(ev.GoingAway())
+            # Of what was opened here and not yet written to the peer knows nothing; it goes by the last one's number.
+            newest = self._streams.get(self._next_own - 2)
+            if newest is not None:
+                receive = newest.receive
+                link.control.append(self._window(newest.stream_id, receive.acked, receive.limit))
 
     def _on_ready(self, link: Link, flags: int, now: float) -> None:
         if not self.client:

@@ -209,6 +209,13 @@ class Session(Receiving):
         self.ready = True
         self._queue(Frame.READY)
 
+    def warn_away(self) -> None:
+        """Ask the peer to open no new streams. Those that it opened before it hears of this are taken as long as
+        `go_away` was not called: best when the PING that follows is answered, since it tells of them before.
+        """
+        if self._away is None:
+            self._queue(Frame.AWAY, AWAY.pack(MAX_OFFSET))
+
     def go_away(self) -> None:
         """Take no new streams from the peer; those it has opened go on. Idempotent."""
         if self._away is None:

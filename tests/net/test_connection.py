@@ -617,13 +617,36 @@ async def test_going_away_lets_streams_finish() -> None:
         stream = await connection.open_stream()
         stream.write(b"a")
         other = await far.accept_stream()
-        far.go_away()
+        await far.go_away()
         await asyncio.sleep(1)
         with pytest.raises(ConnectionClosed, match="SHUTDOWN"):
             await connection.open_stream()
         other.write(b"still here")
         other.write_eof()
         assert await stream.read() == b"still here"
+
+
+@on_fake_clock
+async def test_what_was_opened_before_the_peer_goes_away_is_taken() -> None:
+    """Also when nothing was written to it yet: in a daemon that is a client which has said nothing so far."""
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        streams = [await connection.open_stream() for _ in range(3)]
+        await far.go_away()
+        with pytest.raises(ConnectionClosed, match="SHUTDOWN"):
+            await connection.open_stream()
+        for number, stream in enumerate(streams):
+            stream.write(bytes([number]))
+            stream.write_eof()
+        for number, stream in enumerate(streams):
+            other = await far.accept_stream()
+            assert await other.read() == bytes([number])
+            other.write(b"heard")
+            other.write_eof()
+            assert await stream.read() == b"heard"
 
 
 @on_fake_clock
