@@ -109,6 +109,7 @@ class Pool:
         self._in_use: Counter[Connection] = Counter()
         self._leaving: set[Connection] = set()
         self._closing: dict[Connection, asyncio.Task[None]] = {}
+        self._giving_up: dict[Connection, asyncio.TimerHandle] = {}
         self._dialing: asyncio.Task[Connection] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
@@ -205,7 +206,8 @@ class Pool:
         if connection not in self._leaving:
             self._leaving.add(connection)
             if not connection.source:
-                asyncio.get_running_loop().call_later(GIVE_UP, self._give_up, connection)
+                later = asyncio.get_running_loop().call_later(GIVE_UP, self._give_up, connection)
+                self._giving_up[connection] = later
             self._close_if_done(connection)
 
     def _give_up(self, connection: Connection) -> None:
@@ -213,6 +215,7 @@ class Pool:
 
         If the same one is there, it has said whether it knows the connection; if none is, they may be resumed yet.
         """
+        self._giving_up.pop(connection, None)
         current = self._connection
         elsewhere = current is not None and not current.closed and current.peer != connection.peer
         if elsewhere and not connection.closed and not connection.source:
@@ -234,6 +237,8 @@ class Pool:
     def _closed_one(self, connection: Connection) -> None:
         self._leaving.discard(connection)
         del self._closing[connection]
+        if (later := self._giving_up.pop(connection, None)) is not None:
+            later.cancel()  # which also lets go of the connection
 
     async def _keep_warm(self) -> None:
         failures = 0
@@ -286,5 +291,8 @@ class Pool:
         tasks = [task for task in (self._keeper, self._dialing, *self._closing.values()) if task is not None]
         for task in tasks:
             task.cancel()
+        for later in self._giving_up.values():
+            later.cancel()
+        self._giving_up.clear()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(connection.close() for connection in self.connections))

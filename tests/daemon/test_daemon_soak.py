@@ -144,6 +144,12 @@ concurrency = {{ identity = 1000 }}
             if number % 40 == 20:
                 await self.far.reload(self.far_config(f'limits = {{ time = "{1 + number}h" }}'))
 
+    def whole(self):
+        """Each forward has one connection, both ends know of no other, and each has a carrier."""
+        near = [one for forward in self.near.forwarded.values() for one in forward.pool.connections]
+        far = self.far.listener.connections
+        return len(near) == len(far) == len(self.backends) and all(one.source for one in (*near, *far))
+
     async def settle(self):
         """Until nobody has anything open: what ends only after silence is ended here."""
         for daemon in (self.near, self.far):
@@ -154,6 +160,8 @@ concurrency = {{ identity = 1000 }}
             for part in daemon._parts():
                 await part.ledger.wait_empty()
         # A connection that was cut is closed, or resumed, when both sides have noticed.
+        while not self.whole():
+            await asyncio.sleep(0.005)
         quiet = 0
         before = None
         while quiet < 40:

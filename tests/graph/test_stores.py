@@ -252,7 +252,7 @@ asyncio.run(main())
 
 
 def writer(url: str, name: str, count: int) -> subprocess.Popen[str]:
-    path = f"{Path(__file__).parent}:{Path(__file__).parents[2]}"
+    path = str(Path(__file__).parent)  # of `graph_people`; `dtp` is what is installed
     return subprocess.Popen(
         [sys.executable, "-P", "-c", WRITER, url, name, str(count)],
         stdout=subprocess.PIPE,
