@@ -160,13 +160,11 @@ concurrency = {{ identity = 1000 }}
             for part in daemon._parts():
                 await part.ledger.wait_empty()
         # A connection that was cut is closed, or resumed, when both sides have noticed.
-        while not self.whole():
-            await asyncio.sleep(0.005)
         quiet = 0
         before = None
         while quiet < 40:
             now = len(asyncio.all_tasks()), descriptors()
-            quiet = quiet + 1 if now == before else 0
+            quiet = quiet + 1 if now == before and self.whole() else 0
             before = now
             await asyncio.sleep(0.005 if quiet else 0)
 
