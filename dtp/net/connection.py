@@ -371,8 +371,10 @@ class Connection:
         """Tell the peer to open no new streams; those that are open go on.
 
         Returns once the peer knows, or after a second: what it opened before is taken, what comes later refused.
+        Nothing happens when the connection is over.
         """
-        self._check()
+        if self._error is not None:
+            return
         self._session.warn_away()
         with contextlib.suppress(
             TimeoutError, DtpError
