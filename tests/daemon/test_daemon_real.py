@@ -148,8 +148,6 @@ def test_ssh_and_its_files(place, sshd):
     assert b"No such file" in said
 
 
-# By name until it is known why the terminal ended in the middle once, in some thirty runs.
-@pytest.mark.long
 def test_an_interactive_shell(place, sshd):
     """A terminal at both ends: each line is answered before the next one is typed."""
     direct, options = sshd
@@ -172,7 +170,8 @@ def test_an_interactive_shell(place, sshd):
         expect(b"ready> ")
         for number in range(20):
             os.write(own, b"echo $((%d * 6))\n" % number)
-            expect(b"\n%d\r\n" % (number * 6))
+            # With the prompt behind it: what is typed before it comes is echoed between them.
+            expect(b"\n%d\r\nready> " % (number * 6))
         os.write(own, b"exit 9\n")
         assert shell.wait(PATIENCE) == 9
     os.close(own)
