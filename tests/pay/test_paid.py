@@ -463,7 +463,7 @@ def test_a_pass_that_is_over_ends_its_connections_and_opens_none(market):
         connection = await market.connect(buyer, budget=0)
         assert await fetch(connection, MIB) == MIB
         market.chain.advance(600_001)
-        await market.serving._quotas.refresh()
+        await market.serving.ledger.recheck(await market.serving.firewall.refresh())
         with pytest.raises(ConnectionClosed) as closed:
             await fetch(connection, 10)
         assert closed.value.close_code == CloseCode.PAYMENT
@@ -567,11 +567,19 @@ def test_a_second_endpoint_with_a_store_of_its_own_is_refused(market):
 
 def test_a_channel_is_served_by_one_process_at_a_time(market):
     async def scenario(market):
-        serving = await market.serve(give)
+        served = []
+
+        async def handler(connection):
+            served.append(connection)
+            await give(connection)
+
+        serving = await market.serve(handler)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
             assert await fetch(connection, 1000) == 1000
         (bought,) = buyer["store"].bought()
+        await served[0].wait_closed()
+        await served[0].meter.settled()  # from then on the channel isn't held
         other = Holds(serving.store.path)  # as a second process with the same store would
         assert other.take(bought.channel)
         with pytest.raises(ConnectionClosed, match="another process"):
