@@ -7,10 +7,10 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from dtp.chain.host import Bearer, Kind, Mode, Terms
+from dtp.chain.host import Kind, Mode, Terms
 from dtp.chain.resolver import service_number
 from dtp.daemon.config.model import BY_CALL, Chain, Expose, Price
-from dtp.errors import ChainError, DtpError
+from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook
@@ -18,16 +18,15 @@ from dtp.pay.cashier import Cashier
 from dtp.pay.drivers import ServerMeter
 from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission, Gate
+from dtp.pay.holding import VoucherStore
 from dtp.pay.hosting import EndpointsApart, NoHost, Owned, ensure_service, find_host, refuse_apart
 from dtp.pay.journal import Journal
 from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
-from dtp.pay.payee import Payee
 from dtp.pay.quota import Quotas
 from dtp.pay.settling import Paid
-from dtp.pay.store import Store
-from dtp.pay.terms import MIB, Exposure, Usage
-from dtp.session.codes import CloseCode, Refuse
+from dtp.pay.terms import Exposure
+from dtp.session.codes import CloseCode
 
 if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
@@ -37,10 +36,6 @@ log = logging.getLogger("dtpd")
 
 #: Seconds between two looks at what is worth claiming.
 CLAIM_EVERY = 60.0
-#: Vouchers must be claimable for at least so long after they come, ms.
-_LEAST_CLAIM_TIME = 3_600_000
-#: Where the server bears transport cost a client's counts may be so far above ours: what is under way.
-_MOST_AHEAD = Usage(64, 8 * MIB)
 _KINDS = {"tcp": Kind.TCP, "udp": Kind.UDP, "http": Kind.HTTP, "json-rpc": Kind.JSON_RPC, "grpc": Kind.GRPC}
 
 
@@ -82,12 +77,12 @@ class _Cashier(Cashier):
         return await super().look(closing=closing)
 
 
-def _free(store: Store, channel: str) -> None:
+def _free(store: VoucherStore, channel: str) -> None:
     if isinstance(store, Shared):
         store.free(channel)
 
 
-def _claims(store: Store) -> bool:
+def _claims(store: VoucherStore) -> bool:
     return isinstance(store, Shared) and store.claims()
 
 
@@ -95,7 +90,7 @@ class Shop:
     """Sells the services that have a price, under the host of `[chain]`."""
 
     def __init__(
-        self, config: Chain, chain: ChainClient, firewall: Firewall, store: Store, key: bytes
+        self, config: Chain, chain: ChainClient, firewall: Firewall, store: VoucherStore, key: bytes
     ) -> None:
         """`chain` is connected and signs; `store` is open, and closed with this one; `key` is the identity's."""
         self._config = config
@@ -105,9 +100,9 @@ class Shop:
         self._store = store
         self.journal = Journal(store)
         self.book = ChannelBook(chain)
-        self.gate = Gate(self.book, firewall, self.journal)
-        self._quotas = Quotas(chain, self.journal, firewall, self.gate._clock)
-        self.ledger = Ledger(self.book, self.journal, chain, self._quotas, self.gate.now_ms)
+        quotas = Quotas(chain, self.journal, firewall)
+        self.gate = Gate(self.book, firewall, self.journal, quotas)
+        self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms)
         self.cashier = _Cashier(
             chain,
             self.journal,
@@ -187,15 +182,7 @@ class Shop:
 
     async def admit(self, request: Request) -> Admission:
         """Check the ticket of somebody who has come for a service. Raises `Refuse`."""
-        admission = await self.gate.admit(request)
-        if admission.channel.service != service_number(request.service):
-            raise Refuse(CloseCode.TICKET, f"the channel is of another service than {request.service!r}")
-        if admission.pass_ is not None:
-            try:
-                await self._quotas.prepare(admission.pass_)
-            except ChainError as error:
-                raise Refuse(CloseCode.BUSY, "the pass can't be looked at now: try again later") from error
-        return admission
+        return await self.gate.admit(request)
 
     async def enter(self, connection: Connection) -> bool:
         """Meter a connection that was admitted; whether it may go on."""
@@ -205,26 +192,14 @@ class Shop:
         if not await self._hold(admission.channel.id):
             connection.abort(CloseCode.PAYMENT, "another daemon of this host serves the channel now")
             return False
-        lane = await self.ledger.enter(admission)
-        if lane is None:
+        by_stream = connection.service not in self._by_call
+        meter = await self.ledger.enter(connection, admission, Exposure(), by_stream)
+        if meter is None:
             self._free(admission.channel.id)
             connection.abort(CloseCode.PAYMENT, "the channel is closed")
             return False
-        terms = admission.channel.terms
-        payee = Payee(
-            lane,
-            admission.prices,
-            admission.affordable,
-            Exposure(),
-            connection.service not in self._by_call,
-            least_end_ms=self.gate.now_ms() + min(terms.claim_ms, _LEAST_CLAIM_TIME),
-            most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
-            agrees=self.ledger.agrees(admission.channel),
-        )
-        meter = ServerMeter(connection, self.journal, payee, self.ledger)
         connection.meter = meter
-        self.ledger.join(meter, admission)
-        newest = payee.newest
+        newest = meter.payee.newest
         sale = _Sale(connection.service, meter, 0 if newest is None else newest.voucher.amount)
         self._sales.add(sale)
         self._meters.add(meter)
@@ -279,13 +254,7 @@ class Shop:
 
     async def recheck(self) -> None:
         """Look again at channels in use: closes that were asked for, and who is denied. Raises `ChainError`."""
-        await self._quotas.look()
-        rules = self._firewall.rules
-        for id in self.ledger.channels:
-            await self.ledger.refresh(id)
-            seen = self.book.known(id)
-            if rules is not None and seen is not None and seen.channel.client in rules.deny:
-                self.ledger.end(id, "denied")
+        await self.ledger.recheck(self._firewall.rules)
 
     # ---- figures --------------------------------------------------------------------------------------------
 

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
     from dtp.daemon.buying import Buyer, Wallet
     from dtp.daemon.selling import Shop
-    from dtp.pay.store import Store
+    from dtp.pay.holding import VoucherStore
 
 log = logging.getLogger("dtpd")
 
 
-def open_sold(where: Path | str | None) -> Store:
+def open_sold(where: Path | str | None) -> VoucherStore:
     """The store of vouchers that are received. Raises `StoreError`, `ConfigError`."""
     if isinstance(where, str):
         from dtp.daemon.state.vouchers import PostgresVouchers

@@ -70,7 +70,7 @@ class Purchase(Deal):
     """
 
     chain: ChainClient
-    journal: Journal
+    journal: Journal[Store]
     channel: Channel
     key: LaneKey
     lane: PayerLane
@@ -182,7 +182,7 @@ class LaneLock:
 
 async def purchase(
     chain: ChainClient,
-    journal: Journal,
+    journal: Journal[Store],
     host: str,
     service: str,
     budget: Budget,
@@ -240,7 +240,7 @@ def _check_prices(budget: Budget, terms: Terms) -> None:
 
 
 async def _reusable(
-    chain: ChainClient, journal: Journal, state: HostState, number: int, budget: Budget, keep: bool
+    chain: ChainClient, journal: Journal[Store], state: HostState, number: int, budget: Budget, keep: bool
 ) -> Purchase | None:
     """A channel of ours that is still open for this service, has money left, and isn't in use."""
     for each in await journal.run(lambda store: store.bought()):
@@ -276,7 +276,7 @@ class _LanesBusy(ChannelUnusable):
         self.channel = channel
 
 
-async def _add_lane(chain: ChainClient, journal: Journal, channel: Channel) -> None:
+async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channel) -> None:
     """Give a channel that is kept a further lane, for one more connection at the same time."""
     key = LaneKey.generate()
     await journal.run(lambda store: store.keep_key(key, 0))
@@ -287,7 +287,9 @@ async def _add_lane(chain: ChainClient, journal: Journal, channel: Channel) -> N
     await journal.run(lambda store: store.add_lane(channel.id, made.lane, key.public))
 
 
-async def _ready(chain: ChainClient, journal: Journal, id: str, budget: Budget, keep: bool) -> Purchase:
+async def _ready(
+    chain: ChainClient, journal: Journal[Store], id: str, budget: Budget, keep: bool
+) -> Purchase:
     """Take a lane of a channel of ours. Raises `ChannelUnusable`."""
     channel = await chain.read(module.SCHEMA, Channel, id)
     if channel.state != State.OPEN:

@@ -16,9 +16,10 @@ from dtp.chain.pipe import Pipe
 from dtp.errors import ChainError
 from dtp.pay.claims import Action, Policy, View, at_close, plan
 from dtp.pay.costs import accrued, take_credits
+from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
 from dtp.pay.settling import Paid, settle
-from dtp.pay.store import End, Sold, Store
+from dtp.pay.store import End, Sold
 from dtp.pay.terms import Usage
 
 log = logging.getLogger("dtp.pay")
@@ -33,7 +34,7 @@ class Cashier:
     def __init__(
         self,
         chain: ChainClient,
-        journal: Journal,
+        journal: Journal[VoucherStore],
         now_ms: Callable[[], int],
         *,
         policy: Policy | None = None,
@@ -131,7 +132,7 @@ class Cashier:
         return found
 
     async def _over(self, ids: Sequence[str]) -> None:
-        def work(store: Store) -> None:
+        def work(store: VoucherStore) -> None:
             for id in ids:
                 store.over(id)
 
@@ -139,7 +140,7 @@ class Cashier:
             await self._journal.run(work)
 
 
-def _holdings(store: Store) -> tuple[dict[str, list[Sold]], dict[str, End | None]]:
+def _holdings(store: VoucherStore) -> tuple[dict[str, list[Sold]], dict[str, End | None]]:
     sold: dict[str, list[Sold]] = {}
     for each in store.sold():
         sold.setdefault(each.channel, []).append(each)

@@ -27,9 +27,11 @@ from dtp.pay.errors import (
     PriceTooHigh,
     VoucherRefused,
 )
+from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal, Verdict
 from dtp.pay.payee import Payee
 from dtp.pay.payer import UNRESERVED, Payer, Reserved
+from dtp.pay.store import Store
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import MAX_COUNT, LaneKey, SignedVoucher
 from dtp.session.codes import CloseCode
@@ -60,9 +62,8 @@ _PART: Final = 4
 class _Meter(ABC):
     """What both ends' drivers share: frames in, counts in, the timer, tasks that end with the connection."""
 
-    def __init__(self, connection: Connection, journal: Journal) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.journal = journal
         self.loop = asyncio.get_running_loop()
         #: What ended metering, if something of it was wrong.
         self.error: DtpError | None = None
@@ -244,8 +245,11 @@ class _Meter(ABC):
 class ServerMeter(_Meter):
     """The server's driver. What concerns more than this connection is asked of `account`."""
 
-    def __init__(self, connection: Connection, journal: Journal, meter: Payee, account: Account) -> None:
-        super().__init__(connection, journal)
+    def __init__(
+        self, connection: Connection, journal: Journal[VoucherStore], meter: Payee, account: Account
+    ) -> None:
+        super().__init__(connection)
+        self.journal = journal
         self.payee = meter
         self._account = account
         self._charging = asyncio.Lock()
@@ -532,7 +536,7 @@ class ClientMeter(_Meter):
     def __init__(
         self,
         connection: Connection,
-        journal: Journal,
+        journal: Journal[Store],
         meter: Payer,
         key: LaneKey,
         *,
@@ -540,7 +544,8 @@ class ClientMeter(_Meter):
         on_low: OnLow | None = None,
         deal: Deal | None = None,
     ) -> None:
-        super().__init__(connection, journal)
+        super().__init__(connection)
+        self.journal = journal
         self.payer = meter
         self.deal = deal
         self._key = key

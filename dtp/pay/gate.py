@@ -18,9 +18,10 @@ from dtp.errors import ChainError
 from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook, TooManyQuestions, affordable
 from dtp.pay.errors import TicketRefused
+from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
 from dtp.pay.payee import Floor, PayeeLane
-from dtp.pay.store import Store
+from dtp.pay.quota import Quotas
 from dtp.pay.terms import Prices
 from dtp.pay.ticket import Ticket, parse_ticket
 from dtp.session.codes import CloseCode, Refuse
@@ -98,7 +99,8 @@ class Gate:
         self,
         book: ChannelBook,
         firewall: Firewall,
-        journal: Journal,
+        journal: Journal[VoucherStore],
+        quotas: Quotas,
         *,
         least_revision: int = 0,
         clock: Callable[[], float] = time.time,
@@ -106,6 +108,7 @@ class Gate:
         self.book = book
         self.firewall = firewall
         self._journal = journal
+        self._quotas = quotas
         self._least_revision = least_revision
         self._clock = clock
 
@@ -140,6 +143,7 @@ class Gate:
             held = pass_of(channel, rules, self._clock())
             if held is None:
                 raise TicketRefused("the pass of this channel is over or not known here: renew it")
+            await self._quotas.prepare(held)
         return await self._journal.run(lambda store: _admission(store, channel, ticket.lane, keys, held))
 
     async def _proven(self, ticket: Ticket, request: Request) -> tuple[Channel, tuple[bytes, ...]]:
@@ -173,7 +177,7 @@ class Gate:
 
 
 def _admission(
-    store: Store, channel: Channel, number: int, keys: tuple[bytes, ...], held: HolderOfPass | None
+    store: VoucherStore, channel: Channel, number: int, keys: tuple[bytes, ...], held: HolderOfPass | None
 ) -> Admission:
     """What the store knows of the lane. Raises `TicketRefused` when nothing is left to pay with."""
     if store.end_of(channel.id) is not None:

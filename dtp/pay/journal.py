@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from dtp.pay.errors import StoreError
-from dtp.pay.store import Store
+from dtp.pay.holding import VoucherStore
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import SignedVoucher, Voucher
 
 T = TypeVar("T")
+S_co = TypeVar("S_co", bound=VoucherStore, covariant=True)
 
 
 class Verdict(Enum):
@@ -42,10 +43,13 @@ class _Check:
     answer: asyncio.Future[Verdict]
 
 
-class Journal:
-    """A store for one event loop. Close it; the store stays open."""
+class Journal(Generic[S_co]):
+    """A store for one event loop. Close it; the store stays open.
 
-    def __init__(self, store: Store) -> None:
+    Servers take one of any `VoucherStore`, clients one of a `Store`, which knows what is bought, too.
+    """
+
+    def __init__(self, store: S_co) -> None:
         self.store = store
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-pay")
@@ -63,7 +67,7 @@ class Journal:
             self._loop.call_soon(self._write)  # with what else comes in this turn of the loop
         return answer
 
-    async def run(self, work: Callable[[Store], T]) -> T:
+    async def run(self, work: Callable[[S_co], T]) -> T:
         """Do something else with the store, in its thread. Raises what `work` raises."""
         return await self._loop.run_in_executor(self._thread, work, self.store)
 
@@ -99,7 +103,7 @@ class Journal:
 _Answer = Verdict | StoreError
 
 
-def _do(store: Store, jobs: list[_Check]) -> list[_Answer]:
+def _do(store: VoucherStore, jobs: list[_Check]) -> list[_Answer]:
     """All jobs in one transaction; where that fails, each in its own, so that only the broken one suffers."""
     try:
         return _together(store, jobs)
@@ -109,7 +113,7 @@ def _do(store: Store, jobs: list[_Check]) -> list[_Answer]:
     return [_do(store, [job])[0] for job in jobs]
 
 
-def _together(store: Store, jobs: list[_Check]) -> list[_Answer]:
+def _together(store: VoucherStore, jobs: list[_Check]) -> list[_Answer]:
     verdicts = _checked(jobs)
     good = [(job, key) for key, (job, verdict) in verdicts.items() if verdict is Verdict.STORED]
     if good:

@@ -14,18 +14,21 @@ from typing import Final
 
 from dtp.chain.channel import Agreement, Channel, State, agreement_bytes
 from dtp.chain.client import ChainClient
+from dtp.chain.firewall import Rules
+from dtp.chain.host import Bearer
 from dtp.chain.signer import KeySigner, Scheme
 from dtp.errors import ChainError
+from dtp.net.connection import Connection
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook, affordable
-from dtp.pay.costs import agreed_total
+from dtp.pay.costs import agreed_total, carriage
 from dtp.pay.drivers import Account, ServerMeter
 from dtp.pay.gate import Admission, floor_of, honoured_keys
-from dtp.pay.holding import Holds
+from dtp.pay.holding import Holds, VoucherStore
 from dtp.pay.journal import Journal
-from dtp.pay.payee import PayeeLane
+from dtp.pay.payee import Payee
 from dtp.pay.quota import Quotas
-from dtp.pay.terms import Usage
+from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode
 
@@ -35,6 +38,10 @@ log = logging.getLogger("dtp.pay")
 AGREEMENT_MS: Final = 10 * 60_000
 #: Seconds between two looks at one channel that a client can ask for.
 LOOK_INTERVAL: Final = 2.0
+#: Vouchers must be claimable for at least so long after they come, ms: an hour is time for a server that was down.
+_LEAST_CLAIM_TIME: Final = 3_600_000
+#: Where the server bears transport cost a client's counts may be so far above ours: what is under way.
+_MOST_AHEAD: Final = Usage(64, 8 * MIB)
 
 
 @dataclass(slots=True)
@@ -66,7 +73,7 @@ class Ledger(Account):
     def __init__(
         self,
         book: ChannelBook,
-        journal: Journal,
+        journal: Journal[VoucherStore],
         chain: ChainClient,
         quotas: Quotas,
         now_ms: Callable[[], int],
@@ -91,9 +98,12 @@ class Ledger(Account):
         """Whether agreed closes of this channel can be signed here."""
         return self._signer is not None and self._signer.address == channel.server
 
-    async def enter(self, admission: Admission) -> PayeeLane | None:
-        """A connection of this admission begins: its lane as it is now.
+    async def enter(
+        self, connection: Connection, admission: Admission, exposure: Exposure, count_streams: bool
+    ) -> ServerMeter | None:
+        """A connection of this admission begins: its meter, which the caller has begin.
 
+        `count_streams` says whether each stream of the client's is a request.
         None when the channel ended meanwhile, or is served by another process that has the same store.
         An older connection of the same lane is ended: its client has come again, or its key is used twice.
         """
@@ -116,15 +126,24 @@ class Ledger(Account):
         if entry is None:
             entry = self._open[channel.id] = _Entry(channel, vouched)
         entry.keys[number] = admission.keys
-        return replace(lane, floor=admission.lane.floor)
-
-    def join(self, meter: ServerMeter, admission: Admission) -> None:
-        """The connection that `enter` was for has its meter."""
-        entry = self._open[admission.channel.id]
-        entry.meters[admission.lane.lane] = meter
+        terms = channel.terms
+        payee = Payee(
+            replace(lane, floor=admission.lane.floor),
+            admission.prices,
+            admission.affordable,
+            exposure,
+            count_streams,
+            least_end_ms=self._now_ms() + min(terms.claim_ms, _LEAST_CLAIM_TIME),
+            most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
+            agrees=self.agrees(channel),
+            # Over other carriers no frame is sent, and nothing has to be kept for one.
+            carriage=carriage(terms) if "pipe:" in "".join(connection.stats.carriers) else NO_CARRIAGE,
+        )
+        meter = entry.meters[number] = ServerMeter(connection, self._journal, payee, self)
         if admission.pass_ is not None:
             self._quotas.enter(meter, admission.pass_)
         self._spread(entry)
+        return meter
 
     # ---- what meters ask for
 
@@ -194,6 +213,15 @@ class Ledger(Account):
             entry.keys[number] = honoured_keys(found.lanes[number], self._now_ms())
             meter.payee.raise_floor(floor_of(found.lanes[number]), self._loop.time())
         self._spread(entry)
+
+    async def recheck(self, rules: Rules | None) -> None:
+        """Look again at passes and channels in use: closes that were asked for, the denied. Raises `ChainError`."""
+        await self._quotas.look()
+        for id in self.channels:
+            await self.refresh(id)
+            seen = self._book.known(id)
+            if rules is not None and seen is not None and seen.channel.client in rules.deny:
+                self.end(id, "denied")
 
     def end(self, id: str, reason: str) -> None:
         """End all connections of a channel."""

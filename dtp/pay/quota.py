@@ -16,6 +16,7 @@ from dtp.chain import pass_ as pass_module
 from dtp.chain.client import ChainClient
 from dtp.chain.firewall import Firewall, HolderOfPass
 from dtp.chain.pass_ import Plan
+from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
 from dtp.pay.terms import NOTHING, Usage
 from dtp.session.codes import CloseCode
@@ -52,7 +53,7 @@ class Quotas:
     def __init__(
         self,
         chain: ChainClient,
-        journal: Journal,
+        journal: Journal[VoucherStore],
         firewall: Firewall,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -16,11 +16,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
 
 from dtp.chain.client import ChainClient
 from dtp.chain.firewall import Firewall
-from dtp.chain.host import Bearer, Kind, Mode, Terms
+from dtp.chain.host import Kind, Mode, Terms
 from dtp.chain.model import Id
 from dtp.chain.networks import Network
 from dtp.chain.pipe_carrier import kind_for
@@ -33,8 +32,6 @@ from dtp.net.listener import Listener, Request, listen
 from dtp.pay.book import BookLimits, ChannelBook
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Policy
-from dtp.pay.costs import carriage
-from dtp.pay.drivers import ServerMeter
 from dtp.pay.errors import ChargeDeclined
 from dtp.pay.gate import Admission, Gate
 from dtp.pay.hosting import (
@@ -50,10 +47,9 @@ from dtp.pay.hosting import (
 from dtp.pay.journal import Journal
 from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
-from dtp.pay.payee import Payee
 from dtp.pay.quota import Quotas
 from dtp.pay.store import Store
-from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
+from dtp.pay.terms import Exposure
 from dtp.pay.wallets import Wallet, identity_of, signer_of
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, Limits
@@ -62,11 +58,6 @@ log = logging.getLogger("dtp.pay")
 
 #: Serves one client that pays.
 PaidHandler = Callable[[Metered], Awaitable[None]]
-
-#: Vouchers must be claimable for at least so long after they come, ms: an hour is time for a server that was down.
-_LEAST_CLAIM_TIME: Final = 3_600_000
-#: Where the server bears transport cost a client's counts may be so far above ours: what is under way.
-_MOST_AHEAD: Final = Usage(64, 8 * MIB)
 
 
 @dataclass(frozen=True)
@@ -115,11 +106,11 @@ class Serving:
         self.journal = Journal(store)
         self.firewall = Firewall(chain, owned.host.id, plans=plans, clock=clock)
         self.book = ChannelBook(chain, limits=selling.book, clock=clock)
+        quotas = Quotas(chain, self.journal, self.firewall, clock)
         self.gate = Gate(
-            self.book, self.firewall, self.journal, least_revision=selling.least_revision, clock=clock
+            self.book, self.firewall, self.journal, quotas, least_revision=selling.least_revision, clock=clock
         )
-        self._quotas = Quotas(chain, self.journal, self.firewall, clock)
-        self.ledger = Ledger(self.book, self.journal, chain, self._quotas, self.gate.now_ms)
+        self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms)
         self.cashier = Cashier(
             chain,
             self.journal,
@@ -162,40 +153,21 @@ class Serving:
         admission = await self.gate.admit(request)
         if admission.channel.service != self._number:
             raise Refuse(CloseCode.UNKNOWN_SERVICE, f"{self.service!r} is served here")
-        if admission.pass_ is not None:
-            try:
-                await self._quotas.prepare(admission.pass_)
-            except ChainError as error:
-                raise Refuse(CloseCode.BUSY, "the pass can't be looked at now: try again later") from error
         return admission
 
     async def handle(self, connection: Connection) -> None:
         """For the listener: meter a connection that was admitted, and let the handler serve it."""
         assert isinstance(connection, Metered)
         assert isinstance(connection.admission, Admission)
-        admission = connection.admission
-        lane = await self.ledger.enter(admission)
-        if lane is None:
+        meter = await self.ledger.enter(
+            connection, connection.admission, self._selling.exposure, self._selling.count_streams
+        )
+        if meter is None:
             connection.abort(
                 CloseCode.PAYMENT, "the channel is closed, or another process of this host serves it now"
             )
             return
-        terms = admission.channel.terms
-        payee = Payee(
-            lane,
-            admission.prices,
-            admission.affordable,
-            self._selling.exposure,
-            self._selling.count_streams,
-            least_end_ms=self.gate.now_ms() + min(terms.claim_ms, _LEAST_CLAIM_TIME),
-            most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
-            agrees=self.ledger.agrees(admission.channel),
-            # Over other carriers no frame is sent, and nothing has to be kept for one.
-            carriage=carriage(terms) if "pipe:" in "".join(connection.stats.carriers) else NO_CARRIAGE,
-        )
-        meter = ServerMeter(connection, self.journal, payee, self.ledger)
         connection.meter = meter
-        self.ledger.join(meter, admission)
         meter.begin()
         if not connection.closed:
             try:
@@ -211,13 +183,7 @@ class Serving:
         while True:
             await asyncio.sleep(self._selling.recheck)
             try:
-                rules = await self.firewall.refresh()
-                await self._quotas.look()
-                for id in self.ledger.channels:
-                    await self.ledger.refresh(id)
-                    seen = self.book.known(id)
-                    if seen is not None and seen.channel.client in rules.deny:
-                        self.ledger.end(id, "denied")
+                await self.ledger.recheck(await self.firewall.refresh())
             except (ChainError, LocalError) as error:
                 log.warning("channels in use can't be read again: %s", error)
 

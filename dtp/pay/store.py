@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -313,7 +313,7 @@ class Store:
         )
         found = []
         for lane, seed, message, signature, requests, size, clean, *reserved in rows:
-            newest, used = _signed(message, signature), Usage(requests, size)
+            newest, used = signed_of(message, signature), Usage(requests, size)
             known = PayerLane(channel, lane, newest, used, bool(clean), Reserved(*reserved))
             found.append((LaneKey(seed), known))
         return found
@@ -350,7 +350,7 @@ class Store:
         ).fetchone()
         if row is None:
             raise StoreError(f"lane {voucher.lane} of {voucher.channel} isn't in {self.path}")
-        newest = _signed(*row)
+        newest = signed_of(*row)
         if newest is not None and newest.voucher.sequence >= voucher.sequence:
             if newest.voucher.sequence == voucher.sequence and newest != signed:
                 raise StoreError(
@@ -389,10 +389,7 @@ class Store:
             channel,
             lane,
         )
-        if not rows:
-            return PayeeLane(channel, lane)
-        message, signature, requests, size, preimage = rows[0]
-        return PayeeLane(channel, lane, _signed(message, signature), Usage(requests, size), preimage)
+        return sold_lane_of(channel, lane, rows)
 
     def sold(self, channel: str | None = None) -> list[Sold]:
         """The lanes that hold a voucher: of one channel, or all of those that aren't over."""
@@ -402,26 +399,17 @@ class Store:
         else:
             over = "SELECT channel FROM ends WHERE state = 'over'"
             rows = self._rows(f"{query} AND channel NOT IN ({over}) ORDER BY channel, lane")
-        found = []
-        for id, lane, message, signature, preimage in rows:
-            newest = _signed(message, signature)
-            assert newest is not None  # the query leaves the others out
-            found.append(Sold(id, lane, newest, preimage))
-        return found
+        return sold_of(rows)
 
     def vouched(self, channel: str) -> dict[int, int]:
         """Lane -> what its newest voucher comes to."""
         return dict(self._rows("SELECT lane, amount FROM sold WHERE channel = ?", channel))
 
-    def received(self, signed: SignedVoucher, used: Usage) -> bool:
-        """Keep a voucher whose signature is good, before it counts.
-
-        False when another as new, or one for more, is here already; then nothing has changed.
-        """
-        return self.received_all([(signed, used)])[0]
-
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
-        """`received` for several, in one transaction."""
+        """Keep vouchers whose signatures are good, before they count, in one transaction; which of them were new.
+
+        Where another as new, or one for more, is here already, nothing changes.
+        """
         with self._writing():
             return [self._keep_received(each, used) for each, used in received]
 
@@ -455,7 +443,7 @@ class Store:
             "SELECT message, signature FROM sold WHERE channel = ? AND lane = ?",
             (voucher.channel, voucher.lane),
         ).fetchone()
-        return _signed(*row) == signed
+        return signed_of(*row) == signed
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
         """Keep the key of a locked charge before it is asked for: who is paid under a lock has to be able to open it.
@@ -527,5 +515,25 @@ class Store:
         return End(id, total, int(not_after), state == "over")
 
 
-def _signed(message: bytes | None, signature: bytes | None) -> SignedVoucher | None:
-    return SignedVoucher(decode_voucher(message), signature) if message and signature else None
+def signed_of(message: bytes | None, signature: bytes | None) -> SignedVoucher | None:
+    """A voucher as it was stored, None where a row has none."""
+    return SignedVoucher(decode_voucher(bytes(message)), bytes(signature)) if message and signature else None
+
+
+def sold_lane_of(channel: str, lane: int, rows: Sequence[Sequence[Any]]) -> PayeeLane:
+    """A lane out of the row that it has, if any: message, signature, requests, bytes, preimage."""
+    if not rows:
+        return PayeeLane(channel, lane)
+    message, signature, requests, size, preimage = rows[0]
+    used = Usage(int(requests), int(size))
+    return PayeeLane(channel, lane, signed_of(message, signature), used, preimage)
+
+
+def sold_of(rows: Iterable[Sequence[Any]]) -> list[Sold]:
+    """Lanes out of rows that have a voucher: channel, lane, message, signature, preimage."""
+    found = []
+    for channel, lane, message, signature, preimage in rows:
+        newest = signed_of(message, signature)
+        assert newest is not None  # the query leaves the others out
+        found.append(Sold(channel, lane, newest, preimage))
+    return found

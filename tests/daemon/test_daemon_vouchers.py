@@ -108,13 +108,6 @@ def test_a_channel_is_served_by_one_of_them(open_store):
     second.close()
 
 
-def test_what_is_bought_is_not_there(store):
-    with pytest.raises(StoreError, match="what is bought has a file"):
-        store.bought()
-    with pytest.raises(StoreError, match="what is bought has a file"):
-        store.keep_key(KEY, 1)
-
-
 def test_a_database_that_is_away():
     vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
     with pytest.raises(StoreError, match="PostgreSQL") as caught:

@@ -191,7 +191,7 @@ class Money(RuleBasedStateMachine):
             channel = self.chain_of(line)
             within = affordable(channel, number, self.store.vouched(line.id)) if channel is not None else -1
             good = signed.voucher.amount <= within and signed.is_by(meters.key.public)
-            if good and self.store.received(signed, meters.payee.used):
+            if good and self.store.received_all([(signed, meters.payee.used)])[0]:
                 genuine(signed, charge)
 
         meters.store = store

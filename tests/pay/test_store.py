@@ -28,6 +28,11 @@ def store(tmp_path):
         yield opened
 
 
+def receive(store, signed, used):
+    """Whether the store keeps this one voucher."""
+    return store.received_all([(signed, used)])[0]
+
+
 def again(store):
     """The same file, as another process sees it."""
     return Store(store.path)
@@ -136,18 +141,18 @@ def test_received_vouchers_only_rise(store):
     first, second = KEY.sign(voucher(1, 3)), KEY.sign(voucher(2, 4, 100))
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0)
     assert store.received_all([(second, Usage(6, 200)), (first, Usage(1, 1))]) == [True, False]
-    assert not store.received(KEY.sign(voucher(2, 9, 100)), Usage())
-    assert store.received(second, Usage())  # the same again is there
+    assert not receive(store, KEY.sign(voucher(2, 9, 100)), Usage())
+    assert receive(store, second, Usage())  # the same again is there
     with again(store) as other:
         lane = other.sold_lane(CHANNEL, 0)
         assert (lane.newest, lane.used) == (second, Usage(6, 200))
         assert [(each.channel, each.lane, each.newest) for each in other.sold()] == [(CHANNEL, 0, second)]
     # Newer and for less, in any count: never in the place of more.
     for less in (voucher(9, 3, 200), voucher(9, 9, 99), voucher(9, 5, 200, amount=1)):
-        assert not store.received(KEY.sign(less), Usage())
+        assert not receive(store, KEY.sign(less), Usage())
     assert store.sold_lane(CHANNEL, 0).newest == second
     other_lane = KEY.sign(voucher(1, 1, lane=2))
-    store.received(other_lane, Usage())
+    receive(store, other_lane, Usage())
     assert store.vouched(CHANNEL) == {0: second.voucher.amount, 2: 1000}
     assert [each.lane for each in store.sold(CHANNEL)] == [0, 2]
 
@@ -156,7 +161,7 @@ def test_what_was_served_is_not_forgotten_with_the_connection(store):
     store.served(CHANNEL, 0, Usage(5, 500))
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, None, Usage(5, 500))
     assert store.sold() == []
-    assert store.received(KEY.sign(voucher(1, 3)), Usage(3, 0))
+    assert receive(store, KEY.sign(voucher(1, 3)), Usage(3, 0))
     store.served(CHANNEL, 0, Usage(4, 600))
     assert store.sold_lane(CHANNEL, 0).used == Usage(5, 600)
 
@@ -165,12 +170,12 @@ def test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open(store):
     secret = b"k" * 32
     store.keep_preimage(CHANNEL, 0, secret)
     assert store.sold_lane(CHANNEL, 0).preimage == secret
-    store.received(KEY.sign(voucher(1, 3, hash_lock=lock_of(secret))), Usage(3, 0))
+    receive(store, KEY.sign(voucher(1, 3, hash_lock=lock_of(secret))), Usage(3, 0))
     with pytest.raises(StoreError, match="still locked"):
         store.keep_preimage(CHANNEL, 0, b"o" * 32)
     (sold,) = store.sold()
     assert sold.preimage == secret
-    store.received(KEY.sign(voucher(2, 3)), Usage(3, 0))
+    receive(store, KEY.sign(voucher(2, 3)), Usage(3, 0))
     store.keep_preimage(CHANNEL, 0, b"o" * 32)
     assert store.sold_lane(CHANNEL, 0).preimage == b"o" * 32
 
@@ -179,7 +184,7 @@ def test_the_first_agreement_stands(store):
     assert store.end_of(CHANNEL) is None
     assert store.agree(CHANNEL, 500, 2**64 - 1) == End(CHANNEL, 500, 2**64 - 1, False)
     assert store.agree(CHANNEL, 900, 1) == End(CHANNEL, 500, 2**64 - 1, False)
-    store.received(KEY.sign(voucher(1, 3)), Usage())
+    receive(store, KEY.sign(voucher(1, 3)), Usage())
     assert len(store.sold()) == 1
     store.over(CHANNEL)
     assert store.end_of(CHANNEL).over
@@ -218,7 +223,7 @@ def test_a_closed_store_says_so(tmp_path):
     store = Store(tmp_path / "pay.sqlite")
     store.close()
     with pytest.raises(StoreError):
-        store.received(KEY.sign(voucher(1, 1)), Usage())
+        receive(store, KEY.sign(voucher(1, 1)), Usage())
     with pytest.raises(StoreError):
         store.sold()
 
@@ -263,7 +268,7 @@ _CHILD = textwrap.dedent("""
                 store.reserve(channel, 0, Reserved(n + 1, 10 * n + 10))
             signed = key.sign(Voucher(channel, 0, n, 10 * n, n, 100 * n))
             print("sent", n, file=said)
-            store.received(signed, Usage(n, 100 * n))
+            store.received_all([(signed, Usage(n, 100 * n))])
             print("received", n, file=said)
         store.end_lane(channel, 0, Usage(5, 500), signed, clean=True)
         print("ended", file=said)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from dtp.errors import ConfigError
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import PayeeLane
-from dtp.pay.store import End, Sold, Store
+from dtp.pay.store import End, Sold, signed_of, sold_lane_of, sold_of
 from dtp.pay.terms import Usage
-from dtp.pay.voucher import SignedVoucher, decode_voucher, encode_voucher
+from dtp.pay.voucher import SignedVoucher, encode_voucher
 
 try:
     import psycopg
@@ -64,13 +64,12 @@ _SOLD = "SELECT channel, lane, message, signature, preimage FROM dtp_sold WHERE 
 _CONNECT_TIMEOUT = 5
 
 
-class PostgresVouchers(Store):
-    """The server's half of a `Store`: what is sold. Keys to pay with stay in a file of their own."""
+class PostgresVouchers:
+    """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own."""
 
     def __init__(self, url: str) -> None:
         """Connect, and make the tables if they are not there. Raises `StoreError`."""
         self.path = ":memory:"  # no file to lock channels beside: see `hold`
-        self.power_safe = True
         self._url = url
         self._lock = threading.RLock()
         self._database: _Database | None = None
@@ -94,19 +93,17 @@ class PostgresVouchers(Store):
             what = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StoreError(f"the vouchers in PostgreSQL: {what}") from error
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        raise StoreError("this store is of what is sold: what is bought has a file")
-        yield
-
-    def _rows(self, query: str, *values: Any) -> list[Any]:
-        raise StoreError("this store is of what is sold: what is bought has a file")
-
     def close(self) -> None:
         """Disconnect. Idempotent."""
         if self._database is not None:
             self._database.close()
             self._database = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self._transaction() as database:
@@ -125,7 +122,7 @@ class PostgresVouchers(Store):
         """Give back what `hold` took, once."""
         self._ask("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", channel)
 
-    # ---- as Store has it ------------------------------------------------------------------------------------
+    # ---- as VoucherStore has it ------------------------------------------------------------------------------------
 
     def sold_lane(self, channel: str, lane: int) -> PayeeLane:
         """See `Store`."""
@@ -133,11 +130,7 @@ class PostgresVouchers(Store):
             "SELECT message, signature, requests, bytes, preimage FROM dtp_sold WHERE channel = %s AND lane = %s",
             *(channel, lane),
         )
-        if not rows:
-            return PayeeLane(channel, lane)
-        message, signature, requests, size, preimage = rows[0]
-        used = Usage(int(requests), int(size))
-        return PayeeLane(channel, lane, _signed(message, signature), used, preimage)
+        return sold_lane_of(channel, lane, rows)
 
     def sold(self, channel: str | None = None) -> list[Sold]:
         """See `Store`."""
@@ -146,12 +139,7 @@ class PostgresVouchers(Store):
         else:
             over = "SELECT channel FROM dtp_ends WHERE state = 'over'"
             rows = self._ask(f"{_SOLD} AND channel NOT IN ({over}) ORDER BY channel, lane")
-        found = []
-        for id, lane, message, signature, preimage in rows:
-            newest = _signed(message, signature)
-            assert newest is not None  # the query leaves the others out
-            found.append(Sold(id, lane, newest, preimage))
-        return found
+        return sold_of(rows)
 
     def vouched(self, channel: str) -> dict[int, int]:
         """See `Store`."""
@@ -182,7 +170,7 @@ class PostgresVouchers(Store):
             "SELECT message, signature FROM dtp_sold WHERE channel = %s AND lane = %s",
             (voucher.channel, voucher.lane),
         ).fetchone()
-        return row is not None and _signed(*row) == signed
+        return row is not None and signed_of(*row) == signed
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
         """See `Store`."""
@@ -249,9 +237,3 @@ class PostgresVouchers(Store):
             return None
         id, total, not_after, state = rows[0]
         return End(id, int(total), int(not_after), state == "over")
-
-
-def _signed(message: bytes | None, signature: bytes | None) -> SignedVoucher | None:
-    if message is None or signature is None:
-        return None
-    return SignedVoucher(decode_voucher(bytes(message)), bytes(signature))
