@@ -84,6 +84,8 @@ class Codec(Generic[T]):
 
 def uleb128(number: int) -> bytes:
     """A length or variant number as BCS writes it."""
+    if number < 0x80:
+        return bytes((number,))
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)

@@ -7,10 +7,10 @@ from typing import Any
 
 from dtp.localnet.vm.contract import ExecutionFailure, FunctionInstance, Slot, Value
 from dtp.localnet.vm.linker import Function, Linker, MissingItem
-from dtp.localnet.vm.tags import BadTag, Tag, parse
 from dtp.localnet.vm.types import MAX_TYPE_NODES, Type, abilities_text
 from dtp.localnet.vm.values import BadBcs, copier, decode
 from dtp.sui.bytecode import Visibility
+from dtp.sui.names import SuiNameError, TypeTag, parse_type
 
 __all__ = ["bind", "decode_pure", "instance", "resolve_type", "results", "witness"]
 
@@ -30,8 +30,8 @@ def resolve_type(linker: Linker, text: str) -> Type:
     if known is not None:
         return known
     try:
-        type = _resolve(linker, parse(text))
-    except BadTag as error:
+        type = _resolve(linker, parse_type(text))
+    except SuiNameError as error:
         raise ExecutionFailure("TypeArgumentError", str(error), reason="TypeNotFound") from None
     except MissingItem as missing:
         raise ExecutionFailure("TypeArgumentError", str(missing), reason="TypeNotFound") from None
@@ -43,7 +43,7 @@ def resolve_type(linker: Linker, text: str) -> Type:
     return type
 
 
-def _resolve(linker: Linker, tag: Tag) -> Type:
+def _resolve(linker: Linker, tag: TypeTag) -> Type:
     if tag.name == "vector" and not tag.module:
         return linker.types.vector(_resolve(linker, tag.arguments[0]))
     if not tag.module:

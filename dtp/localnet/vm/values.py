@@ -11,6 +11,7 @@ from typing import Any
 
 from dtp.localnet.vm.gas import STRUCT_SIZE
 from dtp.localnet.vm.types import INTEGER_BITS, Type
+from dtp.sui.bcs import uleb128
 
 __all__ = [
     "BadBcs",
@@ -25,7 +26,6 @@ __all__ = [
     "encoder",
     "sizer",
     "static_size",
-    "uleb128",
 ]
 
 Copier = Callable[[Any], Any]
@@ -160,18 +160,6 @@ def _fields_sizer(fields: tuple[Type, ...], skip: int) -> Sizer:
 
 
 # ------------------------------------------------------------------------------------------------- BCS out
-
-
-def uleb128(number: int) -> bytes:
-    """BCS length prefix."""
-    if number < 0x80:
-        return bytes((number,))
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 def encoder(type: Type) -> Encoder:
