@@ -35,6 +35,7 @@ SOURCES = [
     "dtp_core/crdt_read.c",
     "dtp_core/crdt_state.c",
     "dtp_core/crdt_summary.c",
+    "dtp_core/crdt_account.c",
     "dtp_core/crdt_sketch.c",
     "dtp_core/crdt_text_memory.c",
     "dtp_core/crdt_text_utf8.c",

@@ -394,6 +394,27 @@ int dtp_summary_end(dtp_graph *graph, dtp_summary *summary, dtp_view *view);
 int dtp_summary_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t before,
                       uint64_t last, uint64_t limit, dtp_merged *result);
 
+/* What an author signed about its ops: a frame (`first` and `sequence` are the same, and its clocks its own), or a summary of
+ * the frames `first` to `sequence` with the clocks above `after`, up to `last`; a summary's body may be empty. */
+typedef struct dtp_told {
+    const uint8_t *body;
+    size_t length;
+    uint64_t first;
+    uint64_t sequence;
+    uint64_t after;
+    uint64_t last;
+    int is_summary;
+} dtp_told;
+
+/* Whether two of these can both be true, of which one at least is a summary (docs/graph.md, "Contradictions"). open: of the
+ * author with this key (DTP_AUTHOR bytes) and this name in souls; the body is copied. agrees: 1, or 0 when they contradict each
+ * other. DTP_E_FORMAT with the place where a body is none. */
+typedef struct dtp_account dtp_account;
+int dtp_account_open(const uint8_t *author, const uint8_t *name, size_t name_length, const dtp_told *told,
+                     dtp_account **account, size_t *place);
+void dtp_account_close(dtp_account *account);
+int dtp_account_agrees(dtp_account *account, const dtp_told *other, size_t *place);
+
 /* A register's value; 1 when there is one, else 0. */
 int dtp_graph_get(dtp_graph *graph, const uint8_t *soul, size_t soul_length, const uint8_t *key, size_t key_length,
                   dtp_view *view);

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dtp.core._dtp_core import ffi, lib
 from dtp.core.errors import merging_error
@@ -426,6 +426,49 @@ class SummaryCore:
     def end(self) -> bytes:
         """The frame; empty when nothing counts."""
         return self._owner._show(lib.dtp_summary_end(self._graph, self._summary, self._owner._view))
+
+
+class Told(NamedTuple):
+    """What an author signed about its ops: a frame, or (`clocks` isn't None) a summary of the frames `first` to
+    `sequence`, which cover the clocks (after, up to)."""
+
+    body: bytes
+    first: int
+    sequence: int
+    clocks: tuple[int, int] | None
+
+
+class AccountCore:
+    """What an author told of its ops, to be compared with other things that it told: one of two is a summary.
+
+    `name` is the author's in souls. Raises `EncodingError` for a body that is no frame.
+    """
+
+    __slots__ = ("_account", "_place")
+
+    def __init__(self, author: bytes, name: bytes, told: Told) -> None:
+        opened = ffi.new("dtp_account **")
+        self._place: Any = ffi.new("size_t *")
+        body = ffi.from_buffer("uint8_t[]", told.body)
+        code = lib.dtp_account_open(author, name, len(name), _told(told, body), opened, self._place)
+        if code < 0:
+            raise merging_error(code, self._place[0], "not a valid summary")
+        self._account: Any = ffi.gc(opened[0], lib.dtp_account_close)
+
+    def agrees(self, told: Told) -> bool:
+        """Whether both can be true. Raises `EncodingError`."""
+        body = ffi.from_buffer("uint8_t[]", told.body)
+        code = lib.dtp_account_agrees(self._account, _told(told, body), self._place)
+        if code < 0:
+            raise merging_error(code, self._place[0], "not a valid frame")
+        return bool(code)
+
+
+def _told(told: Told, body: Any) -> Any:
+    after, last = told.clocks or (0, 0)
+    return ffi.new(
+        "dtp_told *", (body, len(told.body), told.first, told.sequence, after, last, told.clocks is not None)
+    )
 
 
 def _check(code: int) -> None:

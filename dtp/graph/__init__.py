@@ -4,7 +4,7 @@ from dtp.crdt import BlobRef
 from dtp.crdt.access import Grant
 from dtp.crdt.rules import Rule, RuleBroken, Rules, RulesError, Schema
 from dtp.graph.access import OffenceProof
-from dtp.graph.envelope import Envelope, Proof, Summary
+from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import (
     BlobAbsent,
     BlobError,
@@ -22,6 +22,7 @@ from dtp.graph.errors import (
 from dtp.graph.fetching import Blob
 from dtp.graph.graph import Graph
 from dtp.graph.private import PrivateNode
+from dtp.graph.proving import Proof
 from dtp.graph.watch import Watch
 
 __all__ = [

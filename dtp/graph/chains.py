@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from dtp.core.errors import EncodingError
 from dtp.graph import vector
-from dtp.graph.envelope import NONE_BEFORE, Envelope, Proof, Summary, contradict
+from dtp.graph.envelope import NONE_BEFORE, Envelope, Summary
 from dtp.graph.errors import EnvelopeError, Equivocation, StoreError
+from dtp.graph.proving import Comparing, Proof
 
 #: Frames that came before those they build on: kept, for all authors together. More are dropped; they come again.
 MAX_HELD: Final = 4096
 MAX_HELD_BYTES: Final = 64 << 20
+#: Summaries of what is known here that are remembered to agree with it.
+_REMEMBERED: Final = 1024
 
 
 class Tip(NamedTuple):
@@ -26,8 +30,11 @@ START: Final = Tip(0, NONE_BEFORE, 0)
 
 
 class Chains:
-    """What is known of each author. `read` gives what is stored that ends with a sequence, None when nothing does;
-    `clock_of` the last clock of an envelope. With `whole` nothing but frames goes on with a chain, no summaries."""
+    """What is known of each author.
+
+    `read` gives what is stored that stands for an author's frame with a sequence, None when nothing does; `clock_of`
+    the last clock of an envelope. With `whole` nothing but frames goes on with a chain, no summaries.
+    """
 
     def __init__(
         self,
@@ -44,7 +51,12 @@ class Chains:
         self._tips: dict[bytes, Tip] = {}
         self._held: dict[tuple[bytes, int], Envelope] = {}
         self._held_bytes = 0
-        self._only_summed: dict[bytes, int] = {}
+        #: Proofs of lies in what is not taken: for who keeps them.
+        self.found: list[Proof] = []
+        self._only_summed: dict[bytes, tuple[int, Summary | None]] = {}
+        self._comparing = Comparing()
+        self._near: tuple[Envelope | Summary | None, int] = None, 0  # what was read last, for which sequence
+        self._agreed: dict[bytes, None] = {}
 
     def tip(self, author: bytes) -> Tip:
         """The end of the author's chain."""
@@ -77,8 +89,7 @@ class Chains:
                 self._hold(envelope)
             return False
         if envelope.first <= tip.sequence:
-            for sequence in {envelope.first - 1, min(envelope.sequence, tip.sequence)} - {0}:
-                self._compare(self._read(envelope.author, sequence), envelope)
+            self._compare_known(envelope, min(envelope.sequence, tip.sequence))
             if envelope.sequence <= tip.sequence:
                 return False
         elif envelope.previous != tip.hash:
@@ -91,17 +102,54 @@ class Chains:
             begins = int.from_bytes(envelope.body[1:9], "little") == tip.clock
         if not begins:
             raise EnvelopeError("a frame does not begin at the clock at which its author's last one ended")
+        if self._whole and isinstance(envelope, Envelope):
+            self._expose(envelope)
         return not (self._whole and isinstance(envelope, Summary))
 
     def _miss(self, summary: Summary) -> None:
-        """Its frames are there, somewhere, and have to come themselves."""
-        if summary.author in self._only_summed or len(self._only_summed) < MAX_HELD:
-            before = self._only_summed.get(summary.author, 0)
-            self._only_summed[summary.author] = max(before, summary.sequence)
+        """Its frames are there, somewhere, and have to come themselves; it is kept to be compared with them."""
+        last, kept = self._only_summed.get(summary.author, (0, None))
+        if summary.sequence > last and (last or len(self._only_summed) < MAX_HELD):
+            self._held_bytes -= len(kept.body) if kept else 0
+            kept = summary if self._held_bytes + len(summary.body) <= MAX_HELD_BYTES else None
+            try:
+                self._comparing.open(summary)
+            except EncodingError:
+                kept = None
+            self._held_bytes += len(kept.body) if kept else 0
+            self._only_summed[summary.author] = summary.sequence, kept
 
-    @staticmethod
-    def _compare(ours: Envelope | Summary | None, theirs: Envelope | Summary) -> None:
-        if ours is not None and contradict(ours, theirs):
+    def _expose(self, envelope: Envelope) -> None:
+        """A frame that is next: it is taken, also when a summary says something else."""
+        last, kept = self._only_summed.get(envelope.author, (0, None))
+        if kept is not None and self._comparing.contradict(kept, envelope):
+            self.found.append(Proof(envelope, kept))
+            self._held_bytes -= len(kept.body)
+            self._only_summed[envelope.author] = last, None
+
+    def _compare_known(self, theirs: Envelope | Summary, last: int) -> None:
+        """Compare with all that is here of the same frames, up to `last`."""
+        if theirs.signature in self._agreed:
+            return
+        place = theirs.first
+        while place <= last:
+            ours = self._standing(theirs.author, place)
+            self._compare(ours, theirs)
+            place = last + 1 if ours is None else ours.sequence + 1
+        if isinstance(theirs, Summary):
+            self._agreed[theirs.signature] = None
+            if len(self._agreed) > _REMEMBERED:
+                del self._agreed[next(iter(self._agreed))]
+
+    def _standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+        near, asked = self._near
+        if near is None or near.author != author or not asked <= sequence <= near.sequence:
+            near = self._read(author, sequence)
+            self._near = near, sequence
+        return near
+
+    def _compare(self, ours: Envelope | Summary | None, theirs: Envelope | Summary) -> None:
+        if ours is not None and self._comparing.contradict(ours, theirs):
             raise Equivocation(
                 f"author {theirs.author.hex()} signed two histories at {theirs.sequence}; keep the proof, and don't "
                 "trust that key: two machines write as one author, or it is in wrong hands",
@@ -121,7 +169,9 @@ class Chains:
         """It was taken; its last clock is `clock`."""
         self._tips[envelope.author] = Tip(envelope.sequence, envelope.hash, clock)
         self.lasts[envelope.author] = envelope.sequence
-        if self._only_summed.get(envelope.author, envelope.sequence + 1) <= envelope.sequence:
+        last, kept = self._only_summed.get(envelope.author, (0, None))
+        if 0 < last <= envelope.sequence:
+            self._held_bytes -= len(kept.body) if kept else 0
             del self._only_summed[envelope.author]
         if isinstance(envelope, Summary) and self._held:  # it stands for what was put aside, too
             for author, sequence in [key for key in self._held if key[0] == envelope.author]:
@@ -144,7 +194,7 @@ class Chains:
         waiting: dict[bytes, list[int]] = {}
         for author, sequence in sorted(self._held):
             waiting.setdefault(author, []).append(sequence)
-        for author, last in self._only_summed.items():
+        for author, (last, _) in self._only_summed.items():
             waiting.setdefault(author, []).append(last + 1)
         found: list[tuple[bytes, int, int]] = []
         for author in sorted(waiting):

@@ -89,6 +89,11 @@ class Signed(ABC):
             return False
 
     @property
+    @abstractmethod
+    def told(self) -> core.Told:
+        """What it says about single ops."""
+
+    @property
     def states(self) -> dict[int, bytes]:
         """Sequence -> hash, of what it says about the author's chain."""
         return {self.first - 1: self.previous, self.sequence: self.hash}
@@ -119,6 +124,10 @@ class Envelope(Signed):
     def hash(self) -> bytes:
         """SHA-256 of what is signed."""
         return _hash(self.signed)
+
+    @property
+    def told(self) -> core.Told:
+        return core.Told(self.body, self.sequence, self.sequence, None)
 
     def encode(self) -> bytes:
         """MessagePack `[1, author, sequence, previous, body, signature]`."""
@@ -163,6 +172,10 @@ class Summary(Signed):
                 _hash(self.body),
             )
         )
+
+    @property
+    def told(self) -> core.Told:
+        return core.Told(self.body, self.start, self.sequence, (self.after, self.last))
 
     def encode(self) -> bytes:
         """MessagePack `[2, author, start, sequence, after, last, previous, tip, seen, body, signature]`."""
@@ -246,36 +259,3 @@ def _check(author: Any, first: Any, sequence: Any, previous: Any, body: Any, sig
 def _check_sizes(*parts: tuple[Any, int]) -> None:
     if not all(isinstance(part, bytes) and len(part) == size for part, size in parts):
         raise EnvelopeError("an envelope's author, hash or signature has another length")
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Two envelopes or summaries that one author can't honestly have signed both: anyone can check it."""
-
-    first: Envelope | Summary
-    second: Envelope | Summary
-
-    @property
-    def author(self) -> bytes:
-        """Whose they are."""
-        return self.first.author
-
-    def is_valid(self) -> bool:
-        """Whether both are genuine and contradict each other."""
-        a, b = self.first, self.second
-        return (
-            a.author == b.author
-            and a.graph == b.graph
-            and contradict(a, b)
-            and a.is_genuine()
-            and b.is_genuine()
-        )
-
-
-def contradict(a: Signed, b: Signed) -> bool:
-    """Whether two of one author tell different histories: another hash for the same place in its chain.
-
-    (Of what lies farther apart it can't be told from two alone.)
-    """
-    ours, theirs = a.states, b.states
-    return any(ours[place] != theirs[place] for place in ours.keys() & theirs.keys())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dtp.errors import LocalError, PeerError
 
 if TYPE_CHECKING:
-    from dtp.graph.envelope import Proof
+    from dtp.graph.proving import Proof
 
 
 class GraphError(LocalError):

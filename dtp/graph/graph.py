@@ -23,10 +23,11 @@ from dtp.graph import envelope as envelopes
 from dtp.graph import history as past
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
-from dtp.graph.envelope import Envelope, Proof, Summary
+from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, KeyLost, NotReader, StoreError
 from dtp.graph.fetching import Blob
 from dtp.graph.passing import Offering, Passed
+from dtp.graph.proving import Proof
 from dtp.graph.store import Store
 from dtp.graph.verifying import last_clock, verify
 from dtp.graph.watch import Watch
@@ -79,7 +80,7 @@ class Graph:
         self.identity = identity
         self._store = store
         self._replica = replica
-        self._chains = Chains(store.lasts(), self.stored, self._last_clock, whole=history)
+        self._chains = Chains(store.lasts(), self._standing, self._last_clock, whole=history)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
@@ -393,11 +394,14 @@ class Graph:
                 for one in batch:
                     taken += self._take(one)
             except Equivocation as error:
-                await self._run(self._store.add_proof, error.proof)
+                self._chains.found.append(error.proof)
                 raise
             finally:
                 await self._save(synced=False)
                 await self._rebuild()
+                while self._chains.found:
+                    await self._run(self._store.add_proof, self._chains.found[-1])
+                    self._chains.found.pop()
             return taken
 
     def _followed(self) -> None:
@@ -718,6 +722,14 @@ class Graph:
             return unsaved
         found = self._store.read(author, sequence, sequence)
         return envelopes.decode(self.name, found[0]) if found else None
+
+    def _standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+        """What is here that stands for an author's frame."""
+        found = self._store.covering(author, sequence)
+        if found is not None:
+            return envelopes.decode(self.name, found)
+        mine = (one for one in self._unsaved.values() if one.author == author and one.sequence >= sequence)
+        return self._unsaved.get((author, sequence)) or next(mine, None)
 
     def _last_clock(self, envelope: Envelope | Summary) -> int:
         return last_clock(self._replica.core, envelope)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from dtp.graph.envelope import Proof, Signed
+from dtp.graph.envelope import Signed
 from dtp.graph.errors import GraphError, StoreError
+from dtp.graph.proving import Proof
 from dtp.graph.store import Loaded, Store
 
 try:
@@ -198,6 +199,15 @@ class PostgresStore(Store):
                 (self._graph, author, first, min(last, (1 << 63) - 1)),
             ).fetchall()
             return [envelope for (envelope,) in rows]
+
+    def covering(self, author: bytes, sequence: int) -> bytes | None:
+        with self._connection("read") as database:
+            row = database.execute(
+                "SELECT envelope FROM dtp_graph_frames "
+                "WHERE graph = %s AND author = %s AND sequence >= %s ORDER BY sequence LIMIT 1",
+                (self._graph, author, sequence),
+            ).fetchone()
+            return None if row is None else row[0]
 
     def save_state(self, state: bytes) -> None:
         if self._news:  # what isn't taken in yet is not in the state either

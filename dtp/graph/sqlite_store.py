@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from dtp.graph.envelope import Proof, Signed
+from dtp.graph.envelope import Signed
 from dtp.graph.errors import StoreError
+from dtp.graph.proving import Proof
 from dtp.graph.store import Loaded, Store
 
 #: Of the tables below; kept as SQLite's user_version.
@@ -172,6 +173,15 @@ class SqliteStore(Store):
                 (self._authors.get(author), first, min(last, (1 << 63) - 1)),
             )
             return [envelope for (envelope,) in rows]
+
+    def covering(self, author: bytes, sequence: int) -> bytes | None:
+        with self._failures("read"):
+            found: bytes | None = self._one(
+                "SELECT envelope FROM frames WHERE author = ? AND sequence >= ? ORDER BY sequence LIMIT 1",
+                self._authors.get(author),
+                sequence,
+            )
+            return found
 
     def size(self, author: bytes, first: int, last: int) -> int:
         with self._failures("read"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from dtp.graph.envelope import Proof, Signed
+from dtp.graph.envelope import Signed
+from dtp.graph.proving import Proof
 
 MEMORY: Final = "memory:"
 
@@ -54,6 +56,10 @@ class Store(ABC):
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
         """What an author signed that ends with one of these sequences, in order, as far as it is there."""
 
+    @abstractmethod
+    def covering(self, author: bytes, sequence: int) -> bytes | None:
+        """The first that an author signed and that ends with this sequence or a later one."""
+
     def size(self, author: bytes, first: int, last: int) -> int:
         """Bytes of what `read` would give."""
         step = 256
@@ -93,25 +99,31 @@ class MemoryStore(Store):
     def __init__(self, name: str = "") -> None:
         self.name = name
         self._frames: dict[tuple[bytes, int], bytes] = {}
-        self._lasts: dict[bytes, int] = {}
+        self._sequences: dict[bytes, list[int]] = {}
         self._proofs: dict[bytes, tuple[bytes, bytes]] = {}
 
     def load(self) -> Loaded:
         return Loaded(None, iter(list(self._frames.values())))
 
     def lasts(self) -> dict[bytes, int]:
-        return dict(self._lasts)
+        return {author: sequences[-1] for author, sequences in self._sequences.items()}
 
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         for envelope in envelopes:
-            self._frames.setdefault((envelope.author, envelope.sequence), envelope.encode())
-            last = self._lasts.get(envelope.author, 0)
-            self._lasts[envelope.author] = max(last, envelope.sequence)
+            key = envelope.author, envelope.sequence
+            if key not in self._frames:
+                self._frames[key] = envelope.encode()
+                insort(self._sequences.setdefault(envelope.author, []), envelope.sequence)
 
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
-        end = min(last, self._lasts.get(author, 0))
-        found = (self._frames.get((author, sequence)) for sequence in range(first, end + 1))
-        return [envelope for envelope in found if envelope is not None]
+        sequences = self._sequences.get(author, [])
+        some = sequences[bisect_left(sequences, first) : bisect_left(sequences, last + 1)]
+        return [self._frames[author, sequence] for sequence in some]
+
+    def covering(self, author: bytes, sequence: int) -> bytes | None:
+        sequences = self._sequences.get(author, [])
+        at = bisect_left(sequences, sequence)
+        return self._frames[author, sequences[at]] if at < len(sequences) else None
 
     def save_state(self, state: bytes) -> None:
         pass  # memory is there until it isn't

@@ -45,6 +45,28 @@ static int same(kept a, kept b)
     return a.length == b.length && memcmp(a.bytes, b.bytes, a.length) == 0;
 }
 
+/* A summary that says what a frame does agrees with itself, and with the frame but for what no summary has; whoever is asked. */
+static void any_account(const kept *body, const dtp_frame_facts *facts)
+{
+    dtp_told summary = {body->bytes, body->length, 1, 1, facts->before, facts->last, 1}, frame = summary, empty = summary;
+    dtp_account *account;
+    size_t place;
+    int whole, nothing, back;
+    frame.is_summary = 0;
+    empty.length = 0;
+    CHECK(dtp_account_open(keys[1], (const uint8_t *)"x", 1, &summary, &account, &place) == DTP_OK);
+    whole = dtp_account_agrees(account, &frame, &place);
+    nothing = dtp_account_agrees(account, &empty, &place);
+    CHECK(whole == 0 || whole == 1);
+    CHECK(whole == 0 || dtp_account_agrees(account, &summary, &place) == 1);
+    dtp_account_close(account);
+    CHECK(dtp_account_open(keys[1], (const uint8_t *)"x", 1, &empty, &account, &place) == DTP_OK);
+    back = dtp_account_agrees(account, &summary, &place);
+    CHECK(nothing == back && (nothing == 0 || nothing == 1));
+    CHECK(dtp_account_agrees(account, &frame, &place) <= nothing);
+    dtp_account_close(account);
+}
+
 /* What is refused changes nothing that is to be seen; what is taken can be read, saved and loaded. */
 static void any_frame(choices *c)
 {
@@ -77,6 +99,8 @@ static void any_frame(choices *c)
         continue;
     CHECK(dtp_graph_tidy(graph) == DTP_OK);
     dtp_graph_close(graph);
+    if (code == DTP_OK)
+        any_account(&body, &facts);
     drop(again);
     drop(after);
     drop(before);

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_convergence import act
 
+from dtp.core.crdt import AccountCore, Told
 from dtp.core.errors import EncodingError, StateLimit
 from dtp.crdt import Frame, Replica
+from dtp.crdt.owners import owner_name
 
 
 def summed(one: Replica, frames: list[Frame]) -> tuple[bytes, int, int]:
@@ -20,6 +22,25 @@ def summed(one: Replica, frames: list[Frame]) -> tuple[bytes, int, int]:
     for frame in frames:
         assert summary.add(frame.body)
     return summary.end(), frames[0].after, frames[-1].last
+
+
+def told(sequences: range, part: tuple[bytes, int, int]) -> Told:
+    body, after, last = part
+    return Told(body, sequences[0] + 1, sequences[-1] + 1, (after, last))
+
+
+def assert_no_contradiction(one: Replica, frames: list[Frame], rng: random.Random) -> None:
+    """What an honest author sums up agrees with its frames, and with what else it sums up, then or later."""
+    summaries = []
+    for _ in range(3 if frames else 0):
+        start = rng.randrange(len(frames))
+        sequences = range(start, rng.randint(start + 1, len(frames)))
+        summaries.append(told(sequences, summed(one, [frames[at] for at in sequences])))
+        act(one, rng)  # so that something else is overwritten by the next
+    for summary in summaries:
+        account = AccountCore(one.author, owner_name(one.author).encode(), summary)
+        assert all(account.agrees(other) for other in summaries)
+        assert all(account.agrees(Told(f.body, at + 1, at + 1, None)) for at, f in enumerate(frames))
 
 
 def run(seed: int, authors: int, steps: int) -> None:
@@ -71,6 +92,8 @@ def run(seed: int, authors: int, steps: int) -> None:
     assert late.save() == twin.save()
     assert Replica.load(late.author, late.save()).save() == late.save()
     assert len(state) > 0
+    for number, one in enumerate(replicas):
+        assert_no_contradiction(one, made[number], rng)
 
 
 @given(st.integers(0, 1 << 32), st.integers(1, 4), st.integers(1, 40))

@@ -17,8 +17,9 @@ from graph_postgres import server
 
 from dtp.graph import Graph
 from dtp.graph import envelope as envelopes
-from dtp.graph.envelope import Envelope, Proof
+from dtp.graph.envelope import Envelope
 from dtp.graph.errors import GraphError, StoreError
+from dtp.graph.proving import Proof
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MemoryStore, Store
 from dtp.identity import Identity
@@ -80,6 +81,9 @@ def test_what_was_added_is_there(opener: Opener) -> None:
         assert store.read(ALICE.id.key, 5, 1 << 70) == [alice[4].encode()]
         assert store.read(CAROL.id.key, 1, 9) == []
         assert store.read(BOB.id.key, 3, 1) == []
+        assert [store.covering(ALICE.id.key, at) for at in (0, 3, 5, 6)] == [
+            alice[0].encode(), alice[2].encode(), alice[4].encode(), None]  # fmt: skip
+        assert store.covering(CAROL.id.key, 1) is None
         assert store.news() == []
         assert store.proofs() == []
         proof = Proof(alice[0], chain(ALICE, 1, "x")[0])
