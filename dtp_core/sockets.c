@@ -1,15 +1,18 @@
 /* sockets.c - reading from and sending to many sockets in one call. The only file that knows sockets. */
 #ifdef __linux__
-#define _GNU_SOURCE /* MSG_DONTWAIT and MSG_NOSIGNAL beside -std=c11 */
+#define _GNU_SOURCE /* accept4, MSG_DONTWAIT and MSG_NOSIGNAL beside -std=c11 */
 #endif
 #include "sockets.h"
 
 #ifdef __linux__
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 enum {
     READY = 256, /* asked of the set at once; more stay ready for the next call */
@@ -115,6 +118,69 @@ size_t dtp_scatter(const uint8_t *buffer, const int32_t *fds, const uint32_t *st
     return broken;
 }
 
+int dtp_accept(int listener, int32_t *fds, size_t count)
+{
+    size_t taken = 0;
+    while (taken < count) {
+        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            fds[taken++] = fd;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            break;
+        } else if (errno != ECONNABORTED && errno != EINTR) { /* those: it gave up while it waited in the queue */
+            if (taken == 0)
+                return -errno;
+            break;
+        }
+    }
+    return (int)taken;
+}
+
+/* How a connect of a socket that doesn't block went: 0 or the negative of errno. */
+static int settle(int fd, const struct sockaddr *address, socklen_t length)
+{
+    int tries;
+    for (tries = 0; tries < 2; tries++) {
+        if (connect(fd, address, length) == 0 || errno == EISCONN)
+            return 0;
+        if (errno != EINPROGRESS && errno != EALREADY && errno != EINTR)
+            return -errno;
+    }
+    return -EINPROGRESS;
+}
+
+int dtp_dial(const uint8_t *address, size_t length, uint16_t port)
+{
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    int fd, code, on = 1, is_v6 = length == sizeof v6.sin6_addr;
+
+    if (!is_v6 && length != sizeof v4.sin_addr)
+        return -EINVAL;
+    fd = socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    /* Only makes it prompter, so a failure is no reason to do without the connection. */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (is_v6) {
+        memset(&v6, 0, sizeof v6);
+        v6.sin6_family = AF_INET6;
+        v6.sin6_port = htons(port);
+        memcpy(&v6.sin6_addr, address, length);
+        code = settle(fd, (const struct sockaddr *)&v6, sizeof v6);
+    } else {
+        memset(&v4, 0, sizeof v4);
+        v4.sin_family = AF_INET;
+        v4.sin_port = htons(port);
+        memcpy(&v4.sin_addr, address, length);
+        code = settle(fd, (const struct sockaddr *)&v4, sizeof v4);
+    }
+    if (code == 0)
+        return fd;
+    close(fd);
+    return code;
+}
+
 #else
 
 int dtp_sockets_supported(void)
@@ -136,6 +202,18 @@ size_t dtp_scatter(const uint8_t *buffer, const int32_t *fds, const uint32_t *st
     for (i = 0; i < count; i++)
         sent[i] = 0;
     return count;
+}
+
+int dtp_accept(int listener, int32_t *fds, size_t count)
+{
+    (void)listener, (void)fds, (void)count;
+    return 0;
+}
+
+int dtp_dial(const uint8_t *address, size_t length, uint16_t port)
+{
+    (void)address, (void)length, (void)port;
+    return -1;
 }
 
 #endif

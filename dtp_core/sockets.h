@@ -31,4 +31,15 @@ int dtp_gather(int epoll, uint8_t *out, size_t capacity, size_t piece, dtp_gathe
 size_t dtp_scatter(const uint8_t *buffer, const int32_t *fds, const uint32_t *starts, const uint32_t *lengths,
                    int32_t *sent, size_t count);
 
+/* Take up to `count` connections that wait at a listening socket, without waiting; what is taken doesn't block and is
+ * closed on exec. Gives how many descriptors are in `fds`: fewer than `count` when no more wait. The negative of errno
+ * when not one could be taken for another reason, such as EMFILE; then, or after fewer, the next call tells again. */
+int dtp_accept(int listener, int32_t *fds, size_t count);
+
+/* Connect to a TCP port of this machine, without waiting: a connection over loopback is there at once, though a socket
+ * that doesn't block says so only when asked again. `address` is 4 (IPv4) or 16 (IPv6) bytes in network order, `port` a
+ * number. Gives the descriptor, which doesn't block, sends small writes at once and is closed on exec; or the
+ * negative of errno: EINPROGRESS when it takes time after all. */
+int dtp_dial(const uint8_t *address, size_t length, uint16_t port);
+
 #endif

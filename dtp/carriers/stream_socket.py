@@ -19,6 +19,7 @@ from functools import partial
 from dtp.carriers.base import Accept, Carrier, CarrierListener, Receiver
 from dtp.carriers.errors import BrokenError, reason
 from dtp.carriers.watch import socket_watcher
+from dtp.core import accept, sockets_supported
 from dtp.errors import CarrierError
 
 log = logging.getLogger("dtp.carriers")
@@ -35,6 +36,9 @@ BACKLOG = 1024
 
 #: Accepted per turn of the loop, so that a flood of dials leaves room for the connections that are there.
 ACCEPTS_PER_TURN = 64
+
+#: Whether one call takes all connections that wait.
+_ALL_AT_ONCE = sockets_supported()
 
 #: Seconds until the next try after `accept` failed for want of descriptors or memory.
 ACCEPT_RETRY = 0.1
@@ -296,6 +300,15 @@ class SocketListener(CarrierListener):
         self._watcher.add_reader(sock.fileno(), partial(self._on_readable, sock))
 
     def _on_readable(self, sock: socket.socket) -> None:
+        if _ALL_AT_ONCE:
+            try:
+                found = accept(sock, ACCEPTS_PER_TURN)
+            except OSError as error:
+                self._pause(sock, error)
+                return
+            for connected in found:
+                self._on_socket(connected)
+            return
         for _ in range(ACCEPTS_PER_TURN):
             if sock.fileno() < 0:  # closed by the last one's receiver
                 return

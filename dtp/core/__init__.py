@@ -26,7 +26,7 @@ from dtp.core.records import (
     PacketSealer,
     Sealer,
 )
-from dtp.core.sockets import ReadySet, scatter
+from dtp.core.sockets import ReadySet, accept, dial, scatter
 from dtp.core.sockets import supported as sockets_supported
 
 __all__ = [
@@ -52,6 +52,8 @@ __all__ = [
     "Sealer",
     "SpaceError",
     "UnsupportedSuite",
+    "accept",
+    "dial",
     "providers",
     "scatter",
     "sockets_supported",

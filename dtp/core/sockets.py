@@ -6,7 +6,10 @@ docs/decisions/0146.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
+import socket
 import sys
 from array import array
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ MOST = 256
 _GATHERED = Struct("@ii")
 _INTS, _UNSIGNED = ffi.typeof("int32_t[]"), ffi.typeof("uint32_t[]")
 _gather, _scatter, _from_buffer = lib.dtp_gather, lib.dtp_scatter, ffi.from_buffer
+_accept, _dial = lib.dtp_accept, lib.dtp_dial
 _iter_gathered = _GATHERED.iter_unpack
 
 
@@ -70,6 +74,38 @@ class ReadySet:
         """Forget all sockets. Idempotent."""
         self._fd = -1
         self._epoll.close()
+
+
+def accept(listener: socket.socket, most: int) -> list[socket.socket]:
+    """The connections that wait at a listening socket, up to `most`; they don't block. Only where `supported()`.
+
+    Raises `OSError` when not one could be taken though some may wait, such as for want of descriptors.
+    """
+    fds = array("i", bytes(4 * most))
+    count = _accept(listener.fileno(), _from_buffer(_INTS, fds), most)
+    if count < 0:
+        raise OSError(-count, os.strerror(-count))
+    family = listener.family
+    return [_plain(family, fd) for fd in fds[:count]]
+
+
+def dial(address: bytes, port: int) -> socket.socket | None:
+    """A socket that doesn't block, connected to a TCP port of this machine; None when that takes time after all.
+
+    `address` has 4 or 16 bytes. Small writes are sent at once. Raises `OSError`. Only where `supported()`.
+    """
+    fd = _dial(address, len(address), port)
+    if fd >= 0:
+        return _plain(socket.AF_INET if len(address) == 4 else socket.AF_INET6, fd)
+    if fd == -errno.EINPROGRESS:
+        return None
+    raise OSError(-fd, os.strerror(-fd))
+
+
+def _plain(family: int, fd: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
+    sock.setblocking(False)  # so that Python knows, too
+    return sock
 
 
 def scatter(

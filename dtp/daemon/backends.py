@@ -57,6 +57,8 @@ class Balancer:
 
     def choose(self, key: str, now: float, tried: Collection[Backend] = ()) -> Backend | None:
         """The backend for a caller's stream, none of `tried`; None when all were. `key` tells callers apart."""
+        if len(self.backends) == 1 and not tried:
+            return self.backends[0]
         left = [backend for backend in self.backends if backend not in tried]
         if not left:
             return None

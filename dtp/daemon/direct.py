@@ -6,39 +6,36 @@ first answer of a non-blocking socket doesn't say so.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
+import ipaddress
 import socket
+from functools import lru_cache
 
 from dtp.carriers.errors import DialError
+from dtp.core import dial, sockets_supported
 from dtp.daemon.config.values import Place
 
-#: Not yet.
-_UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR}
+
+@lru_cache(maxsize=1024)
+def loopback(place: Place) -> bytes | None:
+    """The address of `place` in network order; None when it is a name, not on loopback, or not to be had at once."""
+    if not sockets_supported():
+        return None
+    try:
+        address = ipaddress.ip_address(place.host)
+    except ValueError:
+        return None
+    return address.packed if address.is_loopback else None
 
 
 def connect_now(place: Place) -> socket.socket | None:
-    """A non-blocking socket connected to `place`; None when that is not on loopback, or takes time after all.
+    """A non-blocking socket connected to `place`; None when it has no `loopback`, or takes time after all.
 
     Raises `DialError` when it is refused.
     """
-    if not (place.host.startswith("127.") or place.host == "::1"):
+    address = loopback(place)
+    if address is None:
         return None
-    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
-    with contextlib.ExitStack() as undo:
-        try:
-            sock = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = sock.connect_ex((place.host, place.port))
-            if code in _UNDER_WAY:
-                code = sock.connect_ex((place.host, place.port))
-        except OSError as error:  # no descriptors, or an address of nobody
-            raise DialError(f"{place}: {error.strerror or error}") from error
-        if code in _UNDER_WAY:
-            return None
-        if code not in (0, errno.EISCONN):
-            raise DialError(f"{place}: {os.strerror(code)}")
-        undo.pop_all()
-    return sock
+    try:
+        return dial(address, place.port)
+    except OSError as error:  # nobody listens, no descriptors, or an address of nobody
+        raise DialError(f"{place}: {error.strerror or error}") from error

@@ -215,7 +215,7 @@ class Exposed:
         """Join the stream with a backend: at once where that can be, which spares a task."""
         began = time.monotonic()
         tried: list[Backend] = []
-        while (backend := self.balancer.choose(str(caller.peer), time.monotonic(), tried)) is not None:
+        while (backend := self.balancer.choose(str(caller.peer), began, tried)) is not None:
             try:
                 sock = connect_now(backend.place)
             except DialError as error:
@@ -385,7 +385,8 @@ class Exposed:
     def _over(self, caller: Caller) -> None:
         """A stream that was let in is over, however far it came."""
         self.active -= 1
-        self.chain.tell(Close(caller), moment())
+        if self.chain.counts_ends:
+            self.chain.tell(Close(caller), moment())
 
     def _ended(self, caller: Caller, backend: Backend | None, began: float, session: Session) -> None:
         self.ledger.ended(session)

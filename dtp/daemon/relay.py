@@ -423,10 +423,13 @@ class Relay:
         self._wrote_all()
         if self._tap is not None:
             self._tap.close()
-        for timer in self._timers or ():
-            timer.cancel()
-        self._timers = None
+            self._tap = None  # which has this relay: nothing of both is to be left to the collector
+        if self._timers is not None:
+            for timer in self._timers:
+                timer.cancel()
+            self._timers = None
 
     def _drop(self) -> None:
-        self.stream.consumed(sum(map(len, self._out)))
-        self._out = _NOTHING
+        if self._out:
+            self.stream.consumed(sum(map(len, self._out)))
+            self._out = _NOTHING

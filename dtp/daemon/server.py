@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Request, listen
+from dtp.net.stream import Stream
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, KIB, Limits
 
@@ -420,26 +422,34 @@ class Daemon:
         try:
             if not await self._is_paid(connection):
                 return
-            async for stream in connection:
-                exposed = self.exposed.get(connection.service)
-                if exposed is None:
-                    stream.reset(Reason.NO_BACKEND)
-                elif self._active() >= self.budget:
-                    exposed.refuse(
-                        caller, stream, Reason.TOO_MANY, f"the daemon has {self.budget} streams open"
-                    )
-                elif self._governor.full:
-                    exposed.refuse(caller, stream, Reason.TOO_MANY, "the daemon has used up its memory")
-                else:
-                    exposed.take(connection, caller, stream)
+            if self._is_free(connection):
+                connection.take_streams(partial(self._on_stream, connection, caller))
+                await connection.wait_closed()
+            else:  # the next stream waits until enough is paid
+                async for stream in connection:
+                    self._on_stream(connection, caller, stream)
         finally:
             del self._callers[connection]
 
+    def _on_stream(self, connection: Connection, caller: Caller, stream: Stream) -> None:
+        exposed = self.exposed.get(connection.service)
+        if exposed is None:
+            stream.reset(Reason.NO_BACKEND)
+        elif self._active() >= self.budget:
+            exposed.refuse(caller, stream, Reason.TOO_MANY, f"the daemon has {self.budget} streams open")
+        elif self._governor.full:
+            exposed.refuse(caller, stream, Reason.TOO_MANY, "the daemon has used up its memory")
+        else:
+            exposed.take(connection, caller, stream)
+
+    def _is_free(self, connection: Connection) -> bool:
+        """Whether nothing is metered, so that nothing has to be paid before a stream is served."""
+        return connection.admission is None or self.side.shop is None
+
     async def _is_paid(self, connection: Connection) -> bool:
         """Meter it, if it came to be paid for; whether it may go on."""
-        if connection.admission is None or self.side.shop is None:
-            return True
-        return await self.side.shop.enter(connection)
+        shop = self.side.shop
+        return shop is None or self._is_free(connection) or await shop.enter(connection)
 
     # ---- the end ------------------------------------------------------------------------------------------
 
@@ -523,7 +533,13 @@ class Daemon:
 
     def _active(self) -> int:
         """Streams of peers that were let in."""
-        return sum(part.active for part in self._parts() if isinstance(part, Exposed))
+        active = 0  # for each stream that is opened, so in few steps
+        for exposed in self.exposed.values():
+            active += exposed.active
+        if self._old:
+            self._parts()
+            active += sum(part.active for part in self._old if isinstance(part, Exposed))
+        return active
 
     def _parts(self) -> list[Exposed | Forwarded]:
         self._old = [

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 from collections.abc import Callable
 
 from dtp.carriers import tcp, unix
@@ -17,6 +18,8 @@ from dtp.daemon.config.values import Place
 
 #: `struct linger`: on, for 0 seconds.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+#: Whether what is accepted has the listening socket's options of TCP.
+_INHERITED = sys.platform == "linux"
 #: Seconds until a Unix socket whose queue is full is tried again.
 _QUEUE_FULL = 0.02
 
@@ -34,6 +37,10 @@ def adopt(socks: list[socket.socket], on_socket: Callable[[socket.socket], None]
     """The same for sockets that listen already. Those of TCP send small writes at once."""
     tcp_socket = socks[0].family != socket.AF_UNIX
     names = [name_of(sock) for sock in socks]
+    if tcp_socket and _INHERITED:
+        for sock in socks:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp_socket = False
     return SocketListener(socks, names, _without_delay(on_socket) if tcp_socket else on_socket)
 
 

@@ -75,6 +75,7 @@ class Connection:
         self._drivers: list[LinkDriver] = []
         self._streams: dict[int, Stream] = {}
         self._accepted: deque[Stream] = deque()
+        self._on_stream: Callable[[Stream], None] | None = None
         self._datagrams: deque[bytes] = deque()
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._pings: dict[int, asyncio.Future[float]] = {}
@@ -204,6 +205,16 @@ class Connection:
             self._check()
             await self._wait("accept")
         return self._accepted.popleft()
+
+    def take_streams(self, on_stream: Callable[[Stream], None]) -> None:
+        """From now on call `on_stream` with each stream that the peer opens, starting with those that have come.
+
+        Instead of `accept_stream`, where that need not wait: what came with the stream is not buffered, and no task
+        is woken.
+        """
+        self._on_stream = on_stream
+        while self._accepted:
+            on_stream(self._accepted.popleft())
 
     def __aiter__(self) -> Connection:
         return self
@@ -626,8 +637,12 @@ class Connection:
             self.on_confirmed(self)
 
     def _on_stream_opened(self, event: ev.StreamOpened) -> None:
-        self._accepted.append(self._new_stream(event.stream_id))
-        self._wake("accept")
+        stream = self._new_stream(event.stream_id)
+        if self._on_stream is not None:
+            self._on_stream(stream)
+        else:
+            self._accepted.append(stream)
+            self._wake("accept")
 
     def _on_stream_data(self, event: ev.StreamData) -> None:
         self._streams[event.stream_id]._feed(event.data)
@@ -652,13 +667,15 @@ class Connection:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream._writable()
-        self._wake("written")
+        if self._waiters:
+            self._wake("written")
 
     def _on_stream_done(self, event: ev.StreamDone) -> None:
         stream = self._streams.pop(event.stream_id, None)
         if stream is not None:
-            stream._writable()
-        self._wake("written")
+            stream._done()
+        if self._waiters:
+            self._wake("written")
 
     def _on_streams_allowed(self, event: ev.StreamsAllowed) -> None:
         self._wake("streams")

@@ -370,7 +370,13 @@ class Stream:
     def _writable(self) -> None:
         if self._sink is not None:
             self._sink.stream_writable()
-        self._wake_writers()
+        if self._write_waiters:
+            self._wake_writers()
+
+    def _done(self) -> None:
+        """Nothing comes or goes any more. The sink is let go, so that nothing of both is left to the collector."""
+        self._writable()
+        self._sink = None
 
     def _wake_reader(self) -> None:
         if self._read_waiter is not None and not self._read_waiter.done():

@@ -91,6 +91,8 @@ class Receiving(Linking):
                 if length > PIECE and tap is None:
                     self._frames(link, view, list(_pieces(flags, stream_id, offset, start, length)), now)
                     continue
+                if stream is None:
+                    stream = self._peer_stream(stream_id)
                 if stream is not None and stream.receive.takes(offset, length):  # the usual case, made short
                     self._received_total += length
                     if self._received_total > self._receive_limit:
@@ -108,6 +110,13 @@ class Receiving(Linking):
                     self._ack_due[stream_id] = None
                     if self._ack_at == NEVER:
                         self._ack_at = now + self.limits.ack_delay
+                    continue
+            elif frame == _STREAM and flags == FIN and not length and link.attached and self.ended is None:
+                stream = streams.get(stream_id)
+                if stream is not None and stream.receive.takes_end(offset):  # how most streams end
+                    self._windows[stream_id] = None
+                    events.append(ev.StreamFinished(stream_id))
+                    self._forget_if_done(stream)
                     continue
             elif length > PIECE and frame == _STREAM:
                 self._frames(link, view, list(_pieces(flags, stream_id, offset, start, length)), now)
@@ -231,9 +240,10 @@ class Receiving(Linking):
         send.limit = max(send.limit, limit)
         if send.ready:
             self._take_turn(stream)
+        if self._forget_if_done(stream):
+            return
         if send.acked >= send.end or (waiting > stream.low >= send.queued):
             self._events.append(ev.StreamWritable(stream_id))
-        self._forget_if_done(stream)
 
     def _on_streams(self, link: Link, flags: int, now: float, allowed: int) -> None:
         if allowed > self._own_allowed:

@@ -237,9 +237,10 @@ class SessionState:
         if limit < self._receive_stop:
             self._grant_at = self._consumed_total + window // 4
 
-    def _forget_if_done(self, stream: SessionStream) -> None:
-        if not stream.done or stream.stream_id not in self._streams:
-            return
+    def _forget_if_done(self, stream: SessionStream) -> bool:
+        """True when it is over and forgotten now."""
+        if not stream.receive.ended or not stream.send.done or stream.stream_id not in self._streams:
+            return False
         del self._streams[stream.stream_id]
         self._events.append(ev.StreamDone(stream.stream_id))
         # The peer learns from this last word that it may forget the stream, too.
@@ -251,6 +252,7 @@ class SessionState:
             if allowed - self._peer_allowed >= max(1, self.limits.streams // 4):
                 self._peer_allowed = allowed
                 self._queue(Frame.STREAMS, STREAMS.pack(allowed))
+        return True
 
     def _fail(self, link: Link, error: ProtocolError) -> None:
         """The peer broke the rules. On a link that never proved itself only the link suffers."""

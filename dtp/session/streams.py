@@ -218,6 +218,19 @@ class ReceiveHalf:
         self.next = self.highest = end
         return True
 
+    def takes_end(self, offset: int) -> bool:
+        """Take an end without data that is the next in order, as `takes` does a piece."""
+        if (
+            offset != self.next
+            or offset != self.highest
+            or self.final is not None
+            or self.stop_code is not None
+        ):
+            return False
+        self.final = offset
+        self.ended = True
+        return True
+
     @property
     def acked(self) -> int:
         """What to acknowledge: the bytes received in order, one more when the end is known."""
@@ -337,8 +350,3 @@ class SessionStream:
     def may_be_forgotten(self) -> bool:
         """True when the peer may have done with it: our end was told, and its end has come."""
         return self.send.told_end and self.receive.ended
-
-    @property
-    def done(self) -> bool:
-        """True when both directions have ended and both ends know."""
-        return self.send.done and self.receive.ended

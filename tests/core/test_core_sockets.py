@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dtp.core import Buffer, ReadySet, scatter, sockets_supported
+from dtp.core import Buffer, ReadySet, accept, dial, scatter, sockets_supported
 
 pytestmark = pytest.mark.skipif(not sockets_supported(), reason="this system has no epoll")
 BUFFER = Buffer(1 << 20)
@@ -146,3 +146,53 @@ def test_very_many_that_take_nothing_leave_the_rest_to_the_caller() -> None:
     for pair in made:
         for one in pair:
             one.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_of_this_machine_is_reached_at_once_and_all_who_wait_are_taken(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = socket.inet_pton(family, host)
+    with socket.create_server((host, 0), family=family) as server:
+        server.setblocking(False)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        assert accept(server, 10) == []
+        made = [dial(address, server.getsockname()[1]) for _ in range(3)]
+        found = accept(server, 2) + accept(server, 2)
+        assert accept(server, 2) == []
+        assert len(found) == 3
+        for number, (ours, theirs) in enumerate(zip(made, found, strict=True)):
+            assert ours is not None
+            with ours, theirs:
+                for one in (ours, theirs):
+                    assert one.family == family
+                    assert one.gettimeout() == 0
+                    assert not one.get_inheritable()
+                    assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                ours.send(bytes([number]))
+                assert theirs.recv(10) == bytes([number])
+        port = server.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError):
+        dial(address, port)
+
+
+def test_what_can_not_be_dialled_or_accepted_is_an_error() -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        dial(b"12345", 80)
+    with socket.socket() as idle, pytest.raises(OSError, match="Invalid argument"):
+        accept(idle, 1)
+
+
+def test_a_connect_that_takes_time_is_not_waited_for() -> None:
+    """Its SYN is not answered, since the queue of the server is full."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        made = []
+        for _ in range(4):
+            sock = dial(bytes([127, 0, 0, 1]), server.getsockname()[1])
+            if sock is None:
+                break
+            made.append(sock)
+        assert 1 <= len(made) < 4
+        for sock in made:
+            sock.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import socket
 import struct
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from dtp.daemon.config.values import Place
+from dtp.daemon.relay import Relay
 from dtp.daemon.server import Daemon
 
 from .conftest import FAR, Backend, echo
@@ -47,6 +49,28 @@ def test_bytes_and_both_ends(run):
             assert backend.connections == 2
             await pair.exposed.ledger.wait_empty()
             assert (pair.exposed.ledger.sent, pair.exposed.ledger.received) == (len(data), len(data))
+
+    run(scenario)
+
+
+def test_what_has_ended_leaves_nothing_to_the_collector(run):
+    """At thousands of connections a second its rounds would be a share of the processor's time."""
+
+    def relays():
+        return [one for one in gc.get_objects() if isinstance(one, Relay)]
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            gc.disable()
+            try:
+                assert await exchange(port, b"question") == b"question"
+                async with asyncio.timeout(10):
+                    while relays():  # noqa: ASYNC110 - only the allocator knows
+                        await asyncio.sleep(0)
+            finally:
+                gc.enable()
+            assert pair.exposed.ledger.streams == 1
 
     run(scenario)
 

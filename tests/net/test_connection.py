@@ -407,6 +407,26 @@ async def test_slow_reader_stops_its_writer() -> None:
 
 
 @on_fake_clock
+async def test_streams_are_given_to_who_takes_them_from_the_first_on() -> None:
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        early = await connection.open_stream()
+        early.write(b"early")
+        await connection.ping()
+        taken: list[dtp.Stream] = []
+        far.take_streams(taken.append)
+        assert [stream.id for stream in taken] == [early.id]
+        late = await connection.open_stream()
+        late.write(b"late")
+        await connection.ping()
+        assert [stream.id for stream in taken] == [early.id, late.id]
+        assert [await stream.readexactly(4) for stream in taken] == [b"earl", b"late"]
+
+
+@on_fake_clock
 async def test_stream_limit_waits_for_one_to_end() -> None:
     limits = replace(DEFAULT, streams=3)
     async with (

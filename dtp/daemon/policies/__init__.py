@@ -68,6 +68,10 @@ POLICIES: dict[str, Row] = {
 }
 
 
+#: What a stream may have that nobody bounds.
+_ANY = Bounds()
+
+
 class Chain:
     """All policies of a service: those of the whole daemon, then its own.
 
@@ -81,6 +85,9 @@ class Chain:
         self._told = {kind: tuple(p.commit for p in self.policies if kind in p.counts) for kind in kinds}
         #: Whether anybody wants to know of bytes; where nobody does, nobody need be told.
         self.counts_bytes = bool(self._asked[Move] or self._told[Move])
+        #: The same of streams that are over.
+        self.counts_ends = bool(self._told[Close])
+        self._bounding = tuple(p for p in self.policies if type(p).bounds is not Policy.bounds)
 
     def ask(self, event: Event, now: Moment) -> Denial | None:
         """The first denial; without one, `event` has happened."""
@@ -109,8 +116,8 @@ class Chain:
 
     def bounds(self, event: Open) -> Bounds:
         """What a stream may have, by all policies together."""
-        found = Bounds()
-        for policy in self.policies:
+        found = _ANY
+        for policy in self._bounding:
             bounds = policy.bounds(event)
             if bounds is not None:
                 found = found.within(bounds)

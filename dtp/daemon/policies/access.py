@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dtp.daemon.config.model import AccessRule
-from dtp.daemon.policies.base import Arrive, Call, Close, Denial, Event, Moment, Move, Open, Policy
+from dtp.daemon.policies.base import Arrive, Call, Caller, Close, Denial, Event, Moment, Move, Open, Policy
 from dtp.daemon.reasons import Reason
 
 
@@ -15,13 +15,17 @@ class Access(Policy):
 
     def __init__(self, rule: AccessRule) -> None:
         self._rule = rule
+        self._allowed: Caller | None = None  # the last one, who mostly asks again
 
     def check(self, event: Event, now: Moment) -> Denial | None:
         """Denied comes before allowed."""
         assert not isinstance(event, Call | Move | Close)
         rule, caller = self._rule, event.caller
+        if caller is self._allowed:
+            return None
         if caller.peer in rule.denied_peers or caller.account in rule.denied_accounts:
             return self.deny(Reason.DENIED, f"{caller.peer} is denied here")
         if rule.everyone or caller.peer in rule.peers or caller.account in rule.accounts:
+            self._allowed = caller
             return None
         return self.deny(Reason.DENIED, f"{caller.peer} is not on the list")

@@ -28,21 +28,24 @@ class Caller:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
+# Events are not frozen: a frozen dataclass takes three times as long to make, and some are made for each stream.
+
+
+@dataclass(slots=True)
 class Arrive:
     """A caller asks for a connection to the service."""
 
     caller: Caller
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Open:
     """A caller opens a stream."""
 
     caller: Caller
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """A caller makes a request: `method` of a protocol that has methods, else "" for the stream as a whole."""
 
@@ -50,7 +53,7 @@ class Call:
     method: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Move:
     """Bytes have come from the caller or the backend. They are there already: what is refused is the rest."""
 
@@ -58,7 +61,7 @@ class Move:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Close:
     """A stream that was opened is over."""
 

@@ -34,7 +34,8 @@ class Arrivals:
 
     def get(self, key: PeerId | None, now: float) -> float:
         """When the bucket of `key` is empty; `now` if it is."""
-        return max(self._times.get(key, now), now)
+        time = self._times.get(key)
+        return now if time is None or time < now else time
 
     def push(self, key: PeerId | None, seconds: float, now: float) -> None:
         """The bucket of `key` is filled by so much more."""
