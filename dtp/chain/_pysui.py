@@ -1,8 +1,8 @@
 """The only file of the client that imports pysui (1.5.1): transactions into bytes and into messages of `sui.rpc.v2`.
 
-pysui is imported when the first of its parts is needed; it takes 0.3 s. What it gives is used: the builder and the
-BCS types for transactions, messages and stubs for calls (`_wire.py`). What is wrong in it is kept away from here on;
-`tests/chain/test_pysui_faults.py` has a test for each:
+pysui is imported when the first of its parts is needed, and only what is used: a fifth of the whole. That is the
+builder and the BCS types for transactions, messages and stubs for calls (`_wire.py`). What is wrong in it is kept
+away from here on; `tests/chain/test_pysui_faults.py` has a test for each:
 
 - its client always speaks TLS: the channel is made here;
 - `move_call` encodes `Option` Some as None, parses nested type tags wrongly and writes a length into those of
@@ -18,6 +18,9 @@ BCS types for transactions, messages and stubs for calls (`_wire.py`). What is w
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -49,6 +52,8 @@ def library() -> SimpleNamespace:
     from grpclib.client import Channel
     from grpclib.const import Cardinality
     from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+
+    _put_off("pysui")
     from pysui.sui.sui_bcs import bcs
     from pysui.sui.sui_common.txn_transaction_builder import ProgrammableTransactionBuilder
     from pysui.sui.sui_grpc.suimsgs.google import protobuf
@@ -65,6 +70,32 @@ def library() -> SimpleNamespace:
         lost=(ProtocolError, StreamTerminatedError, OSError, TimeoutError, asyncio.IncompleteReadError),
         fast=_fast_types(bcs),
     )
+
+
+def _put_off(package: str) -> None:
+    """Have the `__init__` of `package` run when somebody asks for a name in it, not when a module of it is imported.
+
+    pysui's imports both of its clients, GraphQL's among them: 560 modules, half a second of each `dtp` command that
+    talks to a chain, of which a fifth is needed. To programs that use pysui themselves it is as ever.
+    """
+    found = importlib.util.find_spec(package) if package not in sys.modules else None
+    if found is None or found.loader is None:
+        return
+    loader, lock, begun = found.loader, threading.RLock(), False
+    module = importlib.util.module_from_spec(found)
+
+    def missing(name: str) -> Any:
+        nonlocal begun
+        with lock:  # others wait until all is there; this thread may come by again, in a circle of imports
+            if not begun:
+                begun = True
+                loader.exec_module(module)
+        if name in vars(module):
+            return vars(module)[name]
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    vars(module)["__getattr__"] = missing  # PEP 562
+    sys.modules[package] = module
 
 
 def _channel_class(base: Any) -> Any:

@@ -1,4 +1,4 @@
-"""pysui takes 0.3 s to import: nothing loads it before a chain is talked to, and it leaves no trace at home."""
+"""pysui is slow to import: nothing loads it before a chain is talked to, then only parts; nothing is left at home."""
 
 import subprocess
 import sys
@@ -52,3 +52,27 @@ asyncio.run(main())
     env = {**os.environ, "HOME": str(tmp_path)}
     assert modules_after(code, env) == ["True", "True"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_pysui_only_what_is_used_is_loaded_and_a_program_that_uses_it_gets_all():
+    code = """
+import sys
+from dtp.chain import _pysui
+ours = _pysui.library()
+assert not {"gql", "httpx", "pysui.sui.sui_common.client"} & set(sys.modules)
+import pysui.sui.sui_bcs.bcs
+assert pysui.sui.sui_bcs.bcs is ours.bcs and "gql" not in sys.modules
+from pysui import PysuiConfiguration, client_factory
+assert pysui.PysuiConfiguration is PysuiConfiguration and "gql" in sys.modules
+assert pysui.sui.sui_bcs.bcs is ours.bcs and not hasattr(pysui, "nothing_of_this_name")
+"""
+    assert modules_after(code) == ["True", "True"]
+
+
+def test_a_program_that_has_imported_pysui_keeps_it():
+    code = """
+import pysui
+from dtp.chain import _pysui
+assert _pysui.library().bcs is pysui.sui.sui_bcs.bcs and pysui.client_factory
+"""
+    assert modules_after(code) == ["True", "True"]
