@@ -71,6 +71,10 @@ class Commands(click.Group):
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), meaning) for code, meaning in output.EXIT_CODES.items()])
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""
+        return output.said(lambda: super(Commands, self).main(*args, **kwargs), "dtp")
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see `dtp.cli.output` for what an error becomes."""
         json = "--json" in ctx.args  # asked before it is parsed: a wrong command line may not get so far

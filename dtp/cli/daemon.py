@@ -31,6 +31,10 @@ DEFAULT_FILE = Path("/etc/dtpd/dtpd.toml")
 class Commands(click.Group):
     """Turns errors into a line and an exit code, as `dtp` does."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""
+        return output.said(lambda: super(Commands, self).main(*args, **kwargs), "dtpd")
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ import click
 from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
 from dtp.session.codes import CloseCode, ConnectionClosed
 
+_T = TypeVar("_T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 EXIT_USAGE = 2
@@ -42,6 +44,8 @@ _EXIT_CODE_OF: tuple[tuple[type[DtpError], int], ...] = (
 )
 #: Codes of CLOSE after which the same again may work: a server that restarts, a connection it no longer knows.
 _PASSING = {CloseCode.IDLE, CloseCode.BUSY, CloseCode.RESUME_UNKNOWN, CloseCode.SHUTDOWN}
+#: What a full disk, a quota or a file that may not grow says. Commands translate these where they write themselves.
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _JSON = "dtp.cli.json"
 
 
@@ -125,6 +129,18 @@ def _echo(text: str, *, err: bool = False) -> None:
     except OSError as error:
         discard_output()  # what is still in its buffer must not fail again when Python ends
         raise OutputError(f"can't write the output: {error.strerror or error}") from error
+
+
+def said(run: Callable[[], _T], program: str) -> _T:
+    """What `run` gives. Where click couldn't write what it prints by itself, one line says so, with exit code 3."""
+    try:
+        return run()
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        discard_output()
+        click.echo(f"{program}: can't write the output: {error.strerror}", err=True)
+        sys.exit(exit_code(OutputError()))
 
 
 def discard_output() -> None:

@@ -74,6 +74,12 @@ def test_results_that_can_not_be_written(home, options):
     assert b"Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("ping", "--help")])
+def test_help_that_can_not_be_written(arguments):
+    ended = shell(">/dev/full", *arguments)
+    assert (ended.returncode, ended.stderr) == (3, b"dtp: can't write the output: No space left on device\n")
+
+
 def test_results_that_nobody_reads_end_like_sigpipe(dtp, serve):
     _, address = serve("--echo")
     ping = dtp("ping", "-c", "0", "--interval", "0", address["echo"])
