@@ -6,16 +6,25 @@ for what the network did. The operating system's error, where there is one, is t
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import ClassVar
 
 from dtp.errors import CarrierError, LocalError
 
+#: Below it only the privileged may listen, where the system hasn't been told otherwise.
+_FREE_PORTS = 1024
 
-def reason(error: Exception) -> str:
+
+def reason(error: Exception, *, listening: int | None = None) -> str:
     """What the operating system calls `error`, such as "Connection refused"; asyncio puts words of its own
-    into the exception's text."""
+    into the exception's text. `listening` is the port that couldn't be had: what to do about it is said, too."""
     number = getattr(error, "errno", None)
+    if number == errno.EACCES and listening is not None and listening < _FREE_PORTS:
+        return (
+            f"{os.strerror(number)}: ports below {_FREE_PORTS} are for the privileged; take a higher one, or have "
+            "the socket opened for it (systemd: packaging/dtpd.socket)"
+        )
     return os.strerror(number) if number is not None and number > 0 else str(error)
 
 
@@ -43,8 +52,8 @@ class DialError(CarrierError):
     code: ClassVar[str] = "dial"
 
 
-class ListenError(CarrierError):
-    """Can't listen there: the address is in use, not on this machine, or not permitted."""
+class ListenError(LocalError, OSError):
+    """Can't listen there: the address is in use, not on this machine, or not permitted. Who chose it has to act."""
 
     code: ClassVar[str] = "listen"
 

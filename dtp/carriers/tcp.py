@@ -144,7 +144,7 @@ async def listening_sockets(url: CarrierUrl) -> list[socket.socket]:
         except OSError as error:
             # A port that the kernel found free for IPv4 may be taken for IPv6: ask for another.
             if url.port != 0 or error.errno != errno.EADDRINUSE or not tries_left:
-                raise ListenError(f"{url.text}: {reason(error)}") from error
+                raise ListenError(f"{url.text}: {reason(error, listening=url.port)}") from error
     raise AssertionError("unreachable")
 
 

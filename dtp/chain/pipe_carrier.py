@@ -325,26 +325,24 @@ async def listen(url: str, accept: Accept, *, chain: ChainClient | None = None) 
     """Listen at `pipe://0x<host object>`, with `chain` or by the environment; its account is the host's owner.
 
     Options: `service` (only links to that one) and `to` (the key of this endpoint in hex: only links for it; without
-    it any). Raises `ListenError`, `CarrierUrlError`, and `LocalError` as `dial`.
+    it any). Raises `ListenError`, `CarrierUrlError`, `LocalError` as `dial`, and `ChainError`
+    when the host can't be read.
     """
     parts, host, key = _parse(url, _LISTEN_OPTIONS)
     service = service_number(parts.options["service"]) if "service" in parts.options else None
     hub = PipeHub.of(chain if chain is not None else _environment_client())
+    await hub.acquire()
     try:
-        await hub.acquire()
-        try:
-            state = await hub.directory.find(host)
-            if state.host.owner != hub.chain.address:
-                raise ListenError(
-                    f"{url}: the host is paid to {state.host.owner}, so only that account can answer on pipes, "
-                    f"not {hub.chain.address}"
-                )
-            return PipeListener(hub, host, key, service, accept)
-        except BaseException:
-            hub.release()
-            raise
-    except ChainError as fault:
-        raise ListenError(f"{url}: {fault}") from fault
+        state = await hub.directory.find(host)
+        if state.host.owner != hub.chain.address:
+            raise ListenError(
+                f"{url}: the host is paid to {state.host.owner}, so only that account can answer on pipes, "
+                f"not {hub.chain.address}"
+            )
+        return PipeListener(hub, host, key, service, accept)
+    except BaseException:
+        hub.release()
+        raise
 
 
 def kind_for(chain: ChainClient) -> CarrierKind:

@@ -233,7 +233,7 @@ def bind(place: Place, *, share: bool = False) -> socket.socket:
         sock.bind((place.host, place.port))
     except OSError as error:
         sock.close()
-        raise ListenError(f"udp:{place}: {reason(error)}") from error
+        raise ListenError(f"udp:{place}: {reason(error, listening=place.port)}") from error
     sock.setblocking(False)
     return sock
 

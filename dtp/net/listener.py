@@ -383,14 +383,15 @@ async def listen(
     have it are heard. `admit` sees each `Request` and refuses by raising `Refuse`. `make` is the class of the
     connections; `neighbours` are other processes at the same places.
 
-    Raises `CarrierError` when an address can't be had and `LocalError` for a URL that can't be meant.
+    Raises `ListenError` when an address can't be had, another `LocalError` for a URL that can't be meant, and
+    `ChainError` for a pipe whose host can't be read.
     """
     handlers = {"*": services} if callable(services) else services
     listener = Listener(Endpoint(identity, suites(), limits, psk=psk), handlers, admit, make, neighbours)
     try:
         for url in [urls] if isinstance(urls, str) else urls:
             await listener.add(url.removeprefix("dtp+"))
-    except (CarrierError, LocalError):
+    except BaseException:  # whatever it was: nothing stays open
         await listener.close()
         raise
     return listener

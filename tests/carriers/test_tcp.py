@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from loops import LoopFactory, needs_ipv6, on_every_loop
@@ -18,6 +19,7 @@ from loops import LoopFactory, needs_ipv6, on_every_loop
 from dtp.carriers import CARRIERS, Carrier, CarrierListener, dial, listen, listen_socket, stream_socket, tcp
 from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError
 from dtp.carriers.url import format_host, plain_ip
+from dtp.errors import CarrierError, LocalError
 from dtp.testing.carriers import Bench, End
 from dtp.testing.clock import run
 
@@ -157,6 +159,27 @@ def test_a_port_in_use_and_an_address_of_another_machine_are_listen_errors() -> 
         await listener.close()
         with pytest.raises(ListenError, match="assign"):
             await listening("tcp://192.0.2.1:0")
+
+    on_sockets(main())
+
+
+def test_a_port_that_is_not_permitted_is_the_operators_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user without privileges; these tests may run as root."""
+
+    def denied(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("dtp.carriers.tcp.bind_sockets", denied)
+
+    async def main() -> None:
+        with pytest.raises(
+            ListenError, match="Permission denied: ports below 1024 are for the privileged"
+        ) as caught:
+            await listen("tcp://127.0.0.1:80", lambda _carrier: None)
+        assert isinstance(caught.value, LocalError)
+        assert not isinstance(caught.value, CarrierError)
+        with pytest.raises(ListenError, match=r"Permission denied$"):  # by a sandbox, for instance
+            await listen("tcp://127.0.0.1:8080", lambda _carrier: None)
 
     on_sockets(main())
 
