@@ -37,6 +37,7 @@ from dtp.chain.errors import (
     NodeUnavailable,
     ObjectMissing,
     OutcomeUnknown,
+    PackageNotPublished,
     ProgramError,
     SignerError,
     StaleObject,
@@ -221,7 +222,17 @@ class ChainClient:
 
     def decode(self, schema: Schema, cls: type[T], data: ObjectData) -> T:
         """The dataclass that an object is. Raises `WrongObjectType`, `MalformedObject`, `PackageNotPublished`."""
-        wanted = self.type_of(schema, cls)
+        try:
+            wanted = self.type_of(schema, cls)
+        except PackageNotPublished as unknown:
+            package, _, path = data.type.partition("::")
+            if path.partition("<")[0] != schema.path(cls):
+                raise
+            # Not used unasked: whoever published a package may upgrade it, and so has power over what it holds.
+            raise PackageNotPublished(
+                f"{data.id} belongs to a package {schema.package!r} that this machine doesn't know yet; if you trust "
+                f"whoever published it: dtp move use {schema.package} {package}"
+            ) from unknown
         if not is_type(data.type, wanted):
             raise WrongObjectType(f"{data.id} is a {data.type}, not a {wanted}")
         return schema.decode(cls, data.contents)

@@ -299,6 +299,10 @@ def watch(every: float, once: bool, account: Account) -> None:
 
     async def work(chain: ChainClient) -> None:
         async with _cashier(chain) as (cashier, clock):
+            if not once:
+                print_line(
+                    {"event": "watching", "every": every}, f"looking every {every:g} s; Ctrl-C ends it"
+                )
             while True:
                 await clock.sync()
                 for paid in await cashier.look():

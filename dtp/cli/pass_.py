@@ -8,6 +8,7 @@ import click
 
 from dtp.cli.accounts import Account, account_options, executed_record, record_of
 from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.show import amount, table
 from dtp.errors import ChainError
 
 if TYPE_CHECKING:
@@ -84,16 +85,22 @@ def _held_record(held: Held) -> dict[str, Any]:
     }
 
 
+def _period(ms: int) -> str:
+    """A span of time in the largest unit that gives a whole number, as `dtp host plan --period` takes it: "30d"."""
+    letter = next((each for each in "dhms" if not ms % _MS_OF[each]), "")
+    return f"{ms // _MS_OF[letter]}{letter}" if letter else f"{ms} ms"
+
+
 def _line(record: dict[str, Any]) -> str:
-    period = f"{record['period_ms'] / _MS_OF['h']:g} h" if record["period_ms"] else "one epoch"
+    price = _money(record["price"], record["coin"])
+    period = _period(record["period_ms"]) if record["period_ms"] else "one epoch"
     quota = ", ".join(
         f"{record[f'quota_{what}']:,} {what}" for what in ("requests", "bytes") if record[f"quota_{what}"]
     )
-    held = f"; pass {record['pass']} for {record['periods']} periods" if "pass" in record else ""
-    return (
-        f"{record['id']}  service {record['service']} of {record['host']}: {record['price']:,} of {record['coin']} "
-        f"for {period}, {quota or 'no quota'}{'' if record['on_sale'] else ', not on sale'}{held}"
-    )
+    many = f"{record['periods']} period{'s' if record['periods'] != 1 else ''}" if "pass" in record else ""
+    held = f"; pass {record['pass']} for {many}" if many else ""
+    return f"{record['id']}  service {record['service']} of {record['host']}: {price} for {period}, "
+        f"{quota or 'no quota'}{'' if record['on_sale'] else ', not on sale'}{held}"
 
 
 @pass_group.command()
@@ -121,7 +128,7 @@ def buy(plan: str, periods: int, account: Account) -> None:
         id, executed = await passes.buy(chain, wanted, periods)
         return {"pass": id, "renewed": False, "periods": periods, **executed_record(executed)}
 
-    print_result(account.run(work))
+    _print(account.run(work))
 
 
 @pass_group.command()
@@ -140,7 +147,26 @@ def cancel(pass_id: str, account: Account) -> None:
             if held.pass_.id == wanted:
                 periods, executed = await passes.cancel(chain, held)
                 refund = periods * held.plan.price
-                return {"pass": wanted, "periods": periods, "refunded": refund, **executed_record(executed)}
+                return {
+                    "pass": wanted,
+                    "periods": periods,
+                    "refunded": refund,
+                    "coin": held.coin,
+                    **executed_record(executed),
+                }
         raise NoPlan(f"{chain.address} holds no pass {wanted}")
 
-    print_result(account.run(work))
+    _print(account.run(work))
+
+
+def _money(units: int, coin: str) -> str:
+    from dtp.chain import SUI_COIN
+
+    return amount(units) if coin == SUI_COIN else f"{units:,} of {coin}"
+
+
+def _print(record: dict[str, Any]) -> None:
+    shown = dict(record)
+    if "refunded" in record:
+        shown["refunded"] = _money(record["refunded"], shown.pop("coin"))
+    print_result(record, None if wants_json() else table(shown))

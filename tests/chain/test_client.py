@@ -354,6 +354,28 @@ def test_a_package_that_is_not_published(network, wallet):
     run(work())
 
 
+def test_an_object_of_a_package_that_is_not_known_here_says_how_to_use_it(
+    client, wallet, network, deployments
+):
+    signer = wallet()
+
+    async def work():
+        async with client(signer) as chain:
+            program = Program()
+            hosts.create(program, signer.address)
+            made = chain.events_in(await chain.execute(program), hosts.SCHEMA, hosts.HostCreated)[0]
+        async with ChainClient(network, deployments=None) as stranger:
+            used = f"dtp move use transport {deployments.original_id('transport')}"
+            with pytest.raises(PackageNotPublished, match=used):
+                await stranger.read(hosts.SCHEMA, hosts.Host, made.host)
+            with pytest.raises(
+                PackageNotPublished, match="dtp move publish transport"
+            ):  # no host: nothing of it
+                await stranger.read(hosts.SCHEMA, hosts.Host, made.beacon)
+
+    run(work())
+
+
 def test_a_package_with_a_missing_dependency(client, wallet):
     from dtp.chain import packages
 

@@ -46,6 +46,18 @@ class Home:
         assert done.returncode == code, done.stderr.decode()
         return [json.loads(line) for line in done.stdout.splitlines()]
 
+    def text(self, *arguments):
+        """Run to the end; what it printed for people."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        return done.stdout.decode()
+
     @contextlib.contextmanager
     def serving(self, *arguments, kill=False):
         """`dtp serve`, until the block ends or, with `kill`, is killed there; gives the address, and at the end what

@@ -17,6 +17,7 @@ def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
     assert (sold["id"], sold["service"]) == (plan, made["service"])
     assert client.run("pass", "plans", "--host", plan)[0]["plans"] == []
     (shown,) = client.run("pass", "plans", plan)[0]["plans"]
+    assert "0.001 SUI for 1h, no quota" in client.text("pass", "plans", plan)
     assert (shown["price"], shown["period_ms"], shown["on_sale"]) == (1_000_000, 3_600_000, True)
     (bought,) = client.run("pass", "buy", plan)
     assert (bought["renewed"], bought["periods"]) == (False, 1)
