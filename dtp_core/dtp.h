@@ -91,6 +91,13 @@ typedef struct dtp_evp {
 int dtp_use_sodium(int suite, dtp_sodium_encrypt encrypt, dtp_sodium_decrypt decrypt);
 int dtp_use_evp(int suite, const dtp_evp *evp);
 
+/* libsodium's crypto_sign_open, as its header declares it; the first two may be NULL. */
+typedef int (*dtp_sodium_sign_open)(unsigned char *m, unsigned long long *mlen, const unsigned char *sm,
+                                    unsigned long long smlen, const unsigned char *pk);
+/* The place of the first signed message that isn't genuine; `count` when all are. Each is a public key (32 bytes), a signature
+ * (64), and then the message: `sizes` bytes in all, above 96. */
+size_t dtp_first_forged(dtp_sodium_sign_open open, const uint8_t *messages, const uint32_t *sizes, size_t count);
+
 typedef struct dtp_cipher dtp_cipher;
 
 /* A function of the caller's that seals or opens one record in place, as a provider does: `length` plaintext bytes with

@@ -11,6 +11,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,16 @@ def _use_sodium(sodium: Any, suite: str) -> str | None:
     if lib.dtp_use_sodium(SUITES[suite], encrypt, decrypt) != lib.DTP_OK:
         return None
     return f"sodium (PyNaCl {importlib.import_module('nacl').__version__})"
+
+
+@cache
+def sign_opener() -> Any:
+    """libsodium's `crypto_sign_open` for C; None where PyNaCl is built so that it can't be had."""
+    sodium = _load_sodium()
+    if sodium is None or not hasattr(sodium.lib, "crypto_sign_open"):
+        return None
+    pointer = sodium.ffi.addressof(sodium.lib, "crypto_sign_open")
+    return ffi.cast("dtp_sodium_sign_open", int(sodium.ffi.cast("uintptr_t", pointer)))
 
 
 # ---- OpenSSL --------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ by the same author. docs/graph.md, "Envelopes" and "Summaries".
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import msgpack
+from blake3 import blake3
 
 from dtp.core import crdt as core
 from dtp.graph.errors import EnvelopeError
@@ -40,9 +40,11 @@ OVERHEAD: Final = 320
 
 
 def _hash(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+    digest: bytes = blake3(data).digest()
+    return digest
 
 
+@lru_cache(maxsize=64)
 def _named(context: bytes, graph: str) -> bytes:
     name = graph.encode()
     return context + bytes((len(name),)) + name
@@ -122,7 +124,7 @@ class Envelope(Signed):
 
     @cached_property
     def hash(self) -> bytes:
-        """SHA-256 of what is signed."""
+        """BLAKE3 of what is signed."""
         return _hash(self.signed)
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dtp.core import signatures
 from dtp.core.errors import EncodingError
+from dtp.core.signatures import SignedMessage
 from dtp.crdt import Clock, Replica
 from dtp.graph import envelope as envelopes
 from dtp.graph.envelope import Envelope, Summary
@@ -10,7 +12,8 @@ from dtp.graph.errors import GraphError
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
 from dtp.graph.summaries import READ
-from dtp.identity import Identity
+from dtp.identity import Identity, PeerId
+from dtp.identity.peer_id import PeerIdError
 
 
 def merge(replica: Replica, envelope: Envelope | Summary) -> int:
@@ -36,8 +39,19 @@ def opened(place: str, name: str | None, writer: bytes) -> Store:
 
 
 def first_forged(batch: list[Envelope | Summary]) -> int | None:
-    """The place of the first that isn't genuine."""
-    return next((at for at, one in enumerate(batch) if not one.is_genuine()), None)
+    """The place of the first that isn't genuine. The signatures are checked in one call."""
+    unusable = {author for author in {one.author for one in batch} if not _is_usable(author)}
+    end = next((at for at, one in enumerate(batch) if one.author in unusable), None)
+    forged = signatures.first_forged([SignedMessage(o.author, o.signature, o.signed) for o in batch[:end]])
+    return end if forged is None else forged
+
+
+def _is_usable(author: bytes) -> bool:
+    try:
+        PeerId(author)
+    except PeerIdError:
+        return False
+    return True
 
 
 def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:

@@ -23,7 +23,7 @@ except ImportError as error:
     raise GraphError("a graph in PostgreSQL takes a package: pip install 'dtp[graph-postgres]'") from error
 
 #: Of the tables below.
-FORMAT: Final = 1
+FORMAT: Final = 2
 _CHANNEL: Final = "dtp_graph"
 _CONNECT_SECONDS: Final = 5
 #: How long the listener waits before it looks whether it is wanted still.

@@ -17,7 +17,7 @@ from dtp.graph.proving import Proof
 from dtp.graph.store import Loaded, Store
 
 #: Of the tables below; kept as SQLite's user_version.
-FORMAT: Final = 1
+FORMAT: Final = 2
 #: "dtpg", SQLite's application_id: so that a file of another program is not taken for one of ours.
 APPLICATION: Final = 0x64747067
 
