@@ -99,8 +99,8 @@ def _line(record: dict[str, Any]) -> str:
     )
     many = f"{record['periods']} period{'s' if record['periods'] != 1 else ''}" if "pass" in record else ""
     held = f"; pass {record['pass']} for {many}" if many else ""
-    return f"{record['id']}  service {record['service']} of {record['host']}: {price} for {period}, "
-        f"{quota or 'no quota'}{'' if record['on_sale'] else ', not on sale'}{held}"
+    sold = f"{price} for {period}, {quota or 'no quota'}{'' if record['on_sale'] else ', not on sale'}"
+    return f"{record['id']}  service {record['service']} of {record['host']}: {sold}{held}"
 
 
 @pass_group.command()
