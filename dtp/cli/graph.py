@@ -30,7 +30,7 @@ from dtp.cli.run import run, when_stdin_ends
 from dtp.errors import LocalError
 
 if TYPE_CHECKING:
-    from dtp.graph import Graph
+    from dtp.graph import Graph, Proof
     from dtp.net.address import Address
     from dtp.net.connection import Connection
 
@@ -347,22 +347,23 @@ def _answer(value: Any) -> Any:
 @_file
 @_store
 def verify(opened: _Opener) -> None:
-    """Check all that is stored: signatures, order, encoding; and tell who signed what rules forbid."""
+    """Check all that is stored: signatures, order, encoding; tell who signed two histories, or what rules forbid."""
 
-    async def work(graph: Graph) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    async def work(graph: Graph) -> tuple[dict[str, Any], list[Proof], list[dict[str, Any]]]:
         from dtp.graph.access import describe
 
-        count = await graph.verify()
+        count, proofs = await graph.verify(), await graph.proofs()
         broken = describe(await graph.offences())
-        forks = len(await graph.proofs())
-        found = {"envelopes": count, "authors": len(graph.vector()), "forks": forks, "offences": len(broken)}
-        return found, broken
+        found = {"envelopes": count, "authors": len(graph.vector())}
+        return found | {"forks": len(proofs), "offences": len(broken)}, proofs, broken
 
-    found, broken = opened.run(work)
+    found, proofs, broken = opened.run(work)
     if wants_json():
         print_result(found | {"offences": broken})
         return
     print_result(found)
+    for proof in proofs:
+        click.echo(proof.describe())
     for one in broken:
         click.echo("{author}, envelope {sequence}: {reason} ({kind})".format(**one))
 
@@ -535,6 +536,10 @@ def watch(opened: _Opener, address: Address, pattern: str, psk: bytes | None, hi
             replicating = asyncio.create_task(graph.replicate(connection))
             replicating.add_done_callback(lambda _: changes.close())
             print_line({"event": "watching", "pattern": pattern}, None)
+            if not wants_json():
+                click.echo(
+                    f"watching {pattern!r} in {opened.file}, the same as {address}; Ctrl-C ends it", err=True
+                )
             async for change in changes:
                 what = f"{change.soul}  {change.key}  {change.space}"
                 print_line(

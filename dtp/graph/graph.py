@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import io
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from dtp.core.errors import NotOwner, StateLimit
-from dtp.crdt import BlobRef, Change, Clock, Counter, List, Map, MultiValue, Node, Replica, Set, Value
+from dtp.crdt import BlobRef, Change, Clock, Replica, Value
 from dtp.crdt.access import Grant
-from dtp.crdt.owners import owned
 from dtp.crdt.rules import RuleBroken, Rules
 from dtp.errors import DtpError
 from dtp.graph import access, blobs, files, loading, vector
@@ -23,25 +22,18 @@ from dtp.graph import envelope as envelopes
 from dtp.graph import history as past
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
+from dtp.graph.contents import Contents
 from dtp.graph.envelope import Envelope, Summary
-from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, KeyLost, NotReader, StoreError
+from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError
 from dtp.graph.fetching import Blob
 from dtp.graph.passing import Offering, Passed
 from dtp.graph.proving import Proof
 from dtp.graph.store import Store
 from dtp.graph.verifying import last_clock, verify
-from dtp.graph.watch import Watch
 from dtp.identity import Identity, PeerId
-from dtp.identity.sealing import SealBroken
 
 if TYPE_CHECKING:
-    from networkx import MultiDiGraph
-    from pandas import DataFrame
-
-    from dtp.crdt.texts import GraphText
     from dtp.graph.private import PrivateNode
-    from dtp.graph.query.live import Difference
-    from dtp.graph.query.run import Queries, Row
     from dtp.graph.replicating import Exchanged
     from dtp.net.connection import Connection
 
@@ -52,7 +44,7 @@ _STATE_EVERY: Final = 16 << 20
 _AT_ONCE: Final = 256
 
 
-class Graph:
+class Graph(Contents):
     """A replicated graph, opened by `Graph.open`; `async with` closes it.
 
     Nodes and the other types are read and changed by plain calls, which only touch memory. What was changed is signed
@@ -65,6 +57,7 @@ class Graph:
 
     def __init__(self, identity: Identity, store: Store, replica: Replica, *, history: bool = False) -> None:
         """See `open`."""
+        super().__init__(identity, replica)
         self.name = store.name
         #: Whether peers are asked for every frame; else what was overwritten meanwhile may be left out.
         self.keeps_history = history
@@ -77,26 +70,19 @@ class Graph:
         self.offering = Offering()
         self._new_blobs: set[BlobRef] = set()
         self._fetching: dict[BlobRef, asyncio.Event] = {}
-        self.identity = identity
         self._store = store
-        self._replica = replica
         self._chains = Chains(store.lasts(), self._standing, self._last_clock, whole=history)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
-        self._watches: set[Watch] = set()
         self._listeners: set[Callable[[], None]] = set()
-        self._queries: Queries | None = None
-        self._private: dict[str, PrivateNode] = {}
         self._refused: NotOwner | RuleBroken | None = None
         self._unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._since_state = 0
         self._flush: asyncio.Task[None] | None = None
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._closed = False
         replica.on_made = self._made
-        replica.reveal = self._reveal
         self._wait_for_due()
         store.follow(self._followed)
 
@@ -166,140 +152,6 @@ class Graph:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        raise GraphError("this graph is closed; open it again")
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._closed
-
-    # ---- what it holds --------------------------------------------------------------------------------------
-
-    @property
-    def replica(self) -> Replica:
-        """What is below: the merged state, without signatures and store."""
-        return self._replica
-
-    def node(self, soul: str) -> Node:
-        """The node: a mapping of keys to values, with links. There whether or not something was put into it."""
-        return self._replica.node(soul)
-
-    def counter(self, soul: str, key: str = "") -> Counter:
-        """The counter at (soul, key)."""
-        return self._replica.counter(soul, key)
-
-    def set(self, soul: str, key: str = "") -> Set:
-        """The set at (soul, key)."""
-        return self._replica.set(soul, key)
-
-    def map(self, soul: str) -> Map:
-        """The map at the soul: like a node, but what was written at the same time is all kept."""
-        return self._replica.map(soul)
-
-    def multi_value(self, soul: str, key: str = "") -> MultiValue:
-        """The multi-value register at (soul, key)."""
-        return self._replica.multi_value(soul, key)
-
-    def list(self, soul: str, key: str = "") -> List:
-        """The list at (soul, key)."""
-        return self._replica.list(soul, key)
-
-    def text(self, soul: str, key: str = "") -> GraphText:
-        """The text at (soul, key), edited by all at the same time: `insert`, `delete`, slices, `undo`, anchors."""
-        return self._replica.text(soul, key)
-
-    def put_many(self, rows: Iterable[tuple[str, str, Value] | tuple[str, str]]) -> None:
-        """Set (soul, key, value), or delete (soul, key), many at once."""
-        self._replica.put_many(rows)
-
-    def souls(self, prefix: str = "") -> _Souls:
-        """The souls that have something and begin with `prefix`, sorted."""
-        return sorted(self._replica.souls(prefix))
-
-    def own(self, path: str = "") -> str:
-        """The soul of this identity's own at `path`. Only it can write there; all replicas see to that."""
-        return owned(self.identity.id.key, path)
-
-    def watch(self, pattern: str = "*") -> Watch:
-        """Changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in ...`."""
-        self._check_open()
-        watch = Watch(pattern, self._watches.discard)
-        self._watches.add(watch)
-        return watch
-
-    # ---- queries ----------------------------------------------------------------------------------------------
-
-    def query(self, text: str, **parameters: Value) -> _Rows:
-        """The rows of a query in openCypher's reading part (docs/query.md), each a dict of its columns.
-
-        A node's label is what is before the first slash of its soul; relationships are links, by their key. The
-        first query makes an index in memory, later ones bring it up to date. Raises `QueryError`.
-        """
-        return self._queries_now().run(text, parameters)
-
-    def live(self, text: str, **parameters: Value) -> AsyncIterator[Difference]:
-        """The rows of a query, then how they differ whenever the graph has changed: `async for difference in ...`.
-
-        The query is asked anew after each change, however many came together. Ends with the graph. `QueryError`.
-        """
-        from dtp.graph.query.live import follow
-
-        return follow(self, text, parameters)
-
-    def index(self, kind: str, key: str, *, full_text: bool = False) -> str:
-        """Have queries look up a key of the nodes of a kind (what is before the first slash of their souls).
-
-        Equality, ranges and STARTS WITH by its values; with `full_text` words and CONTAINS of its texts. Gives its
-        name, "kind.key", for `CALL db.index.fulltext.queryNodes(name, query)`. It lasts as long as this object: say
-        it after opening. Raises `QueryError`.
-        """
-        return self._queries_now().index.declare(kind, key, full_text=full_text)
-
-    def explain(self, text: str, **parameters: Value) -> str:
-        """The SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
-        return self._queries_now().plan(text, parameters)
-
-    def _queries_now(self) -> Queries:
-        if self._queries is None:
-            from dtp.graph.query.run import Queries
-
-            self._queries = Queries(self._replica)
-        return self._queries
-
-    def to_networkx(self, prefix: str = "") -> MultiDiGraph:
-        """A `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.
-
-        Nodes are souls with their registers as attributes, edges have the link's key. Needs `pip install
-        'dtp[graph]'`, else `GraphError`.
-        """
-        from dtp.graph.networks import to_networkx
-
-        return to_networkx(self, prefix)
-
-    def to_pandas(self, prefix: str = "") -> DataFrame:
-        """A `pandas.DataFrame` of the nodes that begin with `prefix`: a row for each soul, a column for each key.
-
-        For rows of a query: `pandas.DataFrame(graph.query(...))`. Needs `pip install 'dtp[graph-pandas]'`, else
-        `GraphError`.
-        """
-        from dtp.graph.networks import to_pandas
-
-        return to_pandas(self, prefix)
-
-    def to_svg(self, prefix: str = "") -> str:
-        """A picture of the nodes that begin with `prefix` and the links between them, as an SVG document.
-
-        Raises `GraphError` for more than 500 nodes.
-        """
-        from dtp.graph.networks import to_svg
-
-        return to_svg(self, prefix)
-
     # ---- what was made here ---------------------------------------------------------------------------------
 
     def _made(self) -> None:
@@ -319,30 +171,6 @@ class Graph:
         except GraphError:
             if not self._closed:
                 raise
-
-    def _offer(self) -> None:
-        if self._watches or self._queries is not None:
-            self._tell_of(self._replica.changes())
-
-    def _tell_of(self, changes: _Changes) -> None:
-        if self._queries is not None:
-            self._queries.index.note(changes)
-            for node in self._private.values():
-                self._queries.index.note(
-                    c._replace(soul=node.soul) for c in changes if c.soul == node.ring_soul
-                )
-        for watch in self._watches:
-            watch.offer(changes)
-
-    def _reveal(self, soul: str) -> dict[str, Value] | None:
-        """What a private node that was opened here says; nothing when it can't be read."""
-        node = self._private.get(soul)
-        if node is None:
-            return None
-        try:
-            return node.to_dict()
-        except (GraphError, NotReader, KeyLost, SealBroken):
-            return {}
 
     async def commit(self) -> None:
         """Sign and store all that was made here. When it returns, it survives the death of the machine.
@@ -762,11 +590,9 @@ class Graph:
 
 # `Graph` has a method of this name.
 _Versions = list[past.Version]
-_Rows = list["Row"]
 _Souls = list[str]
 _Encoded = list[bytes]
 _Gaps = list[tuple[bytes, int, int]]
 _Proofs = list[Proof]
 _Grants = list[Grant]
-_Changes = list[Change]
 _Offences = list[access.OffenceProof]

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from networkx import MultiDiGraph
     from pandas import DataFrame
 
-    from dtp.graph.graph import Graph
+    from dtp.graph.contents import Contents
 
 
-def to_networkx(graph: Graph, prefix: str) -> MultiDiGraph:
+def to_networkx(graph: Contents, prefix: str) -> MultiDiGraph:
     """See `Graph.to_networkx`."""
     try:
         from networkx import MultiDiGraph
@@ -33,7 +33,7 @@ def to_networkx(graph: Graph, prefix: str) -> MultiDiGraph:
     return network
 
 
-def to_pandas(graph: Graph, prefix: str) -> DataFrame:
+def to_pandas(graph: Contents, prefix: str) -> DataFrame:
     """See `Graph.to_pandas`."""
     try:
         from pandas import DataFrame
@@ -45,7 +45,7 @@ def to_pandas(graph: Graph, prefix: str) -> DataFrame:
     return DataFrame(rows, index=souls, columns=columns, dtype=object).rename_axis("soul").infer_objects()
 
 
-def to_svg(graph: Graph, prefix: str) -> str:
+def to_svg(graph: Contents, prefix: str) -> str:
     """See `Graph.to_svg`."""
     from dtp.graph.drawing import svg
 
@@ -60,13 +60,13 @@ def to_svg(graph: Graph, prefix: str) -> str:
     return svg(nodes, edges)
 
 
-def label(graph: Graph, soul: str) -> str:
+def label(graph: Contents, soul: str) -> str:
     """What is written on a node: its name or title, else its soul."""
     node = graph.node(soul)
     return next((text for key in ("name", "title") if isinstance(text := node.get(key), str) and text), soul)
 
 
-def _links(graph: Graph, soul: str) -> list[tuple[str, str]]:
+def _links(graph: Contents, soul: str) -> list[tuple[str, str]]:
     """(key, target) of all links of a node, in sets and in registers."""
     node, core = graph.node(soul), graph.replica.core
     found = [(key, value.soul) for key, value in node.items() if isinstance(value, Link)]

@@ -22,6 +22,16 @@ class Proof:
         """Whose they are."""
         return self.first.author
 
+    def describe(self) -> str:
+        """In words, for people: whose it is, and of which of its frames the two tell."""
+        told = (
+            f"a summary of frames {o.first} to {o.sequence}"
+            if isinstance(o, Summary)
+            else f"frame {o.sequence}"
+            for o in (self.first, self.second)
+        )
+        return f"{owner_name(self.author)} signed what can't both be true: {' and '.join(told)}"
+
     def is_valid(self) -> bool:
         """Whether both are genuine and contradict each other."""
         a, b = self.first, self.second

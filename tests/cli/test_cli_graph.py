@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from xml.etree import ElementTree
 
 import pytest
@@ -168,9 +169,29 @@ def test_peers(dtp, me, tmp_path):
     syncing = dtp("graph", "sync", tmp_path / "three.db", address, "--identity", other)
     assert syncing.wait().startswith(b"1 envelopes received, 2 sent")
     assert watching.event("change")["soul"] == "another"
+    plain = dtp("graph", "watch", tmp_path / "four.db", address)
+    assert "register" in plain.line()
     server.end_input()
     server.wait()
     watching.wait(code=None)
+    plain.wait(code=None)
+    assert plain.errors.startswith(b"watching '*' in ")
+    assert b"four.db, the same as dtp+tcp://dtp1" in plain.errors
+
+
+def test_who_signed_two_histories_is_told(me, tmp_path):
+    """A copy of a file that is written on, both of it: the same machine twice."""
+    one, copy, third = tmp_path / "one.db", tmp_path / "copy.db", tmp_path / "third.db"
+    run("put", one, "a", "k", "1")
+    shutil.copy(one, copy)
+    run("put", one, "a", "k", "2")
+    run("put", copy, "a", "k", "3")
+    for file in (one, copy):
+        run("export", file, tmp_path / f"{file.name}.dtpg")
+    run("import", third, tmp_path / "one.db.dtpg")
+    run("import", third, tmp_path / "copy.db.dtpg", code=4)
+    assert "forks      1\n" in run("verify", third)
+    assert " signed what can't both be true: frame 2 and frame 2" in run("verify", third)
 
 
 def test_granting(me, tmp_path):

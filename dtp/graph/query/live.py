@@ -10,7 +10,7 @@ from dtp.crdt import Node, Value
 from dtp.graph.query.run import Row
 
 if TYPE_CHECKING:
-    from dtp.graph.graph import Graph
+    from dtp.graph.contents import Contents
 
 
 class Difference(NamedTuple):
@@ -24,7 +24,7 @@ def _key(row: Row) -> str:
     return repr([value.soul if isinstance(value, Node) else value for value in row.values()])
 
 
-async def follow(graph: Graph, text: str, parameters: Mapping[str, Value]) -> AsyncIterator[Difference]:
+async def follow(graph: Contents, text: str, parameters: Mapping[str, Value]) -> AsyncIterator[Difference]:
     """See `Graph.live`."""
     before: dict[str, Row] = {}
     counted: Counter[str] = Counter()

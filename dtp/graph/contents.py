@@ -1,0 +1,205 @@
+"""What a graph holds, seen by a program: nodes and the other types, watching, queries, pictures.
+
+The part of `Graph` (dtp/graph/graph.py) that is memory alone: nothing here signs, stores or sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING
+
+from dtp.crdt import Change, Counter, List, Map, MultiValue, Node, Replica, Set, Value
+from dtp.crdt.owners import owned
+from dtp.graph.errors import GraphError, KeyLost, NotReader
+from dtp.graph.watch import Watch
+from dtp.identity import Identity
+from dtp.identity.sealing import SealBroken
+
+if TYPE_CHECKING:
+    from networkx import MultiDiGraph
+    from pandas import DataFrame
+
+    from dtp.crdt.texts import GraphText
+    from dtp.graph.private import PrivateNode
+    from dtp.graph.query.live import Difference
+    from dtp.graph.query.run import Queries, Row
+
+
+class Contents:
+    """A replica, whoever watches it, and the index of its queries."""
+
+    def __init__(self, identity: Identity, replica: Replica) -> None:
+        """`identity` is who writes in the replica."""
+        self.identity = identity
+        self._replica = replica
+        self._watches: set[Watch] = set()
+        self._queries: Queries | None = None
+        self._private: dict[str, PrivateNode] = {}
+        self._closed = False
+        replica.reveal = self._reveal
+
+    def _check_open(self) -> None:
+        if self._closed:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise GraphError("this graph is closed; open it again")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    # ---- what it holds --------------------------------------------------------------------------------------
+
+    @property
+    def replica(self) -> Replica:
+        """What is below: the merged state, without signatures and store."""
+        return self._replica
+
+    def node(self, soul: str) -> Node:
+        """The node: a mapping of keys to values, with links. There whether or not something was put into it."""
+        return self._replica.node(soul)
+
+    def counter(self, soul: str, key: str = "") -> Counter:
+        """The counter at (soul, key)."""
+        return self._replica.counter(soul, key)
+
+    def set(self, soul: str, key: str = "") -> Set:
+        """The set at (soul, key)."""
+        return self._replica.set(soul, key)
+
+    def map(self, soul: str) -> Map:
+        """The map at the soul: like a node, but what was written at the same time is all kept."""
+        return self._replica.map(soul)
+
+    def multi_value(self, soul: str, key: str = "") -> MultiValue:
+        """The multi-value register at (soul, key)."""
+        return self._replica.multi_value(soul, key)
+
+    def list(self, soul: str, key: str = "") -> List:
+        """The list at (soul, key)."""
+        return self._replica.list(soul, key)
+
+    def text(self, soul: str, key: str = "") -> GraphText:
+        """The text at (soul, key), edited by all at the same time: `insert`, `delete`, slices, `undo`, anchors."""
+        return self._replica.text(soul, key)
+
+    def put_many(self, rows: Iterable[tuple[str, str, Value] | tuple[str, str]]) -> None:
+        """Set (soul, key, value), or delete (soul, key), many at once."""
+        self._replica.put_many(rows)
+
+    def souls(self, prefix: str = "") -> _Souls:
+        """The souls that have something and begin with `prefix`, sorted."""
+        return sorted(self._replica.souls(prefix))
+
+    def own(self, path: str = "") -> str:
+        """The soul of this identity's own at `path`. Only it can write there; all replicas see to that."""
+        return owned(self.identity.id.key, path)
+
+    def watch(self, pattern: str = "*") -> Watch:
+        """Changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in ...`."""
+        self._check_open()
+        watch = Watch(pattern, self._watches.discard)
+        self._watches.add(watch)
+        return watch
+
+    # ---- queries ----------------------------------------------------------------------------------------------
+
+    def query(self, text: str, **parameters: Value) -> _Rows:
+        """The rows of a query in openCypher's reading part (docs/query.md), each a dict of its columns.
+
+        A node's label is what is before the first slash of its soul; relationships are links, by their key. The
+        first query makes an index in memory, later ones bring it up to date. Raises `QueryError`.
+        """
+        return self._queries_now().run(text, parameters)
+
+    def live(self, text: str, **parameters: Value) -> AsyncIterator[Difference]:
+        """The rows of a query, then how they differ whenever the graph has changed: `async for difference in ...`.
+
+        The query is asked anew after each change, however many came together. Ends with the graph. `QueryError`.
+        """
+        from dtp.graph.query.live import follow
+
+        return follow(self, text, parameters)
+
+    def index(self, kind: str, key: str, *, full_text: bool = False) -> str:
+        """Have queries look up a key of the nodes of a kind (what is before the first slash of their souls).
+
+        Equality, ranges and STARTS WITH by its values; with `full_text` words and CONTAINS of its texts. Gives its
+        name, "kind.key", for `CALL db.index.fulltext.queryNodes(name, query)`. It lasts as long as this object: say
+        it after opening. Raises `QueryError`.
+        """
+        return self._queries_now().index.declare(kind, key, full_text=full_text)
+
+    def explain(self, text: str, **parameters: Value) -> str:
+        """The SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
+        return self._queries_now().plan(text, parameters)
+
+    def _queries_now(self) -> Queries:
+        if self._queries is None:
+            from dtp.graph.query.run import Queries
+
+            self._queries = Queries(self._replica)
+        return self._queries
+
+    def to_networkx(self, prefix: str = "") -> MultiDiGraph:
+        """A `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.
+
+        Nodes are souls with their registers as attributes, edges have the link's key. Needs `pip install
+        'dtp[graph]'`, else `GraphError`.
+        """
+        from dtp.graph.networks import to_networkx
+
+        return to_networkx(self, prefix)
+
+    def to_pandas(self, prefix: str = "") -> DataFrame:
+        """A `pandas.DataFrame` of the nodes that begin with `prefix`: a row for each soul, a column for each key.
+
+        For rows of a query: `pandas.DataFrame(graph.query(...))`. Needs `pip install 'dtp[graph-pandas]'`, else
+        `GraphError`.
+        """
+        from dtp.graph.networks import to_pandas
+
+        return to_pandas(self, prefix)
+
+    def to_svg(self, prefix: str = "") -> str:
+        """A picture of the nodes that begin with `prefix` and the links between them, as an SVG document.
+
+        Raises `GraphError` for more than 500 nodes.
+        """
+        from dtp.graph.networks import to_svg
+
+        return to_svg(self, prefix)
+
+    # ---- telling of changes -----------------------------------------------------------------------------------
+
+    def _offer(self) -> None:
+        if self._watches or self._queries is not None:
+            self._tell_of(self._replica.changes())
+
+    def _tell_of(self, changes: _Changes) -> None:
+        if self._queries is not None:
+            self._queries.index.note(changes)
+            for node in self._private.values():
+                self._queries.index.note(
+                    c._replace(soul=node.soul) for c in changes if c.soul == node.ring_soul
+                )
+        for watch in self._watches:
+            watch.offer(changes)
+
+    def _reveal(self, soul: str) -> dict[str, Value] | None:
+        """What a private node that was opened here says; nothing when it can't be read."""
+        node = self._private.get(soul)
+        if node is None:
+            return None
+        try:
+            return node.to_dict()
+        except (GraphError, NotReader, KeyLost, SealBroken):
+            return {}
+
+
+# `Contents` has methods of these names.
+_Rows = list["Row"]
+_Souls = list[str]
+_Changes = list[Change]
