@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from dtp.graph.envelope import Signed
@@ -273,4 +273,6 @@ class PostgresStore(Store):
             self._listener.join()
         with self._one_at_a_time:
             if self._db is not None:
+                with suppress(psycopg.Error):  # the server's end of a session may outlive it for a moment
+                    self._db.execute("SELECT pg_advisory_unlock_all()")
                 self._db.close()
