@@ -24,7 +24,7 @@ from dtp.net.dial import Dialer, suites
 from dtp.net.listener import listen
 from dtp.pay.drivers import Account, ClientMeter, ServerMeter
 from dtp.pay.journal import Journal
-from dtp.pay.messages import VoucherSaid, build, parse
+from dtp.pay.messages import VOUCHER_HEAD, build, parse
 from dtp.pay.metered import Metered
 from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import Payer, said
@@ -189,7 +189,7 @@ def _count_vouchers(connection: Metered) -> list[bytes]:
     genuine = connection.send_meter
 
     def send(frame: bytes) -> None:
-        if isinstance(parse(frame, from_client=True), VoucherSaid):
+        if frame.startswith(VOUCHER_HEAD):  # parsing it here would count as the meter's cost
             sent.append(frame)
         genuine(frame)
 

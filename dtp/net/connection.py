@@ -18,6 +18,7 @@ from dtp.identity import PeerId
 from dtp.net.driver import SEAL, Buffers, LinkDriver, OnEstablished
 from dtp.net.stream import Stream
 from dtp.net.taps import Taps
+from dtp.net.watch import Watch
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
 from dtp.session.handshake import Established
@@ -95,8 +96,8 @@ class Connection:
         self._taps: Taps | None = None
         self._on_meter_frame: Callable[[bytes], None] | None = None
         self._meter_frames: deque[bytes] = deque(maxlen=_EARLY_METER)
-        #: Called after something came or was sent; set by who counts (see `traffic`).
-        self.on_traffic: Callable[[], None] | None = None
+        #: Who counts what moves (see `traffic`), if anybody does.
+        self.watch: Watch | None = None
         #: What the listener's `admit` gave for this connection (listener side).
         self.admission: object = None
         #: Called once, when the connection is over, with what ended it.
@@ -276,6 +277,11 @@ class Connection:
         """Streams opened by the client, and bytes of streams sent and received, each counted once."""
         return self._session.traffic
 
+    @property
+    def moved(self) -> int:
+        """Bytes of streams sent and received, as `traffic` counts them."""
+        return self._session.moved
+
     def limit_sending(self, total: int | None) -> None:
         """Send at most so many bytes of streams in all (see `traffic`); what is above waits. None: no limit."""
         if self._session.limit_sending(total):
@@ -443,8 +449,8 @@ class Connection:
                     if size:
                         self._sent += size
                         driver.writable = driver.carrier.write(out.view[:size])
-                        if self.on_traffic is not None:
-                            self.on_traffic()
+                        if self.watch is not None:
+                            self._watched(self.watch)
                         return
             session.write(stream_id, data)
             self._send(self._loop.time())
@@ -548,11 +554,13 @@ class Connection:
 
         When that was not all, the rest follows in the next turn of the loop, so that others have theirs between.
         """
-        session = self._session
+        session, watch = self._session, self.watch
         for driver in self._drivers:
             link = driver.link
             if not driver.writable or link is None or not session.may_seal(link):
                 continue
+            if watch is not None and watch.going is not None and (moved := session.moved) >= watch.along:
+                self._along(watch.going, moved)
             out = self._buffers.seal
             size = session.seal(link, out, now)
             if size:
@@ -561,19 +569,34 @@ class Connection:
                 if size > SEAL // 2 and driver.writable and not self._flush_scheduled:
                     self._flush_scheduled = True
                     self._loop.call_soon(self._scheduled_flush)
-        if self.on_traffic is not None:
-            self.on_traffic()
+        if watch is not None:
+            self._watched(watch)
+
+    def _along(self, going: Callable[[int], None], moved: int) -> None:
+        """Something is to be sealed: let a frame of the watch go along with it, unless it is the last."""
+        if self._error is not None or self._session.ended is not None:
+            return
+        self._flush_follows = True
+        try:
+            going(moved)
+        finally:
+            self._flush_follows = False
+
+    def _watched(self, watch: Watch) -> None:
+        """Something came or was sent: tell the watch if it is to know."""
+        if self._session.passed(watch.opened, watch.received, watch.total):
+            watch.moved()
 
     def _after(self, now: float) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""
-        session = self._session
-        if session.has_events or self.on_traffic is not None:
+        session, watch = self._session, self.watch
+        if session.has_events or watch is not None:
             self._flush_follows = True
             try:
                 if session.has_events:
                     self._dispatch()
-                if self.on_traffic is not None:
-                    self.on_traffic()  # what it says about what came goes with what is sent anyway
+                if watch is not None:
+                    self._watched(watch)  # what it says about what came goes with what is sent anyway
             finally:
                 self._flush_follows = False
         self._send(now)

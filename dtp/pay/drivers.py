@@ -17,6 +17,7 @@ from typing import Any, Final
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
+from dtp.net.watch import NO_COUNT, Watch
 from dtp.pay import answers, messages, payee, payer
 from dtp.pay.errors import (
     ChargeDeclined,
@@ -33,7 +34,7 @@ from dtp.pay.payee import Payee
 from dtp.pay.payer import UNRESERVED, Payer, Reserved
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
-from dtp.pay.voucher import MAX_COUNT, LaneKey, SignedVoucher
+from dtp.pay.voucher import LaneKey, SignedVoucher
 from dtp.session.codes import CloseCode
 from dtp.session.session import Traffic
 
@@ -48,11 +49,9 @@ REPEATS: Final = 12
 _LOOK_EACH: Final = 2 * 1024 * 1024
 #: Seconds that a voucher may wait at a server which has exposure enough left, so that several are checked at once and
 #: only the newest is written: each time costs both processors more than it costs the disk.
-_LINGER: Final = 0.2
+_LINGER: Final = 0.5
 #: ... and how many may wait.
 _MOST_HELD: Final = 64
-#: How a frame with a voucher begins: a MessagePack array of nine, and the kind. One that doesn't isn't kept waiting.
-_VOUCHER_HEAD: Final = b"\x99\x01"
 _INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 #: Bytes of exposure from which on what comes needn't be counted at each read, and the part of it that may come then.
 _ROOM: Final = 4 * 1024 * 1024
@@ -68,8 +67,8 @@ class _Meter(ABC):
         #: What ended metering, if something of it was wrong.
         self.error: DtpError | None = None
         self._traffic = Traffic(-1, -1, -1)
-        self._next = -1  # bytes, sent and received, at which something is to be done; or so many received
-        self._next_received = -1
+        #: From which counts on the connection is to tell.
+        self.watch = Watch(self._moved)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed: list[asyncio.Future[None]] = []
@@ -85,7 +84,7 @@ class _Meter(ABC):
             self.over()
 
         self.connection.on_end = ended
-        self.connection.on_traffic = self._moved
+        self.connection.watch = self.watch
         self._moved()
         self.connection.take_meter(self._frame)
         if self.connection.closed:
@@ -114,6 +113,7 @@ class _Meter(ABC):
     def _count(self) -> None:
         """Tell the meter the counts."""
         self._traffic = self.connection.traffic
+        self.watch.opened = self._traffic.opened
         self._counted(*self._traffic)
 
     @abstractmethod
@@ -134,7 +134,7 @@ class _Meter(ABC):
 
     @abstractmethod
     def _act(self) -> None:
-        """Do what the meter asks for, and say when to look next (`_next`, `_next_received`)."""
+        """Do what the meter asks for, and say when to look next (`watch`)."""
 
     def turn(self) -> None:
         """After anything happened: act, and set the timer."""
@@ -151,13 +151,8 @@ class _Meter(ABC):
         self._timer = None if deadline == payer.NEVER else self.loop.call_at(deadline, self._timed)
 
     def _moved(self) -> None:
-        """Something moved: called for every read and write, so nothing is done that can wait for the next of them."""
-        traffic = self.connection.traffic
-        opened, sent, received = traffic
-        before = self._traffic
-        if sent + received < self._next and received <= self._next_received and opened == before.opened:
-            return
-        if traffic != before and not self._over:
+        """So much moved that it is to be looked at."""
+        if self.connection.traffic != self._traffic and not self._over:
             self._look()
 
     def _look(self) -> None:
@@ -277,13 +272,14 @@ class ServerMeter(_Meter):
     # ---- what the meter says
 
     def _frame(self, data: bytes) -> None:
-        _, sent, received = self.connection.traffic
         # While one is being written, another would only be written after it: by then there may be a newer one.
-        waits = (self._checks or sent + received < self._hear_at) and data.startswith(_VOUCHER_HEAD)
+        waits = data.startswith(messages.VOUCHER_HEAD) and (
+            self._checks or self.connection.moved < self._hear_at
+        )
         if waits and len(self._held) < _MOST_HELD:
             self._held.append(data)
-            self._next = min(self._next, self._hear_at)
             if self._hearing is None:
+                self.watch.total = min(self.watch.total, self._hear_at)
                 self._hearing = self.loop.call_later(_LINGER, self._hear_late)
         elif self._hear():
             super()._frame(data)
@@ -377,13 +373,15 @@ class ServerMeter(_Meter):
         room = allowance - sent
         kept = room // _PART if room >= _ROOM and received > self._received else 0
         self._received = received
-        self._next_received = received + kept
+        self.watch.received = received + kept
         self.connection.limit_sending(allowance - kept)
         self.connection.limit_receiving(meter.reception())
         self._hear_at = sent + received + meter.patience
-        self._next = received + allowance - kept
+        self.watch.total = received + allowance - kept
         if meter.quota_bytes is not None:
-            self._next = min(self._next, sent + received + _LOOK_EACH)
+            self.watch.total = min(self.watch.total, sent + received + _LOOK_EACH)
+        if self._held:
+            self.watch.total = min(self.watch.total, self._hear_at)
 
     def _check(self, signed: SignedVoucher, charge: int) -> None:
         if not self._account.reserve(self, signed.voucher.amount):
@@ -561,7 +559,8 @@ class ClientMeter(_Meter):
         self._reserved = UNRESERVED  # of this connection; what was reserved before isn't used again
         self._reserving = False
         self._unsigned: payer.SignWanted | None = None  # waits until it is reserved
-        self._next_received = MAX_COUNT  # what is sent and what comes is the same to a client
+        self.watch.received = NO_COUNT  # what is sent and what comes is the same to a client
+        self.watch.going = self._going
         self._looks = False
 
     def begin(self) -> None:
@@ -576,6 +575,20 @@ class ClientMeter(_Meter):
         if not self._looks:
             self._looks = True
             self.loop.call_soon(self._look_now)
+
+    def _going(self, moved: int) -> None:
+        """Something is about to be sent: let a voucher go along that was signed before, and do nothing else."""
+        now = self.loop.time()
+        frame = self.payer.release(moved, now)
+        if frame is None:
+            self.recount()
+            return
+        self.connection.send_meter(frame)
+        watch, due = self.watch, self.payer.next_due
+        watch.total += due - watch.along
+        watch.along = due
+        if self._timer is None or self._timer.when() > now + self.payer.spending.repeat:
+            self.turn()
 
     def _look_now(self) -> None:
         self._looks = False
@@ -614,7 +627,9 @@ class ClientMeter(_Meter):
                     case payer.Finished():
                         self._finished = event
         _, sent, received = self._traffic
-        self._next = sent + received + self.payer.next_look
+        due, leeway = sent + received + self.payer.next_look, self.payer.leeway
+        self.watch.total = due + leeway
+        self.watch.along = due if leeway else NO_COUNT
         if self._no_more and not self._leaving and self.payer.spent and self._wanting():
             self._leaving = True
             self.spawn(self._leave())
@@ -632,7 +647,7 @@ class ClientMeter(_Meter):
         key, ahead = self._key, [each for each in wanted.ahead if reserved.holds(each)]
         signed = [key.sign(each) for each in (voucher, *ahead)]
         self.payer.signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
-        if 2 * (reserved.sequence - voucher.sequence) < self.payer.spending.reserve:
+        if 4 * (reserved.sequence - signed[-1].voucher.sequence) < self.payer.spending.reserve:
             self._reserve()
 
     def _reserve(self) -> None:

@@ -21,6 +21,9 @@ MAX_FRAME: Final = 4096
 #: Kinds from here on are skipped by who doesn't know them.
 IGNORABLE: Final = 0x80
 
+#: How a frame with a voucher begins: a MessagePack array of nine, and the kind. Others are none, or unusual ones.
+VOUCHER_HEAD: Final = b"\x99\x01"
+
 _U64: Final = 2**64 - 1
 _U32: Final = 2**32 - 1
 

@@ -18,12 +18,16 @@ from typing import Final, NamedTuple, TypeAlias
 from dtp.pay import messages
 from dtp.pay.errors import BudgetSpent, CountsDisputed, MalformedMeter, NotMetered
 from dtp.pay.messages import VERSION, Message, VoucherSaid
-from dtp.pay.terms import NOTHING, Exposure, Prices, Spending, Usage
+from dtp.pay.terms import MIB, NOTHING, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import NO_CAP, SignedVoucher, Voucher
 
 NEVER: Final = float("inf")
 #: Times that the count is looked at while a voucher's interval is used up.
 _LOOKS: Final = 8
+#: The most bytes that a voucher waits for company, where its interval is no less than what a stream is given credit
+#: for at a time (by default a MiB); somewhat more than that, since credit is given when a read is over.
+_COMPANY: Final = MIB
+_LEEWAY: Final = 3 * MIB // 2
 #: Vouchers that are signed at once for a stream that goes on: signing several costs half as much as each by itself,
 #: between reads that drive everything else out of the processor's caches.
 _AHEAD: Final = 15
@@ -158,6 +162,14 @@ class _Pending:
     lock: bytes | None
 
 
+class _Ready(NamedTuple):
+    """A voucher that was signed ahead, to be sent when so many bytes of this connection have moved."""
+
+    moved: int
+    frame: bytes
+    signed: SignedVoucher
+
+
 @dataclass(slots=True)
 class _Ending:
     """An orderly end under way."""
@@ -208,9 +220,8 @@ class Payer:
     _lock: bytes | None = field(init=False, default=None)
     _newest_charge: int = field(init=False, default=0)
     _signing: bool = field(init=False, default=False)
-    _ready: deque[tuple[SignedVoucher, bytes]] = field(
-        init=False, default_factory=deque
-    )  # ahead, with frames
+    _ready: deque[_Ready] = field(init=False, default_factory=deque)
+    _released: int = field(init=False, default=0)  # bytes that the last of them was for
     _streaming: bool = field(
         init=False, default=False
     )  # the last voucher differs from the one before in bytes only
@@ -240,8 +251,42 @@ class Payer:
         """This connection's counts so far: streams that the client opened, and bytes of streams both ways."""
         self._opened, self._bytes = opened, moved
         self._recount()
-        if not (self._ready and self._let_go(now)):
-            self._pay_if_due(now)
+        if self._ready:
+            frame = self.release(moved, now)
+            if frame is not None:
+                self._events.append(Send(frame))
+                self._interval = self.spending.interval(self._exposure.after(self.signed_usage))
+                if self._ending is None and self._agreed == self._newest_charge:
+                    return
+        self._pay_if_due(now)
+
+    def release(self, moved: int, now: float) -> bytes | None:
+        """The frame of the newest voucher that was signed ahead and whose bytes have come, to be sent at once; it
+        counts. None when there is none. `moved` is as for `count`.
+
+        Little more than assignments: what a stream has driven out of the processor's caches takes ten times as long.
+        """
+        ready = self._ready
+        if (
+            self._signing
+            or self._demanded
+            or (ready and ready[0].signed.voucher.requests != self.used.requests)
+        ):
+            ready.clear()  # something else is to be said by now
+        if not ready or ready[0].moved > moved:
+            return None
+        due = ready.popleft()
+        while ready and ready[0].moved <= moved:
+            due = ready.popleft()
+        voucher = due.signed.voucher
+        self._released = due.moved
+        self.newest, self.sequence, self.signed_amount = due.signed, voucher.sequence, voucher.amount
+        self.signed_usage = Usage(voucher.requests, voucher.bytes)
+        self._bytes = moved
+        self.used = Usage(self.used.requests, self._base.bytes + moved)
+        self._unpaid_since = now
+        self._repeat_at = now + self.spending.repeat
+        return due.frame
 
     def receive(self, frame: bytes, now: float) -> None:
         """A METER frame of the server. Raises `MalformedMeter`, `CountsDisputed`; then nothing has changed."""
@@ -271,39 +316,24 @@ class Payer:
         self._pay_if_due(now)
 
     def signed(
-        self, voucher: SignedVoucher, charge: int, now: float, ahead: Sequence[SignedVoucher] = ()
+        self, signed: SignedVoucher, charge: int, now: float, ahead: Sequence[SignedVoucher] = ()
     ) -> None:
         """The voucher of a `SignWanted` is signed: it is sent, and counts.
 
         `ahead` are those that were signed with it: they are kept, and each is let go when its bytes have come.
         """
-        if not self._signing or voucher.voucher.sequence != self._next:
+        if not self._signing or signed.voucher.sequence != self._next:
             raise NotMetered("this voucher was not asked for")
         self._signing = False
-        self._take(voucher)
+        self._take(signed)
         self._newest_charge = charge
         self._say_newest(now)
         for each in ahead:
-            self._ready.append((each, messages.build(said(each, charge))))
-            self._next = each.voucher.sequence + 1
+            voucher = each.voucher
+            frame = messages.build(said(each, charge))
+            self._ready.append(_Ready(voucher.bytes - self._base.bytes, frame, each))
+            self._next = voucher.sequence + 1
         self._pay_if_due(now)
-
-    def _let_go(self, now: float) -> bool:
-        """Send the newest of the vouchers that were signed ahead whose bytes have come; whether that is all to do."""
-        ready, due = self._ready, None
-        if ready[0][0].voucher.requests != self.used.requests or self._signing or self._demanded:
-            ready.clear()  # something else is to be said by now
-            return False
-        while ready and ready[0][0].voucher.bytes <= self.used.bytes:
-            due = ready.popleft()
-        if due is None:
-            return False
-        signed, frame = due
-        self._take(signed)
-        self._unpaid_since = now
-        self._repeat_at = now + self.spending.repeat
-        self._events.append(Send(frame))
-        return self._ending is None and self._agreed == self._newest_charge
 
     def answer_charge(self, charge: int, agree: bool, now: float) -> None:
         """Decide a `ChargeOffered`. One that is decided already is left as it is."""
@@ -390,6 +420,22 @@ class Payer:
         left = self.prices.bytes_within(self.funds, self.used.requests)
         due = self._interval.bytes - self.unpaid.bytes
         return max(0, due if left is None else min(due, left - self.used.bytes))
+
+    @property
+    def next_due(self) -> int:
+        """How many bytes of this connection have to have moved for the next voucher, when `release` has given one."""
+        return self._ready[0].moved if self._ready else self._released + self._interval.bytes
+
+    @property
+    def leeway(self) -> int:
+        """How many bytes a voucher that is due may wait for something that it can go along with, such as credit for
+        what came; 0: it is sent at once. A record by itself costs both ends more than signing it.
+        """
+        interval = self._interval.bytes
+        if interval < _COMPANY or self._signing or self._unpaid_since is None or self.spending.ahead_bytes:
+            return 0
+        left = self.prices.bytes_within(self.funds, self.used.requests)
+        return _LEEWAY if left is None or left - self.used.bytes > interval + _LEEWAY else 0
 
     @property
     def spent(self) -> bool:

@@ -108,8 +108,9 @@ class Exposure:
 class Spending:
     """When a client pays, and how much it may lose. Nothing is signed beyond what was used and `ahead_*`."""
 
-    #: A voucher at least each so many bytes; less where the server's exposure is small: a quarter of it. More of them
-    #: would tell a server nothing that it needs: each costs both ends about as much as 50 KiB of a stream.
+    #: A voucher at least each so many bytes; less where the server's exposure is small: a quarter of it. From a MiB
+    #: on it waits for up to 1.5 MiB more, to go along with credit for what came. More of them would tell a server
+    #: nothing that it needs: each costs both ends about as much as 100 KiB of a stream.
     voucher_bytes: int = 8 * MIB
     #: ... and each so many requests.
     voucher_requests: int = 16
@@ -125,7 +126,7 @@ class Spending:
     slack_requests: int = 64
     #: Vouchers whose numbers are reserved on the disk ahead, in one write. After a crash their numbers are not used
     #: again, and until the server shows its newest voucher they all count as signed.
-    reserve: int = 64
+    reserve: int = 128
     #: An explicit charge above so many requests' worth is asked about (see `on_charge`), or else declined.
     charge_units: int = 1_000_000
     #: Seconds before an unanswered frame is said again.

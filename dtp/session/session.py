@@ -172,6 +172,18 @@ class Session(Receiving):
         opened = self._next_own if self.client else self._next_peer
         return Traffic(opened >> 1, self._sent_total, self._received_total - self._never_arrived)
 
+    @property
+    def moved(self) -> int:
+        """Bytes of streams both ways so far: those of `traffic` together."""
+        return self._sent_total + self._received_total - self._never_arrived
+
+    def passed(self, opened: int, received: int, total: int) -> bool:
+        """Whether the client opened another number of streams than `opened`, more than `received` bytes have come, or
+        `total` bytes have moved in all: what `traffic` says, for who looks at each read."""
+        arrived = self._received_total - self._never_arrived
+        streams = self._next_own if self.client else self._next_peer
+        return arrived + self._sent_total >= total or arrived > received or streams >> 1 != opened
+
     def limit_sending(self, total: int | None) -> bool:
         """Send at most so many bytes of streams in all, whatever the credit; None for no limit of ours.
 

@@ -25,9 +25,20 @@ class Wire:
     def __init__(self):
         self.traffic = Traffic(0, 0, 0)
         self.sent, self.aborted, self.closed = [], None, False
-        self.on_end = self.on_traffic = None
+        self.on_end = self.watch = None
         self.most = None
         self.limits, self.patience = Limits(), Limits().handshake
+
+    @property
+    def moved(self):
+        return self.traffic.sent + self.traffic.received
+
+    def move(self, *traffic):
+        """So much has moved: the watch is told if it is to know."""
+        self.traffic, watch = Traffic(*traffic), self.watch
+        opened, _, received = self.traffic
+        if self.moved >= watch.total or received > watch.received or opened != watch.opened:
+            watch.moved()
 
     def take_meter(self, on_meter):
         self.on_meter = on_meter
@@ -111,12 +122,10 @@ async def stored(meter):
 def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp_path):
     async def scenario(meter, wire, lane):
         for n in range(1, 6):
-            wire.traffic = Traffic(0, n * MIB, 0)
-            wire.on_traffic()
+            wire.move(0, n * MIB, 0)
             wire.on_meter(frame(n, n * MIB))
         assert (len(meter._held), lane.kept) == (5, [])
-        wire.traffic = Traffic(0, 60 * MIB, 0)
-        wire.on_traffic()
+        wire.move(0, 60 * MIB, 0)
         await stored(meter)
         assert (meter._held, lane.kept) == ([], [5])
         assert meter.payee.paid.bytes == 5 * MIB
@@ -230,11 +239,9 @@ def test_what_comes_and_what_goes_use_up_one_exposure(tmp_path):
         sent = received = 0
         while sent + received < 64 * MIB:
             received += MIB
-            wire.traffic = Traffic(0, sent, received)
-            wire.on_traffic()
+            wire.move(0, sent, received)
             sent = min(wire.most, sent + 2 * MIB)
-            wire.traffic = Traffic(0, sent, received)
-            wire.on_traffic()
+            wire.move(0, sent, received)
             assert sent + received <= 64 * MIB + MIB
         assert meter.payee.paused
         assert wire.most <= sent

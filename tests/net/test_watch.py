@@ -1,0 +1,114 @@
+"""Who counts what moves on a connection: told at the counts it named, and its frames go along with what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+import dtp
+from dtp.net.watch import NO_COUNT, Watch
+from dtp.testing.pairs import ALICE, BOB
+
+KIB = 1024
+SIZE = 2048 * KIB
+
+
+async def send(connection: dtp.Connection) -> None:
+    async for stream in connection:
+        await stream.readline()
+        stream.write(bytes(SIZE))
+        stream.write_eof()
+
+
+def watched(set_up: Callable[[dtp.Connection, Watch], None]) -> tuple[Watch, list[bytes]]:
+    """A client that fetches `SIZE` bytes with a watch; gives it back, and the metering frames that the server got."""
+    frames: list[bytes] = []
+
+    async def server(connection: dtp.Connection) -> None:
+        connection.take_meter(frames.append)
+        await send(connection)
+
+    async def work() -> Watch:
+        async with await dtp.listen("tcp://127.0.0.1:0", server, identity=BOB) as listener:
+            connection = await dtp.connect(listener.address(), identity=ALICE)
+            async with connection:
+                watch = Watch(lambda: None, total=NO_COUNT, received=NO_COUNT, opened=1)
+                set_up(connection, watch)
+                stream = await connection.open_stream()
+                connection.watch = watch
+                stream.write(b"\n")
+                assert len(await stream.read(-1)) == SIZE
+                await connection.ping()
+                return watch
+
+    return asyncio.run(work()), frames
+
+
+@pytest.mark.parametrize("counts", [{"total": 700 * KIB}, {"received": 700 * KIB - 1}])
+def test_it_is_told_when_so_much_has_moved_and_no_sooner(counts: dict[str, int]) -> None:
+    told: list[int] = []
+
+    def set_up(connection: dtp.Connection, watch: Watch) -> None:
+        def moved() -> None:
+            told.append(connection.moved)
+            watch.total = watch.received = NO_COUNT  # once
+
+        watch.moved = moved
+        for name, value in counts.items():
+            setattr(watch, name, value)
+
+    watched(set_up)
+    (count,) = told
+    assert 700 * KIB <= count <= SIZE + 1
+
+
+def test_a_stream_that_the_client_opens_is_told() -> None:
+    told: list[int] = []
+
+    def set_up(connection: dtp.Connection, watch: Watch) -> None:
+        def moved() -> None:
+            watch.opened = connection.traffic.opened
+            told.append(watch.opened)
+
+        watch.moved, watch.opened = moved, 0
+
+    watched(set_up)
+    assert told == [1]
+
+
+def test_its_frame_goes_with_what_is_sent_once_so_much_has_moved() -> None:
+    counts: list[int] = []
+
+    def set_up(connection: dtp.Connection, watch: Watch) -> None:
+        def going(moved: int) -> None:
+            assert moved == connection.moved
+            counts.append(moved)
+            connection.send_meter(b"%d" % moved)
+            watch.along += 512 * KIB
+
+        watch.going, watch.along = going, 512 * KIB
+
+    _, frames = watched(set_up)
+    assert [int(frame) for frame in frames] == counts
+    assert counts
+    assert all(count >= 512 * KIB * n for n, count in enumerate(counts, 1))
+
+
+def test_it_goes_in_the_same_record_and_needs_no_turn_of_the_loop() -> None:
+    sizes: list[tuple[int, int]] = []
+
+    def set_up(connection: dtp.Connection, watch: Watch) -> None:
+        def going(moved: int) -> None:
+            before = connection._sent
+            connection.send_meter(b"x" * 1000)
+            connection._loop.call_soon(lambda: sizes.append((before, connection._sent)))
+            watch.along = NO_COUNT
+
+        watch.going, watch.along = going, 256 * KIB
+
+    _, frames = watched(set_up)
+    assert frames == [b"x" * 1000]
+    ((before, after),) = sizes
+    assert after >= before + 1000

@@ -1,0 +1,124 @@
+"""The client's driver on a connection that isn't there: vouchers go along with what is sent anyway."""
+
+import asyncio
+
+from dtp.net.watch import NO_COUNT
+from dtp.pay import messages
+from dtp.pay.drivers import ClientMeter
+from dtp.pay.journal import Journal
+from dtp.pay.messages import VoucherSaid, Welcome, build, parse
+from dtp.pay.payer import Payer
+from dtp.pay.store import Bought, Store
+from dtp.pay.terms import KIB, MIB, Spending
+
+from .meters import CHANNEL, KEY, PRICES
+from .test_drivers import Wire
+
+
+class Client(Wire):
+    """A client's connection. `move` is a read, `flush` is something that is sealed, as `Connection` does both."""
+
+    def __init__(self):
+        super().__init__()
+        self._streams = {}
+
+    def flush(self):
+        if self.moved >= self.watch.along:
+            self.watch.going(self.moved)
+
+    @property
+    def vouchers(self):
+        said = [parse(frame, from_client=True) for frame in self.sent]
+        return [each for each in said if isinstance(each, VoucherSaid)]
+
+
+def play(tmp_path, scenario, most_bytes=64 * MIB, **spending):
+    async def work():
+        with Store(tmp_path / "pay.sqlite") as store:
+            store.keep_key(KEY, 1)
+            store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
+            journal, wire = Journal(store), Client()
+            ((key, lane),) = store.lanes(CHANNEL)
+            payer = Payer(lane, PRICES, 10**15, lambda shown: shown.is_by(key.public), Spending(**spending))
+            meter = ClientMeter(wire, journal, payer, key)
+            meter.begin()
+            wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, False, None)))
+            await meter.settled()  # numbers are reserved
+            await scenario(meter, wire)
+            wire.closed = True
+            meter.over()
+            await meter.settled()
+            await journal.close()
+            ((_, lane),) = store.lanes(CHANNEL)
+            return lane
+
+    return asyncio.run(work())
+
+
+async def stream(meter, wire, size, step=256 * KIB):
+    """So much comes, and credit is given for each MiB."""
+    while wire.moved < size:
+        before = wire.moved
+        wire.move(0, 0, before + step)
+        await asyncio.sleep(0)
+        if wire.moved // MIB > before // MIB:
+            wire.flush()
+        await meter.settled()
+
+
+def test_a_stream_s_vouchers_go_with_its_credit_and_say_what_came(tmp_path):
+    async def scenario(meter, wire):
+        alone = []
+        meter._look_now = lambda genuine=meter._look_now: (alone.append(wire.moved), genuine())
+        await stream(meter, wire, 64 * MIB)
+        assert [each.bytes for each in wire.vouchers] == [n * MIB for n in range(1, 65)]
+        assert all(count < 3 * MIB for count in alone)  # the first bytes, before it is known that more come
+        assert meter.payer.signed_usage.bytes == 64 * MIB
+
+    assert play(tmp_path, scenario, voucher_bytes=MIB).newest.voucher.bytes == 64 * MIB
+
+
+def test_without_company_a_voucher_is_sent_by_itself(tmp_path):
+    async def scenario(meter, wire):
+        for n in range(1, 4 * 12):
+            wire.move(0, 0, n * MIB // 4)
+            await asyncio.sleep(0)
+            unpaid = wire.moved - (wire.vouchers[-1].bytes if wire.vouchers else 0)
+            assert unpaid < 5 * MIB // 2  # an interval, and as much as one waits
+        assert wire.vouchers
+
+    play(tmp_path, scenario, voucher_bytes=MIB)
+
+
+def test_a_small_exposure_waits_for_nothing(tmp_path):
+    async def scenario(meter, wire):
+        for n in range(1, 17):
+            wire.move(0, 0, n * 64 * KIB)
+            await asyncio.sleep(0)
+            assert wire.watch.along == NO_COUNT
+            assert len(wire.vouchers) == n // 4  # a quarter of a MiB
+
+    play(tmp_path, scenario, most_bytes=MIB)
+
+
+def test_a_voucher_that_was_demanded_doesn_t_wait_and_is_for_everything(tmp_path):
+    async def scenario(meter, wire):
+        await stream(meter, wire, 4 * MIB)
+        wire.move(0, 0, 4 * MIB + 1000)
+        wire.on_meter(build(messages.Due(0, 4 * MIB + 1000)))
+        assert wire.vouchers[-1].bytes == 4 * MIB + 1000
+
+    play(tmp_path, scenario, voucher_bytes=MIB)
+
+
+def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_path):
+    async def scenario(meter, wire):
+        await stream(meter, wire, 8 * MIB)
+        last = wire.vouchers[-1]
+        assert meter._timer.when() <= meter.loop.time() + meter.payer.spending.repeat
+        meter.payer.tick(meter.payer.deadline())
+        meter.turn()
+        assert wire.vouchers[-1] == last
+        assert len([each for each in wire.vouchers if each == last]) == 2
+
+    play(tmp_path, scenario, voucher_bytes=MIB)
