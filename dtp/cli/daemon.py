@@ -54,6 +54,7 @@ class Commands(click.Group):
 
 def _print_mistakes(error: ConfigMistakes, ctx: click.Context) -> None:
     """`FILE:LINE:COLUMN: what is wrong`, as compilers do it; after `--json` one object to a line."""
+    many = len(error.mistakes)
     for one in error.mistakes:
         if wants_json(ctx):
             record = {
@@ -66,7 +67,7 @@ def _print_mistakes(error: ConfigMistakes, ctx: click.Context) -> None:
         else:
             click.echo(printable(f"{error.path}:{one.place.line}:{one.place.column}: {one.what}"), err=True)
     if not wants_json(ctx):
-        click.echo(f"dtpd: {len(error.mistakes)} mistakes; nothing was changed", err=True)
+        click.echo(f"dtpd: {many} mistake{'s' if many != 1 else ''}; nothing was changed", err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -247,6 +247,21 @@ def test_one_mistake_is_said_once():
     ]
 
 
+def test_an_address_that_is_wrong_is_not_missing_too():
+    text = MINIMAL.replace("tcp://0.0.0.0:9000", "tcp://0.0.0.0")
+    ((line, column, what),) = mistakes(text)
+    assert (line, column) == (5, 11)
+    assert "no port" in what
+
+
+def test_paths_are_absolute_from_wherever_the_file_was_named(tmp_path, monkeypatch):
+    """A control socket at a relative path could be checked and not be listened at."""
+    monkeypatch.chdir(tmp_path)
+    text = MINIMAL.replace("[daemon]", '[daemon]\ncontrol = "here.sock"')
+    config = load_text(text, Path("folder/dtpd.toml"))
+    assert config.control == tmp_path / "folder" / "here.sock"
+
+
 def test_a_file_that_is_none(tmp_path):
     with pytest.raises(ConfigMistakes, match=r"No such file"):
         load(tmp_path / "missing.toml")

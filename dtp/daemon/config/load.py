@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ _ONLY_FOR = {
     "origins": ("json-rpc", "websocket"),
 }
 
+#: What helps when the file can't be read.
+_INSTEAD = {errno.ENOENT: "; -c names another file, and 'dtpd init' makes one"}
+
 
 def load(path: Path) -> model.Config:
     """Read and check the configuration at `path`. Raises `ConfigMistakes` with every mistake that it has.
@@ -30,7 +34,13 @@ def load(path: Path) -> model.Config:
         text = path.read_bytes().decode()
     except OSError as error:
         raise ConfigMistakes(
-            path, [Mistake(Place(1, 1), f"can't be read: {error.strerror or error}")]
+            path,
+            [
+                Mistake(
+                    Place(1, 1),
+                    f"can't be read: {error.strerror or error}{_INSTEAD.get(error.errno or 0, '')}",
+                )
+            ],
         ) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -49,11 +59,11 @@ def load_text(text: str, path: Path) -> model.Config:
 
 
 def _file(path: Path) -> Callable[[Any], Path]:
-    """Reads the path of a file, relative to the configuration's folder."""
+    """Reads the path of a file, relative to the configuration's folder; absolute, wherever that was named from."""
 
     def read(value: Any) -> Path:
         try:
-            return path.parent / Path(values.text(value)).expanduser()
+            return path.absolute().parent / Path(values.text(value)).expanduser()
         except RuntimeError as error:
             raise Wrong(str(error)) from None
 
@@ -100,7 +110,7 @@ def _check_whole(root: Section, daemon: Section, config: model.Config) -> None:
     """What no setting shows alone."""
     if not config.expose and not config.forward:
         root.wrong("there is nothing to do: add [[expose]] to offer a service or [[forward]] to reach one")
-    if config.expose and not config.listen:
+    if config.expose and not config.listen and not daemon.failed("listen"):
         what = '[daemon] needs listen, such as listen = ["tcp://0.0.0.0:9000"], for peers to reach what is exposed'
         daemon.wrong(what)
     if config.listen and not config.expose:

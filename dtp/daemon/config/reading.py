@@ -149,6 +149,7 @@ class Section:
             try:
                 found.append(read(value))
             except Wrong as error:
+                self._failed.add(key)
                 self.wrong(f"{key}: {error}", key, *([number] if several else []))
         return tuple(found)
 
