@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 
 from dtp.carriers.socket_io import SocketIO
@@ -85,7 +85,10 @@ class Forwarded:
             if stream is not None:  # as nearly always: no task is needed
                 self._join(self.pool, stream, sock, b"")
                 return
-        task = asyncio.get_running_loop().create_task(self._serve(sock))
+        self._open(self._serve(sock))
+
+    def _open(self, serving: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(serving)
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
@@ -112,11 +115,30 @@ class Forwarded:
             first = greeting.succeeded()
             if greeting.rest:
                 stream.write(greeting.rest)
-        self._join(pool, stream, sock, first)
+        self._join(pool, stream, sock, first, keep=greeting is None or not greeting.rest)
 
-    def _join(self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes) -> None:
+    def _join(
+        self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes, *, keep: bool = True
+    ) -> None:
         ended = partial(self._ended, pool)
-        self.ledger.add(Relay(stream, sock, broken=Reason.CLIENT_GONE, on_end=ended, first=first))
+        broken = Reason.CLIENT_GONE
+        self.ledger.add(Relay(stream, sock, broken=broken, on_end=ended, first=first, keep=keep))
+
+    async def _serve_again(self, pool: Pool, sock: socket.socket) -> None:
+        """A stream for a program whose peer was lost before either said a word: at another endpoint, if need be."""
+        try:
+            await asyncio.sleep(
+                EAGER
+            )  # a peer that takes connections and loses them isn't to be asked in a circle
+            stream = await self._stream(pool)
+        except DtpError as error:
+            self._refused(error)
+            sockets.reset(sock)
+        except asyncio.CancelledError:
+            sockets.reset(sock)
+            raise
+        else:
+            self._join(pool, stream, sock, b"")
 
     async def _greet(self, sock: socket.socket, greeting: Greeting) -> Address:
         """Listen to what a program wants. Raises `Rejected`, `OSError`, `TimeoutError`."""
@@ -176,6 +198,9 @@ class Forwarded:
     def _ended(self, pool: Pool, relay: Relay | udp.UdpSession) -> None:
         self.ledger.ended(relay)
         pool.done(relay.stream)
+        if isinstance(relay, Relay) and relay.left is not None:
+            # After a reload the forward may lead elsewhere.
+            self._open(self._serve_again(self.pool or pool, relay.left))
         if relay.why:
             log.info(
                 "%s: a stream broke off: %s",
@@ -228,9 +253,7 @@ class ForwardedUdp(Forwarded):
 
     def _on_source(self, source: tuple[str, int]) -> None:
         self.ledger.streams += 1
-        task = asyncio.get_running_loop().create_task(self._serve_source(source))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        self._open(self._serve_source(source))
 
     async def _serve_source(self, source: tuple[str, int]) -> None:
         sources, pool = self._sources, self.pool

@@ -22,7 +22,7 @@ from dtp.daemon.sockets import reset
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
 from dtp.net.taps import PIECE, Tap
-from dtp.session.codes import StreamReset
+from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamReset
 
 #: Bytes per read of the socket: small at first, since most messages are; larger while reads come back full.
 READ_MIN, READ_MAX = PIECE, 512 * 1024
@@ -59,6 +59,7 @@ class Relay:
         "_fd",
         "_held",
         "_high",
+        "_keep",
         "_looked",
         "_loop",
         "_meter",
@@ -76,6 +77,7 @@ class Relay:
         "_writing",
         "counts",
         "ended",
+        "left",
         "stream",
         "why",
     )
@@ -90,14 +92,21 @@ class Relay:
         first: bytes = b"",
         meter: Meter | None = None,
         bounds: Bounds | None = None,
+        keep: bool = False,
     ) -> None:
-        """`first` goes to the socket before all else. `on_end` is called once, when nothing is left open."""
+        """`first` goes to the socket before all else. `on_end` is called once, when nothing is left open.
+
+        `keep`: when the connection is lost before a byte has moved, the socket stays open, and is `left`.
+        """
         connection = stream.connection
         self.stream = stream
         self.counts = Counts()
         #: Why it ended before its time, in words; "" for an orderly end.
         self.why = ""
         self.ended = False
+        #: The socket, where it was kept: whoever is told of the end owns it from then on.
+        self.left: socket.socket | None = None
+        self._keep = keep
         self._sock = sock
         self._fd = sock.fileno()
         self._loop = connection.loop
@@ -334,9 +343,19 @@ class Relay:
         self._end_if_done()
 
     def stream_error(self, error: DtpError) -> None:
-        """The stream broke off: so does the socket."""
+        """The stream broke off: so does the socket, unless it can be joined with another."""
+        if self._keep and isinstance(error, ConnectionClosed | ConnectionLost) and self._untouched():
+            self.left = self._sock
+            self._release()
+            self._on_end(self)
+            return
         why = f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
         self._lose(self._broken, why)
+
+    def _untouched(self) -> bool:
+        """Whether neither side has said anything: to both, another stream is as good as this one."""
+        moved = self.counts.sent or self.counts.received or self._out
+        return not (self.ended or moved or self._socket_ended or self._stream_ended or self._shut)
 
     def stream_writable(self) -> None:
         """Less waits to be sent, or nobody wants it any more."""

@@ -130,6 +130,12 @@ def test_endpoints_come_fail_over_and_go(place, client, wallet, on_chain, net):
             (second,) = set(names) - {first}
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             assert await streams_of(reader, writer, b"before") == b"before"
+            quiet, quiet_writer = await asyncio.open_connection("127.0.0.1", port)
+
+            async def is_open():
+                return len(forwarded.ledger.open) == 2
+
+            await until(is_open)
             lost = forwarded.pool.connections[0]
             programs[first].process.kill()
 
@@ -145,6 +151,14 @@ def test_endpoints_come_fail_over_and_go(place, client, wallet, on_chain, net):
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await streams_of(reader, writer, b"after")
             writer.close()
+            # A program that had said nothing doesn't notice.
+
+            async def is_elsewhere():
+                return any(one.stream.connection is not lost for one in forwarded.ledger.open)
+
+            await until(is_elsewhere)
+            assert await streams_of(quiet, quiet_writer, b"first word") == b"first word"
+            quiet_writer.close()
             await near.close()
             programs[second].process.terminate()
             await asyncio.to_thread(programs[second].wait)

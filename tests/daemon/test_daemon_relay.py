@@ -297,6 +297,62 @@ def test_the_far_daemon_starts_anew_and_nobody_notices(run):
     run(scenario)
 
 
+async def until(true):
+    """What nobody tells of; the test's own patience ends it if it never comes."""
+    while not true():  # noqa: ASYNC110 - there is no event
+        await asyncio.sleep(0)
+
+
+def test_a_program_that_has_said_nothing_outlives_the_far_daemon(run):
+    """It gets another stream, since neither side can tell; one that has said something can't, and is told."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            quiet, quiet_writer = await asyncio.open_connection("127.0.0.1", port)
+            loud, loud_writer = await asyncio.open_connection("127.0.0.1", port)
+            loud_writer.write(b"word")
+            assert await loud.readexactly(4) == b"word"
+            (forwarded,) = pair.near.forwarded.values()
+            old = {one.stream for one in forwarded.ledger.open}
+            assert len(old) == 2
+            url = pair.far.listener.urls[0]
+            for connection in pair.far.listener.connections:
+                connection.abort()  # as when it is killed: the one that starts next knows nothing of it
+            await pair.far.close()
+            pair.far = Daemon(pair.far_config(pair.expose, url), FAR)
+            await pair.far.start()
+            with pytest.raises(ConnectionError):
+                await loud.read()
+            await until(lambda: any(one.stream not in old for one in forwarded.ledger.open))
+            quiet_writer.write(b"here I am")
+            quiet_writer.write_eof()
+            assert await quiet.read() == b"here I am"
+            quiet_writer.close()
+            loud_writer.close()
+
+    run(scenario)
+
+
+def test_a_program_that_has_said_nothing_is_turned_away_when_there_is_nobody(run, monkeypatch):
+    monkeypatch.setattr("dtp.daemon.forward.PATIENCE", 0.0)
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            (forwarded,) = pair.near.forwarded.values()
+            await until(lambda: forwarded.ledger.open)
+            await pair.far.close()
+            with pytest.raises(ConnectionError):
+                await reader.readexactly(1)
+            writer.close()
+            assert not forwarded.ledger.open
+            assert forwarded.ledger.failed == 1
+
+    run(scenario)
+
+
 def test_bytes_in_flight_survive_a_cut_carrier(run):
     async def scenario(pair):
         async with Backend(echo) as backend:

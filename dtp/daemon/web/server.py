@@ -77,7 +77,9 @@ def _health(daemon: Watched) -> Answer:
         for one in status["exposed"]
         if not any(backend["up"] for backend in one["backends"])
     ]
-    faults += [f"{one['listen']}: not connected" for one in status["forwarded"] if not one["connected"]]
+    faults += [
+        f"{', '.join(one['listen'])}: not connected" for one in status["forwarded"] if not one["connected"]
+    ]
     body = {"healthy": not faults, "faults": faults}
     return Answer(json.dumps(body).encode(), "application/json", 503 if faults else 200)
 
