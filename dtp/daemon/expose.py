@@ -347,13 +347,12 @@ class Exposed:
                 return self._connected(caller, backend, sock)
 
     def _connected(self, caller: Caller, backend: Backend, sock: socket.socket) -> Dialled:
-        self.balancer.connected(backend, time.monotonic())
+        if backend.failures:
+            self.balancer.connected(backend, time.monotonic())
         backend.active += 1
-        return backend, sock, self._first(caller, sock)
+        return backend, sock, self._first(caller, sock) if self.config.proxy_protocol else b""
 
     def _first(self, caller: Caller, sock: socket.socket) -> bytes:
-        if not self.config.proxy_protocol:
-            return b""
         place = sock.getpeername()
         return proxy_protocol.header(
             caller, self.config.service, place[:2] if isinstance(place, tuple) else None

@@ -39,8 +39,9 @@ class Ledger:
     def add(self, session: Session) -> None:
         """A session has begun."""
         if not session.ended:
+            if not self.open:
+                self._empty.clear()
             self.open.add(session)
-            self._empty.clear()
 
     def ended(self, session: Session) -> None:
         """A session is over, also one that never began."""

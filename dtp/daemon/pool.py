@@ -223,8 +223,10 @@ class Pool:
 
     def done(self, stream: Stream) -> None:
         """A stream that `stream` gave is over."""
-        self._in_use[stream.connection] -= 1
-        self._close_if_done(stream.connection)
+        connection = stream.connection
+        self._in_use[connection] = left = self._in_use[connection] - 1
+        if left <= 0:
+            self._close_if_done(connection)
 
     def _close_if_done(self, connection: Connection) -> None:
         if self._in_use[connection] <= 0:

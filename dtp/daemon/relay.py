@@ -437,9 +437,12 @@ class Relay:
 
     def _release(self) -> None:
         self.ended = True
-        self._pause()
-        self._drop()
-        self._wrote_all()
+        if self._reading:
+            self._pause()
+        if self._out:
+            self._drop()
+        if self._writing:
+            self._wrote_all()
         if self._tap is not None:
             self._tap.close()
             self._tap = None  # which has this relay: nothing of both is to be left to the collector
@@ -449,6 +452,5 @@ class Relay:
             self._timers = None
 
     def _drop(self) -> None:
-        if self._out:
-            self.stream.consumed(sum(map(len, self._out)))
-            self._out = _NOTHING
+        self.stream.consumed(sum(map(len, self._out)))
+        self._out = _NOTHING

@@ -191,13 +191,16 @@ class Connection:
 
     def try_open_stream(self) -> Stream | None:
         """A new stream, or None while the peer allows no further one. Raises what ended the connection."""
-        self._check()
-        if self._session.peer_away:
+        if self._error is not None:
+            raise self._error
+        session = self._session
+        if session.peer_away:
             raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
-        if not self._session.can_open:
+        if not session.can_open:
             return None
-        stream = self._new_stream(self._session.open_stream())
-        self._schedule_flush()
+        stream = self._new_stream(session.open_stream())
+        if not self._flush_scheduled:
+            self._schedule_flush()
         return stream
 
     async def accept_stream(self) -> Stream:

@@ -295,11 +295,12 @@ class Stream:
 
         None where the system can't: then the owner does all by `attach` and `write`.
         """
-        taps = self.connection.taps
+        connection = self.connection
+        taps = connection._taps or connection.taps
         if taps is None:
             return None
         tap = Tap(taps, self.id, fd, owner)
-        self.connection._tap(self.id, tap)
+        connection._tap(self.id, tap)
         return tap
 
     @property

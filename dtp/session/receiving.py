@@ -234,10 +234,12 @@ class Receiving(Linking):
         waiting = send.queued
         if acked > send.acked:
             self._active_at = now
-        kept = send.kept
-        send.acknowledge(acked)
-        self._release(kept - send.kept)
-        send.limit = max(send.limit, limit)
+            kept = send.kept
+            send.acknowledge(acked)
+            if kept:
+                self._release(kept - send.kept)
+        if limit > send.limit:
+            send.limit = limit
         if send.ready:
             self._take_turn(stream)
         if self._forget_if_done(stream):

@@ -163,6 +163,17 @@ class Sealing(SessionState):
             if send.reset_code is not None:
                 stream.queued = False
                 continue
+            if send.sent == send.end:  # no data: its beginning, its end, or what went elsewhere meanwhile
+                fin = send.finished and not send.fin_sent
+                if fin or stream.announce:
+                    stream.announce = False
+                    frames.append((_STREAM, FIN if fin else 0, stream.stream_id, send.end, b""))
+                    room -= _FRAME_COST
+                    without_credit = 0
+                if fin:
+                    send.fin_sent = send.told_end = True
+                stream.queued = False
+                continue
             before, waiting = send.highest, send.queued
             quantum = self.limits.quantum if turns else room
             offset, piece, fin = send.take(min(quantum, room), max(0, limit - self._sent_total))

@@ -54,7 +54,8 @@ class Session(Receiving):
 
     def open_stream(self) -> int:
         """Open a stream and give its id. `TooManyStreams` when the peer's limit is reached."""
-        self._check_open()
+        if self.ended is not None:
+            self._check_open()
         stream_id = self._next_own
         if stream_id >> 1 >= self._own_allowed:
             raise TooManyStreams(f"the peer allows {self._params.streams} streams at once; close one first")
@@ -102,9 +103,12 @@ class Session(Receiving):
         """Nothing more will be written: the peer sees the end behind all data. Idempotent."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.send.reset_code is None and not stream.send.finished:
-            self._check_open()
+            if self.ended is not None:
+                self._check_open()
             stream.send.finished = True
-            self._take_turn(stream)
+            if not stream.queued:
+                stream.queued = True
+                self._turns.append(stream)
 
     def finishing(self, stream_id: int) -> bool:
         """True when the end of this stream was queued and the peer hasn't acknowledged it yet."""

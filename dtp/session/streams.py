@@ -16,6 +16,9 @@ from dtp.session.frames import MAX_OFFSET
 SMALL = 4096
 _JOIN = 64 * 1024
 
+#: What a stream has that nothing was written to, of all of them: two empty deques each would be 1.2 KB.
+_NOTHING: deque[bytes | memoryview] = deque(maxlen=0)
+
 
 class SendHalf:
     """Bytes from the application until the peer acknowledges them."""
@@ -46,8 +49,8 @@ class SendHalf:
         self.told_end = False  # ever: the peer may acknowledge the end
         self.reset_code: int | None = None
         self._base = 0  # offset of the first byte kept
-        self._unacked: deque[bytes | memoryview] = deque()
-        self._unsent: deque[bytes | memoryview] = deque()
+        self._unacked = _NOTHING
+        self._unsent = _NOTHING
 
     @property
     def open(self) -> bool:
@@ -80,6 +83,8 @@ class SendHalf:
 
     def write(self, data: bytes | memoryview) -> None:
         """Queue `data`, which must not change any more."""
+        if self._unsent is _NOTHING:
+            self._unsent = deque()
         self._unsent.append(data)
         self.end += len(data)
 
@@ -88,6 +93,8 @@ class SendHalf:
         False without any effect when not."""
         if self.sent != self.end or self.highest != self.end or end > self.limit or not self.open:
             return False
+        if self._unacked is _NOTHING:
+            self._unacked = deque()
         self._unacked.append(data)
         self.sent = self.highest = self.end = end
         return True
@@ -101,6 +108,8 @@ class SendHalf:
         room = min(room, self.limit - offset, self.highest - offset + fresh)
         piece = self._piece(room) if room > 0 and self._unsent else b""
         if len(piece):
+            if self._unacked is _NOTHING:
+                self._unacked = deque()
             self._unacked.append(piece)
             self.sent = offset + len(piece)
             if self.sent > self.highest:
@@ -151,8 +160,11 @@ class SendHalf:
         if had > 0 and self._unacked:  # of the first piece the peer has a part: what is repeated must shrink
             self._unacked[0] = memoryview(self._unacked[0])[had:]
             self._base += had
-        self._unsent.extendleft(reversed(self._unacked))
-        self._unacked.clear()
+        if self._unacked:
+            if self._unsent is _NOTHING:
+                self._unsent = deque()
+            self._unsent.extendleft(reversed(self._unacked))
+            self._unacked.clear()
         self.sent = self._base
         self.fin_sent = self.acked > self.highest
 

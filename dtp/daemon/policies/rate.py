@@ -101,6 +101,8 @@ class Rate(Policy):
             self._interval = rule.requests.seconds / rule.requests.amount
             # The first of a burst is never early; each further one leans on the tolerance.
             self._tolerance = self._interval * ((rule.burst or rule.requests.amount) - 1)
+        #: Every request counts, whatever its method.
+        self._every = self._interval > 0 and self._pattern is None
 
     # ---- sharing with other daemons --------------------------------------------------------------------------
 
@@ -149,9 +151,9 @@ class Rate(Policy):
     def check(self, event: Event, now: Moment) -> Denial | None:
         """A request that comes too early."""
         assert isinstance(event, Call)
-        if not self._concerns(event):
+        if not self._every and not self._concerns(event):
             return None
-        key = self._key(event.caller)
+        key = event.caller.peer if self._per_identity else None
         early = self._requests.get(key, now.steady) - now.steady - self._tolerance
         # Sums of floats: a nanosecond early is in time.
         if early > 1e-9:
@@ -167,11 +169,12 @@ class Rate(Policy):
 
     def commit(self, event: Event, now: Moment) -> None:
         """Count a request, or bytes."""
-        key = self._key(event.caller)
+        key = event.caller.peer if self._per_identity else None
         if isinstance(event, Call):
-            if self._concerns(event):
+            if self._every or self._concerns(event):
                 self._requests.push(key, self._interval, now.steady)
-                self._note(key, self._interval, 0.0)
+                if self._pending is not None:
+                    self._note(key, self._interval, 0.0)
         elif isinstance(event, Move) and (amount := self._rule.bandwidth) is not None:
             seconds = event.size * amount.seconds / amount.amount
             self._bytes.push(key, seconds, now.steady)
