@@ -94,25 +94,25 @@ class Sealing(SessionState):
         streams = self._streams
         for stream_id, start, size in pieces:
             stream = streams.get(stream_id)
-            if stream is None or not stream.send.open:
+            if stream is None:
                 continue
             data = block[start : start + size]
             send = stream.send
             offset = send.end
             if ready and size <= fresh and send.takes(data, offset + size):
                 fresh -= size
-                self._sent_total += size
                 stream.announce = False  # these bytes do
                 ids.append(stream_id)
                 offsets.append(offset)
                 starts.append(start)
                 sizes.append(size)
-            else:
+            elif send.open:
                 send.write(data)
                 self._take_turn(stream)
                 queued.append(stream_id)
         if link is None or not ids:
             return 0, queued
+        self._sent_total += sum(sizes)
         link.first_record_due = False
         return link.sealer.seal_pieces(ids, offsets, starts, sizes, block, out, self.limits.record), queued
 
