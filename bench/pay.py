@@ -22,12 +22,13 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Dialer, suites
 from dtp.net.listener import listen
-from dtp.pay.drivers import Account, ClientMeter, ServerMeter
+from dtp.pay.client_meter import ClientMeter
 from dtp.pay.journal import Journal
 from dtp.pay.messages import VOUCHER_HEAD, build, parse
 from dtp.pay.metered import Metered
 from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import Payer, said
+from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher

@@ -109,7 +109,7 @@ class _Bill:
     def of(cls, connection: Connection) -> _Bill | None:
         """The bill of a connection that was metered."""
         from dtp.pay.buying import Purchase
-        from dtp.pay.drivers import ClientMeter
+        from dtp.pay.client_meter import ClientMeter
         from dtp.pay.metered import Metered
 
         if not isinstance(connection, Metered) or not isinstance(connection.meter, ClientMeter):

@@ -14,7 +14,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
 from dtp.pay import dial
-from dtp.pay.drivers import ClientMeter
+from dtp.pay.client_meter import ClientMeter
 from dtp.pay.metered import Metered
 from dtp.pay.store import Store
 from dtp.session.limits import Limits

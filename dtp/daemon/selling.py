@@ -15,7 +15,6 @@ from dtp.net.connection import Connection
 from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook
 from dtp.pay.cashier import Cashier
-from dtp.pay.drivers import ServerMeter
 from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission, Gate
 from dtp.pay.holding import VoucherStore
@@ -24,6 +23,7 @@ from dtp.pay.journal import Journal
 from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
 from dtp.pay.quota import Quotas
+from dtp.pay.server_meter import ServerMeter
 from dtp.pay.settling import Paid
 from dtp.pay.terms import Exposure
 from dtp.session.codes import CloseCode

@@ -21,8 +21,8 @@ from dtp.chain.pipe_hub import surrender
 from dtp.chain.resolver import HostState, read_host
 from dtp.pay import messages
 from dtp.pay.book import affordable
+from dtp.pay.client_meter import Deal
 from dtp.pay.costs import agreed_total, carriage, take_credits
-from dtp.pay.drivers import Deal
 from dtp.pay.errors import BudgetSpent, ChannelUnusable, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.passes import find_pass

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dtp.chain.networks import Network
     from dtp.identity import PeerId
     from dtp.pay.buying import Budget, Purchase
-    from dtp.pay.drivers import OnCharge
+    from dtp.pay.client_meter import OnCharge
     from dtp.pay.metered import Metered
     from dtp.pay.store import Store
     from dtp.pay.terms import Spending
@@ -301,7 +301,7 @@ class _PaidDialer:
         return replace(usual, repeat=patience / REPEATS, patience=patience / 2)
 
     async def _begin(self, connection: Metered, deal: Purchase) -> None:
-        from dtp.pay.drivers import ClientMeter
+        from dtp.pay.client_meter import ClientMeter
         from dtp.pay.payer import Payer
 
         lane = deal.lane

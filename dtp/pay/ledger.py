@@ -22,12 +22,12 @@ from dtp.net.connection import Connection
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook, affordable
 from dtp.pay.costs import agreed_total, carriage
-from dtp.pay.drivers import Account, ServerMeter
 from dtp.pay.gate import Admission, floor_of, honoured_keys
 from dtp.pay.holding import Holds, VoucherStore
 from dtp.pay.journal import Journal
 from dtp.pay.payee import Payee
 from dtp.pay.quota import Quotas
+from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode

@@ -1,6 +1,7 @@
 """Connections with a meter, as programs hold them: `Metered` is a `Connection`, `PaidRequest` one stream to charge.
 
-Until a meter is attached (`dtp.pay.drivers`) a `Metered` connection is nothing else than a connection.
+Until a meter is attached (`dtp.pay.server_meter`, `dtp.pay.client_meter`) a `Metered` connection is nothing else than
+a connection.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dtp.errors import LocalError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.pay import answers
-from dtp.pay.drivers import ClientMeter, ServerMeter
+from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import BudgetSpent, DatagramsNotMetered, NotMetered
 from dtp.pay.payee import Payee
 from dtp.pay.payer import Payer
+from dtp.pay.server_meter import ServerMeter
 from dtp.pay.terms import Usage
 
 

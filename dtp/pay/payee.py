@@ -1,7 +1,7 @@
 """The server's half of the meter, as a value: counts, frames and the time in, vouchers to check and frames out.
 
-No socket, no clock, no store: who drives it (`dtp.pay.drivers`, or a test) calls `count`, `receive` and `tick`, has
-each `CheckWanted` verified and stored and reports that with `stored` or `forged`, and holds the connection to
+No socket, no clock, no store: who drives it (`dtp.pay.server_meter`, or a test) calls `count`, `receive` and `tick`,
+has each `CheckWanted` verified and stored and reports that with `stored` or `forged`, and holds the connection to
 `allowance`. Source: docs/wire.md.
 
 What keeps the money safe: nothing counts before it is stored; `allowance` never lets more out than what is paid, the

@@ -1,7 +1,8 @@
 """The client's half of the meter, as a value: counts, frames and the time in, vouchers to sign and frames out.
 
-No socket, no clock, no key: who drives it (`dtp.pay.drivers`, or a test) calls `count`, `receive` and `tick`, has
-each `SignWanted` reserved and signed, reports that with `signed`, and sends what `Send` says. Source: docs/wire.md.
+No socket, no clock, no key: who drives it (`dtp.pay.client_meter`, or a test) calls `count`, `receive` and `tick`,
+has each `SignWanted` reserved and signed, reports that with `signed`, and sends what `Send` says; on a fast stream it
+calls `release` instead of `count`. Source: docs/wire.md.
 
 What keeps the money safe: a voucher never says more than was counted here (and `ahead_*`), never more than `funds`,
 and its sequence is used once: it is above all that were `Reserved` before. A broken or foreign frame changes nothing.

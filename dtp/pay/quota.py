@@ -22,7 +22,7 @@ from dtp.pay.terms import NOTHING, Usage
 from dtp.session.codes import CloseCode
 
 if TYPE_CHECKING:
-    from dtp.pay.drivers import ServerMeter
+    from dtp.pay.server_meter import ServerMeter
 
 #: Bytes that may be used before they are written down: what a crash gives for nothing.
 WRITE_AFTER: Final = 16 * 1024 * 1024

@@ -4,7 +4,7 @@ import asyncio
 
 from dtp.net.watch import NO_COUNT
 from dtp.pay import messages
-from dtp.pay.drivers import ClientMeter
+from dtp.pay.client_meter import ClientMeter
 from dtp.pay.journal import Journal
 from dtp.pay.messages import VoucherSaid, Welcome, build, parse
 from dtp.pay.payer import Payer
@@ -12,7 +12,7 @@ from dtp.pay.store import Bought, Store
 from dtp.pay.terms import KIB, MIB, Spending
 
 from .meters import CHANNEL, KEY, PRICES
-from .test_drivers import Wire
+from .test_server_meter import Wire
 
 
 class Client(Wire):

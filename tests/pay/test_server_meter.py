@@ -3,13 +3,13 @@
 import asyncio
 
 from dtp import carriers
-from dtp.pay import drivers, messages, payee
-from dtp.pay.drivers import Account, ServerMeter
+from dtp.pay import messages, payee, server_meter
 from dtp.pay.errors import Flaw, MalformedMeter, VoucherRefused
 from dtp.pay.journal import Journal
 from dtp.pay.messages import Due, Finish, build
 from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import said
+from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure
 from dtp.pay.voucher import LaneKey
@@ -135,7 +135,7 @@ def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp
 
 
 def test_a_voucher_that_waits_is_heard_in_a_moment(tmp_path, monkeypatch):
-    monkeypatch.setattr(drivers, "_LINGER", 0.0)
+    monkeypatch.setattr(server_meter, "_LINGER", 0.0)
 
     async def scenario(meter, wire, lane):
         wire.on_meter(frame(1, 0))
@@ -176,12 +176,12 @@ def test_nothing_waits_where_little_may_be_unpaid(tmp_path):
 
 def test_no_more_wait_than_there_is_room_for(tmp_path):
     async def scenario(meter, wire, lane):
-        for n in range(1, drivers._MOST_HELD + 2):
+        for n in range(1, server_meter._MOST_HELD + 2):
             wire.on_meter(frame(n, 0))
-            assert len(meter._held) <= drivers._MOST_HELD
+            assert len(meter._held) <= server_meter._MOST_HELD
         await stored(meter)
 
-    assert play(tmp_path, scenario).newest.voucher.sequence == drivers._MOST_HELD + 1
+    assert play(tmp_path, scenario).newest.voucher.sequence == server_meter._MOST_HELD + 1
 
 
 def test_reordered_vouchers_that_wait_are_taken_by_their_sequence(tmp_path):

@@ -1,0 +1,323 @@
+"""The client's driver of a meter: where a `Payer` meets its connection, the lane's key, the store and the clock.
+
+Vouchers are reserved, signed, and go along with what is sent anyway; charges are decided, money is added, and the
+end is agreed on. What concerns the channel behind the connection is asked of a `Deal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.net.watch import NO_COUNT
+from dtp.pay import answers, messages, payer
+from dtp.pay.drivers import Meter
+from dtp.pay.errors import ChargeDeclined, PriceTooHigh
+from dtp.pay.journal import Journal
+from dtp.pay.payer import UNRESERVED, Payer, Reserved
+from dtp.pay.store import Store
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import LaneKey, SignedVoucher
+from dtp.session.codes import CloseCode
+
+log = logging.getLogger("dtp.pay")
+
+
+class Deal(ABC):
+    """The channel behind a client's connection, as far as the connection's end concerns it (`dtp.pay.buying`)."""
+
+    #: Whether the channel is to be closed with the connection.
+    closes: bool
+
+    @abstractmethod
+    async def settle(self, agreed: messages.Agreed | None) -> None:
+        """The connection is over: close the channel, with the server's signature if there is one."""
+
+
+#: Decides about a charge: its units, what it comes to, and whether it is hash-locked. True agrees.
+OnCharge = Callable[[int, int, bool], bool | Awaitable[bool]]
+#: Adds money: gives what the lane may spend in all by now, or None when there is no more.
+OnLow = Callable[[int], Awaitable[int | None]]
+
+
+class ClientMeter(Meter):
+    """The client's driver."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        journal: Journal[Store],
+        meter: Payer,
+        key: LaneKey,
+        *,
+        on_charge: OnCharge | None = None,
+        on_low: OnLow | None = None,
+        deal: Deal | None = None,
+    ) -> None:
+        super().__init__(connection)
+        self.journal = journal
+        self.payer = meter
+        self.deal = deal
+        self._key = key
+        self._on_charge = on_charge
+        self._on_low = on_low
+        self._offers: dict[bytes, payer.ChargeOffered] = {}
+        self._revealed: dict[bytes, bytes] = {}
+        self._agreed: messages.Agreed | None = None
+        self._finished: payer.Finished | None = None
+        self._adding = False
+        self._no_more = on_low is None  # money can't be added
+        self._leaving = False  # since it is used up
+        self._reserved = UNRESERVED  # of this connection; what was reserved before isn't used again
+        self._reserving = False
+        self._unsigned: payer.SignWanted | None = None  # waits until it is reserved
+        self.watch.received = NO_COUNT  # what is sent and what comes is the same to a client
+        self.watch.going = self._going
+        self._looks = False
+
+    def begin(self) -> None:
+        """Attach; the server's welcome follows."""
+        self._reserve()
+        self.attach()
+        self.turn()
+
+    def _look(self) -> None:
+        # Not yet: who reads what came gives the server credit for more in this turn of the loop, and a voucher goes
+        # along with that.
+        if not self._looks:
+            self._looks = True
+            self.loop.call_soon(self._look_now)
+
+    def _going(self, moved: int) -> None:
+        """Something is about to be sent: let a voucher go along that was signed before, and do nothing else."""
+        now = self.loop.time()
+        frame = self.payer.release(moved, now)
+        if frame is None:
+            self.recount()
+            return
+        self.connection.send_meter(frame)
+        watch, due = self.watch, self.payer.next_due
+        watch.total += due - watch.along
+        watch.along = due
+        if self._timer is None or self._timer.when() > now + self.payer.spending.repeat:
+            self.turn()
+
+    def _look_now(self) -> None:
+        self._looks = False
+        self.recount()
+
+    def _counted(self, opened: int, sent: int, received: int) -> None:
+        self.payer.count(opened, sent + received, self.loop.time())
+
+    def _take(self, data: bytes) -> None:
+        self.payer.receive(data, self.loop.time())
+
+    def _tick(self) -> None:
+        self.payer.tick(self.loop.time())
+
+    def _deadline(self) -> float:
+        return self.payer.deadline()
+
+    def _act(self) -> None:
+        while events := self.payer.events():
+            for event in events:
+                match event:
+                    case payer.Send(frame):
+                        self._send(frame)
+                    case payer.SignWanted():
+                        self._sign(event)
+                    case payer.ChargeOffered():
+                        self._offered(event)
+                    case payer.FundsLow(wanted):
+                        self._low(wanted)
+                    case payer.Revealed(preimage):
+                        self._revealed[answers.lock_of(preimage)] = preimage
+                    case payer.AgreementGiven(agreed):
+                        self._agreed = agreed
+                    case payer.Adopted(voucher):
+                        self.spawn(self._adopt(voucher, self.payer.used))
+                    case payer.Finished():
+                        self._finished = event
+        _, sent, received = self._traffic
+        due, leeway = sent + received + self.payer.next_look, self.payer.leeway
+        self.watch.total = due + leeway
+        self.watch.along = due if leeway else NO_COUNT
+        if self._no_more and not self._leaving and self.payer.spent and self._wanting():
+            self._leaving = True
+            self.spawn(self._leave())
+
+    async def _adopt(self, voucher: SignedVoucher, used: Usage) -> None:
+        await self.journal.run(lambda store: store.signed(voucher, used))
+
+    def _sign(self, wanted: payer.SignWanted) -> None:
+        """Sign what is reserved on the disk, else reserve it first. What comes next is reserved ahead."""
+        voucher, reserved = wanted.voucher, self._reserved
+        if not reserved.holds(voucher):
+            self._unsigned = wanted
+            self._reserve()
+            return
+        key, ahead = self._key, [each for each in wanted.ahead if reserved.holds(each)]
+        signed = [key.sign(each) for each in (voucher, *ahead)]
+        self.payer.signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
+        if 4 * (reserved.sequence - signed[-1].voucher.sequence) < self.payer.spending.reserve:
+            self._reserve()
+
+    def _reserve(self) -> None:
+        if not self._reserving and not self._over:
+            self._reserving = True
+            self.spawn(self._reserve_more())
+
+    async def _reserve_more(self) -> None:
+        lane, more = self.payer.lane, self.payer.to_reserve
+        if self._unsigned is not None:
+            more = Reserved(more.sequence, max(more.amount, self._unsigned.voucher.amount))
+        try:
+            await self.journal.run(lambda store: store.reserve(lane.channel, lane.lane, more))
+        finally:
+            self._reserving = False
+        self._reserved = more
+        wanted, self._unsigned = self._unsigned, None
+        if wanted is not None and not self._over:
+            self._sign(wanted)
+            self.turn()
+
+    def ended(self) -> None:
+        lane, used, newest = self.payer.lane, self.payer.used, self.payer.newest
+        clean = self._finished is not None and self._finished.exact
+        self.spawn(
+            self.journal.run(lambda store: store.end_lane(lane.channel, lane.lane, used, newest, clean=clean))
+        )
+
+    # ---- money
+
+    def _low(self, wanted: int) -> None:
+        if self._on_low is not None and not self._adding:
+            self._adding = True
+            self.spawn(self._add(wanted))
+
+    async def _add(self, wanted: int) -> None:
+        assert self._on_low is not None
+        try:
+            funds = await self._on_low(wanted)
+        finally:
+            self._adding = False
+        if self._over:
+            return
+        if funds is not None and funds > self.payer.funds:
+            self.payer.funded(funds, self.loop.time())
+        else:
+            self._no_more = True
+        self.turn()
+
+    def _wanting(self) -> bool:
+        """Whether a stream waits for something to come or to go, which costs money."""
+        connection = self.connection
+        return any(
+            not (each._eof or each._read_error) or connection._queued(each.id)
+            for each in connection._streams.values()
+        )
+
+    async def _leave(self) -> None:
+        """The money is used up: pay the last of it, agree on the close, and end the connection with `BudgetSpent`.
+
+        By then streams that were complete have ended in order. If all have, the connection is its user's to close.
+        """
+        if self.payer.cost <= self.payer.funds:
+            await self.last_words()
+        if self._over or not self._wanting():
+            return
+        connection, self.error = self.connection, self.payer.out_of_money()
+        log.info("%r: %s", connection, self.error)
+        for stream in tuple(connection._streams.values()):
+            stream._fail_read(self.error)
+            stream._fail_write(self.error, delivered=connection._acknowledged(stream.id))
+        connection.abort(CloseCode.PAYMENT, "the client's budget is used up")
+
+    def _offered(self, offer: payer.ChargeOffered) -> None:
+        if offer.lock is not None:
+            self._offers[offer.lock] = offer  # decided by `buy`, when what it is for has arrived
+        else:
+            self.spawn(self._decide(offer))
+
+    async def _decide(self, offer: payer.ChargeOffered) -> None:
+        agree = await self._wants(offer)
+        if not self._over:
+            self.payer.answer_charge(offer.charge, agree, self.loop.time())
+            self.turn()
+
+    async def _wants(self, offer: payer.ChargeOffered) -> bool:
+        """Whether to agree: what the caller says, else by `charge_units`; with more money where that is needed."""
+        if self._on_charge is not None:
+            answer = self._on_charge(offer.units, offer.amount, offer.lock is not None)
+            agree = answer if isinstance(answer, bool) else await answer
+        else:
+            agree = offer.units <= self.payer.spending.charge_units
+        needed = self.payer.cost + offer.amount - self.payer.funds
+        if agree and needed > 0 and self._on_low is not None:
+            await self._add(needed)
+        return agree
+
+    async def buy(self, stream: Stream, most: int | None) -> bytes:
+        """See `Metered.buy`."""
+        lock, sealed = await answers.read_answer(stream)
+        while lock not in self._offers:
+            await self.changed()
+        offer = self._offers.pop(lock)
+        if most is not None and offer.amount > most:
+            self.payer.answer_charge(offer.charge, False, self.loop.time())
+            self.turn()
+            raise PriceTooHigh(f"the answer costs {offer.amount}, and at most {most} is to be paid")
+        await self._decide(offer)
+        if not self.payer.agreed_to(offer.charge):
+            raise ChargeDeclined(
+                f"a charge of {offer.amount} for this answer was declined here, or above the budget"
+            )
+        while lock not in self._revealed:
+            await self.changed()
+        return answers.open_answer(self._revealed.pop(lock), sealed)
+
+    # ---- beginning and end
+
+    async def welcomed(self) -> None:
+        """Wait until the server has said how it meters. Raises what is wrong with it."""
+        while not self.payer.welcomed:
+            await self.changed()
+
+    async def finish(self) -> bool:
+        """Pay for everything that has come, in order; whether both sides came to the same. Doesn't raise."""
+        if self._over or not self.payer.welcomed:
+            return False
+        self._count()
+        self.payer.finish(self.loop.time())
+        self.turn()
+        with contextlib.suppress(DtpError):
+            while self._finished is None:
+                await self.changed()
+        return self._finished is not None and self._finished.exact
+
+    async def last_words(self) -> messages.Agreed | None:
+        """What is to be said before the connection closes: the rest is paid, the close agreed where it is wanted."""
+        if self._over:
+            return self._agreed
+        exact = await self.finish()
+        if exact and self.deal is not None and self.deal.closes:
+            return await self.agreement()
+        return self._agreed
+
+    async def agreement(self) -> messages.Agreed | None:
+        """The server's signature under an agreed close; None when it gives none in time. Doesn't raise."""
+        if self._over or self._agreed is not None or not self.payer.agrees:
+            return self._agreed
+        self.payer.ask_close()
+        self.turn()
+        with contextlib.suppress(DtpError, TimeoutError):
+            async with asyncio.timeout(self.end_patience):
+                while self._agreed is None:
+                    await self.changed()
+        return self._agreed

@@ -1,0 +1,311 @@
+"""The server's driver of a meter: where a `Payee` meets its connection, the journal and the clock.
+
+Vouchers wait while exposure is left, and only the newest is checked and stored. What concerns more than one
+connection is asked of an `Account`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from abc import ABC, abstractmethod
+from typing import Final
+
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.pay import messages, payee
+from dtp.pay.drivers import REPEATS, Meter
+from dtp.pay.errors import ChargeDeclined, Flaw, MalformedMeter, VoucherRefused
+from dtp.pay.holding import VoucherStore
+from dtp.pay.journal import Journal, Verdict
+from dtp.pay.payee import Payee
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import SignedVoucher
+from dtp.session.codes import CloseCode
+
+log = logging.getLogger("dtp.pay")
+
+#: Bytes that a server moves under a quota before it counts again: the quota is shared with other connections.
+_LOOK_EACH: Final = 2 * 1024 * 1024
+#: Seconds that a voucher may wait at a server which has exposure enough left, so that several are checked at once and
+#: only the newest is written: each time costs both processors more than it costs the disk.
+_LINGER: Final = 0.5
+#: ... and how many may wait.
+_MOST_HELD: Final = 64
+_INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
+#: Bytes of exposure from which on what comes needn't be counted at each read, and the part of it that may come then.
+_ROOM: Final = 4 * 1024 * 1024
+_PART: Final = 4
+
+
+class ServerMeter(Meter):
+    """The server's driver. What concerns more than this connection is asked of `account`."""
+
+    def __init__(
+        self, connection: Connection, journal: Journal[VoucherStore], meter: Payee, account: Account
+    ) -> None:
+        super().__init__(connection)
+        self.journal = journal
+        self.payee = meter
+        self._account = account
+        self._charging = asyncio.Lock()
+        self._outcomes: dict[int, bool] = {}
+        self._told = meter.used
+        self._hear_at = -1  # bytes, sent and received, up to which vouchers may wait
+        self._checks: set[asyncio.Future[Verdict]] = set()  # that are under way
+        self._held: list[bytes] = []
+        self._received = 0  # when the limits were set
+        self._hearing: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Attach and welcome the client."""
+        self._pace()
+        self.payee.begin(self.loop.time())
+        self.attach()
+        self.turn()
+
+    def _pace(self) -> None:
+        """Repeat as often as the carrier of now makes sensible: over pipes each frame is a transaction of ours."""
+        patience = self.connection.patience
+        usual = patience <= self.connection.limits.handshake
+        self.payee.repeat = payee.REPEAT if usual else max(payee.REPEAT, patience / REPEATS)
+
+    # ---- what the meter says
+
+    def _frame(self, data: bytes) -> None:
+        # While one is being written, another would only be written after it: by then there may be a newer one.
+        waits = data.startswith(messages.VOUCHER_HEAD) and (
+            self._checks or self.connection.moved < self._hear_at
+        )
+        if waits and len(self._held) < _MOST_HELD:
+            self._held.append(data)
+            if self._hearing is None:
+                self.watch.total = min(self.watch.total, self._hear_at)
+                self._hearing = self.loop.call_later(_LINGER, self._hear_late)
+        elif self._hear():
+            super()._frame(data)
+
+    def _hear_late(self) -> None:
+        self._hearing = None
+        if not self._over:
+            self._count()
+            if self._hear():
+                super().turn()
+
+    def _hear(self) -> bool:
+        """Give the meter the newest of the vouchers that wait: the older ones say less, and would be skipped.
+
+        False when it was wrong, and the connection ends; then one before it is taken, if that is good.
+        """
+        if self._hearing is not None:
+            self._hearing.cancel()
+            self._hearing = None
+        held, self._held = sorted(self._held, key=_sequence_in), []
+        fault: DtpError | None = None
+        while held:
+            try:
+                self._take(held.pop())
+                break
+            except (MalformedMeter, VoucherRefused) as error:
+                fault = fault or error
+        if fault is not None:
+            self.fail(fault)
+        return fault is None
+
+    def turn(self) -> None:
+        """As for both; vouchers that wait are heard when it is time."""
+        super().turn()
+        if self._held and not self._over and not self._checks:
+            _, sent, received = self._traffic
+            if sent + received >= self._hear_at and self._hear():
+                super().turn()
+
+    def _counted(self, opened: int, sent: int, received: int) -> None:
+        self.payee.count(opened, sent, received, self.loop.time())
+        self._tell()
+
+    def _tell(self) -> None:
+        used, before = self.payee.used, self._told
+        if used != before:
+            self._told = used
+            self._account.used(self, used.beyond(before))
+
+    def _take(self, data: bytes) -> None:
+        self.payee.receive(data, self.loop.time())
+
+    def _tick(self) -> None:
+        self._pace()
+        self.payee.tick(self.loop.time())
+
+    def _deadline(self) -> float:
+        return self.payee.deadline()
+
+    def _act(self) -> None:
+        while events := self.payee.events():
+            for event in events:
+                match event:
+                    case payee.Send(frame):
+                        self._send(frame)
+                    case payee.CheckWanted(voucher, charge):
+                        self._check(voucher, charge)
+                    case payee.ChargePaid(number):
+                        self._outcomes[number] = True
+                        self._tell()
+                    case payee.ChargeRefused(number):
+                        self._outcomes[number] = False
+                    case payee.LookAgain():
+                        self._account.look_again(self)
+                    case payee.CloseAsked():
+                        self._account.close_asked(self)
+                    case payee.Late():
+                        self._late()
+                    case payee.Paused(paused):
+                        log.debug("%r: serving %s", self.connection, "stopped" if paused else "goes on")
+        self._limit()
+
+    def _limit(self) -> None:
+        """Hold the connection to what the meter allows, and say when to look again.
+
+        Sending and receiving use up the same exposure. What is sent stops by itself at its limit, to the byte; what
+        comes is counted at each read, unless there is room enough to keep a part of it for what comes uncounted.
+        """
+        meter, (_, sent, received) = self.payee, self._traffic
+        allowance = meter.allowance()
+        room = allowance - sent
+        kept = room // _PART if room >= _ROOM and received > self._received else 0
+        self._received = received
+        self.watch.received = received + kept
+        self.connection.limit_sending(allowance - kept)
+        self.connection.limit_receiving(meter.reception())
+        self._hear_at = sent + received + meter.patience
+        self.watch.total = received + allowance - kept
+        if meter.quota_bytes is not None:
+            self.watch.total = min(self.watch.total, sent + received + _LOOK_EACH)
+        if self._held:
+            self.watch.total = min(self.watch.total, self._hear_at)
+
+    def _check(self, signed: SignedVoucher, charge: int) -> None:
+        if not self._account.reserve(self, signed.voucher.amount):
+            self.fail(VoucherRefused(Flaw.OVERDRAWN))
+            return
+        answer = self.journal.check(self._account.keys(self), signed, self.payee.used)
+        self._checks.add(answer)
+        answer.add_done_callback(functools.partial(self._checked, signed, charge))
+
+    def _checked(self, signed: SignedVoucher, charge: int, done: asyncio.Future[Verdict]) -> None:
+        self._checks.discard(done)
+        if done.cancelled():
+            return
+        fault = done.exception()
+        if isinstance(fault, DtpError):
+            self._account.unreserve(self)
+            self.fail(fault)
+        elif done.result() is Verdict.FORGED:
+            self._account.unreserve(self)
+            self.fail(VoucherRefused(Flaw.FORGED))
+        elif done.result() is Verdict.STORED:
+            self._account.stored(self, signed)
+            self.payee.stored(signed, charge, self.loop.time())
+            self.turn()
+
+    def _late(self) -> None:
+        if self.payee.spent:
+            reason = "deposit or quota are used up: top up or renew, and connect again"
+        else:
+            reason = f"not paid within {self.payee.exposure.patience:g} s"
+        self.connection.abort(CloseCode.PAYMENT, reason)
+
+    def ended(self) -> None:
+        """Keep the counts. Vouchers that still waited are stored: they are money, whoever ended the connection."""
+        self._hear()
+        for event in self.payee.events():
+            if isinstance(event, payee.CheckWanted):
+                self._check(event.voucher, event.charge)
+        self.spawn(self._end())
+
+    async def _end(self) -> None:
+        while self._checks:
+            await asyncio.wait(set(self._checks))
+        await self._account.ended(self)
+
+    # ---- what a handler asks for
+
+    async def serving(self) -> None:
+        """Wait while too many requests are unpaid."""
+        while not self.payee.serving:
+            await self.changed()
+
+    async def charge(self, units: int, preimage: bytes | None = None) -> None:
+        """Have the client pay `units` requests more, under the preimage's hash lock if there is one.
+
+        Raises `ChargeDeclined`, and what ended the connection.
+        """
+        async with self._charging:
+            locked = preimage is not None
+            while not self.payee.may_charge(locked=locked):
+                await self.changed()
+            lane = self.payee.lane
+            if preimage is not None:
+                kept: bytes = preimage
+                await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, kept))
+            self._count()
+            number = self.payee.charge(units, self.loop.time(), preimage)
+            self.turn()
+            while number not in self._outcomes:
+                await self.changed()
+            if not self._outcomes.pop(number):
+                raise ChargeDeclined(f"the client declined a charge of {units} requests")
+
+    async def paid_up(self) -> None:
+        """Ask for what is unpaid, and wait until it is paid; at most `end_patience` seconds."""
+        self._count()
+        self.payee.demand()
+        self.turn()
+        with contextlib.suppress(TimeoutError, DtpError):
+            async with asyncio.timeout(self.end_patience):
+                while any(self.payee.unpaid) and not self._over:
+                    await self.changed()
+
+
+def _sequence_in(frame: bytes) -> int:
+    """The sequence in a frame that begins as vouchers do, as far as it is one: MessagePack's unsigned forms."""
+    size = _INT_SIZES.get(frame[2]) if len(frame) > 2 else 0
+    return frame[2] if size is None else int.from_bytes(frame[3 : 3 + size])
+
+
+class Account(ABC):
+    """What a server's meter asks of who knows all connections of a channel (`dtp.pay.serving`)."""
+
+    @abstractmethod
+    def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:
+        """The keys that sign for the lane."""
+
+    @abstractmethod
+    def reserve(self, meter: ServerMeter, amount: int) -> bool:
+        """Whether a voucher of this amount fits the deposit beside all other lanes; if so it is set aside."""
+
+    @abstractmethod
+    def unreserve(self, meter: ServerMeter) -> None:
+        """What was set aside last for the lane turned out to be nothing."""
+
+    @abstractmethod
+    def stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
+        """A voucher is in the store."""
+
+    @abstractmethod
+    def used(self, meter: ServerMeter, more: Usage) -> None:
+        """So much more was served."""
+
+    @abstractmethod
+    def look_again(self, meter: ServerMeter) -> None:
+        """The client says that the channel has changed on chain."""
+
+    @abstractmethod
+    def close_asked(self, meter: ServerMeter) -> None:
+        """The client wants the channel closed by agreement."""
+
+    @abstractmethod
+    async def ended(self, meter: ServerMeter) -> None:
+        """The connection is over: keep its counts."""
