@@ -27,7 +27,7 @@ from dtp.cli.options import (
 )
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.run import run, when_stdin_ends
-from dtp.errors import LocalError
+from dtp.errors import DtpError, LocalError
 
 if TYPE_CHECKING:
     from dtp.graph import Graph, Proof
@@ -108,11 +108,22 @@ class _Opener:
         if is_file and not (writing or taking or Path(self.file).exists()):
             raise NotThere(f"there is no graph {self.file!r}; 'dtp graph put', 'import' and 'sync' make one")
 
+        fresh = is_file and not Path(self.file).exists()
+        made: list[bytes] = []
+
         async def main() -> Any:
             async with self.open(writing=writing, history=history) as opened:
-                return await work(opened)
+                try:
+                    return await work(opened)
+                finally:
+                    made.extend(opened.vector())
 
-        return run(main())
+        try:
+            return run(main())
+        except DtpError:
+            if fresh and not made:  # of a source that is none, say
+                Path(self.file).unlink(missing_ok=True)
+            raise
 
 
 # ---- values -------------------------------------------------------------------------------------------------

@@ -216,7 +216,10 @@ class Graph(Contents):
             batch = [envelopes.decode(self.name, one) for one in data]
             wrong = await self._run(loading.first_forged, batch)
             if wrong is not None:
-                raise EnvelopeError(f"envelope {wrong} is not signed by its author for graph {self.name!r}")
+                raise EnvelopeError(
+                    f"envelope {wrong} is not signed by its author for graph {self.name!r}: it was changed, or is of a "
+                    "graph of another name"
+                )
             taken = 0
             try:
                 for one in batch:
@@ -375,7 +378,7 @@ class Graph(Contents):
     async def proofs(self) -> _Proofs:
         """Proofs that authors signed two histories."""
         pairs = await self._run(self._store.proofs)
-        return [Proof(*(envelopes.decode(self.name, one) for one in pair)) for pair in pairs]
+        return [Proof(*(loading.stored(self._store, one) for one in pair)) for pair in pairs]
 
     def listen(self, on_stored: Callable[[], None]) -> Callable[[], None]:
         """Have `on_stored` called when frames were stored and when the graph is closed; gives what ends that."""
@@ -512,7 +515,7 @@ class Graph(Contents):
         """Check all that is stored: signatures, chains, frames; how many envelopes. `StoreError` at a fault."""
         async with self._lock:
             self._check_open()
-            return await self._run(verify, self._store, self.name)
+            return await self._run(verify, self._store)
 
     # ---- connections ----------------------------------------------------------------------------------------
 
@@ -549,13 +552,13 @@ class Graph(Contents):
         if unsaved is not None:
             return unsaved
         found = self._store.read(author, sequence, sequence)
-        return envelopes.decode(self.name, found[0]) if found else None
+        return loading.stored(self._store, found[0]) if found else None
 
     def _standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         """What is here that stands for an author's frame."""
         found = self._store.covering(author, sequence)
         if found is not None:
-            return envelopes.decode(self.name, found)
+            return loading.stored(self._store, found)
         mine = (one for one in self._unsaved.values() if one.author == author and one.sequence >= sequence)
         return self._unsaved.get((author, sequence)) or next(mine, None)
 

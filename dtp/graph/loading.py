@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dtp.core import signatures
-from dtp.core.errors import EncodingError
+from dtp.core.errors import EncodingError, StateLimit
 from dtp.core.signatures import SignedMessage
 from dtp.crdt import Clock, Replica
+from dtp.errors import DtpError
 from dtp.graph import envelope as envelopes
 from dtp.graph.envelope import Envelope, Summary
-from dtp.graph.errors import GraphError
+from dtp.graph.errors import EnvelopeError, GraphError, StoreError
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
 from dtp.graph.summaries import READ
@@ -54,6 +57,45 @@ def _is_usable(author: bytes) -> bool:
     return True
 
 
+def stored(store: Store, data: bytes) -> Envelope | Summary:
+    """What a store has kept. Raises `StoreError`."""
+    try:
+        return envelopes.decode(store.name, data)
+    except EnvelopeError as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: DtpError) -> StoreError:
+    return StoreError(
+        f"the store is damaged ({error}); begin with a new one, and sync it with a peer or import an exported file"
+    )
+
+
+def kept(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
+    """All that a store has kept of an author, in order. Raises `StoreError`."""
+    at = 1
+    while True:
+        some = store.read(author, at, at + READ - 1)
+        if not some:  # the next one may be a summary of many
+            found = store.covering(author, at)
+            some = [] if found is None else [found]
+        for data in some:
+            one = stored(store, data)
+            if one.sequence < at:
+                raise _damaged(EnvelopeError("an envelope is at the place of another"))
+            yield one
+            at = one.sequence + 1
+        if not some:
+            return
+
+
+def _merge_stored(replica: Replica, one: Envelope | Summary) -> None:
+    try:
+        merge(replica, one)
+    except (EncodingError, StateLimit) as error:
+        raise _damaged(error) from error
+
+
 def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
     """The replica that the store's frames give. They were checked before they were stored."""
     state, later = store.load()
@@ -65,7 +107,7 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
         except EncodingError:  # of another version: the frames give it again
             replay(store, replica)
     for data in later:
-        merge(replica, envelopes.decode(store.name, data))
+        _merge_stored(replica, stored(store, data))
     while replica.must_rebuild:
         fresh = replica.fresh()
         replay(store, fresh)
@@ -75,7 +117,6 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
 
 def replay(store: Store, replica: Replica) -> None:
     """Merge all that is stored."""
-    for author, last in sorted(store.lasts().items()):
-        for start in range(1, last + 1, READ):
-            for data in store.read(author, start, min(last, start + READ - 1)):
-                merge(replica, envelopes.decode(store.name, data))
+    for author in sorted(store.lasts()):
+        for one in kept(store, author):
+            _merge_stored(replica, one)

@@ -71,7 +71,12 @@ class _Session:
                     task.result()
                 if self._live:
                     break
-        except StreamReset:
+        except StreamReset as error:
+            if error.error_code == BROKEN:
+                raise SyncError(
+                    "the peer ended the sync because of what this side sent; it tells its own log why. Mostly its graph "
+                    f"has another name than {self._graph.name!r}, or it is another version"
+                ) from error
             raise
         except PeerError:
             self._stream.reset(BROKEN)
@@ -331,9 +336,7 @@ async def _live(graph: Graph, stream: Stream, first: bytes | None = None) -> Non
         await _Session(graph, stream, live=True, first=first).run()
     except ConnectionClosed:
         return
-    except StreamReset as error:
-        if error.error_code == BROKEN:
-            raise
+    except StreamReset:
         stream.close()  # the peer has what it wanted and reads no more
     except GraphError:
         if not graph.closed:

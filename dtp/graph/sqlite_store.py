@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from dtp.core.crdt import AUTHOR_SIZE
 from dtp.graph.envelope import Signed
 from dtp.graph.errors import StoreError
 from dtp.graph.proving import Proof
@@ -20,6 +21,8 @@ from dtp.graph.store import Loaded, Store
 FORMAT: Final = 2
 #: "dtpg", SQLite's application_id: so that a file of another program is not taken for one of ours.
 APPLICATION: Final = 0x64747067
+#: Envelopes that are read at once.
+_AT_ONCE: Final = 256
 
 _SCHEMA: Final = """
 CREATE TABLE authors (
@@ -111,7 +114,7 @@ class SqliteStore(Store):
         except sqlite3.OperationalError as error:
             hint = "; another process has it" if "locked" in str(error) else ""
             raise StoreError(f"{self._path} could not be {what}: {error}{hint}") from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged file's names are in messages, too
             raise StoreError(f"{self._path} could not be {what}: {error}") from error
 
     @contextmanager
@@ -130,6 +133,8 @@ class SqliteStore(Store):
     def load(self) -> Loaded:
         with self._failures("read"):
             row = self._db.execute("SELECT arrival, digest, state FROM state").fetchone()
+            if row is not None and not (isinstance(row[0], int) and isinstance(row[2], bytes)):
+                row = None
             if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
                 row = None  # damaged: the frames give it again
             arrival, state = (row[0], row[2]) if row is not None else (0, None)
@@ -137,19 +142,30 @@ class SqliteStore(Store):
         return Loaded(state, self._later(arrival))
 
     def _later(self, arrival: int) -> Iterator[bytes]:
-        with self._failures("read"):
-            for (envelope,) in self._db.execute(
-                "SELECT envelope FROM frames WHERE arrival > ? ORDER BY arrival", (arrival,)
-            ):
-                yield envelope
+        """A part at a time: who stops in between holds nothing."""
+        rows = [(arrival, b"")]
+        while rows:
+            with self._failures("read"):
+                rows = self._db.execute(
+                    "SELECT arrival, envelope FROM frames WHERE arrival > ? ORDER BY arrival LIMIT ?",
+                    (rows[-1][0], _AT_ONCE),
+                ).fetchall()
+            for _, envelope in rows:
+                yield self._whole(envelope)
+
+    def _whole(self, data: Any) -> bytes:
+        if not isinstance(data, bytes):
+            raise StoreError(f"{self._path} is damaged")
+        return data
 
     def lasts(self) -> dict[bytes, int]:
         with self._failures("read"):
-            return dict(
-                self._db.execute(
-                    "SELECT key, MAX(sequence) FROM frames JOIN authors ON authors.id = author GROUP BY author"
-                )
-            )
+            rows = self._db.execute(
+                "SELECT key, MAX(sequence) FROM frames JOIN authors ON authors.id = author GROUP BY author"
+            ).fetchall()
+        if not all(isinstance(last, int) and len(self._whole(key)) == AUTHOR_SIZE for key, last in rows):
+            raise StoreError(f"{self._path} is damaged")
+        return dict(rows)
 
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         envelopes = list(envelopes)
@@ -172,16 +188,16 @@ class SqliteStore(Store):
                 "SELECT envelope FROM frames WHERE author = ? AND sequence BETWEEN ? AND ? ORDER BY sequence",
                 (self._authors.get(author), first, min(last, (1 << 63) - 1)),
             )
-            return [envelope for (envelope,) in rows]
+            return [self._whole(envelope) for (envelope,) in rows]
 
     def covering(self, author: bytes, sequence: int) -> bytes | None:
         with self._failures("read"):
-            found: bytes | None = self._one(
+            found = self._one(
                 "SELECT envelope FROM frames WHERE author = ? AND sequence >= ? ORDER BY sequence LIMIT 1",
                 self._authors.get(author),
                 sequence,
             )
-            return found
+            return None if found is None else self._whole(found)
 
     def size(self, author: bytes, first: int, last: int) -> int:
         with self._failures("read"):
@@ -210,7 +226,8 @@ class SqliteStore(Store):
 
     def proofs(self) -> list[tuple[bytes, bytes]]:
         with self._failures("read"):
-            return self._db.execute("SELECT first, second FROM proofs ORDER BY author").fetchall()
+            rows = self._db.execute("SELECT first, second FROM proofs ORDER BY author").fetchall()
+        return [(self._whole(first), self._whole(second)) for first, second in rows]
 
     def close(self) -> None:
         self._db.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dtp.core.crdt import AUTHOR_SIZE, GraphCore
-from dtp.graph import envelope as envelopes
+from dtp.core.errors import EncodingError
 from dtp.graph.chains import START, Tip
 from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import StoreError
+from dtp.graph.loading import kept
 from dtp.graph.store import Store
-from dtp.graph.summaries import READ
 
 
 def last_clock(core: GraphCore, envelope: Envelope | Summary) -> int:
@@ -16,16 +16,14 @@ def last_clock(core: GraphCore, envelope: Envelope | Summary) -> int:
     return envelope.last if isinstance(envelope, Summary) else core.check(envelope.body)[1]
 
 
-def verify(store: Store, name: str) -> int:
-    """Check all that a store has for the graph of this name: how many envelopes. `StoreError` at a fault."""
+def verify(store: Store) -> int:
+    """Check all that a store has: how many envelopes. `StoreError` at a fault."""
     core, count = GraphCore(bytes(AUTHOR_SIZE)), 0  # the replica's own is the event loop's
     for author, last in sorted(store.lasts().items()):
         tip = START
-        for start in range(1, last + 1, READ):
-            for data in store.read(author, start, min(last, start + READ - 1)):
-                one = envelopes.decode(name, data)
-                tip = _verified(core, one, author, tip)
-                count += 1
+        for one in kept(store, author):
+            tip = _verified(core, one, author, tip)
+            count += 1
         if tip.sequence != last:
             raise StoreError(f"envelope {tip.sequence + 1} of {author.hex()} is missing")
     return count
@@ -39,7 +37,10 @@ def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Tip)
     goes_on = one.first <= tip.sequence or one.previous == tip.hash
     if one.author != author or one.sequence <= tip.sequence or not goes_on or not one.is_genuine():
         raise StoreError(f"{place} is not what its author signed at this place")
-    before = core.check(one.body, author)[0] if one.body or isinstance(one, Envelope) else one.after
+    try:
+        before = core.check(one.body, author)[0] if one.body or isinstance(one, Envelope) else one.after
+    except EncodingError as error:
+        raise StoreError(f"{place} has a frame that is none: {error}") from error
     if before != tip.clock and (one.first == tip.sequence + 1 or before > tip.clock):
         raise StoreError(f"{place} does not begin where the one before it ended")
     return Tip(one.sequence, one.hash, last_clock(core, one))

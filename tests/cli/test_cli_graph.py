@@ -179,6 +179,19 @@ def test_peers(dtp, me, tmp_path):
     assert b"four.db, the same as dtp+tcp://dtp1" in plain.errors
 
 
+def test_what_can_not_be_taken_leaves_no_graph_behind(me, tmp_path):
+    (tmp_path / "junk").write_bytes(b"nothing of the kind" * 9)
+    assert "no exported graph" in run("import", tmp_path / "new.db", tmp_path / "junk", code=3)
+    run("put", tmp_path / "one.db", "a", "k", "1")
+    run("export", tmp_path / "one.db", tmp_path / "one.dtpg")
+    told = run("import", tmp_path / "new.db", tmp_path / "one.dtpg", "--graph", "another", code=4)
+    assert "of a graph of another name" in told
+    assert not (tmp_path / "new.db").exists()
+    assert run("import", tmp_path / "new.db", tmp_path / "one.dtpg") == "1 new envelopes\n"
+    run("import", tmp_path / "new.db", tmp_path / "junk", code=3)
+    assert run("ls", tmp_path / "new.db") == "a\n"
+
+
 def test_who_signed_two_histories_is_told(me, tmp_path):
     """A copy of a file that is written on, both of it: the same machine twice."""
     one, copy, third = tmp_path / "one.db", tmp_path / "copy.db", tmp_path / "third.db"

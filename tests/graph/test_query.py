@@ -214,11 +214,21 @@ def test_parameters(queries: Queries) -> None:
         ("MATCH (a) RETURN a.x, a.x", "two columns"),
         ("MATCH (a) RETURN a LIMIT -1", "0 or more"),
         ("MATCH (a) RETURN 'a\\qb'", "unknown escape"),
+        ("MATCH (a:user)\nRETRUN a", "line 2, column 1"),
+        ("MATCH (u:user) RETRUN u.name", "did you mean RETURN"),
+        ("CREATE (u:user)", "CREATE is not supported"),
+        ("MATCH (u) set u.name = 1", "SET is not supported"),
     ],
 )
 def test_what_is_not_understood_is_told(queries: Queries, text: str, words: str) -> None:
     with pytest.raises(QueryError, match=words.replace("(", r"\(").replace("$", r"\$")):
         rows(queries, text)
+
+
+def test_what_is_misspelt_is_not_said_to_be_missing(queries: Queries) -> None:
+    with pytest.raises(QueryError) as raised:
+        rows(queries, "MATCH (u:user) RETRUN u.name")
+    assert "USE" not in str(raised.value)
 
 
 @given(st.text(alphabet="MATCHRETURN()[]-><:{}.*,'$ abu12", max_size=40))

@@ -114,6 +114,34 @@ def test_it_is_there_again_in_the_order_of_arrival(opener: Opener) -> None:
         assert (state, list(later)) == (b"the state of all", [])
 
 
+def test_a_damaged_file_is_a_named_error(tmp_path: Path) -> None:
+    """Bytes changed anywhere: the graph opens and is checked, or `StoreError` says what is wrong; nothing else."""
+
+    async def main() -> None:
+        path = tmp_path / "graph.db"
+        async with await Graph.open(str(path), identity=ALICE) as graph:
+            for number in range(20):
+                graph.node(f"n/{number}")["k"] = f"value {number}" * 9
+                graph.set("s").add(number)
+                await graph.commit()
+        whole, told = path.read_bytes(), 0
+        for seed in range(150):
+            rng, data = random.Random(seed), bytearray(whole)
+            for _ in range(rng.choice([1, 3, 30])):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            broken = tmp_path / f"broken {seed}.db"
+            broken.write_bytes(data)
+            try:
+                async with await Graph.open(str(broken), identity=ALICE) as graph:
+                    await graph.verify()
+                    await graph.history("n/1")
+            except StoreError:
+                told += 1
+        assert told > 50
+
+    asyncio.run(main())
+
+
 def test_what_fails_in_the_middle_was_not_added(opener: Opener) -> None:
     alice = chain(ALICE, 3)
     with closing(opener()) as store:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +28,11 @@ Row = dict[str, Any]
 #: What begins a clause that writes, or another that isn't there.
 _NOT_HERE = ("CREATE", "MERGE", "SET", "DELETE", "DETACH", "REMOVE", "FOREACH", "LOAD", "USE", "EXISTS",
              "shortestPath", "allShortestPaths")  # fmt: skip
+#: Words that people misspell.
+_WORDS = (
+    "MATCH", "OPTIONAL", "WHERE", "RETURN", "WITH", "UNWIND", "ORDER", "SKIP", "LIMIT", "DISTINCT", "UNION", "CALL",
+    "YIELD", "STARTS", "ENDS", "CONTAINS", "CASE", "WHEN", "THEN", "ELSE", "END", "DESC", "AND", "NOT",
+)  # fmt: skip
 #: The one procedure, as Neo4j calls it.
 SEARCH = "db.index.fulltext.querynodes"
 
@@ -49,10 +56,15 @@ def _parsed(text: str) -> Tree[Token]:
         return _parser().parse(text)
     except UnexpectedInput as error:
         place = f"line {error.line}, column {error.column}:\n{error.get_context(text, 40).rstrip()}"
-        word = next((one for one in _NOT_HERE if one.lower() in text.lower()), None)
-        if word is not None:
-            raise UnsupportedQuery(f"not understood at {place}\n{word} is not supported") from error
-        raise QueryError(f"not understood at {place}") from error
+        before = text[: max(0, error.pos_in_stream or 0)]
+        found = re.match(r"\w*", text[len(before) :])
+        word = found[0] if found else ""
+        for one in _NOT_HERE:
+            if re.search(rf"(?<![.:`$\w]){one}\b", before + word, re.IGNORECASE):
+                raise UnsupportedQuery(f"not understood at {place}\n{one} is not supported") from error
+        meant = get_close_matches(word.upper(), _WORDS, 1) if word.upper() not in _WORDS else []
+        hint = f"\ndid you mean {meant[0]}?" if meant else ""
+        raise QueryError(f"not understood at {place}{hint}") from error
 
 
 class _Unwind:
