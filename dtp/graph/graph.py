@@ -217,8 +217,8 @@ class Graph(Contents):
             wrong = await self._run(loading.first_forged, batch)
             if wrong is not None:
                 raise EnvelopeError(
-                    f"envelope {wrong} is not signed by its author for graph {self.name!r}: it was changed, or is of a "
-                    "graph of another name"
+                    f"envelope {wrong} is not signed by its author for graph {self.name!r}: it was changed, or is "
+                    "of a graph of another name"
                 )
             taken = 0
             try:

@@ -74,8 +74,8 @@ class _Session:
         except StreamReset as error:
             if error.error_code == BROKEN:
                 raise SyncError(
-                    "the peer ended the sync because of what this side sent; it tells its own log why. Mostly its graph "
-                    f"has another name than {self._graph.name!r}, or it is another version"
+                    "the peer ended the sync because of what this side sent; it tells its own log why. Mostly its "
+                    f"graph has another name than {self._graph.name!r}, or it is another version"
                 ) from error
             raise
         except PeerError:

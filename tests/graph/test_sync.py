@@ -309,7 +309,7 @@ def test_graphs_of_different_names_do_not_sync() -> None:
             await Graph.open("memory:", identity=BOB, name="two") as other,
         ):
             serving = asyncio.create_task(other.serve(server))
-            with pytest.raises(SyncError, match="another name|syncs graph"):
+            with pytest.raises(SyncError, match=r"another name|syncs graph"):
                 await one.sync(client)
             await client.close()
             await serving
