@@ -6,6 +6,7 @@ import errno
 import hashlib
 import itertools
 import os
+import threading
 from pathlib import Path
 
 import msgpack
@@ -30,9 +31,11 @@ from dtp.net.files import (
     serve_file,
 )
 from dtp.net.files import messages as m
+from dtp.net.files import transfer
 from dtp.net.files.names import MAX_NAME, check_path
 from dtp.net.files.store import CHUNK, Incoming, Outgoing
 from dtp.net.listener import listen
+from dtp.pay.errors import BudgetSpent
 from dtp.session.codes import StreamReset
 
 SERVER = Identity(b"s" * 32, b"t" * 32)
@@ -206,6 +209,64 @@ def test_what_came_before_a_cut_is_kept(folders):
     assert kept
     assert data.startswith(kept)
     assert give(here / "f", there)[1].begin == len(kept)
+
+
+class Breaking:
+    """A stream that gives `after` bytes of a file, and then sets `ended` and raises `error`."""
+
+    def __init__(self, stream, after, error, ended):
+        self._stream, self._left, self._error, self._ended = stream, after, error, ended
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    async def read(self, size):
+        if not self._left:
+            self._ended.set()
+            raise self._error
+        data = await self._stream.read(min(size, self._left, 10_000))
+        self._left -= len(data)
+        return data
+
+
+@pytest.mark.parametrize("after", [1, 10_000, CHUNK + 12_345, 3 * CHUNK - 1])
+@pytest.mark.parametrize(
+    "error",
+    [
+        BudgetSpent("used up", paid=1, requests=1, bytes=1),
+        ConnectionError("gone"),
+        asyncio.CancelledError(),
+    ],
+    ids=["budget", "connection", "cancelled"],
+)
+def test_all_that_was_read_is_written_however_it_ends(folders, monkeypatch, after, error):
+    """It was paid for: a resume goes on behind the last byte, though the disk had written nothing by then."""
+    here, there = folders
+    data = content(4 * CHUNK)
+    (here / "f").write_bytes(data)
+    genuine, ended = Incoming.write, threading.Event()
+
+    def slow(file, pieces):
+        assert ended.wait(60)
+        genuine(file, pieces)
+
+    monkeypatch.setattr(Incoming, "write", slow)
+    monkeypatch.setattr(transfer, "_GATHER", 60.0)
+
+    async def main():
+        async def receive(stream):
+            with pytest.raises(type(error)):
+                await receive_file(Breaking(stream, after, error, ended), there)
+
+        async with connection_to(receive) as connection:
+            with pytest.raises(ConnectionError):
+                await send_file(connection, here / "f")
+            await connection.outcome
+
+    run(main())
+    assert (there / "f.part").read_bytes() == data[:after]
+    monkeypatch.setattr(Incoming, "write", genuine)
+    assert give(here / "f", there)[1].begin == after
 
 
 def test_a_file_that_is_there_already_is_not_moved_again(folders):

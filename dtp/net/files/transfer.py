@@ -302,9 +302,13 @@ async def _receive_bytes(
 
     report(Progress("move", info, at, begin))
     while at < info.size:
-        piece = await stream.read(min(CHUNK, info.size - at))
-        if not piece:
-            raise FileTransferError(f"the peer ended after {at} of {info.size} bytes")
+        try:
+            piece = await stream.read(min(CHUNK, info.size - at))
+            if not piece:
+                raise FileTransferError(f"the peer ended after {at} of {info.size} bytes")
+        except BaseException:
+            threads.write_all(file, pieces)  # what has come was paid for, perhaps: it needn't come again
+            raise
         pieces.append(piece)
         at += len(piece)
         size += len(piece)
@@ -374,6 +378,7 @@ class _Threads:
     def __init__(self) -> None:
         self._disk = ThreadPoolExecutor(1, "dtp-disk")
         self._hash = ThreadPoolExecutor(1, "dtp-hash")
+        self._disk_finishes = False
 
     def disk(self, function: Callable[..., _T], *arguments: object) -> Future[_T]:
         """Begin `function(*arguments)` in the disk's thread."""
@@ -383,13 +388,20 @@ class _Threads:
         """Begin `function(*arguments)` in the hash's thread."""
         return self._hash.submit(function, *arguments)
 
+    def write_all(self, file: Incoming, pieces: list[bytes]) -> None:
+        """Nothing more will come: write these last ones behind all that waits, in whatever way the transfer ends."""
+        self._disk_finishes = True
+        if pieces:
+            self.disk(file.write, pieces)
+
     def __enter__(self) -> _Threads:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Waits for at most one chunk in each: the file is closed behind this.
-        for pool in (self._disk, self._hash):
-            pool.shutdown(cancel_futures=True)
+        # Waits for at most one chunk in each, and for `_AHEAD` more where they are to be written: the file is closed
+        # behind this.
+        self._hash.shutdown(cancel_futures=True)
+        self._disk.shutdown(cancel_futures=not self._disk_finishes)
 
 
 async def _finished(job: Future[_T]) -> _T:
