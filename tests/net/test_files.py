@@ -29,9 +29,9 @@ from dtp.net.files import (
     receive_file,
     send_file,
     serve_file,
+    transfer,
 )
 from dtp.net.files import messages as m
-from dtp.net.files import transfer
 from dtp.net.files.names import MAX_NAME, check_path
 from dtp.net.files.store import CHUNK, Incoming, Outgoing
 from dtp.net.listener import listen
