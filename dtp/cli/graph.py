@@ -182,6 +182,7 @@ def put(opened: _Opener, soul: str, key: str, value: str) -> None:
     """
 
     async def work(graph: Graph) -> None:
+        graph.check_public(soul)
         graph.node(soul)[key] = _value(value)
 
     opened.run(work, writing=True)
@@ -254,6 +255,7 @@ def link(opened: _Opener, soul: str, key: str, target: str | None, remove: bool)
         node = graph.node(soul)
         if target is None:
             return node.links(key)
+        graph.check_public(soul)
         (node.unlink if remove else node.link)(key, target)
         return []
 

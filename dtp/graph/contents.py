@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from dtp.crdt import Change, Counter, List, Map, MultiValue, Node, Replica, Set, Value
 from dtp.crdt.owners import owned
-from dtp.graph.errors import GraphError, KeyLost, NotReader
+from dtp.graph.errors import GraphError, KeyLost, NotReader, NotSealed
+from dtp.graph.rings import RING_KEY, ring_soul
 from dtp.graph.watch import Watch
 from dtp.identity import Identity
 from dtp.identity.sealing import SealBroken
@@ -63,27 +64,41 @@ class Contents:
 
     def counter(self, soul: str, key: str = "") -> Counter:
         """The counter at (soul, key)."""
+        self.check_public(soul)
         return self._replica.counter(soul, key)
 
     def set(self, soul: str, key: str = "") -> Set:
         """The set at (soul, key)."""
+        self.check_public(soul)
         return self._replica.set(soul, key)
 
     def map(self, soul: str) -> Map:
         """The map at the soul: like a node, but what was written at the same time is all kept."""
+        self.check_public(soul)
         return self._replica.map(soul)
 
     def multi_value(self, soul: str, key: str = "") -> MultiValue:
         """The multi-value register at (soul, key)."""
+        self.check_public(soul)
         return self._replica.multi_value(soul, key)
 
     def list(self, soul: str, key: str = "") -> List:
         """The list at (soul, key)."""
+        self.check_public(soul)
         return self._replica.list(soul, key)
 
     def text(self, soul: str, key: str = "") -> GraphText:
         """The text at (soul, key), edited by all at the same time: `insert`, `delete`, slices, `undo`, anchors."""
+        self.check_public(soul)
         return self._replica.text(soul, key)
+
+    def check_public(self, soul: str) -> None:
+        """Raises `NotSealed` at the soul of a private node: its registers are written by `Graph.private`."""
+        if soul.startswith("~") and RING_KEY in self._replica.node(ring_soul(soul)):
+            raise NotSealed(
+                f"{soul!r} is private, and what is written there so could be read by all: registers are sealed by "
+                "Graph.private(soul), and texts, lists, sets and counters can't be"
+            )
 
     def put_many(self, rows: Iterable[tuple[str, str, Value] | tuple[str, str]]) -> None:
         """Set (soul, key, value), or delete (soul, key), many at once."""

@@ -44,6 +44,12 @@ class NotReader(LocalError):
     code = "graph-not-reader"
 
 
+class NotSealed(LocalError):
+    """Only registers of a private node are sealed: what else is written at its soul, or past it, all could read."""
+
+    code = "graph-not-sealed"
+
+
 class KeyLost(LocalError):
     """A private node is sealed to a static key that this identity had once, and hasn't now."""
 

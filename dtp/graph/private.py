@@ -19,6 +19,7 @@ from dtp.crdt import Value, values
 from dtp.crdt.owners import owned, owner_name
 from dtp.graph.access import key_of
 from dtp.graph.errors import GraphError, KeyLost, NotReader, ReaderUnknown
+from dtp.graph.rings import RING_KEY, RINGS, ring_soul
 from dtp.identity import PeerId, verify_static
 from dtp.identity.sealing import KEY_BYTES, MAX_RECIPIENTS, SealBroken, open_sealed, seal
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 RING_DOMAIN: Final = "dtp.graph.ring.v1"
 VALUE_DOMAIN: Final = "dtp.graph.value.v1"
-#: Below the owner's soul: the rings of its private nodes, each at the path of its node.
-RINGS: Final = ".rings/"
-RING_KEY: Final = "ring"
 #: At an identity's own soul: its static key and the proof of it.
 STATIC_KEY: Final = "static"
 #: Times that somebody may leave a node.
@@ -82,7 +80,7 @@ class PrivateNode(MutableMapping[str, Value]):
     @property
     def ring_soul(self) -> str:
         """The soul of the node's ring."""
-        return owned(self._owner, f"{RINGS}{self._path}")
+        return ring_soul(self.soul)
 
     @property
     def exists(self) -> bool:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
+import dtp as dtp_package
 from dtp.cli import main
 from dtp.identity import Identity
 
@@ -190,6 +191,19 @@ def test_what_can_not_be_taken_leaves_no_graph_behind(me, tmp_path):
     assert run("import", tmp_path / "new.db", tmp_path / "one.dtpg") == "1 new envelopes\n"
     run("import", tmp_path / "new.db", tmp_path / "junk", code=3)
     assert run("ls", tmp_path / "new.db") == "a\n"
+
+
+def test_nothing_is_put_into_a_private_node_in_clear(me, home, tmp_path):
+    file = tmp_path / "notes.db"
+    identity = Identity.load(home / "identity.pem")
+
+    async def make():
+        async with await dtp_package.Graph.open(str(file), identity=identity) as graph:
+            return graph.private("diary", readers=[]).soul
+
+    soul = asyncio.run(make())
+    assert "could be read by all" in run("put", file, soul, "monday", "rain", code=3)
+    assert "could be read by all" in run("link", file, soul, "about", "rain", code=3)
 
 
 def test_who_signed_two_histories_is_told(me, tmp_path):

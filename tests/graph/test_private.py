@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from test_access import close, everything, meet, run, three
 
 from dtp.crdt import Link, values
-from dtp.graph import Graph, GraphError, KeyLost, NotReader, ReaderUnknown
-from dtp.graph.private import MAX_KEYS, RING_KEY, PrivateNode
+from dtp.graph import Graph, GraphError, KeyLost, NotReader, NotSealed, ReaderUnknown
+from dtp.graph.private import MAX_KEYS, PrivateNode
+from dtp.graph.rings import RING_KEY
 from dtp.identity import Identity
 from dtp.identity.sealing import SealBroken
 
@@ -21,6 +22,22 @@ SECRET = "the diary says that tomorrow it will rain"
 def visible(graph: Graph) -> bytes:
     """All that a replica's disk would have."""
     return graph.replica.save()
+
+
+def test_what_can_not_be_sealed_is_not_written_at_a_private_soul() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice:
+            alice.text(alice.own("diary")).insert(0, "before it was private")
+            soul = alice.private("diary", readers=[]).soul
+            for kind in (alice.text, alice.list, alice.set, alice.map, alice.counter, alice.multi_value):
+                with pytest.raises(NotSealed, match="could be read by all"):
+                    kind(soul)
+            alice.text(alice.own("other")).insert(0, "public")
+            alice.private("diary")["k"] = "sealed"
+            alice.node(soul)["past it"] = "in clear"  # as a program may do that knows no private nodes
+            assert alice.private("diary").to_dict() == {"k": "sealed"}
+
+    run(main())
 
 
 def test_readers_read_and_others_pass_it_on() -> None:
