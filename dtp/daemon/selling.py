@@ -158,8 +158,8 @@ class Shop:
             raise EndpointsApart(
                 f"another daemon serves host {owned.host.id} and doesn't share the vouchers of this one: each would "
                 "take a caller's whole deposit for its own. Write one database into the files of all of them, "
-                '[chain] vouchers = "postgresql://USER@HOST/DATABASE", or stop the other, and wait until its '
-                "heartbeats are old if it was killed"
+                '[chain] vouchers = "postgresql://USER@HOST/DATABASE" or "redis://HOST:PORT/NUMBER", '
+                "or stop the other, and wait until its heartbeats are old if it was killed"
             ) from error
 
     async def _offer_one(self, owned: Owned, name: str, one: Expose) -> Owned:

@@ -34,6 +34,10 @@ log = logging.getLogger("dtpd")
 
 def open_sold(where: Path | str | None) -> VoucherStore:
     """The store of vouchers that are received. Raises `StoreError`, `ConfigError`."""
+    if isinstance(where, str) and where.startswith("redis"):
+        from dtp.daemon.state.redis_vouchers import RedisVouchers
+
+        return RedisVouchers(where)
     if isinstance(where, str):
         from dtp.daemon.state.vouchers import PostgresVouchers
 

@@ -1,8 +1,9 @@
-"""Vouchers in PostgreSQL: what `Store` promises of what is sold, by its own tests; two daemons beside each other."""
+"""Vouchers in PostgreSQL and Redis: what `Store` promises of what is sold, by its own tests; two daemons together."""
 
 import threading
 
 import pytest
+import redis
 from pay import test_store
 from pay.meters import CHANNEL, KEY, voucher
 from pay.test_store import (
@@ -13,11 +14,13 @@ from pay.test_store import (
 )
 
 from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.state.redis_vouchers import RedisUnsafe, RedisVouchers
+from dtp.daemon.state.vouchers import PostgresVouchers
 from dtp.pay.errors import StoreError
 from dtp.pay.terms import Usage
 
 from .conftest import config
-from .programs import place
+from .programs import free_port, need, place, wait_for_port
 from .test_daemon_state import postgresql_url
 
 __all__ = [
@@ -30,19 +33,57 @@ __all__ = [
 ]
 
 
-@pytest.fixture
-def open_store(postgresql_url):
-    from dtp.daemon.state.vouchers import PostgresVouchers
+#: What Redis has to be told before it is trusted with money.
+SAFE = ("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
 
+
+class Redis:
+    """A real server on a folder of its own, which can be killed and started again."""
+
+    def __init__(self, place, *options):
+        self.place, self.options, self.port = place, options, free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self):
+        command = [need("redis-server"), "--port", self.port, "--save", "", "--dir", self.place.folder]
+        self.process = self.place.program(*command, *self.options)
+        wait_for_port(self.port, self.process)
+
+    def kill(self):
+        self.process.process.kill()
+        self.process.process.wait(30)
+
+
+def opened(make):
+    """A store, as soon as its server takes connections and has read its file."""
     for attempt in range(100):
         try:
-            PostgresVouchers(postgresql_url).close()
-            break
-        except StoreError:  # the server has only just begun to listen
+            return make()
+        except RedisUnsafe:
+            raise
+        except StoreError:
             if attempt == 99:
                 raise
             threading.Event().wait(0.1)
-    return lambda: PostgresVouchers(postgresql_url)
+    raise AssertionError("unreachable")
+
+
+@pytest.fixture(params=["postgresql", "redis"])
+def open_store(request):
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql_url")
+
+        def make():
+            return PostgresVouchers(url)
+    else:
+        server = Redis(request.getfixturevalue("place"), *SAFE)
+
+        def make():
+            return RedisVouchers(server.url)
+
+    opened(make).close()
+    return make
 
 
 @pytest.fixture
@@ -115,10 +156,132 @@ def test_a_database_that_is_away():
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ((), "appendonly is no there and has to be yes"),
+        ((*SAFE, "--appendfsync", "everysec"), "appendfsync is everysec there and has to be always"),
+        ((*SAFE, "--no-appendfsync-on-rewrite", "yes"), "no-appendfsync-on-rewrite is yes"),
+        ((*SAFE, "--maxmemory-policy", "allkeys-lru"), "maxmemory-policy is allkeys-lru"),
+        ((*SAFE, "--rename-command", "CONFIG", ""), "unknown command"),  # what can't be asked isn't believed
+        ((*SAFE, "--replicaof", "127.0.0.1 1"), "slave in mode standalone: vouchers take a single server"),
+    ],
+)
+def test_a_redis_that_may_forget_is_refused_by_name(place, options, named):
+    server = Redis(place, *options)
+    with pytest.raises(StoreError, match=named):
+        RedisVouchers(server.url)
+
+
+def test_a_redis_that_is_told_to_forget_later_is_refused_after_the_next_fault(place):
+    server = Redis(place, *SAFE)
+    with opened(lambda: RedisVouchers(server.url)) as store:
+        assert store.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]) == [True]
+        server.kill()
+        with pytest.raises(StoreError, match="vouchers in Redis"):
+            store.vouched(CHANNEL)
+        server.options = ()
+        server.start()
+        with pytest.raises(RedisUnsafe, match="appendonly"):
+            store.received_all([(KEY.sign(voucher(2, 2)), Usage(2, 2))])
+
+
+def test_what_redis_has_answered_for_outlives_its_death(place):
+    """It is killed while one voucher after the other is given to it: the last that was kept is there, or the next."""
+    server = Redis(place, *SAFE)
+    store = opened(lambda: RedisVouchers(server.url))
+    for life in range(3):
+        kept, many = [], threading.Event()
+
+        def give(first=1 + 100_000 * life, kept=kept, many=many):
+            for number in range(first, first + 100_000):
+                try:
+                    assert store.received_all(
+                        [(KEY.sign(voucher(number, number)), Usage(number, number))]
+                    ) == [True]
+                except StoreError:
+                    return
+                kept.append(number)
+                if len(kept) == 50:
+                    many.set()
+
+        giving = threading.Thread(target=give)
+        giving.start()
+        assert many.wait(30)
+        server.kill()
+        giving.join(30)
+        assert not giving.is_alive()
+        server.start()
+
+        def read():
+            return store.sold_lane(CHANNEL, 0)
+
+        lane = opened(read)
+        assert kept[-1] <= lane.newest.voucher.sequence <= kept[-1] + 1
+        assert lane.used.requests == lane.newest.voucher.sequence
+    store.close()
+
+
+def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place, monkeypatch):
+    """Its lease ended, and another daemon took over: not even a voucher that is there already counts for it."""
+    monkeypatch.setattr("dtp.daemon.state.redis_vouchers._RENEW", 3600.0)  # as one that has stopped
+    server = Redis(place, *SAFE)
+    first, second = (opened(lambda: RedisVouchers(server.url)) for _ in range(2))
+    one, two, three = (KEY.sign(voucher(number, number)) for number in (1, 2, 3))
+    assert first.hold(CHANNEL)
+    assert first.received_all([(one, Usage(1, 1))]) == [True]
+    assert not second.hold(CHANNEL)
+    with redis.Redis.from_url(server.url) as plain:
+        assert 0 < plain.pttl(f"dtp:pay:lease:{CHANNEL}") <= 5_000
+        plain.delete(f"dtp:pay:lease:{CHANNEL}")  # as time does
+    assert second.hold(CHANNEL)
+    assert second.received_all([(two, Usage(2, 2))]) == [True]
+    assert first.received_all([(two, Usage(2, 2)), (three, Usage(3, 3))]) == [False, False]
+    second.free(CHANNEL)
+    assert first.received_all([(two, Usage(2, 2))]) == [False]
+    assert first.hold(CHANNEL)  # by asking anew, which reads what is known anew
+    assert first.received_all([(three, Usage(3, 3))]) == [True]
+    assert first.sold_lane(CHANNEL, 0).newest == three
+    first.close()
+    second.close()
+
+
+def test_leases_in_redis_are_renewed(place, monkeypatch):
+    monkeypatch.setattr("dtp.daemon.state.redis_vouchers._RENEW", 0.01)
+    server = Redis(place, *SAFE)
+    store = opened(lambda: RedisVouchers(server.url))
+    assert store.hold(CHANNEL)
+    with redis.Redis.from_url(server.url) as plain:
+        name = f"dtp:pay:lease:{CHANNEL}"
+        plain.delete(name)
+        for _ in range(1000):
+            if plain.exists(name):
+                break
+            threading.Event().wait(0.01)
+        assert plain.pttl(name) > 0
+        store.close()
+        assert not plain.exists(name)
+
+
+def test_numbers_in_redis_are_whole_up_to_the_last(place):
+    """Lua's numbers are exact up to 2^53 only."""
+    server = Redis(place, *SAFE)
+    most = 2**64 - 1
+    with opened(lambda: RedisVouchers(server.url)) as store:
+        near, last = (KEY.sign(voucher(number, 1, amount=most)) for number in (most - 1, most))
+        assert store.received_all([(near, Usage(most - 1, 9)), (last, Usage(10, most))]) == [True, True]
+        assert store.received_all([(near, Usage())]) == [False]
+        lane = store.sold_lane(CHANNEL, 0)
+        assert (lane.newest, lane.used) == (last, Usage(most - 1, most))
+        assert store.vouched(CHANNEL) == {0: most}
+
+
 def test_where_vouchers_can_be(tmp_path):
     forward = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"\n'
     found = config(tmp_path, f'[chain]\nvouchers = "postgresql://me@db/money"\n{forward}').chain.vouchers
     assert found == "postgresql://me@db/money"
+    found = config(tmp_path, f'[chain]\nvouchers = "redis://db:6379/1"\n{forward}').chain.vouchers
+    assert found == "redis://db:6379/1"
     assert (
         config(tmp_path, f'[chain]\nvouchers = "x.sqlite"\n{forward}').chain.vouchers == tmp_path / "x.sqlite"
     )

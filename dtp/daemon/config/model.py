@@ -200,7 +200,7 @@ class Chain:
     endpoint: str | None = None
     weight: int = 1
     role: Literal["active", "standby"] = "active"
-    #: Where vouchers are kept: a file, or PostgreSQL's URL for what several daemons get; None: in the data folder.
+    #: Where vouchers are kept: a file, or a URL of PostgreSQL or Redis for what several get; None: the data folder.
     vouchers: Path | str | None = None
 
 

@@ -351,15 +351,15 @@ def state_url(value: Any) -> str:
 
 
 def database_or(file: Callable[[Any], Path]) -> Callable[[Any], Path | str]:
-    """The URL of a PostgreSQL database, or what `file` makes of it."""
+    """The URL of a PostgreSQL database or a Redis server, or what `file` makes of it."""
 
     def read(value: Any) -> Path | str:
         named = text(value)
-        if named.startswith("postgresql://"):
+        if named.startswith(("postgresql://", "redis://", "rediss://")):
             return named
         if "://" in named:
             # Not quoted: it may have a password in it.
-            raise Wrong("a file is meant, or postgresql://USER@HOST/DATABASE")
+            raise Wrong("a file is meant, or postgresql://USER@HOST/DATABASE, or redis://HOST:PORT/NUMBER")
         return file(value)
 
     return read

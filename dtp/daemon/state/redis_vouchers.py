@@ -1,0 +1,363 @@
+"""Vouchers that several daemons of one host are paid by, in Redis: `[chain] vouchers = "redis://..."`.
+
+Vouchers are money, and Redis keeps what it has answered for only where it is told to: a server that doesn't write
+each change to the disk before it answers is refused by name. Redis has no lock that ends with its holder, so a
+channel is held by a lease, and what its holder writes is fenced. docs/decisions/0167 has the reasons. Takes
+`pip install 'dtp[state-redis]'`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from dtp.errors import ConfigError
+from dtp.pay.errors import StoreError
+from dtp.pay.payee import PayeeLane
+from dtp.pay.store import End, Sold, sold_lane_of, sold_of
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import SignedVoucher, encode_voucher
+
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+    from redis.retry import Retry
+except ImportError as error:
+    raise ConfigError("Redis for vouchers takes a package: pip install 'dtp[state-redis]'") from error
+
+_T = TypeVar("_T")
+
+log = logging.getLogger("dtpd")
+
+_PREFIX = "dtp:pay:"
+_TIMEOUT = 5.0
+#: Milliseconds that a channel, or claiming, stays with a daemon that isn't heard of any more.
+LEASE = 5_000
+#: Seconds after which leases are renewed: several times before they end.
+_RENEW = 1.0
+
+#: What the server has to be set to, and why. Asked at the start and after each fault: it may be another one by then.
+_SETTINGS = {
+    "appendonly": ("yes", "else a crash takes vouchers"),
+    "appendfsync": ("always", "else a power cut takes the last ones"),
+    "no-appendfsync-on-rewrite": ("no", "else none is synced while the file is rewritten"),
+    "maxmemory-policy": ("noeviction", "else vouchers are thrown away when memory is short"),
+}
+
+# Numbers go up to 2^64 - 1, which Lua's don't hold: 20 decimal digits, compared as texts.
+_RECEIVE = """
+local kept, at = {}, 2
+while at <= #ARGV do
+  local channel, lane = ARGV[at], ARGV[at + 1]
+  local name = KEYS[1] .. 'lane:' .. channel .. ':' .. lane
+  local holder = redis.call('GET', KEYS[1] .. 'holder:' .. channel)
+  local row = redis.call('HMGET', name, 'message', 'signature', 'sequence', 'amount', 'vouched_requests',
+    'vouched_bytes', 'requests', 'bytes')
+  local newer = (not row[3] or ARGV[at + 4] > row[3])
+  for number = 5, 7 do
+    if row[number - 1] and ARGV[at + number] < row[number - 1] then newer = false end
+  end
+  if holder and holder ~= ARGV[1] then
+    kept[#kept + 1] = 0
+  elseif newer then
+    local requests, bytes = ARGV[at + 8], ARGV[at + 9]
+    if row[7] and row[7] > requests then requests = row[7] end
+    if row[8] and row[8] > bytes then bytes = row[8] end
+    redis.call('HSET', name, 'message', ARGV[at + 2], 'signature', ARGV[at + 3], 'sequence', ARGV[at + 4],
+      'amount', ARGV[at + 5], 'vouched_requests', ARGV[at + 6], 'vouched_bytes', ARGV[at + 7],
+      'requests', requests, 'bytes', bytes)
+    redis.call('SADD', KEYS[1] .. 'lanes:' .. channel, lane)
+    redis.call('SADD', KEYS[1] .. 'channels', channel)
+    kept[#kept + 1] = 1
+  else
+    kept[#kept + 1] = (row[1] == ARGV[at + 2] and row[2] == ARGV[at + 3]) and 1 or 0
+  end
+  at = at + 10
+end
+return kept
+"""
+_SERVED = """
+local name = KEYS[1] .. 'lane:' .. ARGV[1] .. ':' .. ARGV[2]
+for at, field in ipairs({'requests', 'bytes'}) do
+  local known = redis.call('HGET', name, field)
+  if not known or known < ARGV[2 + at] then redis.call('HSET', name, field, ARGV[2 + at]) end
+end
+redis.call('SADD', KEYS[1] .. 'lanes:' .. ARGV[1], ARGV[2])
+"""
+_PREIMAGE = """
+local name = KEYS[1] .. 'lane:' .. ARGV[1] .. ':' .. ARGV[2]
+if (redis.call('HGET', name, 'message') or '') ~= ARGV[3] then return 0 end
+redis.call('HSET', name, 'preimage', ARGV[4])
+redis.call('SADD', KEYS[1] .. 'lanes:' .. ARGV[1], ARGV[2])
+return 1
+"""
+_PASS = """
+local name = KEYS[1] .. 'pass:' .. ARGV[1]
+for _, field in ipairs(redis.call('HKEYS', name)) do
+  if tonumber(string.match(field, '^%d+')) < tonumber(ARGV[2]) then redis.call('HDEL', name, field) end
+end
+redis.call('HINCRBY', name, ARGV[2] .. ':requests', ARGV[3])
+redis.call('HINCRBY', name, ARGV[2] .. ':bytes', ARGV[4])
+"""
+_AGREE = """
+local name = KEYS[1] .. 'end:' .. ARGV[1]
+if redis.call('EXISTS', name) == 0 then
+  redis.call('HSET', name, 'total', ARGV[2], 'not_after', ARGV[3], 'state', 'agreed')
+end
+return redis.call('HMGET', name, 'total', 'not_after', 'state')
+"""
+_OVER = """
+local name = KEYS[1] .. 'end:' .. ARGV[1]
+if redis.call('EXISTS', name) == 0 then redis.call('HSET', name, 'total', '0', 'not_after', '0') end
+redis.call('HSET', name, 'state', 'over')
+redis.call('SREM', KEYS[1] .. 'channels', ARGV[1])
+"""
+# The lease ends by itself; who had it last is remembered, and nobody else writes until somebody takes it.
+_TAKE = """
+local holder, lease = KEYS[1] .. 'holder:' .. ARGV[2], KEYS[1] .. 'lease:' .. ARGV[2]
+if redis.call('GET', holder) ~= ARGV[1] and redis.call('EXISTS', lease) == 1 then return 0 end
+redis.call('SET', holder, ARGV[1])
+redis.call('SET', lease, ARGV[1], 'PX', ARGV[3])
+return 1
+"""
+_GIVE = """
+local lease = KEYS[1] .. 'lease:' .. ARGV[2]
+if redis.call('GET', lease) == ARGV[1] then redis.call('DEL', lease) end
+"""
+_RENEW_ALL = """
+for at = 3, #ARGV do
+  if redis.call('GET', KEYS[1] .. 'holder:' .. ARGV[at]) == ARGV[1] then
+    redis.call('SET', KEYS[1] .. 'lease:' .. ARGV[at], ARGV[1], 'PX', ARGV[2])
+  end
+end
+"""
+#: In place of a channel: who claims. No channel's id is so short.
+_CLAIMS = "claims"
+
+
+class RedisUnsafe(StoreError):
+    """The Redis server may forget what it has answered for; the message names the setting to change."""
+
+    code = "redis-unsafe"
+
+
+def _members(server: Any, name: str) -> set[bytes]:
+    found: set[bytes] = server.smembers(name)
+    return found
+
+
+def _digits(number: int) -> str:
+    return f"{number:020}"
+
+
+class RedisVouchers:
+    """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own."""
+
+    def __init__(self, url: str) -> None:
+        """Connect, and see whether the server keeps what it answers for. Raises `StoreError`, `RedisUnsafe`."""
+        self.path = ":memory:"  # no file to lock channels beside: see `hold`
+        self._me = secrets.token_hex(16)
+        self._held: dict[str, int] = {}
+        self._claiming = False
+        self._safe = False
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        try:
+            # Nothing is said twice by itself: of a write without an answer nobody knows whether it was done.
+            self._redis: Any = redis.Redis.from_url(
+                url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
+            )
+        except ValueError as error:
+            raise StoreError("the vouchers in Redis: this is no URL of a Redis server") from error
+        self._do(lambda _: None)
+        self._renewing = threading.Thread(target=self._renew, name="dtpd-leases", daemon=True)
+        self._renewing.start()
+
+    def _do(self, work: Callable[[Any], _T]) -> _T:
+        if self._ended.is_set():
+            raise StoreError("the vouchers in Redis: closed")
+        try:
+            if not self._safe:
+                self._check()
+            return work(self._redis)
+        except (RedisError, OSError) as error:
+            self._safe = False
+            raise StoreError(f"the vouchers in Redis: {error}") from error
+
+    def _check(self) -> None:
+        """Raise `RedisUnsafe` for a server that may forget what it has answered for."""
+        server = self._redis.info("server")
+        role = self._redis.info("replication").get("role")
+        if server.get("redis_mode") != "standalone" or role != "master":
+            raise RedisUnsafe(
+                f"the vouchers in Redis: {role} in mode {server.get('redis_mode')}: vouchers take a single server, "
+                "since one that takes over from another may not have all of them yet"
+            )
+        for name, (wanted, why) in _SETTINGS.items():
+            found = self._redis.config_get(name).get(name)
+            if found != wanted:
+                raise RedisUnsafe(
+                    f"the vouchers in Redis: {name} is {found or 'not told'} there and has to be {wanted}, {why}: "
+                    f"CONFIG SET {name} {wanted}, and CONFIG REWRITE"
+                )
+        self._safe = True
+
+    def _run(self, script: str, *values: str | bytes | int) -> Any:
+        return self._do(lambda server: server.eval(script, 1, _PREFIX, *values))
+
+    def close(self) -> None:
+        """Give back what is held, and disconnect. Idempotent."""
+        with self._lock:
+            if self._ended.is_set():
+                return
+            with contextlib.suppress(StoreError):  # else the leases end by themselves
+                for channel in [*self._held, *([_CLAIMS] if self._claiming else [])]:
+                    self._run(_GIVE, self._me, channel)
+            self._ended.set()
+        self._renewing.join()
+        self._redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- leases ----------------------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        while not self._ended.wait(_RENEW):
+            with self._lock:
+                if self._ended.is_set():
+                    return
+                leases = [*self._held, *([_CLAIMS] if self._claiming else [])]
+                try:
+                    self._run(_RENEW_ALL, self._me, LEASE, *leases)
+                except StoreError as error:  # whoever writes hears of it; what another one takes is fenced
+                    log.debug("%s", error)
+
+    def claims(self) -> bool:
+        """Whether this daemon is the one that claims: the first that asks, until it isn't heard of for `LEASE`."""
+        with self._lock:
+            self._claiming = bool(self._run(_TAKE, self._me, _CLAIMS, LEASE))
+            return self._claiming
+
+    def hold(self, channel: str) -> bool:
+        """Serve a channel, once more if it is served here; False while another daemon does, or did moments ago."""
+        with self._lock:
+            if not self._run(_TAKE, self._me, channel, LEASE):
+                self._held.pop(channel, None)  # it was lost meanwhile, if it was ours
+                return False
+            self._held[channel] = self._held.get(channel, 0) + 1
+            return True
+
+    def free(self, channel: str) -> None:
+        """Give back what `hold` took, once."""
+        with self._lock:
+            left = self._held.pop(channel, 0) - 1
+            if left > 0:
+                self._held[channel] = left
+            elif left == 0:
+                self._run(_GIVE, self._me, channel)
+
+    # ---- as VoucherStore has it ------------------------------------------------------------------------------------
+
+    def _lanes(self, channels: Iterable[str], *fields: str) -> list[tuple[str, int, list[Any]]]:
+        """Channel, lane and fields of all lanes of channels, in their order."""
+        with_lanes: list[tuple[str, int]] = []
+        for channel in channels:
+            numbers = self._do(partial(_members, name=f"{_PREFIX}lanes:{channel}"))
+            with_lanes += [(channel, lane) for lane in sorted(map(int, numbers))]
+
+        def read(server: Any) -> list[Any]:
+            with server.pipeline(transaction=False) as pipe:
+                for channel, lane in with_lanes:
+                    pipe.hmget(f"{_PREFIX}lane:{channel}:{lane}", list(fields))
+                return list(pipe.execute()) if with_lanes else []
+
+        return [(*place, row) for place, row in zip(with_lanes, self._do(read), strict=True)]
+
+    def sold_lane(self, channel: str, lane: int) -> PayeeLane:
+        """See `Store`."""
+        fields = ["message", "signature", "requests", "bytes", "preimage"]
+        row: list[Any] = self._do(lambda server: server.hmget(f"{_PREFIX}lane:{channel}:{lane}", fields))
+        row[2:4] = (row[2] or 0, row[3] or 0)
+        return sold_lane_of(channel, lane, [row])
+
+    def sold(self, channel: str | None = None) -> list[Sold]:
+        """See `Store`."""
+        if channel is not None:
+            channels = [channel]
+        else:
+            known = self._do(partial(_members, name=f"{_PREFIX}channels"))
+            channels = [one for one in sorted(each.decode() for each in known) if not self._is_over(one)]
+        rows = self._lanes(channels, "message", "signature", "preimage")
+        return sold_of([(one, lane, *row) for one, lane, row in rows if row[0]])
+
+    def _is_over(self, channel: str) -> bool:
+        end = self.end_of(channel)
+        return end is not None and end.over
+
+    def vouched(self, channel: str) -> dict[int, int]:
+        """See `Store`."""
+        return {lane: int(amount or 0) for _, lane, (amount,) in self._lanes([channel], "amount")}
+
+    def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
+        """See `Store`. One for a channel that another daemon has taken over is not kept, and doesn't count here."""
+        values: list[str | bytes] = []
+        for signed, used in received:
+            voucher = signed.voucher
+            numbers = (voucher.sequence, voucher.amount, voucher.requests, voucher.bytes, *used)
+            values += [voucher.channel, str(voucher.lane), encode_voucher(voucher), signed.signature]
+            values += map(_digits, numbers)
+        return [bool(one) for one in self._run(_RECEIVE, self._me, *values)] if values else []
+
+    def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
+        """See `Store`."""
+        for _ in range(100):
+            newest = self.sold_lane(channel, lane).newest
+            if newest is not None and newest.voucher.hash_lock is not None:
+                raise StoreError(f"the newest voucher of lane {lane} of {channel} is still locked")
+            message = b"" if newest is None else encode_voucher(newest.voucher)
+            if self._run(_PREIMAGE, channel, str(lane), message, preimage):
+                return
+        raise StoreError(f"lane {lane} of {channel} gets vouchers too fast to sell under a lock")
+
+    def served(self, channel: str, lane: int, used: Usage) -> None:
+        """See `Store`."""
+        self._run(_SERVED, channel, str(lane), *map(_digits, used))
+
+    def pass_used(self, pass_: str, period: int) -> Usage:
+        """See `Store`."""
+        fields = [f"{period}:requests", f"{period}:bytes"]
+        requests, size = self._do(lambda server: server.hmget(f"{_PREFIX}pass:{pass_}", fields))
+        return Usage(int(requests or 0), int(size or 0))
+
+    def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
+        """See `Store`."""
+        self._run(_PASS, pass_, str(period), *map(str, more))
+
+    def agree(self, channel: str, total: int, not_after_ms: int) -> End:
+        """See `Store`."""
+        return _end(channel, self._run(_AGREE, channel, str(total), str(not_after_ms)))
+
+    def over(self, channel: str) -> None:
+        """See `Store`."""
+        self._run(_OVER, channel)
+
+    def end_of(self, channel: str) -> End | None:
+        """See `Store`."""
+        fields = ["total", "not_after", "state"]
+        row: list[Any] = self._do(lambda server: server.hmget(f"{_PREFIX}end:{channel}", fields))
+        return None if row[2] is None else _end(channel, row)
+
+
+def _end(channel: str, row: list[bytes]) -> End:
+    total, not_after, state = row
+    return End(channel, int(total), int(not_after), state == b"over")
