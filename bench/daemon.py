@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,40 +99,47 @@ def beside(pair: Pair, requests: int) -> None:
 # ---- the run -----------------------------------------------------------------------------------------------------
 
 
-def _steps(scale: int) -> list[tuple[str, Callable[[Pair], None]]]:
-    return [
-        ("50 connections", lambda pair: small(pair, 50, 60_000 // scale)),
-        ("500 connections", lambda pair: small(pair, 500, 40_000 // scale)),
-        ("new connections", lambda pair: fresh(pair, 4000 // scale)),
-        ("bulk, 1", lambda pair: bulk(pair, 1, BULK // scale)),
-        ("bulk, 8", lambda pair: bulk(pair, 8, BULK // scale // 8)),
-        ("beside bulk", lambda pair: beside(pair, 1000 // scale)),
+#: What `--section` chooses from.
+SECTIONS = ("idle", "requests", "new", "bulk", "beside", "rules", "faults")
+
+
+def _steps(scale: int, sections: Collection[str]) -> list[tuple[str, Callable[[Pair], None]]]:
+    steps: list[tuple[str, str, Callable[[Pair], None]]] = [
+        ("requests", "50 connections", lambda pair: small(pair, 50, 60_000 // scale)),
+        ("requests", "500 connections", lambda pair: small(pair, 500, 40_000 // scale)),
+        ("new", "new connections", lambda pair: fresh(pair, 4000 // scale)),
+        ("bulk", "bulk, 1", lambda pair: bulk(pair, 1, BULK // scale)),
+        ("bulk", "bulk, 8", lambda pair: bulk(pair, 8, BULK // scale // 8)),
+        ("beside", "beside bulk", lambda pair: beside(pair, 1000 // scale)),
     ]
+    return [(name, step) for section, name, step in steps if section in sections]
 
 
-def measure(pairs: list[Pair], *, quick: bool, rounds: int, budget: float) -> Iterator[str]:
-    """Interleaved rounds of everything; yields what is going on. No round begins once `budget` seconds are over."""
+def measure(
+    pairs: list[Pair], *, quick: bool, rounds: int, budget: float, sections: Collection[str] = SECTIONS
+) -> Iterator[str]:
+    """Interleaved rounds of `sections`; yields what is going on. No round begins once `budget` seconds are over."""
     began = time.monotonic()
     scale = 10 if quick else 1
-    for pair in pairs:
+    for pair in pairs if "idle" in sections else ():
         yield f"idle, {pair.name}"
         idle(pair, (IDLE if pair.rpc[0] else IDLE_RIVALS) // scale)
     for number in range(rounds):
         if number and time.monotonic() - began > budget * number / (number + 1):
             yield f"{number} of {rounds} rounds: the time is over"
             break
-        for name, step in _steps(scale):
+        for name, step in _steps(scale, sections):
             for pair in pairs:
                 yield f"round {number + 1}, {name}, {pair.name}"
                 try:
                     step(pair)
                 except subprocess.SubprocessError as error:  # a rival may refuse so many at once
                     yield f"left out: {error}"
-        for pair in pairs:
+        for pair in pairs if "rules" in sections else ():
             if pair.rpc[0]:
                 yield f"round {number + 1}, rules, {pair.name}"
                 rules(pair, 4000 // scale)
-    for pair in pairs:
+    for pair in pairs if "faults" in sections else ():
         if not quick or pair.rpc[0]:
             yield f"the far end killed, {pair.name}"
             killed(pair)
@@ -238,6 +245,9 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", choices=PAIRS, help="repeatable; default: all that are installed"
     )
+    parser.add_argument(
+        "--section", action="append", choices=SECTIONS, help="repeatable; default: all of them"
+    )
     parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -245,7 +255,11 @@ def main() -> None:
     machine = facts()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         scene = Scene(Path(folder), stack)
-        scene.servers()
+        try:
+            scene.servers()
+        except Missing as missing:
+            print(f"nothing is measured: {missing} is not installed", file=sys.stderr)
+            return
         pairs = []
         for name in arguments.only or PAIRS:
             try:
@@ -255,7 +269,10 @@ def main() -> None:
         fill = [need("redis-benchmark"), "-p", str(scene.redis), "-n", "1", "-t", "set", "-d", "64", "--csv"]
         subprocess.run(fill, check=True, capture_output=True)
         rounds = arguments.rounds or (1 if arguments.quick else 3)
-        for doing in measure(pairs, quick=arguments.quick, rounds=rounds, budget=arguments.budget):
+        sections = arguments.section or SECTIONS
+        for doing in measure(
+            pairs, quick=arguments.quick, rounds=rounds, budget=arguments.budget, sections=sections
+        ):
             print(doing, file=sys.stderr, flush=True)
         text = table(medians_of(pairs))
     print(text)
