@@ -1,0 +1,97 @@
+"""What others may cost: too early, too large; and what is one's own is on the disk before anyone is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from graph_fixtures import ALICE, BOB
+
+from dtp.graph import Graph, SyncError, chains, replicating
+from dtp.graph import envelope as envelopes
+from dtp.graph import sync as protocol
+from dtp.graph.envelope import Signed
+from dtp.graph.sqlite_store import SqliteStore
+from dtp.net.stream import Stream
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(60):
+            return await main
+
+    return asyncio.run(limited())
+
+
+async def frames(count: int) -> list[bytes]:
+    async with await Graph.open("memory:", identity=ALICE) as alice:
+        for number in range(count):
+            alice.node("n")["k"] = number
+            await alice.commit()
+        return await alice.read(ALICE.id.key, 1, count)
+
+
+@pytest.mark.parametrize("bound", ["MAX_HELD", "MAX_HELD_BYTES"])
+def test_what_comes_too_early_is_bounded(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        made = await frames(12)
+        body = len(envelopes.decode("", made[2]).body)
+        monkeypatch.setattr(chains, bound, 3 if bound == "MAX_HELD" else 3 * body)
+        async with await Graph.open("memory:", identity=BOB) as bob:
+            assert await bob.receive(made[2:]) == 0
+            assert bob.gaps() == [(ALICE.id.key, 1, 2)]
+            assert (
+                await bob.receive(made[:2]) == 5
+            )  # and the three that were put aside; the others come again
+            assert await bob.receive(made[2:]) == 7
+            assert bob.vector() == {ALICE.id.key: 12}
+            assert await bob.receive([]) == 0
+            assert bob.gaps() == []
+
+    run(main())
+
+
+def test_a_message_that_is_too_long_is_not_read() -> None:
+    class Endless:
+        """Tells a length; nobody may ask for more."""
+
+        def __init__(self, size: int) -> None:
+            self.head: bytes | None = size.to_bytes(4, "big")
+
+        async def readexactly(self, size: int) -> bytes:
+            head, self.head = self.head, None
+            assert head is not None, "what is too long was read"
+            return head
+
+    async def main() -> None:
+        stream = Endless(protocol.MAX_MESSAGE + 1)
+        with pytest.raises(SyncError, match="at most"):
+            await replicating._message(cast(Stream, stream))
+
+    run(main())
+
+
+def test_own_frames_are_synced_to_the_disk_and_those_of_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[tuple[bool, int]] = []
+    add = SqliteStore.add
+
+    def spy(self: SqliteStore, some: Iterable[Signed], *, synced: bool) -> None:
+        add(self, some, synced=synced)
+        added.append((synced, self._db.execute("PRAGMA synchronous").fetchone()[0]))
+
+    monkeypatch.setattr(SqliteStore, "add", spy)
+
+    async def main() -> None:
+        async with await Graph.open(str(tmp_path / "graph.db"), identity=BOB) as bob:
+            bob.node("n")["k"] = 1
+            await bob.commit()
+            await bob.receive(await frames(1))
+
+    run(main())
+    full, normal = 2, 1  # SQLite's numbers
+    assert added == [(True, full), (False, normal)]
