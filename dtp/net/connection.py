@@ -214,7 +214,7 @@ class Connection:
         """From now on call `on_stream` with each stream that the peer opens, starting with those that have come.
 
         Instead of `accept_stream`, where that need not wait: what came with the stream is not buffered, and no task
-        is woken.
+        is woken. What it raises later goes to the loop's exception handler, and the connection ends with `INTERNAL`.
         """
         self._on_stream = on_stream
         while self._accepted:
@@ -665,7 +665,13 @@ class Connection:
     def _on_stream_opened(self, event: ev.StreamOpened) -> None:
         stream = self._new_stream(event.stream_id)
         if self._on_stream is not None:
-            self._on_stream(stream)
+            try:
+                self._on_stream(stream)
+            except Exception as error:  # noqa: BLE001 - foreign code: what came with the stream is still to be told
+                self._loop.call_exception_handler(
+                    {"message": f"taking a stream of service {self.service!r} failed", "exception": error}
+                )
+                self._loop.call_soon(self.abort, CloseCode.INTERNAL)
         else:
             self._accepted.append(stream)
             self._wake("accept")

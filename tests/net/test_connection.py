@@ -427,6 +427,26 @@ async def test_streams_are_given_to_who_takes_them_from_the_first_on() -> None:
 
 
 @on_fake_clock
+async def test_who_fails_to_take_a_stream_ends_the_connection() -> None:
+    def take(stream: dtp.Stream) -> None:
+        raise ValueError("a bug")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    told: list[Exception] = []
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        (await listener.accept()).take_streams(take)
+        stream = await connection.open_stream()
+        stream.write(b"to nobody")
+        with pytest.raises(ConnectionClosed) as error:
+            await stream.read()
+        assert error.value.close_code == CloseCode.INTERNAL
+    assert [str(one) for one in told] == ["a bug"]
+
+
+@on_fake_clock
 async def test_stream_limit_waits_for_one_to_end() -> None:
     limits = replace(DEFAULT, streams=3)
     async with (
