@@ -125,7 +125,8 @@ class _Bill:
         used, closed = self.used, self.closed
         print_line(
             {"event": "paid", "amount": self.amount, "requests": used.requests, "bytes": used.bytes},
-            f"paid {amount(self.amount)} for {used.requests:,} requests and {used.bytes:,} bytes",
+            f"paid {amount(self.amount)} for {used.requests:,} request{'s' if used.requests != 1 else ''} and "
+            f"{used.bytes:,} bytes",
             err=True,
         )
         if closed is not None:

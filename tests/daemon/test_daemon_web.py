@@ -1,9 +1,11 @@
 """The web server of a daemon: page, status, metrics, health; read-only, and for this machine only."""
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -29,6 +31,14 @@ async def serve(pair, backend_port):
     return web, f"http://{web.listener.urls[0]}", writer
 
 
+def test_health_names_a_forward_as_the_file_does():
+    forward = {"listen": ["127.0.0.1:8545", "[::1]:8545"], "connected": False}
+    daemon = Mock(status=lambda: {"draining": False, "exposed": [], "forwarded": [forward]})
+    answer = PATHS["/health"](daemon)
+    assert answer.status == 503
+    assert json.loads(answer.body)["faults"] == ["127.0.0.1:8545, [::1]:8545: not connected"]
+
+
 def test_status_metrics_and_health(run):
     async def scenario(pair):
         async with Backend(echo) as backend:
@@ -45,7 +55,7 @@ def test_status_metrics_and_health(run):
                     assert await answer.json() == {"healthy": True, "faults": []}
                 pair.far.draining = True
                 async with client.get(f"{url}/health") as answer:
-                    assert answer.status == 503
+                    assert (answer.status, answer.reason) == (503, "Service Unavailable")
                     assert (await answer.json())["faults"] == ["draining"]
                 found = {
                     (sample.name, sample.labels.get("name") or sample.labels.get("backend")): sample.value

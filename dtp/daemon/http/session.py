@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -447,7 +448,10 @@ class HttpSession(Conversation):
         if kind is not None:
             headers += [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         client = self._client
-        await client.send(h11.Response(status_code=status, headers=[*self._cors([]), *headers]))
+        phrase = HTTPStatus(status).phrase.encode()
+        await client.send(
+            h11.Response(status_code=status, headers=[*self._cors([]), *headers], reason=phrase)
+        )
         if body:
             await client.send(h11.Data(data=body))
         await client.send(h11.EndOfMessage())

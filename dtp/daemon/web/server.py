@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -168,7 +169,10 @@ class WebServer:
             ("Content-Length", str(len(answer.body))),
             *_HEADERS,
         ]
-        writer.write(http.send(h11.Response(status_code=answer.status, headers=headers)) or b"")
+        phrase = HTTPStatus(answer.status).phrase.encode()
+        writer.write(
+            http.send(h11.Response(status_code=answer.status, headers=headers, reason=phrase)) or b""
+        )
         if request.method != b"HEAD":
             writer.write(http.send(h11.Data(data=answer.body)) or b"")
         writer.write(http.send(h11.EndOfMessage()) or b"")
