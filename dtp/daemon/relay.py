@@ -20,12 +20,14 @@ from dtp.daemon.policies.base import Bounds
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.sockets import reset
 from dtp.errors import DtpError
+from dtp.net.driver import yield_processor
 from dtp.net.stream import Stream
 from dtp.net.taps import PIECE, Tap
+from dtp.net.turns import WIDE
 from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamReset
 
 #: Bytes per read of the socket: small at first, since most messages are; larger while reads come back full.
-READ_MIN, READ_MAX = PIECE, 512 * 1024
+READ_MIN, READ_MAX = PIECE, WIDE
 #: How often within its bound an idle stream is looked at.
 _LOOKS = 4
 
@@ -73,6 +75,7 @@ class Relay:
         "_stream_ended",
         "_tap",
         "_timers",
+        "_turns",
         "_watcher",
         "_writing",
         "counts",
@@ -110,6 +113,8 @@ class Relay:
         self._sock = sock
         self._fd = sock.fileno()
         self._loop = connection.loop
+        self._turns = connection.turns
+        self._turns.widen()
         self._watcher = socket_watcher(self._loop)
         self._broken = broken
         self._on_end = on_end
@@ -145,7 +150,7 @@ class Relay:
     # ---- from the socket to the stream --------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        size = self._read_size
+        size = min(self._read_size, self._turns.size)
         try:
             data = self._sock.recv(size)
         except (BlockingIOError, InterruptedError):
@@ -165,6 +170,8 @@ class Relay:
             return
         if self.stream.queued > self._high:
             self._pause()
+        if got > READ_MIN and self._turns.moved(got, self._loop.time()):
+            yield_processor()
         if got == size:
             self._read_size = min(4 * size, READ_MAX)
         elif got < size // 8 and size > READ_MIN:

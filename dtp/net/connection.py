@@ -15,9 +15,10 @@ from dtp.carriers.watch import socket_watcher
 from dtp.core import Buffer, sockets_supported
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.identity import PeerId
-from dtp.net.driver import SEAL, Buffers, LinkDriver, OnEstablished
+from dtp.net.driver import Buffers, LinkDriver, OnEstablished, yield_processor
 from dtp.net.stream import Stream
 from dtp.net.taps import Taps
+from dtp.net.turns import Turns
 from dtp.net.watch import Watch
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
@@ -461,11 +462,21 @@ class Connection:
                 self._schedule_flush()
 
     @property
+    def turns(self) -> Turns:
+        """How much a turn of its loop may move. For relays."""
+        return self._buffers.turns
+
+    @property
     def taps(self) -> Taps | None:
         """Sockets joined with its streams; None where the system can't. For `dtp.net.taps`."""
         if self._taps is None and self._error is None and sockets_supported():
             self._taps = Taps(
-                socket_watcher(self._loop), self._buffers.gather, self._write_pieces, self._consumed_all
+                socket_watcher(self._loop),
+                self._buffers.gather,
+                self._write_pieces,
+                self._consumed_all,
+                self._buffers.turns,
+                self._loop.time,
             )
         return self._taps
 
@@ -525,6 +536,8 @@ class Connection:
         now = self._loop.time()
         used = self._session.receive(driver.link, buffer, start, end, now)
         self._after(now)
+        if self._buffers.turns.moved(end - start, now):
+            yield_processor()
         return used
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
@@ -564,12 +577,12 @@ class Connection:
                 continue
             if watch is not None and watch.going is not None and (moved := session.moved) >= watch.along:
                 self._along(watch.going, moved)
-            out = self._buffers.seal
-            size = session.seal(link, out, now)
+            out, most = self._buffers.seal, self._buffers.turns.room
+            size = session.seal(link, out, now, most)
             if size:
                 self._sent += size
                 driver.writable = driver.carrier.write(out.view[:size])
-                if size > SEAL // 2 and driver.writable and not self._flush_scheduled:
+                if size > most // 2 and driver.writable and not self._flush_scheduled:
                     self._flush_scheduled = True
                     self._loop.call_soon(self._scheduled_flush)
         if watch is not None:

@@ -7,6 +7,7 @@ reading and sealing are shared by everything on one event loop.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from typing import Protocol
@@ -16,17 +17,19 @@ from dtp.carriers.base import Carrier
 from dtp.core import Buffer
 from dtp.errors import CarrierError
 from dtp.net.taps import GATHER
+from dtp.net.turns import MOST, Turns
 from dtp.session.codes import HandshakeError, Refusal
 from dtp.session.handshake import ClientHandshake, Established, ServerHandshake
 from dtp.session.link import Link
 
-#: Room for one read, behind the start of a record left from the read before.
-READ = 640 * 1024
+#: The start of a record left from the read before.
 _TAIL = 66 * 1024
-#: Sealed per C call and written at once: below, each turn of the loop costs, the more since what passes through the
-#: cache drives Python out of it (docs/decisions/0148); above, others wait, and what a full socket did not take has to
-#: be kept. A write of 512 KiB fits with its headers, or it would take two calls.
-SEAL = 560 * 1024
+
+
+def yield_processor() -> None:
+    """Let other programs run before this one goes on, where the system can do that."""
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
 
 
 class Buffers:
@@ -34,12 +37,15 @@ class Buffers:
     across two."""
 
     def __init__(self) -> None:
-        self.read = Buffer(READ + _TAIL)
-        self.seal = Buffer(SEAL)
+        #: How much of `read` and `seal` is to be used in a turn. What never is takes no memory.
+        self.turns = Turns()
+        self.read = Buffer(MOST + _TAIL)
+        self.seal = Buffer(MOST)
         self.gather = Buffer(GATHER)
-        # glibc maps blocks of 128 KiB and more anew each time, and their page faults cost a tenth of a bulk
-        # transfer, until one was freed that was larger: from then on it keeps such blocks (mallopt(3)).
-        bytes(2 * READ)
+        # glibc maps blocks of 128 KiB and more anew each time, and gives the end of its heap back whenever twice as
+        # much is free there, until a larger one was freed: from then on it keeps as much (mallopt(3)). Page faults
+        # cost a tenth of a bulk transfer otherwise, with what is kept of it until it is acknowledged.
+        bytes(4 * MOST)
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Buffers:
@@ -175,12 +181,14 @@ class LinkDriver:
     # ---- the carrier reports ----------------------------------------------------------------------------
 
     def carrier_buffer(self) -> memoryview:
-        view = self._buffers.read.view
+        buffers = self._buffers
+        view = buffers.read.view
         tail = self._tail
+        size = buffers.turns.room
         if tail:
             view[: len(tail)] = tail
-            return view[len(tail) :]
-        return view
+            return view[len(tail) : len(tail) + size]
+        return view[:size]
 
     def carrier_received(self, size: int) -> None:
         buffer = self._buffers.read

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from dtp.carriers.watch import Watcher
 from dtp.core import Buffer, ReadySet, scatter
+from dtp.net.turns import CHATTY, Turns, heard, told
 from dtp.session.events import TapData
 
 #: The most that is read of a socket at once. One that gives as much is better read by itself, in larger pieces.
@@ -58,7 +59,7 @@ class Tap:
     Not `reading` at first, and never after `close`, which must come before the socket is closed.
     """
 
-    __slots__ = ("_taps", "counts", "fd", "out", "owner", "reading", "stream_id")
+    __slots__ = ("_taps", "counts", "fd", "out", "owner", "reading", "streak", "stream_id")
 
     def __init__(self, taps: Taps, stream_id: int, fd: int, owner: TapOwner) -> None:
         self._taps = taps
@@ -67,6 +68,8 @@ class Tap:
         self.owner = owner
         self.counts = owner.counts
         self.reading = False
+        #: Small messages that went one way and the other in turn (`dtp.net.turns.heard`).
+        self.streak = 0
         #: Where the stream's bytes go: `fd`; or -1, and all of them are given to the owner (`hold`).
         self.out = fd
 
@@ -101,11 +104,14 @@ class Taps:
         buffer: Buffer,
         write: Callable[[Iterable[tuple[int, int, int]], bytes], list[int]],
         consumed: Callable[[list[int], list[int]], None],
+        turns: Turns,
+        time: Callable[[], float],
     ) -> None:
         """`write(pieces, block)` takes what was read, and gives the streams that had to queue their piece; `buffer`,
-        of `GATHER` bytes, is used within one callback."""
+        of `GATHER` bytes, is used within one callback. `turns` are told of exchanges, at the `time` of the loop."""
         self._watcher, self._buffer = watcher, buffer
         self._write, self._consumed = write, consumed
+        self._turns, self._time = turns, time
         self._ready = ReadySet()
         self._reading: dict[int, Tap] = {}
         self._closed = False
@@ -142,15 +148,20 @@ class Taps:
         pieces: list[tuple[int, int, int]] = []
         unusual: list[tuple[Tap, int]] = []
         at = 0
+        exchange = False
         for fd, size in self._ready.gather(self._buffer, PIECE):
             tap = reading[fd]
             if size > 0:
                 pieces.append((tap.stream_id, at, size))
                 tap.counts.sent += size
                 at += size
+                tap.streak = streak = heard(tap.streak, size)
+                exchange |= streak >= CHATTY
                 if size < PIECE:
                     continue
             unusual.append((tap, size))
+        if exchange:
+            self._turns.message(self._time())
         if pieces:
             queued = self._write(pieces, bytes(self._buffer.view[:at]))
             if queued:
@@ -173,6 +184,8 @@ class Taps:
         sent = scatter(buffer, [tap.out for tap in taps], data.starts, data.sizes)
         for tap, size in zip(taps, data.sizes, strict=True):
             tap.counts.received += size
+            if tap.streak:
+                tap.streak = told(tap.streak, size)
         if sent is None:
             self._consumed([tap.stream_id for tap in taps], data.sizes)
             return

@@ -52,7 +52,7 @@ class Limits:
     resume: float = 60.0
     #: Acknowledge what was received after this at the latest: frees the sender's memory, costs one frame.
     ack_delay: float = 0.1
-    #: A stream's turn when several want to send: small enough that a request beside a bulk stream waits under 1 ms.
+    #: A stream's turn at least when several want to send; each has an equal part of what is sealed at once.
     quantum: int = 32 * KIB
     #: Move to the next key after so much plaintext: far below AES-GCM's bound of 2^36 records of 2^16 blocks.
     rekey_bytes: int = 64 * 1024 * MIB

@@ -19,16 +19,17 @@ _FRAME_COST = 64
 class Sealing(SessionState):
     """The sending half of a session."""
 
-    def seal(self, link: Link, out: Buffer, now: float) -> int:
+    def seal(self, link: Link, out: Buffer, now: float, most: int | None = None) -> int:
         """Seal what waits for this link into `out`; gives how many bytes, 0 when there is nothing.
 
-        At most `out` full, so ask again until it is 0.
+        At most `out` full, or `most` bytes (8 KiB or more), so ask again until it is 0.
         """
         if not self.may_seal(link):
             return 0
         frames: list[Outgoing] = []
         record = self.limits.record
-        room = (out.size - 1024) * record // (record + _FRAME_COST)
+        size = out.size if most is None else min(most, out.size)
+        room = (size - 1024) * record // (record + _FRAME_COST)
         if link.control:
             room = self._take_control(link.control, frames, room)
         if link.attached and self.ended is None:
@@ -81,6 +82,7 @@ class Sealing(SessionState):
         ready = (
             link is not None
             and link.attached
+            and not link.control  # such as the ATTACH that comes before all else
             and not link.lost
             and now < link.rekey_at
             and not self._awaiting_state
@@ -153,8 +155,13 @@ class Sealing(SessionState):
         return room
 
     def _take_streams(self, frames: list[Outgoing], room: int) -> None:
-        """Round robin: each stream a quantum at a time, or all the room when it is alone."""
+        """Round robin: each stream an equal part of the room at a time, a quantum at least.
+
+        All that wait have a part in every call, so whose turn comes first in it hardly matters; and fewer, larger
+        pieces cost the reader less.
+        """
         turns = self._turns
+        quantum = max(self.limits.quantum, room // max(1, len(turns)) - _FRAME_COST)
         limit = self._send_until
         without_credit = 0
         while room > _FRAME_COST and without_credit < len(turns):
@@ -175,8 +182,9 @@ class Sealing(SessionState):
                 stream.queued = False
                 continue
             before, waiting = send.highest, send.queued
-            quantum = self.limits.quantum if turns else room
-            offset, piece, fin = send.take(min(quantum, room), max(0, limit - self._sent_total))
+            offset, piece, fin = send.take(
+                min(quantum if turns else room, room), max(0, limit - self._sent_total)
+            )
             self._sent_total += send.highest - before
             if len(piece) or fin or stream.announce:
                 stream.announce = False

@@ -13,6 +13,8 @@ import pytest
 from dtp.daemon.config.values import Place
 from dtp.daemon.relay import Relay
 from dtp.daemon.server import Daemon
+from dtp.net.driver import Buffers
+from dtp.net.turns import BRIEF, WIDE
 
 from .conftest import FAR, Backend, echo
 from .programs import free_port
@@ -226,6 +228,33 @@ def test_pieces_and_small_messages_take_turns(run):
                 data = (size % 251).to_bytes() * size
                 writer.write(data)
                 assert await reader.readexactly(size) == data
+            writer.close()
+
+    run(scenario)
+
+
+def test_turns_are_brief_beside_an_exchange_and_long_beside_a_download(run):
+    """One large answer is no exchange; a few small ones in a row are."""
+
+    async def size_asked_for(reader, writer):
+        while line := await reader.readline():
+            writer.write(b"x" * int(line))
+
+    async def scenario(pair):
+        async with Backend(size_asked_for) as backend:
+            port = await pair.start(expose(backend.port))
+            turns = Buffers.of(asyncio.get_running_loop()).turns  # of both daemons: they share the loop
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for _ in range(5):
+                writer.write(b"600000\n")
+                await reader.readexactly(600_000)
+            assert turns.size == WIDE
+            for _ in range(5):
+                writer.write(b"64\n")
+                await reader.readexactly(64)
+            assert turns.size == BRIEF
+            writer.write(b"6000000\n")
+            assert await reader.readexactly(6_000_000) == b"x" * 6_000_000
             writer.close()
 
     run(scenario)

@@ -10,6 +10,7 @@ from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from dtp.core import Buffer
 from dtp.errors import LimitError
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, StreamClosed, TooManyStreams
@@ -308,3 +309,38 @@ def test_sending_alone_is_not_idle() -> None:
     assert pair.client.ended is None
     pair.pass_time(limits.idle)
     assert pair.client.ended is not None
+
+
+def test_small_pieces_wait_for_the_attach_of_a_new_link() -> None:
+    pair = SessionPair()
+    stream_id = pair.client.open_stream()
+    pair.client.write(stream_id, b"before")
+    pair.settle()
+    pair.resume()
+    wire = pair.wires[0]
+    pair.seal(wire, client=True)
+    pair.deliver(wire, 10_000, client=False)  # the server has attached it, and not said so yet
+    assert pair.seal_pieces(wire, False, [(stream_id, b"after")]) == [stream_id]
+    pair.settle()
+    assert pair.client.ended is None
+    assert [event.data for event in pair.events[pair.client] if isinstance(event, ev.StreamData)] == [
+        b"after"
+    ]
+
+
+def test_streams_that_wait_have_equal_parts_of_what_is_sealed() -> None:
+    pair = SessionPair()
+    streams = [pair.client.open_stream() for _ in range(4)]
+    for stream_id in streams:
+        pair.client.write(stream_id, pattern(stream_id, 0, 1 << 20))
+    last = pair.client.open_stream()
+    pair.client.write(last, b"a message")
+    out = Buffer(1 << 20)
+    pair.client.seal(pair.wires[0].client, out, pair.now)
+    sent = {stream_id: (1 << 20) - pair.client.queued(stream_id) for stream_id in streams}
+    assert pair.client.queued(last) == 0
+    assert max(sent.values()) - min(sent.values()) <= (1 << 20) // 5
+    assert min(sent.values()) > pair.client.limits.quantum
+    before = pair.client.traffic.sent
+    assert 0 < pair.client.seal(pair.wires[0].client, out, pair.now, 64 * 1024) <= 64 * 1024
+    assert 32 * 1024 < pair.client.traffic.sent - before < 64 * 1024

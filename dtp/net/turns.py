@@ -1,0 +1,82 @@
+"""How many bytes one turn of the event loop may move: many while only bulk passes, few while somebody waits.
+
+A policy without IO: it is told of messages and of turns, and says the size of the next turn and whether the
+processor should be given to others in between. See docs/decisions/0149.
+"""
+
+from __future__ import annotations
+
+KIB = 1024
+#: Bytes of a turn where nobody tells of messages (plain sockets): one never waits long for it.
+STEADY = 512 * KIB
+#: ... where relays do, and none has been exchanged lately: a turn costs some sixty calls of Python, whose code
+#: the bytes drive out of the cache. A quarter of the turns takes a seventh to a fifth less processor time for a GB.
+WIDE = 2048 * KIB
+#: The largest room.
+MOST = WIDE + WIDE // 8
+#: ... and where they have been: a request passes four busy turns, its own way and back through two daemons.
+BRIEF = 64 * KIB
+#: What counts as a message: a larger piece is part of a transfer.
+SMALL = 4 * KIB
+#: Messages of one stream, each answering the one before, until it counts as an exchange: the request for a large
+#: file is none.
+CHATTY = 4
+#: Seconds after the last message of an exchange until turns are long again: who types at a shell has pauses as long.
+HOLD = 0.25
+
+
+class Turns:
+    """The turns of one event loop. Times are seconds of the caller's clock."""
+
+    __slots__ = ("_brief_until", "_full", "room", "size")
+
+    def __init__(self) -> None:
+        self._full = STEADY
+        self._brief_until: float | None = None
+        self._set(STEADY)
+
+    def _set(self, size: int) -> None:
+        #: Bytes that a turn may move now.
+        self.size = size
+        #: ... and with the headers and tags of their records and frames.
+        self.room = size + size // 8
+
+    def widen(self) -> None:
+        """From now on relays tell of messages (`message`), so turns need not be short for fear of one. Idempotent."""
+        if self._full != WIDE:
+            self._full = WIDE
+            if self._brief_until is None:
+                self._set(WIDE)
+
+    def message(self, now: float) -> None:
+        """A message of an exchange has passed: others will follow, and somebody waits for each."""
+        self._brief_until = now + HOLD
+        if self.size != BRIEF:
+            self._set(BRIEF)
+
+    def moved(self, size: int, now: float) -> bool:
+        """A turn has moved `size` bytes. True when what it was in the way of should run before the next one."""
+        if self._brief_until is None or size < BRIEF // 2:
+            return False
+        if now < self._brief_until:
+            return True
+        self._brief_until = None
+        self._set(self._full)
+        return False
+
+
+def heard(streak: int, size: int) -> int:
+    """A message of `size` bytes came from the socket of a stream: its new streak, `CHATTY` when it is an exchange.
+
+    Odd while the last message was from here, even while it was from the other side; 0 after a larger piece.
+    """
+    if size > SMALL:
+        return 0
+    return streak if streak >= CHATTY or streak & 1 else streak + 1
+
+
+def told(streak: int, size: int) -> int:
+    """A message of `size` bytes came for the socket of a stream: its new streak, as of `heard`."""
+    if size > SMALL:
+        return 0
+    return streak + 1 if streak < CHATTY and streak & 1 else streak
