@@ -399,7 +399,7 @@ def test_a_port_that_is_taken(place):
         sock.listen()
         taken = sock.getsockname()[1]
         path = place.file("near", f'[[forward]]\nlisten = "127.0.0.1:{taken}"\nto = "dtp://alice/api"')
-        said = place.command("run", "-c", path, code=5)
+        said = place.command("run", "-c", path, code=3)
     assert f"127.0.0.1:{taken}" in said
     assert "in use" in said
 
