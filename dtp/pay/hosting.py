@@ -31,7 +31,7 @@ class NoHost(LocalError):
 
 
 class Replaced(ChainError):
-    """Another process has taken the endpoint over; nobody finds this one any more."""
+    """Another process has taken the endpoint over, or its place; nobody finds this one any more."""
 
     code = "replaced"
 
@@ -126,14 +126,18 @@ async def ensure_service(
 async def refuse_apart(
     chain: ChainClient, owned: Owned, key: bytes, clock: Callable[[], float] = time.time
 ) -> None:
-    """Raise `EndpointsApart` when the host has a live, active endpoint of another key: two stores of vouchers would
-    each take a client's whole deposit for their own."""
+    """Raise `EndpointsApart` when the host has a live endpoint of another key: two stores of vouchers would each take
+    a client's whole deposit for their own.
+
+    A standby counts as well: clients come to it, with the channels that they have, as soon as no active one is fresh.
+    """
     beacon = await chain.read(module.SCHEMA, Beacon, owned.host.beacon)
     fresh = beacon.fresh(round(clock() * 1000))
-    others = [each for each in fresh if each.key != key and each.role == module.Role.ACTIVE]
+    others = [each for each in fresh if each.key != key]
     if others:
+        role = "a standby" if others[0].role == module.Role.STANDBY else "another"
         raise EndpointsApart(
-            f"host {owned.host.id} is served by another endpoint ({others[0].hint.decode(errors='replace')}) until "
+            f"host {owned.host.id} has {role} endpoint ({others[0].hint.decode(errors='replace')}) until "
             "its heartbeats end: two stores of vouchers would each take the whole deposit for their own. Share one "
             "store and say Selling(shares_store=True), or stop the other"
         )
@@ -142,11 +146,26 @@ async def refuse_apart(
 class Heart:
     """Heartbeats of one endpoint, in a task of its own. Enrolls it first where it is new.
 
-    Each run takes the endpoint over by a higher generation, so that a process which was replaced isn't believed.
+    Each run takes the endpoint over by a higher generation, so that a process which was replaced isn't believed. One
+    that was silent for longer than its heartbeat is good for (stopped, or without a node) was dead to others: where
+    it is to be `alone` it looks whether another endpoint began meanwhile, before it says that it is alive again.
     """
 
-    def __init__(self, chain: ChainClient, owned: Owned, key: bytes, hint: str) -> None:
+    def __init__(
+        self,
+        chain: ChainClient,
+        owned: Owned,
+        key: bytes,
+        hint: str,
+        *,
+        alone: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._chain = chain
+        self._alone = alone
+        self._clock = clock
+        self._ttl = 0.0
+        self._beaten = 0.0
         self._owned = owned
         self._key = key
         self._hint = hint.encode()
@@ -177,14 +196,19 @@ class Heart:
                     hint=self._hint,
                 )
         module.heartbeat(program, beacon.id, operator, self._key, self._generation)
+        self._ttl, self._beaten = beacon.ttl_ms / 1000, self._clock()
         await self._chain.execute(program)
         self._task = asyncio.create_task(self._beats(beacon.ttl_ms / 1000 / _BEATS), name="dtp-heartbeat")
 
     async def beat(self) -> None:
-        """One heartbeat, now. Raises what executing raises."""
+        """One heartbeat, now. Raises what executing raises, and `EndpointsApart`."""
+        now = self._clock()
+        if self._alone and now - self._beaten > self._ttl:
+            await refuse_apart(self._chain, self._owned, self._key, self._clock)
         program = Program()
         module.heartbeat(program, self._owned.host.beacon, self._owned.operator, self._key, self._generation)
         await self._chain.execute(program)
+        self._beaten = now
 
     async def _beats(self, interval: float) -> None:
         while True:
@@ -201,6 +225,9 @@ class Heart:
                     )
                     return
                 log.warning("no heartbeat of host %s: %s", self._owned.host.id, error)
+            except EndpointsApart as error:
+                self.replaced.set_result(Replaced(f"after a while without heartbeats: {error}"))
+                return
             except ChainError as error:
                 log.warning("no heartbeat of host %s: %s", self._owned.host.id, error)
 

@@ -269,7 +269,8 @@ async def serve(
         me = identity or identity_of(wallet, signer)
         if me is None:
             raise LocalError("the wallet's key is no identity: give `identity`, whom clients will find here")
-        if heartbeat and not selling.shares_store:
+        alone = heartbeat and not selling.shares_store
+        if alone:
             await refuse_apart(chain, owned, me.id.key, clock)
         serving = Serving(chain, owned, service, handler, kept, selling, plans, clock)
         await serving.firewall.refresh()
@@ -284,9 +285,17 @@ async def serve(
         )
         serving.listener = listener
         stack.push_async_callback(listener.close)
-        heart = Heart(chain, owned, me.id.key, hint or listener.urls[0]) if heartbeat else None
+        heart = None
+        if heartbeat:
+            heart = Heart(chain, owned, me.id.key, hint or listener.urls[0], alone=alone, clock=clock)
         await serving.start(listener, heart)
         if pipe:
             await listener.add(f"pipe://{serving.host}?to={me.id.key.hex()}", kind_for(chain))
         serving._stack = stack.pop_all()
-        return serving
+    if alone:  # of two that begin at once at least one sees the other
+        try:
+            await refuse_apart(chain, owned, me.id.key, clock)
+        except BaseException:
+            await serving.close(claim=False)
+            raise
+    return serving

@@ -5,14 +5,16 @@ import asyncio
 import pytest
 
 from dtp.chain import Program
+from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
 from dtp.chain.host import Mode, Terms
 from dtp.identity import Identity
 from dtp.net.address import Address
+from dtp.pay import serving as serving_module
 from dtp.pay.buying import LaneLock
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, DatagramsNotMetered, PriceTooHigh
 from dtp.pay.holding import Holds
-from dtp.pay.hosting import EndpointsApart, Heart
+from dtp.pay.hosting import EndpointsApart, Heart, refuse_apart
 from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
@@ -561,6 +563,72 @@ def test_a_second_endpoint_with_a_store_of_its_own_is_refused(market):
         await market.serve(
             give, identity=Identity.generate(), host=first.host, store=first.store, selling=shared
         )
+
+    market(scenario)
+
+
+async def announce(chain, owned, key, role):
+    """An endpoint of another process, alive from now on."""
+    heart = Heart(chain, owned, key, "tcp://127.0.0.1:1")
+    await heart.start()
+    await heart.stop()
+    program = Program()
+    host_module.configure(
+        program, owned.host.beacon, owned.operator, key, weight=1, role=role, hint=b"tcp://127.0.0.1:1"
+    )
+    await chain.execute(program)
+
+
+@pytest.mark.parametrize("role", [host_module.Role.ACTIVE, host_module.Role.STANDBY])
+def test_a_live_standby_is_another_endpoint_too(market, role):
+    """Clients come to it with their channels when the active one is gone: it would serve them a second time."""
+
+    async def scenario(market):
+        first = await market.serve(give)
+        owned = first._owned
+        await announce(first.chain, owned, bytes(range(32)), role)
+        with pytest.raises(EndpointsApart, match="a standby" if role else "another"):
+            await market.serve(give, host=first.host)
+
+    market(scenario)
+
+
+def test_of_two_that_begin_at_once_one_sees_the_other(market, monkeypatch):
+    async def scenario(market):
+        first = await market.serve(give)
+        await first.close()
+        looks = []
+
+        async def look(chain, owned, key, clock):
+            looks.append(key)
+            await refuse_apart(chain, owned, key, clock)
+            if len(looks) == 1:
+                await announce(chain, owned, bytes(range(32)), host_module.Role.STANDBY)
+
+        monkeypatch.setattr(serving_module, "refuse_apart", look)
+        with pytest.raises(EndpointsApart):
+            await market.serve(give, host=first.host, store=first.store)
+        assert len(looks) == 2
+
+    market(scenario)
+
+
+def test_who_was_silent_for_long_looks_before_it_is_alive_again(market):
+    """Stopped, or without a node, for longer than a heartbeat is good for: another may have begun since."""
+
+    async def scenario(market):
+        serving = await market.serve(give)
+        heart, owned = serving._heart, serving._owned
+        waiting = asyncio.ensure_future(serving.replaced())
+        market.chain.advance(120_000)
+        await heart.beat()  # nobody else was there
+        market.chain.advance(120_000)
+        await announce(serving.chain, owned, bytes(range(32)), host_module.Role.ACTIVE)
+        with pytest.raises(EndpointsApart):
+            await heart.beat()
+        await heart._beats(0)
+        async with asyncio.timeout(60):
+            assert "without heartbeats" in str(await waiting)
 
     market(scenario)
 
