@@ -12,7 +12,7 @@ from typing import Protocol
 
 from dtp.carriers.watch import Watcher
 from dtp.core import Buffer, ReadySet, scatter
-from dtp.net.turns import CHATTY, Turns, heard, told
+from dtp.net.turns import CHATTY, SMALL, Turns, heard, told
 from dtp.session.events import TapData
 
 #: The most that is read of a socket at once. One that gives as much is better read by itself, in larger pieces.
@@ -155,8 +155,10 @@ class Taps:
                 pieces.append((tap.stream_id, at, size))
                 tap.counts.sent += size
                 at += size
-                tap.streak = streak = heard(tap.streak, size)
-                exchange |= streak >= CHATTY
+                if tap.streak != CHATTY or size > SMALL:  # else nothing changes, which is most often so
+                    tap.streak = heard(tap.streak, size)
+                if tap.streak == CHATTY:
+                    exchange = True
                 if size < PIECE:
                     continue
             unusual.append((tap, size))
@@ -184,7 +186,7 @@ class Taps:
         sent = scatter(buffer, [tap.out for tap in taps], data.starts, data.sizes)
         for tap, size in zip(taps, data.sizes, strict=True):
             tap.counts.received += size
-            if tap.streak:
+            if tap.streak and (tap.streak != CHATTY or size > SMALL):
                 tap.streak = told(tap.streak, size)
         if sent is None:
             self._consumed([tap.stream_id for tap in taps], data.sizes)
