@@ -149,6 +149,34 @@ def test_a_channel_is_served_by_one_of_them(open_store):
     second.close()
 
 
+def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_url):
+    """Another daemon may have served the channel meanwhile: nothing more is kept for it by who had it before."""
+    opened(lambda: PostgresVouchers(postgresql_url)).close()
+    with PostgresVouchers(postgresql_url) as first, PostgresVouchers(postgresql_url) as second:
+        assert first.hold(CHANNEL)
+        assert first.hold("0x2")
+        second._ask(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        with pytest.raises(StoreError, match="PostgreSQL"):
+            first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))])
+        assert second.hold(CHANNEL)
+        for refused in (
+            lambda: first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]),
+            lambda: first.agree(CHANNEL, 1, 1),
+        ):
+            with pytest.raises(StoreError, match="another daemon may have served it"):
+                refused()
+        second.free(CHANNEL)
+        assert not first.hold(CHANNEL)
+        first.free(CHANNEL)
+        assert first.hold(CHANNEL)
+        assert not second.hold(CHANNEL)
+        assert first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]) == [True]
+        assert not first.hold("0x2")  # as lost, and not freed yet
+
+
 def test_a_database_that_is_away():
     vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
     with pytest.raises(StoreError, match="PostgreSQL") as caught:

@@ -65,7 +65,11 @@ _CONNECT_TIMEOUT = 5
 
 
 class PostgresVouchers:
-    """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own."""
+    """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own.
+
+    Holds are advisory locks, which end with the database's session. Whatever was held in a session that has broken is
+    lost: another daemon may have served the channel since, so nothing more is kept for it until it was freed.
+    """
 
     def __init__(self, url: str) -> None:
         """Connect, and make the tables if they are not there. Raises `StoreError`."""
@@ -73,6 +77,8 @@ class PostgresVouchers:
         self._url = url
         self._lock = threading.RLock()
         self._database: _Database | None = None
+        self._held: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
         with self._transaction() as database:
             database.execute(_LOCK)
             for table in _TABLES:
@@ -86,6 +92,9 @@ class PostgresVouchers:
                     self._database = psycopg.connect(
                         self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT
                     )
+                    for channel, times in self._held.items():
+                        self._lost[channel] = self._lost.get(channel, 0) + times
+                    self._held.clear()
                 with self._database.transaction():
                     yield self._database
         except (psycopg.Error, OSError) as error:
@@ -114,13 +123,36 @@ class PostgresVouchers:
         return bool(self._ask("SELECT pg_try_advisory_lock(7239)")[0][0])
 
     def hold(self, channel: str) -> bool:
-        """Serve a channel, once more if it is served here; False while another daemon does."""
-        query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 7240))"
-        return bool(self._ask(query, channel)[0][0])
+        """Serve a channel, once more if it is served here; False while another daemon does, or it was lost here."""
+        with self._transaction() as database:
+            if channel in self._lost:
+                return False
+            if channel not in self._held:
+                query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 7240))"
+                row = database.execute(query, (channel,)).fetchone()
+                if row is None or not row[0]:
+                    return False
+            self._held[channel] = self._held.get(channel, 0) + 1
+        return True
 
     def free(self, channel: str) -> None:
         """Give back what `hold` took, once."""
-        self._ask("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", channel)
+        with self._transaction() as database:
+            counts = self._lost if channel in self._lost else self._held
+            left = counts.pop(channel, 0) - 1
+            if left > 0:
+                counts[channel] = left
+            elif counts is self._held:
+                database.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", (channel,))
+
+    def _refuse_lost(self, channels: Iterable[str]) -> None:
+        """Within a transaction, which has noticed if the session broke. Raises `StoreError`."""
+        for channel in channels:
+            if channel in self._lost:
+                raise StoreError(
+                    f"channel {channel} was held in a session of PostgreSQL that has broken: another daemon may have "
+                    "served it since, so its caller has to come again"
+                )
 
     # ---- as VoucherStore has it ------------------------------------------------------------------------------------
 
@@ -151,6 +183,7 @@ class PostgresVouchers:
         given = list(received)
         kept: dict[int, bool] = {}
         with self._transaction() as database:
+            self._refuse_lost(signed.voucher.channel for signed, _ in given)
             # In one order, or two daemons that write the same rows could wait for each other.
             lanes = [(signed.voucher.channel, signed.voucher.lane) for signed, _ in given]
             for at in sorted(range(len(given)), key=lanes.__getitem__):
@@ -213,6 +246,7 @@ class PostgresVouchers:
     def agree(self, channel: str, total: int, not_after_ms: int) -> End:
         """See `Store`."""
         with self._transaction() as database:
+            self._refuse_lost([channel])
             database.execute(
                 "INSERT INTO dtp_ends VALUES (%s, %s, %s, 'agreed') ON CONFLICT DO NOTHING",
                 (channel, total, not_after_ms),
