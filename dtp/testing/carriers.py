@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
+from dtp.carriers.errors import ListenError
 from dtp.errors import CarrierError
 
 T = TypeVar("T")
@@ -531,7 +532,7 @@ async def _listener_keeps_its_place(bench: Bench, options: _Options) -> None:
         second = await bench.kind.listen(
             options.listen_again(bench.listener.urls[0]), bench.accepted.put_nowait
         )
-    except CarrierError:
+    except ListenError:
         return
     await second.close()
     raise ContractError("two listeners at one place, without being asked for that")
