@@ -191,7 +191,11 @@ class ClientMeter(Meter):
         lane, used, newest = self.payer.lane, self.payer.used, self.payer.newest
         clean = self._finished is not None and self._finished.exact
         self.spawn(
-            self.journal.run(lambda store: store.end_lane(lane.channel, lane.lane, used, newest, clean=clean))
+            self.journal.run(
+                lambda store: store.end_lane(
+                    lane.channel, lane.lane, used, newest, clean=clean, before=lane.reserved
+                )
+            )
         )
 
     # ---- money

@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 from dtp import config
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import PayeeLane
-from dtp.pay.payer import PayerLane, Reserved
+from dtp.pay.payer import UNRESERVED, PayerLane, Reserved
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
 
@@ -364,16 +364,25 @@ class Store:
         )
 
     def end_lane(
-        self, channel: str, lane: int, used: Usage, newest: SignedVoucher | None, *, clean: bool
+        self,
+        channel: str,
+        lane: int,
+        used: Usage,
+        newest: SignedVoucher | None,
+        *,
+        clean: bool,
+        before: Reserved = UNRESERVED,
     ) -> None:
         """A connection is over: our count, the newest voucher of all, and whether the server came to the same count.
 
-        What was reserved and not signed is free again.
+        What this connection reserved and didn't sign is free again; what was reserved `before` it, by one that died,
+        only when a voucher above it was signed.
         """
         with self._writing():
             if newest is not None:
                 self._keep_signed(newest, used)
-            sequence, amount = (newest.voucher.sequence, newest.voucher.amount) if newest else (0, 0)
+            signed = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else UNRESERVED
+            sequence, amount = signed if signed.sequence > before.sequence else before
             self._db.execute(
                 "UPDATE lanes SET requests = ?, bytes = ?, clean = ?, reserved_sequence = ?, reserved_amount = ? "
                 "WHERE channel = ? AND lane = ?",

@@ -79,7 +79,9 @@ class Meters:
 
     def _end_of_client(self, *, clean: bool) -> None:
         newest = self.payer.newest
-        reserved = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else Reserved()
+        signed = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else Reserved()
+        before = self.payer.lane.reserved
+        reserved = signed if signed.sequence > before.sequence else before
         self.client_disk = replace(
             self.client_disk, newest=newest, used=self.payer.used, clean=clean, reserved=reserved
         )

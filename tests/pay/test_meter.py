@@ -111,6 +111,26 @@ def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(wh
     assert meters.client_disk.used == meters.server_disk.used
 
 
+def test_a_connection_that_signs_nothing_frees_no_number_of_one_that_died():
+    """Else the next voucher would have the number of one that was signed, and lost on its way."""
+    meters = Meters().connect()
+    meters.serve(65_536)
+    meters.arrive()
+    meters.pass_time(6.0)
+    meters.pump(lose=True)
+    assert sorted(meters.said) == [1]
+    reserved = meters.client_disk.reserved
+    meters.crash_client()
+    meters.connect()
+    meters.lose()
+    assert (meters.client_disk.reserved, meters.client_disk.died) == (reserved, True)
+    meters.connect()
+    meters.stream(MIB)
+    assert meters.end()
+    assert sorted(meters.said)[1] > reserved.sequence
+    assert not meters.client_disk.died
+
+
 def test_nothing_is_signed_ahead_beyond_the_money():
     meters = Meters(
         deposit=4_500_000, exposure=Exposure(64 * MIB, 64 * MIB, 64, 64), spending=Spending(voucher_bytes=MIB)

@@ -90,6 +90,19 @@ def test_a_connection_that_never_ended_is_not_clean(store):
     assert (lane.clean, lane.used) == (True, Usage(5, 6))
 
 
+def test_what_one_that_died_reserved_stays_until_a_voucher_above_it_is_signed(store):
+    buy(store)
+    before = Reserved(64, 7000)
+    store.reserve(CHANNEL, 0, Reserved(192, 900))
+    store.end_lane(CHANNEL, 0, Usage(5, 100), KEY.sign(voucher(3, 4, 100)), clean=False, before=before)
+    ((_, lane),) = store.lanes(CHANNEL)
+    assert (lane.reserved, lane.died, lane.most_signed) == (before, True, 7000)
+    store.reserve(CHANNEL, 0, Reserved(192, 900))
+    store.end_lane(CHANNEL, 0, Usage(5, 100), KEY.sign(voucher(65, 4, 100)), clean=False, before=before)
+    ((_, lane),) = store.lanes(CHANNEL)
+    assert (lane.reserved.sequence, lane.died) == (65, False)
+
+
 def test_what_is_reserved_is_there_until_the_connection_ends_in_order(store):
     buy(store)
     newest = KEY.sign(voucher(3, 4, 100))
