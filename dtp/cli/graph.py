@@ -30,7 +30,8 @@ from dtp.cli.run import run, when_stdin_ends
 from dtp.errors import DtpError, LocalError
 
 if TYPE_CHECKING:
-    from dtp.graph import Graph, Proof
+    from dtp.crdt.types import Node
+    from dtp.graph import Graph, PrivateNode, Proof
     from dtp.net.address import Address
     from dtp.net.connection import Connection
 
@@ -129,6 +130,11 @@ class _Opener:
 # ---- values -------------------------------------------------------------------------------------------------
 
 
+def _registers(graph: Graph, soul: str) -> Node | PrivateNode:
+    """A node's keys and values; those of a private one are sealed and opened."""
+    return graph.private(soul) if graph.is_private(soul) else graph.node(soul)
+
+
 def _value(text: str) -> Any:
     """What VALUE says."""
     from dtp.crdt import Link
@@ -182,8 +188,7 @@ def put(opened: _Opener, soul: str, key: str, value: str) -> None:
     """
 
     async def work(graph: Graph) -> None:
-        graph.check_public(soul)
-        graph.node(soul)[key] = _value(value)
+        _registers(graph, soul)[key] = _value(value)
 
     opened.run(work, writing=True)
 
@@ -197,7 +202,7 @@ def get(opened: _Opener, soul: str, key: str | None) -> None:
     """Show a node, or one key of it."""
 
     async def work(graph: Graph) -> dict[str, Any]:
-        return graph.node(soul).to_dict()
+        return _registers(graph, soul).to_dict()
 
     node = opened.run(work)
     if not node or (key is not None and key not in node):
@@ -218,9 +223,10 @@ def rm(opened: _Opener, soul: str, key: str) -> None:
     """Delete a key of a node."""
 
     async def work(graph: Graph) -> bool:
-        if key not in graph.node(soul):
+        node = _registers(graph, soul)
+        if key not in node:
             return False
-        del graph.node(soul)[key]
+        del node[key]
         return True
 
     if not opened.run(work, writing=True):
@@ -255,7 +261,6 @@ def link(opened: _Opener, soul: str, key: str, target: str | None, remove: bool)
         node = graph.node(soul)
         if target is None:
             return node.links(key)
-        graph.check_public(soul)
         (node.unlink if remove else node.link)(key, target)
         return []
 

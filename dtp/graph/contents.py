@@ -59,7 +59,11 @@ class Contents:
         return self._replica
 
     def node(self, soul: str) -> Node:
-        """The node: a mapping of keys to values, with links. There whether or not something was put into it."""
+        """The node: a mapping of keys to values, with links. There whether or not something was put into it.
+
+        Raises `NotSealed` for a private one, whose sealed values are at `graph.replica.node(soul)`.
+        """
+        self.check_public(soul)
         return self._replica.node(soul)
 
     def counter(self, soul: str, key: str = "") -> Counter:
@@ -92,16 +96,23 @@ class Contents:
         self.check_public(soul)
         return self._replica.text(soul, key)
 
+    def is_private(self, soul: str) -> bool:
+        """Whether a private node is at the soul, as far as is known here."""
+        return soul.startswith("~") and RING_KEY in self._replica.node(ring_soul(soul))
+
     def check_public(self, soul: str) -> None:
         """Raises `NotSealed` at the soul of a private node: its registers are written by `Graph.private`."""
-        if soul.startswith("~") and RING_KEY in self._replica.node(ring_soul(soul)):
+        if self.is_private(soul):
             raise NotSealed(
-                f"{soul!r} is private, and what is written there so could be read by all: registers are sealed by "
-                "Graph.private(soul), and texts, lists, sets and counters can't be"
+                f"{soul!r} is private, and what is written there so could be read by all: Graph.private(soul) reads "
+                "and writes its sealed registers; texts, lists, sets and counters can't be sealed"
             )
 
     def put_many(self, rows: Iterable[tuple[str, str, Value] | tuple[str, str]]) -> None:
-        """Set (soul, key, value), or delete (soul, key), many at once."""
+        """Set (soul, key, value), or delete (soul, key), many at once. Raises `NotSealed`, and puts none then."""
+        rows = list(rows)
+        for soul in {row[0] for row in rows if row[0].startswith("~")}:
+            self.check_public(soul)
         self._replica.put_many(rows)
 
     def souls(self, prefix: str = "") -> _Souls:

@@ -97,7 +97,7 @@ async def diff(graph: Graph, soul: str, first: float, second: float) -> dict[str
 async def restore(graph: Graph, soul: str, seconds: float) -> None:
     """See `Graph.restore`."""
     then = await as_of(graph, soul, seconds)
-    now = graph.node(soul).to_dict()
+    now = graph.replica.node(soul).to_dict()
     rows: list[tuple[str, str, Value] | tuple[str, str]] = [(soul, key) for key in now if key not in then]
     rows += [(soul, key, value) for key, value in then.items() if key not in now or now[key] != value]
-    graph.put_many(rows)
+    graph.replica.put_many(rows)

@@ -24,7 +24,7 @@ def to_networkx(graph: Contents, prefix: str) -> MultiDiGraph:
     network = MultiDiGraph()
     souls = graph.souls(prefix)
     for soul in souls:
-        registers = graph.node(soul).to_dict()
+        registers = graph.replica.node(soul).to_dict()
         network.add_node(soul, **{k: v for k, v in registers.items() if not isinstance(v, Link)})
     for soul in souls:
         for key, target in _links(graph, soul):
@@ -40,7 +40,7 @@ def to_pandas(graph: Contents, prefix: str) -> DataFrame:
     except ImportError as error:
         raise GraphError("pandas is not installed: pip install 'dtp[graph-pandas]'") from error
     souls = graph.souls(prefix)
-    rows = [graph.node(soul).to_dict() for soul in souls]
+    rows = [graph.replica.node(soul).to_dict() for soul in souls]
     columns = sorted({key for row in rows for key in row})
     return DataFrame(rows, index=souls, columns=columns, dtype=object).rename_axis("soul").infer_objects()
 
@@ -62,13 +62,13 @@ def to_svg(graph: Contents, prefix: str) -> str:
 
 def label(graph: Contents, soul: str) -> str:
     """What is written on a node: its name or title, else its soul."""
-    node = graph.node(soul)
+    node = graph.replica.node(soul)
     return next((text for key in ("name", "title") if isinstance(text := node.get(key), str) and text), soul)
 
 
 def _links(graph: Contents, soul: str) -> list[tuple[str, str]]:
     """(key, target) of all links of a node, in sets and in registers."""
-    node, core = graph.node(soul), graph.replica.core
+    node, core = graph.replica.node(soul), graph.replica.core
     found = [(key, value.soul) for key, value in node.items() if isinstance(value, Link)]
     for key in values.decode(core.keys(SET, values.name(soul))):
         found += [(key, target) for target in node.links(key)]

@@ -85,7 +85,7 @@ class PrivateNode(MutableMapping[str, Value]):
     @property
     def exists(self) -> bool:
         """Whether it was made, as far as is known here."""
-        return RING_KEY in self._graph.node(self.ring_soul)
+        return RING_KEY in self._graph.replica.node(self.ring_soul)
 
     @property
     def readers(self) -> list[PeerId]:
@@ -94,7 +94,7 @@ class PrivateNode(MutableMapping[str, Value]):
 
     def _read_ring(self) -> tuple[int, list[bytes], bytes, bytes]:
         """Number of keys, readers, what is sealed, all of it."""
-        node = self._graph.node(self.ring_soul)
+        node = self._graph.replica.node(self.ring_soul)
         data = node.get(RING_KEY)
         if data is None:
             raise GraphError(f"{self.soul!r} is no private node, or hasn't come here yet")
@@ -147,14 +147,14 @@ class PrivateNode(MutableMapping[str, Value]):
         statics = [self._static_of(reader) for reader in readers]
         sealed = seal(names + b"".join(keys), statics, self._context(len(keys), readers))
         data = values.encode([_VERSION, len(keys), readers, sealed])
-        self._graph.node(self.ring_soul)[RING_KEY] = data
+        self._graph.replica.node(self.ring_soul)[RING_KEY] = data
 
     def _static_of(self, reader: bytes) -> bytes:
         """The key to seal to. Raises `ReaderUnknown`, `GraphError`."""
         identity = self._graph.identity
         if reader == identity.id.key:
             return kept_static(self._graph)
-        data = self._graph.node(owned(reader)).get(STATIC_KEY)
+        data = self._graph.replica.node(owned(reader)).get(STATIC_KEY)
         if isinstance(data, bytes) and len(data) == KEY_BYTES + _PROOF:
             static, proof = data[:KEY_BYTES], data[KEY_BYTES:]
             if verify_static(PeerId(reader), static, proof):
@@ -216,7 +216,7 @@ class PrivateNode(MutableMapping[str, Value]):
         return key, value
 
     def __getitem__(self, key: str) -> Value:
-        ring, node = self._ring(), self._graph.node(self.soul)
+        ring, node = self._ring(), self._graph.replica.node(self.soul)
         name = ring.hidden(key)
         data = node.get(name)
         if data is None:
@@ -230,18 +230,18 @@ class PrivateNode(MutableMapping[str, Value]):
         name, number = ring.hidden(key), len(ring.keys)
         bound = self._bound(name, number, self._graph.identity.id.key)
         sealed = bytes(Aead(ring.keys[-1]).encrypt(values.encode([key, value]), bound))
-        self._graph.node(self.soul)[name] = bytes((_VERSION,)) + number.to_bytes(4, "big") + sealed
+        self._graph.replica.node(self.soul)[name] = bytes((_VERSION,)) + number.to_bytes(4, "big") + sealed
 
     def __delitem__(self, key: str) -> None:
         name = self._ring().hidden(key)
-        node = self._graph.node(self.soul)
+        node = self._graph.replica.node(self.soul)
         if name not in node:
             raise KeyError(key)
         del node[name]
 
     def to_dict(self) -> dict[str, Value]:
         """All keys and values that open."""
-        ring, node = self._ring(), self._graph.node(self.soul)
+        ring, node = self._ring(), self._graph.replica.node(self.soul)
         found: dict[str, Value] = {}
         for name, data in node.to_dict().items():
             try:
@@ -254,7 +254,7 @@ class PrivateNode(MutableMapping[str, Value]):
     @property
     def broken(self) -> int:
         """How many values are there that don't open."""
-        return len(self._graph.node(self.soul)) - len(self.to_dict())
+        return len(self._graph.replica.node(self.soul)) - len(self.to_dict())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.to_dict())
@@ -263,7 +263,7 @@ class PrivateNode(MutableMapping[str, Value]):
         return len(self.to_dict())
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._ring().hidden(key) in self._graph.node(self.soul)
+        return isinstance(key, str) and self._ring().hidden(key) in self._graph.replica.node(self.soul)
 
 
 def _is_key(data: object) -> bool:

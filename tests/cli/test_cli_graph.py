@@ -193,7 +193,7 @@ def test_what_can_not_be_taken_leaves_no_graph_behind(me, tmp_path):
     assert run("ls", tmp_path / "new.db") == "a\n"
 
 
-def test_nothing_is_put_into_a_private_node_in_clear(me, home, tmp_path):
+def test_a_private_node_is_sealed_and_nothing_is_put_there_in_clear(me, home, tmp_path):
     file = tmp_path / "notes.db"
     identity = Identity.load(home / "identity.pem")
 
@@ -202,7 +202,11 @@ def test_nothing_is_put_into_a_private_node_in_clear(me, home, tmp_path):
             return graph.private("diary", readers=[]).soul
 
     soul = asyncio.run(make())
-    assert "could be read by all" in run("put", file, soul, "monday", "rain", code=3)
+    run("put", file, soul, "monday", "rain")
+    assert run("get", file, soul) == "monday: rain\n"
+    assert not any(b"rain" in each.read_bytes() for each in tmp_path.glob("notes.db*"))
+    run("rm", file, soul, "monday")
+    assert "has nothing" in run("get", file, soul, "monday", code=3)
     assert "could be read by all" in run("link", file, soul, "about", "rain", code=3)
 
 

@@ -29,12 +29,26 @@ def test_what_can_not_be_sealed_is_not_written_at_a_private_soul() -> None:
         async with await Graph.open("memory:", identity=ALICE) as alice:
             alice.text(alice.own("diary")).insert(0, "before it was private")
             soul = alice.private("diary", readers=[]).soul
-            for kind in (alice.text, alice.list, alice.set, alice.map, alice.counter, alice.multi_value):
+            kinds = (
+                alice.text,
+                alice.list,
+                alice.set,
+                alice.map,
+                alice.counter,
+                alice.multi_value,
+                alice.node,
+            )
+            for kind in kinds:
                 with pytest.raises(NotSealed, match="could be read by all"):
                     kind(soul)
+            with pytest.raises(NotSealed, match="could be read by all"):
+                alice.put_many([("public", "k", 1), (soul, "k", 1)])
+            assert not alice.node("public")
             alice.text(alice.own("other")).insert(0, "public")
             alice.private("diary")["k"] = "sealed"
-            alice.node(soul)["past it"] = "in clear"  # as a program may do that knows no private nodes
+            alice.replica.node(soul)["past it"] = (
+                "in clear"  # as a program may do that knows no private nodes
+            )
             assert alice.private("diary").to_dict() == {"k": "sealed"}
 
     run(main())
@@ -75,7 +89,7 @@ def test_readers_read_and_others_pass_it_on() -> None:
         ):
             with pytest.raises(NotReader, match="sealed to others"):
                 attempt()
-        assert len(carol.node(diary.soul)) == 2  # ciphertext merges as any value does
+        assert len(carol.replica.node(diary.soul)) == 2  # ciphertext merges as any value does
         del diary["mood"]
         await meet(alice, bob, carol)
         assert set(theirs) == {"secret-title"}
@@ -109,7 +123,7 @@ def test_who_left_reads_nothing_new() -> None:
         from nacl.exceptions import CryptoError
         from nacl.secret import Aead
 
-        raw = bob.node(diary.soul)[kept.hidden("new")]  # Bob kept the keys that he had
+        raw = bob.replica.node(diary.soul)[kept.hidden("new")]  # Bob kept the keys that he had
         assert raw[1:5] == (2).to_bytes(4, "big")
         with pytest.raises(CryptoError):
             Aead(kept.keys[0]).decrypt(raw[5:], bobs._bound(kept.hidden("new"), 2, ALICE.id.key))
@@ -141,7 +155,7 @@ def test_a_reader_who_may_write() -> None:
         await meet(alice, bob, carol)
         assert diary["by"] == bobs["by"] == "Bob"
         # What he copies under his name, or puts elsewhere, opens for nobody.
-        node, name = bob.node(diary.soul), bobs._ring().hidden("by")
+        node, name = bob.replica.node(diary.soul), bobs._ring().hidden("by")
         diary["by"] = "Alice again"
         await meet(alice, bob, carol)
         copied = node[name]
@@ -165,7 +179,7 @@ def test_keys_that_are_lost_or_unknown() -> None:
         alice, bob, carol = await three()
         with pytest.raises(ReaderUnknown, match="publish_key"):
             alice.private("diary", readers=[BOB.id])
-        bob.node(bob.own())["static"] = CAROL.static_public + CAROL.static_proof  # another's
+        bob.replica.node(bob.own())["static"] = CAROL.static_public + CAROL.static_proof  # another's
         await meet(alice, bob, carol)
         with pytest.raises(ReaderUnknown):
             alice.private("diary", readers=[BOB.id])
@@ -209,7 +223,7 @@ def test_whatever_is_changed_in_a_ring_or_a_value_opens_nothing(data: st.DataObj
         async with await Graph.open("memory:", identity=ALICE) as alice:
             diary = alice.private("diary", readers=[])
             diary["k"] = "v"
-            ring_node, node = alice.node(diary.ring_soul), alice.node(diary.soul)
+            ring_node, node = alice.replica.node(diary.ring_soul), alice.replica.node(diary.soul)
             (name,) = node
             which, key = data.draw(st.sampled_from([(ring_node, RING_KEY), (node, name)]))
             changed = bytearray(which[key])
@@ -234,7 +248,7 @@ def test_limits() -> None:
             with pytest.raises(GraphError, match="readers"):
                 diary._seal_ring(ring.names, [bytes(32)], [ALICE.id.key] * 256)
             bad = values.encode([1, 1, [b"short"], b""])
-            alice.node(diary.ring_soul)[RING_KEY] = bad
+            alice.replica.node(diary.ring_soul)[RING_KEY] = bad
             with pytest.raises(SealBroken):
                 diary.readers  # noqa: B018
 
