@@ -144,7 +144,8 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Everything that arrived is paid for and stored at the server; `exact` when both counts were equal."""
+    """Everything that arrived is paid for and stored at the server, which counts no more than that (less only if it
+    forgot something): `exact`. Without it time was up before."""
 
     exact: bool
 

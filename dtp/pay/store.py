@@ -373,7 +373,7 @@ class Store:
         clean: bool,
         before: Reserved = UNRESERVED,
     ) -> None:
-        """A connection is over: our count, the newest voucher of all, and whether the server came to the same count.
+        """A connection is over: our count, the newest voucher of all, and whether the server came to no more.
 
         What this connection reserved and didn't sign is free again; what was reserved `before` it, by one that died,
         only when a voucher above it was signed.

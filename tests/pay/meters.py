@@ -15,6 +15,7 @@ from dtp.pay import payer as client_side
 from dtp.pay.errors import VoucherRefused
 from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import Payer, PayerLane, Reserved
+from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
 
@@ -72,19 +73,13 @@ class Meters:
         self.to_client.clear()
         self.to_server.clear()
         # From here on a crash leaves this behind: the connection was not ended in order.
-        self.client_disk = replace(self.client_disk, clean=False)
+        self.keep_begun()
         self.payee.begin(self.now)
         self.pump()
         return self
 
     def _end_of_client(self, *, clean: bool) -> None:
-        newest = self.payer.newest
-        signed = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else Reserved()
-        before = self.payer.lane.reserved
-        reserved = signed if signed.sequence > before.sequence else before
-        self.client_disk = replace(
-            self.client_disk, newest=newest, used=self.payer.used, clean=clean, reserved=reserved
-        )
+        self.keep_ended(self.payer.used, self.payer.newest, clean, self.payer.lane.reserved)
 
     def lose(self) -> None:
         """The connection is lost for good; both sides notice and keep their counts."""
@@ -111,6 +106,25 @@ class Meters:
         self.server_disk = replace(self.server_disk, used=self.payee.used)
         self.payer = self.payee = None
         return exact
+
+    # ---- the client's disk: what each method of `Store` makes of it
+
+    def keep_begun(self) -> None:
+        self.client_disk = replace(self.client_disk, clean=False)
+
+    def keep_reserved(self, more: Reserved) -> None:
+        before = self.client_disk.reserved
+        most = Reserved(max(before.sequence, more.sequence), max(before.amount, more.amount))
+        self.client_disk = replace(self.client_disk, reserved=most)
+
+    def keep_adopted(self, voucher: SignedVoucher, used: Usage) -> None:
+        # With our count, or the next crash would take back what this voucher pays for.
+        self.client_disk = replace(self.client_disk, newest=voucher, used=self.client_disk.used.most(used))
+
+    def keep_ended(self, used: Usage, newest: SignedVoucher | None, clean: bool, before: Reserved) -> None:
+        signed = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else Reserved()
+        reserved = signed if signed.sequence > before.sequence else before
+        self.client_disk = replace(self.client_disk, newest=newest, used=used, clean=clean, reserved=reserved)
 
     # ---- use
 
@@ -196,7 +210,7 @@ class Meters:
                 case client_side.SignWanted():
                     self.sign(event)
                 case client_side.Adopted(voucher):
-                    self.client_disk = replace(self.client_disk, newest=voucher)
+                    self.keep_adopted(voucher, self.payer.used)
                 case client_side.ChargeOffered(number):
                     self.told.append(event)
                     if self.auto_agree:
@@ -210,7 +224,7 @@ class Meters:
         if not self.reserved.holds(wanted.voucher):
             more = self.payer.to_reserve
             self.reserved = Reserved(more.sequence, max(more.amount, wanted.voucher.amount))
-            self.client_disk = replace(self.client_disk, reserved=self.reserved)
+            self.keep_reserved(self.reserved)
         ahead = [each for each in wanted.ahead if self.reserved.holds(each)]
         signed = [self.key.sign(each) for each in (wanted.voucher, *ahead)]
         self.payer.signed(signed[0], wanted.charge, self.now, signed[1:])
@@ -257,6 +271,44 @@ class Meters:
     def paid(self) -> int:
         newest = self.server_disk.newest
         return newest.voucher.amount if newest else 0
+
+
+class StoredMeters(Meters):
+    """The same beside a real `Store` of the client: after each write both have to say the same. Close it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.kept = Store(":memory:")
+        self.kept.keep_key(self.key, 1)
+        bought = Bought(self.channel, "chain", "0x0a", 1, "0x0b", "open", 1)
+        self.kept.add_bought(bought, self.lane, self.key.public)
+
+    def close(self) -> None:
+        self.kept.close()
+
+    def compare(self) -> None:
+        ((_, lane),) = self.kept.lanes(self.channel)
+        assert lane == self.client_disk
+
+    def keep_begun(self) -> None:
+        super().keep_begun()
+        self.kept.begin_lane(self.channel, self.lane)
+        self.compare()
+
+    def keep_reserved(self, more: Reserved) -> None:
+        super().keep_reserved(more)
+        self.kept.reserve(self.channel, self.lane, more)
+        self.compare()
+
+    def keep_adopted(self, voucher: SignedVoucher, used: Usage) -> None:
+        super().keep_adopted(voucher, used)
+        self.kept.signed(voucher, used)
+        self.compare()
+
+    def keep_ended(self, used: Usage, newest: SignedVoucher | None, clean: bool, before: Reserved) -> None:
+        super().keep_ended(used, newest, clean, before)
+        self.kept.end_lane(self.channel, self.lane, used, newest, clean=clean, before=before)
+        self.compare()
 
 
 def voucher(sequence: int = 1, requests: int = 0, size: int = 0, **changes: object) -> Voucher:

@@ -7,11 +7,11 @@ from dtp.pay import messages
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.journal import Journal
 from dtp.pay.messages import VoucherSaid, Welcome, build, parse
-from dtp.pay.payer import Payer
+from dtp.pay.payer import Payer, said
 from dtp.pay.store import Bought, Store
-from dtp.pay.terms import KIB, MIB, Spending
+from dtp.pay.terms import KIB, MIB, Spending, Usage
 
-from .meters import CHANNEL, KEY, PRICES
+from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_server_meter import Wire
 
 
@@ -32,7 +32,7 @@ class Client(Wire):
         return [each for each in said if isinstance(each, VoucherSaid)]
 
 
-def play(tmp_path, scenario, most_bytes=64 * MIB, **spending):
+def play(tmp_path, scenario, most_bytes=64 * MIB, shown=None, **spending):
     async def work():
         with Store(tmp_path / "pay.sqlite") as store:
             store.keep_key(KEY, 1)
@@ -42,7 +42,8 @@ def play(tmp_path, scenario, most_bytes=64 * MIB, **spending):
             payer = Payer(lane, PRICES, 10**15, lambda shown: shown.is_by(key.public), Spending(**spending))
             meter = ClientMeter(wire, journal, payer, key)
             meter.begin()
-            wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, False, None)))
+            newest = said(shown, 0) if shown is not None else None
+            wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, False, newest)))
             await meter.settled()  # numbers are reserved
             await scenario(meter, wire)
             wire.closed = True
@@ -122,3 +123,14 @@ def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_p
         assert len([each for each in wire.vouchers if each == last]) == 2
 
     play(tmp_path, scenario, voucher_bytes=MIB)
+
+
+def test_a_voucher_that_the_server_shows_is_kept_at_once_with_the_count_it_pays_for(tmp_path):
+    """Else whoever dies again would count less than it has paid for, and not pay what comes next."""
+    shown = KEY.sign(voucher(1, 3, MIB))
+
+    async def scenario(meter, wire):
+        ((_, lane),) = meter.journal.store.lanes(CHANNEL)
+        assert (lane.newest, lane.used) == (shown, Usage(3, MIB))
+
+    play(tmp_path, scenario, shown=shown)

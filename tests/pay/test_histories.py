@@ -9,7 +9,7 @@ from dtp.pay import payee, payer
 from dtp.pay.errors import MalformedMeter
 from dtp.pay.terms import MIB, Exposure, Prices, Usage
 
-from .meters import Meters
+from .meters import StoredMeters
 
 EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32)
 
@@ -22,7 +22,7 @@ class Histories(RuleBasedStateMachine):
     )
     def begin(self, request, mib, count):
         deposit = 10**9 if request or mib else 0
-        self.meters = Meters(Prices(request, mib), deposit, EXPOSURE, count_streams=count)
+        self.meters = StoredMeters(Prices(request, mib), deposit, EXPOSURE, count_streams=count)
         self.server_crashes = 0
         self.charged = 0
         self.heard = []  # frames that went to the server once
@@ -39,6 +39,10 @@ class Histories(RuleBasedStateMachine):
 
         if self.meters.give_server.__name__ != "noted":
             self.meters.give_server = noted
+
+    def teardown(self):
+        if hasattr(self, "meters"):
+            self.meters.close()
 
     def connected(self):
         return self.meters.payer is not None
@@ -117,7 +121,8 @@ class Histories(RuleBasedStateMachine):
         charged = self.meters.payee._pending
         exact = self.meters.end()
         if exact and charged is None:
-            # Ended in order: paid to the last byte and request that came.
+            # Ended in order: paid to the last byte and request that came, and the server counts no more.
+            assert not any(self.meters.server_disk.used.beyond(self.meters.client_disk.used))
             assert self.meters.client_disk.newest is None or self.meters.paid == self.meters.prices.of(
                 self.meters.client_disk.used
             )

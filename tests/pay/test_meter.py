@@ -12,7 +12,7 @@ from dtp.pay.payer import PayerLane, Reserved, said
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
-from .meters import KEY, PRICES, Meters, lock_of, voucher
+from .meters import KEY, PRICES, Meters, StoredMeters, lock_of, voucher
 
 SECRET = b"s" * 32
 
@@ -156,6 +156,27 @@ def test_after_a_crash_no_number_is_used_again_and_nothing_is_disputed():
     assert sorted(meters.said)[:6] == [1, 2, 3, 4, 5, 9]
     assert meters.end()
     assert not meters.client_disk.died
+
+
+def test_a_second_crash_takes_nothing_back_that_a_voucher_shown_by_the_server_pays_for():
+    """The server forgot a request that the client pays: its count alone is less than what is vouched."""
+    meters = StoredMeters(Prices(1000, 0)).connect()
+    meters.request()
+    meters.crash_server()
+    meters.connect()
+    meters.request()
+    meters.pass_time(6.0)
+    meters.pump()
+    assert (meters.paid, meters.payee.used) == (2000, Usage(1, 0))
+    for _ in range(2):
+        meters.crash_client()
+        meters.connect()
+        assert meters.client_disk.newest == meters.server_disk.newest
+        assert meters.payer.used == meters.client_disk.used == Usage(2, 0)
+    meters.request()
+    assert meters.end()
+    assert meters.paid == 3000
+    meters.close()
 
 
 def test_a_process_that_died_believes_a_vouchers_interval_more():
