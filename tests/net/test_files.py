@@ -211,6 +211,48 @@ def test_what_came_before_a_cut_is_kept(folders):
     assert give(here / "f", there)[1].begin == len(kept)
 
 
+def test_a_transfer_that_is_cancelled_leaves_no_write_out():
+    """One that waits in the middle of the queue was taken back, and those behind it were written at its place."""
+    gate, done = threading.Event(), []
+
+    def work(number):
+        if not number:
+            gate.wait(30)
+        done.append(number)
+
+    async def main():
+        with transfer._Threads() as threads:
+            jobs = [threads.disk(work, number) for number in range(4)]
+            waiting = asyncio.create_task(transfer._finished(jobs[2]))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            gate.set()
+
+    run(main())
+    assert done == [0, 1, 2, 3]
+
+
+def test_nothing_is_written_behind_what_failed(folders, monkeypatch):
+    _, there = folders
+    writev = os.writev
+
+    def full(descriptor, pieces):
+        if pieces == [b"second"]:
+            raise OSError(errno.ENOSPC, "full")
+        return writev(descriptor, pieces)
+
+    monkeypatch.setattr(os, "writev", full)
+    with contextlib.closing(Incoming(there, "f", m.FileInfo("f", 17, 0), overwrite=False)) as file:
+        file.begin(0)
+        file.write([b"first"])
+        for pieces in ([b"second"], [b"third"]):
+            with pytest.raises(NoSpace):
+                file.write(pieces)
+    assert (there / "f.part").read_bytes() == b"first"
+
+
 class Breaking:
     """A stream that gives `after` bytes of a file, and then sets `ended` and raises `error`."""
 

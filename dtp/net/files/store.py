@@ -103,6 +103,7 @@ class Incoming:
         self.info = info
         self._overwrite = overwrite
         self._descriptor = -1
+        self._failure: FileProblem | None = None
         self.hash: Hash = hashlib.new(HASH)
         self.have = 0
         self.complete = self._same_size()
@@ -201,7 +202,16 @@ class Incoming:
             self.hash.update(piece)
 
     def write(self, pieces: Sequence[bytes]) -> None:
-        """Add bytes at the end, at most `MAX_PIECES` pieces. `NoSpace`, `FileProblem`."""
+        """Add bytes at the end, at most `MAX_PIECES` pieces. `NoSpace`, `FileProblem`, then for all that follows."""
+        if self._failure is not None:
+            raise self._failure  # it would stand where what failed belongs
+        try:
+            self._append(pieces)
+        except FileProblem as error:
+            self._failure = error
+            raise
+
+    def _append(self, pieces: Sequence[bytes]) -> None:
         try:
             written = os.writev(self._descriptor, pieces)
             if written < sum(map(len, pieces)):  # a disk that fills up takes a part, and refuses the next

@@ -378,7 +378,6 @@ class _Threads:
     def __init__(self) -> None:
         self._disk = ThreadPoolExecutor(1, "dtp-disk")
         self._hash = ThreadPoolExecutor(1, "dtp-hash")
-        self._disk_finishes = False
 
     def disk(self, function: Callable[..., _T], *arguments: object) -> Future[_T]:
         """Begin `function(*arguments)` in the disk's thread."""
@@ -390,7 +389,6 @@ class _Threads:
 
     def write_all(self, file: Incoming, pieces: list[bytes]) -> None:
         """Nothing more will come: write these last ones behind all that waits, in whatever way the transfer ends."""
-        self._disk_finishes = True
         if pieces:
             self.disk(file.write, pieces)
 
@@ -398,12 +396,15 @@ class _Threads:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Waits for at most one chunk in each, and for `_AHEAD` more where they are to be written: the file is closed
-        # behind this.
+        # The file is closed behind this. The disk does all that waits for it, which is `_AHEAD` chunks: where writes
+        # are taken out of the queue while its thread takes them, too, one in the middle could be missing.
         self._hash.shutdown(cancel_futures=True)
-        self._disk.shutdown(cancel_futures=not self._disk_finishes)
+        self._disk.shutdown()
 
 
 async def _finished(job: Future[_T]) -> _T:
-    """The result of a job, waiting only if it isn't there yet."""
-    return job.result() if job.done() else await asyncio.wrap_future(job)
+    """The result of a job, waiting only if it isn't there yet.
+
+    Who is cancelled meanwhile doesn't take it back: writes that come after it would take its place.
+    """
+    return job.result() if job.done() else await asyncio.shield(asyncio.wrap_future(job))
