@@ -8,6 +8,7 @@ $BENCH_GRAPH_NODE names.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import statistics
@@ -127,13 +128,17 @@ def main() -> None:
         else failures.get(name, "no round")
         for name in names
     }
-    text = f"# Merging {options.updates:,} updates into {options.nodes:,} nodes\n\n{report(medians)}\n"
+    facts = machine.facts()
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    told = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    what = f"Merging {options.updates:,} updates into {options.nodes:,} nodes"
+    text = f"# {what}, {today}\n\n{told}\n\n{report(medians)}\n"
     print(text)
     if options.save:
         results = ROOT / "bench" / "results"
-        (results / "graph.md").write_text(text, encoding="utf-8")
-        everything = {"machine": machine.facts(), "samples": samples, "failures": failures}
-        (results / "graph.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+        (results / f"{today}-graph.md").write_text(text, encoding="utf-8")
+        everything = {"machine": facts, "samples": samples, "failures": failures}
+        (results / f"{today}-graph.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
