@@ -138,7 +138,9 @@ def main() -> None:
         results = ROOT / "bench" / "results"
         (results / f"{today}-graph.md").write_text(text, encoding="utf-8")
         everything = {"machine": facts, "samples": samples, "failures": failures}
-        (results / f"{today}-graph.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+        (results / f"{today}-graph.json").write_text(
+            json.dumps(everything, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
