@@ -38,7 +38,7 @@ async def main() -> None:
         try:
             print(between.private(diary.soul)["monday"])
         except NotReader:
-            print(f"Carol carries {len(between.node(diary.soul))} entries and can't read them")
+            print(f"Carol carries {len(between.replica.node(diary.soul))} entries and can't read them")
 
         diary.remove_reader(bob.id)
         diary["wednesday"] = "He danced with Carol."
