@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from dtp.daemon.config.model import Chain
@@ -119,7 +119,8 @@ class Announcer:
     """Says in the host's beacon where this daemon is, and that it is alive, until it is fenced off or stopped.
 
     Each start takes the endpoint over by a higher generation. Who is told that a higher one is there has been
-    replaced by another process of the same identity, and must not serve beside it: `on_fenced`.
+    replaced by another process of the same identity, and must not serve beside it: `on_fenced`. One that was silent
+    for longer than its heartbeat is good for was dead to others: it asks `check_apart` before it is alive again.
     """
 
     def __init__(
@@ -129,8 +130,13 @@ class Announcer:
         key: bytes,
         load: Callable[[], float],
         on_fenced: Callable[[], object],
+        check_apart: Callable[[], Awaitable[None]],
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`key` is the identity's; `load` says how much of what it can take it has, 0 to 1."""
+        """`key` is the identity's; `load` says how much of what it can take it has, 0 to 1; `check_apart` raises
+        `EndpointsApart` where another daemon of the host sells by a store of its own."""
+        self._check_apart, self._clock = check_apart, clock
+        self._ttl = self._beaten = 0.0
         self._config, self._chain, self._key = config, chain, key
         self._load, self._on_fenced = load, on_fenced
         self._beacon, self._operator = "", ""
@@ -171,6 +177,7 @@ class Announcer:
                     hint=hint,
                 )
         host.heartbeat(program, beacon.id, self._operator, self._key, self.generation, self._how_full())
+        self._ttl, self._beaten = beacon.ttl_ms / 1000, self._clock()
         await self._chain.execute(program)
         self._task = asyncio.create_task(self._beats(beacon.ttl_ms / 1000 / _BEATS), name="dtpd-heartbeat")
 
@@ -201,7 +208,15 @@ class Announcer:
         """One heartbeat, now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not raised."""
         from dtp.chain import Program, host
         from dtp.chain.errors import MoveAborted
+        from dtp.pay.hosting import EndpointsApart
 
+        now = self._clock()
+        if now - self._beaten > self._ttl:
+            try:
+                await self._check_apart()
+            except EndpointsApart as error:
+                self._fence("another daemon began to sell while no heartbeat of this one came", error)
+                return
         program = Program()
         host.heartbeat(program, self._beacon, self._operator, self._key, self.generation, self._how_full())
         try:
@@ -209,13 +224,19 @@ class Announcer:
         except MoveAborted as error:
             if error.error not in (host.HostError.FENCED, host.HostError.NO_ENDPOINT):
                 raise
-            self.fenced = True
-            log.error(
-                "another process has taken this endpoint over, or its host has removed it: %s",
-                error,
-                extra={"fields": {"event": "fenced", "generation": self.generation, "why": str(error)}},
-            )
-            self._on_fenced()
+            self._fence("another process has taken this endpoint over, or its host has removed it", error)
+        else:
+            self._beaten = now
+
+    def _fence(self, what: str, error: Exception) -> None:
+        self.fenced = True
+        log.error(
+            "%s: %s",
+            what,
+            error,
+            extra={"fields": {"event": "fenced", "generation": self.generation, "why": str(error)}},
+        )
+        self._on_fenced()
 
     async def _beats(self, interval: float) -> None:
         while not self.fenced:

@@ -95,9 +95,17 @@ class ChainSide:
         if self._config is None or self._config.endpoint is None or not self._alone or self._client is None:
             return
         self.announcer = Announcer(
-            self._config, self._client, self._identity.id.key, self._load, self._on_fenced
+            self._config,
+            self._client,
+            self._identity.id.key,
+            self._load,
+            self._on_fenced,
+            self._check_apart,
         )
         await self.announcer.start()
+        await self._check_apart()
+
+    async def _check_apart(self) -> None:
         if self.shop is not None:
             await self.shop.check_apart()
 

@@ -12,8 +12,9 @@ from chain_resolver.hosts import run as play
 from dtp.chain import ChainClient, KeySigner, Program, host, packages, publish
 from dtp.chain.networks import find_network
 from dtp.daemon.config.reading import ConfigMistakes
-from dtp.daemon.onchain import HostGate, NoOperator
+from dtp.daemon.onchain import Announcer, HostGate, NoOperator
 from dtp.daemon.server import Daemon
+from dtp.pay.hosting import EndpointsApart
 
 from .conftest import FAR, NEAR, Backend, config, echo
 from .programs import PATIENCE, place
@@ -207,6 +208,44 @@ def test_a_daemon_that_was_replaced_stops_serving(run, client, wallet, on_chain,
             assert endpoint.generation == 1
             await successor.close()
             assert (await beacon_of(hosted)).endpoints == ()
+
+    run(scenario)
+
+
+def test_who_was_silent_for_long_looks_who_sells_before_it_is_alive_again(run, client, wallet):
+    """Whoever was suspended for longer than its heartbeat is good for, another may have sold in its place."""
+
+    async def scenario(pair):
+        async with client(wallet()) as chain, Backend(echo) as backend:
+            hosted = await make_host(chain)
+            settings = config(pair.tmp_path, serving(hosted, 9, backend)).chain
+            now, looks, fenced, apart = [1000.0], [], [], []
+
+            async def look():
+                looks.append(now[0])
+                if apart:
+                    raise EndpointsApart("another store")
+
+            key = FAR.id.key
+            announcer = Announcer(
+                settings, chain, key, lambda: 0.0, lambda: fenced.append(True), look, clock=lambda: now[0]
+            )
+            await announcer.start()
+            ttl = (await beacon_of(hosted)).ttl_ms / 1000
+            now[0] += ttl
+            await announcer.beat()
+            assert looks == []
+            now[0] += ttl + 1
+            await announcer.beat()
+            assert looks == [now[0]]
+            apart.append(True)
+            now[0] += ttl - 1
+            await announcer.beat()
+            assert (len(looks), fenced) == (1, [])
+            now[0] += ttl + 1
+            await announcer.beat()
+            assert (len(looks), fenced, announcer.fenced) == (2, [True], True)
+            await announcer.stop(withdraw=False)
 
     run(scenario)
 
