@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import hashlib
 import socket
@@ -33,12 +34,17 @@ def reset(writer):
 
 
 async def exchange(port, data):
+    """What comes back for `data`. A refusal is a `ConnectionError`, however far the caller was by then."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(data)
-    writer.write_eof()
-    answer = await reader.read()
-    writer.close()
-    return answer
+    with contextlib.closing(writer):
+        writer.write(data)
+        try:
+            writer.write_eof()
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                raise ConnectionResetError("reset before the end was said") from error
+            raise
+        return await reader.read()
 
 
 def test_bytes_and_both_ends(run):

@@ -26,6 +26,7 @@ from dtp.identity import Identity
 
 from .conftest import NEAR, OTHER, Backend
 from .programs import DTPD, PATIENCE, free_port, place
+from .test_daemon_relay import exchange
 
 __all__ = ["place"]
 
@@ -356,14 +357,6 @@ def test_a_connection_finds_its_worker_whenever_it_is_cut(place, scheme, cuts):
                 assert b"Traceback" not in program.errors
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
-
-
-async def exchange(port, data):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    with contextlib.closing(writer):
-        writer.write(data)
-        writer.write_eof()
-        return await reader.read()
 
 
 class Far:
