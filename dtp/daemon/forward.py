@@ -127,9 +127,8 @@ class Forwarded:
     async def _serve_again(self, pool: Pool, sock: socket.socket) -> None:
         """A stream for a program whose peer was lost before either said a word: at another endpoint, if need be."""
         try:
-            await asyncio.sleep(
-                EAGER
-            )  # a peer that takes connections and loses them isn't to be asked in a circle
+            # A peer that takes connections and loses them isn't to be asked in a circle.
+            await asyncio.sleep(EAGER)
             stream = await self._stream(pool)
         except DtpError as error:
             self._refused(error)

@@ -208,15 +208,10 @@ class Announcer:
         """One heartbeat, now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not raised."""
         from dtp.chain import Program, host
         from dtp.chain.errors import MoveAborted
-        from dtp.pay.hosting import EndpointsApart
 
         now = self._clock()
-        if now - self._beaten > self._ttl:
-            try:
-                await self._check_apart()
-            except EndpointsApart as error:
-                self._fence("another daemon began to sell while no heartbeat of this one came", error)
-                return
+        if now - self._beaten > self._ttl and not await self._is_alone():
+            return
         program = Program()
         host.heartbeat(program, self._beacon, self._operator, self._key, self.generation, self._how_full())
         try:
@@ -227,6 +222,15 @@ class Announcer:
             self._fence("another process has taken this endpoint over, or its host has removed it", error)
         else:
             self._beaten = now
+
+    async def _is_alone(self) -> bool:
+        from dtp.pay.hosting import EndpointsApart
+
+        try:
+            await self._check_apart()
+        except EndpointsApart as error:
+            self._fence("another daemon began to sell while no heartbeat of this one came", error)
+        return not self.fenced
 
     def _fence(self, what: str, error: Exception) -> None:
         self.fenced = True

@@ -87,9 +87,7 @@ def kept(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
             one = stored(store, found)
             yield one
             after = one.sequence + 1
-            if (
-                after <= at
-            ):  # the store is damaged: who checks it finds that what is given isn't what comes next
+            if after <= at:  # the store is damaged: who checks it finds that this isn't what comes next
                 return
         at = after
 

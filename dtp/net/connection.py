@@ -397,9 +397,8 @@ class Connection:
         if self._error is not None:
             return
         self._session.warn_away()
-        with contextlib.suppress(
-            TimeoutError, DtpError
-        ):  # then it is over, and the next lines change nothing
+        # Where the connection is over by then, the next lines change nothing.
+        with contextlib.suppress(TimeoutError, DtpError):
             async with asyncio.timeout(HEARD):
                 await self.ping()
         self._session.go_away()

@@ -85,12 +85,10 @@ class SessionState:
         self._never_arrived = 0  # bytes that only the final offset of a RESET tells of
         self._send_stop = MAX_OFFSET  # sending stops here, whatever the credit: see `Session.limit_sending`
         self._receive_stop = MAX_OFFSET
-        self._released_total = (
-            0  # of what was sent, bytes that are kept no more: acknowledged, or of a reset stream
-        )
-        self._send_until = (
-            0  # the lowest of what bounds `_sent_total`, so that sealing compares with one number
-        )
+        # Of what was sent, bytes that are kept no more: acknowledged, or of a reset stream.
+        self._released_total = 0
+        # The lowest of what bounds `_sent_total`, so that sealing compares with one number.
+        self._send_until = 0
         self._bound_sending()
 
         self._links: dict[int, Link] = {}

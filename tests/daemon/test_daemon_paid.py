@@ -25,6 +25,14 @@ HOST = "0x" + "1" * 64
 MIB = 1024 * 1024
 
 
+FILE = "far.sqlite"
+
+
+@pytest.fixture(params=["file", "postgresql"])
+def vouchers(request):
+    return FILE if request.param == "file" else request.getfixturevalue("postgresql_url")
+
+
 class Market:
     """A host on chain, a far daemon that sells, a near one that buys; both in this process."""
 
@@ -48,7 +56,13 @@ class Market:
         self.pair.near = self.pair.far = None
         await self._stack.aclose()
 
-    vouchers = "far.sqlite"
+    vouchers = FILE
+
+    async def keep(self, vouchers):
+        """What the far daemon is paid is kept there: in a file, or a database that has to be up first."""
+        self.vouchers = vouchers
+        if vouchers != FILE:
+            await is_up(vouchers)
 
     def far_config(self, backend, price, more="", listen="tcp://127.0.0.1:0", endpoint=None):
         endpoint = endpoint or "tcp://127.0.0.1:9"
@@ -109,15 +123,10 @@ budget = {budget}
         return self.pair.near.status()["forwarded"][0]
 
 
-@pytest.mark.parametrize("kept", ["file", "postgresql"])
-def test_a_service_is_paid_and_claimed(run, client, net, kept, request):
-    vouchers = "far.sqlite" if kept == "file" else request.getfixturevalue("postgresql_url")
-
+def test_a_service_is_paid_and_claimed(run, client, net, vouchers):
     async def scenario(pair):
         async with Backend(echo) as backend, Market(pair, client, net) as market:
-            market.vouchers = vouchers
-            if kept == "postgresql":
-                await is_up(vouchers)
+            await market.keep(vouchers)
             await market.sell(backend, '{ request = 1000, mib = "0.002SUI", deposit = 1000 }')
             port = await market.buy('{ most = "0.5SUI", deposit = "0.1SUI" }')
             data = bytes(3 * MIB)
@@ -137,16 +146,12 @@ def test_a_service_is_paid_and_claimed(run, client, net, kept, request):
     run(scenario)
 
 
-@pytest.mark.parametrize("kept", ["file", "postgresql"])
-def test_two_daemons_of_a_host_have_one_store(run, client, net, kept, request):
+def test_two_daemons_of_a_host_have_one_store(run, client, net, vouchers):
     """With a file for each, every one of them would take a caller's whole deposit for its own: it doesn't start."""
-    vouchers = "far.sqlite" if kept == "file" else request.getfixturevalue("postgresql_url")
 
     async def scenario(pair):
         async with Backend(echo) as backend, Market(pair, client, net) as market:
-            market.vouchers = vouchers
-            if kept == "postgresql":
-                await is_up(vouchers)
+            await market.keep(vouchers)
             price = "{ request = 1000, deposit = 1000 }"
             await market.sell(backend, price)
             net.fund(OTHER.id.sui_address, 10_000_000_000, 3)
@@ -156,9 +161,9 @@ def test_two_daemons_of_a_host_have_one_store(run, client, net, kept, request):
             )
             await market.far_chain.execute(program)
             async with client(KeySigner.from_identity(OTHER)) as chain:
-                market.vouchers = "other.sqlite" if kept == "file" else vouchers
+                market.vouchers = "other.sqlite" if vouchers == FILE else vouchers
                 other = Daemon(market.far_config(backend, price), OTHER, client=chain)
-                if kept == "file":
+                if vouchers == FILE:
                     with pytest.raises(EndpointsApart, match='vouchers = "postgresql://'):
                         await other.start()
                     # Nor by a reload: what it gave away till then it goes on to give.
