@@ -23,9 +23,26 @@ _HOP = {
     b"transfer-encoding",
     b"upgrade",
 }
-#: Fields that backends believe: only the daemon may set them.
-_WHO = {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
-_OWN = b"dtp-"
+#: Fields of one message, whatever `Connection` says.
+_OF_THE_MESSAGE = {b"host", b"content-length"}
+#: Fields that backends believe, since proxies set them: who came, and what for. Only the daemon may.
+_BELIEVED = {
+    b"forwarded",
+    b"via",
+    b"proxy",
+    b"x-real-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"true-client-ip",
+    b"cf-connecting-ip",
+    b"fastly-client-ip",
+    b"x-rewrite-url",
+}
+_BELIEVED_PREFIXES = (b"dtp-", b"x-forwarded-", b"x-original-")
+#: CGI, WSGI and the like turn "-" and other marks into one character, so all of them spell the same field.
+_PLAIN = bytes(byte if chr(byte).isascii() and chr(byte).isalnum() else ord("-") for byte in range(256))
+#: What a connection may change to. In others, such as HTTP/2, more requests would come that no rule sees.
+WEBSOCKET = b"websocket"
 #: How the daemon calls itself to others.
 _VIA = b"1.1 dtpd"
 
@@ -41,27 +58,29 @@ def tokens(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> set[bytes]:
     }
 
 
-def upgrade_of(headers: Headers) -> bytes | None:
-    """The protocol that a request wants to change to, None if it doesn't."""
-    if b"upgrade" not in tokens(headers, b"connection"):
-        return None
-    return next((value for key, value in headers if key == b"upgrade"), None)
+def upgrades_of(headers: Headers) -> set[bytes]:
+    """The protocols that a request wants to change to, in lower case; empty if it doesn't."""
+    return tokens(headers, b"upgrade") if b"upgrade" in tokens(headers, b"connection") else set()
 
 
 def _passing(headers: Headers) -> Headers:
-    hop = _HOP | tokens(headers, b"connection")
+    hop = _HOP | (tokens(headers, b"connection") - _OF_THE_MESSAGE)
     return [(key, value) for key, value in headers if key not in hop]
 
 
+def plain(name: bytes) -> bytes:
+    """The name of a field (in lower case) with `-` for all that is neither letter nor digit."""
+    return name.translate(_PLAIN)
+
+
 def _spoofs(name: bytes) -> bool:
-    # CGI and WSGI turn "-" and "_" into one character, so both spell the same field.
-    plain = name.replace(b"_", b"-")
-    return plain in _WHO or plain.startswith(_OWN)
+    spelt = plain(name)
+    return spelt in _BELIEVED or spelt.startswith(_BELIEVED_PREFIXES)
 
 
 def to_backend(headers: Headers, caller: Caller, service: str) -> Headers:
     """The fields of a request (names in lower case) as the backend is to get them: with who came, proven."""
-    upgrade = upgrade_of(headers)
+    upgrades = WEBSOCKET in upgrades_of(headers)
     chunked = b"chunked" in tokens(headers, b"transfer-encoding")
     found = [(key, value) for key, value in _passing(headers) if not _spoofs(key)]
     if not any(key == b"host" for key, _ in found):
@@ -69,8 +88,8 @@ def to_backend(headers: Headers, caller: Caller, service: str) -> Headers:
     found += [*_who(caller, service), (b"via", _VIA)]
     if chunked:
         found.append((b"transfer-encoding", b"chunked"))
-    if upgrade is not None:
-        found += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
+    if upgrades:
+        found += [(b"connection", b"upgrade"), (b"upgrade", WEBSOCKET)]
     return found
 
 

@@ -7,6 +7,7 @@ is a name given twice, a name in another case (some parsers don't mind it), and 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +111,7 @@ def _checked(value: Any, text: str) -> RpcCall:
     method, call_id = value.get("method"), value.get("id")
     if not isinstance(method, str) or not method or not method.isprintable() or " " in method:
         raise Malformed("a call needs a method, a text without blanks")
-    if isinstance(call_id, dict | list | bool):
+    if isinstance(call_id, dict | list | bool) or call_id in (math.inf, -math.inf):
         raise Malformed("a call's id is a text, a number or null")
     return RpcCall(method, text, "id" in value, call_id)
 
@@ -146,8 +147,8 @@ def forwarded(message: Message, passed: list[RpcCall]) -> bytes:
     return (f"[{','.join(texts)}]" if message.batch else texts[0]).encode()
 
 
-def merged(answer: bytes, refusals: list[dict[str, Any]]) -> bytes:
-    """A backend's answer to the rest of a batch, with the refusals behind it."""
+def merged(answer: bytes, refusals: list[dict[str, Any]]) -> bytes | None:
+    """A backend's answer to the rest of a batch, with the refusals behind it; None if it is no JSON-RPC."""
     text = answer.decode("utf-8", "replace").strip(_BLANKS)
     own = ",".join(json.dumps(one) for one in refusals)
     if not text:
@@ -155,4 +156,4 @@ def merged(answer: bytes, refusals: list[dict[str, Any]]) -> bytes:
     if text.startswith("[") and text.endswith("]"):
         inner = text[1:-1].strip(_BLANKS)
         return (f"[{inner},{own}]" if inner else f"[{own}]").encode()
-    return f"[{text},{own}]".encode()
+    return f"[{text},{own}]".encode() if text.startswith("{") and text.endswith("}") else None

@@ -15,7 +15,8 @@ import h11
 
 from dtp.daemon.http import conversation, jsonrpc
 from dtp.daemon.http.conversation import Conversation, Ended
-from dtp.daemon.http.headers import Headers, to_backend, to_client, upgrade_of
+from dtp.daemon.http.headers import WEBSOCKET, Headers, to_backend, to_client, tokens, upgrades_of
+from dtp.daemon.http.target import fault, in_origin_form, spellings
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import TELLINGS, Reason, words
 from dtp.errors import DtpError
@@ -38,6 +39,7 @@ _LINK_IDLE = 4.0
 #: Methods that change nothing (RFC 9110, 9.2.1).
 _SAFE = (b"GET", b"HEAD", b"OPTIONS")
 _FOREIGN_PAGE = b"pages of this origin may not ask\n"
+_NO_WEBSOCKET = b"the backend opened no WebSocket\n"
 #: What a browser is told that asks whether a page may ask (Fetch standard, CORS).
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "POST",
@@ -95,6 +97,8 @@ class HttpSession(Conversation):
         self._only_websockets = exposed.config.kind == "websocket"
         #: The origin of the page that asks, if it may; its browser is told with every answer.
         self._origin: bytes | None = None
+        #: Whether only the head of the answer is wanted.
+        self._head_only = False
 
     def finish(self) -> None:
         """Answer what was asked, and then no more."""
@@ -132,6 +136,12 @@ class HttpSession(Conversation):
             if request is None:
                 return
             self._moved = 0
+            self._head_only = request.method == b"HEAD"
+            if (two_ways := fault(request)) is not None:
+                self.why = f"{words(Reason.MALFORMED)}: {two_ways}"
+                await self._answer(400, f"{self.why}\n".encode(), "text/plain", {"Connection": "close"})
+                return
+            request = in_origin_form(request)
             try:
                 keep = await (self._exchange_calls(request) if self._json else self._exchange(request))
             except (Ended, OSError) as error:
@@ -175,12 +185,15 @@ class HttpSession(Conversation):
 
     async def _exchange(self, request: h11.Request) -> bool:
         """Pass one request on, and its answer back; True when another one may follow."""
-        if self._only_websockets and (fault := self._no_websocket(request)) is not None:
-            status, body = fault
+        if self._only_websockets and (no := self._no_websocket(request)) is not None:
+            status, body = no
             await self._answer(status, body, "text/plain", {"Upgrade": "websocket"} if status == 426 else {})
             return await self._discard()
-        method = f"{request.method.decode('ascii')} {request.target.decode('ascii').partition('?')[0]}"
-        denial = self._exposed.ask(Call(self._caller, method))
+        if request.method == b"CONNECT":
+            await self._answer(405, b"there are no tunnels here\n", "text/plain", {})
+            return await self._discard()
+        method, *also = spellings(request)
+        denial = self._exposed.ask(Call(self._caller, method, tuple(also)))
         if denial is None:
             denial = await self._exposed.bill(self._caller, self.stream, 1)
         if denial is not None:
@@ -206,7 +219,8 @@ class HttpSession(Conversation):
 
     def _no_websocket(self, request: h11.Request) -> tuple[int, bytes] | None:
         """The status and words for what is no WebSocket, or one of a page that may not open it."""
-        if (upgrade_of(list(request.headers)) or b"").lower() != b"websocket":
+        asks = request.method == b"GET" and WEBSOCKET in upgrades_of(list(request.headers))
+        if not asks or _has_body(request):
             return 426, b"this service is for WebSockets\n"
         if not self._judge_origin(request):
             return 403, _FOREIGN_PAGE
@@ -253,9 +267,11 @@ class HttpSession(Conversation):
             event = await self._client.event()
             if event is h11.PAUSED:
                 return
-            await backend.send(event)
             if isinstance(event, h11.EndOfMessage):
+                # Fields behind the body end here (RFC 9110, 6.5.1): backends may take them for the head's.
+                await backend.send(h11.EndOfMessage())
                 return
+            await backend.send(event)
 
     async def _pass_answer(self, backend: _Side) -> bool:
         """Everything that the backend answers; True when it changed the protocol."""
@@ -273,6 +289,9 @@ class HttpSession(Conversation):
                 if switching:
                     return True
             elif isinstance(event, h11.Response):
+                if self._only_websockets and event.status_code < 300:
+                    await self._answer(502, _NO_WEBSOCKET, "text/plain", {})
+                    return False
                 headers = self._cors(to_client(list(event.headers)))
                 await self._client.send(
                     h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
@@ -308,8 +327,11 @@ class HttpSession(Conversation):
         if request.method == b"OPTIONS" and self._origin is not None:
             await self._answer(204, b"", None, _PREFLIGHT)
             return await self._discard()
-        if request.method != b"POST" or upgrade_of(list(request.headers)) is not None:
+        if request.method != b"POST" or upgrades_of(list(request.headers)):
             await self._answer(405, b"JSON-RPC is spoken by POST\n", "text/plain", {"Allow": "POST"})
+            return await self._discard()
+        if tokens(list(request.headers), b"content-encoding") - {b"identity"}:
+            await self._answer(415, b"JSON-RPC comes as it is, without Content-Encoding\n", "text/plain", {})
             return await self._discard()
         config = self._exposed.config
         body = await self._body(config.message)
@@ -388,10 +410,11 @@ class HttpSession(Conversation):
             await self._answer_json(200 if message.batch else 502, answer if message.batch else answer[:1])
             return True
         body = jsonrpc.forwarded(message, passed)
+        # Read as UTF-8, which JSON is: a charset must not have the backend read something else.
         kept = [
-            (key, value)
+            (key, value.partition(b";")[0].strip() if key == b"content-type" else value)
             for key, value in request.headers
-            if key not in (b"content-length", b"transfer-encoding", b"expect")
+            if key not in (b"content-length", b"transfer-encoding", b"expect", b"content-encoding")
         ]
         headers = to_backend(kept, self._caller, self._exposed.config.service)
         headers.append((b"content-length", str(len(body)).encode()))
@@ -401,20 +424,27 @@ class HttpSession(Conversation):
         await backend.send(h11.Data(data=body))
         await backend.send(h11.EndOfMessage())
         if refusals:
-            await self._merge_answer(backend, refusals)
+            await self._merge_answer(backend, passed, refusals)
         else:
             await self._pass_answer(backend)
         self._keep_link(backend)
         return True
 
-    async def _merge_answer(self, backend: _Side, refusals: list[dict[str, Any]]) -> None:
+    async def _merge_answer(
+        self, backend: _Side, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
+    ) -> None:
         answer = b""
         while not isinstance(event := await _answered(backend), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 answer += event.data
                 if len(answer) > _MAX_MERGED:
                     raise Ended(Reason.SIZE)
-        await self._answer(200, jsonrpc.merged(answer, refusals), "application/json", {})
+        body = jsonrpc.merged(answer, refusals)
+        if body is None:  # such as a page that tells of a fault
+            failures = [jsonrpc.failure(call, Reason.BACKEND_BROKE) for call in passed if call.has_id]
+            await self._answer_json(200, [*refusals, *failures])
+        else:
+            await self._answer(200, body, "application/json", {})
 
     async def _body(self, most: int) -> bytes | None:
         """The request's whole body; None when it is longer than `most`."""
@@ -452,7 +482,7 @@ class HttpSession(Conversation):
         await client.send(
             h11.Response(status_code=status, headers=[*self._cors([]), *headers], reason=phrase)
         )
-        if body:
+        if body and not self._head_only:
             await client.send(h11.Data(data=body))
         await client.send(h11.EndOfMessage())
 

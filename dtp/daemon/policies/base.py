@@ -47,10 +47,14 @@ class Open:
 
 @dataclass(slots=True)
 class Call:
-    """A caller makes a request: `method` of a protocol that has methods, else "" for the stream as a whole."""
+    """A caller makes a request: `method` of a protocol that has methods, else "" for the stream as a whole.
+
+    `also`: other methods for which a backend may take it. A rule that lets it pass has to let all of them.
+    """
 
     caller: Caller
     method: str = ""
+    also: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

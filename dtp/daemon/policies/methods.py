@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from fnmatch import translate
 from functools import lru_cache
 
@@ -14,35 +16,58 @@ from dtp.daemon.reasons import Reason
 _REMEMBERED = 1024
 
 
-def pattern_of(patterns: tuple[str, ...]) -> re.Pattern[str]:
+def pattern_of(patterns: Iterable[str]) -> re.Pattern[str]:
     """Matches what one of `patterns` means: `*`, `?` and `[...]` as in a shell, and a case that counts.
 
     An HTTP request is "GET /path"; a pattern without a blank, such as "GET", means its verb.
     """
-    spelled = [translate(one) for one in patterns]
-    spelled += [translate(f"{one} /*") for one in patterns if " " not in one]
+    known = tuple(patterns)
+    spelled = [translate(one) for one in known]
+    spelled += [translate(f"{one} *") for one in known if " " not in one]
     return re.compile("|".join(spelled) or r"(?!)")
 
 
+def folded(method: str) -> str:
+    """The same for all that differ in case or in forms of one character: many backends take them for one."""
+    return unicodedata.normalize("NFKC", method).casefold()
+
+
+class Net:
+    """What rules against methods go by: nobody escapes it by another spelling, or a slash at the end."""
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        self._pattern = pattern_of(folded(one) for one in patterns)
+
+    def holds(self, method: str) -> bool:
+        """Whether one of the patterns means `method`."""
+        name = folded(method)
+        return self._pattern.match(name) is not None or (
+            name.endswith("/") and self._pattern.match(name.rstrip("/")) is not None
+        )
+
+
 class Methods(Policy):
-    """A method has to match one of `allow`, if there are any, and none of `deny`. Streams without methods pass."""
+    """A method has to match one of `allow`, if there are any, and none of `deny`. Streams without methods pass.
+
+    What is allowed has to be spelt as the rule spells it; what is denied is so in any case of letters.
+    """
 
     name = "methods"
     asks = (Call,)
 
     def __init__(self, rule: MethodRule) -> None:
         self._allow = pattern_of(rule.allow) if rule.allow else None
-        self._deny = pattern_of(rule.deny)
+        self._deny = Net(rule.deny)
         self._allowed = lru_cache(_REMEMBERED)(self._match)
 
     def _match(self, method: str) -> bool:
-        if self._deny.match(method):
+        if self._deny.holds(method):
             return False
         return self._allow is None or self._allow.match(method) is not None
 
     def check(self, event: Event, now: Moment) -> Denial | None:
         """By name alone."""
         assert isinstance(event, Call)
-        if not event.method or self._allowed(event.method):
+        if not event.method or all(map(self._allowed, (event.method, *event.also))):
             return None
         return self.deny(Reason.METHOD, f"the method {event.method[:64]!r} is not allowed here")

@@ -6,13 +6,12 @@ evenly would be empty. A request is too early when that lies further ahead than 
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 
 from dtp.daemon.config.model import RateRule
 from dtp.daemon.config.values import Rate as Amount
 from dtp.daemon.policies.base import Arrive, Call, Caller, Denial, Event, Moment, Move, Policy
-from dtp.daemon.policies.methods import pattern_of
+from dtp.daemon.policies.methods import Net
 from dtp.daemon.reasons import Reason
 from dtp.daemon.table import Table, key_of
 from dtp.identity import PeerId
@@ -88,7 +87,7 @@ class Rate(Policy):
 
     def __init__(self, rule: RateRule) -> None:
         self._per_identity = rule.per == "identity"
-        self._pattern: re.Pattern[str] | None = pattern_of(rule.methods) if rule.methods else None
+        self._net = Net(rule.methods) if rule.methods else None
         self._rule = rule
         self.asks = (Call,) if rule.requests is not None else ()
         # Whoever counts bytes is told of each read: only where there is something to count.
@@ -102,7 +101,7 @@ class Rate(Policy):
             # The first of a burst is never early; each further one leans on the tolerance.
             self._tolerance = self._interval * ((rule.burst or rule.requests.amount) - 1)
         #: Every request counts, whatever its method.
-        self._every = self._interval > 0 and self._pattern is None
+        self._every = self._interval > 0 and self._net is None
 
     # ---- sharing with other daemons --------------------------------------------------------------------------
 
@@ -146,7 +145,9 @@ class Rate(Policy):
         return caller.peer if self._per_identity else None
 
     def _concerns(self, call: Call) -> bool:
-        return self._interval > 0 and (self._pattern is None or self._pattern.match(call.method) is not None)
+        return self._interval > 0 and (
+            self._net is None or any(map(self._net.holds, (call.method, *call.also)))
+        )
 
     def check(self, event: Event, now: Moment) -> Denial | None:
         """A request that comes too early."""

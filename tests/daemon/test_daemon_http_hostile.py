@@ -1,0 +1,318 @@
+"""Callers who want a request read in two ways: once by the rules, and once by the backend."""
+
+import asyncio
+import contextlib
+import json
+import re
+
+import pytest
+
+from dtp.daemon.config import model
+from dtp.daemon.config.values import Rate as Amount
+from dtp.daemon.http import jsonrpc
+from dtp.daemon.http.headers import to_backend
+from dtp.daemon.policies import Call, Chain, Moment
+from dtp.daemon.policies.methods import Methods
+from dtp.daemon.policies.rate import Rate
+
+from .conftest import Backend
+from .test_daemon_http import CALLER, call, expose, node, site
+
+HEAD = b" HTTP/1.1\r\nHost: x\r\n"
+#: Never matches: what is said up to the end.
+END = rb"(?!)"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Recorder(Backend):
+    """A backend that keeps what it gets, and says the same to each head."""
+
+    def __init__(self, answer=OK):
+        super().__init__(self._serve)
+        self.got, self._answer = b"", answer
+
+    async def _serve(self, reader, writer):
+        before = 0
+        while data := await reader.read(65536):
+            self.got += data
+            for _ in range(self.got.count(b"\r\n\r\n") - before):
+                writer.write(self._answer)
+            before = self.got.count(b"\r\n\r\n")
+
+
+async def say(port, data, *, until=rb"\r\n\r\n"):
+    """What is answered to `data` until it matches, or ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    found = b""
+    with contextlib.closing(writer):
+        while not re.search(until, found) and (more := await reader.read(65536)):
+            found += more
+    return found
+
+
+# ---- where a request ends ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["http", "json-rpc"])
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (b"POST /a" + HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", b"beside"),
+        (b"POST /a" + HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", b"beside"),
+        (b"POST /a HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"in HTTP/1.0"),
+        (b"GET a" + HEAD + b"\r\n", b"no path"),
+        (b"GET ftp://x/a" + HEAD + b"\r\n", b"no path"),
+        (b"GET *" + HEAD + b"\r\n", b"no path"),
+        (b"GET /a#b" + HEAD + b"\r\n", b"fragment"),
+        (b"GET http://x#b" + HEAD + b"\r\n", b"fragment"),
+        (b"GET /a" + HEAD + b"Origin: https://one\r\nOrigin: https://two\r\n\r\n", b"Origin"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_400(run, kind, request_, words):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, kind))
+            answer = await say(port, request_, until=END)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert words in answer
+            assert b"Connection: close" in answer
+            assert answer.count(b"HTTP/1.1") == 1
+            assert backend.got == b""
+
+    run(scenario)
+
+
+def test_nobody_takes_away_where_a_body_ends(run):
+    """`Connection: content-length` would leave a body that is the next request."""
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            inner = b"GET /inner HTTP/1.1\r\nHost: y\r\n\r\n"
+            fields = b"Connection: content-length, host\r\nContent-Length: %d\r\n\r\n" % len(inner)
+            await say(port, b"POST /a" + HEAD + fields + inner, until=b"ok")
+            head, _, body = backend.got.partition(b"\r\n\r\n")
+            assert b"\r\ncontent-length: %d\r\n" % len(inner) in head
+            assert b"\r\nhost: x\r\n" in head
+            assert inner.startswith(body)
+
+    run(scenario)
+
+
+def test_fields_behind_a_body_stay_here(run):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            fields = b"Transfer-Encoding: chunked\r\n\r\n"
+            await say(
+                port, b"POST /a" + HEAD + fields + b"1\r\nx\r\n0\r\nDTP-Peer: evil\r\n\r\n", until=b"ok"
+            )
+            await pair.near.close()  # all of it has arrived when the stream has ended
+            assert backend.got.endswith(b"1\r\nx\r\n0\r\n\r\n")
+            assert b"evil" not in backend.got
+
+    run(scenario)
+
+
+# ---- who came ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"dtp.peer", b"dtp-peer-", b"x-forwarded-port", b"x-forwarded-user", b"x-forwarded_prefix",
+        b"x.forwarded.for", b"x-forwarded-client-cert", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip",
+        b"true_client_ip", b"cf-connecting-ip", b"fastly-client-ip", b"x-original-url", b"x-original-forwarded-for",
+        b"x-rewrite-url", b"proxy",
+    ],
+)  # fmt: skip
+def test_fields_that_backends_believe_are_the_daemons(name):
+    found = to_backend([(b"host", b"x"), (name, b"evil"), (b"x-forward", b"mine")], CALLER, "api")
+    assert b"evil" not in [value for _, value in found]
+    assert (b"x-forward", b"mine") in found
+
+
+# ---- rules for methods -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /secret", b"GET //secret", b"GET /./secret", b"GET /public/../secret", b"GET /public/../../secret",
+        b"GET /%73ecret", b"GET /%2e/secret", b"GET /public/%2E%2e/secret", b"GET /public%2f..%2fsecret",
+        b"GET /public/..%5csecret", b"GET /\\secret", b"GET /secret;a=b", b"GET /;a/secret", b"GET /secret/",
+        b"GET /secret/.", b"GET /secret//", b"GET /SECRET", b"GET /secret?x", b"GET /secret/?x", b"GET http://y/secret",
+        b"GET HTTP://y//secret", b"get /secret", b"DELETE /", b"delete /", b"DELETE http://y", b"DELETE http://y?a",
+        b"POST /?x", b"OPTIONS *",
+    ],
+)  # fmt: skip
+def test_no_spelling_escapes_a_rule(run, line):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            rules = 'methods = { deny = ["* /secret", "DELETE", "OPTIONS"] }'
+            port = await pair.start(expose(backend.port, "http", rules))
+            override = b"X-HTTP-Method_Override: delete\r\n" if line.startswith(b"POST") else b""
+            assert (await say(port, line + HEAD + override + b"\r\n")).startswith(b"HTTP/1.1 403 ")
+            assert backend.got == b""
+            assert pair.exposed.denials == {"methods": 1}
+
+    run(scenario)
+
+
+def test_what_is_allowed_is_so_in_all_spellings():
+    policy = Methods(model.MethodRule(allow=("GET /public/*", "GET /a%20b")))
+    for method, also, passes in (
+        ("GET /public/a", (), True),
+        ("GET /public/", (), True),
+        ("GET /public/../secret", ("GET /secret",), False),
+        ("GET /secret/%2e%2e/public/x", ("GET /public/x",), False),
+        ("GET /PUBLIC/a", (), False),
+        ("GET /a%20b", (), True),
+    ):
+        assert (policy.check(Call(CALLER, method, also), Moment(0, 0)) is None) == passes, method
+
+
+@pytest.mark.parametrize("method", ["admin_x", "Admin_x", "ADMIN_X", "\uff41dmin_x", "admin_\u017f"])
+def test_no_case_escapes_a_rule_against_methods(method):
+    policy = Methods(model.MethodRule(deny=("admin_x", "admin_s")))
+    assert policy.check(Call(CALLER, method), Moment(0, 0)) is not None
+    assert policy.check(Call(CALLER, "admin_y"), Moment(0, 0)) is None
+    rate = Chain([Rate(model.RateRule(requests=Amount(1, 60), methods=("admin_x", "admin_s")))])
+    assert rate.ask(Call(CALLER, method), Moment(0, 0)) is None
+    assert rate.ask(Call(CALLER, "other", ("admin_x",)), Moment(0, 0)) is not None
+
+
+def test_a_whole_url_is_a_path_and_a_host(run):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            assert (await say(port, b"GET http://y:81/a?b=1" + HEAD + b"\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert backend.got.startswith(b"GET /a?b=1 HTTP/1.1\r\nhost: y:81\r\n")
+            assert backend.got.count(b"host:") == 1
+
+    run(scenario)
+
+
+def test_answers_to_head_are_heads(run):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http", 'methods = { deny = ["* /secret"] }'))
+            answer = await say(port, (b"HEAD /secret" + HEAD + b"\r\n") * 2, until=rb"(?s)403.*403.*\r\n\r\n")
+            assert re.fullmatch(rb"(?s)(HTTP/1.1 403 .*?\r\n\r\n){2}", answer)
+            assert pair.exposed.ledger.failed == 0
+
+    run(scenario)
+
+
+def test_there_are_no_tunnels(run):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            asked = b"CONNECT x:80" + HEAD + b"\r\nGET /inner" + HEAD + b"\r\n"
+            assert (await say(port, asked)).startswith(b"HTTP/1.1 405 ")
+            assert b"CONNECT" not in backend.got
+
+    run(scenario)
+
+
+# ---- other protocols ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"HTTP/2.0", b"h2c, websocket", b"TLS/1.0"])
+def test_nobody_changes_to_a_protocol_that_no_rule_sees(run, protocol):
+    """Behind h2c there would be any requests (smuggling by upgrade); of several, WebSocket passes."""
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            fields = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+            assert (await say(port, b"GET /a" + HEAD + fields % protocol)).startswith(b"HTTP/1.1 200 ")
+            upgrades = re.findall(rb"\r\nupgrade: (.*)\r\n", backend.got)
+            assert upgrades == ([b"websocket"] if b"websocket" in protocol else [])
+            assert b"http2-settings" not in backend.got
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (
+            b"POST /a" + HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx",
+            b"426",
+        ),
+        (
+            b"GET /a" + HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx",
+            b"426",
+        ),
+        (b"GET /a" + HEAD + b"Upgrade: websocket\r\n\r\n", b"426"),
+        (b"GET /a" + HEAD + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n", b"426"),
+        (b"GET /a" + HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n", b"502"),
+    ],
+)
+def test_a_service_for_websockets_gives_nothing_else(run, request_, status):
+    """Also where the backend answers as if nobody had asked for a WebSocket."""
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "websocket"))
+            answer = await say(port, request_)
+            assert answer.startswith(b"HTTP/1.1 " + status)
+            assert b"ok" not in answer.partition(b"\r\n\r\n")[2]
+
+    run(scenario)
+
+
+# ---- JSON-RPC ----------------------------------------------------------------------------------------------------
+
+
+def post(body, fields=b""):
+    return b"POST /" + HEAD + fields + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def test_no_charset_has_a_call_read_anew(run):
+    """In UTF-7, which aiohttp's backends would decode, `+ACI-` ends a text: the call would be another one."""
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "json-rpc"))
+            fields = b"Content-Type: application/json; charset=utf-7\r\nContent-Encoding: identity\r\n"
+            await say(port, post(b'{"method":"a","id":1,"x":"+ACI-,+ACI-method+ACI-:+ACI-b"}', fields))
+            assert b"\r\ncontent-type: application/json\r\n" in backend.got
+            assert b"charset" not in backend.got
+            assert b"content-encoding" not in backend.got
+
+    run(scenario)
+
+
+def test_what_is_encoded_is_415(run):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "json-rpc"))
+            asked = post(b'{"method":"a","id":1}', b"Content-Encoding: gzip\r\n")
+            assert (await say(port, asked)).startswith(b"HTTP/1.1 415 ")
+            assert backend.got == b""
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+def test_an_id_that_no_answer_could_have(number):
+    with pytest.raises(jsonrpc.Malformed, match="id"):
+        jsonrpc.parse(f'{{"method":"a","id":{number}}}'.encode(), 1)
+
+
+def test_a_batch_of_which_the_backend_makes_no_json(run):
+    """What was refused is answered, and the rest has failed: the whole stays JSON."""
+
+    async def scenario(pair):
+        page = b"HTTP/1.1 500 Oops\r\nContent-Length: 12\r\n\r\n<p>Oops</p>\n"
+        async with Recorder(page) as backend, site(rpc=node):
+            port = await pair.start(expose(backend.port, "json-rpc", 'methods = { deny = ["b"] }'))
+            body = json.dumps([call("a"), call("b", 2), {"method": "a"}]).encode()
+            answer = await say(port, post(body), until=rb"\]\Z")
+            found = json.loads(answer.partition(b"\r\n\r\n")[2])
+            assert {one["id"]: one["error"]["code"] for one in found} == {1: -32603, 2: -32601}
+
+    run(scenario)
