@@ -77,6 +77,9 @@ class _OneLane(Account):
     def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:
         return (KEY.public,)
 
+    def least_end_ms(self, meter: ServerMeter) -> int:
+        return 0
+
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
         return True
 

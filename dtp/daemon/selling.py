@@ -192,10 +192,13 @@ class Shop:
         if not await self._hold(admission.channel.id):
             connection.abort(CloseCode.PAYMENT, "another daemon of this host serves the channel now")
             return False
-        by_stream = connection.service not in self._by_call
-        meter = await self.ledger.enter(connection, admission, Exposure(), by_stream)
+        by_stream, meter = connection.service not in self._by_call, None
+        try:
+            meter = await self.ledger.enter(connection, admission, Exposure(), by_stream)
+        finally:
+            if meter is None:
+                self._free(admission.channel.id)
         if meter is None:
-            self._free(admission.channel.id)
             connection.abort(CloseCode.PAYMENT, "the channel is closed")
             return False
         connection.meter = meter

@@ -16,6 +16,8 @@ from dtp.chain.channel import Channel, State
 from dtp.pay.store import End, Sold
 
 MINUTE: Final = 60_000
+#: How long before time runs out what is worth it is claimed.
+MARGIN: Final = 10 * MINUTE
 
 
 class Action(StrEnum):
@@ -47,7 +49,7 @@ class Policy:
     #: Claim by itself when the sum is so many times its gas: 20 is 5 % of it.
     worth: int = 20
     #: Claim what is worth it at all so long before time runs out. Half of the time, where that is less.
-    margin_ms: int = 10 * MINUTE
+    margin_ms: int = MARGIN
     #: Channels in one transaction; the chain takes 1,024 commands, and a claim is three.
     batch: int = 128
 
@@ -59,6 +61,11 @@ class Policy:
     def margin(self, time_ms: int) -> int:
         """How long before the end of such a time to act."""
         return min(self.margin_ms, time_ms // 2)
+
+
+def claim_margin(claim_ms: int) -> int:
+    """How long before the end of what a voucher is good for the usual policy claims: nothing may come behind that."""
+    return min(MARGIN, claim_ms // 2)
 
 
 @dataclass(frozen=True, slots=True)

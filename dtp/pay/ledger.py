@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dtp.chain.channel import Agreement, Channel, State, agreement_bytes
+from dtp.chain.channel import Agreement, Channel, Lane, State, agreement_bytes
 from dtp.chain.client import ChainClient
 from dtp.chain.firewall import Rules
 from dtp.chain.host import Bearer
@@ -21,6 +21,7 @@ from dtp.errors import ChainError
 from dtp.net.connection import Connection
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook, affordable
+from dtp.pay.claims import claim_margin
 from dtp.pay.costs import agreed_total, carriage
 from dtp.pay.gate import Admission, floor_of, honoured_keys
 from dtp.pay.holding import Holds, VoucherStore
@@ -52,7 +53,7 @@ class _Entry:
     vouched: dict[int, int]
     pending: dict[int, int] = field(default_factory=dict)
     meters: dict[int, ServerMeter] = field(default_factory=dict)
-    keys: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
+    lanes: dict[int, Lane] = field(default_factory=dict)
     ending: bool = False
     agreeing: bool = False
     looked_at: float = float("-inf")
@@ -107,25 +108,43 @@ class Ledger(Account):
         None when the channel ended meanwhile, or is served by another process that has the same store.
         An older connection of the same lane is ended: its client has come again, or its key is used twice.
         """
+        # Held before it is read: what another process has stored until then is known, and nothing comes after it.
+        if not self._holds.take(admission.channel.id):
+            return None
+        meter = None
+        try:
+            meter = await self._begin(connection, admission, exposure, count_streams)
+        finally:
+            if meter is None:
+                self._holds.free(admission.channel.id)
+        return meter
+
+    async def _begin(
+        self, connection: Connection, admission: Admission, exposure: Exposure, count_streams: bool
+    ) -> ServerMeter | None:
         channel, number = admission.channel, admission.lane.lane
-        entry = self._open.get(channel.id)
-        if entry is not None and (older := entry.meters.get(number)) is not None:
-            older.connection.abort(CloseCode.SHUTDOWN, "the lane is used by a newer connection")
-            await older.settled()
-        # Only what is read after the older one has written is true.
-        lane, vouched, end = await self._journal.run(
-            lambda store: (
-                store.sold_lane(channel.id, number),
-                store.vouched(channel.id),
-                store.end_of(channel.id),
+        while True:
+            entry = self._open.get(channel.id)
+            if entry is not None and (older := entry.meters.get(number)) is not None:
+                older.connection.abort(CloseCode.SHUTDOWN, "the lane is used by a newer connection")
+                await older.settled()
+            # Only what is read after the older one has written is true.
+            lane, vouched, end = await self._journal.run(
+                lambda store: (
+                    store.sold_lane(channel.id, number),
+                    store.vouched(channel.id),
+                    store.end_of(channel.id),
+                )
             )
-        )
-        entry = self._open.get(channel.id)
-        if end is not None or (entry is not None and entry.ending) or not self._holds.take(channel.id):
+            entry = self._open.get(channel.id)
+            if entry is None or number not in entry.meters:
+                break
+            # Meanwhile another has begun on this lane: two at a time would be paid by one voucher.
+        if end is not None or (entry is not None and entry.ending):
             return None
         if entry is None:
             entry = self._open[channel.id] = _Entry(channel, vouched)
-        entry.keys[number] = admission.keys
+        entry.lanes[number] = channel.lanes[number]
         terms = channel.terms
         payee = Payee(
             replace(lane, floor=admission.lane.floor),
@@ -133,7 +152,7 @@ class Ledger(Account):
             admission.affordable,
             exposure,
             count_streams,
-            least_end_ms=self._now_ms() + min(terms.claim_ms, _LEAST_CLAIM_TIME),
+            least_end_ms=self._least_end_ms(channel),
             most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
             agrees=self.agrees(channel),
             # Over other carriers no frame is sent, and nothing has to be kept for one.
@@ -152,7 +171,17 @@ class Ledger(Account):
 
     def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:
         """See `Account`."""
-        return self._entry(meter).keys[meter.payee.lane.lane]
+        entry, now_ms = self._entry(meter), self._now_ms()
+        lane = entry.lanes[meter.payee.lane.lane]
+        # What the key before signs is worth nothing when its grace is over: nothing of it is taken behind the claim.
+        return honoured_keys(lane, now_ms + claim_margin(entry.channel.terms.claim_ms))
+
+    def least_end_ms(self, meter: ServerMeter) -> int:
+        """See `Account`."""
+        return self._least_end_ms(self._entry(meter).channel)
+
+    def _least_end_ms(self, channel: Channel) -> int:
+        return self._now_ms() + min(channel.terms.claim_ms, _LEAST_CLAIM_TIME)
 
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
         """See `Account`."""
@@ -208,9 +237,11 @@ class Ledger(Account):
         if found is None or found.state != State.OPEN:
             self.end(id, "the channel is closing or closed")
             return
+        if _is_before(found, entry.channel, entry.lanes):
+            return  # of a node that is behind
         entry.channel = found
         for number, meter in entry.meters.items():
-            entry.keys[number] = honoured_keys(found.lanes[number], self._now_ms())
+            entry.lanes[number] = found.lanes[number]
             meter.payee.raise_floor(floor_of(found.lanes[number]), self._loop.time())
         self._spread(entry)
 
@@ -282,11 +313,23 @@ class Ledger(Account):
         """See `Account`."""
         lane, used = meter.payee.lane, meter.payee.used
         entry = self._entry(meter)
-        await self._journal.run(lambda store: store.served(lane.channel, lane.lane, used))
-        await self._quotas.leave(meter)
-        if entry.meters.get(lane.lane) is meter:
-            del entry.meters[lane.lane]
-            entry.pending.pop(lane.lane, None)
-        if not entry.meters and self._open.get(lane.channel) is entry:
-            del self._open[lane.channel]
-        self._holds.free(lane.channel)
+        try:
+            try:
+                await self._journal.run(lambda store: store.served(lane.channel, lane.lane, used))
+            finally:
+                await self._quotas.leave(meter)
+        finally:  # also where nothing can be written: the next connection finds the channel free
+            if entry.meters.get(lane.lane) is meter:
+                del entry.meters[lane.lane]
+                entry.pending.pop(lane.lane, None)
+            if entry.meters:
+                self._spread(entry)
+            elif self._open.get(lane.channel) is entry:
+                del self._open[lane.channel]
+            self._holds.free(lane.channel)
+
+
+def _is_before(found: Channel, known: Channel, lanes: Iterable[int]) -> bool:
+    """Whether a channel was read as it had been before: what only rises is less, or a lane in use isn't there yet."""
+    behind = found.deposited < known.deposited or found.claimed < known.claimed
+    return behind or any(number >= len(found.lanes) for number in lanes)

@@ -133,6 +133,7 @@ class ServerMeter(Meter):
             self._account.used(self, used.beyond(before))
 
     def _take(self, data: bytes) -> None:
+        self.payee.least_end_ms = self._account.least_end_ms(self)
         self.payee.receive(data, self.loop.time())
 
     def _tick(self) -> None:
@@ -281,6 +282,10 @@ class Account(ABC):
     @abstractmethod
     def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:
         """The keys that sign for the lane."""
+
+    @abstractmethod
+    def least_end_ms(self, meter: ServerMeter) -> int:
+        """The soonest end that a voucher which comes now may have, Unix ms."""
 
     @abstractmethod
     def reserve(self, meter: ServerMeter, amount: int) -> bool:

@@ -65,6 +65,9 @@ class Lane(Account):
     def keys(self, meter):
         return (KEY.public,)
 
+    def least_end_ms(self, meter):
+        return 0
+
     def reserve(self, meter, amount):
         return True
 

@@ -1,0 +1,313 @@
+"""What a server knows of channels in use: one connection a lane, keys and vouchers that can still be claimed."""
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain.channel import Lane, State
+from dtp.pay import messages
+from dtp.pay.book import ChannelBook
+from dtp.pay.errors import StoreError
+from dtp.pay.gate import Admission
+from dtp.pay.holding import Holds
+from dtp.pay.journal import Journal
+from dtp.pay.ledger import Ledger
+from dtp.pay.messages import build
+from dtp.pay.payee import PayeeLane
+from dtp.pay.payer import said
+from dtp.pay.store import Store
+from dtp.pay.terms import MIB, Exposure, Usage
+from dtp.pay.voucher import LaneKey
+
+from .meters import CHANNEL, KEY, PRICES, voucher
+from .test_claims import HOUR, NOW, channel
+from .test_server_meter import Wire
+
+NEW_KEY = LaneKey(bytes(range(1, 33)))
+EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32)
+
+
+class Connected(Wire):
+    """A connection that a ledger can end."""
+
+    def __init__(self):
+        super().__init__()
+        self.stats = SimpleNamespace(carriers=["tcp:"])
+
+    def abort(self, code, reason):
+        if not self.closed:
+            super().abort(code, reason)
+            if self.on_end is not None:
+                self.on_end(self)
+
+
+class NoPasses:
+    """Quotas of a service without subscriptions."""
+
+    def __init__(self):
+        self.left = []
+
+    def used(self, meter, more):
+        pass
+
+    async def leave(self, meter):
+        self.left.append(meter)
+
+    async def look(self):
+        pass
+
+
+class Served:
+    """A ledger over a store, with a chain that says what the test wants, and its time."""
+
+    def __init__(self, store):
+        self.now = NOW
+        self.channel = channel()
+        self.store = store
+        self.journal = Journal(store)
+        self.chain = SimpleNamespace(signer=None, read=self._read)
+        self.quotas = NoPasses()
+        book = ChannelBook(self.chain)
+        self.ledger = Ledger(book, self.journal, self.chain, self.quotas, lambda: self.now)
+        self.meters = []
+
+    async def _read(self, schema, cls, id):
+        return self.channel
+
+    async def enter(self, lane=0):
+        """What a listener does with a connection that was admitted; None when it may not begin."""
+        known = self.store.sold_lane(CHANNEL, lane)
+        keys = (self.channel.lanes[lane].key,)
+        admission = Admission(self.channel, known, keys, PRICES, self.channel.deposited, None)
+        wire = Connected()
+        meter = await self.ledger.enter(wire, admission, EXPOSURE, True)
+        if meter is not None:
+            meter.begin()
+            wire.on_meter(build(messages.Heard()))
+            self.meters.append(meter)
+        return meter
+
+    async def close(self):
+        for meter in self.meters:
+            meter.connection.abort(0, "")
+            await meter.settled()
+        await self.journal.close()
+
+
+def play(tmp_path, scenario):
+    async def work():
+        with Store(tmp_path / "pay.sqlite") as store:
+            served = Served(store)
+            try:
+                await scenario(served)
+            finally:
+                await served.close()
+
+    asyncio.run(work())
+
+
+async def pay(meter, signed):
+    """The client says a voucher; returns when it is stored or refused."""
+    meter.connection.on_meter(build(said(signed, 0)))
+    while meter._checks:
+        await asyncio.wait(set(meter._checks))
+    await asyncio.sleep(0)
+
+
+def test_of_two_connections_that_begin_at_once_one_has_the_lane(tmp_path):
+    """Else one voucher would pay both of them."""
+
+    async def scenario(served):
+        first, second = await asyncio.gather(served.enter(), served.enter())
+        alive = [each for each in (first, second) if not each.connection.closed]
+        assert len(alive) == 1
+        await asyncio.gather(first.settled(), second.settled())
+        served.meters.remove(next(each for each in (first, second) if each not in alive))
+        await pay(alive[0], KEY.sign(voucher(1, 1)))
+        assert alive[0].payee.paid == Usage(1, 0)
+        assert served.ledger.channels == [CHANNEL]
+
+    play(tmp_path, scenario)
+
+
+def test_many_at_once_leave_one_and_nothing_is_held_behind_it(tmp_path):
+    async def scenario(served):
+        made = await asyncio.gather(*(served.enter() for _ in range(8)))
+        alive = [each for each in made if not each.connection.closed]
+        assert len(alive) == 1
+        alive[0].connection.abort(0, "")
+        for each in made:
+            await each.settled()
+        assert served.ledger.channels == []
+        other = Holds(served.store.path)  # another server of the same process
+        assert other.take(CHANNEL)
+        other.close()
+
+    play(tmp_path, scenario)
+
+
+def test_a_lane_is_read_when_nobody_else_can_write_it_any_more(tmp_path):
+    """Another process has the channel while the connection begins, and gets one more voucher before it lets go."""
+
+    async def scenario(served):
+        other = Holds(served.store.path)
+        assert other.take(CHANNEL)
+        genuine = served.journal.run
+
+        async def slow(work):
+            done = await genuine(work)
+            served.store.received_all([(KEY.sign(voucher(5, 5)), Usage(5, 0))])
+            other.close()
+            return done
+
+        served.journal.run = slow
+        meter = await served.enter()
+        # Either it is refused, or it knows of the voucher: that isn't to pay a second time.
+        assert meter is None or meter.payee.paid == Usage(5, 0)
+
+    play(tmp_path, scenario)
+
+
+def test_a_channel_that_has_ended_is_not_held(tmp_path):
+    async def scenario(served):
+        served.store.over(CHANNEL)
+        assert await served.enter() is None
+        other = Holds(served.store.path)
+        assert other.take(CHANNEL)
+        other.close()
+
+    play(tmp_path, scenario)
+
+
+def test_a_store_that_fails_holds_no_channel(tmp_path, monkeypatch):
+    async def scenario(served):
+        def broken(*_):
+            raise StoreError("the disk is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "vouched", broken)
+            with pytest.raises(StoreError):
+                await served.enter()
+        meter = await served.enter()
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "served", broken)
+            meter.connection.abort(0, "")
+            await meter.settled()
+        assert served.ledger.channels == []
+        assert served.quotas.left == [meter]
+        other = Holds(served.store.path)
+        assert other.take(CHANNEL)
+        other.close()
+
+    play(tmp_path, scenario)
+
+
+# ---- what can be claimed
+
+
+def test_a_voucher_that_ends_too_soon_is_refused_however_long_the_connection_lasts(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        ends = served.now + 3 * HOUR
+        await pay(meter, KEY.sign(voucher(1, 1, not_after_ms=ends)))
+        assert meter.payee.paid == Usage(1, 0)
+        served.now += 3 * HOUR - 1  # it ends in a moment: nobody can claim it by then
+        await pay(meter, KEY.sign(voucher(2, 2, not_after_ms=ends)))
+        assert meter.payee.paid == Usage(1, 0)
+        assert "ends before it could be claimed" in meter.connection.aborted
+
+    play(tmp_path, scenario)
+
+
+def test_the_key_before_counts_only_as_long_as_its_vouchers_can_be_claimed(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        grace = served.now + HOUR
+        rotated = Lane(NEW_KEY.public, KEY.public, grace, 0, 0, 0, 0)
+        served.channel = channel(lanes=(rotated,))
+        await served.ledger.refresh(CHANNEL)
+        await pay(meter, KEY.sign(voucher(1, 1)))
+        assert meter.payee.paid == Usage(1, 0)
+        # From ten minutes before the end the cashier claims what there is, so nothing may come behind it.
+        served.now = grace - 10 * 60_000
+        await pay(meter, KEY.sign(voucher(2, 2)))
+        assert meter.payee.paid == Usage(1, 0)
+        assert "does not verify" in meter.connection.aborted
+
+    play(tmp_path, scenario)
+
+
+def test_the_grace_of_a_key_ends_also_where_the_chain_cannot_be_asked(tmp_path):
+    async def scenario(served):
+        served.channel = channel(lanes=(Lane(NEW_KEY.public, KEY.public, NOW + HOUR, 0, 0, 0, 0),))
+        meter = await served.enter()
+        served.now = NOW + HOUR
+        await pay(meter, KEY.sign(voucher(1, 1)))
+        assert meter.payee.paid == Usage()
+        assert meter.connection.closed
+
+    play(tmp_path, scenario)
+
+
+# ---- what a node says
+
+
+def test_a_node_that_is_behind_takes_nothing_back(tmp_path):
+    async def scenario(served):
+        behind = served.channel
+        second = Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)
+        served.channel = replace(
+            behind, lanes=(*behind.lanes, second), deposited=2 * 10**9, balance=2 * 10**9
+        )
+        meter = await served.enter(1)
+        assert meter.payee.affordable == 2 * 10**9
+        served.channel = behind
+        await served.ledger.refresh(CHANNEL)
+        assert not meter.connection.closed
+        assert meter.payee.affordable == 2 * 10**9
+
+    play(tmp_path, scenario)
+
+
+def test_a_channel_that_closes_ends_its_connections(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        served.channel = replace(served.channel, state=State.CLOSING, closing_ms=served.now)
+        await served.ledger.refresh(CHANNEL)
+        assert meter.connection.aborted == "the channel is closing or closed"
+        await meter.settled()
+        assert await served.enter() is not None  # who comes with a newer look at it isn't our affair
+
+    play(tmp_path, scenario)
+
+
+def test_a_lane_that_ends_leaves_its_part_of_the_deposit_to_others(tmp_path):
+    """What one lane's voucher had set aside and never came to is there for the other."""
+
+    async def scenario(served):
+        second = Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)
+        served.channel = replace(
+            served.channel, lanes=(*served.channel.lanes, second), deposited=10_000, balance=10_000
+        )
+        first, other = await served.enter(0), await served.enter(1)
+        assert served.ledger.reserve(first, 6000)
+        assert not served.ledger.reserve(other, 6000)
+        first.connection.abort(0, "")
+        await first.settled()
+        assert other.payee.affordable == 10_000
+        assert served.ledger.reserve(other, 6000)
+
+    play(tmp_path, scenario)
+
+
+def test_a_lane_s_vouchers_are_those_of_its_own_lane(tmp_path):
+    async def scenario(served):
+        assert served.store.sold_lane(CHANNEL, 3) == PayeeLane(CHANNEL, 3)
+        meter = await served.enter()
+        await pay(meter, KEY.sign(voucher(1, 1, lane=3)))
+        assert served.store.sold_lane(CHANNEL, 3) == PayeeLane(CHANNEL, 3)
+        assert "does not verify" in meter.connection.aborted
+
+    play(tmp_path, scenario)
