@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import functools
 import logging
@@ -23,7 +24,7 @@ from dtp.pay import messages
 from dtp.pay.book import affordable
 from dtp.pay.client_meter import Deal
 from dtp.pay.costs import agreed_total, carriage, take_credits
-from dtp.pay.errors import BudgetSpent, ChannelUnusable, PriceTooHigh
+from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.passes import find_pass
 from dtp.pay.payer import PayerLane
@@ -38,12 +39,14 @@ from dtp.pay.settling import (
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.ticket import MAX_LANES
-from dtp.pay.voucher import LaneKey
+from dtp.pay.voucher import MAX_COUNT, LaneKey
 
 log = logging.getLogger("dtp.pay")
 
 #: Additional money comes in at least this part of the first deposit, so that it isn't a transaction each minute.
 _TOP_UP_PART: Final = 4
+#: What a budget has to pay for, or its channel could not be used: a request and a short answer.
+_LEAST_USE: Final = Usage(1, 4096)
 #: Credits for transport that are worth a transaction, MIST.
 _CREDITS_WORTH: Final = 3_000_000
 
@@ -61,12 +64,17 @@ class Budget:
     price_request: int | None = None
     price_mib: int | None = None
 
+    @property
+    def first(self) -> int:
+        """What goes into a channel at first."""
+        return self.most if self.deposit is None else min(self.deposit, self.most)
+
 
 @dataclass(slots=True)
 class Purchase(Deal):
     """A channel of ours, and the lane of it that a connection uses. Closed with the connection unless `keep`.
 
-    `fresh` says that it was opened for this connection.
+    `fresh` says that it was opened for this connection, `topped_up` that it got more money for it.
     """
 
     chain: ChainClient
@@ -80,11 +88,13 @@ class Purchase(Deal):
     funds: int
     lock: LaneLock
     fresh: bool = False
+    topped_up: bool = False
     closes: bool = field(init=False)
     #: What the close by agreement paid to whom.
     closed: Paid | None = field(init=False, default=None)
     _start: int = field(init=False)  # what the lane came to before this connection
     _settled: bool = field(init=False, default=False)
+    _adding: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.closes = not self.keep
@@ -92,15 +102,15 @@ class Purchase(Deal):
 
     async def add(self, wanted: int) -> int | None:
         """Put more money into the channel, as the budget allows; what the lane may come to by then, or None."""
-        within = self._start + self.budget.most - self.funds
-        if within <= 0 or self.channel.pass_ is not None:
-            return None
-        part = (self.budget.deposit or self.budget.most) // _TOP_UP_PART
-        amount = min(max(wanted, part), within)
-        await add_money(self.chain, self.channel, amount)
-        self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
-        self.funds += amount
-        return self.funds
+        async with self._adding:  # two at once would each see the same rest of the budget
+            within = self._start + self.budget.most - self.funds
+            if within <= 0 or self.channel.pass_ is not None:
+                return None
+            amount = min(max(wanted, self.budget.first // _TOP_UP_PART), within)
+            await add_money(self.chain, self.channel, amount)
+            self.funds += amount
+            self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
+            return self.funds
 
     async def give_up(self) -> None:
         """The server takes this channel no more: it isn't used again, and can be closed (dtp channel close)."""
@@ -151,7 +161,9 @@ class LaneLock:
     """A lane is used by one connection at a time, also among processes: a lock on a file beside the store."""
 
     def __init__(self, store_path: str, channel: str, lane: int) -> None:
-        self._path = None if store_path == ":memory:" else f"{store_path}.{channel[2:18]}-{lane}.lock"
+        # Of the file itself, by whatever names it is opened: a lane used twice would sign its numbers twice.
+        path = None if store_path == ":memory:" else os.path.realpath(store_path)
+        self._path = None if path is None else f"{path}.{channel[2:18]}-{lane}.lock"
         self._file = -1
 
     def take(self) -> bool:
@@ -192,7 +204,7 @@ async def purchase(
 ) -> Purchase:
     """A channel for a service: one of ours that is open and free, or a new one.
 
-    Raises `PriceTooHigh`, `BudgetSpent`, `NoPass`, `HostUnusable`, and what the chain and the store raise.
+    Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `HostUnusable`, and what the chain and the store raise.
     """
     state = await read_host(chain, host, clock=clock)
     number, found = state.service(service)
@@ -202,14 +214,8 @@ async def purchase(
     terms = found.terms
     if found.mode != Mode.PASS:
         _check_prices(budget, terms)
-        deposit = min(budget.deposit or budget.most, budget.most)
-        if deposit < terms.min_deposit:
-            raise BudgetSpent(
-                f"service {service!r} wants a deposit of at least {terms.min_deposit}, and the budget is {deposit}: "
-                "what isn't used comes back"
-            )
-        if not deposit and (terms.price_request or terms.price_mib):
-            raise BudgetSpent(f"service {service!r} is paid: give a budget")
+        deposit = budget.first
+        _check_budget(deposit, terms, service)
     key = LaneKey.generate()
     now_ms = state.now_ms(clock())
     await journal.run(lambda store: store.keep_key(key, round(clock() * 1000)))
@@ -225,6 +231,25 @@ async def purchase(
     made = await _ready(chain, journal, id, budget, keep)
     made.fresh = True
     return made
+
+
+def least_budget(terms: Terms) -> int:
+    """The least that a channel under these terms can be opened with and used, in the smallest unit of its coin."""
+    prices, more = Prices(terms.price_request, terms.price_mib), carriage(terms)
+    use = prices.of(_LEAST_USE) + more.of(_LEAST_USE) + 1 if any(prices) else 0
+    return max(terms.min_deposit, use)
+
+
+def _check_budget(money: int, terms: Terms, service: str) -> None:
+    """Raise `BudgetTooSmall` unless a budget, or the part of it that is deposited at first, is of any use."""
+    least = least_budget(terms)
+    if money < least:
+        raise BudgetTooSmall(
+            f"service {service!r} wants a deposit of at least {terms.min_deposit}, a request costs "
+            f"{terms.price_request} and a MiB {terms.price_mib}; {money} pays for nothing: the least that does is "
+            f"{least} (what isn't used comes back)",
+            least=least,
+        )
 
 
 def _check_prices(budget: Budget, terms: Terms) -> None:
@@ -272,7 +297,7 @@ class _LanesBusy(ChannelUnusable):
     """Every lane that we have is used by another connection."""
 
     def __init__(self, channel: Channel) -> None:
-        super().__init__(f"every lane of channel {channel.id} is in use, or its deposit is used up")
+        super().__init__(f"every lane of channel {channel.id} is in use")
         self.channel = channel
 
 
@@ -290,28 +315,49 @@ async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channe
 async def _ready(
     chain: ChainClient, journal: Journal[Store], id: str, budget: Budget, keep: bool
 ) -> Purchase:
-    """Take a lane of a channel of ours. Raises `ChannelUnusable`."""
+    """Take a lane of a channel of ours. Raises `ChannelUnusable`, `PriceTooHigh`, `BudgetTooSmall`."""
     channel = await chain.read(module.SCHEMA, Channel, id)
     if channel.state != State.OPEN:
         await journal.run(lambda store: store.set_state(id, "closing"))
         raise ChannelUnusable(f"channel {id} is closing or closed")
     _check_prices(budget, channel.terms)
-    lanes = await journal.run(lambda store: store.lanes(id))
-    vouched = {lane.lane: lane.newest.voucher.amount for _, lane in lanes if lane.newest is not None}
-    for key, lane in lanes:
+    for key, lane in await journal.run(lambda store: store.lanes(id)):
         lock = LaneLock(journal.store.path, id, lane.lane)
         if lane.lane >= len(channel.lanes) or channel.lanes[lane.lane].key != key.public or not lock.take():
             continue
-        signed = vouched.get(lane.lane, 0)
-        most = affordable(channel, lane.lane, vouched)
-        prices = Prices(channel.terms.price_request, channel.terms.price_mib)
-        if any(prices) and most <= signed:
+        try:
+            return await _taken(chain, journal, channel, lane.lane, lock, budget, keep)
+        except BaseException:
             lock.release()
-            continue
-        # Read again: whoever had the lane before us may have signed since.
-        fresh = await journal.run(lambda store: store.lanes(id))
-        lane = next(each for _, each in fresh if each.lane == lane.lane)
-        return Purchase(
-            chain, journal, channel, key, lane, budget, keep, prices, min(most, signed + budget.most), lock
-        )
+            raise
     raise _LanesBusy(channel)
+
+
+async def _taken(
+    chain: ChainClient,
+    journal: Journal[Store],
+    channel: Channel,
+    number: int,
+    lock: LaneLock,
+    budget: Budget,
+    keep: bool,
+) -> Purchase:
+    """A lane whose lock is ours. What is left for it is topped up where that is of no use."""
+    # Read only now: whoever had the lane before us may have signed until then.
+    ours = {lane.lane: (key, lane) for key, lane in await journal.run(lambda store: store.lanes(channel.id))}
+    key, lane = ours[number]
+    signed = lane.newest.voucher.amount if lane.newest is not None else 0
+    # Others may have signed all that they have reserved: they are in use, or died.
+    others = {each.lane: each.most_signed for _, each in ours.values()}
+    prices = Prices(channel.terms.price_request, channel.terms.price_mib)
+    missing = 0
+    if any(prices):
+        _check_budget(budget.most, channel.terms, str(channel.service))
+        missing = least_budget(channel.terms) - (affordable(channel, number, others) - signed)
+        if missing > 0:
+            await add_money(chain, channel, min(max(missing, budget.first), budget.most))
+            channel = await chain.read(module.SCHEMA, Channel, channel.id)
+    funds = min(affordable(channel, number, others), signed + budget.most, MAX_COUNT)
+    return Purchase(
+        chain, journal, channel, key, lane, budget, keep, prices, funds, lock, topped_up=missing > 0
+    )

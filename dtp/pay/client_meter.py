@@ -219,6 +219,12 @@ class ClientMeter(Meter):
             self._no_more = True
         self.turn()
 
+    async def afford_request(self) -> None:
+        """Add money where the lane's doesn't cover one more request, and more can be had."""
+        missing = self.payer.missing()
+        if missing > 0 and self._on_low is not None and not self._over:
+            await self._add(missing)
+
     def _wanting(self) -> bool:
         """Whether a stream waits for something to come or to go, which costs money."""
         connection = self.connection

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dtp.pay.terms import Spending
     from dtp.pay.wallets import Wallet
 
-#: Pauses before dialling again when the server's node doesn't know our new channel yet, seconds.
+#: Pauses before dialling again when the server's node doesn't know our new channel, or its new money, yet, seconds.
 _BEHIND: Final = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -257,6 +257,7 @@ class _PaidDialer:
 
     async def _dial(self, deal: Purchase) -> Metered:
         from dtp.chain.resolver import HostDirectory
+        from dtp.pay.gate import USED_UP
         from dtp.pay.metered import Metered
         from dtp.pay.ticket import make_ticket
 
@@ -283,7 +284,10 @@ class _PaidDialer:
                 connection: Connection = await dialer.connect()
                 break
             except ConnectionRefused as refused:
-                behind = refused.close_code == CloseCode.TICKET and "no such channel" in refused.reason
+                unknown = "no such channel" in refused.reason or (
+                    deal.topped_up and USED_UP in refused.reason
+                )
+                behind = refused.close_code == CloseCode.TICKET and unknown
                 if not behind or pause is None:
                     raise
                 await asyncio.sleep(pause)
@@ -312,6 +316,7 @@ class _PaidDialer:
             deal.funds,
             lambda shown: shown.is_by(deal.key.public),
             self._spending or self._spending_over(connection),
+            renewed=deal.topped_up,
         )
         meter = ClientMeter(
             connection,

@@ -8,6 +8,7 @@ from dtp.errors import LimitError, LocalError, PeerError
 
 __all__ = [
     "BudgetSpent",
+    "BudgetTooSmall",
     "ChannelUnusable",
     "ChargeDeclined",
     "CountsDisputed",
@@ -97,6 +98,16 @@ class BudgetSpent(LimitError):
     def __init__(self, message: str, *, paid: int = 0, requests: int = 0, bytes: int = 0) -> None:
         super().__init__(message)
         self.paid, self.requests, self.bytes = paid, requests, bytes
+
+
+class BudgetTooSmall(BudgetSpent):
+    """The budget pays for nothing that is of use; no transaction was sent. `least` (smallest unit) is what does."""
+
+    code = "budget-too-small"
+
+    def __init__(self, message: str, *, least: int) -> None:
+        super().__init__(message)
+        self.least = least
 
 
 class PriceTooHigh(LimitError):

@@ -29,6 +29,8 @@ from dtp.session.codes import CloseCode, Refuse
 log = logging.getLogger("dtp.pay")
 
 
+#: How a refusal begins of a channel that has nothing left.
+USED_UP: Final = "the channel's deposit is used up"
 #: Refusals of somebody who holds a channel that may rest on rules read a moment too early: a pass was just bought.
 _MAY_HAVE_CHANGED: Final = (
     Refusal.NEEDS_PASS,
@@ -48,6 +50,10 @@ class Admission:
     prices: Prices
     affordable: int
     pass_: HolderOfPass | None
+
+
+class _UsedUp(TicketRefused):
+    """Nothing is left to pay with, as far as it is known."""
 
 
 def floor_of(lane: Lane) -> Floor:
@@ -144,7 +150,18 @@ class Gate:
             if held is None:
                 raise TicketRefused("the pass of this channel is over or not known here: renew it")
             await self._quotas.prepare(held)
-        return await self._journal.run(lambda store: _admission(store, channel, ticket.lane, keys, held))
+
+        async def known(channel: Channel) -> Admission:
+            return await self._journal.run(lambda store: _admission(store, channel, ticket.lane, keys, held))
+
+        try:
+            return await known(channel)
+        except _UsedUp:
+            # Its client may have topped it up just before: what is remembered isn't enough.
+            found = await self.book.again(channel.id, request.source)
+            if found is None or channel_flaw(found, rules, decision.number) is not None:
+                raise
+            return await known(found)
 
     async def _proven(self, ticket: Ticket, request: Request) -> tuple[Channel, tuple[bytes, ...]]:
         """The channel of a ticket that one of its lane's keys made for this handshake."""
@@ -190,5 +207,5 @@ def _admission(
     most = affordable(channel, number, store.vouched(channel.id))
     vouched = max(claimed.amount, lane.newest.voucher.amount if lane.newest else 0)
     if any(prices) and most <= vouched:
-        raise TicketRefused("the channel's deposit is used up: top it up, or open another")
+        raise _UsedUp(f"{USED_UP}: top it up, or open another")
     return Admission(channel, lane, keys, prices, most, held)

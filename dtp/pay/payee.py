@@ -172,6 +172,7 @@ class Payee:
     _paused_at: float = field(init=False, default=NEVER)
     _repeat_at: float = field(init=False, default=NEVER)
     _late_told: bool = field(init=False, default=False)
+    _renewed: bool = field(init=False, default=False)  # the client has said that the channel has more
     _final_at: int | None = field(init=False, default=None)  # bytes sent when FINISH came
     _events: list[PayeeEvent] = field(init=False, default_factory=list)
 
@@ -209,6 +210,7 @@ class Payee:
             case messages.Decline():
                 self._on_decline(message)
             case messages.Renewed():
+                self._renewed = True
                 self._events.append(LookAgain())
             case messages.Finish():
                 self._on_finish()
@@ -412,6 +414,10 @@ class Payee:
         if latest is not None and (signed == latest or voucher.sequence < latest.voucher.sequence):
             return  # late, or said again: worth nothing, and no crime
         flaw = self._flaw(voucher, message.charge, latest.voucher if latest is not None else None)
+        if flaw is Flaw.OVERDRAWN and self._renewed:
+            # More was added, and isn't known here yet: it is said again until it counts, or the client is late.
+            self._events.append(LookAgain())
+            return
         if flaw is not None:
             raise VoucherRefused(flaw)
         self._checking = signed

@@ -200,6 +200,8 @@ class Payer:
     is_ours: Callable[[SignedVoucher], bool]
     spending: Spending = field(default_factory=Spending)
     not_after_ms: int = NO_CAP
+    #: Money was added just before: the server is told to look, before any voucher needs it.
+    renewed: bool = False
     used: Usage = field(init=False)
     signed_usage: Usage = field(init=False)
     signed_amount: int = field(init=False)
@@ -470,11 +472,16 @@ class Payer:
 
     def check_request(self, units: int = 1) -> None:
         """Raise `BudgetSpent` unless the lane's money still pays for `units` further requests."""
-        if self.prices.of(self.used.plus(units, 0)) > self.funds:
+        missing = self.missing(units)
+        if missing > 0:
             raise BudgetSpent(
-                f"{units} further requests would come to {self.prices.of(self.used.plus(units, 0))}, and this "
+                f"{units} further requests would come to {missing + self.funds}, and this "
                 f"connection may spend {self.funds}: give a larger budget"
             )
+
+    def missing(self, units: int = 1) -> int:
+        """What `funds` lacks for so many further requests; not above 0: nothing."""
+        return self.prices.of(self.used.plus(units, 0)) - self.funds
 
     # ---- frames -------------------------------------------------------------------------------------------
 
@@ -503,6 +510,8 @@ class Payer:
             self._repeat_at = 0.0  # it lost our newest voucher, or never got it
         self.welcomed = True
         self._send(messages.Heard())
+        if self.renewed:
+            self._send(messages.Renewed())
         self._base = base
         self._count_streams = message.count_streams
         self.agrees = message.agrees

@@ -141,10 +141,12 @@ def test_a_node_that_is_killed_in_the_middle_of_a_file(tmp_path, monkeypatch):
         killed = []
         async with node(tmp_path / "chain") as net, world_on(net) as (made, user):
             again = set()
+            one_by_one = asyncio.Lock()  # two thirds may come before the node is back
 
             async def restart():
-                await net.kill()
-                await net.start()
+                async with one_by_one:
+                    await net.kill()
+                    await net.start()
 
             def disturb(progress):
                 if len(killed) < 2 and progress.done * 3 > progress.file.size * (len(killed) + 1):

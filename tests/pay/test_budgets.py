@@ -1,0 +1,188 @@
+"""What a budget allows: too little is refused before any transaction, a channel that is used up gets more, once."""
+
+import asyncio
+import os
+from dataclasses import replace
+
+import pytest
+
+from dtp.chain.host import Bearer, Terms
+from dtp.pay import buying
+from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
+from dtp.pay.errors import BudgetSpent, BudgetTooSmall
+from dtp.pay.payer import PayerLane
+from dtp.pay.terms import MIB, Prices, Usage
+
+from .conftest import TERMS
+from .meters import CHANNEL, KEY, PRICES
+from .test_claims import channel
+from .test_paid import cost_of, fetch, give
+
+LEAST = PRICES.of(Usage(1, 4096)) + 1
+
+
+async def spent(buyer, work):
+    """What an account loses by some work that fails with `BudgetTooSmall`; the error."""
+    chain = buyer["network"]
+    before = (await chain.balance(chain.address)).total
+    with pytest.raises(BudgetTooSmall) as error:
+        await work
+    assert (await chain.balance(chain.address)).total == before
+    return error.value
+
+
+@pytest.mark.parametrize(
+    "options", [{"budget": 1}, {"budget": LEAST - 1}, {"deposit": 1}, {"deposit": 0}, {"budget": -1}]
+)
+def test_a_budget_that_is_of_no_use_is_refused_before_any_transaction(market, options):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        error = await spent(buyer, market.connect(buyer, **options).__aenter__())
+        assert error.least == LEAST
+        assert f"{LEAST}" in str(error)
+        assert error.code == "budget-too-small"
+        assert buyer["store"].bought() == []
+        async with market.connect(buyer, budget=LEAST) as connection:
+            assert await fetch(connection, 2000) == 2000
+
+    market(scenario)
+
+
+def test_the_least_budget():
+    assert least_budget(Terms()) == 0
+    assert least_budget(Terms(min_deposit=7)) == 7
+    assert least_budget(Terms(price_request=10, min_deposit=7)) == 11
+    assert least_budget(TERMS) == LEAST
+    assert least_budget(replace(TERMS, min_deposit=10**9)) == 10**9
+    # What the client bears of transport is paid out of it, too.
+    borne = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
+    assert least_budget(borne) == LEAST + 100 + 6400 * 4096 // MIB
+    assert least_budget(replace(borne, bearer=Bearer.SERVER)) == LEAST
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_channel_that_is_used_up_gets_more_and_no_lanes(market, keep):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=cost_of(MIB), keep=True) as connection:
+            assert await fetch(connection, MIB) == MIB
+        budget = cost_of(MIB)
+        async with market.connect(buyer, budget=budget, keep=keep) as connection:
+            assert await fetch(connection, MIB) == MIB
+            (channel,) = await market.channels(buyer)
+            assert len(channel.lanes) == 1
+            assert channel.deposited == 2 * budget
+        assert connection.paid == cost_of(MIB, MIB)
+
+    market(scenario)
+
+
+def test_a_rest_that_pays_for_no_request_is_no_end(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=cost_of(MIB) + 900, keep=True) as connection:
+            await fetch(connection, MIB)
+        async with market.connect(buyer, budget=cost_of(MIB), keep=True) as connection:
+            assert await fetch(connection, MIB) == MIB
+            with pytest.raises(BudgetSpent):
+                await fetch(connection, MIB)
+
+    market(scenario)
+
+
+def test_a_request_waits_for_money_that_is_still_to_be_had(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        budget = 20 * TERMS.price_request + cost_of(20_000)
+        async with market.connect(buyer, budget=budget, deposit=LEAST) as connection:
+            for _ in range(20):
+                assert await fetch(connection, 0) == 0
+        assert connection.paid == 20 * 1000 + PRICES.of(Usage(0, 40))
+
+    market(scenario)
+
+
+# ---- two at once
+
+
+class Chain:
+    """A chain where adding money takes a moment."""
+
+    def __init__(self):
+        self.added = []
+        self.channel = channel(deposited=1000, balance=1000)
+
+    async def read(self, schema, cls, id):
+        return self.channel
+
+    async def add_money(self, chain, known, amount):
+        await asyncio.sleep(0)
+        self.added.append(amount)
+
+
+def test_money_that_is_added_twice_at_once_stays_within_the_budget(monkeypatch):
+    async def scenario():
+        chain = Chain()
+        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        lock = LaneLock(":memory:", CHANNEL, 0)
+        deal = Purchase(
+            chain, None, chain.channel, KEY, PayerLane(CHANNEL, 0), Budget(4000, 1000), True,
+            Prices(1000, 0), 1000, lock,
+        )  # fmt: skip
+        got = await asyncio.gather(*(deal.add(2000) for _ in range(5)))
+        assert sum(chain.added) == 3000
+        assert got == [3000, 4000, None, None, None]
+        assert deal.funds == 4000
+
+    asyncio.run(scenario())
+
+
+def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
+    store = tmp_path / "pay.sqlite"
+    store.touch()
+    os.symlink(store, tmp_path / "other.sqlite")
+    first = LaneLock(str(store), CHANNEL, 0)
+    second = LaneLock(str(tmp_path / "other.sqlite"), CHANNEL, 0)
+    assert first.take()
+    assert not second.take()
+    first.release()
+    assert second.take()
+    second.release()
+
+
+def test_what_other_lanes_may_have_signed_is_left_to_them(market):
+    """A lane in use has signed what its store doesn't say yet, up to what is reserved."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=100_000_000, keep=True) as first:
+            await fetch(first, MIB)
+            ((_, lane),) = buyer["store"].lanes(first.meter.payer.lane.channel)
+            assert lane.most_signed > 0
+            async with market.connect(buyer, budget=100_000_000, keep=True) as second:
+                assert second.meter.payer.funds == 100_000_000 - lane.most_signed
+
+    market(scenario)
+
+
+def test_a_charge_above_the_deposit_is_paid_when_more_was_added(market):
+    """The voucher comes before the server has looked at the chain again."""
+
+    async def scenario(market):
+        async def handler(connection):
+            async for request in connection.requests():
+                await request.charge(50)
+                request.stream.write_eof()
+
+        await market.serve(handler)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=200_000, deposit=LEAST) as connection:
+            assert await fetch(connection, 0) == 0
+        assert connection.paid == PRICES.of(Usage(51, 2))
+
+    market(scenario)
