@@ -149,7 +149,7 @@ class Gate:
             held = pass_of(channel, rules, self._clock())
             if held is None:
                 raise TicketRefused("the pass of this channel is over or not known here: renew it")
-            await self._quotas.prepare(held)
+            await self._quotas.know(held)
 
         async def known(channel: Channel) -> Admission:
             return await self._journal.run(lambda store: _admission(store, channel, ticket.lane, keys, held))

@@ -136,11 +136,15 @@ class Ledger(Account):
                     store.end_of(channel.id),
                 )
             )
+            if end is not None:
+                return None
+            if admission.pass_ is not None:
+                await self._quotas.prepare(admission.pass_)
             entry = self._open.get(channel.id)
             if entry is None or number not in entry.meters:
                 break
             # Meanwhile another has begun on this lane: two at a time would be paid by one voucher.
-        if end is not None or (entry is not None and entry.ending):
+        if entry is not None and entry.ending:
             return None
         if entry is None:
             entry = self._open[channel.id] = _Entry(channel, vouched)

@@ -16,6 +16,7 @@ from dtp.chain import pass_ as pass_module
 from dtp.chain.client import ChainClient
 from dtp.chain.firewall import Firewall, HolderOfPass
 from dtp.chain.pass_ import Plan
+from dtp.pay.errors import StoreError
 from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
 from dtp.pay.terms import NOTHING, Usage
@@ -24,15 +25,20 @@ from dtp.session.codes import CloseCode
 if TYPE_CHECKING:
     from dtp.pay.server_meter import ServerMeter
 
-#: Bytes that may be used before they are written down: what a crash gives for nothing.
+#: Bytes and requests that may be used before they are written down: what a crash gives for nothing.
 WRITE_AFTER: Final = 16 * 1024 * 1024
+WRITE_REQUESTS: Final = 256
 
 
 def period_of(held: HolderOfPass, now_ms: int, epoch: int) -> int:
-    """The number of the pass's period that runs now, from 0."""
+    """When the pass's period that runs now has begun, Unix ms or the number of an epoch.
+
+    Not its number: who buys anew when a pass is over begins at 0 again, and has used nothing of that.
+    """
+    start = held.account.start
     if held.period_ms:
-        return max(0, now_ms - held.account.start) // held.period_ms
-    return max(0, epoch - held.account.start)
+        return start + max(0, now_ms - start) // held.period_ms * held.period_ms
+    return max(start, epoch)
 
 
 @dataclass(slots=True)
@@ -65,10 +71,14 @@ class Quotas:
         self._of: dict[ServerMeter, _Running] = {}
         self._plans: dict[str, Plan] = {}
 
-    async def prepare(self, held: HolderOfPass) -> None:
-        """Read what must be known of a pass before its connection begins: its plan, and its use of the period."""
+    async def know(self, held: HolderOfPass) -> None:
+        """Read the plan of a pass whose holder is about to come in. Raises what reading raises."""
         if held.plan not in self._plans:
             self._plans[held.plan] = await self._chain.read(pass_module.SCHEMA, Plan, held.plan)
+
+    async def prepare(self, held: HolderOfPass) -> None:
+        """Read what was used of a pass, right before `enter`: who waits in between may find it gone again."""
+        await self.know(held)
         if held.pass_id not in self._running:
             period = self._period(held)
             used = await self._journal.run(lambda store: store.pass_used(held.pass_id, period))
@@ -91,11 +101,11 @@ class Quotas:
         running.unwritten = running.unwritten.plus(*more)
         if len(running.meters) > 1:
             self._set(running, but=meter)
-        if running.unwritten.bytes >= WRITE_AFTER:
+        if running.unwritten.bytes >= WRITE_AFTER or running.unwritten.requests >= WRITE_REQUESTS:
             meter.spawn(self._write(running))
 
     async def leave(self, meter: ServerMeter) -> None:
-        """The connection is over."""
+        """The connection is over. Raises `StoreError`; then what it used is remembered here, and written later."""
         running = self._of.pop(meter, None)
         if running is None:
             return
@@ -111,7 +121,7 @@ class Quotas:
             await self.look()
 
     async def look(self) -> None:
-        """Begin new periods, and end the connections of passes that are over."""
+        """Begin new periods, end the connections of passes that are over, and see what other servers have served."""
         for running in list(self._running.values()):
             held = self._now(running)
             if held is None:
@@ -120,10 +130,11 @@ class Quotas:
                 continue
             running.held = held
             period = self._period(held)
+            await self._write(running)
             if period != running.period:
+                # What was used while that was written counts in the new one.
+                running.period, running.used = period, running.unwritten
                 await self._write(running)
-                running.period, running.used = period, NOTHING
-                self._set(running)
 
     def _now(self, running: _Running) -> HolderOfPass | None:
         rules = self._firewall.rules
@@ -158,7 +169,20 @@ class Quotas:
             meter.turn()
 
     async def _write(self, running: _Running) -> None:
+        """Write what isn't written yet, and learn what all servers of the host have served of the period."""
         more, running.unwritten = running.unwritten, NOTHING
-        if any(more):
-            pass_id, period = running.held.pass_id, running.period
-            await self._journal.run(lambda store: store.add_pass_used(pass_id, period, more))
+        pass_id, period = running.held.pass_id, running.period
+
+        def work(store: VoucherStore) -> Usage:
+            if any(more):
+                store.add_pass_used(pass_id, period, more)
+            return store.pass_used(pass_id, period)
+
+        try:
+            stored = await self._journal.run(work)
+        except StoreError:
+            running.unwritten = running.unwritten.plus(*more)
+            raise
+        if period == running.period:
+            running.used = running.used.most(stored.plus(*running.unwritten))
+            self._set(running)

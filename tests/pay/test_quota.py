@@ -1,0 +1,203 @@
+"""Quotas of passes: one count for all connections, that neither a race nor a store that fails forgets."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain.firewall import HolderOfPass
+from dtp.chain.pass_ import Account
+from dtp.pay.errors import StoreError
+from dtp.pay.quota import WRITE_AFTER, WRITE_REQUESTS, Quotas, period_of
+from dtp.pay.store import Store
+from dtp.pay.terms import Usage
+
+PASS = "0x" + "9a" * 32
+HOUR = 3_600_000
+
+
+class Journal:
+    """A journal whose work can be held up."""
+
+    def __init__(self, store):
+        self.store = store
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def run(self, work):
+        await asyncio.sleep(0)
+        await self.free.wait()
+        return work(self.store)
+
+
+class Meter:
+    """What a quota knows of a connection."""
+
+    def __init__(self):
+        self.payee = SimpleNamespace(used=Usage(), set_quota=self._set_quota)
+        self.connection = SimpleNamespace(abort=lambda code, reason: None)
+        self.left = None
+        self.tasks = []
+
+    def _set_quota(self, requests, size, now):
+        used = self.payee.used
+        self.left = (
+            None if requests is None else requests - used.requests,
+            None if size is None else size - used.bytes,
+        )
+
+    def turn(self):
+        pass
+
+    def spawn(self, work):
+        self.tasks.append(asyncio.ensure_future(work))
+
+
+class Sale:
+    """A host that sells passes, as one of its servers has it."""
+
+    def __init__(self, store, requests=1000, size=0):
+        self.now_ms, self.start = 100 * HOUR, 100 * HOUR
+        self.journal = Journal(store)
+        plan = SimpleNamespace(quota_requests=requests, quota_bytes=size)
+        chain = SimpleNamespace(read=self._plan)
+        self._found = plan
+        rules = SimpleNamespace(state=SimpleNamespace(now_ms=lambda now: self.now_ms), epoch=5, passes={})
+        self.quotas = Quotas(chain, self.journal, SimpleNamespace(rules=rules))
+        self.rules = rules
+
+    async def _plan(self, schema, cls, id):
+        return self._found
+
+    @property
+    def held(self):
+        held = HolderOfPass(PASS, "0x1", 7, HOUR, Account("0xc", self.start, 10, 0, False))
+        self.rules.passes["0xc"] = [held]
+        return held
+
+    async def enter(self):
+        meter = Meter()
+        await self.quotas.prepare(self.held)
+        self.quotas.enter(meter, self.held)
+        return meter
+
+    def use(self, meter, requests, size=0):
+        more = Usage(requests, size)
+        meter.payee.used = meter.payee.used.plus(*more)
+        self.quotas.used(meter, more)
+
+
+def play(scenario, **options):
+    async def work():
+        with Store(":memory:") as store:
+            await scenario(Sale(store, **options))
+
+    asyncio.run(work())
+
+
+def test_a_connection_that_comes_while_the_last_one_leaves():
+    async def scenario(sale):
+        first = await sale.enter()
+        sale.use(first, 10)
+        await sale.quotas.know(sale.held)  # the second one's ticket is checked ...
+        await sale.quotas.leave(first)
+        assert (await sale.enter()).left == (990, None)  # ... and it begins when nobody else is left
+        await sale.quotas.know(sale.held)
+        assert len(sale.quotas._running) == 1
+
+    play(scenario)
+
+
+def test_a_write_that_fails_forgets_nothing(monkeypatch):
+    async def scenario(sale):
+        meter, other = await sale.enter(), await sale.enter()
+        sale.use(meter, 10)
+
+        def broken(*_):
+            raise StoreError("the database is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "add_pass_used", broken)
+            with pytest.raises(StoreError):
+                await sale.quotas.leave(meter)
+        sale.use(other, 5)
+        await sale.quotas.leave(other)
+        period = period_of(sale.held, sale.now_ms, 5)
+        assert sale.journal.store.pass_used(PASS, period) == Usage(15, 0)
+        assert (await sale.enter()).left == (985, None)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("more", [Usage(WRITE_REQUESTS, 0), Usage(0, WRITE_AFTER)])
+def test_what_a_crash_gives_for_nothing_is_bounded(more):
+    async def scenario(sale):
+        meter = await sale.enter()
+        sale.use(meter, *more)
+        await asyncio.gather(*meter.tasks)
+        assert sale.journal.store.pass_used(PASS, period_of(sale.held, sale.now_ms, 5)) == more
+
+    play(scenario, requests=10**6)
+
+
+def test_what_other_servers_of_the_host_have_served_counts():
+    """They have the same store: each would give the quota once more."""
+
+    async def scenario(sale):
+        meter, other = await sale.enter(), await sale.enter()
+        period = period_of(sale.held, sale.now_ms, 5)
+        sale.journal.store.add_pass_used(PASS, period, Usage(600, 0))  # by another server
+        sale.use(meter, 100)
+        await sale.quotas.look()
+        assert meter.left == other.left == (300, None)
+        sale.journal.store.add_pass_used(PASS, period, Usage(300, 0))
+        await sale.quotas.look()
+        assert meter.left == (0, None)
+
+    play(scenario)
+
+
+def test_what_is_used_while_a_period_ends_counts_in_the_next():
+    async def scenario(sale):
+        meter = await sale.enter()
+        sale.use(meter, 500)
+        sale.now_ms += HOUR
+        sale.journal.free.clear()
+        looking = asyncio.ensure_future(sale.quotas.look())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        sale.use(meter, 7)
+        sale.journal.free.set()
+        await looking
+        assert meter.left == (993, None)
+        await sale.quotas.leave(meter)
+        assert (await sale.enter()).left == (993, None)
+
+    play(scenario)
+
+
+def test_a_pass_that_is_bought_anew_after_it_was_over_begins_anew():
+    async def scenario(sale):
+        meter = await sale.enter()
+        sale.use(meter, 1000)
+        await sale.quotas.leave(meter)
+        assert (await sale.enter()).left == (0, None)
+        sale.quotas = Quotas(
+            SimpleNamespace(read=sale._plan), sale.journal, SimpleNamespace(rules=sale.rules)
+        )
+        sale.now_ms += 50 * HOUR
+        sale.start = sale.now_ms  # `pass::renew` of one that is over
+        assert (await sale.enter()).left == (1000, None)
+
+    play(scenario)
+
+
+def test_periods_are_told_by_when_they_begin():
+    account = Account("0xc", 1000, 10, 0, False)
+    held = HolderOfPass(PASS, "0x1", 7, HOUR, account)
+    assert period_of(held, 1000, 0) == 1000
+    assert period_of(held, 1000 + HOUR - 1, 0) == 1000
+    assert period_of(held, 1000 + HOUR, 0) == 1000 + HOUR
+    assert period_of(held, 0, 0) == 1000  # a clock that is behind
+    by_epoch = HolderOfPass(PASS, "0x1", 7, 0, Account("0xc", 40, 10, 0, False))
+    assert [period_of(by_epoch, 0, epoch) for epoch in (39, 40, 42)] == [40, 40, 42]
