@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -17,12 +17,13 @@ from dtp.cli.options import IdentitySource, read_psk_file
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.daemon import logs
 from dtp.daemon.config.load import load
-from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
 from dtp.daemon.config.values import duration
-from dtp.daemon.control import ask, path_of
+from dtp.daemon.control import NotRunning, ask, path_near, path_of
 from dtp.daemon.process import Process, serving
 from dtp.errors import DtpError
+
+T = TypeVar("T")
 
 #: Where the file is when none is named, as Debian's packages have it.
 DEFAULT_FILE = Path("/etc/dtpd/dtpd.toml")
@@ -156,9 +157,22 @@ def check(path: Path) -> None:
     print_result(record, f"{path}: no mistakes; exposes {len(config.expose)}, forwards {len(config.forward)}")
 
 
+def _ask_anew(path: Path, do: str) -> Any:
+    """Ask for what the file says now, which has to be without mistakes."""
+    return asyncio.run(ask(path_of(load(path)), do))
+
+
 def _ask(path: Path, do: str, **arguments: Any) -> Any:
-    config: Config = load(path)
-    return asyncio.run(ask(path_of(config), do, **arguments))
+    """Ask the daemon that runs by the file, whatever mistakes that has by now."""
+    return asyncio.run(_asked(path, lambda place: ask(place, do, **arguments)))
+
+
+async def _asked(path: Path, asking: Callable[[Path], Awaitable[T]]) -> T:
+    try:
+        return await asking(path_near(path))
+    except NotRunning:
+        load(path)  # its mistakes may be why
+        raise
 
 
 @main.command()
@@ -166,7 +180,7 @@ def _ask(path: Path, do: str, **arguments: Any) -> Any:
 @json_option
 def reload(path: Path) -> None:
     """Let the daemon that runs by this file read it again; it says what is wrong, and then nothing changes."""
-    print_result(_ask(path, "reload"), "reloaded")
+    print_result(_ask_anew(path, "reload"), "reloaded")
 
 
 @main.command()
@@ -187,7 +201,7 @@ def upgrade(path: Path) -> None:
     No client is turned away meanwhile; what is open finishes in the old process. If the new one does not begin to
     serve, the old one goes on.
     """
-    answer = _ask(path, "upgrade")
+    answer = _ask_anew(path, "upgrade")
     text = f"process {answer['pid']} serves now; {answer['streams']} streams finish in the old one"
     print_result(answer, text)
 
@@ -249,7 +263,7 @@ def top(path: Path, interval: float, count: int | None) -> None:
 
     from dtp.cli.daemon_top import watch
 
-    asyncio.run(watch(path_of(load(path)), interval, count, Console()))
+    asyncio.run(_asked(path, lambda place: watch(place, interval, count, Console())))
 
 
 main.add_command(init)

@@ -107,6 +107,12 @@ def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | 
     """
     if bool(expose) != bool(allow):
         raise click.UsageError("--expose and --allow belong together: say who may use what is exposed")
+    if expose and "=" not in expose:
+        raise click.UsageError(f"--expose takes NAME=HOST:PORT, such as web=127.0.0.1:8080, not {expose}")
+    if forward and "=" not in forward:
+        raise click.UsageError(
+            f"--forward takes HOST:PORT=ADDRESS, such as 127.0.0.1:8080=dtp://..., not {forward}"
+        )
     if os.path.lexists(path):
         raise ConfigError(f"{path} exists; it was left as it is")
     parts = _given(expose, allow, forward) if expose or forward else _asked()

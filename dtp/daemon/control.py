@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import socket
+import tomllib
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -38,8 +39,19 @@ class CommandFailed(PeerError):
 
 def path_of(config: Config) -> Path:
     """Where the control socket of a configuration is: as it says, else in the user's folder for such things."""
-    if config.control is not None:
-        return config.control
+    return _usual(config.path) if config.control is None else config.control
+
+
+def path_near(file: Path) -> Path:
+    """The same for a file that may have mistakes: whoever runs by it can be asked all the same."""
+    try:
+        named = tomllib.loads(file.read_text(encoding="utf-8"))["daemon"]["control"]
+        return file.absolute().parent / Path(named).expanduser()
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError):
+        return _usual(file)
+
+
+def _usual(file: Path) -> Path:
     import platformdirs
 
     with warnings.catch_warnings():
@@ -47,8 +59,8 @@ def path_of(config: Config) -> Path:
         warnings.simplefilter("ignore", UserWarning)
         folder: Path = platformdirs.user_runtime_path("dtp", appauthor=False)
     # Files of one name in several folders are several daemons.
-    mark = hashlib.blake2s(os.fsencode(config.path.absolute()), digest_size=4).hexdigest()
-    return folder / f"dtpd-{config.path.stem}-{mark}.sock"
+    mark = hashlib.blake2s(os.fsencode(file.absolute()), digest_size=4).hexdigest()
+    return folder / f"dtpd-{file.stem}-{mark}.sock"
 
 
 class Control:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from urllib.parse import quote
 
 import h11
 
@@ -48,7 +49,8 @@ def address_of(host: str) -> Address:
     service, dot, peer = name.removesuffix(_SUFFIX).rpartition(".")
     if not dot or not (peer.startswith("dtp1") or name.endswith(_SUFFIX)):
         raise AddressError(f"{host!r} is no service; ask for api.dtp1... or api.alice.dtp")
-    return Address.parse(f"dtp://{peer}/{service}")
+    # A name names a service, and has no options of an address.
+    return Address.parse(f"dtp://{peer}/{quote(service, safe='%/')}")
 
 
 @dataclass

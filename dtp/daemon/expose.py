@@ -122,13 +122,36 @@ class Exposed:
             self._deny(denial, caller, stream)
             return
         self.active += 1
+        if self.config.kind != "udp" and self.moved(caller, 0):
+            self._go_on(connection, self._wait(caller, stream, opened))
+        else:
+            self._begin(caller, stream, opened)
+
+    def _begin(self, caller: Caller, stream: Stream, opened: Open) -> None:
         if self.config.kind == "udp":
             self._serve_udp(caller, stream, opened)
-            return
-        if self.config.kind == "tcp":
+        elif self.config.kind == "tcp":
             self._serve_now(caller, stream, opened)
         else:
-            self._go_on(connection, self._converse(caller, stream, opened))
+            self._go_on(stream.connection, self._converse(caller, stream, opened))
+
+    async def _wait(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Begin once the rate of bytes allows it: each stream's first window passes, so streams would multiply it."""
+        try:
+            verdict = self.moved(caller, 0)
+            while verdict and not isinstance(verdict, Reason):
+                await asyncio.sleep(verdict)
+                verdict = self.moved(caller, 0)
+        except asyncio.CancelledError:
+            stream.reset(Reason.DRAINING)
+            self._over(caller)
+            raise
+        if isinstance(verdict, Reason):
+            self.ledger.failed += 1
+            stream.reset(verdict)
+            self._over(caller)
+        else:
+            self._begin(caller, stream, opened)
 
     def _go_on(self, connection: Connection, serving: Coroutine[None, None, None]) -> None:
         task = connection.loop.create_task(serving)

@@ -165,11 +165,15 @@ class UdpSession:
                 return False
         if self._meter is None:
             return True
-        verdict = self._meter(size)
-        if isinstance(verdict, Reason):
-            self.abort(verdict)
-            return False
-        return not verdict
+        # What is over the rate is dropped and not counted, or a flood would let nothing pass.
+        for amount in (0, size):
+            verdict = self._meter(amount)
+            if isinstance(verdict, Reason):
+                self.abort(verdict)
+                return False
+            if verdict and not amount:
+                return False
+        return True
 
     def _look(self) -> None:
         left = self._last + self._idle - self._loop.time()

@@ -12,6 +12,7 @@ from dtp.daemon.config import model, values
 from dtp.daemon.config.load import load, load_text
 from dtp.daemon.config.places import Place, find_places
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
+from dtp.daemon.control import path_near, path_of
 from dtp.identity import Identity
 
 ME = str(Identity(b"m" * 32).id)
@@ -199,6 +200,10 @@ to = ["dtp://alice/api", "dtp://bob/other"]
     [
         ("a = \n", 1, 5, "not TOML"),
         ("[identity]\nfile = 'x'\nfile = 'y'\n", 3, 11, "overwrite"),
+        ("x = me.pem", 1, 5, "has to be in quotes"),
+        ("x = 'a\n'", 1, 7, "end in its line"),
+        ('x = "a\n"', 1, 7, "end in its line"),
+        ("[[expose]]\n[expose]\n", 2, 8, "[[...]] there may be several"),
         ("x = 1", 1, 1, "x is not a setting of the file"),
         ("[identity]\nfile = 'x'", 1, 1, "nothing to do"),
         (MINIMAL.replace("[daemon]", "[deamon]"), 4, 2, "did you mean daemon?"),
@@ -222,6 +227,10 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (MINIMAL + "concurrency = { identity = 0 }", 10, 28, "at least 1"),
         (MINIMAL + "health = true", 10, 10, "has to be a table"),
         (MINIMAL + "[web]\nlisten = '0.0.0.0:9464'", 11, 10, "tells who calls"),
+        (MINIMAL + "[web]\nlisten = 'localhost.example:80'", 11, 10, "tells who calls"),
+        (MINIMAL + "[web]\nlisten = '127.evil.example:80'", 11, 10, "tells who calls"),
+        (MINIMAL + "[web]\nlisten = '[::1234]:80'", 11, 10, "tells who calls"),
+        (MINIMAL + "[[forward]]\nlisten = '[::]:1'\nto = 'dtp://alice/a'", 11, 10, "acts as you"),
         (MINIMAL.replace("tcp://", "tpc://"), 5, 11, "did you mean tcp?"),
         (
             MINIMAL.replace("tcp://0.0.0.0:9000", "tcp://"),
@@ -238,6 +247,19 @@ to = ["dtp://alice/api", "dtp://bob/other"]
 def test_mistakes(text, line, column, words):
     found = mistakes(text)
     assert any((line, column) == one[:2] and words in one[2] for one in found), found
+
+
+@pytest.mark.parametrize(("allow", "everyone"), [("", True), ("allow = []", False), ("allow = ['*']", True)])
+def test_an_empty_list_of_everywhere_lets_nobody_in(allow, everyone):
+    """Nobody means everybody by a list of nobody."""
+    assert (
+        load_text(MINIMAL + f"[everywhere]\n{allow}", Path("x.toml")).everywhere.access.everyone is everyone
+    )
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:1", "127.8.9.10:1", "localhost:1", "[::1]:1", "unix:/run/x"])
+def test_places_of_this_machine(place):
+    assert values.place(place).is_local
 
 
 def test_one_mistake_is_said_once():
@@ -390,3 +412,18 @@ def test_values(read, text, value):
 def test_values_that_cant_be_meant(read, text, words):
     with pytest.raises(Wrong, match=words.replace("?", r"\?")):
         read(text)
+
+
+@pytest.mark.parametrize("mistake", ["", "bakend = 1\n", "[expose]\n[expose]\n"])
+@pytest.mark.parametrize("control", [None, "here.sock", "/run/x.sock"])
+def test_where_a_daemon_is_asked(tmp_path, mistake, control):
+    """As the file says, also one with mistakes; one that is no TOML says nothing, and has the usual place."""
+    path = tmp_path / "dtpd.toml"
+    text = MINIMAL if control is None else MINIMAL.replace("[daemon]", f'[daemon]\ncontrol = "{control}"')
+    path.write_text(mistake + text)
+    usual = path_near(tmp_path / "." / "dtpd.toml")
+    if not mistake:
+        assert path_near(path) == path_of(load(path))
+    expected = usual if control is None or "[" in mistake else tmp_path / control
+    assert path_near(path) == expected
+    assert path_near(tmp_path / "none.toml") != usual

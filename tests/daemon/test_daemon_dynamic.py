@@ -36,6 +36,9 @@ def connect(host):
         (HOST.upper() + ".", f"dtp://{NEAR.id}/api"),
         (f"v2.api.{NEAR.id}.dtp", f"dtp://{NEAR.id}/v2.api"),
         ("api.alice.dtp", "dtp://alice/api"),
+        ("api?via=pipe.alice.dtp", "dtp://alice/api%3Fvia%3Dpipe"),
+        ("api#x.alice.dtp", "dtp://alice/api%23x"),
+        ("db%2Freplica.alice.dtp", "dtp://alice/db/replica"),
     ],
 )
 def test_names(host, address):

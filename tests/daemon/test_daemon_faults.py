@@ -15,12 +15,13 @@ import pytest
 from aiohttp import web
 
 from dtp.daemon.http import conversation
+from dtp.daemon.reasons import Reason
 
 from .conftest import Backend, echo
 from .programs import DTPD, PATIENCE
 from .test_daemon_http import site
 from .test_daemon_programs import ask, connected, echo_server, place
-from .test_daemon_relay import exchange, expose, reset
+from .test_daemon_relay import exchange, expose, reset, until
 
 __all__ = ["place"]
 
@@ -120,6 +121,54 @@ def test_bandwidth_slows_down_and_loses_nothing(run):
             data = bytes(range(256)) * 16_000
             assert await exchange(port, data) == data  # 4 MB there and 4 MB back
             assert loop.time() - began > 0.5
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+def test_bandwidth_is_not_multiplied_by_streams(run, kind):
+    """The first bytes of a stream are there before anybody is asked: another stream has to wait for what is owed."""
+
+    async def swallow(reader, writer):
+        got = 0
+        while got < 60_000:
+            got += len(await reader.read(65536))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async def scenario(pair):
+        async with Backend(swallow) as backend:
+            rate = 'rate = { bandwidth = "4MB/s" }'
+            port = await pair.start(expose(backend.port, more=f'kind = "{kind}"\n{rate}'))
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            for _ in range(50):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + bytes(60_000))
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+                writer.close()
+            assert loop.time() - began > 0.5  # 0.75 s, less what may be ahead
+
+    run(scenario)
+
+
+def test_streams_that_wait_for_bandwidth_end_with_the_daemon(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port, more='rate = { bandwidth = "1B/h" }'))
+            first = await asyncio.open_connection("127.0.0.1", port)
+            first[1].write(b"x")
+            assert await first[0].read(1) == b"x"
+            ends = [first, await asyncio.open_connection("127.0.0.1", port)]
+            ends[1][1].write(b"x")
+            await until(lambda: pair.exposed.active == 2)
+            await asyncio.sleep(0)  # a task that has not begun can't clean up
+            assert backend.connections == 1
+            pair.exposed.abort(Reason.DRAINING)
+            for reader, writer in ends:
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+                writer.close()
+            assert pair.exposed.active == 0
 
     run(scenario)
 

@@ -9,6 +9,22 @@ from dtp.cli.daemon import main
 from dtp.daemon.config.load import load, load_text
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--expose", "web", "--allow", "*"], "--expose takes NAME=HOST:PORT"),
+        (["--forward", "127.0.0.1:80"], "--forward takes HOST:PORT=ADDRESS"),
+        (["--expose", "web=127.0.0.1:80"], "belong together"),
+    ],
+)
+def test_what_is_given_is_whole(tmp_path, given, words):
+    path = tmp_path / "dtpd.toml"
+    done = CliRunner().invoke(main, ["init", "-c", str(path), *given])
+    assert done.exit_code == 2
+    assert words in done.output
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("kind", ["tcp", "udp", "http", "websocket", "json-rpc", "grpc"])
 def test_init_asks(tmp_path, kind):
     """What can't be meant is asked again, who may come has no default, and what is written has no mistakes, also

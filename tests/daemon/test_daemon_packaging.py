@@ -27,6 +27,10 @@ def test_the_sample_and_the_unit_fit():
     assert int(service["TimeoutStopSec"].removesuffix("s")) > config.drain
     assert service["Type"] == "notify"
     assert service["CapabilityBoundingSet"] == ""
+    # ProtectHome: what is the user's elsewhere has to be in the folders of the unit.
+    places = dict(one.split("=") for one in service["Environment"].split())
+    assert places == {"XDG_CONFIG_HOME": "%E/dtpd", "XDG_DATA_HOME": "%S/dtpd"}
+    assert service["StateDirectory"] == service["ConfigurationDirectory"] == "dtpd"
 
 
 def test_systemd_finds_no_fault():

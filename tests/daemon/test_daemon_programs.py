@@ -409,6 +409,20 @@ def test_nobody_to_ask(place):
     assert "no dtpd answers" in place.command("status", "-c", path, code=5)
 
 
+def test_a_daemon_is_asked_although_its_file_has_mistakes_by_now(place):
+    """Whoever edits a file may want to look, or to end it all; what reads the file anew says what is wrong."""
+    place.identity("near")
+    near, _ = place.dtpd("near", '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"\n')
+    path = place.folder / "near.toml"
+    path.write_text(path.read_text() + "bakend = 1\n")
+    assert "running" in place.command("status", "-c", path)
+    for command in ("reload", "upgrade"):
+        assert "bakend is not a setting" in place.command(command, "-c", path, code=3)
+    assert "draining" in place.command("drain", "-c", path)
+    near.wait(0)
+    assert "bakend is not a setting" in place.command("status", "-c", path, code=3)
+
+
 def test_check_and_init(place):
     path = place.folder / "made" / "dtpd.toml"
     path.parent.mkdir()

@@ -2,13 +2,21 @@
 
 import asyncio
 import socket
+from unittest.mock import Mock
 
 import pytest
 
 from dtp.daemon import udp
+from dtp.daemon.config import model
 from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.config.values import Rate as Amount
+from dtp.daemon.policies import Chain, Moment, Move
+from dtp.daemon.policies.rate import Rate
+from dtp.daemon.reasons import Reason
+from dtp.testing import clock
 
 from .conftest import PATIENCE, config
+from .test_daemon_http import CALLER
 
 
 class Endpoint(asyncio.DatagramProtocol):
@@ -137,6 +145,30 @@ def test_rules_hold(run):
             one.close()
 
     run(scenario)
+
+
+def test_a_flood_has_its_rate_and_no_less():
+    """20 kB/s for 10 s where 10 kB/s may pass: what is dropped isn't counted, or nothing would pass."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        chain = Chain([Rate(model.RateRule(bandwidth=Amount(10_000, 1)))])
+        connection = Mock(loop=loop, recv_datagram=asyncio.Event().wait)
+        stream = Mock(id=1, connection=connection)
+        session = udp.UdpSession(
+            stream,
+            lambda data: passed.append(len(data)),
+            lambda _: None,
+            meter=lambda size: chain.moved(Move(CALLER, size), Moment(loop.time(), 0)),
+        )
+        for _ in range(200):
+            session.datagram(memoryview(bytes(1000)))
+            await asyncio.sleep(0.05)
+        session.abort(Reason.RATE)
+
+    passed = []
+    clock.run(scenario())
+    assert 95_000 <= sum(passed) <= 105_000
 
 
 def test_the_oldest_source_makes_room(run, monkeypatch):

@@ -330,7 +330,7 @@ def _access(section: Section, everyone: bool) -> model.AccessRule:
     if values.EVERYONE in deny:
         section.wrong('deny: "*" would let nobody in; leave the service out instead', "deny")
     return model.AccessRule(
-        everyone=values.EVERYONE in allow or (everyone and not allow),
+        everyone=values.EVERYONE in allow or (everyone and "allow" not in section),
         peers=frozenset(one for one in allow if isinstance(one, PeerId)),
         accounts=frozenset(one for one in allow if isinstance(one, str) and one != values.EVERYONE),
         denied_peers=frozenset(one for one in deny if isinstance(one, PeerId)),

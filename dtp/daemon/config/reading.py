@@ -19,6 +19,16 @@ D = TypeVar("D")
 _REQUIRED: Any = object()
 # tomllib says the place only in words before Python 3.14.
 _PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+#: What helps with what tomllib finds, by how its message begins.
+_TOML_HINTS = {
+    "Invalid value": 'a text has to be in quotes, "..."',
+    "Cannot overwrite a value": "the name is there already",
+    "Cannot declare": "the table is there already; of tables in [[...]] there may be several",
+    "Illegal character '\\n'": "a text has to end in its line",
+    "Found invalid character": "a text has to end in its line",
+    "Expected newline": "there is one setting to a line, and a text in quotes has none inside",
+    "Unescaped": "a text in '...' is taken as it stands",
+}
 _KINDS = {
     str: "a text",
     int: "a whole number",
@@ -90,7 +100,8 @@ def parse(path: Path, text: str) -> tuple[Document, Section]:
             lines = text.splitlines() or [""]
             line = int(match["line"] or len(lines))
             column = int(match["column"] or len(lines[-1]) + 1)
-        what = f"this is not TOML: {message[:1].lower()}{message[1:]}"
+        hint = next((f"; {hint}" for begin, hint in _TOML_HINTS.items() if message.startswith(begin)), "")
+        what = f"this is not TOML: {message[:1].lower()}{message[1:]}{hint}"
         raise ConfigMistakes(path, [Mistake(Place(line, column), what)]) from None
     document = Document(path, find_places(text))
     return document, Section(document, (), values)

@@ -42,7 +42,6 @@ _ORIGIN = re.compile(
 )
 _HOURS = re.compile(r"(?P<from>\d\d:\d\d) ?- ?(?P<to>\d\d:\d\d)")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_LOOPBACK = ("127.", "localhost", "::1")
 
 
 #: More than machines have cores today.
@@ -179,7 +178,9 @@ class Place:
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches it."""
-        return bool(self.path) or self.host.startswith(_LOOPBACK)
+        if self.path or self.host == "localhost":
+            return True
+        return is_ip(self.host) and ipaddress.ip_address(self.host).is_loopback
 
     def __str__(self) -> str:
         if self.path:
