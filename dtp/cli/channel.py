@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dtp.chain.channel import Channel
     from dtp.pay.cashier import Cashier
     from dtp.pay.settling import Paid
-    from dtp.pay.store import Store
+    from dtp.pay.store import Bought, Store
 
 _STATES = ("open", "closing", "draining", "closed")
 #: Fields of a channel that are sums of its coin.
@@ -40,8 +40,10 @@ _SUMS = frozenset(
 )
 #: Seconds between two looks of the watcher.
 _WATCH_EVERY = 30.0
-#: Channels in one transaction.
+#: Claims in one transaction.
 _BATCH = 128
+#: How far behind a node may be, ms: so old a channel that it doesn't know is gone.
+_NODES_MS = 600_000
 
 
 class NoVoucher(ChainError):
@@ -211,13 +213,14 @@ def close(id: str | None, pipes: bool, account: Account) -> None:
                 return
             if pipes:
                 await _close_pipes(chain, store)
-            waiting = [each for each in store.bought() if each.state in ("closing", "refused")]
+            waiting = await _on_their_way(chain, store, "closing", "refused")
             for each in waiting:
                 found = (await _find(chain, [each.channel])).get(each.channel)
-                if found is None:
+                if found is not None:
+                    if each.account == chain.address:
+                        await _close(chain, store, found, ask=each.state == "refused")
+                elif await _now_ms(chain) > each.opened_ms + _NODES_MS:
                     store.set_state(each.channel, "closed")
-                else:
-                    await _close(chain, store, found, ask=each.state == "refused")
             if not waiting:
                 print_line(
                     {"event": "nothing"}, "no channel is on its way to be closed; name the one to close"
@@ -325,7 +328,7 @@ async def _finish_ours(chain: ChainClient) -> list[Paid]:
 
     done: list[Paid] = []
     with Store() as store:
-        waiting = [each.channel for each in store.bought() if each.state == "closing"]
+        waiting = [each.channel for each in await _on_their_way(chain, store, "closing")]
         now = await _now_ms(chain)
         for id, found in (await _find(chain, waiting)).items():
             if expiring(found, now).action is Action.FINALIZE:
@@ -336,6 +339,12 @@ async def _finish_ours(chain: ChainClient) -> list[Paid]:
 
 
 # ---- helpers
+
+
+async def _on_their_way(chain: ChainClient, store: Store, *states: str) -> list[Bought]:
+    """Our channels in one of the states, of this chain: that it doesn't know another one's means nothing."""
+    await chain.connect()  # before that the chain's id isn't known
+    return [each for each in store.bought() if each.chain == chain.chain_id and each.state in states]
 
 
 class _ChainTime:

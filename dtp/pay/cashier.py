@@ -13,8 +13,8 @@ from dtp.chain.client import ChainClient
 from dtp.chain.errors import MalformedObject, WrongObjectType
 from dtp.chain.host import Bearer
 from dtp.chain.pipe import Pipe
-from dtp.errors import ChainError
-from dtp.pay.claims import Action, Policy, View, at_close, plan
+from dtp.errors import ChainError, LocalError
+from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, plan
 from dtp.pay.costs import accrued, take_credits
 from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
@@ -60,7 +60,7 @@ class Cashier:
         while True:
             try:
                 await self.look()
-            except ChainError as error:
+            except (ChainError, LocalError) as error:  # the store may be away as well as the chain
                 log.warning("nothing was claimed: %s", error)
             await asyncio.sleep(interval)
 
@@ -73,11 +73,11 @@ class Cashier:
         if claim:
             try:
                 await self.look(closing=True)
-            except ChainError as error:
+            except (ChainError, LocalError) as error:
                 log.warning("not everything was claimed; the next run does: %s", error)
 
     async def look(self, *, closing: bool = False) -> list[Paid]:
-        """Do what is to be done now; what was done. Raises `ChainError`."""
+        """Do what is to be done now; what was done. Raises `ChainError`, `StoreError`."""
         async with self._working:
             views = await self.views()
             now_ms, epoch = self._now_ms(), (await self._chain.epoch()).epoch if views else 0
@@ -101,7 +101,10 @@ class Cashier:
 
     async def _take_credits(self, views: Sequence[View], closing: bool) -> None:
         """Collect what clients owe for transport on chain, where that is worth its gas."""
-        ours = [view.channel.id for view in views if self._credited(view.channel)]
+        now_ms = self._now_ms()
+        # What was agreed has the credits in it, as long as the client may still use it.
+        free = (view for view in views if view.end is None or now_ms > view.end.not_after_ms + MINUTE)
+        ours = [view.channel.id for view in free if self._credited(view.channel)]
         # As they are now: what was claimed a moment ago is the evidence.
         for channel in (await read_channels(self._chain, ours)).values():
             last = closing or channel.state == State.CLOSING

@@ -50,7 +50,7 @@ class Policy:
     worth: int = 20
     #: Claim what is worth it at all so long before time runs out. Half of the time, where that is less.
     margin_ms: int = MARGIN
-    #: Channels in one transaction; the chain takes 1,024 commands, and a claim is three.
+    #: Claims in one transaction, one for each lane; the chain takes 1,024 commands, and a claim is three.
     batch: int = 128
 
     @property

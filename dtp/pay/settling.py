@@ -15,7 +15,7 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Argument
-from dtp.chain.errors import MoveAborted
+from dtp.chain.errors import TransactionFailed
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id
 from dtp.pay import messages
@@ -189,17 +189,26 @@ def _claim(program: Program, sold: Sold, channel: Channel, *, ours: bool) -> Non
 async def settle(
     chain: ChainClient, decisions: Sequence[Decision], batch: int
 ) -> list[tuple[Paid, list[Decision]]]:
-    """Carry decisions out, `batch` channels in a transaction; what each did. A channel that is refused is left out.
+    """Carry decisions out, `batch` claims in a transaction; what each did. A channel that is refused is left out.
 
-    Refusals are found by simulation and cost nothing: somebody else may have claimed or ended a channel just before.
-    Raises what `ChainClient.execute` raises otherwise.
+    Refusals are found by simulation and cost nothing, but for what somebody else does between that and ours: a
+    watcher may claim at the same moment. Raises what `ChainClient.execute` raises otherwise.
     """
     done: list[tuple[Paid, list[Decision]]] = []
-    waiting = [each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)]
-    while waiting:
-        part, waiting = waiting[:batch], waiting[batch:]
-        done += await _settle_part(chain, part)
-    return done
+    part: list[Decision] = []
+    for each in decisions:
+        if each.action in (Action.WAIT, Action.FORGET):
+            continue
+        # A channel has up to sixteen lanes, and each is a claim: what a transaction can hold is counted in those.
+        if part and sum(map(_claims_in, part)) + _claims_in(each) > batch:
+            done += await _settle_part(chain, part)
+            part = []
+        part.append(each)
+    return done + await _settle_part(chain, part) if part else done
+
+
+def _claims_in(decision: Decision) -> int:
+    return max(1, len(decision.lanes))
 
 
 async def _settle_part(chain: ChainClient, part: list[Decision]) -> list[tuple[Paid, list[Decision]]]:
@@ -208,9 +217,7 @@ async def _settle_part(chain: ChainClient, part: list[Decision]) -> list[tuple[P
         return []
     try:
         return [(result_of(chain, await chain.execute(program)), part)]
-    except MoveAborted as refused:
-        if not refused.simulated:
-            raise
+    except TransactionFailed as refused:
         if len(part) == 1:
             log.warning("channel %s can't be settled: %s", part[0].view.channel.id, refused)
             return []

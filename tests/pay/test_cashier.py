@@ -1,0 +1,153 @@
+"""Claiming in the background: nothing stops it, batches fit a transaction, one that is refused hinders no other."""
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain.channel import State
+from dtp.chain.commands import MAX_COMMANDS
+from dtp.chain.errors import MoveAborted, NodeUnavailable, ProgramError
+from dtp.chain.host import Bearer
+from dtp.pay import cashier as cashier_module
+from dtp.pay import settling
+from dtp.pay.cashier import Cashier
+from dtp.pay.claims import MINUTE, Action, Decision, Policy, View
+from dtp.pay.errors import StoreError
+from dtp.pay.settling import Paid, settle
+from dtp.pay.store import End, Sold
+
+from .meters import KEY, lock_of, voucher
+from .test_claims import NOW, TERMS, channel, lane
+
+PREIMAGE = bytes(range(32))
+
+
+def claim(number, lanes=1):
+    """A claim of a channel with so many lanes, each with a locked voucher: the largest there is."""
+    id = f"0x{number:064x}"
+    made = channel(id=id, lanes=tuple(lane() for _ in range(lanes)))
+    sold = tuple(
+        Sold(
+            id,
+            each,
+            KEY.sign(voucher(1, 5, lane=each, channel=id, hash_lock=lock_of(PREIMAGE))),
+            PREIMAGE,
+        )
+        for each in range(lanes)
+    )
+    return Decision(View(made, sold), Action.CLAIM, sold, 5000)
+
+
+class Chain:
+    """A chain that notes the programs, and refuses channels as it is told."""
+
+    def __init__(self, server="0x5"):
+        self.address = server
+        self.programs = []
+        self.refused = {}  # channel's id -> whether simulation finds it
+
+    async def execute(self, program):
+        assert len(program) <= MAX_COMMANDS
+        used = {each.id for each in program.objects}
+        for id, simulated in list(self.refused.items()):
+            if id in used:
+                self.refused[id] = True  # the next look at the chain sees it
+                place = SimpleNamespace(module="channel", function="accept")
+                executed = None if simulated else SimpleNamespace(digest="x")
+                raise MoveAborted("stale", place=place, raw=15, number=15, executed=executed)
+        self.programs.append(program)
+        return SimpleNamespace(digest=str(len(self.programs)))
+
+
+def channels_of(done):
+    return [each.view.channel.id for _, part in done for each in part]
+
+
+@pytest.fixture
+def told(monkeypatch):
+    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid(executed.digest, 1, 0, 1))
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 16])
+def test_whatever_lanes_channels_have_their_claims_fit_transactions(told, lanes):
+    """Else a client with sixteen lanes in each of its channels would keep everybody's claims from the chain."""
+    decisions = [claim(number, lanes) for number in range(1, 200)]
+    chain = Chain()
+    done = asyncio.run(settle(chain, decisions, Policy().batch))
+    assert channels_of(done) == [each.view.channel.id for each in decisions]
+    assert len(chain.programs) == len(done) == -(-199 // (128 // lanes))
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_channel_that_is_refused_hinders_no_other(told, simulated):
+    """Also when somebody else claims it between the simulation and the transaction."""
+    decisions = [claim(number) for number in range(1, 10)]
+    chain = Chain()
+    refused = decisions[4].view.channel.id
+    chain.refused[refused] = simulated
+    done = asyncio.run(settle(chain, decisions, 4))
+    assert sorted(channels_of(done)) == sorted(
+        each.view.channel.id for each in decisions if each.view.channel.id != refused
+    )
+
+
+@pytest.mark.parametrize(
+    "fault", [StoreError("the database is away"), NodeUnavailable("no node"), ProgramError("too large")]
+)
+def test_no_fault_ends_claiming(fault, monkeypatch):
+    async def scenario():
+        looks, enough = [], asyncio.Event()
+
+        async def look(self, *, closing=False):
+            looks.append(closing)
+            if len(looks) == 1 or closing:
+                raise fault
+            enough.set()
+            return []
+
+        monkeypatch.setattr(Cashier, "look", look)
+        made = Cashier(SimpleNamespace(address="0x5"), None, lambda: NOW)
+        made.start(0)
+        async with asyncio.timeout(20):
+            await enough.wait()
+        await made.stop(claim=True)  # raises nothing
+        assert looks[0] is False
+        assert looks[-1] is True
+
+    asyncio.run(scenario())
+
+
+# ---- credits for transport
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "taken"),
+    [
+        (None, State.OPEN, True),
+        # What was agreed has the credits in it: taken as well, the client would pay them twice.
+        (End("", 5, NOW, False), State.OPEN, False),
+        (End("", 5, NOW - 2 * MINUTE, False), State.OPEN, True),
+        (None, State.CLOSED, False),
+    ],
+)
+def test_credits_are_not_taken_beside_an_agreement(monkeypatch, end, state, taken):
+    async def scenario():
+        asked = []
+
+        async def take_credits(chain, found, least):
+            asked.append(found.id)
+
+        async def read_channels(chain, ids):
+            return dict.fromkeys(ids, made)
+
+        monkeypatch.setattr(cashier_module, "take_credits", take_credits)
+        monkeypatch.setattr(cashier_module, "read_channels", read_channels)
+        terms = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
+        made = channel(terms=terms, server="0x5", state=state)
+        cashier = Cashier(SimpleNamespace(address="0x5"), None, lambda: NOW)
+        await cashier._take_credits([View(made, (), end)], closing=True)
+        assert bool(asked) == taken
+
+    asyncio.run(scenario())

@@ -1,0 +1,43 @@
+"""`dtp channel` minds which chain a channel is of: what isn't found on one chain isn't gone on another."""
+
+import asyncio
+import time
+
+import pytest
+
+from dtp.chain import ChainClient, find_network
+from dtp.pay.store import Bought, Store
+
+CHANNEL = "0x" + "e1" * 32
+
+
+def keep(home, chain, opened_ms):
+    """Note a channel that no node knows, as on its way to be closed."""
+    with Store(home.folder / "data" / "pay.sqlite") as store:
+        store.add_closing(Bought(CHANNEL, chain, "0x" + "1" * 64, 1, home.address, "closing", opened_ms))
+
+
+def state(home):
+    with Store(home.folder / "data" / "pay.sqlite") as store:
+        (kept,) = store.bought()
+        return kept.state
+
+
+def test_a_channel_of_another_chain_stays_as_it_is(homes):
+    _, client = homes
+    keep(client, "mainnet", 1)
+    assert client.run("channel", "close") == [{"event": "nothing"}]
+    client.run("channel", "watch", "--once")
+    assert state(client) == "closing"
+
+
+@pytest.mark.parametrize(("age", "kept"), [(3_600_000, "closed"), (60_000, "closing")])
+def test_a_channel_that_is_gone_is_closed_and_one_that_is_new_waits_for_the_node(net, homes, age, kept):
+    async def chain_id():
+        async with ChainClient(find_network(net.url), deployments=None) as chain:
+            return chain.chain_id
+
+    _, client = homes
+    keep(client, asyncio.run(chain_id()), round(time.time() * 1000) - age)
+    client.run("channel", "close")
+    assert state(client) == kept
