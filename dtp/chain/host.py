@@ -173,6 +173,11 @@ class Endpoint:
     load: int
     hint: bytes
 
+    @property
+    def url(self) -> str:
+        """The hint for people: without what stands behind a "#", which isn't for dialling."""
+        return self.hint.partition(b"#")[0].decode(errors="replace")
+
     def is_fresh(self, ttl_ms: int, now_ms: int) -> bool:
         """Whether it sent a heartbeat within `ttl_ms`, as the chain counts it."""
         return self.seen_ms > 0 and now_ms <= self.seen_ms + ttl_ms

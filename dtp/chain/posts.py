@@ -127,6 +127,15 @@ def hint_with_key(url: str, identity: Identity) -> bytes:
     return f"{url}{_MARK}{proof}".encode()
 
 
+def hint_of(url: str, identity: Identity) -> bytes:
+    """What an endpoint that serves at `url` says in its hint: its static key, too, if it has the same one next time.
+
+    A `url` that has a key already stays as it is.
+    """
+    known = _MARK in url or not identity.static_stored
+    return url.encode() if known else hint_with_key(url, identity)
+
+
 def post_key(endpoint: Endpoint) -> bytes | None:
     """The static key that an endpoint has published in its hint, None without one whose proof holds."""
     try:

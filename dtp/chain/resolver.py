@@ -158,16 +158,16 @@ def _spellings(name: str) -> Iterable[str]:
 def live_endpoints(beacon: Beacon, now_ms: int) -> tuple[Endpoint, ...]:
     """The endpoints that take traffic at the chain's time `now_ms`.
 
-    Those of role active that are fresh; only without any, the standby ones. Of several with the same hint (one
+    Those of role active that are fresh; only without any, the standby ones. Of several at the same place (one
     machine under an old and a new key) only the one of the highest generation. Those of weight 0 take traffic only
     when there is no other.
     """
     fresh = beacon.fresh(now_ms)
     chosen = [each for each in fresh if each.role == Role.ACTIVE] or list(fresh)
-    newest: dict[bytes, int] = {}
+    newest: dict[str, int] = {}
     for each in chosen:
-        newest[each.hint] = max(newest.get(each.hint, 0), each.generation)
-    current = [each for each in chosen if not each.hint or each.generation == newest[each.hint]]
+        newest[each.url] = max(newest.get(each.url, 0), each.generation)
+    current = [each for each in chosen if not each.url or each.generation == newest[each.url]]
     return tuple(each for each in current if each.weight) or tuple(current)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -16,13 +15,13 @@ from dtp.session.codes import CloseCode
 
 if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
+    from dtp.chain.errors import MoveAborted
     from dtp.chain.firewall import Firewall
-    from dtp.chain.host import Beacon, Endpoint, OpCap
+    from dtp.chain.heartbeat import EndpointsApart, Heartbeats
+    from dtp.chain.host import OpCap
 
 log = logging.getLogger("dtpd")
 
-#: A heartbeat each so much of the time that one is good for.
-_BEATS = 3
 #: The largest load that a beacon has.
 _FULL = 65_535
 
@@ -118,70 +117,51 @@ class HostGate:
 class Announcer:
     """Says in the host's beacon where this daemon is, and that it is alive, until it is fenced off or stopped.
 
-    Each start takes the endpoint over by a higher generation. Who is told that a higher one is there has been
-    replaced by another process of the same identity, and must not serve beside it: `on_fenced`. One that was silent
-    for longer than its heartbeat is good for was dead to others: it asks `check_apart` before it is alive again.
+    Who is told that another process is this endpoint by now, or began to sell meanwhile, must not serve beside it:
+    `on_fenced`.
     """
 
     def __init__(
         self,
         config: Chain,
         chain: ChainClient,
-        key: bytes,
+        identity: Identity,
         load: Callable[[], float],
         on_fenced: Callable[[], object],
         check_apart: Callable[[], Awaitable[None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`key` is the identity's; `load` says how much of what it can take it has, 0 to 1; `check_apart` raises
-        `EndpointsApart` where another daemon of the host sells by a store of its own."""
-        self._check_apart, self._clock = check_apart, clock
-        self._ttl = self._beaten = 0.0
-        self._config, self._chain, self._key = config, chain, key
+        """`load` says how much of what it can take it has, 0 to 1.
+
+        `check_apart` raises `EndpointsApart` where another daemon of the host sells by a store of its own.
+        """
+        self._config, self._chain, self._identity = config, chain, identity
         self._load, self._on_fenced = load, on_fenced
-        self._beacon, self._operator = "", ""
-        self._task: asyncio.Task[None] | None = None
-        self.generation = 0
-        self.fenced = False
+        self._check_apart, self._clock = check_apart, clock
+        self._beats: Heartbeats | None = None
 
     async def start(self) -> None:
         """The first heartbeat, of an endpoint as the configuration has it. Raises `NoOperator`, `ChainError`."""
-        from dtp.chain import Program, host
+        from dtp.chain import host
+        from dtp.chain.heartbeat import Heartbeats
+        from dtp.chain.posts import hint_of
 
-        beacon, self._operator = await self._find()
-        self._beacon = beacon.id
-        known = next((each for each in beacon.endpoints if each.key == self._key), None)
-        program = Program()
+        beats = Heartbeats(
+            self._chain,
+            *await self._find(),
+            self._identity.id.key,
+            self._on_lost,
+            check_apart=self._check_apart,
+            load=self._how_full,
+            clock=self._clock,
+        )
         role = host.Role[self._config.role.upper()]
-        hint = (self._config.endpoint or "").encode()
-        if known is None:
-            host.enroll(
-                program,
-                beacon.id,
-                self._operator,
-                self._key,
-                weight=self._config.weight,
-                role=role,
-                hint=hint,
-            )
-        else:
-            self.generation = known.generation + 1
-            if (known.weight, known.role, known.hint) != (self._config.weight, role, hint):
-                host.configure(
-                    program,
-                    beacon.id,
-                    self._operator,
-                    self._key,
-                    weight=self._config.weight,
-                    role=role,
-                    hint=hint,
-                )
-        host.heartbeat(program, beacon.id, self._operator, self._key, self.generation, self._how_full())
-        self._ttl, self._beaten = beacon.ttl_ms / 1000, self._clock()
-        await self._chain.execute(program)
-        self._task = asyncio.create_task(self._beats(beacon.ttl_ms / 1000 / _BEATS), name="dtpd-heartbeat")
+        hint = hint_of(self._config.endpoint or "", self._identity)
+        await beats.start(hint, weight=self._config.weight, role=role)
+        self._beats = beats
 
-    async def _find(self) -> tuple[Beacon, str]:
+    async def _find(self) -> tuple[str, str]:
+        """The host's beacon, and an operator's cap for it."""
         from dtp.chain import host
 
         assert self._config.host is not None, "the configuration was checked"
@@ -199,83 +179,48 @@ class Announcer:
                 f"{self._chain.address} has no operator's cap of host {found.id}: its owner gives one, "
                 "or leave endpoint out of [chain]"
             )
-        return await self._chain.read(host.SCHEMA, host.Beacon, found.beacon), caps[0].id
+        return found.beacon, caps[0].id
 
     def _how_full(self) -> int:
         return round(_FULL * min(1.0, max(0.0, self._load())))
 
-    async def beat(self) -> None:
-        """One heartbeat, now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not raised."""
-        from dtp.chain import Program, host
-        from dtp.chain.errors import MoveAborted
-
-        now = self._clock()
-        if now - self._beaten > self._ttl and not await self._is_alone():
-            return
-        program = Program()
-        host.heartbeat(program, self._beacon, self._operator, self._key, self.generation, self._how_full())
-        try:
-            await self._chain.execute(program)
-        except MoveAborted as error:
-            if error.error not in (host.HostError.FENCED, host.HostError.NO_ENDPOINT):
-                raise
-            self._fence("another process has taken this endpoint over, or its host has removed it", error)
-        else:
-            self._beaten = now
-
-    async def _is_alone(self) -> bool:
-        from dtp.pay.hosting import EndpointsApart
-
-        try:
-            await self._check_apart()
-        except EndpointsApart as error:
-            self._fence("another daemon began to sell while no heartbeat of this one came", error)
-        return not self.fenced
-
-    def _fence(self, what: str, error: Exception) -> None:
-        self.fenced = True
+    def _on_lost(self, error: MoveAborted | EndpointsApart) -> None:
+        apart = isinstance(error, LocalError)
         log.error(
             "%s: %s",
-            what,
+            "another daemon began to sell while no heartbeat of this one came"
+            if apart
+            else "another process has taken this endpoint over, or its host has removed it",
             error,
             extra={"fields": {"event": "fenced", "generation": self.generation, "why": str(error)}},
         )
         self._on_fenced()
 
-    async def _beats(self, interval: float) -> None:
-        while not self.fenced:
-            await asyncio.sleep(interval)
-            try:
-                await self.beat()
-            except ChainError as error:
-                log.warning("no heartbeat of host %s: %s", self._config.host, error)
+    @property
+    def generation(self) -> int:
+        """How often the endpoint was taken over before."""
+        return 0 if self._beats is None else self._beats.generation
 
-    async def endpoint(self) -> Endpoint | None:
-        """This endpoint as the beacon has it now. Raises `ChainError`."""
-        from dtp.chain import host
+    @property
+    def fenced(self) -> bool:
+        """Whether another process is there in this one's place."""
+        return self._beats is not None and self._beats.lost
 
-        beacon = await self._chain.read(host.SCHEMA, host.Beacon, self._beacon)
-        return next((each for each in beacon.endpoints if each.key == self._key), None)
+    async def beat(self) -> None:
+        """One heartbeat, now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not raised."""
+        assert self._beats is not None, "it was started"
+        await self._beats.beat()
 
     async def stop(self, *, withdraw: bool) -> None:
         """No further heartbeat; `withdraw`: and nobody is sent here any more. Idempotent. Raises nothing: a beacon
         that can't be told goes stale by itself."""
-        from dtp.chain import Program, host
-
-        task, self._task = self._task, None
-        if task is None:
+        beats, self._beats = self._beats, None
+        if beats is None:
             return
-        if task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        if not withdraw or self.fenced:
+        await beats.stop()
+        if not withdraw:
             return
         try:
-            # Another process may have taken it over a moment ago: its endpoint stays.
-            known = await self.endpoint()
-            if known is not None and known.generation == self.generation:
-                program = Program()
-                host.withdraw(program, self._beacon, self._operator, self._key)
-                await self._chain.execute(program)
+            await beats.withdraw()
         except ChainError as error:
             log.warning("the beacon of host %s can't be told: %s", self._config.host, error)

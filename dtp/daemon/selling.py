@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Kind, Mode, Terms
 from dtp.chain.resolver import service_number
 from dtp.daemon.config.model import BY_CALL, Chain, Expose, Price
@@ -18,7 +19,7 @@ from dtp.pay.cashier import Cashier
 from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission, Gate
 from dtp.pay.holding import VoucherStore
-from dtp.pay.hosting import EndpointsApart, NoHost, Owned, ensure_service, find_host, refuse_apart
+from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
 from dtp.pay.journal import Journal
 from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered

@@ -97,7 +97,7 @@ class ChainSide:
         self.announcer = Announcer(
             self._config,
             self._client,
-            self._identity.id.key,
+            self._identity,
             self._load,
             self._on_fenced,
             self._check_apart,

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
 
 from dtp.chain import Program
 from dtp.chain import host as module
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import MoveAborted
+from dtp.chain.heartbeat import EndpointsApart, Heartbeats
 from dtp.chain.host import Beacon, Host, HostCap, HostCreated, HostError, Kind, Mode, OpCap, Rights, Terms
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.resolver import service_number
 from dtp.errors import ChainError, LocalError
-
-log = logging.getLogger("dtp.pay")
-
-#: A heartbeat each so much of the time that one is good for.
-_BEATS: Final = 3
 
 
 class NoHost(LocalError):
@@ -34,12 +28,6 @@ class Replaced(ChainError):
     """Another process has taken the endpoint over, or its place; nobody finds this one any more."""
 
     code = "replaced"
-
-
-class EndpointsApart(LocalError):
-    """Another endpoint of the host is alive, and isn't known to share the store of vouchers."""
-
-    code = "endpoints-apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,103 +125,58 @@ async def refuse_apart(
     if others:
         role = "a standby" if others[0].role == module.Role.STANDBY else "another"
         raise EndpointsApart(
-            f"host {owned.host.id} has {role} endpoint ({others[0].hint.decode(errors='replace')}) until "
+            f"host {owned.host.id} has {role} endpoint ({others[0].url}) until "
             "its heartbeats end: two stores of vouchers would each take the whole deposit for their own. Share one "
             "store and say Selling(shares_store=True), or stop the other"
         )
 
 
 class Heart:
-    """Heartbeats of one endpoint, in a task of its own. Enrolls it first where it is new.
-
-    Each run takes the endpoint over by a higher generation, so that a process which was replaced isn't believed. One
-    that was silent for longer than its heartbeat is good for (stopped, or without a node) was dead to others: where
-    it is to be `alone` it looks whether another endpoint began meanwhile, before it says that it is alive again.
-    """
+    """The heartbeats of a server that is paid; one that is to be `alone` is not alive beside another endpoint."""
 
     def __init__(
         self,
         chain: ChainClient,
         owned: Owned,
         key: bytes,
-        hint: str,
+        hint: bytes,
         *,
         alone: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._chain = chain
-        self._alone = alone
-        self._clock = clock
-        self._ttl = 0.0
-        self._beaten = 0.0
-        self._owned = owned
-        self._key = key
-        self._hint = hint.encode()
-        self._generation = 0
-        self._task: asyncio.Task[None] | None = None
+        self._chain, self._owned, self._hint = chain, owned, hint
+        self._beats = Heartbeats(
+            chain, owned.host.beacon, owned.operator, key, self._on_lost, check_apart=self._look, clock=clock
+        )
+        self._key, self._alone, self._clock = key, alone, clock
         #: Done when another process runs this endpoint: with the `Replaced` that says so.
         self.replaced: asyncio.Future[Replaced] = asyncio.get_running_loop().create_future()
+
+    async def _look(self) -> None:
+        if self._alone:
+            await refuse_apart(self._chain, self._owned, self._key, self._clock)
 
     async def start(self) -> None:
         """The first heartbeat. Raises `NoHost`, and what executing raises."""
         if not self._owned.operator:
             raise NoHost(f"{self._chain.address} has no operator's cap of host {self._owned.host.id}")
-        beacon = await self._chain.read(module.SCHEMA, Beacon, self._owned.host.beacon)
-        known = next((each for each in beacon.endpoints if each.key == self._key), None)
-        program, operator = Program(), self._owned.operator
-        if known is None:
-            module.enroll(program, beacon.id, operator, self._key, hint=self._hint)
-        else:
-            self._generation = known.generation + 1
-            if known.hint != self._hint:
-                module.configure(
-                    program,
-                    beacon.id,
-                    operator,
-                    self._key,
-                    weight=known.weight,
-                    role=known.role,
-                    hint=self._hint,
-                )
-        module.heartbeat(program, beacon.id, operator, self._key, self._generation)
-        self._ttl, self._beaten = beacon.ttl_ms / 1000, self._clock()
-        await self._chain.execute(program)
-        self._task = asyncio.create_task(self._beats(beacon.ttl_ms / 1000 / _BEATS), name="dtp-heartbeat")
+        await self._beats.start(self._hint)
 
     async def beat(self) -> None:
-        """One heartbeat, now. Raises what executing raises, and `EndpointsApart`."""
-        now = self._clock()
-        if self._alone and now - self._beaten > self._ttl:
-            await refuse_apart(self._chain, self._owned, self._key, self._clock)
-        program = Program()
-        module.heartbeat(program, self._owned.host.beacon, self._owned.operator, self._key, self._generation)
-        await self._chain.execute(program)
-        self._beaten = now
+        """One heartbeat, now. Raises what executing raises; that another is there now is what `replaced` says."""
+        await self._beats.beat()
 
-    async def _beats(self, interval: float) -> None:
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await self.beat()
-            except MoveAborted as error:
-                if error.error is HostError.FENCED:
-                    self.replaced.set_result(
-                        Replaced(
-                            f"another process serves as this endpoint of host {self._owned.host.id} by now, and "
-                            "clients find that one: stop this one, or give each an identity of its own (--identity)"
-                        )
-                    )
-                    return
-                log.warning("no heartbeat of host %s: %s", self._owned.host.id, error)
-            except EndpointsApart as error:
-                self.replaced.set_result(Replaced(f"after a while without heartbeats: {error}"))
-                return
-            except ChainError as error:
-                log.warning("no heartbeat of host %s: %s", self._owned.host.id, error)
+    def _on_lost(self, error: MoveAborted | EndpointsApart) -> None:
+        what = f"after a while without heartbeats: {error}"
+        if isinstance(error, MoveAborted):
+            what = (
+                f"another process serves as this endpoint of host {self._owned.host.id} by now, and "
+                "clients find that one: stop this one, or give each an identity of its own (--identity)"
+            )
+            if error.error is HostError.NO_ENDPOINT:
+                what = f"the owner of host {self._owned.host.id} has removed this endpoint: nobody finds it"
+        self.replaced.set_result(Replaced(what))
 
     async def stop(self) -> None:
         """No further heartbeat. Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._beats.stop()

@@ -23,6 +23,7 @@ from dtp.chain.host import Kind, Mode, Terms
 from dtp.chain.model import Id
 from dtp.chain.networks import Network
 from dtp.chain.pipe_carrier import kind_for
+from dtp.chain.posts import hint_of
 from dtp.chain.resolver import service_number
 from dtp.errors import ChainError, LocalError
 from dtp.identity import Identity
@@ -287,7 +288,8 @@ async def serve(
         stack.push_async_callback(listener.close)
         heart = None
         if heartbeat:
-            heart = Heart(chain, owned, me.id.key, hint or listener.urls[0], alone=alone, clock=clock)
+            place = hint_of(hint or listener.urls[0], me)
+            heart = Heart(chain, owned, me.id.key, place, alone=alone, clock=clock)
         await serving.start(listener, heart)
         if pipe:
             await listener.add(f"pipe://{serving.host}?to={me.id.key.hex()}", kind_for(chain))

@@ -21,6 +21,7 @@ from dtp.chain.posts import (
     ReplyKeyError,
     SealBroken,
     answers,
+    hint_of,
     hint_with_key,
     open_sealed,
     post_key,
@@ -82,6 +83,12 @@ def test_an_endpoint_publishes_its_static_key_under_proof():
     assert post_key(endpoint(hint)) == ME.static_public
     assert direct_url(endpoint(hint)) == "tcp://h:1"
     assert post_key(endpoint(hint_with_key("", ME))) == ME.static_public
+    made_up = Identity(bytes(32))  # another one after the next start, for which nothing can be sealed
+    assert hint_of("tcp://x:1", made_up) == b"tcp://x:1"
+    assert (endpoint(hint).url, endpoint(b"tcp://x:1").url) == ("tcp://h:1", "tcp://x:1")
+    kept = Identity.generate()
+    assert post_key(Endpoint(kept.id.key, 1, 0, 1, 1, 0, hint_of("tcp://x:1", kept))) == kept.static_public
+    assert hint_of(hint.decode(), kept) == hint
     assert direct_url(endpoint(hint_with_key("", ME))) == ""
     # A proof of another identity, none, or nonsense.
     for bad in (

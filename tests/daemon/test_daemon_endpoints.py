@@ -10,11 +10,13 @@ from chain_resolver.hosts import DAY_MS, make_host
 from chain_resolver.hosts import run as play
 
 from dtp.chain import ChainClient, KeySigner, Program, host, packages, publish
+from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.networks import find_network
+from dtp.chain.posts import post_key
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.onchain import Announcer, HostGate, NoOperator
 from dtp.daemon.server import Daemon
-from dtp.pay.hosting import EndpointsApart
+from dtp.identity import Identity
 
 from .conftest import FAR, NEAR, Backend, config, echo
 from .programs import PATIENCE, place
@@ -226,9 +228,8 @@ def test_who_was_silent_for_long_looks_who_sells_before_it_is_alive_again(run, c
                 if apart:
                     raise EndpointsApart("another store")
 
-            key = FAR.id.key
             announcer = Announcer(
-                settings, chain, key, lambda: 0.0, lambda: fenced.append(True), look, clock=lambda: now[0]
+                settings, chain, FAR, lambda: 0.0, lambda: fenced.append(True), look, clock=lambda: now[0]
             )
             await announcer.start()
             ttl = (await beacon_of(hosted)).ttl_ms / 1000
@@ -246,6 +247,24 @@ def test_who_was_silent_for_long_looks_who_sells_before_it_is_alive_again(run, c
             await announcer.beat()
             assert (len(looks), fenced, announcer.fenced) == (2, [True], True)
             await announcer.stop(withdraw=False)
+
+    run(scenario)
+
+
+def test_an_endpoint_says_what_messages_are_sealed_to(run, client, wallet):
+    """`dtp post` reaches hosts of daemons: by the key that the identity keeps, none where it is made up each time."""
+
+    async def scenario(pair):
+        async with client(wallet()) as chain, Backend(echo) as backend:
+            hosted = await make_host(chain)
+            settings = config(pair.tmp_path, serving(hosted, 9, backend)).chain
+            kept = Identity.generate()
+            for identity, key in ((kept, kept.static_public), (kept, kept.static_public), (FAR, None)):
+                announcer = Announcer(settings, chain, identity, lambda: 0.0, lambda: None, lambda: None)
+                await announcer.start()
+                endpoint = await announcer._beats.endpoint()
+                assert (endpoint.url, post_key(endpoint)) == (settings.endpoint, key)
+                await announcer.stop(withdraw=False)
 
     run(scenario)
 

@@ -7,12 +7,13 @@ import pytest
 from chain_resolver.conftest import client, deployments, net, network, wallet
 
 from dtp.chain import KeySigner, Program, host
+from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.resolver import service_number
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.server import Daemon
 from dtp.daemon.state import make
 from dtp.daemon.state.errors import StateError
-from dtp.pay.hosting import EndpointsApart, make_host
+from dtp.pay.hosting import make_host
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo
 from .programs import place
@@ -93,7 +94,7 @@ backend = ["127.0.0.1:{backend.port}"]
         host.configure(
             program,
             beacon,
-            self.pair.far.side.announcer._operator,
+            self.pair.far.side.announcer._beats._operator,
             FAR.id.key,
             weight=1,
             role=host.Role.ACTIVE,

@@ -81,7 +81,7 @@ class World:
         for name, terms in SERVICES.items():
             owned = await ensure_service(self.server, owned, name, terms)
         self.host = owned.host
-        self.heart = Heart(self.server, owned, self.server_key.public_key, "tcp://127.0.0.1:1")
+        self.heart = Heart(self.server, owned, self.server_key.public_key, b"tcp://127.0.0.1:1")
         await self.heart.start()
         await self.heart.stop()
 

@@ -7,14 +7,16 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
+from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Mode, Terms
+from dtp.chain.posts import post_key
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.pay import serving as serving_module
 from dtp.pay.buying import LaneLock
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, DatagramsNotMetered, PriceTooHigh
 from dtp.pay.holding import Holds
-from dtp.pay.hosting import EndpointsApart, Heart, refuse_apart
+from dtp.pay.hosting import Heart, refuse_apart
 from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
@@ -536,18 +538,48 @@ def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(marke
     async def scenario(market):
         first = await market.serve(give)
         owned, identity = first._owned, market.server_wallet
-        heart = Heart(first.chain, owned, identity.public_key, "tcp://127.0.0.1:1")
+        heart = Heart(first.chain, owned, identity.public_key, b"tcp://127.0.0.1:1")
         waiting = asyncio.ensure_future(first.replaced())
         await first._heart.beat()
         assert not waiting.done()
         await heart.start()  # the second one
         await heart.stop()
-        told = asyncio.ensure_future(first._heart._beats(0))
+        told = asyncio.ensure_future(first._heart._beats._run(0))
         async with asyncio.timeout(60):
             replaced = await waiting
             await told
         assert replaced.code == "replaced"
         assert "--identity" in str(replaced)
+
+    market(scenario)
+
+
+def test_a_server_says_what_messages_are_sealed_to(market):
+    """So that `dtp post` reaches it; where it is dialled is as before."""
+
+    async def scenario(market):
+        me = Identity.generate()
+        serving = await market.serve(give, identity=me)
+        (endpoint,) = (
+            await serving.chain.read(host_module.SCHEMA, host_module.Beacon, serving._owned.host.beacon)
+        ).endpoints
+        assert (endpoint.url, post_key(endpoint)) == (serving.listener.urls[0], me.static_public)
+        buyer = await market.buyer()
+        async with market.connect(buyer) as connection:
+            assert await fetch(connection, 1000) == 1000
+
+    market(scenario)
+
+
+def test_a_server_whose_endpoint_was_removed_is_told(market):
+    async def scenario(market):
+        serving = await market.serve(give)
+        owned = serving._owned
+        program = Program()
+        host_module.withdraw(program, owned.host.beacon, owned.operator, market.server_wallet.public_key)
+        await serving.chain.execute(program)
+        await serving._heart.beat()
+        assert "has removed this endpoint" in str(await serving.replaced())
 
     market(scenario)
 
@@ -569,7 +601,7 @@ def test_a_second_endpoint_with_a_store_of_its_own_is_refused(market):
 
 async def announce(chain, owned, key, role):
     """An endpoint of another process, alive from now on."""
-    heart = Heart(chain, owned, key, "tcp://127.0.0.1:1")
+    heart = Heart(chain, owned, key, b"tcp://127.0.0.1:1")
     await heart.start()
     await heart.stop()
     program = Program()
@@ -624,9 +656,7 @@ def test_who_was_silent_for_long_looks_before_it_is_alive_again(market):
         await heart.beat()  # nobody else was there
         market.chain.advance(120_000)
         await announce(serving.chain, owned, bytes(range(32)), host_module.Role.ACTIVE)
-        with pytest.raises(EndpointsApart):
-            await heart.beat()
-        await heart._beats(0)
+        await heart.beat()
         async with asyncio.timeout(60):
             assert "without heartbeats" in str(await waiting)
 
