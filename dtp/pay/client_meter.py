@@ -188,7 +188,7 @@ class ClientMeter(Meter):
             self.turn()
 
     def ended(self) -> None:
-        lane, used, newest = self.payer.lane, self.payer.used, self.payer.newest
+        lane, used, newest = self.payer.lane, self.payer.owed, self.payer.newest
         clean = self._finished is not None and self._finished.exact
         self.spawn(
             self.journal.run(

@@ -338,6 +338,15 @@ class Payee:
         """What was served and no stored voucher pays for."""
         return self.used.beyond(self.paid)
 
+    def used_with(self, charge: int) -> Usage:
+        """What was used once the charge of this number is paid: what is to be stored with the voucher for it."""
+        pending = self._pending
+        return (
+            self.used.plus(pending.units, 0)
+            if pending is not None and charge == pending.charge
+            else self.used
+        )
+
     @property
     def limit(self) -> Usage:
         """How much may be unpaid now."""

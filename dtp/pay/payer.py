@@ -219,6 +219,7 @@ class Payer:
     _bytes: int = field(init=False, default=0)
     _charged: int = field(init=False, default=0)  # units of charges that were agreed to
     _agreed: int = field(init=False, default=0)  # the last charge that was agreed to
+    _agreed_units: int = field(init=False, default=0)  # of it, until it is signed for
     _decided: int = field(init=False, default=0)
     _pending: _Pending | None = field(init=False, default=None)
     _lock: bytes | None = field(init=False, default=None)
@@ -331,6 +332,8 @@ class Payer:
         self._signing = False
         self._take(signed)
         self._newest_charge = charge
+        if charge == self._agreed:
+            self._agreed_units = 0
         self._say_newest(now)
         for each in ahead:
             voucher = each.voucher
@@ -408,6 +411,11 @@ class Payer:
     def unpaid(self) -> Usage:
         """What was used and is not signed for."""
         return self.used.beyond(self.signed_usage)
+
+    @property
+    def owed(self) -> Usage:
+        """What was used, without a charge that was agreed to and not signed for: nothing has come for that."""
+        return Usage(self.used.requests - self._agreed_units, self.used.bytes)
 
     @property
     def cost(self) -> int:
@@ -493,13 +501,19 @@ class Payer:
             return
         newest = self._newest_of_both(message.voucher)
         ours, clean = self.lane.used, self.lane.clean
+        lost = self._has_lost_a_lock(message.voucher)
+        if lost:
+            newest = None if message.voucher is None else self._of_ours(message.voucher)
+            ours = Usage(min(ours.requests, message.requests), ours.bytes)
         adopted = newest is not None and newest is not self.lane.newest
         if adopted:
             assert newest is not None
             ours, clean = ours.most(Usage(newest.voucher.requests, newest.voucher.bytes)), False
         base = self._agreed_base(ours, Usage(message.requests, message.bytes), clean)
         # Nothing is refused from here on.
-        if adopted:
+        if lost:
+            self._fall_back(newest)
+        elif adopted:
             assert newest is not None
             self._take(newest)
             self._lock = newest.voucher.hash_lock
@@ -524,27 +538,50 @@ class Payer:
         ours = self.lane.newest
         if theirs is None or (ours is not None and theirs.sequence < ours.voucher.sequence):
             return ours
-        voucher = Voucher(
-            self.lane.channel,
-            self.lane.lane,
-            theirs.sequence,
-            theirs.amount,
-            theirs.requests,
-            theirs.bytes,
-            theirs.hash_lock,
-            theirs.not_after_ms,
-        )
-        shown = SignedVoucher(voucher, theirs.signature)
+        shown = self._shown(theirs)
         if ours is not None and shown == ours:
             return ours
-        if not self.is_ours(shown):
-            raise CountsDisputed("the server shows a voucher that this lane's key did not sign")
+        shown = self._of_ours(theirs)
         if ours is not None and theirs.sequence == ours.voucher.sequence:
             raise CountsDisputed(
                 "the server holds another voucher of the same sequence; was this lane's key used elsewhere, or an "
                 "old copy of the store? Close the channel and open another"
             )
         return shown
+
+    def _shown(self, theirs: VoucherSaid) -> SignedVoucher:
+        lane = self.lane
+        counts = (theirs.amount, theirs.requests, theirs.bytes)
+        voucher = Voucher(
+            lane.channel, lane.lane, theirs.sequence, *counts, theirs.hash_lock, theirs.not_after_ms
+        )
+        return SignedVoucher(voucher, theirs.signature)
+
+    def _of_ours(self, theirs: VoucherSaid) -> SignedVoucher:
+        """The voucher that the server shows, if it is ours. Raises `CountsDisputed`."""
+        shown = self._shown(theirs)
+        if not self.is_ours(shown):
+            raise CountsDisputed("the server shows a voucher that this lane's key did not sign")
+        return shown
+
+    def _has_lost_a_lock(self, theirs: VoucherSaid | None) -> bool:
+        """Whether our newest voucher is locked and the server never got it: what it is for was never given.
+
+        It would be refused for ever, since nobody asks for its charge any more. Should the server have it all the
+        same, it can claim it only by telling the key.
+        """
+        ours = self.lane.newest
+        if ours is None or ours.voucher.hash_lock is None:
+            return False
+        return theirs is None or theirs.sequence < ours.voucher.sequence
+
+    def _fall_back(self, newest: SignedVoucher | None) -> None:
+        """Go on from an older voucher, or from none; numbers go on above all that were used."""
+        self._lock = None
+        self.newest, self.sequence, self.signed_amount, self.signed_usage = None, 0, 0, NOTHING
+        if newest is not None:
+            self._take(newest)
+            self._lock = newest.voucher.hash_lock
 
     def _agreed_base(self, ours: Usage, server: Usage, clean: bool) -> Usage:
         gap = server.beyond(ours)
@@ -593,6 +630,7 @@ class Payer:
             return
         self._agreed = pending.charge
         self._charged += pending.units
+        self._agreed_units = pending.units
         if pending.lock is not None:
             self._lock = pending.lock
         self._recount()

@@ -79,7 +79,7 @@ class Meters:
         return self
 
     def _end_of_client(self, *, clean: bool) -> None:
-        self.keep_ended(self.payer.used, self.payer.newest, clean, self.payer.lane.reserved)
+        self.keep_ended(self.payer.owed, self.payer.newest, clean, self.payer.lane.reserved)
 
     def lose(self) -> None:
         """The connection is lost for good; both sides notice and keep their counts."""
@@ -124,6 +124,9 @@ class Meters:
     def keep_ended(self, used: Usage, newest: SignedVoucher | None, clean: bool, before: Reserved) -> None:
         signed = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else Reserved()
         reserved = signed if signed.sequence > before.sequence else before
+        kept = self.client_disk.newest  # an older one changes nothing
+        if kept is not None and (newest is None or newest.voucher.sequence < kept.voucher.sequence):
+            newest = kept
         self.client_disk = replace(self.client_disk, newest=newest, used=used, clean=clean, reserved=reserved)
 
     # ---- use
@@ -254,7 +257,7 @@ class Meters:
         if not signed.is_by(self.key.public):
             self.told.append("forged")
             return
-        self.server_disk = replace(self.server_disk, newest=signed, used=self.payee.used)
+        self.server_disk = replace(self.server_disk, newest=signed, used=self.payee.used_with(charge))
         self.payee.stored(signed, charge, self.now)
 
     def charge(self, units: int, preimage: bytes | None = None) -> int:

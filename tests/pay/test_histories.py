@@ -10,6 +10,7 @@ from dtp.pay.errors import MalformedMeter
 from dtp.pay.terms import MIB, Exposure, Prices, Usage
 
 from .meters import StoredMeters
+from .test_broken_charges import ask
 
 EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32)
 
@@ -84,6 +85,12 @@ class Histories(RuleBasedStateMachine):
             self.charged += units
 
     # ---- what goes wrong
+
+    @precondition(lambda self: self.connected() and self.meters.payee.may_charge(locked=True))
+    @rule(units=st.integers(1, 4), locked=st.booleans(), lost=st.sampled_from(["question", "voucher"]))
+    def charge_of_which_a_step_is_lost(self, units, locked, lost):
+        self.charged += units  # it may be paid later, when it is said again
+        ask(self.meters, units, lost=lost, locked=locked)
 
     @precondition(lambda self: self.connected() and self.heard)
     @rule(data=st.data())
