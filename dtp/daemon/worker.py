@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -106,7 +106,8 @@ class Worker:
 
     # ---- commands -------------------------------------------------------------------------------------------
 
-    async def _start(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+    def _start(self, fields: Mapping[str, Any], descriptors: list[int]) -> Awaitable[None]:
+        # The daemon is there at once, for what the parent says next.
         config: Config = fields["config"]
         logs.set_up(config.log)
         team = Team(self._number, self._table, ParentStore(self._channel), self._handover)
@@ -115,7 +116,7 @@ class Worker:
         )
         self._daemon.on_fenced = lambda: self._channel.tell("fenced")
         self._daemon.set_bans(fields["bans"])
-        await self._daemon.start(_by_place(fields["places"], descriptors))
+        return self._daemon.start(_by_place(fields["places"], descriptors))
 
     async def _reload(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
         assert self._daemon is not None

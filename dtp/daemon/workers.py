@@ -313,7 +313,11 @@ class Workers:
     async def ban(self, caller: str, until: float) -> None:
         """As `Daemon.ban`, in all workers."""
         self._bans.set(caller, until)
-        self._tell_bans()
+        # Whoever is sent away by one comes to another: all have to know of it before it is said to be so.
+        told = [channel.ask("bans", bans=self._bans.known) for _, channel in self._there()]
+        with contextlib.suppress(TimeoutError):  # one that hangs is killed, and begins anew with all bans
+            async with asyncio.timeout(HUNG):
+                await asyncio.gather(*told, return_exceptions=True)
         await self._store.ban(caller, until)
         self._bans.told(caller)
 

@@ -12,6 +12,7 @@ import pytest
 from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
+from hpack import Encoder
 from hyperframe import frame as h2
 
 from dtp.daemon.http import conversation, frames
@@ -21,6 +22,8 @@ from .conftest import NEAR, Backend
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
 pytest.importorskip("grpc.aio")
 PACKAGE = "/test.Echo"
+#: A GOAWAY frame's type, flags and stream, behind its size.
+GOING_AWAY = b"\x07\x00\x00\x00\x00\x00"
 
 
 def expose(port, more=""):
@@ -363,6 +366,29 @@ def test_a_backend_that_ends_within_a_call(run):
                 assert error.details() == "the backend broke off"
                 # The next call goes over a connection of its own.
                 assert await channel.unary_unary(f"{PACKAGE}/Unary")(b"again") == b"again"
+
+    run(scenario)
+
+
+def test_last_words_are_heard_by_who_goes_on_talking(run):
+    """Bytes that nobody reads become a reset, which would take the refusal and the going away with it."""
+
+    async def scenario(pair):
+        port = await pair.start(expose(1))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", f"{PACKAGE}/In".encode()),
+                (b":authority", b"x"), (b"content-type", b"application/grpc"), (b"te", b"trailers")]  # fmt: skip
+        data = h2.HeadersFrame(1, data=Encoder().encode(head), flags=["END_HEADERS"]).serialize()
+        writer.write(frames.PREFACE + h2.SettingsFrame(0).serialize() + data)
+        found = b""
+        while GOING_AWAY not in found:
+            writer.write(h2.DataFrame(1, data=bytes(10_000)).serialize())
+            found += await reader.read(65536)
+        for _ in range(5):
+            writer.write(h2.DataFrame(1, data=bytes(10_000)).serialize())
+            await writer.drain()
+        assert await reader.read() == b""
+        writer.close()
 
     run(scenario)
 

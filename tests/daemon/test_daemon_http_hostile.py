@@ -216,6 +216,26 @@ def test_there_are_no_tunnels(run):
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("kind", "request_", "status"),
+    [
+        ("json-rpc", b"POST /" + HEAD + b"Content-Length: 9000000\r\n\r\n", b"413"),
+        ("http", b"POST /secret" + HEAD + b"Content-Length: 9000000\r\n\r\n", b"403"),
+        ("http", b"POST /#x" + HEAD + b"Content-Length: 9000000\r\n\r\n", b"400"),
+        ("http", b"POST /" + HEAD + b"nonsense\r\n\r\n", b"400"),
+    ],
+)
+def test_an_answer_is_heard_by_who_goes_on_talking(run, kind, request_, status):
+    """Bytes that nobody reads become a reset, which would take the answer with it."""
+
+    async def scenario(pair):
+        port = await pair.start(expose(1, kind, 'methods = { deny = ["* /secret"] }'))
+        answer = await say(port, request_ + bytes(9_000_000), until=END)
+        assert answer.startswith(b"HTTP/1.1 " + status)
+
+    run(scenario)
+
+
 # ---- other protocols ---------------------------------------------------------------------------------------------
 
 

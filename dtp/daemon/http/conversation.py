@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 READ = 64 * 1024
 #: A head: more bytes, or seconds from its first one, and the client means harm (slowloris).
 HEAD_SIZE, HEAD_TIME = 32 * 1024, 10.0
+#: Seconds in which a client that goes on talking may hear our last words.
+LINGER = 2.0
 
 
 class Ended(Exception):
@@ -79,6 +82,17 @@ class Conversation:
     async def _converse(self) -> None:
         """Serve the stream to its orderly end; raise `Ended`, or what reading and writing raise."""
         raise NotImplementedError
+
+    async def _linger(self) -> None:
+        """Say no more, and read for a while what the client says yet.
+
+        Unread, it would become a reset for the client, which would overtake our last words.
+        """
+        self.stream.write_eof()
+        with contextlib.suppress(TimeoutError, Ended):
+            async with asyncio.timeout(LINGER):
+                while await self._read_client(READ):
+                    pass
 
     def _fail(self, reason: Reason, why: str) -> None:
         self.why = self.why or why

@@ -180,3 +180,6 @@ class GrpcSession(Conversation):
                 await there
         self._filter.take_no_more()
         self._flush()
+        there.cancel()
+        await asyncio.gather(there, return_exceptions=True)
+        await self._linger()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -109,24 +108,29 @@ class HttpSession(Conversation):
     async def _converse(self) -> None:
         try:
             await self._serve()
-            self.stream.close()
         except h11.RemoteProtocolError as error:
-            await self._answer_malformed(error)
+            if not await self._answer_malformed(error):
+                self.stream.reset(Reason.MALFORMED)
+                return
         except h11.LocalProtocolError as error:
             self._fail(Reason.BACKEND_BROKE, str(error))
+            return
+        await self._linger()
+        self.stream.close()
 
-    async def _answer_malformed(self, error: h11.RemoteProtocolError) -> None:
-        """The client broke the protocol: 400, if it can still be told."""
+    async def _answer_malformed(self, error: h11.RemoteProtocolError) -> bool:
+        """The client broke the protocol: 400, if it can still be told; whether it could."""
         # Behind the colon h11 quotes the client's bytes, among which may be a secret: they don't get into the log.
         self.why = f"{words(Reason.MALFORMED)}: {str(error).partition(':')[0]}"
         state = self._client.http.our_state
         if self._client.http.their_state is not h11.ERROR or state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.stream.reset(Reason.MALFORMED)
-            return
-        with contextlib.suppress(DtpError, h11.LocalProtocolError):
+            return False
+        try:
             body = f"{words(Reason.MALFORMED)}: {error}\n".encode()
             await self._answer(error.error_status_hint, body, "text/plain", {"Connection": "close"})
-            self.stream.write_eof()
+        except (DtpError, h11.LocalProtocolError):
+            return False
+        return True
 
     # ---- requests -----------------------------------------------------------------------------------------
 
