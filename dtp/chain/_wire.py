@@ -101,7 +101,8 @@ def parse_url(url: str) -> tuple[str, int, bool]:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NetworkError(f"{url!r} is no URL of a node: write http://host:port or https://host")
     if parts.path not in ("", "/") or parts.query or parts.username:
-        raise NetworkError(f"{url!r}: a node's URL has a host and a port and nothing else")
+        shown = repr(url) if parts.username is None else "a URL with a password"  # which isn't for logs
+        raise NetworkError(f"{shown}: a node's URL has a host and a port and nothing else")
     secure = parts.scheme == "https"
     return parts.hostname, port or (443 if secure else 80), secure
 

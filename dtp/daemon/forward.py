@@ -262,10 +262,10 @@ class ForwardedUdp(Forwarded):
             stream = await self._stream(pool)
         except DtpError as error:
             self._refused(error)
-            sources.forget(source)
+            sources.refused(source)
             return
         except asyncio.CancelledError:
-            sources.forget(source)
+            sources.refused(source)
             raise
 
         def ended(session: udp.UdpSession) -> None:

@@ -317,12 +317,15 @@ class Sources:
 
     #: Sessions at once; the one that was silent longest makes room.
     MOST = 4096
+    #: Sources that wait for a stream at once; datagrams of others are dropped, since who floods names ever new ones.
+    ASKING = 512
 
     def __init__(self, sock: socket.socket, on_new: Callable[[_Source], object]) -> None:
         self.sock = sock
         self._on_new = on_new
         self._known: OrderedDict[_Source, UdpSession | Waiting] = OrderedDict()
         self._stopping = False
+        self._asking = 0
         self._watcher = socket_watcher(asyncio.get_running_loop())
         self._watcher.add_reader(sock.fileno(), self._on_readable)
 
@@ -345,6 +348,9 @@ class Sources:
             known.send(data)
             return
         if known is None:
+            if self._asking >= self.ASKING:
+                return
+            self._asking += 1
             known = self._known[source] = Waiting()
             if len(self._known) > self.MOST:
                 self._evict()
@@ -365,6 +371,7 @@ class Sources:
 
     def opened(self, source: _Source, session: UdpSession) -> None:
         """The session is there: what waits goes on."""
+        self._asking -= 1
         waiting = self._known.get(source)
         if session.ended or not isinstance(waiting, Waiting):
             session.abort(Reason.CLIENT_GONE)
@@ -373,8 +380,13 @@ class Sources:
         for data in waiting.datagrams:
             session.send(data)
 
+    def refused(self, source: _Source) -> None:
+        """No session could be had; another datagram begins anew."""
+        self._asking -= 1
+        self.forget(source)
+
     def forget(self, source: _Source) -> None:
-        """Its session is over or could not be had; another datagram begins anew."""
+        """Its session is over; another datagram begins anew."""
         self._known.pop(source, None)
         if self._stopping and not self._known:
             self._close()

@@ -46,6 +46,12 @@ def test_parse_url(url, parts):
     assert parse_url(url) == parts
 
 
+def test_a_password_in_a_url_is_not_told():
+    with pytest.raises(NetworkError, match="nothing else") as caught:
+        parse_url("http://u:secret@127.0.0.1:1")
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -167,11 +167,21 @@ def test_a_store_that_is_away(url, package):
         ("sqlite://relative", "absolute path"),
         ("sqlit:///x", "did you mean sqlite"),
         ("mysql://u:secret@x", "there is no state 'mysql'"),
+        ("redis:/:secret@h", "has to be a URL"),
+        ("u:secret@h", "has to be a URL"),
+        ("redis://:secret@127.0.0.1:bad/0", "host and port"),
+        ("redis://:secret@[::1/0", "host and port"),
+        ("redis://:secret@127.0.0.1:0/0", "port 0"),
+        ("redis://:secret@127.0.0.1:1/name", "is a number"),
+        ("postgresql://u:secret@127.0.0.1:99999/db", "host and port"),
     ],
 )
 def test_urls_that_cant_be_meant(tmp_path, url, words):
     with pytest.raises(ConfigMistakes, match=words) as caught:
         config(tmp_path, f'[state]\nurl = "{url}"')
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigMistakes) as caught:
+        config(tmp_path, f'[chain]\nvouchers = "{url}"')
     assert "secret" not in str(caught.value)
     assert set(STORES) == {"sqlite", "redis", "rediss", "postgresql"}
 

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from dtp.daemon import udp
-from dtp.daemon.config import model
+from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.config.values import Rate as Amount
 from dtp.daemon.policies import Chain, Moment, Move
@@ -169,6 +169,32 @@ def test_a_flood_has_its_rate_and_no_less():
     passed = []
     clock.run(scenario())
     assert 95_000 <= sum(passed) <= 105_000
+
+
+def test_a_flood_of_sources_does_not_ask_without_end():
+    """While the peer is away each source would wait for it, in a task of its own."""
+
+    async def scenario():
+        asked = []
+        sources = udp.Sources(udp.bind(values.place("127.0.0.1:0")), asked.append)
+        for port in range(1, 2000):
+            sources._take(b"x", ("127.0.0.1", port))
+        assert len(asked) == len(sources._known) == udp.Sources.ASKING
+        sources.refused(asked[0])
+        sources._take(b"x", ("127.0.0.1", 3000))
+        sources._take(b"x", ("127.0.0.1", 3001))
+        assert asked[-1] == ("127.0.0.1", 3000)
+        session = Mock(ended=False, spec=udp.UdpSession)
+        sources.opened(asked[1], session)
+        session.send.assert_called_once_with(b"x")
+        sources._take(b"x", ("127.0.0.1", 3002))
+        assert asked[-1] == ("127.0.0.1", 3002)
+        sources.stop()
+        for source in list(sources._known):
+            sources.forget(source)
+        assert sources.sock.fileno() == -1
+
+    asyncio.run(scenario())
 
 
 def test_the_oldest_source_makes_room(run, monkeypatch):

@@ -343,11 +343,33 @@ def state_url(value: Any) -> str:
     """Where counts are kept: sqlite:///PATH, redis://HOST:PORT/NUMBER, postgresql://USER@HOST/DATABASE."""
     url = text(value)
     scheme, colon, rest = url.partition("://")
-    if not colon or scheme not in STORES:
-        # Not quoted: it may have a password in it.
+    # What comes behind the scheme is not quoted: it may have a password in it.
+    if not colon:
+        raise Wrong(
+            "has to be a URL: sqlite:///PATH, redis://HOST:PORT/NUMBER or postgresql://USER@HOST/DATABASE"
+        )
+    if scheme not in STORES:
         raise Wrong(f"there is no state {scheme[:20]!r}; {did_you_mean(scheme, list(STORES))}")
-    if scheme == "sqlite" and not rest.startswith("/"):
-        raise Wrong("sqlite takes an absolute path, as in sqlite:///var/lib/dtpd/state.db")
+    if scheme == "sqlite":
+        if not rest.startswith("/"):
+            raise Wrong("sqlite takes an absolute path, as in sqlite:///var/lib/dtpd/state.db")
+        return url
+    return _server(url)
+
+
+def _server(url: str) -> str:
+    """The URL of a server, which says where it is. Not quoted in what is wrong with it, for its password."""
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        raise Wrong(
+            "the URL's host and port can't be told; they are as in redis://127.0.0.1:6379/0"
+        ) from None
+    if port == 0:
+        raise Wrong("port 0 can't be dialled")
+    database = urlsplit(url).path.strip("/")
+    if url.startswith("redis") and database and not database.isdecimal():
+        raise Wrong("a database of Redis is a number, as in redis://127.0.0.1:6379/0")
     return url
 
 
@@ -357,7 +379,7 @@ def database_or(file: Callable[[Any], Path]) -> Callable[[Any], Path | str]:
     def read(value: Any) -> Path | str:
         named = text(value)
         if named.startswith(("postgresql://", "redis://", "rediss://")):
-            return named
+            return _server(named)
         if "://" in named:
             # Not quoted: it may have a password in it.
             raise Wrong("a file is meant, or postgresql://USER@HOST/DATABASE, or redis://HOST:PORT/NUMBER")
