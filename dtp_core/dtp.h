@@ -98,6 +98,14 @@ typedef int (*dtp_sodium_sign_open)(unsigned char *m, unsigned long long *mlen, 
  * (64), and then the message: `sizes` bytes in all, above 96. */
 size_t dtp_first_forged(dtp_sodium_sign_open open, const uint8_t *messages, const uint32_t *sizes, size_t count);
 
+/* libsodium's crypto_sign; the second may be NULL. */
+typedef int (*dtp_sodium_sign)(unsigned char *sm, unsigned long long *smlen, const unsigned char *m,
+                               unsigned long long mlen, const unsigned char *sk);
+/* Sign `count` messages, of `sizes` bytes each, that stand one behind the other, with a secret key (64 bytes: seed and public
+ * key): their signatures, 64 bytes each. `room` holds the longest message and 64 bytes. */
+void dtp_sign_all(dtp_sodium_sign sign, const uint8_t *secret, const uint8_t *messages, const uint32_t *sizes,
+                  size_t count, uint8_t *room, uint8_t *signatures);
+
 typedef struct dtp_cipher dtp_cipher;
 
 /* A function of the caller's that seals or opens one record in place, as a provider does: `length` plaintext bytes with

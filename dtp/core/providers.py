@@ -146,11 +146,21 @@ def _use_sodium(sodium: Any, suite: str) -> str | None:
 @cache
 def sign_opener() -> Any:
     """libsodium's `crypto_sign_open` for C; None where PyNaCl is built so that it can't be had."""
+    return _sodium_function("crypto_sign_open", "dtp_sodium_sign_open")
+
+
+@cache
+def signer() -> Any:
+    """libsodium's `crypto_sign` for C; None as for `sign_opener`."""
+    return _sodium_function("crypto_sign", "dtp_sodium_sign")
+
+
+def _sodium_function(name: str, kind: str) -> Any:
     sodium = _load_sodium()
-    if sodium is None or not hasattr(sodium.lib, "crypto_sign_open"):
+    if sodium is None or not hasattr(sodium.lib, name):
         return None
-    pointer = sodium.ffi.addressof(sodium.lib, "crypto_sign_open")
-    return ffi.cast("dtp_sodium_sign_open", int(sodium.ffi.cast("uintptr_t", pointer)))
+    pointer = sodium.ffi.addressof(sodium.lib, name)
+    return ffi.cast(kind, int(sodium.ffi.cast("uintptr_t", pointer)))
 
 
 # ---- OpenSSL --------------------------------------------------------------------------------------------------

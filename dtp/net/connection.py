@@ -453,7 +453,7 @@ class Connection:
                         self._sent += size
                         driver.writable = driver.carrier.write(out.view[:size])
                         if self.watch is not None:
-                            self._watched(self.watch)
+                            self._tell_watch()
                         return
             session.write(stream_id, data)
             self._send(self._loop.time())
@@ -489,6 +489,7 @@ class Connection:
         if driver is not None and size:
             self._sent += size
             driver.writable = driver.carrier.write(out.view[:size])
+            self._tell_watch()
         self._send(now)
         if session.has_events:
             self._schedule_flush()
@@ -569,49 +570,53 @@ class Connection:
 
         When that was not all, the rest follows in the next turn of the loop, so that others have theirs between.
         """
-        session, watch = self._session, self.watch
+        session, watch, sealed = self._session, self.watch, 0
         for driver in self._drivers:
             link = driver.link
             if not driver.writable or link is None or not session.may_seal(link):
                 continue
-            if watch is not None and watch.going is not None and (moved := session.moved) >= watch.along:
-                self._along(watch.going, moved)
+            if watch is not None and watch.going is not None and session.moved >= watch.along:
+                self._along(watch.going, now)
             out, most = self._buffers.seal, self._buffers.turns.room
             size = session.seal(link, out, now, most)
             if size:
-                self._sent += size
+                sealed += size
                 driver.writable = driver.carrier.write(out.view[:size])
                 if size > most // 2 and driver.writable and not self._flush_scheduled:
                     self._flush_scheduled = True
                     self._loop.call_soon(self._scheduled_flush)
-        if watch is not None:
-            self._watched(watch)
+        if sealed:
+            self._sent += sealed
+            self._tell_watch()
 
-    def _along(self, going: Callable[[int], None], moved: int) -> None:
+    def _tell_watch(self) -> None:
+        """Something came or was sealed: tell the watch if it is to know."""
+        watch = self.watch
+        if watch is not None and self._session.passed(watch.opened, watch.received, watch.total):
+            watch.moved()
+
+    def _along(self, going: Callable[[int, float], bytes | None], now: float) -> None:
         """Something is to be sealed: let a frame of the watch go along with it, unless it is the last."""
-        if self._error is not None or self._session.ended is not None:
+        session = self._session
+        if self._error is not None or session.ended is not None:
             return
         self._flush_follows = True
         try:
-            going(moved)
+            frame = going(session.moved, now)
         finally:
             self._flush_follows = False
-
-    def _watched(self, watch: Watch) -> None:
-        """Something came or was sent: tell the watch if it is to know."""
-        if self._session.passed(watch.opened, watch.received, watch.total):
-            watch.moved()
+        if frame is not None and session.ended is None:
+            session.send_meter(frame)
 
     def _after(self, now: float) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""
-        session, watch = self._session, self.watch
-        if session.has_events or watch is not None:
+        session = self._session
+        if session.has_events or self.watch is not None:
             self._flush_follows = True
             try:
                 if session.has_events:
                     self._dispatch()
-                if watch is not None:
-                    self._watched(watch)  # what it says about what came goes with what is sent anyway
+                self._tell_watch()  # what it says about what came goes with what is sent anyway
             finally:
                 self._flush_follows = False
         self._send(now)

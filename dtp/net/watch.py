@@ -27,7 +27,7 @@ class Watch:
     opened: int = -1
     received: int = -1
     total: int = 0
-    #: Called before something else is sealed when `along` bytes have moved both ways, with how many: a frame that it
-    #: sends needs no record of its own.
-    going: Callable[[int], None] | None = None
+    #: Called before something else is sealed when `along` bytes have moved both ways, with how many and the time: the
+    #: metering frame that it gives needs no record of its own.
+    going: Callable[[int, float], bytes | None] | None = None
     along: int = NO_COUNT

@@ -94,19 +94,18 @@ class ClientMeter(Meter):
             self._looks = True
             self.loop.call_soon(self._look_now)
 
-    def _going(self, moved: int) -> None:
+    def _going(self, moved: int, now: float) -> bytes | None:
         """Something is about to be sent: let a voucher go along that was signed before, and do nothing else."""
-        now = self.loop.time()
         frame = self.payer.release(moved, now)
         if frame is None:
             self.recount()
-            return
-        self.connection.send_meter(frame)
+            return None
         watch, due = self.watch, self.payer.next_due
         watch.total += due - watch.along
         watch.along = due
         if self._timer is None or self._timer.when() > now + self.payer.spending.repeat:
             self.turn()
+        return frame
 
     def _look_now(self) -> None:
         self._looks = False
@@ -162,8 +161,8 @@ class ClientMeter(Meter):
             self._unsigned = wanted
             self._reserve()
             return
-        key, ahead = self._key, [each for each in wanted.ahead if reserved.holds(each)]
-        signed = [key.sign(each) for each in (voucher, *ahead)]
+        ahead = [each for each in wanted.ahead if reserved.holds(each)]
+        signed = self._key.sign_all([voucher, *ahead])
         self.payer.signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
         if 4 * (reserved.sequence - signed[-1].voucher.sequence) < self.payer.spending.reserve:
             self._reserve()

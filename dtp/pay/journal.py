@@ -1,8 +1,12 @@
-"""The store beside an event loop: checking and writing in one thread, several at a time in one transaction.
+"""The store beside an event loop: checking and writing several at a time in one transaction, off the loop's thread.
 
 A sync of the disk takes milliseconds, and may not stop the loop. While one transaction is under way, everything that
 comes waits together and goes into the next (group commit). Vouchers are cumulative, so of several that wait for one
 lane only the newest good one is checked and stored.
+
+Where a store can (`PromptStore`), a few vouchers are checked and written on the loop's thread, and only the sync is
+left to the other: two threads that take turns in one interpreter, on processors that a fast stream keeps busy, cost
+each other many times what the work takes (docs/decisions/0079).
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
 
 from dtp.pay.errors import StoreError
 from dtp.pay.holding import VoucherStore
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import SignedVoucher, Voucher
+
+#: So many vouchers are checked between two turns of the loop; more take longer than a stream may wait.
+_FEW: Final = 4
 
 T = TypeVar("T")
 S_co = TypeVar("S_co", bound=VoucherStore, covariant=True)
@@ -33,6 +40,18 @@ class Verdict(Enum):
     SUPERSEDED = auto()
     #: The signature is not of the lane's key.
     FORGED = auto()
+
+
+@runtime_checkable
+class PromptStore(Protocol):
+    """A store that can write at once what is only synced later."""
+
+    def receive_now(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool] | None:
+        """`VoucherStore.received_all` without a sync and without waiting for anybody: None, and nothing is written,
+        where it would have to. Before anything of it counts, `sync` has to have returned."""
+
+    def sync(self) -> None:
+        """What was written is there after a power cut. In any thread. `StoreError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +70,7 @@ class Journal(Generic[S_co]):
 
     def __init__(self, store: S_co) -> None:
         self.store = store
+        self._prompt = store if isinstance(store, PromptStore) else None
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-pay")
         self._waiting: list[_Check] = []
@@ -80,7 +100,12 @@ class Journal(Generic[S_co]):
     def _write(self) -> None:
         """Begin the next transaction. Nothing is under way, and something waits."""
         jobs, self._waiting = self._waiting, []
-        self._writing = self._loop.run_in_executor(self._thread, _do, self.store, jobs)
+        answers = _do_now(self._prompt, jobs) if self._prompt is not None and len(jobs) <= _FEW else None
+        if answers is not None and self._prompt is not None:
+            work = functools.partial(_synced, self._prompt, answers)
+        else:
+            work = functools.partial(_do, self.store, jobs)
+        self._writing = self._loop.run_in_executor(self._thread, work)
         self._writing.add_done_callback(functools.partial(self._written, jobs))
 
     def _written(self, jobs: list[_Check], done: asyncio.Future[list[_Answer]]) -> None:
@@ -101,6 +126,7 @@ class Journal(Generic[S_co]):
 
 
 _Answer = Verdict | StoreError
+_Keep = Callable[[list[tuple[SignedVoucher, Usage]]], list[bool] | None]
 
 
 def _do(store: VoucherStore, jobs: list[_Check]) -> list[_Answer]:
@@ -114,10 +140,38 @@ def _do(store: VoucherStore, jobs: list[_Check]) -> list[_Answer]:
 
 
 def _together(store: VoucherStore, jobs: list[_Check]) -> list[_Answer]:
+    answers = _kept(store.received_all, jobs)
+    assert answers is not None
+    return answers
+
+
+def _do_now(store: PromptStore, jobs: list[_Check]) -> list[_Answer] | None:
+    """As `_together`, to be synced; None when it has to be done in the thread."""
+    try:
+        return _kept(store.receive_now, jobs)
+    except StoreError:
+        return None  # which job it is that can't be written, and why, is found there
+
+
+def _synced(store: PromptStore, answers: list[_Answer]) -> list[_Answer]:
+    if Verdict.STORED in answers:
+        try:
+            store.sync()
+        except StoreError as fault:
+            return [fault if each is Verdict.STORED else each for each in answers]
+    return answers
+
+
+def _kept(
+    keep: Callable[[list[tuple[SignedVoucher, Usage]]], list[bool] | None], jobs: list[_Check]
+) -> list[_Answer] | None:
+    """Check, and `keep` what is good; None when that gave None."""
     verdicts = _checked(jobs)
     good = [(job, key) for key, (job, verdict) in verdicts.items() if verdict is Verdict.STORED]
     if good:
-        news = store.received_all((job.signed, job.used) for job, _ in good)
+        news = keep([(job.signed, job.used) for job, _ in good])
+        if news is None:
+            return None
         for (job, key), new in zip(good, news, strict=True):
             if not new:
                 verdicts[key] = (job, Verdict.SUPERSEDED)

@@ -250,21 +250,22 @@ KINDS: Final[Mapping[int, tuple[type[Any], tuple[tuple[str, _Check], ...]]]] = {
     0x16: (Stored, (("sequence", _COUNT),)),
 }
 _FIRST_OF_SERVER = 0x10
-_KIND_OF: Final = {cls: kind for kind, (cls, _) in KINDS.items()}
+_NAMES: Final[Mapping[type[Any], tuple[int, tuple[str, ...]]]] = {
+    cls: (kind, tuple(name for name, _ in layout)) for kind, (cls, layout) in KINDS.items()
+}
 
 
 def build(message: Message) -> bytes:
     """The frame's body."""
-    cls = type(message)
-    fields = [_plain(getattr(message, name)) for name, _ in KINDS[_KIND_OF[cls]][1]]
-    packed: bytes = msgpack.packb([_KIND_OF[cls], *fields])
+    kind, names = _NAMES[type(message)]
+    packed: bytes = msgpack.packb([kind, *[getattr(message, name) for name in names]], default=_plain)
     return packed
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, VoucherSaid):
-        return [getattr(value, name) for name, _ in _VOUCHER]
-    return value
+    """A voucher within a frame, which MessagePack doesn't know."""
+    assert isinstance(value, VoucherSaid)
+    return [getattr(value, name) for name, _ in _VOUCHER]
 
 
 def parse(data: bytes, *, from_client: bool) -> Message | None:

@@ -25,7 +25,10 @@ NEVER: Final = float("inf")
 #: Seconds before an unanswered frame is said again, where frames take no time and cost nothing.
 REPEAT: Final = 1.0
 #: Bytes of exposure that have to be left for a voucher to wait: what moves at 1 GB/s while one is checked and synced.
+#: More, where more has been seen to move meanwhile: a stream that stops at its limit has nothing in any queue then.
 HASTE: Final = 8 * MIB
+#: What a check has been seen to take is forgotten by this part with each further check.
+_FORGET: Final = 8
 
 
 class Floor(NamedTuple):
@@ -160,6 +163,8 @@ class Payee:
     finished: bool = field(init=False, default=False)
     paused: bool = field(init=False, default=False)
     _checking: SignedVoucher | None = field(init=False, default=None)
+    _checking_at: int = field(init=False, default=0)  # bytes that were used by then
+    _meanwhile: int = field(init=False, default=0)  # bytes that lately moved during a check, at most
     _begun: bool = field(init=False, default=False)
     _base: Usage = field(init=False)
     _preimage: bytes | None = field(init=False)
@@ -231,6 +236,10 @@ class Payee:
             self.paid = self._paid()
         if signed == self._checking:
             self._checking = None
+            moved = self.used.bytes - self._checking_at
+            self._meanwhile = max(
+                2 * moved if self.paused else moved, self._meanwhile - self._meanwhile // _FORGET
+            )
         self._send(messages.Stored(self.newest.voucher.sequence))
         pending = self._pending
         if pending is not None and charge == pending.charge:
@@ -377,7 +386,8 @@ class Payee:
         limit = self.limit
         if 2 * self.unpaid.requests >= limit.requests:
             return 0
-        return max(0, self._bytes_left() - max(limit.bytes // 4, HASTE))
+        haste = max(limit.bytes // 4, HASTE, min(2 * self._meanwhile, limit.bytes // 2))
+        return max(0, self._bytes_left() - haste)
 
     @property
     def serving(self) -> bool:
@@ -429,7 +439,7 @@ class Payee:
             return
         if flaw is not None:
             raise VoucherRefused(flaw)
-        self._checking = signed
+        self._checking, self._checking_at = signed, self.used.bytes
         self._events.append(CheckWanted(signed, message.charge))
 
     def _again(self, signed: SignedVoucher, charge: int) -> None:

@@ -82,7 +82,8 @@ class ServerMeter(Meter):
         if waits and len(self._held) < _MOST_HELD:
             self._held.append(data)
             if self._hearing is None:
-                self.watch.total = min(self.watch.total, self._hear_at)
+                if not self._checks:
+                    self.watch.total = min(self.watch.total, self._hear_at)
                 self._hearing = self.loop.call_later(_LINGER, self._hear_late)
         elif self._hear():
             super()._frame(data)
@@ -184,7 +185,9 @@ class ServerMeter(Meter):
         self.watch.total = received + allowance - kept
         if meter.quota_bytes is not None:
             self.watch.total = min(self.watch.total, sent + received + _LOOK_EACH)
-        if self._held:
+        if (
+            self._held and not self._checks
+        ):  # while one is being written none is heard, and then we look anyway
             self.watch.total = min(self.watch.total, self._hear_at)
 
     def _check(self, signed: SignedVoucher, charge: int) -> None:
@@ -208,6 +211,8 @@ class ServerMeter(Meter):
             self.fail(VoucherRefused(Flaw.FORGED))
         elif done.result() is Verdict.STORED:
             self._account.stored(self, signed)
+            if not self._over:
+                self._count()
             self.payee.stored(signed, charge, self.loop.time())
             self.turn()
 

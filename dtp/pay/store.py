@@ -31,6 +31,10 @@ from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_vouch
 FORMAT: Final = 2
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
+#: The part of SQLite's extended codes that says what kind of fault it is.
+_PRIMARY: Final = 0xFF
+#: Prompt writes after which what they wrote is moved from the log into the file: each adds a few pages of 4 KiB.
+_LOGGED: Final = 256
 
 _SCHEMA: Final = """
 CREATE TABLE bought (           -- channels that we opened
@@ -166,6 +170,11 @@ class Store:
         except BaseException:
             self._db.close()
             raise
+        self._prompt: sqlite3.Connection | None = None  # of `receive_now`
+        self._prompt_lock = threading.Lock()
+        self._log = -1  # SQLite's write-ahead log
+        self._logged = 0
+        self._unsynced = False  # a sync has failed: what another said after it would be no promise
 
     def _prepare(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -232,6 +241,13 @@ class Store:
 
     def close(self) -> None:
         """Close the file. Idempotent."""
+        with self._lock, self._prompt_lock:
+            if self._prompt is not None:
+                self._prompt.close()
+                self._prompt = None
+            if self._log >= 0:
+                os.close(self._log)
+                self._log = -1
         self._db.close()
 
     def __enter__(self) -> Self:
@@ -420,39 +436,64 @@ class Store:
         Where another as new, or one for more, is here already, nothing changes.
         """
         with self._writing():
-            return [self._keep_received(each, used) for each, used in received]
+            return [_keep_received(self._db, each, used) for each, used in received]
 
-    def _keep_received(self, signed: SignedVoucher, used: Usage) -> bool:
-        voucher = signed.voucher
-        changed = self._db.execute(
-            "INSERT INTO sold VALUES (:channel, :lane, :message, :signature, :sequence, :amount, "
-            ":vouched_requests, :vouched_bytes, :requests, :bytes, NULL) "
-            "ON CONFLICT (channel, lane) DO UPDATE SET message = :message, signature = :signature, "
-            "sequence = :sequence, amount = :amount, vouched_requests = :vouched_requests, "
-            "vouched_bytes = :vouched_bytes, requests = max(requests, :requests), bytes = max(bytes, :bytes) "
-            # A newer voucher for less would take the place of money; whoever checked it has overlooked something.
-            "WHERE :sequence > sequence AND :amount >= amount AND :vouched_requests >= vouched_requests "
-            "AND :vouched_bytes >= vouched_bytes",
-            {
-                "channel": voucher.channel,
-                "lane": voucher.lane,
-                "message": encode_voucher(voucher),
-                "signature": signed.signature,
-                "sequence": voucher.sequence,
-                "amount": voucher.amount,
-                "vouched_requests": voucher.requests,
-                "vouched_bytes": voucher.bytes,
-                "requests": used.requests,
-                "bytes": used.bytes,
-            },
-        ).rowcount
-        if changed:
-            return True
-        row = self._db.execute(
-            "SELECT message, signature FROM sold WHERE channel = ? AND lane = ?",
-            (voucher.channel, voucher.lane),
-        ).fetchone()
-        return signed_of(*row) == signed
+    def receive_now(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool] | None:
+        """`received_all` without a sync, which `sync` makes up for before anything of it counts, and without waiting:
+        None where another writes, with nothing written."""
+        if self.path == ":memory:" or self._unsynced or not self._prompt_lock.acquire(blocking=False):
+            return None
+        try:
+            return self._receive_now(received)
+        finally:
+            self._prompt_lock.release()
+
+    def _receive_now(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool] | None:
+        try:
+            db = self._prompt or self._open_prompt()
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as fault:
+            if getattr(fault, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_BUSY:
+                return None
+            raise StoreError(f"can't write {self.path}: {fault}") from fault
+        try:
+            kept = [_keep_received(db, each, used) for each, used in received]
+            db.execute("COMMIT")
+        except BaseException as fault:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            if isinstance(fault, sqlite3.Error):
+                raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
+            raise
+        return kept
+
+    def _open_prompt(self) -> sqlite3.Connection:
+        """A connection that neither waits nor syncs, nor moves what it wrote from the log into the file."""
+        db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        for pragma in ("synchronous=NORMAL", "wal_autocheckpoint=0"):
+            db.execute(f"PRAGMA {pragma}")
+        self._prompt = db
+        return db
+
+    def sync(self) -> None:
+        """What `receive_now` wrote is there after a power cut.
+
+        A commit of SQLite's with `synchronous=FULL` is a write to its log and this; what is not in the log any more
+        was synced when it was moved into the file.
+        """
+        try:
+            with self._lock:
+                if self._log < 0:
+                    self._log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+                if self.power_safe:
+                    _sync_data(self._log)
+                self._logged += 1
+                if self._logged >= _LOGGED:
+                    self._logged = 0
+                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except (OSError, sqlite3.Error) as fault:
+            self._unsynced = True
+            raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
         """Keep the key of a locked charge before it is asked for: who is paid under a lock has to be able to open it.
@@ -522,6 +563,44 @@ class Store:
             return None
         id, total, not_after, state = rows[0]
         return End(id, total, int(not_after), state == "over")
+
+
+def _keep_received(db: sqlite3.Connection, signed: SignedVoucher, used: Usage) -> bool:
+    """Within a transaction: keep a voucher if it is new and for no less. Whether it is the one that is kept now."""
+    voucher = signed.voucher
+    changed = db.execute(
+        "INSERT INTO sold VALUES (:channel, :lane, :message, :signature, :sequence, :amount, "
+        ":vouched_requests, :vouched_bytes, :requests, :bytes, NULL) "
+        "ON CONFLICT (channel, lane) DO UPDATE SET message = :message, signature = :signature, "
+        "sequence = :sequence, amount = :amount, vouched_requests = :vouched_requests, "
+        "vouched_bytes = :vouched_bytes, requests = max(requests, :requests), bytes = max(bytes, :bytes) "
+        # A newer voucher for less would take the place of money; whoever checked it has overlooked something.
+        "WHERE :sequence > sequence AND :amount >= amount AND :vouched_requests >= vouched_requests "
+        "AND :vouched_bytes >= vouched_bytes",
+        {
+            "channel": voucher.channel,
+            "lane": voucher.lane,
+            "message": encode_voucher(voucher),
+            "signature": signed.signature,
+            "sequence": voucher.sequence,
+            "amount": voucher.amount,
+            "vouched_requests": voucher.requests,
+            "vouched_bytes": voucher.bytes,
+            "requests": used.requests,
+            "bytes": used.bytes,
+        },
+    ).rowcount
+    if changed:
+        return True
+    row = db.execute(
+        "SELECT message, signature FROM sold WHERE channel = ? AND lane = ?", (voucher.channel, voucher.lane)
+    ).fetchone()
+    return signed_of(*row) == signed
+
+
+def _sync_data(file: int) -> None:
+    """`fdatasync`, where the system has it."""
+    getattr(os, "fdatasync", os.fsync)(file)
 
 
 def signed_of(message: bytes | None, signature: bytes | None) -> SignedVoucher | None:

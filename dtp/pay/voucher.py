@@ -7,6 +7,7 @@ Move declaration, and the tests compare. Here it is one `struct` call, since a b
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
@@ -18,6 +19,7 @@ from nacl.exceptions import CryptoError
 from dtp.chain.channel import VOUCHER_DOMAIN, Voucher
 from dtp.chain.host import NO_CAP
 from dtp.chain.model import canonical_id, id_bytes
+from dtp.core.signatures import sign_all
 from dtp.pay.errors import MalformedMeter
 
 __all__ = [
@@ -139,6 +141,11 @@ class LaneKey:
     def sign(self, voucher: Voucher) -> SignedVoucher:
         """The voucher, signed."""
         return SignedVoucher(voucher, sign_raw(self._secret, encode_voucher(voucher)))
+
+    def sign_all(self, vouchers: Sequence[Voucher]) -> list[SignedVoucher]:
+        """The vouchers, signed, in order: for a client that signs thousands a second."""
+        signatures = sign_all(self._secret, [encode_voucher(each) for each in vouchers])
+        return [SignedVoucher(*each) for each in zip(vouchers, signatures, strict=True)]
 
     def sign_ticket(self, statement: bytes) -> bytes:
         """The signature over a ticket's statement (`dtp.pay.ticket`), 64 bytes."""

@@ -24,7 +24,9 @@ class Client(Wire):
 
     def flush(self):
         if self.moved >= self.watch.along:
-            self.watch.going(self.moved)
+            frame = self.watch.going(self.moved, asyncio.get_running_loop().time())
+            if frame is not None:
+                self.send_meter(frame)
 
     @property
     def vouchers(self):

@@ -1,9 +1,12 @@
 """The journal: what waits together is written together, the newest stands for the older ones, nobody harms others."""
 
 import asyncio
+import sqlite3
+import threading
 
 import pytest
 
+from dtp.pay import store as store_module
 from dtp.pay.errors import StoreError
 from dtp.pay.journal import Journal, Verdict
 from dtp.pay.store import Store
@@ -76,14 +79,14 @@ def test_an_old_key_is_as_good_while_it_is_honoured(play):
 
 def test_what_cannot_be_written_fails_alone(play, monkeypatch):
     async def scenario(journal):
-        genuine = Store._keep_received
+        genuine = store_module._keep_received
 
-        def failing(store, signed, used):
+        def failing(db, signed, used):
             if signed.voucher.lane == 7:
                 raise StoreError("no room for this lane")
-            return genuine(store, signed, used)
+            return genuine(db, signed, used)
 
-        monkeypatch.setattr(Store, "_keep_received", failing)
+        monkeypatch.setattr(store_module, "_keep_received", failing)
         first = journal.check(
             KEYS, KEY.sign(voucher(1, 1, lane=3)), Usage()
         )  # the others wait for it together
@@ -99,6 +102,7 @@ def test_what_cannot_be_written_fails_alone(play, monkeypatch):
 def test_a_full_disk_is_told_to_who_waits(play):
     async def scenario(journal):
         journal.store._db.execute("PRAGMA query_only=1")
+        journal.store._open_prompt().execute("PRAGMA query_only=1")
         with pytest.raises(StoreError):
             await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
         journal.store._db.execute("PRAGMA query_only=0")
@@ -116,3 +120,105 @@ def test_other_work_runs_in_order(play):
             await journal.run(lambda store: 1 // 0)
 
     play(scenario)
+
+
+# ---- a few vouchers: written on the loop's thread, synced on the other
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What the store is asked for: the method, and whether on the loop's thread."""
+    found = []
+
+    def watched(name):
+        genuine = getattr(Store, name)
+
+        def method(self, *args):
+            found.append((name, threading.current_thread() is threading.main_thread()))
+            return genuine(self, *args)
+
+        monkeypatch.setattr(Store, name, method)
+
+    for name in ("receive_now", "sync", "received_all"):
+        watched(name)
+    return found
+
+
+def test_a_few_are_written_at_once_and_count_when_they_are_synced(play, steps, monkeypatch):
+    async def scenario(journal):
+        synced, asked = threading.Event(), threading.Event()
+
+        def sync_data(file):
+            asked.set()
+            assert synced.wait(30)
+
+        monkeypatch.setattr(store_module, "_sync_data", sync_data)
+        signed = KEY.sign(voucher(1, 1))
+        answer = journal.check(KEYS, signed, Usage(1, 0))
+        await asyncio.to_thread(asked.wait, 30)
+        with Store(journal.store.path) as other:  # it is there for whoever looks, and doesn't count yet
+            assert other.sold_lane(CHANNEL, 0).newest == signed
+        assert not answer.done()
+        synced.set()
+        assert await answer is Verdict.STORED
+
+    play(scenario)
+    assert steps == [("receive_now", True), ("sync", False)]
+
+
+def test_a_forged_one_needs_no_sync(play, steps):
+    async def scenario(journal):
+        assert await journal.check(KEYS, LaneKey.generate().sign(voucher(1, 1)), Usage()) is Verdict.FORGED
+
+    play(scenario)
+    assert steps == []
+
+
+def test_many_do_not_stop_the_loop(play, steps):
+    async def scenario(journal):
+        signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
+        assert set(await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in signed))) == {
+            Verdict.STORED
+        }
+
+    play(scenario)
+    assert steps == [("received_all", False)]
+
+
+def test_the_loop_does_not_wait_for_another_process(play, steps, monkeypatch):
+    waits, watched = threading.Event(), Store.received_all
+
+    def received_all(store, received):
+        waits.set()
+        return watched(store, received)
+
+    monkeypatch.setattr(Store, "received_all", received_all)
+
+    async def scenario(journal):
+        with sqlite3.connect(journal.store.path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
+            await asyncio.to_thread(waits.wait, 30)
+            assert not answer.done()
+            other.execute("COMMIT")
+        other.close()
+        assert await answer is Verdict.STORED
+
+    play(scenario)
+    assert steps == [("receive_now", True), ("received_all", False)]
+
+
+def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_slow_way(
+    play, steps, monkeypatch
+):
+    async def scenario(journal):
+        def broken(file):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(store_module, "_sync_data", broken)
+        with pytest.raises(StoreError, match="Input/output error"):
+            await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
+        assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is Verdict.STORED
+
+    play(scenario)
+    assert steps == [("receive_now", True), ("sync", False), ("receive_now", True), ("received_all", False)]

@@ -12,7 +12,7 @@ from dtp.pay.payer import PayerLane, Reserved, said
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
-from .meters import KEY, PRICES, Meters, StoredMeters, lock_of, voucher
+from .meters import CHANNEL, KEY, PRICES, Meters, StoredMeters, lock_of, voucher
 
 SECRET = b"s" * 32
 
@@ -461,6 +461,26 @@ def test_nothing_counts_before_it_is_stored(paid):
     paid.payee.stored(signed, 0, paid.now)
     assert paid.payee.paid == Usage(5, 6 * MIB)
     assert paid.payee.allowance() > before
+
+
+def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard():
+    server = payee.Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12, Exposure(64 * MIB, 64 * MIB, 64, 64))
+    server.begin(0.0)
+    server.receive(build(messages.Heard()), 0.0)
+
+    def check(sequence, used, meanwhile):
+        server.count(0, used * MIB, 0, 0.0)
+        signed = KEY.sign(voucher(sequence, 0, used * MIB))
+        server.receive(build(said(signed, 0)), 0.0)
+        server.count(0, (used + meanwhile) * MIB, 0, 0.0)
+        server.stored(signed, 0, 0.0)
+        return (server.patience + meanwhile * MIB) // MIB
+
+    assert check(1, 10, 2) == 48  # a quarter of the exposure is left for it
+    assert check(2, 20, 12) == 40  # twice what has moved
+    assert check(3, 40, 24) == 32  # but at most half
+    assert check(4, 70, 0) == 32
+    assert [check(n, 10 * n + 30, 0) for n in range(5, 20)][-1] == 48  # and it is forgotten by and by
 
 
 def test_replayed_reordered_and_repeated_vouchers(paid):

@@ -152,6 +152,27 @@ def test_a_voucher_that_waits_is_heard_in_a_moment(tmp_path, monkeypatch):
     play(tmp_path, scenario)
 
 
+def test_while_one_is_being_checked_nothing_is_looked_at_for_those_behind_it(tmp_path, monkeypatch):
+    """They are heard when it is stored, so a stream that goes on meanwhile costs nothing."""
+
+    async def scenario(meter, wire, lane):
+        turns = []
+        genuine = meter.turn
+        monkeypatch.setattr(meter, "turn", lambda: (turns.append(wire.moved), genuine()))
+        wire.move(0, 50 * MIB, 0)
+        wire.on_meter(frame(1, 50 * MIB))
+        assert len(meter._checks) == 1
+        wire.on_meter(frame(2, 51 * MIB))
+        del turns[:]
+        for size in range(52, 60):
+            wire.move(0, size * MIB, 0)
+        assert turns == []
+        await stored(meter)
+        assert lane.kept[0] == 1
+
+    assert play(tmp_path, scenario).newest.voucher.sequence == 2
+
+
 def test_whatever_else_is_said_comes_behind_the_vouchers_before_it(tmp_path):
     async def scenario(meter, wire, lane):
         wire.traffic = Traffic(0, MIB, 0)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from dtp import config
+from dtp.pay import store as store_module
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import Payee, PayeeLane, Send
 from dtp.pay.payer import Payer, PayerLane, Reserved, SignWanted
@@ -170,6 +171,63 @@ def test_received_vouchers_only_rise(store):
     assert [each.lane for each in store.sold(CHANNEL)] == [0, 2]
 
 
+def test_prompt_vouchers_only_rise_as_well(store):
+    first, second, less = (KEY.sign(each) for each in (voucher(1, 1), voucher(2, 5), voucher(3, 2)))
+    assert store.receive_now([(first, Usage()), (second, Usage(7, 8))]) == [True, True]
+    assert store.receive_now([(first, Usage(3, 3)), (less, Usage())]) == [False, False]
+    assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, second, Usage(7, 8))
+
+
+def test_a_prompt_write_waits_for_nobody_and_leaves_nothing_behind(store):
+    signed = KEY.sign(voucher(1, 1))
+    with again(store) as other, other._writing():
+        assert store.receive_now([(signed, Usage())]) is None
+    with store._prompt_lock:  # another thread is at it
+        assert store.receive_now([(signed, Usage())]) is None
+    assert store.sold() == []
+    assert store.receive_now([(signed, Usage())]) == [True]
+    with Store(":memory:") as memory:
+        assert memory.receive_now([(signed, Usage())]) is None
+
+
+def test_a_prompt_write_that_fails_is_taken_back_whole(store, monkeypatch):
+    genuine = store_module._keep_received
+
+    def failing(db, signed, used):
+        if signed.voucher.lane:
+            raise sqlite3.OperationalError("database or disk is full")
+        return genuine(db, signed, used)
+
+    monkeypatch.setattr(store_module, "_keep_received", failing)
+    both = [(KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in (0, 1)]
+    with pytest.raises(StoreError, match="disk is full"):
+        store.receive_now(both)
+    assert store.sold() == []
+    monkeypatch.undo()
+    assert store.receive_now(both) == [True, True]
+
+
+def test_the_log_of_prompt_writes_does_not_grow_for_ever(store, monkeypatch):
+    monkeypatch.setattr(store_module, "_LOGGED", 8)
+    log, sizes = f"{store.path}-wal", []
+    for number in range(1, 200):
+        assert store.receive_now([(KEY.sign(voucher(number, number)), Usage())]) == [True]
+        store.sync()
+        sizes.append(os.path.getsize(log))
+    assert sizes[50] == sizes[-1] > 0
+
+
+@pytest.mark.parametrize("power_safe", [True, False])
+def test_prompt_writes_are_synced_as_the_others_are(tmp_path, monkeypatch, power_safe):
+    synced = []
+    monkeypatch.setattr(store_module, "_sync_data", lambda file: synced.append(os.fstat(file).st_ino))
+    with Store(tmp_path / "pay.sqlite", power_safe=power_safe) as store:
+        assert store.receive_now([(KEY.sign(voucher(1, 1)), Usage())]) == [True]
+        store.sync()
+        log = os.stat(f"{store.path}-wal").st_ino
+    assert synced == ([log] if power_safe else [])
+
+
 def test_what_was_served_is_not_forgotten_with_the_connection(store):
     store.served(CHANNEL, 0, Usage(5, 500))
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, None, Usage(5, 500))
@@ -281,7 +339,11 @@ _CHILD = textwrap.dedent("""
                 store.reserve(channel, 0, Reserved(n + 1, 10 * n + 10))
             signed = key.sign(Voucher(channel, 0, n, 10 * n, n, 100 * n))
             print("sent", n, file=said)
-            store.received_all([(signed, Usage(n, 100 * n))])
+            if n % 2:
+                store.received_all([(signed, Usage(n, 100 * n))])
+            else:
+                assert store.receive_now([(signed, Usage(n, 100 * n))]) == [True]
+                store.sync()
             print("received", n, file=said)
         store.end_lane(channel, 0, Usage(5, 500), signed, clean=True)
         print("ended", file=said)
