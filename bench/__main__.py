@@ -43,8 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         "--congestion",
         action="append",
         metavar="NAME",
-        help="measure one stream also under this TCP congestion control on both ends (repeatable; default: "
-        "cubic, or what else is there)",
+        help="measure one stream, and a paid one, also under this TCP congestion control on both ends "
+        "(repeatable; default: cubic, or what else is there)",
     )
     parser.add_argument(
         "--save", nargs="?", const="full", metavar="WHAT", help="keep the result in bench/results"

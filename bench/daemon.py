@@ -24,7 +24,7 @@ from pathlib import Path
 from bench.contenders.tunnels import _die_with_parent
 from bench.daemon_faults import idle, killed, rules, silent
 from bench.daemon_pairs import BULK, PAIRS, Missing, Pair, Scene, need
-from bench.machine import facts
+from bench.machine import default_congestion, facts
 from bench.runner import ROOT
 
 #: Idle clients: few for rivals, whose memory and handshakes are many times ours.
@@ -224,14 +224,15 @@ def table(medians: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _save(pairs: Sequence[Pair], text: str, machine: dict[str, object]) -> None:
+def _save(pairs: Sequence[Pair], text: str, machine: dict[str, object], congestion: str | None) -> None:
     folder = ROOT / "bench" / "results"
     folder.mkdir(exist_ok=True)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    name = f"{date}-daemon-{congestion}" if congestion else f"{date}-daemon"
     record = {"machine": machine, "figures": {pair.name: pair.figures for pair in pairs}}
-    (folder / f"{date}-daemon.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     told = "\n".join(f"- {name}: {value}" for name, value in machine.items())
-    (folder / f"{date}-daemon.md").write_text(
+    (folder / f"{name}.md").write_text(
         f"# A pair of tunnel ends, {date}\n\n{told}\n\n{text}\n", encoding="utf-8"
     )
 
@@ -248,12 +249,19 @@ def main() -> None:
     parser.add_argument(
         "--section", action="append", choices=SECTIONS, help="repeatable; default: all of them"
     )
+    parser.add_argument(
+        "--congestion",
+        metavar="NAME",
+        help="TCP's congestion control, the machine's default meanwhile (for root): BBR paces loopback, too",
+    )
     parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    machine = facts()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        if arguments.congestion:
+            stack.enter_context(default_congestion(arguments.congestion))
+        machine = facts()
         scene = Scene(Path(folder), stack)
         try:
             scene.servers()
@@ -277,7 +285,7 @@ def main() -> None:
         text = table(medians_of(pairs))
     print(text)
     if arguments.save:
-        _save(pairs, text, machine)
+        _save(pairs, text, machine, arguments.congestion)
 
 
 if __name__ == "__main__":

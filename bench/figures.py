@@ -156,6 +156,18 @@ FIGURES: tuple[Figure, ...] = (
         _ratio("pay", "default", "unmetered", "MB/s"),
         by_cpu=_ratio("pay", "default", "unmetered", "MB per CPU s"),
     ),
+    *(
+        Figure(
+            f"{what}, under {control}",
+            0.9,
+            True,
+            "x",
+            _ratio(f"pay {control}", name, "unmetered", "MB/s"),
+            by_cpu=_ratio(f"pay {control}", name, "unmetered", "MB per CPU s"),
+        )
+        for control in ("cubic",)
+        for what, name in (("a voucher for each MiB", "voucher per MiB"), ("the defaults", "default"))
+    ),
     Figure("vouchers signed and checked on one core", 5000, True, "/s", _value("vouchers", "both", "/s")),
     Figure(
         "transaction that publishes transport",

@@ -9,6 +9,7 @@ import platform
 import socket
 import ssl
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.runner import ROOT
@@ -100,6 +101,18 @@ def load() -> list[float]:
 def setting(name: str) -> str:
     """A setting of IPv4 in this kernel; "" where there is none."""
     return _read(f"/proc/sys/net/ipv4/{name}")
+
+
+@contextlib.contextmanager
+def default_congestion(name: str) -> Iterator[None]:
+    """For all programs of this machine, until the end: TCP's congestion control. For root; `PermissionError`."""
+    path = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+    before = path.read_text(encoding="ascii")
+    path.write_text(name, encoding="ascii")
+    try:
+        yield
+    finally:
+        path.write_text(before, encoding="ascii")
 
 
 def may_set(congestion: str) -> bool:

@@ -98,9 +98,11 @@ def plan(options: Options) -> Iterator[Section]:
         if options.quick and name not in _QUICK:
             continue
         yield make(options)
-    if not options.only or "bulk" in options.only:
-        for control in options.congestion:
+    for control in options.congestion:
+        if not options.only or "bulk" in options.only:
             yield _bulk(options, streams=1, congestion=control)
+        if not options.only or "pay" in options.only:
+            yield _pay(options, control)
 
 
 def _contenders(workload: str, options: Options) -> Iterator[Contender]:
@@ -351,15 +353,16 @@ def _pipes(options: Options) -> Section:
     return section
 
 
-def _pay(options: Options) -> Section:
+def _pay(options: Options, congestion: str = "") -> Section:
     section = Section(
-        "pay",
-        "A paid stream, two processes: vouchers signed, sent, checked and stored on both disks",
+        f"pay {congestion}" if congestion else "pay",
+        "A paid stream, two processes: vouchers signed, sent, checked and stored on both disks"
+        + (f", congestion control {congestion}" if congestion else ""),
         ("MB/s", "CPU s/GiB", "MB per CPU s", "vouchers", "others"),
         options.rounds,
     )
     for contender in pay.CONTENDERS:
-        job = Job("", "pay", size=options.size, warm=pay.WARM, scratch=options.scratch)
+        job = Job("", "pay", size=options.size, warm=pay.WARM, congestion=congestion, scratch=options.scratch)
 
         def read(outcome: Outcome, job: Job) -> Sample:
             seconds, cpu = _number(outcome.client, "seconds"), _number(outcome.client, "cpu")

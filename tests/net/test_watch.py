@@ -80,13 +80,18 @@ def test_a_stream_that_the_client_opens_is_told() -> None:
 
 def test_its_frame_goes_with_what_is_sent_once_so_much_has_moved() -> None:
     counts: list[int] = []
+    nothing: list[int] = []  # every second time it has nothing to say
 
     def set_up(connection: dtp.Connection, watch: Watch) -> None:
-        def going(moved: int) -> None:
+        def going(moved: int, now: float) -> bytes | None:
             assert moved == connection.moved
+            assert now <= connection.loop.time()
+            watch.along += 256 * KIB
+            if len(counts) == len(nothing):
+                nothing.append(moved)
+                return None
             counts.append(moved)
-            connection.send_meter(b"%d" % moved)
-            watch.along += 512 * KIB
+            return b"%d" % moved
 
         watch.going, watch.along = going, 512 * KIB
 
@@ -100,11 +105,11 @@ def test_it_goes_in_the_same_record_and_needs_no_turn_of_the_loop() -> None:
     sizes: list[tuple[int, int]] = []
 
     def set_up(connection: dtp.Connection, watch: Watch) -> None:
-        def going(moved: int) -> None:
+        def going(moved: int, now: float) -> bytes:
             before = connection._sent
-            connection.send_meter(b"x" * 1000)
             connection._loop.call_soon(lambda: sizes.append((before, connection._sent)))
             watch.along = NO_COUNT
+            return b"x" * 1000
 
         watch.going, watch.along = going, 256 * KIB
 
