@@ -165,6 +165,7 @@ def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_
         for refused in (
             lambda: first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]),
             lambda: first.agree(CHANNEL, 1, 1),
+            lambda: first.keep_preimage(CHANNEL, 0, bytes(32)),
         ):
             with pytest.raises(StoreError, match="another daemon may have served it"):
                 refused()
@@ -175,6 +176,34 @@ def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_
         assert not second.hold(CHANNEL)
         assert first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]) == [True]
         assert not first.hold("0x2")  # as lost, and not freed yet
+
+
+def test_what_is_freed_while_postgresql_is_away_is_free(postgresql_url, monkeypatch):
+    """Else the channel would stay as lost until the daemon is started again."""
+    opened(lambda: PostgresVouchers(postgresql_url)).close()
+    with PostgresVouchers(postgresql_url) as store:
+        assert store.hold(CHANNEL)
+        assert store.hold("0x2")
+        store._database.close()
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_url", "postgresql://dtpd@127.0.0.1:1/postgres")
+            with pytest.raises(StoreError, match="PostgreSQL"):
+                store.free(CHANNEL)
+        assert store.hold(CHANNEL)
+        assert not store.hold("0x2")  # lost with the session, and still in use
+        store.free("0x2")
+        assert store.hold("0x2")
+
+
+def test_the_ends_of_a_session_of_postgresql_notice_each_other_s_death(postgresql_url):
+    """The locks of a machine that has lost its network would else stay for hours."""
+    with opened(lambda: PostgresVouchers(postgresql_url)) as store:
+        assert [store._ask(f"SHOW tcp_{name}") for name in ("keepalives_idle", "user_timeout")] == [
+            [("5",)],
+            [("10000",)],
+        ]
+        said = store._database.info.get_parameters()
+        assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("5", "10000")
 
 
 def test_a_database_that_is_away():
@@ -267,7 +296,16 @@ def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place, monkeypatch
     assert first.received_all([(two, Usage(2, 2)), (three, Usage(3, 3))]) == [False, False]
     second.free(CHANNEL)
     assert first.received_all([(two, Usage(2, 2))]) == [False]
-    assert first.hold(CHANNEL)  # by asking anew, which reads what is known anew
+    for refused in (lambda: first.agree(CHANNEL, 1, 1), lambda: first.keep_preimage(CHANNEL, 0, bytes(32))):
+        with pytest.raises(StoreError, match="has taken channel"):
+            refused()
+    assert first.end_of(CHANNEL) is None
+    # A caller who is still served here knows nothing of the second voucher: nobody else comes beside it ...
+    for _ in range(2):
+        assert not first.hold(CHANNEL)
+    assert first.received_all([(two, Usage(2, 2))]) == [False]
+    first.free(CHANNEL)
+    assert first.hold(CHANNEL)  # ... until it has gone, and what is known is read anew
     assert first.received_all([(three, Usage(3, 3))]) == [True]
     assert first.sold_lane(CHANNEL, 0).newest == three
     first.close()

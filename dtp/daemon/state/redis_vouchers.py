@@ -91,6 +91,8 @@ end
 redis.call('SADD', KEYS[1] .. 'lanes:' .. ARGV[1], ARGV[2])
 """
 _PREIMAGE = """
+local holder = redis.call('GET', KEYS[1] .. 'holder:' .. ARGV[1])
+if holder and holder ~= ARGV[5] then return -1 end
 local name = KEYS[1] .. 'lane:' .. ARGV[1] .. ':' .. ARGV[2]
 if (redis.call('HGET', name, 'message') or '') ~= ARGV[3] then return 0 end
 redis.call('HSET', name, 'preimage', ARGV[4])
@@ -106,6 +108,8 @@ redis.call('HINCRBY', name, ARGV[2] .. ':requests', ARGV[3])
 redis.call('HINCRBY', name, ARGV[2] .. ':bytes', ARGV[4])
 """
 _AGREE = """
+local holder = redis.call('GET', KEYS[1] .. 'holder:' .. ARGV[1])
+if holder and holder ~= ARGV[4] then return false end
 local name = KEYS[1] .. 'end:' .. ARGV[1]
 if redis.call('EXISTS', name) == 0 then
   redis.call('HSET', name, 'total', ARGV[2], 'not_after', ARGV[3], 'state', 'agreed')
@@ -121,7 +125,9 @@ redis.call('SREM', KEYS[1] .. 'channels', ARGV[1])
 # The lease ends by itself; who had it last is remembered, and nobody else writes until somebody takes it.
 _TAKE = """
 local holder, lease = KEYS[1] .. 'holder:' .. ARGV[2], KEYS[1] .. 'lease:' .. ARGV[2]
-if redis.call('GET', holder) ~= ARGV[1] and redis.call('EXISTS', lease) == 1 then return 0 end
+if redis.call('GET', holder) ~= ARGV[1] and (ARGV[4] == 'again' or redis.call('EXISTS', lease) == 1) then
+  return 0
+end
 redis.call('SET', holder, ARGV[1])
 redis.call('SET', lease, ARGV[1], 'PX', ARGV[3])
 return 1
@@ -150,6 +156,12 @@ class RedisUnsafe(StoreError):
 def _members(server: Any, name: str) -> set[bytes]:
     found: set[bytes] = server.smembers(name)
     return found
+
+
+def _taken_over(channel: str) -> StoreError:
+    return StoreError(
+        f"the vouchers in Redis: another daemon has taken channel {channel} over; its caller comes again"
+    )
 
 
 def _digits(number: int) -> str:
@@ -245,14 +257,14 @@ class RedisVouchers:
     def claims(self) -> bool:
         """Whether this daemon is the one that claims: the first that asks, until it isn't heard of for `LEASE`."""
         with self._lock:
-            self._claiming = bool(self._run(_TAKE, self._me, _CLAIMS, LEASE))
+            self._claiming = bool(self._run(_TAKE, self._me, _CLAIMS, LEASE, ""))
             return self._claiming
 
     def hold(self, channel: str) -> bool:
-        """Serve a channel, once more if it is served here; False while another daemon does, or did moments ago."""
+        """Serve a channel, once more if it is served here; False while another daemon does, or did moments ago, or
+        while it was lost here and isn't freed yet: who is still served on it knows nothing of what another got."""
         with self._lock:
-            if not self._run(_TAKE, self._me, channel, LEASE):
-                self._held.pop(channel, None)  # it was lost meanwhile, if it was ours
+            if not self._run(_TAKE, self._me, channel, LEASE, "again" if channel in self._held else ""):
                 return False
             self._held[channel] = self._held.get(channel, 0) + 1
             return True
@@ -325,7 +337,10 @@ class RedisVouchers:
             if newest is not None and newest.voucher.hash_lock is not None:
                 raise StoreError(f"the newest voucher of lane {lane} of {channel} is still locked")
             message = b"" if newest is None else encode_voucher(newest.voucher)
-            if self._run(_PREIMAGE, channel, str(lane), message, preimage):
+            kept = self._run(_PREIMAGE, channel, str(lane), message, preimage, self._me)
+            if kept < 0:
+                raise _taken_over(channel)
+            if kept:
                 return
         raise StoreError(f"lane {lane} of {channel} gets vouchers too fast to sell under a lock")
 
@@ -345,7 +360,10 @@ class RedisVouchers:
 
     def agree(self, channel: str, total: int, not_after_ms: int) -> End:
         """See `Store`."""
-        return _end(channel, self._run(_AGREE, channel, str(total), str(not_after_ms)))
+        row = self._run(_AGREE, channel, str(total), str(not_after_ms), self._me)
+        if row is None:
+            raise _taken_over(channel)
+        return _end(channel, row)
 
     def over(self, channel: str) -> None:
         """See `Store`."""

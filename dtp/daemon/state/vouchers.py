@@ -62,6 +62,18 @@ WHERE excluded.sequence > known.sequence AND excluded.amount >= known.amount
 """
 _SOLD = "SELECT channel, lane, message, signature, preimage FROM dtp_sold WHERE message IS NOT NULL"
 _CONNECT_TIMEOUT = 5
+#: How soon each end notices that the other is gone without a word (s, s, times, ms): else a statement waits for
+#: ever, and the locks of a daemon that has lost its network stay with its session for hours, while nobody claims.
+_ALIVE: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+_ALIVE_THERE = (
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "
+    "SET tcp_user_timeout = 10000"
+)
 
 
 class PostgresVouchers:
@@ -90,8 +102,9 @@ class PostgresVouchers:
             with self._lock:
                 if self._database is None or self._database.closed:
                     self._database = psycopg.connect(
-                        self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT
+                        self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT, **_ALIVE
                     )
+                    self._database.execute(_ALIVE_THERE)
                     for channel, times in self._held.items():
                         self._lost[channel] = self._lost.get(channel, 0) + times
                     self._held.clear()
@@ -136,14 +149,15 @@ class PostgresVouchers:
         return True
 
     def free(self, channel: str) -> None:
-        """Give back what `hold` took, once."""
-        with self._transaction() as database:
+        """Give back what `hold` took, once. Also where the database is away, and raises `StoreError` then: with the
+        session its locks are gone."""
+        with self._lock:
             counts = self._lost if channel in self._lost else self._held
             left = counts.pop(channel, 0) - 1
             if left > 0:
                 counts[channel] = left
-            elif counts is self._held:
-                database.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", (channel,))
+            elif counts is self._held and left == 0:
+                self._ask("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", channel)
 
     def _refuse_lost(self, channels: Iterable[str]) -> None:
         """Within a transaction, which has noticed if the session broke. Raises `StoreError`."""
@@ -208,6 +222,7 @@ class PostgresVouchers:
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
         """See `Store`."""
         with self._transaction() as database:
+            self._refuse_lost([channel])
             newest = self.sold_lane(channel, lane).newest
             if newest is not None and newest.voucher.hash_lock is not None:
                 raise StoreError(f"the newest voucher of lane {lane} of {channel} is still locked")
