@@ -94,7 +94,8 @@ class ChannelBook:
             if 0 <= now - seen.at <= self.limits.max_age:
                 return seen.channel
             return await self.read(id)
-        if now < self._missing.get(id, 0.0):
+        missed = self._missing.get(id)
+        if missed is not None and 0 <= now - missed < self.limits.missing_age:
             return None
         if id not in self._reading:
             self.take_turn(source)
@@ -127,7 +128,7 @@ class ChannelBook:
             found = await self.chain.read(channel_module.SCHEMA, Channel, id)
         except (ObjectMissing, WrongObjectType, MalformedObject):
             self._known.pop(id, None)
-            self._missing[id] = self._clock() + self.limits.missing_age
+            self._missing[id] = self._clock()
             while len(self._missing) > self.limits.missing:
                 self._missing.popitem(last=False)
             return None
@@ -136,7 +137,7 @@ class ChannelBook:
 
     def take_turn(self, source: str) -> None:
         """Count a question to the chain that somebody from `source` causes. Raises `TooManyQuestions`."""
-        limits, now_ns = self.limits, round(self._clock() * _NS)
+        limits, now_ns = self.limits, time.monotonic_ns()  # a clock that is set back would lock everybody out
         own = self._sources.get(source, Gcra()).take(
             Rate(round(limits.source_interval * _NS), limits.source_burst), now_ns
         )

@@ -1,0 +1,133 @@
+"""What is remembered of channels: ages and rations that a clock which is set can't stretch."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain.errors import ObjectMissing
+from dtp.pay.book import BookLimits, ChannelBook, TooManyQuestions, affordable
+
+from .meters import CHANNEL
+from .test_claims import NOW, channel
+
+DAY = 86_400
+OTHER = "0x" + "0d" * 32
+
+
+class Asked:
+    """A book over a chain that says what the test wants; how often it was asked, and the time."""
+
+    def __init__(self, **limits):
+        self.now = NOW / 1000
+        self.found = None
+        self.asked = 0
+        chain = SimpleNamespace(read=self._read)
+        self.book = ChannelBook(chain, limits=BookLimits(**limits), clock=lambda: self.now)
+
+    async def _read(self, schema, cls, id):
+        self.asked += 1
+        if self.found is None:
+            raise ObjectMissing("there is none")
+        return self.found
+
+
+def test_what_is_not_there_is_asked_again_soon_also_when_the_clock_is_set_back():
+    async def scenario():
+        asked = Asked()
+        for _ in range(3):
+            assert await asked.book.find(CHANNEL, "source") is None
+        assert asked.asked == 1
+        asked.found = channel()
+        asked.now -= DAY
+        assert await asked.book.find(CHANNEL, "source") == asked.found
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_there_is_not_asked_about_each_time():
+    async def scenario():
+        asked = Asked()
+        await asked.book.find(CHANNEL, "source")
+        asked.now += 1.9
+        await asked.book.find(CHANNEL, "source")
+        assert asked.asked == 1
+        asked.now += 0.2
+        await asked.book.find(CHANNEL, "source")
+        assert asked.asked == 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("later", "asked_again"), [(29.9, 0), (30.1, 1), (-1.0, 1)])
+def test_what_is_known_is_read_again_when_it_is_old_or_of_the_future(later, asked_again):
+    async def scenario():
+        asked = Asked()
+        asked.found = channel()
+        await asked.book.find(CHANNEL, "source")
+        asked.now += later
+        await asked.book.find(CHANNEL, "source")
+        assert asked.asked == 1 + asked_again
+
+    asyncio.run(scenario())
+
+
+def test_rations_end_also_when_the_clock_is_set_back():
+    async def scenario():
+        asked = Asked(source_burst=3, source_interval=1e-6, all_interval=1e-6)
+        for _ in range(2):
+            await asked.book.again(CHANNEL, "source")
+        asked.now -= DAY
+        await asked.book.again(CHANNEL, "source")
+        for _ in range(2):
+            await asked.book.again(CHANNEL, "source")
+
+    asyncio.run(scenario())
+
+
+def test_questions_are_rationed_for_each_source_and_in_all():
+    async def scenario():
+        asked = Asked(source_burst=2, source_interval=3600.0, all_burst=3, all_interval=3600.0)
+        for _ in range(2):
+            await asked.book.again(CHANNEL, "one")
+        with pytest.raises(TooManyQuestions, match="channels from one"):
+            await asked.book.again(CHANNEL, "one")
+        await asked.book.again(CHANNEL, "another")
+        with pytest.raises(TooManyQuestions):
+            await asked.book.again(CHANNEL, "a third")
+        assert asked.asked == 3
+
+    asyncio.run(scenario())
+
+
+def test_who_asks_at_the_same_time_shares_a_question():
+    async def scenario():
+        asked = Asked(source_burst=1, source_interval=3600.0)
+        asked.found = channel()
+        found = await asyncio.gather(*(asked.book.find(CHANNEL, "source") for _ in range(5)))
+        assert found == [asked.found] * 5
+        assert asked.asked == 1
+
+    asyncio.run(scenario())
+
+
+def test_the_book_is_bounded():
+    asked = Asked(channels=2, missing=1, sources=1, source_burst=100, all_burst=100)
+
+    async def scenario():
+        for id in (CHANNEL, OTHER):
+            await asked.book.find(id, id)
+        assert list(asked.book._missing) == [OTHER]
+        assert list(asked.book._sources) == [OTHER]
+        for number in range(3):
+            asked.book.learn(channel(id=f"0x{number}"))
+        assert asked.book.known("0x0") is None
+        assert asked.book.known("0x2").channel.id == "0x2"
+
+    asyncio.run(scenario())
+
+
+def test_a_lane_may_have_what_others_have_neither_vouched_nor_claimed():
+    made = channel(deposited=1000, balance=1000)
+    assert affordable(made, 0, {}) == 1000
+    assert affordable(made, 1, {0: 300, 1: 200}) == 700
