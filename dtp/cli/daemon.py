@@ -103,7 +103,8 @@ def run(path: Path) -> None:
     SIGHUP reloads the file. What it doesn't change isn't touched, and no connection is dropped.
     """
     config = load(path)
-    identity = IdentitySource(config.identity, _text(config.passphrase_file)).load()
+    instead = "name its passphrase-file in [identity]"
+    identity = IdentitySource(config.identity, _text(config.passphrase_file), instead=instead).load()
     psk = None if config.psk_file is None else read_psk_file(str(config.psk_file))
     logs.set_up(config.log)
 

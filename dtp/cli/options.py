@@ -36,6 +36,8 @@ class IdentitySource:
     passphrase_file: str | None = None
     #: Whether somebody named the file; else it is the default one.
     named: bool = True
+    #: How somebody says where the passphrase is.
+    instead: str = "give --passphrase-file or $DTP_PASSPHRASE_FILE"
 
     def load(self) -> Identity:
         """The identity. Raises `IdentityFileError` and `ConfigError`."""
@@ -59,8 +61,7 @@ class IdentitySource:
             return read_passphrase_file(self.passphrase_file)
         if not has_terminal():
             raise PassphraseNeeded(
-                f"{self.path} is encrypted and there is no terminal to ask at; "
-                "give --passphrase-file or $DTP_PASSPHRASE_FILE"
+                f"{self.path} is encrypted and there is no terminal to ask at; {self.instead}"
             )
         answer: str = click.prompt(f"Passphrase of {self.path}", hide_input=True, err=True)
         return answer.encode()

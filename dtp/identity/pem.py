@@ -145,7 +145,9 @@ def _read_private(where: Path) -> bytes:
                 )
             text = file.read(MAX_FILE_SIZE + 1)
     except FileNotFoundError:
-        raise IdentityFileMissing(f"there is no identity at {where}; 'dtp keygen' makes one") from None
+        raise IdentityFileMissing(
+            f"there is no identity at {where}; 'dtp keygen --file {where}' makes one"
+        ) from None
     except OSError as error:
         raise IdentityFileError(f"can't read {where}: {error.strerror or error}") from error
     if len(text) > MAX_FILE_SIZE:

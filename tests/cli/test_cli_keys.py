@@ -166,7 +166,7 @@ def test_an_identity_is_not_replaced_by_accident_nor_lost_by_force(home):
 
 
 def test_no_identity_yet(home):
-    assert "'dtp keygen' makes one" in run("id", code=3).stderr
+    assert "'dtp keygen --file " in run("id", code=3).stderr
 
 
 def test_an_encrypted_identity(home, tmp_path, monkeypatch):

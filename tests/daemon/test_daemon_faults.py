@@ -192,6 +192,22 @@ def test_concurrency_is_given_back(run):
     run(scenario)
 
 
+def test_a_stream_that_a_later_rule_refuses_is_not_one_of_those_at_once(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            rules = 'concurrency = { identity = 1 }\nrate = { requests = "1/h" }'
+            port = await pair.start(expose(backend.port, more=rules))
+            assert await exchange(port, b"hello") == b"hello"
+            await pair.exposed.ledger.wait_empty()
+            for _ in range(2):
+                with pytest.raises(ConnectionResetError):
+                    await exchange(port, b"too early")
+            assert pair.exposed.denials == {"rate": 2}
+            assert pair.exposed.active == 0
+
+    run(scenario)
+
+
 def test_callers_who_are_not_on_the_list_never_get_a_connection(run):
     async def scenario(pair):
         async with Backend(echo) as backend:

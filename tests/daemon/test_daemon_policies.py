@@ -229,6 +229,18 @@ def test_callers_are_forgotten(monkeypatch):
     assert not arrivals.full_for(1, 10_000)
 
 
+def test_newcomers_wait_while_too_many_callers_are_known(monkeypatch):
+    monkeypatch.setattr(rate, "MAX_CALLERS", 1)
+    chain = play(
+        [make("rate", model.RateRule(requests=Amount(2, 10)))],
+        (0, Call(ALICE), None),
+        (0, Call(BOB), Reason.RATE),
+        (0, Call(ALICE), None),
+        (10, Call(BOB), None),  # ALICE's times have passed
+    )
+    assert chain.ask(Call(ALICE), Moment(10, 10)).why == "too many callers at once"
+
+
 # ---- quota -------------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +263,22 @@ def test_quota():
     assert isinstance(denial, Denial)
     assert denial.retry == 80.0
     assert denial.why == "the quota of 1000 bytes is used up"
+
+
+def test_a_clock_that_wavers_at_the_end_of_a_period_gives_no_quota_anew():
+    play(
+        [make("quota", model.QuotaRule(requests=1, data=None, every=100.0))],
+        (100, Call(ALICE), None),
+        (99, Call(BOB), None),
+        (100, Call(ALICE), Reason.QUOTA),
+        (100, Call(BOB), Reason.QUOTA),
+    )
+
+
+def test_what_was_asked_for_may_still_move_when_requests_are_used_up():
+    chain = play([make("quota", model.QuotaRule(requests=1, data=1000, every=100.0))], (1, Call(ALICE), None))
+    assert chain.moved(Move(ALICE, 900), Moment(0, 1)) == 0.0
+    assert isinstance(chain.moved(Move(ALICE, 100), Moment(0, 1)), Denial)
 
 
 def test_a_quota_when_the_clock_runs_ahead_for_a_while():

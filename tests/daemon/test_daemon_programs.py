@@ -404,6 +404,18 @@ def test_a_port_that_is_taken(place):
     assert "in use" in said
 
 
+def test_who_it_is_can_not_be_told(place):
+    """What is said helps whoever has a file to edit, and no options."""
+    forward = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"'
+    path = place.file("near", forward)
+    (place.folder / "near.pem").unlink()
+    said = place.command("run", "-c", path, code=None)
+    assert f"'dtp keygen --file {place.folder / 'near.pem'}' makes one" in said
+    place.identities["near"].save(place.folder / "near.pem", passphrase="secret")
+    said = place.command("run", "-c", path, code=None)
+    assert "name its passphrase-file in [identity]" in said
+
+
 def test_nobody_to_ask(place):
     path = place.file("near", '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"')
     assert "no dtpd answers" in place.command("status", "-c", path, code=5)
