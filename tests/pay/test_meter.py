@@ -7,7 +7,7 @@ import pytest
 from dtp.pay import messages, payee, payer
 from dtp.pay.errors import BudgetSpent, CountsDisputed, Flaw, MalformedMeter, NotMetered, VoucherRefused
 from dtp.pay.messages import build
-from dtp.pay.payee import PayeeLane
+from dtp.pay.payee import Floor, Payee, PayeeLane
 from dtp.pay.payer import PayerLane, Reserved, said
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
@@ -889,3 +889,34 @@ def test_an_agreed_close_is_asked_for_and_given():
     meters.payee.agree(agreed)
     meters.pump()
     assert meters.told_of(payer.AgreementGiven) == [payer.AgreementGiven(agreed)]
+
+
+@pytest.mark.parametrize(
+    ("number", "requests", "size"),
+    [
+        (9, 9, 3 * MIB),  # for more money, but fewer requests
+        (9, 5000, 2 * MIB - 1),  # ... or fewer bytes
+    ],
+)
+def test_every_count_rises_by_itself(number, requests, size):
+    """A voucher for more in all and less in one count is refused by the chain."""
+    payee = Payee(PayeeLane(CHANNEL, 0, KEY.sign(voucher(5, 10, 2 * MIB))), PRICES, 10**12)
+    with pytest.raises(VoucherRefused) as refused:
+        payee.receive(build(said(KEY.sign(voucher(number, requests, size)), 0)), 0.0)
+    assert refused.value.flaw is Flaw.SHRUNK
+
+
+def test_numbers_begin_at_one():
+    """The chain takes none that isn't above 0."""
+    payee = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12)
+    payee.receive(build(said(KEY.sign(voucher(0, 20)), 0)), 0.0)
+    assert payee.events() == []
+
+
+@pytest.mark.parametrize(("requests", "size"), [(9, 3 * MIB), (5000, 2 * MIB - 1)])
+def test_every_count_is_at_least_what_the_chain_has_accepted(requests, size):
+    floor = Floor(5, PRICES.of(Usage(10, 2 * MIB)), 10, 2 * MIB)
+    payee = Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
+    with pytest.raises(VoucherRefused) as refused:
+        payee.receive(build(said(KEY.sign(voucher(9, requests, size)), 0)), 0.0)
+    assert refused.value.flaw is Flaw.SHRUNK

@@ -1,0 +1,177 @@
+"""What a gate lets in, rule by rule: the channel, the key, the pass, the money."""
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain.channel import Lane, State
+from dtp.chain.firewall import HolderOfPass
+from dtp.chain.pass_ import Account
+from dtp.pay import gate
+from dtp.pay.errors import TicketRefused
+from dtp.pay.gate import channel_flaw, honoured_keys, pass_of
+from dtp.pay.payee import Floor
+from dtp.pay.store import Store
+from dtp.pay.terms import Usage
+
+from .meters import CHANNEL, KEY, voucher
+from .test_claims import HOUR, NOW, TERMS, channel
+
+PASS = "0x" + "9a" * 32
+OPENED = channel(pass_=PASS)
+
+
+def rules(**changes):
+    """What a server knows of its host: service 1 with the terms of now, and who holds passes."""
+    services = {1: SimpleNamespace(terms=replace(TERMS, revision=7)), 2: SimpleNamespace(terms=TERMS)}
+    host = SimpleNamespace(**{"id": "0xa", "owner": "0x5", "services": services, **changes})
+    state = SimpleNamespace(host=host, now_ms=lambda now: round(now * 1000))
+    held = HolderOfPass(PASS, "0x1", 1, HOUR, Account("0xc", NOW, 2, 0, False))
+    return SimpleNamespace(state=state, passes={"0xc": [held]}, epoch=3, deny=())
+
+
+@pytest.mark.parametrize(
+    ("changes", "number", "flaw"),
+    [
+        ({}, 1, None),
+        ({"host": "0xb"}, 1, "another host"),
+        ({}, 2, "for service 1, not 2"),
+        ({"server": "0x6"}, 1, "pays another account"),
+        ({"state": State.CLOSING}, 1, "closing or closed"),
+        ({"state": State.DRAINING}, 1, "closing or closed"),
+        ({"terms": replace(TERMS, coin="0x2::other::COIN")}, 1, "holds 0x2::other::COIN"),
+        ({"terms": replace(TERMS, revision=3)}, 1, None),
+    ],
+)
+def test_which_channels_pay(changes, number, flaw):
+    found = channel_flaw(channel(**changes), rules(), number)
+    assert (found is None) if flaw is None else flaw in found
+
+
+@pytest.mark.parametrize(("revision", "good"), [(4, False), (5, True), (6, True)])
+def test_terms_that_are_too_old(revision, good):
+    made = channel(terms=replace(TERMS, revision=revision))
+    assert (channel_flaw(made, rules(), 1, least_revision=5) is None) is good
+
+
+def test_a_pass_is_good_for_its_channel_its_service_and_its_time():
+    known = rules()
+    (held,) = known.passes["0xc"]
+    assert pass_of(OPENED, known, NOW / 1000) is held
+    assert pass_of(OPENED, known, (NOW + 2 * HOUR) / 1000) is None
+    assert pass_of(replace(OPENED, pass_="0x" + "9b" * 32), known, NOW / 1000) is None
+    assert pass_of(replace(OPENED, service=2), known, NOW / 1000) is None
+    assert pass_of(replace(OPENED, client="0xd"), known, NOW / 1000) is None
+    known.passes["0xc"] = [replace(held, account=replace(held.account, revoked=True))]
+    assert pass_of(OPENED, known, NOW / 1000) is None
+
+
+def test_the_key_before_is_honoured_for_a_while():
+    lane = Lane(b"new", b"old", NOW, 0, 0, 0, 0)
+    assert honoured_keys(lane, NOW - 1) == (b"new", b"old")
+    assert honoured_keys(lane, NOW) == (b"new",)
+    assert honoured_keys(replace(lane, old_key=b""), NOW - 1) == (b"new",)
+
+
+# ---- what the store says
+
+
+def admit(found, *vouchers, ends=None):
+    with Store(":memory:") as store:
+        store.received_all([(each, Usage(each.voucher.requests, 0)) for each in vouchers])
+        if ends is not None:
+            ends(store)
+        return gate._admission(store, found, 0, (KEY.public,), None)
+
+
+def lane_with(amount):
+    return (Lane(KEY.public, b"", 0, 4, amount, amount // 1000, 0),)
+
+
+def test_an_admission_knows_what_was_claimed_and_what_was_vouched():
+    signed = KEY.sign(voucher(5, 6))
+    made = admit(channel(deposited=10_000, balance=6000, lanes=lane_with(4000)), signed)
+    assert made.lane.newest == signed
+    assert made.lane.floor == Floor(4, 4000, 4, 0)
+    assert made.affordable == 10_000
+
+
+@pytest.mark.parametrize("how", ["vouched", "claimed", "by another lane"])
+def test_a_deposit_that_is_used_up_opens_nothing(how):
+    lanes = lane_with(10_000 if how == "claimed" else 0)
+    vouchers = {
+        "vouched": [KEY.sign(voucher(5, 10))],
+        "claimed": [],
+        "by another lane": [KEY.sign(voucher(5, 10, lane=1))],
+    }[how]
+    with pytest.raises(TicketRefused, match="used up"):
+        admit(channel(deposited=10_000, balance=10_000, lanes=lanes), *vouchers)
+    admit(channel(deposited=10_001, balance=10_001, lanes=lanes), *vouchers)
+
+
+@pytest.mark.parametrize("how", ["agreed", "over"])
+def test_a_channel_with_an_end_opens_nothing(how):
+    def ends(store):
+        store.over(CHANNEL) if how == "over" else store.agree(CHANNEL, 1, NOW)
+
+    with pytest.raises(TicketRefused, match="agreed to be closed"):
+        admit(channel(), ends=ends)
+
+
+# ---- the second look
+
+
+class Book:
+    """What is remembered of a channel, and what a second look says."""
+
+    def __init__(self, now):
+        self.now, self.asked = now, 0
+
+    async def again(self, id, source):
+        self.asked += 1
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("now", "comes_in"),
+    [
+        (channel(deposited=20_000, balance=20_000), True),
+        (channel(deposited=10_000, balance=10_000), False),
+        (channel(deposited=20_000, balance=20_000, state=State.CLOSING, closing_ms=NOW), False),
+        (None, False),
+    ],
+)
+def test_a_channel_that_was_topped_up_is_looked_at_again(now, comes_in):
+    """... once, and what it is by then decides."""
+
+    async def scenario():
+        with Store(":memory:") as store:
+            store.received_all([(KEY.sign(voucher(5, 10)), Usage(10, 0))])
+
+            async def run(work):
+                return work(store)
+
+            book = Book(now)
+            made = gate.Gate(book, SimpleNamespace(rules=rules()), SimpleNamespace(run=run), None)
+
+            async def proven(ticket, request):
+                return channel(deposited=10_000, balance=10_000), (KEY.public,)
+
+            async def judged(found, request):
+                return SimpleNamespace(number=1), rules()
+
+            made._proven, made._judged = proven, judged
+            request = SimpleNamespace(ticket=TICKET, source="source")
+            if comes_in:
+                assert (await made._admit(request)).affordable == 20_000
+            else:
+                with pytest.raises(TicketRefused, match="used up"):
+                    await made._admit(request)
+            assert book.asked == 1
+
+    asyncio.run(scenario())
+
+
+TICKET = bytes.fromhex("9401c420" + "c1" * 32 + "00c440" + "00" * 64)

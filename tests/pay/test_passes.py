@@ -1,0 +1,101 @@
+"""Which pass opens a service, and what periods cost."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain.pass_ import Account, Pass
+from dtp.pay import passes
+from dtp.pay.passes import Held, NoPass, account_of, buy, find_pass, held_passes, renew
+
+HOUR = 3_600_000
+NOW = 100 * HOUR
+
+
+def held(id="0x1", host="0xa", service=1, start=NOW, periods=2):
+    plan = SimpleNamespace(id="0x9", host=host, period_ms=HOUR, price=50)
+    return Held(
+        Pass(id, "0x9", host, service), plan, Account("0xc", start, periods, 0, False), "0x2::sui::SUI"
+    )
+
+
+class Chain:
+    address = "0xc"
+
+    async def epoch(self):
+        return SimpleNamespace(epoch=3)
+
+
+def find(monkeypatch, *there):
+    async def all_of(chain, holder):
+        for each in there:
+            yield each
+
+    monkeypatch.setattr(passes, "held_passes", all_of)
+    return asyncio.run(find_pass(Chain(), "0xa", 1, NOW))
+
+
+def test_the_pass_that_fits_is_found(monkeypatch):
+    good = held("0x3")
+    others = [held(host="0xb"), held(service=2), held(start=NOW - 2 * HOUR)]
+    assert find(monkeypatch, *others, good) is good
+
+
+@pytest.mark.parametrize("other", [{"host": "0xb"}, {"service": 2}, {"start": NOW - 2 * HOUR}])
+def test_a_pass_that_does_not_fit_opens_nothing(monkeypatch, other):
+    with pytest.raises(NoPass):
+        find(monkeypatch, held(**other))
+
+
+def test_a_plan_knows_a_pass_by_its_id(monkeypatch):
+    async def fields(parent):
+        for name in (b"one", b"two"):
+            yield SimpleNamespace(name=name, value=name)
+
+    ids = {b"one": "0x" + "1" * 64, b"two": "0x" + "2" * 64}
+    monkeypatch.setattr(passes, "codec", lambda kind: SimpleNamespace(decode=ids.__getitem__))
+    monkeypatch.setattr(
+        passes, "module", SimpleNamespace(SCHEMA=SimpleNamespace(decode=lambda cls, value: value))
+    )
+    plan = SimpleNamespace(accounts=SimpleNamespace(id="0x9"))
+    chain = SimpleNamespace(dynamic_fields=fields)
+    assert asyncio.run(account_of(chain, plan, "0x" + "2" * 64)) == b"two"
+    assert asyncio.run(account_of(chain, plan, "0x" + "3" * 64)) is None
+
+
+def test_a_pass_that_its_plan_does_not_know_is_none(monkeypatch):
+    async def nobody(chain, plan, pass_):
+        return None
+
+    async def plan(chain, id):
+        return SimpleNamespace(), "coin"
+
+    async def owned(schema, cls, holder):
+        return [Pass("0x1", "0x9", "0xa", 1)]
+
+    monkeypatch.setattr(passes, "account_of", nobody)
+    monkeypatch.setattr(passes, "read_plan", plan)
+
+    async def count():
+        return [each async for each in held_passes(SimpleNamespace(owned=owned), "0xc")]
+
+    assert asyncio.run(count()) == []
+
+
+def test_periods_are_paid_one_by_one(monkeypatch):
+    class Enough(Exception):
+        pass
+
+    async def coins_for(chain, program, coin, amount):
+        raise Enough(amount)
+
+    async def plan(chain, id):
+        return SimpleNamespace(price=50), "coin"
+
+    monkeypatch.setattr(passes, "coins_for", coins_for)
+    monkeypatch.setattr(passes, "read_plan", plan)
+    for work in (buy(None, "0x9", 7), renew(None, held(), 7)):
+        with pytest.raises(Enough) as paid:
+            asyncio.run(work)
+        assert paid.value.args == (350,)

@@ -1,0 +1,118 @@
+"""Programs that move money: who is paid how, what is refused before anything is sent."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain import Program
+from dtp.chain.channel import State
+from dtp.chain.host import Terms
+from dtp.pay import messages, settling
+from dtp.pay.claims import Action, Decision, View
+from dtp.pay.errors import ChannelUnusable
+from dtp.pay.settling import Paid, close_agreed, coins_for, end_channel, opened_in, settle, settle_program
+from dtp.pay.store import Sold
+
+from .meters import CHANNEL, KEY, lock_of, voucher
+from .test_claims import channel, lane
+
+PREIMAGE = bytes(range(32))
+OTHER_COIN = "0x2::other::COIN"
+
+
+def functions(program):
+    """The names of what a program calls, in order."""
+    return [each.function for each in program._commands if hasattr(each, "function")]
+
+
+def decision(action=Action.CLAIM, *, preimage=PREIMAGE, coin=None):
+    terms = Terms() if coin is None else Terms(coin=coin)
+    made = channel(terms=terms, lanes=(lane(),))
+    lock = lock_of(PREIMAGE) if preimage is not None else None
+    sold = (Sold(CHANNEL, 0, KEY.sign(voucher(1, 5, hash_lock=lock)), preimage),)
+    return Decision(View(made, sold), action, sold, 5000)
+
+
+def test_a_locked_voucher_is_claimed_with_its_key():
+    for preimage in (PREIMAGE, None):
+        program = settle_program(SimpleNamespace(address="0x5"), [decision(preimage=preimage)])
+        given = [each.data for each in program.inputs if hasattr(each, "data")]
+        assert (bytes((32,)) + PREIMAGE in given) is (preimage is not None)
+
+
+@pytest.mark.parametrize(
+    ("account", "coin", "called"),
+    [
+        ("0x5", None, "claim"),  # into the coin that pays the gas
+        ("0x5", OTHER_COIN, "claim_for"),
+        ("0x6", None, "claim_for"),
+        ("0x6", OTHER_COIN, "claim_for"),
+    ],
+)
+def test_who_claims_how(account, coin, called):
+    program = settle_program(SimpleNamespace(address=account), [decision(coin=coin)])
+    assert functions(program)[-1] == called
+
+
+@pytest.mark.parametrize(("account", "released"), [("0x5", True), ("0x6", False)])
+def test_only_the_server_releases(account, released):
+    program = settle_program(SimpleNamespace(address=account), [decision(Action.RELEASE)])
+    assert ("release" in functions(program)) is released
+
+
+class Chain:
+    """A chain that notes what was executed."""
+
+    def __init__(self, address="0xc", coins=()):
+        self.address, self.executed, self._coins = address, [], coins
+
+    async def execute(self, program):
+        self.executed.append(functions(program))
+        return SimpleNamespace(digest="d")
+
+    async def coins(self, account, coin):
+        return [SimpleNamespace(id=f"0x{at + 1}", balance=each) for at, each in enumerate(self._coins)]
+
+
+def test_what_waits_or_is_over_is_no_transaction(monkeypatch):
+    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    chain = Chain("0x6")
+    waiting = [decision(Action.WAIT), decision(Action.FORGET)]
+    assert asyncio.run(settle(chain, waiting, 8)) == []
+    # For a watcher that can't release, and has nothing to claim, neither.
+    nothing = Decision(View(channel()), Action.RELEASE)
+    assert asyncio.run(settle(chain, [nothing], 8)) == []
+    assert chain.executed == []
+
+
+@pytest.mark.parametrize(
+    ("account", "state", "destroyed"),
+    [("0xc", State.CLOSED, True), ("0xc", State.DRAINING, False), ("0x5", State.CLOSED, False)],
+)
+def test_a_client_deletes_its_channel_when_it_is_empty(monkeypatch, account, state, destroyed):
+    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 1, 1, state))
+    chain = Chain(account)
+    asyncio.run(end_channel(chain, channel(), Action.FINALIZE))
+    assert chain.executed == [["finalize"], ["destroy"]][: 1 + destroyed]
+
+
+def test_a_signature_that_is_no_use_is_not_sent():
+    chain = Chain()
+    agreed = messages.Agreed(5, 2**63, KEY.public, bytes(64))
+    with pytest.raises(ChannelUnusable, match="does not verify"):
+        asyncio.run(close_agreed(chain, channel(), agreed))
+    assert chain.executed == []
+
+
+def test_coins_of_another_type_have_to_suffice():
+    asyncio.run(coins_for(Chain(coins=(600, 400)), Program(), OTHER_COIN, 1000))
+    with pytest.raises(ChannelUnusable, match="has 1000 of"):
+        asyncio.run(coins_for(Chain(coins=(600, 400)), Program(), OTHER_COIN, 1001))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_transaction_opens_one_channel(count):
+    chain = SimpleNamespace(events_in=lambda *_: [SimpleNamespace(channel=CHANNEL)] * count)
+    with pytest.raises(ChannelUnusable, match=f"opened {count} channels"):
+        opened_in(chain, SimpleNamespace(digest="d"))
