@@ -492,9 +492,10 @@ class PipeHub:
                 end.control(Flags.ACCEPT, header.link)
             else:
                 program = Program()
-                pipes = [
-                    pipe_module.open(program, where.channel, coin=where.coin) for _ in range(header.pipes)
-                ]
+                # A pipe costs a deposit: no more of ours than there are of its own, whatever a client asks for.
+                found = await self.chain.read(channel_module.SCHEMA, Channel, where.channel)
+                count = max(1, min(header.pipes, len(found.acks_to_server)))
+                pipes = [pipe_module.open(program, where.channel, coin=where.coin) for _ in range(count)]
                 frame = encode(Header(header.link), Flags.ACCEPT)
                 pipe_module.send(
                     program,

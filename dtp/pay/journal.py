@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
 
+from dtp.errors import DtpError
 from dtp.pay.errors import StoreError
 from dtp.pay.holding import VoucherStore
 from dtp.pay.terms import Usage
@@ -116,16 +117,22 @@ class Journal(Generic[S_co]):
             for job in jobs:
                 job.answer.cancel()
             return
+        fault = done.exception()
+        if fault is not None:  # none that anybody foresaw: who waits isn't to wait for ever
+            for job in jobs:
+                if not job.answer.done():
+                    job.answer.set_exception(fault)
+            return
         for job, answer in zip(jobs, done.result(), strict=True):
             if job.answer.done():
                 continue  # nobody waits any more
-            if isinstance(answer, StoreError):
+            if isinstance(answer, DtpError):
                 job.answer.set_exception(answer)
             else:
                 job.answer.set_result(answer)
 
 
-_Answer = Verdict | StoreError
+_Answer = Verdict | DtpError
 _Keep = Callable[[list[tuple[SignedVoucher, Usage]]], list[bool] | None]
 
 
@@ -133,7 +140,7 @@ def _do(store: VoucherStore, jobs: list[_Check]) -> list[_Answer]:
     """All jobs in one transaction; where that fails, each in its own, so that only the broken one suffers."""
     try:
         return _together(store, jobs)
-    except StoreError as fault:
+    except DtpError as fault:  # of the store, or of a row in it that is broken
         if len(jobs) == 1:
             return [fault]
     return [_do(store, [job])[0] for job in jobs]
@@ -149,7 +156,7 @@ def _do_now(store: PromptStore, jobs: list[_Check]) -> list[_Answer] | None:
     """As `_together`, to be synced; None when it has to be done in the thread."""
     try:
         return _kept(store.receive_now, jobs)
-    except StoreError:
+    except DtpError:
         return None  # which job it is that can't be written, and why, is found there
 
 

@@ -10,6 +10,8 @@ from chain_resolver.hosts import do, make_host, open_channel, run
 from chain_carrier.worlds import tuned, world
 from dtp.carriers.errors import BrokenError
 from dtp.chain import ChainClient, KeySigner, Network, Program, pipe, publish
+from dtp.chain import channel as channel_module
+from dtp.chain.channel import Channel
 from dtp.chain.events import EventFollower
 from dtp.chain.pipe import Direction, Frame
 from dtp.chain.pipe_carrier import dial, listen
@@ -289,6 +291,24 @@ def test_a_client_that_breaks_the_rules_breaks_its_own_carrier(client, wallet, w
             # The channel can be used again.
             again = await dial(made.url + "&pipes=1", chain=made.user)
             again.abort()
+            await listener.close()
+
+    run(scenario())
+
+
+def test_a_server_opens_no_more_pipes_than_its_client_has(client, wallet):
+    """Else one pipe and one frame would make it pay the deposits of sixteen."""
+
+    async def scenario():
+        async with world(client, wallet) as made, client(wallet()) as hostile:
+            listener = await listen(made.url, lambda carrier: None, chain=made.server)
+            channel, pipe_id = await raw_pipe(hostile, made.hosted, made.number)
+            flags = Flags.OPEN | Flags.TO
+            wants = encode(Header(1, to=bytes(32), pipes=16), flags)
+            await send_raw(hostile, made.hosted, channel, pipe_id, wants, int(flags))
+            while not (found := await hostile.read(channel_module.SCHEMA, Channel, channel)).acks_to_client:
+                pass
+            assert len(found.acks_to_client) == 1
             await listener.close()
 
     run(scenario())

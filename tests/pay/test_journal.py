@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from dtp.pay import store as store_module
-from dtp.pay.errors import StoreError
+from dtp.pay.errors import MalformedMeter, StoreError
 from dtp.pay.journal import Journal, Verdict
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
@@ -222,3 +222,36 @@ def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_
 
     play(scenario)
     assert steps == [("receive_now", True), ("sync", False), ("receive_now", True), ("received_all", False)]
+
+
+def test_a_row_that_is_broken_harms_only_its_lane(play):
+    async def scenario(journal):
+        journal.store.received_all([(KEY.sign(voucher(9, 9, lane=1)), Usage())])
+        journal.store._db.execute("UPDATE sold SET message = x'00' WHERE lane = 1")
+        signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(3)]
+        answers = [journal.check(KEYS, each, Usage()) for each in signed]
+        verdicts = await asyncio.gather(*answers, return_exceptions=True)
+        assert [verdicts[0], verdicts[2]] == [Verdict.STORED] * 2
+        assert isinstance(verdicts[1], MalformedMeter)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_nobody_waits_for_ever(play, monkeypatch, count):
+    """Whatever goes wrong with the store: a connection that waits for its vouchers would never end."""
+
+    async def scenario(journal):
+        def broken(*_):
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patch:
+            for name in ("received_all", "sync"):
+                patch.setattr(Store, name, broken)
+            signed = [KEY.sign(voucher(1, 1, lane=lane % 16)) for lane in range(count)]
+            answers = [journal.check(KEYS, each, Usage()) for each in signed]
+            verdicts = await asyncio.gather(*answers, return_exceptions=True)
+            assert {type(each) for each in verdicts} == {ZeroDivisionError}
+        assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is Verdict.STORED
+
+    play(scenario)
