@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.channel import Lane, State
-from dtp.chain.firewall import HolderOfPass
+from dtp.chain.firewall import HolderOfPass, Refusal
 from dtp.chain.pass_ import Account
 from dtp.pay import gate
 from dtp.pay.errors import TicketRefused
@@ -15,6 +15,9 @@ from dtp.pay.gate import channel_flaw, honoured_keys, pass_of
 from dtp.pay.payee import Floor
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
+from dtp.pay.ticket import make_ticket, parse_ticket
+from dtp.pay.voucher import LaneKey
+from dtp.session.codes import Refuse
 
 from .meters import CHANNEL, KEY, voucher
 from .test_claims import HOUR, NOW, TERMS, channel
@@ -175,3 +178,113 @@ def test_a_channel_that_was_topped_up_is_looked_at_again(now, comes_in):
 
 
 TICKET = bytes.fromhex("9401c420" + "c1" * 32 + "00c440" + "00" * 64)
+
+
+# ---- passes and rules
+
+
+def a_gate(**parts):
+    return gate.Gate(parts.get("book"), parts["firewall"], None, None)
+
+
+def test_a_channel_under_a_pass_that_is_over_opens_nothing():
+    """... before anything of its plan is asked."""
+
+    async def scenario():
+        known = rules()
+        known.state.now_ms = lambda now: NOW + 2 * HOUR
+        made = a_gate(firewall=SimpleNamespace(rules=known))
+
+        async def proven(ticket, request):
+            return OPENED, (KEY.public,)
+
+        async def judged(found, request):
+            return SimpleNamespace(number=1), known
+
+        made._proven, made._judged = proven, judged
+        with pytest.raises(TicketRefused, match="the pass of this channel is over"):
+            await made._admit(SimpleNamespace(ticket=TICKET, source="source"))
+
+    asyncio.run(scenario())
+
+
+class Judge:
+    """A firewall that refuses until its rules are read again."""
+
+    def __init__(self, first, then):
+        self.answers, self.rules, self.refreshed = [first, then], rules(), 0
+
+    async def judge(self, client, service):
+        return SimpleNamespace(refusal=self.answers[min(self.refreshed, 1)], number=1)
+
+    async def refresh(self):
+        self.refreshed += 1
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "questions", "comes_in"),
+    [
+        (None, None, 0, True),
+        (Refusal.NEEDS_PASS, None, 1, True),  # bought just before
+        (Refusal.NEEDS_PASS, Refusal.NEEDS_PASS, 1, False),
+        (Refusal.DENIED, None, 0, False),  # nothing that may have changed for the better
+    ],
+)
+def test_rules_that_may_have_changed_are_read_again_as_a_question_of_who_asks(
+    first, then, questions, comes_in
+):
+    async def scenario():
+        turns, judge = [], Judge(first, then)
+        made = a_gate(book=SimpleNamespace(take_turn=turns.append), firewall=judge)
+        request = SimpleNamespace(service="files", source="source", peer=SimpleNamespace(sui_address="0xe"))
+        if comes_in:
+            await made._judged(channel(), request)
+        else:
+            with pytest.raises(Refuse):
+                await made._judged(channel(), request)
+        assert turns == ["source"] * questions
+        assert judge.refreshed == questions
+
+    asyncio.run(scenario())
+
+
+def test_an_identity_that_is_denied_does_not_come_in_with_another_one_s_channel():
+    async def scenario():
+        judge = Judge(None, None)
+        judge.rules.deny = ("0xe",)
+        made = a_gate(firewall=judge)
+        request = SimpleNamespace(service="files", source="", peer=SimpleNamespace(sui_address="0xe"))
+        with pytest.raises(Refuse, match="denied"):
+            await made._judged(channel(), request)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("lane", "key", "comes_in"), [(0, KEY, True), (1, KEY, False), (0, LaneKey(bytes(32)), False)]
+)
+def test_a_ticket_is_by_the_key_of_a_lane_that_there_is(lane, key, comes_in):
+    async def scenario():
+        made = channel(lanes=lane_with(0))
+        asked = []
+
+        async def find(id, source):
+            return made
+
+        async def again(id, source):
+            asked.append(id)
+            return made
+
+        checked = a_gate(
+            book=SimpleNamespace(find=find, again=again), firewall=SimpleNamespace(rules=rules())
+        )
+        ticket = parse_ticket(make_ticket(key, CHANNEL, lane, bytes(32)))
+        request = SimpleNamespace(binding=bytes(32), source="source")
+        if comes_in:
+            assert await checked._proven(ticket, request) == (made, (KEY.public,))
+        else:
+            with pytest.raises(TicketRefused, match="lane's key"):
+                await checked._proven(ticket, request)
+        assert len(asked) == (not comes_in)
+
+    asyncio.run(scenario())

@@ -920,3 +920,101 @@ def test_every_count_is_at_least_what_the_chain_has_accepted(requests, size):
     with pytest.raises(VoucherRefused) as refused:
         payee.receive(build(said(KEY.sign(voucher(9, requests, size)), 0)), 0.0)
     assert refused.value.flaw is Flaw.SHRUNK
+
+
+def server(**options):
+    """A server's half by itself, at the beginning."""
+    return Payee(PayeeLane(CHANNEL, 0), PRICES, options.pop("affordable", 10**12), **options)
+
+
+def say(payee, signed, charge=0):
+    payee.receive(build(said(signed, charge)), 0.0)
+
+
+def asked_to_check(made):
+    """The vouchers that are to be checked since the last call."""
+    return [each.voucher for each in made.events() if isinstance(each, payee.CheckWanted)]
+
+
+def test_what_is_above_the_deposit_waits_where_more_was_added():
+    """Until the chain shows what the client has added, a voucher for it is neither good nor a crime."""
+    made = server(affordable=5000)
+    with pytest.raises(VoucherRefused) as refused:
+        say(made, KEY.sign(voucher(1, 6)))
+    assert refused.value.flaw is Flaw.OVERDRAWN
+    made.receive(build(messages.Renewed()), 0.0)
+    made.events()
+    say(made, KEY.sign(voucher(1, 6)))
+    assert made.events() == [payee.LookAgain()]
+    with pytest.raises(VoucherRefused):  # what else is wrong with one is a crime all the same
+        say(made, KEY.sign(voucher(1, 6, amount=7000)))
+    made.set_affordable(6000, 0.0)
+    say(made, KEY.sign(voucher(1, 6)))
+    assert asked_to_check(made) == [KEY.sign(voucher(1, 6))]
+
+
+@pytest.mark.parametrize(
+    ("requests", "size", "inflated"),
+    [(64, 1000, False), (65, 0, True), (0, 1001, True)],
+)
+def test_how_far_counts_that_are_evidence_may_be_ahead(requests, size, inflated):
+    made = server(most_ahead=Usage(64, 1000))
+    if inflated:
+        with pytest.raises(VoucherRefused) as refused:
+            say(made, KEY.sign(voucher(1, requests, size)))
+        assert refused.value.flaw is Flaw.INFLATED
+    else:
+        say(made, KEY.sign(voucher(1, requests, size)))
+        assert asked_to_check(made)
+
+
+def test_a_charge_that_was_asked_for_is_not_ahead():
+    made = server(most_ahead=Usage(64, 1000))
+    made.charge(500, 0.0)
+    say(made, KEY.sign(voucher(1, 564)), 1)
+    assert asked_to_check(made)
+    with pytest.raises(VoucherRefused):
+        say(made, KEY.sign(voucher(2, 565)), 1)
+
+
+def test_a_lock_goes_on_until_its_key_is_told():
+    made, lock = server(), lock_of(SECRET)
+    made.charge(1, 0.0, SECRET)
+    locked = KEY.sign(voucher(1, 1, hash_lock=lock))
+    say(made, locked, 1)
+    made.stored(locked, 1, 0.0)
+    more = KEY.sign(voucher(2, 1, 5000, hash_lock=lock))
+    made.events()
+    say(made, more, 1)
+    assert asked_to_check(made) == [more]
+    with pytest.raises(VoucherRefused) as refused:
+        say(made, KEY.sign(voucher(3, 1, 6000, hash_lock=lock_of(b"other" * 7))), 1)
+    assert refused.value.flaw is Flaw.WRONG_LOCK
+
+
+def test_what_is_stored_late_lets_nothing_slip_in_behind_what_is_still_checked():
+    made = server()
+    first, second = KEY.sign(voucher(5, 5)), KEY.sign(voucher(6, 9))
+    say(made, first)
+    say(made, second)
+    made.stored(first, 0, 0.0)
+    with pytest.raises(VoucherRefused) as refused:
+        say(made, KEY.sign(voucher(7, 8)))
+    assert refused.value.flaw is Flaw.SHRUNK
+
+
+def test_a_voucher_that_names_no_charge_pays_none():
+    made = server()
+    made.charge(3, 0.0)
+    signed = KEY.sign(voucher(1, 50))
+    say(made, signed)
+    made.stored(signed, 0, 0.0)
+    assert made._pending is not None
+    assert payee.ChargePaid(1) not in made.events()
+    assert made.used == Usage(0, 0)
+
+
+@pytest.mark.parametrize("units", [0, -1])
+def test_a_charge_is_of_something(units):
+    with pytest.raises(NotMetered, match="at least one unit"):
+        server().charge(units, 0.0)
