@@ -287,6 +287,32 @@ async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool)
 
 
 @channel.command()
+@account_options
+@json_option
+def find(account: Account) -> None:
+    """Find channels that a program of yours opened and didn't live to note: the chain's history is read for them.
+
+    What is found is in the store from then on: the next connection uses it, or 'dtp channel close' closes it.
+    """
+
+    async def work(chain: ChainClient) -> None:
+        from dtp.pay.lost import find_lost
+        from dtp.pay.store import Store
+
+        with Store() as store:
+            found = await find_lost(chain, store)
+        for each in found:
+            print_line(
+                {"event": "found", "channel": each.id, "held": each.balance},
+                f"{each.id}: holds {amount(each.balance)}; 'dtp channel close {each.id}' brings it back",
+            )
+        if not found:
+            print_line({"event": "nothing"}, "nothing was lost")
+
+    account.run(work)
+
+
+@channel.command()
 @click.option("--every", type=click.FloatRange(min=1), default=_WATCH_EVERY, show_default=True,
               metavar="SECONDS", help="How often to look.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Look once and end.")

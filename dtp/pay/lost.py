@@ -1,0 +1,45 @@
+"""Channels and lanes that a program opened and didn't live to note: found by the key that was kept before."""
+
+from __future__ import annotations
+
+from dtp.chain import EventFollower, event_types
+from dtp.chain import channel as module
+from dtp.chain.channel import Channel, ChannelOpened, State
+from dtp.chain.client import ChainClient
+from dtp.pay.cashier import read_channels
+from dtp.pay.store import Bought, Store
+
+
+async def find_lost(chain: ChainClient, store: Store) -> list[Channel]:
+    """Look for what `store` has a kept key for, and note it there: from then on it is used, or closed, as any other.
+
+    Reads the chain's history of channels, as far as the node has it. Gives the channels. Raises what reading and the
+    store raise.
+    """
+    keys = set(store.kept_keys())
+    if not keys:
+        return []
+    await chain.connect()
+    known = {each.channel for each in store.bought() if each.chain == chain.chain_id}
+    source = EventFollower(chain, event_types(chain, module.SCHEMA, ChannelOpened), start=0)
+    opened = [module.SCHEMA.decode(ChannelOpened, each.event.contents) async for each in source.past()]
+    ours = [each.channel for each in opened if each.client == chain.address]
+    found = []
+    for id, channel in (await read_channels(chain, ours)).items():
+        lanes = [(number, lane.key) for number, lane in enumerate(channel.lanes) if lane.key in keys]
+        if not lanes or channel.state == State.CLOSED:
+            continue
+        for number, key in lanes:
+            if id in known:
+                store.add_lane(id, number, key)
+            else:
+                store.add_bought(_bought(chain, channel), number, key)
+                known.add(id)
+        found.append(channel)
+    return found
+
+
+def _bought(chain: ChainClient, channel: Channel) -> Bought:
+    state = "open" if channel.state == State.OPEN else "closing"
+    place = (chain.chain_id, channel.host, channel.service, channel.client)
+    return Bought(channel.id, *place, state, channel.opened_ms)
