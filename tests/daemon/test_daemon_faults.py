@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from dtp.daemon import expose as expose_module
 from dtp.daemon.http import conversation
 from dtp.daemon.reasons import Reason
 
@@ -188,6 +189,45 @@ def test_concurrency_is_given_back(run):
             reset(kept[1][1])
             await pair.exposed.ledger.wait_empty()
             assert await exchange(port, b"again") == b"again"
+
+    run(scenario)
+
+
+def test_what_was_counted_of_a_service_goes_with_it(run):
+    """Services that come and go must not leave their counts behind; one of that name begins anew."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            rules = expose(backend.port, more='rate = { requests = "1/h" }')
+            port = await pair.start(rules)
+            assert await exchange(port, b"hello") == b"hello"
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, b"too early")
+            for text in (rules.replace('"api"', '"other"'), rules):
+                await pair.far.reload(pair.far_config(text))
+            assert await exchange(port, b"anew") == b"anew"
+            assert {scope for scope, _, _ in pair.far._policies._made} == {"", "api"}
+
+    run(scenario)
+
+
+def test_a_backend_that_does_not_answer_is_given_up(run, monkeypatch, caplog):
+    """As one behind a filter that drops all: neither there nor refused."""
+
+    async def connect(place):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(expose_module, "connect_now", lambda place: None)
+    monkeypatch.setattr(expose_module, "connect", connect)
+    caplog.set_level("INFO", "dtpd")
+
+    async def scenario(pair):
+        port = await pair.start(expose(1, more='connect-timeout = "50ms"'))
+        with pytest.raises(ConnectionResetError):
+            await exchange(port, b"hello")
+        (backend,) = pair.exposed.balancer.backends
+        assert (backend.failures, backend.active, pair.exposed.active) == (1, 0, 0)
+        assert "no answer in 0.05 s" in [record.fields.get("why") for record in caplog.records]
 
     run(scenario)
 
