@@ -9,12 +9,12 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from dtp.chain import Program
 from dtp.chain import channel as module
-from dtp.chain.channel import Channel, LaneChanged, State
+from dtp.chain.channel import Channel, Lane, LaneChanged, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import ObjectMissing
 from dtp.chain.host import Bearer, Mode, Terms
@@ -27,7 +27,7 @@ from dtp.pay.costs import agreed_total, carriage, take_credits
 from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.passes import find_pass
-from dtp.pay.payer import PayerLane
+from dtp.pay.payer import PayerLane, Reserved
 from dtp.pay.settling import (
     Paid,
     add_money,
@@ -98,7 +98,7 @@ class Purchase(Deal):
 
     def __post_init__(self) -> None:
         self.closes = not self.keep
-        self._start = self.lane.newest.voucher.amount if self.lane.newest is not None else 0
+        self._start = _signed(self.lane, self.channel)
 
     async def add(self, wanted: int) -> int | None:
         """Put more money into the channel, as the budget allows; what the lane may come to by then, or None."""
@@ -333,6 +333,22 @@ async def _ready(
     raise _LanesBusy(channel)
 
 
+def _signed(lane: PayerLane, channel: Channel) -> int:
+    """What the lane's vouchers come to, as far as it is known here or on the chain."""
+    remembered = lane.newest.voucher.amount if lane.newest is not None else 0
+    return max(remembered, channel.lanes[lane.lane].amount)
+
+
+def _not_behind(lane: PayerLane, claimed: Lane) -> PayerLane:
+    """The lane, which knows of what the chain has accepted: an old copy of the store doesn't."""
+    if lane.newest is not None and claimed.sequence <= lane.newest.voucher.sequence:
+        return lane
+    reserved = Reserved(
+        max(claimed.sequence, lane.reserved.sequence), max(claimed.amount, lane.reserved.amount)
+    )
+    return replace(lane, reserved=reserved, used=lane.used.most(Usage(claimed.requests, claimed.bytes)))
+
+
 async def _taken(
     chain: ChainClient,
     journal: Journal[Store],
@@ -346,7 +362,8 @@ async def _taken(
     # Read only now: whoever had the lane before us may have signed until then.
     ours = {lane.lane: (key, lane) for key, lane in await journal.run(lambda store: store.lanes(channel.id))}
     key, lane = ours[number]
-    signed = lane.newest.voucher.amount if lane.newest is not None else 0
+    lane = _not_behind(lane, channel.lanes[number])
+    signed = _signed(lane, channel)
     # Others may have signed all that they have reserved: they are in use, or died.
     others = {each.lane: each.most_signed for _, each in ours.values()}
     prices = Prices(channel.terms.price_request, channel.terms.price_mib)

@@ -11,9 +11,10 @@ from dtp.pay import buying
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
 from dtp.pay.errors import BudgetSpent, BudgetTooSmall
 from dtp.pay.payer import PayerLane
+from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, Prices, Usage
 
-from .conftest import TERMS
+from .conftest import CHEAP, TERMS
 from .meters import CHANNEL, KEY, PRICES
 from .test_claims import channel
 from .test_paid import cost_of, fetch, give
@@ -184,5 +185,35 @@ def test_a_charge_above_the_deposit_is_paid_when_more_was_added(market):
         async with market.connect(buyer, budget=200_000, deposit=LEAST) as connection:
             assert await fetch(connection, 0) == 0
         assert connection.paid == PRICES.of(Usage(51, 2))
+
+    market(scenario)
+
+
+def test_numbers_that_the_chain_has_seen_are_not_used_again(market):
+    """... by who has an old copy of the store, whatever the server still knows."""
+
+    async def scenario(market):
+        await market.serve(
+            give, selling=Selling(policy=replace(CHEAP, worth=1), recheck=3600, claim_every=3600)
+        )
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 2 * MIB)
+        await market.serving.close()
+        (found,) = await market.channels(buyer)
+        claimed = found.lanes[0]
+        assert claimed.sequence > 0
+        buyer["store"]._db.execute(
+            "UPDATE lanes SET message = NULL, signature = NULL, requests = 0, bytes = 0, reserved_sequence = 0, "
+            "reserved_amount = 0"
+        )
+        await market.serve(give)  # of a store of its own: it shows nothing
+        async with market.connect(buyer, keep=True) as connection:
+            lane = connection.meter.deal.lane
+            assert lane.reserved == (claimed.sequence, claimed.amount)
+            assert lane.used == Usage(claimed.requests, claimed.bytes)
+            assert await fetch(connection, MIB) == MIB
+        assert connection.meter.payer.newest.voucher.sequence > claimed.sequence
+        assert connection.paid == cost_of(2 * MIB, MIB)
 
     market(scenario)

@@ -169,3 +169,16 @@ def test_what_a_lane_may_come_to():
     assert affordable(borne, 0, {}) == 50
     assert affordable(replace(borne, terms=replace(TERMS, bearer=2)), 0, {}) == 70
     assert TERMS.epoch_cap == NO_CAP
+
+
+def test_after_the_time_for_claims_nothing_is_claimable():
+    late = view(SOME, state=State.CLOSING, closing_ms=NOW)
+    assert claimable(late, NOW + HOUR - 1)
+    assert claimable(late, NOW + HOUR) == ()
+    assert at_close(late, NOW + HOUR, POLICY).action is Action.WAIT
+
+
+def test_what_is_drained_to_the_last_is_not_finalized_again():
+    """There is nothing to have, whatever is owed."""
+    empty = view(0, state=State.DRAINING, owed=SOME, epoch=6, balance=0)
+    assert decide(empty, NOW, 7, POLICY).action is Action.WAIT
