@@ -1,0 +1,371 @@
+"""Each guard of the two meters by itself: taken away, a test here fails."""
+
+import pytest
+
+from dtp.pay import messages, payee, payer
+from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
+from dtp.pay.messages import build
+from dtp.pay.payee import Floor, Payee, PayeeLane
+from dtp.pay.payer import Payer, PayerLane, Reserved, said
+from dtp.pay.terms import MIB, Exposure, Spending, Usage
+
+from .meters import CHANNEL, KEY, PRICES, lock_of, voucher
+
+SECRET = b"s" * 32
+
+
+@pytest.mark.parametrize(
+    ("number", "requests", "size"),
+    [
+        (9, 9, 3 * MIB),  # for more money, but fewer requests
+        (9, 5000, 2 * MIB - 1),  # ... or fewer bytes
+    ],
+)
+def test_every_count_rises_by_itself(number, requests, size):
+    """A voucher for more in all and less in one count is refused by the chain."""
+    payee = Payee(PayeeLane(CHANNEL, 0, KEY.sign(voucher(5, 10, 2 * MIB))), PRICES, 10**12)
+    with pytest.raises(VoucherRefused) as refused:
+        payee.receive(build(said(KEY.sign(voucher(number, requests, size)), 0)), 0.0)
+    assert refused.value.flaw is Flaw.SHRUNK
+
+
+def test_numbers_begin_at_one():
+    """The chain takes none that isn't above 0."""
+    payee = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12)
+    payee.receive(build(said(KEY.sign(voucher(0, 20)), 0)), 0.0)
+    assert payee.events() == []
+
+
+@pytest.mark.parametrize(("requests", "size"), [(9, 3 * MIB), (5000, 2 * MIB - 1)])
+def test_every_count_is_at_least_what_the_chain_has_accepted(requests, size):
+    floor = Floor(5, PRICES.of(Usage(10, 2 * MIB)), 10, 2 * MIB)
+    payee = Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
+    with pytest.raises(VoucherRefused) as refused:
+        payee.receive(build(said(KEY.sign(voucher(9, requests, size)), 0)), 0.0)
+    assert refused.value.flaw is Flaw.SHRUNK
+
+
+def server(**options):
+    """A server's half by itself, at the beginning."""
+    return Payee(PayeeLane(CHANNEL, 0), PRICES, options.pop("affordable", 10**12), **options)
+
+
+def say(payee, signed, charge=0):
+    payee.receive(build(said(signed, charge)), 0.0)
+
+
+def asked_to_check(made):
+    """The vouchers that are to be checked since the last call."""
+    return [each.voucher for each in made.events() if isinstance(each, payee.CheckWanted)]
+
+
+def test_what_is_above_the_deposit_waits_where_more_was_added():
+    """Until the chain shows what the client has added, a voucher for it is neither good nor a crime."""
+    made = server(affordable=5000)
+    with pytest.raises(VoucherRefused) as refused:
+        say(made, KEY.sign(voucher(1, 6)))
+    assert refused.value.flaw is Flaw.OVERDRAWN
+    made.receive(build(messages.Renewed()), 0.0)
+    made.events()
+    say(made, KEY.sign(voucher(1, 6)))
+    assert made.events() == [payee.LookAgain()]
+    with pytest.raises(VoucherRefused):  # what else is wrong with one is a crime all the same
+        say(made, KEY.sign(voucher(1, 6, amount=7000)))
+    made.set_affordable(6000, 0.0)
+    say(made, KEY.sign(voucher(1, 6)))
+    assert asked_to_check(made) == [KEY.sign(voucher(1, 6))]
+
+
+@pytest.mark.parametrize(
+    ("requests", "size", "inflated"),
+    [(64, 1000, False), (65, 0, True), (0, 1001, True)],
+)
+def test_how_far_counts_that_are_evidence_may_be_ahead(requests, size, inflated):
+    made = server(most_ahead=Usage(64, 1000))
+    if inflated:
+        with pytest.raises(VoucherRefused) as refused:
+            say(made, KEY.sign(voucher(1, requests, size)))
+        assert refused.value.flaw is Flaw.INFLATED
+    else:
+        say(made, KEY.sign(voucher(1, requests, size)))
+        assert asked_to_check(made)
+
+
+def test_a_charge_that_was_asked_for_is_not_ahead():
+    made = server(most_ahead=Usage(64, 1000))
+    made.charge(500, 0.0)
+    say(made, KEY.sign(voucher(1, 564)), 1)
+    assert asked_to_check(made)
+    with pytest.raises(VoucherRefused):
+        say(made, KEY.sign(voucher(2, 565)), 1)
+
+
+def test_a_lock_goes_on_until_its_key_is_told():
+    made, lock = server(), lock_of(SECRET)
+    made.charge(1, 0.0, SECRET)
+    locked = KEY.sign(voucher(1, 1, hash_lock=lock))
+    say(made, locked, 1)
+    made.stored(locked, 1, 0.0)
+    more = KEY.sign(voucher(2, 1, 5000, hash_lock=lock))
+    made.events()
+    say(made, more, 1)
+    assert asked_to_check(made) == [more]
+    with pytest.raises(VoucherRefused) as refused:
+        say(made, KEY.sign(voucher(3, 1, 6000, hash_lock=lock_of(b"other" * 7))), 1)
+    assert refused.value.flaw is Flaw.WRONG_LOCK
+
+
+def test_what_is_stored_late_lets_nothing_slip_in_behind_what_is_still_checked():
+    made = server()
+    first, second = KEY.sign(voucher(5, 5)), KEY.sign(voucher(6, 9))
+    say(made, first)
+    say(made, second)
+    made.stored(first, 0, 0.0)
+    with pytest.raises(VoucherRefused) as refused:
+        say(made, KEY.sign(voucher(7, 8)))
+    assert refused.value.flaw is Flaw.SHRUNK
+
+
+def test_a_voucher_that_names_no_charge_pays_none():
+    made = server()
+    made.charge(3, 0.0)
+    signed = KEY.sign(voucher(1, 50))
+    say(made, signed)
+    made.stored(signed, 0, 0.0)
+    assert made._pending is not None
+    assert payee.ChargePaid(1) not in made.events()
+    assert made.used == Usage(0, 0)
+
+
+@pytest.mark.parametrize("units", [0, -1])
+def test_a_charge_is_of_something(units):
+    with pytest.raises(NotMetered, match="at least one unit"):
+        server().charge(units, 0.0)
+
+
+# ------------------------------------------------------------------------------------------- a client by itself
+
+
+def client(funds=10**12, *, welcome=True, **spending):
+    """A client's half by itself, welcomed by a server that knows nothing yet."""
+    made = Payer(PayerLane(CHANNEL, 0), PRICES, funds, lambda v: v.is_by(KEY.public), Spending(**spending))
+    if welcome:
+        hear(made, messages.Welcome(1, 0, 0, MIB, 64 * MIB, 16, 1024, True, True, None))
+        made.events()
+    return made
+
+
+def hear(made, message, now=0.0):
+    made.receive(build(message), now)
+
+
+def wanted(made):
+    """The vouchers to sign that are asked for since the last call."""
+    return [each for each in made.events() if isinstance(each, payer.SignWanted)]
+
+
+def sign_one(made, now=0.0):
+    (one,) = wanted(made)
+    made.signed(KEY.sign(one.voucher), one.charge, now)
+    return one.voucher
+
+
+def test_only_what_was_asked_for_is_signed():
+    made = client()
+    with pytest.raises(NotMetered):
+        made.signed(KEY.sign(voucher(1, 5)), 0, 0.0)
+    made.count(16, 0, 0.0)
+    (one,) = wanted(made)
+    with pytest.raises(NotMetered):
+        made.signed(KEY.sign(voucher(one.voucher.sequence + 1, 16)), 0, 0.0)
+    assert made.newest is None
+
+
+def test_a_charge_that_is_being_decided_is_not_asked_about_twice():
+    made = client(charge_units=1)
+    hear(made, messages.ChargeAsked(1, 5, None))
+    assert len(made.events()) == 1
+    hear(made, messages.ChargeAsked(1, 5, None))
+    assert made.events() == []
+    made.answer_charge(2, True, 0.0)  # of another number
+    assert made.events() == []
+    made.answer_charge(1, True, 0.0)
+    assert sign_one(made).requests == 5
+    made.answer_charge(1, False, 0.0)  # it is decided
+    hear(made, messages.ChargeAsked(2, 3, None))
+    made.events()
+    made.answer_charge(2, False, 0.0)
+    hear(made, messages.ChargeAsked(1, 5, None))  # an old one, said again
+    assert [each for each in made.events() if not isinstance(each, payer.Send)] == []
+    assert made.used == Usage(5, 0)
+
+
+def test_a_second_lock_is_refused_before_the_first_is_open():
+    made = client()
+    hear(made, messages.ChargeAsked(1, 1, lock_of(SECRET)))
+    made.answer_charge(1, True, 0.0)
+    sign_one(made)
+    with pytest.raises(MalformedMeter, match="second hash lock"):
+        hear(made, messages.ChargeAsked(2, 1, lock_of(b"t" * 32)))
+
+
+def test_only_the_key_that_was_paid_for_opens_the_lock():
+    made = client()
+    hear(made, messages.ChargeAsked(1, 1, lock_of(SECRET)))
+    made.events()
+    hear(made, messages.Reveal(SECRET))  # before anything is signed under it
+    assert [each for each in made.events() if isinstance(each, payer.Revealed)] == []
+    made.answer_charge(1, True, 0.0)
+    hear(
+        made, messages.Reveal(SECRET)
+    )  # agreed to, not signed: its key would be told without having been paid
+    one, *others = made.events()
+    assert (isinstance(one, payer.SignWanted), others) == (True, [])
+    made.signed(KEY.sign(one.voucher), one.charge, 0.0)
+    made.events()
+    hear(made, messages.Reveal(b"x" * 32))
+    assert made.events() == []
+    hear(made, messages.Reveal(SECRET))
+    assert payer.Revealed(SECRET) in made.events()
+
+
+def test_nothing_is_paid_ahead_that_the_money_does_not_cover():
+    made = client(PRICES.of(Usage(20, 0)), ahead_requests=100)
+    made.count(10, 0, 0.0)
+    made.tick(100.0)
+    assert sign_one(made, 100.0).requests == 10
+
+
+def test_no_voucher_is_signed_ahead_beyond_the_money():
+    funds = PRICES.of(Usage(1, 3 * MIB))
+    made = client(funds, voucher_bytes=MIB // 4)
+    ahead, moved = (), 0
+    while not ahead and moved < 3 * MIB:
+        moved += MIB // 4
+        made.count(1, moved, 0.0)
+        for each in wanted(made):
+            ahead = each.ahead
+            made.signed(KEY.sign(each.voucher), each.charge, 0.0)
+    assert 0 < len(ahead) < 15
+    assert all(each.amount <= funds for each in ahead)
+
+
+def test_the_end_waits_until_the_last_voucher_is_stored():
+    made = client()
+    made.count(3, 0, 0.0)
+    made.finish(0.0)
+    last = sign_one(made)
+    hear(made, messages.Bill(3, 0))
+    assert payer.Finished(True) not in made.events()
+    hear(made, messages.Stored(last.sequence))
+    assert payer.Finished(True) in made.events()
+
+
+def test_a_lack_of_money_is_told_once():
+    made = client(PRICES.of(Usage(4, 0)))
+    told = []
+    for opened in range(1, 9):
+        made.count(opened, 0, 0.0)
+        made.tick(opened * 10.0)
+        for each in made.events():
+            if isinstance(each, payer.SignWanted):
+                made.signed(KEY.sign(each.voucher), each.charge, opened * 10.0)
+            elif isinstance(each, payer.FundsLow):
+                told.append(each)
+    assert len(told) == 1
+    made.funded(made.funds + 1, 100.0)
+    assert any(isinstance(each, payer.FundsLow) for each in made.events())
+
+
+def test_what_is_reserved_bounds_number_and_sum():
+    reserved = Reserved(5, 5000)
+    assert reserved.holds(voucher(5, 5))
+    assert not reserved.holds(voucher(6, 5))
+    assert not reserved.holds(voucher(5, 6))
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_a_server_is_told_of_money_before_any_voucher_needs_it(renewed):
+    made = Payer(PayerLane(CHANNEL, 0), PRICES, 10**12, lambda v: True, renewed=renewed)
+    hear(made, messages.Welcome(1, 0, 0, MIB, 64 * MIB, 16, 1024, True, True, None))
+    said_at_once = [messages.parse(each.frame, from_client=True) for each in made.events()]
+    assert said_at_once == [messages.Heard(), messages.Renewed()][: 1 + renewed]
+
+
+# ---- a server by itself
+
+
+def locked_server():
+    """A server whose newest voucher is locked."""
+    newest = KEY.sign(voucher(1, 1, hash_lock=lock_of(SECRET)))
+    return Payee(PayeeLane(CHANNEL, 0, newest, Usage(1, 0), SECRET), PRICES, 10**12)
+
+
+def revealed(made):
+    frames = [each.frame for each in made.events() if isinstance(each, payee.Send)]
+    return [each for each in map(parsed, frames) if isinstance(each, messages.Reveal)]
+
+
+def parsed(frame):
+    return messages.parse(frame, from_client=False)
+
+
+def test_no_lock_is_asked_for_behind_one_that_is_not_open():
+    made = locked_server()
+    assert not made.may_charge(locked=True)
+    assert made.may_charge(locked=False)
+    with pytest.raises(NotMetered):
+        made.charge(1, 0.0, SECRET)
+    made.charge(1, 0.0)
+    assert not made.may_charge(locked=False)
+
+
+def test_a_key_is_told_of_a_locked_voucher_only():
+    made = locked_server()
+    made.begin(0.0)
+    assert revealed(made) == [messages.Reveal(SECRET)]
+    asked_only = Payee(PayeeLane(CHANNEL, 0, KEY.sign(voucher(1, 1)), Usage(1, 0), SECRET), PRICES, 10**12)
+    asked_only.begin(0.0)
+    assert revealed(asked_only) == []
+
+
+def test_the_floor_only_rises():
+    made = server()
+    made.raise_floor(Floor(5, 5000, 5, 0), 0.0)
+    made.raise_floor(Floor(4, 4000, 4, 0), 0.0)
+    assert made.floor == Floor(5, 5000, 5, 0)
+    assert made.paid == Usage(5, 0)
+
+
+def test_requests_that_nobody_can_pay_stop_what_comes_and_what_goes():
+    made = server(affordable=2500, exposure=Exposure(MIB, MIB, 100, 100))
+    made.begin(0.0)
+    made.count(2, 50, 70, 0.0)
+    assert made.serving
+    assert made.allowance() > 50
+    assert made.reception() > 70
+    made.count(3, 50, 70, 0.0)
+    assert not made.serving
+    assert (made.allowance(), made.reception()) == (50, 70)
+
+
+@pytest.mark.parametrize(
+    "what", ["nothing", "not heard", "a charge", "a lock", "finished", "requests", "paused"]
+)
+def test_when_a_voucher_counts_at_once(what):
+    """Vouchers wait while much of the exposure is left, and never where somebody waits for one."""
+    most = Exposure(64 * MIB, 64 * MIB, 16, 16)
+    newest = KEY.sign(voucher(1, 0, 0, hash_lock=lock_of(SECRET))) if what == "a lock" else None
+    made = Payee(PayeeLane(CHANNEL, 0, newest), PRICES, 10**12, most)
+    made.begin(0.0)
+    if what != "not heard":
+        made.receive(build(messages.Heard()), 0.0)
+    if what == "a charge":
+        made.charge(1, 0.0)
+    if what == "finished":
+        made.stop()
+    if what == "requests":
+        made.count(8, 0, 0, 0.0)
+    if what == "paused":
+        made.count(0, 64 * MIB, 0, 0.0)
+    assert (made.patience > 0) is (what == "nothing")
