@@ -74,6 +74,8 @@ NOT_WORTH = 1_400_000
         (view(0, owed=SOME, epoch=7), NOW, Action.WAIT),
         (view(0, owed=SOME, epoch=6), NOW, Action.PAY_OWED),
         (view(0, owed=NOT_WORTH, epoch=6), NOW, Action.WAIT),
+        (view(0, owed=SOME, epoch=6, balance=5), NOW, Action.WAIT),
+        (view(0, owed=SOME, epoch=6, terms=replace(TERMS, epoch_cap=10)), NOW, Action.WAIT),
         (view(0, state=State.DRAINING, owed=SOME, epoch=6), NOW, Action.FINALIZE),
         (view(0, state=State.DRAINING, owed=SOME, epoch=7), NOW, Action.WAIT),
         (

@@ -320,6 +320,18 @@ def test_no_lock_is_asked_for_behind_one_that_is_not_open():
     assert not made.may_charge(locked=False)
 
 
+def test_only_the_charge_that_is_asked_for_is_declined():
+    made = server()
+    made.charge(1, 0.0)
+    made.events()
+    made.receive(build(messages.Decline(7)), 0.0)
+    assert made.events() == []
+    assert not made.may_charge(locked=False)
+    made.receive(build(messages.Decline(1)), 0.0)
+    assert made.events() == [payee.ChargeRefused(1)]
+    assert made.may_charge(locked=False)
+
+
 def test_a_key_is_told_of_a_locked_voucher_only():
     made = locked_server()
     made.begin(0.0)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.channel import Lane, State
+from dtp.chain.signer import KeySigner
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook
 from dtp.pay.errors import StoreError
@@ -20,6 +21,7 @@ from dtp.pay.payer import said
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
 from dtp.pay.voucher import LaneKey
+from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import HOUR, NOW, channel
@@ -64,10 +66,11 @@ class Served:
 
     def __init__(self, store):
         self.now = NOW
-        self.channel = channel()
+        self.signer = KeySigner.generate()
+        self.channel = channel(server=self.signer.address)
         self.store = store
         self.journal = Journal(store)
-        self.chain = SimpleNamespace(signer=None, read=self._read)
+        self.chain = SimpleNamespace(signer=self.signer, read=self._read)
         self.quotas = NoPasses()
         book = ChannelBook(self.chain)
         self.ledger = Ledger(book, self.journal, self.chain, self.quotas, lambda: self.now)
@@ -226,7 +229,7 @@ def test_the_key_before_counts_only_as_long_as_its_vouchers_can_be_claimed(tmp_p
         meter = await served.enter()
         grace = served.now + HOUR
         rotated = Lane(NEW_KEY.public, KEY.public, grace, 0, 0, 0, 0)
-        served.channel = channel(lanes=(rotated,))
+        served.channel = replace(served.channel, lanes=(rotated,))
         await served.ledger.refresh(CHANNEL)
         await pay(meter, KEY.sign(voucher(1, 1)))
         assert meter.payee.paid == Usage(1, 0)
@@ -241,7 +244,8 @@ def test_the_key_before_counts_only_as_long_as_its_vouchers_can_be_claimed(tmp_p
 
 def test_the_grace_of_a_key_ends_also_where_the_chain_cannot_be_asked(tmp_path):
     async def scenario(served):
-        served.channel = channel(lanes=(Lane(NEW_KEY.public, KEY.public, NOW + HOUR, 0, 0, 0, 0),))
+        rotated = Lane(NEW_KEY.public, KEY.public, NOW + HOUR, 0, 0, 0, 0)
+        served.channel = replace(served.channel, lanes=(rotated,))
         meter = await served.enter()
         served.now = NOW + HOUR
         await pay(meter, KEY.sign(voucher(1, 1)))
@@ -309,5 +313,81 @@ def test_a_lane_s_vouchers_are_those_of_its_own_lane(tmp_path):
         await pay(meter, KEY.sign(voucher(1, 1, lane=3)))
         assert served.store.sold_lane(CHANNEL, 3) == PayeeLane(CHANNEL, 3)
         assert "does not verify" in meter.connection.aborted
+
+    play(tmp_path, scenario)
+
+
+# ---- agreed closes
+
+
+def agreed_by(meter):
+    said_there = [messages.parse(frame, from_client=False) for frame in meter.connection.sent]
+    return [each for each in said_there if isinstance(each, messages.Agreed)]
+
+
+async def ask_close(served, meter, times=1):
+    for _ in range(times):
+        served.ledger.close_asked(meter)
+    await meter.settled()
+
+
+def test_a_close_is_agreed_once_everything_is_paid(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        meter.connection.traffic = Traffic(1, 0, 0)
+        meter.recount()
+        await ask_close(served, meter)
+        assert agreed_by(meter) == []
+        await pay(meter, KEY.sign(voucher(1, 1)))
+        await ask_close(served, meter, times=3)
+        (agreed,) = agreed_by(meter)
+        assert (agreed.total, agreed.public_key) == (1000, served.signer.public_key)
+        assert served.store.end_of(CHANNEL).total == 1000
+        assert await served.enter() is None
+
+    play(tmp_path, scenario)
+
+
+def test_only_the_one_who_is_paid_agrees(tmp_path):
+    async def scenario(served):
+        served.channel = replace(served.channel, server="0x5")
+        meter = await served.enter()
+        assert not served.ledger.agrees(served.channel)
+        await ask_close(served, meter)
+        assert agreed_by(meter) == []
+
+    play(tmp_path, scenario)
+
+
+def test_a_channel_that_is_over_is_not_agreed_about(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        served.store.over(CHANNEL)
+        await ask_close(served, meter)
+        assert agreed_by(meter) == []
+
+    play(tmp_path, scenario)
+
+
+def test_nothing_begins_on_a_channel_that_is_ending(tmp_path):
+    async def scenario(served):
+        second = Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)
+        served.channel = replace(served.channel, lanes=(*served.channel.lanes, second))
+        meter = await served.enter(0)
+        genuine = served.ledger.end
+        meter.connection.abort = lambda code, reason: None  # it takes a while to go
+        genuine(CHANNEL, "the channel is closing")
+        assert await served.enter(1) is None
+        del meter.connection.abort
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("denied", [True, False])
+def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied):
+    async def scenario(served):
+        meter = await served.enter()
+        await served.ledger.recheck(SimpleNamespace(deny={"0xc"} if denied else {"0xd"}))
+        assert meter.connection.aborted == ("denied" if denied else None)
 
     play(tmp_path, scenario)

@@ -1,6 +1,7 @@
 """Quotas of passes: one count for all connections, that neither a race nor a store that fails forgets."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -35,7 +36,8 @@ class Meter:
 
     def __init__(self):
         self.payee = SimpleNamespace(used=Usage(), set_quota=self._set_quota)
-        self.connection = SimpleNamespace(abort=lambda code, reason: None)
+        self.ended = None
+        self.connection = SimpleNamespace(abort=self._abort)
         self.left = None
         self.tasks = []
 
@@ -45,6 +47,9 @@ class Meter:
             None if requests is None else requests - used.requests,
             None if size is None else size - used.bytes,
         )
+
+    def _abort(self, code, reason):
+        self.ended = reason
 
     def turn(self):
         pass
@@ -201,3 +206,33 @@ def test_periods_are_told_by_when_they_begin():
     assert period_of(held, 0, 0) == 1000  # a clock that is behind
     by_epoch = HolderOfPass(PASS, "0x1", 7, 0, Account("0xc", 40, 10, 0, False))
     assert [period_of(by_epoch, 0, epoch) for epoch in (39, 40, 42)] == [40, 40, 42]
+
+
+def test_bytes_are_counted_as_requests_are():
+    async def scenario(sale):
+        first, second = await sale.enter(), await sale.enter()
+        sale.use(first, 0, 300)
+        assert second.left == (None, 700)
+        sale.use(second, 0, 600)
+        assert first.left == (None, 100)
+
+    play(scenario, requests=0, size=1000)
+
+
+@pytest.mark.parametrize("how", ["over", "revoked", "unknown", "good"])
+def test_connections_end_with_their_pass(how):
+    """Another pass of the same holder changes nothing for them."""
+
+    async def scenario(sale):
+        meter = await sale.enter()
+        held = sale.held
+        other = replace(held, pass_id="0x" + "9b" * 32, account=replace(held.account, periods=1000))
+        if how == "over":
+            sale.now_ms += 10 * HOUR
+        if how == "revoked":
+            held = replace(held, account=replace(held.account, revoked=True))
+        sale.rules.passes["0xc"] = [other, *([] if how == "unknown" else [held])]
+        await sale.quotas.look()
+        assert meter.ended == (None if how == "good" else "the pass is over: renew it")
+
+    play(scenario)
