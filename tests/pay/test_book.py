@@ -131,3 +131,19 @@ def test_a_lane_may_have_what_others_have_neither_vouched_nor_claimed():
     made = channel(deposited=1000, balance=1000)
     assert affordable(made, 0, {}) == 1000
     assert affordable(made, 1, {0: 300, 1: 200}) == 700
+
+
+def test_what_has_gone_is_not_known_any_more():
+    async def scenario():
+        asked = Asked()
+        asked.found = channel()
+        assert await asked.book.find(CHANNEL, "source") == asked.found
+        asked.found = None
+        assert await asked.book.again(CHANNEL, "source") is None
+        assert await asked.book.find(CHANNEL, "source") is None
+        assert asked.book.known(CHANNEL) is None
+        made = channel()
+        asked.book.learn(made)  # of another node, which is ahead
+        assert await asked.book.find(CHANNEL, "source") == made
+
+    asyncio.run(scenario())
