@@ -170,12 +170,12 @@ class Relay:
             return
         if self.stream.queued > self._high:
             self._pause()
-        if got > READ_MIN and self._turns.moved(got, self._loop.time()):
+        if got >= READ_MIN and self._turns.moved(got, self._loop.time()):
             yield_processor()
         if got == size:
             self._read_size = min(4 * size, READ_MAX)
-        elif got < size // 8 and size > READ_MIN:
-            self._read_size = size // 4
+        elif got < size // 8 and self._read_size > READ_MIN:
+            self._read_size = max(size // 4, READ_MIN)
             if self._read_size == READ_MIN and self._reading and self._tap is not None:
                 self._pause()
                 self._read_on()

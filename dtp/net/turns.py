@@ -14,8 +14,9 @@ STEADY = 512 * KIB
 WIDE = 2048 * KIB
 #: The largest room.
 MOST = WIDE + WIDE // 8
-#: ... and where they have been: a request passes four busy turns, its own way and back through two daemons.
-BRIEF = 64 * KIB
+#: ... and where they have been: a request passes four busy turns, its own way and back through two daemons. Each turn
+#: costs 50 to 100 us whatever it moves, so below this a bulk transfer loses more than the request gains.
+BRIEF = 16 * KIB
 #: What counts as a message: a larger piece is part of a transfer.
 SMALL = 4 * KIB
 #: Messages of one stream, each answering the one before, until it counts as an exchange: the request for a large

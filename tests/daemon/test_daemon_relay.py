@@ -15,6 +15,7 @@ from dtp.daemon.config.values import Place
 from dtp.daemon.relay import Relay
 from dtp.daemon.server import Daemon
 from dtp.net.driver import Buffers
+from dtp.net.taps import Tap
 from dtp.net.turns import BRIEF, WIDE
 
 from .conftest import FAR, Backend, echo
@@ -261,6 +262,25 @@ def test_turns_are_brief_beside_an_exchange_and_long_beside_a_download(run):
             assert turns.size == BRIEF
             writer.write(b"6000000\n")
             assert await reader.readexactly(6_000_000) == b"x" * 6_000_000
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_stream_is_read_with_the_others_again_while_turns_are_brief(run):
+    """What was read by itself, because it came in large pieces, is an exchange afterwards like any other."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            turns = Buffers.of(asyncio.get_running_loop()).turns
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for size in (64, 64, 64, 64, 64, 600_000, 64, 64):
+                writer.write(b"x" * size)
+                await reader.readexactly(size)
+            assert turns.size == BRIEF
+            taps = [tap for tap in gc.get_objects() if isinstance(tap, Tap) and tap.reading]
+            assert len(taps) == 2  # the client's socket at the near end, the backend's at the far one
             writer.close()
 
     run(scenario)
