@@ -149,7 +149,7 @@ static int settle(int fd, const struct sockaddr *address, socklen_t length)
     return -EINPROGRESS;
 }
 
-int dtp_dial(const uint8_t *address, size_t length, uint16_t port)
+int dtp_dial(const uint8_t *address, size_t length, uint16_t port, const char *congestion)
 {
     struct sockaddr_in v4;
     struct sockaddr_in6 v6;
@@ -160,8 +160,10 @@ int dtp_dial(const uint8_t *address, size_t length, uint16_t port)
     fd = socket(is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    /* Only makes it prompter, so a failure is no reason to do without the connection. */
+    /* Only make it prompter, so a failure is no reason to do without the connection. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (congestion != NULL) /* before connecting: a control that paces leaves its timers to the one that follows */
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion));
     if (is_v6) {
         memset(&v6, 0, sizeof v6);
         v6.sin6_family = AF_INET6;
@@ -210,9 +212,9 @@ int dtp_accept(int listener, int32_t *fds, size_t count)
     return 0;
 }
 
-int dtp_dial(const uint8_t *address, size_t length, uint16_t port)
+int dtp_dial(const uint8_t *address, size_t length, uint16_t port, const char *congestion)
 {
-    (void)address, (void)length, (void)port;
+    (void)address, (void)length, (void)port, (void)congestion;
     return -1;
 }
 

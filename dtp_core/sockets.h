@@ -38,8 +38,9 @@ int dtp_accept(int listener, int32_t *fds, size_t count);
 
 /* Connect to a TCP port of this machine, without waiting: a connection over loopback is there at once, though a socket
  * that doesn't block says so only when asked again. `address` is 4 (IPv4) or 16 (IPv6) bytes in network order, `port` a
- * number. Gives the descriptor, which doesn't block, sends small writes at once and is closed on exec; or the
+ * number, `congestion` the name of a congestion control, taken where the system lets us, or NULL for the system's own
+ * choice. Gives the descriptor, which doesn't block, sends small writes at once and is closed on exec; or the
  * negative of errno: EINPROGRESS when it takes time after all. */
-int dtp_dial(const uint8_t *address, size_t length, uint16_t port);
+int dtp_dial(const uint8_t *address, size_t length, uint16_t port, const char *congestion);
 
 #endif

@@ -23,7 +23,7 @@ MOST = 256
 _GATHERED = Struct("@ii")
 _INTS, _UNSIGNED = ffi.typeof("int32_t[]"), ffi.typeof("uint32_t[]")
 _gather, _scatter, _from_buffer = lib.dtp_gather, lib.dtp_scatter, ffi.from_buffer
-_accept, _dial = lib.dtp_accept, lib.dtp_dial
+_accept, _dial, _NULL = lib.dtp_accept, lib.dtp_dial, ffi.NULL
 _iter_gathered = _GATHERED.iter_unpack
 
 
@@ -89,12 +89,13 @@ def accept(listener: socket.socket, most: int) -> list[socket.socket]:
     return [_plain(family, fd) for fd in fds[:count]]
 
 
-def dial(address: bytes, port: int) -> socket.socket | None:
+def dial(address: bytes, port: int, congestion: bytes | None = None) -> socket.socket | None:
     """A socket that doesn't block, connected to a TCP port of this machine; None when that takes time after all.
 
-    `address` has 4 or 16 bytes. Small writes are sent at once. Raises `OSError`. Only where `supported()`.
+    `address` has 4 or 16 bytes. Small writes are sent at once, by the `congestion` control of that name where the
+    system lets us, or by the system's own choice. Raises `OSError`. Only where `supported()`.
     """
-    fd = _dial(address, len(address), port)
+    fd = _dial(address, len(address), port, _NULL if congestion is None else congestion)
     if fd >= 0:
         return _plain(socket.AF_INET if len(address) == 4 else socket.AF_INET6, fd)
     if fd == -errno.EINPROGRESS:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from dtp.carriers.errors import DialError
 from dtp.core import dial, sockets_supported
 from dtp.daemon.config.values import Place
+from dtp.daemon.sockets import local_congestion
 
 
 @lru_cache(maxsize=1024)
@@ -36,6 +37,6 @@ def connect_now(place: Place) -> socket.socket | None:
     if address is None:
         return None
     try:
-        return dial(address, place.port)
+        return dial(address, place.port, local_congestion())
     except OSError as error:  # nobody listens, no descriptors, or an address of nobody
         raise DialError(f"{place}: {error.strerror or error}") from error

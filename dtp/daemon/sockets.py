@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import struct
 import sys
 from collections.abc import Callable
+from functools import cache
 
 from dtp.carriers import tcp, unix
 from dtp.carriers.errors import DialError, reason
@@ -20,8 +22,32 @@ from dtp.daemon.config.values import Place
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 #: Whether what is accepted has the listening socket's options of TCP.
 _INHERITED = sys.platform == "linux"
+#: Of a congestion control's name (TCP_CA_NAME_MAX).
+_NAME_SIZE = 16
+#: The congestion control that every Linux has and, unless forbidden, lets every program choose.
+_UNPACED = b"reno"
 #: Seconds until a Unix socket whose queue is full is tried again.
 _QUEUE_FULL = 0.02
+
+
+@cache
+def local_congestion() -> bytes | None:
+    """The congestion control for TCP between programs of this machine; None for the system's own choice.
+
+    BBR measures a network and paces what is sent, by a timer for each few packets. Over loopback there is nothing to
+    measure, and the timers cost a tenth of the processor time of a bulk transfer (docs/decisions/0168). Asked once.
+    """
+    if sys.platform != "linux":
+        return None
+    with socket.socket() as probe:
+        try:
+            name = probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _NAME_SIZE)
+            if not name.startswith(b"bbr"):
+                return None
+            probe.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _UNPACED)
+        except OSError:  # not for us to choose
+            return None
+    return _UNPACED
 
 
 async def listen(place: Place, on_socket: Callable[[socket.socket], None]) -> SocketListener:
@@ -40,6 +66,8 @@ def adopt(socks: list[socket.socket], on_socket: Callable[[socket.socket], None]
     if tcp_socket and _INHERITED:
         for sock in socks:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if (name := local_congestion()) and ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)
         tcp_socket = False
     return SocketListener(socks, names, _without_delay(on_socket) if tcp_socket else on_socket)
 

@@ -175,6 +175,20 @@ def test_a_port_of_this_machine_is_reached_at_once_and_all_who_wait_are_taken(ho
         dial(address, port)
 
 
+@pytest.mark.parametrize("name", [b"reno", None, b"no such thing"])
+def test_a_connection_has_the_congestion_control_that_is_asked_for_where_there_is_one(
+    name: bytes | None,
+) -> None:
+    option, size = socket.TCP_CONGESTION, 16
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        usual = server.getsockopt(socket.IPPROTO_TCP, option, size)
+        sock = dial(bytes([127, 0, 0, 1]), server.getsockname()[1], name)
+        assert sock is not None
+        with sock:
+            found = sock.getsockopt(socket.IPPROTO_TCP, option, size)
+            assert found == (usual if name != b"reno" else b"reno".ljust(len(found), b"\0"))
+
+
 def test_what_can_not_be_dialled_or_accepted_is_an_error() -> None:
     with pytest.raises(OSError, match="Invalid argument"):
         dial(b"12345", 80)

@@ -1,5 +1,6 @@
 """Balancing: shares, marks, health and slow start, by transcript."""
 
+import asyncio
 import socket
 from collections import Counter
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.carriers.errors import DialError
+from dtp.daemon import direct, sockets
 from dtp.daemon.backends import PENALTIES, Balancer
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import Place
@@ -123,6 +125,37 @@ def test_a_backend_of_this_machine_is_reached_at_once() -> None:
             assert accepted.recv(100) == b"there"
     with pytest.raises(DialError, match="Connection refused"):
         connect_now(place)
+
+
+def _congestion(sock: socket.socket) -> bytes:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+def test_programs_of_this_machine_are_not_paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system's congestion control paces; where it doesn't, it is left alone."""
+    with socket.socket() as usual:
+        system = _congestion(usual)
+    sockets.local_congestion.cache_clear()
+    assert sockets.local_congestion() == (b"reno" if system.startswith(b"bbr") else None)
+
+    async def accepted_and_dialled(host: str) -> tuple[bytes, bytes]:
+        taken: asyncio.Queue[socket.socket] = asyncio.Queue()
+        listener = await sockets.listen(Place(host, 0), taken.put_nowait)
+        try:
+            sock = connect_now(Place("127.0.0.1", listener.sockets[0].getsockname()[1]))
+            assert sock is not None
+            with sock, await taken.get() as accepted:
+                return _congestion(accepted), _congestion(sock)
+        finally:
+            await listener.close()
+
+    for name in (b"reno", None):
+        chosen = name or system
+        for module in (sockets, direct):
+            monkeypatch.setattr(module, "local_congestion", lambda name=name: name)
+        assert asyncio.run(accepted_and_dialled("127.0.0.1")) == (chosen, chosen)
+        # Who comes in at any address may come from a network.
+        assert asyncio.run(accepted_and_dialled("0.0.0.0")) == (system, chosen)
 
 
 def test_backends_elsewhere_are_waited_for() -> None:
