@@ -284,6 +284,57 @@ def test_policies_judge_each_request(run):
     run(scenario)
 
 
+def test_each_request_may_have_so_many_bytes(run):
+    """And its answer with it; the connection may have many of them."""
+
+    async def scenario(pair):
+        async with site(mirror=mirror) as backend:
+            port = await pair.start(expose(backend, "http", 'limits = { bytes = "100KB" }'))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                for _ in range(4):
+                    async with client.post("/mirror", data=bytes(60_000)) as answer:
+                        assert (await answer.json())["size"] == 60_000
+                assert pair.exposed.ledger.streams == 1
+                with pytest.raises(aiohttp.ClientError):
+                    await client.post("/mirror", data=bytes(200_000))
+            assert pair.exposed.ledger.failed == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("way", ["reset", "end", "malformed"])
+@pytest.mark.parametrize("kind", ["http", "json-rpc"])
+def test_a_client_that_breaks_off_within_its_body(run, way, kind):
+    """The backend that waits for the rest is let go, and nothing stays."""
+
+    async def scenario(pair):
+        async with Backend(swallow) as backend:
+            port = await pair.start(expose(backend.port, kind))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+            if kind == "http":
+                await came.wait()
+            if way == "reset":
+                reset(writer)
+            elif way == "end":
+                writer.write_eof()
+            else:
+                writer.write(b"nonsense\r\n")
+            await pair.exposed.ledger.wait_empty()
+            assert pair.exposed.active == 0
+            assert sum(one.active for one in pair.exposed.balancer.backends) == 0
+            if way != "reset":
+                assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+            writer.close()
+
+    async def swallow(reader, writer):
+        while await reader.read(65536):
+            came.set()
+
+    came = asyncio.Event()
+    run(scenario)
+
+
 def test_a_backend_that_is_away_is_502(run):
     async def scenario(pair):
         port = await pair.start(expose(1, "http"))

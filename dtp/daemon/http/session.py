@@ -136,10 +136,10 @@ class HttpSession(Conversation):
 
     async def _serve(self) -> None:
         while not self._finishing:
+            self._moved = 0  # with the head may come the body
             request = await self._request()
             if request is None:
                 return
-            self._moved = 0
             self._head_only = request.method == b"HEAD"
             if (two_ways := fault(request)) is not None:
                 self.why = f"{words(Reason.MALFORMED)}: {two_ways}"
@@ -249,8 +249,12 @@ class HttpSession(Conversation):
             self._keep_link(backend)
             return True
         pump = asyncio.create_task(self._pass_body(backend))
+        answer = asyncio.create_task(self._pass_answer(backend))
         try:
-            switched = await self._pass_answer(backend)
+            await asyncio.wait((pump, answer), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                _raise_of_client(pump)  # whoever is to answer would wait for the rest of the body
+            switched = await answer
             if switched:
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)
@@ -262,7 +266,8 @@ class HttpSession(Conversation):
             await pump
         finally:
             pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
+            answer.cancel()
+            await asyncio.gather(pump, answer, return_exceptions=True)
         self._keep_link(backend)
         return True
 
@@ -550,6 +555,13 @@ async def _answered(backend: _Side) -> Any:
     if isinstance(event, h11.ConnectionClosed):
         raise Ended(Reason.BACKEND_BROKE)
     return event
+
+
+def _raise_of_client(pump: asyncio.Task[None]) -> None:
+    """What ended a body before its time, but for the backend's end: that may have words that were said before."""
+    error = pump.exception()
+    if error is not None and (isinstance(error, DtpError) or not isinstance(error, OSError)):
+        raise error
 
 
 def _has_body(request: h11.Request) -> bool:
