@@ -266,7 +266,7 @@ async def _gas(localnet: LocalnetThread, server: KeySigner, client: KeySigner) -
         terms = Terms(price_request=1000, price_mib=2_000_000, claim_ms=60_000)
         owned = await ensure_service(chain, await make_host(chain, 86_400_000), "x", terms)
         ((number, service),) = owned.host.services.items()
-        heart = Heart(chain, owned, server.public_key, "tcp://127.0.0.1:1")
+        heart = Heart(chain, owned, server.public_key, b"tcp://127.0.0.1:1")
         await heart.start()
         await heart.stop()
         async with ChainClient(network, client, deployments=chain.deployments) as buyer:
