@@ -16,7 +16,14 @@ from dtp.chain import Program
 from dtp.chain import channel as module
 from dtp.chain.channel import Channel, Lane, LaneChanged, State
 from dtp.chain.client import ChainClient
-from dtp.chain.errors import ObjectMissing
+from dtp.chain.errors import (
+    NodeRefused,
+    NodeUnavailable,
+    ObjectMissing,
+    OutcomeUnknown,
+    TransactionFailed,
+    TransactionRefused,
+)
 from dtp.chain.host import Bearer, Mode, Terms
 from dtp.chain.pipe_hub import surrender
 from dtp.chain.resolver import HostState, read_host
@@ -95,22 +102,53 @@ class Purchase(Deal):
     _start: int = field(init=False)  # what the lane came to before this connection
     _settled: bool = field(init=False, default=False)
     _adding: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    #: Money that was added for all we know, and how much: whether it was is found out before any other is.
+    _unknown: tuple[OutcomeUnknown, int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.closes = not self.keep
         self._start = _signed(self.lane, self.channel)
 
     async def add(self, wanted: int) -> int | None:
-        """Put more money into the channel, as the budget allows; what the lane may come to by then, or None."""
+        """Put more money into the channel, as the budget allows; what the lane may come to by then, or None.
+
+        Raises as `ChainClient.execute` does. After `OutcomeUnknown` the next call sends the identical bytes first.
+        """
         async with self._adding:  # two at once would each see the same rest of the budget
-            within = self._start + self.budget.most - self.funds
-            if within <= 0 or self.channel.pass_ is not None:
-                return None
-            amount = min(max(wanted, self.budget.first // _TOP_UP_PART), within)
-            await add_money(self.chain, self.channel, amount)
+            amount = await self._added_before()
+            if not amount:
+                within = self._start + self.budget.most - self.funds
+                if within <= 0 or self.channel.pass_ is not None:
+                    return None
+                amount = min(max(wanted, self.budget.first // _TOP_UP_PART), within)
+                try:
+                    await add_money(self.chain, self.channel, amount)
+                except OutcomeUnknown as unknown:
+                    self._unknown = unknown, amount
+                    raise
             self.funds += amount
-            self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
+            try:
+                self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
+            except (NodeUnavailable, NodeRefused) as fault:  # the money is there, whoever knows of it
+                log.info("channel %s can't be read: %s", self.channel.id, fault)
             return self.funds
+
+    async def _added_before(self) -> int:
+        """What the transaction added whose outcome was unknown, 0 for nothing. Raises while it stays so."""
+        if self._unknown is None:
+            return 0
+        unknown, amount = self._unknown
+        try:
+            try:
+                await self.chain.resubmit(unknown)
+            except TransactionRefused:
+                # It may be since its objects have moved on, by itself or by another.
+                if await self.chain.transaction(unknown.digest) is None:
+                    amount = 0
+        except TransactionFailed:
+            amount = 0
+        self._unknown = None
+        return amount
 
     async def give_up(self) -> None:
         """The server takes this channel no more: it isn't used again, and can be closed (dtp channel close)."""

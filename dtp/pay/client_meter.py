@@ -12,13 +12,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
-from dtp.errors import DtpError
+from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, StaleObject
+from dtp.errors import ChainError, DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.net.watch import NO_COUNT
 from dtp.pay import answers, messages, payer
 from dtp.pay.drivers import Meter
-from dtp.pay.errors import ChargeDeclined, PriceTooHigh
+from dtp.pay.errors import ChargeDeclined, MoneyNotAdded, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.payer import UNRESERVED, Payer, Reserved
 from dtp.pay.store import Store
@@ -42,7 +43,8 @@ class Deal(ABC):
 
 #: Decides about a charge: its units, what it comes to, and whether it is hash-locked. True agrees.
 OnCharge = Callable[[int, int, bool], bool | Awaitable[bool]]
-#: Adds money: gives what the lane may spend in all by now, or None when there is no more.
+#: Adds money: gives what the lane may spend in all by now, or None when there is no more. Called again after a fault
+#: of the chain that may pass, it finds out first what became of the time before.
 OnLow = Callable[[int], Awaitable[int | None]]
 
 
@@ -202,12 +204,12 @@ class ClientMeter(Meter):
     def _low(self, wanted: int) -> None:
         if self._on_low is not None and not self._adding:
             self._adding = True
-            self.spawn(self._add(wanted))
+            self.spawn(self._add(wanted, ahead=True))
 
-    async def _add(self, wanted: int) -> None:
-        assert self._on_low is not None
+    async def _add(self, wanted: int, *, ahead: bool = False) -> None:
+        """Add money; `ahead` of its being needed, so that nobody waits for it yet."""
         try:
-            funds = await self._on_low(wanted)
+            funds = await self._more_funds(wanted, ahead)
         finally:
             self._adding = False
         if self._over:
@@ -217,6 +219,32 @@ class ClientMeter(Meter):
         else:
             self._no_more = True
         self.turn()
+
+    async def _more_funds(self, wanted: int, ahead: bool) -> int | None:
+        """What `on_low` gives, asked again while the chain's nodes are away: streams wait meanwhile.
+
+        Raises `MoneyNotAdded` after `Spending.funding` seconds in which something waited, and other faults at once.
+        """
+        assert self._on_low is not None
+        spending, late = self.payer.spending, None
+        while not self._over:
+            try:
+                return await self._on_low(wanted)
+            except (NodeUnavailable, OutcomeUnknown, StaleObject) as fault:
+                log.info("%r: no money was added: %s", self.connection, fault)
+                await self._pause(late, fault)
+            if ahead and not self.payer.spent:
+                late = None
+            elif late is None:
+                late = self.loop.time() + spending.funding
+        return None
+
+    async def _pause(self, late: float | None, fault: ChainError) -> None:
+        """Wait before the next try. Raises `MoneyNotAdded` when `late` is over."""
+        spending = self.payer.spending
+        if late is not None and self.loop.time() >= late:
+            raise MoneyNotAdded(f"no money could be added in {spending.funding:g} s: {fault}") from fault
+        await asyncio.sleep(spending.repeat)
 
     async def afford_request(self) -> None:
         """Add money where the lane's doesn't cover one more request, and more can be had."""

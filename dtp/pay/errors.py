@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from dtp.errors import LimitError, LocalError, PeerError
+from dtp.errors import ChainError, LimitError, LocalError, PeerError
 
 __all__ = [
     "BudgetSpent",
@@ -15,6 +15,7 @@ __all__ = [
     "DatagramsNotMetered",
     "Flaw",
     "MalformedMeter",
+    "MoneyNotAdded",
     "NotMetered",
     "NotPaid",
     "PriceTooHigh",
@@ -114,6 +115,15 @@ class PriceTooHigh(LimitError):
     """The service costs more than the caller allows; nothing was paid."""
 
     code = "price-too-high"
+
+
+class MoneyNotAdded(ChainError):
+    """No node of the chain took what was to be added to the deposit, for longer than `Spending.funding`.
+
+    What was signed stands. Connect again when a node answers; its `__cause__` says what the last try met.
+    """
+
+    code = "money-not-added"
 
 
 class ChannelUnusable(LocalError):

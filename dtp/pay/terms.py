@@ -133,6 +133,9 @@ class Spending:
     repeat: float = 1.0
     #: Seconds that an orderly end may take before it is given up.
     patience: float = 10.0
+    #: Seconds that a connection whose money is used up waits for a node that takes more, trying again all the while.
+    #: Servers wait as long to be paid (`Exposure.patience`).
+    funding: float = 30.0
 
     def __post_init__(self) -> None:
         _not_negative(self, "spending")

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, StaleObject, TransactionFailed
 from dtp.chain.host import Bearer, Terms
+from dtp.errors import DtpError
 from dtp.pay import buying
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
-from dtp.pay.errors import BudgetSpent, BudgetTooSmall
+from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded
 from dtp.pay.payer import PayerLane
 from dtp.pay.serving import Selling
-from dtp.pay.terms import MIB, Prices, Usage
+from dtp.pay.terms import MIB, Prices, Spending, Usage
 
 from .conftest import CHEAP, TERMS
 from .meters import CHANNEL, KEY, PRICES
@@ -140,6 +142,138 @@ def test_money_that_is_added_twice_at_once_stays_within_the_budget(monkeypatch):
         assert deal.funds == 4000
 
     asyncio.run(scenario())
+
+
+UNKNOWN = OutcomeUnknown("every answer was lost", digest="d", transaction=b"t", signatures=(b"s",))
+
+
+class Losing(Chain):
+    """A chain that loses the answer to the first top-up; `then` is what sending it again raises, None for nothing."""
+
+    def __init__(self, then, known):
+        super().__init__()
+        self.then, self.known, self.resent = then, known, 0
+
+    async def add_money(self, chain, known, amount):
+        await super().add_money(chain, known, amount)
+        if len(self.added) == 1:
+            raise UNKNOWN
+
+    async def resubmit(self, unknown):
+        assert unknown is UNKNOWN
+        self.resent += 1
+        if self.then is not None:
+            raise self.then
+
+    async def transaction(self, digest):
+        assert digest == "d"
+        return self.known
+
+    async def read(self, schema, cls, id):
+        raise NodeUnavailable("no node")
+
+
+@pytest.mark.parametrize(
+    ("then", "known", "added"),
+    [
+        (None, None, [2000]),
+        (StaleObject("used"), "executed", [2000]),  # by itself
+        (StaleObject("used"), None, [2000, 2000]),
+        (TransactionFailed("aborted", kind="MOVE_ABORT"), None, [2000, 2000]),
+    ],
+)
+def test_money_whose_outcome_is_unknown_is_added_once(monkeypatch, then, known, added):
+    async def scenario():
+        chain = Losing(then, known)
+        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        deal = Purchase(
+            chain, None, chain.channel, KEY, PayerLane(CHANNEL, 0), Budget(6000, 1000), True,
+            Prices(1000, 0), 1000, LaneLock(":memory:", CHANNEL, 0),
+        )  # fmt: skip
+        with pytest.raises(OutcomeUnknown):
+            await deal.add(2000)
+        assert deal.funds == 1000
+        assert await deal.add(2000) == 3000
+        assert (chain.added, chain.resent) == (added, 1)
+        assert await deal.add(2000) == 5000  # the next is another
+        assert chain.resent == 1
+
+    asyncio.run(scenario())
+
+
+def test_money_isn_t_added_anew_while_an_outcome_stays_unknown(monkeypatch):
+    async def scenario():
+        chain = Losing(UNKNOWN, None)
+        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        deal = Purchase(
+            chain, None, chain.channel, KEY, PayerLane(CHANNEL, 0), Budget(6000, 1000), True,
+            Prices(1000, 0), 1000, LaneLock(":memory:", CHANNEL, 0),
+        )  # fmt: skip
+        for _ in range(3):
+            with pytest.raises(OutcomeUnknown):
+                await deal.add(2000)
+        assert (chain.added, chain.resent, deal.funds) == ([2000], 2, 1000)
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_waits_while_nodes_are_away_during_a_top_up(market, monkeypatch):
+    """One that never sends the money, and one whose answers are lost."""
+    faults = [NodeUnavailable("no node"), StaleObject("in use"), UNKNOWN]
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        genuine, tries = buying.add_money, []
+
+        async def add_money(*args):
+            tries.append(args)
+            if len(tries) <= len(faults):
+                raise faults[len(tries) - 1]
+            return await genuine(*args)
+
+        async def resubmit(unknown):
+            raise TransactionFailed("aborted", kind="MOVE_ABORT")
+
+        monkeypatch.setattr(buying, "add_money", add_money)
+        monkeypatch.setattr(buyer["network"], "resubmit", resubmit)
+        deposit = cost_of(3 * MIB)
+        spending = Spending(repeat=0.01)
+        async with market.connect(
+            buyer, budget=5 * deposit, deposit=deposit, spending=spending
+        ) as connection:
+            assert await fetch(connection, 8 * MIB) == 8 * MIB
+        assert len(tries) > len(faults)
+        assert connection.paid == cost_of(8 * MIB)
+
+    market(scenario)
+
+
+def test_a_node_that_stays_away_ends_the_connection_with_a_name(market, monkeypatch):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+
+        async def add_money(*args):
+            raise NodeUnavailable("no node")
+
+        monkeypatch.setattr(buying, "add_money", add_money)
+        deposit = cost_of(2 * MIB)
+        spending = Spending(repeat=0.01, funding=0.05)
+        async with market.connect(
+            buyer, budget=5 * deposit, deposit=deposit, spending=spending
+        ) as connection:
+            # What is there is spent first, however long the node is away.
+            assert await fetch(connection, MIB) == MIB
+            with pytest.raises(DtpError):
+                await fetch(connection, 8 * MIB)
+            error = connection.meter.error
+            assert isinstance(error, MoneyNotAdded)
+            assert error.code == "money-not-added"
+            assert isinstance(error.__cause__, NodeUnavailable)
+            assert connection.meter.payer.spent
+
+    market(scenario)
 
 
 def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
