@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import socket
+import stat
 import tomllib
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 from dtp.carriers import unix
 from dtp.daemon.config.model import Config
-from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 
 #: What a command is asked with, and what it gives.
 Command = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
@@ -29,6 +30,12 @@ class NotRunning(CarrierError):
     """Nobody answers at the control socket."""
 
     code = "not-running"
+
+
+class UntrustedFolder(LocalError):
+    """Somebody else's folder is where the control socket would be."""
+
+    code = "untrusted-folder"
 
 
 class CommandFailed(PeerError):
@@ -58,9 +65,25 @@ def _usual(file: Path) -> Path:
         # That $XDG_RUNTIME_DIR isn't set, as in containers and sudo, is nothing that our users have to know.
         warnings.simplefilter("ignore", UserWarning)
         folder: Path = platformdirs.user_runtime_path("dtp", appauthor=False)
+    if "XDG_RUNTIME_DIR" not in os.environ:
+        _check_owner(folder.parent)
     # Files of one name in several folders are several daemons.
     mark = hashlib.blake2s(os.fsencode(file.absolute()), digest_size=4).hexdigest()
     return folder / f"dtpd-{file.stem}-{mark}.sock"
+
+
+def _check_owner(folder: Path) -> None:
+    """Raise `UntrustedFolder` unless a folder is ours, the system's, or not there.
+
+    Without $XDG_RUNTIME_DIR it is one in /tmp, which anybody may have made first, to answer in the daemon's place.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.getuid()):
+            raise UntrustedFolder(
+                f"{folder} is for the control socket and belongs to user {found.st_uid}: set XDG_RUNTIME_DIR to a "
+                "folder of your own, or control in [daemon]"
+            )
 
 
 class Control:
@@ -87,7 +110,7 @@ class Control:
         if adopted is not None:
             self._sock = adopted
         else:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(self._path.parent)
             self._sock, _ = unix.listening_socket(f"unix://{self._path}?mode=0600")
         # A copy, since asyncio closes what it gets, and from 3.13 on removes its path.
         self._server = await asyncio.start_server(self._serve, sock=self._sock.dup(), limit=_MAX_REQUEST)
@@ -120,6 +143,15 @@ class Control:
             return {"ok": await command(request)}
         except DtpError as error:
             return {"error": {"code": error.code, "message": str(error)}}
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, for ourselves alone."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        _check_owner(folder)
 
 
 async def ask(path: Path, do: str, **arguments: Any) -> Any:

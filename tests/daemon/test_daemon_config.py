@@ -1,5 +1,8 @@
 """Configuration files: where everything stands, what is meant by what is wrong, and what a good one becomes."""
 
+import asyncio
+import os
+import stat
 import tomllib
 from datetime import time
 from pathlib import Path
@@ -12,11 +15,18 @@ from dtp.daemon.config import model, values
 from dtp.daemon.config.load import load, load_text
 from dtp.daemon.config.places import Place, find_places
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
-from dtp.daemon.control import path_near, path_of
+from dtp.daemon.control import Control, UntrustedFolder, path_near, path_of
 from dtp.identity import Identity
 
 ME = str(Identity(b"m" * 32).id)
 SUI = Identity(b"m" * 32).id.sui_address
+#: Of `os.stat_result`, in order.
+_STAT = (
+    *("st_mode", "st_ino", "st_dev", "st_nlink", "st_uid", "st_gid", "st_size"),
+    "st_atime",
+    "st_mtime",
+    "st_ctime",
+)
 HERE = Path("/etc/dtpd/dtpd.toml")
 MINIMAL = f"""
 [identity]
@@ -412,6 +422,40 @@ def test_values(read, text, value):
 def test_values_that_cant_be_meant(read, text, words):
     with pytest.raises(Wrong, match=words.replace("?", r"\?")):
         read(text)
+
+
+def test_a_folder_that_somebody_else_made_is_not_trusted(tmp_path, monkeypatch):
+    """Without $XDG_RUNTIME_DIR the control socket's folder is in /tmp, where anybody may make it first."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    folder = tmp_path / "runtime-1" / "dtp"
+    monkeypatch.setattr("platformdirs.user_runtime_path", lambda *args, **kwargs: folder)
+    file = tmp_path / "dtpd.toml"
+    assert path_near(file).parent == folder  # not there yet
+    asyncio.run(_serve_and_end(path_near(file)))
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert path_near(file).parent == folder
+
+    genuine = os.lstat
+    foreign = [4711 if name == "st_uid" else getattr(genuine(folder.parent), name) for name in _STAT]
+    monkeypatch.setattr(os, "lstat", lambda path: os.stat_result(foreign))
+    with pytest.raises(UntrustedFolder, match=r"runtime-1 .*4711.*XDG_RUNTIME_DIR"):
+        path_near(file)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # whoever sets it answers for it
+    assert path_near(file).parent == folder
+
+
+async def _serve_and_end(path):
+    control = Control(path, {})
+    await control.start()
+    await control.close()
+
+
+def test_a_folder_that_appears_in_the_last_moment_is_looked_at(tmp_path, monkeypatch):
+    genuine = os.lstat(tmp_path)
+    foreign = [4711 if name == "st_uid" else getattr(genuine, name) for name in _STAT]
+    monkeypatch.setattr(os, "lstat", lambda path: os.stat_result(foreign))
+    with pytest.raises(UntrustedFolder):
+        asyncio.run(_serve_and_end(tmp_path / "new" / "dtpd.sock"))
 
 
 @pytest.mark.parametrize("mistake", ["", "bakend = 1\n", "[expose]\n[expose]\n"])
