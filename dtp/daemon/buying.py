@@ -14,7 +14,9 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
 from dtp.pay import dial
+from dtp.pay.buying import Purchase
 from dtp.pay.client_meter import ClientMeter
+from dtp.pay.errors import BudgetTooSmall
 from dtp.pay.metered import Metered
 from dtp.pay.store import Store
 from dtp.session.limits import Limits
@@ -50,7 +52,11 @@ class Wallet:
 
 
 class Buyer:
-    """Dials one service and pays for it: what a pool dials by."""
+    """Dials one service and pays for it: what a pool dials by.
+
+    An old connection may go on beside a new one, so the budget is lent to them in parts, more as they use it: what
+    all may sign together is never above it. What a connection leaves comes back when it ends.
+    """
 
     def __init__(
         self, wallet: Wallet, budget: Budget, identity: Identity, limits: Limits, psk: bytes | None
@@ -59,26 +65,58 @@ class Buyer:
         self._identity, self._limits, self._psk = identity, limits, psk
         self._past = 0
         self._meters: dict[ClientMeter, int] = {}
+        self._lent: dict[object, int] = {}
 
     @property
     def spent(self) -> int:
         """What was signed for since the start, in the smallest unit of the service's coin."""
         return self._past + sum(_signed(meter) - before for meter, before in self._meters.items())
 
+    @property
+    def _left(self) -> int:
+        """What is neither spent nor lent."""
+        return self._budget.most - self._past - sum(self._lent.values())
+
+    def _lend(self, borrower: object, amount: int) -> int:
+        """Let a connection spend so much more, or what is left; how much it is."""
+        amount = max(0, min(amount, self._left))
+        self._lent[borrower] = self._lent.get(borrower, 0) + amount
+        return amount
+
     async def dial(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
         """A connection that pays. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect` raises."""
-        left = self._budget.most - self.spent
-        if self._budget.most and left <= 0:
+        if self._budget.most and self._left <= 0:
             raise BudgetUsedUp(
                 f"{address}: all of the budget of {self._budget.most} is spent; raise it and reload"
             )
+        # A half, so that there is something for the connection after it, which may begin while this one lingers.
+        first = self._budget.deposit if self._budget.deposit is not None else -(-self._left // 2)
+        try:
+            return await self._dial(address, first)
+        except BudgetTooSmall as fault:
+            if not first < fault.least <= self._left:
+                raise
+            return await self._dial(address, fault.least)
+
+    async def _dial(self, address: Address, amount: int) -> Metered:
+        """A connection that may spend so much at first."""
+        borrower = object()
+        amount = self._lend(borrower, amount)
+        try:
+            connection = await self._connect(address, amount)
+        except BaseException:
+            del self._lent[borrower]
+            raise
+        self._count(connection, borrower)
+        return connection
+
+    async def _connect(self, address: Address, amount: int) -> Metered:
         signer = self._wallet.chain.signer
         assert signer is not None, "the client was made with one"
-        connection = await dial.connect(
+        return await dial.connect(
             address,
             wallet=signer,
-            budget=left,
-            deposit=None if self._budget.deposit is None else min(left, self._budget.deposit),
+            budget=amount,
             network=self._wallet.chain,
             keep=True,
             most_per_request=self._budget.request,
@@ -89,12 +127,12 @@ class Buyer:
             psk=self._psk,
             resolvers=self._wallet.resolvers,
         )
-        self._count(connection)
-        return connection
 
-    def _count(self, connection: Metered) -> None:
+    def _count(self, connection: Metered, borrower: object) -> None:
         meter = connection.meter
         assert isinstance(meter, ClientMeter)
+        assert isinstance(meter.deal, Purchase)
+        meter.deal.lend = lambda amount: self._lend(borrower, amount)
         self._meters[meter] = _signed(meter)
         before = connection.on_end
 
@@ -102,8 +140,12 @@ class Buyer:
             if before is not None:
                 before(one)
             self._past += _signed(meter) - self._meters.pop(meter)
+            del self._lent[borrower]
 
-        connection.on_end = ended
+        if connection.closed:
+            ended(connection)
+        else:
+            connection.on_end = ended
 
 
 def _signed(meter: ClientMeter) -> int:

@@ -96,6 +96,8 @@ class Purchase(Deal):
     lock: LaneLock
     fresh: bool = False
     topped_up: bool = False
+    #: What the channel's money covers of the lane, be it more than the budget (`funds` is not).
+    held: int = 0
     closes: bool = field(init=False)
     #: What the close by agreement paid to whom.
     closed: Paid | None = field(init=False, default=None)
@@ -103,6 +105,8 @@ class Purchase(Deal):
     _settled: bool = field(init=False, default=False)
     _adding: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     #: Money that was added for all we know, and how much: whether it was is found out before any other is.
+    #: Asked for so much more than the budget, where several connections share one; gives how much of it may be spent.
+    lend: Callable[[int], int] | None = field(init=False, default=None)
     _unknown: tuple[OutcomeUnknown, int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -117,21 +121,35 @@ class Purchase(Deal):
         async with self._adding:  # two at once would each see the same rest of the budget
             amount = await self._added_before()
             if not amount:
-                within = self._start + self.budget.most - self.funds
-                if within <= 0 or self.channel.pass_ is not None:
+                if self.channel.pass_ is not None:
                     return None
-                amount = min(max(wanted, self.budget.first // _TOP_UP_PART), within)
+                amount = self._within(max(wanted, self.budget.first // _TOP_UP_PART))
+                if amount <= 0:
+                    return None
+                if self.held > self.funds:  # it is in the channel already
+                    self.funds += min(self.held - self.funds, amount)
+                    return self.funds
                 try:
                     await add_money(self.chain, self.channel, amount)
                 except OutcomeUnknown as unknown:
                     self._unknown = unknown, amount
                     raise
             self.funds += amount
+            self.held += amount
             try:
                 self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
             except (NodeUnavailable, NodeRefused) as fault:  # the money is there, whoever knows of it
                 log.info("channel %s can't be read: %s", self.channel.id, fault)
             return self.funds
+
+    def _within(self, amount: int) -> int:
+        """How much of an amount the budget allows."""
+        within = self._start + self.budget.most - self.funds
+        if within < amount and self.lend is not None:
+            more = self.lend(amount - within)
+            self.budget = replace(self.budget, most=self.budget.most + more)
+            within += more
+        return min(amount, within)
 
     async def _added_before(self) -> int:
         """What the transaction added whose outcome was unknown, 0 for nothing. Raises while it stays so."""
@@ -412,7 +430,19 @@ async def _taken(
         if missing > 0:
             await add_money(chain, channel, min(max(missing, budget.first), budget.most))
             channel = await chain.read(module.SCHEMA, Channel, channel.id)
-    funds = min(affordable(channel, number, others), signed + budget.most, MAX_COUNT)
+    held = min(affordable(channel, number, others), MAX_COUNT)
+    funds = min(held, signed + budget.most)
     return Purchase(
-        chain, journal, channel, key, lane, budget, keep, prices, funds, lock, topped_up=missing > 0
+        chain,
+        journal,
+        channel,
+        key,
+        lane,
+        budget,
+        keep,
+        prices,
+        funds,
+        lock,
+        topped_up=missing > 0,
+        held=held,
     )

@@ -238,6 +238,59 @@ def test_a_budget_is_the_end_of_it(run, client, net):
     run(scenario)
 
 
+def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, client, net):
+    """What both may sign together is never above it, whoever uses it."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, '{ mib = "0.002SUI" }')
+            port = await market.buy('{ most = "0.02SUI" }')  # 10 MiB
+            await until(lambda: pool_of(pair).connections)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"x")
+            await reader.readexactly(1)
+            (old,) = pool_of(pair).connections
+            pool_of(pair)._leave(old)  # as one whose server drains
+            other, more = await asyncio.open_connection("127.0.0.1", port)
+            more.write(b"y")
+            await other.readexactly(1)
+            both = pool_of(pair).connections
+            assert len(both) == 2
+            payers = [each.meter.payer for each in both]
+            assert sum(each.funds for each in payers) <= 20_000_000
+            await asyncio.gather(*(push(each, 10 * MIB) for each in [(reader, writer), (other, more)]))
+            assert 5_000_000 < sum(each.signed_amount for each in payers) <= 20_000_000
+            await pair.near.close()
+            await until(lambda: market.sold()["earned"] > 0)
+            assert market.sold()["earned"] <= 20_000_000
+
+    run(scenario)
+
+
+def pool_of(pair):
+    (pool,) = pair.near._pools.values()
+    return pool
+
+
+async def push(streams, size):
+    """Send so much to an echo and read what comes until it ends, however."""
+    reader, writer = streams
+
+    async def send():
+        for _ in range(size // 65536):
+            writer.write(bytes(65536))
+            await writer.drain()
+        writer.write_eof()
+
+    sending = asyncio.create_task(send())
+    with contextlib.suppress(OSError):
+        while await reader.read(65536):
+            pass
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    writer.close()
+
+
 def test_prices_that_are_too_high(run, client, net):
     async def scenario(pair):
         async with Backend(echo) as backend, Market(pair, client, net) as market:

@@ -144,6 +144,28 @@ def test_money_that_is_added_twice_at_once_stays_within_the_budget(monkeypatch):
     asyncio.run(scenario())
 
 
+def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_is_added(monkeypatch):
+    async def scenario():
+        chain, asked = Chain(), []
+        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        deal = Purchase(
+            chain, None, chain.channel, KEY, PayerLane(CHANNEL, 0), Budget(1000, 1000), True,
+            Prices(1000, 0), 1000, LaneLock(":memory:", CHANNEL, 0), held=4000,
+        )  # fmt: skip
+        assert await deal.add(2000) is None
+
+        def lend(amount):
+            asked.append(amount)
+            return min(amount, 5000 - sum(asked[:-1]))
+
+        deal.lend = lend
+        assert [await deal.add(2000) for _ in range(4)] == [3000, 4000, 6000, None]
+        assert chain.added == [2000]
+        assert (deal.budget.most, asked) == (6000, [2000, 2000, 1000, 2000])
+
+    asyncio.run(scenario())
+
+
 UNKNOWN = OutcomeUnknown("every answer was lost", digest="d", transaction=b"t", signatures=(b"s",))
 
 
