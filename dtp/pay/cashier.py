@@ -49,6 +49,8 @@ class Cashier:
         self._on_channel = on_channel
         self._task: asyncio.Task[None] | None = None
         self._working = asyncio.Lock()
+        #: Channels of the store as this chain had them last.
+        self._seen: dict[str, Channel] = {}
         #: What was done so far.
         self.done: list[Paid] = []
 
@@ -128,11 +130,27 @@ class Cashier:
             used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
             credits = accrued(channel, pipes, used) if self._credited(channel) else 0
             found.append(View(channel, tuple(sold[id]), ends.get(id), id in busy, credits))
-        # One that was closed by agreement is deleted in the same transaction. Of any other that a node doesn't know
-        # nothing follows: it may be behind, and what is forgotten can't be claimed.
-        known = {view.channel.id for view in found}
-        await self._over([id for id in sold if id not in known and ends[id] is not None])
+        missing = [id for id in sold if id not in channels]
+        await self._over([id for id in missing if ends[id] is not None or self._past(id, sold[id])])
+        self._seen = {id: each for id in sold if (each := channels.get(id) or self._seen.get(id)) is not None}
         return found
+
+    def _past(self, id: str, sold: Sequence[Sold]) -> bool:
+        """Whether nothing can be claimed any more of a channel that the node doesn't know, wherever it is.
+
+        One that was closed by agreement is deleted in the same transaction. Of any other nothing follows from being
+        unknown: the node may be behind, or of another chain, and what is forgotten can't be claimed. But the time of
+        its vouchers may be over, or that in which this chain takes claims, by what it was when it was seen last.
+        """
+        now_ms, seen = self._now_ms() - MINUTE, self._seen.get(id)
+        if all(each.newest.voucher.not_after_ms < now_ms for each in sold):
+            return True
+        if seen is None:
+            return False
+        if seen.state == State.OPEN:  # who else claimed of it has made it active later: then it is seen again
+            return now_ms > seen.active_ms + seen.terms.idle_ms + seen.terms.claim_ms
+        until = seen.claims_until_ms
+        return seen.state == State.CLOSING and until is not None and now_ms > until
 
     async def _over(self, ids: Sequence[str]) -> None:
         def work(store: VoucherStore) -> None:

@@ -15,10 +15,13 @@ from dtp.pay import settling
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import MINUTE, Action, Decision, Policy, View
 from dtp.pay.errors import StoreError
+from dtp.pay.journal import Journal
 from dtp.pay.settling import Paid, settle
-from dtp.pay.store import End, Sold
+from dtp.pay.store import End, Sold, Store
+from dtp.pay.terms import Usage
+from dtp.pay.voucher import NO_CAP
 
-from .meters import KEY, lock_of, voucher
+from .meters import CHANNEL, KEY, lock_of, voucher
 from .test_claims import NOW, TERMS, channel, lane
 
 PREIMAGE = bytes(range(32))
@@ -149,5 +152,62 @@ def test_credits_are_not_taken_beside_an_agreement(monkeypatch, end, state, take
         cashier = Cashier(SimpleNamespace(address="0x5"), None, lambda: NOW)
         await cashier._take_credits([View(made, (), end)], closing=True)
         assert bool(asked) == taken
+
+    asyncio.run(scenario())
+
+
+# ---- channels that are gone
+
+
+IDLE, CLAIM = TERMS.idle_ms, TERMS.claim_ms
+OPEN, CLOSING = {}, {"state": State.CLOSING, "closing_ms": NOW}
+
+
+@pytest.mark.parametrize(
+    ("seen", "not_after", "later", "over"),
+    [
+        (None, NO_CAP, 10**12, False),  # of another chain, for all we know
+        (None, NOW, 2 * MINUTE, True),  # worth nothing on any
+        (None, NOW, MINUTE // 2, False),
+        (CLOSING, NO_CAP, CLAIM - 1, False),  # the node may be behind
+        (CLOSING, NO_CAP, CLAIM + 2 * MINUTE, True),
+        (OPEN, NO_CAP, IDLE, False),
+        (OPEN, NO_CAP, IDLE + CLAIM + 2 * MINUTE, True),
+        ({"state": State.DRAINING}, NO_CAP, 10**12, False),  # it still pays out what is owed
+    ],
+)
+def test_a_channel_that_is_gone_is_noted_as_over_when_nothing_can_be_claimed(
+    monkeypatch, tmp_path, seen, not_after, later, over
+):
+    """Deleted without an agreement it would be asked for at each look, for ever."""
+
+    async def scenario():
+        there, now = {}, [NOW]
+        if seen is not None:
+            there[CHANNEL] = channel(**seen)
+
+        async def read_channels(chain, ids):
+            return {id: there[id] for id in ids if id in there}
+
+        async def owned(*args):
+            return []
+
+        monkeypatch.setattr(cashier_module, "read_channels", read_channels)
+        with Store(tmp_path / "pay.sqlite") as store:
+            store.received_all([(KEY.sign(voucher(1, 5, not_after_ms=not_after)), Usage(5, 0))])
+            journal = Journal(store)
+            cashier = Cashier(SimpleNamespace(address="0x5", owned=owned), journal, lambda: now[0])
+            assert len(await cashier.views()) == len(there)
+            there.clear()
+            for _ in range(2):  # so soon it is none of them
+                assert await cashier.views() == []
+                assert store.end_of(CHANNEL) is None
+            now[0] = NOW + later
+            assert await cashier.views() == []
+            end = store.end_of(CHANNEL)
+            assert (end is not None and end.over) == over
+            assert bool(store.sold()) != over
+            assert bool(store.sold(CHANNEL))  # kept, all the same
+            await journal.close()
 
     asyncio.run(scenario())
