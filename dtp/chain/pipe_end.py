@@ -93,6 +93,8 @@ class _Out:
     requests: Gcra = field(default_factory=Gcra)
     bytes: Gcra = field(default_factory=Gcra)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Since when the chain says that the window is full and the acknowledgements that we know say it isn't.
+    doubted: float | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class ChannelEnd:
         self._careful = False
         self._fresh = False
         self._resets = Gcra()
+        self._broken = 0
 
     # ------------------------------------------------------------------------------------------ beginning, ending
 
@@ -257,6 +260,8 @@ class ChannelEnd:
                 return
             if not acks.started:
                 acks.begin(order.last - 1 if not order.gap else order.last)
+            if acks.crowded:
+                acks.due(min(order.last, frame.sequence - 1), self._taken)
             acks.note(frame.sequence, 0)
             self.came += 1
             self._note_place(frame.index, order, place)
@@ -315,7 +320,8 @@ class ChannelEnd:
     def _break(self, fault: PipeFrameError) -> None:
         """The other side breaks the rules: its link ends, and it is told."""
         link = self.link
-        if link is not None:
+        if link is not None and link.number != self._broken:
+            self._broken = link.number  # told once: answers cost gas
             self.control(Flags.RESET, link.number)
             link.broken(fault)
 
@@ -349,16 +355,22 @@ class ChannelEnd:
 
     def _room(self, out: _Out) -> int:
         """How many frames the window has room for."""
-        return frames_ahead(self.where.window) - (out.sequence - self._peer_acks.get(out.index, 0))
+        # Who tells of more than there is gets no more at once than a window.
+        unacknowledged = max(0, out.sequence - self._peer_acks.get(out.index, 0))
+        return frames_ahead(self.where.window) - unacknowledged
 
     def _has_room(self, out: _Out) -> bool:
         return self._room(out) > 0
 
+    @property
+    def _taken(self) -> int:
+        """Up to where the stream was taken; without a link nobody waits for it."""
+        return self.link.incoming.taken if self.link is not None else 2**64
+
     def _due_acks(self) -> tuple[tuple[int, int], ...]:
         """What may be acknowledged, once it is half a window of any pipe."""
-        taken = self.link.incoming.taken if self.link is not None else 2**64
         due = {
-            index: each.due(self._orders[index].last, taken)
+            index: each.due(self._orders[index].last, self._taken)
             for index, each in self._acks.items()
             if each.started
         }
@@ -425,6 +437,7 @@ class ChannelEnd:
                 self._acking = False
         for index, sequence in acks:
             self._acks[index].acked = max(self._acks[index].acked, sequence)
+        out.doubted = None
         if not job.silent:
             out.sequence += job.count
             self.sent += job.count
@@ -534,8 +547,10 @@ class ChannelEnd:
         """Wait until another attempt makes sense; the acknowledgements that are still to be made."""
         if fault.error is PipeError.OVER_WINDOW:
             await self._refresh()
-            if self._has_room(out):  # the node lags behind
-                await asyncio.sleep(self.timing.pause)
+            # The node lags behind, or the other side has told of more than it has acknowledged.
+            out.doubted = (out.doubted or self._loop.time()) if self._has_room(out) else None
+            if out.doubted is not None:
+                await self._pause(out.doubted, fault)
             while not self._has_room(out) and self.failed is None:
                 out.wake.clear()
                 await out.wake.wait()

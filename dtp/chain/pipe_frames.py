@@ -49,6 +49,8 @@ DEFAULT_WINDOW: Final = 16
 MAX_WINDOW: Final = 64
 #: Frames after a gap that are kept while it is filled, for each pipe.
 MAX_AHEAD: Final = 1024
+#: Frames of a stream that are kept, waiting or to be taken: what all pipes send ahead at most.
+_MAX_PIECES: Final = MAX_WINDOW * MAX_PIPES
 
 _VERSION: Final = 1
 _FIXED = struct.Struct(">BQQB")
@@ -205,12 +207,15 @@ class Incoming:
         if self.end is not None and (stop > self.end or self.complete > self.end):
             raise PipeFrameError(f"bytes up to {max(stop, self.complete)} behind the end at {self.end}")
         known = self._pieces.get(offset)
-        if stop <= self.complete or (known is not None and len(known) == len(data)):
+        if not data or stop <= self.complete or (known is not None and len(known) == len(data)):
             return
         if offset < self.complete or known is not None:
             raise PipeFrameError(f"the bytes at {offset} were cut in another way before")
-        if self._held + len(data) > self._limit:
-            raise PipeFrameError(f"more than {self._limit:,} bytes wait: the other side minds no window")
+        # Each piece costs memory beside its bytes, and frames may have few.
+        if self._held + len(data) > self._limit or len(self._pieces) + len(self._ready) >= _MAX_PIECES:
+            raise PipeFrameError(
+                f"more than {self._limit:,} bytes or {_MAX_PIECES:,} frames wait: the other side minds no window"
+            )
         self._pieces[offset] = data
         self._held += len(data)
         while (piece := self._pieces.pop(self.complete, None)) is not None:
@@ -267,8 +272,18 @@ class Acks:
         self.started = True
         self._due = before
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so many frames wait that one more can't be noted before `due` has looked at them."""
+        return len(self._waiting) >= MAX_AHEAD
+
     def note(self, sequence: int, until: int) -> None:
-        """A frame came whose bytes end at offset `until` of the live link; 0 for one that nobody waits for."""
+        """A frame came whose bytes end at offset `until` of the live link; 0 for one that nobody waits for.
+
+        Raises `PipeGapError` for too many that can't be acknowledged: no window lets them be sent.
+        """
+        if self.crowded and sequence not in self._waiting:
+            raise PipeGapError(f"{len(self._waiting)} frames came behind one that nobody has taken yet")
         self._waiting[sequence] = until
 
     def release(self) -> None:

@@ -30,7 +30,7 @@ from dtp.chain.events import Cursor, EventFollower, event_types
 from dtp.chain.host import Endpoint
 from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type, id_bytes
 from dtp.chain.pipe import Posted
-from dtp.chain.resolver import HostUnusable, read_host
+from dtp.chain.resolver import HostUnusable, ServiceMissing, read_host
 from dtp.errors import LimitError, LocalError
 from dtp.identity import Identity, PeerId, PeerIdError, sealing, verify_static
 from dtp.identity.sealing import SealBroken, open_sealed
@@ -288,9 +288,14 @@ def read_posts(
 
 
 async def send_answer(chain: ChainClient, question: ReceivedPost, data: bytes) -> str:
-    """Answer a message, as the host's owner: the fee comes back to itself. The transaction's digest."""
+    """Answer a message, as the host's owner: the fee comes back to itself. The transaction's digest.
+
+    Raises `ServiceMissing` when the service is gone by now, and as `send_post`.
+    """
     state = await read_host(chain, question.host)
-    found = state.host.services[question.service]
+    found = state.host.services.get(question.service)
+    if found is None:
+        raise ServiceMissing(f"host {state.host.id} has no service {question.service} any more")
     context = _context(question.host, question.service, chain.address, question.reply_key)
     sealed = seal(data, [question.reply_key], context)
     return await _post(

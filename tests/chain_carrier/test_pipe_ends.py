@@ -22,9 +22,9 @@ from dtp.chain.model import SUI_COIN, Executed, GasUsed
 from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
 from dtp.chain.pipe_carrier import PipeCarrier
 from dtp.chain.pipe_end import ChannelEnd
-from dtp.chain.pipe_frames import Outgoing, decode
+from dtp.chain.pipe_frames import MAX_AHEAD, Header, Outgoing, decode, encode
 from dtp.chain.pipe_gas import GasGuess
-from dtp.chain.pipe_where import Timing, Where
+from dtp.chain.pipe_where import PipeStalledError, Timing, Where
 from dtp.chain.values import codec
 from dtp.sui.transaction import Input, MakeMoveVec, Result
 from dtp.testing.carriers import End
@@ -336,6 +336,60 @@ def test_a_reader_that_does_not_read_stops_the_writer():
         far.carrier._delivery = None
         far.carrier._deliver_soon()
         await far.until_received(bytes(100 * SMALL))
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_a_peer_that_tells_of_more_than_it_has_acknowledged_is_given_up():
+    """The window stays full on the chain: nobody asks the node about it for ever, nor sends more than a window."""
+
+    async def scenario():
+        chain = Chain(random.Random(1), 2, 0.0, 0.1)
+        near, far = two_ends(chain, 1)
+        far.carrier.incoming.take = lambda buffer: 0
+        far.carrier._deliver = lambda: None
+        lie = encode(Header(7, 0, ((0, 2**63),)), 0)
+        chain.ends[Direction.TO_SERVER].on_frame(Frame(CHANNEL, int(Direction.TO_CLIENT), 0, 1, 0, (lie,)))
+        near.write(bytes(100 * SMALL))
+        await asyncio.sleep(3 * TIMING.stall)
+        assert chain.frames == 2
+        assert isinstance(chain.ends[Direction.TO_SERVER].failed, PipeStalledError)
+        aborts = chain.aborts
+        await asyncio.sleep(3 * TIMING.stall)
+        assert chain.aborts == aborts
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_frames_that_are_none_are_answered_once():
+    """Each answer costs gas."""
+
+    async def scenario():
+        chain = Chain(random.Random(1), 0, 0.0, 0.1)
+        two_ends(chain, 1)
+        end = chain.ends[Direction.TO_SERVER]
+        for sequence in range(1, 50):
+            end.on_frame(Frame(CHANNEL, int(Direction.TO_CLIENT), 0, sequence, 0, (b"none",)))
+        await asyncio.sleep(100)
+        assert end.sent == 1
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_a_server_replays_more_old_frames_than_may_wait():
+    """They are acknowledged, or nobody waits for them: a long history is no flood."""
+
+    async def scenario():
+        chain = Chain(random.Random(1), 0, 0.0, 0.1)
+        two_ends(chain, 1)
+        end = chain.ends[Direction.TO_CLIENT]
+        old = encode(Header(3), 0)
+        for sequence in range(1, 3 * MAX_AHEAD):
+            end.on_frame(Frame(CHANNEL, int(Direction.TO_SERVER), 0, sequence, 0, (old,)))
+        assert end.failed is None
         await stop(chain)
 
     run(scenario())

@@ -223,6 +223,44 @@ def test_contradictions_are_found(frames, complaint):
         incoming.feed(last[0], memoryview(last[1]), end=last[2])
 
 
+def test_frames_without_bytes_are_not_kept():
+    incoming = Incoming(100)
+    for offset in range(1, 5000):
+        incoming.feed(offset, memoryview(b""))
+    assert not incoming.hole
+    assert not incoming._pieces
+    incoming.feed(0, memoryview(b"ab"))
+    incoming.feed(2, memoryview(b""), end=True)
+    assert taken(incoming, 10) == b"ab"
+    assert incoming.finished
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_frames_of_few_bytes_are_bounded_as_well(first):
+    """Waiting for earlier ones, or to be taken: each costs more than its byte."""
+    incoming, most = Incoming(10**6), MAX_WINDOW * MAX_PIPES
+    step = 1 if first == 0 else 2
+    for number in range(most):
+        incoming.feed(first + number * step, memoryview(b"x"))
+    with pytest.raises(PipeFrameError, match="minds no window"):
+        incoming.feed(first + most * step, memoryview(b"x"))
+
+
+def test_frames_behind_one_that_nobody_takes_are_bounded():
+    acks = Acks()
+    acks.begin(0)
+    acks.note(1, 10)
+    for sequence in range(2, MAX_AHEAD + 1):
+        acks.note(sequence, 0)
+    assert acks.due(MAX_AHEAD, 9) == 0
+    assert acks.crowded
+    acks.note(MAX_AHEAD, 20)  # known already
+    with pytest.raises(PipeGapError, match="nobody has taken"):
+        acks.note(MAX_AHEAD + 1, 0)
+    assert acks.due(MAX_AHEAD, 10) == MAX_AHEAD - 1
+    acks.note(MAX_AHEAD + 1, 0)
+
+
 def test_a_frame_that_comes_again_changes_nothing():
     incoming = Incoming(100)
     for _ in range(3):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 from chain_resolver.hosts import do, make_host, run
@@ -10,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.public import PrivateKey
 
-from dtp.chain import Program, host, pipe
+from dtp.chain import Program, host, pipe, posts
 from dtp.chain.errors import MoveAborted
+from dtp.chain.events import Cursor
 from dtp.chain.host import Endpoint
 from dtp.chain.posts import (
     MAX_POST_BYTES,
     PostKeyMissing,
     PostTooLong,
+    ReceivedPost,
     ReplyKey,
     ReplyKeyError,
     SealBroken,
@@ -30,7 +33,7 @@ from dtp.chain.posts import (
     send_answer,
     send_post,
 )
-from dtp.chain.resolver import ServiceClosed, direct_url
+from dtp.chain.resolver import ServiceClosed, ServiceMissing, direct_url
 from dtp.identity import Identity
 
 ME, YOU = Identity(bytes([1]) * 32, bytes([11]) * 32), Identity(bytes([2]) * 32, bytes([12]) * 32)
@@ -246,3 +249,13 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
     assert "is sealed to this identity" in error["error"]["message"]
     (error,) = call("send", "dtp://alice/echo", "x", "--wallet", str(user_key), code=3)
     assert "no host on chain" in error["error"]["message"]
+
+
+def test_a_question_to_a_service_that_is_gone_has_no_answer(monkeypatch):
+    async def read_gone(chain, id):
+        return SimpleNamespace(host=SimpleNamespace(id=id, services={}))
+
+    monkeypatch.setattr(posts, "read_host", read_gone)
+    question = ReceivedPost("0x1", 5, "0x2", bytes(32), 0, b"?", "digest", Cursor(1))
+    with pytest.raises(ServiceMissing, match="no service 5"):
+        asyncio.run(send_answer(SimpleNamespace(address="0x3"), question, b"!"))
