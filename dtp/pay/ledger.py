@@ -15,7 +15,7 @@ from typing import Final
 from dtp.chain.channel import Agreement, Channel, Lane, State, agreement_bytes
 from dtp.chain.client import ChainClient
 from dtp.chain.firewall import Rules
-from dtp.chain.host import Bearer
+from dtp.chain.host import Bearer, Terms
 from dtp.chain.signer import KeySigner, Scheme
 from dtp.errors import ChainError
 from dtp.net.connection import Connection
@@ -29,7 +29,7 @@ from dtp.pay.journal import Journal
 from dtp.pay.payee import Payee
 from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import Account, ServerMeter
-from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
+from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Prices, Usage
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode
 
@@ -159,8 +159,7 @@ class Ledger(Account):
             least_end_ms=self._least_end_ms(channel),
             most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
             agrees=self.agrees(channel),
-            # Over other carriers no frame is sent, and nothing has to be kept for one.
-            carriage=carriage(terms) if "pipe:" in "".join(connection.stats.carriers) else NO_CARRIAGE,
+            carriage=_carriage(terms, connection),
         )
         meter = entry.meters[number] = ServerMeter(connection, self._journal, payee, self)
         if admission.pass_ is not None:
@@ -186,6 +185,11 @@ class Ledger(Account):
 
     def _least_end_ms(self, channel: Channel) -> int:
         return self._now_ms() + min(channel.terms.claim_ms, _LEAST_CLAIM_TIME)
+
+    def carriage(self, meter: ServerMeter) -> Prices:
+        """See `Account`."""
+        kept = meter.payee.carriage
+        return kept if any(kept) else _carriage(self._entry(meter).channel.terms, meter.connection)
 
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
         """See `Account`."""
@@ -337,3 +341,9 @@ def _is_before(found: Channel, known: Channel, lanes: Iterable[int]) -> bool:
     """Whether a channel was read as it had been before: what only rises is less, or a lane in use isn't there yet."""
     behind = found.deposited < known.deposited or found.claimed < known.claimed
     return behind or any(number >= len(found.lanes) for number in lanes)
+
+
+def _carriage(terms: Terms, connection: Connection) -> Prices:
+    """What is kept for transport: over other carriers than pipes no frame is sent, and nothing has to be."""
+    kept = carriage(terms)
+    return kept if any(kept) and "pipe:" in "".join(connection.stats.carriers) else NO_CARRIAGE

@@ -21,7 +21,7 @@ from dtp.pay.errors import ChargeDeclined, Flaw, MalformedMeter, VoucherRefused
 from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal, Verdict
 from dtp.pay.payee import Payee
-from dtp.pay.terms import Usage
+from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode
 
@@ -135,6 +135,7 @@ class ServerMeter(Meter):
 
     def _take(self, data: bytes) -> None:
         self.payee.least_end_ms = self._account.least_end_ms(self)
+        self.payee.carriage = self._account.carriage(self)
         self.payee.receive(data, self.loop.time())
 
     def _tick(self) -> None:
@@ -291,6 +292,10 @@ class Account(ABC):
     @abstractmethod
     def least_end_ms(self, meter: ServerMeter) -> int:
         """The soonest end that a voucher which comes now may have, Unix ms."""
+
+    @abstractmethod
+    def carriage(self, meter: ServerMeter) -> Prices:
+        """What is kept of the deposit for transport, by what carries the connection now."""
 
     @abstractmethod
     def reserve(self, meter: ServerMeter, amount: int) -> bool:

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.channel import Lane, State
+from dtp.chain.host import Bearer
 from dtp.chain.signer import KeySigner
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook
+from dtp.pay.costs import carriage
 from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission
 from dtp.pay.holding import Holds
@@ -19,7 +21,7 @@ from dtp.pay.messages import build
 from dtp.pay.payee import PayeeLane
 from dtp.pay.payer import said
 from dtp.pay.store import Store
-from dtp.pay.terms import MIB, Exposure, Usage
+from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
 from dtp.pay.voucher import LaneKey
 from dtp.session.session import Traffic
 
@@ -389,5 +391,25 @@ def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied):
         meter = await served.enter()
         await served.ledger.recheck(SimpleNamespace(deny={"0xc"} if denied else {"0xd"}))
         assert meter.connection.aborted == ("denied" if denied else None)
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("bearer", Bearer)
+def test_a_connection_that_goes_on_over_pipes_keeps_what_their_frames_are_credited_with(tmp_path, bearer):
+    """From the first of its vouchers on, and to its end: what went over pipes stays metered."""
+
+    async def scenario(served):
+        terms = replace(served.channel.terms, bearer=bearer, credit=100)
+        served.channel = replace(served.channel, terms=terms)
+        meter = await served.enter()
+        wire = meter.connection
+        wire.on_meter(build(messages.Heard()))
+        assert meter.payee.carriage == NO_CARRIAGE
+        for carriers in (["pipe://0x1"], ["tcp://127.0.0.1:1"]):
+            wire.stats = SimpleNamespace(carriers=carriers)
+            wire.on_meter(build(messages.Heard()))
+            assert meter.payee.carriage == carriage(terms)
+        assert any(meter.payee.carriage) == (bearer is Bearer.CLIENT)
 
     play(tmp_path, scenario)

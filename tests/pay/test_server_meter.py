@@ -11,7 +11,7 @@ from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import said
 from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import Store
-from dtp.pay.terms import MIB, Exposure
+from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure
 from dtp.pay.voucher import LaneKey
 from dtp.session.limits import Limits
 from dtp.session.session import Traffic
@@ -67,6 +67,9 @@ class Lane(Account):
 
     def least_end_ms(self, meter):
         return 0
+
+    def carriage(self, meter):
+        return NO_CARRIAGE
 
     def reserve(self, meter, amount):
         return True
