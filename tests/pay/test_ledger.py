@@ -413,3 +413,52 @@ def test_a_connection_that_goes_on_over_pipes_keeps_what_their_frames_are_credit
         assert any(meter.payee.carriage) == (bearer is Bearer.CLIENT)
 
     play(tmp_path, scenario)
+
+
+def test_what_is_set_aside_for_a_lane_is_the_most_that_is_being_checked(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        ledger, entry = served.ledger, served.ledger._open[CHANNEL]
+        assert ledger.reserve(meter, 5000)
+        assert ledger.reserve(meter, 3000)  # of an older one, that is checked as well
+        assert entry.pending == {0: 5000}
+        ledger.stored(meter, KEY.sign(voucher(1, 3)))
+        assert entry.pending == {0: 5000}
+        ledger.stored(meter, KEY.sign(voucher(2, 5)))
+        assert entry.pending == {}
+        ledger.stored(meter, KEY.sign(voucher(1, 3)))
+        assert entry.vouched[0] == 5000
+        assert ledger.reserve(meter, 6000)
+        ledger.unreserve(meter)
+        assert entry.pending == {}
+
+    play(tmp_path, scenario)
+
+
+def test_a_channel_that_the_chain_has_no_more_ends_its_connections(tmp_path, monkeypatch):
+    async def scenario(served):
+        async def gone(id):
+            return None
+
+        meter = await served.enter()
+        monkeypatch.setattr(served.ledger._book, "read", gone)
+        await served.ledger.refresh("0x" + "9" * 64)  # of no use here
+        assert not meter.connection.closed
+        await served.ledger.refresh(CHANNEL)
+        assert meter.connection.aborted == "the channel is closing or closed"
+
+    play(tmp_path, scenario)
+
+
+def test_passes_are_looked_at_again_with_the_channels(tmp_path, monkeypatch):
+    async def scenario(served):
+        looked = []
+
+        async def look():
+            looked.append(True)
+
+        monkeypatch.setattr(served.quotas, "look", look, raising=False)
+        await served.ledger.recheck(None)
+        assert looked == [True]
+
+    play(tmp_path, scenario)
