@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.channel import Lane, State
+from dtp.chain.errors import NodeUnavailable
 from dtp.chain.host import Bearer
 from dtp.chain.signer import KeySigner
 from dtp.pay import messages
@@ -16,7 +17,7 @@ from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission
 from dtp.pay.holding import Holds
 from dtp.pay.journal import Journal
-from dtp.pay.ledger import Ledger
+from dtp.pay.ledger import AGREEMENT_MS, Ledger
 from dtp.pay.messages import build
 from dtp.pay.payee import PayeeLane
 from dtp.pay.payer import said
@@ -345,7 +346,23 @@ def test_a_close_is_agreed_once_everything_is_paid(tmp_path):
         (agreed,) = agreed_by(meter)
         assert (agreed.total, agreed.public_key) == (1000, served.signer.public_key)
         assert served.store.end_of(CHANNEL).total == 1000
+        assert agreed.not_after_ms == served.store.end_of(CHANNEL).not_after_ms == NOW + AGREEMENT_MS
         assert await served.enter() is None
+
+    play(tmp_path, scenario)
+
+
+def test_a_node_that_is_away_makes_a_close_no_agreement_and_nothing_worse(tmp_path, monkeypatch):
+    async def scenario(served):
+        async def away(*args):
+            raise NodeUnavailable("no node")
+
+        monkeypatch.setattr("dtp.pay.ledger.agreed_total", away)
+        meter = await served.enter()
+        await ask_close(served, meter)
+        assert agreed_by(meter) == []
+        assert served.store.end_of(CHANNEL) is None
+        assert not meter.connection.closed  # the client asks the chain to close
 
     play(tmp_path, scenario)
 
