@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shutil
 import stat
+import tempfile
 import tomllib
 from datetime import time
 from pathlib import Path
@@ -424,10 +426,12 @@ def test_values_that_cant_be_meant(read, text, words):
         read(text)
 
 
-def test_a_folder_that_somebody_else_made_is_not_trusted(tmp_path, monkeypatch):
+def test_a_folder_that_somebody_else_made_is_not_trusted(tmp_path, monkeypatch, request):
     """Without $XDG_RUNTIME_DIR the control socket's folder is in /tmp, where anybody may make it first."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    folder = tmp_path / "runtime-1" / "dtp"
+    base = Path(tempfile.mkdtemp())  # a socket's path is short
+    request.addfinalizer(lambda: shutil.rmtree(base))
+    folder = base / "runtime-1" / "dtp"
     monkeypatch.setattr("platformdirs.user_runtime_path", lambda *args, **kwargs: folder)
     file = tmp_path / "dtpd.toml"
     assert path_near(file).parent == folder  # not there yet
