@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import stat
 import tempfile
 import tomllib
@@ -426,12 +425,17 @@ def test_values_that_cant_be_meant(read, text, words):
         read(text)
 
 
-def test_a_folder_that_somebody_else_made_is_not_trusted(tmp_path, monkeypatch, request):
+@pytest.fixture
+def short():
+    """A folder whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_a_folder_that_somebody_else_made_is_not_trusted(short, tmp_path, monkeypatch):
     """Without $XDG_RUNTIME_DIR the control socket's folder is in /tmp, where anybody may make it first."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    base = Path(tempfile.mkdtemp())  # a socket's path is short
-    request.addfinalizer(lambda: shutil.rmtree(base))
-    folder = base / "runtime-1" / "dtp"
+    folder = short / "runtime-1" / "dtp"
     monkeypatch.setattr("platformdirs.user_runtime_path", lambda *args, **kwargs: folder)
     file = tmp_path / "dtpd.toml"
     assert path_near(file).parent == folder  # not there yet
