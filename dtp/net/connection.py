@@ -605,7 +605,7 @@ class Connection:
             frame = going(session.moved, now)
         finally:
             self._flush_follows = False
-        if frame is not None and session.ended is None:
+        if frame is not None:
             session.send_meter(frame)
 
     def _after(self, now: float) -> None:

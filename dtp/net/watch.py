@@ -28,6 +28,6 @@ class Watch:
     received: int = -1
     total: int = 0
     #: Called before something else is sealed when `along` bytes have moved both ways, with how many and the time: the
-    #: metering frame that it gives needs no record of its own.
+    #: metering frame that it gives needs no record of its own. It gives none where it ends the connection.
     going: Callable[[int, float], bytes | None] | None = None
     along: int = NO_COUNT

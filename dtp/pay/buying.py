@@ -104,9 +104,9 @@ class Purchase(Deal):
     _start: int = field(init=False)  # what the lane came to before this connection
     _settled: bool = field(init=False, default=False)
     _adding: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
-    #: Money that was added for all we know, and how much: whether it was is found out before any other is.
     #: Asked for so much more than the budget, where several connections share one; gives how much of it may be spent.
     lend: Callable[[int], int] | None = field(init=False, default=None)
+    #: Money that was added for all we know, and how much: whether it was is found out before any other is.
     _unknown: tuple[OutcomeUnknown, int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:

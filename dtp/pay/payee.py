@@ -237,9 +237,7 @@ class Payee:
         if signed == self._checking:
             self._checking = None
             moved = self.used.bytes - self._checking_at
-            self._meanwhile = max(
-                2 * moved if self.paused else moved, self._meanwhile - self._meanwhile // _FORGET
-            )
+            self._meanwhile = max(moved, self._meanwhile - self._meanwhile // _FORGET)
         self._send(messages.Stored(self.newest.voucher.sequence))
         pending = self._pending
         if pending is not None and charge == pending.charge:

@@ -191,20 +191,24 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction: all of it or nothing."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-            except sqlite3.Error as fault:
-                raise StoreError(f"can't write {self.path}: {fault}") from fault
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except sqlite3.Error as fault:
-                self._roll_back()
-                raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
-            except BaseException:
-                self._roll_back()
-                raise
+        with self._lock, self._transaction(self._db):
+            yield
+
+    @contextmanager
+    def _transaction(self, db: sqlite3.Connection) -> Iterator[None]:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as fault:
+            raise StoreError(f"can't write {self.path}: {fault}") from fault
+        try:
+            yield
+            db.execute("COMMIT")
+        except sqlite3.Error as fault:
+            _roll_back(db)
+            raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
+        except BaseException:
+            _roll_back(db)
+            raise
 
     @contextmanager
     def _synced(self) -> Iterator[None]:
@@ -226,11 +230,6 @@ class Store:
             self._db.execute(f"PRAGMA synchronous={how}")
         except sqlite3.Error as fault:
             raise StoreError(f"can't write {self.path}: {fault}") from fault
-
-    def _roll_back(self) -> None:
-        # SQLite has done it already after some errors, a full disk among them.
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         try:
@@ -444,34 +443,24 @@ class Store:
         if self.path == ":memory:" or self._unsynced or not self._prompt_lock.acquire(blocking=False):
             return None
         try:
-            return self._receive_now(received)
+            db = self._prompt or self._open_prompt()
+            with self._transaction(db):
+                return [_keep_received(db, each, used) for each, used in received]
+        except StoreError as fault:
+            if getattr(fault.__cause__, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_BUSY:
+                return None
+            raise
         finally:
             self._prompt_lock.release()
 
-    def _receive_now(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool] | None:
-        try:
-            db = self._prompt or self._open_prompt()
-            db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as fault:
-            if getattr(fault, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_BUSY:
-                return None
-            raise StoreError(f"can't write {self.path}: {fault}") from fault
-        try:
-            kept = [_keep_received(db, each, used) for each, used in received]
-            db.execute("COMMIT")
-        except BaseException as fault:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            if isinstance(fault, sqlite3.Error):
-                raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
-            raise
-        return kept
-
     def _open_prompt(self) -> sqlite3.Connection:
         """A connection that neither waits nor syncs, nor moves what it wrote from the log into the file."""
-        db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-        for pragma in ("synchronous=NORMAL", "wal_autocheckpoint=0"):
-            db.execute(f"PRAGMA {pragma}")
+        try:
+            db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            for pragma in ("synchronous=NORMAL", "wal_autocheckpoint=0"):
+                db.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error as fault:
+            raise StoreError(f"can't open the store of vouchers {self.path}: {fault}") from fault
         self._prompt = db
         return db
 
@@ -596,6 +585,12 @@ def _keep_received(db: sqlite3.Connection, signed: SignedVoucher, used: Usage) -
         "SELECT message, signature FROM sold WHERE channel = ? AND lane = ?", (voucher.channel, voucher.lane)
     ).fetchone()
     return signed_of(*row) == signed
+
+
+def _roll_back(db: sqlite3.Connection) -> None:
+    # SQLite has done it already after some errors, a full disk among them.
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 def _sync_data(file: int) -> None:

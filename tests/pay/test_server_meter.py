@@ -166,14 +166,27 @@ def test_while_one_is_being_checked_nothing_is_looked_at_for_those_behind_it(tmp
         wire.on_meter(frame(1, 50 * MIB))
         assert len(meter._checks) == 1
         wire.on_meter(frame(2, 51 * MIB))
-        del turns[:]
-        for size in range(52, 60):
-            wire.move(0, size * MIB, 0)
-        assert turns == []
+        for first in (52, 56):
+            del turns[:]
+            for size in range(first, first + 4):
+                wire.move(0, size * MIB, 0)
+            assert turns == []
+            meter.turn()  # for whatever reason: nor after it
         await stored(meter)
         assert lane.kept[0] == 1
 
     assert play(tmp_path, scenario).newest.voucher.sequence == 2
+
+
+def test_the_next_check_begins_in_time_for_what_moved_during_the_last(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.move(0, 50 * MIB, 0)
+        wire.on_meter(frame(1, 50 * MIB))
+        wire.move(0, 62 * MIB, 0)  # nobody is told of it
+        await stored(meter)
+        assert meter._hear_at == (50 + 64 - 2 * 12) * MIB
+
+    play(tmp_path, scenario)
 
 
 def test_whatever_else_is_said_comes_behind_the_vouchers_before_it(tmp_path):

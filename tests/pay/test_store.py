@@ -190,6 +190,15 @@ def test_a_prompt_write_waits_for_nobody_and_leaves_nothing_behind(store):
         assert memory.receive_now([(signed, Usage())]) is None
 
 
+def test_a_prompt_write_neither_waits_nor_syncs_nor_moves_what_is_in_the_log(store):
+    assert store.receive_now([(KEY.sign(voucher(1, 1)), Usage())]) == [True]
+    found = {
+        name: store._prompt.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("busy_timeout", "synchronous", "wal_autocheckpoint")
+    }
+    assert found == {"busy_timeout": 0, "synchronous": 1, "wal_autocheckpoint": 0}
+
+
 def test_a_prompt_write_that_fails_is_taken_back_whole(store, monkeypatch):
     genuine = store_module._keep_received
 
