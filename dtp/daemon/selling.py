@@ -113,8 +113,7 @@ class Shop:
         )
         self._sales: set[_Sale] = set()
         self._earned: dict[str, int] = {}
-        self._meters: set[ServerMeter] = set()
-        self._freeing: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._offered: dict[str, Price] = {}
         self._by_call: set[str] = set()
 
@@ -198,7 +197,7 @@ class Shop:
             meter = await self.ledger.enter(connection, admission, Exposure(), by_stream)
         finally:
             if meter is None:
-                self._free(admission.channel.id)
+                await self._free(admission.channel.id)
         if meter is None:
             connection.abort(CloseCode.PAYMENT, "the channel is closed")
             return False
@@ -206,7 +205,6 @@ class Shop:
         newest = meter.payee.newest
         sale = _Sale(connection.service, meter, 0 if newest is None else newest.voucher.amount)
         self._sales.add(sale)
-        self._meters.add(meter)
         meter.begin()
         self._at_end(connection, sale)
         return not connection.closed
@@ -216,17 +214,12 @@ class Shop:
             return True  # a file is locked by the ledger
         return await self.journal.run(lambda store: isinstance(store, Shared) and store.hold(channel))
 
-    def _free(self, channel: str) -> None:
+    async def _free(self, channel: str) -> None:
         if isinstance(self._store, Shared):
-            task = asyncio.ensure_future(self._free_later(channel))
-            self._freeing.add(task)
-            task.add_done_callback(self._freeing.discard)
-
-    async def _free_later(self, channel: str) -> None:
-        try:
-            await self.journal.run(lambda store: _free(store, channel))
-        except StoreError as error:  # the database is away, and so are our locks
-            log.debug("channel %s: %s", channel, error)
+            try:
+                await self.journal.run(lambda store: _free(store, channel))
+            except StoreError as error:  # the database is away, and so are our locks
+                log.debug("channel %s: %s", channel, error)
 
     def _at_end(self, connection: Connection, sale: _Sale) -> None:
         before = connection.on_end
@@ -242,10 +235,16 @@ class Shop:
             connection.on_end = ended
 
     def _over(self, sale: _Sale) -> None:
-        if sale in self._sales:
-            self._sales.discard(sale)
-            self._free(sale.meter.payee.lane.channel)
-            self._earned[sale.service] = self._earned.get(sale.service, 0) + sale.earned
+        task = asyncio.ensure_future(self._leave(sale))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, sale: _Sale) -> None:
+        """A connection has ended. Its channel is free when all is written that whoever serves it next has to find."""
+        await sale.meter.settled()
+        self._sales.discard(sale)
+        self._earned[sale.service] = self._earned.get(sale.service, 0) + sale.earned
+        await self._free(sale.meter.payee.lane.channel)
 
     async def charge(self, connection: Connection, units: int) -> str:
         """Have so many requests paid, and wait until they are; else why not."""
@@ -272,11 +271,8 @@ class Shop:
         return sum(paid.to_server for paid in self.cashier.done)
 
     async def close(self) -> None:
-        """After the last connection: claim what is worth its gas. Idempotent."""
-        for meter in list(self._meters):
-            await meter.settled()
-        self._meters.clear()
-        await asyncio.gather(*self._freeing)
+        """After the last connection: claim what is worth its gas."""
+        await asyncio.gather(*self._leaving)
         await self.cashier.stop(claim=True)
         await self.journal.close()
         self._store.close()

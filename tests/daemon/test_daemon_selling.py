@@ -1,0 +1,121 @@
+"""What a daemon does with connections that pay: whose channel they hold until when, and what of them it keeps."""
+
+import asyncio
+import gc
+import weakref
+from types import SimpleNamespace
+
+from pay.meters import CHANNEL, KEY, PRICES, voucher
+from pay.test_claims import channel
+from pay.test_ledger import Connected, pay
+
+from dtp.chain.signer import KeySigner
+from dtp.daemon import selling
+from dtp.daemon.selling import Shop
+from dtp.pay.gate import Admission
+from dtp.pay.messages import build
+from dtp.pay.payer import said
+from dtp.pay.store import Store
+
+
+class SharedStore(Store):
+    """A file that says it is shared, and notes what is done with it, in order."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.done = []
+
+    def claims(self):
+        return False
+
+    def hold(self, channel):
+        self.done.append("hold")
+        return True
+
+    def free(self, channel):
+        self.done.append("free")
+
+    def receive_now(self, received):
+        return None  # as where a database is asked
+
+    def received_all(self, received):
+        given = list(received)
+        self.done += [each.voucher.sequence for each, _ in given]
+        return super().received_all(given)
+
+    def served(self, channel, lane, used):
+        self.done.append("served")
+        super().served(channel, lane, used)
+
+
+def play(tmp_path, monkeypatch, scenario):
+    monkeypatch.setattr(selling, "Metered", Connected)
+
+    async def work():
+        signer = KeySigner.generate()
+        chain = SimpleNamespace(signer=signer)
+        store = SharedStore(tmp_path / "pay.sqlite")
+        shop = Shop(None, chain, SimpleNamespace(rules=None), store, b"")
+        shop.made = channel(server=signer.address)
+        try:
+            await scenario(shop, store)
+        finally:
+            await shop.close()
+
+    asyncio.run(work())
+
+
+def caller(shop, store):
+    """A connection that was admitted to the service "api"."""
+    made = Connected()
+    lane = store.sold_lane(CHANNEL, 0)
+    made.admission = Admission(shop.made, lane, (KEY.public,), PRICES, shop.made.deposited, None)
+    made.service = "api"
+    return made
+
+
+def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path, monkeypatch):
+    """Else another daemon reads the lane without its last voucher, and that pays for what it serves as well."""
+
+    async def scenario(shop, store):
+        wire = caller(shop, store)
+        assert await shop.enter(wire)
+        wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
+        await asyncio.sleep(0)
+        assert wire.meter._checks
+        wire.on_meter(build(said(KEY.sign(voucher(2, 2)), 0)))
+        wire.abort(0, "")
+        await asyncio.gather(*shop._leaving)
+        assert store.done == ["hold", 1, 2, "served", "free"]
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_what_the_last_voucher_brings_is_earned(tmp_path, monkeypatch):
+    async def scenario(shop, store):
+        for number in (1, 2):
+            wire = caller(shop, store)
+            assert await shop.enter(wire)
+            wire.on_meter(build(said(KEY.sign(voucher(number, number)), 0)))
+            wire.abort(0, "")
+            await asyncio.gather(*shop._leaving)
+            assert shop.earned("api") == number * PRICES.request
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_a_connection_that_is_over_is_forgotten(tmp_path, monkeypatch):
+    """Else a daemon grows with each caller that it ever had."""
+
+    async def scenario(shop, store):
+        wire = caller(shop, store)
+        assert await shop.enter(wire)
+        await pay(wire.meter, KEY.sign(voucher(1, 1)))
+        wire.abort(0, "")
+        await asyncio.gather(*shop._leaving)
+        known = weakref.ref(wire)
+        del wire
+        gc.collect()
+        assert known() is None
+
+    play(tmp_path, monkeypatch, scenario)
