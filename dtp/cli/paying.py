@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -29,12 +29,16 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Payment:
-    """The options of who pays. Without a budget nothing of the chain is loaded, and nothing can be spent."""
+    """The options of who pays. Without a budget nothing of the chain is loaded, and nothing can be spent.
+
+    The budget is that of all connections together.
+    """
 
     budget: str | None
     deposit: str | None
     keep: bool
     account: Account
+    _used: list[Connection] = field(default_factory=list)
 
     def connect(
         self, address: Address, *, identity: Identity, psk: bytes | None
@@ -42,14 +46,16 @@ class Payment:
         """Dial, and pay where a budget was given."""
         if self.budget is None:
             return connect(address, identity=identity, psk=psk)
+        from dtp.chain.wallet import parse_amount
         from dtp.pay.dial import connect as connect_and_pay
 
+        spent = sum(bill.amount for bill in self._bills())
         return connect_and_pay(
             address,
             identity=identity,
             psk=psk,
             wallet=self.account.signer(),
-            budget=self.budget,
+            budget=parse_amount(self.budget) - spent,
             deposit=self.deposit,
             keep=self.keep,
             network=self.account.network or address.options.get("network"),
@@ -58,24 +64,26 @@ class Payment:
     @contextlib.contextmanager
     def accounted(self) -> Iterator[list[Connection]]:
         """Say at the end, however it comes, what the connections in the list cost and where the other money is."""
-        used: list[Connection] = []
         if self.budget is None:
-            yield used
+            yield self._used
             return
         from dtp.pay.store import Store
 
         with Store(power_safe=False) as store:
             before = {each.channel for each in store.bought()}
             try:
-                yield used
+                yield self._used
             finally:
-                bills = [bill for each in used if (bill := _Bill.of(each)) is not None]
+                bills = self._bills()
                 for bill in bills:
                     bill.show()
                 ours = {bill.channel for bill in bills}
                 for each in store.bought():
                     if each.state != "closed" and (each.channel in ours or each.channel not in before):
                         self._tell_open(each)
+
+    def _bills(self) -> list[_Bill]:
+        return [bill for each in self._used if (bill := _Bill.of(each)) is not None]
 
     def _tell_open(self, channel: Bought) -> None:
         """Say that a channel holds money of ours, and what brings it back."""
@@ -116,7 +124,10 @@ class _Bill:
             return None
         deal = connection.meter.deal
         assert isinstance(deal, Purchase)
-        return cls(deal.channel.id, connection.paid, connection.usage, deal.channel.deposited, deal.closed)
+        # The lane may have had connections before, by other runs.
+        amount = max(0, connection.paid - deal.start)
+        used = connection.usage.beyond(connection.meter.payer.lane.used)
+        return cls(deal.channel.id, amount, used, deal.channel.deposited, deal.closed)
 
     def show(self) -> None:
         """Print it."""

@@ -25,13 +25,14 @@ from dtp.chain.errors import (
     TransactionRefused,
 )
 from dtp.chain.host import Bearer, Mode, Terms
+from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.pipe_hub import surrender
 from dtp.chain.resolver import HostState, read_host
 from dtp.pay import messages
 from dtp.pay.book import affordable
 from dtp.pay.client_meter import Deal
 from dtp.pay.costs import agreed_total, carriage, take_credits
-from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, PriceTooHigh
+from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.passes import find_pass
 from dtp.pay.payer import PayerLane, Reserved
@@ -60,16 +61,18 @@ _CREDITS_WORTH: Final = 3_000_000
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a connection may cost, in the smallest unit of the service's coin; gas is beside it.
+    """What a connection may cost, in the smallest unit of the coin; gas is beside it.
 
     `deposit` goes into the channel at first (all of `most` without), and more follows as it is used, up to `most`.
-    `price_request` and `price_mib` are the highest prices to agree to, None for any.
+    `price_request` and `price_mib` are the highest prices to agree to, None for any. All of it is meant in units of
+    `coin`: a service that is paid in another one isn't paid, since so many units of that may be a fortune.
     """
 
     most: int = 0
     deposit: int | None = None
     price_request: int | None = None
     price_mib: int | None = None
+    coin: str = SUI_COIN
 
     @property
     def first(self) -> int:
@@ -99,9 +102,10 @@ class Purchase(Deal):
     #: What the channel's money covers of the lane, be it more than the budget (`funds` is not).
     held: int = 0
     closes: bool = field(init=False)
+    #: What the lane came to before this connection.
+    start: int = field(init=False)
     #: What the close by agreement paid to whom.
     closed: Paid | None = field(init=False, default=None)
-    _start: int = field(init=False)  # what the lane came to before this connection
     _settled: bool = field(init=False, default=False)
     _adding: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     #: Asked for so much more than the budget, where several connections share one; gives how much of it may be spent.
@@ -111,7 +115,7 @@ class Purchase(Deal):
 
     def __post_init__(self) -> None:
         self.closes = not self.keep
-        self._start = _signed(self.lane, self.channel)
+        self.start = _signed(self.lane, self.channel)
 
     async def add(self, wanted: int) -> int | None:
         """Put more money into the channel, as the budget allows; what the lane may come to by then, or None.
@@ -144,7 +148,7 @@ class Purchase(Deal):
 
     def _within(self, amount: int) -> int:
         """How much of an amount the budget allows."""
-        within = self._start + self.budget.most - self.funds
+        within = self.start + self.budget.most - self.funds
         if within < amount and self.lend is not None:
             more = self.lend(amount - within)
             self.budget = replace(self.budget, most=self.budget.most + more)
@@ -269,6 +273,7 @@ async def purchase(
         return wanted
     terms = found.terms
     if found.mode != Mode.PASS:
+        _check_coin(budget, terms)
         _check_prices(budget, terms)
         deposit = budget.first
         _check_budget(deposit, terms, service)
@@ -305,6 +310,13 @@ def _check_budget(money: int, terms: Terms, service: str) -> None:
             f"{terms.price_request} and a MiB {terms.price_mib}; {money} pays for nothing: the least that does is "
             f"{least} (what isn't used comes back)",
             least=least,
+        )
+
+
+def _check_coin(budget: Budget, terms: Terms) -> None:
+    if canonical_type(terms.coin) != canonical_type(budget.coin):
+        raise OtherCoin(
+            f"the service is paid in {terms.coin}, and the budget is in {budget.coin}: name the other as `coin`"
         )
 
 
@@ -376,6 +388,8 @@ async def _ready(
     if channel.state != State.OPEN:
         await journal.run(lambda store: store.set_state(id, "closing"))
         raise ChannelUnusable(f"channel {id} is closing or closed")
+    if channel.pass_ is None:
+        _check_coin(budget, channel.terms)
     _check_prices(budget, channel.terms)
     for key, lane in await journal.run(lambda store: store.lanes(id)):
         lock = LaneLock(journal.store.path, id, lane.lane)

@@ -81,6 +81,7 @@ def connect(
     keep: bool = ...,
     most_per_request: int | None = ...,
     most_per_mib: int | None = ...,
+    coin: str | None = ...,
     on_charge: OnCharge | None = ...,
     spending: Spending | None = ...,
     store: Store | str | os.PathLike[str] | None = ...,
@@ -103,6 +104,7 @@ def connect(
     keep: bool = False,
     most_per_request: int | None = None,
     most_per_mib: int | None = None,
+    coin: str | None = None,
     on_charge: OnCharge | None = None,
     spending: Spending | None = None,
     store: Store | str | os.PathLike[str] | None = None,
@@ -122,12 +124,13 @@ def connect(
     With a `wallet` the service of a host object (`dtp://0x<host>/<service>`, or any address with `host`) is paid: a
     channel is opened with `deposit` (all of `budget` without) or one that is open is used, more is added up to
     `budget`, and closing the connection closes the channel; `keep` leaves it open for the next time. Amounts are MIST
-    or text such as "0.5SUI". `most_per_request` and `most_per_mib` are the highest prices to agree to, `on_charge`
-    decides about explicit charges, `spending` says when vouchers are signed. `store` keeps them.
+    or text such as "0.5SUI"; for a service that is paid in another `coin` (its type), numbers of its smallest
+    unit. `most_per_request` and `most_per_mib` are the highest prices to agree to, `on_charge` decides about explicit
+    charges, `spending` says when vouchers are signed. `store` keeps them.
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`; with a
-    wallet also `BudgetSpent`, `PriceTooHigh`, `NoPass`, `CountsDisputed`, and `ChainError`.
+    wallet also `BudgetSpent`, `PriceTooHigh`, `OtherCoin`, `NoPass`, `CountsDisputed`, and `ChainError`.
     """
     target = Address.parse(address) if isinstance(address, str) else address
     if not target.is_direct:
@@ -146,14 +149,23 @@ def connect(
             resolvers=resolvers,
             ticket=ticket,
         )
+    from dtp.chain.model import SUI_COIN, canonical_type
     from dtp.chain.wallet import parse_amount
     from dtp.pay.buying import Budget
 
     def amount(value: int | str) -> int:
-        return parse_amount(value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        if coin is not None:
+            raise LocalError(f"{value!r} is an amount of SUI: give a number of the smallest unit of {coin}")
+        return parse_amount(value)
 
     money = Budget(
-        amount(budget), None if deposit is None else amount(deposit), most_per_request, most_per_mib
+        amount(budget),
+        None if deposit is None else amount(deposit),
+        most_per_request,
+        most_per_mib,
+        SUI_COIN if coin is None else canonical_type(coin),
     )
     dialer = _PaidDialer(
         target,

@@ -18,6 +18,7 @@ __all__ = [
     "MoneyNotAdded",
     "NotMetered",
     "NotPaid",
+    "OtherCoin",
     "PriceTooHigh",
     "SealedAnswerBroken",
     "StoreError",
@@ -115,6 +116,12 @@ class PriceTooHigh(LimitError):
     """The service costs more than the caller allows; nothing was paid."""
 
     code = "price-too-high"
+
+
+class OtherCoin(PriceTooHigh):
+    """The service is paid in another coin than the budget is in; nothing was paid."""
+
+    code = "other-coin"
 
 
 class MoneyNotAdded(ChainError):

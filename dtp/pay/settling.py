@@ -61,7 +61,7 @@ async def coins_for(chain: ChainClient, program: Program, coin: str, amount: int
         return money
     coins = [each for each in await chain.coins(chain.address, coin) if each.balance]
     there = sum(each.balance or 0 for each in coins)
-    if there < amount:
+    if there < amount or not coins:
         raise ChannelUnusable(f"{chain.address} has {there} of {coin}, less than the deposit of {amount}")
     first, *others = (program.object(each.id) for each in coins)
     program.merge(first, others)

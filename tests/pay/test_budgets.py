@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from dtp.chain import Program
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, StaleObject, TransactionFailed
 from dtp.chain.host import Bearer, Terms
-from dtp.errors import DtpError
+from dtp.errors import DtpError, LocalError
 from dtp.pay import buying
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
-from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded
+from dtp.pay.errors import BudgetSpent, BudgetTooSmall, ChannelUnusable, MoneyNotAdded, OtherCoin
 from dtp.pay.payer import PayerLane
 from dtp.pay.serving import Selling
+from dtp.pay.settling import coins_for
 from dtp.pay.terms import MIB, Prices, Spending, Usage
 
 from .conftest import CHEAP, TERMS
@@ -48,6 +50,42 @@ def test_a_budget_that_is_of_no_use_is_refused_before_any_transaction(market, op
         assert buyer["store"].bought() == []
         async with market.connect(buyer, budget=LEAST) as connection:
             assert await fetch(connection, 2000) == 2000
+
+    market(scenario)
+
+
+def test_a_budget_is_of_its_coin(market):
+    """So many units of another coin may be a fortune."""
+
+    async def scenario(market):
+        coin = f"{market.chain.deployments.original_id('transport')}::host::Host"
+        await market.serve(give, terms=replace(TERMS, coin=coin))
+        buyer = await market.buyer()
+        chain = buyer["network"]
+        before = (await chain.balance(chain.address)).total
+        for budget in (500_000_000, "0.5SUI"):
+            with pytest.raises(OtherCoin, match=r"::host::Host, and the budget is in 0x0.*2::sui::SUI"):
+                await market.connect(buyer, budget=budget)
+        with pytest.raises(ChannelUnusable, match=r"has 0 of .*::host::Host"):
+            await market.connect(buyer, coin=coin)
+        with pytest.raises(ChannelUnusable, match="has 0 of"):
+            await coins_for(chain, Program(), coin, 0)
+        with pytest.raises(LocalError, match="is an amount of SUI"):
+            market.connect(buyer, budget="0.5SUI", coin=coin)
+        assert (await chain.balance(chain.address)).total == before
+
+    market(scenario)
+
+
+def test_a_channel_of_another_coin_is_not_used_again(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 10)
+        with pytest.raises(OtherCoin):
+            await market.connect(buyer, coin="0x2::other::COIN")
+        assert [each.state for each in buyer["store"].bought()] == ["open"]
 
     market(scenario)
 
