@@ -119,8 +119,11 @@ def test_a_call_that_waits_when_the_backend_goes():
     wire = Wire(lambda method: Waits.YET)
     wire.call(1)
     assert wire.filter.lose_backend(Reason.BACKEND_BROKE)
-    _, told = wire.sent()
-    assert (b"grpc-status", b"14") in wire.answers.decode(told[-1].data, raw=True)
+    _, (*_, told, stop) = wire.sent()
+    assert (b"grpc-status", b"14") in wire.answers.decode(told.data, raw=True)
+    # No more of its messages are wanted: a client with an open call takes the end of the connection for the answer.
+    assert isinstance(stop, h2.RstStreamFrame)
+    assert (stop.stream_id, stop.error_code) == (1, 0)
     wire.filter.settle(1, None)
     assert wire.sent() == [[], []]
 

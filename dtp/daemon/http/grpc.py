@@ -357,14 +357,17 @@ class Filter:
         """Answer a call that the backend doesn't get."""
         self.told += 1
         self._refused.append(block.stream)
-        self._tell(block.stream, fields)
-        if not block.ends:  # nobody wants its messages
-            self._own.append(RstStreamFrame(block.stream, error_code=_NO_ERROR).serialize())
+        self._tell(block.stream, fields, more=not block.ends)
 
-    def _tell(self, stream: int, fields: Headers) -> None:
-        """A header block for the client, which leaves its table as the backend knows it: nothing is indexed."""
+    def _tell(self, stream: int, fields: Headers, *, more: bool) -> None:
+        """A header block that ends a call, with no more of its messages wanted where `more` may come.
+
+        It leaves the client's table as the backend knows it: nothing is indexed.
+        """
         data = self._answers.encode([NeverIndexedHeaderTuple(*one) for one in fields], huffman=False)
         self._own.append(HeadersFrame(stream, data=data, flags=["END_HEADERS", "END_STREAM"]).serialize())
+        if more:
+            self._own.append(RstStreamFrame(stream, error_code=_NO_ERROR).serialize())
 
     # ---- from the backend ---------------------------------------------------------------------------------
 
@@ -423,7 +426,7 @@ class Filter:
             self.told += 1
             self._refused.append(stream)
             fields = _gone(reason)
-            self._tell(stream, fields[2:] if answered else fields)
+            self._tell(stream, fields[2:] if answered else fields, more=True)
         self._calls.clear()
         self._waiting.clear()
         self._queue.clear()
