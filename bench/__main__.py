@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save", nargs="?", const="full", metavar="WHAT", help="keep the result in bench/results"
     )
-    parser.add_argument("--strict", action="store_true", help="exit with 1 when a figure is missed")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 also when a figure is missed")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     return parser
 
@@ -94,7 +94,7 @@ def main() -> int:
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     facts = machine.facts()
     result: dict[str, object] = {}
-    text, missed = "", False
+    text, missed, failed = "", False, False
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         certificates.make(Path(scratch))
         options = _options(arguments, scratch)
@@ -105,10 +105,11 @@ def main() -> int:
             result = report.as_json(facts | {"date": date}, told, sections)
             text = report.as_markdown(facts, told, sections, date)
             missed = any(figure.verdict(value) == "missed" for figure, value, _ in report.figures(sections))
+            failed = any(row.failed for section in sections for row in section.rows.values())
             if arguments.save:
                 _save(arguments.save, date, result, text)
     print(json.dumps(result, indent=1) if arguments.json else text)
-    return 1 if missed and arguments.strict else 0
+    return 1 if failed or (missed and arguments.strict) else 0
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import Payer, said
 from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import Bought, Store
-from dtp.pay.terms import MIB, Prices, Spending, Usage
+from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
 from dtp.session.handshake import Endpoint
 from dtp.session.limits import DEFAULT
@@ -79,6 +79,9 @@ class _OneLane(Account):
 
     def least_end_ms(self, meter: ServerMeter) -> int:
         return 0
+
+    def carriage(self, meter: ServerMeter) -> Prices:
+        return NO_CARRIAGE
 
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
         return True
@@ -174,7 +177,7 @@ async def _drive(job: Job, address: Address, store: Store) -> Result:
     return result | {"vouchers": len(sent)}
 
 
-async def _open(address: Address, service: str, journal: Journal) -> Metered:
+async def _open(address: Address, service: str, journal: Journal[Store]) -> Metered:
     dialer = Dialer(address, Endpoint(Identity.generate(), suites(), DEFAULT), service, (), None, Metered)
     connection = await dialer.connect()
     assert isinstance(connection, Metered)
@@ -193,10 +196,10 @@ def _count_vouchers(connection: Metered) -> list[bytes]:
     session = connection._session  # also those that go along with something else pass here
     genuine = session.send_meter
 
-    def send(frame: bytes) -> None:
-        if frame.startswith(VOUCHER_HEAD):  # parsing it here would count as the meter's cost
-            sent.append(frame)
-        genuine(frame)
+    def send(data: bytes) -> None:
+        if data.startswith(VOUCHER_HEAD):  # parsing it here would count as the meter's cost
+            sent.append(data)
+        genuine(data)
 
     session.send_meter = send  # type: ignore[method-assign]
     return sent

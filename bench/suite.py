@@ -50,6 +50,8 @@ class Row:
     missing: str = ""
     notes: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    #: It is here and could not be measured.
+    failed: bool = False
 
     def medians(self) -> Sample:
         """The median of each quantity."""
@@ -86,7 +88,7 @@ class Section:
                 try:
                     row.samples.append(row.take())
                 except MeasurementFailed as error:
-                    row.missing = f"failed: {str(error).splitlines()[-1]}"
+                    row.missing, row.failed = f"failed: {str(error).splitlines()[-1]}", True
                     print(error, file=sys.stderr)
 
 

@@ -148,7 +148,8 @@ class Pycrdt(Contender):
         return bytes(self.doc.get_update())
 
     def merging(self) -> Callable[[bytes], object]:
-        return self.doc.apply_update
+        merge: Callable[[bytes], object] = self.doc.apply_update
+        return merge
 
     def __str__(self) -> str:
         return str(self.text)
@@ -187,7 +188,8 @@ class Loro(Contender):
         return self.text.insert, self.text.delete
 
     def merging(self) -> Callable[[bytes], object]:
-        return self.doc.import_
+        merge: Callable[[bytes], object] = self.doc.import_
+        return merge
 
     def updates(self) -> bytes:
         """Everything as one message."""

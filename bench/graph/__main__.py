@@ -123,8 +123,8 @@ def main() -> None:
             else:
                 samples[name].append(found)
     medians: dict[str, dict[str, float] | str] = {
-        name: {column: statistics.median(one[column] for one in found) for column in found[0]}
-        if (found := samples[name])
+        name: {column: statistics.median(one[column] for one in rounds) for column in rounds[0]}
+        if (rounds := samples[name])
         else failures.get(name, "no round")
         for name in names
     }

@@ -24,6 +24,10 @@ class Contender(ABC):
     name: str
 
     @abstractmethod
+    def __init__(self, number: int) -> None:
+        """An empty one. `number` is its own among those of a run."""
+
+    @abstractmethod
     def load_initial(self, work: Work) -> None:
         """Hold the initial nodes. All replicas do so by the same means, so that they have them in common."""
 
