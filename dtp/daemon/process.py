@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
@@ -48,6 +49,12 @@ class UpgradeFailed(LocalError):
     """The process that was to take over didn't; the old one serves as before."""
 
     code = "upgrade-failed"
+
+
+class AboutToEnd(LocalError):
+    """This process drains, or another has taken its place: it changes nothing any more."""
+
+    code = "about-to-end"
 
 
 class CantBan(LocalError):
@@ -103,11 +110,14 @@ class Process:
         """`daemon` is what `serving` made."""
         self._path: Path = config.path
         self.daemon = daemon
-        daemon.on_fenced = self._end
-        self.web = None if config.web is None else WebServer(self.daemon, config.web)
         self._stop = asyncio.Event()
+        daemon.on_fenced = self._stop.set
+        self.web = None if config.web is None else WebServer(self.daemon, config.web)
         self._hurry = asyncio.Event()
-        self._replaced = False
+        #: The process that has taken the place of this one.
+        self._successor: subprocess.Popen[bytes] | None = None
+        #: One reload or upgrade at a time.
+        self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.control = Control(
             path_of(config),
@@ -124,7 +134,7 @@ class Process:
         """Start, call `ready`, and run to the end. Raises `CarrierError` when a place can't be had."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
+            loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_and_log()))
         adopted = _by_place(self.daemon.config, self.control.place, systemd.listening_sockets())
         await self.control.start(next(iter(adopted.get(_CONTROL, ())), None))
@@ -140,7 +150,7 @@ class Process:
             figures = self._tell_figures()
             ready(self)
             await self._stop.wait()
-            if not self._replaced:
+            if self._successor is None:
                 systemd.notify("STOPPING=1", "STATUS=Draining")
             await self._finish()
         finally:
@@ -176,7 +186,7 @@ class Process:
         if left := self.daemon.open_streams:
             log.warning("%d streams were cut off", left)
 
-    def _end(self) -> None:
+    def _on_signal(self) -> None:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
@@ -214,47 +224,72 @@ class Process:
         return {"caller": caller, "until": until}
 
     async def _drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        self._end()
+        self._stop.set()
         return {"streams": self.daemon.open_streams, "seconds": self.daemon.config.drain}
+
+    @contextlib.asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        """While something changes nothing else does, and nothing at all at the end. Raises `AboutToEnd`."""
+        async with self._changing:
+            if self._stop.is_set():
+                raise AboutToEnd("this process finishes what is open and ends: it changes nothing any more")
+            yield
 
     async def _upgrade(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Start this program anew, with the sockets, and end when it serves. Without it, go on as before."""
+        async with self._change():
+            self._successor = successor = await self._succeed()
+            systemd.notify(f"MAINPID={successor.pid}")
+            log.info("process %d takes over", successor.pid, extra={"fields": {"event": "upgraded"}})
+            await self.daemon.hand_over()
+            await self.control.close(keep_place=True)
+            if self.web is not None and self.web.listener is not None:
+                self.web.listener.keep_place()
+                await self.web.close()
+            self._stop.set()
+            return {"pid": successor.pid, "streams": self.daemon.open_streams}
+
+    async def _succeed(self) -> subprocess.Popen[bytes]:
+        """The process that takes over, once it serves. Raises `UpgradeFailed`; then it is gone."""
         socks = [
             *self.daemon.sockets,
             *self.control.sockets,
             *(self.web.sockets if self.web is not None else ()),
         ]
         successor, ready = _start_successor(socks)
-        with ready:
-            try:
-                async with asyncio.timeout(UPGRADE):
-                    told = await asyncio.get_running_loop().run_in_executor(None, ready.read, 1)
-            except TimeoutError:
-                successor.kill()  # which ends the pipe, and so the thread that reads it
-                told = b""
-        if not told:
-            successor.kill()
-            successor.wait()
+        serves = False
+        try:
+            with ready:
+                serves = await self._hears(ready)
+        finally:
+            if not serves:
+                successor.kill()
+                successor.wait()
+        if not serves:
             raise UpgradeFailed("the new process did not begin to serve; its log says why. This one goes on")
-        systemd.notify(f"MAINPID={successor.pid}")
-        log.info("process %d takes over", successor.pid, extra={"fields": {"event": "upgraded"}})
-        self._replaced = True
-        await self.daemon.hand_over()
-        await self.control.close(keep_place=True)
-        if self.web is not None and self.web.listener is not None:
-            self.web.listener.keep_place()
-            await self.web.close()
-        self._end()
-        return {"pid": successor.pid, "streams": self.daemon.open_streams}
+        return successor
+
+    async def _hears(self, ready: BinaryIO) -> bool:
+        """Whether the new process says that it serves: in time, and before this one was told to end."""
+        told = asyncio.ensure_future(_read(ready.fileno()))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((told, stopped), timeout=UPGRADE, return_when=asyncio.FIRST_COMPLETED)
+            return told.done() and bool(told.result()) and not stopped.done()
+        finally:
+            told.cancel()
+            stopped.cancel()
+            await asyncio.gather(told, stopped, return_exceptions=True)
 
     async def _reload(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        systemd.reloading()
-        try:
-            config = load(self._path)
-            await self.daemon.reload(config)
-            logs.set_up(config.log)
-        finally:
-            systemd.notify("READY=1")
+        async with self._change():
+            systemd.reloading()
+            try:
+                config = load(self._path)
+                await self.daemon.reload(config)
+                logs.set_up(config.log)
+            finally:
+                systemd.notify("READY=1")
         log.info("reloaded %s", self._path, extra={"fields": {"event": "reloaded"}})
         return {"reloads": self.daemon.reloads}
 
@@ -269,6 +304,18 @@ class Process:
             )
 
 
+async def _read(descriptor: int) -> bytes:
+    """The next byte of a pipe; none when it has ended."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, 1)
+
+
 def _start_successor(socks: list[socket.socket]) -> tuple[subprocess.Popen[bytes], BinaryIO]:
     """This program, started anew with copies of `socks`; and a pipe that says when it serves, or ends."""
     read, write = os.pipe()
@@ -278,6 +325,7 @@ def _start_successor(socks: list[socket.socket]) -> tuple[subprocess.Popen[bytes
         systemd.SOCKETS: ",".join(map(str, numbers)),
         systemd.READY: str(write),
     }
+    environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
     try:
         process = subprocess.Popen(sys.orig_argv, env=environment, pass_fds=(*numbers, write))
     except OSError as error:
@@ -299,7 +347,10 @@ _CONTROL, _WEB = "control", "web"
 
 
 def _by_place(config: Config, control: str, socks: list[socket.socket]) -> dict[str, list[socket.socket]]:
-    """The sockets that are open already by the setting that means them. `ConfigError` for one that none means."""
+    """The sockets that are open already by the setting that means them.
+
+    `ConfigError` for one that none means; those of a process that is replaced may be of what was in the file before.
+    """
     wanted = {forward.name: forward.name for forward in config.forward}
     wanted |= {_place_of(url): url for url in config.listen}
     wanted[control] = _CONTROL
@@ -308,6 +359,9 @@ def _by_place(config: Config, control: str, socks: list[socket.socket]) -> dict[
     found: dict[str, list[socket.socket]] = {}
     for sock in socks:
         name = f"udp:{name_of(sock)}" if sock.type == socket.SOCK_DGRAM else name_of(sock)
+        if name not in wanted and systemd.replaces():
+            sock.close()
+            continue
         if name not in wanted:
             places = ", ".join(wanted)
             raise ConfigError(f"a socket at {name} was handed over, and the configuration has {places}")

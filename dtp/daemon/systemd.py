@@ -30,10 +30,14 @@ def reloading() -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
+#: The process that a watchdog is for, where it isn't for any.
+WATCHED = "WATCHDOG_PID"
+
+
 def watchdog_interval() -> float | None:
     """How often `WATCHDOG=1` is to be told, seconds: half of what the manager waits for; None if it doesn't."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
-    wanted = microseconds.isdecimal() and os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    wanted = microseconds.isdecimal() and os.environ.get(WATCHED, str(os.getpid())) == str(os.getpid())
     return int(microseconds) / 2e6 if wanted else None
 
 
@@ -67,6 +71,11 @@ def _adopt(descriptor: int) -> socket.socket:
         raise ConfigError(f"descriptor {descriptor} was handed over and doesn't listen")
     sock.set_inheritable(False)
     return sock
+
+
+def replaces() -> bool:
+    """Whether another process waits until this one is ready, to end then."""
+    return READY in os.environ
 
 
 def say_ready() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,13 @@ def config(tmp_path, text):
     if "[identity]" not in text:
         text = f'[identity]\nfile = "unused.pem"\n{text}'
     return load_text(text, tmp_path / "dtpd.toml")
+
+
+@pytest.fixture
+def short():
+    """A folder whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 class Pair:

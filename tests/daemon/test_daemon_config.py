@@ -3,7 +3,6 @@
 import asyncio
 import os
 import stat
-import tempfile
 import tomllib
 from datetime import time
 from pathlib import Path
@@ -423,13 +422,6 @@ def test_values(read, text, value):
 def test_values_that_cant_be_meant(read, text, words):
     with pytest.raises(Wrong, match=words.replace("?", r"\?")):
         read(text)
-
-
-@pytest.fixture
-def short():
-    """A folder whose path leaves room for a socket's name."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 def test_a_folder_that_somebody_else_made_is_not_trusted(short, tmp_path, monkeypatch):

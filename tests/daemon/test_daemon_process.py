@@ -1,0 +1,217 @@
+"""The daemon as a process: what may change when, what a second request does, whom the service manager watches."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from dtp.daemon import logs, process, systemd
+from dtp.daemon.control import ask
+from dtp.errors import ConfigError
+
+from .conftest import config
+
+#: A program that is run as the successor: reads what it needs from its environment, and tells the pipe that waits.
+SUCCESSOR = "import os; from dtp.daemon import systemd; tell = int(os.environ['DTPD_READY']); "
+
+
+class Served:
+    """In place of a daemon: what it was asked for, each of which takes as long as the test wants."""
+
+    on_fenced = None
+    sockets = ()
+    open_streams = reloads = 0
+
+    def __init__(self, config):
+        self.config = config
+        self.asked = []
+        self.may_reload = asyncio.Event()
+        self.may_reload.set()
+        self.drained = asyncio.Event()
+
+    async def start(self, adopted):
+        self.adopted = adopted
+
+    async def reload(self, config):
+        self.asked.append("reload")
+        await self.may_reload.wait()
+        self.asked.append("reloaded")
+
+    async def hand_over(self):
+        self.asked.append("hand over")
+
+    async def drain(self, grace):
+        self.asked.append("drain")
+        await self.drained.wait()
+
+    async def close(self):
+        self.asked.append("close")
+
+
+@pytest.fixture
+def serve(tmp_path, short, monkeypatch):
+    """Run `scenario(process, daemon)` while a process serves by a file with one forward."""
+    monkeypatch.setattr(logs, "set_up", Mock())
+
+    def run_it(scenario):
+        path = tmp_path / "dtpd.toml"
+        path.write_text(
+            f'[identity]\nfile = "me.pem"\n[daemon]\ncontrol = "{short}/c.sock"\n'
+            '[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://alice/api"\n'
+        )
+
+        async def main():
+            async with asyncio.timeout(30):
+                daemon = Served(config(tmp_path, path.read_text()))
+                served, ready = process.Process(daemon.config, daemon), asyncio.Event()
+                running = asyncio.create_task(served.run(lambda _: ready.set()))
+                await asyncio.wait(
+                    (running, asyncio.create_task(ready.wait())), return_when="FIRST_COMPLETED"
+                )
+                try:
+                    await scenario(served, daemon)
+                finally:
+                    daemon.drained.set()
+                    served._stop.set()
+                    await running
+                    if served._successor is not None:
+                        served._successor.wait()
+
+        asyncio.run(main())
+
+    return run_it
+
+
+async def until(condition):
+    for _ in range(1_000_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+
+
+def answer(said):
+    """The successor says so much to the pipe, then ends."""
+    return [sys.executable, "-c", f"{SUCCESSOR}os.write(tell, {said})"]
+
+
+@pytest.mark.parametrize("second", ["upgrade", "reload"])
+def test_what_comes_after_an_upgrade_is_refused(serve, monkeypatch, second):
+    """Else two processes would serve in the place of one, each with half of those who come."""
+    monkeypatch.setattr(sys, "orig_argv", answer("b'1'"))
+
+    async def scenario(served, daemon):
+        place = Path(served.control.place.removeprefix("unix:"))
+        asked = [asyncio.create_task(ask(place, each)) for each in ("upgrade", second)]
+        first, other = await asyncio.gather(*asked, return_exceptions=True)
+        assert first["pid"]
+        assert "changes nothing any more" in str(other)
+        assert daemon.asked.count("hand over") == 1
+        assert "reload" not in daemon.asked
+
+    serve(scenario)
+
+
+def test_an_upgrade_waits_for_a_reload(serve, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", answer("b'1'"))
+
+    async def scenario(served, daemon):
+        daemon.may_reload.clear()
+        reload = asyncio.create_task(served._reload({}))
+        await until(lambda: daemon.asked)
+        upgrade = asyncio.create_task(served._upgrade({}))
+        await asyncio.sleep(0)
+        daemon.may_reload.set()
+        await asyncio.gather(reload, upgrade)
+        assert daemon.asked[:3] == ["reload", "reloaded", "hand over"]
+
+    serve(scenario)
+
+
+def test_nothing_changes_while_it_drains(serve, caplog):
+    """SIGHUP in the last minute opens no place, and what is open still has its time, however often it is told."""
+
+    async def scenario(served, daemon):
+        await served._drain({})
+        for change in (served._reload, served._upgrade):
+            with pytest.raises(process.AboutToEnd):
+                await change({})
+        await served._reload_and_log()
+        await served._drain({})
+        daemon.on_fenced()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert daemon.asked == ["drain"]
+        served._on_signal()
+        await until(lambda: "close" in daemon.asked)
+
+    serve(scenario)
+    assert "not reloaded" in caplog.text
+
+
+@pytest.mark.parametrize("script", [answer("b''"), [sys.executable, "-c", f"{SUCCESSOR}input()"]])
+def test_a_successor_that_does_not_serve_is_gone(serve, monkeypatch, script):
+    """Whether it ends, or takes its time and this process is told to end meanwhile."""
+    start, started = process._start_successor, []
+    monkeypatch.setattr(sys, "orig_argv", script)
+    monkeypatch.setattr(
+        process, "_start_successor", lambda socks: started.append(start(socks)) or started[-1]
+    )
+
+    async def scenario(served, daemon):
+        upgrade = asyncio.create_task(served._upgrade({}))
+        if script[-1].endswith("input()"):
+            await until(lambda: started)
+            served._on_signal()
+        with pytest.raises(process.UpgradeFailed):
+            await upgrade
+        assert started[0][0].returncode is not None
+        assert "hand over" not in daemon.asked
+
+    serve(scenario)
+
+
+def test_a_successor_that_takes_too_long_is_gone(serve, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", "input()"])
+    monkeypatch.setattr(process, "UPGRADE", 0.01)
+
+    async def scenario(served, daemon):
+        with pytest.raises(process.UpgradeFailed):
+            await served._upgrade({})
+        assert "hand over" not in daemon.asked
+
+    serve(scenario)
+
+
+def test_the_watchdog_is_the_successor_s_too(monkeypatch):
+    """systemd names the process that it started; the one that takes over has to answer in its place."""
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    assert systemd.watchdog_interval() == 1.5
+    script = f"{SUCCESSOR}os.write(tell, repr(systemd.watchdog_interval()).encode())"
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", script])
+    successor, ready = process._start_successor([])
+    with ready:
+        assert ready.read() == b"1.5"
+    successor.wait()
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    assert systemd.watchdog_interval() is None
+
+
+def test_a_successor_lets_go_of_places_that_are_no_more_in_the_file(tmp_path, monkeypatch):
+    """Its file may have changed since; a socket of the service manager that nothing means is a mistake."""
+    text = '[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://alice/api"\n'
+    for replaces in (True, False):
+        with socket.socket() as sock, contextlib.ExitStack() as stack:
+            sock.bind(("127.0.0.1", 0))
+            if replaces:
+                monkeypatch.setenv(systemd.READY, "1")
+            else:
+                monkeypatch.delenv(systemd.READY)
+                stack.enter_context(pytest.raises(ConfigError, match="handed over"))
+            assert process._by_place(config(tmp_path, text), "unix:/x", [sock]) == {}
+            assert sock.fileno() < 0
