@@ -46,6 +46,11 @@ class Counts:
     received: int = 0
 
 
+def told(error: DtpError) -> str:
+    """Why a stream broke off, in words: those of the other daemon, if it was reset there."""
+    return f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
+
+
 class Relay:
     """Joins `sock` and `stream` until both directions have ended, or one broke off. Owns both from here on.
 
@@ -66,6 +71,7 @@ class Relay:
         "_loop",
         "_meter",
         "_on_end",
+        "_ours",
         "_out",
         "_read_size",
         "_reading",
@@ -125,6 +131,9 @@ class Relay:
         self._writing = False  # bytes wait for the socket to take them
         self._held = False  # the meter wants the next bytes later
         self._out: deque[bytes | memoryview] = deque([first]) if first else _NOTHING
+        self._ours = len(
+            first
+        )  # of what waits, in front: never came by the stream, so no credit is due for it
         self._socket_ended = False  # nothing more comes from the socket
         self._stream_ended = False  # nothing more comes from the stream
         self._shut = False  # the socket takes no more
@@ -314,7 +323,10 @@ class Relay:
                 out[0] = memoryview(out[0])[sent:]
             else:
                 out.popleft()
-            self._give_credit(sent)
+            ours = min(sent, self._ours)
+            self._ours -= ours
+            if sent > ours:
+                self._give_credit(sent - ours)
             if self.ended:
                 return
         self._wrote_all()
@@ -356,8 +368,7 @@ class Relay:
             self._release()
             self._on_end(self)
             return
-        why = f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
-        self._lose(self._broken, why)
+        self._lose(self._broken, told(error))
 
     def _untouched(self) -> bool:
         """Whether neither side has said anything: to both, another stream is as good as this one."""
@@ -375,7 +386,7 @@ class Relay:
             self._pause()
             # Code 0: it has all it wants.
             if isinstance(error, StreamReset) and error.error_code and not self.why:
-                self.why = f"{words(error.error_code)} (there)"
+                self.why = told(error)
             self._end_if_done()
         elif not self._reading and not self._held and self.stream.queued <= self._high:
             self._read_on()
@@ -459,5 +470,5 @@ class Relay:
             self._timers = None
 
     def _drop(self) -> None:
-        self.stream.consumed(sum(map(len, self._out)))
-        self._out = _NOTHING
+        self.stream.consumed(sum(map(len, self._out)) - self._ours)
+        self._out, self._ours = _NOTHING, 0

@@ -286,6 +286,44 @@ def test_a_stream_is_read_with_the_others_again_while_turns_are_brief(run):
     run(scenario)
 
 
+@pytest.mark.parametrize("way", ["at once", "later", "never"])
+def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(run, monkeypatch, way):
+    """A PROXY header never came by the stream: the peer may send as much as it had sent, and no more."""
+    given = []
+
+    async def serve(reader, writer):
+        if way == "never":
+            reset(writer)
+        else:
+            await reader.readuntil(b"hello")
+            writer.write(b"done")
+
+    class Slow(Relay):
+        def _on_writable(self):
+            if way == "at once" or self.counts.received:
+                super()._on_writable()
+            elif way == "never":
+                self._socket_takes_no_more()
+
+    monkeypatch.setattr("dtp.daemon.expose.Relay", Slow)
+
+    async def scenario(pair):
+        async with Backend(serve) as backend:
+            port = await pair.start(expose(backend.port, more="proxy-protocol = true"))
+            with contextlib.suppress(ConnectionError):
+                await exchange(port, b"hello")
+            (connection,) = pair.far.listener.connections
+            consumed = connection._consumed
+            connection._consumed = lambda stream, size: (given.append(size), consumed(stream, size))
+            for _ in range(3):
+                with contextlib.suppress(ConnectionError):
+                    assert await exchange(port, b"hello") == b"done"
+                await pair.exposed.ledger.wait_empty()
+            assert sum(given) <= 15
+
+    run(scenario)
+
+
 def test_a_dead_backend_is_passed_over(run):
     async def scenario(pair):
         async with Backend(echo) as backend:
