@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -36,6 +37,8 @@ Dialled = tuple[Backend, socket.socket, bytes]
 
 #: Denials that are logged in a second.
 LOGGED = 20
+#: Seconds that a backend has to take what was written to it before the end.
+FLUSH = 10.0
 
 
 def moment() -> Moment:
@@ -58,6 +61,9 @@ class Link:
         """Give it up, once."""
         self._backend.active -= 1
         self.writer.close()
+        transport = self.writer.transport
+        if transport.get_write_buffer_size():  # a backend that takes no more would keep the socket for ever
+            asyncio.get_running_loop().call_later(FLUSH, transport.abort)
 
 
 class Exposed:
@@ -123,7 +129,7 @@ class Exposed:
             return
         self.active += 1
         if self.config.kind != "udp" and self.moved(caller, 0):
-            self._go_on(connection, self._wait(caller, stream, opened))
+            self._go_on(caller, stream, self._wait(caller, stream, opened))
         else:
             self._begin(caller, stream, opened)
 
@@ -133,19 +139,14 @@ class Exposed:
         elif self.config.kind == "tcp":
             self._serve_now(caller, stream, opened)
         else:
-            self._go_on(stream.connection, self._converse(caller, stream, opened))
+            self._go_on(caller, stream, self._converse(caller, stream, opened))
 
     async def _wait(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Begin once the rate of bytes allows it: each stream's first window passes, so streams would multiply it."""
-        try:
+        verdict = self.moved(caller, 0)
+        while verdict and not isinstance(verdict, Reason):
+            await asyncio.sleep(verdict)
             verdict = self.moved(caller, 0)
-            while verdict and not isinstance(verdict, Reason):
-                await asyncio.sleep(verdict)
-                verdict = self.moved(caller, 0)
-        except asyncio.CancelledError:
-            stream.reset(Reason.DRAINING)
-            self._over(caller)
-            raise
         if isinstance(verdict, Reason):
             self.ledger.failed += 1
             stream.reset(verdict)
@@ -153,10 +154,16 @@ class Exposed:
         else:
             self._begin(caller, stream, opened)
 
-    def _go_on(self, connection: Connection, serving: Coroutine[None, None, None]) -> None:
-        task = connection.loop.create_task(serving)
+    def _go_on(self, caller: Caller, stream: Stream, serving: Coroutine[None, None, None]) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            self._opening.discard(task)
+            if task.cancelled():  # perhaps before its first step, so it can't do this itself
+                stream.reset(Reason.DRAINING)
+                self._over(caller)
+
+        task = stream.connection.loop.create_task(serving)
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(done)
 
     def refuse(self, caller: Caller, stream: Stream, reason: Reason, why: str) -> None:
         """Refuse a stream for what is no rule's affair."""
@@ -249,7 +256,7 @@ class Exposed:
                 break
             self._join(caller, stream, opened, began, self._connected(caller, backend, sock))
             return
-        self._go_on(stream.connection, self._serve_tcp(caller, stream, opened, began, tried, backend))
+        self._go_on(caller, stream, self._serve_tcp(caller, stream, opened, began, tried, backend))
 
     async def _serve_tcp(
         self,
@@ -261,12 +268,7 @@ class Exposed:
         chosen: Backend | None,
     ) -> None:
         """The same for a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
-        try:
-            dialled = await self._dial(caller, tried, chosen)
-        except asyncio.CancelledError:
-            stream.reset(Reason.DRAINING)
-            self._over(caller)
-            raise
+        dialled = await self._dial(caller, tried, chosen)
         if dialled is None:
             self.ledger.failed += 1
             stream.reset(Reason.NO_BACKEND)
@@ -324,10 +326,9 @@ class Exposed:
         began = time.monotonic()
         session = self._conversation()(self, caller, stream, self.chain.bounds(opened))
         self.ledger.add(session)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):  # its client is told
             await session.run()
-        finally:
-            self._ended(caller, None, began, session)
+        self._ended(caller, None, began, session)
 
     def _conversation(self) -> Callable[[Exposed, Caller, Stream, Bounds], Conversation]:
         if self.config.kind == "grpc":
@@ -346,7 +347,12 @@ class Exposed:
         if dialled is None:
             return None
         backend, sock, first = dialled
-        reader, writer = await asyncio.open_connection(sock=sock)
+        try:
+            reader, writer = await asyncio.open_connection(sock=sock)
+        except asyncio.CancelledError:
+            backend.active -= 1
+            sock.close()
+            raise
         if first:
             writer.write(first)
         return Link(reader, writer, backend)

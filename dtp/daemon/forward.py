@@ -85,12 +85,17 @@ class Forwarded:
             if stream is not None:  # as nearly always: no task is needed
                 self._join(self.pool, stream, sock, b"")
                 return
-        self._open(self._serve(sock))
+        self._open(self._serve(sock), partial(sockets.reset, sock))
 
-    def _open(self, serving: Coroutine[None, None, None]) -> None:
+    def _open(self, serving: Coroutine[None, None, None], give_up: Callable[[], None]) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            self._opening.discard(task)
+            if task.cancelled():  # perhaps before its first step, so it can't do this itself
+                give_up()
+
         task = asyncio.get_running_loop().create_task(serving)
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(done)
 
     async def _serve(self, sock: socket.socket) -> None:
         make = GREETINGS[self.config.mode]
@@ -107,9 +112,6 @@ class Forwarded:
             self._refused(error)
             sockets.reset(sock)
             return
-        except asyncio.CancelledError:
-            sockets.reset(sock)
-            raise
         first = b""
         if greeting is not None:
             first = greeting.succeeded()
@@ -133,9 +135,6 @@ class Forwarded:
         except DtpError as error:
             self._refused(error)
             sockets.reset(sock)
-        except asyncio.CancelledError:
-            sockets.reset(sock)
-            raise
         else:
             self._join(pool, stream, sock, b"")
 
@@ -199,7 +198,8 @@ class Forwarded:
         pool.done(relay.stream)
         if isinstance(relay, Relay) and relay.left is not None:
             # After a reload the forward may lead elsewhere.
-            self._open(self._serve_again(self.pool or pool, relay.left))
+            again = self._serve_again(self.pool or pool, relay.left)
+            self._open(again, partial(sockets.reset, relay.left))
         if relay.why:
             log.info(
                 "%s: a stream broke off: %s",
@@ -251,8 +251,9 @@ class ForwardedUdp(Forwarded):
         return [] if self._sources is None else [self._name]
 
     def _on_source(self, source: tuple[str, int]) -> None:
+        assert self._sources is not None
         self.ledger.streams += 1
-        self._open(self._serve_source(source))
+        self._open(self._serve_source(source), partial(self._sources.refused, source))
 
     async def _serve_source(self, source: tuple[str, int]) -> None:
         sources, pool = self._sources, self.pool
@@ -264,9 +265,6 @@ class ForwardedUdp(Forwarded):
             self._refused(error)
             sources.refused(source)
             return
-        except asyncio.CancelledError:
-            sources.refused(source)
-            raise
 
         def ended(session: udp.UdpSession) -> None:
             sources.forget(source)

@@ -162,7 +162,6 @@ def test_streams_that_wait_for_bandwidth_end_with_the_daemon(run):
             ends = [first, await asyncio.open_connection("127.0.0.1", port)]
             ends[1][1].write(b"x")
             await until(lambda: pair.exposed.active == 2)
-            await asyncio.sleep(0)  # a task that has not begun can't clean up
             assert backend.connections == 1
             pair.exposed.abort(Reason.DRAINING)
             for reader, writer in ends:
@@ -170,6 +169,48 @@ def test_streams_that_wait_for_bandwidth_end_with_the_daemon(run):
                     await reader.read()
                 writer.close()
             assert pair.exposed.active == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("host", "more"),
+    [("localhost", ""), ("127.0.0.1", 'kind = "http"'), ("127.0.0.1", 'rate = { bandwidth = "1B/h" }')],
+)
+def test_a_stream_that_is_ended_before_it_has_begun(run, host, more):
+    """In the same turn: a task that has taken no step can't clean up after itself."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port, more=more).replace("127.0.0.1", host))
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"x")  # is more than the rate allows
+            await until(lambda: pair.exposed.active)
+            exposed, take = pair.exposed, pair.exposed.take
+            exposed.take = lambda *which: (take(*which), exposed.abort(Reason.DRAINING))
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, b"x")
+            await until(lambda: exposed.active == 0)
+            assert not exposed._opening
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_program_that_is_ended_before_it_is_served(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            await pair.start(expose(backend.port))
+            (forwarded,) = pair.near.forwarded.values()
+            forwarded.pool.stream_now = lambda: None  # so that a task is needed
+            here, there = socket.socketpair()
+            with here:
+                there.setblocking(False)
+                forwarded._on_socket(there)
+                forwarded.abort(Reason.DRAINING)
+                await until(lambda: there.fileno() < 0)
+                assert here.recv(1) == b""
+                assert not forwarded._opening
 
     run(scenario)
 
@@ -307,6 +348,7 @@ def test_a_drain_lets_requests_finish_and_takes_no_more(run):
                 go_on.set()
                 async with await asking as answer:
                     assert await answer.text() == "done"
+                    assert answer.headers["Connection"] == "close"  # or the next request meets the end
                 assert await draining
                 writer.close()
 

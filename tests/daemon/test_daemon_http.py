@@ -156,6 +156,7 @@ def test_messages(body, methods, batch):
         (b'{"method":"a","method":"b"}', -32600, "twice"),
         (b'{"method":"a","Method":"b"}', -32600, "spelt"),
         (b'{"METHOD":"b"}', -32600, "spelt"),
+        ('{"method":"a","param\u017f":[]}'.encode(), -32600, "spelt"),
         (b'{"method":1}', -32600, "needs a method"),
         (b'{"method":"a b"}', -32600, "needs a method"),
         (b'{"method":"a\\u0000"}', -32600, "needs a method"),

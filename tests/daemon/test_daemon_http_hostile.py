@@ -323,6 +323,20 @@ def test_an_id_that_no_answer_could_have(number):
         jsonrpc.parse(f'{{"method":"a","id":{number}}}'.encode(), 1)
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_answer_that_is_put_together_comes_as_it_is(run, refused):
+    """What the backend would compress could not be joined with what was refused."""
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "json-rpc", 'methods = { deny = ["b"] }'))
+            body = json.dumps([call("a"), call("b", 2)] if refused else [call("a")]).encode()
+            await say(port, post(body, b"Accept-Encoding: gzip\r\n"))
+            assert (b"\r\naccept-encoding: gzip\r\n" in backend.got) is not refused
+
+    run(scenario)
+
+
 def test_a_batch_of_which_the_backend_makes_no_json(run):
     """What was refused is answered, and the rest has failed: the whole stays JSON."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dtp.daemon.policies import Bounds, Caller
 from dtp.daemon.reasons import Reason, words
-from dtp.daemon.relay import Counts
+from dtp.daemon.relay import Counts, told
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
 
@@ -70,8 +70,10 @@ class Conversation:
             self._fail(end.reason, end.why)
         except TimeoutError:
             self._fail(Reason.TIME, words(Reason.TIME))
-        except (DtpError, OSError) as error:
-            self._fail(Reason.BACKEND_BROKE, str(error))
+        except DtpError as error:
+            self._fail(Reason.BACKEND_BROKE, told(error))
+        except OSError as error:
+            self._fail(Reason.BACKEND_BROKE, f"{words(Reason.BACKEND_BROKE)}: {error.strerror or error}")
         except asyncio.CancelledError:
             self._fail(Reason.DRAINING, words(Reason.DRAINING))
             raise
@@ -89,7 +91,7 @@ class Conversation:
         Unread, it would become a reset for the client, which would overtake our last words.
         """
         self.stream.write_eof()
-        with contextlib.suppress(TimeoutError, Ended):
+        with contextlib.suppress(TimeoutError, Ended, DtpError):
             async with asyncio.timeout(LINGER):
                 while await self._read_client(READ):
                     pass

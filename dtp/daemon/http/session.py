@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,6 +30,8 @@ log = logging.getLogger("dtpd")
 
 #: How long a client may keep a connection without asking for anything, seconds; nginx's default.
 _KEEP = 75.0
+#: So often it is looked at whether an exchange still has somebody who wants it, seconds.
+_LOOK = 5.0
 #: Of a body that nobody wants so much is read, so that the client sees the answer; a longer one ends the connection.
 _DISCARD = 256 * 1024
 #: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
@@ -98,6 +101,10 @@ class HttpSession(Conversation):
         self._origin: bytes | None = None
         #: Whether only the head of the answer is wanted.
         self._head_only = False
+        #: Bytes of the request's body, infinite where its head doesn't say.
+        self._size = 0.0
+        #: Whether the client speaks HTTP/1.0, which knows no answers in front of the answer, nor fields behind it.
+        self._old = False
 
     def finish(self) -> None:
         """Answer what was asked, and then no more."""
@@ -140,12 +147,14 @@ class HttpSession(Conversation):
             request = await self._request()
             if request is None:
                 return
-            self._head_only = request.method == b"HEAD"
+            self._head_only, self._old = request.method == b"HEAD", request.http_version < b"1.1"
+            self._size = _body_size(request)
             if (two_ways := fault(request)) is not None:
                 self.why = f"{words(Reason.MALFORMED)}: {two_ways}"
                 await self._answer(400, f"{self.why}\n".encode(), "text/plain", {"Connection": "close"})
                 return
             request = in_origin_form(request)
+            self._look_later()
             try:
                 keep = await (self._exchange_calls(request) if self._json else self._exchange(request))
             except (Ended, OSError) as error:
@@ -154,8 +163,27 @@ class HttpSession(Conversation):
                 self.why = words(Reason.BACKEND_BROKE)
                 await self._fail_request(Reason.BACKEND_BROKE, {"Connection": "close"})
                 return
+            finally:
+                self._looking.cancel()
             if not keep or not self._client.reusable():
                 return
+
+    def _look_later(self) -> None:
+        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        """End an exchange whose client is gone, or that is idle.
+
+        While the backend has the word nobody reads from the client, and while one takes nothing, from neither.
+        """
+        silent = asyncio.get_running_loop().time() - self._moved_at
+        # An end alone may mean that there is nothing more to ask.
+        if self.stream.write_error is not None or (self.stream.at_eof() and silent > _KEEP):
+            self.abort(Reason.CLIENT_GONE)
+        elif self._bounds.idle is not None and silent > self._bounds.idle:
+            self.abort(Reason.IDLE)
+        else:
+            self._look_later()
 
     async def _request(self) -> h11.Request | None:
         """The next request's head; None when the client has ended. Its bytes may not trickle in."""
@@ -176,10 +204,14 @@ class HttpSession(Conversation):
         return event
 
     async def _wait_for_request(self) -> bytes | None:
-        """The first bytes of a request; None when `finish` came first."""
+        """The first bytes of a request; None when `finish` came first, or nothing for too long."""
         self._idle = asyncio.ensure_future(self._read_client(conversation.READ))
         try:
             return await self._idle
+        except Ended as end:
+            if end.reason is not Reason.IDLE:
+                raise
+            return None
         except asyncio.CancelledError:
             if self._finishing and self._idle.cancelled() and not self._cancelled:
                 return None
@@ -205,7 +237,9 @@ class HttpSession(Conversation):
             return await self._discard()
         headers = to_backend(list(request.headers), self._caller, self._exposed.config.service)
         head = h11.Request(method=request.method, target=request.target, headers=headers)
-        bodyless = request.method in _SAFE and not _has_body(request)
+        bodyless = request.method in _SAFE and not self._size
+        if bodyless:
+            await self._client.event()  # its end, which is one, too
         for again in (False, True):
             backend = await self._open_backend()
             if backend is None:
@@ -224,7 +258,7 @@ class HttpSession(Conversation):
     def _no_websocket(self, request: h11.Request) -> tuple[int, bytes] | None:
         """The status and words for what is no WebSocket, or one of a page that may not open it."""
         asks = request.method == b"GET" and WEBSOCKET in upgrades_of(list(request.headers))
-        if not asks or _has_body(request):
+        if not asks or self._size:
             return 426, b"this service is for WebSockets\n"
         if not self._judge_origin(request):
             return 403, _FOREIGN_PAGE
@@ -245,7 +279,6 @@ class HttpSession(Conversation):
             if await self._pass_answer(backend):
                 await self._pass_protocol(backend)
                 return False
-            await self._discard()  # the end of a request without a body is an event, too
             self._keep_link(backend)
             return True
         pump = asyncio.create_task(self._pass_body(backend))
@@ -260,10 +293,9 @@ class HttpSession(Conversation):
                 await asyncio.gather(pump, return_exceptions=True)
                 await self._pass_protocol(backend)
                 return False
-            if not pump.done():
-                # Answered before the body was there: nobody wants the rest.
+            if not pump.done() or pump.exception() is not None:
+                # Answered before the body was there, or could be taken: nobody wants the rest.
                 return False
-            await pump
         finally:
             pump.cancel()
             answer.cancel()
@@ -274,8 +306,6 @@ class HttpSession(Conversation):
     async def _pass_body(self, backend: _Side) -> None:
         while True:
             event = await self._client.event()
-            if event is h11.PAUSED:
-                return
             if isinstance(event, h11.EndOfMessage):
                 # Fields behind the body end here (RFC 9110, 6.5.1): backends may take them for the head's.
                 await backend.send(h11.EndOfMessage())
@@ -288,6 +318,8 @@ class HttpSession(Conversation):
             event = await _answered(backend)
             if isinstance(event, h11.InformationalResponse):
                 switching = event.status_code == 101
+                if self._old and not switching:
+                    continue
                 await self._client.send(
                     h11.InformationalResponse(
                         status_code=event.status_code,
@@ -301,14 +333,15 @@ class HttpSession(Conversation):
                 if self._only_websockets and event.status_code < 300:
                     await self._answer(502, _NO_WEBSOCKET, "text/plain", {})
                     return False
-                headers = self._cors(to_client(list(event.headers)))
+                headers = self._told(to_client(list(event.headers)), most=0)
                 await self._client.send(
                     h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
                 )
+            elif isinstance(event, h11.EndOfMessage):
+                await self._client.send(h11.EndOfMessage() if self._old else event)
+                return False
             else:
                 await self._client.send(event)
-                if isinstance(event, h11.EndOfMessage):
-                    return False
 
     async def _pass_protocol(self, backend: _Side) -> None:
         """After 101, as of a WebSocket: bytes, both ways, until both have ended."""
@@ -336,7 +369,7 @@ class HttpSession(Conversation):
         if request.method == b"OPTIONS" and self._origin is not None:
             await self._answer(204, b"", None, _PREFLIGHT)
             return await self._discard()
-        if request.method != b"POST" or upgrades_of(list(request.headers)):
+        if request.method != b"POST":
             await self._answer(405, b"JSON-RPC is spoken by POST\n", "text/plain", {"Allow": "POST"})
             return await self._discard()
         if tokens(list(request.headers), b"content-encoding") - {b"identity"}:
@@ -370,8 +403,16 @@ class HttpSession(Conversation):
         self._origin = origin if passes else None
         return passes
 
-    def _cors(self, headers: Headers) -> Headers:
-        """The fields of an answer, with word to the browser that its page may read it."""
+    def _told(self, headers: Headers, *, most: int = _DISCARD) -> Headers:
+        """The fields of an answer, with word that it is the last, and to the browser that its page may read it.
+
+        It is the last where more than `most` bytes of the request are yet to come.
+        """
+        http = self._client.http
+        # Who waits for 100 and gets this may send its body, or the next request: nobody could tell them apart.
+        last = self._finishing or http.they_are_waiting_for_100_continue
+        if last or (http.their_state is h11.SEND_BODY and self._size > most):
+            headers = [*headers, (b"connection", b"close")]
         if self._origin is None:
             return headers
         kept = [(name, value) for name, value in headers if not name.startswith(b"access-control-")]
@@ -423,7 +464,8 @@ class HttpSession(Conversation):
         kept = [
             (key, value.partition(b";")[0].strip() if key == b"content-type" else value)
             for key, value in request.headers
-            if key not in (b"content-length", b"transfer-encoding", b"expect", b"content-encoding")
+            if key
+            not in (b"content-length", b"transfer-encoding", b"expect", b"content-encoding", b"upgrade")
         ]
         headers = to_backend(kept, self._caller, self._exposed.config.service)
         headers.append((b"content-length", str(len(body)).encode()))
@@ -442,13 +484,13 @@ class HttpSession(Conversation):
     async def _merge_answer(
         self, backend: _Side, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
     ) -> None:
-        answer = b""
+        answer = bytearray()
         while not isinstance(event := await _answered(backend), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 answer += event.data
                 if len(answer) > _MAX_MERGED:
                     raise Ended(Reason.SIZE)
-        body = jsonrpc.merged(answer, refusals)
+        body = jsonrpc.merged(bytes(answer), refusals)
         if body is None:  # such as a page that tells of a fault
             failures = [jsonrpc.failure(call, Reason.BACKEND_BROKE) for call in passed if call.has_id]
             await self._answer_json(200, [*refusals, *failures])
@@ -456,7 +498,9 @@ class HttpSession(Conversation):
             await self._answer(200, body, "application/json", {})
 
     async def _body(self, most: int) -> bytes | None:
-        """The request's whole body; None when it is longer than `most`."""
+        """The request's whole body; None when it is longer than `most`, or says that it will be."""
+        if most < self._size < math.inf:
+            return None
         parts: list[bytes] = []
         size = 0
         if self._client.http.they_are_waiting_for_100_continue:
@@ -488,16 +532,14 @@ class HttpSession(Conversation):
             headers += [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         client = self._client
         phrase = HTTPStatus(status).phrase.encode()
-        await client.send(
-            h11.Response(status_code=status, headers=[*self._cors([]), *headers], reason=phrase)
-        )
+        await client.send(h11.Response(status_code=status, headers=self._told(headers), reason=phrase))
         if body and not self._head_only:
             await client.send(h11.Data(data=body))
         await client.send(h11.EndOfMessage())
 
     async def _discard(self) -> bool:
-        """Read the rest of a request that was answered already; False when it is too long."""
-        if self._client.http.they_are_waiting_for_100_continue:
+        """Read the rest of a request that was answered already; False when it is too long, or nothing follows."""
+        if self._client.http.our_state is h11.MUST_CLOSE:
             return False
         left = _DISCARD
         while self._client.http.their_state is h11.SEND_BODY:
@@ -525,8 +567,8 @@ class HttpSession(Conversation):
         return self._backend
 
     def _keep_link(self, backend: _Side) -> None:
-        """Another request may use it, if the backend lets it."""
-        if backend.reusable():
+        """Another request may use it, if the backend lets it, and has not said more than was asked."""
+        if not backend.http.trailing_data[0] and backend.reusable():
             backend.used, backend.since = True, asyncio.get_running_loop().time()
         else:
             self._drop_link()
@@ -564,11 +606,13 @@ def _raise_of_client(pump: asyncio.Task[None]) -> None:
         raise error
 
 
-def _has_body(request: h11.Request) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in request.headers
-    )
+def _body_size(request: h11.Request) -> float:
+    for name, value in request.headers:
+        if name == b"transfer-encoding":
+            return math.inf
+        if name == b"content-length":
+            return int(value)
+    return 0
 
 
 def _retry(denial: Denial) -> dict[str, str]:

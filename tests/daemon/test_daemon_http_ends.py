@@ -1,0 +1,484 @@
+"""When requests, answers and connections of HTTP end: early, late, by silence, by either side."""
+
+import asyncio
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.daemon.config import model
+from dtp.daemon.expose import Exposed
+from dtp.daemon.http.session import HttpSession
+from dtp.daemon.policies import Bounds
+from dtp.daemon.policies.methods import Methods
+from dtp.daemon.reasons import Reason, words
+from dtp.testing import clock
+
+from .conftest import Backend, config
+from .test_daemon_http import CALLER, call, expose
+from .test_daemon_http_hostile import END, HEAD, OK, Recorder, post, say
+from .test_daemon_relay import reset, until
+
+GET = b"GET /" + HEAD + b"\r\n"
+LAST = b"GET /" + HEAD + b"Connection: close\r\n\r\n"
+
+
+# ---- by a clock that jumps ---------------------------------------------------------------------------------------
+
+
+async def seen(true):
+    """What nobody tells of, while the clock goes on."""
+    while not true():  # noqa: ASYNC110 - there is no event
+        await asyncio.sleep(0.01)
+
+
+class End:
+    """A client or a backend that is the test: what it says, and what it has heard. Stands where the stream is."""
+
+    write_error = None
+
+    def __init__(self):
+        self.mouth = asyncio.StreamReader(limit=1 << 30)
+        self.say, self.read, self.at_eof = self.mouth.feed_data, self.mouth.read, self.mouth.at_eof
+        self.heard, self.code, self.connection = b"", None, None
+
+    def write(self, data):
+        self.heard += data
+
+    async def drain(self):
+        pass
+
+    def write_eof(self):
+        self.code = self.code or 0
+
+    def reset(self, code):
+        self.code = code
+
+    def close(self):
+        self.write_eof()
+
+    def is_closing(self):
+        return False
+
+
+class Talk:
+    """A session between them; `links` are those that it has had to the backend."""
+
+    def __init__(self, tmp_path, kind="http", policies=(), bounds=None):
+        self.client, self.links = End(), []
+        self.exposed = Exposed(
+            config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1, kind)}').expose[0],
+            policies,
+        )
+        self.exposed.dial_streams = self._dial
+        self.running = asyncio.ensure_future(self._run(bounds or Bounds()))
+
+    async def _dial(self, caller):
+        backend = End()
+        self.links.append(backend)
+        return SimpleNamespace(reader=backend.mouth, writer=backend, close=backend.close)
+
+    async def _run(self, bounds):
+        self.session = HttpSession(self.exposed, CALLER, self.client, bounds)
+        await self.session.run()
+
+    async def asked(self, number=1):
+        """The backend of now, when so many heads have been heard."""
+        await seen(lambda: sum(one.heard.count(b"\r\n\r\n") for one in self.links) >= number)
+        return self.links[-1]
+
+    async def answered(self, number=1):
+        await seen(lambda: self.client.heard.count(b"\r\n\r\nok") >= number)
+
+    async def ended(self):
+        """How many seconds it still took."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.wait([self.running])
+        return pytest.approx(loop.time() - began, abs=0.1)
+
+
+@pytest.fixture
+def talk(tmp_path):
+    """Run `scenario(talk)`, with what `Talk` takes."""
+
+    def run_it(scenario, **how):
+        async def main():
+            talk = Talk(tmp_path, **how)
+            async with asyncio.timeout(2000):
+                await scenario(talk)
+            talk.running.cancel()
+            await asyncio.wait([talk.running])
+
+        clock.run(main())
+
+    return run_it
+
+
+@pytest.mark.parametrize("first", [b"", GET])
+def test_a_client_that_asks_nothing_more_is_let_go_after_75_s(talk, first):
+    """In order, and it is no failure: browsers and pools of clients keep connections for a while."""
+
+    async def scenario(talk):
+        talk.client.say(first)
+        if first:
+            (await talk.asked()).say(OK)
+        await talk.answered(bool(first))
+        assert await talk.ended() == 75 + 2 * bool(not talk.client.at_eof())
+        assert (talk.client.code, talk.session.why) == (0, "")
+
+    talk(scenario)
+
+
+def test_a_head_has_10_s(talk):
+    async def scenario(talk):
+        talk.client.say(GET[:10])
+        for _ in range(9):
+            await asyncio.sleep(1)
+            talk.client.say(b"x")
+        assert await talk.ended() == 1
+        assert talk.client.code == Reason.IDLE
+
+    talk(scenario)
+
+
+def test_who_goes_on_talking_hears_the_last_words_for_2_s(talk):
+    async def scenario(talk):
+        talk.client.say(LAST)
+        (await talk.asked()).say(OK)
+        await talk.answered()
+        talk.client.say(b"and")
+        assert await talk.ended() == 2
+        assert (talk.client.code, talk.session.why) == (0, "")
+
+    talk(scenario)
+
+
+def test_a_silent_backend_is_waited_for_as_long_as_its_client_is_there(talk):
+    """As with long polls; who has said its end may yet want the answer."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        await asyncio.sleep(1000)
+        backend.say(OK)
+        await talk.answered()
+        talk.client.say(GET)
+        await talk.asked(2)
+        talk.client.mouth.feed_eof()
+        await asyncio.sleep(70)
+        talk.links[-1].say(OK)
+        await talk.answered(2)
+        assert await talk.ended() == 0
+        assert talk.client.code == 0
+
+    talk(scenario)
+
+
+@pytest.mark.parametrize(("way", "seconds"), [("end", 75), ("reset", 0)])
+def test_a_silent_backend_is_left_when_its_client_is_gone(talk, way, seconds):
+    """One of which nothing is heard but its end is gone after a while; one that takes nothing more is, at once."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        if way == "end":
+            talk.client.mouth.feed_eof()
+        else:
+            talk.client.write_error = ConnectionResetError()
+        took = await talk.ended()
+        assert any(
+            took == seconds + late for late in (0.1 * step for step in range(51))
+        )  # it looks every 5 s
+        assert talk.session.why == words(Reason.CLIENT_GONE)
+        assert backend.code == 0
+
+    talk(scenario)
+
+
+def test_a_rule_about_silence_holds_for_backends(talk):
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        await asyncio.sleep(8)
+        backend.say(b"HTTP/1.1 200 OK\r\n")
+        assert await talk.ended() == 9
+        assert (talk.client.code, talk.session.why) == (Reason.IDLE, words(Reason.IDLE))
+
+    talk(scenario, bounds=Bounds(idle=9))
+
+
+def test_a_rule_about_silence_holds_for_who_takes_nothing(talk):
+    """Then nobody reads from either side; it looks every 5 s."""
+
+    async def scenario(talk):
+        talk.client.drain = asyncio.Event().wait
+        talk.client.say(GET)
+        (await talk.asked()).say(OK)
+        assert await talk.ended() == 10
+        assert (talk.client.code, talk.session.why) == (Reason.DRAINING, words(Reason.IDLE))
+
+    talk(scenario, bounds=Bounds(idle=9))
+
+
+def test_bandwidth_pauses_in_both_directions(talk):
+    """What was read waits here for so long as the rate says, and goes on whole."""
+
+    async def scenario(talk):
+        talk.exposed.moved = lambda caller, size: size * 0.1
+        loop = asyncio.get_running_loop()
+        talk.client.say(GET)
+        backend = await talk.asked()
+        assert loop.time() == pytest.approx(0.1 * len(GET), abs=0.1)
+        backend.say(OK)
+        await talk.answered()
+        assert loop.time() == pytest.approx(0.1 * (len(GET) + len(OK)), abs=0.1)
+
+    talk(scenario)
+
+
+@pytest.mark.parametrize(("seconds", "links"), [(3.9, 1), (4.1, 2)])
+def test_a_backends_connection_is_used_again_within_4_s(talk, seconds, links):
+    """Node's servers close theirs after 5: a request that meets the end could not be asked again."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        (await talk.asked()).say(OK)
+        await talk.answered()
+        await asyncio.sleep(seconds)
+        talk.client.say(GET)
+        (await talk.asked(2)).say(OK)
+        await talk.answered(2)
+        assert len(talk.links) == links
+
+    talk(scenario)
+
+
+@pytest.mark.parametrize(("size", "stays"), [(256 * 1024, True), (256 * 1024 + 1, False)])
+def test_so_much_is_read_of_a_body_that_nobody_wants(talk, size, stays):
+    async def scenario(talk):
+        talk.client.say(b"POST /" + HEAD + b"Content-Length: %d\r\n\r\n" % size + bytes(size) + GET)
+        if stays:
+            (await talk.asked()).say(OK)
+            await talk.answered()
+        else:
+            await talk.ended()
+        assert talk.client.heard.count(b" 403 ") == 1
+        assert (b"\r\nconnection: close\r\n" in talk.client.heard) is not stays  # or it would be used again
+        assert len(talk.links) == stays
+
+    talk(scenario, policies=[Methods(model.MethodRule(deny=("POST",)))])
+
+
+@pytest.mark.parametrize(("size", "passes"), [(16 << 20, True), ((16 << 20) + 1, False)])
+def test_an_answer_that_has_to_be_kept_whole_has_a_bound(talk, size, passes):
+    """Of a batch of which a part was refused."""
+
+    async def scenario(talk):
+        talk.client.say(post(json.dumps([call("a"), call("b", 2)]).encode()))
+        answer = b'{"id":1,"result":"' + b"x" * (size - 20) + b'"}'
+        (await talk.asked()).say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+        if passes:
+            await seen(lambda: talk.client.heard.endswith(b"}]"))
+            found = json.loads(talk.client.heard.partition(b"\r\n\r\n")[2])
+            assert [one["id"] for one in found] == [1, 2]
+        else:
+            await talk.ended()
+            assert (talk.client.heard, talk.client.code) == (b"", Reason.SIZE)
+
+    talk(scenario, kind="json-rpc", policies=[Methods(model.MethodRule(deny=("b",)))])
+
+
+# ---- answers that come early -------------------------------------------------------------------------------------
+
+
+def test_an_early_answer_is_heard_to_its_end(run, monkeypatch):
+    """Also when the backend takes no more meanwhile: a reset behind the answer could take it along."""
+
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 No\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000))
+
+    async def break_off(self, backend):
+        raise ConnectionResetError("it takes no more")
+
+    monkeypatch.setattr(HttpSession, "_pass_body", break_off)
+
+    async def scenario(pair):
+        async with Backend(refuse) as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            answer = await say(port, b"POST /" + HEAD + b"Content-Length: 9\r\n\r\n", until=END)
+            assert answer.startswith(b"HTTP/1.1 413 ")
+            assert b"\r\nconnection: close\r\n" in answer
+            assert answer.endswith(bytes(300_000))
+        await pair.near.close()
+        assert pair.exposed.ledger.failed == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("http", b"Content-Length: 9"),
+        ("json-rpc", b"Content-Length: 9\r\nContent-Encoding: br"),
+        ("json-rpc", b"Content-Length: 9000000"),
+    ],
+)
+def test_who_is_refused_before_its_body_may_keep_it(run, kind, fields):
+    """Whether the body comes, or the next request, nobody knows: the connection ends, and it is said."""
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, kind, 'methods = { deny = ["* /secret"] }'))
+            asked = b"POST /secret" + HEAD + b"Expect: 100-continue\r\n" + fields + b"\r\n\r\n"
+            answer = await say(port, asked, until=END)
+            assert answer.startswith(b"HTTP/1.1 4")
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert b"\r\nconnection: close\r\n" in answer.lower()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("version", "before", "behind"), [(b"1.0", False, b"ok"), (b"1.1", True, b"X-Sum: 1\r\n\r\n")]
+)
+def test_clients_of_http_1_0_get_no_more_than_they_know(run, version, before, behind):
+    """Nothing in front of the answer, and no fields behind its body."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
+
+    async def scenario(pair):
+        async with Recorder(hints + chunked) as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            asked = b"GET / HTTP/%s\r\nHost: x\r\nConnection: close\r\n\r\n" % version
+            answer = await say(port, asked, until=END)
+            assert answer.startswith(b"HTTP/1.1 103 " if before else b"HTTP/1.1 200 ")
+            assert answer.endswith(behind)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("way", ["client", "backend"])
+def test_who_broke_off_is_said(run, way):
+    """In the midst of an answer, in words."""
+
+    async def pour(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + bytes(20_000_000))
+        await go_on.wait()
+        reset(writer)
+
+    async def scenario(pair):
+        async with Backend(pour) as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET)
+            await reader.readuntil(b"\r\n\r\n")
+            (open_,) = pair.exposed.ledger.open
+            if way == "client":
+                reset(writer)
+            else:
+                go_on.set()
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+            await pair.exposed.ledger.wait_empty()
+            assert (
+                open_.why
+                == {
+                    "client": "the client broke off (there)",
+                    "backend": "the backend broke off: Connection reset by peer",
+                }[way]
+            )
+            go_on.set()
+            writer.close()
+
+    go_on = asyncio.Event()
+    run(scenario)
+
+
+# ---- backends ----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_backend_says_unasked_is_no_answer(run):
+    """Bytes behind an answer would be taken for the next one."""
+
+    async def scenario(pair):
+        async with Recorder(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil") as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            answer = await say(port, GET + GET + LAST, until=END)
+            assert len(re.findall(rb"\r\n\r\nok", answer)) == 3
+            assert b"evil" not in answer
+            assert backend.connections == 3
+
+    run(scenario)
+
+
+def test_a_client_that_asks_for_http_2_too_is_served(run):
+    """Java's HttpClient does so with every first request, whatever its method."""
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "json-rpc"))
+            for protocol in (b"h2c", b"websocket"):
+                fields = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\nHTTP2-Settings: AAMAAABk\r\n"
+                answer = await say(port, post(b'{"method":"a","id":1}', fields % protocol))
+                assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"upgrade" not in backend.got.lower()
+            assert b"http2-settings" not in backend.got.lower()
+
+    run(scenario)
+
+
+def test_a_backend_that_takes_no_more_keeps_no_socket(run, monkeypatch):
+    """What it was to get still waits when the stream is over; after a while nobody waits any longer."""
+    monkeypatch.setattr("dtp.daemon.expose.FLUSH", 0.0)
+
+    async def deaf(reader, writer):
+        await go_on.wait()
+
+    async def scenario(pair):
+        async with Backend(deaf) as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /" + HEAD + b"Content-Length: 99999999\r\n\r\n" + bytes(20_000_000))
+            await until(lambda: any(one._link is not None for one in pair.exposed.ledger.open))
+            (open_,) = pair.exposed.ledger.open
+            transport = open_._link.writer.transport
+            await until(lambda: transport.get_write_buffer_size() > 65536)
+            sock = transport.get_extra_info("socket")
+            open_.abort(Reason.DRAINING)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            await until(lambda: sock.fileno() < 0)
+            go_on.set()
+            writer.close()
+
+    go_on = asyncio.Event()
+    run(scenario)
+
+
+def test_a_backend_is_not_counted_for_who_leaves_while_it_is_joined(run, monkeypatch):
+    async def never(**_):
+        joining.set()
+        await asyncio.Event().wait()
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET)
+            before = asyncio.open_connection
+            monkeypatch.setattr(asyncio, "open_connection", never)
+            await joining.wait()
+            monkeypatch.setattr(asyncio, "open_connection", before)
+            (open_,) = pair.exposed.ledger.open
+            open_.abort(Reason.DRAINING)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            assert sum(one.active for one in pair.exposed.balancer.backends) == 0
+            writer.close()
+
+    joining = asyncio.Event()
+    run(scenario)
