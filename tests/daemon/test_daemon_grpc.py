@@ -16,6 +16,7 @@ from hpack import Encoder
 from hyperframe import frame as h2
 
 from dtp.daemon.http import conversation, frames
+from dtp.daemon.reasons import Reason
 
 from .conftest import NEAR, Backend
 
@@ -167,6 +168,12 @@ async def failure(call):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value
+
+
+async def rest(call):
+    """Read a stream of grpcio to its end."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
 
 
 async def pieces(*several):
@@ -389,6 +396,84 @@ def test_last_words_are_heard_by_who_goes_on_talking(run):
             await writer.drain()
         assert await reader.read() == b""
         writer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("calls", [False, True])
+def test_a_drain_is_heard_by_who_goes_on_talking(run, calls):
+    """Whether a call was open or none."""
+
+    async def scenario(pair):
+        async with core_server() as backend:
+            rules = 'methods = { deny = ["*/Secret"] }'
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", await pair.start(expose(backend, rules))
+            )
+            encoder = Encoder()
+
+            def call(stream, method):
+                head = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", f"{PACKAGE}/{method}".encode()),
+                        (b"content-type", b"application/grpc")]  # fmt: skip
+                writer.write(
+                    h2.HeadersFrame(stream, data=encoder.encode(head), flags=["END_HEADERS"]).serialize()
+                )
+
+            writer.write(frames.PREFACE + h2.SettingsFrame(0).serialize())
+            if calls:
+                call(1, "Both")
+                writer.write(h2.DataFrame(1, data=b"\0\0\0\0\1x").serialize())
+            call(3, "Secret")
+            found = b""
+            while b"dtp-policy" not in found:
+                found += await reader.read(65536)
+            draining = asyncio.ensure_future(pair.far.drain(20))
+            while GOING_AWAY not in found:
+                found += await reader.read(65536)
+            if calls:
+                writer.write(h2.DataFrame(1, data=b"", flags=["END_STREAM"]).serialize())
+            for _ in range(5):
+                writer.write(h2.DataFrame(3, data=bytes(10_000)).serialize())
+                await writer.drain()
+            while more := await reader.read(65536):
+                found += more
+            writer.close()
+            assert await draining
+            assert pair.exposed.ledger.failed == 0
+
+    run(scenario)
+
+
+def test_who_broke_off_is_said(run):
+    """A client that is gone while the backend speaks: not the backend's fault."""
+
+    async def scenario(pair):
+        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
+            out = channel.unary_stream(f"{PACKAGE}/Out")(b"100000")
+            await out.read()
+            (session,) = pair.exposed.ledger.open
+            for forwarded in pair.near.forwarded.values():
+                forwarded.abort(Reason.CLIENT_GONE)
+            await pair.exposed.ledger.wait_empty()
+            assert session.why == "the client broke off (there)"
+            await failure(rest(out))
+
+    run(scenario)
+
+
+def test_a_drain_passes_over_who_has_just_gone(run):
+    """One session whose stream is over must not keep the others from being told."""
+
+    async def scenario(pair):
+        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
+            both = channel.stream_stream(f"{PACKAGE}/Both")()
+            await both.write(b"x")
+            assert await both.read() == b"x"
+            (session,) = pair.exposed.ledger.open
+            session.stream.reset()
+            pair.exposed.ledger.finish()
+            pair.exposed.ledger.finish()
+            await failure(both.read())
 
     run(scenario)
 

@@ -235,6 +235,29 @@ def test_frames_of_a_refused_call_go_nowhere():
     assert (update.stream_id, update.window_increment) == (0, 1000)
 
 
+def test_so_many_refused_calls_are_remembered():
+    """The last 4096: what comes for one of them goes nowhere, and isn't sought in a list."""
+    wire = Wire(lambda method: Denial("methods", Reason.METHOD, "no"))
+    for stream in range(1, 2 * 4097, 2):
+        wire.call(stream, flags=("END_HEADERS",))
+    wire.sent()
+    for stream, passes in ((1, True), (3, False), (2 * 4096 + 1, False)):
+        wire.filter.from_client(h2.DataFrame(stream, data=b"x").serialize())
+        assert bool(wire.sent()[0]) is passes
+    assert len(wire.filter._refused) == 4096
+
+
+def test_refusals_that_the_backend_lets_nobody_say_have_a_bound():
+    """It stands still within a frame, and the client goes on asking for what it may not."""
+    wire = Wire(lambda method: Denial("methods", Reason.METHOD, "no"))
+    wire.filter.from_backend(h2.DataFrame(1, data=bytes(10)).serialize()[:12])
+    most = 16 * 1024
+    for stream in range(1, 2 * most, 2):
+        wire.call(stream)
+    with pytest.raises(Malformed, match="lets be refused"):
+        wire.call(2 * most + 1)
+
+
 def test_a_smaller_table_of_the_backend_is_kept_to():
     wire = Wire()
     for size in (0, 65_536):

@@ -10,7 +10,7 @@ Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC over HTTP/2 (PROTOCOL-HTTP2.m
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -48,6 +48,8 @@ _OF_ONE_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-enc
 _MOST_FRAMES = 32
 #: Refused calls that are remembered, since frames for them may still come.
 _REFUSED = 4096
+#: Frames of our own that may wait for a backend that says nothing, or not the rest of a frame.
+_MOST_OWN = 16 * 1024
 #: A frame that any end takes (RFC 9113, 4.2).
 _FRAME_SIZE = 16 * 1024
 #: HPACK's table before anybody says otherwise (RFC 7541, 4.2, and RFC 9113, 6.5.2).
@@ -115,7 +117,7 @@ class Filter:
         #: Calls that the backend has, and whether it has begun to answer.
         self._calls: dict[int, bool] = {}
         self._last = 0
-        self._refused: deque[int] = deque(maxlen=_REFUSED)
+        self._refused: OrderedDict[int, None] = OrderedDict()
         #: Sizes of HPACK's table that the backend has announced and the client has yet to agree to.
         self._tables: deque[int | None] = deque()
         #: Whether the backend has said its settings, without which it is none.
@@ -174,6 +176,8 @@ class Filter:
             except HyperframeError as error:
                 raise Malformed(f"a frame of type {frame.kind} that is none: {error}") from None
         self._release()
+        if len(self._own) > _MOST_OWN:
+            raise Malformed("more is asked for than the backend lets be refused")
 
     def _begin(self, data: bytes) -> bytes:
         """The preface, which may come in pieces; what is behind it."""
@@ -267,7 +271,7 @@ class Filter:
 
     def _call(self, block: _Block, fields: Headers) -> None:
         if self._until is not None:  # it was told, and will ask somebody else
-            self._refused.append(block.stream)
+            self._forget(block.stream)
             return
         if _fault(fields):
             self._break(block.stream)
@@ -300,7 +304,7 @@ class Filter:
         if denial is not None and self._calls.pop(stream, None) is not None:
             self._refuse(held.block, _refusal(denial))
         elif denial is not None:
-            self._refused.append(stream)
+            self._forget(stream)
         self._let_go()
         self._release()
 
@@ -348,15 +352,21 @@ class Filter:
         made[-1].flags.add("END_HEADERS")
         self._there += [frame.serialize() for frame in made]
 
+    def _forget(self, stream: int) -> None:
+        """Nobody gets what still comes for this call. Each frame is looked up, so not in a list."""
+        self._refused[stream] = None
+        if len(self._refused) > _REFUSED:
+            self._refused.popitem(last=False)
+
     def _break(self, stream: int) -> None:
         """End a call that HTTP/2 doesn't allow."""
-        self._refused.append(stream)
+        self._forget(stream)
         self._own.append(RstStreamFrame(stream, error_code=_PROTOCOL_ERROR).serialize())
 
     def _refuse(self, block: _Block, fields: Headers) -> None:
         """Answer a call that the backend doesn't get."""
         self.told += 1
-        self._refused.append(block.stream)
+        self._forget(block.stream)
         self._tell(block.stream, fields, more=not block.ends)
 
     def _tell(self, stream: int, fields: Headers, *, more: bool) -> None:
@@ -424,7 +434,7 @@ class Filter:
         self._own += [SettingsFrame(0, flags=["ACK"]).serialize()] * self._unanswered
         for stream, answered in self._calls.items():
             self.told += 1
-            self._refused.append(stream)
+            self._forget(stream)
             fields = _gone(reason)
             self._tell(stream, fields[2:] if answered else fields, more=True)
         self._calls.clear()

@@ -54,8 +54,7 @@ class GrpcSession(Conversation):
             return
         self._filter.settle(call, denial)
         self._forward()
-        with contextlib.suppress(DtpError, OSError):  # whoever reads from the stream is told
-            self._flush()
+        self._say()
 
     def _forward(self) -> None:
         """What the backend is to get now, in the order in which it was asked."""
@@ -67,9 +66,11 @@ class GrpcSession(Conversation):
 
     def finish(self) -> None:
         """Finish the calls that are open; the client is told to make others elsewhere."""
+        if self._finishing:
+            return
         self._finishing = True
         self._filter.take_no_more()
-        self._flush()
+        self._say()
         if not self._filter.calls and self._task is not None and not self.ended:
             self._task.cancel()
 
@@ -83,6 +84,7 @@ class GrpcSession(Conversation):
             if not self._finishing or self._cancelled or self._task is None:
                 raise
             self._task.uncancel()
+        await self._linger()
         self.stream.close()
 
     def _tell_malformed(self, error: Malformed) -> None:
@@ -136,6 +138,11 @@ class GrpcSession(Conversation):
         if data := self._filter.for_client():
             self._write_client(data)
 
+    def _say(self) -> None:
+        """The same from outside: who reads from a stream that has broken off is told there."""
+        with contextlib.suppress(DtpError):
+            self._flush()
+
     async def _pump_there(self) -> None:
         """To the end of what the client says; without a backend, until a call was told so."""
         while not (self._filter.lost and self._filter.told):
@@ -165,6 +172,8 @@ class GrpcSession(Conversation):
                     return None
         except Malformed:
             raise Ended(Reason.BACKEND_BROKE) from None
+        except DtpError:  # the client's stream
+            raise
         except ConnectionError:
             return Reason.BACKEND_BROKE
         return Reason.BACKEND_BROKE if self._filter.calls or not self._filter.settled else None
@@ -180,6 +189,3 @@ class GrpcSession(Conversation):
                 await there
         self._filter.take_no_more()
         self._flush()
-        there.cancel()
-        await asyncio.gather(there, return_exceptions=True)
-        await self._linger()
