@@ -12,11 +12,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dtp.daemon.config.values import Place
-from dtp.daemon.web import metrics
+from dtp.daemon.web import metrics, server
 from dtp.daemon.web.server import PATHS, WebServer
 
 from .conftest import Backend, echo
 from .programs import PATIENCE
+from .test_daemon_relay import until
 
 
 async def serve(pair, backend_port):
@@ -138,6 +139,48 @@ def test_what_is_answered(run, method, path, host, status):
             assert b"content-security-policy: default-src 'none'" in answer.lower()
             if method == "HEAD":
                 assert answer.endswith(b"\r\n\r\n")
+            asking.close()
+            writer.close()
+            await web.close()
+
+    run(scenario)
+
+
+def test_clients_at_once_have_a_bound(run):
+    """Of those beyond it, each is closed; a place is free again when one of the others has gone."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            web, url, writer = await serve(pair, backend.port)
+            port = int(url.rpartition(":")[2])
+            quiet = [await asyncio.open_connection("127.0.0.1", port) for _ in range(32)]
+            await until(lambda: len(web._clients) == 32)
+            reader, late = await asyncio.open_connection("127.0.0.1", port)
+            assert await reader.read() == b""
+            quiet[0][1].close()
+            await until(lambda: len(web._clients) == 31)
+            async with aiohttp.ClientSession() as client, client.get(f"{url}/health") as answer:
+                assert answer.status == 200
+            await web.close()
+            for reader, _ in quiet[1:]:
+                assert await reader.read() == b""
+            for _, one in [*quiet, (reader, late), (reader, writer)]:
+                one.close()
+
+    run(scenario)
+
+
+def test_a_client_may_ask_again_and_is_let_go_when_it_does_not(run, monkeypatch):
+    monkeypatch.setattr(server, "_PATIENCE", 0.2)
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            web, url, writer = await serve(pair, backend.port)
+            reader, asking = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            for _ in range(2):
+                asking.write(b"HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert await reader.read() == b""
             asking.close()
             writer.close()
             await web.close()
