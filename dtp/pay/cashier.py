@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
 
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
@@ -24,11 +25,15 @@ from dtp.pay.terms import Usage
 
 log = logging.getLogger("dtp.pay")
 
+#: No node is behind for so long, ms: what another has had then, and it hasn't, is deleted.
+_BEHIND: Final = 24 * 60 * MINUTE
+
 
 class Cashier:
     """Claims what is worth it, when it is. For one event loop.
 
-    `now_ms` is the chain's time; `busy` gives the channels that are in use; `on_channel` hears of each that was read.
+    `now_ms` is the chain's time; `busy` gives the channels that are in use: a close of them may be agreed on at any
+    moment, with the credits in its total. `on_channel` hears of each that was read.
     """
 
     def __init__(
@@ -49,8 +54,8 @@ class Cashier:
         self._on_channel = on_channel
         self._task: asyncio.Task[None] | None = None
         self._working = asyncio.Lock()
-        #: Channels of the store as this chain had them last.
-        self._seen: dict[str, Channel] = {}
+        #: Channels of the store as this chain had them last, and when (ms).
+        self._seen: dict[str, tuple[Channel, int]] = {}
         #: What was done so far.
         self.done: list[Paid] = []
 
@@ -103,17 +108,24 @@ class Cashier:
 
     async def _take_credits(self, views: Sequence[View], closing: bool) -> None:
         """Collect what clients owe for transport on chain, where that is worth its gas."""
-        now_ms = self._now_ms()
-        # What was agreed has the credits in it, as long as the client may still use it.
-        free = (view for view in views if view.end is None or now_ms > view.end.not_after_ms + MINUTE)
-        ours = [view.channel.id for view in free if self._credited(view.channel)]
+        ours = [view.channel.id for view in views if self._credited(view.channel)]
         # As they are now: what was claimed a moment ago is the evidence.
-        for channel in (await read_channels(self._chain, ours)).values():
+        for id, channel in (await read_channels(self._chain, ours)).items():
+            if await self._promised(id):
+                continue
             last = closing or channel.state == State.CLOSING
             least = self._policy.gas_alone * (1 if last else self._policy.worth)
             taken = await take_credits(self._chain, channel, least)
             if taken is not None:
-                log.info("channel %s: %d of transport credits", channel.id, taken[0])
+                log.info("channel %s: %d of transport credits", id, taken[0])
+
+    async def _promised(self, id: str) -> bool:
+        """Whether a total that was agreed, or may be in a moment, has the credits in it: a client that closes by it
+        would pay them twice."""
+        if id in self._busy():
+            return True
+        end = await self._journal.run(lambda store: store.end_of(id))
+        return end is not None and self._now_ms() <= end.not_after_ms + MINUTE
 
     async def views(self) -> list[View]:
         """Every channel of the store that may still pay, as it is now."""
@@ -128,11 +140,13 @@ class Cashier:
                 self._on_channel(channel)
             vouchers = [each.newest.voucher for each in sold[id]]
             used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
-            credits = accrued(channel, pipes, used) if self._credited(channel) else 0
-            found.append(View(channel, tuple(sold[id]), ends.get(id), id in busy, credits))
+            credits = accrued(channel, pipes, used) if self._credited(channel) and id not in busy else 0
+            found.append(View(channel, tuple(sold[id]), ends.get(id), credits))
         missing = [id for id in sold if id not in channels]
         await self._over([id for id in missing if ends[id] is not None or self._past(id, sold[id])])
-        self._seen = {id: each for id in sold if (each := channels.get(id) or self._seen.get(id)) is not None}
+        before, now_ms = self._seen, self._now_ms()
+        self._seen = {id: each for id in missing if (each := before.get(id)) is not None}
+        self._seen |= {id: (channel, now_ms) for id, channel in channels.items()}
         return found
 
     def _past(self, id: str, sold: Sequence[Sold]) -> bool:
@@ -140,17 +154,21 @@ class Cashier:
 
         One that was closed by agreement is deleted in the same transaction. Of any other nothing follows from being
         unknown: the node may be behind, or of another chain, and what is forgotten can't be claimed. But the time of
-        its vouchers may be over, or that in which this chain takes claims, by what it was when it was seen last.
+        its vouchers may be over, or that in which this chain takes claims, by what it was when it was seen last. One
+        that was draining takes none any more, and pays what it owes as long as it is there.
         """
-        now_ms, seen = self._now_ms() - MINUTE, self._seen.get(id)
+        now_ms = self._now_ms() - MINUTE
         if all(each.newest.voucher.not_after_ms < now_ms for each in sold):
             return True
-        if seen is None:
+        if id not in self._seen:
             return False
+        seen, seen_ms = self._seen[id]
+        if seen.state == State.DRAINING:
+            return now_ms > seen_ms + _BEHIND
         if seen.state == State.OPEN:  # who else claimed of it has made it active later: then it is seen again
             return now_ms > seen.active_ms + seen.terms.idle_ms + seen.terms.claim_ms
         until = seen.claims_until_ms
-        return seen.state == State.CLOSING and until is not None and now_ms > until
+        return until is not None and now_ms > until
 
     async def _over(self, ids: Sequence[str]) -> None:
         def work(store: VoucherStore) -> None:

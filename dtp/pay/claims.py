@@ -70,13 +70,12 @@ def claim_margin(claim_ms: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A channel with the vouchers that are held for it. `busy` says that it is being served now; `credits` is what
-    transport comes to once they are claimed, which are the evidence for it."""
+    """A channel with the vouchers that are held for it. `credits` is what is to be had for transport once they are
+    claimed, which are the evidence for it."""
 
     channel: Channel
     lanes: tuple[Sold, ...] = ()
     end: End | None = None
-    busy: bool = False
     credits: int = 0
 
 

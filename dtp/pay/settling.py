@@ -15,7 +15,7 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Argument
-from dtp.chain.errors import TransactionFailed
+from dtp.chain.errors import NodeRefused, TransactionFailed
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id
 from dtp.pay import messages
@@ -192,7 +192,8 @@ async def settle(
     """Carry decisions out, `batch` claims in a transaction; what each did. A channel that is refused is left out.
 
     Refusals are found by simulation and cost nothing, but for what somebody else does between that and ours: a
-    watcher may claim at the same moment. Raises what `ChainClient.execute` raises otherwise.
+    watcher may claim at the same moment, a client close and delete its channel. Raises what `ChainClient.execute`
+    raises otherwise.
     """
     done: list[tuple[Paid, list[Decision]]] = []
     part: list[Decision] = []
@@ -217,7 +218,7 @@ async def _settle_part(chain: ChainClient, part: list[Decision]) -> list[tuple[P
         return []
     try:
         return [(result_of(chain, await chain.execute(program)), part)]
-    except TransactionFailed as refused:
+    except (TransactionFailed, NodeRefused) as refused:
         if len(part) == 1:
             log.warning("channel %s can't be settled: %s", part[0].view.channel.id, refused)
             return []

@@ -8,7 +8,7 @@ import pytest
 
 from dtp.chain.channel import State
 from dtp.chain.commands import MAX_COMMANDS
-from dtp.chain.errors import MoveAborted, NodeUnavailable, ProgramError
+from dtp.chain.errors import MoveAborted, NodeUnavailable, ProgramError, StaleObject
 from dtp.chain.host import Bearer
 from dtp.pay import cashier as cashier_module
 from dtp.pay import settling
@@ -17,12 +17,13 @@ from dtp.pay.claims import MINUTE, Action, Decision, Policy, View
 from dtp.pay.errors import StoreError
 from dtp.pay.journal import Journal
 from dtp.pay.settling import Paid, settle
-from dtp.pay.store import End, Sold, Store
+from dtp.pay.store import Sold, Store
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import NO_CAP
 
 from .meters import CHANNEL, KEY, lock_of, voucher
 from .test_claims import NOW, TERMS, channel, lane
+from .test_costs import pipe
 
 PREIMAGE = bytes(range(32))
 
@@ -43,6 +44,16 @@ def claim(number, lanes=1):
     return Decision(View(made, sold), Action.CLAIM, sold, 5000)
 
 
+def claimed_by_another(simulated):
+    place = SimpleNamespace(module="channel", function="accept")
+    executed = None if simulated else SimpleNamespace(digest="x")
+    return MoveAborted("stale", place=place, raw=15, number=15, executed=executed)
+
+
+def deleted(simulated):
+    return StaleObject("the object was deleted")
+
+
 class Chain:
     """A chain that notes the programs, and refuses channels as it is told."""
 
@@ -50,6 +61,7 @@ class Chain:
         self.address = server
         self.programs = []
         self.refused = {}  # channel's id -> whether simulation finds it
+        self.fault = claimed_by_another
 
     async def execute(self, program):
         assert len(program) <= MAX_COMMANDS
@@ -57,9 +69,7 @@ class Chain:
         for id, simulated in list(self.refused.items()):
             if id in used:
                 self.refused[id] = True  # the next look at the chain sees it
-                place = SimpleNamespace(module="channel", function="accept")
-                executed = None if simulated else SimpleNamespace(digest="x")
-                raise MoveAborted("stale", place=place, raw=15, number=15, executed=executed)
+                raise self.fault(simulated)
         self.programs.append(program)
         return SimpleNamespace(digest=str(len(self.programs)))
 
@@ -83,11 +93,14 @@ def test_whatever_lanes_channels_have_their_claims_fit_transactions(told, lanes)
     assert len(chain.programs) == len(done) == -(-199 // (128 // lanes))
 
 
-@pytest.mark.parametrize("simulated", [True, False])
-def test_a_channel_that_is_refused_hinders_no_other(told, simulated):
-    """Also when somebody else claims it between the simulation and the transaction."""
+@pytest.mark.parametrize(
+    ("fault", "simulated"), [(claimed_by_another, True), (claimed_by_another, False), (deleted, True)]
+)
+def test_a_channel_that_is_refused_hinders_no_other(told, fault, simulated):
+    """Also when somebody else claims it between the simulation and the transaction, or its client has closed it."""
     decisions = [claim(number) for number in range(1, 10)]
     chain = Chain()
+    chain.fault = fault
     refused = decisions[4].view.channel.id
     chain.refused[refused] = simulated
     done = asyncio.run(settle(chain, decisions, 4))
@@ -126,16 +139,21 @@ def test_no_fault_ends_claiming(fault, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("end", "state", "taken"),
+    ("agreed", "state", "busy", "taken"),
     [
-        (None, State.OPEN, True),
+        (None, State.OPEN, False, True),
         # What was agreed has the credits in it: taken as well, the client would pay them twice.
-        (End("", 5, NOW, False), State.OPEN, False),
-        (End("", 5, NOW - 2 * MINUTE, False), State.OPEN, True),
-        (None, State.CLOSED, False),
+        (NOW, State.OPEN, False, False),
+        (NOW - MINUTE, State.OPEN, False, False),
+        (NOW - MINUTE - 1, State.OPEN, False, True),  # nobody can use it any more
+        (None, State.OPEN, True, False),  # it may be agreed about in a moment
+        (None, State.CLOSING, False, True),
+        (None, State.CLOSED, False, False),
     ],
 )
-def test_credits_are_not_taken_beside_an_agreement(monkeypatch, end, state, taken):
+def test_credits_are_not_taken_beside_an_agreement(monkeypatch, tmp_path, agreed, state, busy, taken):
+    """Whatever happens between a look at the channels and the transaction."""
+
     async def scenario():
         asked = []
 
@@ -143,15 +161,49 @@ def test_credits_are_not_taken_beside_an_agreement(monkeypatch, end, state, take
             asked.append(found.id)
 
         async def read_channels(chain, ids):
+            if agreed is not None:  # just now
+                store.agree(CHANNEL, 5, agreed)
             return dict.fromkeys(ids, made)
 
         monkeypatch.setattr(cashier_module, "take_credits", take_credits)
         monkeypatch.setattr(cashier_module, "read_channels", read_channels)
         terms = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
         made = channel(terms=terms, server="0x5", state=state)
-        cashier = Cashier(SimpleNamespace(address="0x5"), None, lambda: NOW)
-        await cashier._take_credits([View(made, (), end)], closing=True)
+        with Store(tmp_path / "pay.sqlite") as store:
+            journal = Journal(store)
+            used = [CHANNEL] if busy else []
+            chain = SimpleNamespace(address="0x5")
+            cashier = Cashier(chain, journal, lambda: NOW, busy=lambda: used)
+            await cashier._take_credits([View(made)], closing=True)
+            await journal.close()
         assert bool(asked) == taken
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(monkeypatch, tmp_path, busy):
+    """Else each new voucher of a channel in use would be claimed, at each look, for what isn't taken then."""
+
+    async def scenario():
+        made = channel(terms=replace(TERMS, bearer=Bearer.CLIENT, credit=100), server="0x5")
+        sent = pipe(9, of=CHANNEL)
+
+        async def read_channels(chain, ids):
+            return dict.fromkeys(ids, made)
+
+        async def owned(*_):
+            return [sent]
+
+        monkeypatch.setattr(cashier_module, "read_channels", read_channels)
+        with Store(tmp_path / "pay.sqlite") as store:
+            store.received_all([(KEY.sign(voucher(1, 5)), Usage(5, 0))])
+            journal = Journal(store)
+            chain = SimpleNamespace(address="0x5", owned=owned)
+            cashier = Cashier(chain, journal, lambda: NOW, busy=lambda: [CHANNEL] if busy else [])
+            (view,) = await cashier.views()
+            await journal.close()
+        assert view.credits == (0 if busy else 500)
 
     asyncio.run(scenario())
 
@@ -159,6 +211,7 @@ def test_credits_are_not_taken_beside_an_agreement(monkeypatch, end, state, take
 # ---- channels that are gone
 
 
+DAY = 24 * 60 * MINUTE
 IDLE, CLAIM = TERMS.idle_ms, TERMS.claim_ms
 OPEN, CLOSING = {}, {"state": State.CLOSING, "closing_ms": NOW}
 
@@ -173,7 +226,9 @@ OPEN, CLOSING = {}, {"state": State.CLOSING, "closing_ms": NOW}
         (CLOSING, NO_CAP, CLAIM + 2 * MINUTE, True),
         (OPEN, NO_CAP, IDLE, False),
         (OPEN, NO_CAP, IDLE + CLAIM + 2 * MINUTE, True),
-        ({"state": State.DRAINING}, NO_CAP, 10**12, False),  # it still pays out what is owed
+        # It still pays out what is owed, as long as it is there: a node may be behind, but not for a day.
+        ({"state": State.DRAINING}, NO_CAP, DAY, False),
+        ({"state": State.DRAINING}, NO_CAP, DAY + 2 * MINUTE, True),
     ],
 )
 def test_a_channel_that_is_gone_is_noted_as_over_when_nothing_can_be_claimed(

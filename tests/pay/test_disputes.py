@@ -250,7 +250,6 @@ def test_several_channels_are_claimed_in_one_transaction(market):
             _, connection, channel = await paid_channel(market)
             await vanish(connection)
             channels.append(channel)
-        # One of them was ended by somebody else just before; the others are claimed all the same.
         views = await market.serving.cashier.views()
         assert {view.channel.id for view in views} == {channel.id for channel in channels}
         market.serving.cashier._policy = replace(CHEAP, worth=1)
