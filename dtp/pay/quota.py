@@ -124,17 +124,21 @@ class Quotas:
         """Begin new periods, end the connections of passes that are over, and see what other servers have served."""
         for running in list(self._running.values()):
             held = self._now(running)
-            if held is None:
-                for meter in list(running.meters):
-                    meter.connection.abort(CloseCode.PAYMENT, "the pass is over: renew it")
-                continue
-            running.held = held
-            period = self._period(held)
+            if held is not None:
+                await self._renew(running, held)
+            for meter in list(running.meters) if held is None else ():
+                meter.connection.abort(CloseCode.PAYMENT, "the pass is over: renew it")
+            if not running.meters:  # the last one left when nothing could be written, or it never came in
+                self._running.pop(running.held.pass_id, None)
+
+    async def _renew(self, running: _Running, held: HolderOfPass) -> None:
+        running.held = held
+        period = self._period(held)
+        await self._write(running)
+        if period != running.period:
+            # What was used while that was written counts in the new one.
+            running.period, running.used = period, running.unwritten
             await self._write(running)
-            if period != running.period:
-                # What was used while that was written counts in the new one.
-                running.period, running.used = period, running.unwritten
-                await self._write(running)
 
     def _now(self, running: _Running) -> HolderOfPass | None:
         rules = self._firewall.rules

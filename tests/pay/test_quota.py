@@ -236,3 +236,30 @@ def test_connections_end_with_their_pass(how):
         assert meter.ended == (None if how == "good" else "the pass is over: renew it")
 
     play(scenario)
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_pass_that_nobody_uses_any_more_is_forgotten(monkeypatch, over):
+    """Once what was used of it is written: its last connection may have left while the store was away."""
+
+    async def scenario(sale):
+        meter = await sale.enter()
+        sale.use(meter, 10)
+
+        def broken(*_):
+            raise StoreError("the database is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "add_pass_used", broken)
+            with pytest.raises(StoreError):
+                await sale.quotas.leave(meter)
+            with pytest.raises(StoreError):
+                await sale.quotas.look()
+        assert sale.quotas._running
+        if over:
+            sale.rules.passes.clear()
+        await sale.quotas.look()
+        assert not sale.quotas._running
+        assert (await sale.enter()).left == (1000 if over else 990, None)
+
+    play(scenario)
