@@ -14,7 +14,7 @@ from dtp.chain.client import ChainClient
 from dtp.chain.errors import MalformedObject, WrongObjectType
 from dtp.chain.host import Bearer
 from dtp.chain.pipe import Pipe
-from dtp.errors import ChainError, LocalError
+from dtp.errors import DtpError
 from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, plan
 from dtp.pay.costs import accrued, take_credits
 from dtp.pay.holding import VoucherStore
@@ -67,7 +67,7 @@ class Cashier:
         while True:
             try:
                 await self.look()
-            except (ChainError, LocalError) as error:  # the store may be away as well as the chain
+            except DtpError as error:  # the store may be away as well as the chain, or a row in it broken
                 log.warning("nothing was claimed: %s", error)
             await asyncio.sleep(interval)
 
@@ -80,7 +80,7 @@ class Cashier:
         if claim:
             try:
                 await self.look(closing=True)
-            except (ChainError, LocalError) as error:
+            except DtpError as error:
                 log.warning("not everything was claimed; the next run does: %s", error)
 
     async def look(self, *, closing: bool = False) -> list[Paid]:

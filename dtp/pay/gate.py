@@ -14,7 +14,7 @@ from typing import Final
 
 from dtp.chain.channel import Channel, Lane, State
 from dtp.chain.firewall import CLOSE_CODES, Decision, Firewall, HolderOfPass, Refusal, Rules
-from dtp.errors import ChainError
+from dtp.errors import ChainError, DtpError
 from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook, TooManyQuestions, affordable
 from dtp.pay.errors import TicketRefused
@@ -136,6 +136,9 @@ class Gate:
         except ChainError as error:
             log.warning("a ticket of %s can't be checked: %s", request.peer.short, error)
             raise Refuse(CloseCode.BUSY, "the chain can't be asked at the moment: try again later") from error
+        except DtpError as error:  # the store is away, or a row in it is broken: said to the operator only
+            log.warning("a ticket of %s can't be checked: %s", request.peer.short, error)
+            raise Refuse(CloseCode.BUSY, "tickets can't be checked at the moment: try again later") from error
 
     async def _admit(self, request: Request) -> Admission:
         ticket = parse_ticket(request.ticket)

@@ -14,7 +14,7 @@ from dtp.pay import cashier as cashier_module
 from dtp.pay import settling
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import MINUTE, Action, Decision, Policy, View
-from dtp.pay.errors import StoreError
+from dtp.pay.errors import MalformedMeter, StoreError
 from dtp.pay.journal import Journal
 from dtp.pay.settling import Paid, settle
 from dtp.pay.store import Sold, Store
@@ -110,7 +110,13 @@ def test_a_channel_that_is_refused_hinders_no_other(told, fault, simulated):
 
 
 @pytest.mark.parametrize(
-    "fault", [StoreError("the database is away"), NodeUnavailable("no node"), ProgramError("too large")]
+    "fault",
+    [
+        StoreError("the database is away"),
+        MalformedMeter("a row that is no voucher"),
+        NodeUnavailable("no node"),
+        ProgramError("too large"),
+    ],
 )
 def test_no_fault_ends_claiming(fault, monkeypatch):
     async def scenario():
@@ -266,3 +272,126 @@ def test_a_channel_that_is_gone_is_noted_as_over_when_nothing_can_be_claimed(
             await journal.close()
 
     asyncio.run(scenario())
+
+
+# ---- a look by itself
+
+
+CREDITED = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
+
+
+class Till:
+    """A cashier over a store, with channels as the test wants them; what it settles and takes is noted."""
+
+    def __init__(self, store, monkeypatch):
+        self.store, self.journal = store, Journal(store)
+        self.channels, self.settled, self.least, self.at_once = {}, [], [], 0
+        self.seen = []
+        chain = SimpleNamespace(address="0x5", owned=self._owned, epoch=self._epoch)
+        self.cashier = Cashier(chain, self.journal, lambda: NOW, policy=POLICY, on_channel=self.seen.append)
+        monkeypatch.setattr(cashier_module, "read_channels", self._read)
+        monkeypatch.setattr(cashier_module, "settle", self._settle)
+        monkeypatch.setattr(cashier_module, "take_credits", self._take)
+
+    def sell(self, number, requests, **changes):
+        """A channel with a voucher for so many requests."""
+        id = f"0x{number:064x}"
+        self.channels[id] = channel(**{"id": id, "server": "0x5", **changes})
+        self.store.received_all([(KEY.sign(voucher(1, requests, channel=id)), Usage(requests, 0))])
+        return id
+
+    async def _read(self, chain, ids):
+        self.at_once += 1
+        assert self.at_once == 1
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        return {id: self.channels[id] for id in ids if id in self.channels}
+
+    async def _settle(self, chain, decisions, batch):
+        assert batch == POLICY.batch
+        self.settled.append([(each.view.channel.id, each.action) for each in decisions])
+        done = [each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)]
+        return [(Paid("x", each.gain, 0, 1), [each]) for each in done]
+
+    async def _take(self, chain, found, least):
+        self.least.append((found.id, least))
+
+    async def _owned(self, *_):
+        return []
+
+    async def _epoch(self):
+        return SimpleNamespace(epoch=7)
+
+
+#: Twenty requests are worth a claim by itself, and one at a close.
+POLICY = Policy(gas_base=400, gas_channel=500, worth=20, batch=9)
+
+
+def look(tmp_path, monkeypatch, scenario):
+    async def work():
+        with Store(tmp_path / "pay.sqlite") as store:
+            till = Till(store, monkeypatch)
+            await scenario(till)
+            await till.journal.close()
+
+    asyncio.run(work())
+
+
+def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path, monkeypatch):
+    async def scenario(till):
+        worth, small = till.sell(1, 50), till.sell(2, 1)
+        over = till.sell(3, 50, state=State.CLOSED)
+        first, second = await asyncio.gather(till.cashier.look(), till.cashier.look())
+        assert [sorted(each) for each in till.settled] == [
+            [(worth, Action.CLAIM), (over, Action.FORGET)],
+            [(worth, Action.CLAIM)],
+        ]
+        assert [each.to_server for each in (*first, *second)] == [50_000] * 2
+        assert till.cashier.done == [*first, *second]
+        assert till.store.end_of(over).over
+        assert till.store.end_of(small) is None
+        assert {each.id for each in till.seen} == {worth, small, over}
+        assert over not in till.cashier._seen  # nothing is kept of what nobody asks about any more
+
+    look(tmp_path, monkeypatch, scenario)
+
+
+@pytest.mark.parametrize("claim", [True, False])
+def test_the_last_look_claims_all_that_is_worth_its_gas_once(tmp_path, monkeypatch, claim):
+    async def scenario(till):
+        worth, small = till.sell(1, 50), till.sell(2, 1)
+        await till.cashier.stop(claim=claim)
+        found = [[(worth, Action.CLAIM), (small, Action.CLAIM)]] if claim else []
+        assert till.settled == found
+
+    look(tmp_path, monkeypatch, scenario)
+
+
+def test_a_channel_with_an_agreement_is_left_to_its_client_until_it_is_gone(tmp_path, monkeypatch):
+    async def scenario(till):
+        agreed = till.sell(1, 50)
+        till.store.agree(agreed, 50_000, NOW)
+        await till.cashier.look()
+        assert till.settled == [[]]
+        till.channels.clear()
+        await till.cashier.look()
+        assert till.store.end_of(agreed).over
+        assert till.store.sold() == []
+
+    look(tmp_path, monkeypatch, scenario)
+
+
+def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path, monkeypatch):
+    async def scenario(till):
+        used = till.sell(1, 1, terms=CREDITED)
+        closing = till.sell(2, 1, terms=CREDITED, state=State.CLOSING, closing_ms=NOW)
+        till.sell(3, 1, terms=replace(CREDITED, credit=0))
+        till.sell(4, 1, terms=CREDITED, server="0x6")  # of another account: a watcher's store
+        till.sell(5, 1, terms=replace(CREDITED, bearer=Bearer.SERVER))
+        await till.cashier.look()
+        assert till.least == [(used, 20 * 900), (closing, 900)]
+        till.least.clear()
+        await till.cashier.look(closing=True)
+        assert till.least == [(used, 900), (closing, 900)]
+
+    look(tmp_path, monkeypatch, scenario)

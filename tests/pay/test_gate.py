@@ -7,17 +7,19 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.channel import Lane, State
+from dtp.chain.errors import NodeUnavailable
 from dtp.chain.firewall import HolderOfPass, Refusal
 from dtp.chain.pass_ import Account
 from dtp.pay import gate
-from dtp.pay.errors import TicketRefused
+from dtp.pay.book import TooManyQuestions
+from dtp.pay.errors import MalformedMeter, StoreError, TicketRefused
 from dtp.pay.gate import channel_flaw, honoured_keys, pass_of
 from dtp.pay.payee import Floor
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
 from dtp.pay.ticket import make_ticket, parse_ticket
 from dtp.pay.voucher import LaneKey
-from dtp.session.codes import Refuse
+from dtp.session.codes import CloseCode, Refuse
 
 from .meters import CHANNEL, KEY, voucher
 from .test_claims import HOUR, NOW, TERMS, channel
@@ -286,5 +288,93 @@ def test_a_ticket_is_by_the_key_of_a_lane_that_there_is(lane, key, comes_in):
             with pytest.raises(TicketRefused, match="lane's key"):
                 await checked._proven(ticket, request)
         assert len(asked) == (not comes_in)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            NodeUnavailable("http://node.internal is away"),
+            "the chain can't be asked at the moment: try again later",
+        ),
+        (
+            StoreError("/home/me/pay.sqlite is away"),
+            "tickets can't be checked at the moment: try again later",
+        ),
+        (MalformedMeter("row 5"), "tickets can't be checked at the moment: try again later"),
+        (TooManyQuestions("too many ask"), "too many ask"),
+    ],
+)
+def test_who_can_not_be_checked_is_told_to_come_again_and_no_more(caplog, fault, said):
+    """Else the client waits for an answer that never comes, or reads what is only the operator's."""
+    caplog.set_level("INFO", "dtp.pay")
+
+    async def scenario():
+        made = a_gate(firewall=SimpleNamespace(rules=rules()))
+
+        async def broken(request):
+            raise fault
+
+        made._admit = broken
+        with pytest.raises(Refuse) as refused:
+            await made.admit(SimpleNamespace(peer=SimpleNamespace(short="dtp1x"), service="files"))
+        assert (refused.value.code, refused.value.reason) == (CloseCode.BUSY, said)
+        assert str(fault) in caplog.text
+
+    asyncio.run(scenario())
+
+
+class Admitting:
+    """A gate whose ticket and rules are as the test wants them."""
+
+    def __init__(self, store, found, **options):
+        async def run(work):
+            return work(store)
+
+        async def know(held):
+            self.known.append(held.pass_id)
+
+        async def proven(ticket, request):
+            return found, (KEY.public,)
+
+        async def judged(found, request):
+            return SimpleNamespace(number=1), rules()
+
+        self.known = []
+        firewall, quotas = SimpleNamespace(rules=rules()), SimpleNamespace(know=know)
+        journal, clock = SimpleNamespace(run=run), lambda: NOW / 1000
+        self.gate = gate.Gate(None, firewall, journal, quotas, clock=clock, **options)
+        self.gate._proven, self.gate._judged = proven, judged
+
+    async def admit(self):
+        return await self.gate._admit(SimpleNamespace(ticket=TICKET, source="source"))
+
+
+def test_a_pass_opens_a_channel_without_a_deposit_and_its_plan_is_read_before():
+    """... so that a node that is away refuses it here, where the client is told to come again."""
+
+    async def scenario():
+        free = replace(TERMS, price_request=0, price_mib=0)
+        with Store(":memory:") as store:
+            made = Admitting(store, channel(pass_=PASS, terms=free, deposited=0, balance=0))
+            admission = await made.admit()
+        assert (admission.pass_.pass_id, admission.affordable) == (PASS, 0)
+        assert made.known == [PASS]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("least", "comes_in"), [(TERMS.revision, True), (TERMS.revision + 1, False)])
+def test_a_server_says_which_terms_are_too_old(least, comes_in):
+    async def scenario():
+        with Store(":memory:") as store:
+            made = Admitting(store, channel(), least_revision=least)
+            if comes_in:
+                assert (await made.admit()).channel == channel()
+            else:
+                with pytest.raises(TicketRefused, match="too old"):
+                    await made.admit()
 
     asyncio.run(scenario())
