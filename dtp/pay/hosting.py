@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from dtp.chain.host import Beacon, Host, HostCap, HostCreated, HostError, Kind, 
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.resolver import service_number
 from dtp.errors import ChainError, LocalError
+
+log = logging.getLogger("dtp.pay")
 
 
 class NoHost(LocalError):
@@ -175,6 +178,7 @@ class Heart:
             )
             if error.error is HostError.NO_ENDPOINT:
                 what = f"the owner of host {self._owned.host.id} has removed this endpoint: nobody finds it"
+        log.warning("%s", what)
         self.replaced.set_result(Replaced(what))
 
     async def stop(self) -> None:

@@ -25,7 +25,7 @@ from dtp.chain.networks import Network
 from dtp.chain.pipe_carrier import kind_for
 from dtp.chain.posts import hint_of
 from dtp.chain.resolver import service_number
-from dtp.errors import ChainError, LocalError
+from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -185,7 +185,7 @@ class Serving:
             await asyncio.sleep(self._selling.recheck)
             try:
                 await self.ledger.recheck(await self.firewall.refresh())
-            except (ChainError, LocalError) as error:
+            except DtpError as error:
                 log.warning("channels in use can't be read again: %s", error)
 
     async def close(self, *, grace: float | None = 0.0, claim: bool = True) -> None:
@@ -285,7 +285,7 @@ async def serve(
             make=Metered,
         )
         serving.listener = listener
-        stack.push_async_callback(listener.close)
+        stack.push_async_callback(serving.close, claim=False)  # nothing happens where it was closed by itself
         heart = None
         if heartbeat:
             place = hint_of(hint or listener.urls[0], me)

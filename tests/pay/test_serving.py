@@ -1,0 +1,285 @@
+"""A paid service by itself: whom it lets in and hands on, what it looks at again, and in which order it ends."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain.errors import NodeUnavailable
+from dtp.chain.host import Bearer
+from dtp.chain.signer import KeySigner
+from dtp.errors import LocalError
+from dtp.net.listener import Listener
+from dtp.pay import cashier as cashier_module
+from dtp.pay import serving as module
+from dtp.pay.claims import Policy
+from dtp.pay.errors import ChargeDeclined, MalformedMeter, StoreError
+from dtp.pay.gate import Admission
+from dtp.pay.messages import build
+from dtp.pay.payer import said
+from dtp.pay.serving import Selling, Serving, service_number
+from dtp.pay.store import Store
+from dtp.pay.terms import Exposure, Usage
+from dtp.session.codes import CloseCode, Refuse
+
+from .meters import CHANNEL, KEY, PRICES, voucher
+from .test_claims import TERMS, channel
+from .test_costs import pipe
+from .test_ledger import Connected
+from .test_paid import give
+
+HOST = "0x" + "0a" * 32
+
+
+class Noted:
+    """A part of a server that notes when it is ended."""
+
+    def __init__(self, name, done):
+        self.name, self.done, self.connections = name, done, []
+
+    async def close(self, **options):
+        self.done.append((self.name, options))
+        for connection in self.connections:
+            connection.abort(0, "")
+
+    async def stop(self, **options):
+        self.done.append((self.name, options))
+
+    async def start(self):
+        pass
+
+
+def play(tmp_path, monkeypatch, scenario, **selling):
+    monkeypatch.setattr(module, "Metered", Connected)
+
+    async def work():
+        signer = KeySigner.generate()
+        chain = SimpleNamespace(signer=signer, address=signer.address)
+        owned = SimpleNamespace(host=SimpleNamespace(id=HOST))
+        with Store(tmp_path / "pay.sqlite") as store:
+            made = Serving(chain, owned, "files", None, store, Selling(**selling), (), lambda: 0.0)
+            made.done = []
+            made.listener = Noted("listener", made.done)
+            made.channel = channel(server=signer.address, service=service_number("files"))
+            try:
+                await scenario(made)
+            finally:
+                await made.close(claim=False)
+
+    asyncio.run(work())
+
+
+def caller(made, **changes):
+    """A connection that was admitted."""
+    connection = Connected()
+    found, lane = replace(made.channel, **changes), made.store.sold_lane(CHANNEL, 0)
+    connection.admission = Admission(found, lane, (KEY.public,), PRICES, found.deposited, None)
+    return connection
+
+
+# ---- callers
+
+
+@pytest.mark.parametrize("name", ["files", "other"])
+def test_a_channel_pays_for_the_service_that_is_served_here(tmp_path, monkeypatch, name):
+    async def scenario(made):
+        admission = caller(made, service=service_number(name)).admission
+
+        async def admit(request):
+            return admission
+
+        monkeypatch.setattr(made.gate, "admit", admit)
+        if name == "files":
+            assert await made.admit(None) is admission
+        else:
+            with pytest.raises(Refuse, match="'files' is served here") as refused:
+                await made.admit(None)
+            assert refused.value.code == CloseCode.UNKNOWN_SERVICE
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(tmp_path, monkeypatch):
+    async def scenario(made):
+        handled = []
+
+        async def handler(connection):
+            handled.append(connection.meter.payee)
+
+        made._handler = handler
+        await made.handle(caller(made))
+        (payee,) = handled
+        assert (payee.exposure, payee.count_streams) == (Exposure(5, 6, 7, 8), False)
+        assert made.ledger.channels == [CHANNEL]
+
+    play(tmp_path, monkeypatch, scenario, exposure=Exposure(5, 6, 7, 8), count_streams=False)
+
+
+def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(tmp_path, monkeypatch):
+    async def scenario(made):
+        handled = []
+
+        async def handler(connection):
+            handled.append(connection)
+
+        made._handler = handler
+        gone = caller(made)
+        gone.abort(0, "it went")
+        await made.handle(gone)
+        await gone.meter.settled()
+        made.store.over(CHANNEL)
+        late = caller(made)
+        await made.handle(late)
+        assert late.aborted == "the channel is closed, or another process of this host serves it now"
+        assert handled == []
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_a_charge_that_a_client_declines_is_no_fault_of_the_handler(tmp_path, monkeypatch):
+    async def scenario(made):
+        async def handler(connection):
+            raise ChargeDeclined("no")
+
+        made._handler = handler
+        connection = caller(made)
+        await made.handle(connection)
+        assert connection.aborted == "no"
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+# ---- what goes on meanwhile
+
+
+def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path, monkeypatch):
+    async def scenario(made):
+        faults = [NodeUnavailable("no node"), StoreError("the disk is gone"), MalformedMeter("a broken row")]
+        known, enough = [], asyncio.Event()
+
+        async def refresh():
+            return len(known)
+
+        async def recheck(rules):
+            known.append(rules)
+            if len(known) <= len(faults):
+                raise faults[len(known) - 1]
+            enough.set()
+
+        async def look(*, closing=False):
+            return []
+
+        monkeypatch.setattr(made.firewall, "refresh", refresh)
+        monkeypatch.setattr(made.ledger, "recheck", recheck)
+        monkeypatch.setattr(made.cashier, "look", look)
+        await made.start(made.listener, None)
+        async with asyncio.timeout(20):
+            await enough.wait()
+        assert known[:4] == [0, 1, 2, 3]  # by the rules of each moment
+
+    play(tmp_path, monkeypatch, scenario, recheck=0.0)
+
+
+def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
+    async def scenario(made):
+        made.channel = replace(made.channel, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=100))
+        made.store.received_all([(KEY.sign(voucher(1, 5)), Usage(5, 0))])
+
+        async def read_channels(chain, ids):
+            return dict.fromkeys(ids, made.channel)
+
+        async def owned(*_):
+            return [pipe(9, of=CHANNEL)]
+
+        async def handler(connection):
+            (view,) = await made.cashier.views()
+            assert view.credits == 0
+
+        monkeypatch.setattr(cashier_module, "read_channels", read_channels)
+        made.chain.owned = owned
+        (view,) = await made.cashier.views()
+        assert view.credits == 500
+        assert made.book.known(CHANNEL).channel == made.channel
+        made._handler = handler
+        await made.handle(caller(made))
+        assert made.cashier._policy == Policy(worth=77)
+
+    play(tmp_path, monkeypatch, scenario, policy=Policy(worth=77))
+
+
+def test_who_waits_for_a_replacement_may_give_up(tmp_path, monkeypatch):
+    async def scenario(made):
+        waiting = asyncio.ensure_future(made.replaced())  # without heartbeats nobody replaces it
+        await asyncio.sleep(0)
+        waiting.cancel()
+        made._heart = Noted("heart", made.done)
+        made._heart.replaced = asyncio.get_running_loop().create_future()
+        waiting = asyncio.ensure_future(made.replaced())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(0)
+        made._heart.replaced.set_result("by another")
+        assert await made.replaced() == "by another"
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+# ---- the end
+
+
+def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(tmp_path, monkeypatch):
+    async def scenario(made):
+        async def handler(connection):
+            connection.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
+            made.listener.connections.append(connection)
+
+        async def stop(*, claim):
+            made.done.append(("cashier", claim, made.store.vouched(CHANNEL), made.ledger.channels))
+
+        async def looks():
+            await asyncio.Event().wait()
+
+        made._handler, made._heart = handler, Noted("heart", made.done)
+        made._rechecking = rechecking = asyncio.ensure_future(looks())
+        monkeypatch.setattr(made.cashier, "stop", stop)
+        monkeypatch.setattr(made.firewall, "close", Noted("firewall", made.done).close)
+        made._stack = AsyncExitStack()
+        made._stack.push_async_callback(Noted("what it was opened with", made.done).close)
+        await made.handle(caller(made))
+        await made.close(grace=3.0)
+        await made.close()
+        assert made.done == [
+            ("heart", {}),  # first of all nobody is sent here any more
+            ("listener", {"grace": 3.0}),
+            ("cashier", True, {0: PRICES.request}, []),
+            ("firewall", {}),
+            ("what it was opened with", {}),
+        ]
+        assert rechecking.cancelled()
+        with pytest.raises(RuntimeError):  # the thread has ended
+            await made.journal.run(lambda store: None)
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(market, monkeypatch):
+    """Heartbeats that went on would send clients, and their money, to nobody."""
+
+    async def scenario(market):
+        async def add(self, url, kind=None):
+            if kind is not None:
+                raise LocalError("no pipe")
+            await genuine(self, url)
+
+        genuine = Listener.add
+        network = await market.client(market.server_wallet)
+        before = {task.get_name() for task in asyncio.all_tasks()}
+        monkeypatch.setattr(Listener, "add", add)
+        with pytest.raises(LocalError, match="no pipe"):
+            await market.serve(give, pipe=True, network=network)
+        after = {task.get_name() for task in asyncio.all_tasks()}
+        assert after - before == set()
+
+    market(scenario)
