@@ -21,14 +21,17 @@ from dtp.errors import ChainError
 from dtp.net.connection import Connection
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook, affordable
+from dtp.pay.cashier import read_channels
 from dtp.pay.claims import claim_margin
 from dtp.pay.costs import agreed_total, carriage
+from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission, floor_of, honoured_keys
 from dtp.pay.holding import Holds, VoucherStore
 from dtp.pay.journal import Journal
-from dtp.pay.payee import Payee
+from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import Account, ServerMeter
+from dtp.pay.store import End
 from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Prices, Usage
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode
@@ -87,6 +90,8 @@ class Ledger(Account):
         self._quotas = quotas
         self._now_ms = now_ms
         self._open: dict[str, _Entry] = {}
+        #: What was served on lanes, where it couldn't be written at the end of a connection.
+        self._unwritten: dict[tuple[str, int], Usage] = {}
         self._holds = Holds(journal.store.path)
         self._loop = asyncio.get_running_loop()
 
@@ -123,19 +128,24 @@ class Ledger(Account):
         self, connection: Connection, admission: Admission, exposure: Exposure, count_streams: bool
     ) -> ServerMeter | None:
         channel, number = admission.channel, admission.lane.lane
+
+        def known(store: VoucherStore) -> tuple[PayeeLane, dict[int, int], End | None]:
+            if (
+                unwritten is not None
+            ):  # else nobody is served: each connection would have the exposure for nothing
+                store.served(channel.id, number, unwritten)
+            return store.sold_lane(channel.id, number), store.vouched(channel.id), store.end_of(channel.id)
+
         while True:
             entry = self._open.get(channel.id)
             if entry is not None and (older := entry.meters.get(number)) is not None:
                 older.connection.abort(CloseCode.SHUTDOWN, "the lane is used by a newer connection")
                 await older.settled()
             # Only what is read after the older one has written is true.
-            lane, vouched, end = await self._journal.run(
-                lambda store: (
-                    store.sold_lane(channel.id, number),
-                    store.vouched(channel.id),
-                    store.end_of(channel.id),
-                )
-            )
+            unwritten = self._unwritten.get((channel.id, number))
+            lane, vouched, end = await self._journal.run(known)
+            if self._unwritten.get((channel.id, number)) is unwritten:
+                self._unwritten.pop((channel.id, number), None)
             if end is not None:
                 return None
             if admission.pass_ is not None:
@@ -156,7 +166,6 @@ class Ledger(Account):
             admission.affordable,
             exposure,
             count_streams,
-            least_end_ms=self._least_end_ms(channel),
             most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
             agrees=self.agrees(channel),
             carriage=_carriage(terms, connection),
@@ -181,10 +190,7 @@ class Ledger(Account):
 
     def least_end_ms(self, meter: ServerMeter) -> int:
         """See `Account`."""
-        return self._least_end_ms(self._entry(meter).channel)
-
-    def _least_end_ms(self, channel: Channel) -> int:
-        return self._now_ms() + min(channel.terms.claim_ms, _LEAST_CLAIM_TIME)
+        return self._now_ms() + min(self._entry(meter).channel.terms.claim_ms, _LEAST_CLAIM_TIME)
 
     def carriage(self, meter: ServerMeter) -> Prices:
         """See `Account`."""
@@ -198,10 +204,6 @@ class Ledger(Account):
             return False
         entry.pending[lane] = max(amount, entry.pending.get(lane, 0))
         return True
-
-    def unreserve(self, meter: ServerMeter) -> None:
-        """See `Account`."""
-        self._entry(meter).pending.pop(meter.payee.lane.lane, None)
 
     def stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
         """See `Account`."""
@@ -238,7 +240,9 @@ class Ledger(Account):
 
     async def refresh(self, id: str) -> None:
         """Read a channel in use again, and end its connections when it isn't open any more."""
-        found = await self._book.read(id)
+        self._renew(id, await self._book.read(id))
+
+    def _renew(self, id: str, found: Channel | None) -> None:
         entry = self._open.get(id)
         if entry is None:
             return
@@ -254,13 +258,22 @@ class Ledger(Account):
         self._spread(entry)
 
     async def recheck(self, rules: Rules | None) -> None:
-        """Look again at passes and channels in use: closes that were asked for, the denied. Raises `ChainError`."""
-        await self._quotas.look()
-        for id in self.channels:
-            await self.refresh(id)
-            seen = self._book.known(id)
-            if rules is not None and seen is not None and seen.channel.client in rules.deny:
+        """Look again at channels and passes in use: closes that were asked for, the denied.
+
+        Raises `ChainError`, and of the store `StoreError`.
+        """
+        for id, entry in list(self._open.items()):
+            if rules is not None and entry.channel.client in rules.deny:
                 self.end(id, "denied")
+        ids = self.channels
+        found = await read_channels(self._chain, ids)
+        for id in ids:
+            if id in found:
+                self._book.learn(found[id])
+                self._renew(id, found[id])
+            else:
+                await self.refresh(id)
+        await self._quotas.look()
 
     def end(self, id: str, reason: str) -> None:
         """End all connections of a channel."""
@@ -326,13 +339,15 @@ class Ledger(Account):
                 await self._journal.run(lambda store: store.served(lane.channel, lane.lane, used))
             finally:
                 await self._quotas.leave(meter)
+        except StoreError as error:
+            self._unwritten[lane.channel, lane.lane] = used
+            log.warning("what was served on channel %s can't be written: %s", lane.channel, error)
         finally:  # also where nothing can be written: the next connection finds the channel free
-            if entry.meters.get(lane.lane) is meter:
-                del entry.meters[lane.lane]
-                entry.pending.pop(lane.lane, None)
+            del entry.meters[lane.lane]  # which no other is in before this one has ended
+            entry.pending.pop(lane.lane, None)
             if entry.meters:
                 self._spread(entry)
-            elif self._open.get(lane.channel) is entry:
+            else:
                 del self._open[lane.channel]
             self._holds.free(lane.channel)
 

@@ -274,8 +274,7 @@ class Payee:
     def stop(self) -> None:
         """Send nothing more on this connection: its channel is to be closed."""
         self.finished = True
-        if self._final_at is None:
-            self._final_at = self._sent
+        self._final_at = self._sent
 
     def demand(self) -> None:
         """Ask for a voucher for all that was served: the connection is to end."""
@@ -389,8 +388,9 @@ class Payee:
 
     @property
     def serving(self) -> bool:
-        """Whether the requests that came may be served: False when too many of them are unpaid, or unpayable."""
-        return not self._requests_blocked()
+        """Whether the requests that came may be served: False when too many of them are unpaid, or unpayable, or when
+        more has come than may: a client has credit for a connection's window before anything is metered."""
+        return not self._requests_blocked() and self._bytes_left() >= 0
 
     @property
     def _dear(self) -> Prices:
@@ -529,7 +529,6 @@ class Payee:
             return
         self.paused = stopped
         self._paused_at = now if stopped else NEVER
-        self._late_told = False
         if stopped:
             self._send(messages.Due(*self.used))
             self._repeat_at = now + self.repeat

@@ -90,10 +90,9 @@ class ServerMeter(Meter):
 
     def _hear_late(self) -> None:
         self._hearing = None
-        if not self._over:
-            self._count()
-            if self._hear():
-                super().turn()
+        self._count()
+        if self._hear():
+            super().turn()
 
     def _hear(self) -> bool:
         """Give the meter the newest of the vouchers that wait: the older ones say less, and would be skipped.
@@ -110,7 +109,7 @@ class ServerMeter(Meter):
                 self._take(held.pop())
                 break
             except (MalformedMeter, VoucherRefused) as error:
-                fault = fault or error
+                fault = error
         if fault is not None:
             self.fail(fault)
         return fault is None
@@ -205,10 +204,13 @@ class ServerMeter(Meter):
             return
         fault = done.exception()
         if isinstance(fault, DtpError):
-            self._account.unreserve(self)
-            self.fail(fault)
+            log.warning("%r: a voucher can't be stored: %s", self.connection, fault)
+            self.error = fault
+            # What is wrong is said to the operator only: it is of our disk or database.
+            self.connection.abort(
+                CloseCode.PAYMENT, "vouchers can't be stored at the moment: come again later"
+            )
         elif done.result() is Verdict.FORGED:
-            self._account.unreserve(self)
             self.fail(VoucherRefused(Flaw.FORGED))
         elif done.result() is Verdict.STORED:
             self._account.stored(self, signed)
@@ -299,11 +301,8 @@ class Account(ABC):
 
     @abstractmethod
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
-        """Whether a voucher of this amount fits the deposit beside all other lanes; if so it is set aside."""
-
-    @abstractmethod
-    def unreserve(self, meter: ServerMeter) -> None:
-        """What was set aside last for the lane turned out to be nothing."""
+        """Whether a voucher of this amount fits the deposit beside all other lanes; if so it is set aside, until it
+        is stored or the connection has ended."""
 
     @abstractmethod
     def stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:

@@ -381,3 +381,117 @@ def test_when_a_voucher_counts_at_once(what):
     if what == "paused":
         made.count(0, 64 * MIB, 0, 0.0)
     assert (made.patience > 0) is (what == "nothing")
+
+
+# ---- when a server stops, and what it says
+
+
+def said_by(made):
+    """What the server says since the last call, by kind."""
+    found = [
+        messages.parse(each.frame, from_client=False)
+        for each in made.events()
+        if isinstance(each, payee.Send)
+    ]
+    return [type(each) for each in found]
+
+
+def test_a_lane_that_begins_above_its_exposure_is_told_so_at_once():
+    """Whatever is said to the meter before it begins, the welcome comes first."""
+    made = Payee(PayeeLane(CHANNEL, 0, used=Usage(0, 2 * MIB)), PRICES, 10**12)
+    made.set_affordable(10**11, 0.0)
+    assert made.events() == []
+    made.begin(0.0)
+    assert said_by(made) == [messages.Welcome, messages.Due]
+    assert made.paused
+
+
+@pytest.mark.parametrize("what", ["deposit", "quota", "floor"])
+def test_serving_goes_on_as_soon_as_there_is_more(what):
+    made = server(affordable=1000 if what == "deposit" else 10**12)
+    made.begin(0.0)
+    if what == "quota":
+        made.set_quota(None, MIB, 0.0)
+    made.count(1, MIB, 0, 0.0)
+    made.events()
+    assert made.paused
+    match what:
+        case "deposit":
+            made.set_affordable(10**12, 0.0)
+            made.raise_floor(Floor(1, 1000, 1, MIB), 0.0)
+        case "quota":
+            made.raise_floor(Floor(1, 1000, 1, MIB), 0.0)
+            assert made.paused
+            made.set_quota(None, 2 * MIB, 0.0)
+        case _:
+            made.raise_floor(Floor(1, 1000, 1, MIB), 0.0)
+    assert made.events() == [payee.Paused(False)]
+    assert not made.paused
+
+
+def test_what_is_due_is_said_when_serving_stops_and_again_until_the_client_is_late():
+    made = server(exposure=Exposure(patience=2.5))
+    made.begin(0.0)
+    made.receive(build(messages.Heard()), 0.0)
+    made.events()
+    made.count(0, MIB, 0, 10.0)
+    assert said_by(made) == [messages.Due]
+    assert made.deadline() == 11.0  # and not from the last thing that was repeated
+    made.tick(11.0)
+    made.tick(12.0)
+    assert said_by(made) == [messages.Due] * 2
+    assert made.deadline() == 12.5
+    made.tick(12.5)
+    assert made.events() == [payee.Late()]
+    made.tick(12.6)
+    assert made.events() == []
+
+
+def test_nothing_that_is_paid_is_demanded():
+    made = server()
+    made.demand()
+    assert made.events() == []
+    made.count(1, 0, 0, 0.0)
+    made.demand()
+    assert said_by(made) == [messages.Due]
+
+
+def test_who_was_stopped_by_an_end_in_order_is_not_late():
+    """The money is used up and all of it paid: the client asks for the close, and waits for the signature."""
+    made = server(affordable=1000, exposure=Exposure(patience=2.5))
+    made.begin(0.0)
+    made.receive(build(messages.Heard()), 0.0)
+    made.count(1, 0, 0, 0.0)
+    made.stored(KEY.sign(voucher(1, 1)), 0, 0.0)
+    made.count(1, 0, 1024 * 1024, 0.0)
+    assert made.paused
+    made.stop()
+    made.events()
+    made.tick(3.0)
+    assert made.events() == [payee.Paused(False)]
+    assert made.deadline() == payee.NEVER
+
+
+def test_a_key_is_told_again_until_a_voucher_without_its_lock_comes():
+    made = server()
+    made.begin(0.0)
+    made.receive(build(messages.Heard()), 0.0)
+    made.charge(1, 0.0, SECRET)
+    made.stored(KEY.sign(voucher(1, 1, hash_lock=lock_of(SECRET))), 1, 0.0)
+    assert messages.Reveal in said_by(made)
+    assert made.deadline() == 1.0
+    made.tick(1.0)
+    assert said_by(made) == [messages.Reveal]
+    made.stored(KEY.sign(voucher(2, 1)), 1, 1.0)
+    made.events()
+    assert made.deadline() == payee.NEVER
+
+
+def test_credit_for_what_comes_ends_where_the_money_does():
+    """Whatever may be unpaid: the last part of an upload is paid, or not taken."""
+    made = server(affordable=PRICES.of(Usage(0, 2 * MIB)))
+    made.begin(0.0)
+    made.count(0, 0, MIB + MIB // 2, 0.0)
+    made.stored(KEY.sign(voucher(1, 0, MIB + MIB // 2)), 0, 0.0)
+    assert made.limit.bytes == MIB
+    assert made.reception() == 2 * MIB

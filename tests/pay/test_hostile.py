@@ -23,7 +23,7 @@ from dtp.pay.ticket import make_ticket
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.session.handshake import Endpoint
-from dtp.session.limits import DEFAULT
+from dtp.session.limits import DEFAULT, Limits
 
 from .test_paid import PRICES, cost_of, fetch, give
 
@@ -224,6 +224,32 @@ def test_a_client_that_never_pays_gets_the_exposure_and_no_more(market):
             # Coming again gives nothing again: what was served is remembered.
             assert got == (MIB - request if connections == 0 else 0)
             await connection.wait_gone()
+
+    market(scenario)
+
+
+def test_a_client_that_uploads_and_never_pays_is_rid_of_a_window_and_no_more(market):
+    taken = []
+
+    async def take(connection):
+        async for stream in connection:
+            async for piece in stream:
+                taken.append(len(piece))
+
+    async def scenario(market):
+        exposure = Exposure(MIB, MIB, 4, 8, patience=0.3)
+        limits = Limits(stream_window=2 * MIB, connection_window=2 * MIB)
+        selling = Selling(exposure=exposure, recheck=3600, claim_every=3600)
+        await market.serve(take, selling=selling, limits=limits)
+        _, deal = await own_channel(market)
+        for _ in range(2):
+            connection = await knock(market, honest(deal))
+            stream = await connection.open_stream()
+            stream.write(bytes(8 * MIB))
+            await connection.wait_closed()
+            await connection.wait_gone()
+            # The credit that each connection begins with; coming again, nobody reads what comes.
+            assert sum(taken) == 2 * MIB
 
     market(scenario)
 

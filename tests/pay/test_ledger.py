@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.channel import Lane, State
-from dtp.chain.errors import NodeUnavailable
+from dtp.chain.errors import NodeUnavailable, ObjectMissing
 from dtp.chain.host import Bearer
 from dtp.chain.signer import KeySigner
 from dtp.pay import messages
 from dtp.pay.book import ChannelBook
 from dtp.pay.costs import carriage
 from dtp.pay.errors import StoreError
-from dtp.pay.gate import Admission
+from dtp.pay.gate import Admission, floor_of
 from dtp.pay.holding import Holds
 from dtp.pay.journal import Journal
 from dtp.pay.ledger import AGREEMENT_MS, Ledger
@@ -52,7 +52,7 @@ class NoPasses:
     """Quotas of a service without subscriptions."""
 
     def __init__(self):
-        self.left = []
+        self.left, self.refreshed = [], 0
 
     def used(self, meter, more):
         pass
@@ -62,6 +62,9 @@ class NoPasses:
 
     async def look(self):
         pass
+
+    async def refresh(self):
+        self.refreshed += 1
 
 
 class Served:
@@ -73,21 +76,37 @@ class Served:
         self.channel = channel(server=self.signer.address)
         self.store = store
         self.journal = Journal(store)
-        self.chain = SimpleNamespace(signer=self.signer, read=self._read)
+        self.asked = []  # ids, by question
+        self.chain = SimpleNamespace(
+            signer=self.signer, read=self._read, objects=self._objects, decode=lambda schema, cls, data: data
+        )
         self.quotas = NoPasses()
         book = ChannelBook(self.chain)
         self.ledger = Ledger(book, self.journal, self.chain, self.quotas, lambda: self.now)
         self.meters = []
 
     async def _read(self, schema, cls, id):
+        self.asked.append([id])
+        if self.channel is None:
+            raise ObjectMissing("no such object")
         return self.channel
 
-    async def enter(self, lane=0):
+    async def _objects(self, ids):
+        self.asked.append(list(ids))
+        return dict.fromkeys(ids, self.channel) if self.channel is not None else {}
+
+    def with_lanes(self, count, **changes):
+        """The channel has so many lanes, the further ones of another key."""
+        more = [Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)] * (count - 1)
+        self.channel = replace(self.channel, lanes=(self.channel.lanes[0], *more), **changes)
+
+    async def enter(self, lane=0, carrier="tcp:"):
         """What a listener does with a connection that was admitted; None when it may not begin."""
-        known = self.store.sold_lane(CHANNEL, lane)
-        keys = (self.channel.lanes[lane].key,)
-        admission = Admission(self.channel, known, keys, PRICES, self.channel.deposited, None)
+        found = self.channel.lanes[lane]
+        known = replace(self.store.sold_lane(CHANNEL, lane), floor=floor_of(found))
+        admission = Admission(self.channel, known, (found.key,), PRICES, self.channel.deposited, None)
         wire = Connected()
+        wire.stats.carriers = [carrier]
         meter = await self.ledger.enter(wire, admission, EXPOSURE, True)
         if meter is not None:
             meter.begin()
@@ -301,6 +320,8 @@ def test_a_lane_that_ends_leaves_its_part_of_the_deposit_to_others(tmp_path):
         first, other = await served.enter(0), await served.enter(1)
         assert served.ledger.reserve(first, 6000)
         assert not served.ledger.reserve(other, 6000)
+        await served.ledger.refresh(CHANNEL)
+        assert other.payee.affordable == 4000
         first.connection.abort(0, "")
         await first.settled()
         assert other.payee.affordable == 10_000
@@ -445,9 +466,6 @@ def test_what_is_set_aside_for_a_lane_is_the_most_that_is_being_checked(tmp_path
         assert entry.pending == {}
         ledger.stored(meter, KEY.sign(voucher(1, 3)))
         assert entry.vouched[0] == 5000
-        assert ledger.reserve(meter, 6000)
-        ledger.unreserve(meter)
-        assert entry.pending == {}
 
     play(tmp_path, scenario)
 

@@ -2,16 +2,18 @@
 
 import asyncio
 
+import pytest
+
 from dtp import carriers
 from dtp.pay import messages, payee, server_meter
-from dtp.pay.errors import Flaw, MalformedMeter, VoucherRefused
+from dtp.pay.errors import Flaw, MalformedMeter, StoreError, VoucherRefused
 from dtp.pay.journal import Journal
 from dtp.pay.messages import Due, Finish, build
 from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import said
 from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import Store
-from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure
+from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
 from dtp.pay.voucher import LaneKey
 from dtp.session.limits import Limits
 from dtp.session.session import Traffic
@@ -60,7 +62,7 @@ class Lane(Account):
     """One lane with all the money there is."""
 
     def __init__(self):
-        self.kept = []
+        self.kept, self.told, self.fits = [], Usage(), True
 
     def keys(self, meter):
         return (KEY.public,)
@@ -72,16 +74,13 @@ class Lane(Account):
         return NO_CARRIAGE
 
     def reserve(self, meter, amount):
-        return True
-
-    def unreserve(self, meter):
-        pass
+        return self.fits
 
     def stored(self, meter, signed):
         self.kept.append(signed.voucher.sequence)
 
     def used(self, meter, more):
-        pass
+        self.told = self.told.plus(*more)
 
     def look_again(self, meter):
         pass
@@ -90,6 +89,7 @@ class Lane(Account):
         pass
 
     async def ended(self, meter):
+        self.kept.append("ended")
         lane = meter.payee.lane
         await meter.journal.run(lambda store: store.served(lane.channel, lane.lane, meter.payee.used))
 
@@ -266,8 +266,11 @@ def test_what_waits_when_the_connection_ends_is_kept(tmp_path):
         wire.traffic = Traffic(0, 2 * MIB, 0)
         wire.on_meter(frame(1, MIB))
         assert meter._held
+        ends.append(lane.kept)
 
+    ends = []
     lane = play(tmp_path, scenario)
+    assert ends == [[1, "ended"]]  # in this order: who ends knows nothing of it any more
     assert lane.newest.voucher.sequence == 1
     assert lane.used.bytes == 2 * MIB
 
@@ -313,3 +316,251 @@ def test_frames_are_said_again_as_seldom_as_the_carrier_is_slow(tmp_path):
             begun = again
 
     play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8, patience=3600.0))
+
+
+def test_a_voucher_that_can_not_be_stored_ends_the_connection_and_its_fault_is_the_operators(
+    tmp_path, monkeypatch, caplog
+):
+    async def scenario(meter, wire, lane):
+        def full(*_):
+            raise StoreError(f"can't write {tmp_path}: is the disk full?")
+
+        wire.traffic = Traffic(0, 1000, 0)
+        with monkeypatch.context() as patch:
+            for name in ("receive_now", "received_all"):
+                patch.setattr(Store, name, full)
+            wire.on_meter(frame(1, 1000))
+            await stored(meter)
+        assert wire.aborted == "vouchers can't be stored at the moment: come again later"
+        assert isinstance(meter.error, StoreError)
+        assert str(tmp_path) in caplog.text
+
+    assert play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8)).newest is None
+
+
+# ---- what is taken of what waits
+
+
+def test_of_those_that_wait_the_older_ones_are_never_read(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.on_meter(b"\x99\x01")  # no voucher at all
+        wire.on_meter(frame(1, 0))
+        meter._hear_late()
+        await stored(meter)
+        assert not wire.closed
+        assert lane.kept == [1]
+
+    play(tmp_path, scenario)
+
+
+def test_nothing_is_heard_behind_a_voucher_that_was_wrong(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.on_meter(b"\x99\x01\xcf" + b"\xff" * 8)
+        wire.on_meter(build(Finish()))
+        assert isinstance(meter.error, MalformedMeter)
+        assert not meter.payee.finished
+
+    play(tmp_path, scenario)
+
+
+def test_a_voucher_that_waited_is_held_against_what_was_used_by_then(tmp_path):
+    async def scenario(meter, wire, lane):
+        meter.payee.most_ahead = Usage(0, 1000)
+        wire.on_meter(frame(1, MIB))
+        wire.traffic = Traffic(0, MIB, 0)  # nobody was told
+        meter._hear_late()
+        await stored(meter)
+        assert lane.kept == [1]
+
+    play(tmp_path, scenario)
+
+
+def test_a_voucher_that_does_not_fit_beside_other_lanes_is_not_stored(tmp_path):
+    async def scenario(meter, wire, lane):
+        lane.fits = False
+        wire.on_meter(frame(1, 0))
+        meter._hear_late()
+        await stored(meter)
+        assert meter.error.flaw is Flaw.OVERDRAWN
+
+    assert play(tmp_path, scenario).newest is None
+
+
+# ---- limits
+
+
+def test_what_is_used_is_told_once(tmp_path):
+    async def scenario(meter, wire, lane):
+        for size in (MIB, MIB, 3 * MIB):
+            wire.traffic = Traffic(1, size, 0)
+            meter.recount()
+            assert lane.told == Usage(1, size)
+
+    play(tmp_path, scenario)
+
+
+def test_a_quota_that_others_use_too_is_looked_at_often(tmp_path):
+    async def scenario(meter, wire, lane):
+        meter.payee.set_quota(None, 60 * MIB, meter.loop.time())
+        wire.traffic = Traffic(0, MIB, 0)
+        meter.recount()
+        assert meter.watch.total == MIB + server_meter._LOOK_EACH
+
+    play(tmp_path, scenario)
+
+
+def test_what_may_come_uncounted_may_not_go(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.move(0, 0, MIB)
+        room = 64 * MIB - MIB
+        kept = room // 4
+        assert (meter.watch.received, wire.most) == (MIB + kept, room - kept)
+        assert wire.most_received == MIB + room  # credit is for whoever uses it first
+        turns = []
+        wire.watch.moved = lambda: turns.append(True)
+        wire.move(0, 0, MIB + kept)
+        assert not turns
+        wire.move(0, 0, MIB + kept + 1)
+        assert turns
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("come", [MIB, MIB + 1])
+def test_requests_wait_where_more_has_come_than_may_be_unpaid(tmp_path, come):
+    """A client has credit for a connection's window before anything is metered, in each connection anew."""
+
+    async def scenario(meter, wire, lane):
+        wire.traffic = Traffic(1, 0, come)
+        meter.recount()
+        waiting = asyncio.ensure_future(meter.serving())
+        await asyncio.sleep(0)
+        assert waiting.done() == (come == MIB)
+        wire.on_meter(frame(1, 1))
+        await stored(meter)
+        await waiting
+
+    play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8))
+
+
+def test_the_pace_is_the_carrier_s_from_the_first_frame_on(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.patience = carriers.patience("pipe")
+        meter._tick()
+        assert meter.payee.repeat == 5.0
+        slow = Wire()
+        slow.patience = wire.patience
+        served = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12)
+        again = ServerMeter(slow, meter.journal, served, lane)
+        again.begin()
+        assert served.deadline() > meter.loop.time() + 4
+        again.over()
+        await again.settled()
+
+    play(tmp_path, scenario)
+
+
+# ---- charges, and the end
+
+
+def asked_of(wire):
+    said_there = [messages.parse(each, from_client=False) for each in wire.sent]
+    return [each for each in said_there if isinstance(each, messages.ChargeAsked)]
+
+
+def test_a_charge_covers_what_was_used_before_it_and_counts_once_paid(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.traffic = Traffic(3, 0, 0)  # nobody was told
+        charged = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        (asked,) = asked_of(wire)
+        assert (asked.charge, asked.units) == (1, 2)
+        wire.on_meter(build(said(KEY.sign(voucher(1, 5)), 1)))
+        await stored(meter)
+        await charged
+        assert meter._outcomes == {}
+        assert lane.told == Usage(5, 0)
+        # Stored with the voucher: who dies now finds that it was used.
+        assert meter.journal.store.sold_lane(CHANNEL, 0).used == Usage(5, 0)
+
+    play(tmp_path, scenario)
+
+
+def test_a_charge_that_leaves_out_what_was_used_before_it_is_not_paid(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.traffic = Traffic(3, 0, 0)
+        charged = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        wire.on_meter(build(said(KEY.sign(voucher(1, 2)), 1)))
+        assert meter.error.flaw is Flaw.CHARGE_UNPAID
+        charged.cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_no_lock_is_asked_for_before_its_key_is_kept(tmp_path, monkeypatch):
+    """Who is paid under a lock whose key is forgotten is paid nothing."""
+
+    async def scenario(meter, wire, lane):
+        def full(*_):
+            raise StoreError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "keep_preimage", full)
+            with pytest.raises(StoreError):
+                await meter.charge(1, bytes(32))
+        assert asked_of(wire) == []
+        asked = asyncio.Event()
+        wire.send_meter = lambda sent: (wire.sent.append(sent), asked.set())
+        charged = asyncio.ensure_future(meter.charge(1, bytes(32)))
+        await asked.wait()
+        assert len(asked_of(wire)) == 1
+        assert meter.journal.store.sold_lane(CHANNEL, 0).preimage == bytes(32)
+        charged.cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_who_ends_a_connection_asks_for_what_is_unpaid_and_waits_for_it(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.traffic = Traffic(0, 1000, 0)  # nobody was told
+        wire.sent.clear()
+        paid = asyncio.ensure_future(meter.paid_up())
+        await asyncio.sleep(0)
+        assert Due(0, 1000) in [messages.parse(each, from_client=False) for each in wire.sent]
+        assert not paid.done()
+        wire.on_meter(frame(1, 1000))
+        meter._hear_late()
+        await stored(meter)
+        await paid
+
+    play(tmp_path, scenario)
+
+
+def test_one_lock_is_asked_for_at_a_time(tmp_path):
+    """Else the key of the second would take the place of the first's, which is to be paid."""
+
+    async def scenario(meter, wire, lane):
+        asked = asyncio.Event()
+        wire.send_meter = lambda sent: (wire.sent.append(sent), asked.set())
+        charges = [asyncio.ensure_future(meter.charge(1, bytes([each]) * 32)) for each in (1, 2)]
+        await asked.wait()
+        for _ in range(2):
+            kept = await meter.journal.run(lambda store: store.sold_lane(CHANNEL, 0).preimage)
+            assert kept == b"\1" * 32
+        assert len(asked_of(wire)) == 1
+        for each in charges:
+            each.cancel()
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("spent", [True, False])
+def test_who_is_late_is_told_why(tmp_path, spent):
+    async def scenario(meter, wire, lane):
+        if spent:
+            meter.payee.set_affordable(0, 0.0)
+        meter._late()
+        assert wire.aborted.startswith("deposit or quota are used up" if spent else "not paid within 30 s")
+
+    play(tmp_path, scenario)

@@ -1,0 +1,302 @@
+"""What a server knows of several lanes of one channel, what it does with a look at the chain, and how it agrees."""
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain.channel import Lane, State
+from dtp.chain.errors import NodeUnavailable
+from dtp.chain.host import Bearer
+from dtp.pay import messages
+from dtp.pay.costs import carriage
+from dtp.pay.errors import StoreError
+from dtp.pay.ledger import _MOST_AHEAD
+from dtp.pay.messages import build
+from dtp.pay.payee import Floor
+from dtp.pay.payer import said
+from dtp.pay.store import Store
+from dtp.pay.terms import MIB, NO_CARRIAGE, Usage
+
+from .meters import CHANNEL, KEY, PRICES, voucher
+from .test_claims import NOW
+from .test_ledger import EXPOSURE, NEW_KEY, agreed_by, ask_close, pay, play
+
+GONE = "0x" + "9" * 64
+
+
+def broken(*_):
+    raise StoreError("the disk is full")
+
+
+# ---- lanes beside each other
+
+
+def test_what_one_lane_has_vouched_is_not_there_for_another(tmp_path):
+    async def scenario(served):
+        served.with_lanes(2, deposited=10_000, balance=10_000)
+        first, second = await served.enter(0), await served.enter(1)
+        assert second.payee.affordable == 10_000
+        await pay(first, KEY.sign(voucher(1, 4)))
+        assert second.payee.affordable == 6000
+        await pay(second, NEW_KEY.sign(voucher(1, 7, lane=1)))
+        assert second.connection.aborted.endswith("together are above the deposit")
+        await second.settled()
+        assert (await served.enter(1)).payee.affordable == 6000  # whatever it was when its ticket was checked
+
+    play(tmp_path, scenario)
+
+
+def test_two_lanes_that_sign_up_to_the_deposit_at_once_are_paid_no_more_than_it(tmp_path):
+    """Neither had a voucher when the other was served; what both were, is within the exposure of each."""
+
+    async def scenario(served):
+        served.with_lanes(2, deposited=10_000, balance=10_000)
+        first, second = await served.enter(0), await served.enter(1)
+        for meter, key, lane in ((first, KEY, 0), (second, NEW_KEY, 1)):
+            meter.connection.move(EXPOSURE.first_requests, 0, 0)
+            meter.connection.on_meter(build(said(key.sign(voucher(1, 10, lane=lane)), 0)))
+        await first.settled()
+        await second.settled()
+        assert sum(served.store.vouched(CHANNEL).values()) == 10_000
+        assert second.connection.aborted.endswith("together are above the deposit")
+        assert not second.payee.used.beyond(EXPOSURE.after(Usage())).requests
+
+    play(tmp_path, scenario)
+
+
+def test_a_lane_begins_at_what_the_chain_has_accepted_of_it(tmp_path):
+    async def scenario(served):
+        claimed = Lane(KEY.public, b"", 0, 5, 3000, 3, 0)
+        served.channel = replace(served.channel, lanes=(claimed,))
+        meter = await served.enter()
+        assert meter.payee.floor == Floor(5, 3000, 3, 0)
+        assert meter.payee.paid == meter.payee.used == Usage(3, 0)
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("bearer", Bearer)
+def test_what_the_terms_say_of_transport_holds_from_the_beginning(tmp_path, bearer):
+    """Before anything is paid: counts are evidence where the server bears it, money is kept where the client does."""
+
+    async def scenario(served):
+        terms = replace(served.channel.terms, bearer=bearer, credit=100)
+        served.channel = replace(served.channel, terms=terms)
+        meter = await served.enter(carrier="pipe://0x1")
+        assert meter.payee.most_ahead == (_MOST_AHEAD if bearer is Bearer.SERVER else None)
+        assert meter.payee.carriage == (carriage(terms) if bearer is Bearer.CLIENT else NO_CARRIAGE)
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_client_is_told_whether_closes_are_agreed(tmp_path, ours):
+    async def scenario(served):
+        if not ours:
+            served.channel = replace(served.channel, server="0x5")
+        meter = await served.enter()
+        welcome = messages.parse(meter.connection.sent[0], from_client=False)
+        assert welcome.agrees is ours
+
+    play(tmp_path, scenario)
+
+
+def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_path, monkeypatch):
+    """On a full disk a client that never pays would else have the exposure again with each connection."""
+
+    async def scenario(served):
+        meter = await served.enter()
+        meter.connection.move(3, MIB, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "served", broken)
+            meter.connection.abort(0, "")
+            await meter.settled()
+            with pytest.raises(StoreError):
+                await served.enter()
+        again = await served.enter()
+        assert again.payee.unpaid == Usage(3, MIB)
+        again.connection.abort(0, "")
+        await again.settled()
+        with monkeypatch.context() as patch:  # it is written, so nothing else has to be
+            patch.setattr(Store, "served", broken)
+            assert await served.enter() is not None
+
+    play(tmp_path, scenario)
+
+
+# ---- what is looked at again
+
+
+def test_what_was_claimed_and_added_meanwhile_counts_at_once(tmp_path):
+    async def scenario(served):
+        served.channel = replace(served.channel, deposited=3000, balance=3000)
+        meter = await served.enter()
+        meter.connection.move(1, 1024, 0)
+        before = meter.connection.most
+        assert before < MIB
+        claimed = Lane(KEY.public, b"", 0, 7, 1000, 1, 0)
+        served.channel = replace(served.channel, lanes=(claimed,), deposited=10**9, balance=10**9 - 1000)
+        await served.ledger.refresh(CHANNEL)
+        assert meter.payee.floor == Floor(7, 1000, 1, 0)
+        assert meter.payee.affordable == 10**9
+        assert meter.connection.most == MIB  # told to the connection, which nothing else may wake
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("less", ["deposited", "claimed"])
+def test_a_node_is_behind_where_what_only_rises_is_less(tmp_path, less):
+    async def scenario(served):
+        served.channel = replace(served.channel, claimed=500)
+        meter = await served.enter()
+        before = meter.payee.affordable
+        behind = replace(served.channel, **{less: getattr(served.channel, less) - 1})
+        claimed = Lane(KEY.public, b"", 0, 7, 1000, 1, 0)
+        served.channel = replace(behind, lanes=(claimed,))
+        await served.ledger.refresh(CHANNEL)
+        assert (meter.payee.floor, meter.payee.affordable) == (Floor(), before)
+
+    play(tmp_path, scenario)
+
+
+async def turns(count=8):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_client_has_its_channel_looked_at_once_in_a_while(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        entry = served.ledger._open[CHANNEL]
+        for _ in range(3):
+            served.ledger.look_again(meter)
+        await meter.settled()
+        assert served.asked == [[CHANNEL]]
+        assert served.quotas.refreshed == 1  # a pass may have been renewed instead
+        assert not entry.looking
+        served.ledger.look_again(meter)
+        await turns()
+        assert entry.looking
+        assert served.asked == [[CHANNEL]]  # as soon as two seconds are over
+        entry.looked_at = float("-inf")
+        for task in list(meter._tasks):
+            task.cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_a_look_while_no_node_answers_ends_nothing(tmp_path, monkeypatch):
+    async def scenario(served):
+        async def away(id):
+            raise NodeUnavailable("no node")
+
+        meter = await served.enter()
+        with monkeypatch.context() as patch:
+            patch.setattr(served.ledger._book, "read", away)
+            served.ledger.look_again(meter)
+            await meter.settled()
+        assert not meter.connection.closed
+        assert not served.ledger._open[CHANNEL].looking
+
+    play(tmp_path, scenario)
+
+
+def test_channels_in_use_are_read_again_in_one_question(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        served.channel = replace(served.channel, deposited=2 * 10**9, balance=2 * 10**9)
+        await served.ledger.recheck(None)
+        assert served.asked == [[CHANNEL]]
+        assert meter.payee.affordable == 2 * 10**9
+        assert served.ledger._book.known(CHANNEL).channel == served.channel  # for those who come with it
+        served.channel = replace(served.channel, state=State.CLOSING, closing_ms=NOW)
+        await served.ledger.recheck(None)
+        assert meter.connection.aborted == "the channel is closing or closed"
+
+    play(tmp_path, scenario)
+
+
+def test_a_channel_in_use_that_is_not_there_any_more_ends_its_connections(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        served.channel = None
+        await served.ledger.recheck(None)
+        assert meter.connection.aborted == "the channel is closing or closed"
+        assert served.ledger._book.known(CHANNEL) is None
+
+    play(tmp_path, scenario)
+
+
+def test_the_denied_are_sent_away_whatever_else_can_be_asked(tmp_path):
+    async def scenario(served):
+        async def away(ids):
+            raise NodeUnavailable("no node")
+
+        meter = await served.enter()
+        served.chain.objects = away
+        with pytest.raises(NodeUnavailable):
+            await served.ledger.recheck(SimpleNamespace(deny={"0xc"}))
+        assert meter.connection.aborted == "denied"
+
+    play(tmp_path, scenario)
+
+
+# ---- agreed closes
+
+
+def test_a_signature_that_was_lost_is_given_again(tmp_path):
+    async def scenario(served):
+        meter = await served.enter()
+        await ask_close(served, meter)
+        served.now += 1000
+        await ask_close(served, meter)
+        first, second = agreed_by(meter)
+        assert first == second
+
+    play(tmp_path, scenario)
+
+
+def test_nothing_more_is_served_once_a_close_is_agreed(tmp_path, monkeypatch):
+    """From before the total is made up: what was served after it nobody would pay."""
+
+    async def scenario(served):
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def agreed_total(chain, channel, vouched, used):
+            begun.set()
+            await go_on.wait()
+            return vouched
+
+        monkeypatch.setattr("dtp.pay.ledger.agreed_total", agreed_total)
+        served.with_lanes(3)
+        meter, other = await served.enter(0), await served.enter(1)
+        meter.connection.move(0, 1024, 0)
+        await pay(meter, KEY.sign(voucher(1, 0, 1024)))
+        assert meter.connection.most > 1024
+        served.ledger.close_asked(meter)
+        await begun.wait()
+        assert meter.connection.most == 1024
+        assert other.connection.aborted == "the channel is closed"
+        assert await served.enter(2) is None
+        go_on.set()
+        await meter.settled()
+        assert len(agreed_by(meter)) == 1
+
+    play(tmp_path, scenario)
+
+
+def test_a_voucher_that_another_lane_has_just_said_is_in_the_total(tmp_path):
+    async def scenario(served):
+        served.with_lanes(2)
+        meter, other = await served.enter(0), await served.enter(1)
+        other.connection.on_meter(build(said(NEW_KEY.sign(voucher(1, 1, lane=1)), 0)))
+        await asyncio.sleep(0)
+        assert other._checks  # being written, so the next one waits
+        other.connection.on_meter(build(said(NEW_KEY.sign(voucher(2, 2, lane=1)), 0)))
+        await ask_close(served, meter)
+        (agreed,) = agreed_by(meter)
+        assert agreed.total == PRICES.of(Usage(2, 0))
+
+    play(tmp_path, scenario)
