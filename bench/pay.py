@@ -86,9 +86,6 @@ class _OneLane(Account):
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
         return True
 
-    def unreserve(self, meter: ServerMeter) -> None:
-        pass
-
     def stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
         pass
 
