@@ -11,7 +11,7 @@ from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
-from dtp.chain.errors import MalformedObject, WrongObjectType
+from dtp.chain.errors import MalformedObject, NodeRefused, TransactionFailed, WrongObjectType
 from dtp.chain.host import Bearer
 from dtp.chain.pipe import Pipe
 from dtp.errors import DtpError
@@ -115,7 +115,11 @@ class Cashier:
                 continue
             last = closing or channel.state == State.CLOSING
             least = self._policy.gas_alone * (1 if last else self._policy.worth)
-            taken = await take_credits(self._chain, channel, least)
+            try:
+                taken = await take_credits(self._chain, channel, least)
+            except (TransactionFailed, NodeRefused) as refused:  # it is to hinder no other
+                log.warning("channel %s: no transport credits: %s", id, refused)
+                continue
             if taken is not None:
                 log.info("channel %s: %d of transport credits", id, taken[0])
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from dtp.chain.channel import Channel, State
+from dtp.chain.host import Bearer
 from dtp.pay.store import End, Sold
 
 MINUTE: Final = 60_000
@@ -189,7 +190,13 @@ def plan(views: Sequence[View], now_ms: int, epoch: int, policy: Policy) -> list
 
 
 def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
-    """What to do when a server ends: claim what is worth its gas, although more might have come."""
+    """What to do when a server ends: claim what is worth its gas, although more might have come.
+
+    Where an agreed total is less than the vouchers, by what we bear of the client's transport, no claim breaks it.
+    """
+    bears = view.channel.terms.bearer == Bearer.SERVER
+    if bears and view.end is not None and now_ms <= view.end.not_after_ms + MINUTE:
+        return Decision(view, Action.WAIT)
     lanes = claimable(view, now_ms)
     gain = gain_of(view.channel, lanes)
     live = view.channel.state in (State.OPEN, State.CLOSING)

@@ -59,6 +59,7 @@ class _Entry:
     lanes: dict[int, Lane] = field(default_factory=dict)
     ending: bool = False
     agreeing: bool = False
+    agreed: messages.Agreed | None = None
     looked_at: float = float("-inf")
     looking: bool = False
 
@@ -294,6 +295,8 @@ class Ledger(Account):
     def close_asked(self, meter: ServerMeter) -> None:
         """See `Account`."""
         entry = self._entry(meter)
+        if entry.agreed is not None:  # the answer was lost
+            meter.payee.agree(entry.agreed)
         # Whoever still owes waits for the chain's own way to close.
         if self._signer is None or entry.agreeing or any(meter.payee.unpaid):
             return
@@ -326,8 +329,8 @@ class Ledger(Account):
             return
         statement = agreement_bytes(Agreement(end.channel, end.total, end.not_after_ms))
         signature = signer.sign_statement(statement)
-        meter.payee.agree(messages.Agreed(end.total, end.not_after_ms, signer.public_key, signature))
-        entry.agreeing = False
+        entry.agreed = messages.Agreed(end.total, end.not_after_ms, signer.public_key, signature)
+        meter.payee.agree(entry.agreed)
         meter.turn()
 
     async def ended(self, meter: ServerMeter) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from dtp.chain.channel import State
 from dtp.chain.commands import MAX_COMMANDS
-from dtp.chain.errors import MoveAborted, NodeUnavailable, ProgramError, StaleObject
+from dtp.chain.errors import MoveAborted, NodeRefused, NodeUnavailable, ProgramError, StaleObject
 from dtp.chain.host import Bearer
 from dtp.pay import cashier as cashier_module
 from dtp.pay import settling
@@ -286,7 +286,7 @@ class Till:
     def __init__(self, store, monkeypatch):
         self.store, self.journal = store, Journal(store)
         self.channels, self.settled, self.least, self.at_once = {}, [], [], 0
-        self.seen = []
+        self.seen, self.refused = [], []
         chain = SimpleNamespace(address="0x5", owned=self._owned, epoch=self._epoch)
         self.cashier = Cashier(chain, self.journal, lambda: NOW, policy=POLICY, on_channel=self.seen.append)
         monkeypatch.setattr(cashier_module, "read_channels", self._read)
@@ -314,6 +314,8 @@ class Till:
         return [(Paid("x", each.gain, 0, 1), [each]) for each in done]
 
     async def _take(self, chain, found, least):
+        if found.id in self.refused:
+            raise NodeRefused("no")
         self.least.append((found.id, least))
 
     async def _owned(self, *_):
@@ -393,5 +395,9 @@ def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path, mon
         till.least.clear()
         await till.cashier.look(closing=True)
         assert till.least == [(used, 900), (closing, 900)]
+        till.least.clear()
+        till.refused = [used]
+        await till.cashier.look()
+        assert till.least == [(closing, 900)]
 
     look(tmp_path, monkeypatch, scenario)

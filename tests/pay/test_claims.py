@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dtp.chain.channel import Channel, Lane, State
-from dtp.chain.host import NO_CAP, Terms
+from dtp.chain.host import NO_CAP, Bearer, Terms
 from dtp.pay.book import affordable
 from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, claimable, decide, expiring, gain_of, plan
 from dtp.pay.store import End, Sold
@@ -184,3 +184,15 @@ def test_what_is_drained_to_the_last_is_not_finalized_again():
     """There is nothing to have, whatever is owed."""
     empty = view(0, state=State.DRAINING, owed=SOME, epoch=6, balance=0)
     assert decide(empty, NOW, 7, POLICY).action is Action.WAIT
+
+
+@pytest.mark.parametrize("bearer", Bearer)
+def test_a_server_that_ends_breaks_no_total_that_it_has_signed(bearer):
+    """Where it bears the client's transport the total is less than what the vouchers say."""
+    case = View(
+        channel(terms=replace(TERMS, bearer=bearer)), (sold(1, SOME // 1000),), End("", 1, NOW, False)
+    )
+    kept = Action.WAIT if bearer is Bearer.SERVER else Action.CLAIM
+    assert at_close(case, NOW + MINUTE, POLICY).action is kept
+    assert at_close(case, NOW + MINUTE + 1, POLICY).action is Action.CLAIM  # the client didn't use it
+    assert at_close(replace(case, end=None), NOW, POLICY).action is Action.CLAIM
