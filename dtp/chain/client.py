@@ -33,6 +33,7 @@ from dtp.chain.endpoints import Endpoints, Retry, Sleep
 from dtp.chain.errors import (
     MALFORMED,
     InsufficientFunds,
+    MalformedObject,
     NodeRefused,
     NodeUnavailable,
     ObjectMissing,
@@ -235,7 +236,12 @@ class ChainClient:
             ) from unknown
         if not is_type(data.type, wanted):
             raise WrongObjectType(f"{data.id} is a {data.type}, not a {wanted}")
-        return schema.decode(cls, data.contents)
+        value = schema.decode(cls, data.contents)
+        # Programs are made of what was read: money for one channel isn't to go to another one that a node makes up.
+        said = getattr(value, "id", data.id)
+        if said != data.id:
+            raise MalformedObject(f"the node gave what says it is {said} for {data.id}")
+        return value
 
     def type_of(self, schema: Schema, cls: type[Any], *arguments: str) -> str:
         """The canonical type of a struct of ours on this chain. Raises `PackageNotPublished`."""

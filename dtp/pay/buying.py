@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import functools
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -17,6 +18,7 @@ from dtp.chain import channel as module
 from dtp.chain.channel import Channel, Lane, LaneChanged, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import (
+    InsufficientFunds,
     NodeRefused,
     NodeUnavailable,
     ObjectMissing,
@@ -32,9 +34,9 @@ from dtp.pay import messages
 from dtp.pay.book import affordable
 from dtp.pay.client_meter import Deal
 from dtp.pay.costs import agreed_total, carriage, take_credits
-from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh
+from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh, StoreError
 from dtp.pay.journal import Journal
-from dtp.pay.passes import find_pass
+from dtp.pay.passes import NoPass, find_pass
 from dtp.pay.payer import PayerLane, Reserved
 from dtp.pay.settling import (
     Paid,
@@ -227,27 +229,41 @@ class LaneLock:
         self._file = -1
 
     def take(self) -> bool:
-        """Whether the lane was free, and is ours now."""
+        """Whether the lane was free, and is ours now. `StoreError` where there can be no such file."""
         if self._path is None:
             return True
-        file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as fault:
+            raise StoreError(f"can't lock a lane by {self._path}: {fault.strerror}") from fault
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The one before us removes the file: what we hold must be what others find there.
-            there = os.stat(self._path).st_ino == os.fstat(file).st_ino
-        except (BlockingIOError, FileNotFoundError):
+            there = self._is_at_its_place(file)
+        except BlockingIOError:
             there = False
+        except OSError as fault:
+            os.close(file)
+            raise StoreError(f"can't lock a lane by {self._path}: {fault.strerror}") from fault
         if not there:
             os.close(file)
             return False
         self._file = file
         return True
 
+    def _is_at_its_place(self, file: int) -> bool:
+        assert self._path is not None
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(file))
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
         """Let others have it. Idempotent."""
         if self._file >= 0:
             assert self._path is not None
-            os.unlink(self._path)
+            if self._is_at_its_place(self._file):  # somebody may have tidied up
+                os.unlink(self._path)
             os.close(self._file)
             self._file = -1
 
@@ -277,21 +293,34 @@ async def purchase(
         _check_prices(budget, terms)
         deposit = budget.first
         _check_budget(deposit, terms, service)
-    key = LaneKey.generate()
     now_ms = state.now_ms(clock())
-    await journal.run(lambda store: store.keep_key(key, round(clock() * 1000)))
-    if found.mode == Mode.PASS:
-        held = await find_pass(chain, state.host.id, number, now_ms)
-        id, _ = await open_under_pass(
-            chain, state.host, held.plan.id, held.pass_.id, terms.revision, key.public, held.coin
-        )
-    else:
-        id, _ = await open_channel(chain, state.host, number, terms.revision, deposit, key.public)
+    async with _new_key(journal) as key:
+        if found.mode == Mode.PASS:
+            held = await find_pass(chain, state.host.id, number, now_ms)
+            id, _ = await open_under_pass(
+                chain, state.host, held.plan.id, held.pass_.id, terms.revision, key.public, held.coin
+            )
+        else:
+            id, _ = await open_channel(chain, state.host, number, terms.revision, deposit, key.public)
     bought = Bought(id, chain.chain_id, state.host.id, number, chain.address, "open", now_ms)
     await journal.run(lambda store: store.add_bought(bought, 0, key.public))
     made = await _ready(chain, journal, id, budget, keep)
     made.fresh = True
     return made
+
+
+@contextlib.asynccontextmanager
+async def _new_key(journal: Journal[Store]) -> AsyncIterator[LaneKey]:
+    """The key of a lane to be opened, kept before its transaction is sent: or its money is stuck."""
+    key = LaneKey.generate()
+    await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
+    try:
+        yield key
+    except (NoPass, InsufficientFunds, NodeUnavailable, TransactionFailed) as fault:
+        # Known before anything was sent: whoever tries again and again leaves no row each time.
+        if not isinstance(fault, TransactionFailed) or fault.simulated:
+            await journal.run(lambda store: store.forget_key(key.public))
+        raise
 
 
 def least_budget(terms: Terms) -> int:
@@ -371,11 +400,10 @@ class _LanesBusy(ChannelUnusable):
 
 async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channel) -> None:
     """Give a channel that is kept a further lane, for one more connection at the same time."""
-    key = LaneKey.generate()
-    await journal.run(lambda store: store.keep_key(key, 0))
     program = Program()
-    module.add_lane(program, channel.id, key.public, coin=channel.coin)
-    executed = await chain.execute(program)
+    async with _new_key(journal) as key:
+        module.add_lane(program, channel.id, key.public, coin=channel.coin)
+        executed = await chain.execute(program)
     (made,) = chain.events_in(executed, module.SCHEMA, LaneChanged)
     await journal.run(lambda store: store.add_lane(channel.id, made.lane, key.public))
 

@@ -75,6 +75,7 @@ class ClientMeter(Meter):
         self._finished: payer.Finished | None = None
         self._adding = False
         self._no_more = on_low is None  # money can't be added
+        self._refused: MoneyNotAdded | None = None  # why
         self._leaving = False  # since it is used up
         self._reserved = UNRESERVED  # of this connection; what was reserved before isn't used again
         self._reserving = False
@@ -208,16 +209,21 @@ class ClientMeter(Meter):
 
     async def _add(self, wanted: int, *, ahead: bool = False) -> None:
         """Add money; `ahead` of its being needed, so that nobody waits for it yet."""
+        funds: int | None = None
         try:
             funds = await self._more_funds(wanted, ahead)
+        except MoneyNotAdded:
+            raise
+        except ChainError as fault:  # the wallet is empty, say: what the channel has is spent first
+            self._refused = MoneyNotAdded(f"no more money could be added: {fault}")
+            self._refused.__cause__ = fault
         finally:
             self._adding = False
         if self._over:
             return
-        if funds is not None and funds > self.payer.funds:
+        self._no_more = funds is None or funds <= self.payer.funds
+        if funds is not None and not self._no_more:
             self.payer.funded(funds, self.loop.time())
-        else:
-            self._no_more = True
         self.turn()
 
     async def _more_funds(self, wanted: int, ahead: bool) -> int | None:
@@ -251,6 +257,8 @@ class ClientMeter(Meter):
         missing = self.payer.missing()
         if missing > 0 and self._on_low is not None and not self._over:
             await self._add(missing)
+            if self._refused is not None and self.payer.missing() > 0:
+                raise self._refused
 
     def _wanting(self) -> bool:
         """Whether a stream waits for something to come or to go, which costs money."""
@@ -261,7 +269,8 @@ class ClientMeter(Meter):
         )
 
     async def _leave(self) -> None:
-        """The money is used up: pay the last of it, agree on the close, and end the connection with `BudgetSpent`.
+        """The money is used up: pay the last of it, agree on the close, and end the connection with `BudgetSpent`, or
+        with what kept more from being added.
 
         By then streams that were complete have ended in order. If all have, the connection is its user's to close.
         """
@@ -269,7 +278,7 @@ class ClientMeter(Meter):
             await self.last_words()
         if self._over or not self._wanting():
             return
-        connection, self.error = self.connection, self.payer.out_of_money()
+        connection, self.error = self.connection, self._refused or self.payer.out_of_money()
         log.info("%r: %s", connection, self.error)
         for stream in tuple(connection._streams.values()):
             stream._fail_read(self.error)

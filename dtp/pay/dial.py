@@ -321,7 +321,12 @@ class _PaidDialer:
         from dtp.pay.payer import Payer
 
         lane = deal.lane
-        await deal.journal.run(lambda store: store.begin_lane(lane.channel, lane.lane))
+        try:
+            await deal.journal.run(lambda store: store.begin_lane(lane.channel, lane.lane))
+        except BaseException:
+            connection.abort(CloseCode.INTERNAL, "the store can't be written")
+            await connection.wait_gone()
+            raise
         payer = Payer(
             lane,
             deal.prices,

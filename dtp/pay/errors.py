@@ -125,9 +125,10 @@ class OtherCoin(PriceTooHigh):
 
 
 class MoneyNotAdded(ChainError):
-    """No node of the chain took what was to be added to the deposit, for longer than `Spending.funding`.
+    """What was to be added to the deposit was refused (there is no more in the wallet, say), and the deposit is used
+    up; or no node of the chain took it for longer than `Spending.funding`.
 
-    What was signed stands. Connect again when a node answers; its `__cause__` says what the last try met.
+    What was signed stands. Its `__cause__` says what the last try met; connect again when that is mended.
     """
 
     code = "money-not-added"

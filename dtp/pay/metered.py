@@ -14,7 +14,7 @@ from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.pay import answers
 from dtp.pay.client_meter import ClientMeter
-from dtp.pay.errors import BudgetSpent, DatagramsNotMetered, NotMetered
+from dtp.pay.errors import BudgetSpent, DatagramsNotMetered, MoneyNotAdded, NotMetered
 from dtp.pay.payee import Payee
 from dtp.pay.payer import Payer
 from dtp.pay.server_meter import ServerMeter
@@ -63,7 +63,11 @@ class Metered(Connection):
         return self.meter
 
     def _check(self) -> None:
-        if self.closed and self.meter is not None and isinstance(self.meter.error, BudgetSpent):
+        if (
+            self.closed
+            and self.meter is not None
+            and isinstance(self.meter.error, BudgetSpent | MoneyNotAdded)
+        ):
             raise self.meter.error
         super()._check()
 
@@ -127,20 +131,26 @@ class Metered(Connection):
         return await self.meter.buy(stream, most)
 
     async def close(self, code: int = 0, reason: str = "") -> None:
-        """As `Connection.close`; before that the client pays for what it got, or the server waits for it a while."""
+        """As `Connection.close`; before that the client pays for what it got, or the server waits for it a while.
+
+        Who cancels it breaks off: what was signed stands, and the channel stays open for the next time.
+        """
         meter, agreed = self.meter, None
-        if not self.closed and isinstance(meter, ServerMeter):
-            await self.delivered()
-            await meter.paid_up()
-        elif isinstance(meter, ClientMeter):
-            agreed = await meter.last_words()
-        await super().close(code, reason)
-        if meter is not None:
-            await meter.settled()
         try:
+            if not self.closed and isinstance(meter, ServerMeter):
+                await self.delivered()
+                await meter.paid_up()
+            elif isinstance(meter, ClientMeter):
+                agreed = await meter.last_words()
+            await super().close(code, reason)
+            if meter is not None:
+                await meter.settled()
             if isinstance(meter, ClientMeter) and meter.deal is not None:
                 await meter.deal.settle(agreed)
         finally:
+            self.abort(code, reason, application=code != 0)
+            if meter is not None:
+                await meter.settled()
             rest, self._rest = self._rest, None
             if rest is not None:
                 await rest.aclose()

@@ -264,6 +264,11 @@ class Store:
         with self._writing():
             self._db.execute("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", (key.public, key.seed, now_ms))
 
+    def forget_key(self, public: bytes) -> None:
+        """Forget a key that was kept for a transaction that was never sent."""
+        with self._writing():
+            self._db.execute("DELETE FROM keys WHERE public = ?", (public,))
+
     def add_bought(self, bought: Bought, lane: int, public: bytes) -> None:
         """The channel is open, and `lane` of it has the key that was kept before."""
         with self._writing():

@@ -13,6 +13,7 @@ from dtp.chain.endpoints import Endpoints, Retry
 from dtp.chain.errors import (
     MALFORMED,
     InsufficientFunds,
+    MalformedObject,
     MoveAborted,
     NodeRefused,
     NodeUnavailable,
@@ -405,6 +406,32 @@ def test_objects_that_are_missing_or_others(client):
             assert await chain.objects(["0x77", "0x6"]) == {
                 (await chain.object("0x6")).id: await chain.object("0x6")
             }
+
+    run(work())
+
+
+def test_an_object_is_the_one_that_was_asked_for(client, wallet, monkeypatch):
+    """A node that gives another one's contents would have money sent there."""
+    signer = wallet()
+
+    async def work():
+        async with client(signer) as chain:
+            made = []
+            for _ in range(2):
+                program = Program()
+                hosts.create(program, signer.address)
+                made += chain.events_in(await chain.execute(program), hosts.SCHEMA, hosts.HostCreated)
+            asked, other = (each.host for each in made)
+            theirs = await chain.object(other)
+            lie = replace(theirs, ref=replace(theirs.ref, id=asked))
+            assert (await chain.read(hosts.SCHEMA, hosts.Host, asked)).id == asked
+
+            async def objects(wire, ids, version=None):
+                return {asked: lie}
+
+            monkeypatch.setattr(Wire, "objects", objects)
+            with pytest.raises(MalformedObject, match=f"is {other} for {asked}"):
+                await chain.read(hosts.SCHEMA, hosts.Host, asked)
 
     run(work())
 

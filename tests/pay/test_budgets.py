@@ -7,12 +7,18 @@ from dataclasses import replace
 import pytest
 
 from dtp.chain import Program
-from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, StaleObject, TransactionFailed
+from dtp.chain.errors import (
+    InsufficientFunds,
+    NodeUnavailable,
+    OutcomeUnknown,
+    StaleObject,
+    TransactionFailed,
+)
 from dtp.chain.host import Bearer, Terms
 from dtp.errors import DtpError, LocalError
 from dtp.pay import buying
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
-from dtp.pay.errors import BudgetSpent, BudgetTooSmall, ChannelUnusable, MoneyNotAdded, OtherCoin
+from dtp.pay.errors import BudgetSpent, BudgetTooSmall, ChannelUnusable, MoneyNotAdded, OtherCoin, StoreError
 from dtp.pay.payer import PayerLane
 from dtp.pay.serving import Selling
 from dtp.pay.settling import coins_for
@@ -336,6 +342,37 @@ def test_a_node_that_stays_away_ends_the_connection_with_a_name(market, monkeypa
     market(scenario)
 
 
+async def fetch_many(connection, count):
+    for _ in range(count):
+        await fetch(connection, 0)
+
+
+def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkeypatch):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, tries = await market.buyer(), []
+
+        async def add_money(*args):
+            tries.append(args)
+            raise InsufficientFunds("the wallet is empty")
+
+        monkeypatch.setattr(buying, "add_money", add_money)
+        deposit = cost_of(2 * MIB)
+        async with market.connect(buyer, budget=5 * deposit, deposit=deposit) as connection:
+            assert await fetch(connection, MIB) == MIB
+            assert tries
+            with pytest.raises(MoneyNotAdded, match="the wallet is empty") as error:
+                await fetch(connection, 8 * MIB)
+            assert isinstance(error.value.__cause__, InsufficientFunds)
+        assert deposit - 2 <= connection.paid <= deposit
+        assert await market.channels(buyer) == [None]  # closed by agreement
+        async with market.connect(buyer, budget=5 * deposit, deposit=LEAST) as connection:
+            with pytest.raises(MoneyNotAdded, match="the wallet is empty"):
+                await fetch_many(connection, 20)
+
+    market(scenario)
+
+
 def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
     store = tmp_path / "pay.sqlite"
     store.touch()
@@ -347,6 +384,33 @@ def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
     first.release()
     assert second.take()
     second.release()
+
+
+def test_a_lock_that_somebody_has_tidied_away_is_let_go_all_the_same(tmp_path):
+    first, second = (LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0) for _ in range(2))
+    assert first.take()
+    (file,) = tmp_path.glob("*.lock")
+    file.unlink()
+    assert second.take()
+    first.release()  # which isn't the second's
+    third = LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0)
+    assert not third.take()
+    second.release()
+    assert third.take()
+    third.release()
+    assert list(tmp_path.glob("*.lock")) == []
+
+
+@pytest.mark.parametrize("what", ["open", "flock"])
+def test_a_lane_that_can_t_be_locked_isn_t_used(tmp_path, monkeypatch, what):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(buying.os if what == "open" else buying.fcntl, what, full)
+    files = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StoreError, match="No space left"):
+        LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0).take()
+    assert len(os.listdir("/proc/self/fd")) == files
 
 
 def test_what_other_lanes_may_have_signed_is_left_to_them(market):

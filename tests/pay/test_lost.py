@@ -2,6 +2,7 @@
 
 import pytest
 
+from dtp.chain.errors import InsufficientFunds, NodeUnavailable, OutcomeUnknown, TransactionFailed
 from dtp.pay.errors import StoreError
 from dtp.pay.lost import find_lost
 from dtp.pay.store import Store
@@ -51,6 +52,39 @@ def test_a_lane_that_was_added_and_not_noted_is_found(market, monkeypatch):
                 assert second.meter.payer.lane.lane == 1
 
     market(scenario)
+
+
+def test_a_key_whose_transaction_was_never_sent_is_forgotten(market):
+    """Or whoever tries again and again, with an empty wallet, would fill the disk with keys."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        for budget in (10**18, 10**15):
+            with pytest.raises(InsufficientFunds):
+                await market.connect(buyer, budget=budget)
+        assert buyer["store"].kept_keys() == {}
+        async with market.connect(buyer, keep=True):
+            chain = buyer["network"]
+            with pytest.MonkeyPatch.context() as patch:
+                for fault, kept in (
+                    (NodeUnavailable("no node"), 0),
+                    (TransactionFailed("no", kind="MOVE_ABORT"), 0),
+                    (OutcomeUnknown("lost", digest="d", transaction=b"t", signatures=()), 1),
+                ):
+                    patch.setattr(chain, "execute", failing(fault))
+                    with pytest.raises(type(fault)):
+                        await market.connect(buyer, keep=True)
+                    assert len(buyer["store"].kept_keys()) == kept
+
+    market(scenario)
+
+
+def failing(fault):
+    async def fail(*_, **__):
+        raise fault
+
+    return fail
 
 
 def test_keys_of_what_was_never_opened_find_nothing(market):
