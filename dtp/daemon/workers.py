@@ -122,12 +122,14 @@ class Workers:
 
     async def _begin(self, seat: Seat) -> None:
         """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""
+        seat.since = (
+            time.monotonic()
+        )  # also of one that can't be had, or it would be tried again without a pause
         try:
             sock, seat.pid = self._zygote.spawn(seat.number)
         except OSError as error:
             raise WorkerFailed(f"worker {seat.number} can't be had: {error}") from error
         seat.gone.clear()
-        seat.since = time.monotonic()
         seat.channel = Channel(
             sock,
             {

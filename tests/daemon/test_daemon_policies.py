@@ -131,6 +131,19 @@ def test_methods(allow, deny, method, passes):
 # ---- concurrency -------------------------------------------------------------------------------------------------
 
 
+def test_long_methods_are_not_remembered():
+    """A caller names them: a thousand of 2 MiB each would be all the memory that there is."""
+    policy = make("methods", model.MethodRule(allow=("eth_*",)))
+    for also in ((), ("eth_" + "y" * 10_000,)):
+        assert policy.check(Call(ALICE, "eth_" + "x" * 10_000, also), Moment(0, 0)) is None
+        assert policy.check(Call(ALICE, "x" * 10_000, also), Moment(0, 0)) is not None
+    assert policy.check(Call(ALICE, "eth_call", ("admin",)), Moment(0, 0)) is not None
+    assert policy._allowed.cache_info().currsize == 0
+    for _ in range(2):
+        assert policy.check(Call(ALICE, "eth_call"), Moment(0, 0)) is None
+    assert policy._allowed.cache_info()[::3] == (1, 1)
+
+
 def test_concurrency():
     chain = play(
         [make("concurrency", model.ConcurrencyRule(identity=2, service=3))],

@@ -402,6 +402,52 @@ def test_a_store_that_goes_and_comes(caplog):
     asyncio.run(scenario())
 
 
+def test_what_somebody_wrote_into_redis_by_hand(redis_url):
+    """It is said, and what is shared goes on to be shared; once it is put right, the other bans are known again."""
+    import redis
+
+    async def scenario():
+        server = redis.from_url(redis_url)
+        server.hset("dtpd:host:bans", "0x1", 2e9)
+        store = make(redis_url, "host")
+        server.hset("dtpd:host:bans", "0x2", "for ever")
+        with pytest.raises(StateError, match="for ever"):
+            await store.bans(1.0)
+        server.hdel("dtpd:host:bans", "0x2")
+        assert await store.bans(1.0) == {"0x1": 2e9}
+        server.set("dtpd:host:api:1:2", "no hash")
+        with pytest.raises(StateError, match="WRONGTYPE"):
+            await store.exchange({Key("api", 1, "2"): Used(1, 1)})
+        await store.close()
+        server.close()
+
+    asyncio.run(scenario())
+
+
+def test_postgresql_keeps_nobody_waiting(postgresql_url, monkeypatch):
+    """Neither one that has lost its network without a word, nor somebody who has locked a table."""
+    psycopg = pytest.importorskip("psycopg")
+    from dtp.daemon.state import postgresql
+
+    async def scenario():
+        store = make(postgresql_url, "host")
+        await store.open()
+        said = store._database.info.get_parameters()
+        assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("5", "10000")
+        shown = await (await store._database.execute("SHOW statement_timeout")).fetchone()
+        assert shown == ("10s",)
+        await store.close()
+        monkeypatch.setattr(postgresql, "_PATIENCE", "SET statement_timeout = 20")
+        with psycopg.connect(postgresql_url) as other:
+            other.execute("LOCK TABLE dtpd_used")
+            with pytest.raises(StateError, match="statement timeout"):
+                await store.exchange({Key("api", 1, "2"): Used(1, 1)})
+        assert await store.exchange({Key("api", 1, "2"): Used(1, 1)}) == {Key("api", 1, "2"): Used(1, 1)}
+        await store.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_ban_is_not_lost_to_what_was_read_before_it():
     bans = Bans()
     alice = str(NEAR.id)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import socket
 import time
 import urllib.request
+from unittest.mock import Mock
 
 import pytest
 
@@ -23,8 +25,9 @@ from dtp.daemon.table import Table, key_of
 from dtp.daemon.workers import Workers
 from dtp.errors import LocalError
 from dtp.identity import Identity
+from dtp.testing import clock
 
-from .conftest import NEAR, OTHER, Backend
+from .conftest import NEAR, OTHER, Backend, config
 from .programs import DTPD, PATIENCE, free_port, place
 from .test_daemon_relay import exchange
 
@@ -232,6 +235,31 @@ def test_statuses_are_added_up():
     assert found["forwarded"][0]["connected"] is False
     assert found["forwarded"][0]["open"] == 4
     assert merge([]) == {}
+
+
+def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_path, monkeypatch):
+    """Where the system gives no process for minutes, trying takes no processor."""
+    pauses = []
+
+    class Zygote:
+        def spawn(self, number):
+            pauses.append(asyncio.get_running_loop().time())
+            assert len(pauses) < 100
+            raise OSError("no process")
+
+    async def scenario():
+        monkeypatch.setattr("dtp.daemon.workers.time.monotonic", asyncio.get_running_loop().time)
+        parent = Workers(config(tmp_path, DIRECT), NEAR.id, Zygote(), Mock(workers=1))
+        watching = asyncio.create_task(parent._watch(parent._seats[0]))
+        await asyncio.sleep(100)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    clock.run(scenario())
+    assert [round(b - a, 1) for a, b in itertools.pairwise(pauses)][:6] == [0.5, 1.0, 2.0, 5.0, 5.0, 5.0]
+
+
+DIRECT = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"'
 
 
 def test_what_other_daemons_counted_is_told_to_one_worker_once():

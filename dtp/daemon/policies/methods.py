@@ -14,6 +14,8 @@ from dtp.daemon.reasons import Reason
 
 #: Methods whose verdict is remembered: more than any service has, few enough that inventing names gains nothing.
 _REMEMBERED = 1024
+#: Characters of a method that is remembered. A call's may have as many as a message: a GiB, if all of them were kept.
+_LONGEST = 256
 
 
 def pattern_of(patterns: Iterable[str]) -> re.Pattern[str]:
@@ -68,6 +70,8 @@ class Methods(Policy):
     def check(self, event: Event, now: Moment) -> Denial | None:
         """By name alone."""
         assert isinstance(event, Call)
-        if not event.method or all(map(self._allowed, (event.method, *event.also))):
+        # What it may mean as well comes from the caller, too, and is as long as the caller likes.
+        kept = len(event.method) <= _LONGEST and not event.also
+        if not event.method or all(map(self._allowed if kept else self._match, (event.method, *event.also))):
             return None
         return self.deny(Reason.METHOD, f"the method {event.method[:64]!r} is not allowed here")

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from dtp.daemon.state import Key, Used
+from dtp.daemon.state.alive import ALIVE, ALIVE_THERE
 from dtp.daemon.state.errors import StateError
 from dtp.errors import ConfigError
 
@@ -42,7 +43,8 @@ RETURNING requests, data
 _FORGET = "DELETE FROM dtpd_used WHERE host = %s AND scope = %s AND period < %s"
 #: Two daemons that make the table at once would collide in the catalogue: one at a time.
 _LOCK = "SELECT pg_advisory_xact_lock(7237)"
-_CONNECT_TIMEOUT = 5
+#: Milliseconds for one statement: one that waits for somebody's lock must not keep a daemon from ending.
+_PATIENCE = "SET statement_timeout = 10000"
 
 
 class PostgresStore:
@@ -118,8 +120,9 @@ class PostgresStore:
             async with self._one_at_a_time:
                 if self._database is None or self._database.closed:
                     self._database = await psycopg.AsyncConnection.connect(
-                        self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT
+                        self._url, autocommit=True, **ALIVE
                     )
+                    await self._database.execute(f"{ALIVE_THERE}; {_PATIENCE}")
                 async with self._database.transaction():
                     return await work(self._database)
         except (psycopg.Error, OSError) as error:

@@ -66,12 +66,12 @@ class RedisStore:
         """Raises `StateError`."""
         try:
             found = await self._redis.hgetall(f"dtpd:{self._host}:bans")
-        except (RedisError, OSError) as error:
+            bans = {
+                caller if isinstance(caller, str) else caller.decode(): float(until)
+                for caller, until in found.items()
+            }
+        except (RedisError, OSError, ValueError) as error:  # also what somebody wrote there by hand
             raise StateError(f"Redis: {error}") from error
-        bans = {
-            caller if isinstance(caller, str) else caller.decode(): float(until)
-            for caller, until in found.items()
-        }
         return {caller: until for caller, until in bans.items() if until > now}
 
     async def close(self) -> None:

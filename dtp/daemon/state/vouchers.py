@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
+from dtp.daemon.state.alive import ALIVE, ALIVE_THERE
 from dtp.errors import ConfigError
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import PayeeLane
@@ -61,19 +62,6 @@ WHERE excluded.sequence > known.sequence AND excluded.amount >= known.amount
     AND excluded.vouched_requests >= known.vouched_requests AND excluded.vouched_bytes >= known.vouched_bytes
 """
 _SOLD = "SELECT channel, lane, message, signature, preimage FROM dtp_sold WHERE message IS NOT NULL"
-_CONNECT_TIMEOUT = 5
-#: How soon each end notices that the other is gone without a word (s, s, times, ms): else a statement waits for
-#: ever, and the locks of a daemon that has lost its network stay with its session for hours, while nobody claims.
-_ALIVE: dict[str, Any] = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-_ALIVE_THERE = (
-    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "
-    "SET tcp_user_timeout = 10000"
-)
 
 
 class PostgresVouchers:
@@ -101,10 +89,8 @@ class PostgresVouchers:
         try:
             with self._lock:
                 if self._database is None or self._database.closed:
-                    self._database = psycopg.connect(
-                        self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT, **_ALIVE
-                    )
-                    self._database.execute(_ALIVE_THERE)
+                    self._database = psycopg.connect(self._url, autocommit=True, **ALIVE)
+                    self._database.execute(ALIVE_THERE)
                     for channel, times in self._held.items():
                         self._lost[channel] = self._lost.get(channel, 0) + times
                     self._held.clear()
