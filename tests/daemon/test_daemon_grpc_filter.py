@@ -258,6 +258,22 @@ def test_refusals_that_the_backend_lets_nobody_say_have_a_bound():
         wire.call(2 * most + 1)
 
 
+@pytest.mark.parametrize("first", ["refusal", "answer"])
+def test_a_smaller_table_of_the_client_is_kept_to(first):
+    """Whoever says the first head behind its settings tells that the table is smaller; nginx's is empty."""
+    wire = Wire(lambda method: Denial("methods", Reason.METHOD, "no"))
+    wire.filter.from_client(h2.SettingsFrame(0, settings={1: 0}).serialize())
+    wire.answers.max_allowed_table_size = 0
+    if first == "answer":
+        wire.filter.from_backend(h2.HeadersFrame(1, data=b"\x20\x88", flags={"END_HEADERS"}).serialize())
+        assert wire.answers.decode(wire.sent()[1][0].data, raw=True) == [(b":status", b"200")]
+    for stream in (1, 3):
+        wire.call(stream)
+        data = wire.sent()[1][0].data
+        assert data.startswith(b"\x20") is (first == "refusal" and stream == 1)
+        assert (b"dtp-policy", b"methods") in wire.answers.decode(data, raw=True)
+
+
 def test_a_smaller_table_of_the_backend_is_kept_to():
     wire = Wire()
     for size in (0, 65_536):

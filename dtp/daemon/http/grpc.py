@@ -54,6 +54,8 @@ _MOST_OWN = 16 * 1024
 _FRAME_SIZE = 16 * 1024
 #: HPACK's table before anybody says otherwise (RFC 7541, 4.2, and RFC 9113, 6.5.2).
 _TABLE = 4096
+#: In front of a header block: the table is emptied (RFC 7541, 6.3).
+_EMPTIED = b"\x20"
 _NO_ERROR, _PROTOCOL_ERROR = 0, 1
 #: For who speaks another version.
 _HTTP_1 = (
@@ -120,6 +122,8 @@ class Filter:
         self._refused: OrderedDict[int, None] = OrderedDict()
         #: Sizes of HPACK's table that the backend has announced and the client has yet to agree to.
         self._tables: deque[int | None] = deque()
+        #: Whether the client's table is to be smaller, and no head yet has told it so (RFC 7541, 4.2).
+        self._shrinks = False
         #: Whether the backend has said its settings, without which it is none.
         self.settled = False
         self._in_block = False
@@ -210,7 +214,7 @@ class Filter:
             self._drop(frame, last)
         else:
             if frame.kind == frames.SETTINGS:
-                self._agree(frame)
+                self._agree(frame, piece)
             elif frame.kind == frames.RST_STREAM:
                 self._calls.pop(frame.stream, None)
             self._pass(frame, piece, last)
@@ -222,10 +226,12 @@ class Filter:
         else:
             self._there.append(piece)
 
-    def _agree(self, frame: Frame) -> None:
+    def _agree(self, frame: Frame, piece: memoryview) -> None:
         """Settings of the client, or its word that it goes by the backend's: so does our encoder."""
         if not frame.flags & frames.ACK:
             self._unanswered += 1
+            size = _table_size(frames.payload(piece))
+            self._shrinks |= size is not None and size < _TABLE
         elif self._tables and (size := self._tables.popleft()) is not None:
             self._encoder.header_table_size = min(size, _TABLE)
 
@@ -375,6 +381,8 @@ class Filter:
         It leaves the client's table as the backend knows it: nothing is indexed.
         """
         data = self._answers.encode([NeverIndexedHeaderTuple(*one) for one in fields], huffman=False)
+        if self._shrinks:
+            data, self._shrinks = _EMPTIED + data, False
         self._own.append(HeadersFrame(stream, data=data, flags=["END_HEADERS", "END_STREAM"]).serialize())
         if more:
             self._own.append(RstStreamFrame(stream, error_code=_NO_ERROR).serialize())
@@ -394,6 +402,7 @@ class Filter:
                 self._settle(frames.payload(piece))
             elif kind in (frames.HEADERS, frames.PUSH_PROMISE, frames.CONTINUATION):
                 self._in_block = not flags & frames.END_HEADERS
+                self._shrinks = False
             if kind == frames.RST_STREAM or (
                 kind in (frames.DATA, frames.HEADERS) and flags & frames.END_STREAM
             ):
@@ -404,12 +413,7 @@ class Filter:
 
     def _settle(self, data: memoryview) -> None:
         """Settings of the backend: what the client's encoder may do from when it has agreed."""
-        settings = SettingsFrame(0)
-        try:
-            settings.parse_body(data)
-        except HyperframeError as error:
-            raise Malformed(f"settings that are none: {error}") from None
-        size = settings.settings.get(SettingsFrame.HEADER_TABLE_SIZE)
+        size = _table_size(data)
         if size is not None:
             self._decoder.max_allowed_table_size = max(size, self._decoder.max_allowed_table_size)
         self._tables.append(size)
@@ -459,6 +463,16 @@ class Filter:
         words = GoAwayFrame(0, last_stream_id=self._last, error_code=_PROTOCOL_ERROR)
         words.additional_data = str(error).encode()
         return (b"" if self.settled else SettingsFrame(0).serialize()) + words.serialize()
+
+
+def _table_size(data: memoryview) -> int | None:
+    """The size of HPACK's table, if settings say one. Raises `Malformed`."""
+    settings = SettingsFrame(0)
+    try:
+        settings.parse_body(data)
+    except HyperframeError as error:
+        raise Malformed(f"settings that are none: {error}") from None
+    return settings.settings.get(SettingsFrame.HEADER_TABLE_SIZE)
 
 
 def _fault(fields: Headers) -> bool:
