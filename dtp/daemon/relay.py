@@ -323,10 +323,10 @@ class Relay:
                 out[0] = memoryview(out[0])[sent:]
             else:
                 out.popleft()
-            ours = min(sent, self._ours)
-            self._ours -= ours
-            if sent > ours:
-                self._give_credit(sent - ours)
+            if self._ours:
+                self._ours -= sent
+            else:
+                self._give_credit(sent)
             if self.ended:
                 return
         self._wrote_all()
