@@ -349,7 +349,7 @@ class Exposed:
         backend, sock, first = dialled
         try:
             reader, writer = await asyncio.open_connection(sock=sock)
-        except asyncio.CancelledError:
+        except BaseException:
             backend.active -= 1
             sock.close()
             raise

@@ -437,6 +437,7 @@ def test_a_drain_is_heard_by_who_goes_on_talking(run, calls):
                 await writer.drain()
             while more := await reader.read(65536):
                 found += more
+            pair.exposed.ledger.finish()  # told twice, while it listens yet
             writer.close()
             assert await draining
             assert pair.exposed.ledger.failed == 0

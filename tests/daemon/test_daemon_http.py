@@ -22,7 +22,7 @@ from dtp.daemon.reasons import Reason
 from dtp.testing import clock
 
 from .conftest import NEAR, Backend
-from .test_daemon_relay import reset
+from .test_daemon_relay import reset, until
 
 CALLER = Caller(NEAR.id, NEAR.id.sui_address, "192.0.2.7")
 
@@ -315,6 +315,8 @@ def test_a_client_that_breaks_off_within_its_body(run, way, kind):
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
             if kind == "http":
                 await came.wait()
+            await until(lambda: pair.exposed.ledger.open)
+            (open_,) = pair.exposed.ledger.open
             if way == "reset":
                 reset(writer)
             elif way == "end":
@@ -324,7 +326,9 @@ def test_a_client_that_breaks_off_within_its_body(run, way, kind):
             await pair.exposed.ledger.wait_empty()
             assert pair.exposed.active == 0
             assert sum(one.active for one in pair.exposed.balancer.backends) == 0
-            if way != "reset":
+            if way == "reset":
+                assert open_.why == "the client broke off (there)"
+            else:
                 assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
             writer.close()
 
@@ -404,6 +408,7 @@ def test_a_backend_that_breaks_off(run, answer, status):
                 else:
                     async with client.get("/") as got:
                         assert got.status == status
+            assert backend.connections == 1  # it was asked once
 
     run(scenario)
 
@@ -660,6 +665,9 @@ def test_json_rpc_without_a_backend(run):
             async with client.post("/", json=[call("a"), call("b", 2)]) as answer:
                 assert [one["error"]["code"] for one in await answer.json()] == [-32603, -32603]
             async with client.post("/", json=call("a")) as answer:
-                assert answer.status == 502
+                assert (answer.status, (await answer.json())["error"]["code"]) == (502, -32603)
+            for notified in ({"method": "a"}, [{"method": "a"}]):
+                async with client.post("/", json=notified) as answer:
+                    assert (answer.status, await answer.text()) == (502, "no backend can be reached\n")
 
     run(scenario)

@@ -9,10 +9,11 @@ import pytest
 
 from dtp.daemon.config import model
 from dtp.daemon.expose import Exposed
-from dtp.daemon.http.session import HttpSession
-from dtp.daemon.policies import Bounds
+from dtp.daemon.http.session import HttpSession, _retry
+from dtp.daemon.policies import Bounds, Denial
 from dtp.daemon.policies.methods import Methods
 from dtp.daemon.reasons import Reason, words
+from dtp.session.codes import StreamReset
 from dtp.testing import clock
 
 from .conftest import Backend, config
@@ -143,13 +144,18 @@ def test_a_head_has_10_s(talk):
     talk(scenario)
 
 
-def test_who_goes_on_talking_hears_the_last_words_for_2_s(talk):
+@pytest.mark.parametrize("way", ["talk", "reset"])
+def test_who_goes_on_talking_hears_the_last_words_for_2_s(talk, way):
+    """Who has had enough may go at once: all was said."""
+
     async def scenario(talk):
         talk.client.say(LAST)
         (await talk.asked()).say(OK)
         await talk.answered()
         talk.client.say(b"and")
-        assert await talk.ended() == 2
+        if way == "reset":
+            talk.client.mouth.set_exception(StreamReset(Reason.CLIENT_GONE))
+        assert await talk.ended() == (2 if way == "talk" else 0)
         assert (talk.client.code, talk.session.why) == (0, "")
 
     talk(scenario)
@@ -217,7 +223,7 @@ def test_a_rule_about_silence_holds_for_who_takes_nothing(talk):
         talk.client.say(GET)
         (await talk.asked()).say(OK)
         assert await talk.ended() == 10
-        assert (talk.client.code, talk.session.why) == (Reason.DRAINING, words(Reason.IDLE))
+        assert (talk.client.code, talk.session.why) == (Reason.IDLE, words(Reason.IDLE))
 
     talk(scenario, bounds=Bounds(idle=9))
 
@@ -251,6 +257,37 @@ def test_a_backends_connection_is_used_again_within_4_s(talk, seconds, links):
         (await talk.asked(2)).say(OK)
         await talk.answered(2)
         assert len(talk.links) == links
+
+    talk(scenario)
+
+
+@pytest.mark.parametrize("way", ["end", "reset"])
+def test_a_backends_connection_that_has_ended_is_not_used_again(talk, way):
+    """A POST could not be asked a second time."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        backend.say(OK)
+        await talk.answered()
+        if way == "end":
+            backend.mouth.feed_eof()
+        else:
+            backend.is_closing = lambda: True
+        talk.client.say(post(b"x"))
+        (await talk.asked(2)).say(OK)
+        await talk.answered(2)
+        assert len(talk.links) == 2
+
+    talk(scenario)
+
+
+def test_a_rule_about_bytes_ends_who_waits(talk):
+    async def scenario(talk):
+        talk.exposed.moved = lambda caller, size: Reason.QUOTA
+        talk.client.say(GET)
+        assert await talk.ended() == 0
+        assert (talk.client.code, talk.session.why) == (Reason.QUOTA, words(Reason.QUOTA))
 
     talk(scenario)
 
@@ -396,6 +433,53 @@ def test_who_broke_off_is_said(run, way):
 
     go_on = asyncio.Event()
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("version", "fields"), [(b"1.1", b""), (b"1.1", b"Content-Length: 3\r\n"), (b"1.0", b"")]
+)
+def test_what_comes_with_a_change_of_protocol_is_of_the_new_one(run, version, fields):
+    """From both sides, in one piece with the head; also behind a body, which a backend reads first."""
+
+    async def change(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(3 if fields else 0)
+        writer.write(b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+        writer.write(await reader.readexactly(5))
+
+    async def scenario(pair):
+        async with Backend(change) as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            asked = b"GET / HTTP/%s\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" % version
+            asked += fields + b"\r\n"
+            answer = await say(port, asked + (b"abc" if fields else b"") + b"early", until=rb"helloearly\Z")
+            assert answer.startswith(b"HTTP/1.1 101 ")
+
+    run(scenario)
+
+
+def test_a_call_may_wait_until_its_body_is_wanted(run):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "json-rpc"))
+            head, _, body = post(b'{"method":"a","id":1}', b"Expect: 100-continue\r\n").rpartition(
+                b"\r\n\r\n"
+            )
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + b"\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+            writer.write(body)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.2, "2"), (3600.0, "3600")]
+)
+def test_nobody_is_told_to_come_again_too_early(seconds, told):
+    assert _retry(Denial("rate", Reason.RATE, "too many", seconds)) == {"Retry-After": told}
 
 
 # ---- backends ----------------------------------------------------------------------------------------------------

@@ -306,6 +306,20 @@ def test_no_charset_has_a_call_read_anew(run):
     run(scenario)
 
 
+def test_which_pages_may_read_is_the_daemons_to_say(run):
+    """What the backend says of it is for those who ask it directly; caches keep answers to different pages apart."""
+    own = b"Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\n"
+
+    async def scenario(pair):
+        async with Recorder(OK.replace(b"\r\n\r\n", b"\r\n" + own + b"\r\n")) as backend:
+            port = await pair.start(expose(backend.port, "json-rpc", 'origins = ["https://app.example"]'))
+            answer = await say(port, post(b'{"method":"a","id":1}', b"Origin: https://app.example\r\n"))
+            told = re.findall(rb"(?i)\r\n(access-control-.*|vary:.*)(?=\r)", answer)
+            assert told == [b"access-control-allow-origin: https://app.example", b"vary: origin"]
+
+    run(scenario)
+
+
 def test_what_is_encoded_is_415(run):
     async def scenario(pair):
         async with Recorder() as backend:

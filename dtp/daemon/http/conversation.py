@@ -48,13 +48,12 @@ class Conversation:
         self._link: Link | None = None
         self._task = asyncio.current_task()
         self._moved, self._moved_at = 0, 0.0
-        self._cancelled = False
+        self._aborted: Reason | None = None
 
     def abort(self, reason: Reason) -> None:
         """End now. Idempotent."""
         if not self.ended and self._task is not None:
-            self._cancelled = True
-            self.why = self.why or words(reason)
+            self._aborted = self._aborted or reason
             self._task.cancel()
 
     def finish(self) -> None:
@@ -75,7 +74,8 @@ class Conversation:
         except OSError as error:
             self._fail(Reason.BACKEND_BROKE, f"{words(Reason.BACKEND_BROKE)}: {error.strerror or error}")
         except asyncio.CancelledError:
-            self._fail(Reason.DRAINING, words(Reason.DRAINING))
+            reason = self._aborted or Reason.DRAINING
+            self._fail(reason, words(reason))
             raise
         finally:
             self.ended = True

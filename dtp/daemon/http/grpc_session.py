@@ -81,7 +81,7 @@ class GrpcSession(Conversation):
             self._tell_malformed(error)
             return
         except asyncio.CancelledError:
-            if not self._finishing or self._cancelled or self._task is None:
+            if not self._finishing or self._aborted is not None or self._task is None:
                 raise
             self._task.uncancel()
         await self._linger()

@@ -213,7 +213,7 @@ class HttpSession(Conversation):
                 raise
             return None
         except asyncio.CancelledError:
-            if self._finishing and self._idle.cancelled() and not self._cancelled:
+            if self._finishing and self._idle.cancelled() and self._aborted is None:
                 return None
             raise
         finally:
@@ -240,20 +240,19 @@ class HttpSession(Conversation):
         bodyless = request.method in _SAFE and not self._size
         if bodyless:
             await self._client.event()  # its end, which is one, too
-        for again in (False, True):
+        while True:
             backend = await self._open_backend()
             if backend is None:
                 await self._fail_request(Reason.NO_BACKEND)
                 return await self._discard()
             # A backend may close a connection that it kept just when a request comes: then nothing was done.
-            may_repeat = bodyless and backend.used and not again
+            may_repeat = bodyless and backend.used  # the next one is new
             try:
                 return await self._pass_request(backend, head, bodyless=bodyless)
             except (Ended, OSError) as error:
                 if not may_repeat or not self._broke_untold(error):
                     raise
                 self._drop_link()
-        raise AssertionError("unreachable")
 
     def _no_websocket(self, request: h11.Request) -> tuple[int, bytes] | None:
         """The status and words for what is no WebSocket, or one of a page that may not open it."""
@@ -289,8 +288,6 @@ class HttpSession(Conversation):
                 _raise_of_client(pump)  # whoever is to answer would wait for the rest of the body
             switched = await answer
             if switched:
-                pump.cancel()
-                await asyncio.gather(pump, return_exceptions=True)
                 await self._pass_protocol(backend)
                 return False
             if not pump.done() or pump.exception() is not None:
@@ -457,7 +454,10 @@ class HttpSession(Conversation):
         if backend is None:
             failures = [jsonrpc.failure(call, Reason.NO_BACKEND) for call in passed if call.has_id]
             answer = [*refusals, *failures]
-            await self._answer_json(200 if message.batch else 502, answer if message.batch else answer[:1])
+            if not answer:  # notifications alone, which have none
+                await self._fail_request(Reason.NO_BACKEND)
+            else:
+                await self._answer_json(*((200, answer) if message.batch else (502, answer[0])))
             return True
         body = jsonrpc.forwarded(message, passed)
         # Read as UTF-8, which JSON is: a charset must not have the backend read something else.
