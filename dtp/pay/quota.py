@@ -43,7 +43,7 @@ def period_of(held: HolderOfPass, now_ms: int, epoch: int) -> int:
 
 @dataclass(slots=True)
 class _Running:
-    """A pass in use: its period, what was used in it, and what of that isn't written yet."""
+    """A pass in use, as it was when the first one came; its period, what was used in it, and what isn't written."""
 
     held: HolderOfPass
     plan: Plan
@@ -87,7 +87,6 @@ class Quotas:
     def enter(self, meter: ServerMeter, held: HolderOfPass) -> None:
         """A connection under a pass that was prepared."""
         running = self._running[held.pass_id]
-        running.held = held
         running.meters.add(meter)
         self._of[meter] = running
         self._set(running)
@@ -132,7 +131,6 @@ class Quotas:
                 self._running.pop(running.held.pass_id, None)
 
     async def _renew(self, running: _Running, held: HolderOfPass) -> None:
-        running.held = held
         period = self._period(held)
         await self._write(running)
         if period != running.period:

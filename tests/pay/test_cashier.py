@@ -91,6 +91,13 @@ def test_whatever_lanes_channels_have_their_claims_fit_transactions(told, lanes)
     done = asyncio.run(settle(chain, decisions, Policy().batch))
     assert channels_of(done) == [each.view.channel.id for each in decisions]
     assert len(chain.programs) == len(done) == -(-199 // (128 // lanes))
+    assert max(sum(len(each.lanes) for each in part) for _, part in done) <= 128
+
+
+def test_what_claims_nothing_takes_up_room_as_well(told):
+    chain = Chain()
+    decisions = [replace(claim(number), action=Action.PAY_OWED, lanes=()) for number in range(1, 200)]
+    assert len(asyncio.run(settle(chain, decisions, 128))) == 2
 
 
 @pytest.mark.parametrize(

@@ -196,3 +196,13 @@ def test_a_server_that_ends_breaks_no_total_that_it_has_signed(bearer):
     assert at_close(case, NOW + MINUTE, POLICY).action is kept
     assert at_close(case, NOW + MINUTE + 1, POLICY).action is Action.CLAIM  # the client didn't use it
     assert at_close(replace(case, end=None), NOW, POLICY).action is Action.CLAIM
+
+
+def test_nothing_comes_along_that_may_not_be_claimed():
+    """Neither beside a signed total, nor when the chain takes no claims any more, although no close was asked for."""
+    open_, drained = channel(), channel(state=State.DRAINING)
+    many = (sold(1, WORTH_IT // 1000),)
+    agreed, over = View(open_, many, End("", 1, NOW, False)), View(drained, many)
+    worth = View(open_, many)
+    (only,) = plan([agreed, over, worth], NOW, 7, POLICY)
+    assert (only.view, only.action) == (worth, Action.CLAIM)

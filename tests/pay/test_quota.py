@@ -39,6 +39,7 @@ class Meter:
         self.ended = None
         self.connection = SimpleNamespace(abort=self._abort)
         self.left = None
+        self.turns = 0
         self.tasks = []
 
     def _set_quota(self, requests, size, now):
@@ -52,7 +53,7 @@ class Meter:
         self.ended = reason
 
     def turn(self):
-        pass
+        self.turns += 1
 
     def spawn(self, work):
         self.tasks.append(asyncio.ensure_future(work))
@@ -261,5 +262,49 @@ def test_a_pass_that_nobody_uses_any_more_is_forgotten(monkeypatch, over):
         await sale.quotas.look()
         assert not sale.quotas._running
         assert (await sale.enter()).left == (1000 if over else 990, None)
+
+    play(scenario)
+
+
+def test_what_one_connection_uses_is_told_to_the_others_at_once():
+    async def scenario(sale):
+        meter, other = await sale.enter(), await sale.enter()
+        before = meter.turns, other.turns
+        sale.use(meter, 10)
+        assert other.left == (990, None)
+        assert (meter.turns, other.turns) == (before[0], before[1] + 1)  # its limits are set anew
+
+    play(scenario)
+
+
+def test_a_pass_is_read_again_when_its_last_connection_has_left():
+    """Meanwhile it may have been used elsewhere."""
+
+    async def scenario(sale):
+        meter = await sale.enter()
+        sale.use(meter, 10)
+        await sale.quotas.leave(meter)
+        assert not sale.quotas._running
+        period = period_of(sale.held, sale.now_ms, 5)
+        sale.journal.store.add_pass_used(PASS, period, Usage(90, 0))
+        assert (await sale.enter()).left == (900, None)
+
+    play(scenario)
+
+
+def test_what_is_written_of_a_period_that_is_over_is_not_used_of_the_next():
+    async def scenario(sale):
+        meter = await sale.enter()
+        sale.use(meter, 10)
+        sale.journal.free.clear()
+        sale.now_ms += HOUR
+        looking = asyncio.ensure_future(sale.quotas.look())
+        await asyncio.sleep(0)
+        sale.use(meter, WRITE_REQUESTS)  # is written behind the last of the period
+        await asyncio.sleep(0)
+        sale.journal.free.set()
+        await looking
+        await asyncio.gather(*meter.tasks)
+        assert meter.left == (1000, None)
 
     play(scenario)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain import Program
-from dtp.chain.channel import State
+from dtp.chain.channel import Claimed, Settled, State
 from dtp.chain.host import Terms
 from dtp.pay import messages, settling
 from dtp.pay.claims import Action, Decision, View
@@ -116,3 +116,16 @@ def test_a_transaction_opens_one_channel(count):
     chain = SimpleNamespace(events_in=lambda *_: [SimpleNamespace(channel=CHANNEL)] * count)
     with pytest.raises(ChannelUnusable, match=f"opened {count} channels"):
         opened_in(chain, SimpleNamespace(digest="d"))
+
+
+def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled():
+    id = channel().id
+    events = {
+        Claimed: [Claimed(id, 0, 1, 5000, 4000, b""), Claimed(id, 1, 1, 500, 500, b"")],
+        Settled: [Settled(id, 30, 200, State.DRAINING), Settled(id, 1, 2, State.CLOSED)],
+    }
+    chain = SimpleNamespace(events_in=lambda executed, schema, kind: events[kind])
+    executed = SimpleNamespace(digest="x", gas=SimpleNamespace(net=7))
+    assert settling.result_of(chain, executed) == Paid("x", 4531, 202, 7, State.CLOSED)
+    events[Settled].clear()
+    assert settling.result_of(chain, executed) == Paid("x", 4500, 0, 7, None)
