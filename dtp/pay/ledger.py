@@ -38,7 +38,9 @@ from dtp.session.codes import CloseCode
 
 log = logging.getLogger("dtp.pay")
 
-#: How long the signature under an agreed close is good, ms: a transaction takes a second, a busy chain minutes.
+#: How long the signature under an agreed close is good, ms: a transaction takes a second, a busy chain minutes. At
+#: most half of the time for claims: a client that asks the chain for the close instead owes for transport as before,
+#: and as long as the signature is good nothing of that is taken.
 AGREEMENT_MS: Final = 10 * 60_000
 #: Seconds between two looks at one channel that a client can ask for.
 LOOK_INTERVAL: Final = 2.0
@@ -323,7 +325,7 @@ class Ledger(Account):
         except ChainError as error:  # the client asks the chain for the close then, and the cashier claims
             log.warning("channel %s isn't closed by agreement: %s", entry.channel.id, error)
             return
-        until = self._now_ms() + AGREEMENT_MS
+        until = self._now_ms() + min(AGREEMENT_MS, entry.channel.terms.claim_ms // 2)
         end = await self._journal.run(lambda store: store.agree(entry.channel.id, total, until))
         if end.over:
             return

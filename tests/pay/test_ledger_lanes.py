@@ -260,6 +260,20 @@ def test_a_signature_that_was_lost_is_given_again(tmp_path, monkeypatch):
     play(tmp_path, scenario)
 
 
+def test_a_signature_is_void_before_the_time_for_claims_is_over(tmp_path):
+    """Else a client asks the chain for the close as soon as it has it, and pays for no transport."""
+
+    async def scenario(served):
+        terms = replace(served.channel.terms, claim_ms=240_000)
+        served.channel = replace(served.channel, terms=terms)
+        meter = await served.enter()
+        await ask_close(served, meter)
+        (agreed,) = agreed_by(meter)
+        assert agreed.not_after_ms == NOW + 120_000
+
+    play(tmp_path, scenario)
+
+
 def test_nothing_more_is_served_once_a_close_is_agreed(tmp_path, monkeypatch):
     """From before the total is made up: what was served after it nobody would pay."""
 
