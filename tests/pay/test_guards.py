@@ -412,13 +412,12 @@ def test_serving_goes_on_as_soon_as_there_is_more(what):
     made.begin(0.0)
     if what == "quota":
         made.set_quota(None, MIB, 0.0)
-    made.count(1, MIB, 0, 0.0)
+    made.count(1, 1 if what == "deposit" else MIB, 0, 0.0)
     made.events()
     assert made.paused
     match what:
         case "deposit":
             made.set_affordable(10**12, 0.0)
-            made.raise_floor(Floor(1, 1000, 1, MIB), 0.0)
         case "quota":
             made.raise_floor(Floor(1, 1000, 1, MIB), 0.0)
             assert made.paused

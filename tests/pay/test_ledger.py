@@ -100,13 +100,18 @@ class Served:
         more = [Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)] * (count - 1)
         self.channel = replace(self.channel, lanes=(self.channel.lanes[0], *more), **changes)
 
-    async def enter(self, lane=0, carrier="tcp:"):
-        """What a listener does with a connection that was admitted; None when it may not begin."""
+    def admitted(self, lane=0, carrier="tcp:"):
+        """A connection by a carrier, and what the gate says of it."""
         found = self.channel.lanes[lane]
         known = replace(self.store.sold_lane(CHANNEL, lane), floor=floor_of(found))
         admission = Admission(self.channel, known, (found.key,), PRICES, self.channel.deposited, None)
         wire = Connected()
         wire.stats.carriers = [carrier]
+        return wire, admission
+
+    async def enter(self, lane=0):
+        """What a listener does with a connection that was admitted; None when it may not begin."""
+        wire, admission = self.admitted(lane)
         meter = await self.ledger.enter(wire, admission, EXPOSURE, True)
         if meter is not None:
             meter.begin()

@@ -84,7 +84,7 @@ def test_what_the_terms_say_of_transport_holds_from_the_beginning(tmp_path, bear
     async def scenario(served):
         terms = replace(served.channel.terms, bearer=bearer, credit=100)
         served.channel = replace(served.channel, terms=terms)
-        meter = await served.enter(carrier="pipe://0x1")
+        meter = await served.ledger.enter(*served.admitted(carrier="pipe://0x1"), EXPOSURE, True)
         assert meter.payee.most_ahead == (_MOST_AHEAD if bearer is Bearer.SERVER else None)
         assert meter.payee.carriage == (carriage(terms) if bearer is Bearer.CLIENT else NO_CARRIAGE)
 
@@ -122,6 +122,22 @@ def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_pa
         with monkeypatch.context() as patch:  # it is written, so nothing else has to be
             patch.setattr(Store, "served", broken)
             assert await served.enter() is not None
+
+    play(tmp_path, scenario)
+
+
+def test_what_can_not_be_written_meanwhile_is_kept_as_well(tmp_path):
+    async def scenario(served):
+        genuine = served.journal.run
+
+        async def run(work):
+            done = await genuine(work)
+            served.ledger._unwritten[CHANNEL, 0] = Usage(9, 0)  # of one that came and went
+            return done
+
+        served.journal.run = run
+        await served.enter()
+        assert served.ledger._unwritten == {(CHANNEL, 0): Usage(9, 0)}
 
     play(tmp_path, scenario)
 
