@@ -16,13 +16,19 @@ from hpack import Encoder
 from hyperframe import frame as h2
 
 from dtp.daemon.http import conversation, frames
+from dtp.daemon.http.grpc_session import GrpcSession
 from dtp.daemon.reasons import Reason
 
 from .conftest import NEAR, Backend
+from .test_daemon_http_ends import seen, talk
+
+__all__ = ["talk"]
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
 pytest.importorskip("grpc.aio")
 PACKAGE = "/test.Echo"
+#: What a client says first.
+HELLO = frames.PREFACE + h2.SettingsFrame(0).serialize()
 #: A GOAWAY frame's type, flags and stream, behind its size.
 GOING_AWAY = b"\x07\x00\x00\x00\x00\x00"
 
@@ -179,6 +185,13 @@ async def rest(call):
 async def pieces(*several):
     for one in several:
         yield one
+
+
+def call_head(encoder, stream, method):
+    """The head of a call, which has messages yet."""
+    fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", f"{PACKAGE}/{method}".encode()),
+              (b":authority", b"x"), (b"content-type", b"application/grpc"), (b"te", b"trailers")]  # fmt: skip
+    return h2.HeadersFrame(stream, data=encoder.encode(fields), flags=["END_HEADERS"]).serialize()
 
 
 # ---- calls ---------------------------------------------------------------------------------------------------------
@@ -383,10 +396,7 @@ def test_last_words_are_heard_by_who_goes_on_talking(run):
     async def scenario(pair):
         port = await pair.start(expose(1))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        head = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", f"{PACKAGE}/In".encode()),
-                (b":authority", b"x"), (b"content-type", b"application/grpc"), (b"te", b"trailers")]  # fmt: skip
-        data = h2.HeadersFrame(1, data=Encoder().encode(head), flags=["END_HEADERS"]).serialize()
-        writer.write(frames.PREFACE + h2.SettingsFrame(0).serialize() + data)
+        writer.write(HELLO + call_head(Encoder(), 1, "In"))
         found = b""
         while GOING_AWAY not in found:
             writer.write(h2.DataFrame(1, data=bytes(10_000)).serialize())
@@ -412,18 +422,11 @@ def test_a_drain_is_heard_by_who_goes_on_talking(run, calls):
             )
             encoder = Encoder()
 
-            def call(stream, method):
-                head = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", f"{PACKAGE}/{method}".encode()),
-                        (b"content-type", b"application/grpc")]  # fmt: skip
-                writer.write(
-                    h2.HeadersFrame(stream, data=encoder.encode(head), flags=["END_HEADERS"]).serialize()
-                )
-
-            writer.write(frames.PREFACE + h2.SettingsFrame(0).serialize())
+            writer.write(HELLO)
             if calls:
-                call(1, "Both")
+                writer.write(call_head(encoder, 1, "Both"))
                 writer.write(h2.DataFrame(1, data=b"\0\0\0\0\1x").serialize())
-            call(3, "Secret")
+            writer.write(call_head(encoder, 3, "Secret"))
             found = b""
             while b"dtp-policy" not in found:
                 found += await reader.read(65536)
@@ -550,6 +553,48 @@ def test_a_head_that_trickles_in_is_cut_off(run, monkeypatch, first):
             writer.close()
 
     run(scenario)
+
+
+def test_a_quiet_connection_stays_and_each_head_has_10_s(talk):
+    async def scenario(talk):
+        talk.client.say(HELLO)
+        await seen(lambda: talk.links and talk.links[0].heard)
+        (backend,) = talk.links
+        backend.say(h2.SettingsFrame(0).serialize())
+        await asyncio.sleep(1000)
+        encoder = Encoder()
+        for stream in (1, 3):
+            data = call_head(encoder, stream, "Unary")
+            for piece in (data[:5], data[5:-1], data[-1:] + h2.PingFrame(0).serialize()[:4]):
+                talk.client.say(piece)
+                await asyncio.sleep(4)
+            talk.client.say(h2.PingFrame(0).serialize()[4:])
+        await seen(lambda: talk.session._filter.calls == 2)
+        talk.client.say(h2.PingFrame(0).serialize()[:4])
+        assert await talk.ended() == 10
+        assert talk.client.code == Reason.IDLE
+
+    talk(scenario, kind="grpc", session=GrpcSession)
+
+
+@pytest.mark.parametrize(("asks", "seconds"), [(False, 1), (True, 0)])
+def test_without_a_backend_the_client_is_told_to_come_again(talk, asks, seconds):
+    """Once a call has heard why, or after a while; then it is listened to for 2 s, as always."""
+
+    async def scenario(talk):
+        async def dial(caller):
+            return None
+
+        talk.exposed.dial_streams = dial
+        loop = asyncio.get_running_loop()
+        talk.client.say(HELLO + (call_head(Encoder(), 1, "Unary") if asks else b""))
+        await seen(lambda: GOING_AWAY in talk.client.heard)
+        assert loop.time() == pytest.approx(seconds, abs=0.1)
+        assert (b"no backend can be reached" in talk.client.heard) is asks
+        assert await talk.ended() == 2
+        assert (talk.client.code, talk.session.why) == (0, "no backend can be reached")
+
+    talk(scenario, kind="grpc", session=GrpcSession)
 
 
 def test_nothing_is_left_behind(run):

@@ -194,7 +194,7 @@ def test_what_is_no_grpc_is_415():
 
 def test_answers_of_our_own_wait_for_the_backend():
     """Not before its settings, not within its frames, not within its heads."""
-    denial = Denial("rate", Reason.RATE, "too many", 0.25)
+    denial = Denial("rate", Reason.RATE, "too many", 0.2491)
     filter_ = Filter(lambda _, method: denial, lambda fields: fields)
     head = h2.HeadersFrame(1, data=Encoder().encode(GOOD), flags={"END_HEADERS", "END_STREAM"}).serialize()
     filter_.from_client(frames.PREFACE + h2.SettingsFrame(0).serialize() + head)
@@ -233,6 +233,102 @@ def test_frames_of_a_refused_call_go_nowhere():
     there, (update,) = wire.sent()
     assert there == []
     assert (update.stream_id, update.window_increment) == (0, 1000)
+
+
+def test_answers_of_our_own_wait_for_the_end_of_a_message():
+    wire = Wire(lambda method: Denial("methods", Reason.METHOD, "no"))
+    data = h2.DataFrame(7, data=bytes(10)).serialize()
+    wire.filter.from_backend(data[:12])
+    wire.call(1)
+    assert wire.filter.for_client() == data[:12]
+    wire.filter.from_backend(data[12:])
+    assert wire.filter.for_client().startswith(data[12:])
+
+
+def test_an_empty_message_takes_no_room():
+    """To give none back would be an error."""
+    wire = Wire(lambda method: Denial("methods", Reason.METHOD, "no"))
+    wire.call(1, flags=("END_HEADERS",))
+    wire.sent()
+    wire.filter.from_client(h2.DataFrame(1, flags={"END_STREAM"}).serialize())
+    assert wire.sent() == [[], []]
+
+
+def test_nothing_new_is_taken_after_going_away():
+    """Neither passed on nor answered: the client knows, and asks somebody else."""
+    wire = Wire()
+    wire.call(1)
+    wire.filter.take_no_more()
+    wire.call(3, flags=("END_HEADERS",))
+    wire.filter.from_client(h2.DataFrame(3, data=b"x").serialize())
+    there, (away, room) = wire.sent()
+    assert [one.stream_id for one in there] == [1]
+    assert (away.last_stream_id, away.error_code, room.window_increment) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("acknowledged", [0, 1, 2])
+def test_settings_are_answered_without_a_backend_too(acknowledged):
+    """Those of which it has not said so; then pings as well, but no answers to our own."""
+    wire = Wire()
+    wire.filter.from_client(h2.SettingsFrame(0).serialize())
+    wire.filter.from_backend(h2.SettingsFrame(0, flags={"ACK"}).serialize() * acknowledged)
+    wire.sent()
+    assert wire.filter.lose_backend(Reason.BACKEND_BROKE)
+    assert len(wire.sent()[1]) == 2 - acknowledged
+    wire.filter.from_client(h2.SettingsFrame(0).serialize() + h2.SettingsFrame(0, flags={"ACK"}).serialize())
+    wire.filter.from_client(h2.PingFrame(0, opaque_data=b"12345678").serialize())
+    wire.filter.from_client(h2.PingFrame(0, flags={"ACK"}).serialize())
+    settings, ping = wire.sent()[1]
+    assert (type(settings), "ACK" in settings.flags) == (h2.SettingsFrame, True)
+    assert (ping.opaque_data, "ACK" in ping.flags) == (b"12345678", True)
+
+
+@pytest.mark.parametrize("way", ["message", "head"])
+def test_nothing_is_said_in_the_midst_of_something_else(way):
+    wire = Wire()
+    assert isinstance(parsed(wire.filter.last_words(Malformed("no")))[0], h2.GoAwayFrame)
+    begun = h2.DataFrame(1, data=bytes(10)) if way == "message" else h2.HeadersFrame(1, data=b"\x88")
+    wire.filter.from_backend(begun.serialize()[: 12 if way == "message" else None])
+    assert wire.filter.last_words(Malformed("no")) == b""
+    assert not wire.filter.lose_backend(Reason.BACKEND_BROKE)
+
+
+def test_a_call_that_has_begun_to_be_answered_gets_trailers():
+    """With a status of HTTP, as at the beginning, they would be none."""
+    wire = Wire()
+    for stream in (1, 3):
+        wire.call(stream)
+    wire.filter.from_backend(h2.HeadersFrame(1, data=b"\x88", flags={"END_HEADERS"}).serialize())
+    wire.answers.decode(wire.sent()[1][0].data)
+    assert wire.filter.lose_backend(Reason.BACKEND_BROKE)
+    heads = [one for one in wire.sent()[1] if isinstance(one, h2.HeadersFrame)]
+    begins = [wire.answers.decode(one.data, raw=True)[0][0] for one in heads]
+    assert begins == [b"grpc-status", b":status"]
+
+
+def test_a_call_that_its_client_gives_up_is_no_more():
+    wire = Wire()
+    wire.call(1, flags=("END_HEADERS",))
+    wire.filter.from_client(h2.RstStreamFrame(1, error_code=8).serialize())
+    assert wire.filter.calls == 0
+    assert [type(one) for one in wire.sent()[0]] == [h2.HeadersFrame, h2.RstStreamFrame]
+
+
+def test_a_reserved_bit_is_no_part_of_a_number():
+    """RFC 9113, 4.1: it is ignored."""
+    wire = Wire()
+    head = h2.HeadersFrame(1, data=wire.encoder.encode(GOOD), flags={"END_HEADERS"}).serialize()
+    wire.filter.from_client(head[:5] + bytes([head[5] | 0x80]) + head[6:])
+    assert [one.stream_id for one in wire.sent()[0]] == [1]
+
+
+def test_fields_of_one_hop_end_here_behind_messages_too():
+    wire = Wire()
+    wire.call(1, flags=("END_HEADERS",))
+    wire.call(1, [(b"mine", b"1"), (b"keep-alive", b"1")])
+    head, trailers = wire.sent()[0]
+    wire.decoder.decode(head.data)
+    assert wire.decoder.decode(trailers.data, raw=True) == [(b"mine", b"1")]
 
 
 def test_so_many_refused_calls_are_remembered():

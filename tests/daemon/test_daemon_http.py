@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dtp.daemon import proxy_protocol
 from dtp.daemon.http import jsonrpc
 from dtp.daemon.http.conversation import Conversation, Ended
-from dtp.daemon.http.headers import to_backend, to_client
+from dtp.daemon.http.headers import to_backend, to_client, tokens
 from dtp.daemon.policies import Bounds, Caller, Denial
 from dtp.daemon.reasons import Reason
 from dtp.testing import clock
@@ -62,6 +62,28 @@ def test_headers_of_one_hop_stay_there():
     assert b"connection" not in kept
     assert kept[b"transfer-encoding"] == b"chunked"
     assert dict(to_client(headers)) == {b"host": b"x", b"content-type": b"text/plain", b"via": b"1.1 dtpd"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
+     b"transfer-encoding", b"upgrade"],
+)  # fmt: skip
+def test_fields_of_one_hop_need_not_be_named(name):
+    headers = [(b"host", b"x"), (name, b"1")]
+    assert name not in dict(to_backend(headers, CALLER, "api"))
+    assert name not in dict(to_client(headers))
+
+
+def test_who_says_little_is_told_of_all_the_same():
+    """HTTP/1.0 needs no Host, and a caller may have no address."""
+    found = to_backend([], Caller(NEAR.id, NEAR.id.sui_address, ""), "api")
+    assert found[0] == (b"host", b"localhost")
+    assert (b"x-forwarded-for", b"unknown") in found
+
+
+def test_elements_of_lists():
+    assert tokens([(b"a", b" X, ,,y\t"), (b"a", b""), (b"b", b"z")], b"a") == {b"x", b"y"}
 
 
 # ---- the PROXY protocol ------------------------------------------------------------------------------------------
@@ -161,6 +183,8 @@ def test_messages(body, methods, batch):
         (b'{"method":"a b"}', -32600, "needs a method"),
         (b'{"method":"a\\u0000"}', -32600, "needs a method"),
         (b'{"method":"a","id":{}}', -32600, "id"),
+        (b'{"method":"a","id":true}', -32600, "id"),
+        ('\u00a0{"method":"a"}'.encode(), -32700, "not JSON"),
         (b'{"method":"a","params":[NaN]}', -32700, "NaN"),
         (b"[]", -32700, "not JSON"),
         (b'["a"]', -32600, "an object"),
@@ -185,9 +209,14 @@ def test_any_bytes_are_a_message_or_refused(body):
         assert message.calls
 
 
+def test_a_batch_may_be_as_long_as_it_may():
+    one, other = jsonrpc.parse(b'[{"method":"a","id":null},{"method":"b"}]', 2).calls
+    assert (one.has_id, other.has_id) == (True, False)  # null is an id, if a poor one
+
+
 def test_answers():
     call = jsonrpc.parse(b'{"method":"a","id":7}', 1).calls[0]
-    refusal = jsonrpc.refusal(call, Denial("rate", Reason.RATE, "too many", 0.25))
+    refusal = jsonrpc.refusal(call, Denial("rate", Reason.RATE, "too many", 0.25004))
     assert refusal == {
         "jsonrpc": "2.0",
         "id": 7,
@@ -197,6 +226,8 @@ def test_answers():
         merged = json.loads(jsonrpc.merged(answer, [refusal]))
         assert len(merged) == count
         assert merged[-1] == refusal
+    for answer in (b'[{"id":1}', b'{"id":1', b"<p>"):
+        assert jsonrpc.merged(answer, [refusal]) is None
 
 
 # ---- HTTP through a pair -----------------------------------------------------------------------------------------

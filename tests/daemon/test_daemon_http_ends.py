@@ -66,8 +66,8 @@ class End:
 class Talk:
     """A session between them; `links` are those that it has had to the backend."""
 
-    def __init__(self, tmp_path, kind="http", policies=(), bounds=None):
-        self.client, self.links = End(), []
+    def __init__(self, tmp_path, kind="http", policies=(), bounds=None, session=HttpSession):
+        self.client, self.links, self._kind = End(), [], session
         self.exposed = Exposed(
             config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1, kind)}').expose[0],
             policies,
@@ -81,7 +81,7 @@ class Talk:
         return SimpleNamespace(reader=backend.mouth, writer=backend, close=backend.close)
 
     async def _run(self, bounds):
-        self.session = HttpSession(self.exposed, CALLER, self.client, bounds)
+        self.session = self._kind(self.exposed, CALLER, self.client, bounds)
         await self.session.run()
 
     async def asked(self, number=1):

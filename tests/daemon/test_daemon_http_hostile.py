@@ -5,12 +5,14 @@ import contextlib
 import json
 import re
 
+import h11
 import pytest
 
 from dtp.daemon.config import model
 from dtp.daemon.config.values import Rate as Amount
 from dtp.daemon.http import jsonrpc
 from dtp.daemon.http.headers import to_backend
+from dtp.daemon.http.target import spellings
 from dtp.daemon.policies import Call, Chain, Moment
 from dtp.daemon.policies.methods import Methods
 from dtp.daemon.policies.rate import Rate
@@ -158,6 +160,23 @@ def test_no_spelling_escapes_a_rule(run, line):
             assert pair.exposed.denials == {"methods": 1}
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "found"),
+    [
+        (b"/", {}, ["GET /"]),
+        (b"*", {}, ["GET *"]),
+        (b"/%7Ea/%7eb", {}, ["GET /%7Ea/%7eb", "GET /~a/~b"]),
+        (b"/a%00%20%ff", {}, ["GET /a%00%20%ff"]),
+        (b"/a", {"x-http-method": "Put"}, ["GET /a", "PUT /a"]),
+        (b"/a", {"x-method-override": "put"}, ["GET /a", "PUT /a"]),
+        (b"/a", {"x-http-method-override": "put", "x_method_override": "get"}, ["GET /a", "PUT /a"]),
+    ],
+)
+def test_spellings(target, fields, found):
+    request = h11.Request(method=b"GET", target=target, headers=[("host", "x"), *fields.items()])
+    assert list(spellings(request)) == found
 
 
 def test_what_is_allowed_is_so_in_all_spellings():

@@ -55,7 +55,7 @@ def spellings(request: h11.Request) -> tuple[str, ...]:
     path = request.target.decode("ascii").partition("?")[0]
     verbs = [verb, verb.upper()]
     verbs += [
-        value.decode("ascii", "replace").strip().upper()
+        value.decode("ascii", "replace").upper()
         for name, value in request.headers
         if plain(name) in _OVERRIDES
     ]
