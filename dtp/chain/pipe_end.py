@@ -458,7 +458,7 @@ class ChannelEnd:
                 return acks
             except MoveAborted as fault:
                 self._careful = True  # an abort that isn't simulated first costs gas
-                acks = await self._after_abort(out, fault, acks)
+                acks = await self._after_abort(out, fault, acks, since)
                 continue
             except OutcomeUnknown as unknown:
                 if await self._settled(out, job, acks, unknown, since):
@@ -542,9 +542,12 @@ class ChannelEnd:
         return True
 
     async def _after_abort(
-        self, out: _Out, fault: MoveAborted, acks: tuple[tuple[int, int], ...]
+        self, out: _Out, fault: MoveAborted, acks: tuple[tuple[int, int], ...], since: float
     ) -> tuple[tuple[int, int], ...]:
-        """Wait until another attempt makes sense; the acknowledgements that are still to be made."""
+        """Wait until another attempt makes sense; the acknowledgements that are still to be made.
+
+        Raises `PipeStalledError` when attempts since `since` were in vain for too long.
+        """
         if fault.error is PipeError.OVER_WINDOW:
             await self._refresh()
             # The node lags behind, or the other side has told of more than it has acknowledged.
@@ -555,9 +558,11 @@ class ChannelEnd:
                 out.wake.clear()
                 await out.wake.wait()
         elif fault.error is PipeError.OVER_RATE:
-            await asyncio.sleep(self.timing.pause)
+            await self._pause(since + self.where.recovery, fault)  # runs before this one may have used it up
         elif fault.error is ChannelError.STALE_ACK:
             await self._refresh()
+            if all(sequence > self._acks[index].acked for index, sequence in acks):
+                await self._pause(since, fault)  # the node that was read lags behind the one that refuses
         else:
             raise PipeRefusedError(
                 f"the chain refuses frames of channel {self.where.channel}: {fault}"

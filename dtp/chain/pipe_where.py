@@ -90,6 +90,12 @@ class Where:
         return size
 
     @property
+    def recovery(self) -> float:
+        """Seconds after which a rate that is used up lets through again whatever it ever does."""
+        rates = (self.rate.requests, self.rate.bytes) if self.is_client else ()
+        return max((each.interval_ns * each.burst / 1e9 for each in rates), default=0.0)
+
+    @property
     def limit(self) -> int:
         """Bytes that are kept for the other side at most."""
         return frames_ahead(self.window) * 16 * Outgoing.SIZE

@@ -218,7 +218,12 @@ def close(id: str | None, pipes: bool, account: Account) -> None:
                 found = (await _find(chain, [each.channel])).get(each.channel)
                 if found is not None:
                     if each.account == chain.address:
-                        await _close(chain, store, found, ask=each.state == "refused")
+                        await _close_next(chain, store, found, ask=each.state == "refused")
+                    else:
+                        print_line(
+                            {"event": "foreign", "channel": each.channel, "account": each.account},
+                            f"{each.channel}: {each.account} opened it: name its wallet (--wallet)",
+                        )
                 elif await _now_ms(chain) > each.opened_ms + _NODES_MS:
                     store.set_state(each.channel, "closed")
             if not waiting:
@@ -252,6 +257,16 @@ async def _close_pipes(chain: ChainClient, store: Store) -> None:
         {"event": "pipes", "pipes": done.pipes, "closing": list(done.closing)},
         f"{done.pipes} pipes were given back, {len(done.closing)} channels that carried them are asked to close",
     )
+
+
+async def _close_next(chain: ChainClient, store: Store, found: Channel, *, ask: bool) -> None:
+    """One of several: what is wrong with it is said, and keeps no other one's money."""
+    from dtp.chain.errors import TransactionFailed
+
+    try:
+        await _close(chain, store, found, ask=ask)
+    except TransactionFailed as fault:
+        _print_failed(found.id, fault)
 
 
 async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool) -> None:
@@ -333,11 +348,15 @@ def watch(every: float, once: bool, account: Account) -> None:
                     {"event": "watching", "every": every}, f"looking every {every:g} s; Ctrl-C ends it"
                 )
             while True:
-                await clock.sync()
-                for paid in await cashier.look():
-                    _print_paid("claimed", paid)
-                for paid in await _finish_ours(chain):
-                    _print_paid("closed", paid)
+                try:
+                    await clock.sync()
+                    for paid in await cashier.look():
+                        _print_paid("claimed", paid)
+                    await _finish_ours(chain)
+                except ChainError as fault:  # nodes go and come back, and so does money for gas
+                    if once:
+                        raise
+                    _print_failed(None, fault)
                 if once:
                     return
                 await asyncio.sleep(every)
@@ -345,23 +364,26 @@ def watch(every: float, once: bool, account: Account) -> None:
     account.run(work)
 
 
-async def _finish_ours(chain: ChainClient) -> list[Paid]:
-    """End the channels that we asked to close, where the time for claims is over."""
+async def _finish_ours(chain: ChainClient) -> None:
+    """End the channels that we asked to close, where the time for claims is over, and say what that paid."""
     from dtp.chain.channel import State
+    from dtp.chain.errors import TransactionFailed
     from dtp.pay.claims import Action, expiring
     from dtp.pay.settling import end_channel
     from dtp.pay.store import Store
 
-    done: list[Paid] = []
     with Store() as store:
         waiting = [each.channel for each in await _on_their_way(chain, store, "closing")]
         now = await _now_ms(chain)
         for id, found in (await _find(chain, waiting)).items():
             if expiring(found, now).action is Action.FINALIZE:
-                paid = await end_channel(chain, found, Action.FINALIZE)
+                try:
+                    paid = await end_channel(chain, found, Action.FINALIZE)
+                except TransactionFailed as fault:  # the others are none the worse for it
+                    _print_failed(id, fault)
+                    continue
                 store.set_state(id, "closed" if paid.state == State.CLOSED else "closing")
-                done.append(paid)
-    return done
+                _print_paid("closed", paid)
 
 
 # ---- helpers
@@ -424,6 +446,15 @@ async def _read(chain: ChainClient, id: str) -> Channel:
         return await chain.read(module.SCHEMA, module.Channel, id)
     except SuiNameError as fault:
         raise LocalError(f"not a channel's id: {fault}") from fault
+
+
+def _print_failed(id: str | None, fault: ChainError) -> None:
+    about = f"{id}: " if id is not None else ""
+    print_line(
+        {"event": "failed", "channel": id, "code": fault.code, "reason": str(fault)},
+        f"{about}{fault}",
+        err=True,
+    )
 
 
 def _print_paid(event: str, paid: Paid) -> None:

@@ -311,7 +311,7 @@ async def purchase(
 
 @contextlib.asynccontextmanager
 async def _new_key(journal: Journal[Store]) -> AsyncIterator[LaneKey]:
-    """The key of a lane to be opened, kept before its transaction is sent: or its money is stuck."""
+    """The key of a lane to be opened, kept before its transaction is sent, or its money would be stuck."""
     key = LaneKey.generate()
     await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
     try:

@@ -59,6 +59,7 @@ class Chain:
         self.aborts = 0
         self.down = False
         self.closed = False
+        self.over_rate = False
 
     def client(self, direction):
         return Client(self, direction)
@@ -96,6 +97,8 @@ class Chain:
                 index = int(id[4:], 16)
                 if self.closed:
                     raise aborted(ChannelError.CHANNEL_CLOSED)
+                if self.over_rate:
+                    raise aborted(PipeError.OVER_RATE)
                 if self.window and sequences[id] - acks[direction][index] >= self.window:
                     raise aborted(PipeError.OVER_WINDOW)
                 sequences[id] += 1
@@ -358,6 +361,55 @@ def test_a_peer_that_tells_of_more_than_it_has_acknowledged_is_given_up():
         aborts = chain.aborts
         await asyncio.sleep(3 * TIMING.stall)
         assert chain.aborts == aborts
+        await stop(chain)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("minutes", [0, 20])
+def test_a_rate_that_lets_nothing_through_is_waited_for_as_long_as_it_takes_and_no_longer(minutes):
+    async def scenario():
+        chain = Chain(random.Random(1), 0, 0.0, 0.1)
+        rate = RateLimit(requests=Rate(minutes * 60_000_000_000, 1))
+        near, far = two_ends(chain, 1, rate)
+        end = chain.ends[Direction.TO_SERVER]
+        chain.over_rate = True
+        near.write(b"a")
+        await asyncio.sleep(TIMING.stall - 1 + 60 * minutes)
+        assert end.failed is None
+        chain.over_rate = False
+        await far.until_received(b"a")
+        chain.over_rate = True
+        near.write(b"b")
+        await asyncio.sleep(TIMING.stall + 2 * 60 * minutes + 10)
+        assert isinstance(end.failed, PipeStalledError)
+        aborts = chain.aborts
+        assert aborts <= 2 * (TIMING.stall + 60 * minutes + 10) / TIMING.pause
+        await asyncio.sleep(3 * TIMING.stall)
+        assert chain.aborts == aborts
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_acknowledgements_that_the_chain_has_and_no_node_shows_are_not_repeated_for_ever():
+    async def scenario():
+        chain = Chain(random.Random(1), 2, 0.0, 0.1)
+        _, far = two_ends(chain, 1)
+        end = chain.ends[Direction.TO_SERVER]
+        genuine = end.chain.read
+
+        async def behind(schema, cls, id):
+            found = await genuine(schema, cls, id)
+            found.acks_to_client = (0,)
+            return found
+
+        end.chain.read = behind
+        chain.acks[Direction.TO_CLIENT][0] = 2**40
+        far.write(bytes(100 * SMALL))
+        await asyncio.sleep(3 * TIMING.stall)
+        assert isinstance(end.failed, PipeStalledError)
+        assert 0 < chain.aborts <= 2 * TIMING.stall / TIMING.pause
         await stop(chain)
 
     run(scenario())

@@ -1,0 +1,101 @@
+"""`dtp channel watch` and `close` over several channels: one fault is said, and ends nothing else."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from dtp.chain import ChainClient, find_network
+from dtp.chain.errors import NodeUnavailable, TransactionFailed
+from dtp.cli import channel as command
+from dtp.cli import main
+from dtp.pay import cashier, settling
+from dtp.pay.errors import StoreError
+from dtp.pay.store import Store
+
+from .homes import PRICED, site
+
+
+@pytest.fixture
+def dtp(homes, monkeypatch):
+    """`dtp` in this process, as the client: the events that it prints."""
+    _, client = homes
+    for name in ("DTP_HOME", "DTP_NETWORK", "DTP_FAUCET", "DTP_PACKAGES"):
+        monkeypatch.setenv(name, client.env[name])
+
+    def invoke(*arguments):
+        done = CliRunner().invoke(main, [*arguments, "--json"])
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return invoke
+
+
+def test_a_watcher_goes_on_when_nodes_come_back(dtp, monkeypatch):
+    looks = []
+
+    async def look(self):
+        looks.append(1)
+        if len(looks) == 1:
+            raise NodeUnavailable("no node answers")
+        if len(looks) == 3:
+            raise StoreError("the disk is gone")
+        return []
+
+    async def sleep(seconds):
+        assert seconds == 5
+
+    monkeypatch.setattr(cashier.Cashier, "look", look)
+    monkeypatch.setattr(command, "asyncio", SimpleNamespace(sleep=sleep))
+    watching, failed = dtp("channel", "watch", "--every", "5")
+    assert watching["event"] == "watching"
+    assert (failed["event"], failed["code"]) == ("failed", "node_unavailable")
+    assert len(looks) == 3
+
+
+def closing(net, homes, count):
+    """Channels of the client whose server's time for claims is over."""
+    server, client = homes
+    folder = site(server, **{"a.txt": b"words"})
+    with server.serving("--file", folder, *PRICED) as (address, _):
+        for number in range(count):
+            client.run("recv", f"{address}/a.txt", "-o", f"{number}", "--budget", "0.1SUI", "--keep-channel")
+            (kept,) = [
+                each for each in client.run("channel", "list")[0]["channels"] if each["state"] == "open"
+            ]
+            client.run("channel", "close", kept["channel"])
+    net.advance_clock(3_600_000)
+    with Store(client.folder / "data" / "pay.sqlite") as store:
+        return [each.channel for each in store.bought()]
+
+
+@pytest.mark.parametrize("how", [("close",), ("watch", "--once")])
+def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(net, homes, dtp, monkeypatch, how):
+    first, second = closing(net, homes, 2)
+    genuine = settling.end_channel
+
+    async def end_channel(chain, found, action):
+        if found.id == first:
+            raise TransactionFailed("aborted", kind="MOVE_ABORT")
+        return await genuine(chain, found, action)
+
+    monkeypatch.setattr(settling, "end_channel", end_channel)
+    failed, closed = dtp("channel", *how)
+    assert (failed["event"], failed["channel"], failed["reason"]) == ("failed", first, "aborted")
+    assert closed["event"] == "closed"
+
+    async def there():
+        async with ChainClient(find_network(net.url), deployments=None) as chain:
+            return list(await chain.objects([first, second]))
+
+    assert asyncio.run(there()) == [first]
+
+
+def test_channels_of_another_wallet_are_said_to_be(net, homes, dtp):
+    server, client = homes
+    (channel,) = closing(net, homes, 1)
+    account = client.address
+    assert client.run("channel", "close", "--wallet", str(server.folder / "identity.pem")) == [
+        {"event": "foreign", "channel": channel, "account": account}
+    ]
