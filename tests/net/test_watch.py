@@ -117,3 +117,35 @@ def test_it_goes_in_the_same_record_and_needs_no_turn_of_the_loop() -> None:
     assert frames == [b"x" * 1000]
     ((before, after),) = sizes
     assert after >= before + 1000
+
+
+@pytest.mark.parametrize("how", ["a write", "the flush of a second one", "pieces"])
+def test_it_is_told_behind_what_was_sealed_in_the_same_call(how: str) -> None:
+    """Whoever only writes reads nothing that would tell it."""
+
+    async def hear(connection: dtp.Connection) -> None:
+        async for stream in connection:
+            assert len(await stream.read(-1)) == 2001
+
+    async def work() -> None:
+        listener = await dtp.listen("tcp://127.0.0.1:0", hear, identity=BOB)
+        async with listener, dtp.connect(listener.address(), identity=ALICE) as connection:
+            stream = await connection.open_stream()
+            stream.write(b"\n")
+            await connection.ping()
+            told: list[int] = []
+            before = connection.moved
+            connection.watch = Watch(lambda: told.append(connection.moved), 1, NO_COUNT, before + 2000)
+            if how == "pieces":
+                assert connection._write_pieces([(stream.id, 0, 2000)], bytes(2000)) == []
+            elif how == "a write":
+                stream.write(bytes(2000))
+            else:
+                stream.write(bytes(1000))
+                stream.write(bytes(1000))
+                assert told == []
+                connection._flush()
+            assert told == [before + 2000]
+            stream.write_eof()
+
+    asyncio.run(work())
