@@ -537,7 +537,8 @@ class PipeHub:
         service = state.host.services.get(number)
         if service is None:
             raise DialError(f"host {host} has no service {number}")
-        link = time.time_ns() // 1000
+        # The chain's time, for a server takes only what is above the link before, and a clock may be set back.
+        link = state.now_ms(time.time()) * 1000
         if not channel:
             for end in self._ends.values():
                 same = (end.where.host, end.where.service, end.where.to) == (host, number, to)

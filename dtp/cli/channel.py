@@ -18,7 +18,7 @@ from dtp.errors import ChainError, LocalError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
-    from dtp.chain.channel import Channel
+    from dtp.chain.channel import Channel, Voucher
     from dtp.pay.cashier import Cashier
     from dtp.pay.settling import Paid
     from dtp.pay.store import Bought, Store
@@ -36,6 +36,11 @@ _SUMS = frozenset(
         "owed",
         "credit_due",
         "epoch_spent",
+        "price_request",
+        "price_mib",
+        "min_deposit",
+        "credit",
+        "amount",
     }
 )
 #: Seconds between two looks of the watcher.
@@ -133,7 +138,7 @@ def show(id: str, account: Account) -> None:
         return {
             **record_of(found),
             "state": _STATES[found.state],
-            "vouchers": {str(lane): record_of(each.voucher) for lane, each in vouched.items()},
+            "vouchers": {str(lane): _voucher_record(each.voucher) for lane, each in vouched.items()},
         }
 
     record = account.run(work, signing=False)
@@ -141,12 +146,24 @@ def show(id: str, account: Account) -> None:
 
 
 def _shown(record: dict[str, Any]) -> dict[str, Any]:
-    """A channel's record with sums in SUI, where that is its coin."""
+    """A channel's record for people: who bears transport by name, sums in SUI, where that is its coin."""
+    from dtp.chain.host import Bearer
     from dtp.chain.model import SUI_COIN, canonical_type
 
-    if canonical_type(record["terms"]["coin"]) != SUI_COIN:
-        return record
-    return {name: amount(value) if name in _SUMS else value for name, value in record.items()}
+    shown = {**record, "terms": {**record["terms"], "bearer": Bearer(record["terms"]["bearer"]).name.lower()}}
+    return _in_sui(shown) if canonical_type(record["terms"]["coin"]) == SUI_COIN else shown
+
+
+def _in_sui(record: Any) -> Any:
+    if isinstance(record, dict):
+        return {name: amount(each) if name in _SUMS else _in_sui(each) for name, each in record.items()}
+    return [_in_sui(each) for each in record] if isinstance(record, list) else record
+
+
+def _voucher_record(voucher: Voucher) -> dict[str, Any]:
+    record: dict[str, Any] = record_of(voucher)
+    del record["domain"]  # the same in each
+    return record
 
 
 @channel.command()
@@ -298,6 +315,11 @@ async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool)
         print_line(
             {"event": "closing", "channel": found.id, "seconds": seconds},
             f"{found.id}: {seconds:,.0f} s are left for claims",
+        )
+    else:
+        print_line(
+            {"event": "open", "channel": found.id},
+            f"{found.id}: is open on the chain; 'dtp channel close {found.id}' asks for its close",
         )
 
 

@@ -182,7 +182,7 @@ def _report(
             "checks": right,
         },
         f"moved      {size_text(file.stat().st_size)}, {received['seconds']:.2f} s\n"
-        f"metered    {paid['bytes']:,} bytes, {paid['requests']:,} requests\n"
+        f"metered    {paid['bytes']:,} bytes, {paid['requests']:,} request{'s' if paid['requests'] != 1 else ''}\n"
         f"vouchers   {format_amount(paid['amount'])}\n"
         f"server     got {format_amount(gained)}\n"
         f"client     spent {format_amount(spent)}, {format_amount(spent - gained)} of it gas for two transactions\n"

@@ -3,13 +3,15 @@
 import asyncio
 import hashlib
 import random
+import time
+from types import SimpleNamespace
 
 import pytest
 from chain_resolver.hosts import do, run
 
 import dtp
-from chain_carrier.worlds import world
-from dtp.chain import host, pipe
+from chain_carrier.worlds import tuned, world
+from dtp.chain import host, pipe, pipe_hub
 from dtp.chain.errors import MoveAborted
 from dtp.chain.pipe_carrier import dial, kind_for, listen
 from dtp.chain.pipe_hub import NoPipeChannel, PipeHub
@@ -143,6 +145,25 @@ def test_the_next_dial_uses_the_channel_again(client, wallet):
                 for each in (second, third):
                     each.abort()
                 assert hub._ends.keys() == {first.channel, third.channel}
+
+    run(scenario())
+
+
+def test_a_program_whose_clock_was_set_back_comes_in_again(client, wallet, monkeypatch):
+    """Links are numbered by the chain's time: a server takes none that isn't above the one before."""
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener, near, far = await made.pair()
+            clock = SimpleNamespace(time=lambda: time.time() - 3600, monotonic=time.monotonic)
+            clock.time_ns = lambda: round(clock.time() * 1e9)
+            monkeypatch.setattr(pipe_hub, "time", clock)
+            tuned(made.user)  # as a process that begins
+            again = await dial(f"{made.url}&channel={near.channel}", chain=made.user)
+            assert again.number > near.number
+            for each in (again, near, far):
+                each.abort()
+            await listener.close()
 
     run(scenario())
 

@@ -38,6 +38,7 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
         (shown,) = client.run("channel", "show", channel["channel"])
         assert shown["deposited"] == 500_000_000
         assert shown["vouchers"]["0"]["amount"] == paid["amount"]
+        assert shown["terms"]["price_mib"] == 2_000_000
     served = next(each for each in said if each["event"] == "served")
     assert (served["vouched"], served["bytes"]) == (paid["amount"], paid["bytes"])
     shown = subprocess.run(
@@ -47,7 +48,10 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
         timeout=PATIENCE,
     )
     assert shown.returncode == 0, shown.stderr.decode()
-    assert b"0.5 SUI" in shown.stdout
+    words = [line.split(maxsplit=2) for line in shown.stdout.decode().splitlines()]
+    assert ["deposited", "0.5", "SUI"] in words
+    assert ["price", "mib", "0.002 SUI"] in words
+    assert ["bearer", "split"] in words
     # The server went without it being worth the gas; its operator claims it all the same.
     (theirs,) = server.run("channel", "list")[0]["channels"]
     assert (theirs["role"], theirs["vouched"], theirs["claimed"]) == ("is paid", paid["amount"], 0)

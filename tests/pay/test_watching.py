@@ -92,6 +92,18 @@ def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(net, homes, dt
     assert asyncio.run(there()) == [first]
 
 
+def test_a_channel_that_was_thought_to_be_closing_is_said_to_be_open(homes):
+    """As a node that lied, or lagged behind, has left it."""
+    server, client = homes
+    folder = site(server, **{"a.txt": b"words"})
+    with server.serving("--file", folder, *PRICED) as (address, _):
+        client.run("recv", f"{address}/a.txt", "--budget", "0.1SUI", "--keep-channel")
+    with Store(client.folder / "data" / "pay.sqlite") as store:
+        (bought,) = store.bought()
+        store.set_state(bought.channel, "closing")
+    assert client.run("channel", "close") == [{"event": "open", "channel": bought.channel}]
+
+
 def test_channels_of_another_wallet_are_said_to_be(net, homes, dtp):
     server, client = homes
     (channel,) = closing(net, homes, 1)

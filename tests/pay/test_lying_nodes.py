@@ -1,0 +1,98 @@
+"""A client whose node lies about its channel: it signs no more than its budget, and forgets no channel."""
+
+from dataclasses import replace
+
+import pytest
+
+from dtp.chain.channel import Channel, State
+from dtp.errors import DtpError
+from dtp.pay.errors import ChannelUnusable, PriceTooHigh
+from dtp.pay.serving import Selling
+from dtp.pay.terms import MIB, Exposure
+
+from .conftest import CHEAP, TERMS
+from .meters import KEY
+from .test_paid import cost_of, fetch, give
+
+
+def lying(buyer, **lies):
+    """Have the buyer's node say this of every channel, until it is given back its honesty."""
+    chain = buyer["network"]
+    genuine = chain.read
+
+    async def read(schema, cls, id):
+        found = await genuine(schema, cls, id)
+        return replace(found, **lies) if cls is Channel else found
+
+    chain.read = read
+    return lambda: setattr(chain, "read", genuine)
+
+
+def test_a_deposit_that_isn_t_there_is_not_signed_for_beyond_the_budget(market):
+    async def scenario(market):
+        exposure = Exposure(patience=0.2)
+        selling = Selling(policy=CHEAP, recheck=3600, claim_every=3600, exposure=exposure)
+        await market.serve(give, selling=selling)
+        buyer = await market.buyer()
+        deposit, budget = cost_of(MIB), cost_of(3 * MIB)
+        lying(buyer, deposited=10**15, balance=10**15)
+        connection = await market.connect(buyer, budget=budget, deposit=deposit)
+        with pytest.raises(DtpError):
+            await fetch(connection, 8 * MIB)
+        assert connection.paid <= budget
+        await connection.close()
+        (channel,) = await market.channels(buyer)
+        assert channel.deposited == deposit
+        assert channel.claimed <= deposit
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("what", ["key", "state"])
+def test_a_channel_that_looks_like_another_one_s_is_not_used_and_not_forgotten(market, what):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 1000)
+        (lane,) = connection.meter.deal.channel.lanes
+        lies = {"key": {"lanes": (replace(lane, key=KEY.public),)}, "state": {"state": State.CLOSED}}[what]
+        stop = lying(buyer, **lies)
+        with pytest.raises(ChannelUnusable):
+            await market.connect(buyer)
+        stop()
+        first, second = await market.channels(buyer)
+        assert (first.state, second.state) == (State.OPEN, State.OPEN)
+        known = {"key": "open", "state": "closing"}[what]  # which 'dtp channel close' looks at again
+        assert [each.state for each in buyer["store"].bought()] == [known, known]
+
+    market(scenario)
+
+
+def test_other_parties_change_nothing_that_is_signed(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        lying(buyer, server="0x" + "5" * 64, client="0x" + "6" * 64, host="0x" + "7" * 64, service=9)
+        async with market.connect(buyer) as connection:
+            assert await fetch(connection, MIB) == MIB
+        assert connection.paid == cost_of(MIB)
+        assert await market.channels(buyer) == [None]
+        assert connection.meter.deal.closed.to_server == cost_of(MIB)
+
+    market(scenario)
+
+
+def test_prices_that_are_made_up_are_refused_by_the_limit_or_by_the_server(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        lying(buyer, terms=replace(TERMS, price_mib=10 * TERMS.price_mib, revision=1))
+        with pytest.raises(PriceTooHigh):
+            await market.connect(buyer, most_per_mib=TERMS.price_mib)
+        connection = await market.connect(buyer)
+        with pytest.raises(DtpError, match="above what requests and bytes cost"):
+            await fetch(connection, 2 * MIB)
+        await connection.close()
+
+    market(scenario)
