@@ -80,6 +80,7 @@ def test_a_head_in_pieces_with_padding_and_priority():
         fields = wire.decoder.decode(frame.data, raw=True)
         assert [tuple(field) for field in fields[: len(GOOD)]] == GOOD
         assert (b"dtp-peer", str(NEAR.id).encode()) in fields
+        assert (b"via", b"2.0 dtpd") in fields
 
 
 def test_calls_that_wait_go_on_in_their_order():

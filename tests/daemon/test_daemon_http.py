@@ -77,8 +77,9 @@ def test_fields_of_one_hop_need_not_be_named(name):
 
 def test_who_says_little_is_told_of_all_the_same():
     """HTTP/1.0 needs no Host, and a caller may have no address."""
-    found = to_backend([], Caller(NEAR.id, NEAR.id.sui_address, ""), "api")
+    found = to_backend([], Caller(NEAR.id, NEAR.id.sui_address, ""), "\u00fcber")
     assert found[0] == (b"host", b"localhost")
+    assert (b"dtp-service", "\u00fcber".encode()) in found
     assert (b"x-forwarded-for", b"unknown") in found
 
 

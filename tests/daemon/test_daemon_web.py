@@ -8,6 +8,7 @@ import subprocess
 from unittest.mock import Mock
 
 import aiohttp
+import h11
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -137,6 +138,8 @@ def test_what_is_answered(run, method, path, host, status):
             answer = await reader.read()
             assert answer.startswith(f"HTTP/1.1 {status} ".encode())
             assert b"content-security-policy: default-src 'none'" in answer.lower()
+            for field in (b"x-content-type-options: nosniff", b"referrer-policy: no-referrer", b"no-store"):
+                assert field in answer.lower()
             if method == "HEAD":
                 assert answer.endswith(b"\r\n\r\n")
             asking.close()
@@ -144,6 +147,45 @@ def test_what_is_answered(run, method, path, host, status):
             await web.close()
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("place", "host", "status"),
+    [
+        (Place("127.0.0.2", 80), "127.0.0.2:80", 200),
+        (Place("127.0.0.2", 80), "127.0.0.3:80", 421),
+        (Place("::1", 80), "[::1]:80", 200),
+        (Place(path="/run/page"), "any.example", 200),
+    ],
+)
+def test_names_that_lead_to_the_page(place, host, status):
+    """A socket in a folder has none, and no browser comes to it by itself."""
+    request = h11.Request(method="GET", target="/", headers=[("host", host)])
+    assert WebServer(Mock(), place)._find(request).status == status
+
+
+def test_health_is_one_backend_of_each_service():
+    def one(service, *up):
+        return {"service": service, "backends": [{"up": each} for each in up]}
+
+    status = {"draining": False, "exposed": [one("a", True, False), one("b", False, False)], "forwarded": []}
+    answer = PATHS["/health"](Mock(status=lambda: status))
+    assert json.loads(answer.body)["faults"] == ["service b: no backend is up"]
+
+
+def test_metrics_of_several_processes():
+    workers = [{"up": True, "deaths": 1, "lost": 2}, {"up": False, "deaths": 3, "lost": 4}]
+    status = {"identity": "dtp1", "uptime": 5, "draining": True, "reloads": 2, "workers": workers,
+              "callers": [], "exposed": [], "forwarded": []}  # fmt: skip
+    text = metrics.exposition(Mock(status=lambda: status)).decode()
+    for line in (
+        "dtpd_draining 1.0",
+        "dtpd_reloads_total 2.0",
+        "dtpd_workers 1.0",
+        "dtpd_worker_deaths_total 4.0",
+        "dtpd_lost_connections_total 6.0",
+    ):
+        assert f"\n{line}\n" in text
 
 
 def test_clients_at_once_have_a_bound(run):
