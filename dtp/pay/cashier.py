@@ -62,6 +62,7 @@ class Cashier:
     def start(self, interval: float) -> None:
         """Look each `interval` seconds, beginning now: a run before may have left vouchers."""
         self._task = asyncio.create_task(self._run(interval), name="dtp-cashier")
+        self._task.add_done_callback(report_death)
 
     async def _run(self, interval: float) -> None:
         while True:
@@ -181,6 +182,14 @@ class Cashier:
 
         if ids:
             await self._journal.run(work)
+
+
+def report_death(task: asyncio.Task[None]) -> None:
+    """For a task that never ends by itself and nobody waits for: say so when a fault that nobody foresaw ended it."""
+    fault = None if task.cancelled() else task.exception()
+    if fault is not None:
+        message = f"{task.get_name()} has ended, and what it does isn't done any more"
+        task.get_loop().call_exception_handler({"message": message, "exception": fault, "task": task})
 
 
 def _holdings(store: VoucherStore) -> tuple[dict[str, list[Sold]], dict[str, End | None]]:

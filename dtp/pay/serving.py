@@ -31,7 +31,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Request, listen
 from dtp.pay.book import BookLimits, ChannelBook
-from dtp.pay.cashier import Cashier
+from dtp.pay.cashier import Cashier, report_death
 from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined
 from dtp.pay.gate import Admission, Gate
@@ -147,6 +147,7 @@ class Serving:
         if heart is not None:
             await heart.start()
         self._rechecking = asyncio.create_task(self._recheck(), name="dtp-pay-recheck")
+        self._rechecking.add_done_callback(report_death)
         self.cashier.start(self._selling.claim_every)
 
     async def admit(self, request: Request) -> Admission:

@@ -182,6 +182,29 @@ def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path, monkeypatch):
     play(tmp_path, monkeypatch, scenario, recheck=0.0)
 
 
+def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(tmp_path, monkeypatch):
+    async def scenario(made):
+        heard, both = [], asyncio.Event()
+
+        def hear(loop, context):
+            heard.append(context["message"].split()[0])
+            if len(heard) == 2:
+                both.set()
+
+        async def fail(*_):
+            raise KeyError("a bug")
+
+        asyncio.get_running_loop().set_exception_handler(hear)
+        monkeypatch.setattr(made.firewall, "refresh", fail)
+        monkeypatch.setattr(made.cashier, "look", fail)
+        await made.start(made.listener, None)
+        async with asyncio.timeout(20):
+            await both.wait()
+        assert sorted(heard) == ["dtp-cashier", "dtp-pay-recheck"]
+
+    play(tmp_path, monkeypatch, scenario, recheck=0.0)
+
+
 def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
     async def scenario(made):
         made.channel = replace(made.channel, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=100))
