@@ -5,6 +5,7 @@ import gc
 import weakref
 from types import SimpleNamespace
 
+import pytest
 from pay.meters import CHANNEL, KEY, PRICES, voucher
 from pay.test_claims import channel
 from pay.test_ledger import Connected, pay
@@ -12,6 +13,8 @@ from pay.test_ledger import Connected, pay
 from dtp.chain.signer import KeySigner
 from dtp.daemon import selling
 from dtp.daemon.selling import Shop
+from dtp.pay.cashier import Cashier
+from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission
 from dtp.pay.messages import build
 from dtp.pay.payer import said
@@ -23,14 +26,14 @@ class SharedStore(Store):
 
     def __init__(self, path):
         super().__init__(path)
-        self.done = []
+        self.done, self.ours, self.free_there = [], False, True
 
     def claims(self):
-        return False
+        return self.ours
 
     def hold(self, channel):
         self.done.append("hold")
-        return True
+        return self.free_there
 
     def free(self, channel):
         self.done.append("free")
@@ -46,6 +49,10 @@ class SharedStore(Store):
     def served(self, channel, lane, used):
         self.done.append("served")
         super().served(channel, lane, used)
+
+
+def broken(*_):
+    raise StoreError("the database is away")
 
 
 def play(tmp_path, monkeypatch, scenario):
@@ -117,5 +124,53 @@ def test_a_connection_that_is_over_is_forgotten(tmp_path, monkeypatch):
         del wire
         gc.collect()
         assert known() is None
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path, monkeypatch):
+    async def scenario(shop, store):
+        store.free_there = False
+        wire = caller(shop, store)
+        assert not await shop.enter(wire)
+        assert wire.aborted == "another daemon of this host serves the channel now"
+        assert store.done == ["hold"]  # and not freed: it isn't ours
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_a_channel_that_can_not_be_served_is_free_again(tmp_path, monkeypatch):
+    async def scenario(shop, store):
+        gone = caller(shop, store)
+        gone.abort(0, "it went")
+        assert not await shop.enter(gone)
+        await asyncio.gather(*shop._leaving)
+        assert store.done == ["hold", "served", "free"]
+        store.over(CHANNEL)
+        late = caller(shop, store)
+        assert not await shop.enter(late)
+        assert late.aborted == "the channel is closed"
+        monkeypatch.setattr(store, "sold_lane", broken)
+        with pytest.raises(StoreError):
+            await shop.enter(late)
+        assert store.done[3:] == ["hold", "free"] * 2
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_one_of_several_daemons_claims(tmp_path, monkeypatch, ours):
+    async def scenario(shop, store):
+        looks = []
+
+        async def look(cashier, *, closing=False):
+            looks.append(closing)
+            return []
+
+        store.ours = ours
+        monkeypatch.setattr(Cashier, "look", look)
+        for closing in (False, True):
+            assert await shop.cashier.look(closing=closing) == []
+        assert looks == ([False, True] if ours else [])
 
     play(tmp_path, monkeypatch, scenario)
