@@ -242,14 +242,16 @@ def test_a_client_that_uploads_and_never_pays_is_rid_of_a_window_and_no_more(mar
         selling = Selling(exposure=exposure, recheck=3600, claim_every=3600)
         await market.serve(take, selling=selling, limits=limits)
         _, deal = await own_channel(market)
-        for _ in range(2):
+        for connections in range(2):
+            before = len(taken)
             connection = await knock(market, honest(deal))
             stream = await connection.open_stream()
             stream.write(bytes(8 * MIB))
             await connection.wait_closed()
             await connection.wait_gone()
-            # The credit that each connection begins with; coming again, nobody reads what comes.
-            assert sum(taken) == 2 * MIB
+            # The credit that each connection begins with, at most; coming again, nobody reads what comes.
+            assert sum(taken) <= 2 * MIB
+            assert connections == 0 or len(taken) == before
 
     market(scenario)
 
