@@ -68,8 +68,9 @@ def play(tmp_path, monkeypatch, scenario):
             await scenario(shop, store)
         finally:
             await shop.close()
+        return store
 
-    asyncio.run(work())
+    return asyncio.run(work())
 
 
 def caller(shop, store):
@@ -174,3 +175,12 @@ def test_one_of_several_daemons_claims(tmp_path, monkeypatch, ours):
         assert looks == ([False, True] if ours else [])
 
     play(tmp_path, monkeypatch, scenario)
+
+
+def test_who_ends_waits_until_all_is_written_and_free(tmp_path, monkeypatch):
+    async def scenario(shop, store):
+        wire = caller(shop, store)
+        assert await shop.enter(wire)
+        wire.abort(0, "")
+
+    assert play(tmp_path, monkeypatch, scenario).done == ["hold", "served", "free"]

@@ -112,9 +112,12 @@ def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(tmp_path
         await made.handle(caller(made))
         (payee,) = handled
         assert (payee.exposure, payee.count_streams) == (Exposure(5, 6, 7, 8), False)
+        assert made.gate._least_revision == 9
         assert made.ledger.channels == [CHANNEL]
 
-    play(tmp_path, monkeypatch, scenario, exposure=Exposure(5, 6, 7, 8), count_streams=False)
+    play(
+        tmp_path, monkeypatch, scenario, exposure=Exposure(5, 6, 7, 8), count_streams=False, least_revision=9
+    )
 
 
 def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(tmp_path, monkeypatch):
