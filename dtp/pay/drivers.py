@@ -161,7 +161,7 @@ class Meter(ABC):
         self.connection.abort(CloseCode.PAYMENT, str(error)[:256])
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside; what goes wrong with it ends the connection."""
+        """Run something beside; what goes wrong with it, whatever it is, ends the connection."""
 
         async def guarded() -> None:
             try:
@@ -169,10 +169,20 @@ class Meter(ABC):
             except DtpError as error:
                 if not self.connection.closed:
                     self.fail(error)
+                else:  # such as its last counts on a full disk
+                    log.warning("%r: %s", self.connection, error)
 
         task = self.loop.create_task(guarded(), name="dtp-pay")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:  # of what the program gave us, `on_charge` say; nobody else waits for this task
+            message = f"metering of {self.connection!r} has ended by an error of the program"
+            self.loop.call_exception_handler({"message": message, "exception": fault, "task": task})
+            self.connection.abort(CloseCode.INTERNAL, "metering failed")
 
     async def settled(self) -> None:
         """Wait until what was begun for this connection is done, such as writing its last counts."""

@@ -353,7 +353,6 @@ class Payer:
     def funded(self, funds: int, now: float) -> None:
         """The channel holds more by now: vouchers may come to `funds` in all. Tells the server to look."""
         self.funds = funds
-        self._low_told = -1
         self._send(messages.Renewed())
         self._pay_if_due(now)
 
@@ -374,8 +373,8 @@ class Payer:
         self._pay_if_due(now)
         since = self._unpaid_since
         if since is not None and now >= since + self.spending.voucher_seconds and not self._signing:
-            # Nothing was used since the last voucher; or there is no money for it, and then it is looked at again.
-            self._unpaid_since = now if any(self.unpaid) else None
+            # Nothing was used since the last voucher, or there is no money for it: `count` or `funded` looks again.
+            self._unpaid_since = None
         if now >= self._repeat_at:
             self._repeat_at = now + self.spending.repeat
             if self.newest is not None and self._stored < self.sequence:

@@ -2,14 +2,18 @@
 
 import asyncio
 
+import pytest
+
 from dtp.net.watch import NO_COUNT
 from dtp.pay import messages
 from dtp.pay.client_meter import ClientMeter
+from dtp.pay.errors import StoreError
 from dtp.pay.journal import Journal
-from dtp.pay.messages import VoucherSaid, Welcome, build, parse
-from dtp.pay.payer import Payer, said
+from dtp.pay.messages import ChargeAsked, VoucherSaid, Welcome, build, parse
+from dtp.pay.payer import Finished, Payer, said
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import KIB, MIB, Spending, Usage
+from dtp.pay.voucher import LaneKey
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_server_meter import Wire
@@ -34,7 +38,7 @@ class Client(Wire):
         return [each for each in said if isinstance(each, VoucherSaid)]
 
 
-def play(tmp_path, scenario, most_bytes=64 * MIB, shown=None, **spending):
+def play(tmp_path, scenario, most_bytes=64 * MIB, shown=None, on_charge=None, **spending):
     async def work():
         with Store(tmp_path / "pay.sqlite") as store:
             store.keep_key(KEY, 1)
@@ -42,7 +46,7 @@ def play(tmp_path, scenario, most_bytes=64 * MIB, shown=None, **spending):
             journal, wire = Journal(store), Client()
             ((key, lane),) = store.lanes(CHANNEL)
             payer = Payer(lane, PRICES, 10**15, lambda shown: shown.is_by(key.public), Spending(**spending))
-            meter = ClientMeter(wire, journal, payer, key)
+            meter = ClientMeter(wire, journal, payer, key, on_charge=on_charge)
             meter.begin()
             newest = said(shown, 0) if shown is not None else None
             wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, False, newest)))
@@ -136,3 +140,69 @@ def test_a_voucher_that_the_server_shows_is_kept_at_once_with_the_count_it_pays_
         assert (lane.newest, lane.used) == (shown, Usage(3, MIB))
 
     play(tmp_path, scenario, shown=shown)
+
+
+def test_an_error_of_the_program_in_a_charge_ends_the_connection_and_is_told(tmp_path):
+    """Else the server would wait for an answer, and nobody would know of the error."""
+    told = []
+
+    def on_charge(units, amount, locked):
+        raise ZeroDivisionError(f"{units} units")
+
+    async def scenario(meter, wire):
+        meter.loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+        wire.on_meter(build(ChargeAsked(1, 500, None)))
+        await meter.settled()
+        assert wire.aborted == "metering failed"
+        assert [str(each) for each in told] == ["500 units"]
+
+    play(tmp_path, scenario, on_charge=on_charge, charge_units=100)
+
+
+def test_last_counts_that_can_t_be_written_are_told_and_leave_what_was_reserved(
+    tmp_path, monkeypatch, caplog
+):
+    def full(*_, **__):
+        raise StoreError("is the disk full?")
+
+    async def scenario(meter, wire):
+        await stream(meter, wire, 4 * MIB)
+        assert wire.vouchers
+        monkeypatch.setattr(Store, "end_lane", full)
+
+    lane = play(tmp_path, scenario, voucher_bytes=MIB)
+    assert (lane.newest, lane.clean, lane.died) == (None, True, True)
+    assert "is the disk full?" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "spending", [{"reserve": 3, "voucher_bytes": MIB}, {"reserve": 1, "ahead_bytes": 500 * MIB}]
+)
+def test_nothing_is_signed_that_is_not_reserved_on_the_disk(tmp_path, monkeypatch, spending):
+    signed, genuine = [], LaneKey.sign_all
+
+    async def scenario(meter, wire):
+        def sign_all(key, vouchers):
+            ((_, lane),) = meter.journal.store.lanes(CHANNEL)
+            assert all(map(lane.reserved.holds, vouchers))
+            signed.extend(vouchers)
+            return genuine(key, vouchers)
+
+        monkeypatch.setattr(LaneKey, "sign_all", sign_all)
+        async with asyncio.timeout(20):
+            await stream(meter, wire, 16 * MIB)
+        assert signed
+        assert meter.error is None
+
+    play(tmp_path, scenario, **spending)
+
+
+def test_an_end_that_the_server_has_not_agreed_to_is_no_clean_one(tmp_path):
+    async def scenario(meter, wire):
+        await stream(meter, wire, MIB)
+        meter.payer.finish(meter.loop.time())
+        meter.payer.tick(meter.payer.deadline() + 1e6)
+        meter.turn()
+        assert meter._finished == Finished(False)
+
+    assert not play(tmp_path, scenario).clean

@@ -284,6 +284,150 @@ def test_what_is_reserved_bounds_number_and_sum():
     assert not reserved.holds(voucher(5, 6))
 
 
+def test_a_bill_that_was_not_asked_for_is_none():
+    made = client()
+    hear(made, messages.Bill(500, 0))
+    assert made.events() == []
+    made.count(3, 0, 0.0)
+    made.finish(0.0)
+    sign_one(made)
+    hear(made, messages.Bill(3, 0))
+    assert payer.Finished(True) not in made.events()  # the voucher isn't stored
+
+
+def test_the_end_is_asked_for_again():
+    made = client(repeat=2.0)
+    made.finish(10.0)
+    finish = payer.Send(build(messages.Finish()))
+    assert made.events() == [finish]
+    assert made.deadline() == 12.0
+    made.tick(11.9)
+    assert made.events() == []
+    made.tick(12.0)
+    assert made.events() == [finish]
+
+
+def test_a_voucher_for_one_unit_too_much_is_not_signed():
+    made = client(PRICES.of(Usage(5, 0)) - 1)
+    made.count(5, 0, 0.0)
+    made.tick(100.0)
+    assert wanted(made) == []
+
+
+def test_nobody_is_woken_when_nothing_is_owed():
+    made = client()
+    made.count(1, 0, 0.0)
+    made.tick(5.0)
+    last = sign_one(made, 5.0)
+    hear(made, messages.Stored(last.sequence), 5.0)
+    made.tick(made.deadline())
+    assert made.deadline() == payer.NEVER
+
+
+def test_a_server_that_has_an_older_voucher_is_given_the_newest():
+    older, newest = KEY.sign(voucher(3, 3)), KEY.sign(voucher(5, 5))
+    made = Payer(PayerLane(CHANNEL, 0, newest, Usage(5, 0)), PRICES, 10**12, lambda v: v.is_by(KEY.public))
+    hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, said(older, 0)))
+    assert payer.Send(build(said(newest, 0))) in made.events()
+    assert (made.newest, made.deadline()) == (newest, made.spending.repeat)
+
+
+def ready(**spending):
+    """A client on a stream, with vouchers that are signed ahead; and how much has moved by then, all of it paid."""
+    made, moved = client(voucher_bytes=MIB, **spending), 0
+    while not made._ready:
+        moved += MIB
+        made.count(0, moved, 0.0)
+        for each in wanted(made):
+            made.signed(*map(KEY.sign, [each.voucher]), each.charge, 0.0, [KEY.sign(a) for a in each.ahead])
+    made.events()
+    assert not any(made.unpaid)
+    return made, moved
+
+
+def test_what_is_demanded_goes_before_what_was_signed_ahead():
+    """The server has stopped, and waits for all of it."""
+    made, moved = ready()
+    hear(made, messages.Due(0, moved))
+    assert made.events() == []  # all is paid
+    moved += MIB + 5000
+    assert made.release(moved, 1.0) is None
+    made.count(0, moved, 1.0)
+    assert [each.voucher.bytes for each in wanted(made)] == [moved]
+
+
+def test_at_the_end_everything_is_paid_behind_what_was_signed_ahead():
+    made, moved = ready()
+    made.finish(1.0)
+    moved += MIB + 5000
+    made.count(0, moved, 1.0)
+    assert [each.voucher.bytes for each in wanted(made)] == [moved]
+
+
+def test_time_counts_from_the_last_voucher_that_was_let_go():
+    made, moved = ready()
+    assert made.release(moved + MIB, 100.0) is not None
+    made.count(0, moved + MIB + 1, 101.0)
+    made.tick(104.0)
+    assert wanted(made) == []
+    made.tick(105.0)
+    assert [each.voucher.bytes for each in wanted(made)] == [moved + MIB + 1]
+
+
+def test_where_money_is_short_no_voucher_waits_for_company():
+    made = client(welcome=False, voucher_bytes=MIB)
+    hear(made, messages.Welcome(1, 0, 0, 64 * MIB, 64 * MIB, 16, 1024, True, True, None))
+    made.count(0, 1, 0.0)
+    assert made.leeway > MIB
+    made.funds = PRICES.of(Usage(0, 2 * MIB))
+    assert made.leeway == 0
+
+
+def test_a_charge_that_is_agreed_to_while_another_is_signed_for_is_not_owed_yet():
+    made = client()
+    hear(made, messages.ChargeAsked(1, 5, None))
+    (first,) = wanted(made)
+    hear(made, messages.ChargeAsked(2, 7, None))
+    made.signed(KEY.sign(first.voucher), first.charge, 0.0)
+    assert (made.used, made.owed) == (Usage(12, 0), Usage(5, 0))
+
+
+def test_a_voucher_that_was_forgotten_makes_an_end_no_clean_one():
+    """What came behind it may be forgotten, too."""
+    made = client(welcome=False)
+    shown = KEY.sign(voucher(1, 3))
+    hear(made, messages.Welcome(1, 5, 0, MIB, 64 * MIB, 16, 1024, True, True, said(shown, 0)))
+    assert made.used == Usage(5, 0)
+
+
+def test_the_lock_of_a_voucher_that_was_forgotten_stays():
+    """Or the next one would pay for an answer whose key was never told."""
+    made = client(welcome=False)
+    shown = KEY.sign(voucher(1, 3, hash_lock=lock_of(SECRET)))
+    hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, said(shown, 0)))
+    made.count(1, 0, 0.0)
+    made.finish(0.0)
+    assert sign_one(made).hash_lock == lock_of(SECRET)
+
+
+def test_the_end_waits_for_the_voucher_that_takes_a_lock_away():
+    made = client()
+    hear(made, messages.ChargeAsked(1, 1, lock_of(SECRET)))
+    made.answer_charge(1, True, 0.0)
+    locked = sign_one(made)
+    hear(made, messages.Stored(locked.sequence))
+    hear(made, messages.Reveal(SECRET))
+    made.finish(0.0)
+    hear(made, messages.Bill(1, 0))
+    asked = made.events()
+    assert payer.Finished(True) not in asked
+    (unlocks,) = [each for each in asked if isinstance(each, payer.SignWanted)]
+    assert unlocks.voucher.hash_lock is None
+    made.signed(KEY.sign(unlocks.voucher), unlocks.charge, 0.0)
+    hear(made, messages.Stored(unlocks.voucher.sequence))
+    assert payer.Finished(True) in made.events()
+
+
 @pytest.mark.parametrize("renewed", [True, False])
 def test_a_server_is_told_of_money_before_any_voucher_needs_it(renewed):
     made = Payer(PayerLane(CHANNEL, 0), PRICES, 10**12, lambda v: True, renewed=renewed)

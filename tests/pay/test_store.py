@@ -67,6 +67,16 @@ def test_a_key_is_kept_before_its_channel_is_known(store):
         store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
 
 
+def test_what_was_reserved_and_counted_before_stays(store):
+    buy(store)
+    store.reserve(CHANNEL, 0, Reserved(10, 500))
+    store.reserve(CHANNEL, 0, Reserved(12, 100))
+    store.signed(KEY.sign(voucher(1, 3, 30)), Usage(3, 30))
+    store.signed(KEY.sign(voucher(2, 4, 20)), Usage(2, 20))
+    ((_, lane),) = store.lanes(CHANNEL)
+    assert (lane.reserved, lane.used) == (Reserved(12, 500), Usage(3, 30))
+
+
 def test_signed_vouchers_only_rise(store):
     buy(store)
     first, second = KEY.sign(voucher(1, 3)), KEY.sign(voucher(2, 4, 100))
