@@ -57,6 +57,8 @@ log = logging.getLogger("dtp.pay")
 _TOP_UP_PART: Final = 4
 #: What a budget has to pay for, or its channel could not be used: a request and a short answer.
 _LEAST_USE: Final = Usage(1, 4096)
+#: How long a new channel that is refused is tried again before another one is opened.
+_TRIAL_MS: Final = 600_000
 #: Credits for transport that are worth a transaction, MIST.
 _CREDITS_WORTH: Final = 3_000_000
 
@@ -173,6 +175,15 @@ class Purchase(Deal):
             amount = 0
         self._unknown = None
         return amount
+
+    @property
+    def untried(self) -> bool:
+        """Whether it is a new channel that the server has never let in.
+
+        Another one would fare no better, and who tried again and again would have all its money in channels.
+        """
+        pristine = PayerLane(self.lane.channel, self.lane.lane)
+        return self.lane == pristine and time.time() * 1000 - self.channel.opened_ms < _TRIAL_MS
 
     async def give_up(self) -> None:
         """The server takes this channel no more: it isn't used again, and can be closed (dtp channel close)."""

@@ -255,7 +255,7 @@ class _PaidDialer:
                     connection = await self._dial(deal)
                     break
                 except ConnectionRefused as refused:
-                    if deal.fresh or refused.close_code != CloseCode.TICKET:
+                    if deal.fresh or deal.untried or refused.close_code != CloseCode.TICKET:
                         deal.lock.release()
                         raise
                     await deal.give_up()

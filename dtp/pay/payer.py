@@ -602,7 +602,6 @@ class Payer:
             # Said again: our answer was lost.
             if self._agreed == message.charge:
                 self._repeat_at = 0.0
-                self._stored = min(self._stored, self.sequence - 1)
             else:
                 self._send(messages.Decline(message.charge))
             return

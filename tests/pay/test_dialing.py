@@ -1,13 +1,16 @@
 """Paid connections that break off at their beginning or at their end: nothing of them stays behind."""
 
 import asyncio
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from dtp.pay import dial
+from dtp.pay import buying, dial
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
+from dtp.session.codes import CloseCode, ConnectionRefused
 
 from .test_paid import cost_of, fetch, give
 
@@ -58,5 +61,35 @@ def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(market, m
         assert again.meter.deal.channel.id == bought.channel
         assert again.paid == cost_of(100_000, 1000)
         assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only_slowly(
+    market, monkeypatch, used
+):
+    """Or whoever dials again and again, as a daemon does, would have all its money in channels."""
+
+    async def refuse(*_):
+        raise ConnectionRefused(CloseCode.TICKET, "go away")
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        if used:
+            async with market.connect(buyer, keep=True) as connection:
+                await fetch(connection, 1000)
+        monkeypatch.setattr(dial._PaidDialer, "_dial", refuse)
+        known = []
+        for hours in (0, 0, 0, 1, 0):
+            clock = SimpleNamespace(time=lambda hours=hours: time.time() + hours * 3600)
+            monkeypatch.setattr(buying, "time", clock)
+            with pytest.raises(ConnectionRefused, match="go away"):
+                await market.connect(buyer, budget=1_000_000)
+            known.append(sorted(each.state for each in buyer["store"].bought()))
+        first = ["open", "refused"] if used else ["open"]
+        second = sorted([*first, "refused"])
+        assert known == [first, first, first, second, second]
 
     market(scenario)
