@@ -242,7 +242,7 @@ class EventFollower:
     async def _past(self, wire: Wire, end: int | None) -> AsyncIterator[Followed]:
         """Events after the cursor: up to now, or all of the checkpoints before `end`, waiting for them."""
         while end is None or self._at().place < (end - 1, _WHOLE, _WHOLE):
-            last = ""
+            last, before = "", self._at()
             async for frame in self._listed(wire, end):
                 followed = self._take(frame)
                 last = frame.end
@@ -255,6 +255,8 @@ class EventFollower:
                 if end is None:
                     return
                 await self._chain.endpoints.sleep(self._chain.endpoints.retry.pause(0))
+            elif self._at() == before:
+                raise NodeUnavailable(f"{wire.url} has more events, it says, and gives none")
 
     async def _listed(self, wire: Wire, end: int | None) -> AsyncIterator[EventFrame]:
         cursor = self._at()

@@ -25,6 +25,7 @@ from dtp.chain import (
     publish,
 )
 from dtp.chain import host as hosts
+from dtp.chain._answers import EventFrame
 from dtp.chain._wire import Wire
 from dtp.chain.endpoints import Retry
 from dtp.chain.errors import HistoryPruned, NodeRefused, NodeUnavailable, UnknownMethod
@@ -168,8 +169,6 @@ def test_what_falls_between_list_and_stream_is_found(chain_of, monkeypatch):
     async def behind(wire, types, *, after=b"", start=None, end=None):
         if not listed.is_set():
             listed.set()
-            from dtp.chain._answers import EventFrame
-
             yield EventFrame(None, b"", None, "LEDGER_TIP")
             return
         async for frame in plain(wire, types, after=after, start=start, end=end):
@@ -280,6 +279,25 @@ def test_history_that_is_gone():
                     await take(EventFollower(chain, types, start=1), 1)
 
         run(work())
+
+
+@pytest.mark.parametrize("end", ["ITEM_LIMIT", "SCAN_LIMIT"])
+def test_a_node_that_has_always_more_and_gives_none_is_not_asked_for_ever(chain_of, monkeypatch, end):
+    asked = []
+
+    async def more(wire, types, **options):
+        asked.append(options)
+        yield EventFrame(None, b"", None, end)
+
+    async def work():
+        async with chain_of() as (chain, types):
+            monkeypatch.setattr(Wire, "list_events", more)
+            source = EventFollower(chain, types, start=0)
+            with pytest.raises(NodeUnavailable, match="gives none"):
+                await anext(source.past())
+            assert len(asked) == 1
+
+    run(work())
 
 
 def test_a_node_that_refuses_is_not_asked_for_ever(chain_of, monkeypatch):
