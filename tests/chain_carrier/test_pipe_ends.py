@@ -415,6 +415,71 @@ def test_acknowledgements_that_the_chain_has_and_no_node_shows_are_not_repeated_
     run(scenario())
 
 
+@pytest.mark.parametrize("fault", [StaleObject("used"), aborted(PipeError.OVER_RATE)])
+def test_a_frame_whose_transaction_is_known_not_to_have_happened_is_sent_again(fault):
+    async def scenario():
+        chain = Chain(random.Random(1), 0, 0.0, 0.1)
+        near, far = two_ends(chain, 1)
+        client = chain.ends[Direction.TO_SERVER].chain
+        genuine = client.execute
+
+        async def lost(program, *, gas_budget=None):
+            client.execute = genuine
+            raise unknown(program, {})
+
+        async def resubmit(unknown):
+            raise fault
+
+        client.execute, client.resubmit = lost, resubmit
+        near.write(b"once")
+        await far.until_received(b"once")
+        assert chain.frames == 1
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_a_channel_that_turns_out_to_be_closed_ends_the_carrier_before_time_is_up():
+    async def scenario():
+        chain = Chain(random.Random(1), 0, 0.0, 0.1)
+        near, _ = two_ends(chain, 1)
+
+        async def refuse(program, *, gas_budget=None):
+            raise StaleObject("the pipe is gone")
+
+        chain.ends[Direction.TO_SERVER].chain.execute = refuse
+        chain.closed = True
+        near.write(b"too late")
+        await asyncio.sleep(TIMING.stall / 10)
+        assert (await near.until_lost()).code == "pipe-refused"
+        await stop(chain)
+
+    run(scenario())
+
+
+def test_bytes_that_never_come_end_the_link_on_both_sides():
+    async def scenario():
+        chain = Chain(random.Random(1), 0, 0.0, 0.1)
+        near, far = two_ends(chain, 2)
+        deliver = chain.deliver
+        dropped = []
+
+        def drop_first(frame):
+            if frame.direction == Direction.TO_SERVER and not dropped:
+                dropped.append(frame)
+            else:
+                deliver(frame)
+
+        chain.deliver = drop_first
+        near.write(bytes(3 * SMALL))
+        await asyncio.sleep(TIMING.gap + 3 * TIMING.check)
+        assert (await far.until_lost()).code == "pipe-gap"
+        assert "broke the carrier off" in str(await near.until_lost())
+        await stop(chain)
+
+    run(scenario())
+
+
 def test_frames_that_are_none_are_answered_once():
     """Each answer costs gas."""
 
