@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dtp.carriers import unix
 from dtp.daemon.config.model import Config
@@ -52,7 +53,7 @@ def path_of(config: Config) -> Path:
 def path_near(file: Path) -> Path:
     """The same for a file that may have mistakes: whoever runs by it can be asked all the same."""
     try:
-        named = tomllib.loads(file.read_text(encoding="utf-8"))["daemon"]["control"]
+        named = tomllib.loads(file.read_text(encoding="utf-8-sig"))["daemon"]["control"]
         return file.absolute().parent / Path(named).expanduser()
     except (OSError, ValueError, LookupError, TypeError, RuntimeError):
         return _usual(file)
@@ -111,7 +112,7 @@ class Control:
             self._sock = adopted
         else:
             _make_folder(self._path.parent)
-            self._sock, _ = unix.listening_socket(f"unix://{self._path}?mode=0600")
+            self._sock, _ = unix.listening_socket(f"unix://{quote(str(self._path))}?mode=0600")
         # A copy, since asyncio closes what it gets, and from 3.13 on removes its path.
         self._server = await asyncio.start_server(self._serve, sock=self._sock.dup(), limit=_MAX_REQUEST)
 
@@ -135,7 +136,8 @@ class Control:
             request = json.loads(line)
         except ValueError:
             return {"error": {"code": "malformed", "message": "this is no JSON"}}
-        command = self._commands.get(request.get("do", "")) if isinstance(request, dict) else None
+        do = request.get("do") if isinstance(request, dict) else None
+        command = self._commands.get(do) if isinstance(do, str) else None
         if command is None:
             known = ", ".join(self._commands)
             return {"error": {"code": "unknown", "message": f"there is no such command; known: {known}"}}
@@ -162,7 +164,9 @@ async def ask(path: Path, do: str, **arguments: Any) -> Any:
         raise NotRunning(f"no dtpd answers at {path}: {error.strerror}") from error
     with contextlib.closing(writer):
         writer.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        line = await reader.readline()
+        line = b""
+        with contextlib.suppress(ConnectionError):
+            line = await reader.readline()
     if not line:
         raise NotRunning(f"the dtpd at {path} ended before it answered")
     answer = json.loads(line)

@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
-from urllib.parse import unquote, urlsplit
 
 from dtp.daemon import logs, systemd
 from dtp.daemon.bans import FOR_EVER
@@ -352,7 +351,7 @@ def _by_place(config: Config, control: str, socks: list[socket.socket]) -> dict[
     `ConfigError` for one that none means; those of a process that is replaced may be of what was in the file before.
     """
     wanted = {forward.name: forward.name for forward in config.forward}
-    wanted |= {_place_of(url): url for url in config.listen}
+    wanted |= {values.place_of(url): url for url in config.listen}
     wanted[control] = _CONTROL
     if config.web is not None:
         wanted[str(config.web)] = _WEB
@@ -367,9 +366,3 @@ def _by_place(config: Config, control: str, socks: list[socket.socket]) -> dict[
             raise ConfigError(f"a socket at {name} was handed over, and the configuration has {places}")
         found.setdefault(wanted[name], []).append(sock)
     return found
-
-
-def _place_of(url: str) -> str:
-    """Where a carrier URL listens, as `name_of` spells it."""
-    parts = urlsplit(url)
-    return f"unix:{unquote(parts.path)}" if parts.scheme == "unix" else parts.netloc

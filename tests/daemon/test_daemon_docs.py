@@ -40,7 +40,7 @@ file = "x"
 listen = "tcp://x:1"
 [log]
 [web]
-listen = "127.0.0.1:1"
+listen = "127.0.0.1:2"
 [telemetry]
 otlp = "http://x"
 [chain]

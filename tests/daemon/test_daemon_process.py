@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
+import stat
 import sys
 from pathlib import Path
 from unittest.mock import Mock
@@ -11,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from dtp.daemon import logs, process, systemd
-from dtp.daemon.control import ask
+from dtp.daemon.control import Control, NotRunning, ask
 from dtp.errors import ConfigError
 
 from .conftest import config
@@ -85,6 +87,79 @@ def serve(tmp_path, short, monkeypatch):
         asyncio.run(main())
 
     return run_it
+
+
+@pytest.mark.parametrize("name", ["c.sock", "50%41 #1?x.sock"])
+def test_the_control_socket_is_its_user_s_alone(short, name):
+    path = short / "run" / name
+
+    async def hello(request):
+        return {"text": "x" * 1_000_000}
+
+    async def scenario():
+        control = Control(path, {"hello": hello})
+        await control.start()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert len((await ask(path, "hello"))["text"]) == 1_000_000
+        await control.close()
+        assert not path.exists()
+        await control.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (b"hello\n", "malformed"),
+        (b"[1]\n", "unknown"),
+        (b'{"do": []}\n', "unknown"),
+        (b'{"x": 1}\n', "unknown"),
+    ],
+)
+def test_what_is_no_command(short, said, code):
+    async def scenario():
+        control = Control(short / "c.sock", {})
+        await control.start()
+        reader, writer = await asyncio.open_unix_connection(short / "c.sock")
+        with contextlib.closing(writer):
+            for _ in range(2):  # and the next one is heard
+                writer.write(said)
+                assert json.loads(await reader.readline())["error"]["code"] == code
+            writer.write(b"x" * 100_000)
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        await control.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_daemon_that_ends_before_it_answers(short, heard):
+    """Its socket is closed, or reset, when it was asked and had not read it yet."""
+
+    async def end(reader, writer):
+        if heard:
+            await reader.readline()
+        writer.transport.abort()
+
+    async def scenario():
+        server = await asyncio.start_unix_server(end, short / "c.sock")
+        with pytest.raises(NotRunning, match="ended before it answered"):
+            await ask(short / "c.sock", "status")
+        server.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_can_not_be_banned(serve):
+    async def scenario(served, daemon):
+        for caller, seconds in (("*", None), ("alice", None), (None, 1), ("0x" + "1" * 64, "1h")):
+            with pytest.raises(process.CantBan):
+                await served._ban({"caller": caller, "seconds": seconds})
+
+    serve(scenario)
 
 
 async def until(condition):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dtp.daemon.config import model, values
-from dtp.daemon.config.places import Place
+from dtp.daemon.config.places import KeyPath, Place
 from dtp.daemon.config.reading import ConfigMistakes, Mistake, Section, Wrong, parse
 from dtp.identity import PeerId
 from dtp.net.address import Address
@@ -31,7 +32,7 @@ def load(path: Path) -> model.Config:
     What only running can tell (a port that is taken, a backend that is down) is not looked at.
     """
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # some editors put a mark in front
     except OSError as error:
         raise ConfigMistakes(
             path,
@@ -70,6 +71,22 @@ def _file(path: Path) -> Callable[[Any], Path]:
     return read
 
 
+def _socket(file: Callable[[Any], Path]) -> Callable[[Any], Path]:
+    """Reads the path of a Unix socket's file."""
+
+    def read(value: Any) -> Path:
+        path = file(value)
+        if str(value).startswith("unix:"):
+            raise Wrong("a path is meant, without unix:")
+        if len(os.fsencode(path)) > values.LONGEST_SOCKET:
+            raise Wrong(
+                f"{path} is longer than the {values.LONGEST_SOCKET} bytes that a socket's path may have"
+            )
+        return path
+
+    return read
+
+
 def _config(root: Section, path: Path) -> model.Config:
     file = _file(path)
     identity = root.section("identity")
@@ -85,7 +102,7 @@ def _config(root: Section, path: Path) -> model.Config:
         passphrase_file=identity.take("passphrase-file", file, None),
         psk_file=identity.take("psk-file", file, None),
         listen=daemon.take_all("listen", values.carrier_url),
-        control=daemon.take("control", file, None),
+        control=daemon.take("control", _socket(file), None),
         drain=daemon.take("drain", values.duration, 30.0),
         memory=daemon.take("memory", values.size, None),
         workers=daemon.take("workers", values.workers, 1),
@@ -101,13 +118,14 @@ def _config(root: Section, path: Path) -> model.Config:
     for section in (identity, daemon, web, state):
         if section is not None:
             section.finish()
-    root.finish()
-    _check_whole(root, daemon, config)
+    if root.finish():  # else what is missing stands there under another name
+        _check_presence(root, daemon, config)
+    _check_whole(root, config)
     return config
 
 
-def _check_whole(root: Section, daemon: Section, config: model.Config) -> None:
-    """What no setting shows alone."""
+def _check_presence(root: Section, daemon: Section, config: model.Config) -> None:
+    """What has to be there for the rest to be of use."""
     if not config.expose and not config.forward:
         root.wrong("there is nothing to do: add [[expose]] to offer a service or [[forward]] to reach one")
     if config.expose and not config.listen and not daemon.failed("listen"):
@@ -115,6 +133,14 @@ def _check_whole(root: Section, daemon: Section, config: model.Config) -> None:
         daemon.wrong(what)
     if config.listen and not config.expose:
         daemon.wrong("listen is of no use: nothing is exposed", "listen")
+
+
+#: Names, and where they stand.
+_Named = list[tuple[str, KeyPath]]
+
+
+def _check_whole(root: Section, config: model.Config) -> None:
+    """What no setting shows alone."""
     for number, expose in enumerate(config.expose):
         for key, wanted in (("on-chain", expose.on_chain), ("price", expose.price is not None)):
             if wanted and (config.chain is None or config.chain.host is None):
@@ -126,16 +152,25 @@ def _check_whole(root: Section, daemon: Section, config: model.Config) -> None:
             "web",
             "listen",
         )
-    _check_unique(root, "expose", [one.service for one in config.expose], "the service")
-    listens = [one.name for one in config.forward]
-    _check_unique(root, "forward", listens, "the place")
+    services: _Named = [
+        (one.service, ("expose", number, "service")) for number, one in enumerate(config.expose)
+    ]
+    _check_unique(root, "the service", services)
+    places: _Named = [
+        (values.place_of(url), ("daemon", "listen", number)) for number, url in enumerate(config.listen)
+    ]
+    places += [] if config.control is None else [(f"unix:{config.control}", ("daemon", "control"))]
+    places += [] if config.web is None else [(str(config.web), ("web", "listen"))]
+    places += [(one.name, ("forward", number, "listen")) for number, one in enumerate(config.forward)]
+    _check_unique(root, "the place", places)
 
 
-def _check_unique(root: Section, table: str, names: list[str], what: str) -> None:
-    for number, name in enumerate(names):
-        if name in names[:number] and not str(name).endswith(":0"):
-            key = "service" if table == "expose" else "listen"
-            root.wrong(f"{what} {name!r} is in the file already", table, number, key)
+def _check_unique(root: Section, what: str, names: _Named) -> None:
+    known: set[str] = set()
+    for name, path in names:
+        if name in known and not str(name).endswith(":0"):
+            root.wrong(f"{what} {name!r} is in the file already", *path)
+        known.add(name)
 
 
 def _chain(section: Section, file: Callable[[Any], Path]) -> model.Chain:
@@ -203,6 +238,8 @@ def _expose(section: Section) -> model.Expose:
     )
     if "backend" not in section:
         section.wrong(f"backend is missing in {section.spell()}: where the service really is, as HOST:PORT")
+    elif not expose.backends and not section.failed("backend"):
+        section.wrong("backend: there has to be one at least, as HOST:PORT", "backend")
     if "allow" not in section:
         section.wrong(
             f'allow is missing in {section.spell()}: identities, Sui addresses, or "*" for everyone'
@@ -441,6 +478,8 @@ def _forward(section: Section) -> model.Forward:
 def _check_targets(section: Section, to: tuple[Address, ...]) -> None:
     if "to" not in section:
         section.wrong(f"to is missing in {section.spell()}: the service to reach, such as dtp://dtp1.../api")
+    elif not to and not section.failed("to"):
+        section.wrong("to: there has to be one at least, such as dtp://dtp1.../api", "to")
     for number, address in enumerate(to):
         if address.service != to[0].service:
             section.wrong(

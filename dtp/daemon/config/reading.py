@@ -19,6 +19,8 @@ D = TypeVar("D")
 _REQUIRED: Any = object()
 # tomllib says the place only in words before Python 3.14.
 _PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+#: What stands for yes and no elsewhere.
+_YES_OR_NO = re.compile(r"(?:true|false|yes|no|on|off)\b", re.IGNORECASE)
 #: What helps with what tomllib finds, by how its message begins.
 _TOML_HINTS = {
     "Invalid value": 'a text has to be in quotes, "..."',
@@ -28,6 +30,11 @@ _TOML_HINTS = {
     "Found invalid character": "a text has to end in its line",
     "Expected newline": "there is one setting to a line, and a text in quotes has none inside",
     "Unescaped": "a text in '...' is taken as it stands",
+    "Invalid statement": "a line is a setting, name = ..., a [table], or a # comment",
+    "Expected '='": "a setting is written name = ...",
+    "Invalid initial character for a key part": (
+        "a table { ... } stands in one line and has no comma at its end; longer ones are tables of their own, [...]"
+    ),
 }
 _KINDS = {
     str: "a text",
@@ -84,8 +91,9 @@ def kind_of(value: object) -> str:
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """Half a sentence that helps whoever wrote `word`."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"did you mean {by_lower[near[0]]}?" if near else f"known here: {', '.join(known)}"
 
 
 def parse(path: Path, text: str) -> tuple[Document, Section]:
@@ -95,12 +103,14 @@ def parse(path: Path, text: str) -> tuple[Document, Section]:
     except tomllib.TOMLDecodeError as error:
         message, match = str(error), _PLACE.search(str(error))
         line = column = 1
+        lines = text.splitlines() or [""]
         if match:
             message = message[: match.start()]
-            lines = text.splitlines() or [""]
             line = int(match["line"] or len(lines))
             column = int(match["column"] or len(lines[-1]) + 1)
         hint = next((f"; {hint}" for begin, hint in _TOML_HINTS.items() if message.startswith(begin)), "")
+        if hint and _YES_OR_NO.match(lines[line - 1], column - 1):
+            hint = "; yes and no are true and false, in small letters"
         what = f"this is not TOML: {message[:1].lower()}{message[1:]}{hint}"
         raise ConfigMistakes(path, [Mistake(Place(line, column), what)]) from None
     document = Document(path, find_places(text))
@@ -191,13 +201,17 @@ class Section:
         """Note a mistake of the value at `below`, or of this table."""
         self.document.wrong(self.document.places.of((*self.path, *below)), what)
 
-    def finish(self) -> None:
-        """Complain of the settings nobody asked for: a misspelt one must not be ignored in silence."""
-        for key in self._values:
-            if key not in self._asked:
-                place = self.document.places.of_key((*self.path, key))
-                hint = did_you_mean(key, sorted(set(self._asked)))
-                self.document.wrong(place, f"{key} is not a setting of {self.spell()}; {hint}")
+    def finish(self) -> bool:
+        """Complain of the settings nobody asked for, as a misspelt one must not be ignored in silence.
+
+        Whether there were none.
+        """
+        unknown = [key for key in self._values if key not in self._asked]
+        for key in unknown:
+            place = self.document.places.of_key((*self.path, key))
+            hint = did_you_mean(key, sorted(set(self._asked)))
+            self.document.wrong(place, f"{key} is not a setting of {self.spell()}; {hint}")
+        return not unknown
 
     def spell(self) -> str:
         """This table as a person would write it."""

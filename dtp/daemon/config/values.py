@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from dtp import carriers
 from dtp.carriers.errors import CarrierUrlError
 from dtp.carriers.url import parse_url
 from dtp.daemon.config.reading import Wrong, did_you_mean, kind_of
@@ -34,6 +33,17 @@ _BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+#: What else units are called -> ours.
+_MEANT = {
+    **dict.fromkeys(("sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("min", "mins", "minute", "minutes"), "m"),
+    **dict.fromkeys(("hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("day", "days"), "d"),
+    "k": "KiB",
+    "m": "MiB",
+    "g": "GiB",
+    "t": "TiB",
+}
 _NUMBER_UNIT = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[A-Za-z]+)")
 _HOST_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]/\s]*)):(?P<port>[0-9]{1,5})")
 _SUI_ADDRESS = re.compile(r"0x[0-9a-f]{64}")
@@ -41,6 +51,10 @@ _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(?::\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](?::\d{1,5})?"
 )
 _HOURS = re.compile(r"(?P<from>\d\d:\d\d) ?- ?(?P<to>\d\d:\d\d)")
+#: The most bytes that the path of a Unix socket may have (sun_path of Linux, less its end).
+LONGEST_SOCKET = 107
+#: What a name of a machine is made of: labels of up to 63 bytes (RFC 1035), with the "_" that networks have too.
+_HOST = re.compile(r"(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -132,7 +146,8 @@ def _split(value: str, units: Collection[str], example: str) -> tuple[float, str
         raise Wrong(f"{value!r} is not {example}")
     unit = match["unit"]
     if unit not in units:
-        same = [known for known in units if known.lower() == unit.lower()]
+        same = [known for known in units if known in (_MEANT.get(unit.lower()), unit)]
+        same += [known for known in units if known.lower() == unit.lower()]
         hint = f"did you mean {match['number']}{same[0]}?" if same else f"known here: {', '.join(units)}"
         raise Wrong(f"{value!r} has the unit {unit!r}; {hint}")
     return float(match["number"]), unit
@@ -161,6 +176,8 @@ def byte_rate(value: Any) -> Rate:
 
 
 def _per(value: Any, example: str) -> tuple[str, float]:
+    if not isinstance(value, str):
+        raise Wrong(f"has to be a text such as {example}, not {kind_of(value)}")
     amount, slash, unit = text(value).partition("/")
     if not slash:
         raise Wrong(f"{value!r} has no time; write it as {example}")
@@ -199,26 +216,44 @@ def is_ip(host: str) -> bool:
 
 def place(value: Any) -> Place:
     """HOST:PORT, [IPv6]:PORT or unix:/PATH; port 0 (any free one) where it is listened at."""
-    spelled = text(value)
+    spelled = str(value) if type(value) is int else text(value)
     if spelled.startswith("unix:"):
         path = spelled.removeprefix("unix:")
-        if not path.startswith("/") or len(path.encode()) > 107:
-            raise Wrong(f"{spelled!r} has to be unix: and an absolute path of at most 107 bytes")
+        if not path.startswith("/") or len(path.encode()) > LONGEST_SOCKET:
+            raise Wrong(f"{spelled!r} has to be unix: and an absolute path of at most {LONGEST_SOCKET} bytes")
         return Place(path=path)
     match = _HOST_PORT.fullmatch(spelled)
     if match is None:
-        if "://" in spelled:
-            raise Wrong(f"{spelled!r} is a URL; HOST:PORT or unix:/PATH is meant here")
-        if spelled.isdecimal():
-            raise Wrong(f"{spelled!r} has no host; did you mean 127.0.0.1:{spelled}?")
-        raise Wrong(f"{spelled!r} is not HOST:PORT, [IPv6]:PORT or unix:/PATH")
+        raise Wrong(f"{spelled!r} {_no_place(spelled)}")
     port = int(match["port"])
     if port > 65535:
         raise Wrong(f"{spelled!r}: there is no port {port}; ports go up to 65535")
     host = match["ipv6"] or match["host"]
     if not host:
         raise Wrong(f"{spelled!r} has no host; did you mean 127.0.0.1:{port}?")
+    if not is_ip(host) and (not _HOST.fullmatch(host) or host.replace(".", "").isdecimal()):
+        raise Wrong(f"{spelled!r}: {host!r} is neither an IP address nor the name of a machine")
     return Place(host, port)
+
+
+def _no_place(spelled: str) -> str:
+    """What is wrong with a text that is no HOST:PORT."""
+    if "://" in spelled:
+        return "is a URL; HOST:PORT or unix:/PATH is meant here"
+    if spelled.isdecimal():
+        return f"has no host; did you mean 127.0.0.1:{spelled}?"
+    host, colon, port = spelled.rpartition(":")
+    if ":" in host and is_ip(host):
+        return f"is an IPv6 address without brackets; did you mean [{host}]:{port}?"
+    if is_ip(spelled.strip("[]")) or (not colon and _HOST.fullmatch(spelled)):
+        return "has no port; it is HOST:PORT or [IPv6]:PORT"
+    return "is not HOST:PORT, [IPv6]:PORT or unix:/PATH"
+
+
+def place_of(url: str) -> str:
+    """Where the carrier URL `url` listens, as a `Place` is spelt."""
+    parts = urlsplit(url)
+    return f"unix:{unquote(parts.path)}" if parts.scheme == "unix" else parts.netloc
 
 
 def backend(value: Any) -> Place:
@@ -229,14 +264,20 @@ def backend(value: Any) -> Place:
     return found
 
 
+#: Carriers that a daemon listens with.
+_LISTENING = ("tcp", "unix", "ws", "wss")
+
+
 def carrier_url(value: Any) -> str:
     """Where to listen for peers: tcp://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH."""
     url = text(value)
     scheme, colon, _ = url.partition("://")
     if not colon:
         raise Wrong(f"{url!r} is not a carrier's URL; did you mean tcp://{url}?")
-    if scheme not in carriers.CARRIERS:
-        raise Wrong(f"there is no carrier {scheme!r}; {did_you_mean(scheme, list(carriers.CARRIERS))}")
+    if scheme not in _LISTENING:
+        raise Wrong(f"there is no carrier {scheme!r}; {did_you_mean(scheme, _LISTENING)}")
+    if scheme != "unix" and url.partition("://")[2].count(":") > 1 and "[" not in url:
+        raise Wrong(f"{url!r} has an IPv6 address without brackets; write it as {scheme}://[::1]:9000")
     try:
         parsed = parse_url(url, None)
     except CarrierUrlError as error:
@@ -407,7 +448,8 @@ def hours(value: Any) -> tuple[time, time]:
     try:
         if match is None:
             raise ValueError
-        return time.fromisoformat(match["from"]), time.fromisoformat(match["to"])
+        end = "00:00" if match["to"] == "24:00" else match["to"]
+        return time.fromisoformat(match["from"]), time.fromisoformat(end)
     except ValueError:
         raise Wrong(f'{value!r} is not a part of the day such as "08:00-18:00"') from None
 
