@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import select
 import sys
 import time
 import unicodedata
@@ -22,7 +24,7 @@ LOGGED = 50
 
 
 class Bounded(logging.Filter):
-    """Lets `LOGGED` records of one kind (the text before its arguments) pass in a second.
+    """Lets `LOGGED` records of one kind (a line of the program that logs) pass in a second.
 
     The next one that passes has the number of those that didn't in `left_out`.
     """
@@ -30,11 +32,11 @@ class Bounded(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         #: By kind: since when is counted, how many there were.
-        self._counts: dict[tuple[str, str], tuple[float, int]] = {}
+        self._counts: dict[tuple[str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """By the steady clock; kinds are as many as the program has lines that log."""
-        key, now = (record.name, str(record.msg)), time.monotonic()
+        """By the steady clock. Not by the text: libraries put what is new each time into it."""
+        key, now = (record.pathname, record.lineno), time.monotonic()
         since, count = self._counts.get(key, (now, 0))
         if now - since >= 1.0:
             record.left_out = max(0, count - LOGGED)
@@ -117,10 +119,47 @@ class Json(logging.Formatter):
         return json.dumps(body)
 
 
+class Unwaiting(logging.StreamHandler[TextIO]):
+    """Leaves a line out rather than wait for whoever reads: a pipe that is full, or a terminal that was stopped, must
+    not stop all connections. The next line has the number of those before it in `left_out`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lost = 0
+        self._room: select.poll | None = None
+        with contextlib.suppress(OSError, ValueError):  # one without a descriptor has room
+            number = stream.fileno()
+            self._room = select.poll()
+            self._room.register(number, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Where there is room, there is for 4 KiB (PIPE_BUF)."""
+        if self._room is not None and not self._room.poll(0):
+            self._lost += 1
+            return
+        record.left_out = _left_out(record) + self._lost
+        self._lost = 0
+        super().emit(record)
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether it is what systemd has connected with the journal (systemd.exec(5), $JOURNAL_STREAM).
+
+    The variable alone is inherited by whatever a service or a desktop starts.
+    """
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def set_up(log: Log, stream: TextIO | None = None) -> None:
     """Log as `log` says, to standard error; what was set up before is replaced."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(Json() if log.format == "json" else Human("JOURNAL_STREAM" in os.environ))
+    stream = stream or sys.stderr
+    handler = Unwaiting(stream)
+    handler.setFormatter(Json() if log.format == "json" else Human(_is_journal(stream)))
     handler.addFilter(Bounded())
     root = logging.getLogger()
     for old in list(root.handlers):

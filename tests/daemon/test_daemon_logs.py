@@ -5,6 +5,9 @@ import contextlib
 import io
 import json
 import logging
+import os
+import select
+import sys
 
 import pytest
 
@@ -40,13 +43,16 @@ def test_a_flood_of_one_kind_is_counted(log, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
     stream = log("json")
-    flooding = logging.getLogger("dtp.net.listener")
+
+    def refuse(why):
+        logging.getLogger("dtp.net.listener").warning("refused a carrier from %s", why)
+
     for number in range(10_000):
-        flooding.warning("refused a carrier from %s", number)
+        refuse(number)
     logging.getLogger("dtpd").info("another kind")
     now[0] += 1
-    flooding.warning("refused a carrier from %s", "the next second")
-    flooding.warning("refused a carrier from %s", "and again")
+    refuse("the next second")
+    refuse("and again")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == logs.LOGGED + 3
     assert lines[-3]["message"] == "another kind"
@@ -58,10 +64,9 @@ def test_people_are_told_the_number_too(log, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
     stream = log("human")
-    for _ in range(logs.LOGGED + 7):
+    for number in range(logs.LOGGED + 8):
+        now[0] += 2 * (number == logs.LOGGED + 7)
         logging.getLogger("dtpd").info("again")
-    now[0] += 2
-    logging.getLogger("dtpd").info("again")
     assert stream.getvalue().splitlines()[-1].endswith(" INFO again (and 7 more like this)")
 
 
@@ -79,10 +84,80 @@ def test_libraries_are_never_asked_for_details(log, level):
 
 def test_what_peers_say_stays_in_its_line(log):
     stream = log("human")
-    logging.getLogger("dtpd").info("said %s", "a\x1b[31m\rb\nc\u202e")
+    logging.getLogger("dtpd").info("said %s", "a\x1b[31m\rb\nc\u202e\ud800")
     (first, second) = stream.getvalue().splitlines()
     assert first.endswith("said a\\x1b[31m\\rb")
-    assert second == "  c\\u202e"
+    assert second == "  c\\u202e\\ud800"
+
+
+def test_texts_of_their_own_are_one_kind(log, monkeypatch):
+    """asyncio puts what went wrong into the text: by that, a flood would be none, and each line take memory."""
+    monkeypatch.setattr(logs.time, "monotonic", lambda: 100.0)
+    stream = log("human")
+    for number in range(1000):
+        logging.getLogger("asyncio").error(f"Task {number} was destroyed")
+    assert len(stream.getvalue().splitlines()) == logs.LOGGED
+    (bounded,) = logging.getLogger().handlers[0].filters
+    assert len(bounded._counts) == 1
+
+
+def test_nobody_waits_for_a_log(log):
+    """A pipe whose reader sleeps: lines are left out, and their number is told once there is room."""
+    log("json")
+    read, write = os.pipe()
+    os.set_blocking(write, False)  # else what waits would wait here
+    with open(read, "rb", buffering=0) as reader, open(write, "w") as stream:
+        logs.set_up(model.Log(format="json"), stream)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write, b"x" * 4096)
+        for number in range(3):
+            logging.getLogger("dtpd").info("lost %d", number)
+        while reader.read(65536)[-4096:] == b"x" * 4096 and select.select([reader], [], [], 0)[0]:
+            pass
+        logging.getLogger("dtpd").info("there is room")
+        logging.getLogger("dtpd").info("and again")
+        first, second = map(json.loads, reader.read(65536).splitlines())
+        logging.getLogger().handlers[0].close()
+    assert (first["message"], first["left_out"]) == ("there is room", 3)
+    assert "left_out" not in second
+
+
+@pytest.mark.parametrize("is_journal", [True, False])
+def test_the_journal_gets_levels_and_no_times(log, monkeypatch, tmp_path, is_journal):
+    """Where it is the journal that reads: its variable is inherited by whatever a desktop's terminal starts."""
+    log("human")
+    with open(tmp_path / "log", "w+") as stream:
+        found = os.fstat((stream if is_journal else sys.__stdin__).fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        logs.set_up(model.Log(level="debug"), stream)
+        dtpd = logging.getLogger("dtpd")
+        for level in (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG):
+            dtpd.log(level, "words")
+        stream.seek(0)
+        lines = stream.read().splitlines()
+    if is_journal:
+        assert lines == ["<3>words", "<4>words", "<6>words", "<7>words"]
+    else:
+        assert next(line.split()[2:] for line in lines) == ["ERROR", "words"]
+
+
+def test_a_second_set_up_replaces_the_first(log):
+    """As after a reload: each line once, at the level of the new file."""
+    first, second = log("json", "debug"), io.StringIO()
+    assert logging.getLogger("dtp").level == logging.DEBUG
+    logs.set_up(model.Log(format="json", level="warning"), second)
+    assert logging.getLogger("dtp").level == logging.WARNING
+    assert logging.getLogger().level == logging.WARNING
+    logging.getLogger("dtpd").info("no more")
+    try:
+        raise OSError("why")
+    except OSError:
+        logging.getLogger("dtpd").exception("once")
+    assert first.getvalue() == ""
+    (line,) = map(json.loads, second.getvalue().splitlines())
+    assert line["message"] == "once"
+    assert "OSError: why" in line["traceback"]
 
 
 def test_what_is_worth_seeing_is_kept(log):

@@ -2,17 +2,21 @@
 
 import asyncio
 import socket
-from unittest.mock import Mock
+from functools import partial
+from unittest.mock import Mock, call
 
 import pytest
 
+from dtp.carriers.errors import DialError, ListenError
 from dtp.daemon import udp
 from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.config.values import Rate as Amount
-from dtp.daemon.policies import Chain, Moment, Move
+from dtp.daemon.policies import Bounds, Chain, Moment, Move
 from dtp.daemon.policies.rate import Rate
-from dtp.daemon.reasons import Reason
+from dtp.daemon.reasons import Reason, words
+from dtp.errors import PeerError
+from dtp.session.codes import StreamReset
 from dtp.testing import clock
 
 from .conftest import PATIENCE, config
@@ -145,6 +149,210 @@ def test_rules_hold(run):
             one.close()
 
     run(scenario)
+
+
+class Other:
+    """The connection and the stream of a session, by hand: what the other end sends, and what it is sent."""
+
+    def __init__(self):
+        self.datagrams = asyncio.Queue()
+        self.connection = Mock(loop=asyncio.get_running_loop(), recv_datagram=self._receive)
+
+    async def _receive(self):
+        datagram = await self.datagrams.get()
+        if isinstance(datagram, Exception):
+            raise datagram
+        return datagram
+
+    def session(self, number=1, **options):
+        """A session, with what it has delivered and how it ended."""
+        stream = Mock(id=number, connection=self.connection)
+        delivered, ended = [], []
+        session = udp.UdpSession(stream, lambda data: delivered.append(bytes(data)), ended.append, **options)
+        return session, delivered, ended
+
+
+def of(number, data):
+    return udp._NUMBER.pack(number) + data
+
+
+def test_datagrams_that_come_before_their_session():
+    """Each waits for its own; one without a number is nobody's; nothing is left when the connection is over."""
+
+    async def scenario():
+        other = Other()
+        _, first, _ = other.session(1)
+        for data in (of(2, b"two"), b"short", of(3, b"three"), of(1, b"one"), of(2, b"more")):
+            other.datagrams.put_nowait(data)
+        await asyncio.sleep(1)
+        hub = udp.Hub.of(other.connection)
+        session, second, _ = other.session(2)
+        _, third, _ = other.session(3)
+        assert (first, second, third) == ([b"one"], [b"two", b"more"], [b"three"])
+        session.finish()
+        assert set(hub._sessions) == {1, 3}
+        stream = Mock(id=4, connection=other.connection)
+        stream.attach = lambda session: session.stream_eof()  # over before it began
+        udp.UdpSession(stream, Mock(), Mock())
+        assert set(hub._sessions) == {1, 3}
+        other.datagrams.put_nowait(PeerError("it is over"))
+        await asyncio.sleep(1)
+        assert other.connection not in udp.Hub._hubs
+
+    clock.run(scenario())
+
+
+def test_how_a_session_ends():
+    """Each way is told once: to who has it, to the other end where that doesn't know it, and to nobody's timers."""
+
+    async def scenario():
+        other = Other()
+        ways = {
+            "abort": (lambda session: session.abort(Reason.RATE), words(Reason.RATE)),
+            "eof": (lambda session: session.stream_eof(), ""),
+            "refused": (
+                lambda session: session.stream_error(StreamReset(Reason.DENIED)),
+                f"{words(Reason.DENIED)} (there)",
+            ),
+            "lost": (lambda session: session.stream_error(PeerError("it broke")), "it broke"),
+            "too much": (lambda session: session.datagram(memoryview(bytes(11))), words(Reason.SIZE)),
+            "unpaid": (lambda session: session.send(b"x"), "it broke here"),
+        }
+        for name, (end, why) in ways.items():
+            session, delivered, ended = other.session(bounds=Bounds(data=10, idle=30, time=60))
+            session.stream_data(b"bytes of nobody")
+            session.stream.consumed.assert_called_once_with(15)
+            session.datagram(memoryview(b"12345"))
+            session.datagram(memoryview(b"12345") if name == "abort" else memoryview(b""))
+            assert b"".join(delivered) == (b"1234512345" if name == "abort" else b"12345")
+            if name == "unpaid":
+                other.connection.send_datagram.side_effect = PeerError(why)
+            end(session)
+            for again in (session.stream_eof, session.finish, partial(session.abort, Reason.TIME)):
+                again()
+            session.send(b"too late")
+            assert (session.why, ended) == (why, [session])
+            session.stream.close.assert_called_once_with()
+            reset = {"abort": [call(Reason.RATE)], "too much": [call(Reason.SIZE)]}.get(name, [])
+            assert session.stream.reset.mock_calls == reset
+            assert all(timer.cancelled() for timer in session._timers)
+
+    clock.run(scenario())
+
+
+def test_how_long_a_session_lives():
+    """Silence in both directions is measured from the last datagram of either; a bound of time from the beginning."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        other = Other()
+        quiet, _, ends = other.session(bounds=Bounds(idle=30), idle=5)
+        for _ in range(4):
+            await asyncio.sleep(20)
+            quiet.send(b"x")
+            await asyncio.sleep(20)
+            quiet.datagram(memoryview(b"x"))
+        await asyncio.sleep(29)
+        assert not ends
+        await asyncio.sleep(2)
+        assert ends == [quiet]
+        busy, _, ends = other.session(2, bounds=Bounds(time=100))
+        began = loop.time()
+        while not ends:
+            await asyncio.sleep(1)
+            busy.send(b"x")
+        assert loop.time() - began == pytest.approx(100, abs=2)
+        assert busy.why == words(Reason.TIME)
+        refused, _, ends = other.session(3, meter=lambda size: Reason.QUOTA)
+        refused.send(b"x")
+        assert (ends, refused.counts.sent) == ([refused], 0)
+        refused.stream.reset.assert_called_once_with(Reason.QUOTA)
+
+    clock.run(scenario())
+
+
+def test_a_source_whose_session_comes_too_late():
+    """It was evicted, or the place is given up, while its stream was being opened; the first datagrams are kept."""
+
+    async def scenario():
+        sources = udp.Sources(udp.bind(values.place("127.0.0.1:0")), lambda source: None)
+        here, gone = ("127.0.0.1", 1), ("127.0.0.1", 2)
+        for number in range(udp._EARLY + 5):
+            sources._take(b"%d" % number, here)
+        session = Mock(ended=False, spec=udp.UdpSession)
+        sources.opened(here, session)
+        assert [one.args[0] for one in session.send.mock_calls] == [
+            b"%d" % number for number in range(5, udp._EARLY + 5)
+        ]
+        late = Mock(ended=False, spec=udp.UdpSession)
+        sources._asking += 1
+        sources.opened(gone, late)
+        late.abort.assert_called_once_with(Reason.CLIENT_GONE)
+        sources.stop()
+        assert sources.sock.fileno() >= 0
+        sources.forget(here)
+        assert sources.sock.fileno() < 0
+        empty = udp.Sources(udp.bind(values.place("127.0.0.1:0")), lambda source: None)
+        empty.stop()
+        empty.stop()
+        assert empty.sock.fileno() < 0
+
+    asyncio.run(scenario())
+
+
+def test_who_was_silent_longest_makes_room(monkeypatch):
+    monkeypatch.setattr(udp.Sources, "MOST", 2)
+
+    async def scenario():
+        sources = udp.Sources(udp.bind(values.place("127.0.0.1:0")), lambda source: None)
+        sessions = {}
+        for port in (1, 2):
+            sources._take(b"x", ("127.0.0.1", port))
+            sessions[port] = Mock(ended=False, spec=udp.UdpSession)
+            sources.opened(("127.0.0.1", port), sessions[port])
+        sources._take(b"again", ("127.0.0.1", 1))
+        sources._take(b"x", ("127.0.0.1", 3))
+        sessions[2].abort.assert_called_once_with(Reason.TOO_MANY)
+        sessions[1].abort.assert_not_called()
+        sources._close()
+
+    asyncio.run(scenario())
+
+
+def test_sockets_of_both_families():
+    with udp.bind(values.place("[::1]:0"), share=True) as one:
+        port = one.getsockname()[1]
+        with udp.bind(values.place(f"[::1]:{port}"), share=True):
+            pass
+        with pytest.raises(ListenError, match="in use"):
+            udp.bind(values.place(f"[::1]:{port}"))
+        with udp.connect(values.place(f"[::1]:{port}")) as other:
+            other.send(b"hello")
+            assert one.recv(100) == b"hello"
+    with pytest.raises(DialError):
+        udp.connect(values.Place("255.255.255.255", 1))
+
+
+def test_a_backend_s_socket(monkeypatch):
+    """What ICMP said of an earlier datagram costs this one nothing; who has ended is neither read for nor watched."""
+
+    async def scenario():
+        sock = Mock(fileno=lambda: 5)
+        backend = udp.BackendSocket(sock)
+        backend._watcher = Mock()
+        ended = Mock(ended=True)
+        backend.start(ended)
+        backend._watcher.add_reader.assert_not_called()
+        sock.send.side_effect = [ConnectionRefusedError, None]
+        backend.deliver(memoryview(b"x"))
+        assert sock.send.call_count == 2
+        backend.session = Mock(ended=False)
+        backend.session.send.side_effect = lambda data: setattr(backend.session, "ended", True)
+        sock.recv.side_effect = [ConnectionRefusedError, b"one", b"two"]
+        backend._on_readable()
+        backend.session.send.assert_called_once_with(b"one")
+
+    asyncio.run(scenario())
 
 
 def test_a_flood_has_its_rate_and_no_less():
