@@ -68,6 +68,7 @@ def _adopt(descriptor: int) -> socket.socket:
             f"descriptor {descriptor} was handed over and is no socket: {error.strerror}"
         ) from error
     if sock.type == socket.SOCK_STREAM and not listens:
+        sock.close()
         raise ConfigError(f"descriptor {descriptor} was handed over and doesn't listen")
     sock.set_inheritable(False)
     return sock

@@ -14,6 +14,9 @@ from dtp.daemon.backends import PENALTIES, Balancer
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import Place
 from dtp.daemon.direct import connect_now
+from dtp.daemon.health import check
+
+from .conftest import Backend
 
 PLACES = [Place("127.0.0.1", port) for port in (1, 2, 3)]
 
@@ -80,6 +83,73 @@ def test_checks_take_out_and_bring_back():
     changes = [balancer.checked(one, well, health, float(now)) for now, well in enumerate(transcript)]
     assert changes == [False, False, False, True, False, False, False, False, False, True]
     assert one.healthy
+
+
+def test_who_comes_back_is_forgiven():
+    """By a connect, or by the checks: no penalty is left, and the next failure is the first one again."""
+    balancer = Balancer(PLACES, "round-robin")
+    one = balancer.backends[0]
+    for _ in range(10):
+        balancer.failed(one, 0.0)
+    assert one.penalty_until == PENALTIES[-1]
+    balancer.connected(one, 1.0)
+    assert one.usable(1.0)
+    health = Health(every=1, timeout=1, http=None, fall=1, rise=1)
+    balancer.checked(one, False, health, 2.0)
+    balancer.failed(one, 2.0)
+    balancer.failed(one, 2.0)
+    assert balancer.checked(one, True, health, 2.1)
+    assert one.usable(2.1)
+    assert one.failures == 0
+
+
+@pytest.mark.parametrize("balance", ["round-robin", "hash"])
+def test_slow_start_after_a_check(balance):
+    balancer = Balancer(PLACES[:2], balance, slow_start=10.0)
+    health = Health(every=1, timeout=1, http=None, fall=1, rise=1)
+    for well in (False, True):
+        balancer.checked(balancer.backends[0], well, health, 100.0)
+    keys = [str(number) for number in range(1000)]
+    shares = [sum(balancer.choose(key, now).place.port == 1 for key in keys) for now in (100.0, 105.0, 110.0)]
+    assert shares == [pytest.approx(91, abs=25), pytest.approx(333, abs=50), pytest.approx(500, abs=50)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (b"HTTP/1.1 204 fine\r\n", None),
+        (b"HTTP/1.0 399\r\n", None),
+        (b"HTTP/1.1 404 not here\r\n", "status 404"),
+        (b"HTTP/1.1 503 busy\r\n", "status 503"),
+        (b"SSH-2.0 200\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 fine\r\n", "the answer is not HTTP"),
+        (b"", "the answer is not HTTP"),
+        (b"x" * 8192, "the answer is not HTTP"),
+        (None, "no answer in 0.05 s"),
+    ],
+)
+def test_what_a_check_finds(answer, fault):
+    asked = []
+
+    async def handle(reader, writer):
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if answer is None or len(answer) > 4096:
+            writer.write(answer or b"")
+            await reader.read()  # it is the check that ends
+        else:
+            writer.write(answer)
+
+    async def scenario():
+        async with Backend(handle) as backend:
+            patience = 0.05 if answer is None else 20
+            health = Health(every=1, timeout=patience, http="/health", fall=1, rise=1)
+            assert await check(Place("127.0.0.1", backend.port), health) == fault
+            place = Place("127.0.0.1", backend.port)
+        assert "refused" in await check(place, health)
+
+    asyncio.run(scenario())
+    (head,) = asked
+    assert head.startswith(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1:")
 
 
 def test_slow_start():

@@ -72,6 +72,9 @@ def test_a_greeting_in_pieces(make, request_of, step):
         (Socks5, b"\x04\x01\x00\x50", b""),
         (Socks5, b"GET / HTTP/1.1\r\n\r\n", b""),
         (Socks5, b"\x05\x01\x02", b"\x05\xff"),
+        (Socks5, b"\x05\x00", b"\x05\xff"),
+        (Socks5, b"\x05\x01\x00\x04\x01\x00\x03\x01x\x00\x50", b"\x05\x07\x00\x01"),
+        (Socks5, b"\x05\x01\x00\x05\x01\x00\x04" + bytes(18), b"\x05\x08\x00\x01"),
         (Socks5, socks(HOST, command=2), b"\x05\x07\x00\x01"),
         (Socks5, b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50", b"\x05\x08\x00\x01"),
         (Socks5, socks("example.com"), b"\x05\x04\x00\x01"),
@@ -101,7 +104,18 @@ def test_any_bytes_are_waited_for_or_rejected(make, pieces):
 def test_refusals_are_told():
     assert Socks5().failed(Reason.DENIED)[1] == 2
     assert Socks5().failed(Reason.NO_BACKEND)[1] == 4
+    assert Socks5().failed(Reason.CLOSED_NOW)[1] == 2
     assert Connect().failed(Reason.DENIED).startswith(b"HTTP/1.1 403 ")
+    assert Connect().failed(Reason.CLOSED_NOW).startswith(b"HTTP/1.1 403 ")
+    assert Connect().failed(Reason.NO_BACKEND).startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize(("make", "request_of"), [(Socks5, socks), (Connect, connect)])
+def test_a_program_that_does_not_wait_for_the_answer(make, request_of):
+    """However much it sends behind its greeting."""
+    greeting = make()
+    assert greeting.receive(request_of(HOST) + b"x" * 100_000) is not None
+    assert greeting.rest == b"x" * 100_000
 
 
 def near_config(tmp_path, mode):

@@ -1,11 +1,14 @@
 """Memory is bounded for each connection by its windows, and in all by closing those that hold most."""
 
 import asyncio
+import os
+from unittest.mock import Mock
 
 import pytest
 
 from dtp.daemon.memory import LEAST, Governor, default, resident
 from dtp.daemon.server import Daemon
+from dtp.testing import clock
 
 from .conftest import NEAR, OTHER, Backend
 from .test_daemon_relay import exchange, expose
@@ -93,6 +96,32 @@ def test_small_ones_are_not_to_blame():
     assert not governor.full
 
 
+def test_no_more_go_than_it_takes(caplog):
+    """The largest first, until what they held makes up for it; it is said when it begins."""
+    shed = []
+    held = [Mock(held=size * LEAST) for size in (1, 4, 2, 3)]
+    governor = Governor(10, lambda: held, lambda one, size: shed.append((one, size)))
+    governor.look(lambda: 10 + 6 * LEAST)
+    assert shed == [(held[1], 4 * LEAST), (held[3], 3 * LEAST)]
+    governor.look(lambda: 10 + 4 * LEAST)
+    assert shed[2:] == [(held[1], 4 * LEAST)]
+    assert governor.closed == 3
+    assert len(caplog.records) == 1
+
+
+def test_it_looks_by_itself(monkeypatch):
+    async def scenario():
+        governor = Governor(-1, list, Mock())
+        governor.start()
+        await asyncio.sleep(1)
+        assert governor.full
+        await governor.close()
+        await governor.close()
+
+    clock.run(scenario())
+
+
 def test_what_the_system_says():
     assert resident() > 10_000_000
     assert default() > resident()
+    assert 2 * default() == pytest.approx(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), abs=2)

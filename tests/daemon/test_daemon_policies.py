@@ -27,6 +27,7 @@ from dtp.daemon.policies import (
 from dtp.daemon.policies.words import price_words
 from dtp.daemon.policies.words import words as rules_in_words
 from dtp.daemon.reasons import TELLINGS, Reason, words
+from dtp.daemon.state import Used
 from dtp.identity import Identity
 
 ALICE, BOB = (
@@ -142,6 +143,16 @@ def test_long_methods_are_not_remembered():
     for _ in range(2):
         assert policy.check(Call(ALICE, "eth_call"), Moment(0, 0)) is None
     assert policy._allowed.cache_info()[::3] == (1, 1)
+
+
+@pytest.mark.parametrize("method", ["\uff21DMIN_x", "stra\u00dfe", "GET /x//", "Get /X/"])
+def test_what_is_denied_is_so_by_another_spelling(method):
+    policy = make("methods", model.MethodRule(deny=("admin_*", "STRASSE", "get /x")))
+    denial = policy.check(Call(ALICE, method), Moment(0, 0))
+    assert denial.reason == Reason.METHOD
+    assert policy.check(Call(ALICE, ""), Moment(0, 0)) is None  # a stream of a protocol without methods
+    assert policy.check(Call(ALICE, "GET /y"), Moment(0, 0)) is None
+    assert len(policy.check(Call(ALICE, "admin_" + "x" * 1000), Moment(0, 0)).why) < 120
 
 
 def test_concurrency():
@@ -286,6 +297,52 @@ def test_a_clock_that_wavers_at_the_end_of_a_period_gives_no_quota_anew():
         (100, Call(ALICE), Reason.QUOTA),
         (100, Call(BOB), Reason.QUOTA),
     )
+
+
+def test_what_of_a_quota_is_told_to_others():
+    """What was counted since the last time; who came is asked about for a while, and all together always."""
+    quota = make("quota", model.QuotaRule(requests=5, data=100, every=60))
+    for event in (Arrive(ALICE), Call(BOB), Move(BOB, 7)):
+        quota.commit(event, Moment(0, 0))
+    alice, bob = str(ALICE.peer), str(BOB.peer)
+    assert quota.take_pending(0) == (0, {alice: Used(), bob: Used(1, 7)})
+    quota.commit(Move(BOB, 2), Moment(0, 0))
+    quota.merge(0, bob, Used(3, 50))
+    quota.merge(1, alice, Used(5, 0))  # of another period
+    assert quota._counts[bob].data == 52
+    assert quota.check(Call(ALICE), Moment(0, 0)) is None
+    assert quota.take_pending(0)[1][bob] == Used(0, 2)
+    for _ in range(20):
+        taken = quota.take_pending(0)[1]
+    assert taken == {}
+    quota.give_back(0, bob, Used(1, 9))
+    assert quota.take_pending(0) == (0, {bob: Used(1, 9)})
+    assert quota.take_pending(60) == (1, {})
+    quota.give_back(0, bob, Used(1, 9))
+    assert quota.take_pending(60) == (1, {})
+    together = make("quota", model.QuotaRule(requests=5, data=None, every=60, per="service"))
+    together.commit(Call(BOB), Moment(0, 0))
+    for _ in range(20):
+        taken = together.take_pending(0)[1]
+    assert taken == {"*": Used()}
+
+
+def test_what_of_a_rate_is_told_to_others():
+    rule = model.RateRule(requests=Amount(10, 1), bandwidth=Amount(100, 1))
+    told = make("rate", rule)
+    assert told.take_pending() == {}
+    for event in (Arrive(ALICE), Call(BOB), Move(BOB, 50)):
+        told.commit(event, Moment(0, 0))
+    assert told.take_pending() == {ALICE.peer: (0.0, 0.0), BOB.peer: (0.1, 0.5)}
+    for _ in range(8):
+        assert told.take_pending() == {ALICE.peer: (0.0, 0.0), BOB.peer: (0.0, 0.0)}
+    told.give_back(BOB.peer, 0.1, 0.0)
+    for _ in range(20):
+        taken = told.take_pending()
+    assert taken == {}
+    together = make("rate", model.RateRule(requests=Amount(10, 1), per="service"))
+    for _ in range(20):
+        assert together.take_pending() == {None: (0.0, 0.0)}
 
 
 def test_what_was_asked_for_may_still_move_when_requests_are_used_up():

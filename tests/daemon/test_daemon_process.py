@@ -135,6 +135,38 @@ def test_what_is_no_command(short, said, code):
     asyncio.run(scenario())
 
 
+def test_sockets_that_were_opened_for_us(monkeypatch, tmp_path):
+    """They are ours alone: no child inherits them. What is no socket, or doesn't listen, is a mistake."""
+    monkeypatch.setenv("LISTEN_FDNAMES", "a")
+    with socket.socket() as sock, open(tmp_path / "file", "w") as file:
+        sock.bind(("127.0.0.1", 0))
+        for given, words in ((sock, "doesn't listen"), (file, "is no socket")):
+            number = os.dup(given.fileno())
+            monkeypatch.setenv(systemd.SOCKETS, str(number))
+            with pytest.raises(ConfigError, match=words):
+                systemd.listening_sockets()
+            with contextlib.suppress(OSError):
+                os.close(number)
+        sock.listen()
+        number = os.dup(sock.fileno())
+        os.set_inheritable(number, True)
+        monkeypatch.setenv(systemd.SOCKETS, str(number))
+        (found,) = systemd.listening_sockets()
+        assert not found.get_inheritable()
+        found.close()
+    assert "LISTEN_FDNAMES" not in os.environ
+    assert systemd.SOCKETS not in os.environ
+
+
+def test_a_manager_at_an_abstract_socket(monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0dtpd-test-{os.getpid()}")
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@dtpd-test-{os.getpid()}")
+        systemd.notify("READY=1", "STATUS=x")
+        assert manager.recv(100) == b"READY=1\nSTATUS=x"
+
+
 @pytest.mark.parametrize("heard", [True, False])
 def test_a_daemon_that_ends_before_it_answers(short, heard):
     """Its socket is closed, or reset, when it was asked and had not read it yet."""
