@@ -12,11 +12,13 @@ from dataclasses import replace
 import pytest
 
 from dtp.daemon.config.values import Place
-from dtp.daemon.relay import Relay
+from dtp.daemon.reasons import Reason
+from dtp.daemon.relay import Counts, Relay
 from dtp.daemon.server import Daemon
 from dtp.net.driver import Buffers
 from dtp.net.taps import Tap
 from dtp.net.turns import BRIEF, WIDE
+from dtp.testing import clock
 
 from .conftest import FAR, Backend, echo
 from .programs import free_port
@@ -322,6 +324,33 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(run, monkeypatch, wa
             assert sum(given) <= 15
 
     run(scenario)
+
+
+class Watched(Relay):
+    """As much of a relay as is needed to see when it is idle."""
+
+    __slots__ = ("over",)
+
+    def __init__(self, loop):
+        self._loop, self.counts, self._looked, self._timers = loop, Counts(), (0, -1), None
+        self.over = loop.create_future()
+
+    def abort(self, reason):
+        self.over.set_result(reason)
+
+
+def test_a_stream_is_idle_when_nothing_has_moved_since_it_was_looked_at_first():
+    """Of 10 s a quarter, at most, is lost to looking seldom; a byte begins it anew."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        relay = Watched(loop)
+        loop.call_later(6, setattr, relay.counts, "sent", 1)
+        relay._look(10)
+        assert await relay.over is Reason.IDLE
+        return loop.time()
+
+    assert clock.run(scenario()) == 17.5
 
 
 def test_a_dead_backend_is_passed_over(run):
