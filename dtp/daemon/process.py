@@ -197,7 +197,8 @@ class Process:
 
     async def _watchdog(self, interval: float) -> None:
         while True:
-            systemd.notify("WATCHDOG=1")
+            with contextlib.suppress(ConfigError):  # it may be away for a moment, and hears the next one
+                systemd.notify("WATCHDOG=1")
             await asyncio.sleep(interval)
 
     # ---- commands -----------------------------------------------------------------------------------------

@@ -158,6 +158,14 @@ def test_sockets_that_were_opened_for_us(monkeypatch, tmp_path):
     assert systemd.SOCKETS not in os.environ
 
 
+def test_a_watchdog_that_is_away_for_a_moment_is_told_again(monkeypatch):
+    told = Mock(side_effect=[ConfigError("away"), None, asyncio.CancelledError])
+    monkeypatch.setattr(systemd, "notify", told)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(process.Process._watchdog(None, 0))
+    assert told.call_count == 3
+
+
 def test_a_manager_at_an_abstract_socket(monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0dtpd-test-{os.getpid()}")

@@ -480,6 +480,30 @@ def test_a_worker_that_hangs_is_killed_and_replaced(place):
     play(scenario())
 
 
+def test_workers_whose_parent_dies_finish_what_they_have(place):
+    """They take nothing new, so that a daemon which is started in its place has all who come; then they end."""
+
+    async def scenario():
+        async with Backend(slow_echo) as backend:
+            far = await asyncio.to_thread(Far, place, backend, workers=2)
+            port = await asyncio.to_thread(far.near)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            workers = [one["pid"] for one in (await asyncio.to_thread(far.status))["workers"]]
+            far.program.process.kill()
+            await asyncio.to_thread(far.program.log, "the parent is gone: worker 0 finishes what it has")
+            await asyncio.to_thread(far.program.log, "the parent is gone: worker 1 finishes what it has")
+            writer.write(b"still there")
+            assert await reader.readexactly(11) == b"still there"
+            await asyncio.to_thread(until, lambda: not answers(far.address))
+            assert any(map(is_running, workers))
+            writer.close()
+            await asyncio.to_thread(until, lambda: not any(map(is_running, workers)))
+
+    play(scenario())
+
+
 def test_limits_hold_for_all_workers(place):
     """Callers with connections of their own land on several workers; together they get what one would."""
 
@@ -622,6 +646,12 @@ def is_running(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def answers(address):
+    """Whether anybody listens where an address leads."""
+    with socket.socket() as sock:
+        return not sock.connect_ex(("127.0.0.1", int(address.rpartition(":")[2].partition("/")[0])))
 
 
 def kill(pid):
