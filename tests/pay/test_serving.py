@@ -17,6 +17,7 @@ from dtp.pay import serving as module
 from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined, MalformedMeter, StoreError
 from dtp.pay.gate import Admission
+from dtp.pay.hosting import NoHost
 from dtp.pay.messages import build
 from dtp.pay.payer import said
 from dtp.pay.serving import Selling, Serving, service_number
@@ -307,5 +308,19 @@ def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(market,
             await market.serve(give, pipe=True, network=network)
         after = {task.get_name() for task in asyncio.all_tasks()}
         assert after - before == set()
+
+    market(scenario)
+
+
+def test_a_service_begins_with_all_that_it_needs(market, monkeypatch):
+    async def scenario(market):
+        with pytest.raises(NoHost, match="give terms to have one made"):
+            await market.serve(give, terms=None)
+        serving = await market.serve(give)
+        assert serving.firewall.rules.state.host.id == serving.host  # known before the first client comes
+        await serving.close()
+        monkeypatch.setattr(module, "identity_of", lambda wallet, signer: None)
+        with pytest.raises(LocalError, match="the wallet's key is no identity"):
+            await market.serve(give, terms=None)
 
     market(scenario)
