@@ -495,6 +495,24 @@ def test_nobody_is_told_to_come_again_too_early(seconds, told):
     assert _retry(Denial("rate", Reason.RATE, "too many", seconds)) == {"Retry-After": told}
 
 
+def test_an_orderly_end_is_no_failure_there(run, monkeypatch):
+    """The near daemon is told that nothing more is wanted, by a code that means just that."""
+    monkeypatch.setattr("dtp.daemon.http.conversation.LINGER", 0.0)
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            (forwarded,) = pair.near.forwarded.values()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(LAST)
+            assert (await reader.read()).endswith(b"ok")
+            await forwarded.ledger.wait_empty()
+            assert (forwarded.ledger.failed, pair.exposed.ledger.failed) == (0, 0)
+            writer.close()
+
+    run(scenario)
+
+
 # ---- backends ----------------------------------------------------------------------------------------------------
 
 
