@@ -25,7 +25,7 @@ from dtp.pay.settling import coins_for
 from dtp.pay.terms import MIB, Prices, Spending, Usage
 
 from .conftest import CHEAP, TERMS
-from .meters import CHANNEL, KEY, PRICES
+from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import channel
 from .test_paid import cost_of, fetch, give
 
@@ -206,6 +206,44 @@ def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_i
         assert [await deal.add(2000) for _ in range(4)] == [3000, 4000, 6000, None]
         assert chain.added == [2000]
         assert (deal.budget.most, asked) == (6000, [2000, 2000, 1000, 2000])
+
+    asyncio.run(scenario())
+
+
+def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before(monkeypatch):
+    def nobody(amount):
+        raise AssertionError("nothing has to be lent")
+
+    async def scenario():
+        chain = Chain()
+        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        lane = PayerLane(CHANNEL, 0, KEY.sign(voucher(1, 2)))
+        deal = Purchase(
+            chain, None, chain.channel, KEY, lane, Budget(4000, 1000), True,
+            Prices(1000, 0), 3000, LaneLock(":memory:", CHANNEL, 0), held=3000,
+        )  # fmt: skip
+        deal.lend = nobody
+        assert await deal.add(1) == 3250
+        assert await deal.add(2000) == 5250
+        deal.lend = None
+        assert await deal.add(2000) == 6000  # what it came to, and the budget
+        assert await deal.add(1) is None
+        assert (chain.added, deal.held) == ([250, 2000, 750], 6000)
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_added_under_a_pass(monkeypatch):
+    async def scenario():
+        chain = Chain()
+        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        under = replace(chain.channel, pass_="0x" + "9" * 64)
+        deal = Purchase(
+            chain, None, under, KEY, PayerLane(CHANNEL, 0), Budget(4000, 1000), True,
+            Prices(1000, 0), 1000, LaneLock(":memory:", CHANNEL, 0),
+        )  # fmt: skip
+        assert await deal.add(2000) is None
+        assert chain.added == []
 
     asyncio.run(scenario())
 
