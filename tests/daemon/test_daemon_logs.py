@@ -168,9 +168,11 @@ def test_what_is_worth_seeing_is_kept(log):
     dtpd.info("ended", extra={"fields": {"event": "ended", "why": ""}})
     dtpd.info("broke off", extra={"fields": {"event": "ended", "why": "reset"}})
     dtpd.info("draining")
+    dtpd.info("asked for what is not here", extra={"fields": {"event": "unknown-service"}})
     dtpd.warning("backend %s", "down")
     assert [(one["level"], one["message"]) for one in logs.recent()] == [
         ("info", "broke off"),
+        ("info", "asked for what is not here"),
         ("warning", "backend down"),
     ]
     for number in range(2 * logs.RECENT):
