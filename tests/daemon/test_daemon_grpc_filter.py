@@ -321,6 +321,8 @@ def test_a_reserved_bit_is_no_part_of_a_number():
     head = h2.HeadersFrame(1, data=wire.encoder.encode(GOOD), flags={"END_HEADERS"}).serialize()
     wire.filter.from_client(head[:5] + bytes([head[5] | 0x80]) + head[6:])
     assert [one.stream_id for one in wire.sent()[0]] == [1]
+    wire.filter.from_client(h2.RstStreamFrame(1).serialize())
+    assert wire.filter.calls == 0
 
 
 def test_fields_of_one_hop_end_here_behind_messages_too():
@@ -369,6 +371,15 @@ def test_a_smaller_table_of_the_client_is_kept_to(first):
         data = wire.sent()[1][0].data
         assert data.startswith(b"\x20") is (first == "refusal" and stream == 1)
         assert (b"dtp-policy", b"methods") in wire.answers.decode(data, raw=True)
+
+
+@pytest.mark.parametrize("size", [4096, 65_536])
+def test_a_table_of_the_client_that_is_no_smaller_is_left_alone(size):
+    """What the backend has put there is to stay."""
+    wire = Wire(lambda method: Denial("methods", Reason.METHOD, "no"))
+    wire.filter.from_client(h2.SettingsFrame(0, settings={1: size}).serialize())
+    wire.call(1)
+    assert not wire.sent()[1][0].data.startswith(b"\x20")
 
 
 def test_a_smaller_table_of_the_backend_is_kept_to():
