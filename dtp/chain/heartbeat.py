@@ -13,7 +13,7 @@ from dtp.chain.client import ChainClient
 from dtp.chain.commands import Program
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Beacon, Endpoint, HostError
-from dtp.errors import ChainError, LocalError
+from dtp.errors import DtpError, LocalError
 
 log = logging.getLogger("dtp.chain")
 
@@ -106,7 +106,7 @@ class Heartbeats:
             await asyncio.sleep(interval)
             try:
                 await self.beat()
-            except ChainError as error:
+            except DtpError as error:
                 log.warning("no heartbeat at beacon %s: %s", self._beacon, error)
 
     async def endpoint(self) -> Endpoint | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dtp.daemon.config.model import BY_CALL, Chain, Config, Expose, Forward
 from dtp.daemon.onchain import Announcer, Gate, HostGate, client_of
 from dtp.daemon.pool import Dial
-from dtp.errors import ChainError, ConfigError, LocalError
+from dtp.errors import ConfigError, DtpError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -119,7 +119,7 @@ class ChainSide:
             await asyncio.sleep(every)
             try:
                 await self.refresh()
-            except (ChainError, LocalError) as error:
+            except DtpError as error:  # or a row of the store is broken
                 log.warning("the chain can't be asked again: %s", error)
             else:
                 await look()

@@ -277,8 +277,8 @@ class Listener:
             return
         try:
             verdict = self._admit(request)
-        except Refuse as refuse:
-            connection.abort(refuse.code, refuse.reason)
+        except Exception as error:  # noqa: BLE001 - see `_refuse`
+            self._refuse(connection, error)
             return
         if inspect.isawaitable(verdict):
             self._spawn(self._decide_later(connection, verdict))
@@ -289,12 +289,22 @@ class Listener:
     async def _decide_later(self, connection: Connection, verdict: Awaitable[object]) -> None:
         try:
             connection.admission = await verdict
-        except Refuse as refuse:
-            connection.abort(refuse.code, refuse.reason)
+        except Exception as error:  # noqa: BLE001 - see `_refuse`
+            self._refuse(connection, error)
             return
         if not connection.closed:
             connection.admit()
             self._serve_if_ready(connection)
+
+    def _refuse(self, connection: Connection, error: Exception) -> None:
+        """`admit` is foreign code, as a handler is: a bug of it lets nobody in, keeps nobody waiting, and is told."""
+        if isinstance(error, Refuse):
+            connection.abort(error.code, error.reason)
+            return
+        self._loop.call_exception_handler(
+            {"message": f"admission to service {connection.service!r} failed", "exception": error}
+        )
+        connection.abort(CloseCode.INTERNAL)
 
     def _serve_if_ready(self, connection: Connection) -> None:
         """Both have to be true, in either order: we admitted the client, and it proved that it is live."""

@@ -242,6 +242,28 @@ async def test_one_who_does_not_decide_in_time() -> None:
 
 
 @on_fake_clock
+async def test_an_admission_with_a_bug_lets_nobody_in_and_keeps_nobody_waiting() -> None:
+    told: list[tuple[str, str]] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: told.append((context["message"], repr(context["exception"])))
+    )
+
+    def broken(request: dtp.Request) -> None:
+        raise KeyError("a bug")
+
+    async def slowly(request: dtp.Request) -> None:
+        await asyncio.sleep(0.5)
+        broken(request)
+
+    for admit in (broken, slowly):
+        async with await dtp.listen("memory://x", echo, identity=BOB, admit=admit) as listener:
+            with pytest.raises(ConnectionRefused, match="INTERNAL"):
+                await dtp.connect(listener.address("s"))
+            assert told == [("admission to service 's' failed", "KeyError('a bug')")]
+            told.clear()
+
+
+@on_fake_clock
 async def test_psk_must_agree() -> None:
     psk = bytes(range(32))
     async with await dtp.listen("memory://x", echo, identity=BOB, psk=psk) as listener:
