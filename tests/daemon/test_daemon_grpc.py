@@ -597,6 +597,35 @@ def test_without_a_backend_the_client_is_told_to_come_again(talk, asks, seconds)
     talk(scenario, kind="grpc", session=GrpcSession)
 
 
+def test_a_drain_leaves_last_words_to_be_heard(talk):
+    """Who was told that the backend broke off is still listened to; a reset would take the status from it."""
+
+    async def scenario(talk):
+        talk.client.say(HELLO + call_head(Encoder(), 1, "Both"))
+        await seen(lambda: talk.links and talk.session._filter.calls)
+        talk.links[0].mouth.feed_eof()
+        await seen(lambda: talk.client.code is not None)  # we have said all
+        talk.session.finish()
+        assert await talk.ended() == 2
+        assert b"the backend broke off" in talk.client.heard
+        assert talk.client.code == 0
+
+    talk(scenario, kind="grpc", session=GrpcSession)
+
+
+def test_last_words_can_be_cut_short(talk):
+    async def scenario(talk):
+        talk.client.say(HELLO + call_head(Encoder(), 1, "Both"))
+        await seen(lambda: talk.links and talk.session._filter.calls)
+        talk.links[0].mouth.feed_eof()
+        await seen(lambda: talk.client.code is not None)
+        talk.session.abort(Reason.CLOSED_NOW)
+        assert await talk.ended() == 0
+        assert talk.client.code == Reason.CLOSED_NOW
+
+    talk(scenario, kind="grpc", session=GrpcSession)
+
+
 def test_nothing_is_left_behind(run):
     """Calls that end in every way, over connections that end in every way: no session and no filter stays."""
 

@@ -84,6 +84,7 @@ class GrpcSession(Conversation):
             if not self._finishing or self._aborted is not None or self._task is None:
                 raise
             self._task.uncancel()
+        self._finishing = True  # all has been said: a drain that cut the listening short would take it back
         await self._linger()
         self.stream.close()
 
