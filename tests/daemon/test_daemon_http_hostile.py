@@ -179,6 +179,15 @@ def test_spellings(target, fields, found):
     assert list(spellings(request)) == found
 
 
+@pytest.mark.parametrize(
+    "value", [b"delete\x1c", b"\xa0delete", b"delete, x", b"x,delete", b"delete;a", b"a\xffdelete"]
+)
+def test_whatever_a_backend_cuts_off_an_override(value):
+    """What Python strips, what JavaScript trims, and what is cut off at a comma are not the same."""
+    fields = [("host", "x"), ("x-http-method-override", value)]
+    assert "DELETE /a" in spellings(h11.Request(method=b"POST", target=b"/a", headers=fields))
+
+
 def test_what_is_allowed_is_so_in_all_spellings():
     policy = Methods(model.MethodRule(allow=("GET /public/*", "GET /a%20b")))
     for method, also, passes in (

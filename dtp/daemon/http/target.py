@@ -16,6 +16,8 @@ _OVERRIDES = {b"x-http-method-override", b"x-http-method", b"x-method-override"}
 #: What may stand for itself as well: the printable characters of ASCII.
 _ENCODED = re.compile(r"%(2[1-9A-Fa-f]|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])")
 _PARAMETERS = re.compile(r";[^/]*")
+#: What a method is made of (RFC 9110, 5.6.2): backends trim and cut the rest off in ways of their own.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
@@ -54,11 +56,10 @@ def spellings(request: h11.Request) -> tuple[str, ...]:
     verb = request.method.decode("ascii")
     path = request.target.decode("ascii").partition("?")[0]
     verbs = [verb, verb.upper()]
-    verbs += [
-        value.decode("ascii", "replace").upper()
-        for name, value in request.headers
-        if plain(name) in _OVERRIDES
-    ]
+    for name, value in request.headers:
+        if plain(name) in _OVERRIDES:
+            told = value.decode("ascii", "replace").upper()
+            verbs += [told, *_TOKEN.findall(told)]
     return tuple(dict.fromkeys(f"{one} {each}" for each in (path, _plain_path(path)) for one in verbs))
 
 
