@@ -61,9 +61,14 @@ class Link:
         """Give it up, once."""
         self._backend.active -= 1
         self.writer.close()
+        if self.writer.transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(FLUSH, self._abort)
+
+    def _abort(self) -> None:
+        """A backend that takes no more would keep the socket for ever; one that has taken all has ended by itself."""
         transport = self.writer.transport
-        if transport.get_write_buffer_size():  # a backend that takes no more would keep the socket for ever
-            asyncio.get_running_loop().call_later(FLUSH, transport.abort)
+        if transport.get_write_buffer_size():
+            transport.abort()
 
 
 class Exposed:
@@ -326,9 +331,11 @@ class Exposed:
         began = time.monotonic()
         session = self._conversation()(self, caller, stream, self.chain.bounds(opened))
         self.ledger.add(session)
-        with contextlib.suppress(asyncio.CancelledError):  # its client is told
-            await session.run()
-        self._ended(caller, None, began, session)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # its client is told
+                await session.run()
+        finally:
+            self._ended(caller, None, began, session)
 
     def _conversation(self) -> Callable[[Exposed, Caller, Stream, Bounds], Conversation]:
         if self.config.kind == "grpc":

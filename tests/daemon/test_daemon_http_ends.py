@@ -3,12 +3,13 @@
 import asyncio
 import json
 import re
+import socket
 from types import SimpleNamespace
 
 import pytest
 
 from dtp.daemon.config import model
-from dtp.daemon.expose import Exposed
+from dtp.daemon.expose import FLUSH, Exposed, Link
 from dtp.daemon.http.session import HttpSession, _retry
 from dtp.daemon.policies import Bounds, Denial
 from dtp.daemon.policies.methods import Methods
@@ -571,6 +572,56 @@ def test_a_backend_that_takes_no_more_keeps_no_socket(run, monkeypatch):
             writer.close()
 
     go_on = asyncio.Event()
+    run(scenario)
+
+
+def test_a_backend_that_takes_the_rest_in_time_is_left_alone(monkeypatch):
+    """Its transport has ended by itself then, and can't be aborted any more."""
+    told, due = [], []
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        ours, theirs = socket.socketpair()
+        backend = SimpleNamespace(active=1)
+        link = Link(*await asyncio.open_connection(sock=ours), backend)
+        link.writer.write(bytes(2_000_000))
+        with monkeypatch.context() as patched:
+            patched.setattr(loop, "call_later", lambda seconds, give_up: due.append((seconds, give_up)))
+            link.close()
+        assert backend.active == 0
+        theirs.setblocking(False)
+        with theirs:
+            left = 2_000_000
+            while piece := await loop.sock_recv(theirs, 65536):
+                left -= len(piece)
+        assert left == 0
+        ((seconds, give_up),) = due
+        assert seconds == FLUSH
+        give_up()
+
+    asyncio.run(scenario())
+    assert told == []
+
+
+def test_a_conversation_with_a_bug_is_over_all_the_same(run, monkeypatch):
+    began = []
+
+    async def broken(self):
+        began.append(self)
+        raise RuntimeError("a bug")
+
+    async def scenario(pair):
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        monkeypatch.setattr(HttpSession, "run", broken)
+        port = await pair.start(expose(1, "http"))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        await until(lambda: began and not pair.exposed.active)
+        assert not pair.exposed.ledger.open
+        began.pop().stream.reset(Reason.BACKEND_BROKE)
+        writer.close()
+
     run(scenario)
 
 
