@@ -258,6 +258,30 @@ def test_bandwidth_pauses_in_both_directions(talk):
     talk(scenario)
 
 
+@pytest.mark.parametrize("way", ["alone", "beside a body"])
+def test_who_waits_for_its_own_rate_is_not_silent(talk, way):
+    """It is the daemon that holds the bytes back, longer than the rule about silence lets anyone be quiet."""
+
+    async def scenario(talk):
+        head = b"Content-Length: 2\r\n\r\n"
+        talk.client.say(b"POST /" + HEAD + head + b"a" if way == "beside a body" else GET)
+        backend = await talk.asked()
+        waits = [20.0]
+        talk.exposed.moved = lambda caller, size: waits.pop() if waits else None
+        if way == "alone":
+            backend.say(OK)
+        else:
+            talk.client.say(b"b")  # waits, and the answer doesn't, which comes meanwhile
+            await seen(lambda: not waits)
+            backend.say(OK[:20])
+            await asyncio.sleep(21)
+            backend.say(OK[20:])
+        await talk.answered()
+        assert talk.client.heard.endswith(b"\r\n\r\nok")
+
+    talk(scenario, bounds=Bounds(idle=9))
+
+
 @pytest.mark.parametrize(("seconds", "links"), [(3.9, 1), (4.1, 2)])
 def test_a_backends_connection_is_used_again_within_4_s(talk, seconds, links):
     """Node's servers close theirs after 5: a request that meets the end could not be asked again."""

@@ -122,13 +122,16 @@ class Conversation:
     async def _measure(self, size: int) -> None:
         """Count bytes of a request and its answer; waits as long as a rate says."""
         self._moved += size
-        self._moved_at = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        self._moved_at = max(self._moved_at, now)
         if self._bounds.data is not None and self._moved > self._bounds.data:
             raise Ended(Reason.SIZE)
         verdict = self._exposed.moved(self._caller, size)
         if isinstance(verdict, Reason):
             raise Ended(verdict)
         if verdict:
+            # It is us who hold the bytes back: until they go on, neither side is silent.
+            self._moved_at = max(self._moved_at, now + verdict)
             await asyncio.sleep(verdict)
 
     async def _timed(self, read: Callable[[], Awaitable[bytes]], seconds: float | None) -> bytes:
