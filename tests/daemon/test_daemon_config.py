@@ -453,8 +453,23 @@ def test_hosts_of_places(host):
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "wss://0.0.0.0:9443/dtp?cert=/etc/tls/a:b.pem",
+        "wss://0.0.0.0:9443?cert=/etc/tls/a:b.pem",
+        "ws://0.0.0.0:80/room:1",
+        "tcp://[::1]:9000",
+    ],
+)
+def test_colons_behind_the_host_make_no_ipv6_address(url):
+    assert values.carrier_url(url) == url
+
+
+@pytest.mark.parametrize(
     ("read", "text", "words"),
     [
+        (values.carrier_url, "tcp://::1:9000", "an IPv6 address without brackets"),
+        (values.carrier_url, "ws://::1:9000/[room]", "an IPv6 address without brackets"),
         (values.duration, "5", "not a time"),
         (values.duration, "5S", "did you mean 5s?"),
         (values.duration, 0, "above 0"),

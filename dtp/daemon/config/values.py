@@ -271,12 +271,13 @@ _LISTENING = ("tcp", "unix", "ws", "wss")
 def carrier_url(value: Any) -> str:
     """Where to listen for peers: tcp://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH."""
     url = text(value)
-    scheme, colon, _ = url.partition("://")
+    scheme, colon, rest = url.partition("://")
     if not colon:
         raise Wrong(f"{url!r} is not a carrier's URL; did you mean tcp://{url}?")
     if scheme not in _LISTENING:
         raise Wrong(f"there is no carrier {scheme!r}; {did_you_mean(scheme, _LISTENING)}")
-    if scheme != "unix" and url.partition("://")[2].count(":") > 1 and "[" not in url:
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]  # paths and queries may have colons of their own
+    if scheme != "unix" and authority.count(":") > 1 and "[" not in authority:
         raise Wrong(f"{url!r} has an IPv6 address without brackets; write it as {scheme}://[::1]:9000")
     try:
         parsed = parse_url(url, None)
