@@ -19,6 +19,7 @@ from dtp.chain.channel import Channel, Lane, LaneChanged, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import (
     InsufficientFunds,
+    MoveAborted,
     NodeRefused,
     NodeUnavailable,
     ObjectMissing,
@@ -193,7 +194,8 @@ class Purchase(Deal):
     async def settle(self, agreed: messages.Agreed | None) -> None:
         """Close the channel unless it is kept: by agreement at once, else by asking, with `claim_ms` for claims.
 
-        Idempotent. Raises what the chain raises; then `dtp channel close` does it later.
+        Idempotent. Raises what the chain raises; then `dtp channel close` does it later, and a channel whose close
+        was agreed on isn't used again.
         """
         if self._settled:
             return
@@ -205,12 +207,35 @@ class Purchase(Deal):
             self.lock.release()
 
     async def _close(self, agreed: messages.Agreed | None) -> None:
+        try:
+            pipes = await surrender(self.chain, self.channel.id)
+            if agreed is None or not await self._close_agreed(agreed, pipes):
+                await self._ask_close()
+        except BaseException:
+            if agreed is not None:
+                # The server, which has signed, takes this channel no more: left open, it would be used again.
+                await self.journal.run(lambda store: store.set_state(self.channel.id, "refused"))
+            raise
+
+    async def _close_agreed(self, agreed: messages.Agreed, pipes: tuple[str, ...]) -> bool:
+        """Whether the channel is closed by agreement. It isn't by one that is unfair, or that the chain refuses."""
         id = self.channel.id
-        pipes = await surrender(self.chain, id)
-        if agreed is not None and await self._is_fair(agreed):
+        if not await self._is_fair(agreed):
+            return False
+        try:
             self.closed = await close_agreed(self.chain, self.channel, agreed, pipes)
-            await self.journal.run(lambda store: store.set_state(id, "closed"))
-            return
+        except TransactionFailed as fault:
+            # Asking needs no agreement. It is tried where refusing cost nothing, or where being late was all.
+            late = isinstance(fault, MoveAborted) and fault.error is module.ChannelError.AGREEMENT_EXPIRED
+            if not (fault.simulated or late):
+                raise
+            log.info("channel %s can't be closed by agreement: %s", id, fault)
+            return False
+        await self.journal.run(lambda store: store.set_state(id, "closed"))
+        return True
+
+    async def _ask_close(self) -> None:
+        id = self.channel.id
         if self.channel.terms.bearer == Bearer.SERVER and self.channel.terms.credit:
             # What the server bears of our transport comes back with the refund, if it is more than asking costs.
             await take_credits(self.chain, self.channel, _CREDITS_WORTH)

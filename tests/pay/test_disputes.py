@@ -8,8 +8,8 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import channel as channel_module
 from dtp.chain.channel import Agreement, State, agreement_bytes
-from dtp.chain.errors import MoveAborted, StaleObject
-from dtp.pay import messages
+from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObject
+from dtp.pay import buying, messages
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Action, expiring
 from dtp.pay.errors import ChannelUnusable
@@ -208,6 +208,106 @@ def test_an_agreement_that_the_client_does_not_use_ends_in_a_claim(market):
         market.chain.advance(11 * 60_000)
         (paid,) = await market.serving.cashier.look()
         assert (paid.to_server, paid.to_client) == (cost_of(3 * MIB), 500_000_000 - cost_of(3 * MIB))
+
+    market(scenario)
+
+
+def aborted(error, executed=None):
+    place = AbortPlace("0x" + "7" * 64, "channel", "close_agreed", 0)
+    return MoveAborted("refused", place=place, raw=error, number=error, error=error, executed=executed)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        aborted(channel_module.ChannelError.AGREED_TOO_LOW),  # in the simulation
+        aborted(channel_module.ChannelError.AGREEMENT_EXPIRED, object()),  # in time for the simulation only
+    ],
+)
+def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market, monkeypatch, fault):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, _ = await paid_channel(market)
+
+        async def close_agreed(*args):
+            raise fault
+
+        monkeypatch.setattr(buying, "close_agreed", close_agreed)
+        await connection.close()
+        (channel,) = await market.channels(buyer)
+        assert channel.state == State.CLOSING
+        assert [each.state for each in buyer["store"].bought()] == ["closing"]
+        assert connection.meter.deal.closed is None
+
+    market(scenario)
+
+
+def test_who_is_late_for_an_agreed_close_asks_for_it(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, _ = await paid_channel(market)
+        assert await connection.meter.agreement() is not None
+        market.chain.advance(11 * 60_000)
+        await connection.close()
+        (channel,) = await market.channels(buyer)
+        assert channel.state == State.CLOSING
+        assert [each.state for each in buyer["store"].bought()] == ["closing"]
+
+    market(scenario)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        NodeUnavailable("no node"),
+        aborted(channel_module.ChannelError.AGREED_TOO_LOW, object()),  # whatever is wrong costs gas
+    ],
+)
+def test_a_channel_whose_agreed_close_fails_is_not_used_again(market, monkeypatch, fault):
+    """The server refuses it from then on. Left open, it would keep an honest client out, and its money in."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+
+        async def close_agreed(*args):
+            raise fault
+
+        with monkeypatch.context() as patch:
+            patch.setattr(buying, "close_agreed", close_agreed)
+            with pytest.raises(type(fault)):
+                await connection.close()
+        # 'dtp channel close' asks for it.
+        assert [each.state for each in buyer["store"].bought()] == ["refused"]
+        async with market.connect(buyer) as other:
+            assert other.meter.deal.fresh
+            assert other.meter.deal.channel.id != channel.id
+            assert await fetch(other, 1000) == 1000
+
+    market(scenario)
+
+
+def test_a_close_without_an_agreement_that_fails_leaves_the_channel_open(market, monkeypatch):
+    """The server still takes it."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+
+        async def none():
+            return None
+
+        async def ask(*args):
+            raise NodeUnavailable("no node")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(connection.meter, "last_words", none)
+            patch.setattr(buying, "request_close", ask)
+            with pytest.raises(NodeUnavailable):
+                await connection.close()
+        assert [each.state for each in buyer["store"].bought()] == ["open"]
+        async with market.connect(buyer) as other:
+            assert other.meter.deal.channel.id == channel.id
 
     market(scenario)
 
