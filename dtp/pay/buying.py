@@ -20,7 +20,6 @@ from dtp.chain.client import ChainClient
 from dtp.chain.errors import (
     InsufficientFunds,
     MoveAborted,
-    NodeRefused,
     NodeUnavailable,
     ObjectMissing,
     OutcomeUnknown,
@@ -31,6 +30,7 @@ from dtp.chain.host import Bearer, Mode, Terms
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.pipe_hub import surrender
 from dtp.chain.resolver import HostState, read_host
+from dtp.errors import ChainError
 from dtp.pay import messages
 from dtp.pay.book import affordable
 from dtp.pay.client_meter import Deal
@@ -147,7 +147,7 @@ class Purchase(Deal):
             self.held += amount
             try:
                 self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
-            except (NodeUnavailable, NodeRefused) as fault:  # the money is there, whoever knows of it
+            except ChainError as fault:  # the money is there, whatever a node says of it
                 log.info("channel %s can't be read: %s", self.channel.id, fault)
             return self.funds
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain.channel import Channel, State
+from dtp.chain.channel import SCHEMA, Channel, State
+from dtp.chain.errors import MalformedObject
 from dtp.errors import DtpError
 from dtp.pay.errors import ChannelUnusable, PriceTooHigh
 from dtp.pay.serving import Selling
@@ -94,5 +95,35 @@ def test_prices_that_are_made_up_are_refused_by_the_limit_or_by_the_server(marke
         with pytest.raises(DtpError, match="above what requests and bytes cost"):
             await fetch(connection, 2 * MIB)
         await connection.close()
+
+    market(scenario)
+
+
+def test_money_that_was_added_counts_whatever_the_node_says_of_the_channel_then(market):
+    """Else the connection would end as one that got no more, with that money in its channel."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        deposit, budget = cost_of(MIB), cost_of(3 * MIB)
+        async with market.connect(buyer, budget=budget, deposit=deposit, keep=True) as connection:
+            deal, chain = connection.meter.deal, buyer["network"]
+            genuine, known = chain.object, deal.channel
+
+            async def another(id, version=None):
+                found = await genuine(id, version)
+                other = replace(found.ref, id="0x" + "5" * 64)
+                return replace(found, ref=other) if id == known.id else found
+
+            chain.object = another
+            with pytest.raises(MalformedObject):
+                await chain.read(SCHEMA, Channel, known.id)
+            assert await deal.add(deposit) == 2 * deposit
+            assert (deal.funds, deal.held) == (2 * deposit, 2 * deposit)
+            assert deal.channel == known
+            chain.object = genuine
+            assert await deal.add(budget) == budget
+        (channel,) = await market.channels(buyer)
+        assert channel.deposited == budget
 
     market(scenario)
