@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 
 from dtp.daemon.state import Key, Used
@@ -13,6 +15,8 @@ try:
     from redis.exceptions import RedisError
 except ImportError as error:
     raise ConfigError("Redis for [state] takes a package: pip install 'dtp[state-redis]'") from error
+
+log = logging.getLogger("dtpd")
 
 #: Seconds after which a key that nobody adds to goes by itself; each exchange begins them anew.
 _KEEP = 40 * 86_400
@@ -26,6 +30,8 @@ class RedisStore:
 
     def __init__(self, url: str, host: str) -> None:
         self._host = host
+        #: Bans that can't be read and were told of, as they stand there.
+        self._unread: set[tuple[bytes | str, bytes | str]] = set()
         self._redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
 
     def _name(self, key: Key) -> str:
@@ -66,17 +72,30 @@ class RedisStore:
         """Raises `StateError`."""
         try:
             found = await self._redis.hgetall(f"dtpd:{self._host}:bans")
-            bans = {
-                caller if isinstance(caller, str) else caller.decode(): float(until)
-                for caller, until in found.items()
-            }
-        except (RedisError, OSError, ValueError) as error:  # also what somebody wrote there by hand
+        except (RedisError, OSError) as error:
             raise StateError(f"Redis: {error}") from error
+        bans, unread = {}, set()
+        for row in found.items():  # one that somebody wrote there by hand must not lift all others
+            try:
+                bans.update([_ban(*row)])
+            except ValueError:
+                unread.add(row)
+                if row not in self._unread:
+                    log.warning("Redis: a ban that can't be read is left out: %.100r until %.100r", *row)
+        self._unread = unread
         return {caller: until for caller, until in bans.items() if until > now}
 
     async def close(self) -> None:
         """Disconnect."""
         await self._redis.aclose()
+
+
+def _ban(caller: bytes | str, until: bytes | str) -> tuple[str, float]:
+    """Raises `ValueError`."""
+    moment = float(until)
+    if math.isnan(moment):
+        raise ValueError("not a number")
+    return caller if isinstance(caller, str) else caller.decode(), moment
 
 
 def make(url: str, host: str) -> RedisStore:
