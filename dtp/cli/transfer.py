@@ -49,7 +49,7 @@ from dtp.net.files import (
 from dtp.net.files.names import open_regular
 from dtp.net.listener import Refuse, Request
 from dtp.net.stream import Stream
-from dtp.pay.errors import BudgetSpent
+from dtp.pay.errors import BudgetSpent, MoneyNotAdded
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ async def _persist(
             async with dial() as connection, meter.watch(connection):
                 peer = connection.peer
                 return await attempt(connection, meter), peer
-        except (asyncio.CancelledError, ConnectionClosed, CarrierError, BudgetSpent) as error:
+        except (asyncio.CancelledError, ConnectionClosed, CarrierError, BudgetSpent, MoneyNotAdded) as error:
             moved |= meter.moved > 0
             if meter.moved and isinstance(error, ConnectionLost):
                 meter.say("redial", "the peer has started anew; going on where it was", peer)

@@ -112,7 +112,8 @@ class Cashier:
         ours = [view.channel.id for view in views if self._credited(view.channel)]
         # As they are now: what was claimed a moment ago is the evidence.
         for id, channel in (await read_channels(self._chain, ours)).items():
-            if await self._promised(id):
+            # A client that asked the chain for the close has given up what was agreed.
+            if channel.state != State.CLOSING and await self._promised(id):
                 continue
             last = closing or channel.state == State.CLOSING
             least = self._policy.gas_alone * (1 if last else self._policy.worth)

@@ -12,14 +12,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
-from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, StaleObject
+from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, StaleObject
 from dtp.errors import ChainError, DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.net.watch import NO_COUNT
 from dtp.pay import answers, messages, payer
 from dtp.pay.drivers import Meter
-from dtp.pay.errors import ChargeDeclined, MoneyNotAdded, PriceTooHigh
+from dtp.pay.errors import ChannelUnusable, ChargeDeclined, MoneyNotAdded, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.payer import UNRESERVED, Payer, Reserved
 from dtp.pay.store import Store
@@ -212,9 +212,11 @@ class ClientMeter(Meter):
         funds: int | None = None
         try:
             funds = await self._more_funds(wanted, ahead)
+            self._refused = None
         except MoneyNotAdded:
             raise
-        except ChainError as fault:  # the wallet is empty, say: what the channel has is spent first
+        # The wallet is empty, say, or somebody declined to sign: what the channel has is spent first.
+        except (ChainError, ChannelUnusable, SignerError) as fault:
             self._refused = MoneyNotAdded(f"no more money could be added: {fault}")
             self._refused.__cause__ = fault
         finally:

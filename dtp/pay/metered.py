@@ -6,6 +6,7 @@ a connection.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -104,7 +105,13 @@ class Metered(Connection):
         """As `Connection.accept_stream`. A server waits while too many requests are unpaid."""
         stream = await super().accept_stream()
         if isinstance(self.meter, ServerMeter):
-            await self.meter.serving()
+            try:
+                await self.meter.serving()
+            except (
+                asyncio.CancelledError
+            ):  # by a timeout, say: whoever asks next gets it, for it will be paid
+                self._accepted.appendleft(stream)
+                raise
         return stream
 
     async def charge(self, units: int = 1, *, amount: int | None = None) -> None:

@@ -75,6 +75,8 @@ class ServerMeter(Meter):
     # ---- what the meter says
 
     def _frame(self, data: bytes) -> None:
+        if self._over:  # frames that came before metering began are given all at once
+            return
         # While one is being written, another would only be written after it: by then there may be a newer one.
         waits = data.startswith(messages.VOUCHER_HEAD) and (
             self._checks or self.connection.moved < self._hear_at

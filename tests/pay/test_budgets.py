@@ -12,6 +12,7 @@ from dtp.chain.errors import (
     InsufficientFunds,
     NodeUnavailable,
     OutcomeUnknown,
+    SignerError,
     StaleObject,
     TransactionFailed,
 )
@@ -400,14 +401,17 @@ async def fetch_many(connection, count):
         await fetch(connection, 0)
 
 
-def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkeypatch):
+@pytest.mark.parametrize("fault", [InsufficientFunds, ChannelUnusable, SignerError])
+def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkeypatch, fault):
+    """Or one without the service's coin, or whose owner declines."""
+
     async def scenario(market):
         await market.serve(give)
         buyer, tries = await market.buyer(), []
 
         async def add_money(*args):
             tries.append(args)
-            raise InsufficientFunds("the wallet is empty")
+            raise fault("the wallet is empty")
 
         monkeypatch.setattr(buying, "add_money", add_money)
         deposit = cost_of(2 * MIB)
@@ -416,12 +420,32 @@ def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkey
             assert tries
             with pytest.raises(MoneyNotAdded, match="the wallet is empty") as error:
                 await fetch(connection, 8 * MIB)
-            assert isinstance(error.value.__cause__, InsufficientFunds)
+            assert isinstance(error.value.__cause__, fault)
         assert deposit - 2 <= connection.paid <= deposit
         assert await market.channels(buyer) == [None]  # closed by agreement
         async with market.connect(buyer, budget=5 * deposit, deposit=LEAST) as connection:
             with pytest.raises(MoneyNotAdded, match="the wallet is empty"):
                 await fetch_many(connection, 20)
+
+    market(scenario)
+
+
+def test_who_has_got_money_since_is_told_what_the_budget_is(market, monkeypatch):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, tries, genuine = await market.buyer(), [], buying.add_money
+
+        async def add_money(*args):
+            tries.append(args)
+            if len(tries) == 1:
+                raise InsufficientFunds("the wallet is empty")
+            return await genuine(*args)
+
+        monkeypatch.setattr(buying, "add_money", add_money)
+        async with market.connect(buyer, budget=3 * LEAST, deposit=LEAST) as connection:
+            with pytest.raises(BudgetSpent):
+                await fetch_many(connection, 200)
+        assert len(tries) > 1
 
     market(scenario)
 

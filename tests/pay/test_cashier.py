@@ -161,6 +161,7 @@ def test_no_fault_ends_claiming(fault, monkeypatch):
         (NOW - MINUTE - 1, State.OPEN, False, True),  # nobody can use it any more
         (None, State.OPEN, True, False),  # it may be agreed about in a moment
         (None, State.CLOSING, False, True),
+        (NOW, State.CLOSING, False, True),  # who asks the chain for the close has given up what was agreed
         (None, State.CLOSED, False, False),
     ],
 )

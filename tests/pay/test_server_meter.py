@@ -564,3 +564,18 @@ def test_who_is_late_is_told_why(tmp_path, spent):
         assert wire.aborted.startswith("deposit or quota are used up" if spent else "not paid within 30 s")
 
     play(tmp_path, scenario)
+
+
+def test_a_frame_behind_the_one_that_ended_metering_is_nobodys(tmp_path):
+    """Frames that came before it began are given one after the other, whatever they do."""
+
+    async def scenario(meter, wire, lane):
+        wire.on_meter(frame(1, MIB))
+        wire.on_meter(b"\x91")
+        assert wire.closed
+        meter.over()
+        wire.on_meter(frame(2, 2 * MIB))
+        assert meter._hearing is None
+        assert meter._held == []
+
+    play(tmp_path, scenario)
