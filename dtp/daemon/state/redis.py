@@ -74,7 +74,8 @@ class RedisStore:
             found = await self._redis.hgetall(f"dtpd:{self._host}:bans")
         except (RedisError, OSError) as error:
             raise StateError(f"Redis: {error}") from error
-        bans, unread = {}, set()
+        bans: dict[str, float] = {}
+        unread = set()
         for row in found.items():  # one that somebody wrote there by hand must not lift all others
             try:
                 bans.update([_ban(*row)])
