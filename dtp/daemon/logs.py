@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import select
+import stat
 import sys
 import time
 import unicodedata
@@ -119,6 +120,23 @@ class Json(logging.Formatter):
         return json.dumps(body)
 
 
+def _cut(text: str, size: int) -> str:
+    """At most `size` bytes of a line, with a mark; of an object its longest texts are cut."""
+    with contextlib.suppress(ValueError):
+        body = json.loads(text)
+        if isinstance(body, dict):
+            body["cut"] = True
+            while len(short := json.dumps(body)) > size:
+                length, name = max((len(one), name) for name, one in body.items() if isinstance(one, str))
+                if not length:  # what is long is no text
+                    break
+                body[name] = body[name][: length // 2]
+            else:
+                return short
+    mark = " (cut)"
+    return text.encode(errors="replace")[: size - len(mark)].decode(errors="ignore") + mark
+
+
 class Unwaiting(logging.StreamHandler[TextIO]):
     """Leaves a line out rather than wait for whoever reads: a pipe that is full, or a terminal that was stopped, must
     not stop all connections. The next line has the number of those before it in `left_out`.
@@ -130,8 +148,17 @@ class Unwaiting(logging.StreamHandler[TextIO]):
         self._room: select.poll | None = None
         with contextlib.suppress(OSError, ValueError):  # one without a descriptor has room
             number = stream.fileno()
-            self._room = select.poll()
-            self._room.register(number, select.POLLOUT)
+            if not stat.S_ISREG(os.fstat(number).st_mode):  # a file never waits for a reader
+                self._room = select.poll()
+                self._room.register(number, select.POLLOUT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """No more than there is room for: a traceback would wait for the reader in the middle."""
+        text = super().format(record)
+        size = select.PIPE_BUF - len(self.terminator)
+        if self._room is None or len(text.encode(errors="replace")) <= size:
+            return text
+        return _cut(text, size)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Where there is room, there is for 4 KiB (PIPE_BUF)."""

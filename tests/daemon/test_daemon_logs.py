@@ -123,6 +123,42 @@ def test_nobody_waits_for_a_log(log):
     assert "left_out" not in second
 
 
+@pytest.mark.parametrize("format_", ["json", "human"])
+def test_a_long_record_waits_for_nobody_either(log, format_):
+    """Room is promised for a page; of what is longer only so much is written, with a mark, and JSON stays JSON."""
+    log(format_)
+    read, write = os.pipe()
+    os.set_blocking(write, False)  # else what waits would wait here
+    with open(read, "rb", buffering=0) as reader, open(write, "w", encoding="utf-8") as stream:
+        logs.set_up(model.Log(format=format_), stream)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write, b"x" * 4096)
+        assert len(reader.read(4096)) == 4096
+        logging.getLogger("dtpd").info("long " + "\u00fc" * 4096)
+        found = b""
+        while select.select([reader], [], [], 0)[0]:
+            found += reader.read(65536)
+        logging.getLogger().handlers[0].close()
+    line = found.lstrip(b"x").decode()
+    assert 1000 < len(line.encode()) <= select.PIPE_BUF
+    assert line.endswith("\n")
+    if format_ == "json":
+        assert json.loads(line)["message"].startswith("long \u00fc")
+        assert json.loads(line)["cut"] is True
+    else:
+        assert line.endswith("\u00fc (cut)\n")
+
+
+def test_a_file_gets_all_of_a_long_record(log, tmp_path):
+    log("human")
+    with open(tmp_path / "log", "w+") as stream:
+        logs.set_up(model.Log(), stream)
+        logging.getLogger("dtpd").info("x" * 8192)
+        stream.seek(0)
+        assert stream.read().endswith("x" * 8192 + "\n")
+
+
 @pytest.mark.parametrize("is_journal", [True, False])
 def test_the_journal_gets_levels_and_no_times(log, monkeypatch, tmp_path, is_journal):
     """Where it is the journal that reads: its variable is inherited by whatever a desktop's terminal starts."""
