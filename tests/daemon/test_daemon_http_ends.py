@@ -320,6 +320,33 @@ def test_a_backends_connection_that_has_ended_is_not_used_again(talk, way):
     talk(scenario)
 
 
+@pytest.mark.parametrize("way", ["answer", "408", "reset"])
+@pytest.mark.parametrize("asked", [GET, post(b"x")])
+def test_what_a_kept_connection_said_meanwhile_answers_nothing(talk, way, asked):
+    """It would be taken for the answer to the next request, and each one after it would get the one before."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        backend.say(OK)
+        await talk.answered()
+        if way == "answer":
+            backend.say(OK[:-2] + b"no")
+        elif way == "408":
+            backend.say(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+            backend.mouth.feed_eof()
+        else:
+            backend.mouth.set_exception(ConnectionResetError())
+        talk.client.say(asked)
+        (await talk.asked(2)).say(OK)
+        await talk.answered(2)
+        assert len(talk.links) == 2
+        assert talk.client.heard.count(b"HTTP/1.1 ") == 2
+        assert backend.code == 0
+
+    talk(scenario)
+
+
 def test_a_rule_about_bytes_ends_who_waits(talk):
     async def scenario(talk):
         talk.exposed.moved = lambda caller, size: Reason.QUOTA

@@ -556,7 +556,7 @@ class HttpSession(Conversation):
         """The backend's side: the one that is open, if it still is, else another."""
         if self._backend is not None and self._link is not None:
             idle = asyncio.get_running_loop().time() - self._backend.since
-            if idle < _LINK_IDLE and not self._link.reader.at_eof() and not self._link.writer.is_closing():
+            if idle < _LINK_IDLE and not self._link.writer.is_closing() and _silent(self._link.reader):
                 return self._backend
             self._drop_link()
         self._link = await self._exposed.dial_streams(self._caller)
@@ -597,6 +597,21 @@ async def _answered(backend: _Side) -> Any:
     if isinstance(event, h11.ConnectionClosed):
         raise Ended(Reason.BACKEND_BROKE)
     return event
+
+
+def _silent(reader: asyncio.StreamReader) -> bool:
+    """Whether a kept connection has said nothing since its last answer, nor ended.
+
+    A read that would have to wait is given up at its first step, for which the event loop isn't needed.
+    """
+    look = reader.read(1)
+    try:
+        look.send(None)
+    except (StopIteration, OSError):
+        return False
+    finally:
+        look.close()
+    return True
 
 
 def _raise_of_client(pump: asyncio.Task[None]) -> None:
