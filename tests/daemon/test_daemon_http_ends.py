@@ -443,6 +443,19 @@ def test_who_is_refused_before_its_body_may_keep_it(run, kind, fields):
     run(scenario)
 
 
+@pytest.mark.parametrize("fields", [b"", b"Expect: 100-continue\r\n"])
+def test_the_end_of_a_connection_is_said_once(talk, fields):
+    """There are clients that take a field's second mention for another value."""
+
+    async def scenario(talk):
+        talk.client.say(b"POST /" + HEAD + fields + b"Content-Length: 9000000\r\n\r\n")
+        await talk.ended()
+        assert talk.client.heard.startswith(b"HTTP/1.1 413 ")
+        assert talk.client.heard.lower().count(b"\r\nconnection: close\r\n") == 1
+
+    talk(scenario, kind="json-rpc")
+
+
 @pytest.mark.parametrize(
     ("version", "before", "behind"), [(b"1.0", False, b"ok"), (b"1.1", True, b"X-Sum: 1\r\n\r\n")]
 )

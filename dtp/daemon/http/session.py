@@ -408,7 +408,8 @@ class HttpSession(Conversation):
         http = self._client.http
         # Who waits for 100 and gets this may send its body, or the next request: nobody could tell them apart.
         last = self._finishing or http.they_are_waiting_for_100_continue
-        if last or (http.their_state is h11.SEND_BODY and self._size > most):
+        last = last or (http.their_state is h11.SEND_BODY and self._size > most)
+        if last and not any(name.lower() == b"connection" for name, _ in headers):
             headers = [*headers, (b"connection", b"close")]
         if self._origin is None:
             return headers
