@@ -192,6 +192,11 @@ class Purchase(Deal):
         self.lock.release()
         await self.journal.run(lambda store: store.set_state(self.channel.id, "refused"))
 
+    async def break_off(self, agreed: messages.Agreed | None) -> None:
+        """See `Deal.break_off`. The channel stays open for the next time, unless the server has signed its close."""
+        if agreed is not None and not self._settled:
+            await self.give_up()
+
     async def settle(self, agreed: messages.Agreed | None) -> None:
         """Close the channel unless it is kept: by agreement at once, else by asking, with `claim_ms` for claims.
 

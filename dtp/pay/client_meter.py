@@ -19,7 +19,7 @@ from dtp.net.stream import Stream
 from dtp.net.watch import NO_COUNT
 from dtp.pay import answers, messages, payer
 from dtp.pay.drivers import Meter
-from dtp.pay.errors import ChannelUnusable, ChargeDeclined, MoneyNotAdded, PriceTooHigh
+from dtp.pay.errors import ChargeDeclined, MoneyNotAdded, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.payer import UNRESERVED, Payer, Reserved
 from dtp.pay.store import Store
@@ -39,6 +39,10 @@ class Deal(ABC):
     @abstractmethod
     async def settle(self, agreed: messages.Agreed | None) -> None:
         """The connection is over: close the channel, with the server's signature if there is one."""
+
+    @abstractmethod
+    async def break_off(self, agreed: messages.Agreed | None) -> None:
+        """The connection is over, and nothing else is to be waited for. After `settle` it does nothing."""
 
 
 #: Decides about a charge: its units, what it comes to, and whether it is hash-locked. True agrees.
@@ -69,9 +73,11 @@ class ClientMeter(Meter):
         self._key = key
         self._on_charge = on_charge
         self._on_low = on_low
+        self._asked: set[asyncio.Future[bool]] = set()  # what `on_charge` is thinking about
         self._offers: dict[bytes, payer.ChargeOffered] = {}
         self._revealed: dict[bytes, bytes] = {}
-        self._agreed: messages.Agreed | None = None
+        #: The server's signature under an agreed close, once it is here.
+        self.agreed: messages.Agreed | None = None
         self._finished: payer.Finished | None = None
         self._adding = False
         self._no_more = on_low is None  # money can't be added
@@ -141,7 +147,7 @@ class ClientMeter(Meter):
                     case payer.Revealed(preimage):
                         self._revealed[answers.lock_of(preimage)] = preimage
                     case payer.AgreementGiven(agreed):
-                        self._agreed = agreed
+                        self.agreed = agreed
                     case payer.Adopted(voucher):
                         self.spawn(self._adopt(voucher, self.payer.used))
                     case payer.Finished():
@@ -190,6 +196,8 @@ class ClientMeter(Meter):
             self.turn()
 
     def ended(self) -> None:
+        for asked in self._asked:
+            asked.cancel()
         lane, used, newest = self.payer.lane, self.payer.owed, self.payer.newest
         clean = self._finished is not None and self._finished.exact
         self.spawn(
@@ -216,7 +224,7 @@ class ClientMeter(Meter):
         except MoneyNotAdded:
             raise
         # The wallet is empty, say, or somebody declined to sign: what the channel has is spent first.
-        except (ChainError, ChannelUnusable, SignerError) as fault:
+        except (ChainError, SignerError) as fault:
             self._refused = MoneyNotAdded(f"no more money could be added: {fault}")
             self._refused.__cause__ = fault
         finally:
@@ -303,13 +311,24 @@ class ClientMeter(Meter):
         """Whether to agree: what the caller says, else by `charge_units`; with more money where that is needed."""
         if self._on_charge is not None:
             answer = self._on_charge(offer.units, offer.amount, offer.lock is not None)
-            agree = answer if isinstance(answer, bool) else await answer
+            agree = answer if isinstance(answer, bool) else await self._answered(answer)
         else:
             agree = offer.units <= self.payer.spending.charge_units
         needed = self.payer.cost + offer.amount - self.payer.funds
         if agree and needed > 0 and self._on_low is not None:
             await self._add(needed)
         return agree
+
+    async def _answered(self, answer: Awaitable[bool]) -> bool:
+        """What the caller says; no when the connection is over first, for then nobody waits for it any more."""
+        asked = asyncio.ensure_future(answer)
+        self._asked.add(asked)
+        try:
+            await asyncio.wait([asked])
+        finally:
+            self._asked.discard(asked)
+            asked.cancel()
+        return not (self._over and asked.cancelled()) and asked.result()
 
     async def buy(self, stream: Stream, most: int | None) -> bytes:
         """See `Metered.buy`."""
@@ -322,6 +341,7 @@ class ClientMeter(Meter):
             self.turn()
             raise PriceTooHigh(f"the answer costs {offer.amount}, and at most {most} is to be paid")
         await self._decide(offer)
+        self._raise_if_over()
         if not self.payer.agreed_to(offer.charge):
             raise ChargeDeclined(
                 f"a charge of {offer.amount} for this answer was declined here, or above the budget"
@@ -352,20 +372,20 @@ class ClientMeter(Meter):
     async def last_words(self) -> messages.Agreed | None:
         """What is to be said before the connection closes: the rest is paid, the close agreed where it is wanted."""
         if self._over:
-            return self._agreed
+            return self.agreed
         exact = await self.finish()
         if exact and self.deal is not None and self.deal.closes:
             return await self.agreement()
-        return self._agreed
+        return self.agreed
 
     async def agreement(self) -> messages.Agreed | None:
         """The server's signature under an agreed close; None when it gives none in time. Doesn't raise."""
-        if self._over or self._agreed is not None or not self.payer.agrees:
-            return self._agreed
+        if self._over or self.agreed is not None or not self.payer.agrees:
+            return self.agreed
         self.payer.ask_close()
         self.turn()
         with contextlib.suppress(DtpError, TimeoutError):
             async with asyncio.timeout(self.end_patience):
-                while self._agreed is None:
+                while self.agreed is None:
                     await self.changed()
-        return self._agreed
+        return self.agreed

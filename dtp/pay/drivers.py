@@ -15,7 +15,7 @@ from typing import Any, Final
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.watch import Watch
-from dtp.pay.errors import CountsDisputed, MalformedMeter, NotMetered, VoucherRefused
+from dtp.pay.errors import CountsDisputed, MalformedMeter, NotMetered, StoreError, VoucherRefused
 from dtp.pay.payer import NEVER
 from dtp.session.codes import CloseCode
 from dtp.session.session import Traffic
@@ -25,6 +25,8 @@ log = logging.getLogger("dtp.pay")
 #: Seconds that a server waits at the end for what is unpaid, and a client for an answer about closing; over carriers
 #: that are slow by nature half of the connection's patience, if that is more.
 END_PATIENCE: Final = 5.0
+#: What the other side is told where our store can't be written.
+_STORE_AWAY: Final = "vouchers can't be stored at the moment: come again later"
 #: How often an unanswered frame is said again within the patience of carriers that are slow by nature.
 REPEATS: Final = 12
 
@@ -157,8 +159,15 @@ class Meter(ABC):
         """Something of metering is wrong: the connection ends with PAYMENT and the reason."""
         if self.error is None:
             self.error = error
-            log.info("%r: %s", self.connection, error)
-        self.connection.abort(CloseCode.PAYMENT, str(error)[:256])
+            log.log(
+                logging.WARNING if isinstance(error, StoreError) else logging.INFO,
+                "%r: %s",
+                self.connection,
+                error,
+            )
+        # What is of our disk or database isn't the other side's affair.
+        reason = _STORE_AWAY if isinstance(error, StoreError) else str(error)[:256]
+        self.connection.abort(CloseCode.PAYMENT, reason)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside; what goes wrong with it, whatever it is, ends the connection."""

@@ -156,11 +156,12 @@ class Metered(Connection):
                 await meter.deal.settle(agreed)
         finally:
             self.abort(code, reason, application=code != 0)
-            if meter is not None:
-                await meter.settled()
-            rest, self._rest = self._rest, None
-            if rest is not None:
-                await rest.aclose()
+            rest, self._rest = self._rest or AsyncExitStack(), None
+            async with rest:  # also when this is cancelled once more
+                if meter is not None:
+                    await meter.settled()
+                if isinstance(meter, ClientMeter) and meter.deal is not None:
+                    await meter.deal.break_off(meter.agreed)
 
     def at_end(self, rest: AsyncExitStack) -> None:
         """Close `rest` at the end of `close`: what was opened for this connection."""

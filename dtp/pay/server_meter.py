@@ -206,12 +206,7 @@ class ServerMeter(Meter):
             return
         fault = done.exception()
         if isinstance(fault, DtpError):
-            log.warning("%r: a voucher can't be stored: %s", self.connection, fault)
-            self.error = fault
-            # What is wrong is said to the operator only: it is of our disk or database.
-            self.connection.abort(
-                CloseCode.PAYMENT, "vouchers can't be stored at the moment: come again later"
-            )
+            self.fail(fault)
         elif done.result() is Verdict.FORGED:
             self.fail(VoucherRefused(Flaw.FORGED))
         elif done.result() is Verdict.STORED:

@@ -15,7 +15,7 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Argument
-from dtp.chain.errors import NodeRefused, TransactionFailed
+from dtp.chain.errors import InsufficientFunds, NodeRefused, TransactionFailed
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id
 from dtp.pay import messages
@@ -55,14 +55,17 @@ def result_of(chain: ChainClient, executed: Executed) -> Paid:
 
 
 async def coins_for(chain: ChainClient, program: Program, coin: str, amount: int) -> Argument:
-    """A coin of `amount` as an argument: off the gas coin for SUI, else out of the account's coins of that type."""
+    """A coin of `amount` as an argument: off the gas coin for SUI, else out of the account's coins of that type.
+
+    Raises `InsufficientFunds`.
+    """
     if coin == SUI_COIN:
         (money,) = program.split(program.gas, [amount])
         return money
     coins = [each for each in await chain.coins(chain.address, coin) if each.balance]
     there = sum(each.balance or 0 for each in coins)
     if there < amount or not coins:
-        raise ChannelUnusable(f"{chain.address} has {there} of {coin}, less than the deposit of {amount}")
+        raise InsufficientFunds(f"{chain.address} has {there} of {coin}, less than the deposit of {amount}")
     first, *others = (program.object(each.id) for each in coins)
     program.merge(first, others)
     (money,) = program.split(first, [amount])

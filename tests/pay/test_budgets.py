@@ -20,7 +20,7 @@ from dtp.chain.host import Bearer, Terms
 from dtp.errors import DtpError, LocalError
 from dtp.pay import buying
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
-from dtp.pay.errors import BudgetSpent, BudgetTooSmall, ChannelUnusable, MoneyNotAdded, OtherCoin, StoreError
+from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded, OtherCoin, StoreError
 from dtp.pay.payer import PayerLane
 from dtp.pay.serving import Selling
 from dtp.pay.settling import coins_for
@@ -74,9 +74,10 @@ def test_a_budget_is_of_its_coin(market):
         for budget in (500_000_000, "0.5SUI"):
             with pytest.raises(OtherCoin, match=r"::host::Host, and the budget is in 0x0.*2::sui::SUI"):
                 await market.connect(buyer, budget=budget)
-        with pytest.raises(ChannelUnusable, match=r"has 0 of .*::host::Host"):
+        with pytest.raises(InsufficientFunds, match=r"has 0 of .*::host::Host"):
             await market.connect(buyer, coin=coin)
-        with pytest.raises(ChannelUnusable, match="has 0 of"):
+        assert not buyer["store"].kept_keys()
+        with pytest.raises(InsufficientFunds, match="has 0 of"):
             await coins_for(chain, Program(), coin, 0)
         with pytest.raises(LocalError, match="is an amount of SUI"):
             market.connect(buyer, budget="0.5SUI", coin=coin)
@@ -401,9 +402,9 @@ async def fetch_many(connection, count):
         await fetch(connection, 0)
 
 
-@pytest.mark.parametrize("fault", [InsufficientFunds, ChannelUnusable, SignerError])
+@pytest.mark.parametrize("fault", [InsufficientFunds, SignerError])
 def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkeypatch, fault):
-    """Or one without the service's coin, or whose owner declines."""
+    """Or one whose owner declines."""
 
     async def scenario(market):
         await market.serve(give)

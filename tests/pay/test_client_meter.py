@@ -159,6 +159,27 @@ def test_an_error_of_the_program_in_a_charge_ends_the_connection_and_is_told(tmp
     play(tmp_path, scenario, on_charge=on_charge, charge_units=100)
 
 
+def test_nobody_waits_for_an_answer_about_a_charge_when_the_connection_is_over(tmp_path):
+    """A program that asks its user, say: `close` would wait for the user, too."""
+    asked, begun = [], asyncio.Event()
+
+    async def on_charge(units, amount, locked):
+        asked.append(asyncio.current_task())
+        begun.set()
+        return await asyncio.get_running_loop().create_future()
+
+    async def scenario(meter, wire):
+        wire.on_meter(build(ChargeAsked(1, 500, None)))
+        await begun.wait()
+        wire.closed = True
+        meter.over()
+        await meter.settled()
+        assert [each.cancelled() for each in asked] == [True]
+        assert not meter.payer.agreed_to(1)
+
+    play(tmp_path, scenario, on_charge=on_charge, charge_units=100)
+
+
 def test_last_counts_that_can_t_be_written_are_told_and_leave_what_was_reserved(
     tmp_path, monkeypatch, caplog
 ):

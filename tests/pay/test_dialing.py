@@ -1,16 +1,18 @@
 """Paid connections that break off at their beginning or at their end: nothing of them stays behind."""
 
 import asyncio
+import contextlib
 import time
 from types import SimpleNamespace
 
 import pytest
 
+from dtp.errors import DtpError
 from dtp.pay import buying, dial
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
-from dtp.session.codes import CloseCode, ConnectionRefused
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 
 from .test_paid import cost_of, fetch, give
 
@@ -61,6 +63,91 @@ def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(market, m
         assert again.meter.deal.channel.id == bought.channel
         assert again.paid == cost_of(100_000, 1000)
         assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_a_close_that_is_cancelled_twice_lets_go_of_the_lane(market, monkeypatch):
+    """By a timeout, and by the end of the program."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        connection = await market.connect(buyer)
+        await fetch(connection, 1000)
+        with monkeypatch.context() as patch:
+            patch.setattr(connection.meter, "last_words", asyncio.Event().wait)
+            patch.setattr(connection.meter, "settled", asyncio.Event().wait)
+            closing = asyncio.ensure_future(connection.close())
+            for _ in range(2):
+                await asyncio.sleep(0)
+                closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+        await connection.meter.settled()
+        async with market.connect(buyer) as again:
+            await fetch(again, 1000)
+        assert again.meter.deal.channel.id == connection.meter.deal.channel.id
+
+    market(scenario)
+
+
+def test_a_close_that_is_cancelled_when_the_server_has_signed_it_gives_the_channel_up(market, monkeypatch):
+    """The server takes it no more."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        connection = await market.connect(buyer)
+        await fetch(connection, 1000)
+        genuine, signed = ClientMeter.last_words, asyncio.Event()
+
+        async def late(meter):
+            assert await genuine(meter) is not None
+            signed.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ClientMeter, "last_words", late)
+            closing = asyncio.ensure_future(connection.close())
+            await signed.wait()
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+        (bought,) = buyer["store"].bought()
+        assert bought.state == "refused"
+        async with market.connect(buyer) as again:
+            await fetch(again, 1000)
+        assert again.meter.deal.channel.id != bought.channel
+
+    market(scenario)
+
+
+def test_an_answer_that_is_bought_while_the_connection_ends_was_not_declined(market):
+    """But what ended the connection is what is wrong."""
+    connections = []
+
+    async def sell(connection):
+        connections.append(connection)
+        async for request in connection.requests():
+            with contextlib.suppress(DtpError):
+                await request.deliver(b"secret")
+
+    async def scenario(market):
+        await market.serve(sell)
+        buyer, asked = await market.buyer(), asyncio.Event()
+
+        async def decide(units, amount, locked):
+            asked.set()
+            return await asyncio.get_running_loop().create_future()
+
+        connection = await market.connect(buyer, on_charge=decide)
+        buying = asyncio.ensure_future(connection.buy(await connection.open_stream()))
+        await asked.wait()
+        connections[0].abort(CloseCode.INTERNAL, "the power is gone", application=False)
+        with pytest.raises(ConnectionClosed, match="the power is gone"):
+            await buying
+        await connection.close()
 
     market(scenario)
 

@@ -338,6 +338,22 @@ def test_a_voucher_that_can_not_be_stored_ends_the_connection_and_its_fault_is_t
     assert play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8)).newest is None
 
 
+def test_what_else_can_not_be_stored_is_the_operators_too(tmp_path, caplog):
+    """The use of a subscription, say."""
+
+    async def scenario(meter, wire, lane):
+        async def full():
+            raise StoreError(f"can't write {tmp_path}: is the disk full?")
+
+        meter.spawn(full())
+        await meter.settled()
+        assert wire.aborted == "vouchers can't be stored at the moment: come again later"
+        assert isinstance(meter.error, StoreError)
+        assert str(tmp_path) in caplog.text
+
+    play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8))
+
+
 # ---- what is taken of what waits
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from dtp.chain import Program
 from dtp.chain.channel import Claimed, Settled, State
+from dtp.chain.errors import InsufficientFunds
 from dtp.chain.host import Terms
 from dtp.pay import messages, settling
 from dtp.pay.claims import Action, Decision, View
@@ -107,7 +108,7 @@ def test_a_signature_that_is_no_use_is_not_sent():
 
 def test_coins_of_another_type_have_to_suffice():
     asyncio.run(coins_for(Chain(coins=(600, 400)), Program(), OTHER_COIN, 1000))
-    with pytest.raises(ChannelUnusable, match="has 1000 of"):
+    with pytest.raises(InsufficientFunds, match="has 1000 of"):
         asyncio.run(coins_for(Chain(coins=(600, 400)), Program(), OTHER_COIN, 1001))
 
 
