@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 from hpack import Decoder, Encoder
+from hpack.hpack import decode_integer
 from hyperframe import frame as h2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -357,29 +358,93 @@ def test_refusals_that_the_backend_lets_nobody_say_have_a_bound():
         wire.call(2 * most + 1)
 
 
+class SmallTable(Wire):
+    """A client whose table has another size than the usual one, and a backend that knows it."""
+
+    announced = 4096
+
+    def __init__(self, *sizes):
+        super().__init__(lambda method: Denial("methods", Reason.METHOD, "no"))
+        self.backend = Encoder()
+        for size in sizes:
+            self.announce(size)
+        self.acknowledge(1 + len(sizes))
+
+    def announce(self, size):
+        self.filter.from_client(h2.SettingsFrame(0, settings={1: size}).serialize())
+        self.announced = size
+
+    def acknowledge(self, times=1):
+        """The client's decoder goes by what is announced from then on, and so does the backend's encoder."""
+        self.filter.from_backend(h2.SettingsFrame(0, flags={"ACK"}).serialize() * times)
+        self.backend.header_table_size = self.answers.max_allowed_table_size = self.announced
+        self.sent()
+
+    def answer(self, fields):
+        """Something that the backend says; how its client reads it."""
+        head = h2.HeadersFrame(1, data=self.backend.encode(fields), flags={"END_HEADERS"})
+        self.filter.from_backend(head.serialize())
+        return self.answers.decode(self.sent()[1][0].data, raw=True)
+
+    def refusal(self, stream):
+        """What a refusal, which the client has to understand, says of the table's size in front; None for nothing."""
+        self.call(stream)
+        data = self.sent()[1][0].data
+        assert (b"dtp-policy", b"methods") in self.answers.decode(data, raw=True)
+        return decode_integer(data, 5)[0] if data[0] >> 5 == 1 else None
+
+
 @pytest.mark.parametrize("first", ["refusal", "answer"])
-def test_a_smaller_table_of_the_client_is_kept_to(first):
-    """Whoever says the first head behind its settings tells that the table is smaller; nginx's is empty."""
-    wire = Wire(lambda method: Denial("methods", Reason.METHOD, "no"))
-    wire.filter.from_client(h2.SettingsFrame(0, settings={1: 0}).serialize())
-    wire.answers.max_allowed_table_size = 0
+@pytest.mark.parametrize("size", [0, 30, 31, 1000, 4095])
+def test_a_smaller_table_of_the_client_is_kept_to(first, size):
+    """Whoever says the first head behind its settings tells how small the table is; nginx's is empty."""
+    wire = SmallTable(size)
     if first == "answer":
-        wire.filter.from_backend(h2.HeadersFrame(1, data=b"\x20\x88", flags={"END_HEADERS"}).serialize())
-        assert wire.answers.decode(wire.sent()[1][0].data, raw=True) == [(b":status", b"200")]
-    for stream in (1, 3):
-        wire.call(stream)
-        data = wire.sent()[1][0].data
-        assert data.startswith(b"\x20") is (first == "refusal" and stream == 1)
-        assert (b"dtp-policy", b"methods") in wire.answers.decode(data, raw=True)
+        assert wire.answer([(b":status", b"200")]) == [(b":status", b"200")]
+    assert wire.refusal(1) == (size if first == "refusal" else None)
+    assert wire.refusal(3) is None
+
+
+def test_a_smaller_table_keeps_what_there_is_room_for():
+    """The backend goes on naming it: told that the table is empty, the client would not know what is meant."""
+    wire = SmallTable()
+    named = [(b":status", b"200"), (b"grpc-encoding", b"identity")]
+    assert wire.answer(named) == named
+    wire.announce(1000)
+    assert wire.refusal(1) is None  # the backend may still use more
+    assert wire.answer(named) == named
+    wire.acknowledge()
+    assert wire.refusal(3) == 1000
+    assert wire.answer(named) == named
+
+
+def test_the_smallest_table_between_two_heads_is_told():
+    """RFC 7541, 4.2."""
+    wire = SmallTable(1000, 500, 2000)
+    assert wire.refusal(1) == 500
+    wire.announce(1500)
+    wire.acknowledge()
+    assert wire.refusal(3) == 1500
+
+
+@pytest.mark.parametrize("when", ["before", "behind"])
+def test_a_smaller_table_of_the_client_without_a_backend(when):
+    """Announced before the backend was lost, or behind."""
+    wire = SmallTable()
+    if when == "behind":
+        assert wire.filter.lose_backend(Reason.BACKEND_BROKE)
+    wire.announce(1000)
+    if when == "before":
+        assert wire.filter.lose_backend(Reason.BACKEND_BROKE)
+    wire.answers.max_allowed_table_size = 1000
+    assert [frame.flags for frame in wire.sent()[1]] == [{"ACK"}]
+    assert wire.refusal(1) == 1000
 
 
 @pytest.mark.parametrize("size", [4096, 65_536])
 def test_a_table_of_the_client_that_is_no_smaller_is_left_alone(size):
     """What the backend has put there is to stay."""
-    wire = Wire(lambda method: Denial("methods", Reason.METHOD, "no"))
-    wire.filter.from_client(h2.SettingsFrame(0, settings={1: size}).serialize())
-    wire.call(1)
-    assert not wire.sent()[1][0].data.startswith(b"\x20")
+    assert SmallTable(size).refusal(1) is None
 
 
 def test_a_smaller_table_of_the_backend_is_kept_to():

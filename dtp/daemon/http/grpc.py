@@ -17,6 +17,7 @@ from enum import Enum
 from urllib.parse import quote
 
 from hpack import Decoder, Encoder, HPACKError
+from hpack.hpack import encode_integer
 from hpack.struct import NeverIndexedHeaderTuple
 from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import (
@@ -54,8 +55,6 @@ _MOST_OWN = 16 * 1024
 _FRAME_SIZE = 16 * 1024
 #: HPACK's table before anybody says otherwise (RFC 7541, 4.2, and RFC 9113, 6.5.2).
 _TABLE = 4096
-#: In front of a header block: the table is emptied (RFC 7541, 6.3).
-_EMPTIED = b"\x20"
 _NO_ERROR, _PROTOCOL_ERROR = 0, 1
 #: For who speaks another version.
 _HTTP_1 = (
@@ -122,13 +121,14 @@ class Filter:
         self._refused: OrderedDict[int, None] = OrderedDict()
         #: Sizes of HPACK's table that the backend has announced and the client has yet to agree to.
         self._tables: deque[int | None] = deque()
-        #: Whether the client's table is to be smaller, and no head yet has told it so (RFC 7541, 4.2).
-        self._shrinks = False
+        #: The same from the client to the backend, for settings that it has not acknowledged; and what holds now.
+        self._unanswered: deque[int | None] = deque()
+        self._table = _TABLE
+        #: To what the client's table has shrunk where no head has told it so yet (RFC 7541, 4.2).
+        self._shrunk: int | None = None
         #: Whether the backend has said its settings, without which it is none.
         self.settled = False
         self._in_block = False
-        #: Settings of the client that the backend has not acknowledged.
-        self._unanswered = 0
         #: Why there is no backend (any more).
         self.lost: Reason | None = None
         #: The last call that is taken, once no more are.
@@ -229,11 +229,17 @@ class Filter:
     def _agree(self, frame: Frame, piece: memoryview) -> None:
         """Settings of the client, or its word that it goes by the backend's: so does our encoder."""
         if not frame.flags & frames.ACK:
-            self._unanswered += 1
-            size = _table_size(frames.payload(piece))
-            self._shrinks |= size is not None and size < _TABLE
+            self._unanswered.append(_table_size(frames.payload(piece)))
         elif self._tables and (size := self._tables.popleft()) is not None:
             self._encoder.header_table_size = min(size, _TABLE)
+
+    def _agreed(self, size: int | None) -> None:
+        """Settings of the client hold from now on: so far the backend may have used what was in a larger table."""
+        if size is None:
+            return
+        if size < self._table:
+            self._shrunk = size if self._shrunk is None else min(size, self._shrunk)
+        self._table = size
 
     def _drop(self, frame: Frame, last: bool) -> None:
         """A frame of a call that was refused: nobody gets it, so its room in the connection is given back."""
@@ -244,6 +250,7 @@ class Filter:
         """What a server has to answer, while there is none."""
         if frame.kind == frames.SETTINGS and not frame.flags & frames.ACK:
             self._own.append(SettingsFrame(0, flags=["ACK"]).serialize())
+            self._agreed(_table_size(frames.payload(piece)))
         elif frame.kind == frames.PING and not frame.flags & frames.ACK:
             answer = PingFrame(0, opaque_data=bytes(frames.payload(piece)), flags=["ACK"])
             self._own.append(answer.serialize())
@@ -381,8 +388,8 @@ class Filter:
         It leaves the client's table as the backend knows it: nothing is indexed.
         """
         data = self._answers.encode([NeverIndexedHeaderTuple(*one) for one in fields], huffman=False)
-        if self._shrinks:
-            data, self._shrinks = _EMPTIED + data, False
+        if self._shrunk is not None:
+            data, self._shrunk = _resized(self._shrunk) + data, None
         self._own.append(HeadersFrame(stream, data=data, flags=["END_HEADERS", "END_STREAM"]).serialize())
         if more:
             self._own.append(RstStreamFrame(stream, error_code=_NO_ERROR).serialize())
@@ -397,12 +404,13 @@ class Filter:
                 continue
             kind, flags = frame.kind, frame.flags
             if kind == frames.SETTINGS and flags & frames.ACK:
-                self._unanswered -= 1
+                if self._unanswered:
+                    self._agreed(self._unanswered.popleft())
             elif kind == frames.SETTINGS:
                 self._settle(frames.payload(piece))
             elif kind in (frames.HEADERS, frames.PUSH_PROMISE, frames.CONTINUATION):
                 self._in_block = not flags & frames.END_HEADERS
-                self._shrinks = False
+                self._shrunk = None  # the backend has told it
             if kind == frames.RST_STREAM or (
                 kind in (frames.DATA, frames.HEADERS) and flags & frames.END_STREAM
             ):
@@ -435,7 +443,9 @@ class Filter:
         if not self.settled:
             self.settled = True
             self._own.insert(0, SettingsFrame(0).serialize())
-        self._own += [SettingsFrame(0, flags=["ACK"]).serialize()] * self._unanswered
+        while self._unanswered:
+            self._own.append(SettingsFrame(0, flags=["ACK"]).serialize())
+            self._agreed(self._unanswered.popleft())
         for stream, answered in self._calls.items():
             self.told += 1
             self._forget(stream)
@@ -473,6 +483,13 @@ def _table_size(data: memoryview) -> int | None:
     except HyperframeError as error:
         raise Malformed(f"settings that are none: {error}") from None
     return settings.settings.get(SettingsFrame.HEADER_TABLE_SIZE)
+
+
+def _resized(size: int) -> bytes:
+    """In front of a header block: the table has this size from now on (RFC 7541, 6.3)."""
+    data = encode_integer(size, 5)
+    data[0] |= 0x20
+    return bytes(data)
 
 
 def _fault(fields: Headers) -> bool:
