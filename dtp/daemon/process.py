@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import resource
@@ -12,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -71,7 +72,7 @@ class Serving(Protocol):
     on_fenced: Callable[[], object] | None
 
     @property
-    def sockets(self) -> list[socket.socket]:
+    def sockets(self) -> Mapping[str, Sequence[socket.socket]]:
         """See `Daemon`, and so are the others."""
 
     @property
@@ -135,13 +136,13 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_and_log()))
-        adopted = _by_place(self.daemon.config, self.control.place, systemd.listening_sockets())
-        await self.control.start(next(iter(adopted.get(_CONTROL, ())), None))
+        adopted = _by_setting(self.daemon.config, self.control.place, systemd.listening_sockets())
+        await self.control.start(next(iter(adopted.get(self.control.place, ())), None))
         figures = None
         try:
             await self.daemon.start(adopted)
             if self.web is not None:
-                await self.web.start(adopted.get(_WEB, ()))
+                await self.web.start(adopted.get(_of_web(self.daemon.config), ()))
             systemd.notify("READY=1", "STATUS=Serving")
             systemd.say_ready()
             if (interval := systemd.watchdog_interval()) is not None:
@@ -251,11 +252,9 @@ class Process:
 
     async def _succeed(self) -> subprocess.Popen[bytes]:
         """The process that takes over, once it serves. Raises `UpgradeFailed`; then it is gone."""
-        socks = [
-            *self.daemon.sockets,
-            *self.control.sockets,
-            *(self.web.sockets if self.web is not None else ()),
-        ]
+        socks = {**self.daemon.sockets, self.control.place: self.control.sockets}
+        if self.web is not None:
+            socks[_of_web(self.daemon.config)] = self.web.sockets
         successor, ready = _start_successor(socks)
         serves = False
         try:
@@ -316,13 +315,15 @@ async def _read(descriptor: int) -> bytes:
     return os.read(descriptor, 1)
 
 
-def _start_successor(socks: list[socket.socket]) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+def _start_successor(
+    socks: Mapping[str, Sequence[socket.socket]],
+) -> tuple[subprocess.Popen[bytes], BinaryIO]:
     """This program, started anew with copies of `socks`; and a pipe that says when it serves, or ends."""
     read, write = os.pipe()
-    numbers = [sock.fileno() for sock in socks]
+    numbers = {sock.fileno(): setting for setting, several in socks.items() for sock in several}
     environment = {
         **os.environ,
-        systemd.SOCKETS: ",".join(map(str, numbers)),
+        systemd.SOCKETS: json.dumps([(setting, number) for number, setting in numbers.items()]),
         systemd.READY: str(write),
     }
     environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
@@ -342,28 +343,35 @@ def _raise_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-#: Keys of `_by_place` for what is neither a forward nor a carrier's URL.
-_CONTROL, _WEB = "control", "web"
+def _of_web(config: Config) -> str:
+    """The page's setting, as `_by_setting` names it: a forward may have the same place."""
+    return f"web {config.web}"
 
 
-def _by_place(config: Config, control: str, socks: list[socket.socket]) -> dict[str, list[socket.socket]]:
-    """The sockets that are open already by the setting that means them.
+def _by_setting(
+    config: Config, control: str, socks: Iterable[tuple[str, socket.socket]]
+) -> dict[str, list[socket.socket]]:
+    """The sockets that are open already by the setting that means them: the one that they were opened for (the kernel
+    chose the port, or a name stands for the address), else the one with their place.
 
     `ConfigError` for one that none means; those of a process that is replaced may be of what was in the file before.
     """
-    wanted = {forward.name: forward.name for forward in config.forward}
-    wanted |= {values.place_of(url): url for url in config.listen}
-    wanted[control] = _CONTROL
+    places = {forward.name: forward.name for forward in config.forward}
+    places |= {url: values.place_of(url) for url in config.listen}
+    places[control] = control
     if config.web is not None:
-        wanted[str(config.web)] = _WEB
+        places[_of_web(config)] = str(config.web)
+    wanted = {place: setting for setting, place in places.items()}
     found: dict[str, list[socket.socket]] = {}
-    for sock in socks:
+    for setting, sock in socks:
         name = f"udp:{name_of(sock)}" if sock.type == socket.SOCK_DGRAM else name_of(sock)
-        if name not in wanted and systemd.replaces():
+        meant = setting if setting in places else wanted.get(name)
+        if meant is not None:
+            found.setdefault(meant, []).append(sock)
+        elif systemd.replaces():
+            log.warning("%s is in the file no more: nobody listens there now", name)
             sock.close()
-            continue
-        if name not in wanted:
-            places = ", ".join(wanted)
-            raise ConfigError(f"a socket at {name} was handed over, and the configuration has {places}")
-        found.setdefault(wanted[name], []).append(sock)
+        else:
+            known = ", ".join(wanted)
+            raise ConfigError(f"a socket at {name} was handed over, and the configuration has {known}")
     return found

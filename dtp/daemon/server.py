@@ -473,11 +473,13 @@ class Daemon:
         return True
 
     @property
-    def sockets(self) -> list[socket]:
-        """What it listens on; still its own. For handing copies to the process that takes its place."""
-        of_peers = [] if self.listener is None else self.listener.socket_listeners
-        found = [sock for one in of_peers for sock in one.sockets]
-        return found + [sock for forwarded in self.forwarded.values() for sock in forwarded.sockets]
+    def sockets(self) -> dict[str, list[socket]]:
+        """What it listens on, by the setting; still its own. For handing copies to the process that takes over."""
+        found = {place: forwarded.sockets for place, forwarded in self.forwarded.items()}
+        for one in [] if self.listener is None else self.listener.socket_listeners:
+            url = next(url for url, bound in self._bound.items() if one.urls[0] in bound)
+            found[url] = [*found.get(url, ()), *one.sockets]
+        return found
 
     async def hand_over(self) -> None:
         """Another process has copies of the sockets: take nothing new, and leave the places as they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -41,22 +42,23 @@ def watchdog_interval() -> float | None:
     return int(microseconds) / 2e6 if wanted else None
 
 
-#: Set for a process that takes over from one that is replaced: descriptors, and where to say that it is ready.
+#: Set for a process that takes over from one that is replaced: descriptors with the settings that they were opened
+#: for, and where to say that it is ready.
 SOCKETS, READY = "DTPD_SOCKETS", "DTPD_READY"
 
 
-def listening_sockets() -> list[socket.socket]:
+def listening_sockets() -> list[tuple[str, socket.socket]]:
     """The sockets that were opened for this process, by the service manager or by the process that it replaces.
 
-    They are told apart by where they are bound. Children don't inherit them. `ConfigError` for a descriptor that is
-    no such socket.
+    With each the setting that it was opened for, in that process; "" for the manager's, which are told apart by where
+    they are bound. Children don't inherit them. `ConfigError` for a descriptor that is no such socket.
     """
-    numbers = [int(number) for number in os.environ.pop(SOCKETS, "").split(",") if number]
+    numbers = [(setting, number) for setting, number in json.loads(os.environ.pop(SOCKETS, "[]"))]
     if os.environ.pop("LISTEN_PID", "") == str(os.getpid()):
         count = int(os.environ.pop("LISTEN_FDS", "0"))
-        numbers += range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + count)
+        numbers += [("", number) for number in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + count)]
     os.environ.pop("LISTEN_FDNAMES", None)
-    return [_adopt(number) for number in numbers]
+    return [(setting, _adopt(number)) for setting, number in numbers]
 
 
 def _adopt(descriptor: int) -> socket.socket:

@@ -386,9 +386,9 @@ class Workers:
     # ---- how it stands --------------------------------------------------------------------------------------
 
     @property
-    def sockets(self) -> list[socket]:
-        """What the workers listen on; the parent's own copies."""
-        return [sock for opened in self._places.values() for sock in opened.sockets]
+    def sockets(self) -> dict[str, list[socket]]:
+        """What the workers listen on, by the setting; the parent's own copies."""
+        return {place: opened.sockets for place, opened in self._places.items()}
 
     @property
     def addresses(self) -> list[Address]:

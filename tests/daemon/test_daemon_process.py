@@ -26,12 +26,11 @@ class Served:
     """In place of a daemon: what it was asked for, each of which takes as long as the test wants."""
 
     on_fenced = None
-    sockets = ()
     open_streams = reloads = 0
 
     def __init__(self, config):
         self.config = config
-        self.asked = []
+        self.asked, self.sockets = [], {}
         self.may_reload = asyncio.Event()
         self.may_reload.set()
         self.drained = asyncio.Event()
@@ -142,7 +141,7 @@ def test_sockets_that_were_opened_for_us(monkeypatch, tmp_path):
         sock.bind(("127.0.0.1", 0))
         for given, words in ((sock, "doesn't listen"), (file, "is no socket")):
             number = os.dup(given.fileno())
-            monkeypatch.setenv(systemd.SOCKETS, str(number))
+            monkeypatch.setenv(systemd.SOCKETS, json.dumps([("", number)]))
             with pytest.raises(ConfigError, match=words):
                 systemd.listening_sockets()
             with contextlib.suppress(OSError):
@@ -150,8 +149,9 @@ def test_sockets_that_were_opened_for_us(monkeypatch, tmp_path):
         sock.listen()
         number = os.dup(sock.fileno())
         os.set_inheritable(number, True)
-        monkeypatch.setenv(systemd.SOCKETS, str(number))
-        (found,) = systemd.listening_sockets()
+        monkeypatch.setenv(systemd.SOCKETS, json.dumps([("127.0.0.1:0", number)]))
+        ((setting, found),) = systemd.listening_sockets()
+        assert setting == "127.0.0.1:0"
         assert not found.get_inheritable()
         found.close()
     assert "LISTEN_FDNAMES" not in os.environ
@@ -309,7 +309,7 @@ def test_the_watchdog_is_the_successor_s_too(monkeypatch):
     assert systemd.watchdog_interval() == 1.5
     script = f"{SUCCESSOR}os.write(tell, repr(systemd.watchdog_interval()).encode())"
     monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", script])
-    successor, ready = process._start_successor([])
+    successor, ready = process._start_successor({})
     with ready:
         assert ready.read() == b"1.5"
     successor.wait()
@@ -317,16 +317,46 @@ def test_the_watchdog_is_the_successor_s_too(monkeypatch):
     assert systemd.watchdog_interval() is None
 
 
-def test_a_successor_lets_go_of_places_that_are_no_more_in_the_file(tmp_path, monkeypatch):
+def test_a_successor_lets_go_of_places_that_are_no_more_in_the_file(tmp_path, monkeypatch, caplog):
     """Its file may have changed since; a socket of the service manager that nothing means is a mistake."""
     text = '[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://alice/api"\n'
     for replaces in (True, False):
         with socket.socket() as sock, contextlib.ExitStack() as stack:
             sock.bind(("127.0.0.1", 0))
+            name = f"127.0.0.1:{sock.getsockname()[1]}"
             if replaces:
                 monkeypatch.setenv(systemd.READY, "1")
             else:
                 monkeypatch.delenv(systemd.READY)
                 stack.enter_context(pytest.raises(ConfigError, match="handed over"))
-            assert process._by_place(config(tmp_path, text), "unix:/x", [sock]) == {}
+            assert process._by_setting(config(tmp_path, text), "unix:/x", [(name, sock)]) == {}
             assert sock.fileno() < 0
+            assert f"{name} is in the file no more" in caplog.text
+
+
+def test_a_successor_finds_sockets_by_their_settings_and_places(tmp_path):
+    """The kernel chose their ports, or the setting is another and means the same place."""
+    with socket.socket() as one, socket.socket() as other, socket.socket() as page, socket.socket() as moved:
+        for sock in (one, other, page, moved):
+            sock.bind(("127.0.0.1", 0))
+        port = moved.getsockname()[1]
+        text = f"""[daemon]
+listen = ["tcp://127.0.0.1:0", "tcp://127.0.0.1:{port}?backlog=9"]
+[web]
+listen = "127.0.0.1:0"
+[[expose]]
+service = "api"
+backend = "127.0.0.1:1"
+allow = "*"
+[[forward]]
+listen = "127.0.0.1:0"
+to = "dtp://alice/api"
+"""
+        handed = [("127.0.0.1:0", one), ("tcp://127.0.0.1:0", other), ("web 127.0.0.1:0", page)]
+        handed.append((f"tcp://127.0.0.1:{port}", moved))
+        assert process._by_setting(config(tmp_path, text), "unix:/x", handed) == {
+            "127.0.0.1:0": [one],
+            "tcp://127.0.0.1:0": [other],
+            "web 127.0.0.1:0": [page],
+            f"tcp://127.0.0.1:{port}?backlog=9": [moved],
+        }

@@ -321,6 +321,46 @@ to = "{to}"
         ask(new, b"after all")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_upgrade_keeps_the_places_that_a_setting_leaves_open(place, workers):
+    """Ports that the kernel chose, and names: whoever was told of them goes on finding somebody there."""
+    text = f"""[daemon]
+listen = ["tcp://127.0.0.1:0"]
+workers = {workers}
+[web]
+listen = "127.0.0.1:0"
+[[expose]]
+service = "api"
+backend = "127.0.0.1:1"
+allow = "*"
+[[forward]]
+listen = "127.0.0.1:0"
+to = "dtp://alice/api"
+[[forward]]
+listen = "127.0.0.1:0"
+kind = "udp"
+to = "dtp://alice/api"
+[[forward]]
+listen = "localhost:{free_port()}"
+to = "dtp://alice/api"
+"""
+    first, places = place.dtpd("far", text)
+    file = place.folder / "far.toml"
+    web = next(one["listen"] for one in places if one["event"] == "web")
+
+    def listens():
+        status = json.loads(place.command("status", "--json", "-c", file))
+        return [*status["listen"], *(one["listen"] for one in status["forwarded"])]
+
+    before = listens()
+    assert len(before) == 4
+    pid = json.loads(place.command("upgrade", "--json", "-c", file))["pid"]
+    place.stack.callback(end, pid)
+    first.wait(0)
+    assert listens() == before
+    assert json.loads(fetch(f"http://{web}/status").stdout)["uptime"] >= 0
+
+
 def json_uptime_of(program):
     """Seconds since a process began, by the kernel."""
     with open(f"/proc/{program.process.pid}/stat") as file:
