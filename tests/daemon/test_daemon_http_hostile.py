@@ -211,12 +211,22 @@ def test_no_case_escapes_a_rule_against_methods(method):
     assert rate.ask(Call(CALLER, "other", ("admin_x",)), Moment(0, 0)) is not None
 
 
-def test_a_whole_url_is_a_path_and_a_host(run):
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        (b"GET http://y:81/a?b=1", b"GET /a?b=1"),
+        (b"GET http://y:81", b"GET /"),
+        (b"OPTIONS http://y:81", b"OPTIONS *"),  # RFC 9112, 3.2.4
+        (b"OPTIONS http://y:81?", b"OPTIONS /?"),
+        (b"OPTIONS http://y:81/", b"OPTIONS /"),
+    ],
+)
+def test_a_whole_url_is_a_path_and_a_host(run, line, asked):
     async def scenario(pair):
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
-            assert (await say(port, b"GET http://y:81/a?b=1" + HEAD + b"\r\n")).startswith(b"HTTP/1.1 200 ")
-            assert backend.got.startswith(b"GET /a?b=1 HTTP/1.1\r\nhost: y:81\r\n")
+            assert (await say(port, line + HEAD + b"\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert backend.got.startswith(asked + b" HTTP/1.1\r\nhost: y:81\r\n")
             assert backend.got.count(b"host:") == 1
 
     run(scenario)

@@ -41,13 +41,17 @@ def fault(request: h11.Request) -> str | None:
 
 
 def in_origin_form(request: h11.Request) -> h11.Request:
-    """The same request with a path for its target. The host of a whole URL counts, not the field (3.2.2)."""
+    """The same request with a path for its target. The host of a whole URL counts, not the field (3.2.2).
+
+    OPTIONS of a URL that is a host alone asks about the server as such: that is `*` (3.2.4).
+    """
     match = _ABSOLUTE.fullmatch(request.target)
     if match is None:
         return request
     authority, rest = match.groups()
     headers: Headers = [(b"host", authority), *(one for one in request.headers if one[0] != b"host")]
-    path = rest if rest.startswith(b"/") else b"/" + rest
+    whole = request.method == b"OPTIONS" and not rest
+    path = b"*" if whole else rest if rest.startswith(b"/") else b"/" + rest
     return h11.Request(method=request.method, target=path, headers=headers, http_version=request.http_version)
 
 
