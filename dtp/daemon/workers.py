@@ -39,6 +39,8 @@ log = logging.getLogger("dtpd")
 
 #: Seconds between two looks at the figures of each worker, and without an answer until one is taken for hung.
 LOOK, HUNG = 1.0, 30.0
+#: Seconds that a worker has to begin, or to go on by another file: the chain and databases may take their time.
+CHANGE = 120.0
 #: Pauses before a worker that died is started anew, by how often in a row it died within `_STEADY` seconds.
 BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _STEADY = 10.0
@@ -146,9 +148,24 @@ class Workers:
         places, descriptors = self._of(seat, self._places)
         config = self._config_of(seat, self.config)
         try:
-            await seat.channel.ask("start", descriptors, config=config, places=places, bans=self._bans.known)
+            await self._ask(
+                seat, seat.channel, "start", descriptors, config=config, places=places, bans=self._bans.known
+            )
         except (NotDone, ChannelLost) as error:
             raise WorkerFailed(str(error)) from error
+
+    @staticmethod
+    async def _ask(
+        seat: Seat, channel: Channel, do: str, descriptors: Sequence[int] = (), **fields: Any
+    ) -> None:
+        """Have a worker do what others wait for. Raises `ChannelLost`, `NotDone`, and `WorkerFailed` in the end."""
+        try:
+            async with asyncio.timeout(CHANGE):
+                await channel.ask(do, descriptors, **fields)
+        except TimeoutError:
+            raise WorkerFailed(
+                f"worker {seat.number} (process {seat.pid}) has not answered {do!r} for {CHANGE:g} s"
+            ) from None
 
     def _config_of(self, seat: Seat, config: Config) -> Config:
         """Where there are no sockets to share, the first one listens."""
@@ -295,14 +312,16 @@ class Workers:
     async def _tell_all(self, config: Config, made: Mapping[str, Opened], *, quiet: bool = False) -> None:
         async def tell(seat: Seat, channel: Channel) -> None:
             places, descriptors = self._of(seat, made)
-            await channel.ask("reload", descriptors, config=self._config_of(seat, config), places=places)
+            config_of_it = self._config_of(seat, config)
+            await self._ask(seat, channel, "reload", descriptors, config=config_of_it, places=places)
 
         told = [tell(seat, channel) for seat, channel in self._there()]
         for outcome in await asyncio.gather(*told, return_exceptions=True):
             # One that died meanwhile begins anew by what holds then.
             if isinstance(outcome, NotDone) and not quiet:
                 raise WorkerFailed(str(outcome)) from outcome
-            if isinstance(outcome, BaseException) and not isinstance(outcome, CarrierError | NotDone):
+            passed_over = (CarrierError, NotDone, WorkerFailed) if quiet else CarrierError
+            if isinstance(outcome, BaseException) and not isinstance(outcome, passed_over):
                 raise outcome
 
     def _there(self) -> Iterator[tuple[Seat, Channel]]:
@@ -352,7 +371,7 @@ class Workers:
     async def hand_over(self) -> None:
         """As `Daemon.hand_over`."""
         self.draining = self._ending = True
-        told = [channel.ask("hand-over") for _, channel in self._there()]
+        told = [self._ask(seat, channel, "hand-over") for seat, channel in self._there()]
         await asyncio.gather(*told, return_exceptions=True)
         self._close_places(keep=True)
 

@@ -16,13 +16,14 @@ import pytest
 
 from dtp.daemon.channel import Channel, ChannelLost, NotDone
 from dtp.daemon.config import model, values
+from dtp.daemon.listening import Opened
 from dtp.daemon.policies import Call, Caller, Chain, Close, Moment, Open
 from dtp.daemon.policies.concurrency import Concurrency
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.state import Key, Used
 from dtp.daemon.summing import ended, merge
 from dtp.daemon.table import Table, key_of
-from dtp.daemon.workers import Workers
+from dtp.daemon.workers import WorkerFailed, Workers
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.testing import clock
@@ -257,6 +258,66 @@ def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_pat
 
     clock.run(scenario())
     assert [round(b - a, 1) for a, b in itertools.pairwise(pauses)][:6] == [0.5, 1.0, 2.0, 5.0, 5.0, 5.0]
+
+
+class Asked:
+    """In place of a worker's channel: what it was asked, which a worker that hangs never answers."""
+
+    closed = False
+
+    def __init__(self, hangs):
+        self.hangs, self.asked = hangs, []
+
+    async def ask(self, do, descriptors=(), **fields):
+        self.asked.append((do, fields.get("config")))
+        if self.hangs:
+            await asyncio.Event().wait()
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_reload_does_not_wait_for_ever_for_a_worker(tmp_path):
+    """It is named, all go on by the old file, and the next reload isn't kept waiting."""
+    old, new = (config(tmp_path, f"{DIRECT}\n[daemon]\ndrain = {seconds}") for seconds in (1, 2))
+
+    async def scenario():
+        parent = Workers(old, NEAR.id, None, Mock(workers=2))
+        parent._places = {"127.0.0.1:0": Opened([[], []])}
+        good, hung = (Asked(hangs) for hangs in (False, True))
+        for seat, channel in zip(parent._seats, (good, hung), strict=True):
+            seat.channel, seat.pid = channel, 7
+        with pytest.raises(WorkerFailed, match=r"worker 1 \(process 7\) has not answered 'reload' for 120 s"):
+            await parent.reload(new)
+        assert good.asked == hung.asked == [("reload", new), ("reload", old)]
+        assert (parent.config, parent.reloads) == (old, 0)
+        hung.hangs = False
+        await parent.reload(new)
+        assert (parent.config, parent.reloads) == (new, 1)
+        hung.hangs = True
+        await parent.hand_over()
+
+    clock.run(scenario())
+
+
+def test_a_worker_that_never_begins_makes_room_for_another(tmp_path, monkeypatch, caplog):
+    """Nobody looks at one that has yet to begin, and reloads wait for it."""
+    killed = Mock()
+
+    async def scenario():
+        monkeypatch.setattr("dtp.daemon.workers.os.kill", killed)
+        monkeypatch.setattr("dtp.daemon.workers.Channel", lambda *_: Asked(hangs=True))
+        zygote = Mock(spawn=Mock(return_value=(None, 7)))
+        parent = Workers(config(tmp_path, DIRECT), NEAR.id, zygote, Mock(workers=1))
+        watching = asyncio.create_task(parent._watch(parent._seats[0]))
+        await asyncio.sleep(200)
+        assert zygote.spawn.call_count == 2
+        killed.assert_called_once_with(7, signal.SIGKILL)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    clock.run(scenario())
+    assert "worker 0 can't begin: worker 0 (process 7) has not answered 'start' for 120 s" in caplog.text
 
 
 DIRECT = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"'
