@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -64,6 +65,9 @@ class Shared(Protocol):
     def hold(self, channel: str) -> bool:
         """Serve a channel; False while another daemon does. Raises `StoreError`."""
 
+    def held(self, channels: Iterable[str]) -> set[str]:
+        """Those of the channels that any daemon serves. Raises `StoreError`."""
+
     def free(self, channel: str) -> None:
         """Give back what `hold` took, once. Raises `StoreError`."""
 
@@ -77,10 +81,18 @@ class _Cashier(Cashier):
             return []
         return await super().look(closing=closing)
 
+    async def in_use(self, ids: Collection[str]) -> Collection[str]:
+        """See `Cashier`. Of a channel that another daemon serves a close may be agreed on as well."""
+        return {*await super().in_use(ids), *await self._journal.run(lambda store: _held(store, ids))}
+
 
 def _free(store: VoucherStore, channel: str) -> None:
     if isinstance(store, Shared):
         store.free(channel)
+
+
+def _held(store: VoucherStore, channels: Iterable[str]) -> set[str]:
+    return store.held(channels) if isinstance(store, Shared) else set()
 
 
 def _claims(store: VoucherStore) -> bool:

@@ -125,10 +125,14 @@ class Cashier:
             if taken is not None:
                 log.info("channel %s: %d of transport credits", id, taken[0])
 
+    async def in_use(self, ids: Collection[str]) -> Collection[str]:
+        """Those of the channels that are served now, maybe with others. Raises `StoreError`."""
+        return self._busy()
+
     async def _promised(self, id: str) -> bool:
         """Whether a total that was agreed, or may be in a moment, has the credits in it: a client that closes by it
         would pay them twice."""
-        if id in self._busy():
+        if id in await self.in_use([id]):
             return True
         end = await self._journal.run(lambda store: store.end_of(id))
         return end is not None and self._now_ms() <= end.not_after_ms + MINUTE
@@ -136,17 +140,17 @@ class Cashier:
     async def views(self) -> list[View]:
         """Every channel of the store that may still pay, as it is now."""
         sold, ends = await self._journal.run(_holdings)
-        busy = set(self._busy())
         found = []
         channels = await read_channels(self._chain, sold)
-        credited = any(map(self._credited, channels.values()))
+        credited = {id for id, each in channels.items() if self._credited(each)}
         pipes = await self._chain.owned(pipe_module.SCHEMA, Pipe, self._chain.address) if credited else []
+        busy = await self.in_use(credited) if credited else ()
         for id, channel in channels.items():
             if self._on_channel is not None:
                 self._on_channel(channel)
             vouchers = [each.newest.voucher for each in sold[id]]
             used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
-            credits = accrued(channel, pipes, used) if self._credited(channel) and id not in busy else 0
+            credits = accrued(channel, pipes, used) if id in credited and id not in busy else 0
             found.append(View(channel, tuple(sold[id]), ends.get(id), credits))
         missing = [id for id in sold if id not in channels]
         await self._over([id for id in missing if ends[id] is not None or self._past(id, sold[id])])

@@ -26,7 +26,7 @@ class SharedStore(Store):
 
     def __init__(self, path):
         super().__init__(path)
-        self.done, self.ours, self.free_there = [], False, True
+        self.done, self.ours, self.free_there, self.there = [], False, True, set()
 
     def claims(self):
         return self.ours
@@ -37,6 +37,9 @@ class SharedStore(Store):
 
     def free(self, channel):
         self.done.append("free")
+
+    def held(self, channels):
+        return self.there & set(channels)
 
     def receive_now(self, received):
         return None  # as where a database is asked
@@ -173,6 +176,18 @@ def test_one_of_several_daemons_claims(tmp_path, monkeypatch, ours):
         for closing in (False, True):
             assert await shop.cashier.look(closing=closing) == []
         assert looks == ([False, True] if ours else [])
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path, monkeypatch):
+    """Else the cashier takes the credits for transport that the other agrees on with the client a moment later, who
+    can't close by that then."""
+
+    async def scenario(shop, store):
+        store.there = {"0x2", "0x3"}
+        assert await shop.enter(caller(shop, store))
+        assert await shop.cashier.in_use(["0x2"]) == {"0x2", CHANNEL}
 
     play(tmp_path, monkeypatch, scenario)
 

@@ -149,6 +149,26 @@ def test_a_channel_is_served_by_one_of_them(open_store):
     second.close()
 
 
+def test_each_of_them_knows_what_any_of_them_serves(open_store):
+    """Ids whose locks in PostgreSQL have numbers below and above 0."""
+    ids = [f"0x{number:064x}" for number in range(9)]
+    with open_store() as first, open_store() as second:
+        for id in ids[:4]:
+            assert first.hold(id)
+        assert second.hold(ids[4])
+        for store in (first, second):
+            assert store.held(ids[2:]) == set(ids[2:5])
+            assert store.held([]) == set()
+        first.free(ids[2])
+        assert second.held(ids[2:]) == set(ids[3:5])
+        first.close()
+        for _ in range(100):  # a session of PostgreSQL ends a moment later
+            if second.held(ids) == {ids[4]}:
+                break
+            threading.Event().wait(0.05)
+        assert second.held(ids) == {ids[4]}
+
+
 def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_url):
     """Another daemon may have served the channel meanwhile: nothing more is kept for it by who had it before."""
     opened(lambda: PostgresVouchers(postgresql_url)).close()

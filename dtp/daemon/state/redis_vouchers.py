@@ -278,6 +278,13 @@ class RedisVouchers:
             elif left == 0:
                 self._run(_GIVE, self._me, channel)
 
+    def held(self, channels: Iterable[str]) -> set[str]:
+        """Those of the channels that any daemon holds."""
+        asked = list(channels)
+        leases = [f"{_PREFIX}lease:{channel}" for channel in asked]
+        holders: list[bytes | None] = self._do(lambda server: server.mget(leases)) if asked else []
+        return {channel for channel, holder in zip(asked, holders, strict=True) if holder is not None}
+
     # ---- as VoucherStore has it ------------------------------------------------------------------------------------
 
     def _lanes(self, channels: Iterable[str], *fields: str) -> list[tuple[str, int, list[Any]]]:

@@ -61,6 +61,14 @@ ON CONFLICT (channel, lane) DO UPDATE SET message = excluded.message, signature 
 WHERE excluded.sequence > known.sequence AND excluded.amount >= known.amount
     AND excluded.vouched_requests >= known.vouched_requests AND excluded.vouched_bytes >= known.vouched_bytes
 """
+# An advisory lock of 64 bits is listed in two halves; a third number says that both are of one key.
+_HELD = """
+SELECT channel FROM unnest(%s::text[]) AS channel WHERE hashtextextended(channel, 7240) IN (
+    SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+"""
 _SOLD = "SELECT channel, lane, message, signature, preimage FROM dtp_sold WHERE message IS NOT NULL"
 
 
@@ -144,6 +152,10 @@ class PostgresVouchers:
                 counts[channel] = left
             elif counts is self._held and left == 0:
                 self._ask("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", channel)
+
+    def held(self, channels: Iterable[str]) -> set[str]:
+        """Those of the channels that any daemon holds."""
+        return {channel for (channel,) in self._ask(_HELD, list(channels))}
 
     def _refuse_lost(self, channels: Iterable[str]) -> None:
         """Within a transaction, which has noticed if the session broke. Raises `StoreError`."""
