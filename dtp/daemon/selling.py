@@ -280,7 +280,7 @@ class Shop:
     @property
     def claimed(self) -> int:
         """What was claimed on chain since the start."""
-        return sum(paid.to_server for paid in self.cashier.done)
+        return self.cashier.claimed
 
     async def close(self) -> None:
         """After the last connection: claim what is worth its gas."""

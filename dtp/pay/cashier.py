@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
@@ -27,6 +28,8 @@ log = logging.getLogger("dtp.pay")
 
 #: No node is behind for so long, ms: what another has had then, and it hasn't, is deleted.
 _BEHIND: Final = 24 * 60 * MINUTE
+#: So many transactions are remembered: a server runs for years.
+_DONE: Final = 1_000
 
 
 class Cashier:
@@ -56,8 +59,9 @@ class Cashier:
         self._working = asyncio.Lock()
         #: Channels of the store as this chain had them last, and when (ms).
         self._seen: dict[str, tuple[Channel, int]] = {}
-        #: What was done so far.
-        self.done: list[Paid] = []
+        #: What was done last, and what came to servers since the start.
+        self.done: deque[Paid] = deque(maxlen=_DONE)
+        self.claimed = 0
 
     def start(self, interval: float) -> None:
         """Look each `interval` seconds, beginning now: a run before may have left vouchers."""
@@ -99,6 +103,7 @@ class Cashier:
             for paid, part in done:
                 log.info("%d channels: %d to the server, gas %d", len(part), paid.to_server, paid.gas)
             self.done += [paid for paid, _ in done]
+            self.claimed += sum(paid.to_server for paid, _ in done)
             await self._take_credits(views, closing)
             return [paid for paid, _ in done]
 

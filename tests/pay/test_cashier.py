@@ -357,11 +357,23 @@ def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path, monkeyp
             [(worth, Action.CLAIM)],
         ]
         assert [each.to_server for each in (*first, *second)] == [50_000] * 2
-        assert till.cashier.done == [*first, *second]
+        assert list(till.cashier.done) == [*first, *second]
         assert till.store.end_of(over).over
         assert till.store.end_of(small) is None
         assert {each.id for each in till.seen} == {worth, small, over}
         assert over not in till.cashier._seen  # nothing is kept of what nobody asks about any more
+
+    look(tmp_path, monkeypatch, scenario)
+
+
+def test_of_what_was_done_the_last_is_kept_and_the_sum_of_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(cashier_module, "_DONE", 2)
+
+    async def scenario(till):
+        till.sell(1, 50)
+        found = [paid for _ in range(3) for paid in await till.cashier.look()]
+        assert list(till.cashier.done) == found[1:]
+        assert till.cashier.claimed == 150_000
 
     look(tmp_path, monkeypatch, scenario)
 
