@@ -16,7 +16,7 @@ from dtp.chain.errors import MalformedObject, NodeRefused, TransactionFailed, Wr
 from dtp.chain.host import Bearer
 from dtp.chain.pipe import Pipe
 from dtp.errors import DtpError
-from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, plan
+from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, plan, rests
 from dtp.pay.costs import accrued, take_credits
 from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
@@ -30,6 +30,8 @@ log = logging.getLogger("dtp.pay")
 _BEHIND: Final = 24 * 60 * MINUTE
 #: So many transactions are remembered: a server runs for years.
 _DONE: Final = 1_000
+#: How often channels are asked about whose vouchers aren't worth their gas, ms: each costs as much as one that is.
+_RESTING: Final = 60 * MINUTE
 
 
 class Cashier:
@@ -59,6 +61,8 @@ class Cashier:
         self._working = asyncio.Lock()
         #: Channels of the store as this chain had them last, and when (ms).
         self._seen: dict[str, tuple[Channel, int]] = {}
+        #: Channels that nothing is to be done with, the vouchers of which that is true, and until when (ms).
+        self._resting: dict[str, tuple[list[Sold], int]] = {}
         #: What was done last, and what came to servers since the start.
         self.done: deque[Paid] = deque(maxlen=_DONE)
         self.claimed = 0
@@ -143,10 +147,14 @@ class Cashier:
         return end is not None and self._now_ms() <= end.not_after_ms + MINUTE
 
     async def views(self) -> list[View]:
-        """Every channel of the store that may still pay, as it is now."""
+        """Every channel of the store that may still pay, as it is now; those that aren't worth it now and then."""
         sold, ends = await self._journal.run(_holdings)
-        found = []
-        channels = await read_channels(self._chain, sold)
+        now_ms, found = self._now_ms(), []
+        self._resting = {
+            id: each for id, each in self._resting.items() if sold.get(id) == each[0] and now_ms < each[1]
+        }
+        asked = [id for id in sold if id not in self._resting]
+        channels = await read_channels(self._chain, asked)
         credited = {id for id, each in channels.items() if self._credited(each)}
         pipes = await self._chain.owned(pipe_module.SCHEMA, Pipe, self._chain.address) if credited else []
         busy = await self.in_use(credited) if credited else ()
@@ -156,11 +164,13 @@ class Cashier:
             vouchers = [each.newest.voucher for each in sold[id]]
             used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
             credits = accrued(channel, pipes, used) if id in credited and id not in busy else 0
-            found.append(View(channel, tuple(sold[id]), ends.get(id), credits))
-        missing = [id for id in sold if id not in channels]
+            view = View(channel, tuple(sold[id]), ends.get(id), credits)
+            found.append(view)
+            if id not in credited and rests(view, self._policy):
+                self._resting[id] = sold[id], now_ms + _RESTING
+        missing = [id for id in asked if id not in channels]
         await self._over([id for id in missing if ends[id] is not None or self._past(id, sold[id])])
-        before, now_ms = self._seen, self._now_ms()
-        self._seen = {id: each for id in missing if (each := before.get(id)) is not None}
+        self._seen = {id: each for id, each in self._seen.items() if id in sold}
         self._seen |= {id: (channel, now_ms) for id, channel in channels.items()}
         return found
 

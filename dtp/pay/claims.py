@@ -176,6 +176,15 @@ def _open(
     return Decision(view, Action.WAIT)
 
 
+def rests(view: View, policy: Policy) -> bool:
+    """Whether nothing is to be done with a channel, as long as it is there, until another voucher comes for it."""
+    claimed = dict(enumerate(each.amount for each in view.channel.lanes))
+    more = sum(max(0, sold.newest.voucher.amount - claimed.get(sold.lane, 0)) for sold in view.lanes)
+    # In the company of others less may be worth claiming.
+    least = min(policy.gas_alone, policy.worth * policy.gas_channel)
+    return view.channel.state != State.CLOSED and more + view.channel.owed < least
+
+
 def plan(views: Sequence[View], now_ms: int, epoch: int, policy: Policy) -> list[Decision]:
     """What to do now, most gain first. With what has to be claimed comes what is worth its share of the gas."""
     decisions = [decide(view, now_ms, epoch, policy) for view in views]

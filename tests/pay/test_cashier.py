@@ -296,7 +296,10 @@ class Till:
         self.channels, self.settled, self.least, self.at_once = {}, [], [], 0
         self.seen, self.refused = [], []
         chain = SimpleNamespace(address="0x5", owned=self._owned, epoch=self._epoch)
-        self.cashier = Cashier(chain, self.journal, lambda: NOW, policy=POLICY, on_channel=self.seen.append)
+        self.now_ms = NOW
+        self.cashier = Cashier(
+            chain, self.journal, lambda: self.now_ms, policy=POLICY, on_channel=self.seen.append
+        )
         monkeypatch.setattr(cashier_module, "read_channels", self._read)
         monkeypatch.setattr(cashier_module, "settle", self._settle)
         monkeypatch.setattr(cashier_module, "take_credits", self._take)
@@ -399,6 +402,37 @@ def test_a_channel_with_an_agreement_is_left_to_its_client_until_it_is_gone(tmp_
         await till.cashier.look()
         assert till.store.end_of(agreed).over
         assert till.store.sold() == []
+
+    look(tmp_path, monkeypatch, scenario)
+
+
+def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path, monkeypatch):
+    """A question costs a node as much as one about what is: with many small callers there would be nothing else."""
+
+    async def scenario(till):
+        def asked():
+            found = [each.id for each in till.seen]
+            till.seen.clear()
+            return found
+
+        small, credited, worth = till.sell(1, 0), till.sell(2, 0, terms=CREDITED), till.sell(3, 50)
+        await till.cashier.look()
+        assert asked() == [small, credited, worth]
+        await till.cashier.look()
+        assert asked() == [credited, worth]  # what transport brings grows without a voucher
+        till.store.received_all([(KEY.sign(voucher(2, 0, 7, channel=small)), Usage(0, 7))])
+        await till.cashier.look()
+        assert asked() == [small, credited, worth]
+        till.now_ms += 60 * MINUTE - 1
+        await till.cashier.look()
+        assert asked() == [credited, worth]
+        till.now_ms += 1
+        till.channels[small] = replace(till.channels[small], state=State.CLOSED)
+        await till.cashier.look()
+        assert asked() == [small, credited, worth]
+        assert till.store.end_of(small).over
+        await till.cashier.look()
+        assert small not in till.cashier._resting | till.cashier._seen
 
     look(tmp_path, monkeypatch, scenario)
 

@@ -7,7 +7,19 @@ import pytest
 from dtp.chain.channel import Channel, Lane, State
 from dtp.chain.host import NO_CAP, Bearer, Terms
 from dtp.pay.book import affordable
-from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, claimable, decide, expiring, gain_of, plan
+from dtp.pay.claims import (
+    MINUTE,
+    Action,
+    Policy,
+    View,
+    at_close,
+    claimable,
+    decide,
+    expiring,
+    gain_of,
+    plan,
+    rests,
+)
 from dtp.pay.store import End, Sold
 from dtp.pay.voucher import LaneKey
 
@@ -93,6 +105,34 @@ NOT_WORTH = 1_400_000
 )
 def test_one_channel(case, now, action):
     assert decide(case, now, 7, POLICY).action is action
+
+
+@pytest.mark.parametrize(
+    ("case", "rests_"),
+    [
+        (view(0), True),
+        (view(NOT_WORTH - 1000), True),
+        (view(SOME), False),
+        (view(SOME, lanes=(lane(1, SOME),)), True),  # claimed already
+        (view(NOT_WORTH - 1000, owed=SOME), False),
+        (view(0, state=State.DRAINING, owed=SOME), False),
+        (view(0, state=State.DRAINING), True),
+        (view(NOT_WORTH - 1000, state=State.CLOSING, closing_ms=NOW), True),
+        (view(0, state=State.CLOSED), False),  # it is forgotten at once
+        # The node is behind, and doesn't know the lane.
+        (View(channel(), (sold(1, SOME // 1000, 9),)), False),
+    ],
+)
+def test_what_needs_no_looking_at_until_another_voucher_comes(case, rests_):
+    assert rests(case, POLICY) is rests_
+    for later in (NOW, NOW + 100 * HOUR) if rests_ else ():
+        assert decide(case, later, 9, POLICY).action is Action.WAIT
+
+
+def test_what_is_worth_claiming_beside_others_is_looked_at():
+    cheap = replace(POLICY, worth=1, gas_base=POLICY.gas_channel)
+    assert rests(view(POLICY.gas_channel - 1), cheap)
+    assert not rests(view(POLICY.gas_channel), cheap)
 
 
 def test_what_is_claimable():
