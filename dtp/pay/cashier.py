@@ -169,18 +169,27 @@ class Cashier:
             if id not in credited and rests(view, self._policy):
                 self._resting[id] = sold[id], now_ms + _RESTING
         missing = [id for id in asked if id not in channels]
-        await self._over([id for id in missing if ends[id] is not None or self._past(id, sold[id])])
+        await self._over([id for id in missing if self._is_closed(ends[id]) or self._past(id, sold[id])])
         self._seen = {id: each for id, each in self._seen.items() if id in sold}
         self._seen |= {id: (channel, now_ms) for id, channel in channels.items()}
         return found
 
+    def _is_closed(self, end: End | None) -> bool:
+        """Whether a channel that the node doesn't know was closed by agreement, which deletes it as well.
+
+        Known only of the chain that it was agreed for, and behind that time: no node is so far behind.
+        """
+        if end is None or end.chain != self._chain.chain_id:
+            return False
+        return self._now_ms() > end.not_after_ms + MINUTE
+
     def _past(self, id: str, sold: Sequence[Sold]) -> bool:
         """Whether nothing can be claimed any more of a channel that the node doesn't know, wherever it is.
 
-        One that was closed by agreement is deleted in the same transaction. Of any other nothing follows from being
-        unknown: the node may be behind, or of another chain, and what is forgotten can't be claimed. But the time of
-        its vouchers may be over, or that in which this chain takes claims, by what it was when it was seen last. One
-        that was draining takes none any more, and pays what it owes as long as it is there.
+        Of one whose close wasn't agreed on nothing follows from being unknown: the node may be behind, or of another
+        chain, and what is forgotten can't be claimed. But the time of its vouchers may be over, or that in which this
+        chain takes claims, by what it was when it was seen last. One that was draining takes none any more, and pays
+        what it owes as long as it is there.
         """
         now_ms = self._now_ms() - MINUTE
         if all(each.newest.voucher.not_after_ms < now_ms for each in sold):

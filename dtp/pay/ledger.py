@@ -326,7 +326,8 @@ class Ledger(Account):
             log.warning("channel %s isn't closed by agreement: %s", entry.channel.id, error)
             return
         until = self._now_ms() + min(AGREEMENT_MS, entry.channel.terms.claim_ms // 2)
-        end = await self._journal.run(lambda store: store.agree(entry.channel.id, total, until))
+        id, chain = entry.channel.id, self._chain.chain_id
+        end = await self._journal.run(lambda store: store.agree(id, total, until, chain))
         if end.over:
             return
         statement = agreement_bytes(Agreement(end.channel, end.total, end.not_after_ms))

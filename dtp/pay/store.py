@@ -28,7 +28,7 @@ from dtp.pay.payer import UNRESERVED, PayerLane, Reserved
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
 #: The part of SQLite's extended codes that says what kind of fault it is.
@@ -89,7 +89,8 @@ CREATE TABLE ends (             -- channels that we agreed to close, or know to 
     channel TEXT PRIMARY KEY,
     total INTEGER NOT NULL,
     not_after_ms TEXT NOT NULL, -- may be above what an INTEGER holds
-    state TEXT NOT NULL         -- 'agreed', 'over'
+    state TEXT NOT NULL,        -- 'agreed', 'over'
+    chain TEXT NOT NULL DEFAULT ''  -- the id of the chain that it was agreed for, as far as it is known
 ) WITHOUT ROWID;
 """
 #: Statements that make a file of the next format out of one of a format before.
@@ -98,6 +99,7 @@ _UPGRADES: Final = {
 ALTER TABLE lanes ADD COLUMN reserved_sequence INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE lanes ADD COLUMN reserved_amount INTEGER NOT NULL DEFAULT 0;
 """,
+    2: "ALTER TABLE ends ADD COLUMN chain TEXT NOT NULL DEFAULT ''",
 }
 
 
@@ -127,12 +129,14 @@ class Sold:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A channel that the server agreed to close for `total`, or knows to be over."""
+    """A channel that the server agreed to close for `total`, or knows to be over. `chain` is the id of the chain that
+    it was agreed for, "" where that isn't known."""
 
     channel: str
     total: int
     not_after_ms: int
     over: bool
+    chain: str = ""
 
 
 class Store:
@@ -529,14 +533,16 @@ class Store:
                 (pass_, period, *more),
             )
 
-    def agree(self, channel: str, total: int, not_after_ms: int) -> End:
-        """Keep that the channel is to be closed for `total`, before the signature leaves; the first agreement stands.
+    def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
+        """Keep that the channel of a chain (its id) is to be closed for `total`, before the signature leaves; the
+        first agreement stands.
 
         From here on nothing more is served on it: a later voucher would not be in the total.
         """
         with self._writing():
             self._db.execute(
-                "INSERT OR IGNORE INTO ends VALUES (?, ?, ?, 'agreed')", (channel, total, str(not_after_ms))
+                "INSERT OR IGNORE INTO ends VALUES (?, ?, ?, 'agreed', ?)",
+                (channel, total, str(not_after_ms), chain),
             )
             end = self.end_of(channel)
         assert end is not None
@@ -546,17 +552,14 @@ class Store:
         """The channel is closed on chain: nothing can be claimed any more."""
         with self._writing():
             self._db.execute(
-                "INSERT INTO ends VALUES (?, 0, '0', 'over') ON CONFLICT (channel) DO UPDATE SET state = 'over'",
+                "INSERT INTO ends VALUES (?, 0, '0', 'over', '') ON CONFLICT (channel) DO UPDATE SET state = 'over'",
                 (channel,),
             )
 
     def end_of(self, channel: str) -> End | None:
         """The agreed or known end of a channel, None while it goes on."""
-        rows = self._rows("SELECT channel, total, not_after_ms, state FROM ends WHERE channel = ?", channel)
-        if not rows:
-            return None
-        id, total, not_after, state = rows[0]
-        return End(id, total, int(not_after), state == "over")
+        rows = self._rows("SELECT total, not_after_ms, state, chain FROM ends WHERE channel = ?", channel)
+        return end_of_row(channel, rows[0]) if rows else None
 
 
 def _keep_received(db: sqlite3.Connection, signed: SignedVoucher, used: Usage) -> bool:
@@ -615,6 +618,12 @@ def sold_lane_of(channel: str, lane: int, rows: Sequence[Sequence[Any]]) -> Paye
     message, signature, requests, size, preimage = rows[0]
     used = Usage(int(requests), int(size))
     return PayeeLane(channel, lane, signed_of(message, signature), used, preimage)
+
+
+def end_of_row(channel: str, row: Sequence[Any]) -> End:
+    """A channel's end out of its row: total, not_after_ms, state, chain."""
+    total, not_after_ms, state, chain = row
+    return End(channel, int(total), int(not_after_ms), state == "over", chain)
 
 
 def sold_of(rows: Iterable[Sequence[Any]]) -> list[Sold]:

@@ -17,6 +17,7 @@ from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.state.redis_vouchers import RedisUnsafe, RedisVouchers
 from dtp.daemon.state.vouchers import PostgresVouchers
 from dtp.pay.errors import StoreError
+from dtp.pay.store import End
 from dtp.pay.terms import Usage
 
 from .conftest import config
@@ -149,6 +150,18 @@ def test_a_channel_is_served_by_one_of_them(open_store):
     second.close()
 
 
+def test_an_agreement_of_before_is_of_no_known_chain(open_store):
+    with open_store() as store:
+        store.agree(CHANNEL, 500, 7, "chain")
+        if isinstance(store, PostgresVouchers):
+            with store._transaction() as database:
+                database.execute("ALTER TABLE dtp_ends DROP COLUMN chain")
+        else:
+            store._redis.hdel(f"dtp:pay:end:{CHANNEL}", "chain")
+    with open_store() as store:
+        assert store.end_of(CHANNEL) == End(CHANNEL, 500, 7, False)
+
+
 def test_each_of_them_knows_what_any_of_them_serves(open_store):
     """Ids whose locks in PostgreSQL have numbers below and above 0."""
     ids = [f"0x{number:064x}" for number in range(9)]
@@ -184,7 +197,7 @@ def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_
         assert second.hold(CHANNEL)
         for refused in (
             lambda: first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]),
-            lambda: first.agree(CHANNEL, 1, 1),
+            lambda: first.agree(CHANNEL, 1, 1, "chain"),
             lambda: first.keep_preimage(CHANNEL, 0, bytes(32)),
         ):
             with pytest.raises(StoreError, match="another daemon may have served it"):
@@ -316,7 +329,10 @@ def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place, monkeypatch
     assert first.received_all([(two, Usage(2, 2)), (three, Usage(3, 3))]) == [False, False]
     second.free(CHANNEL)
     assert first.received_all([(two, Usage(2, 2))]) == [False]
-    for refused in (lambda: first.agree(CHANNEL, 1, 1), lambda: first.keep_preimage(CHANNEL, 0, bytes(32))):
+    for refused in (
+        lambda: first.agree(CHANNEL, 1, 1, "chain"),
+        lambda: first.keep_preimage(CHANNEL, 0, bytes(32)),
+    ):
         with pytest.raises(StoreError, match="has taken channel"):
             refused()
     assert first.end_of(CHANNEL) is None

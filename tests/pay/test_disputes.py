@@ -192,7 +192,7 @@ def test_nothing_is_served_once_a_close_was_agreed(market):
         async with market.connect(buyer, keep=True) as other:
             assert other.meter.payer.lane.channel != channel.id
         # The same agreement is given again, and no other.
-        end = market.serving.store.agree(channel.id, 1, 1)
+        end = market.serving.store.agree(channel.id, 1, 1, market.serving.chain.chain_id)
         assert (end.total, end.not_after_ms) == (agreed.total, agreed.not_after_ms)
 
     market(scenario)

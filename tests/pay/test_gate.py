@@ -119,7 +119,7 @@ def test_a_deposit_that_is_used_up_opens_nothing(how):
 @pytest.mark.parametrize("how", ["agreed", "over"])
 def test_a_channel_with_an_end_opens_nothing(how):
     def ends(store):
-        store.over(CHANNEL) if how == "over" else store.agree(CHANNEL, 1, NOW)
+        store.over(CHANNEL) if how == "over" else store.agree(CHANNEL, 1, NOW, "chain")
 
     with pytest.raises(TicketRefused, match="agreed to be closed"):
         admit(channel(), ends=ends)

@@ -78,7 +78,11 @@ class Served:
         self.journal = Journal(store)
         self.asked = []  # ids, by question
         self.chain = SimpleNamespace(
-            signer=self.signer, read=self._read, objects=self._objects, decode=lambda schema, cls, data: data
+            chain_id="chain",
+            signer=self.signer,
+            read=self._read,
+            objects=self._objects,
+            decode=lambda schema, cls, data: data,
         )
         self.quotas = NoPasses()
         book = ChannelBook(self.chain)
@@ -372,6 +376,7 @@ def test_a_close_is_agreed_once_everything_is_paid(tmp_path):
         (agreed,) = agreed_by(meter)
         assert (agreed.total, agreed.public_key) == (1000, served.signer.public_key)
         assert served.store.end_of(CHANNEL).total == 1000
+        assert served.store.end_of(CHANNEL).chain == "chain"
         assert agreed.not_after_ms == served.store.end_of(CHANNEL).not_after_ms == NOW + AGREEMENT_MS
         assert await served.enter() is None
 

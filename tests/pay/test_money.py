@@ -322,7 +322,7 @@ class Money(RuleBasedStateMachine):
             if meters.payer is not None:
                 meters.end()
         total = max(channel.claimed, self.sold(line))
-        end = self.store.agree(line.id, total, 2**63 - 1)
+        end = self.store.agree(line.id, total, 2**63 - 1, self.world.server.chain_id)
         line.agreed = end.total
         statement = agreement_bytes(Agreement(line.id, end.total, end.not_after_ms))
         key = self.world.server_key

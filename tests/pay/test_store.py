@@ -148,17 +148,35 @@ def test_a_reservation_is_synced_also_where_nothing_else_is(tmp_path):
     ]
 
 
+def drop_chain(store):
+    """Ends as they were up to format 2."""
+    store._db.execute("DROP TABLE ends")
+    store._db.execute(
+        "CREATE TABLE ends (channel TEXT PRIMARY KEY, total INTEGER NOT NULL, not_after_ms TEXT NOT NULL, "
+        "state TEXT NOT NULL) WITHOUT ROWID"
+    )
+
+
 def test_a_store_of_the_format_before_goes_on(store, tmp_path):
     buy(store)
     newest = KEY.sign(voucher(3, 4, 100))
     store.signed(newest, Usage(4, 100))
     store._db.execute("ALTER TABLE lanes DROP COLUMN reserved_sequence")
     store._db.execute("ALTER TABLE lanes DROP COLUMN reserved_amount")
+    drop_chain(store)
     store._db.execute("PRAGMA user_version=1")
     with again(store) as other:
         ((_, lane),) = other.lanes(CHANNEL)
         assert (lane.newest, lane.reserved, lane.died) == (newest, Reserved(), False)
         other.reserve(CHANNEL, 0, Reserved(5, 5))
+
+
+def test_agreements_of_the_format_before_are_of_no_known_chain(store):
+    drop_chain(store)
+    store._db.execute("INSERT INTO ends VALUES (?, 500, '7', 'agreed')", (CHANNEL,))
+    store._db.execute("PRAGMA user_version=2")
+    with again(store) as other:
+        assert other.end_of(CHANNEL) == End(CHANNEL, 500, 7, False)
 
 
 def test_received_vouchers_only_rise(store):
@@ -272,8 +290,8 @@ def test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open(store):
 
 def test_the_first_agreement_stands(store):
     assert store.end_of(CHANNEL) is None
-    assert store.agree(CHANNEL, 500, 2**64 - 1) == End(CHANNEL, 500, 2**64 - 1, False)
-    assert store.agree(CHANNEL, 900, 1) == End(CHANNEL, 500, 2**64 - 1, False)
+    assert store.agree(CHANNEL, 500, 2**64 - 1, "this") == End(CHANNEL, 500, 2**64 - 1, False, "this")
+    assert store.agree(CHANNEL, 900, 1, "that") == End(CHANNEL, 500, 2**64 - 1, False, "this")
     receive(store, KEY.sign(voucher(1, 3)), Usage())
     assert len(store.sold()) == 1
     store.over(CHANNEL)
@@ -366,7 +384,7 @@ _CHILD = textwrap.dedent("""
             print("received", n, file=said)
         store.end_lane(channel, 0, Usage(5, 500), signed, clean=True)
         print("ended", file=said)
-        store.agree(channel, 500, 7)
+        store.agree(channel, 500, 7, "chain")
         print("agreed", file=said)
         os._exit(0)
 
@@ -435,4 +453,4 @@ def check_survivors(store, said):
             CHANNEL, 0, taken, Usage(5, 500), True, Reserved(5, 50)
         )
     if "agreed" in said:
-        assert store.end_of(CHANNEL) == End(CHANNEL, 500, 7, False)
+        assert store.end_of(CHANNEL) == End(CHANNEL, 500, 7, False, "chain")

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from dtp.errors import ConfigError
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import PayeeLane
-from dtp.pay.store import End, Sold, sold_lane_of, sold_of
+from dtp.pay.store import End, Sold, end_of_row, sold_lane_of, sold_of
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import SignedVoucher, encode_voucher
 
@@ -112,9 +112,9 @@ local holder = redis.call('GET', KEYS[1] .. 'holder:' .. ARGV[1])
 if holder and holder ~= ARGV[4] then return false end
 local name = KEYS[1] .. 'end:' .. ARGV[1]
 if redis.call('EXISTS', name) == 0 then
-  redis.call('HSET', name, 'total', ARGV[2], 'not_after', ARGV[3], 'state', 'agreed')
+  redis.call('HSET', name, 'total', ARGV[2], 'not_after', ARGV[3], 'state', 'agreed', 'chain', ARGV[5])
 end
-return redis.call('HMGET', name, 'total', 'not_after', 'state')
+return redis.call('HMGET', name, 'total', 'not_after', 'state', 'chain')
 """
 _OVER = """
 local name = KEYS[1] .. 'end:' .. ARGV[1]
@@ -365,9 +365,9 @@ class RedisVouchers:
         """See `Store`."""
         self._run(_PASS, pass_, str(period), *map(str, more))
 
-    def agree(self, channel: str, total: int, not_after_ms: int) -> End:
+    def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """See `Store`."""
-        row = self._run(_AGREE, channel, str(total), str(not_after_ms), self._me)
+        row = self._run(_AGREE, channel, str(total), str(not_after_ms), self._me, chain)
         if row is None:
             raise _taken_over(channel)
         return _end(channel, row)
@@ -378,11 +378,10 @@ class RedisVouchers:
 
     def end_of(self, channel: str) -> End | None:
         """See `Store`."""
-        fields = ["total", "not_after", "state"]
+        fields = ["total", "not_after", "state", "chain"]
         row: list[Any] = self._do(lambda server: server.hmget(f"{_PREFIX}end:{channel}", fields))
         return None if row[2] is None else _end(channel, row)
 
 
-def _end(channel: str, row: list[bytes]) -> End:
-    total, not_after, state = row
-    return End(channel, int(total), int(not_after), state == b"over")
+def _end(channel: str, row: list[bytes | None]) -> End:
+    return end_of_row(channel, [(each or b"").decode() for each in row])

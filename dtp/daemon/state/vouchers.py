@@ -15,7 +15,7 @@ from dtp.daemon.state.alive import ALIVE, ALIVE_THERE
 from dtp.errors import ConfigError
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import PayeeLane
-from dtp.pay.store import End, Sold, signed_of, sold_lane_of, sold_of
+from dtp.pay.store import End, Sold, end_of_row, signed_of, sold_lane_of, sold_of
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import SignedVoucher, encode_voucher
 
@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS dtp_ends (
     channel text PRIMARY KEY, total numeric(20) NOT NULL, not_after_ms numeric(20) NOT NULL, state text NOT NULL
 )
 """,
+    "ALTER TABLE dtp_ends ADD COLUMN IF NOT EXISTS chain text NOT NULL DEFAULT ''",
 )
 #: Two daemons that make the tables at once would collide in the catalogue: one at a time.
 _LOCK = "SELECT pg_advisory_xact_lock(7238)"
@@ -256,13 +257,13 @@ class PostgresVouchers:
                 (pass_, period, *more),
             )
 
-    def agree(self, channel: str, total: int, not_after_ms: int) -> End:
+    def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """See `Store`."""
         with self._transaction() as database:
             self._refuse_lost([channel])
             database.execute(
-                "INSERT INTO dtp_ends VALUES (%s, %s, %s, 'agreed') ON CONFLICT DO NOTHING",
-                (channel, total, not_after_ms),
+                "INSERT INTO dtp_ends VALUES (%s, %s, %s, 'agreed', %s) ON CONFLICT DO NOTHING",
+                (channel, total, not_after_ms, chain),
             )
             end = self.end_of(channel)
         assert end is not None
@@ -279,8 +280,5 @@ class PostgresVouchers:
 
     def end_of(self, channel: str) -> End | None:
         """See `Store`."""
-        rows = self._ask("SELECT * FROM dtp_ends WHERE channel = %s", channel)
-        if not rows:
-            return None
-        id, total, not_after, state = rows[0]
-        return End(id, int(total), int(not_after), state == "over")
+        rows = self._ask("SELECT total, not_after_ms, state, chain FROM dtp_ends WHERE channel = %s", channel)
+        return end_of_row(channel, rows[0]) if rows else None
