@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import ClassVar, Final
 
 from dtp.chain import Program
 from dtp.chain import channel as module
@@ -262,18 +262,22 @@ class Purchase(Deal):
 
 
 class LaneLock:
-    """A lane is used by one connection at a time, also among processes: a lock on a file beside the store."""
+    """A lane is used by one connection at a time, also among processes: a lock on a file beside the store. Of a store
+    in memory no other process knows."""
+
+    _in_memory: ClassVar[dict[tuple[str, int], LaneLock]] = {}
 
     def __init__(self, store_path: str, channel: str, lane: int) -> None:
         # Of the file itself, by whatever names it is opened: a lane used twice would sign its numbers twice.
         path = None if store_path == ":memory:" else os.path.realpath(store_path)
         self._path = None if path is None else f"{path}.{channel[2:18]}-{lane}.lock"
+        self._lane = channel, lane
         self._file = -1
 
     def take(self) -> bool:
         """Whether the lane was free, and is ours now. `StoreError` where there can be no such file."""
         if self._path is None:
-            return True
+            return self._in_memory.setdefault(self._lane, self) is self
         try:
             file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as fault:
@@ -302,6 +306,8 @@ class LaneLock:
 
     def release(self) -> None:
         """Let others have it. Idempotent."""
+        if self._in_memory.get(self._lane) is self:
+            del self._in_memory[self._lane]
         if self._file >= 0:
             assert self._path is not None
             if self._is_at_its_place(self._file):  # somebody may have tidied up

@@ -464,6 +464,21 @@ def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
     second.release()
 
 
+def test_a_lane_is_locked_in_memory_as_well():
+    first, second, other = (LaneLock(":memory:", CHANNEL, number) for number in (0, 0, 1))
+    assert first.take()
+    assert other.take()
+    assert not second.take()
+    second.release()  # which isn't the first's
+    assert not second.take()
+    first.release()
+    first.release()
+    assert second.take()
+    second.release()
+    other.release()
+    assert not LaneLock._in_memory
+
+
 def test_a_lock_that_somebody_has_tidied_away_is_let_go_all_the_same(tmp_path):
     first, second = (LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0) for _ in range(2))
     assert first.take()
