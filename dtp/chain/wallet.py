@@ -38,8 +38,15 @@ class FaucetGift:
 _AMOUNT = re.compile(r"(\d+)(?:\.(\d{1,9}))?\s*(sui|mist)?", re.IGNORECASE)
 
 
-def parse_amount(text: str) -> int:
-    """MIST of "0.5SUI", "500MIST" or "500" (MIST). Raises `ProgramError`."""
+def parse_amount(text: str, coin: str = SUI_COIN) -> int:
+    """MIST of "0.5SUI", "500MIST" or "500" (MIST); of another coin only a number of its smallest unit is understood.
+
+    Raises `ProgramError`, `SuiNameError`.
+    """
+    if canonical_type(coin) != SUI_COIN:
+        if re.fullmatch("[0-9]+", text.strip()) is None:
+            raise ProgramError(f"{text!r} is no number of the smallest unit of {coin}")
+        return int(text)
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
         raise ProgramError(f"{text!r} is no amount: write 0.5SUI, or 500000000MIST")

@@ -8,7 +8,7 @@ import click
 
 from dtp.cli.accounts import Account, account_options, executed_record, record_of
 from dtp.cli.output import json_option, print_result, wants_json
-from dtp.cli.show import amount, table
+from dtp.cli.show import money, table
 from dtp.errors import ChainError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _period(ms: int) -> str:
 
 
 def _line(record: dict[str, Any]) -> str:
-    price = _money(record["price"], record["coin"])
+    price = money(record["price"], record["coin"])
     period = _period(record["period_ms"]) if record["period_ms"] else "one epoch"
     quota = ", ".join(
         f"{record[f'quota_{what}']:,} {what}" for what in ("requests", "bytes") if record[f"quota_{what}"]
@@ -159,14 +159,8 @@ def cancel(pass_id: str, account: Account) -> None:
     _print(account.run(work))
 
 
-def _money(units: int, coin: str) -> str:
-    from dtp.chain import SUI_COIN
-
-    return amount(units) if coin == SUI_COIN else f"{units:,} of {coin}"
-
-
 def _print(record: dict[str, Any]) -> None:
     shown = dict(record)
     if "refunded" in record:
-        shown["refunded"] = _money(record["refunded"], shown.pop("coin"))
+        shown["refunded"] = money(record["refunded"], shown.pop("coin"))
     print_result(record, None if wants_json() else table(shown))

@@ -36,6 +36,7 @@ class Payment:
 
     budget: str | None
     deposit: str | None
+    coin: str | None
     keep: bool
     account: Account
     _used: list[Connection] = field(default_factory=list)
@@ -46,6 +47,7 @@ class Payment:
         """Dial, and pay where a budget was given."""
         if self.budget is None:
             return connect(address, identity=identity, psk=psk)
+        from dtp.chain.model import SUI_COIN
         from dtp.chain.wallet import parse_amount
         from dtp.pay.dial import connect as connect_and_pay
 
@@ -55,8 +57,9 @@ class Payment:
             identity=identity,
             psk=psk,
             wallet=self.account.signer(),
-            budget=parse_amount(self.budget) - spent,
+            budget=parse_amount(self.budget, self.coin or SUI_COIN) - spent,
             deposit=self.deposit,
+            coin=self.coin,
             keep=self.keep,
             network=self.account.network or address.options.get("network"),
         )
@@ -108,6 +111,7 @@ class _Bill:
     """What a connection cost."""
 
     channel: str
+    coin: str
     amount: int
     used: Usage
     deposited: int
@@ -127,16 +131,22 @@ class _Bill:
         # The lane may have had connections before, by other runs.
         amount = max(0, connection.paid - deal.start)
         used = connection.usage.beyond(connection.meter.payer.lane.used)
-        return cls(deal.channel.id, amount, used, deal.channel.deposited, deal.closed)
+        return cls(deal.channel.id, deal.channel.coin, amount, used, deal.channel.deposited, deal.closed)
 
     def show(self) -> None:
         """Print it."""
-        from dtp.cli.show import amount
+        from dtp.cli.show import amount, money
 
-        used, closed = self.used, self.closed
+        used, closed, coin = self.used, self.closed, self.coin
         print_line(
-            {"event": "paid", "amount": self.amount, "requests": used.requests, "bytes": used.bytes},
-            f"paid {amount(self.amount)} for {used.requests:,} request{'s' if used.requests != 1 else ''} and "
+            {
+                "event": "paid",
+                "amount": self.amount,
+                "coin": coin,
+                "requests": used.requests,
+                "bytes": used.bytes,
+            },
+            f"paid {money(self.amount, coin)} for {used.requests:,} request{'s' if used.requests != 1 else ''} and "
             f"{used.bytes:,} bytes",
             err=True,
         )
@@ -147,30 +157,33 @@ class _Bill:
                     "channel": self.channel,
                     "to_server": self.deposited - closed.to_client,
                     "to_client": closed.to_client,
+                    "coin": coin,
                     "gas_mist": closed.gas,
                 },
-                f"channel closed: {amount(self.deposited - closed.to_client)} to the server in all, "
-                f"{amount(closed.to_client)} back to you, gas {amount(closed.gas)}",
+                f"channel closed: {money(self.deposited - closed.to_client, coin)} to the server in all, "
+                f"{money(closed.to_client, coin)} back to you, gas {amount(closed.gas)}",
                 err=True,
             )
 
 
 def payment_options(command: _Function) -> _Function:
-    """Add `--budget`, `--deposit`, `--keep-channel`, `--network`, `--wallet`; the command gets `payment: Payment`."""
+    """Add `--budget`, `--deposit`, `--coin`, `--keep-channel`, `--network`, `--wallet`; the command gets
+    `payment: Payment`."""
 
     @functools.wraps(command)
     def with_payment(
         *args: Any,
         budget: str | None,
         deposit: str | None,
+        coin: str | None,
         keep_channel: bool,
         network: str | None,
         wallet: str | None,
         **options: Any,
     ) -> Any:
-        if budget is None and (deposit is not None or keep_channel):
-            raise click.UsageError("--deposit and --keep-channel are about a --budget")
-        payment = Payment(budget, deposit, keep_channel, Account(network, wallet, None))
+        if budget is None and (deposit is not None or coin is not None or keep_channel):
+            raise click.UsageError("--deposit, --coin and --keep-channel are about a --budget")
+        payment = Payment(budget, deposit, coin, keep_channel, Account(network, wallet, None))
         return command(*args, payment=payment, **options)
 
     decorated: Any = with_payment
@@ -182,6 +195,8 @@ def payment_options(command: _Function) -> _Function:
                      help="Where it is paid: localnet, testnet, mainnet or the URL of a node. "
                      "[default: $DTP_NETWORK, else localnet]"),
         click.option("--keep-channel", is_flag=True, help="Leave the payment channel open for the next time."),
+        click.option("--coin", metavar="TYPE",
+                     help="The coin that the service is paid in, if not SUI; amounts are in its smallest unit."),
         click.option("--deposit", metavar="AMOUNT",
                      help="Put so much into the channel at first; more follows as needed. [default: the budget]"),
         click.option("--budget", metavar="AMOUNT",

@@ -73,6 +73,13 @@ def amount(mist: int) -> str:
     return format_amount(mist)
 
 
+def money(units: int, coin: str) -> str:
+    """A sum of a coin (its smallest unit)."""
+    from dtp.chain.model import SUI_COIN, canonical_type
+
+    return amount(units) if canonical_type(coin) == SUI_COIN else f"{units:,} of {coin}"
+
+
 def moment(ms: int) -> str:
     """Unix ms as a date and time, UTC."""
     when = datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC)

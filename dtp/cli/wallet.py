@@ -140,8 +140,9 @@ def send(recipient: str, amount: str, coin: str | None, account: Account) -> Non
     from dtp.chain.wallet import format_amount, parse_amount
     from dtp.chain.wallet import send as send_coin
 
-    to, sum_of = canonical_id(recipient), parse_amount(amount)
-    executed = account.run(lambda chain: send_coin(chain, to, sum_of, coin or SUI_COIN))
+    sent_in = coin or SUI_COIN
+    to, sum_of = canonical_id(recipient), parse_amount(amount, sent_in)
+    executed = account.run(lambda chain: send_coin(chain, to, sum_of, sent_in))
     record = {"recipient": to, "amount": sum_of, **executed_record(executed)}
     sent = format_amount(sum_of) if coin is None else f"{sum_of} {coin}"
     print_result(record, None if wants_json() else table({**record, "amount": sent}))

@@ -125,8 +125,8 @@ def connect(
     channel is opened with `deposit` (all of `budget` without) or one that is open is used, more is added up to
     `budget`, and closing the connection closes the channel; `keep` leaves it open for the next time. Amounts are MIST
     or text such as "0.5SUI"; for a service that is paid in another `coin` (its type), numbers of its smallest
-    unit. `most_per_request` and `most_per_mib` are the highest prices to agree to, `on_charge` decides about explicit
-    charges, `spending` says when vouchers are signed. `store` keeps them.
+    unit, or their text. `most_per_request` and `most_per_mib` are the highest prices to agree to, `on_charge` decides
+    about explicit charges, `spending` says when vouchers are signed. `store` keeps them.
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`; with a
@@ -153,19 +153,17 @@ def connect(
     from dtp.chain.wallet import parse_amount
     from dtp.pay.buying import Budget
 
+    paid_in = SUI_COIN if coin is None else canonical_type(coin)
+
     def amount(value: int | str) -> int:
-        if not isinstance(value, str):
-            return value
-        if coin is not None:
-            raise LocalError(f"{value!r} is an amount of SUI: give a number of the smallest unit of {coin}")
-        return parse_amount(value)
+        return parse_amount(value, paid_in) if isinstance(value, str) else value
 
     money = Budget(
         amount(budget),
         None if deposit is None else amount(deposit),
         most_per_request,
         most_per_mib,
-        SUI_COIN if coin is None else canonical_type(coin),
+        paid_in,
     )
     dialer = _PaidDialer(
         target,

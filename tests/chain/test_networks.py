@@ -163,6 +163,15 @@ def test_amounts_that_are_none(text):
         parse_amount(text)
 
 
+def test_amounts_of_another_coin_are_numbers_of_its_smallest_unit():
+    coin = "0x2::other::COIN"
+    assert parse_amount(" 500 ", coin) == 500
+    assert parse_amount("0.5SUI", "0x02::sui::SUI") == 500_000_000
+    for text in ("0.5SUI", "500MIST", "1SUI", "-1", "", "1_000", "٣"):
+        with pytest.raises(ProgramError, match="smallest unit of 0x2::other::COIN"):
+            parse_amount(text, coin)
+
+
 def test_format_amount():
     assert format_amount(10_000_000_000) == "10 SUI"
     assert format_amount(-1) == "-0.000000001 SUI"

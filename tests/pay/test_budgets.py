@@ -79,8 +79,10 @@ def test_a_budget_is_of_its_coin(market):
         assert not buyer["store"].kept_keys()
         with pytest.raises(InsufficientFunds, match="has 0 of"):
             await coins_for(chain, Program(), coin, 0)
-        with pytest.raises(LocalError, match="is an amount of SUI"):
+        with pytest.raises(LocalError, match="is no number of the smallest unit of"):
             market.connect(buyer, budget="0.5SUI", coin=coin)
+        with pytest.raises(InsufficientFunds, match="less than the deposit of 70000"):
+            await market.connect(buyer, budget="80000", deposit="70000", coin=coin)
         assert (await chain.balance(chain.address)).total == before
 
     market(scenario)

@@ -5,6 +5,10 @@ import os
 import subprocess
 import sys
 
+import click
+
+from dtp.cli.paying import _Bill
+from dtp.pay.settling import Paid
 from dtp.pay.terms import Usage
 
 from .homes import PATIENCE, PRICED, PRICES, site
@@ -79,6 +83,30 @@ def test_without_a_budget_nothing_is_bought(homes):
         client.run("recv", f"{address}/a.txt", "--deposit", "5", code=2)
         client.run("recv", f"{address}/a.txt", "--budget", "10", code=3)
         assert client.run("channel", "list")[0]["channels"] == []
+
+
+def test_a_budget_may_be_of_another_coin(homes):
+    server, client = homes
+    folder = site(server, **{"a.txt": b"words"})
+    with server.serving("--file", folder, *PRICED) as (address, _):
+        receive = ("recv", f"{address}/a.txt", "--coin", "0x2::other::COIN")
+        client.run(*receive, code=2)
+        client.run(*receive, "--budget", "0.5SUI", code=3)
+        client.run(*receive, "--budget", "500000000", "--deposit", "0.5SUI", code=3)
+        client.run(*receive, "--budget", "500000000", code=3)  # and the service is paid in SUI
+        assert client.run("channel", "list")[0]["channels"] == []
+        client.run(*receive[:3], "0x2::sui::SUI", "--budget", "0.5SUI")
+
+
+def test_a_bill_is_in_the_coin_that_was_paid(capsys):
+    closed = Paid("x", 5000, 65_000, 1_000_000)
+    with click.Context(click.Command("recv")):
+        _Bill("0xc1", "0x2::other::COIN", 5000, Usage(5, 7), 70_000, closed).show()
+    assert capsys.readouterr().err.splitlines() == [
+        "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes",
+        "channel closed: 5,000 of 0x2::other::COIN to the server in all, 65,000 of 0x2::other::COIN back to you, "
+        "gas 0.001 SUI",
+    ]
 
 
 def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_larger_one(homes):
