@@ -12,6 +12,7 @@ from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObje
 from dtp.pay import buying, messages
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Action, expiring
+from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import ChannelUnusable
 from dtp.pay.journal import Journal
 from dtp.pay.settling import close_agreed, end_channel, request_close
@@ -194,6 +195,41 @@ def test_nothing_is_served_once_a_close_was_agreed(market):
         # The same agreement is given again, and no other.
         end = market.serving.store.agree(channel.id, 1, 1, market.serving.chain.chain_id)
         assert (end.total, end.not_after_ms) == (agreed.total, agreed.not_after_ms)
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_signature_that_is_lost_beside_a_close_that_fails_keeps_no_money(market, monkeypatch, arrives):
+    """The channel is as open as before, for all the client knows: the next connection finds out, and uses another."""
+
+    async def scenario(market):
+        async def agreement(meter):
+            assert await genuine(meter) is not None
+            meter._agreed = None
+
+        async def away(*args):
+            if arrives:
+                await request_close(*args)
+            raise NodeUnavailable("no node")
+
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        genuine = ClientMeter.agreement
+        with monkeypatch.context() as patch:
+            patch.setattr(ClientMeter, "agreement", agreement)
+            patch.setattr(buying, "request_close", away)
+            with pytest.raises(NodeUnavailable):
+                await connection.close()
+        assert [each.state for each in buyer["store"].bought()] == ["open"]
+        async with market.connect(buyer) as other:
+            assert await fetch(other, 10) == 10
+            assert other.meter.payer.lane.channel != channel.id
+        # 'dtp channel close' goes on with either.
+        assert [each.state for each in buyer["store"].bought()] == [
+            "closing" if arrives else "refused",
+            "closed",
+        ]
 
     market(scenario)
 
