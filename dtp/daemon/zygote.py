@@ -1,7 +1,8 @@
 """The process that workers are forked from: made first, when the program has one thread and no loop.
 
 It holds what workers need and no message carries (the identity, the key that peers share), so that a worker that died
-is there again at once, with its memory shared, and secrets never leave the memory that they are in.
+is there again at once, with its memory shared, and secrets never leave the memory that they are in. Another one like
+it waits to take its place, for the parent can make none any more.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+#: Asks for another process like the one that is asked.
+_SPARE = "spare"
+
 #: A worker's main: its number, and its end of the channel to the parent.
 Main = Callable[[int, socket.socket], None]
 
 
 class Zygote:
-    """The parent's handle of it."""
+    """The parent's handle of it, and of the one that waits."""
 
     def __init__(self, main: Main, keep: list[int]) -> None:
         """Fork now. `keep` are the descriptors that workers need; all others are closed there."""
@@ -28,23 +32,43 @@ class Zygote:
             ours.close()
             _serve(theirs, main, keep)
         theirs.close()
-        self._sock = ours
+        #: To the one that is asked, and to the one in reserve.
+        self._socks = [ours]
 
     def spawn(self, number: int) -> tuple[socket.socket, int]:
         """A worker: our end of its channel, and its process id. Raises `OSError` when it can't be had."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(self._sock, [str(number).encode()], [theirs.fileno()])
-        answer = self._sock.recv(32)
-        if not answer.isdigit():
+        if len(self._socks) == 1:
+            spare, _ = self._fork(_SPARE, socket.SOCK_SEQPACKET)
+            self._socks.append(spare)
+        try:
+            return self._fork(str(number), socket.SOCK_STREAM)
+        except ConnectionError:
+            self._socks.pop(0).close()
+            return self.spawn(number)
+
+    def _fork(self, what: str, kind: socket.SocketKind) -> tuple[socket.socket, int]:
+        """Raises `OSError`; `ConnectionError` when whoever is to fork is gone."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        try:
+            with theirs:
+                socket.send_fds(self._socks[0], [what.encode()], [theirs.fileno()])
+            answer = self._socks[0].recv(256)
+            if not answer:
+                raise ConnectionResetError("the process that workers are made of is gone")
+            return ours, int(answer)
+        except ValueError:
             ours.close()
-            raise OSError("the process that workers are made of is gone, or can't fork")
-        return ours, int(answer)
+            raise OSError(f"no process can be forked: {answer.decode()}") from None
+        except OSError:
+            ours.close()
+            raise
 
     def close(self) -> None:
         """Workers that run go on; no further ones can be had. Idempotent."""
-        if self._sock.fileno() >= 0:
-            self._sock.close()
+        for sock in self._socks:
+            sock.close()
+        if self._socks:
+            self._socks.clear()
             os.waitpid(self.pid, 0)
 
 
@@ -64,12 +88,15 @@ def _serve(sock: socket.socket, main: Main, keep: list[int]) -> NoReturn:
             pid = os.fork()
         except OSError as error:
             os.close(descriptors[0])
-            sock.send(f"- {error.strerror}"[:31].encode())
+            sock.send(f"{error.strerror}".encode())
             continue
         (channel,) = descriptors
         if not pid:
             sock.close()
-            _run(main, int(data), socket.socket(fileno=channel))
+            theirs = socket.socket(fileno=channel)
+            if data == _SPARE.encode():
+                _serve(theirs, main, keep)
+            _run(main, int(data), theirs)
         os.close(channel)
         sock.send(str(pid).encode())
 

@@ -541,6 +541,45 @@ def test_a_worker_that_hangs_is_killed_and_replaced(place):
     play(scenario())
 
 
+def test_workers_are_replaced_when_the_process_they_are_made_of_dies_too(place):
+    """However often, as long as there is somebody to make another; what is open in the others goes on."""
+
+    async def scenario():
+        async with Backend(slow_echo) as backend:
+            far = await asyncio.to_thread(Far, place, backend, workers=2)
+            port = await asyncio.to_thread(far.near)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            workers = (await asyncio.to_thread(far.status))["workers"]
+            idle = next(one["worker"] for one in workers if not one["connections"])
+            for deaths in (1, 2):
+                victim = workers[idle]["pid"]
+                zygote = parent_of(victim)
+                assert zygote != far.program.process.pid
+                kill(zygote)
+                kill(victim)
+
+                def replaced(deaths=deaths):
+                    found = far.status()["workers"]
+                    return found if found[idle]["up"] and found[idle]["deaths"] == deaths else None
+
+                workers = await asyncio.to_thread(until, replaced)
+            writer.write(b"again")
+            assert await reader.readexactly(5) == b"again"
+            writer.close()
+            far.program.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(far.program.wait)
+            assert b"can't begin" not in far.program.errors
+
+    play(scenario())
+
+
+def parent_of(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
 def test_workers_whose_parent_dies_finish_what_they_have(place):
     """They take nothing new, so that a daemon which is started in its place has all who come; then they end."""
 
