@@ -164,9 +164,7 @@ def _share_of(workers: int) -> Any:
     )
 
 
-def main_of(
-    identity: Identity, psk: bytes | None, table: Table, prepare: Callable[[], None] | None = None
-) -> Callable[[int, socket.socket], None]:
+def main_of(identity: Identity, psk: bytes | None, table: Table) -> Callable[[int, socket.socket], None]:
     """What a forked process has to run, with what no message carries."""
 
     def main(number: int, sock: socket.socket) -> None:
@@ -174,8 +172,6 @@ def main_of(
             signal.signal(each, signal.SIG_IGN)  # the parent gets them, too, and tells
         os.environ.pop("NOTIFY_SOCKET", None)
         table.me = number
-        if prepare is not None:
-            prepare()
 
         async def serve() -> None:
             await Worker(number, sock, identity, psk, table).run()
