@@ -164,11 +164,13 @@ class Session(Receiving):
         self._datagrams.append(data)
 
     def send_meter(self, data: bytes) -> None:
-        """Queue a metering frame, opaque here. `LimitError` above `MAX_METER` bytes."""
-        self._check_open()
+        """Queue a metering frame, opaque here; one behind the end is dropped. `LimitError` above `MAX_METER` bytes."""
         if len(data) > MAX_METER:
             raise LimitError(f"metering frame of {len(data)} bytes, the most is {MAX_METER}")
-        self._queue(Frame.METER, data)
+        if (
+            self.ended is None
+        ):  # it may answer one that came in one record with the end, which is told behind it
+            self._queue(Frame.METER, data)
 
     @property
     def traffic(self) -> Traffic:

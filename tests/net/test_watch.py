@@ -149,3 +149,32 @@ def test_it_is_told_behind_what_was_sealed_in_the_same_call(how: str) -> None:
             stream.write_eof()
 
     asyncio.run(work())
+
+
+def test_a_frame_that_comes_with_the_end_can_be_answered_in_vain() -> None:
+    """Else the end behind it would never be told, and whoever serves the connection would wait for ever."""
+
+    async def work() -> None:
+        heard: list[bytes] = []
+        ended = asyncio.get_running_loop().create_future()
+
+        async def server(connection: dtp.Connection) -> None:
+            def answer(frame: bytes) -> None:
+                heard.append(frame)
+                connection.send_meter(frame)
+
+            connection.take_meter(answer)
+            try:
+                await connection.accept_stream()
+            except dtp.ConnectionClosed as closed:
+                ended.set_result(closed.reason)
+
+        async with await dtp.listen("tcp://127.0.0.1:0", server, identity=BOB) as listener:
+            connection = await dtp.connect(listener.address(), identity=ALICE)
+            connection.send_meter(b"the last words")
+            await asyncio.sleep(0)  # it is on its way
+            connection.abort(reason="bye")
+            assert await asyncio.wait_for(ended, 10) == "bye"
+            assert heard == [b"the last words"]
+
+    asyncio.run(work())
