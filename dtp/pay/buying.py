@@ -251,9 +251,17 @@ class Purchase(Deal):
 
     async def _is_fair(self, agreed: messages.Agreed) -> bool:
         """Whether the total is no more than what was signed on all lanes and transport comes to. The chain checks the
-        rest."""
+        rest.
+
+        It isn't while a key is to be told for what was signed: a claim has to tell it, an agreement doesn't.
+        """
         lanes = await self.journal.run(lambda store: store.lanes(self.channel.id))
         signed = [lane.newest.voucher for _, lane in lanes if lane.newest is not None]
+        if any(each.hash_lock is not None for each in signed):
+            log.warning(
+                "the server has not told the key that a voucher of channel %s pays for", self.channel.id
+            )
+            return False
         used = Usage(sum(each.requests for each in signed), sum(each.bytes for each in signed))
         most = await agreed_total(self.chain, self.channel, sum(each.amount for each in signed), used)
         if agreed.total > most:

@@ -310,6 +310,8 @@ class _PaidDialer:
         from dtp.pay.terms import Spending
 
         usual, patience = Spending(slack_bytes=self._limits.connection_window), connection.patience
+        if self._on_charge is not None:  # it is asked about each charge
+            usual = replace(usual, charge_units=0)
         if patience <= self._limits.handshake:
             return usual
         return replace(usual, repeat=patience / REPEATS, patience=patience / 2)

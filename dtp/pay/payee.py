@@ -128,6 +128,12 @@ class _Pending:
     units: int
     lock: bytes | None
     covered: int
+    #: A voucher that pays it has come: it can't be declined any more, or its key would be had for nothing.
+    agreed: bool = False
+
+    def is_paid_by(self, voucher: Voucher, charge: int) -> bool:
+        """Whether the client means this charge: by its number, or by the lock, which nobody else asked for."""
+        return charge == self.charge or (self.lock is not None and voucher.hash_lock == self.lock)
 
 
 @dataclass(slots=True)
@@ -240,7 +246,7 @@ class Payee:
             self._meanwhile = max(moved, self._meanwhile - self._meanwhile // _FORGET)
         self._send(messages.Stored(self.newest.voucher.sequence))
         pending = self._pending
-        if pending is not None and charge == pending.charge:
+        if pending is not None and pending.is_paid_by(voucher, charge):
             self._charged += pending.units
             self._recount()
             self._pending = None
@@ -344,14 +350,12 @@ class Payee:
         """What was served and no stored voucher pays for."""
         return self.used.beyond(self.paid)
 
-    def used_with(self, charge: int) -> Usage:
-        """What was used once the charge of this number is paid: what is to be stored with the voucher for it."""
+    def used_with(self, voucher: Voucher, charge: int) -> Usage:
+        """What was used once this voucher counts, and with it the charge that it pays: what is stored beside it."""
         pending = self._pending
-        return (
-            self.used.plus(pending.units, 0)
-            if pending is not None and charge == pending.charge
-            else self.used
-        )
+        if pending is not None and pending.is_paid_by(voucher, charge):
+            return self.used.plus(pending.units, 0)
+        return self.used
 
     @property
     def limit(self) -> Usage:
@@ -437,6 +441,9 @@ class Payee:
             return
         if flaw is not None:
             raise VoucherRefused(flaw)
+        pending = self._pending
+        if pending is not None and pending.is_paid_by(voucher, message.charge):
+            pending.agreed = True
         self._checking, self._checking_at = signed, self.used.bytes
         self._events.append(CheckWanted(signed, message.charge))
 
@@ -476,7 +483,7 @@ class Payee:
 
     def _charge_flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
         pending = self._pending
-        if pending is not None and charge == pending.charge:
+        if pending is not None and pending.is_paid_by(voucher, charge):
             if voucher.requests < pending.covered:
                 return Flaw.CHARGE_UNPAID
             if pending.lock is not None:
@@ -490,7 +497,7 @@ class Payee:
 
     def _on_decline(self, message: messages.Decline) -> None:
         pending = self._pending
-        if pending is not None and message.charge == pending.charge:
+        if pending is not None and message.charge == pending.charge and not pending.agreed:
             self._pending = None
             self._events.append(ChargeRefused(message.charge))
 

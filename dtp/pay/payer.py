@@ -145,7 +145,7 @@ class Adopted:
 @dataclass(frozen=True, slots=True)
 class Finished:
     """Everything that arrived is paid for and stored at the server, which counts no more than that (less only if it
-    forgot something): `exact`. Without it time was up before."""
+    forgot something) and has told the key of whatever was sold under one: `exact`. Without it time was up before."""
 
     exact: bool
 
@@ -747,6 +747,8 @@ class Payer:
         if ending is None or ending.final is None or self._finished or self._signing:
             return
         if any(ending.final.beyond(self.used)) or any(self.unpaid) or self._stored < self.sequence:
+            return
+        if self._lock is not None:  # what it pays for can't be read yet
             return
         self._finished = True
         self._events.append(Finished(True))

@@ -196,7 +196,9 @@ class ServerMeter(Meter):
         if not self._account.reserve(self, signed.voucher.amount):
             self.fail(VoucherRefused(Flaw.OVERDRAWN))
             return
-        answer = self.journal.check(self._account.keys(self), signed, self.payee.used_with(charge))
+        answer = self.journal.check(
+            self._account.keys(self), signed, self.payee.used_with(signed.voucher, charge)
+        )
         self._checks.add(answer)
         answer.add_done_callback(functools.partial(self._checked, signed, charge))
 

@@ -257,7 +257,9 @@ class Meters:
         if not signed.is_by(self.key.public):
             self.told.append("forged")
             return
-        self.server_disk = replace(self.server_disk, newest=signed, used=self.payee.used_with(charge))
+        self.server_disk = replace(
+            self.server_disk, newest=signed, used=self.payee.used_with(signed.voucher, charge)
+        )
         self.payee.stored(signed, charge, self.now)
 
     def charge(self, units: int, preimage: bytes | None = None) -> int:

@@ -15,8 +15,9 @@ from dtp.pay.claims import Action, expiring
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import ChannelUnusable
 from dtp.pay.journal import Journal
+from dtp.pay.payee import Payee
 from dtp.pay.settling import close_agreed, end_channel, request_close
-from dtp.pay.terms import MIB
+from dtp.pay.terms import MIB, Spending
 from dtp.session.codes import CloseCode, ConnectionClosed
 
 from .conftest import CHEAP, TERMS
@@ -416,5 +417,34 @@ def test_a_close_that_is_asked_for_twice_moves_no_date_and_pays_once(market):
         with pytest.raises(StaleObject):
             await end_channel(buyer["network"], closing, Action.FINALIZE)
         assert await market.balance(market.server_wallet.address) == before
+
+    market(scenario)
+
+
+def test_who_keeps_a_key_is_not_paid_by_agreement(market, monkeypatch):
+    """But by a claim only, which tells the key for all to see."""
+
+    async def sell(connection):
+        async for request in connection.requests():
+            await request.deliver(b"a secret", units=7)
+
+    async def scenario(market):
+        await market.serve(sell)
+        buyer = await market.buyer()
+        monkeypatch.setattr(Payee, "_reveal_if_locked", lambda payee: None)
+        connection = await market.connect(buyer, spending=Spending(patience=0.0))
+        meter = connection.meter
+        buying = asyncio.ensure_future(connection.buy(await connection.open_stream()))
+        while meter.payer.newest is None or meter.payer._stored < meter.payer.newest.voucher.sequence:
+            await meter.changed()
+        agreed = await meter.agreement()
+        assert agreed.total == connection.paid > 8000
+        # Its newest voucher is in the store when the connection has ended.
+        await meter.journal.run(lambda store: store.signed(meter.payer.newest, meter.payer.used))
+        assert not await meter.deal._is_fair(agreed)
+        buying.cancel()
+        await connection.close()
+        (bought,) = buyer["store"].bought()
+        assert (bought.state, meter.deal.closed) == ("closing", None)
 
     market(scenario)

@@ -428,6 +428,20 @@ def test_the_end_waits_for_the_voucher_that_takes_a_lock_away():
     assert payer.Finished(True) in made.events()
 
 
+def test_the_end_waits_for_the_key_that_is_paid_for():
+    """A server that is paid by an agreed close would never have to tell it."""
+    made = client()
+    hear(made, messages.ChargeAsked(1, 1, lock_of(SECRET)))
+    made.answer_charge(1, True, 0.0)
+    locked = sign_one(made)
+    hear(made, messages.Stored(locked.sequence))
+    made.finish(0.0)
+    hear(made, messages.Bill(1, 0))
+    assert not [each for each in made.events() if isinstance(each, payer.Finished)]
+    made.tick(made.spending.patience)
+    assert payer.Finished(False) in made.events()
+
+
 @pytest.mark.parametrize("renewed", [True, False])
 def test_a_server_is_told_of_money_before_any_voucher_needs_it(renewed):
     made = Payer(PayerLane(CHANNEL, 0), PRICES, 10**12, lambda v: True, renewed=renewed)

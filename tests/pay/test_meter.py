@@ -798,6 +798,8 @@ def test_a_locked_charge_is_agreed_to_under_its_lock():
     meters.payee.charge(2, meters.now, SECRET)
     assert flaw_of(meters, KEY.sign(voucher(1, 2)), 1) is Flaw.WRONG_LOCK
     assert flaw_of(meters, KEY.sign(voucher(1, 2, hash_lock=bytes(32))), 1) is Flaw.WRONG_LOCK
+    # Whatever charge it names.
+    assert flaw_of(meters, KEY.sign(voucher(1, 1, hash_lock=lock_of(SECRET))), 0) is Flaw.CHARGE_UNPAID
 
 
 def test_a_key_that_was_lost_on_its_way_is_told_again_also_after_a_restart():

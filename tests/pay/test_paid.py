@@ -344,6 +344,26 @@ def test_explicit_charges(market):
     market(scenario)
 
 
+def test_who_decides_about_charges_is_asked_about_each(market):
+    async def answer(connection):
+        async for request in connection.requests():
+            with pytest.raises(ChargeDeclined):
+                await request.charge(1)
+            request.stream.write_eof()
+
+    async def scenario(market):
+        await market.serve(answer)
+        buyer, asked = await market.buyer(), []
+        async with market.connect(
+            buyer, on_charge=lambda *charge: asked.append(charge) or False
+        ) as connection:
+            assert await (await connection.open_stream()).read() == b""
+        assert asked == [(1, 1000, False)]
+        assert connection.usage.requests == 1
+
+    market(scenario)
+
+
 def test_an_answer_is_sold_for_its_key(market):
     secret = bytes(range(256)) * 1000
     sold = []

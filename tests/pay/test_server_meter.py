@@ -571,6 +571,37 @@ def test_one_lock_is_asked_for_at_a_time(tmp_path):
     play(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("trick", ["decline", "another"])
+def test_a_key_is_told_for_its_price_only(tmp_path, trick):
+    """A client that means the charge by a voucher, and then says that it doesn't, while that is being stored."""
+
+    async def scenario(meter, wire, lane):
+        wire.move(1, 100, 0)
+        for number in range(1, 4):
+            used, asked = meter.payee.used, asyncio.Event()
+            wire.send_meter = lambda sent, asked=asked: (wire.sent.append(sent), asked.set())
+            sold = asyncio.ensure_future(meter.charge(5, bytes([number]) * 32))
+            await asked.wait()
+            terms = (used.requests + 5, used.bytes)
+            lock = asked_of(wire)[-1].hash_lock
+            wire.on_meter(build(said(KEY.sign(voucher(3 * number, *terms, hash_lock=lock)), number)))
+            if trick == "another":
+                again = KEY.sign(voucher(3 * number + 1, *terms, hash_lock=lock))
+                wire.on_meter(build(said(again, 0)))
+                wire.on_meter(build(messages.Heard()))
+            wire.on_meter(build(messages.Decline(number)))
+            await stored(meter)
+            await sold
+            assert meter.payee.used == used.plus(5, 0)
+            assert lane.told == meter.payee.used
+            assert meter.journal.store.sold_lane(CHANNEL, 0).used == meter.payee.used
+            wire.on_meter(build(said(KEY.sign(voucher(3 * number + 2, *terms)), 0)))
+            await stored(meter)
+        assert wire.aborted is None
+
+    play(tmp_path, scenario)
+
+
 @pytest.mark.parametrize("spent", [True, False])
 def test_who_is_late_is_told_why(tmp_path, spent):
     async def scenario(meter, wire, lane):
