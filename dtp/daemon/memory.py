@@ -7,9 +7,10 @@ of them as it takes. Below that nothing is looked at but one number that the sys
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from dtp.net.connection import Connection
@@ -23,11 +24,34 @@ LEAST = 256 * 1024
 #: Of the machine's memory, where the file says nothing.
 _SHARE = 0.5
 _STATM = Path("/proc/self/statm")
+#: Which control groups this process is in, and where they are (cgroups(7)).
+_GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
-def default() -> int:
-    """Half of what the machine has, bytes."""
-    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _SHARE)
+def default(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
+    """Half of what the machine has, or of what its control groups let this process have where that is less, bytes."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(min([machine, *_limits(groups, root)]) * _SHARE)
+
+
+def _limits(groups: Path, root: Path) -> Iterator[int]:
+    """What those groups may have, and the ones that they are in: by version 2, or 1."""
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, name = root, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        own = Path(path.lstrip("/"))  # unknown in a container whose groups are the only ones to be seen
+        for group in (own, *own.parents):
+            with contextlib.suppress(OSError, ValueError):  # "max"
+                yield int((top / group / name).read_text())
 
 
 def resident() -> int:

@@ -121,7 +121,34 @@ def test_it_looks_by_itself(monkeypatch):
     clock.run(scenario())
 
 
-def test_what_the_system_says():
+MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_what_the_system_says(tmp_path):
     assert resident() > 10_000_000
     assert default() > resident()
-    assert 2 * default() == pytest.approx(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), abs=2)
+    assert default() <= MACHINE / 2
+    assert 2 * default(tmp_path / "missing") == pytest.approx(MACHINE, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "found"),
+    [
+        ("0::/a/b", {"a/b/memory.max": "1000"}, 500),
+        ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": "2000", "memory.max": "4000"}, 1000),
+        ("0::/", {"memory.max": "1000"}, 500),  # a container, which sees its own group as the root
+        ("0::/a", {"a/memory.max": "max"}, MACHINE // 2),
+        ("0::/a", {"b/memory.max": "1000"}, MACHINE // 2),
+        ("5:cpu,memory:/a\n1:name=systemd:/x\n0::/a", {"memory/a/memory.limit_in_bytes": "1000"}, 500),
+        ("5:memory:/outside", {"memory/memory.limit_in_bytes": "1000"}, 500),
+        ("5:memory:/a", {"memory/a/memory.limit_in_bytes": "9223372036854771712"}, MACHINE // 2),
+    ],
+)
+def test_a_control_group_may_have_less_than_the_machine(tmp_path, groups, limits, found):
+    """As containers and services of systemd do: a daemon with half of the machine's would be killed before it."""
+    (tmp_path / "groups").write_text(f"{groups}\n")
+    for name, limit in limits.items():
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{limit}\n")
+    assert default(tmp_path / "groups", tmp_path / "root") == found
