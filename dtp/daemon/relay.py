@@ -65,6 +65,7 @@ class Relay:
         "_data_left",
         "_fd",
         "_held",
+        "_held_until",
         "_high",
         "_keep",
         "_looked",
@@ -73,6 +74,7 @@ class Relay:
         "_on_end",
         "_ours",
         "_out",
+        "_owed",
         "_read_size",
         "_reading",
         "_shut",
@@ -130,6 +132,8 @@ class Relay:
         self._reading = False
         self._writing = False  # bytes wait for the socket to take them
         self._held = False  # the meter wants the next bytes later
+        self._held_until = 0.0  # what it wants later, of both directions, comes by then
+        self._owed = 0  # of what the socket has, credit that the meter wants to be given later
         self._out: deque[bytes | memoryview] = deque([first]) if first else _NOTHING
         self._ours = len(
             first
@@ -193,7 +197,7 @@ class Relay:
             if delay and not self.ended:
                 self._held = True
                 self._pause()
-                self._later(delay, self._release_hold)
+                self._hold(delay, self._release_hold)
 
     def _release_hold(self) -> None:
         self._held = False
@@ -305,8 +309,15 @@ class Relay:
             return
         delay = self._measure(size)
         if delay and not self.ended:
-            self._later(delay, lambda: self.stream.consumed(size))
+            self._owed += size
+            self._hold(delay, lambda: self._pay(size))
         else:
+            self.stream.consumed(size)
+
+    def _pay(self, size: int) -> None:
+        """Give credit whose time has come; nothing is owed any more where the socket takes no more."""
+        if self._owed:
+            self._owed -= size
             self.stream.consumed(size)
 
     def _on_writable(self) -> None:
@@ -413,11 +424,17 @@ class Relay:
         assert idle is not None
         moved = self.counts.sent + self.counts.received
         looks = self._looked[0] + 1 if self._looked[1] == moved else 0
-        self._looked = (looks, moved)
-        if looks >= _LOOKS:
+        # While it is us who hold the bytes back, neither side is silent.
+        self._looked = (0, -1) if self._loop.time() < self._held_until else (looks, moved)
+        if self._looked[0] >= _LOOKS:
             self.abort(Reason.IDLE)
         else:
             self._later(idle / _LOOKS, lambda: self._look(idle))
+
+    def _hold(self, delay: float, call: Callable[[], object]) -> None:
+        """`call` when the meter lets go of what it holds back."""
+        self._held_until = max(self._held_until, self._loop.time() + delay)
+        self._later(delay, call)
 
     def _later(self, delay: float, call: Callable[[], object]) -> None:
         timers = self._timers = self._timers or set()
@@ -457,7 +474,7 @@ class Relay:
         self.ended = True
         if self._reading:
             self._pause()
-        if self._out:
+        if self._out or self._owed:
             self._drop()
         if self._writing:
             self._wrote_all()
@@ -470,5 +487,6 @@ class Relay:
             self._timers = None
 
     def _drop(self) -> None:
-        self.stream.consumed(sum(map(len, self._out)) - self._ours)
-        self._out, self._ours = _NOTHING, 0
+        """The socket gets no more: give all credit back, which is also that of the caller's other streams."""
+        self.stream.consumed(sum(map(len, self._out)) - self._ours + self._owed)
+        self._out, self._ours, self._owed = _NOTHING, 0, 0

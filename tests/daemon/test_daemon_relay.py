@@ -7,7 +7,9 @@ import gc
 import hashlib
 import socket
 import struct
+from collections import deque
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -328,13 +330,42 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(run, monkeypatch, wa
     run(scenario)
 
 
+@pytest.mark.parametrize("way", ["both end", "backend resets"])
+def test_what_waits_for_its_rate_is_credit_once_the_stream_is_over(run, way):
+    """The window is of the whole connection: what never came back into it stopped all streams of the caller."""
+
+    async def serve(reader, writer):
+        await reader.readexactly(100_000)
+        if way == "both end":
+            await reader.read()
+        else:
+            reset(writer)
+
+    async def scenario(pair):
+        async with Backend(serve) as backend:
+            port = await pair.start(expose(backend.port, more='rate = { bandwidth = "1B/h" }'))
+            await until(lambda: pair.far.listener.connections)
+            (connection,) = pair.far.listener.connections
+            with contextlib.suppress(ConnectionError):
+                await exchange(port, bytes(200_000))
+            await pair.exposed.ledger.wait_empty()
+            session = connection._session
+            await until(lambda: not session._streams)
+            assert session._consumed_total >= 100_000
+            assert session._consumed_total == session._received_total
+
+    run(scenario)
+
+
 class Watched(Relay):
-    """As much of a relay as is needed to see when it is idle."""
+    """As much of a relay as is needed to see when it is idle, or gives credit."""
 
     __slots__ = ("over",)
 
-    def __init__(self, loop):
+    def __init__(self, loop, stream=None, meter=None):
         self._loop, self.counts, self._looked, self._timers = loop, Counts(), (0, -1), None
+        self._held_until, self._owed = 0.0, 0
+        self.stream, self._meter, self._data_left, self.ended = stream, meter, None, False
         self.over = loop.create_future()
 
     def abort(self, reason):
@@ -353,6 +384,40 @@ def test_a_stream_is_idle_when_nothing_has_moved_since_it_was_looked_at_first():
         return loop.time()
 
     assert clock.run(scenario()) == 17.5
+
+
+def test_who_is_held_back_is_not_idle():
+    """By its rate, which is the daemon's doing: silence begins when the bytes may go on."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        relay = Watched(loop, SimpleNamespace(consumed=lambda size: None), lambda size: 35.0)
+        relay._give_credit(1000)
+        relay._look(10)
+        assert await relay.over is Reason.IDLE
+        return loop.time()
+
+    assert clock.run(scenario()) == 45.0
+
+
+def test_credit_that_a_rate_holds_back_is_given_once():
+    """Also where the end comes between: whoever got more could send more than there is room for."""
+
+    async def scenario():
+        given, waits = [], [1.0, 3.0, 5.0]
+        relay = Watched(
+            asyncio.get_running_loop(), SimpleNamespace(consumed=given.append), lambda _: waits.pop(0)
+        )
+        relay._out, relay._ours = deque(), 0
+        for size in (1, 10, 100):
+            relay._give_credit(size)
+        await asyncio.sleep(2)
+        assert given == [1]
+        relay._drop()
+        await asyncio.sleep(10)
+        assert sum(given) == 111
+
+    clock.run(scenario())
 
 
 def test_a_dead_backend_is_passed_over(run):
