@@ -16,7 +16,7 @@ import h11
 from dtp.daemon.http import conversation, jsonrpc
 from dtp.daemon.http.conversation import Conversation, Ended
 from dtp.daemon.http.headers import WEBSOCKET, Headers, to_backend, to_client, tokens, upgrades_of
-from dtp.daemon.http.target import fault, in_origin_form, spellings
+from dtp.daemon.http.target import doubt, fault, in_origin_form, spellings
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import TELLINGS, Reason, words
 from dtp.errors import DtpError
@@ -97,6 +97,8 @@ class HttpSession(Conversation):
         self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
         self._json = exposed.config.kind == "json-rpc"
         self._only_websockets = exposed.config.kind == "websocket"
+        #: Whether a rule goes by methods of HTTP.
+        self._by_method = exposed.chain.by_method and not self._json
         #: The origin of the page that asks, if it may; its browser is told with every answer.
         self._origin: bytes | None = None
         #: Whether only the head of the answer is wanted.
@@ -149,11 +151,13 @@ class HttpSession(Conversation):
                 return
             self._head_only, self._old = request.method == b"HEAD", request.http_version < b"1.1"
             self._size = _body_size(request)
-            if (two_ways := fault(request)) is not None:
+            if (two_ways := fault(request)) is None:
+                request = in_origin_form(request)
+                two_ways = doubt(request) if self._by_method else None
+            if two_ways is not None:
                 self.why = f"{words(Reason.MALFORMED)}: {two_ways}"
                 await self._answer(400, f"{self.why}\n".encode(), "text/plain", {"Connection": "close"})
                 return
-            request = in_origin_form(request)
             self._look_later()
             try:
                 keep = await (self._exchange_calls(request) if self._json else self._exchange(request))
@@ -228,8 +232,7 @@ class HttpSession(Conversation):
         if request.method == b"CONNECT":
             await self._answer(405, b"there are no tunnels here\n", "text/plain", {})
             return await self._discard()
-        method, *also = spellings(request)
-        denial = self._exposed.ask(Call(self._caller, method, tuple(also)))
+        denial = self._exposed.ask(self._as_call(request))
         if denial is None:
             denial = await self._exposed.bill(self._caller, self.stream, 1)
         if denial is not None:
@@ -253,6 +256,13 @@ class HttpSession(Conversation):
                 if not may_repeat or not self._broke_untold(error):
                     raise
                 self._drop_link()
+
+    def _as_call(self, request: h11.Request) -> Call:
+        """What rules are asked about; without one about methods, nobody need know in which ways it can be read."""
+        if not self._by_method:
+            return Call(self._caller)
+        method, *also = spellings(request)
+        return Call(self._caller, method, tuple(also))
 
     def _no_websocket(self, request: h11.Request) -> tuple[int, bytes] | None:
         """The status and words for what is no WebSocket, or one of a page that may not open it."""

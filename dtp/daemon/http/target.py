@@ -1,6 +1,7 @@
 """What a request asks for, read in every way in which a backend may read it; and what could be read in two. No IO.
 
-Sources: RFC 9112 (3.2 targets, 6.1 and 6.3 where a body ends), RFC 3986 section 6.2.2 (spellings of one path).
+Sources: RFC 9112 (3.2 targets, 6.1 and 6.3 where a body ends), RFC 3986 (4.2 what begins with "//", 6.2.2 spellings
+of one path), the URL standard (where "\\" is as good as "/").
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _OVERRIDES = {b"x-http-method-override", b"x-http-method", b"x-method-override"}
 _ENCODED = re.compile(r"%(2[1-9A-Fa-f]|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])")
 _PARAMETERS = re.compile(r";[^/]*")
 #: What a method is made of (RFC 9110, 5.6.2): backends trim and cut the rest off in ways of their own.
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
@@ -55,29 +56,54 @@ def in_origin_form(request: h11.Request) -> h11.Request:
     return h11.Request(method=request.method, target=path, headers=headers, http_version=request.http_version)
 
 
+def doubt(request: h11.Request) -> str | None:
+    """Why no rule about methods could tell what a backend makes of a request in origin form; None when one can.
+
+    Which segments are left where some are `..` depends on what is decoded, cut off and joined before: too many ways
+    to judge, and programs that mean well resolve them by themselves.
+    """
+    overrides = _overrides(request)
+    if len(overrides) > 1 or not all(map(_TOKEN.fullmatch, overrides)):
+        return "what overrides the method is not one method"
+    if not {".", ".."}.isdisjoint(_segments(_decoded(_path(request)))):
+        return "a path with . or .. in it"
+    return None
+
+
 def spellings(request: h11.Request) -> tuple[str, ...]:
-    """`METHOD /path` as it came, then as backends may understand it, each once."""
+    """`METHOD /path` as it came, then as backends may understand it, each once: at most twelve.
+
+    For a request without `doubt`.
+    """
+    path = _path(request)
+    decoded = _decoded(path)
+    paths = [path, decoded]
+    if path.startswith("/"):
+        segments = _segments(decoded)
+        kept = [one for one in segments if one]
+        ending = segments[-1:] if not segments[-1] else []
+        paths.append("/" + "/".join(kept + ending) if kept else "/")
+        if decoded[1:2] in ("/", "\\"):  # to some the first one is a host
+            paths.append("/" + "/".join(kept[1:] + ending) if kept[1:] else "/")
     verb = request.method.decode("ascii")
-    path = request.target.decode("ascii").partition("?")[0]
-    verbs = [verb, verb.upper()]
-    for name, value in request.headers:
-        if plain(name) in _OVERRIDES:
-            told = value.decode("ascii", "replace").upper()
-            verbs += [told, *_TOKEN.findall(told)]
-    return tuple(dict.fromkeys(f"{one} {each}" for each in (path, _plain_path(path)) for one in verbs))
+    verbs = [verb, verb.upper(), *(one.decode("ascii") for one in _overrides(request))]
+    return tuple(dict.fromkeys(f"{one} {each}" for each in paths for one in verbs))
 
 
-def _plain_path(path: str) -> str:
-    """Without encoding that isn't needed, parameters of segments, and segments that are empty, `.` or `..`."""
-    if not path.startswith("/"):
-        return path
-    decoded = _ENCODED.sub(lambda match: chr(int(match[1], 16)), path).replace("\\", "/")
-    kept: list[str] = []
-    segments = _PARAMETERS.sub("", decoded).split("/")
-    for segment in segments:
-        if segment == "..":
-            del kept[-1:]
-        elif segment not in ("", "."):
-            kept.append(segment)
-    ending = "/" if kept and segments[-1] in ("", ".", "..") else ""
-    return f"/{'/'.join(kept)}{ending}"
+def _overrides(request: h11.Request) -> set[bytes]:
+    """What fields that override the method say, in upper case."""
+    return {value.upper() for name, value in request.headers if plain(name) in _OVERRIDES}
+
+
+def _path(request: h11.Request) -> str:
+    return request.target.decode("ascii").partition("?")[0]
+
+
+def _decoded(path: str) -> str:
+    """Without encoding that isn't needed."""
+    return _ENCODED.sub(lambda match: chr(int(match[1], 16)), path)
+
+
+def _segments(decoded: str) -> list[str]:
+    """What is between slashes of either kind, without parameters."""
+    return _PARAMETERS.sub("", decoded.replace("\\", "/")).split("/")

@@ -87,6 +87,8 @@ class Chain:
         self.counts_bytes = bool(self._asked[Move] or self._told[Move])
         #: The same of streams that are over.
         self.counts_ends = bool(self._told[Close])
+        #: Whether anybody goes by the methods of calls.
+        self.by_method = any(p.by_method for p in self.policies)
         self._bounding = tuple(p for p in self.policies if type(p).bounds is not Policy.bounds)
 
     def ask(self, event: Event, now: Moment) -> Denial | None:

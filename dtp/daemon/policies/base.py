@@ -116,6 +116,8 @@ class Policy:
     name: ClassVar[str]
     asks: tuple[type[Event], ...] = ()
     counts: tuple[type[Event], ...] = ()
+    #: Whether it goes by the method of a `Call`.
+    by_method: bool = False
 
     def check(self, event: Event, now: Moment) -> Denial | None:
         """Why `event` may not be, or None."""

@@ -56,6 +56,7 @@ class Methods(Policy):
 
     name = "methods"
     asks = (Call,)
+    by_method = True
 
     def __init__(self, rule: MethodRule) -> None:
         self._allow = pattern_of(rule.allow) if rule.allow else None

@@ -88,6 +88,7 @@ class Rate(Policy):
     def __init__(self, rule: RateRule) -> None:
         self._per_identity = rule.per == "identity"
         self._net = Net(rule.methods) if rule.methods else None
+        self.by_method = self._net is not None
         self._rule = rule
         self.asks = (Call,) if rule.requests is not None else ()
         # Whoever counts bytes is told of each read: only where there is something to count.
