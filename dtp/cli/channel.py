@@ -192,7 +192,8 @@ def claim(id: str | None, account: Account) -> None:
                 if not lanes or view.channel.state > State.CLOSING:
                     continue
                 gain = gain_of(view.channel, lanes)
-                if wanted is None and worth_of(view, lanes, gain) <= Policy().gas_channel:
+                gas = Policy().gas_in(view.channel.coin)
+                if wanted is None and worth_of(view, lanes, gain) <= gas.beside:
                     small += 1
                     print_line(
                         {"event": "small", "channel": view.channel.id, "amount": gain},

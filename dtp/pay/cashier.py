@@ -125,7 +125,8 @@ class Cashier:
             if channel.state != State.CLOSING and await self._promised(id):
                 continue
             last = closing or channel.state == State.CLOSING
-            least = self._policy.gas_alone * (1 if last else self._policy.worth)
+            gas = self._policy.gas_in(channel.coin)
+            least = gas.alone if last else gas.early
             try:
                 taken = await take_credits(self._chain, channel, least)
             except (TransactionFailed, NodeRefused) as refused:  # it is to hinder no other

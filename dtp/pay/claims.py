@@ -3,17 +3,19 @@
 A claim costs gas, and waiting brings more vouchers under the same gas. So it waits until the sum is worth it, and no
 longer than the chain allows: `idle_ms` after the last use anyone may end a channel, `claim_ms` after a close was
 requested claims stop, a voucher may have an end of its own. What is below the gas of claiming it is left to lie.
+Gas is in SUI: what it comes to in another coin is known only where the policy says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from dtp.chain.channel import Channel, State
 from dtp.chain.host import Bearer
+from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.pay.store import End, Sold
 
 MINUTE: Final = 60_000
@@ -40,9 +42,25 @@ class Action(StrEnum):
     FORGET = "forget"
 
 
+class Gas(NamedTuple):
+    """What claiming a channel costs, in the smallest unit of its coin, and from which sums on it is done early."""
+
+    #: By itself, and beside others.
+    alone: int
+    beside: int
+    #: Claimed by itself from this sum on, and along with others from that one; infinite: not before it has to be.
+    early: float
+    along: float
+
+
+#: Gas whose worth in a coin isn't known: nothing is too little for it, and none of it is spent early.
+_UNKNOWN: Final = Gas(0, 0, float("inf"), float("inf"))
+_MIST: Final = 10**9
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What claiming costs, and how careful to be. Amounts in MIST, times in ms."""
+    """What claiming costs, and how careful to be. Gas in MIST, times in ms."""
 
     #: Gas of a transaction, and of each channel in it, less what storage gives back: measured by `bench/pay.py`.
     gas_base: int = 1_100_000
@@ -53,11 +71,20 @@ class Policy:
     margin_ms: int = MARGIN
     #: Claims in one transaction, one for each lane; the chain takes 1,024 commands, and a claim is three.
     batch: int = 128
+    #: What a SUI is worth in other coins that are taken, in their smallest unit, by the coin's type. Of a coin that
+    #: isn't here everything is claimed, as late as it may be.
+    sui_in: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def gas_alone(self) -> int:
-        """Gas of claiming one channel by itself."""
-        return self.gas_base + self.gas_channel
+    def gas_in(self, coin: str) -> Gas:
+        """Gas beside sums of a coin, rounded up."""
+        coin = canonical_type(coin)
+        rates = {SUI_COIN: _MIST, **{canonical_type(each): rate for each, rate in self.sui_in.items()}}
+        rate = rates.get(coin)
+        if rate is None:
+            return _UNKNOWN
+        alone = -(-(self.gas_base + self.gas_channel) * rate // _MIST)
+        beside = -(-self.gas_channel * rate // _MIST)
+        return Gas(alone, beside, self.worth * alone, self.worth * beside)
 
     def margin(self, time_ms: int) -> int:
         """How long before the end of such a time to act."""
@@ -130,48 +157,50 @@ def decide(view: View, now_ms: int, epoch: int, policy: Policy) -> Decision:
     channel = view.channel
     if channel.state == State.CLOSED:
         return Decision(view, Action.FORGET)
+    gas = policy.gas_in(channel.coin)
     if channel.state == State.DRAINING:
         more = epoch > channel.epoch and channel.balance > 0
-        worth = more and min(channel.owed, channel.terms.epoch_cap) > policy.gas_alone
+        worth = more and min(channel.owed, channel.terms.epoch_cap) > gas.alone
         return Decision(view, Action.FINALIZE if worth else Action.WAIT)
     lanes = claimable(view, now_ms)
     gain = gain_of(channel, lanes)
     if channel.state == State.CLOSING:
-        return _closing(view, lanes, gain, now_ms, policy)
+        return _closing(view, lanes, gain, now_ms, gas)
     return _open(view, lanes, gain, now_ms, epoch, policy)
 
 
-def _closing(view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, policy: Policy) -> Decision:
+def _closing(view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, gas: Gas) -> Decision:
     """The client wants to close: what is worth its gas is claimed at once, and the rest is the client's."""
     until = view.channel.claims_until_ms
     assert until is not None
     if now_ms < until:
-        if worth_of(view, lanes, gain) > policy.gas_alone:
+        if worth_of(view, lanes, gain) > gas.alone:
             return Decision(view, Action.CLAIM, lanes, gain)
         return Decision(view, Action.WAIT)
     owed = min(view.channel.owed, view.channel.balance)
     # The client ends it for its refund; we do when more is owed to us than that costs.
-    return Decision(view, Action.FINALIZE if owed > policy.gas_alone else Action.WAIT)
+    return Decision(view, Action.FINALIZE if owed > gas.alone else Action.WAIT)
 
 
 def _open(
     view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, epoch: int, policy: Policy
 ) -> Decision:
     channel, terms = view.channel, view.channel.terms
+    gas = policy.gas_in(channel.coin)
     if view.end is not None and now_ms > view.end.not_after_ms + MINUTE:
         # The client had our signature and didn't use it.
-        worth = gain > policy.gas_alone
+        worth = gain > gas.alone
         return Decision(view, Action.RELEASE if worth else Action.WAIT, lanes if worth else (), gain)
     value = worth_of(view, lanes, gain)
-    if value >= policy.worth * policy.gas_alone and view.end is None:
+    if value >= gas.early and view.end is None:
         return Decision(view, Action.CLAIM, lanes, gain)
-    if value > policy.gas_alone:
+    if value > gas.alone:
         soon = channel.active_ms + terms.idle_ms - policy.margin(terms.idle_ms)
         ends = [last_ms(channel, sold) - policy.margin(terms.claim_ms) for sold in lanes]
         if now_ms >= min([soon, *ends]):
             return Decision(view, Action.CLAIM, lanes, gain)
     owed = min(channel.owed, channel.balance)
-    if owed and epoch > channel.epoch and min(owed, terms.epoch_cap) > policy.gas_alone:
+    if owed and epoch > channel.epoch and min(owed, terms.epoch_cap) > gas.alone:
         return Decision(view, Action.PAY_OWED)
     return Decision(view, Action.WAIT)
 
@@ -181,7 +210,8 @@ def rests(view: View, policy: Policy) -> bool:
     claimed = dict(enumerate(each.amount for each in view.channel.lanes))
     more = sum(max(0, sold.newest.voucher.amount - claimed.get(sold.lane, 0)) for sold in view.lanes)
     # In the company of others less may be worth claiming.
-    least = min(policy.gas_alone, policy.worth * policy.gas_channel)
+    gas = policy.gas_in(view.channel.coin)
+    least = max(1, min(gas.alone, gas.along))
     return view.channel.state != State.CLOSED and more + view.channel.owed < least
 
 
@@ -193,7 +223,7 @@ def plan(views: Sequence[View], now_ms: int, epoch: int, policy: Policy) -> list
             if each.action is Action.WAIT and each.view.channel.state == State.OPEN and each.view.end is None:
                 lanes = claimable(each.view, now_ms)
                 gain = gain_of(each.view.channel, lanes)
-                if gain >= policy.worth * policy.gas_channel:
+                if gain >= policy.gas_in(each.view.channel.coin).along:
                     decisions[at] = Decision(each.view, Action.CLAIM, lanes, gain)
     return sorted((d for d in decisions if d.action is not Action.WAIT), key=lambda each: -each.gain)
 
@@ -209,7 +239,7 @@ def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
     lanes = claimable(view, now_ms)
     gain = gain_of(view.channel, lanes)
     live = view.channel.state in (State.OPEN, State.CLOSING)
-    worth = live and worth_of(view, lanes, gain) > policy.gas_alone
+    worth = live and worth_of(view, lanes, gain) > policy.gas_in(view.channel.coin).alone
     return Decision(
         view, Action.CLAIM if worth else Action.WAIT, lanes if worth else (), gain if worth else 0
     )

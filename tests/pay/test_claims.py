@@ -10,6 +10,7 @@ from dtp.pay.book import affordable
 from dtp.pay.claims import (
     MINUTE,
     Action,
+    Gas,
     Policy,
     View,
     at_close,
@@ -211,6 +212,50 @@ def test_what_a_lane_may_come_to():
     assert affordable(borne, 0, {}) == 50
     assert affordable(replace(borne, terms=replace(TERMS, bearer=2)), 0, {}) == 70
     assert TERMS.epoch_cap == NO_CAP
+
+
+USDC = "0x" + "ab" * 32 + "::usdc::USDC"
+
+
+def test_another_coin_is_not_weighed_against_mist():
+    """Eight million units of a coin with six decimals are a fortune beside the gas, and eight million MIST aren't."""
+    coins = replace(TERMS, coin=USDC)
+    cents = view(NOT_WORTH, terms=coins)
+    closing = view(NOT_WORTH, terms=coins, state=State.CLOSING, closing_ms=NOW)
+    # What gas comes to in it isn't known: nothing is left to lie, and nothing is claimed before it has to be.
+    assert decide(closing, NOW, 7, POLICY).action is Action.CLAIM
+    assert at_close(cents, NOW, POLICY).action is Action.CLAIM
+    assert decide(cents, NOW + 24 * HOUR - 10 * MINUTE, 7, POLICY).action is Action.CLAIM
+    late = view(0, terms=coins, state=State.CLOSING, closing_ms=NOW, owed=1)
+    assert decide(late, NOW + HOUR, 7, POLICY).action is Action.FINALIZE
+    assert decide(view(0, terms=coins, owed=1, epoch=6), NOW, 7, POLICY).action is Action.PAY_OWED
+    drained = view(0, terms=coins, state=State.DRAINING, owed=1, epoch=6)
+    assert decide(drained, NOW, 7, POLICY).action is Action.FINALIZE
+    unused = view(1000, terms=coins, end=End(CHANNEL, 1000, NOW, False))
+    assert decide(unused, NOW + MINUTE + 1, 7, POLICY).action is Action.RELEASE
+    assert decide(view(10**9, terms=coins), NOW, 7, POLICY).action is Action.WAIT
+    assert len(plan([view(10**9, terms=coins), view(WORTH_IT)], NOW, 7, POLICY)) == 1
+    # Where there is nothing to have, nothing is done for it.
+    assert at_close(view(0, terms=coins), NOW, POLICY).action is Action.WAIT
+    nothing = view(0, terms=coins, state=State.CLOSING, closing_ms=NOW)
+    assert decide(nothing, NOW, 7, POLICY).action is Action.WAIT
+    assert rests(nothing, POLICY)
+    assert not rests(view(1000, terms=coins), POLICY)
+
+
+def test_what_a_sui_is_worth_in_another_coin_can_be_said():
+    """Three dollars: the 1,500,000 MIST of a claim are 4,500 millionths of one, and 20 times that is worth it."""
+    policy = replace(POLICY, sui_in={USDC: 3_000_000})
+    coins = replace(TERMS, coin=USDC)
+    assert policy.gas_in(USDC) == Gas(4500, 1500, 90_000, 30_000)
+    assert at_close(view(4000, terms=coins), NOW, policy).action is Action.WAIT
+    assert at_close(view(5000, terms=coins), NOW, policy).action is Action.CLAIM
+    assert decide(view(89_000, terms=coins), NOW, 7, policy).action is Action.WAIT
+    assert decide(view(90_000, terms=coins), NOW, 7, policy).action is Action.CLAIM
+    assert len(plan([view(30_000, terms=coins), view(WORTH_IT)], NOW, 7, policy)) == 2
+    # Types are compared, not texts, and what is left of a division is rounded up.
+    assert replace(POLICY, sui_in={"0xab::usdc::USDC": 1}).gas_in("0x00ab::usdc::USDC").alone == 1
+    assert policy.gas_in("0x2::sui::SUI") == Gas(1_500_000, 500_000, 30_000_000, 10_000_000)
 
 
 def test_after_the_time_for_claims_nothing_is_claimable():

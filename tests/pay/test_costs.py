@@ -237,12 +237,12 @@ def test_credits_are_worth_a_claim_that_vouchers_alone_are_not():
     policy = Policy(gas_base=1_000_000, gas_channel=500_000, worth=20)
     held = voucher_for(1000)
     assert decide(held, NOW, 7, policy).action is Action.WAIT
-    worth_it = replace(held, credits=policy.worth * policy.gas_alone)
+    worth_it = replace(held, credits=20 * 1_500_000)
     assert decide(worth_it, NOW, 7, policy).action is Action.CLAIM
     closing = replace(held, channel=replace(held.channel, state=State.CLOSING, closing_ms=NOW))
     assert decide(closing, NOW + 1, 7, policy).action is Action.WAIT
-    assert decide(replace(closing, credits=policy.gas_alone), NOW + 1, 7, policy).action is Action.CLAIM
-    assert at_close(replace(held, credits=policy.gas_alone), NOW, policy).action is Action.CLAIM
+    assert decide(replace(closing, credits=1_500_000), NOW + 1, 7, policy).action is Action.CLAIM
+    assert at_close(replace(held, credits=1_500_000), NOW, policy).action is Action.CLAIM
     # Without a voucher to claim they are evidence of nothing.
     assert at_close(replace(held, lanes=(), credits=10**18), NOW, policy).action is Action.WAIT
 
