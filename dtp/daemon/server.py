@@ -418,8 +418,14 @@ class Daemon:
 
     async def _on_connection(self, connection: Connection) -> None:
         """Serve the streams of a connection: each by the rules that hold when it is opened."""
-        caller = self._callers[connection] = caller_of(connection)
+        caller = caller_of(connection)
+        if self._bans.holds(caller, time.time()):  # since it was admitted, which may be a while ago
+            self._send_away(connection, caller, CloseCode.DENIED, f"{BANNED.policy}: {BANNED.why}")
+            return
+        self._callers[connection] = caller
         try:
+            if self.draining:
+                await connection.go_away()
             if not await self._is_paid(connection):
                 return
             if self._is_free(connection):

@@ -1,5 +1,8 @@
 """Services with `on-chain`: the host's lists decide who comes in, read from a node; and a gate of another kind."""
 
+import asyncio
+import time
+
 import pytest
 from chain_resolver.conftest import client, deployments, net, network, wallet
 from chain_resolver.hosts import make_host
@@ -10,7 +13,7 @@ from dtp.daemon.server import CantReload, Daemon
 from dtp.session.codes import CloseCode, Refuse
 
 from .conftest import FAR, NEAR, Backend, config, echo
-from .test_daemon_relay import exchange
+from .test_daemon_relay import exchange, until
 
 __all__ = ["client", "deployments", "net", "network", "wallet"]
 
@@ -59,6 +62,62 @@ def test_the_gate_decides(run):
                 await pair.far.reload(pair.far_config(expose(backend.port, "0x" + "2" * 64)))
             await pair.far.close()
             assert gate.events == ["start", "close"]
+
+    run(scenario)
+
+
+class Slow(List):
+    """A gate that holds everybody up until the test lets go."""
+
+    def __init__(self, *allowed):
+        super().__init__(*allowed)
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def admit(self, request):
+        self.asked.set()
+        await self.go_on.wait()
+        await super().admit(request)
+
+
+def test_a_ban_holds_for_who_is_about_to_come_in(run):
+    """It was admitted before the ban, and is served after it: so would be whoever withholds its own last word."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            gate = Slow(NEAR.id)
+            pair.far = Daemon(pair.far_config(expose(backend.port)), FAR, gate=gate)
+            await pair.far.start()
+            pair.near = Daemon(pair.near_config(), NEAR)
+            await pair.near.start()
+            await gate.asked.wait()
+            await pair.far.ban(str(NEAR.id), time.time() + 3600)
+            gate.go_on.set()
+            with pytest.raises(ConnectionResetError):
+                await exchange(pair.port, b"refused")
+            assert "banned by the operator" in pair.near.status()["forwarded"][0]["trouble"]
+            assert backend.connections == 0
+            await until(lambda: not pair.far._callers)
+
+    run(scenario)
+
+
+def test_who_comes_in_while_it_drains_opens_nothing_new(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            gate = Slow(NEAR.id)
+            pair.far = Daemon(pair.far_config(expose(backend.port)), FAR, gate=gate)
+            await pair.far.start()
+            pair.near = Daemon(pair.near_config(), NEAR)
+            await pair.near.start()
+            await gate.asked.wait()
+            assert await pair.far.drain(60)
+            gate.go_on.set()
+            (pool,) = pair.near._pools.values()
+            await until(lambda: pool.connections and pair.far._callers)
+            await asyncio.gather(exchange(pair.port, b"x"), return_exceptions=True)  # perhaps on its way
+            with pytest.raises(ConnectionResetError):
+                await exchange(pair.port, b"x")
+            assert "SHUTDOWN" in pair.near.status()["forwarded"][0]["trouble"]
 
     run(scenario)
 
