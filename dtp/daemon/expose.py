@@ -133,7 +133,7 @@ class Exposed:
             self._deny(denial, caller, stream)
             return
         self.active += 1
-        if self.config.kind != "udp" and self.moved(caller, 0):
+        if self.config.kind != "udp" and self.delay(caller, 0):
             self._go_on(caller, stream, self._wait(caller, stream, opened))
         else:
             self._begin(caller, stream, opened)
@@ -148,16 +148,9 @@ class Exposed:
 
     async def _wait(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Begin once the rate of bytes allows it: each stream's first window passes, so streams would multiply it."""
-        verdict = self.moved(caller, 0)
-        while verdict and not isinstance(verdict, Reason):
-            await asyncio.sleep(verdict)
-            verdict = self.moved(caller, 0)
-        if isinstance(verdict, Reason):
-            self.ledger.failed += 1
-            stream.reset(verdict)
-            self._over(caller)
-        else:
-            self._begin(caller, stream, opened)
+        while delay := self.delay(caller, 0):  # noqa: ASYNC110 - time alone passes
+            await asyncio.sleep(delay)
+        self._begin(caller, stream, opened)
 
     def _go_on(self, caller: Caller, stream: Stream, serving: Coroutine[None, None, None]) -> None:
         def done(task: asyncio.Task[None]) -> None:
@@ -243,6 +236,10 @@ class Exposed:
             self._log_denial(verdict, caller)
             return verdict.reason
         return verdict
+
+    def delay(self, caller: Caller, size: int) -> float:
+        """The same of a request that is yet to be asked for, which then hears more than that it ends: the seconds."""
+        return self.chain.delay(Move(caller, size), moment()) if self.chain.counts_bytes else 0.0
 
     # ---- kinds of services --------------------------------------------------------------------------------
 

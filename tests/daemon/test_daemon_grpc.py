@@ -15,8 +15,10 @@ from grpclib.exceptions import GRPCError
 from hpack import Encoder
 from hyperframe import frame as h2
 
+from dtp.daemon.expose import moment
 from dtp.daemon.http import conversation, frames
 from dtp.daemon.http.grpc_session import GrpcSession
+from dtp.daemon.policies import Move
 from dtp.daemon.reasons import Reason
 
 from .conftest import NEAR, Backend
@@ -293,6 +295,35 @@ def test_the_backend_learns_who_came(run):
 
 
 # ---- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run):
+    """Over a connection that is there and over a new one, whatever the backend says there first."""
+
+    async def scenario(pair):
+        async with core_server() as backend:
+            port = await pair.start(expose(backend, 'quota = { bytes = "1MB", every = "1h" }'))
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
+                unary = channel.unary_unary(f"{PACKAGE}/Unary")
+                assert await unary(b"x") == b"x"
+                (caller,) = pair.far._callers.values()
+                pair.exposed.chain.moved(Move(caller, 10**6), moment())
+                for _ in range(2):
+                    assert "quota" in await told_to_wait(unary)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
+                unary = channel.unary_unary(f"{PACKAGE}/Unary")
+                for _ in range(2):
+                    assert "quota" in await told_to_wait(unary)
+            assert pair.exposed.denials == {"quota": 4}
+
+    async def told_to_wait(unary):
+        error = await failure(unary(b"x"))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.details()
+        told = dict(error.trailing_metadata() or error.initial_metadata())
+        assert 0 < int(told["grpc-retry-pushback-ms"]) <= 3_600_000
+        return error.details()
+
+    run(scenario)
 
 
 def test_methods_and_rates(run):

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.daemon import proxy_protocol
+from dtp.daemon.expose import moment
 from dtp.daemon.http import jsonrpc
 from dtp.daemon.http.conversation import Conversation, Ended
 from dtp.daemon.http.headers import to_backend, to_client, tokens
-from dtp.daemon.policies import Bounds, Caller, Denial
+from dtp.daemon.policies import Bounds, Caller, Denial, Move
 from dtp.daemon.reasons import Reason
 from dtp.testing import clock
 
@@ -652,6 +653,39 @@ def test_json_rpc(run):
                     assert answer.status == 400
                 async with client.post("/rpc", data=b" " * 20_000) as answer:
                     assert answer.status == 413
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["http", "json-rpc"])
+def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run, kind):
+    """Over a connection that is there and over new ones: one that breaks off would be tried again at once."""
+
+    async def scenario(pair):
+        async with site(rpc=node) as backend:
+            port = await pair.start(expose(backend, kind, 'quota = { bytes = "1MB", every = "1h" }'))
+
+            async def ask(client):
+                message = {**call("eth_call"), "params": ["x" * 200_000]}
+                async with client.post("/rpc", json=message) as answer:
+                    return answer.status, answer.headers.get("Retry-After", ""), await answer.text()
+
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                assert (await ask(client))[0] == 200
+                (caller,) = pair.far._callers.values()
+                pair.exposed.chain.moved(Move(caller, 10**6), moment())
+                for _ in range(2):
+                    status, retry, text = await ask(client)
+                    assert (status, "the quota of 1000000 bytes is used up" in text) == (429, True)
+                    assert 0 < int(retry) <= 3600
+                assert pair.exposed.ledger.streams == 1
+            for number in range(2):
+                async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                    status, retry, text = await ask(client)
+                    assert (status, "the quota of 1000000 bytes is used up" in text) == (429, True)
+                    if kind == "json-rpc":
+                        assert json.loads(text)["error"]["code"] == -32005
+                assert pair.exposed.denials == {"quota": 3 + number}
 
     run(scenario)
 

@@ -246,7 +246,7 @@ def test_bandwidth_pauses_in_both_directions(talk):
     """What was read waits here for so long as the rate says, and goes on whole."""
 
     async def scenario(talk):
-        talk.exposed.moved = lambda caller, size: size * 0.1
+        talk.exposed.moved = talk.exposed.delay = lambda caller, size: size * 0.1
         loop = asyncio.get_running_loop()
         talk.client.say(GET)
         backend = await talk.asked()
@@ -348,9 +348,14 @@ def test_what_a_kept_connection_said_meanwhile_answers_nothing(talk, way, asked)
 
 
 def test_a_rule_about_bytes_ends_who_waits(talk):
+    """Of what was let in; requests themselves are answered."""
+
     async def scenario(talk):
         talk.exposed.moved = lambda caller, size: Reason.QUOTA
         talk.client.say(GET)
+        backend = await talk.asked()
+        assert talk.client.code is None
+        backend.say(OK)
         assert await talk.ended() == 0
         assert (talk.client.code, talk.session.why) == (Reason.QUOTA, words(Reason.QUOTA))
 

@@ -100,6 +100,10 @@ class Conversation:
         self.why = self.why or why
         self.stream.reset(reason)
 
+    def _is_asking(self) -> bool:
+        """Whether nothing was let in that could end: what comes is a request, which is judged yet, and told why."""
+        raise NotImplementedError
+
     # ---- bytes --------------------------------------------------------------------------------------------
 
     async def _read_client(self, size: int) -> bytes:
@@ -126,7 +130,10 @@ class Conversation:
         self._moved_at = max(self._moved_at, now)
         if self._bounds.data is not None and self._moved > self._bounds.data:
             raise Ended(Reason.SIZE)
-        verdict = self._exposed.moved(self._caller, size)
+        if self._is_asking():
+            verdict: float | Reason = self._exposed.delay(self._caller, size)
+        else:
+            verdict = self._exposed.moved(self._caller, size)
         if isinstance(verdict, Reason):
             raise Ended(verdict)
         if verdict:

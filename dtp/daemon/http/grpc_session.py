@@ -64,6 +64,9 @@ class GrpcSession(Conversation):
     def _rewrite(self, fields: Headers) -> Headers:
         return to_grpc_backend(fields, self._caller, self._exposed.config.service)
 
+    def _is_asking(self) -> bool:
+        return not self._filter.calls
+
     def finish(self) -> None:
         """Finish the calls that are open; the client is told to make others elsewhere."""
         if self._finishing:

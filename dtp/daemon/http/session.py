@@ -101,6 +101,8 @@ class HttpSession(Conversation):
         self._by_method = exposed.chain.by_method and not self._json
         #: The origin of the page that asks, if it may; its browser is told with every answer.
         self._origin: bytes | None = None
+        #: Whether the request has been let in.
+        self._let_in = False
         #: Whether only the head of the answer is wanted.
         self._head_only = False
         #: Bytes of the request's body, infinite where its head doesn't say.
@@ -113,6 +115,9 @@ class HttpSession(Conversation):
         self._finishing = True
         if self._idle is not None and not self._idle.done():
             self._idle.cancel()
+
+    def _is_asking(self) -> bool:
+        return not self._let_in
 
     async def _converse(self) -> None:
         try:
@@ -145,7 +150,7 @@ class HttpSession(Conversation):
 
     async def _serve(self) -> None:
         while not self._finishing:
-            self._moved = 0  # with the head may come the body
+            self._moved, self._let_in = 0, False  # with the head may come the body
             request = await self._request()
             if request is None:
                 return
@@ -238,6 +243,7 @@ class HttpSession(Conversation):
         if denial is not None:
             await self._refuse(denial)
             return await self._discard()
+        self._let_in = True
         headers = to_backend(list(request.headers), self._caller, self._exposed.config.service)
         head = h11.Request(method=request.method, target=request.target, headers=headers)
         bodyless = request.method in _SAFE and not self._size
@@ -400,6 +406,7 @@ class HttpSession(Conversation):
         if not passed:
             await self._answer_refused(message, refusals, first)
             return True
+        self._let_in = True
         return await self._call_backend(request, message, passed, refusals)
 
     def _judge_origin(self, request: h11.Request) -> bool:

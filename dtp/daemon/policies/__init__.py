@@ -108,12 +108,17 @@ class Chain:
 
     def moved(self, event: Move, now: Moment) -> Denial | float:
         """Bytes have come: why no more may, or the seconds to wait before the next are read."""
-        for commit in self._told[Move]:
-            commit(event, now)
+        delay = self.delay(event, now)
         for check in self._asked[Move]:
             denial = check(event, now)
             if denial is not None:
                 return denial
+        return delay
+
+    def delay(self, event: Move, now: Moment) -> float:
+        """The same of bytes that are asked about by themselves yet: only how long to wait."""
+        for commit in self._told[Move]:
+            commit(event, now)
         return max((policy.delay(event, now) for policy in self.policies), default=0.0)
 
     def bounds(self, event: Open) -> Bounds:
