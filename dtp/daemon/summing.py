@@ -41,9 +41,22 @@ def _one(key: str, values: list[Any]) -> Any:
         rows: dict[str, list[Mapping[str, Any]]] = {}
         for value in values:
             for row in value:
-                rows.setdefault(str([row[name] for name in _SAME[key]]), []).append(row)
+                rows.setdefault(_name(key, row), []).append(row)
         return [merge(same) for same in rows.values()]
     return next((value for value in values if value), first)
+
+
+def still(status: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """`status` without services, backends and forwards that `now` has no more: a reload has taken them away."""
+    kept = dict(status)
+    for key in _SAME.keys() & status.keys() & now.keys():
+        rows = {_name(key, row): row for row in now[key]}
+        kept[key] = [still(row, rows[name]) for row in status[key] if (name := _name(key, row)) in rows]
+    return kept
+
+
+def _name(key: str, row: Mapping[str, Any]) -> str:
+    return str([row[name] for name in _SAME[key]])
 
 
 def ended(status: Mapping[str, Any]) -> dict[str, Any]:

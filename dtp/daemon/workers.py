@@ -28,7 +28,7 @@ from dtp.daemon.sharing import EVERY, Foreign, is_of_rate
 from dtp.daemon.state import Key, Used
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryStore
-from dtp.daemon.summing import ended, merge
+from dtp.daemon.summing import ended, merge, still
 from dtp.daemon.table import Table
 from dtp.daemon.zygote import Zygote
 from dtp.errors import CarrierError, DtpError, LocalError
@@ -432,9 +432,8 @@ class Workers:
 
     def status(self) -> dict[str, Any]:
         """As `Daemon.status`, over all workers and those that died, as of the last `refresh`; and `workers`."""
-        parts = [seat.figures for seat in self._seats if seat.figures]
-        parts += [before for seat in self._seats for before in seat.before]
-        found = merge(parts)
+        found = merge([seat.figures for seat in self._seats if seat.figures])
+        found = merge([found, *(still(before, found) for seat in self._seats for before in seat.before)])
         found.setdefault("exposed", [])
         found.setdefault("forwarded", [])
         found.setdefault("listen", [])

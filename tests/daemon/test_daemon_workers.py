@@ -23,6 +23,7 @@ from dtp.daemon.policies.rate import Rate
 from dtp.daemon.state import Key, Used
 from dtp.daemon.summing import ended, merge
 from dtp.daemon.table import Table, key_of
+from dtp.daemon.web.server import PATHS
 from dtp.daemon.workers import WorkerFailed, Workers
 from dtp.errors import LocalError
 from dtp.identity import Identity
@@ -236,6 +237,38 @@ def test_statuses_are_added_up():
     assert found["forwarded"][0]["connected"] is False
     assert found["forwarded"][0]["open"] == 4
     assert merge([]) == {}
+
+
+def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
+    """It would be one for ever: nobody has the service any more whose backend could come up."""
+
+    def part(services, forwards):
+        return {
+            "draining": False,
+            "exposed": [
+                {"service": service, "open": 0, "sent": 1,
+                 "backends": [{"place": place, "up": True, "active": 0} for place in places]}
+                for service, places in services.items()
+            ],
+            "forwarded": [{"listen": [one], "to": [], "mode": "direct", "open": 0, "connected": False, "resumes": 0}
+                          for one in forwards],
+        }  # fmt: skip
+
+    parent = Workers(config(tmp_path, DIRECT), NEAR.id, None, Mock(workers=2))
+    dead, alive = parent._seats
+    dead.figures = part({"api": ["x", "y"], "old": ["z"]}, ["a", "b"])
+    parent._lost(dead)
+    assert {one["service"] for one in parent.status()["exposed"]} == {
+        "api",
+        "old",
+    }  # as long as none is there
+    alive.figures = part({"api": ["x"]}, ["a"])
+    alive.figures["forwarded"][0]["connected"] = True
+    status = parent.status()
+    assert [(one["service"], one["sent"], [each["place"] for each in one["backends"]])
+            for one in status["exposed"]] == [("api", 2, ["x"])]  # fmt: skip
+    assert [one["listen"] for one in status["forwarded"]] == [["a"]]
+    assert PATHS["/health"](Mock(status=lambda: status)).status == 200
 
 
 def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_path, monkeypatch):
