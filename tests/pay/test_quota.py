@@ -1,6 +1,7 @@
 """Quotas of passes: one count for all connections, that neither a race nor a store that fails forgets."""
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -93,6 +94,18 @@ class Sale:
         self.quotas.used(meter, more)
 
 
+@contextmanager
+def store_away(monkeypatch):
+    """What was used can't be written."""
+
+    def broken(*_):
+        raise StoreError("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add_pass_used", broken)
+        yield
+
+
 def play(scenario, **options):
     async def work():
         with Store(":memory:") as store:
@@ -119,13 +132,8 @@ def test_a_write_that_fails_forgets_nothing(monkeypatch):
         meter, other = await sale.enter(), await sale.enter()
         sale.use(meter, 10)
 
-        def broken(*_):
-            raise StoreError("the database is away")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "add_pass_used", broken)
-            with pytest.raises(StoreError):
-                await sale.quotas.leave(meter)
+        with store_away(monkeypatch), pytest.raises(StoreError):
+            await sale.quotas.leave(meter)
         sale.use(other, 5)
         await sale.quotas.leave(other)
         period = period_of(sale.held, sale.now_ms, 5)
@@ -247,11 +255,7 @@ def test_a_pass_that_nobody_uses_any_more_is_forgotten(monkeypatch, over):
         meter = await sale.enter()
         sale.use(meter, 10)
 
-        def broken(*_):
-            raise StoreError("the database is away")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "add_pass_used", broken)
+        with store_away(monkeypatch):
             with pytest.raises(StoreError):
                 await sale.quotas.leave(meter)
             with pytest.raises(StoreError):
