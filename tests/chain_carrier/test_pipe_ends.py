@@ -236,6 +236,17 @@ async def stop(chain):
         await each.stop()
 
 
+def play(scenario, window=0, pipes=1, delay=0.1, rate=None, credited=None):
+    """Run `scenario(chain, near, far)` over a chain where nothing goes wrong."""
+
+    async def work():
+        chain = Chain(random.Random(1), window, 0.0, delay)
+        await scenario(chain, *two_ends(chain, pipes, rate, credited))
+        await stop(chain)
+
+    run(work())
+
+
 @pytest.fixture(autouse=True)
 def small_frames(monkeypatch):
     monkeypatch.setattr(Outgoing, "SIZE", SMALL)
@@ -290,9 +301,7 @@ def test_every_byte_arrives_once_and_nothing_hangs(seed, window, pipes, faults, 
 
 
 def test_credited_frames_go_several_to_a_transaction_and_never_over_the_window():
-    async def scenario():
-        chain = Chain(random.Random(1), 16, 0.0, 0.5)
-        near, far = two_ends(chain, 1, credited=Direction.TO_SERVER)
+    async def scenario(chain, near, far):
         delivered, deliver = [], chain.deliver
         chain.deliver = lambda frame: delivered.append(frame) or deliver(frame)
         data = random.Random(2).randbytes(20 * SMALL)
@@ -304,9 +313,8 @@ def test_credited_frames_go_several_to_a_transaction_and_never_over_the_window()
         assert chain.aborts == 0
         # Six frames fill a transaction, and half a window is acknowledged in one.
         assert chain.transactions <= len(ours) / 6 + len(ours) / 8 + 10
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, window=16, delay=0.5, credited=Direction.TO_SERVER)
 
 
 @pytest.mark.parametrize("window", [1, 2, 8])
@@ -314,22 +322,17 @@ def test_credited_frames_go_several_to_a_transaction_and_never_over_the_window()
 def test_without_faults_no_transaction_aborts(window, pipes):
     """Aborts cost gas: the window is known well enough to avoid them."""
 
-    async def scenario():
-        chain = Chain(random.Random(1), window, 0.0, 0.5)
-        near, far = two_ends(chain, pipes)
+    async def scenario(chain, near, far):
         data = bytes(20 * SMALL * pipes)
         await asyncio.gather(near.send(data), far.send(data))
         await asyncio.gather(near.until_received(data), far.until_received(data))
         assert chain.aborts == 0
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, window=window, delay=0.5, pipes=pipes)
 
 
 def test_a_reader_that_does_not_read_stops_the_writer():
-    async def scenario():
-        chain = Chain(random.Random(1), 2, 0.0, 0.1)
-        near, far = two_ends(chain, 3)
+    async def scenario(chain, near, far):
         far.carrier.incoming.take = lambda buffer: 0  # takes nothing
         far.carrier._deliver = lambda: None
         near.write(bytes(100 * SMALL))
@@ -339,17 +342,14 @@ def test_a_reader_that_does_not_read_stops_the_writer():
         far.carrier._delivery = None
         far.carrier._deliver_soon()
         await far.until_received(bytes(100 * SMALL))
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, window=2, pipes=3)
 
 
 def test_a_peer_that_tells_of_more_than_it_has_acknowledged_is_given_up():
     """The window stays full on the chain: nobody asks the node about it for ever, nor sends more than a window."""
 
-    async def scenario():
-        chain = Chain(random.Random(1), 2, 0.0, 0.1)
-        near, far = two_ends(chain, 1)
+    async def scenario(chain, near, far):
         far.carrier.incoming.take = lambda buffer: 0
         far.carrier._deliver = lambda: None
         lie = encode(Header(7, 0, ((0, 2**63),)), 0)
@@ -361,17 +361,13 @@ def test_a_peer_that_tells_of_more_than_it_has_acknowledged_is_given_up():
         aborts = chain.aborts
         await asyncio.sleep(3 * TIMING.stall)
         assert chain.aborts == aborts
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, window=2)
 
 
 @pytest.mark.parametrize("minutes", [0, 20])
 def test_a_rate_that_lets_nothing_through_is_waited_for_as_long_as_it_takes_and_no_longer(minutes):
-    async def scenario():
-        chain = Chain(random.Random(1), 0, 0.0, 0.1)
-        rate = RateLimit(requests=Rate(minutes * 60_000_000_000, 1))
-        near, far = two_ends(chain, 1, rate)
+    async def scenario(chain, near, far):
         end = chain.ends[Direction.TO_SERVER]
         chain.over_rate = True
         near.write(b"a")
@@ -387,15 +383,12 @@ def test_a_rate_that_lets_nothing_through_is_waited_for_as_long_as_it_takes_and_
         assert aborts <= 2 * (TIMING.stall + 60 * minutes + 10) / TIMING.pause
         await asyncio.sleep(3 * TIMING.stall)
         assert chain.aborts == aborts
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, rate=RateLimit(requests=Rate(minutes * 60_000_000_000, 1)))
 
 
 def test_acknowledgements_that_the_chain_has_and_no_node_shows_are_not_repeated_for_ever():
-    async def scenario():
-        chain = Chain(random.Random(1), 2, 0.0, 0.1)
-        _, far = two_ends(chain, 1)
+    async def scenario(chain, _, far):
         end = chain.ends[Direction.TO_SERVER]
         genuine = end.chain.read
 
@@ -410,16 +403,13 @@ def test_acknowledgements_that_the_chain_has_and_no_node_shows_are_not_repeated_
         await asyncio.sleep(3 * TIMING.stall)
         assert isinstance(end.failed, PipeStalledError)
         assert 0 < chain.aborts <= 2 * TIMING.stall / TIMING.pause
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, window=2)
 
 
 @pytest.mark.parametrize("fault", [StaleObject("used"), aborted(PipeError.OVER_RATE)])
 def test_a_frame_whose_transaction_is_known_not_to_have_happened_is_sent_again(fault):
-    async def scenario():
-        chain = Chain(random.Random(1), 0, 0.0, 0.1)
-        near, far = two_ends(chain, 1)
+    async def scenario(chain, near, far):
         client = chain.ends[Direction.TO_SERVER].chain
         genuine = client.execute
 
@@ -434,15 +424,12 @@ def test_a_frame_whose_transaction_is_known_not_to_have_happened_is_sent_again(f
         near.write(b"once")
         await far.until_received(b"once")
         assert chain.frames == 1
-        await stop(chain)
 
-    run(scenario())
+    play(scenario)
 
 
 def test_a_channel_that_turns_out_to_be_closed_ends_the_carrier_before_time_is_up():
-    async def scenario():
-        chain = Chain(random.Random(1), 0, 0.0, 0.1)
-        near, _ = two_ends(chain, 1)
+    async def scenario(chain, near, _):
 
         async def refuse(program, *, gas_budget=None):
             raise StaleObject("the pipe is gone")
@@ -452,15 +439,12 @@ def test_a_channel_that_turns_out_to_be_closed_ends_the_carrier_before_time_is_u
         near.write(b"too late")
         await asyncio.sleep(TIMING.stall / 10)
         assert (await near.until_lost()).code == "pipe-refused"
-        await stop(chain)
 
-    run(scenario())
+    play(scenario)
 
 
 def test_bytes_that_never_come_end_the_link_on_both_sides():
-    async def scenario():
-        chain = Chain(random.Random(1), 0, 0.0, 0.1)
-        near, far = two_ends(chain, 2)
+    async def scenario(chain, near, far):
         deliver = chain.deliver
         dropped = []
 
@@ -475,47 +459,38 @@ def test_bytes_that_never_come_end_the_link_on_both_sides():
         await asyncio.sleep(TIMING.gap + 3 * TIMING.check)
         assert (await far.until_lost()).code == "pipe-gap"
         assert "broke the carrier off" in str(await near.until_lost())
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, pipes=2)
 
 
 def test_frames_that_are_none_are_answered_once():
     """Each answer costs gas."""
 
-    async def scenario():
-        chain = Chain(random.Random(1), 0, 0.0, 0.1)
-        two_ends(chain, 1)
+    async def scenario(chain, *_):
         end = chain.ends[Direction.TO_SERVER]
         for sequence in range(1, 50):
             end.on_frame(Frame(CHANNEL, int(Direction.TO_CLIENT), 0, sequence, 0, (b"none",)))
         await asyncio.sleep(100)
         assert end.sent == 1
-        await stop(chain)
 
-    run(scenario())
+    play(scenario)
 
 
 def test_a_server_replays_more_old_frames_than_may_wait():
     """They are acknowledged, or nobody waits for them: a long history is no flood."""
 
-    async def scenario():
-        chain = Chain(random.Random(1), 0, 0.0, 0.1)
-        two_ends(chain, 1)
+    async def scenario(chain, *_):
         end = chain.ends[Direction.TO_CLIENT]
         old = encode(Header(3), 0)
         for sequence in range(1, 3 * MAX_AHEAD):
             end.on_frame(Frame(CHANNEL, int(Direction.TO_SERVER), 0, sequence, 0, (old,)))
         assert end.failed is None
-        await stop(chain)
 
-    run(scenario())
+    play(scenario)
 
 
 def test_a_node_that_is_down_for_minutes_and_one_that_stays_down():
-    async def scenario():
-        chain = Chain(random.Random(1), 4, 0.0, 0.1)
-        near, far = two_ends(chain, 2)
+    async def scenario(chain, near, far):
         chain.down = True
         near.write(b"patience")
         await asyncio.sleep(300)
@@ -525,32 +500,26 @@ def test_a_node_that_is_down_for_minutes_and_one_that_stays_down():
         near.write(b"is over")
         lost = await near.until_lost()
         assert lost.code == "pipe-stalled"
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, window=4, pipes=2)
 
 
 def test_a_closed_channel_ends_the_carrier_and_says_why():
-    async def scenario():
-        chain = Chain(random.Random(1), 4, 0.0, 0.1)
-        near, far = two_ends(chain, 2)
+    async def scenario(chain, near, far):
         chain.closed = True
         near.write(b"too late")
         lost = await near.until_lost()
         assert lost.code == "pipe-refused"
         assert "CHANNEL_CLOSED" in str(lost)
         assert not far.recorder.received
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, window=4, pipes=2)
 
 
 def test_the_rate_is_kept():
     second = 1_000_000_000
 
-    async def scenario():
-        chain = Chain(random.Random(1), 0, 0.0, 0.01)
-        near, far = two_ends(chain, 1, RateLimit(requests=Rate(second, 5), bytes=Rate(second // 100, 1000)))
+    async def scenario(chain, near, far):
         loop = asyncio.get_running_loop()
         times = []
         deliver = chain.deliver
@@ -571,9 +540,8 @@ def test_the_rate_is_kept():
         for at, size in times:
             sent += size
             assert sent <= 1000 + 100 * (at - started + 0.1) + 100
-        await stop(chain)
 
-    run(scenario())
+    play(scenario, delay=0.01, rate=RateLimit(requests=Rate(second, 5), bytes=Rate(second // 100, 1000)))
 
 
 def test_a_burst_that_lets_no_frame_through_is_said_at_once():
