@@ -467,11 +467,11 @@ class Payer:
 
     @property
     def to_reserve(self) -> Reserved:
-        """What to reserve next: enough for `Spending.reserve` vouchers of the usual size."""
-        spending, count = self.spending, self.spending.reserve
-        each = spending.interval(self._exposure.after(self.used))
+        """What to reserve next: for `Spending.reserve` more vouchers of the usual size than are signed ahead."""
+        spending = self.spending
+        each, count = spending.interval(self._exposure.after(self.used)), spending.reserve + len(self._ready)
         usual = self.prices.of(self.used.plus(count * each.requests, count * each.bytes))
-        return Reserved(self._next - 1 + count, max(self.signed_amount, min(usual, self.funds)))
+        return Reserved(self._next - 1 + spending.reserve, min(usual, self.funds))
 
     def agreed_to(self, charge: int) -> bool:
         """Whether the charge of this number, the last one that was decided, was agreed to."""

@@ -10,10 +10,11 @@ from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import StoreError
 from dtp.pay.journal import Journal
 from dtp.pay.messages import ChargeAsked, VoucherSaid, Welcome, build, parse
-from dtp.pay.payer import Finished, Payer, said
+from dtp.pay.payer import UNRESERVED, Finished, Payer, said
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import KIB, MIB, Spending, Usage
 from dtp.pay.voucher import LaneKey
+from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_server_meter import Wire
@@ -131,6 +132,24 @@ def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_p
     play(tmp_path, scenario, voucher_bytes=MIB)
 
 
+def test_a_voucher_that_went_along_after_a_rest_is_said_again_as_soon(tmp_path):
+    """While everything was stored the timer waited for the voucher that is due by time, which comes later."""
+
+    async def scenario(meter, wire):
+        await stream(meter, wire, 8 * MIB)
+        wire.on_meter(build(messages.Stored(meter.payer.sequence)))
+        meter._timer.cancel()
+        meter._timed()
+        assert meter._timer.when() > meter.loop.time() + 500
+        before = len(wire.vouchers)
+        wire.traffic = Traffic(0, 0, 9 * MIB)
+        wire.flush()
+        assert len(wire.vouchers) == before + 1
+        assert meter._timer.when() <= meter.loop.time() + meter.payer.spending.repeat
+
+    play(tmp_path, scenario, voucher_bytes=MIB, voucher_seconds=1000.0)
+
+
 def test_a_voucher_that_the_server_shows_is_kept_at_once_with_the_count_it_pays_for(tmp_path):
     """Else whoever dies again would count less than it has paid for, and not pay what comes next."""
     shown = KEY.sign(voucher(1, 3, MIB))
@@ -216,6 +235,52 @@ def test_nothing_is_signed_that_is_not_reserved_on_the_disk(tmp_path, monkeypatc
         assert meter.error is None
 
     play(tmp_path, scenario, **spending)
+
+
+def test_numbers_are_reserved_before_the_last_is_used(tmp_path, monkeypatch):
+    """Else each time they are used up whoever waits for a voucher waits for the disk as well."""
+    waits, genuine = [], Store.reserve
+
+    async def scenario(meter, wire):
+        def reserve(store, channel, lane, more):
+            waits.append(meter._unsigned is not None)
+            genuine(store, channel, lane, more)
+
+        monkeypatch.setattr(Store, "reserve", reserve)
+        for number in range(1, 200):
+            wire.move(0, 0, number * MIB)
+            await asyncio.sleep(0)
+            await meter.settled()
+        assert wire.vouchers
+
+    play(tmp_path, scenario, voucher_bytes=MIB, reserve=64)
+    assert len(waits) >= 3
+    assert not any(waits)
+
+
+def test_what_is_reserved_when_the_connection_is_over_is_not_signed(tmp_path, monkeypatch):
+    """Its end is written by then: the voucher would be known to nobody, and count all the same."""
+
+    async def scenario(meter, wire):
+        reserved, free, genuine = asyncio.Event(), asyncio.Event(), meter.journal.run
+
+        async def run(work):
+            reserved.set()
+            await free.wait()
+            return await genuine(work)
+
+        monkeypatch.setattr(meter.journal, "run", run)
+        meter._reserved = UNRESERVED
+        wire.move(0, 0, 4 * MIB)
+        await reserved.wait()
+        assert meter._unsigned is not None
+        wire.closed = True
+        meter.over()
+        free.set()
+        await meter.settled()
+        assert (meter.payer.newest, wire.vouchers) == (None, [])
+
+    assert play(tmp_path, scenario, voucher_bytes=MIB).newest is None
 
 
 def test_an_end_that_the_server_has_not_agreed_to_is_no_clean_one(tmp_path):
