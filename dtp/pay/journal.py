@@ -113,10 +113,6 @@ class Journal(Generic[S_co]):
         self._writing = None
         if self._waiting:
             self._write()
-        if done.cancelled():  # the loop ends
-            for job in jobs:
-                job.answer.cancel()
-            return
         fault = done.exception()
         if fault is not None:  # none that anybody foresaw: who waits isn't to wait for ever
             for job in jobs:

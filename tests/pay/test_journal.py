@@ -174,6 +174,62 @@ def test_a_forged_one_needs_no_sync(play, steps):
     assert steps == []
 
 
+def test_what_comes_while_one_is_written_goes_together_into_the_next(play, steps, monkeypatch):
+    async def scenario(journal):
+        begun, free = threading.Event(), threading.Event()
+
+        def sync_data(file):
+            begun.set()
+            assert free.wait(30)
+
+        monkeypatch.setattr(store_module, "_sync_data", sync_data)
+        answers = [journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())]
+        await asyncio.to_thread(begun.wait, 30)
+        for lane in (1, 2, 3):
+            answers.append(journal.check(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()))
+            await asyncio.sleep(0)  # each in a turn of its own
+        free.set()
+        assert await asyncio.gather(*answers) == [Verdict.STORED] * 4
+
+    play(scenario)
+    assert steps == [("receive_now", True), ("sync", False)] * 2
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_it_is_closed_when_everything_is_written(tmp_path, begun):
+    async def scenario():
+        with Store(tmp_path / "pay.sqlite") as store:
+            journal = Journal(store)
+            answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
+            if begun:
+                await asyncio.sleep(0)
+            assert (journal._writing is not None) == begun
+            await journal.close()
+            assert answer.done()
+            assert answer.result() is Verdict.STORED
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", [None, ZeroDivisionError])
+def test_who_gives_up_keeps_no_answer_from_others(play, monkeypatch, fault):
+    async def scenario(journal):
+        def broken(*_):
+            raise ZeroDivisionError
+
+        if fault is not None:
+            monkeypatch.setattr(Store, "sync", broken)
+        gone, *others = (
+            journal.check(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in range(3)
+        )
+        gone.cancel()
+        async with asyncio.timeout(30):
+            found = await asyncio.gather(*others, return_exceptions=True)
+        assert [type(each) for each in found] == [fault or Verdict] * 2
+
+    play(scenario)
+
+
 def test_many_do_not_stop_the_loop(play, steps):
     async def scenario(journal):
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
@@ -216,8 +272,11 @@ def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_
             raise OSError(5, "Input/output error")
 
         monkeypatch.setattr(store_module, "_sync_data", broken)
+        forged = LaneKey.generate().sign(voucher(1, 1, lane=1))
+        answers = [journal.check(KEYS, each, Usage()) for each in (KEY.sign(voucher(1, 1)), forged)]
         with pytest.raises(StoreError, match="Input/output error"):
-            await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
+            await answers[0]
+        assert await answers[1] is Verdict.FORGED  # whatever the disk does
         assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is Verdict.STORED
 
     play(scenario)
