@@ -20,21 +20,16 @@ async def find_lost(chain: ChainClient, store: Store) -> list[Channel]:
     if not keys:
         return []
     await chain.connect()
-    known = {each.channel for each in store.bought() if each.chain == chain.chain_id}
     source = EventFollower(chain, event_types(chain, module.SCHEMA, ChannelOpened), start=0)
     opened = [module.SCHEMA.decode(ChannelOpened, each.event.contents) async for each in source.past()]
     ours = [each.channel for each in opened if each.client == chain.address]
     found = []
-    for id, channel in (await read_channels(chain, ours)).items():
+    for channel in (await read_channels(chain, ours)).values():
         lanes = [(number, lane.key) for number, lane in enumerate(channel.lanes) if lane.key in keys]
         if not lanes or channel.state == State.CLOSED:
             continue
-        for number, key in lanes:
-            if id in known:
-                store.add_lane(id, number, key)
-            else:
-                store.add_bought(_bought(chain, channel), number, key)
-                known.add(id)
+        for number, key in lanes:  # of a channel that is noted already the row stays as it is
+            store.add_bought(_bought(chain, channel), number, key)
         found.append(channel)
     return found
 

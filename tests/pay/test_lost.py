@@ -1,12 +1,21 @@
 """A client that dies while it opens something: what it has paid for is found again."""
 
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
+from dtp.chain.channel import State
 from dtp.chain.errors import InsufficientFunds, NodeUnavailable, OutcomeUnknown, TransactionFailed
+from dtp.pay import lost
 from dtp.pay.errors import StoreError
 from dtp.pay.lost import find_lost
-from dtp.pay.store import Store
+from dtp.pay.store import Bought, Store
+from dtp.pay.voucher import LaneKey
 
+from .meters import KEY
+from .test_claims import NOW, channel, lane
 from .test_paid import fetch, give
 
 
@@ -87,10 +96,92 @@ def failing(fault):
     return fail
 
 
+# ---- what history has
+
+
+class History:
+    """A chain whose history has these channels, in order; what is asked of it is noted."""
+
+    def __init__(self, monkeypatch, *channels):
+        self.chain_id, self.address, self.asked = "", "0xc", []
+        self.channels = {each.id: each for each in channels}
+        schema = SimpleNamespace(decode=lambda cls, contents: contents)
+        monkeypatch.setattr(lost, "module", SimpleNamespace(SCHEMA=schema))
+        monkeypatch.setattr(lost, "event_types", lambda *_: ("opened",))
+        monkeypatch.setattr(lost, "EventFollower", self._follow)
+        monkeypatch.setattr(lost, "read_channels", self._read)
+
+    async def connect(self):
+        self.chain_id = "here"
+
+    def _follow(self, chain, types, start):
+        assert start == 0
+        return self
+
+    async def past(self):
+        for each in self.channels.values():
+            opened = SimpleNamespace(channel=each.id, client=each.client)
+            yield SimpleNamespace(event=SimpleNamespace(contents=opened))
+
+    async def _read(self, chain, ids):
+        self.asked.append(list(ids))
+        return {id: self.channels[id] for id in ids}
+
+
+def keyed(number, *keys, **changes):
+    lanes = tuple(replace(lane(), key=key.public) for key in keys)
+    return channel(**{"id": f"0x{number:064x}", "lanes": lanes, **changes})
+
+
+def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
+    one, two, three, other = (LaneKey.generate() for _ in range(4))
+    both = keyed(1, other, one, two, opened_ms=77)
+    closing = keyed(2, three, state=State.CLOSING)
+    history = History(monkeypatch, keyed(3, other), both, closing, keyed(4, one, client="0xd"))
+    with Store(tmp_path / "pay.sqlite") as store:
+        for key in (one, two, three):
+            store.keep_key(key, 1)
+        assert asyncio.run(find_lost(history, store)) == [both, closing]
+        assert store.bought() == [
+            Bought(both.id, "here", "0xa", 1, "0xc", "open", 77),
+            Bought(closing.id, "here", "0xa", 1, "0xc", "closing", NOW),
+        ]
+        assert [(key.public, each.lane) for key, each in store.lanes(both.id)] == [
+            (one.public, 1),
+            (two.public, 2),
+        ]
+        assert store.kept_keys() == {}
+    assert history.asked == [[f"0x{3:064x}", both.id, closing.id]]  # and nobody else's
+
+
+def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypatch):
+    history = History(monkeypatch, keyed(1, KEY))
+    with Store(tmp_path / "pay.sqlite") as store:
+        known = Bought(f"0x{1:064x}", "here", "0xa", 1, "0xc", "refused", 5)
+        store.add_closing(replace(known, state="closing"))
+        store.set_state(known.channel, "refused")
+        store.keep_key(KEY, 1)
+        assert len(asyncio.run(find_lost(history, store))) == 1
+        assert store.bought() == [known]
+
+
+def test_a_channel_that_is_closed_is_not_noted(tmp_path, monkeypatch):
+    history = History(monkeypatch, keyed(1, KEY, state=State.CLOSED))
+    with Store(tmp_path / "pay.sqlite") as store:
+        store.keep_key(KEY, 1)
+        assert asyncio.run(find_lost(history, store)) == []
+        assert store.bought() == []
+
+
+def test_without_a_key_nothing_is_asked(tmp_path, monkeypatch):
+    history = History(monkeypatch, keyed(1, KEY))
+    with Store(tmp_path / "pay.sqlite") as store:
+        assert asyncio.run(find_lost(history, store)) == []
+    assert (history.asked, history.chain_id) == ([], "")
+
+
 def test_keys_of_what_was_never_opened_find_nothing(market):
     async def scenario(market):
-        from .meters import KEY
-
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
