@@ -151,17 +151,22 @@ class Process:
             ready(self)
             await self._stop.wait()
             if self._successor is None:
-                systemd.notify("STOPPING=1", "STATUS=Draining")
+                systemd.tell("STOPPING=1", "STATUS=Draining")
             await self._finish()
         finally:
-            if figures is not None:
-                await figures.exporter.close()
-            await self.daemon.close()
-            if self.web is not None:
-                await self.web.close()
-            await self.control.close()
-            for task in list(self._tasks):
-                task.cancel()
+            try:
+                if figures is not None:
+                    await figures.exporter.close()
+            finally:  # whatever becomes of the figures: the daemon has claims to make, and a store to close
+                await self._close()
+
+    async def _close(self) -> None:
+        await self.daemon.close()
+        if self.web is not None:
+            await self.web.close()
+        await self.control.close()
+        for task in list(self._tasks):
+            task.cancel()
 
     def _tell_figures(self) -> Figures | None:
         settings = self.daemon.config.telemetry
@@ -198,8 +203,7 @@ class Process:
 
     async def _watchdog(self, interval: float) -> None:
         while True:
-            with contextlib.suppress(ConfigError):  # it may be away for a moment, and hears the next one
-                systemd.notify("WATCHDOG=1")
+            systemd.tell("WATCHDOG=1")
             await asyncio.sleep(interval)
 
     # ---- commands -----------------------------------------------------------------------------------------
@@ -240,7 +244,7 @@ class Process:
         """Start this program anew, with the sockets, and end when it serves. Without it, go on as before."""
         async with self._change():
             self._successor = successor = await self._succeed()
-            systemd.notify(f"MAINPID={successor.pid}")
+            systemd.tell(f"MAINPID={successor.pid}")
             log.info("process %d takes over", successor.pid, extra={"fields": {"event": "upgraded"}})
             await self.daemon.hand_over()
             await self.control.close(keep_place=True)
@@ -288,7 +292,7 @@ class Process:
                 await self.daemon.reload(config)
                 logs.set_up(config.log)
             finally:
-                systemd.notify("READY=1")
+                systemd.tell("READY=1")
         log.info("reloaded %s", self._path, extra={"fields": {"event": "reloaded"}})
         return {"reloads": self.daemon.reloads}
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
 
 from dtp.errors import ConfigError
+
+log = logging.getLogger("dtpd")
 
 _FIRST_DESCRIPTOR = 3
 
@@ -26,9 +29,17 @@ def notify(*lines: str) -> None:
             raise ConfigError(f"$NOTIFY_SOCKET ({address!r}) can't be told: {error.strerror}") from error
 
 
+def tell(*lines: str) -> None:
+    """The same of one who serves already: a manager that is away for a moment doesn't change what is done."""
+    try:
+        notify(*lines)
+    except ConfigError as error:
+        log.warning("%s", error, extra={"fields": {"event": "manager-away", "why": str(error)}})
+
+
 def reloading() -> None:
-    """Tell that a reload has begun; `notify("READY=1")` ends it."""
-    notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+    """Tell that a reload has begun; `tell("READY=1")` ends it."""
+    tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 #: The process that a watchdog is for, where it isn't for any.

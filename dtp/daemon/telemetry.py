@@ -63,15 +63,17 @@ class Exporter:
             await self._send()
 
     async def _send(self) -> None:
-        body = self._make()
-        if body is None:
-            return
         try:
+            body = self._make()
+            if body is None:
+                return
             async with asyncio.timeout(_PATIENCE):
                 status = await post(self._url, json.dumps(body).encode())
             why = "" if status < 300 else f"it answers {status}"
-        except (OSError, h11.ProtocolError) as error:
-            why = str(error) or f"no answer in {_PATIENCE:g} s"
+        except TimeoutError:
+            why = f"no answer in {_PATIENCE:g} s"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next ones may be told
+            why = str(error) or type(error).__name__
         if why and not self._away:
             log.warning(
                 "telemetry is lost: %s", why, extra={"fields": {"event": "telemetry-lost", "why": why}}

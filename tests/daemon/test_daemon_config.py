@@ -244,6 +244,10 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (MINIMAL + "[web]\nlisten = 'localhost.example:80'", 11, 10, "tells who calls"),
         (MINIMAL + "[web]\nlisten = '127.evil.example:80'", 11, 10, "tells who calls"),
         (MINIMAL + "[web]\nlisten = '[::1234]:80'", 11, 10, "tells who calls"),
+        (MINIMAL + "[telemetry]\notlp = 'http://h:431800'", 11, 8, "as in http://127.0.0.1:4318"),
+        (MINIMAL + "[telemetry]\notlp = 'http://[::1:4318'", 11, 8, "as in http://127.0.0.1:4318"),
+        (MINIMAL + "[telemetry]\notlp = 'http://h:0'", 11, 8, "port 0 can't be dialled"),
+        (MINIMAL + "[state]\nurl = 'redis://[::1'", 11, 7, "as in redis://127.0.0.1:6379/0"),
         (MINIMAL + "[[forward]]\nlisten = '[::]:1'\nto = 'dtp://alice/a'", 11, 10, "acts as you"),
         (MINIMAL.replace("tcp://", "tpc://"), 5, 11, "did you mean tcp?"),
         (

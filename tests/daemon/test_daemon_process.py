@@ -8,7 +8,7 @@ import socket
 import stat
 import sys
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -315,6 +315,35 @@ def test_the_watchdog_is_the_successor_s_too(monkeypatch):
     successor.wait()
     monkeypatch.setenv("WATCHDOG_PID", "1")
     assert systemd.watchdog_interval() is None
+
+
+def test_a_daemon_is_closed_whatever_becomes_of_its_figures(serve, monkeypatch):
+    exporter = Mock(close=AsyncMock(side_effect=RuntimeError("they are lost")))
+    monkeypatch.setattr(process.Process, "_tell_figures", lambda self: Mock(exporter=exporter))
+    served = []
+
+    async def scenario(process, daemon):
+        served.append(daemon)
+
+    with pytest.raises(RuntimeError, match="they are lost"):
+        serve(scenario)
+    assert served[0].asked == ["drain", "close"]
+
+
+@pytest.mark.parametrize("what", ["reload", "upgrade", "drain"])
+def test_a_manager_that_is_away_changes_nothing(serve, monkeypatch, caplog, what):
+    """What was asked for is done: else a reload would fail, and after an upgrade two processes would serve."""
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", f"{SUCCESSOR}os.write(tell, b'1')"])
+
+    async def scenario(process, daemon):
+        monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")
+        await getattr(process, f"_{what}")({})
+        await asyncio.sleep(0)
+        asked = {"reload": ["reload", "reloaded"], "upgrade": ["hand over"], "drain": []}
+        assert daemon.asked[: len(asked[what])] == asked[what]
+
+    serve(scenario)
+    assert "$NOTIFY_SOCKET ('/nowhere/notify') can't be told" in caplog.text
 
 
 def test_a_successor_lets_go_of_places_that_are_no_more_in_the_file(tmp_path, monkeypatch, caplog):

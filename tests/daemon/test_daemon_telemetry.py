@@ -13,7 +13,7 @@ from dtp.daemon.telemetry import MOST, Exporter, Figures, Spans
 from dtp.daemon.web.metrics import DaemonCollector
 
 from .conftest import FAR, NEAR, Backend, echo
-from .programs import place
+from .programs import PATIENCE, place
 from .test_daemon_http import site
 from .test_daemon_programs import ask, connected, echo_server
 from .test_daemon_relay import exchange, expose
@@ -140,6 +140,30 @@ def test_a_collector_that_is_away_is_said_once(status, caplog):
             assert caplog.text.count("telemetry is lost") == 2
 
     asyncio.run(scenario())
+
+
+def test_figures_that_can_not_be_told_end_nothing(caplog):
+    """Whatever goes wrong with one telling is said, and the next one is tried."""
+
+    async def scenario():
+        collector = Collector()
+        async with collector.listen() as url:
+            tried = asyncio.Event()
+
+            def make():
+                if not tried.is_set():
+                    tried.set()
+                    raise ValueError("a figure that is none")
+                return {"resourceSpans": []}
+
+            exporter = Exporter(Telemetry(url, 0.001), "/v1/traces", make)
+            async with asyncio.timeout(PATIENCE):
+                await tried.wait()
+                await collector.told.get()
+                await exporter.close()
+
+    asyncio.run(scenario())
+    assert caplog.text.count("telemetry is lost: a figure that is none") == 1
 
 
 def test_what_waits_is_bounded():

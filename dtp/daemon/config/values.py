@@ -365,6 +365,7 @@ def origin(value: Any) -> str:
 def collector(value: Any) -> str:
     """The base of an OTLP collector's URLs: http://HOST:PORT."""
     url = text(value)
+    _check_port(url, "http://127.0.0.1:4318")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Wrong("has to be the URL of a collector, such as http://127.0.0.1:4318")
@@ -401,18 +402,20 @@ def state_url(value: Any) -> str:
 
 def _server(url: str) -> str:
     """The URL of a server, which says where it is. Not quoted in what is wrong with it, for its password."""
-    try:
-        port = urlsplit(url).port
-    except ValueError:
-        raise Wrong(
-            "the URL's host and port can't be told; they are as in redis://127.0.0.1:6379/0"
-        ) from None
-    if port == 0:
-        raise Wrong("port 0 can't be dialled")
+    _check_port(url, "redis://127.0.0.1:6379/0")
     database = urlsplit(url).path.strip("/")
     if url.startswith("redis") and database and not database.isdecimal():
         raise Wrong("a database of Redis is a number, as in redis://127.0.0.1:6379/0")
     return url
+
+
+def _check_port(url: str, example: str) -> None:
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        raise Wrong(f"the URL's host and port can't be told; they are as in {example}") from None
+    if port == 0:
+        raise Wrong("port 0 can't be dialled")
 
 
 def database_or(file: Callable[[Any], Path]) -> Callable[[Any], Path | str]:
