@@ -23,7 +23,8 @@ log = logging.getLogger("dtpd")
 #: How long to wait before dialling again, by how often it has failed: a peer that restarts is found at once, one that
 #: is gone costs a dial every 2 s.
 BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-
+#: A connection that ends before so many seconds is followed by such a pause, too: each dial may cost a payment.
+STEADY = 5.0
 
 #: How long an endpoint of a host may be away until its streams are given up for those over another endpoint, seconds.
 GIVE_UP = 5.0
@@ -113,6 +114,8 @@ class Pool:
         self._dialing: asyncio.Task[Connection] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
+        #: How many want a stream and have none yet.
+        self._waiting = 0
         #: Why there is no connection, as far as known; "" while there is one.
         self.trouble = ""
         self.dials = 0
@@ -130,6 +133,14 @@ class Pool:
 
     async def stream(self) -> Stream:
         """A new stream to the service. Raises why there is none: `NotConnected`, or the peer's refusal."""
+        self._waiting += 1
+        try:
+            return await self._open()
+        finally:
+            self._waiting -= 1
+            self._leave_if_retired()
+
+    async def _open(self) -> Stream:
         last: DtpError | None = None
         for _ in range(2):  # the connection that is there may turn out to be over
             connection = await self._current()
@@ -181,6 +192,7 @@ class Pool:
         if error is None:
             self._connection = task.result()
             self.trouble = ""
+            self._leave_if_retired()
         else:
             self.trouble = str(error)
 
@@ -209,6 +221,11 @@ class Pool:
                 later = asyncio.get_running_loop().call_later(GIVE_UP, self._give_up, connection)
                 self._giving_up[connection] = later
             self._close_if_done(connection)
+
+    def _leave_if_retired(self) -> None:
+        """What was dialled for nobody would be kept for ever; who waited for it gets a stream first."""
+        if self._closed and not self._waiting and self._connection is not None:
+            self._leave(self._connection)
 
     def _give_up(self, connection: Connection) -> None:
         """Streams of an endpoint that is still away break off, once another endpoint of the service is there.
@@ -243,12 +260,13 @@ class Pool:
             later.cancel()  # which also lets go of the connection
 
     async def _keep_warm(self) -> None:
-        failures = 0
+        loop = asyncio.get_running_loop()
+        failures, told = 0, False
         while True:
             try:
                 connection = await self._current()
             except (CarrierError, PeerError, LocalError, ChainError) as error:
-                if failures == 0:
+                if not told:
                     log.warning(
                         "%s: %s",
                         self.addresses[0],
@@ -261,10 +279,11 @@ class Pool:
                             }
                         },
                     )
+                told = True
                 await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
                 failures += 1
                 continue
-            failures = 0
+            told, since = False, loop.time()
             log.info(
                 "connected to %s for %s",
                 connection.peer.short,
@@ -278,14 +297,18 @@ class Pool:
                 },
             )
             await connection.wait_closed()
+            if loop.time() - since >= STEADY:
+                failures = 0
+            else:
+                await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
+                failures += 1
 
     def retire(self) -> None:
         """Nobody will ask for streams any more: finish those that are open, then close."""
         self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
-        if self._connection is not None:
-            self._leave(self._connection)
+        self._leave_if_retired()
 
     async def close(self) -> None:
         """Dial no more and close all connections. Idempotent."""

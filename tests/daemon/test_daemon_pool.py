@@ -1,0 +1,101 @@
+"""A forward's connections by themselves: when they are dialled, left and closed; by a clock that jumps."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.daemon.pool import BACKOFF, STEADY, Pool
+from dtp.net.address import Address
+from dtp.testing import clock
+
+from .conftest import FAR, NEAR
+
+
+class Connection:
+    """In place of one to a peer, which ends it after `seconds`."""
+
+    source = "192.0.2.7:9000"
+
+    def __init__(self, seconds=None):
+        self.peer, self.seconds, self.closed = FAR.id, seconds, False
+
+    async def open_stream(self):
+        await asyncio.sleep(0)
+        return SimpleNamespace(connection=self)
+
+    async def wait_closed(self):
+        await asyncio.sleep(1e9 if self.seconds is None else self.seconds)
+        self.closed = True
+
+    async def close(self):
+        self.closed = True
+
+
+class Dialled(Pool):
+    """A pool that counts its dials, each of which gives one of these connections once it may."""
+
+    def __init__(self, *seconds):
+        self.made, self.at, self.may = [Connection(each) for each in seconds], [], asyncio.Event()
+        self.may.set()
+        address = Address("dtp", FAR.id, service="api")
+        super().__init__([address], identity=NEAR, limits=None, psk=None, dial=self._next)
+
+    async def _next(self, address, resolvers):
+        self.at.append(asyncio.get_running_loop().time())
+        await self.may.wait()
+        return self.made[len(self.at) - 1]
+
+
+def test_what_is_dialled_for_nobody_any_more_is_closed():
+    """A reload leads elsewhere while the peer is away: back again, it would keep a caller that nothing closes."""
+
+    async def scenario():
+        pool = Dialled(None)
+        pool.may.clear()
+        pool.start()
+        await asyncio.sleep(1)
+        pool.retire()
+        pool.may.set()
+        await asyncio.sleep(1)
+        assert pool.made[0].closed
+        assert pool.connections == []
+        await pool.close()
+
+    clock.run(scenario())
+
+
+def test_who_waited_for_a_dial_has_its_stream_also_of_a_pool_that_is_left():
+    async def scenario():
+        pool = Dialled(None)
+        pool.may.clear()
+        waiting = [asyncio.ensure_future(pool.stream()) for _ in range(2)]
+        await asyncio.sleep(1)
+        pool.retire()
+        pool.may.set()
+        first, second = [await one for one in waiting]
+        pool.done(first)
+        await asyncio.sleep(1)
+        assert pool.connections == [second.connection]
+        assert not second.connection.closed
+        pool.done(second)
+        await asyncio.sleep(1)
+        assert second.connection.closed
+        assert pool.connections == []
+        await pool.close()
+
+    clock.run(scenario())
+
+
+def test_connections_that_end_at_once_are_not_dialled_without_pause():
+    """As after dials that fail: each may cost a payment, and the peer's processor. One that was steady is missed."""
+
+    async def scenario():
+        pool = Dialled(*[0.0] * 8, STEADY, 0.0, None)
+        pool.start()
+        await asyncio.sleep(60)
+        pauses = [after - before for before, after in zip(pool.at, pool.at[1:], strict=False)]
+        assert pauses == pytest.approx([*BACKOFF, 2.0, 2.0, STEADY, BACKOFF[0]])
+        await pool.close()
+
+    clock.run(scenario())
