@@ -403,6 +403,21 @@ def test_a_reload_keeps_the_counts_of_rules_that_stay():
     assert made.of("api", changed)[0] is not second["access"]
 
 
+def test_rules_of_an_array_keep_their_counts_wherever_a_reload_puts_them():
+    """And the names by which other daemons know them; rules alike are each a rule."""
+    made = Policies()
+    one, other = (model.RateRule(requests=Amount(number, 1)) for number in (1, 2))
+    access, first, second, third = made.of("api", model.Rules(rate=(one, other, one)))
+    assert len({first, second, third}) == 3
+    (name,) = [name for name, rate in made.rates() if rate is second]
+    assert made.of("api", model.Rules(rate=(other,))) == (access, second)
+    assert list(made.rates()) == [(name, second)]
+    assert made.of("other", model.Rules(rate=(other,)))[1] is not second
+    fresh = made.of("api", model.Rules(rate=(one, other)))
+    assert fresh[1] is not first
+    assert fresh[2] is second
+
+
 def test_bounds_are_the_tightest():
     chain = Chain(
         [make("limits", model.LimitRule(data=10, time=5.0)), make("limits", model.LimitRule(20, 2.0, 1.0))]

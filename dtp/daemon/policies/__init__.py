@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -137,40 +138,42 @@ class Policies:
     def __init__(self, table: Table | None = None) -> None:
         """With `table`, what is bounded is bounded for all processes that share it."""
         self._table = table
-        self._made: dict[tuple[str, str, int], tuple[Any, Policy]] = {}
+        #: By scope, name in `POLICIES`, rule, and how many rules alike come before it.
+        self._made: dict[tuple[str, str, Any, int], Policy] = {}
 
     def of(self, scope: str, rules: Rules) -> tuple[Policy, ...]:
         """The policies for `rules`, in order; `scope` is the service's name, "" for the whole daemon."""
-        return tuple(
-            self._one(scope, name, number, rule, row)
-            for name, row in POLICIES.items()
-            for number, rule in enumerate(_rules_of(rules, row))
-        )
+        made: dict[tuple[str, str, Any, int], Policy] = {}
+        for name, row in POLICIES.items():
+            alike: Counter[Any] = Counter()
+            for rule in _rules_of(rules, row):
+                key = (scope, name, rule, alike[rule])
+                alike[rule] += 1
+                made[key] = self._made.get(key) or self._make(key, row)
+        self._made = {key: policy for key, policy in self._made.items() if key[0] != scope} | made
+        return tuple(made.values())
 
     def keep(self, scopes: Collection[str]) -> None:
         """Forget what was counted for services that are no more."""
-        self._made = {key: made for key, made in self._made.items() if key[0] in scopes}
+        self._made = {key: policy for key, policy in self._made.items() if key[0] in scopes}
 
     def quotas(self) -> Iterator[tuple[str, Quota]]:
         """All quotas, by names that daemons with the same rules agree on."""
-        for (scope, _, number), (_, policy) in self._made.items():
+        for (scope, _, _, number), policy in self._made.items():
             if isinstance(policy, Quota):
                 yield f"{scope}/{number}/{policy.rule.every:g}", policy
 
     def rates(self) -> Iterator[tuple[str, Rate]]:
         """All rates, by names that daemons with the same rules agree on."""
-        for (scope, _, number), (rule, policy) in self._made.items():
+        for (scope, _, rule, number), policy in self._made.items():
             if isinstance(policy, Rate):
                 yield f"{scope}/rate/{number}/{key_of(rule).hex()[:8]}", policy
 
-    def _one(self, scope: str, name: str, number: int, rule: Any, row: Row) -> Policy:
-        key = (scope, name, number)
-        known = self._made.get(key)
-        if known is None or known[0] != rule:
-            known = self._made[key] = (rule, row.make(rule))
-            if self._table is not None:
-                known[1].share(self._table, (*key, rule))
-        return known[1]
+    def _make(self, key: tuple[str, str, Any, int], row: Row) -> Policy:
+        policy = row.make(key[2])
+        if self._table is not None:
+            policy.share(self._table, key)
+        return policy
 
 
 def _rules_of(rules: Rules, row: Row) -> tuple[Any, ...]:
