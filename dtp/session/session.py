@@ -164,7 +164,7 @@ class Session(Receiving):
         self._datagrams.append(data)
 
     def send_meter(self, data: bytes) -> None:
-        """Queue a metering frame, opaque here; one behind the end is dropped. `LimitError` above `MAX_METER` bytes."""
+        """Queue a metering frame, opaque here; behind the end it is dropped. `LimitError` above `MAX_METER` bytes."""
         if len(data) > MAX_METER:
             raise LimitError(f"metering frame of {len(data)} bytes, the most is {MAX_METER}")
         if (
