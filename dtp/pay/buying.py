@@ -177,15 +177,22 @@ class Purchase(Deal):
         self._unknown = None
         return amount
 
-    @property
-    def untried(self) -> bool:
-        """Whether it is a new channel that the server has never let in.
+    async def replaceable(self) -> bool:
+        """Whether another channel may be opened when the server refuses this one.
 
-        Another one would fare no better, and who tried again and again would have all its money in channels.
+        Not for a new one that was never let in, which another would share the fate of; nor when one was given up that
+        is new, too: a server that lets each in once would have all the client's money in channels.
         """
-        pristine = PayerLane(self.lane.channel, self.lane.lane)
-        # A clock behind the chain's makes the age negative: however far behind, the trial isn't to be longer for it.
-        return self.lane == pristine and abs(time.time() * 1000 - self.channel.opened_ms) < _TRIAL_MS
+        if self.fresh or (
+            _is_new(self.channel.opened_ms) and self.lane == PayerLane(self.channel.id, self.lane.lane)
+        ):
+            return False
+        channels = await self.journal.run(lambda store: store.bought())
+        (ours,) = (each for each in channels if each.channel == self.channel.id)
+        return not any(
+            each.state == "refused" and each.purpose == ours.purpose and _is_new(each.opened_ms)
+            for each in channels
+        )
 
     async def give_up(self) -> None:
         """The server takes this channel no more: it isn't used again, and can be closed (dtp channel close)."""
@@ -324,6 +331,11 @@ class LaneLock:
             self._file = -1
 
 
+def _is_new(opened_ms: int) -> bool:
+    # A clock behind the chain's makes the age negative: however far behind, the trial isn't to be longer for it.
+    return abs(time.time() * 1000 - opened_ms) < _TRIAL_MS
+
+
 async def purchase(
     chain: ChainClient,
     journal: Journal[Store],
@@ -422,14 +434,7 @@ async def _reusable(
 ) -> Purchase | None:
     """A channel of ours that is still open for this service, has money left, and isn't in use."""
     for each in await journal.run(lambda store: store.bought()):
-        fits = (each.chain, each.host, each.service, each.account, each.state) == (
-            chain.chain_id,
-            state.host.id,
-            number,
-            chain.address,
-            "open",
-        )
-        if not fits:
+        if each.state != "open" or each.purpose != (chain.chain_id, state.host.id, number, chain.address):
             continue
         try:
             return await _ready(chain, journal, each.channel, budget, keep)

@@ -253,7 +253,7 @@ class _PaidDialer:
                     connection = await self._dial(deal)
                     break
                 except ConnectionRefused as refused:
-                    if deal.fresh or deal.untried or refused.close_code != CloseCode.TICKET:
+                    if refused.close_code != CloseCode.TICKET or not await deal.replaceable():
                         deal.lock.release()
                         raise
                     await deal.give_up()

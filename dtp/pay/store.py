@@ -116,6 +116,11 @@ class Bought:
     state: str
     opened_ms: int
 
+    @property
+    def purpose(self) -> tuple[str, str, int, str]:
+        """Chain, host and service that it is for, and the account: what makes channels interchangeable."""
+        return self.chain, self.host, self.service, self.account
+
 
 @dataclass(frozen=True, slots=True)
 class Sold:

@@ -180,3 +180,27 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
         assert known == [first, first, first, second, second]
 
     market(scenario)
+
+
+def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_only_slowly(
+    market, monkeypatch
+):
+    async def refuse(*_):
+        raise ConnectionRefused(CloseCode.TICKET, "go away")
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, known = await market.buyer(), []
+        for hours in (0, 0, 0, 1):
+            clock = SimpleNamespace(time=lambda hours=hours: time.time() + hours * 3600)
+            monkeypatch.setattr(buying, "time", clock)
+            async with market.connect(buyer, budget=1_000_000, keep=True) as connection:
+                await fetch(connection, 100)
+            with monkeypatch.context() as patch, pytest.raises(ConnectionRefused, match="go away"):
+                patch.setattr(dial._PaidDialer, "_dial", refuse)
+                await market.connect(buyer, budget=1_000_000, keep=True)
+            known.append(sorted(each.state for each in buyer["store"].bought()))
+        twice = ["open", "refused"]
+        assert known == [twice, twice, twice, ["open", "refused", "refused"]]
+
+    market(scenario)
