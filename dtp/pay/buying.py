@@ -87,7 +87,9 @@ class Budget:
 
 @dataclass(slots=True)
 class Purchase(Deal):
-    """A channel of ours, and the lane of it that a connection uses. Closed with the connection unless `keep`.
+    """A channel of ours, and the lane of it that a connection uses.
+
+    Closed with the connection unless `keep`, or unless another connection uses it by then.
 
     `fresh` says that it was opened for this connection, `topped_up` that it got more money for it.
     """
@@ -104,9 +106,6 @@ class Purchase(Deal):
     lock: LaneLock
     fresh: bool = False
     topped_up: bool = False
-    #: What the channel's money covers of the lane, be it more than the budget (`funds` is not).
-    held: int = 0
-    closes: bool = field(init=False)
     #: What the lane came to before this connection.
     start: int = field(init=False)
     #: What the close by agreement paid to whom.
@@ -119,8 +118,14 @@ class Purchase(Deal):
     _unknown: tuple[OutcomeUnknown, int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.closes = not self.keep
         self.start = _signed(self.lane, self.channel)
+
+    @property
+    def closes(self) -> bool:
+        """Whether the channel ends with this connection."""
+        store, id = self.journal.store, self.channel.id
+        others = (LaneLock(store.path, id, lane) for lane in range(MAX_LANES) if lane != self.lane.lane)
+        return not self.keep and not any(each.is_taken() for each in others)
 
     async def add(self, wanted: int) -> int | None:
         """Put more money into the channel, as the budget allows; what the lane may come to by then, or None.
@@ -135,16 +140,18 @@ class Purchase(Deal):
                 amount = self._within(max(wanted, self.budget.first // _TOP_UP_PART))
                 if amount <= 0:
                     return None
-                if self.held > self.funds:  # it is in the channel already
-                    self.funds += min(self.held - self.funds, amount)
+                before, wanted = self.funds, self.funds + amount
+                self.funds = await _count_on(self.journal, self.channel, self.lane.lane, before, wanted)
+                if self.funds > before:  # it was in the channel already
                     return self.funds
+                # Before it is there: another connection would count on it, too.
+                await _count_on(self.journal, self.channel, self.lane.lane, wanted, wanted)
                 try:
                     await add_money(self.chain, self.channel, amount)
                 except OutcomeUnknown as unknown:
                     self._unknown = unknown, amount
                     raise
             self.funds += amount
-            self.held += amount
             try:
                 self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
             except ChainError as fault:  # the money is there, whatever a node says of it
@@ -214,7 +221,8 @@ class Purchase(Deal):
             return
         self._settled = True
         try:
-            if self.closes:
+            # What the server has signed is closed, whoever came meanwhile: it takes the channel no more.
+            if not self.keep and (agreed is not None or self.closes):
                 await self._close(agreed)
         finally:
             self.lock.release()
@@ -310,6 +318,17 @@ class LaneLock:
             os.close(file)
             return False
         self._file = file
+        return True
+
+    def is_taken(self) -> bool:
+        """Whether somebody has the lane."""
+        if self._path is None:
+            return self._lane in self._in_memory
+        if not os.path.exists(self._path):
+            return False
+        if self.take():
+            self.release()
+            return False
         return True
 
     def _is_at_its_place(self, file: int) -> bool:
@@ -523,18 +542,17 @@ async def _taken(
     key, lane = ours[number]
     lane = _not_behind(lane, channel.lanes[number])
     signed = _signed(lane, channel)
-    # Others may have signed all that they have reserved: they are in use, or died.
-    others = {each.lane: each.most_signed for _, each in ours.values()}
     prices = Prices(channel.terms.price_request, channel.terms.price_mib)
-    missing = 0
+    funds, missing = await _count_on(journal, channel, number, 0, signed + budget.most), 0
     if any(prices):
         _check_budget(budget.most, channel.terms, str(channel.service))
-        missing = least_budget(channel.terms) - (affordable(channel, number, others) - signed)
+        missing = least_budget(channel.terms) - (funds - signed)
         if missing > 0:
-            await add_money(chain, channel, min(max(missing, budget.first), budget.most))
+            more = min(max(missing, budget.first), budget.most)
+            await _count_on(journal, channel, number, funds + more, funds + more)
+            await add_money(chain, channel, more)
             channel = await chain.read(module.SCHEMA, Channel, channel.id)
-    held = min(affordable(channel, number, others), MAX_COUNT)
-    funds = min(held, signed + budget.most)
+            funds = await _count_on(journal, channel, number, 0, signed + budget.most)
     return Purchase(
         chain,
         journal,
@@ -547,5 +565,22 @@ async def _taken(
         funds,
         lock,
         topped_up=missing > 0,
-        held=held,
     )
+
+
+async def _count_on(journal: Journal[Store], channel: Channel, lane: int, least: int, most: int) -> int:
+    """What the connection that has a lane may count on of the channel's money: `least`, and up to `most` as far as no
+    other connection counts on it. It is noted until another one begins on the lane."""
+    lanes = await journal.run(lambda store: store.lanes(channel.id))
+    # Others may have signed all that they have reserved: they are in use, or died.
+    signed = {each.lane: each.most_signed for _, each in lanes}
+
+    def share(counted_on: dict[int, int]) -> int:
+        taken = {
+            each: max(signed[each], amount)
+            for each, amount in counted_on.items()
+            if LaneLock(journal.store.path, channel.id, each).is_taken()
+        }
+        return min(max(least, min(affordable(channel, lane, signed | taken), most)), MAX_COUNT)
+
+    return await journal.run(lambda store: store.hold(channel.id, lane, share))

@@ -33,8 +33,10 @@ log = logging.getLogger("dtp.pay")
 class Deal(ABC):
     """The channel behind a client's connection, as far as the connection's end concerns it (`dtp.pay.buying`)."""
 
-    #: Whether the channel is to be closed with the connection.
-    closes: bool
+    @property
+    @abstractmethod
+    def closes(self) -> bool:
+        """Whether the channel is to be closed with the connection."""
 
     @abstractmethod
     async def settle(self, agreed: messages.Agreed | None) -> None:
@@ -198,12 +200,23 @@ class ClientMeter(Meter):
     def ended(self) -> None:
         for asked in self._asked:
             asked.cancel()
-        lane, used, newest = self.payer.lane, self.payer.owed, self.payer.newest
+        lane, used, newest, believed = (
+            self.payer.lane,
+            self.payer.owed,
+            self.payer.newest,
+            self.payer.believed,
+        )
         clean = self._finished is not None and self._finished.exact
         self.spawn(
             self.journal.run(
                 lambda store: store.end_lane(
-                    lane.channel, lane.lane, used, newest, clean=clean, before=lane.reserved
+                    lane.channel,
+                    lane.lane,
+                    used,
+                    newest,
+                    clean=clean,
+                    before=lane.reserved,
+                    believed=believed,
                 )
             )
         )

@@ -29,6 +29,8 @@ _LOOKS: Final = 8
 #: for at a time (by default a MiB); somewhat more than that, since credit is given when a read is over.
 _COMPANY: Final = MIB
 _LEEWAY: Final = 3 * MIB // 2
+#: What a server is believed over all breaks of a lane, beside the slack of one: this part of what arrived.
+_BELIEVED: Final = 4
 #: Vouchers that are signed at once for a stream that goes on: signing several costs half as much as each by itself,
 #: between reads that drive everything else out of the processor's caches.
 _AHEAD: Final = 15
@@ -57,7 +59,8 @@ class PayerLane:
     """What a client knows of a lane when a connection begins: the newest voucher it remembers, and what it has used.
 
     `clean` is False when the last connection broke off, or this side died: then the server may know of more.
-    `reserved` is above the newest voucher only when this side died: up to there it may have signed others.
+    `reserved` is above the newest voucher only when this side died: up to there it may have signed others. `believed`
+    is what of `used` never arrived here: the server counted it when connections broke off.
     """
 
     channel: str
@@ -66,6 +69,7 @@ class PayerLane:
     used: Usage = NOTHING
     clean: bool = True
     reserved: Reserved = UNRESERVED
+    believed: Usage = NOTHING
 
     @property
     def died(self) -> bool:
@@ -207,6 +211,7 @@ class Payer:
     signed_amount: int = field(init=False)
     sequence: int = field(init=False)
     newest: SignedVoucher | None = field(init=False)
+    believed: Usage = field(init=False)  # see `PayerLane`
     _next: int = field(init=False)  # the next sequence, above all that were reserved before
     welcomed: bool = field(init=False, default=False)
     agrees: bool = field(init=False, default=False)  # the server signs agreed closes
@@ -249,6 +254,7 @@ class Payer:
         self._next = max(self.sequence, lane.reserved.sequence) + 1
         # What was signed ahead is used first; what was used and not signed is still owed.
         self._base = self.used = lane.used
+        self.believed = lane.believed
 
     # ---- what happens -------------------------------------------------------------------------------------
 
@@ -508,8 +514,10 @@ class Payer:
         if adopted:
             assert newest is not None
             ours, clean = ours.most(Usage(newest.voucher.requests, newest.voucher.bytes)), False
-        base = self._agreed_base(ours, Usage(message.requests, message.bytes), clean)
+        server = Usage(message.requests, message.bytes)
+        believed = self._agreed_gap(ours, server, clean)
         # Nothing is refused from here on.
+        self.believed = believed
         if lost:
             self._fall_back(newest)
         elif adopted:
@@ -525,7 +533,7 @@ class Payer:
         self._send(messages.Heard())
         if self.renewed:
             self._send(messages.Renewed())
-        self._base = base
+        self._base = ours.most(server)
         self._count_streams = message.count_streams
         self.agrees = message.agrees
         self._exposure = _exposure(message)
@@ -582,16 +590,23 @@ class Payer:
             self._take(newest)
             self._lock = newest.voucher.hash_lock
 
-    def _agreed_base(self, ours: Usage, server: Usage, clean: bool) -> Usage:
-        gap = server.beyond(ours)
+    def _agreed_gap(self, ours: Usage, server: Usage, clean: bool) -> Usage:
+        """What is believed of this lane by now, with what the server counts above `ours`. Raises `CountsDisputed`.
+
+        A break explains what was under way. A server that breaks off again and again gets no more by it than a part
+        of what it has truly sent.
+        """
+        lane, spending, gap = self.lane, self.spending, server.beyond(ours)
         if not any(gap):
-            return ours
-        spending = self.spending
+            return lane.believed
         slack = Usage(spending.slack_requests, spending.slack_bytes)
-        if self.lane.died:  # what came behind the newest voucher is forgotten, too
-            slack = slack.plus(spending.voucher_requests, spending.voucher_bytes)
-        if not clean and not any(gap.beyond(slack)):
-            return ours.most(server)
+        # What came behind the newest voucher of one that died is forgotten, and has arrived.
+        forgotten = Usage(spending.voucher_requests, spending.voucher_bytes) if lane.died else NOTHING
+        believed = lane.believed.plus(*gap.beyond(forgotten))
+        arrived = ours.beyond(lane.believed)
+        most = slack.plus(arrived.requests // _BELIEVED, arrived.bytes // _BELIEVED)
+        if not clean and not any(gap.beyond(slack.plus(*forgotten))) and not any(believed.beyond(most)):
+            return believed
         raise CountsDisputed(
             f"the server counts {gap.requests} requests and {gap.bytes} bytes more on this channel than arrived "
             "here; close the channel (dtp channel close) to pay what was signed and no more"

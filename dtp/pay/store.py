@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,10 @@ from dtp import config
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import PayeeLane
 from dtp.pay.payer import UNRESERVED, PayerLane, Reserved
-from dtp.pay.terms import Usage
+from dtp.pay.terms import NOTHING, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
 #: The part of SQLite's extended codes that says what kind of fault it is.
@@ -57,6 +57,9 @@ CREATE TABLE lanes (            -- lanes that we sign for
     clean INTEGER NOT NULL DEFAULT 1,
     reserved_sequence INTEGER NOT NULL DEFAULT 0,   -- vouchers up to these may have been signed
     reserved_amount INTEGER NOT NULL DEFAULT 0,
+    believed_requests INTEGER NOT NULL DEFAULT 0,   -- of what was used: never arrived, and counted by the server
+    believed_bytes INTEGER NOT NULL DEFAULT 0,
+    held INTEGER NOT NULL DEFAULT 0,                -- of the deposit, by the connection that has the lane's lock
     PRIMARY KEY (channel, lane)
 ) WITHOUT ROWID;
 CREATE TABLE keys (             -- keys of channels that are being opened
@@ -100,6 +103,11 @@ ALTER TABLE lanes ADD COLUMN reserved_sequence INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE lanes ADD COLUMN reserved_amount INTEGER NOT NULL DEFAULT 0;
 """,
     2: "ALTER TABLE ends ADD COLUMN chain TEXT NOT NULL DEFAULT ''",
+    3: """
+ALTER TABLE lanes ADD COLUMN believed_requests INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE lanes ADD COLUMN believed_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE lanes ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+""",
 }
 
 
@@ -336,16 +344,28 @@ class Store:
     def lanes(self, channel: str) -> list[tuple[LaneKey, PayerLane]]:
         """The lanes of a channel that we sign for."""
         rows = self._rows(
-            "SELECT lane, seed, message, signature, requests, bytes, clean, reserved_sequence, reserved_amount "
-            "FROM lanes WHERE channel = ? ORDER BY lane",
+            "SELECT lane, seed, message, signature, requests, bytes, clean, reserved_sequence, reserved_amount, "
+            "believed_requests, believed_bytes FROM lanes WHERE channel = ? ORDER BY lane",
             channel,
         )
         found = []
-        for lane, seed, message, signature, requests, size, clean, *reserved in rows:
+        for lane, seed, message, signature, requests, size, clean, *kept in rows:
             newest, used = signed_of(message, signature), Usage(requests, size)
-            known = PayerLane(channel, lane, newest, used, bool(clean), Reserved(*reserved))
+            reserved, believed = Reserved(*kept[:2]), Usage(*kept[2:])
+            known = PayerLane(channel, lane, newest, used, bool(clean), reserved, believed)
             found.append((LaneKey(seed), known))
         return found
+
+    def hold(self, channel: str, lane: int, share: Callable[[dict[int, int]], int]) -> int:
+        """Keep what of the deposit the connection that has the lane's lock counts on: `share`, of what those of the
+        other lanes have (by lane, 0 for nothing). No two do so at once."""
+        with self._writing():
+            rows = self._db.execute("SELECT lane, held FROM lanes WHERE channel = ?", (channel,))
+            held = share({number: amount for number, amount in rows if number != lane})
+            self._db.execute(
+                "UPDATE lanes SET held = ? WHERE channel = ? AND lane = ?", (held, channel, lane)
+            )
+        return held
 
     def begin_lane(self, channel: str, lane: int) -> None:
         """A connection begins: until `end_lane` says otherwise it broke off."""
@@ -401,8 +421,10 @@ class Store:
         *,
         clean: bool,
         before: Reserved = UNRESERVED,
+        believed: Usage = NOTHING,
     ) -> None:
-        """A connection is over: our count, the newest voucher of all, and whether the server came to no more.
+        """A connection is over: our count and what of it is only `believed`, the newest voucher of all, and whether
+        the server came to no more.
 
         What this connection reserved and didn't sign is free again; what was reserved `before` it, by one that died,
         only when a voucher above it was signed.
@@ -413,9 +435,9 @@ class Store:
             signed = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else UNRESERVED
             sequence, amount = signed if signed.sequence > before.sequence else before
             self._db.execute(
-                "UPDATE lanes SET requests = ?, bytes = ?, clean = ?, reserved_sequence = ?, reserved_amount = ? "
-                "WHERE channel = ? AND lane = ?",
-                (*used, clean, sequence, amount, channel, lane),
+                "UPDATE lanes SET requests = ?, bytes = ?, clean = ?, reserved_sequence = ?, reserved_amount = ?, "
+                "believed_requests = ?, believed_bytes = ?, held = 0 WHERE channel = ? AND lane = ?",
+                (*used, clean, sequence, amount, *believed, channel, lane),
             )
 
     # ---- the server -----------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ class Meters:
         return self
 
     def _end_of_client(self, *, clean: bool) -> None:
-        self.keep_ended(self.payer.owed, self.payer.newest, clean, self.payer.lane.reserved)
+        payer = self.payer
+        self.keep_ended(payer.owed, payer.newest, clean, payer.lane.reserved, payer.believed)
 
     def lose(self) -> None:
         """The connection is lost for good; both sides notice and keep their counts."""
@@ -121,13 +122,17 @@ class Meters:
         # With our count, or the next crash would take back what this voucher pays for.
         self.client_disk = replace(self.client_disk, newest=voucher, used=self.client_disk.used.most(used))
 
-    def keep_ended(self, used: Usage, newest: SignedVoucher | None, clean: bool, before: Reserved) -> None:
+    def keep_ended(
+        self, used: Usage, newest: SignedVoucher | None, clean: bool, before: Reserved, believed: Usage
+    ) -> None:
         signed = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else Reserved()
         reserved = signed if signed.sequence > before.sequence else before
         kept = self.client_disk.newest  # an older one changes nothing
         if kept is not None and (newest is None or newest.voucher.sequence < kept.voucher.sequence):
             newest = kept
-        self.client_disk = replace(self.client_disk, newest=newest, used=used, clean=clean, reserved=reserved)
+        self.client_disk = replace(
+            self.client_disk, newest=newest, used=used, clean=clean, reserved=reserved, believed=believed
+        )
 
     # ---- use
 
@@ -310,9 +315,13 @@ class StoredMeters(Meters):
         self.kept.signed(voucher, used)
         self.compare()
 
-    def keep_ended(self, used: Usage, newest: SignedVoucher | None, clean: bool, before: Reserved) -> None:
-        super().keep_ended(used, newest, clean, before)
-        self.kept.end_lane(self.channel, self.lane, used, newest, clean=clean, before=before)
+    def keep_ended(
+        self, used: Usage, newest: SignedVoucher | None, clean: bool, before: Reserved, believed: Usage
+    ) -> None:
+        super().keep_ended(used, newest, clean, before, believed)
+        self.kept.end_lane(
+            self.channel, self.lane, used, newest, clean=clean, before=before, believed=believed
+        )
         self.compare()
 
 

@@ -1,6 +1,7 @@
 """What a budget allows: too little is refused before any transaction, a channel that is used up gets more, once."""
 
 import asyncio
+import contextlib
 import os
 import time
 from dataclasses import replace
@@ -8,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dtp.chain import Program
+from dtp.chain.channel import State
 from dtp.chain.errors import (
     InsufficientFunds,
     NodeUnavailable,
@@ -21,9 +23,11 @@ from dtp.errors import DtpError, LocalError
 from dtp.pay import buying
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
 from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded, OtherCoin, StoreError
+from dtp.pay.journal import Journal
 from dtp.pay.payer import PayerLane
 from dtp.pay.serving import Selling
 from dtp.pay.settling import coins_for
+from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Prices, Spending, Usage
 
 from .conftest import CHEAP, TERMS
@@ -176,16 +180,26 @@ class Chain:
         self.added.append(amount)
 
 
+@contextlib.asynccontextmanager
+async def deal_on(chain, budget, funds, newest=None, known=None):
+    """A connection's purchase on a lane of a channel that only this test knows."""
+    with Store(":memory:") as store:
+        store.keep_key(KEY, 1)
+        store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
+        journal, lock = Journal(store), LaneLock(":memory:", CHANNEL, 0)
+        lane = PayerLane(CHANNEL, 0, newest)
+        yield Purchase(
+            chain, journal, known or chain.channel, KEY, lane, budget, True, Prices(1000, 0), funds, lock
+        )
+        await journal.close()
+
+
 def test_money_that_is_added_twice_at_once_stays_within_the_budget(monkeypatch):
     async def scenario():
         chain = Chain()
         monkeypatch.setattr(buying, "add_money", chain.add_money)
-        lock = LaneLock(":memory:", CHANNEL, 0)
-        deal = Purchase(
-            chain, None, chain.channel, KEY, PayerLane(CHANNEL, 0), Budget(4000, 1000), True,
-            Prices(1000, 0), 1000, lock,
-        )  # fmt: skip
-        got = await asyncio.gather(*(deal.add(2000) for _ in range(5)))
+        async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
+            got = await asyncio.gather(*(deal.add(2000) for _ in range(5)))
         assert sum(chain.added) == 3000
         assert got == [3000, 4000, None, None, None]
         assert deal.funds == 4000
@@ -197,18 +211,16 @@ def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_i
     async def scenario():
         chain, asked = Chain(), []
         monkeypatch.setattr(buying, "add_money", chain.add_money)
-        deal = Purchase(
-            chain, None, chain.channel, KEY, PayerLane(CHANNEL, 0), Budget(1000, 1000), True,
-            Prices(1000, 0), 1000, LaneLock(":memory:", CHANNEL, 0), held=4000,
-        )  # fmt: skip
-        assert await deal.add(2000) is None
 
         def lend(amount):
             asked.append(amount)
             return min(amount, 5000 - sum(asked[:-1]))
 
-        deal.lend = lend
-        assert [await deal.add(2000) for _ in range(4)] == [3000, 4000, 6000, None]
+        has = replace(chain.channel, deposited=4000, balance=4000)
+        async with deal_on(chain, Budget(1000, 1000), 1000, known=has) as deal:
+            assert await deal.add(2000) is None
+            deal.lend = lend
+            assert [await deal.add(2000) for _ in range(4)] == [3000, 4000, 6000, None]
         assert chain.added == [2000]
         assert (deal.budget.most, asked) == (6000, [2000, 2000, 1000, 2000])
 
@@ -222,18 +234,14 @@ def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before
     async def scenario():
         chain = Chain()
         monkeypatch.setattr(buying, "add_money", chain.add_money)
-        lane = PayerLane(CHANNEL, 0, KEY.sign(voucher(1, 2)))
-        deal = Purchase(
-            chain, None, chain.channel, KEY, lane, Budget(4000, 1000), True,
-            Prices(1000, 0), 3000, LaneLock(":memory:", CHANNEL, 0), held=3000,
-        )  # fmt: skip
-        deal.lend = nobody
-        assert await deal.add(1) == 3250
-        assert await deal.add(2000) == 5250
-        deal.lend = None
-        assert await deal.add(2000) == 6000  # what it came to, and the budget
-        assert await deal.add(1) is None
-        assert (chain.added, deal.held) == ([250, 2000, 750], 6000)
+        async with deal_on(chain, Budget(4000, 1000), 3000, KEY.sign(voucher(1, 2))) as deal:
+            deal.lend = nobody
+            assert await deal.add(1) == 3250
+            assert await deal.add(2000) == 5250
+            deal.lend = None
+            assert await deal.add(2000) == 6000  # what it came to, and the budget
+            assert await deal.add(1) is None
+        assert chain.added == [250, 2000, 750]
 
     asyncio.run(scenario())
 
@@ -243,11 +251,8 @@ def test_nothing_is_added_under_a_pass(monkeypatch):
         chain = Chain()
         monkeypatch.setattr(buying, "add_money", chain.add_money)
         under = replace(chain.channel, pass_="0x" + "9" * 64)
-        deal = Purchase(
-            chain, None, under, KEY, PayerLane(CHANNEL, 0), Budget(4000, 1000), True,
-            Prices(1000, 0), 1000, LaneLock(":memory:", CHANNEL, 0),
-        )  # fmt: skip
-        assert await deal.add(2000) is None
+        async with deal_on(chain, Budget(4000, 1000), 1000, known=under) as deal:
+            assert await deal.add(2000) is None
         assert chain.added == []
 
     asyncio.run(scenario())
@@ -304,17 +309,14 @@ def test_money_whose_outcome_is_unknown_is_added_once(monkeypatch, then, known, 
     async def scenario():
         chain = Losing(then, known)
         monkeypatch.setattr(buying, "add_money", chain.add_money)
-        deal = Purchase(
-            chain, None, chain.channel, KEY, PayerLane(CHANNEL, 0), Budget(6000, 1000), True,
-            Prices(1000, 0), 1000, LaneLock(":memory:", CHANNEL, 0),
-        )  # fmt: skip
-        with pytest.raises(OutcomeUnknown):
-            await deal.add(2000)
-        assert deal.funds == 1000
-        assert await deal.add(2000) == 3000
-        assert (chain.added, chain.resent) == (added, 1)
-        assert await deal.add(2000) == 5000  # the next is another
-        assert chain.resent == 1
+        async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
+            with pytest.raises(OutcomeUnknown):
+                await deal.add(2000)
+            assert deal.funds == 1000
+            assert await deal.add(2000) == 3000
+            assert (chain.added, chain.resent) == (added, 1)
+            assert await deal.add(2000) == 5000  # the next is another
+            assert chain.resent == 1
 
     asyncio.run(scenario())
 
@@ -323,13 +325,10 @@ def test_money_isn_t_added_anew_while_an_outcome_stays_unknown(monkeypatch):
     async def scenario():
         chain = Losing(UNKNOWN, None)
         monkeypatch.setattr(buying, "add_money", chain.add_money)
-        deal = Purchase(
-            chain, None, chain.channel, KEY, PayerLane(CHANNEL, 0), Budget(6000, 1000), True,
-            Prices(1000, 0), 1000, LaneLock(":memory:", CHANNEL, 0),
-        )  # fmt: skip
-        for _ in range(3):
-            with pytest.raises(OutcomeUnknown):
-                await deal.add(2000)
+        async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
+            for _ in range(3):
+                with pytest.raises(OutcomeUnknown):
+                    await deal.add(2000)
         assert (chain.added, chain.resent, deal.funds) == ([2000], 2, 1000)
 
     asyncio.run(scenario())
@@ -405,17 +404,17 @@ def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkey
 
     async def scenario(market):
         await market.serve(give)
-        buyer, tries = await market.buyer(), []
+        buyer, tried = await market.buyer(), asyncio.Event()
 
         async def add_money(*args):
-            tries.append(args)
+            tried.set()
             raise fault("the wallet is empty")
 
         monkeypatch.setattr(buying, "add_money", add_money)
         deposit = cost_of(2 * MIB)
         async with market.connect(buyer, budget=5 * deposit, deposit=deposit) as connection:
             assert await fetch(connection, MIB) == MIB
-            assert tries
+            await tried.wait()
             with pytest.raises(MoneyNotAdded, match="the wallet is empty") as error:
                 await fetch(connection, 8 * MIB)
             assert isinstance(error.value.__cause__, fault)
@@ -503,18 +502,47 @@ def test_a_lane_that_can_t_be_locked_isn_t_used(tmp_path, monkeypatch, what):
     assert len(os.listdir("/proc/self/fd")) == files
 
 
-def test_what_other_lanes_may_have_signed_is_left_to_them(market):
-    """A lane in use has signed what its store doesn't say yet, up to what is reserved."""
+def test_two_lanes_in_use_count_on_different_money(market):
+    """Else both would stand still when the deposit ends, and none would add to it."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, budget = await market.buyer(), cost_of(MIB)
+        async with market.connect(buyer, budget=budget, keep=True) as first:
+            await fetch(first, 1000)
+            async with market.connect(buyer, budget=budget, keep=True) as second:
+                assert second.meter.payer.funds == budget
+                assert await fetch(second, MIB) == MIB
+                assert await fetch(first, MIB // 2) == MIB // 2
+            (channel,) = await market.channels(buyer)
+            assert channel.deposited == 2 * budget
+        # What one hasn't used is there for the next.
+        async with market.connect(buyer, budget=LEAST, keep=True) as third:
+            await fetch(third, 0)
+        (channel,) = await market.channels(buyer)
+        assert channel.deposited == 2 * budget
+
+    market(scenario)
+
+
+def test_a_channel_is_not_closed_under_another_connection(market):
+    """But by the last that doesn't keep it."""
 
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        async with market.connect(buyer, budget=100_000_000, keep=True) as first:
-            await fetch(first, MIB)
-            ((_, lane),) = buyer["store"].lanes(first.meter.payer.lane.channel)
-            assert lane.most_signed > 0
-            async with market.connect(buyer, budget=100_000_000, keep=True) as second:
-                assert second.meter.payer.funds == 100_000_000 - lane.most_signed
+        async with market.connect(buyer, budget=cost_of(MIB), keep=True) as first:
+            async with market.connect(buyer, budget=cost_of(MIB), keep=True) as second:
+                await fetch(second, 1000)
+            async with market.connect(buyer, budget=cost_of(MIB)) as third:
+                await fetch(third, 1000)
+            assert third.meter.deal.channel.id == first.meter.deal.channel.id
+            await fetch(first, 1000)
+        (channel,) = await market.channels(buyer)
+        assert channel.state == State.OPEN
+        async with market.connect(buyer, budget=cost_of(MIB)) as last:
+            await fetch(last, 1000)
+        assert await market.channels(buyer) == [None]
 
     market(scenario)
 

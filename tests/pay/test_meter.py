@@ -600,6 +600,36 @@ def test_after_a_break_the_server_is_believed_a_little():
         meters.connect()
 
 
+@pytest.mark.parametrize(("arrives", "breaks"), [(0, 2), (4 * MIB, 2), (40 * MIB, 4)])
+def test_a_server_that_breaks_off_again_and_again_is_believed_little_in_all(arrives, breaks):
+    """It would be paid for nothing, by whoever dials again by himself."""
+    meters = Meters(spending=Spending(slack_bytes=16 * MIB)).connect()
+    believed = 0
+    meters.stream(arrives)
+    for _ in range(breaks):
+        meters.lose()
+        meters.server_disk = replace(meters.server_disk, used=meters.server_disk.used.plus(0, 6 * MIB))
+        meters.connect()
+        believed += 6 * MIB
+        assert meters.payer.believed == Usage(0, believed)
+    meters.lose()
+    meters.server_disk = replace(meters.server_disk, used=meters.server_disk.used.plus(0, 6 * MIB))
+    with pytest.raises(CountsDisputed, match=f"{6 * MIB} bytes more"):
+        meters.connect()
+    assert meters.client_disk.believed == Usage(0, believed)
+
+
+def test_what_a_process_forgot_when_it_died_is_not_only_believed():
+    """It has arrived: who is killed again and again goes on."""
+    meters = Meters(spending=Spending(slack_bytes=MIB)).connect()
+    for _ in range(8):
+        meters.stream(MIB)
+        meters.crash_client()
+        meters.connect()
+        assert meters.payer.believed == Usage()
+    assert meters.payer.used == Usage(0, 8 * MIB)
+
+
 def test_a_foreign_voucher_of_the_server_is_no_debt():
     meters = Meters()
     foreign = LaneKey.generate().sign(voucher(9, 10, 0))

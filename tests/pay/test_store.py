@@ -148,6 +148,16 @@ def test_a_reservation_is_synced_also_where_nothing_else_is(tmp_path):
     ]
 
 
+def drop_columns(store, *columns):
+    for each in columns:
+        store._db.execute(f"ALTER TABLE lanes DROP COLUMN {each}")
+
+
+def drop_believed(store):
+    """Lanes as they were up to format 3."""
+    drop_columns(store, "believed_requests", "believed_bytes", "held")
+
+
 def drop_chain(store):
     """Ends as they were up to format 2."""
     store._db.execute("DROP TABLE ends")
@@ -161,8 +171,8 @@ def test_a_store_of_the_format_before_goes_on(store, tmp_path):
     buy(store)
     newest = KEY.sign(voucher(3, 4, 100))
     store.signed(newest, Usage(4, 100))
-    store._db.execute("ALTER TABLE lanes DROP COLUMN reserved_sequence")
-    store._db.execute("ALTER TABLE lanes DROP COLUMN reserved_amount")
+    drop_columns(store, "reserved_sequence", "reserved_amount")
+    drop_believed(store)
     drop_chain(store)
     store._db.execute("PRAGMA user_version=1")
     with again(store) as other:
@@ -171,7 +181,18 @@ def test_a_store_of_the_format_before_goes_on(store, tmp_path):
         other.reserve(CHANNEL, 0, Reserved(5, 5))
 
 
+def test_lanes_of_the_format_before_believed_nothing(store):
+    buy(store)
+    drop_believed(store)
+    store._db.execute("PRAGMA user_version=3")
+    with again(store) as other:
+        ((_, lane),) = other.lanes(CHANNEL)
+        assert lane.believed == Usage()
+        assert other.hold(CHANNEL, 0, lambda others: 5) == 5
+
+
 def test_agreements_of_the_format_before_are_of_no_known_chain(store):
+    drop_believed(store)
     drop_chain(store)
     store._db.execute("INSERT INTO ends VALUES (?, 500, '7', 'agreed')", (CHANNEL,))
     store._db.execute("PRAGMA user_version=2")
