@@ -22,7 +22,7 @@ from dtp.daemon.policies import Move
 from dtp.daemon.reasons import Reason
 
 from .conftest import NEAR, Backend
-from .test_daemon_http_ends import seen, talk
+from .test_daemon_http_ends import seen, talk, turns
 
 __all__ = ["talk"]
 
@@ -604,6 +604,23 @@ def test_a_quiet_connection_stays_and_each_head_has_10_s(talk):
         talk.client.say(h2.PingFrame(0).serialize()[:4])
         assert await talk.ended() == 10
         assert talk.client.code == Reason.IDLE
+
+    talk(scenario, kind="grpc", session=GrpcSession)
+
+
+def test_tiny_frames_hold_up_nobody(talk):
+    """What is understood of them goes on meanwhile: a head of a few bytes may be thousands for the backend."""
+
+    async def scenario(talk):
+        talk.client.say(HELLO)
+        await seen(lambda: talk.links and talk.links[0].heard)
+        (backend,) = talk.links
+        pieces = []
+        heard = backend.write
+        backend.write = lambda data: (pieces.append(data), heard(data))
+        talk.client.say(h2.WindowUpdateFrame(0, window_increment=1).serialize() * 20_000)
+        assert await turns(lambda: len(b"".join(pieces)) == 20_000 * 13) > 20_000 / 64 - 10
+        assert max(map(len, pieces)) == 64 * 13
 
     talk(scenario, kind="grpc", session=GrpcSession)
 

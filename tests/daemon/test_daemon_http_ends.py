@@ -282,6 +282,83 @@ def test_who_waits_for_its_own_rate_is_not_silent(talk, way):
     talk(scenario, bounds=Bounds(idle=9))
 
 
+# ---- others meanwhile --------------------------------------------------------------------------------------------
+
+
+async def turns(true):
+    """How often others have their turn until it is so."""
+    count = 0
+    while not true():
+        count += 1
+        await asyncio.sleep(0)
+    return count
+
+
+TINY = b"1\r\nx\r\n" * 20_000
+
+
+def test_tiny_chunks_hold_up_nobody(talk):
+    """Those of one read go on together; 2.4 MB of them were 3 s in which nobody else was heard."""
+
+    async def scenario(talk):
+        talk.client.say(b"POST /" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + TINY + b"0\r\n\r\n")
+        await turns(lambda: talk.links)
+        (backend,) = talk.links
+        assert await turns(lambda: backend.heard.endswith(b"\r\n0\r\n\r\n")) > 20_000 / 256 - 5
+        body = backend.heard.partition(b"\r\n\r\n")[2]
+        assert body.count(b"x") == 20_000
+        assert body.count(b"\r\n") < 2 * 20_000 / 200
+
+    talk(scenario)
+
+
+def test_tiny_chunks_of_a_call_hold_up_nobody(talk):
+    async def scenario(talk):
+        talk.client.say(b"POST /" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + TINY + b"0\r\n\r\n")
+        assert await turns(lambda: b"is not JSON" in talk.client.heard) > 20_000 / 256 - 5
+
+    talk(scenario, kind="json-rpc")
+
+
+def test_tiny_chunks_of_a_backend_hold_up_nobody(talk):
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        backend.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + TINY + b"0\r\n\r\n")
+        assert await turns(lambda: talk.client.heard.endswith(b"\r\n0\r\n\r\n")) > 20_000 / 256 - 5
+        assert talk.client.heard.count(b"x") == 20_000
+
+    talk(scenario)
+
+
+def test_requests_and_bodies_in_a_row_hold_up_nobody(talk):
+    async def scenario(talk):
+        talk.client.say((b"PUT /" + HEAD + b"\r\n") * 500)
+        assert await turns(lambda: talk.client.heard.count(b"HTTP/1.1 403 ") == 500) >= 499
+        talk.client.say(b"POST /" + HEAD + b"Content-Length: 10000000\r\n\r\n" + bytes(10_000_000))
+        await turns(lambda: talk.links)
+        assert await turns(lambda: len(talk.links[0].heard) > 10_000_000) > 100
+
+    talk(scenario, policies=[Methods(model.MethodRule(deny=("PUT",)))])
+
+
+def test_what_came_in_front_of_a_fault_goes_on(talk):
+    """In the same read, too."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        backend.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\nno\r\n")
+        await talk.ended()
+        assert talk.client.heard.endswith(b"\r\n\r\n2\r\nab\r\n")
+        assert talk.client.code == Reason.BACKEND_BROKE
+
+    talk(scenario)
+
+
+# ---- kept connections --------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(("seconds", "links"), [(3.9, 1), (4.1, 2)])
 def test_a_backends_connection_is_used_again_within_4_s(talk, seconds, links):
     """Node's servers close theirs after 5: a request that meets the end could not be asked again."""

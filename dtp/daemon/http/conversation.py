@@ -48,6 +48,7 @@ class Conversation:
         self._link: Link | None = None
         self._task = asyncio.current_task()
         self._moved, self._moved_at = 0, 0.0
+        self._in_a_row = 0
         self._aborted: Reason | None = None
 
     def abort(self, reason: Reason) -> None:
@@ -110,6 +111,10 @@ class Conversation:
         data = await self._timed(lambda: self.stream.read(size), self._patience)
         self.counts.received += len(data)
         await self._measure(len(data))
+        self._in_a_row += len(data)
+        if self._in_a_row >= READ:  # nothing need be waited for while there is more: others have their turn
+            self._in_a_row = 0
+            await asyncio.sleep(0)
         return data
 
     def _write_client(self, data: bytes) -> None:

@@ -132,10 +132,22 @@ class GrpcSession(Conversation):
                 data = await self._read_client(READ)
         except TimeoutError:
             raise Ended(Reason.IDLE) from None
-        self._filter.from_client(data)
-        self._flush()
-        await self.stream.drain()
+        for _ in self._filter.in_turns(data):
+            await self._pass_on()
+            await asyncio.sleep(0)
+        await self._pass_on()
         return bool(data)
+
+    async def _pass_on(self) -> None:
+        """What both sides are to get now, as fast as they take it, and calls are paid."""
+        self._forward()
+        self._flush()
+        if self._link is not None:
+            with contextlib.suppress(ConnectionError):  # reading tells, and may have last words
+                await self._link.writer.drain()
+        while self._bills and self._filter.held > _MOST_HELD:
+            await asyncio.wait(self._bills, return_when=asyncio.FIRST_COMPLETED)
+        await self.stream.drain()
 
     def _flush(self) -> None:
         """What the client is to get, in the order in which it was made."""
@@ -149,13 +161,8 @@ class GrpcSession(Conversation):
 
     async def _pump_there(self) -> None:
         """To the end of what the client says; without a backend, until a call was told so."""
+        await self._pass_on()
         while not (self._filter.lost and self._filter.told):
-            self._forward()
-            if self._link is not None:
-                with contextlib.suppress(ConnectionError):  # reading tells, and may have last words
-                    await self._link.writer.drain()
-            while self._bills and self._filter.held > _MOST_HELD:
-                await asyncio.wait(self._bills, return_when=asyncio.FIRST_COMPLETED)
             if not await self._step():
                 break
         if self._bills:  # what was asked before the end may still be paid

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from dtp.daemon.reasons import TELLINGS, Reason
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 _NAMES = {"jsonrpc", "method", "params", "id"}
 _BLANKS = " \t\n\r"
+_GAP = re.compile(f"[{_BLANKS}]*")
 
 
 class Malformed(Exception):
@@ -93,9 +95,9 @@ def _batch(text: str, most: int) -> list[RpcCall]:
 
 
 def _skip(text: str, at: int) -> int:
-    while at < len(text) and text[at] in _BLANKS:
-        at += 1
-    return at
+    match = _GAP.match(text, at)
+    assert match is not None, "it may be empty"
+    return match.end()
 
 
 def _call(text: str) -> RpcCall:

@@ -36,6 +36,8 @@ _LOOK = 5.0
 _DISCARD = 256 * 1024
 #: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
 _MAX_MERGED = 16 * 1024 * 1024
+#: Of what was read so many pieces are understood, then others have their turn: some milliseconds.
+_PIECES = 256
 #: A backend's connection is used again within so many seconds; Node's servers close theirs after 5.
 _LINK_IDLE = 4.0
 #: Methods that change nothing (RFC 9110, 9.2.1).
@@ -62,14 +64,36 @@ class _Side:
     ) -> None:
         self.http = h11.Connection(role, max_incomplete_event_size=conversation.HEAD_SIZE)
         self._read, self._write, self._drain = read, write, drain
+        self._next: Any = None
         #: Of a backend's side: whether it has answered before, and when it did last.
         self.used, self.since = False, 0.0
 
     async def event(self) -> Any:
         """What comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
-        while (event := self.http.next_event()) is h11.NEED_DATA:
+        event, self._next = self._next or self.http.next_event(), None
+        while event is h11.NEED_DATA:
             self.http.receive_data(await self._read(conversation.READ))
+            event = self.http.next_event()
+        if isinstance(event, h11.Data):
+            return await self._joined(event)
+        if isinstance(event, h11.RemoteProtocolError):
+            raise event
         return event
+
+    async def _joined(self, first: h11.Data) -> h11.Data:
+        """Data with what was read behind it: chunks of a byte each would cost as much as large ones."""
+        data = [first.data]
+        for _ in range(_PIECES):
+            try:
+                self._next = self.http.next_event()
+            except h11.RemoteProtocolError as error:
+                self._next = error  # behind the data
+            if not isinstance(self._next, h11.Data):
+                return h11.Data(data=b"".join(data)) if len(data) > 1 else first
+            data.append(self._next.data)
+        self._next = None
+        await asyncio.sleep(0)
+        return h11.Data(data=b"".join(data))
 
     async def send(self, event: Any) -> None:
         """Send it, as fast as the other side takes it."""
@@ -82,6 +106,7 @@ class _Side:
         """Whether another exchange may follow; then this side is ready for it."""
         if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
             self.http.start_next_cycle()
+            self._next = None
             return True
         return False
 
@@ -197,7 +222,9 @@ class HttpSession(Conversation):
     async def _request(self) -> h11.Request | None:
         """The next request's head; None when the client has ended. Its bytes may not trickle in."""
         client = self._client
-        if not client.http.trailing_data[0]:
+        if client.http.trailing_data[0]:
+            await asyncio.sleep(0)  # who asks ahead has all answered in a row: others have their turn between
+        else:
             data = await self._wait_for_request()
             if data is None:
                 return None
