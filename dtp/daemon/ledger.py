@@ -7,15 +7,21 @@ from typing import Any, Protocol
 
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relay import Counts
+from dtp.net.stream import Stream
 
 
 class Session(Protocol):
     """A stream at work: a relay, or one that speaks a protocol."""
 
+    stream: Stream
     counts: Counts
     #: Why it ended before its time, in words; "" for an orderly end.
     why: str
     ended: bool
+
+    @property
+    def kept(self) -> int:
+        """Bytes that were read from the stream, or from its backend, and wait here for what comes behind them."""
 
     def abort(self, reason: Reason) -> None:
         """End it now. Idempotent."""

@@ -1,7 +1,8 @@
 """Bounded memory in all: what connections hold is bounded for each by its windows; this bounds all together.
 
-A process that has more than its share looks which connections hold most, unread or unacknowledged, and closes as many
-of them as it takes. Below that nothing is looked at but one number that the system has.
+A process that has more than its share looks which connections hold most (unread, unacknowledged, or kept until all of
+a message is there) and closes as many of them as it takes. Below that nothing is looked at but one number that the
+system has.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dtp.net.connection import Connection
@@ -68,11 +69,11 @@ class Governor:
     def __init__(
         self,
         bound: int,
-        connections: Callable[[], Iterable[Connection]],
+        held: Callable[[], Mapping[Connection, int]],
         shed: Callable[[Connection, int], object],
     ) -> None:
         self.bound = bound
-        self._connections, self._shed = connections, shed
+        self._held, self._shed = held, shed
         self._task: asyncio.Task[None] | None = None
         #: Whether nothing more should be taken up, and how many connections were closed.
         self.full = False
@@ -99,8 +100,7 @@ class Governor:
         self.full = excess > 0
         if not self.full:
             return
-        held = sorted(((one.held, one) for one in self._connections()), key=lambda pair: -pair[0])
-        for size, connection in held:
+        for connection, size in sorted(self._held().items(), key=lambda pair: -pair[1]):
             if excess <= 0 or size < LEAST:
                 return
             excess -= size

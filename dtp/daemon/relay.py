@@ -60,6 +60,9 @@ class Relay:
     - A side that reads slowly stops the other: at most a stream's window waits here.
     """
 
+    #: See `Session`: what waits here has not been read yet, for those who send it.
+    kept = 0
+
     __slots__ = (
         "_broken",
         "_data_left",

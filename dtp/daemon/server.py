@@ -139,7 +139,7 @@ class Daemon:
         self._callers: dict[Connection, Caller] = {}
         self._bans = Bans()
         share = (config.memory or memory.default()) // config.workers
-        self._governor = memory.Governor(share, self._all_connections, self._shed)
+        self._governor = memory.Governor(share, self._held, self._shed)
         self._changing = asyncio.Lock()
 
     async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
@@ -350,9 +350,16 @@ class Daemon:
 
     # ---- memory -------------------------------------------------------------------------------------------
 
-    def _all_connections(self) -> list[Connection]:
+    def _held(self) -> dict[Connection, int]:
+        """What each connection holds: bytes of its streams, and what conversations keep of those that were read."""
         pools = (*self._pools.values(), *self._dynamic.values())
-        return [*self._callers, *(one for pool in pools for one in pool.connections)]
+        connections = [*self._callers, *(one for pool in pools for one in pool.connections)]
+        held = {connection: connection.held for connection in connections}
+        for part in self._parts():
+            for session in part.ledger.open:
+                if session.stream.connection in held:
+                    held[session.stream.connection] += session.kept
+        return held
 
     def _shed(self, connection: Connection, size: int) -> None:
         why = f"it held {size >> 10} KiB, and all memory that the daemon may have is used"

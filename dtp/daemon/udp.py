@@ -105,6 +105,8 @@ class UdpSession:
     It takes over `stream`; `on_end` is called once.
     """
 
+    kept = 0
+
     def __init__(
         self,
         stream: Stream,

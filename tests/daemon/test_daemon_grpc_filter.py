@@ -93,7 +93,7 @@ def test_calls_that_wait_go_on_in_their_order():
     wire.call(3, [(b"behind", b"1")])
     wire.filter.from_client(h2.RstStreamFrame(7, error_code=8).serialize())
     assert wire.sent() == [[], []]
-    assert wire.filter.held == 10
+    assert (wire.filter.held, wire.filter.kept) == (10, 4 * 10 + 13)  # data with their heads, and a reset
     denial = Denial("price", Reason.UNPAID, "all is spent")
     wire.filter.settle(5, None)
     wire.filter.settle(3, denial)

@@ -462,11 +462,18 @@ def test_an_answer_that_has_to_be_kept_whole_has_a_bound(talk, size, passes):
     async def scenario(talk):
         talk.client.say(post(json.dumps([call("a"), call("b", 2)]).encode()))
         answer = b'{"id":1,"result":"' + b"x" * (size - 20) + b'"}'
-        (await talk.asked()).say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+        backend = await talk.asked()
+        asked = talk.session.kept
+        backend.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer[:100_000])
+        await seen(lambda: talk.session.kept == asked + 100_000)
+        backend.say(answer[100_000:])
         if passes:
             await seen(lambda: talk.client.heard.endswith(b"}]"))
             found = json.loads(talk.client.heard.partition(b"\r\n\r\n")[2])
             assert [one["id"] for one in found] == [1, 2]
+            talk.client.say(GET)
+            await seen(lambda: b"405" in talk.client.heard[-500:])
+            assert talk.session.kept == 0
         else:
             await talk.ended()
             assert (talk.client.heard, talk.client.code) == (b"", Reason.SIZE)

@@ -83,12 +83,39 @@ def test_who_holds_most_goes_first(run, caplog):
     assert "is sent away: it held" in caplog.text
 
 
-def test_small_ones_are_not_to_blame():
-    class One:
-        held = LEAST - 1
+def test_what_messages_wait_for_is_held_by_who_sends_them(run):
+    """A message of JSON-RPC is kept until all of it is there: a connection may have many streams with one each."""
 
+    async def scenario(pair):
+        port = await pair.start(expose(1, more='kind = "json-rpc"'))
+        other = Daemon(pair.near_config(), OTHER)
+        await other.start()
+        await until(lambda: len(pair.far._callers) == 2)
+        far = {caller.peer: connection for connection, caller in pair.far._callers.items()}
+        hog, modest = far[NEAR.id], far[OTHER.id]
+        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        for _, writer in clients:
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(900_000))
+        await until(lambda: pair.exposed.ledger.received > 3_600_000)
+        assert pair.far._held()[hog] >= 3_600_000
+        assert pair.far._held()[modest] == 0
+        governor = pair.far._governor
+        governor.look(lambda: governor.bound + 3_600_000)
+        assert (hog.closed, modest.closed) == (True, False)
+        for reader, writer in clients:
+            with pytest.raises(ConnectionError):
+                await reader.read()
+            writer.close()
+        await pair.exposed.ledger.wait_empty()
+        await until(lambda: not any(pair.far._held().values()))
+        await other.close()
+
+    run(scenario)
+
+
+def test_small_ones_are_not_to_blame():
     shed = []
-    governor = Governor(10, lambda: [One()], lambda one, size: shed.append(one))
+    governor = Governor(10, lambda: {Mock(): LEAST - 1}, lambda one, size: shed.append(one))
     governor.look(lambda: 10**9)
     assert governor.full
     assert shed == []
@@ -99,8 +126,9 @@ def test_small_ones_are_not_to_blame():
 def test_no_more_go_than_it_takes(caplog):
     """The largest first, until what they held makes up for it; it is said when it begins."""
     shed = []
-    held = [Mock(held=size * LEAST) for size in (1, 4, 2, 3)]
-    governor = Governor(10, lambda: held, lambda one, size: shed.append((one, size)))
+    held = [Mock() for _ in range(4)]
+    sizes = dict(zip(held, (LEAST, 4 * LEAST, 2 * LEAST, 3 * LEAST), strict=True))
+    governor = Governor(10, lambda: sizes, lambda one, size: shed.append((one, size)))
     governor.look(lambda: 10 + 6 * LEAST)
     assert shed == [(held[1], 4 * LEAST), (held[3], 3 * LEAST)]
     governor.look(lambda: 10 + 4 * LEAST)
@@ -111,7 +139,7 @@ def test_no_more_go_than_it_takes(caplog):
 
 def test_it_looks_by_itself(monkeypatch):
     async def scenario():
-        governor = Governor(-1, list, Mock())
+        governor = Governor(-1, dict, Mock())
         governor.start()
         await asyncio.sleep(1)
         assert governor.full

@@ -41,6 +41,7 @@ class Conversation:
         """`keep`: seconds without a byte of the client that are enough, where the rules say nothing."""
         self.stream = stream
         self.counts = Counts()
+        self._kept = 0
         self.why = ""
         self.ended = False
         self._exposed, self._caller, self._bounds = exposed, caller, bounds
@@ -50,6 +51,11 @@ class Conversation:
         self._moved, self._moved_at = 0, 0.0
         self._in_a_row = 0
         self._aborted: Reason | None = None
+
+    @property
+    def kept(self) -> int:
+        """See `Session`."""
+        return self._kept
 
     def abort(self, reason: Reason) -> None:
         """End now. Idempotent."""

@@ -160,6 +160,11 @@ class Filter:
         """Frames that wait for `settle`."""
         return len(self._queue)
 
+    @property
+    def kept(self) -> int:
+        """Bytes of theirs."""
+        return sum(len(each[1]) for each in self._queue if not isinstance(each, _Held))
+
     def for_backend(self) -> bytes:
         """What there is to send to it now."""
         data, self._there = b"".join(self._there), []

@@ -64,6 +64,11 @@ class GrpcSession(Conversation):
     def _rewrite(self, fields: Headers) -> Headers:
         return to_grpc_backend(fields, self._caller, self._exposed.config.service)
 
+    @property
+    def kept(self) -> int:
+        """See `Session`."""
+        return self._filter.kept
+
     def _is_asking(self) -> bool:
         return not self._filter.calls
 

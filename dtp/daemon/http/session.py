@@ -176,6 +176,7 @@ class HttpSession(Conversation):
     async def _serve(self) -> None:
         while not self._finishing:
             self._moved, self._let_in = 0, False  # with the head may come the body
+            self._kept = 0
             request = await self._request()
             if request is None:
                 return
@@ -533,6 +534,7 @@ class HttpSession(Conversation):
         while not isinstance(event := await _answered(backend), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 answer += event.data
+                self._kept += len(event.data)
                 if len(answer) > _MAX_MERGED:
                     raise Ended(Reason.SIZE)
         body = jsonrpc.merged(bytes(answer), refusals)
@@ -546,17 +548,16 @@ class HttpSession(Conversation):
         """The request's whole body; None when it is longer than `most`, or says that it will be."""
         if most < self._size < math.inf:
             return None
-        parts: list[bytes] = []
-        size = 0
+        body = bytearray()
         if self._client.http.they_are_waiting_for_100_continue:
             await self._client.send(h11.InformationalResponse(status_code=100, headers=[]))
         while not isinstance(event := await self._client.event(), h11.EndOfMessage):
             if isinstance(event, h11.Data):
-                size += len(event.data)
-                if size > most:
+                body += event.data
+                self._kept = len(body)
+                if self._kept > most:
                     return None
-                parts.append(bytes(event.data))
-        return b"".join(parts)
+        return bytes(body)
 
     # ---- answers of our own -------------------------------------------------------------------------------
 
