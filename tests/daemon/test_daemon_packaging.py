@@ -21,11 +21,13 @@ def unit(name):
 
 def test_the_sample_and_the_unit_fit():
     config = load(PACKAGING / "dtpd.toml")
-    service = unit("dtpd.service")["Service"]
+    unit_file = unit("dtpd.service")
+    service = unit_file["Service"]
     assert str(config.control) == f"/run/{service['RuntimeDirectory']}/control.sock"
     assert service["ExecStart"].endswith("-c /etc/dtpd/dtpd.toml")
     assert int(service["TimeoutStopSec"].removesuffix("s")) > config.drain
     assert service["Type"] == "notify"
+    assert unit_file["Unit"]["StartLimitIntervalSec"] == "0"  # or five starts in 10 s are the last
     assert service["CapabilityBoundingSet"] == ""
     # ProtectHome: what is the user's elsewhere has to be in the folders of the unit.
     places = dict(one.split("=") for one in service["Environment"].split())
