@@ -15,7 +15,7 @@ import pickle
 import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dtp.carriers.watch import socket_watcher
@@ -24,7 +24,7 @@ from dtp.errors import CarrierError, DtpError, PeerError
 log = logging.getLogger("dtpd")
 
 #: Bytes of the message behind, and sockets that come with it.
-_HEAD = struct.Struct("!IB")
+_HEAD = struct.Struct("!II")
 _READ = 256 * 1024
 #: Linux passes at most 253 descriptors in one message (SCM_MAX_FD).
 MAX_SOCKETS = 250
@@ -88,15 +88,13 @@ class Channel:
         if self.closed:
             return
         body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        data = memoryview(_HEAD.pack(len(body), len(descriptors)) + body)
-        if self._out:
-            self._out.append((data, [os.dup(each) for each in descriptors]))
-            return
-        sent = self._try(data, descriptors)
-        if sent < len(data):
-            left = [os.dup(each) for each in descriptors] if not sent else []
-            self._out.append((data[sent:], left))
-            self._watcher.add_writer(self._sock.fileno(), self._on_writable)
+        whole = memoryview(_HEAD.pack(len(body), len(descriptors)) + body)
+        for data, portion in _portions(whole, descriptors):
+            sent = 0 if self._out else self._try(data, portion)
+            if sent < len(data):
+                if not self._out:
+                    self._watcher.add_writer(self._sock.fileno(), self._on_writable)
+                self._out.append((data[sent:], [] if sent else [os.dup(each) for each in portion]))
 
     def _try(self, data: memoryview, descriptors: Sequence[int]) -> int:
         """How much went; an end that is gone takes everything, and reading tells of it."""
@@ -200,6 +198,14 @@ class Channel:
         for future in self._asked.values():
             if not future.done():
                 future.set_exception(ChannelLost("the other process is gone"))
+
+
+def _portions(data: memoryview, descriptors: Sequence[int]) -> Iterator[tuple[memoryview, Sequence[int]]]:
+    """A message in pieces, each with no more descriptors than the system passes at once."""
+    while len(descriptors) > MAX_SOCKETS:
+        yield data[:1], descriptors[:MAX_SOCKETS]
+        data, descriptors = data[1:], descriptors[MAX_SOCKETS:]
+    yield data, descriptors
 
 
 def _close_all(descriptors: Sequence[int] | deque[int]) -> None:

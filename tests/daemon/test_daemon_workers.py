@@ -109,6 +109,37 @@ def test_a_channel_carries_messages_answers_and_sockets():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_channel_carries_more_sockets_than_the_system_passes_at_once(is_full):
+    """A daemon may listen at hundreds of places: in portions, in order, also when the other side has to read."""
+
+    async def scenario():
+        one, other = socket.socketpair()
+        got = asyncio.Queue()
+        left = Channel(one, {}, lambda: None)
+        if is_full:
+            left.tell("take", [], name=bytes(3_000_000))
+        with socket.socket() as first, socket.socket() as second:
+            numbers = [*[first.fileno()] * 251, *[second.fileno()] * 300]
+            left.tell("take", numbers, name="many")
+            right = Channel(
+                other, {"take": lambda fields, found: got.put_nowait((fields["name"], found))}, Mock()
+            )
+            async with asyncio.timeout(PATIENCE):
+                name, found = await got.get()
+                if is_full:
+                    assert found == []
+                    name, found = await got.get()
+            assert name == "many"
+            assert [os.fstat(each).st_ino for each in found] == [os.fstat(each).st_ino for each in numbers]
+        for each in found:
+            os.close(each)
+        left.close()
+        right.close()
+
+    asyncio.run(scenario())
+
+
 ALICE, BOB = (Caller(each.id, each.id.sui_address, "192.0.2.1") for each in (NEAR, OTHER))
 
 
