@@ -204,7 +204,8 @@ class Workers:
         # Buckets are in a table that all workers have: what others than they have filled in is told once.
         of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
         totals |= self._foreign.news(deltas, of_rates)
-        changed = {key: totals[key] for key, used in deltas.items() if any(used) and key not in of_rates}
+        counted = [key for key, used in deltas.items() if any(used) and key in totals and key not in of_rates]
+        changed = {key: totals[key] for key in counted}
         for other in self._seats:
             if other is not seat and other.channel is not None:
                 other.news |= changed

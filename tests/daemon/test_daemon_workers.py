@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 import urllib.request
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -404,6 +404,8 @@ def test_what_other_daemons_counted_is_told_to_one_worker_once():
         await store.exchange({rate: Used(100, 20)})  # another daemon
         assert await workers._exchange(one, {rate: Used(1, 0)}) == {rate: Used(100, 20)}
         assert await workers._exchange(other, {rate: Used(0, 0)}) == {rate: Used(0, 0)}
+        workers._store = Mock(exchange=AsyncMock(return_value={}))  # which can't count it: see `Store`
+        assert await workers._exchange(one, {quota: Used(1, 0)}) == {}
         workers._table.close()
 
     asyncio.run(scenario())

@@ -39,7 +39,10 @@ class Store(Protocol):
         """Connect, and make the tables if they are not there."""
 
     async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
-        """Add `deltas` (zeros only ask), all or none, and give the totals of their keys."""
+        """Add `deltas` (zeros only ask), all or none, and give the totals of their keys.
+
+        A key of which no total is given can't be counted there, whatever the others: it isn't to be told again.
+        """
 
     async def forget(self, scope: str, before: int) -> None:
         """Drop what was counted for the periods before this one."""

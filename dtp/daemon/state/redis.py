@@ -32,6 +32,8 @@ class RedisStore:
         self._host = host
         #: Bans that can't be read and were told of, as they stand there.
         self._unread: set[tuple[bytes | str, bytes | str]] = set()
+        #: Counts that can't be added to and were told of.
+        self._broken: set[str] = set()
         self._redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
 
     def _name(self, key: Key) -> str:
@@ -45,7 +47,11 @@ class RedisStore:
             raise StateError(f"Redis: {error}") from error
 
     async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
-        """In one MULTI. Raises `StateError`."""
+        """In one MULTI. Raises `StateError`.
+
+        Redis does the rest of one when a part fails. What can't be added to is left out, and is counted here alone:
+        told as a failure of all, all would be added again.
+        """
         try:
             async with self._redis.pipeline(transaction=True) as pipe:
                 for key, used in deltas.items():
@@ -53,10 +59,21 @@ class RedisStore:
                     pipe.hincrby(name, _REQUESTS, used.requests)
                     pipe.hincrby(name, _DATA, used.data)
                     pipe.expire(name, _KEEP)
-                answers = await pipe.execute() if deltas else []
+                answers = await pipe.execute(raise_on_error=False) if deltas else []
         except (RedisError, OSError) as error:
             raise StateError(f"Redis: {error}") from error
-        return {key: Used(answers[3 * at], answers[3 * at + 1]) for at, key in enumerate(deltas)}
+        totals, broken = {}, set()
+        for at, key in enumerate(deltas):
+            requests, data, _ = answers[3 * at : 3 * at + 3]
+            fault = next((one for one in (requests, data) if isinstance(one, RedisError)), None)
+            if fault is None:
+                totals[key] = Used(requests, data)
+                continue
+            broken.add(name := self._name(key))
+            if name not in self._broken:
+                log.warning("Redis: %s can't be added to, and is counted here alone: %s", name, fault)
+        self._broken = broken
+        return totals
 
     async def forget(self, scope: str, before: int) -> None:
         """Redis forgets by itself."""
