@@ -16,13 +16,21 @@ from dtp.carriers.errors import BrokenError
 from dtp.chain import pipe_where
 from dtp.chain.channel import Channel, ChannelError
 from dtp.chain.commands import PureInput
-from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, OutcomeUnknown, StaleObject
+from dtp.chain.errors import (
+    AbortPlace,
+    InsufficientFunds,
+    MoveAborted,
+    NodeUnavailable,
+    OutcomeUnknown,
+    StaleObject,
+    TransactionFailed,
+)
 from dtp.chain.host import Rate, RateLimit
 from dtp.chain.model import SUI_COIN, Executed, GasUsed
 from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
 from dtp.chain.pipe_carrier import PipeCarrier
 from dtp.chain.pipe_end import ChannelEnd
-from dtp.chain.pipe_frames import MAX_AHEAD, Header, Outgoing, decode, encode
+from dtp.chain.pipe_frames import MAX_AHEAD, Flags, Header, Outgoing, decode, encode
 from dtp.chain.pipe_gas import GasGuess
 from dtp.chain.pipe_where import PipeStalledError, Timing, Where
 from dtp.chain.values import codec
@@ -40,6 +48,10 @@ def aborted(error):
     return MoveAborted(
         error.name, place=place, raw=int(error), number=int(error), name=error.name, error=error
     )
+
+
+def failed(kind):
+    return TransactionFailed(kind, kind=kind)
 
 
 class Chain:
@@ -472,6 +484,176 @@ def test_frames_that_are_none_are_answered_once():
             end.on_frame(Frame(CHANNEL, int(Direction.TO_CLIENT), 0, sequence, 0, (b"none",)))
         await asyncio.sleep(100)
         assert end.sent == 1
+
+    play(scenario)
+
+
+def framed(sequence, link, data=b"", flags=0, index=0, offset=0, **header):
+    """A frame towards the server."""
+    said = encode(Header(link, offset, **header), flags, data)
+    return Frame(CHANNEL, int(Direction.TO_SERVER), index, sequence, int(flags), (said,))
+
+
+def test_a_link_begins_by_a_number_above_the_one_before():
+    """History is read again, and what began a link then begins none now."""
+
+    async def scenario(chain, *_):
+        end, opened = chain.ends[Direction.TO_CLIENT], []
+
+        def on_open(end, header):
+            opened.append(header.link)
+            end.last_link = header.link
+
+        end._on_open = on_open
+        for sequence, link in enumerate((6, 7, 9, 9, 8), 1):
+            end.on_frame(framed(sequence, link, flags=Flags.OPEN | Flags.TO, pipes=3))
+        assert opened == [9]
+        assert end.peer_pipes == 3
+        # One that has fewer pipes than frames came on is asked about those that there are.
+        end.on_frame(framed(1, 9, index=1))
+        end.on_frame(framed(6, 10, flags=Flags.OPEN | Flags.TO, pipes=1))
+        assert (opened, end.peer_pipes) == ([9, 10], 2)
+
+    play(scenario)
+
+
+def test_bytes_of_another_link_are_no_bytes_of_this_one():
+    async def scenario(chain, near, far):
+        end = chain.ends[Direction.TO_CLIENT]
+        end.on_frame(framed(1, 6, b"old"))
+        end.on_frame(framed(2, 8, b"new"))
+        end.on_frame(framed(3, 6, flags=Flags.RESET))
+        end.on_frame(framed(4, 7, b"ours"))
+        await far.until_received(b"ours")
+        assert end.sent == 0  # and nobody is told
+
+    play(scenario)
+
+
+def test_who_goes_on_with_a_link_that_a_new_server_doesn_t_know_is_told_once():
+    """Each answer costs gas, and who begins such links decides how many there are."""
+
+    async def scenario(chain, *_):
+        end, mine = chain.ends[Direction.TO_CLIENT], b"m" * 32
+        end._answers = lambda to: to == mine
+        sent, deliver = [], chain.deliver
+        chain.deliver = lambda frame: sent.append(frame) or deliver(frame)
+
+        async def told(number, link, data=b"", flags=0, to=mine):
+            end.on_frame(framed(number, link, data, flags | Flags.TO, to=to))
+            await asyncio.sleep(5)
+            return [decode(each.flags, each.data)[0].link for each in sent if each.flags & Flags.RESET]
+
+        assert await told(1, 7, b"known") == []
+        assert await told(2, 6, b"older") == []
+        assert await told(3, 9) == []  # nothing but acknowledgements
+        assert await told(4, 9, b"data", to=b"o" * 32) == []  # another endpoint of the host knows it
+        assert await told(5, 9, b"data") == [9]
+        assert await told(6, 9, b"data") == [9]
+        assert await told(7, 10, flags=Flags.END) == [9, 10]
+        for number in range(8, 40):
+            links = await told(number, 3 + number, b"data")
+        assert len(links) <= 3 + 5 * 34 // 10 + 1  # three at once, and one each ten seconds
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("refused", [InsufficientFunds("too little"), failed("INSUFFICIENT_GAS")])
+def test_a_budget_that_turns_out_too_small_is_found_out_anew_once(refused):
+    """By a simulation, which says so for nothing if it isn't the budget."""
+
+    async def scenario(chain, near, far):
+        end = chain.ends[Direction.TO_SERVER]
+        budgets, genuine, refusals = [], end.chain.execute, []
+
+        async def execute(program, *, gas_budget=None):
+            budgets.append(gas_budget)
+            if refusals:
+                raise refusals.pop()
+            return await genuine(program, gas_budget=gas_budget)
+
+        end.chain.execute = execute
+        near.write(b"a")
+        await far.until_received(b"a")
+        near.write(b"b")
+        await far.until_received(b"ab")
+        assert [each is None for each in budgets] == [True, False]
+        end._gas._costs = dict.fromkeys(end._gas._costs, 10**12)  # of a time when gas was dear
+        refusals.append(refused)
+        near.write(b"c")
+        await far.until_received(b"abc")
+        near.write(b"d")
+        await far.until_received(b"abcd")
+        assert [each is None for each in budgets] == [True, False, False, True, False]
+        assert budgets[-1] == budgets[1]
+        refusals += [refused, refused]
+        near.write(b"e")
+        assert (await near.until_lost()).code == "pipe-refused"
+        assert [each is None for each in budgets[5:]] == [False, True]
+
+    play(scenario)
+
+
+def test_what_the_chain_has_refused_is_simulated_the_next_time():
+    """An abort that isn't simulated first costs its gas."""
+
+    async def scenario(chain, near, far):
+        end = chain.ends[Direction.TO_SERVER]
+        budgets, genuine = [], end.chain.execute
+
+        async def execute(program, *, gas_budget=None):
+            budgets.append(gas_budget is not None)
+            return await genuine(program, gas_budget=gas_budget)
+
+        near.write(b"a")
+        await far.until_received(b"a")
+        end.chain.execute = execute
+        chain.over_rate = True
+        near.write(b"b")
+        await asyncio.sleep(5)
+        chain.over_rate = False
+        await far.until_received(b"ab")
+        near.write(b"c")
+        await far.until_received(b"abc")
+        assert len(budgets) > 3
+        assert budgets == [True, *[False] * (len(budgets) - 2), True]
+
+    play(scenario)
+
+
+def test_an_end_that_has_failed_says_why_at_first_and_sends_nothing_more():
+    async def scenario(chain, near, far):
+        end, idle = chain.ends[Direction.TO_SERVER], []
+        end._on_idle = idle.append
+        end.control(Flags.RESET, 3)
+        end.fail(PipeStalledError("first"))
+        end.fail(PipeStalledError("second"))
+        end.control(Flags.RESET, 3)
+        near.write(b"too late")
+        await asyncio.sleep(100)
+        assert str(end.failed) == "first"
+        assert str(await near.until_lost()) == "first"
+        assert chain.transactions == 0
+        assert (end.quiet, end.idle, idle[-1:]) == (True, False, [end])
+
+    play(scenario)
+
+
+def test_an_end_is_idle_when_its_last_word_is_on_the_chain():
+    async def scenario(chain, near, far):
+        end, idle = chain.ends[Direction.TO_SERVER], []
+        end._on_idle = lambda end: idle.append(chain.transactions)
+        near.write(b"a")
+        await far.until_received(b"a")
+        before = chain.transactions
+        end.detach(far.carrier)  # which isn't its link
+        assert end.link is near.carrier
+        near.abort()
+        assert (end.link, end.quiet, idle) == (None, False, [])
+        await asyncio.sleep(10)
+        assert end.idle
+        assert idle
+        assert set(idle) == {before + 1}  # the reset
 
     play(scenario)
 
