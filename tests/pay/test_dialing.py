@@ -3,16 +3,29 @@
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
-from dtp.errors import DtpError
+from dtp.carriers.errors import DialError
+from dtp.chain import KeySigner
+from dtp.chain.model import canonical_type
+from dtp.errors import DtpError, LocalError
+from dtp.identity import Identity
+from dtp.net.address import Address, AddressError
 from dtp.pay import buying, dial
+from dtp.pay.buying import Budget
 from dtp.pay.client_meter import ClientMeter
+from dtp.pay.drivers import REPEATS
 from dtp.pay.errors import StoreError
+from dtp.pay.gate import USED_UP
+from dtp.pay.metered import Metered
 from dtp.pay.store import Store
+from dtp.pay.terms import Spending
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
+from dtp.session.limits import DEFAULT
 
 from .test_paid import cost_of, fetch, give
 
@@ -205,3 +218,200 @@ def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_
         assert known == [twice, twice, twice, ["open", "refused", "refused"]]
 
     market(scenario)
+
+
+# ---- who is asked for what, without a network
+
+HOST, OTHER = "0x" + "0" * 62 + "ab", "0x" + "0" * 62 + "cd"
+TRIES = len(dial._BEHIND) + 1
+
+
+class Client:
+    """In the place of a chain client: which network was named."""
+
+    named: ClassVar[list] = []
+
+    def __init__(self, network, signer):
+        self.named.append(network)
+
+    async def connect(self):
+        pass
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        pass
+
+
+class Dialled:
+    """A server that gives these answers, one after another, and purchases of these deals: what both were asked."""
+
+    def __init__(self, monkeypatch, answers, deals):
+        self.answers, self.deals, self.bought, self.dialers = list(answers), list(deals), [], []
+        monkeypatch.setattr(Client, "named", [])
+        monkeypatch.setattr("dtp.chain.client.ChainClient", Client)
+        monkeypatch.setattr(buying, "purchase", self._purchase)
+        monkeypatch.setattr(dial.net, "Dialer", self._dialer)
+        monkeypatch.setattr(dial, "_BEHIND", (0.0,) * (TRIES - 1))
+
+    async def _purchase(self, chain, journal, host, service, budget, *, keep):
+        self.bought.append((host, service, budget, keep))
+        return self.deals[len(self.bought) - 1]
+
+    def _dialer(self, **options):
+        self.dialers.append(SimpleNamespace(**options, tries=0, connect=self._connect))
+        return self.dialers[-1]
+
+    async def _connect(self):
+        self.dialers[-1].tries += 1
+        raise self.answers.pop(0)
+
+
+class Bargain:
+    """A purchase that was made; whether it was given up, and its lane let go of."""
+
+    def __init__(self, another=False, topped_up=False):
+        self.another, self.topped_up = another, topped_up
+        self.chain, self.channel = None, SimpleNamespace(id="0xc1")
+        self.released = self.given_up = 0
+        self.lock = self
+
+    def release(self):
+        self.released += 1
+
+    async def replaceable(self):
+        return self.another
+
+    async def give_up(self):
+        self.given_up += 1
+
+
+def refusal(reason="no", code=CloseCode.TICKET):
+    return ConnectionRefused(code, reason)
+
+
+def dialling(tmp_path, address=f"dtp://{HOST}/files", **options):
+    async def work():
+        await dial.connect(address, wallet=KeySigner.generate(), store=tmp_path / "pay.sqlite", **options)
+
+    with pytest.raises((ConnectionRefused, DialError)) as caught:
+        asyncio.run(work())
+    return caught.value
+
+
+def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path, monkeypatch):
+    seen = Dialled(monkeypatch, [refusal()], [Bargain()])
+    me, limits = Identity.generate(), replace(DEFAULT, connection_window=2 * DEFAULT.connection_window)
+    dialling(
+        tmp_path,
+        f"dtp://{HOST}/files?network=there&via=pipe",
+        identity=me,
+        limits=limits,
+        psk=b"p" * 32,
+        service="other",
+        budget=5,
+        deposit=0,
+        keep=True,
+        most_per_request=3,
+        most_per_mib=4,
+        coin="0x2::other::COIN",
+    )
+    coin = canonical_type("0x2::other::COIN")
+    assert seen.bought == [(HOST, "other", Budget(5, 0, 3, 4, coin), True)]
+    assert Client.named == ["there"]
+    (dialer,) = seen.dialers
+    assert str(dialer.address) == f"dtp://{HOST}/files?via=pipe"  # the network is the client's affair
+    endpoint = dialer.endpoint
+    assert (endpoint.identity, endpoint.limits, endpoint.psk) == (me, limits, b"p" * 32)
+    assert (dialer.service, dialer.make) == ("other", Metered)
+
+
+def test_what_is_named_beside_the_address_counts_more(tmp_path, monkeypatch):
+    seen = Dialled(monkeypatch, [refusal()], [Bargain()])
+    dialling(tmp_path, f"dtp://{HOST}/files?network=there", network="here", host="0xcd")
+    assert (Client.named, seen.bought[0][0]) == (["here"], OTHER)
+
+
+@pytest.mark.parametrize(
+    ("answer", "deal", "tries"),
+    [
+        (refusal("there is no such channel"), {}, TRIES),
+        (refusal("there is no such channel", CloseCode.BUSY), {}, 1),
+        (refusal(f"{USED_UP}: top it up"), {"topped_up": True}, TRIES),
+        (refusal(f"{USED_UP}: top it up"), {}, 1),
+        (refusal("no"), {"topped_up": True}, 1),
+    ],
+)
+def test_a_server_whose_node_is_behind_is_asked_again(tmp_path, monkeypatch, answer, deal, tries):
+    made = Bargain(**deal)
+    seen = Dialled(monkeypatch, [answer] * TRIES, [made])
+    assert dialling(tmp_path) is answer
+    assert [each.tries for each in seen.dialers] == [tries]
+    assert (made.released, made.given_up) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "another", "given_up"),
+    [
+        (refusal(), True, True),
+        (refusal(), False, False),
+        (refusal("denied", CloseCode.DENIED), True, False),  # another one would fare no better
+        (DialError("nobody is there"), True, False),
+    ],
+)
+def test_only_a_channel_that_the_server_takes_no_more_is_given_up(
+    tmp_path, monkeypatch, answer, another, given_up
+):
+    deals = [Bargain(another), Bargain()]
+    seen = Dialled(monkeypatch, [answer, refusal("at last")], deals)
+    found = dialling(tmp_path)
+    assert len(seen.bought) == 1 + given_up
+    assert deals[0].given_up == given_up
+    assert sum(each.released for each in deals) == 1  # who gives up a deal lets go of its lane
+    assert (found is answer) != given_up
+
+
+@pytest.mark.parametrize("option", [{"budget": 5}, {"deposit": 5}, {"keep": True}, {"host": HOST}])
+def test_who_means_to_pay_names_a_wallet(option):
+    with pytest.raises(LocalError, match="a budget needs a wallet"):
+        dial.connect(f"dtp://{HOST}/files", **option)
+
+
+def test_an_option_that_nobody_understands_is_not_overlooked_when_money_is_spent():
+    with pytest.raises(AddressError, match="netwrok"):
+        dial.connect(f"dtp://{HOST}/files?netwrok=testnet", wallet=KeySigner.generate())
+
+
+def test_vouchers_are_due_by_what_carries_them():
+    """On pipes each frame takes seconds, and costs gas."""
+    limits = replace(DEFAULT, connection_window=98_765_432)
+    options = ("network", "host", "keep", "on_charge", "spending", "store", "identity", "psk", "resolvers")
+    address = Address("dtp", host_object=HOST, service="files")
+    made = dial._PaidDialer(address, "files", None, Budget(), limits=limits, **dict.fromkeys(options))
+    usual = Spending(slack_bytes=98_765_432)
+    assert made._spending_over(SimpleNamespace(patience=limits.handshake)) == usual
+    slow = limits.handshake * 12
+    over_pipes = replace(usual, repeat=slow / REPEATS, patience=slow / 2)
+    assert made._spending_over(SimpleNamespace(patience=slow)) == over_pipes
+
+
+@pytest.mark.parametrize("fault", [None, ZeroDivisionError])
+def test_an_error_of_the_program_is_no_normal_end_and_closes_in_order_all_the_same(fault):
+    codes = []
+
+    class Connection:
+        async def close(self, code):
+            codes.append(code)
+
+    async def connect():
+        return Connection()
+
+    async def work():
+        async with dial.PaidConnecting(SimpleNamespace(connect=connect)):
+            if fault is not None:
+                raise fault
+
+    with pytest.raises(fault) if fault is not None else contextlib.nullcontext():
+        asyncio.run(work())
+    assert codes == [CloseCode.NORMAL if fault is None else CloseCode.INTERNAL]
