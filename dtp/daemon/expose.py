@@ -94,8 +94,10 @@ class Exposed:
     def start(self) -> None:
         """Begin to look at the backends, if that is wanted."""
         if self.config.health is not None and self._watch is None:
+            first = proxy_protocol.LOCAL if self.config.proxy_protocol else b""
             self._watch = asyncio.create_task(
-                health.watch(self.config.service, self.balancer, self.config.health), name="dtpd-health"
+                health.watch(self.config.service, self.balancer, self.config.health, first),
+                name="dtpd-health",
             )
 
     def retire(self) -> None:
@@ -256,7 +258,10 @@ class Exposed:
                 continue
             if sock is None:
                 break
-            self._join(caller, stream, opened, began, self._connected(caller, backend, sock))
+            if (dialled := self._connected(caller, backend, sock)) is None:
+                tried.append(backend)
+                continue
+            self._join(caller, stream, opened, began, dialled)
             return
         self._go_on(caller, stream, self._serve_tcp(caller, stream, opened, began, tried, backend))
 
@@ -376,14 +381,23 @@ class Exposed:
             chosen = None
             tried.append(backend)
             sock = await self._connect(backend)
-            if sock is not None:
-                return self._connected(caller, backend, sock)
+            if sock is not None and (dialled := self._connected(caller, backend, sock)) is not None:
+                return dialled
 
-    def _connected(self, caller: Caller, backend: Backend, sock: socket.socket) -> Dialled:
+    def _connected(self, caller: Caller, backend: Backend, sock: socket.socket) -> Dialled | None:
+        """The backend is counted from now on; None, and a mark on it, when it has broken off already."""
+        first = b""
+        if self.config.proxy_protocol:
+            try:
+                first = self._first(caller, sock)
+            except OSError as error:
+                sock.close()
+                self._unreachable(backend, str(error))
+                return None
         if backend.failures:
             self.balancer.connected(backend, time.monotonic())
         backend.active += 1
-        return backend, sock, self._first(caller, sock) if self.config.proxy_protocol else b""
+        return backend, sock, first
 
     def _first(self, caller: Caller, sock: socket.socket) -> bytes:
         place = sock.getpeername()

@@ -18,17 +18,19 @@ log = logging.getLogger("dtpd")
 _MAX_LINE = 4096
 
 
-async def watch(service: str, balancer: Balancer, health: Health) -> None:
-    """Check all backends of a service, each by itself, until cancelled."""
+async def watch(service: str, balancer: Balancer, health: Health, first: bytes = b"") -> None:
+    """Check all backends of a service, each by itself, until cancelled. `first` goes in front of requests."""
     async with asyncio.TaskGroup() as group:
         for backend in balancer.backends:
-            group.create_task(_watch_one(service, balancer, backend, health))
+            group.create_task(_watch_one(service, balancer, backend, health, first))
 
 
-async def _watch_one(service: str, balancer: Balancer, backend: Backend, health: Health) -> None:
+async def _watch_one(
+    service: str, balancer: Balancer, backend: Backend, health: Health, first: bytes
+) -> None:
     loop = asyncio.get_running_loop()
     while True:
-        fault = await check(backend.place, health)
+        fault = await check(backend.place, health, first)
         if balancer.checked(backend, fault is None, health, loop.time()):
             fields = {"service": service, "backend": str(backend.place)}
             if fault is None:
@@ -44,13 +46,13 @@ async def _watch_one(service: str, balancer: Balancer, backend: Backend, health:
         await asyncio.sleep(health.every)
 
 
-async def check(place: Place, health: Health) -> str | None:
+async def check(place: Place, health: Health, first: bytes = b"") -> str | None:
     """What is wrong with the backend at `place`; None if nothing is."""
     try:
         async with asyncio.timeout(health.timeout):
             sock = await connect(place)
             try:
-                return None if health.http is None else await _get(SocketIO(sock), place, health.http)
+                return None if health.http is None else await _get(SocketIO(sock), place, health.http, first)
             finally:
                 sock.close()
     except TimeoutError:
@@ -59,11 +61,10 @@ async def check(place: Place, health: Health) -> str | None:
         return str(error)
 
 
-async def _get(io: SocketIO, place: Place, path: str) -> str | None:
+async def _get(io: SocketIO, place: Place, path: str, first: bytes) -> str | None:
     host = "localhost" if place.path else str(place)
-    await io.write(
-        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: dtpd\r\n\r\n".encode()
-    )
+    head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: dtpd\r\n\r\n"
+    await io.write(first + head.encode())
     line = b""
     while b"\r\n" not in line and len(line) < _MAX_LINE:
         data = await io.read()

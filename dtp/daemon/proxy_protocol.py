@@ -12,10 +12,12 @@ import struct
 from dtp.daemon.policies import Caller
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-_VERSION_2_PROXY = 0x21
+_VERSION_2_LOCAL, _VERSION_2_PROXY = 0x20, 0x21
 _UNSPEC, _TCP4, _TCP6 = 0x00, 0x11, 0x21
 #: PP2_TYPE_AUTHORITY is the name the client asked for: the service. The others are ours.
 AUTHORITY, IDENTITY, ACCOUNT = 0x02, 0xE0, 0xE1
+#: The header for a connection that is the daemon's own, such as a check.
+LOCAL = SIGNATURE + struct.pack("!BBH", _VERSION_2_LOCAL, _UNSPEC, 0)
 
 
 def header(caller: Caller, service: str, destination: tuple[str, int] | None) -> bytes:

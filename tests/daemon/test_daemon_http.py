@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import json
 import socket
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.daemon import proxy_protocol
-from dtp.daemon.expose import moment
+from dtp.daemon.expose import Exposed, moment
 from dtp.daemon.http import jsonrpc
 from dtp.daemon.http.conversation import Conversation, Ended
 from dtp.daemon.http.headers import to_backend, to_client, tokens
@@ -151,6 +152,63 @@ def test_a_backend_gets_the_proxy_header_first(run):
             ]
 
     run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run, monkeypatch, kind):
+    """A socket whose other end has reset has no peer's name: it ended all of the caller's connection."""
+    first = Exposed._first
+
+    def name(exposed, caller, sock):
+        if sock.getpeername()[1] == gone.port:
+            raise OSError(errno.ENOTCONN, "not connected")
+        return first(exposed, caller, sock)
+
+    async def serve(reader, writer):
+        await reader.read(16)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    monkeypatch.setattr(Exposed, "_first", name)
+    gone, there = Backend(serve), Backend(serve)
+
+    async def scenario(pair):
+        async with gone, there:
+            both = "proxy-protocol = true\nconcurrency = { service = 1 }"
+            text = expose(there.port, kind, both).replace(
+                'backend = ["', f'backend = ["127.0.0.1:{gone.port}", "'
+            )
+            port = await pair.start(text)
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert (await reader.read()).endswith(b"ok")
+                writer.close()
+                await pair.exposed.ledger.wait_empty()
+            assert pair.exposed.active == 0
+            assert [one.active for one in pair.exposed.balancer.backends] == [0, 0]
+            assert pair.exposed.balancer.backends[0].failures > 0
+
+    run(scenario)
+
+
+def test_a_check_says_that_it_is_the_daemons_own(run):
+    """A backend that wants a header would be down for ever."""
+    asked = []
+
+    async def serve(reader, writer):
+        asked.append(await reader.read(65536))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    async def scenario(pair):
+        async with Backend(serve) as backend:
+            checks = 'proxy-protocol = true\nhealth = { http = "/health" }'
+            await pair.start(expose(backend.port, "tcp", checks))
+            while not asked:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0)
+
+    run(scenario)
+    # Section 2.2: version 2, LOCAL, no family, nothing more.
+    assert asked[0].startswith(b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00GET /health HTTP/1.1\r\n")
 
 
 # ---- JSON-RPC messages -------------------------------------------------------------------------------------------
