@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import json
 
@@ -18,7 +19,7 @@ from hyperframe import frame as h2
 from dtp.daemon.expose import moment
 from dtp.daemon.http import conversation, frames
 from dtp.daemon.http.grpc_session import GrpcSession
-from dtp.daemon.policies import Move
+from dtp.daemon.policies import Bounds, Move
 from dtp.daemon.reasons import Reason
 
 from .conftest import NEAR, Backend
@@ -643,6 +644,34 @@ def test_without_a_backend_the_client_is_told_to_come_again(talk, asks, seconds)
         assert (talk.client.code, talk.session.why) == (0, "no backend can be reached")
 
     talk(scenario, kind="grpc", session=GrpcSession)
+
+
+@pytest.mark.parametrize("code", [errno.ETIMEDOUT, errno.EHOSTUNREACH])
+def test_a_backend_out_of_reach_is_a_status(talk, code):
+    async def scenario(talk):
+        talk.client.say(HELLO + call_head(Encoder(), 1, "Both"))
+        await seen(lambda: talk.links and talk.session._filter.calls)
+
+        async def drain():
+            raise OSError(code, "away")
+
+        talk.links[0].drain = drain
+        talk.links[0].mouth.set_exception(OSError(code, "away"))
+        talk.client.say(h2.PingFrame(0).serialize())
+        await seen(lambda: talk.client.code is not None)
+        assert b"the backend broke off" in talk.client.heard
+        assert talk.client.code == 0
+
+    talk(scenario, kind="grpc", session=GrpcSession, bounds=Bounds(idle=1000))
+
+
+def test_a_clients_connection_has_its_time(talk):
+    async def scenario(talk):
+        talk.client.say(HELLO)
+        assert await talk.ended() == 9
+        assert (talk.client.code, talk.session.why) == (Reason.TIME, "longer than one request may take")
+
+    talk(scenario, kind="grpc", session=GrpcSession, bounds=Bounds(time=9))
 
 
 def test_a_drain_leaves_last_words_to_be_heard(talk):

@@ -1,6 +1,7 @@
 """When requests, answers and connections of HTTP end: early, late, by silence, by either side."""
 
 import asyncio
+import errno
 import json
 import re
 import socket
@@ -280,6 +281,43 @@ def test_who_waits_for_its_own_rate_is_not_silent(talk, way):
         assert talk.client.heard.endswith(b"\r\n\r\nok")
 
     talk(scenario, bounds=Bounds(idle=9))
+
+
+@pytest.mark.parametrize("kind", ["http", "json-rpc"])
+def test_each_request_has_its_time(talk, kind):
+    """A connection that is kept may last longer than one request; the time for a silent client isn't its."""
+
+    async def scenario(talk):
+        asked = post(json.dumps(call("a")).encode())
+        for number in range(1, 4):
+            talk.client.say(asked)
+            backend = await talk.asked(number)
+            await asyncio.sleep(7)
+            backend.say(OK)
+            await talk.answered(number)
+            await asyncio.sleep(20)
+        talk.client.say(asked)
+        await talk.asked(4)
+        assert await talk.ended() == 9
+        assert (talk.client.code, talk.session.why) == (Reason.TIME, words(Reason.TIME))
+
+    talk(scenario, kind=kind, bounds=Bounds(time=9))
+
+
+@pytest.mark.parametrize("bounds", [Bounds(), Bounds(time=100, idle=100)])
+@pytest.mark.parametrize("code", [errno.ETIMEDOUT, errno.EHOSTUNREACH])
+def test_a_time_out_of_the_system_is_the_backends_fault(talk, code, bounds):
+    """Python calls both by one name, and it was told as a limit of the rules."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        backend.mouth.set_exception(OSError(code, "away"))
+        await talk.ended()
+        assert talk.client.heard.startswith(b"HTTP/1.1 502 ")
+        assert talk.session.why == words(Reason.BACKEND_BROKE)
+
+    talk(scenario, bounds=bounds)
 
 
 # ---- others meanwhile --------------------------------------------------------------------------------------------

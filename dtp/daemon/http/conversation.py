@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dtp.daemon.policies import Bounds, Caller
 from dtp.daemon.reasons import Reason, words
@@ -15,6 +15,8 @@ from dtp.net.stream import Stream
 
 if TYPE_CHECKING:
     from dtp.daemon.expose import Exposed, Link
+
+_T = TypeVar("_T")
 
 #: Bytes per read.
 READ = 64 * 1024
@@ -70,12 +72,9 @@ class Conversation:
     async def run(self) -> None:
         """To the end; raises nothing but `CancelledError`."""
         try:
-            async with asyncio.timeout(self._bounds.time):
-                await self._converse()
+            await self._converse()
         except Ended as end:
             self._fail(end.reason, end.why)
-        except TimeoutError:
-            self._fail(Reason.TIME, words(Reason.TIME))
         except DtpError as error:
             self._fail(Reason.BACKEND_BROKE, told(error))
         except OSError as error:
@@ -91,6 +90,17 @@ class Conversation:
     async def _converse(self) -> None:
         """Serve the stream to its orderly end; raise `Ended`, or what reading and writing raise."""
         raise NotImplementedError
+
+    async def _in_time(self, doing: Awaitable[_T]) -> _T:
+        """As long as one may take; raises `Ended` then. A system's own time-out is a fault like others."""
+        scope = asyncio.timeout(self._bounds.time)
+        try:
+            async with scope:
+                return await doing
+        except TimeoutError:
+            if scope.expired():
+                raise Ended(Reason.TIME) from None
+            raise
 
     async def _linger(self) -> None:
         """Say no more, and read for a while what the client says yet.
@@ -160,10 +170,13 @@ class Conversation:
         since = loop.time()
         while True:
             until = max(since, self._moved_at) + seconds
+            scope = asyncio.timeout_at(until)
             try:
-                async with asyncio.timeout_at(until):
+                async with scope:
                     return await read()
             except TimeoutError:
+                if not scope.expired():
+                    raise  # a system's own
                 if max(since, self._moved_at) + seconds <= until:
                     raise Ended(Reason.IDLE) from None
 

@@ -84,7 +84,7 @@ class GrpcSession(Conversation):
 
     async def _converse(self) -> None:
         try:
-            await self._serve()
+            await self._in_time(self._serve())
         except Malformed as error:
             self._tell_malformed(error)
             return
@@ -148,7 +148,7 @@ class GrpcSession(Conversation):
         self._forward()
         self._flush()
         if self._link is not None:
-            with contextlib.suppress(ConnectionError):  # reading tells, and may have last words
+            with contextlib.suppress(OSError):  # reading tells, and may have last words
                 await self._link.writer.drain()
         while self._bills and self._filter.held > _MOST_HELD:
             await asyncio.wait(self._bills, return_when=asyncio.FIRST_COMPLETED)
@@ -190,7 +190,7 @@ class GrpcSession(Conversation):
             raise Ended(Reason.BACKEND_BROKE) from None
         except DtpError:  # the client's stream
             raise
-        except ConnectionError:
+        except OSError:  # not all are a `ConnectionError`, such as one of ETIMEDOUT or EHOSTUNREACH
             return Reason.BACKEND_BROKE
         return Reason.BACKEND_BROKE if self._filter.calls or not self._filter.settled else None
 

@@ -191,7 +191,8 @@ class HttpSession(Conversation):
                 return
             self._look_later()
             try:
-                keep = await (self._exchange_calls(request) if self._json else self._exchange(request))
+                exchange = self._exchange_calls if self._json else self._exchange
+                keep = await self._in_time(exchange(request))
             except (Ended, OSError) as error:
                 if not self._broke_untold(error):
                     raise
