@@ -716,14 +716,14 @@ class Connection:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream._writable()
-        if self._waiters:
+        if "written" in self._waiters:
             self._wake("written")
 
     def _on_stream_done(self, event: ev.StreamDone) -> None:
         stream = self._streams.pop(event.stream_id, None)
         if stream is not None:
             stream._done()
-        if self._waiters:
+        if "written" in self._waiters:
             self._wake("written")
 
     def _on_streams_allowed(self, event: ev.StreamsAllowed) -> None:

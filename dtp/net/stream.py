@@ -343,7 +343,8 @@ class Stream:
         self._eof = True
         if self._sink is not None:
             self._sink.stream_eof()
-        self._wake_reader()
+        if self._read_waiter is not None:
+            self._wake_reader()
 
     def _fail_reset(self, error: DtpError) -> None:
         """The peer gave up: what it sent and nobody has read yet is void."""
@@ -376,8 +377,11 @@ class Stream:
 
     def _done(self) -> None:
         """Nothing comes or goes any more. The sink is let go, so that nothing of both is left to the collector."""
-        self._writable()
-        self._sink = None
+        if self._sink is not None:
+            self._sink.stream_writable()
+            self._sink = None
+        if self._write_waiters:
+            self._wake_writers()
 
     def _wake_reader(self) -> None:
         if self._read_waiter is not None and not self._read_waiter.done():

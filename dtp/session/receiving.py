@@ -16,6 +16,7 @@ from dtp.session.frames import (
     LISTED,
     MAX_METER,
     PING,
+    WINDOW,
     Frame,
     control,
     parse_close,
@@ -27,7 +28,8 @@ from dtp.session.linking import Linking
 from dtp.session.state import NEVER
 from dtp.session.streams import SessionStream
 
-_STREAM = int(Frame.STREAM)
+_STREAM, _WINDOW = int(Frame.STREAM), int(Frame.WINDOW)
+_WINDOW_SIZE, _unpack_window = WINDOW.size, WINDOW.unpack_from
 #: Fewer than these from one call, and it had room for every whole record there was (`dtp.core.Opener.open`).
 _MANY_FRAMES = 16_000
 
@@ -116,7 +118,25 @@ class Receiving(Linking):
                 if stream is not None and stream.receive.takes_end(offset):  # how most streams end
                     self._windows[stream_id] = None
                     events.append(ev.StreamFinished(stream_id))
-                    self._forget_if_done(stream)
+                    if stream.send.done:
+                        self._forget(stream)
+                    continue
+            elif (
+                frame == _WINDOW
+                and length == _WINDOW_SIZE
+                and not flags
+                and link.attached
+                and self.ended is None
+            ):
+                stream_id, acked, _ = _unpack_window(view, start)
+                stream = streams.get(stream_id)
+                if stream is not None and (released := stream.send.takes_last(acked)) >= 0:  # of most streams
+                    self._active_at = now
+                    self._release(released)
+                    if stream.receive.ended:
+                        self._forget(stream)
+                    else:
+                        events.append(ev.StreamWritable(stream_id))
                     continue
             elif length > PIECE and frame == _STREAM:
                 self._frames(link, view, list(_pieces(flags, stream_id, offset, start, length)), now)

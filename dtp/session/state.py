@@ -32,6 +32,7 @@ from dtp.session.payload import CONNECTION_ID
 from dtp.session.streams import SMALL, SessionStream
 
 NEVER = float("inf")
+_WINDOW, _pack_window = int(Frame.WINDOW), WINDOW.pack  # one for each stream: looked up once
 #: Pings that wait for an answer; older ones are given up.
 _MAX_PINGS = 64
 
@@ -194,7 +195,7 @@ class SessionState:
 
     def _window(self, stream_id: int, acked: int, limit: int, flags: int = 0) -> Outgoing:
         self._ack_due.pop(stream_id, None)
-        return control(Frame.WINDOW, WINDOW.pack(stream_id, acked, limit), flags)
+        return (_WINDOW, flags, 0, 0, _pack_window(stream_id, acked, limit))
 
     def _acks_due(self, *stream_ids: int) -> list[Outgoing]:
         """What was received of these streams and not yet acknowledged: with a goodbye it is said at once."""
@@ -239,18 +240,23 @@ class SessionState:
         """True when it is over and forgotten now."""
         if not stream.receive.ended or not stream.send.done or stream.stream_id not in self._streams:
             return False
-        del self._streams[stream.stream_id]
-        self._events.append(ev.StreamDone(stream.stream_id))
+        self._forget(stream)
+        return True
+
+    def _forget(self, stream: SessionStream) -> None:
+        """It is over."""
+        stream_id = stream.stream_id
+        del self._streams[stream_id]
+        self._events.append(ev.StreamDone(stream_id))
         # The peer learns from this last word that it may forget the stream, too.
-        if self._windows.pop(stream.stream_id, 0) is None:
-            self._control.append(self._window(stream.stream_id, stream.receive.acked, stream.receive.limit))
-        if (stream.stream_id & 1) == (1 if self.client else 0):
+        if self._windows.pop(stream_id, 0) is None:
+            self._control.append(self._window(stream_id, stream.receive.acked, stream.receive.limit))
+        if (stream_id & 1) == (1 if self.client else 0):
             self._peer_closed += 1
             allowed = self._peer_closed + self.limits.streams
             if allowed - self._peer_allowed >= max(1, self.limits.streams // 4):
                 self._peer_allowed = allowed
                 self._queue(Frame.STREAMS, STREAMS.pack(allowed))
-        return True
 
     def _fail(self, link: Link, error: ProtocolError) -> None:
         """The peer broke the rules. On a link that never proved itself only the link suffers."""

@@ -344,3 +344,21 @@ def test_streams_that_wait_have_equal_parts_of_what_is_sealed() -> None:
     before = pair.client.traffic.sent
     assert 0 < pair.client.seal(pair.wires[0].client, out, pair.now, 64 * 1024) <= 64 * 1024
     assert 32 * 1024 < pair.client.traffic.sent - before < 64 * 1024
+
+
+def test_what_was_kept_of_a_stream_is_released_once() -> None:
+    """Given up after its end was sent, so that the acknowledgement of all comes to a stream that keeps nothing."""
+    limits = replace(PATIENT, unacknowledged=2000)
+    pair = SessionPair(limits, limits)
+    wire, stream_id = pair.wires[0], pair.client.open_stream()
+    pair.client.write(stream_id, bytes(1000))
+    pair.client.finish(stream_id)
+    pair.seal(wire, client=True)
+    pair.client.reset(stream_id, 42)
+    pair.settle()
+    assert ev.StreamFinished(stream_id) in pair.events[pair.server]
+    assert pair.client.acknowledged(stream_id)
+    pair.client.write(pair.client.open_stream(), bytes(5000))
+    while pair.seal(wire, client=True):
+        pass
+    assert pair.client.traffic.sent == 3000
