@@ -155,8 +155,10 @@ class SendHalf:
             self.fin_sent = True
 
     def takes_last(self, acked: int) -> int:
-        """Take the acknowledgement of all bytes and the end: how many bytes it releases. -1 without any effect when it is
-        another one, and `acknowledge` has to look at it."""
+        """Take the acknowledgement of all bytes and the end: how many bytes it releases.
+
+        -1 without any effect when it is another one, and `acknowledge` has to look at it.
+        """
         if acked != self.end + 1 or acked == self.acked or not self.fin_sent or self.reset_code is not None:
             return -1
         released = self.end - self.acked
