@@ -140,12 +140,14 @@ class Daemon:
         self._bans = Bans()
         share = (config.memory or memory.default()) // config.workers
         self._governor = memory.Governor(share, self._held, self._shed)
+        #: Settings of `listen` -> where that is.
+        self._bound: dict[str, list[str]] = {}
         self._changing = asyncio.Lock()
 
     async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
         """Listen and connect. `adopted` are sockets that listen already, by the place or URL in the configuration.
 
-        Raises `CarrierError` when a place can't be had, `ChainError` when the host's rules can't be read,
+        Raises `ListenError` when a place can't be had, `ChainError` when the host's rules can't be read,
         `StateError` when the state can't be opened; then nothing is left open.
         """
         adopted = adopted or {}
@@ -159,6 +161,7 @@ class Daemon:
                 from dtp.daemon.telemetry import Spans
 
                 self._spans = Spans(self.config.telemetry, str(self.identity.id))
+            await self.side.offer(self.config.expose)  # nobody comes before the host has said the prices
             await self._apply(self.config, adopted)
             await self.side.announce()
             self.side.look_again(self._look_again)
@@ -183,7 +186,7 @@ class Daemon:
     async def reload(self, config: Config, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
         """Go on by `config`. What it doesn't change isn't touched; no stream is lost. `adopted`: as for `start`.
 
-        Raises `CantReload`, or `CarrierError` for a place that can't be had: then the old configuration is still in
+        Raises `CantReload`, or `ListenError` for a place that can't be had: then the old configuration is still in
         force.
         """
         refuse_what_takes_a_restart(self.config, config)
@@ -192,15 +195,17 @@ class Daemon:
         self.reloads += 1
 
     async def _apply(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
-        """What can fail comes first, so that a failure leaves things as they were."""
-        await self.side.offer(config.expose)
+        """What can fail comes first, so that a failure leaves things as they were; what is on chain, last of it."""
         new_forwards = await self._listen_locally(config, adopted)
         try:
             await self._listen_for_peers(config, adopted)
+            await self.side.offer(config.expose)
         except BaseException:
             for forwarded in new_forwards.values():
                 await forwarded.stop()
+            await self._listen_no_more(self.config)
             raise
+        await self._listen_no_more(config)
         self._apply_services(config)
         await self._apply_forwards(config, new_forwards)
         self._governor.bound = (config.memory or memory.default()) // config.workers
@@ -239,7 +244,6 @@ class Daemon:
             )
             if self._team is not None:
                 self._team.handover.listener = self.listener
-            self._bound: dict[str, list[str]] = {}
         for url in config.listen:
             if url in self._bound:
                 continue
@@ -250,7 +254,11 @@ class Daemon:
             else:
                 await self.listener.add(url)
             self._bound[url] = [one for one in self.listener.urls if one not in before]
+
+    async def _listen_no_more(self, config: Config) -> None:
+        """For peers, at places that aren't in `config`."""
         for url in [url for url in self._bound if url not in config.listen]:
+            assert self.listener is not None
             for bound in self._bound.pop(url):
                 await self.listener.remove(bound)
 

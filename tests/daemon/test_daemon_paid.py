@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 from chain_resolver.conftest import client, deployments, net, network, wallet
 
+from dtp.carriers.errors import ListenError
 from dtp.chain import KeySigner, Program, host
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.resolver import service_number
@@ -16,7 +18,7 @@ from dtp.daemon.state.errors import StateError
 from dtp.pay.hosting import make_host
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo
-from .programs import place
+from .programs import free_port, place
 from .test_daemon_relay import exchange
 from .test_daemon_state import postgresql_url
 
@@ -317,6 +319,35 @@ def test_a_reload_changes_the_price(run, client, net):
             assert found.services[service_number("api")].terms.price_request == 2000
             assert await exchange(port, b"x") == b"x"
             await until(lambda: market.bought()["spent"] == 2000)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("setting", ["forward", "listen"])
+def test_a_reload_that_fails_changes_no_price(run, client, net, setting):
+    """A port that is taken is found out before the host is told, for that can't be taken back; and nothing is left
+    listening of what else was new."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, "{ request = 1000, deposit = 1000 }")
+            before = pair.far.listener.urls
+            changed = market.far_config(backend, "{ request = 2000, deposit = 1000 }")
+            taken, free = f"127.0.0.1:{backend.port}", f"127.0.0.1:{free_port()}"
+            if setting == "listen":
+                changed = replace(changed, listen=(*changed.listen, f"tcp://{free}", f"tcp://{taken}"))
+            else:
+                text = "".join(
+                    f'[[forward]]\nlisten = "{one}"\nto = "dtp://alice/api"\n' for one in (free, taken)
+                )
+                changed = replace(changed, forward=config(pair.tmp_path, text).forward)
+            with pytest.raises(ListenError, match=str(backend.port)):
+                await pair.far.reload(changed)
+            found = await market.far_chain.read(host.SCHEMA, host.Host, market.host)
+            assert found.services[service_number("api")].terms.price_request == 1000
+            assert pair.far.listener.urls == before
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*free.split(":"))
 
     run(scenario)
 
