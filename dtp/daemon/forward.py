@@ -18,7 +18,7 @@ from dtp.daemon.ledger import Ledger
 from dtp.daemon.pool import BACKOFF, Pool
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relay import Relay
-from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.errors import CarrierError, DtpError, LimitError, PeerError
 from dtp.net.address import Address
 from dtp.net.stream import Stream
 
@@ -35,11 +35,18 @@ EAGER = 0.1
 class Forwarded:
     """A `[[forward]]` at work. Its pool may change under it; streams that are open keep the connection they have."""
 
-    def __init__(self, config: Forward, pool: Pool | None, dynamic: Callable[[Address], Pool]) -> None:
-        """`pool` leads to `config.to`; where a program says itself whom it wants, `dynamic` gives the pool."""
+    def __init__(
+        self,
+        config: Forward,
+        pool: Pool | None,
+        dynamic: Callable[[Address], Pool],
+        no_room: Callable[[], str],
+    ) -> None:
+        """`pool` leads to `config.to`; where a program says itself whom it wants, `dynamic` gives the pool. `no_room`
+        says why no more programs can be served now; "" where they can."""
         self.config = config
         self.pool = pool
-        self._dynamic = dynamic
+        self._dynamic, self._no_room = dynamic, no_room
         self.ledger = Ledger()
         self.listener: SocketListener | None = None
         self._opening: set[asyncio.Task[None]] = set()
@@ -68,6 +75,11 @@ class Forwarded:
         await self.stop()
 
     @property
+    def active(self) -> int:
+        """Programs whose sockets it has."""
+        return len(self.ledger.open) + len(self._opening)
+
+    @property
     def places(self) -> list[str]:
         """Where it listens, with real ports."""
         return [] if self.listener is None else self.listener.urls
@@ -80,6 +92,10 @@ class Forwarded:
 
     def _on_socket(self, sock: socket.socket) -> None:
         self.ledger.streams += 1
+        if why := self._no_room():
+            self._refused(LimitError(why))
+            sockets.reset(sock)
+            return
         if self.pool is not None and GREETINGS[self.config.mode] is None:
             stream = self.pool.stream_now()
             if stream is not None:  # as nearly always: no task is needed
@@ -244,6 +260,11 @@ class ForwardedUdp(Forwarded):
         """Two can't read from one socket: sessions end here, and begin anew there with their next datagrams."""
         await self.stop()
         self.abort(Reason.DRAINING)
+
+    @property
+    def active(self) -> int:
+        """Sources have one socket together."""
+        return 0
 
     @property
     def places(self) -> list[str]:

@@ -220,7 +220,7 @@ class Daemon:
                 place = forward.name
                 if place not in self.forwarded:
                     serve = FORWARDS[forward.kind]
-                    made[place] = serve(forward, self._pool(forward), self._dynamic_pool)
+                    made[place] = serve(forward, self._pool(forward), self._dynamic_pool, self._no_room)
                     await made[place].start(list(adopted.get(place, ())))
         except BaseException:
             for forwarded in made.values():
@@ -456,12 +456,16 @@ class Daemon:
         exposed = self.exposed.get(connection.service)
         if exposed is None:
             stream.reset(Reason.NO_BACKEND)
-        elif self._active() >= self.budget:
-            exposed.refuse(caller, stream, Reason.TOO_MANY, f"the daemon has {self.budget} streams open")
-        elif self._governor.full:
-            exposed.refuse(caller, stream, Reason.TOO_MANY, "the daemon has used up its memory")
+        elif why := self._no_room():
+            exposed.refuse(caller, stream, Reason.TOO_MANY, why)
         else:
             exposed.take(connection, caller, stream)
+
+    def _no_room(self) -> str:
+        """Why no more streams can be taken up now; "" where they can."""
+        if self._active() >= self.budget:
+            return f"the daemon has {self.budget} streams open"
+        return "the daemon has used up its memory" if self._governor.full else ""
 
     def _is_free(self, connection: Connection) -> bool:
         """Whether nothing is metered, so that nothing has to be paid before a stream is served."""
@@ -555,19 +559,19 @@ class Daemon:
         return sum(len(part.ledger.open) for part in self._parts())
 
     def _active(self) -> int:
-        """Streams of peers that were let in."""
+        """Streams of peers that were let in, and programs of this machine."""
         active = 0  # for each stream that is opened, so in few steps
         for exposed in self.exposed.values():
             active += exposed.active
+        for forwarded in self.forwarded.values():
+            active += forwarded.active
         if self._old:
             self._parts()
-            active += sum(part.active for part in self._old if isinstance(part, Exposed))
+            active += sum(part.active for part in self._old)
         return active
 
     def _parts(self) -> list[Exposed | Forwarded]:
-        self._old = [
-            part for part in self._old if part.ledger.open or (isinstance(part, Exposed) and part.active)
-        ]
+        self._old = [part for part in self._old if part.ledger.open or part.active]
         return [*self.exposed.values(), *self.forwarded.values(), *self._old]
 
     def status(self, *, callers: bool = True) -> dict[str, Any]:

@@ -376,6 +376,40 @@ def test_streams_have_a_budget(run):
     run(scenario)
 
 
+def test_programs_have_a_budget(run, caplog):
+    """What a forward has counts as what is exposed does, also of programs that have yet to say whom they want."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            pair.near.budget = 1
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, b"too many")
+            assert backend.connections == 1
+            (forwarded,) = pair.near.forwarded.values()
+            assert (forwarded.ledger.streams, forwarded.ledger.failed) == (2, 1)
+            writer.close()
+            await forwarded.ledger.wait_empty()
+            assert await exchange(port, b"again") == b"again"
+            governor = pair.near._governor
+            governor.look(lambda: governor.bound + 1)
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, b"no memory")
+            governor.look(lambda: governor.bound)
+            waiting = asyncio.Event()
+            forwarded._open(waiting.wait(), lambda: None)
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, b"too many")
+            waiting.set()
+
+    run(scenario)
+    assert "the daemon has 1 streams open" in caplog.text
+    assert "the daemon has used up its memory" in caplog.text
+
+
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
