@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from dataclasses import dataclass, field
 from typing import Final
 
 from dtp.net.stream import Stream
@@ -53,25 +54,32 @@ def seal_answer(preimage: bytes, data: bytes) -> bytes:
     return lock + len(sealed).to_bytes(_SIZE) + sealed
 
 
-async def read_answer(stream: Stream) -> tuple[bytes, bytes]:
-    """Hash lock and ciphertext of the next answer on a stream. Raises `SealedAnswerBroken`."""
+@dataclass(frozen=True, slots=True)
+class SealedAnswer:
+    """An answer that has come and can't be read yet: `lock` is the hash (32 bytes) of what its key comes out of."""
+
+    lock: bytes
+    ciphertext: bytes = field(repr=False)
+
+    def open(self, preimage: bytes) -> bytes:
+        """What was sealed. Raises `SealedAnswerBroken`."""
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+        try:
+            opened = ChaCha20Poly1305(_key(preimage)).decrypt(_NONCE, self.ciphertext, lock_of(preimage))
+        except InvalidTag:
+            raise SealedAnswerBroken("the answer doesn't open with the key that was paid for") from None
+        return bytes(opened)
+
+
+async def read_answer(stream: Stream) -> SealedAnswer:
+    """The next answer on a stream. Raises `SealedAnswerBroken`."""
     try:
         head = await stream.readexactly(HASH_SIZE + _SIZE)
         size = int.from_bytes(head[HASH_SIZE:])
         if not _TAG <= size <= MAX_ANSWER + _TAG:
             raise SealedAnswerBroken(f"a sealed answer of {size:,} bytes")
-        return head[:HASH_SIZE], await stream.readexactly(size)
+        return SealedAnswer(head[:HASH_SIZE], await stream.readexactly(size))
     except asyncio.IncompleteReadError as error:
         raise SealedAnswerBroken("the stream ended inside a sealed answer") from error
-
-
-def open_answer(preimage: bytes, sealed: bytes) -> bytes:
-    """What was sealed. Raises `SealedAnswerBroken`."""
-    from cryptography.exceptions import InvalidTag
-    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
-    try:
-        opened = ChaCha20Poly1305(_key(preimage)).decrypt(_NONCE, sealed, lock_of(preimage))
-    except InvalidTag:
-        raise SealedAnswerBroken("the answer doesn't open with the key that was paid for") from None
-    return bytes(opened)

@@ -78,6 +78,8 @@ class ClientMeter(Meter):
         self._asked: set[asyncio.Future[bool]] = set()  # what `on_charge` is thinking about
         self._offers: dict[bytes, payer.ChargeOffered] = {}
         self._revealed: dict[bytes, bytes] = {}
+        #: Answers that were paid, by lock, until they are opened.
+        self.unopened: dict[bytes, answers.SealedAnswer] = {}
         #: The server's signature under an agreed close, once it is here.
         self.agreed: messages.Agreed | None = None
         self._finished: payer.Finished | None = None
@@ -315,10 +317,13 @@ class ClientMeter(Meter):
             self.spawn(self._decide(offer))
 
     async def _decide(self, offer: payer.ChargeOffered) -> None:
-        agree = await self._wants(offer)
-        if not self._over:
-            self.payer.answer_charge(offer.charge, agree, self.loop.time())
-            self.turn()
+        agree = False
+        try:
+            agree = await self._wants(offer)
+        finally:  # also when it is cancelled, or an error of the program: the server waits
+            if not self._over:
+                self.payer.answer_charge(offer.charge, agree, self.loop.time())
+                self.turn()
 
     async def _wants(self, offer: payer.ChargeOffered) -> bool:
         """Whether to agree: what the caller says, else by `charge_units`; with more money where that is needed."""
@@ -345,23 +350,30 @@ class ClientMeter(Meter):
 
     async def buy(self, stream: Stream, most: int | None) -> bytes:
         """See `Metered.buy`."""
-        lock, sealed = await answers.read_answer(stream)
-        while lock not in self._offers:
+        answer = await answers.read_answer(stream)
+        while answer.lock not in self._offers:
             await self.changed()
-        offer = self._offers.pop(lock)
+        offer = self._offers.pop(answer.lock)
         if most is not None and offer.amount > most:
             self.payer.answer_charge(offer.charge, False, self.loop.time())
             self.turn()
             raise PriceTooHigh(f"the answer costs {offer.amount}, and at most {most} is to be paid")
         await self._decide(offer)
-        self._raise_if_over()
         if not self.payer.agreed_to(offer.charge):
+            self._raise_if_over()
             raise ChargeDeclined(
                 f"a charge of {offer.amount} for this answer was declined here, or above the budget"
             )
-        while lock not in self._revealed:
+        self.unopened[answer.lock] = answer
+        return await self.open_answer(answer)
+
+    async def open_answer(self, answer: answers.SealedAnswer) -> bytes:
+        """See `Metered.open_answer`."""
+        while answer.lock not in self._revealed:
             await self.changed()
-        return answers.open_answer(self._revealed.pop(lock), sealed)
+        opened = answer.open(self._revealed[answer.lock])
+        self.unopened.pop(answer.lock, None)
+        return opened
 
     # ---- beginning and end
 

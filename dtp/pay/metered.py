@@ -7,6 +7,7 @@ a connection.
 from __future__ import annotations
 
 import asyncio
+import bisect
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -14,6 +15,7 @@ from dtp.errors import LocalError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.pay import answers
+from dtp.pay.answers import SealedAnswer
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import BudgetSpent, DatagramsNotMetered, MoneyNotAdded, NotMetered
 from dtp.pay.payee import Payee
@@ -63,6 +65,11 @@ class Metered(Connection):
             raise NotMetered("only the server of a metered connection can charge")
         return self.meter
 
+    def _buying(self) -> ClientMeter:
+        if not isinstance(self.meter, ClientMeter):
+            raise NotMetered("only the client of a metered connection can buy")
+        return self.meter
+
     def _check(self) -> None:
         if (
             self.closed
@@ -110,7 +117,8 @@ class Metered(Connection):
             except (
                 asyncio.CancelledError
             ):  # by a timeout, say: whoever asks next gets it, for it will be paid
-                self._accepted.appendleft(stream)
+                bisect.insort(self._accepted, stream, key=lambda each: each.id)
+                self._wake("accept")
                 raise
         return stream
 
@@ -133,9 +141,20 @@ class Metered(Connection):
 
         Raises `PriceTooHigh`, `ChargeDeclined`, `SealedAnswerBroken`, and what ended the connection.
         """
-        if not isinstance(self.meter, ClientMeter):
-            raise NotMetered("only the client of a metered connection can buy")
-        return await self.meter.buy(stream, most)
+        return await self._buying().buy(stream, most)
+
+    @property
+    def unopened(self) -> tuple[SealedAnswer, ...]:
+        """Client: answers that were paid here and not opened, since the connection broke off, say."""
+        return tuple(self._buying().unopened.values())
+
+    async def open_answer(self, answer: SealedAnswer) -> bytes:
+        """Client: open an answer that was paid on a connection before, over the same channel: its key is told again.
+
+        Waits until it is, so give it a timeout: a server that takes the money on chain tells the key there
+        (`dtp.pay.settling.key_on_chain`). Raises `SealedAnswerBroken`, and what ended the connection.
+        """
+        return await self._buying().open_answer(answer)
 
     async def close(self, code: int = 0, reason: str = "") -> None:
         """As `Connection.close`; before that the client pays for what it got, or the server waits for it a while.

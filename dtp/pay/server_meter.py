@@ -52,6 +52,7 @@ class ServerMeter(Meter):
         self._account = account
         self._charging = asyncio.Lock()
         self._outcomes: dict[int, bool] = {}
+        self._dropped: dict[int, int] = {}  # by units: charges whose asker was cancelled
         self._told = meter.used
         self._hear_at = -1  # bytes, sent and received, up to which vouchers may wait
         self._checks: set[asyncio.Future[Verdict]] = set()  # that are under way
@@ -251,20 +252,30 @@ class ServerMeter(Meter):
         Raises `ChargeDeclined`, and what ended the connection.
         """
         async with self._charging:
-            locked = preimage is not None
-            while not self.payee.may_charge(locked=locked):
-                await self.changed()
-            lane = self.payee.lane
-            if preimage is not None:
-                kept: bytes = preimage
-                await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, kept))
-            self._count()
-            number = self.payee.charge(units, self.loop.time(), preimage)
-            self.turn()
-            while number not in self._outcomes:
-                await self.changed()
+            number = self._dropped.pop(units, None) if preimage is None else None
+            if number is None:
+                number = await self._ask(units, preimage)
+            try:
+                while number not in self._outcomes:
+                    await self.changed()
+            except asyncio.CancelledError:
+                if preimage is None:  # who asks again takes this one over, or the client would pay for both
+                    self._dropped[units] = number
+                raise
             if not self._outcomes.pop(number):
                 raise ChargeDeclined(f"the client declined a charge of {units} requests")
+
+    async def _ask(self, units: int, preimage: bytes | None) -> int:
+        """Ask for a charge as soon as none is under way; its number."""
+        while not self.payee.may_charge(locked=preimage is not None):
+            await self.changed()
+        lane = self.payee.lane
+        if preimage is not None:
+            await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, preimage))
+        self._count()
+        number = self.payee.charge(units, self.loop.time(), preimage)
+        self.turn()
+        return number
 
     async def paid_up(self) -> None:
         """Ask for what is unpaid, and wait until it is paid; at most `end_patience` seconds."""

@@ -19,6 +19,7 @@ from dtp.chain.errors import InsufficientFunds, NodeRefused, TransactionFailed
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id
 from dtp.pay import messages
+from dtp.pay.answers import lock_of
 from dtp.pay.claims import Action, Decision
 from dtp.pay.errors import ChannelUnusable
 from dtp.pay.store import Sold
@@ -52,6 +53,23 @@ def result_of(chain: ChainClient, executed: Executed) -> Paid:
 
 
 # ---------------------------------------------------------------------------------------------------- the client
+
+
+async def key_on_chain(chain: ChainClient, channel: str, lock: bytes) -> bytes | None:
+    """What opens a sealed answer of this lock (32 bytes), as a claim on the channel told it; None where none has.
+
+    The channel has to be there still, so look before `dtp channel close` ends it. Raises what the chain raises.
+    """
+    found = await chain.object(channel)
+    while (executed := await chain.transaction(found.previous_transaction)) is not None:
+        for claimed in chain.events_in(executed, module.SCHEMA, Claimed):
+            if claimed.channel == found.id and lock_of(claimed.preimage) == lock:
+                return claimed.preimage
+        (change,) = (each for each in executed.changes if each.id == found.id)
+        if change.input_version is None:  # it was opened here
+            break
+        found = await chain.object(channel, change.input_version)
+    return None
 
 
 async def coins_for(chain: ChainClient, program: Program, coin: str, amount: int) -> Argument:

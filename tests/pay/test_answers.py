@@ -1,12 +1,13 @@
 """Sealed answers: they open with their key and with nothing else."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.pay.answers import MAX_ANSWER, lock_of, new_preimage, open_answer, read_answer, seal_answer
+from dtp.pay.answers import MAX_ANSWER, lock_of, new_preimage, read_answer, seal_answer
 from dtp.pay.errors import SealedAnswerBroken
 
 from .test_vectors import Given
@@ -15,19 +16,19 @@ from .test_vectors import Given
 @given(st.binary(max_size=300), st.binary(min_size=32, max_size=32), st.integers(0, 400), st.integers(1, 255))
 def test_what_was_changed_does_not_open(data, preimage, at, change):
     box = seal_answer(preimage, data)
-    lock, sealed = asyncio.run(read_answer(Given(box)))
-    assert lock == lock_of(preimage)
-    assert open_answer(preimage, sealed) == data
-    broken = bytearray(sealed)
+    answer = asyncio.run(read_answer(Given(box)))
+    assert answer.lock == lock_of(preimage)
+    assert answer.open(preimage) == data
+    broken = bytearray(answer.ciphertext)
     broken[at % len(broken)] ^= change
     with pytest.raises(SealedAnswerBroken):
-        open_answer(preimage, bytes(broken))
+        replace(answer, ciphertext=bytes(broken)).open(preimage)
 
 
 def test_another_key_does_not_open():
-    _, sealed = asyncio.run(read_answer(Given(seal_answer(new_preimage(), b"words"))))
+    answer = asyncio.run(read_answer(Given(seal_answer(new_preimage(), b"words"))))
     with pytest.raises(SealedAnswerBroken):
-        open_answer(new_preimage(), sealed)
+        answer.open(new_preimage())
 
 
 @pytest.mark.parametrize(

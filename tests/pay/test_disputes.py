@@ -1,6 +1,7 @@
 """What happens when somebody goes away, waits too long, or wants more than is due: both get what they are due."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -9,14 +10,15 @@ from dtp.chain import Program
 from dtp.chain import channel as channel_module
 from dtp.chain.channel import Agreement, State, agreement_bytes
 from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObject
+from dtp.errors import DtpError
 from dtp.pay import buying, messages
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Action, expiring
 from dtp.pay.client_meter import ClientMeter
-from dtp.pay.errors import ChannelUnusable
+from dtp.pay.errors import ChannelUnusable, NotMetered
 from dtp.pay.journal import Journal
 from dtp.pay.payee import Payee
-from dtp.pay.settling import close_agreed, end_channel, request_close
+from dtp.pay.settling import close_agreed, end_channel, key_on_chain, request_close
 from dtp.pay.terms import MIB, Spending
 from dtp.session.codes import CloseCode, ConnectionClosed
 
@@ -421,30 +423,65 @@ def test_a_close_that_is_asked_for_twice_moves_no_date_and_pays_once(market):
     market(scenario)
 
 
-def test_who_keeps_a_key_is_not_paid_by_agreement(market, monkeypatch):
-    """But by a claim only, which tells the key for all to see."""
+@pytest.mark.parametrize("agrees", [True, False])
+def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(market, monkeypatch, agrees):
+    """And not by agreement, which tells nothing."""
 
     async def sell(connection):
         async for request in connection.requests():
-            await request.deliver(b"a secret", units=7)
+            await request.deliver(b"a secret", units=7000)
 
     async def scenario(market):
         await market.serve(sell)
         buyer = await market.buyer()
         monkeypatch.setattr(Payee, "_reveal_if_locked", lambda payee: None)
         connection = await market.connect(buyer, spending=Spending(patience=0.0))
-        meter = connection.meter
+        meter, chain = connection.meter, buyer["network"]
         buying = asyncio.ensure_future(connection.buy(await connection.open_stream()))
         while meter.payer.newest is None or meter.payer._stored < meter.payer.newest.voucher.sequence:
             await meter.changed()
-        agreed = await meter.agreement()
-        assert agreed.total == connection.paid > 8000
-        # Its newest voucher is in the store when the connection has ended.
-        await meter.journal.run(lambda store: store.signed(meter.payer.newest, meter.payer.used))
-        assert not await meter.deal._is_fair(agreed)
+        if agrees:
+            agreed = await meter.agreement()
+            assert agreed.total == connection.paid
         buying.cancel()
         await connection.close()
-        (bought,) = buyer["store"].bought()
+        (bought,), (answer,) = buyer["store"].bought(), connection.unopened
         assert (bought.state, meter.deal.closed) == ("closing", None)
+        assert await key_on_chain(chain, bought.channel, answer.lock) is None
+        if not agrees:
+            await market.serving.close()
+            (channel,) = await market.channels(buyer)
+            assert channel.claimed == connection.paid > 7_000_000
+            assert answer.open(await key_on_chain(chain, bought.channel, answer.lock)) == b"a secret"
+            assert await key_on_chain(chain, bought.channel, bytes(32)) is None
+
+    market(scenario)
+
+
+def test_an_answer_whose_key_the_connection_took_with_it_opens_on_the_next(market, monkeypatch):
+    connections = []
+
+    async def sell(connection):
+        connections.append(connection)
+        async for request in connection.requests():
+            with contextlib.suppress(DtpError):
+                await request.deliver(b"a secret", units=7)
+
+    async def scenario(market):
+        await market.serve(sell)
+        buyer = await market.buyer()
+        connection = await market.connect(buyer, keep=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(Payee, "_reveal_if_locked", lambda payee: connections[0].abort())
+            with pytest.raises(ConnectionClosed):
+                await connection.buy(await connection.open_stream())
+            await connection.close()
+        (answer,) = connection.unopened
+        async with market.connect(buyer, keep=True) as again:
+            assert await again.open_answer(answer) == b"a secret"
+            assert again.unopened == ()
+            assert await again.buy(await again.open_stream()) == b"a secret"
+        with pytest.raises(NotMetered, match="only the client"):
+            await connections[0].open_answer(answer)
 
     market(scenario)

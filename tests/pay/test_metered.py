@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from types import SimpleNamespace
 
 import pytest
 
@@ -56,11 +57,17 @@ def test_a_request_that_waits_to_be_paid_is_for_whoever_asks_next():
     async def scenario():
         connection, paid = Served([]), asyncio.Event()
         connection.meter.serving = paid.wait
-        connection._accepted = deque(["first", "second"])
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0):
-                await connection.accept_stream()
+        first, second, third = (SimpleNamespace(id=each) for each in (1, 5, 9))
+        connection._accepted = deque([first, second, third])
+        woken = []
+        connection._wake = woken.append
+        waiting = [asyncio.ensure_future(connection.accept_stream()) for _ in range(2)]
+        await asyncio.sleep(0)
+        for each in waiting:
+            each.cancel()
+        await asyncio.wait(waiting)
+        assert woken == ["accept", "accept"]  # another may be waiting for a third by now
         paid.set()
-        assert [await connection.accept_stream() for _ in range(2)] == ["first", "second"]
+        assert [await connection.accept_stream() for _ in range(3)] == [first, second, third]
 
     asyncio.run(scenario())

@@ -502,6 +502,28 @@ def test_a_charge_covers_what_was_used_before_it_and_counts_once_paid(tmp_path):
     play(tmp_path, scenario)
 
 
+def test_a_charge_whose_asker_was_cancelled_is_not_asked_for_twice(tmp_path):
+    """By a timeout, say. The client would pay for both."""
+
+    async def scenario(meter, wire, lane):
+        for _ in range(2):
+            charged = asyncio.ensure_future(meter.charge(2))
+            await asyncio.sleep(0)
+            charged.cancel()
+            await asyncio.wait([charged])
+        wire.on_meter(build(said(KEY.sign(voucher(1, 2)), 1)))
+        await stored(meter)
+        await meter.charge(2)
+        assert len(asked_of(wire)) == 1
+        assert meter.payee.used == Usage(2, 0)
+        other = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        assert [each.charge for each in asked_of(wire)] == [1, 2]
+        other.cancel()
+
+    play(tmp_path, scenario)
+
+
 def test_a_charge_that_leaves_out_what_was_used_before_it_is_not_paid(tmp_path):
     async def scenario(meter, wire, lane):
         wire.traffic = Traffic(3, 0, 0)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dtp.pay import messages
-from dtp.pay.answers import open_answer, read_answer, seal_answer
+from dtp.pay.answers import read_answer, seal_answer
 from dtp.pay.errors import MalformedMeter
 from dtp.pay.ticket import make_ticket, parse_ticket, statement
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher, encode_voucher
@@ -67,9 +67,9 @@ def test_sealed_answers():
     known = VECTORS["answer"]
     preimage, plain = bytes.fromhex(known["preimage"]), bytes.fromhex(known["plain"])
     assert seal_answer(preimage, plain).hex() == known["sealed"]
-    lock, sealed = asyncio.run(read_answer(Given(bytes.fromhex(known["sealed"]))))
-    assert lock == second.LOCK
-    assert open_answer(preimage, sealed) == plain
+    answer = asyncio.run(read_answer(Given(bytes.fromhex(known["sealed"]))))
+    assert answer.lock == second.LOCK
+    assert answer.open(preimage) == plain
 
 
 @pytest.mark.parametrize("name", VECTORS["taken"])
