@@ -4,8 +4,6 @@ import asyncio
 from collections import deque
 from types import SimpleNamespace
 
-import pytest
-
 from dtp.net.connection import Connection
 from dtp.pay.metered import Metered
 from dtp.pay.server_meter import ServerMeter
