@@ -8,22 +8,27 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.errors import NodeUnavailable
-from dtp.chain.host import Bearer
+from dtp.chain.heartbeat import EndpointsApart
+from dtp.chain.host import Bearer, Kind, Mode
+from dtp.chain.posts import hint_of
 from dtp.chain.signer import KeySigner
 from dtp.errors import LocalError
+from dtp.identity import Identity
 from dtp.net.listener import Listener
 from dtp.pay import cashier as cashier_module
 from dtp.pay import serving as module
+from dtp.pay.book import BookLimits
 from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined, MalformedMeter, StoreError
 from dtp.pay.gate import Admission
 from dtp.pay.hosting import NoHost
 from dtp.pay.messages import build
 from dtp.pay.payer import said
-from dtp.pay.serving import Selling, Serving, service_number
+from dtp.pay.serving import Selling, Serving, serve, service_number
 from dtp.pay.store import Store
 from dtp.pay.terms import Exposure, Usage
 from dtp.session.codes import CloseCode, Refuse
+from dtp.session.limits import DEFAULT
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import TERMS, channel
@@ -324,3 +329,183 @@ def test_a_service_begins_with_all_that_it_needs(market, monkeypatch):
             await market.serve(give, terms=None)
 
     market(scenario)
+
+
+# ---- what a service is begun with, without a network
+
+
+class World:
+    """What `serve` is made of, each part in the place of the real one: it notes what it was given."""
+
+    def __init__(self, monkeypatch):
+        self.calls, self.apart, self.signer = [], [], KeySigner.generate()
+        self.address = self.signer.address
+        self.owned = SimpleNamespace(host=SimpleNamespace(id=HOST))
+        for name in ("find_host", "ensure_service", "refuse_apart", "listen"):
+            monkeypatch.setattr(module, name, getattr(self, name))
+        for name in ("Firewall", "Heart"):
+            monkeypatch.setattr(module, name, self.part(name))
+        monkeypatch.setattr(module, "ChainClient", World)  # this is one
+        monkeypatch.setattr(module, "kind_for", lambda chain: "pipes")
+        monkeypatch.setattr(module.Cashier, "start", lambda cashier, every: self.note("cashier", every))
+
+    def note(self, *what, **options):
+        self.calls.append((what, options))
+
+    def given(self, name):
+        """The arguments of the only call of this name."""
+        (found,) = ((what[1:], options) for what, options in self.calls if what[0] == name)
+        return found
+
+    def part(self, name):
+        def make(*given, **options):
+            self.note(name, *given, **options)
+            return SimpleNamespace(
+                rules=None,
+                refresh=lambda: self.done(f"{name} refreshed"),
+                start=lambda: self.done(f"{name} started"),
+                stop=lambda: self.done(f"{name} stopped"),
+                close=lambda: self.done(f"{name} closed"),
+            )
+
+        return make
+
+    async def done(self, what):
+        self.note(what)
+
+    async def connect(self):
+        pass
+
+    async def find_host(self, chain, host):
+        self.note("find_host", host)
+        return self.owned
+
+    async def ensure_service(self, chain, owned, service, terms, **options):
+        self.note("ensure_service", service, terms, **options)
+        return owned
+
+    async def refuse_apart(self, chain, owned, key, clock):
+        self.note("refuse_apart", key, clock)
+        if self.apart and (fault := self.apart.pop(0)) is not None:
+            raise fault
+
+    async def listen(self, urls, handler, **options):
+        self.note("listen", urls, **options)
+        self.listener = SimpleNamespace(urls=["tcp://here:1"], connections=[], add=self.add, close=self.close)
+        return self.listener
+
+    async def add(self, url, kind):
+        self.note("add", url, kind)
+
+    async def close(self, *, grace):
+        self.note("listener closed", grace)
+
+
+def begin(monkeypatch, tmp_path, scenario=None, apart=(), **options):
+    """Begin to serve with a world's parts, and end it; the world."""
+
+    async def work():
+        world = World(monkeypatch)
+        world.apart = list(apart)
+        options.setdefault("wallet", world.signer)
+        serving = await serve("files", give, network=world, store=tmp_path / "pay.sqlite", **options)
+        try:
+            if scenario is not None:
+                await scenario(world, serving)
+        finally:
+            await serving.close(claim=False)
+        with pytest.raises(StoreError):  # what was opened for it is closed with it
+            serving.store.sold()
+        return world
+
+    return asyncio.run(work())
+
+
+def test_what_is_asked_for_is_begun(monkeypatch, tmp_path):
+    me, limits, book = Identity.generate(), replace(DEFAULT, idle=77), BookLimits(channels=3)
+
+    def clock():
+        return 5.0
+
+    async def scenario(world, serving):
+        assert serving.book.limits == book
+        assert (serving.gate.now_ms(), serving.book._clock, serving.gate._quotas._clock) == (
+            5000,
+            clock,
+            clock,
+        )
+
+    world = begin(
+        monkeypatch,
+        tmp_path,
+        scenario,
+        urls=["tcp://0.0.0.0:7"],
+        host=HOST,
+        terms=TERMS,
+        kind=Kind.HTTP,
+        mode=Mode.PASS,
+        identity=me,
+        hint="tcp://there:1",
+        plans=["0xp"],
+        selling=Selling(book=book, claim_every=7.0),
+        pipe=True,
+        limits=limits,
+        psk=b"p" * 32,
+        clock=clock,
+    )
+    assert world.given("find_host") == ((HOST,), {})
+    assert world.given("ensure_service") == (("files", TERMS), {"kind": Kind.HTTP, "mode": Mode.PASS})
+    assert world.given("Firewall") == ((world, HOST), {"plans": ["0xp"], "clock": clock})
+    (urls,), listening = world.given("listen")
+    assert urls == ["tcp://0.0.0.0:7"]
+    assert (listening["identity"], listening["limits"], listening["psk"]) == (me, limits, b"p" * 32)
+    given, heart = world.given("Heart")
+    assert given[1:] == (world.owned, me.id.key, hint_of("tcp://there:1", me))
+    assert heart == {"alone": True, "clock": clock}
+    assert world.given("add") == ((f"pipe://{HOST}?to={me.id.key.hex()}", "pipes"), {})
+    assert world.given("cashier") == ((7.0,), {})
+    said = [what[0] for what, _ in world.calls]
+    # The rules are known before anybody can come, and clients are sent here when somebody listens.
+    assert said.index("Firewall refreshed") < said.index("listen") < said.index("Heart started")
+
+
+def test_others_find_it_where_it_listens_by_its_wallet_s_key(monkeypatch, tmp_path):
+    world = begin(monkeypatch, tmp_path, terms=None)
+    given, _ = world.given("Heart")
+    assert given[2:] == (world.signer.public_key, b"tcp://here:1")
+    assert not any(what[0] in ("ensure_service", "add") for what, _ in world.calls)
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "shares", "looks", "alone"),
+    [(True, False, 2, True), (True, True, 0, False), (False, False, 0, None)],
+)
+def test_who_shares_a_store_may_serve_beside_others(monkeypatch, tmp_path, heartbeat, shares, looks, alone):
+    world = begin(monkeypatch, tmp_path, heartbeat=heartbeat, selling=Selling(shares_store=shares))
+    said = [what[0] for what, _ in world.calls]
+    assert said.count("refuse_apart") == looks
+    if looks:  # before anything is done for clients, and when others can see us
+        first, second = (at for at, each in enumerate(said) if each == "refuse_apart")
+        assert first < said.index("Firewall")
+        assert said.index("Heart started") < second
+    assert ("Heart" in said) == heartbeat
+    if heartbeat:
+        assert world.given("Heart")[1]["alone"] is alone
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_who_finds_another_serving_ends_at_once(monkeypatch, tmp_path, late):
+    worlds, genuine = [], World.__init__
+
+    def made(world, patch):
+        genuine(world, patch)
+        worlds.append(world)
+
+    monkeypatch.setattr(World, "__init__", made)
+    fault = EndpointsApart("another one")
+    with pytest.raises(EndpointsApart):
+        begin(monkeypatch, tmp_path, apart=[None, fault] if late else [fault])
+    (world,) = worlds
+    said = [what[0] for what, _ in world.calls]
+    assert ("listen" in said) == late
+    assert said[-3:] == (["Heart stopped", "listener closed", "Firewall closed"] if late else said[-3:])
