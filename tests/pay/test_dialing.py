@@ -18,14 +18,17 @@ from dtp.pay import buying, dial
 from dtp.pay.buying import Budget
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.drivers import REPEATS
-from dtp.pay.errors import StoreError
+from dtp.pay.errors import CountsDisputed, StoreError
 from dtp.pay.gate import USED_UP
 from dtp.pay.metered import Metered
+from dtp.pay.payer import PayerLane
 from dtp.pay.store import Store
-from dtp.pay.terms import Spending
+from dtp.pay.terms import MIB, Spending
+from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.session.limits import DEFAULT
 
+from .meters import KEY, PRICES, voucher
 from .test_paid import cost_of, fetch, give
 
 
@@ -234,7 +237,7 @@ class Client:
         self.named.append(network)
 
     async def connect(self):
-        pass
+        self.named.append("connected")
 
     async def __aenter__(self):
         return self
@@ -256,7 +259,9 @@ class Dialled:
 
     async def _purchase(self, chain, journal, host, service, budget, *, keep):
         self.bought.append((host, service, budget, keep))
-        return self.deals[len(self.bought) - 1]
+        deal = self.deals[len(self.bought) - 1]
+        deal.journal = self.journal = journal
+        return deal
 
     def _dialer(self, **options):
         self.dialers.append(SimpleNamespace(**options, tries=0, connect=self._connect))
@@ -273,6 +278,13 @@ class Bargain:
     def __init__(self, another=False, topped_up=False):
         self.another, self.topped_up = another, topped_up
         self.chain, self.channel = None, SimpleNamespace(id="0xc1")
+        self.lane, self.prices, self.funds, self.key, self.add = (
+            PayerLane("0xc1", 0),
+            PRICES,
+            5,
+            KEY,
+            object(),
+        )
         self.released = self.given_up = 0
         self.lock = self
 
@@ -318,18 +330,22 @@ def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path, mo
     )
     coin = canonical_type("0x2::other::COIN")
     assert seen.bought == [(HOST, "other", Budget(5, 0, 3, 4, coin), True)]
-    assert Client.named == ["there"]
+    assert Client.named == ["there", "connected"]
     (dialer,) = seen.dialers
     assert str(dialer.address) == f"dtp://{HOST}/files?via=pipe"  # the network is the client's affair
     endpoint = dialer.endpoint
     assert (endpoint.identity, endpoint.limits, endpoint.psk) == (me, limits, b"p" * 32)
     assert (dialer.service, dialer.make) == ("other", Metered)
+    assert (
+        dialer.resolvers[1]._directory._pipe_channel == "0xc1"
+    )  # whose terms say who bears the cost of pipes
+    assert not seen.journal.store.power_safe  # a server shows what was lost
 
 
 def test_what_is_named_beside_the_address_counts_more(tmp_path, monkeypatch):
     seen = Dialled(monkeypatch, [refusal()], [Bargain()])
     dialling(tmp_path, f"dtp://{HOST}/files?network=there", network="here", host="0xcd")
-    assert (Client.named, seen.bought[0][0]) == (["here"], OTHER)
+    assert (Client.named, seen.bought[0][0]) == (["here", "connected"], OTHER)
 
 
 @pytest.mark.parametrize(
@@ -380,6 +396,86 @@ def test_who_means_to_pay_names_a_wallet(option):
 def test_an_option_that_nobody_understands_is_not_overlooked_when_money_is_spent():
     with pytest.raises(AddressError, match="netwrok"):
         dial.connect(f"dtp://{HOST}/files?netwrok=testnet", wallet=KeySigner.generate())
+
+
+class Begun:
+    """In the place of the meter and the connection: what they were made with, and what is done with them."""
+
+    def __init__(self, monkeypatch, welcomed):
+        self.done, self.fault = [], welcomed
+        self.patience, self.limits = 10.0, DEFAULT
+        monkeypatch.setattr("dtp.pay.payer.Payer", self.make_payer)
+        monkeypatch.setattr("dtp.pay.client_meter.ClientMeter", self.make_meter)
+
+        async def dialled(dialer, deal):
+            return self
+
+        monkeypatch.setattr(dial._PaidDialer, "_dial", dialled)
+
+    def make_payer(self, lane, prices, funds, is_ours, spending, *, renewed):
+        self.is_ours, self.spending, self.renewed = is_ours, spending, renewed
+        return SimpleNamespace(welcomed=self.fault is None)
+
+    def make_meter(self, connection, journal, payer, key, *, on_charge, on_low, deal):
+        self.payer, self.on_charge, self.on_low, self.journal = payer, on_charge, on_low, journal
+        return self
+
+    def begin(self):
+        self.done.append("begun")
+
+    async def welcomed(self):
+        if self.fault is not None:
+            raise self.fault
+
+    def abort(self, code, reason):
+        self.done.append(reason)
+
+    async def wait_gone(self):
+        self.done.append("gone")
+
+    async def settled(self):
+        self.done.append("settled")
+        assert self.journal.store.kept_keys() == {}  # what it writes is written: the store is open
+
+    def at_end(self, rest):
+        self.rest = rest
+
+
+@pytest.mark.parametrize("fault", [None, CountsDisputed("too much")])
+def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(tmp_path, monkeypatch, fault):
+    deal = Bargain(topped_up=True)
+    Dialled(monkeypatch, [], [deal])
+    begun, spending = Begun(monkeypatch, fault), Spending(voucher_bytes=MIB)
+
+    async def work():
+        def on_charge(*_):
+            return True
+
+        connecting = dial.connect(
+            f"dtp://{HOST}/files",
+            wallet=KeySigner.generate(),
+            store=tmp_path / "pay.sqlite",
+            on_charge=on_charge,
+            spending=spending,
+        )
+        with pytest.raises(type(fault)) if fault is not None else contextlib.nullcontext():
+            assert await connecting is begun
+        assert (begun.on_charge, begun.on_low, begun.spending) == (on_charge, deal.add, spending)
+        assert begun.renewed
+        assert begun.is_ours(KEY.sign(voucher(1, 1)))
+        assert not begun.is_ours(LaneKey.generate().sign(voucher(1, 1)))
+        if fault is None:
+            assert (begun.done, deal.released) == (["begun"], 0)
+            await begun.rest.aclose()
+        else:
+            assert begun.done == ["begun", "metering did not begin", "gone", "settled"]
+        assert deal.released == 1
+        with pytest.raises(StoreError):
+            begun.journal.store.kept_keys()
+        with pytest.raises(RuntimeError):  # its thread has ended
+            await begun.journal.run(lambda store: None)
+
+    asyncio.run(work())
 
 
 def test_vouchers_are_due_by_what_carries_them():
