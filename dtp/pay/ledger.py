@@ -33,6 +33,7 @@ from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import End
 from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Prices, Usage
+from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode
 
@@ -167,7 +168,7 @@ class Ledger(Account):
             replace(lane, floor=admission.lane.floor),
             admission.prices,
             admission.affordable,
-            exposure,
+            _begun(exposure, admission, vouched),
             count_streams,
             most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
             agrees=self.agrees(channel),
@@ -362,6 +363,19 @@ def _is_before(found: Channel, known: Channel, lanes: Iterable[int]) -> bool:
     """Whether a channel was read as it had been before: what only rises is less, or a lane in use isn't there yet."""
     behind = found.deposited < known.deposited or found.claimed < known.claimed
     return behind or any(number >= len(found.lanes) for number in lanes)
+
+
+def _begun(exposure: Exposure, admission: Admission, vouched: dict[int, int]) -> Exposure:
+    """The exposure of a lane at its prices, with what its use may cost us through the chain, whatever carries it now.
+
+    Lanes cost a client next to nothing: those beyond the first may owe no more together before they have paid than
+    that one may, or than the channel has paid.
+    """
+    most, prices, more = exposure.first_amount, admission.prices, carriage(admission.channel.terms)
+    if admission.lane.lane > 0:
+        most = min(most, max(most, sum(vouched.values())) // MAX_LANES)
+    dear = Prices(prices.request + more.request, prices.mib + more.mib)
+    return replace(exposure, first_amount=most).within(dear)
 
 
 def _carriage(terms: Terms, connection: Connection) -> Prices:

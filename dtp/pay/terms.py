@@ -6,7 +6,7 @@ the chain come to the same amount. Exposure and spending are tables of limits, e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple
 
 from dtp.errors import ConfigError
@@ -15,6 +15,8 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 #: Vouchers aren't asked for more often than once in so many bytes, however small the exposure.
 LEAST_INTERVAL: Final = 16 * KIB
+#: However much a MiB costs, so many bytes may be unpaid at first: with none nothing would ever move.
+_LEAST_FIRST: Final = 4 * KIB
 #: A voucher falls due when this part of the exposure is used, so that it arrives before serving stops.
 _PART: Final = 4
 
@@ -92,9 +94,21 @@ class Exposure:
     most_requests: int = 1024
     #: Seconds that a client may be late, serving stopped, before the connection is closed.
     patience: float = 30.0
+    #: What the unpaid requests, and the unpaid bytes, may cost at first, in the coin's smallest unit: the gas of
+    #: opening and closing a channel. A request that costs more is paid before it is served.
+    first_amount: int = 20_000_000
 
     def __post_init__(self) -> None:
         _not_negative(self, "exposure")
+
+    def within(self, prices: Prices) -> Exposure:
+        """The exposure at these prices: at first no more than `first_amount` in each count."""
+        requests, size = self.first_requests, self.first_bytes
+        if prices.request:
+            requests = min(requests, self.first_amount // prices.request)
+        if prices.mib:
+            size = min(size, max(_LEAST_FIRST, self.first_amount * MIB // prices.mib))
+        return replace(self, first_requests=requests, first_bytes=size)
 
     def after(self, paid: Usage) -> Usage:
         """What may be unpaid on a lane that has paid for so much."""

@@ -18,6 +18,7 @@ from dtp.pay.payee import Floor
 from dtp.pay.payer import said
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, NO_CARRIAGE, Usage
+from dtp.pay.ticket import MAX_LANES
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import NOW
@@ -62,6 +63,42 @@ def test_two_lanes_that_sign_up_to_the_deposit_at_once_are_paid_no_more_than_it(
         assert sum(served.store.vouched(CHANNEL).values()) == 10_000
         assert second.connection.aborted.endswith("together are above the deposit")
         assert not second.payee.used.beyond(EXPOSURE.after(Usage())).requests
+
+    play(tmp_path, scenario)
+
+
+def test_all_lanes_of_a_channel_owe_no_more_at_first_than_twice_what_one_may(tmp_path):
+    """Lanes cost a client next to nothing: 16 of them had 16 times as much without paying."""
+
+    async def scenario(served):
+        served.with_lanes(MAX_LANES)
+        shares = [(await served.enter(lane)).payee.exposure.first_amount for lane in range(MAX_LANES)]
+        assert shares == [20_000_000, *[1_250_000] * 15]
+        # ... or than it has paid.
+        await pay(served.meters[1], NEW_KEY.sign(voucher(1, 48_000, lane=1)))
+        await served.meters[2].settled()
+        again = [(await served.enter(lane)).payee.exposure.first_amount for lane in (0, 1, 2)]
+        assert again == [20_000_000, 3_000_000, 3_000_000]
+        await pay(served.meters[-2], NEW_KEY.sign(voucher(2, 480_000, lane=1)))
+        assert (await served.enter(3)).payee.exposure.first_amount == 20_000_000
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("carrier", ["pipe://0x1", "tcp:"])
+def test_transport_is_a_part_of_what_is_unpaid_at_first(tmp_path, carrier):
+    """A MiB through the chain costs the server its frames, and who never pays gets the deposit back. What begins over
+    TCP may go on over pipes."""
+
+    async def scenario(served):
+        terms = replace(served.channel.terms, bearer=Bearer.CLIENT, credit=24_000_000)
+        served.channel = replace(served.channel, terms=terms)
+        meter = await served.ledger.enter(*served.admitted(carrier=carrier), EXPOSURE, True)
+        limit = meter.payee.limit
+        assert limit == Usage(0, 20_000_000 * MIB // (PRICES.mib + 64 * 24_000_000))
+        meter.begin()
+        (told,) = (messages.parse(each, from_client=False) for each in meter.connection.sent)
+        assert (told.first_requests, told.first_bytes) == limit
 
     play(tmp_path, scenario)
 

@@ -278,6 +278,33 @@ def test_trust_grows_with_what_was_paid():
     assert meters.most_unpaid.bytes <= 4 * MIB
 
 
+def test_what_is_unpaid_at_first_costs_little_whatever_the_prices_are():
+    """By counts alone a request of 0.05 SUI is 16 times as much for nothing, of a channel that costs 0.02 in gas."""
+    exposure = Exposure()
+    assert exposure.within(PRICES) == exposure
+    assert exposure.within(Prices(0, 0)) == exposure
+    assert exposure.within(Prices(4_000_000, 80_000_000)).after(Usage()) == Usage(5, MIB // 4)
+    dear = exposure.within(Prices(20_000_001, 10**12))
+    assert dear.after(Usage()) == Usage(0, 4096)
+    assert dear.after(Usage(100, 10 * MIB)) == exposure.after(Usage(100, 10 * MIB))  # trust is earned as ever
+    assert Exposure(100, 0, 0, 0).within(Prices(1, 10**12)).first_bytes == 100
+
+
+def test_a_request_that_costs_more_than_is_given_on_trust_is_paid_when_it_is_made():
+    """Without a wait for the clock, and by a client that pays nothing ahead."""
+    prices = Prices(50_000_000, 10**9)
+    meters = Meters(prices=prices, deposit=10**12, exposure=Exposure().within(prices)).connect()
+    for number in range(1, 6):
+        meters.request()
+        assert meters.payee.serving is (number > 2)  # half of what is paid is on trust
+        meters.pump()
+        assert meters.payee.serving
+        assert meters.payee.paid.requests == number
+        assert meters.stream(MIB) == MIB
+    assert meters.most_unpaid.bytes <= max(20 * MIB // 1000, meters.payee.paid.bytes // 2)
+    assert meters.end()
+
+
 def test_unpaid_requests_stop_the_answers():
     meters = Meters().connect()
     meters.request(9)
