@@ -101,6 +101,14 @@ class CarrierListener(ABC):
     async def close(self) -> None:
         """Stop accepting and free the port or path. Carriers accepted before live on. Idempotent."""
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it accepts on, if that is sockets; still its own. For handing copies to another process."""
+        return []
+
+    def keep_place(self) -> None:  # noqa: B027 - most have nothing to clear away
+        """From now on `close` clears nothing away: another process listens there with copies of `sockets`."""
+
 
 Dial = Callable[[str], Awaitable[Carrier]]
 Accept = Callable[[Carrier], None]

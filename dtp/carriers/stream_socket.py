@@ -278,11 +278,11 @@ class SocketListener(CarrierListener):
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """What it accepts on; still its own. For handing copies to another process."""
+        """See `CarrierListener`."""
         return list(self._socks)
 
     def keep_place(self) -> None:
-        """From now on `close` clears nothing away: another process listens there with copies of the sockets."""
+        """See `CarrierListener`."""
         self._on_close = None
 
     async def close(self) -> None:

@@ -156,6 +156,11 @@ class WebSocketListener(CarrierListener):
         self._upgrades: dict[asyncio.Task[WebSocketCarrier], None] = {}  # in the order they came
         self._below = SocketListener(socks, self.urls, self._on_socket)
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """See `CarrierListener`."""
+        return self._below.sockets
+
     async def close(self) -> None:
         await self._below.close()
         for task in list(self._upgrades):

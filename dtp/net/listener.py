@@ -14,7 +14,6 @@ from typing import Protocol
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
-from dtp.carriers.stream_socket import SocketListener
 from dtp.errors import CarrierError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -149,9 +148,9 @@ class Listener:
         self._listeners.append(carriers.listen_socket(sock, self._on_carrier, url))
 
     @property
-    def socket_listeners(self) -> list[SocketListener]:
+    def socket_listeners(self) -> list[CarrierListener]:
         """Those of its carriers' listeners that have sockets, for handing copies to another process."""
-        return [one for one in self._listeners if isinstance(one, SocketListener)]
+        return [one for one in self._listeners if one.sockets]
 
     async def remove(self, url: str) -> None:
         """Listen no more where one of `urls` says; the connections that came in there live on."""
