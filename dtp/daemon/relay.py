@@ -200,7 +200,7 @@ class Relay:
             if delay and not self.ended:
                 self._held = True
                 self._pause()
-                self._hold(delay, self._release_hold)
+                self._later(delay, self._release_hold)
 
     def _release_hold(self) -> None:
         self._held = False
@@ -313,7 +313,7 @@ class Relay:
         delay = self._measure(size)
         if delay and not self.ended:
             self._owed += size
-            self._hold(delay, lambda: self._pay(size))
+            self._later(delay, lambda: self._pay(size))
         else:
             self.stream.consumed(size)
 
@@ -420,6 +420,8 @@ class Relay:
         if isinstance(verdict, Reason):
             self.abort(verdict)
             return 0.0
+        if verdict:
+            self._held_until = self._loop.time() + verdict
         return verdict
 
     def _look(self, idle: float | None) -> None:
@@ -433,11 +435,6 @@ class Relay:
             self.abort(Reason.IDLE)
         else:
             self._later(idle / _LOOKS, lambda: self._look(idle))
-
-    def _hold(self, delay: float, call: Callable[[], object]) -> None:
-        """`call` when the meter lets go of what it holds back."""
-        self._held_until = max(self._held_until, self._loop.time() + delay)
-        self._later(delay, call)
 
     def _later(self, delay: float, call: Callable[[], object]) -> None:
         timers = self._timers = self._timers or set()

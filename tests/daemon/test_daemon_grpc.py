@@ -626,6 +626,23 @@ def test_tiny_frames_hold_up_nobody(talk):
     talk(scenario, kind="grpc", session=GrpcSession)
 
 
+@pytest.mark.parametrize("end", ["client", "backend"])
+def test_a_client_is_read_as_fast_as_both_ends_take_it(talk, end):
+    """Among what it says are calls that are answered here, and heads that are longer for the backend."""
+
+    async def scenario(talk):
+        talk.client.say(HELLO)
+        await seen(lambda: talk.links and talk.links[0].heard)
+        slow = talk.client if end == "client" else talk.links[0]
+        slow.drain = asyncio.Event().wait
+        said, read = h2.PingFrame(0).serialize() * 60_000, talk.session.counts.received
+        talk.client.say(said)
+        await asyncio.sleep(1)
+        assert 0 < talk.session.counts.received - read < len(said) / 2
+
+    talk(scenario, kind="grpc", session=GrpcSession)
+
+
 @pytest.mark.parametrize(("asks", "seconds"), [(False, 1), (True, 0)])
 def test_without_a_backend_the_client_is_told_to_come_again(talk, asks, seconds):
     """Once a call has heard why, or after a while; then it is listened to for 2 s, as always."""

@@ -23,7 +23,7 @@ from dtp.daemon.policies import Bounds, Caller, Denial, Move
 from dtp.daemon.reasons import Reason
 from dtp.testing import clock
 
-from .conftest import NEAR, Backend
+from .conftest import NEAR, Backend, echo
 from .test_daemon_relay import reset, until
 
 CALLER = Caller(NEAR.id, NEAR.id.sui_address, "192.0.2.7")
@@ -191,7 +191,33 @@ def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run, monkeyp
     run(scenario)
 
 
-def test_a_check_says_that_it_is_the_daemons_own(run):
+def test_backends_that_all_break_off_are_asked_once_each(run, monkeypatch):
+    asked = []
+
+    def name(exposed, caller, sock):
+        asked.append(sock)
+        assert len(asked) == 1
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port, "tcp", "proxy-protocol = true"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+            assert (pair.exposed.active, pair.exposed.ledger.failed, asked[0].fileno()) == (0, 1, -1)
+
+    monkeypatch.setattr(Exposed, "_first", name)
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("more", "first"),
+    # Section 2.2: version 2, LOCAL, no family, nothing more.
+    [("proxy-protocol = true", b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"), ("", b"")],
+)
+def test_a_check_says_that_it_is_the_daemons_own(run, more, first):
     """A backend that wants a header would be down for ever."""
     asked = []
 
@@ -201,14 +227,11 @@ def test_a_check_says_that_it_is_the_daemons_own(run):
 
     async def scenario(pair):
         async with Backend(serve) as backend:
-            checks = 'proxy-protocol = true\nhealth = { http = "/health" }'
-            await pair.start(expose(backend.port, "tcp", checks))
-            while not asked:  # noqa: ASYNC110 - there is no event
-                await asyncio.sleep(0)
+            await pair.start(expose(backend.port, "tcp", more + '\nhealth = { http = "/health" }'))
+            await until(lambda: asked)
 
     run(scenario)
-    # Section 2.2: version 2, LOCAL, no family, nothing more.
-    assert asked[0].startswith(b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00GET /health HTTP/1.1\r\n")
+    assert asked[0].startswith(first + b"GET /health HTTP/1.1\r\n")
 
 
 # ---- JSON-RPC messages -------------------------------------------------------------------------------------------

@@ -380,6 +380,16 @@ def test_requests_and_bodies_in_a_row_hold_up_nobody(talk):
     talk(scenario, policies=[Methods(model.MethodRule(deny=("PUT",)))])
 
 
+def test_a_fault_behind_what_came_in_the_same_read(talk):
+    async def scenario(talk):
+        talk.client.say(b"POST /" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\nno\r\n")
+        await talk.ended()
+        assert talk.client.heard.startswith(b"HTTP/1.1 400 ")
+        assert talk.links[0].heard.endswith(b"\r\n\r\n1\r\na\r\n")
+
+    talk(scenario)
+
+
 def test_what_came_in_front_of_a_fault_goes_on(talk):
     """In the same read, too."""
 

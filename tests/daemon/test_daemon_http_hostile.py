@@ -196,6 +196,18 @@ def test_what_rules_for_methods_cannot_tell_is_400(run, line, rule, judged):
     run(scenario)
 
 
+def test_where_a_call_is_sent_is_no_method(run):
+    """Rules of a service for JSON-RPC go by its calls."""
+
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "json-rpc", 'methods = { deny = ["b"] }'))
+            asked = post(b'{"method":"a","id":1}').replace(b"POST /", b"POST /a/../b")
+            assert (await say(port, asked)).startswith(b"HTTP/1.1 200 ")
+
+    run(scenario)
+
+
 def test_no_head_is_read_in_ever_more_ways():
     """Words of a field times paths were 130 MB of one head, for as long as the backend took."""
     fields = [("host", "x"), ("x-http-method", b" ".join(b"%d" % number for number in range(3000)))]
@@ -221,6 +233,7 @@ def test_no_head_is_read_in_ever_more_ways():
         (b"//", {}, ["GET //", "GET /"]),
         (b"//a", {}, ["GET //a", "GET /a", "GET /"]),
         (b"//a/", {}, ["GET //a/", "GET /a/", "GET /"]),
+        (b"//x/a/", {}, ["GET //x/a/", "GET /x/a/", "GET /a/"]),
         (b"/a//b/", {}, ["GET /a//b/", "GET /a/b/"]),
     ],
 )

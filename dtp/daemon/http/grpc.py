@@ -192,11 +192,7 @@ class Filter:
             except HyperframeError as error:
                 raise Malformed(f"a frame of type {frame.kind} that is none: {error}") from None
             if not number % _PER_TURN:
-                self._taken()
                 yield
-        self._taken()
-
-    def _taken(self) -> None:
         self._release()
         if len(self._own) > _MOST_OWN:
             raise Malformed("more is asked for than the backend lets be refused")
