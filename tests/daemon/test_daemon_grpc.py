@@ -20,7 +20,7 @@ from dtp.daemon.expose import moment
 from dtp.daemon.http import conversation, frames
 from dtp.daemon.http.grpc_session import GrpcSession
 from dtp.daemon.policies import Bounds, Move
-from dtp.daemon.reasons import Reason
+from dtp.daemon.reasons import Reason, words
 
 from .conftest import NEAR, Backend
 from .test_daemon_http_ends import seen, talk, turns
@@ -689,6 +689,28 @@ def test_a_clients_connection_has_its_time(talk):
         assert (talk.client.code, talk.session.why) == (Reason.TIME, "longer than one request may take")
 
     talk(scenario, kind="grpc", session=GrpcSession, bounds=Bounds(time=9))
+
+
+@pytest.mark.parametrize("stuck", ["backend", "client", "both", "client that has ended"])
+def test_a_rule_about_silence_holds_for_who_takes_nothing(talk, stuck):
+    """Then nobody may be reading from either side."""
+
+    async def scenario(talk):
+        talk.client.say(HELLO)
+        await seen(lambda: talk.links and talk.links[0].heard)
+        (backend,) = talk.links
+        for one, name in ((backend, "backend"), (talk.client, "client")):
+            if stuck.startswith((name, "both")):
+                one.drain = asyncio.Event().wait
+        await asyncio.sleep(5)
+        backend.say(h2.SettingsFrame(0).serialize())
+        talk.client.say(h2.PingFrame(0).serialize())
+        if stuck.endswith("ended"):
+            talk.client.mouth.feed_eof()
+        assert await talk.ended() == 9
+        assert (talk.client.code, talk.session.why) == (Reason.IDLE, words(Reason.IDLE))
+
+    talk(scenario, kind="grpc", session=GrpcSession, bounds=Bounds(idle=9))
 
 
 def test_a_drain_leaves_last_words_to_be_heard(talk):

@@ -162,10 +162,10 @@ class Conversation:
             self._moved_at = max(self._moved_at, now + verdict)
             await asyncio.sleep(verdict)
 
-    async def _timed(self, read: Callable[[], Awaitable[bytes]], seconds: float | None) -> bytes:
-        """What `read` gives, as long as something moves: silence of both sides together ends the stream."""
+    async def _timed(self, act: Callable[[], Awaitable[_T]], seconds: float | None) -> _T:
+        """What `act` gives, as long as something moves: silence of both sides together ends the stream."""
         if seconds is None:
-            return await read()
+            return await act()
         loop = asyncio.get_running_loop()
         since = loop.time()
         while True:
@@ -173,7 +173,7 @@ class Conversation:
             scope = asyncio.timeout_at(until)
             try:
                 async with scope:
-                    return await read()
+                    return await act()
             except TimeoutError:
                 if not scope.expired():
                     raise  # a system's own

@@ -183,7 +183,7 @@ class GrpcSession(Conversation):
             while data := await self._read_backend(READ):
                 self._filter.from_backend(data)
                 self._flush()
-                await self.stream.drain()
+                await self._timed(self.stream.drain, self._bounds.idle)  # perhaps nobody takes anything
                 if self._finishing and not self._filter.calls:
                     return None
         except Malformed:
