@@ -120,8 +120,20 @@ class Json(logging.Formatter):
         return json.dumps(body)
 
 
+#: In the place of what was cut out.
+_MARK = " (cut) "
+
+
+def _ends_of(data: bytes, size: int) -> str:
+    """At most `size` bytes of a text, from both ends: the last line of a traceback says most."""
+    half = (size - len(_MARK)) // 2
+    if half <= 0:
+        return ""
+    return data[:half].decode(errors="ignore") + _MARK + data[-half:].decode(errors="ignore")
+
+
 def _cut(text: str, size: int) -> str:
-    """At most `size` bytes of a line, with a mark; of an object its longest texts are cut."""
+    """At most `size` bytes of a line, without its middle; of an object its longest texts are cut."""
     with contextlib.suppress(ValueError):
         body = json.loads(text)
         if isinstance(body, dict):
@@ -130,11 +142,10 @@ def _cut(text: str, size: int) -> str:
                 length, name = max((len(one), name) for name, one in body.items() if isinstance(one, str))
                 if not length:  # what is long is no text
                     break
-                body[name] = body[name][: length // 2]
+                body[name] = _ends_of(body[name].encode(errors="replace"), length // 2)
             else:
                 return short
-    mark = " (cut)"
-    return text.encode(errors="replace")[: size - len(mark)].decode(errors="ignore") + mark
+    return _ends_of(text.encode(errors="replace"), size)
 
 
 class Unwaiting(logging.StreamHandler[TextIO]):

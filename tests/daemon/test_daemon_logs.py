@@ -147,7 +147,30 @@ def test_a_long_record_waits_for_nobody_either(log, format_):
         assert json.loads(line)["message"].startswith("long \u00fc")
         assert json.loads(line)["cut"] is True
     else:
-        assert line.endswith("\u00fc (cut)\n")
+        assert "\u00fc (cut) \u00fc" in line
+
+
+@pytest.mark.parametrize("format_", ["json", "human"])
+def test_the_end_of_a_long_traceback_is_kept(log, format_):
+    """Its last line says what went wrong, and its first ones where it began."""
+
+    log(format_)
+    read, write = os.pipe()
+    with open(read, encoding="utf-8") as reader, open(write, "w", encoding="utf-8") as stream:
+        logs.set_up(model.Log(format=format_), stream)
+        error = LookupError("\u00fc\n" * 9999 + "the last line")
+        try:
+            raise error
+        except LookupError:
+            logging.getLogger("dtpd").exception("a bug")
+        logging.getLogger().handlers[0].close()
+        stream.close()
+        line = reader.read()
+    assert 1000 < len(line.encode()) <= select.PIPE_BUF
+    told = json.loads(line)["traceback"] if format_ == "json" else line.rstrip("\n")
+    assert "Traceback" in told
+    assert told.endswith("the last line")
+    assert "a bug" in line
 
 
 def test_a_file_gets_all_of_a_long_record(log, tmp_path):
