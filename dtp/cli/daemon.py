@@ -29,6 +29,14 @@ T = TypeVar("T")
 DEFAULT_FILE = Path("/etc/dtpd/dtpd.toml")
 
 
+#: What a command leaves undone for a mistake in the file.
+_NOT_DONE = {
+    "run": "; nothing was started",
+    "reload": "; nothing was changed",
+    "upgrade": "; nothing was changed",
+}
+
+
 class Commands(click.Group):
     """Turns errors into a line and an exit code, as `dtp` does."""
 
@@ -68,7 +76,8 @@ def _print_mistakes(error: ConfigMistakes, ctx: click.Context) -> None:
         else:
             click.echo(printable(f"{error.path}:{one.place.line}:{one.place.column}: {one.what}"), err=True)
     if not wants_json(ctx):
-        click.echo(f"dtpd: {many} mistake{'s' if many != 1 else ''}; nothing was changed", err=True)
+        not_done = _NOT_DONE.get(ctx.invoked_subcommand or "", "")
+        click.echo(f"dtpd: {many} mistake{'s' if many != 1 else ''}{not_done}", err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -53,3 +53,21 @@ def test_init_asks(tmp_path, kind):
     path.write_text(re.sub(r"^# (?=(\[?[a-z-]+\]?( = |$)))", "", text, flags=re.MULTILINE))
     assert path.read_text() != text
     assert load(path).expose[0].rules != load_text(text, path).expose[0].rules
+
+
+@pytest.mark.parametrize(
+    ("command", "last"),
+    [
+        ("check", "dtpd: 1 mistake"),
+        ("run", "dtpd: 1 mistake; nothing was started"),
+        ("reload", "dtpd: 1 mistake; nothing was changed"),
+        ("upgrade", "dtpd: 1 mistake; nothing was changed"),
+    ],
+)
+def test_what_becomes_of_a_file_with_a_mistake(tmp_path, command, last):
+    path = tmp_path / "dtpd.toml"
+    path.write_text(
+        '[identity]\nfile = "me.pem"\ncolour = 1\n[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://a/b"\n'
+    )
+    done = CliRunner().invoke(main, [command, "-c", str(path)])
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, last)
