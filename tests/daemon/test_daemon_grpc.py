@@ -23,6 +23,7 @@ from dtp.daemon.policies import Bounds, Move
 from dtp.daemon.reasons import Reason, words
 
 from .conftest import NEAR, Backend
+from .test_daemon_grpc_filter import parsed
 from .test_daemon_http_ends import seen, talk, turns
 
 __all__ = ["talk"]
@@ -609,19 +610,23 @@ def test_a_quiet_connection_stays_and_each_head_has_10_s(talk):
     talk(scenario, kind="grpc", session=GrpcSession)
 
 
-def test_tiny_frames_hold_up_nobody(talk):
+@pytest.mark.parametrize(("kind", "in_a_row"), [("frames", 1024), ("heads", 64)])
+def test_tiny_frames_hold_up_nobody(talk, kind, in_a_row):
     """What is understood of them goes on meanwhile: a head of a few bytes may be thousands for the backend."""
 
     async def scenario(talk):
         talk.client.say(HELLO)
         await seen(lambda: talk.links and talk.links[0].heard)
-        (backend,) = talk.links
-        pieces = []
-        heard = backend.write
-        backend.write = lambda data: (pieces.append(data), heard(data))
-        talk.client.say(h2.WindowUpdateFrame(0, window_increment=1).serialize() * 20_000)
-        assert await turns(lambda: len(b"".join(pieces)) == 20_000 * 13) > 20_000 / 64 - 10
-        assert max(map(len, pieces)) == 64 * 13
+        (backend,), pieces, encoder = talk.links, [], Encoder()
+        backend.write = pieces.append
+        if kind == "heads":
+            said = [call_head(encoder, 2 * number + 1, "Both") for number in range(1000)]
+            talk.client.say(b"".join(said))
+        else:
+            talk.client.say(h2.PingFrame(0).serialize() * 20_000)
+        total = 1000 if kind == "heads" else 20_000
+        await turns(lambda: sum(len(parsed(one)) for one in pieces) == total)
+        assert max(len(parsed(one)) for one in pieces) == in_a_row
 
     talk(scenario, kind="grpc", session=GrpcSession)
 

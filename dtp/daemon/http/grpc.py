@@ -51,8 +51,8 @@ _MOST_FRAMES = 32
 _REFUSED = 4096
 #: Frames of our own that may wait for a backend that says nothing, or not the rest of a frame.
 _MOST_OWN = 16 * 1024
-#: Frames that are taken in a row: calls, if they are refused, take a tenth of a millisecond each.
-_PER_TURN = 64
+#: Frames that are taken in a row, some milliseconds; and as how many a head counts, which is made anew.
+_PER_TURN, _OF_A_HEAD = 1024, 16
 #: A frame that any end takes (RFC 9113, 4.2).
 _FRAME_SIZE = 16 * 1024
 #: HPACK's table before anybody says otherwise (RFC 7541, 4.2, and RFC 9113, 6.5.2).
@@ -186,12 +186,15 @@ class Filter:
         """The same; between its steps others may have their turn, and what there is so far may go on."""
         if not self.begun:
             data = self._begin(data)
-        for number, (frame, piece, last) in enumerate(self._client.split(data), 1):
+        taken = 0
+        for frame, piece, last in self._client.split(data):
             try:
                 self._take(frame, piece, last)
             except HyperframeError as error:
                 raise Malformed(f"a frame of type {frame.kind} that is none: {error}") from None
-            if not number % _PER_TURN:
+            taken += _OF_A_HEAD if frame.kind == frames.HEADERS else 1
+            if taken >= _PER_TURN:
+                taken = 0
                 yield
         self._release()
         if len(self._own) > _MOST_OWN:
