@@ -25,6 +25,8 @@ _INTS, _UNSIGNED = ffi.typeof("int32_t[]"), ffi.typeof("uint32_t[]")
 _gather, _scatter, _from_buffer = lib.dtp_gather, lib.dtp_scatter, ffi.from_buffer
 _accept, _dial, _NULL = lib.dtp_accept, lib.dtp_dial, ffi.NULL
 _iter_gathered = _GATHERED.iter_unpack
+#: What C gives: that it doesn't block is said here, so that Python needs no call to make it so.
+_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 
 def supported() -> bool:
@@ -104,9 +106,7 @@ def dial(address: bytes, port: int, congestion: bytes | None = None) -> socket.s
 
 
 def _plain(family: int, fd: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
-    sock.setblocking(False)  # so that Python knows, too
-    return sock
+    return socket.socket(family, _STREAM, 0, fd)
 
 
 def scatter(

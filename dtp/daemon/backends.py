@@ -49,14 +49,14 @@ class Balancer:
     def __init__(self, places: Collection[Place], balance: Balance, slow_start: float = 0.0) -> None:
         self.backends = [Backend(place) for place in places]
         self._slow_start = slow_start
-        self._pick: Callable[[list[Backend], str, float], Backend] = {
+        self._pick: Callable[[list[Backend], object, float], Backend] = {
             "round-robin": self._by_turn,
             "least-conn": self._by_load,
             "hash": self._by_hash,
         }[balance]
 
-    def choose(self, key: str, now: float, tried: Collection[Backend] = ()) -> Backend | None:
-        """The backend for a caller's stream, none of `tried`; None when all were. `key` tells callers apart."""
+    def choose(self, key: object, now: float, tried: Collection[Backend] = ()) -> Backend | None:
+        """The backend for a caller's stream, none of `tried`; None when all were. `key` spells who it is."""
         if len(self.backends) == 1 and not tried:
             return self.backends[0]
         left = [backend for backend in self.backends if backend not in tried]
@@ -71,7 +71,7 @@ class Balancer:
             return 1.0
         return max(_FIRST_SHARE, (now - since) / self._slow_start)
 
-    def _by_turn(self, backends: list[Backend], key: str, now: float) -> Backend:
+    def _by_turn(self, backends: list[Backend], key: object, now: float) -> Backend:
         """Smooth weighted round robin, as nginx does it."""
         total = 0.0
         for backend in backends:
@@ -82,14 +82,14 @@ class Balancer:
         chosen.overdue -= total
         return chosen
 
-    def _by_load(self, backends: list[Backend], key: str, now: float) -> Backend:
+    def _by_load(self, backends: list[Backend], key: object, now: float) -> Backend:
         """The fewest streams for its share; in turn among equals."""
         least = min((one.active + 1) / self._share(one, now) for one in backends)
         return self._by_turn(
             [one for one in backends if (one.active + 1) / self._share(one, now) <= least], key, now
         )
 
-    def _by_hash(self, backends: list[Backend], key: str, now: float) -> Backend:
+    def _by_hash(self, backends: list[Backend], key: object, now: float) -> Backend:
         """Weighted rendezvous hashing: when a backend goes, only its own callers move."""
 
         def score(backend: Backend) -> float:

@@ -17,23 +17,23 @@ from dtp.daemon.sockets import local_congestion
 
 
 @lru_cache(maxsize=1024)
-def loopback(place: Place) -> bytes | None:
-    """The address of `place` in network order; None when it is a name, not on loopback, or not to be had at once."""
+def loopback(host: str) -> bytes | None:
+    """The address `host` in network order; None when it is a name, not on loopback, or not to be had at once."""
     if not sockets_supported():
         return None
     try:
-        address = ipaddress.ip_address(place.host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
     return address.packed if address.is_loopback else None
 
 
 def connect_now(place: Place) -> socket.socket | None:
-    """A non-blocking socket connected to `place`; None when it has no `loopback`, or takes time after all.
+    """A non-blocking socket connected to `place`; None when it is not on `loopback`, or takes time after all.
 
     Raises `DialError` when it is refused.
     """
-    address = loopback(place)
+    address = loopback(place.host)
     if address is None:
         return None
     try:

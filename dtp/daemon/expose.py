@@ -35,6 +35,9 @@ log = logging.getLogger("dtpd")
 #: A backend, the socket to it, and what goes in front of its bytes.
 Dialled = tuple[Backend, socket.socket, bytes]
 
+#: What a NamedTuple's own `__new__` calls, in Python.
+_new_tuple = tuple.__new__
+
 #: Denials that are logged in a second.
 LOGGED = 20
 #: Seconds that a backend has to take what was written to it before the end.
@@ -43,7 +46,7 @@ FLUSH = 10.0
 
 def moment() -> Moment:
     """Now, by both clocks."""
-    return Moment(time.monotonic(), time.time())
+    return _new_tuple(Moment, (time.monotonic(), time.time()))
 
 
 def caller_of(connection: Connection) -> Caller:
@@ -249,7 +252,7 @@ class Exposed:
         """Join the stream with a backend: at once where that can be, which spares a task."""
         began = time.monotonic()
         tried: list[Backend] = []
-        while (backend := self.balancer.choose(str(caller.peer), began, tried)) is not None:
+        while (backend := self.balancer.choose(caller.peer, began, tried)) is not None:
             try:
                 sock = connect_now(backend.place)
             except DialError as error:
@@ -305,7 +308,7 @@ class Exposed:
     def _serve_udp(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Join the stream's datagrams with a backend's socket; a missing one looks like a quiet one."""
         began = time.monotonic()
-        backend = self.balancer.choose(str(caller.peer), began)
+        backend = self.balancer.choose(caller.peer, began)
         assert backend is not None
         try:
             sock = udp.connect(backend.place)
@@ -375,7 +378,7 @@ class Exposed:
         """
         tried = list(tried)
         while True:
-            backend = chosen or self.balancer.choose(str(caller.peer), time.monotonic(), tried)
+            backend = chosen or self.balancer.choose(caller.peer, time.monotonic(), tried)
             if backend is None:
                 return None
             chosen = None

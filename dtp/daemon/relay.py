@@ -8,14 +8,13 @@ small messages of a turn share those steps (docs/decisions/0146).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dtp.carriers.watch import socket_watcher
+from dtp.carriers.watch import Watcher, socket_watcher
 from dtp.daemon.policies.base import Bounds
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.sockets import reset
@@ -87,7 +86,6 @@ class Relay:
         "_tap",
         "_timers",
         "_turns",
-        "_watcher",
         "_writing",
         "counts",
         "ended",
@@ -125,8 +123,6 @@ class Relay:
         self._fd = sock.fileno()
         self._loop = connection.loop
         self._turns = connection.turns
-        self._turns.widen()
-        self._watcher = socket_watcher(self._loop)
         self._broken = broken
         self._on_end = on_end
         self._meter = meter
@@ -149,6 +145,8 @@ class Relay:
         self._looked = (0, -1)
         measured = meter is not None or self._data_left is not None
         self._tap: Tap | None = None if measured else stream.tap(self._fd, self)
+        if self._tap is None:
+            self._turns.widen()
         if bounds is not None:
             if bounds.time is not None:
                 self._later(bounds.time, lambda: self.abort(Reason.TIME))
@@ -162,6 +160,11 @@ class Relay:
             stream.attach(self)
             if stream.write_error is not None:
                 self.stream_writable()
+
+    @property
+    def _watcher(self) -> Watcher:
+        """For what no tap does; looked up, since most relays never need it."""
+        return socket_watcher(self._loop)
 
     # ---- from the socket to the stream --------------------------------------------------------------------
 
@@ -243,7 +246,8 @@ class Relay:
 
     def _end_of_socket(self) -> None:
         self._socket_ended = True
-        self._pause()
+        if self._reading:
+            self._pause()
         self.stream.write_eof()
         self._end_if_done()
 
@@ -370,9 +374,10 @@ class Relay:
         if not self._shut:
             self._shut = True
             if not self._socket_ended:  # else it is closed now
-                # It may be gone already; then reading tells.
-                with contextlib.suppress(OSError):
+                try:  # noqa: SIM105 - `suppress` is three calls, for each stream
                     self._sock.shutdown(socket.SHUT_WR)
+                except OSError:  # it may be gone already; then reading tells
+                    pass
         self._end_if_done()
 
     def stream_error(self, error: DtpError) -> None:

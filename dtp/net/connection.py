@@ -495,9 +495,6 @@ class Connection:
             self._schedule_flush()
         return queued
 
-    def _tap(self, stream_id: int, tap: object | None) -> None:
-        self._session.tap(stream_id, tap)
-
     def _consumed_all(self, stream_ids: list[int], sizes: list[int]) -> None:
         if self._session.consumed_all(stream_ids, sizes):
             self._schedule_flush()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: `read` hands out a received piece of at least this size as it is, rather than join it with the next.
 _WHOLE = 16 * 1024
-#: Of every stream that has a sink: nothing is ever put in.
+#: Of every stream that has kept nothing yet, or has a sink: nothing is ever put in.
 _NO_CHUNKS: deque[bytes] = deque(maxlen=0)
 
 
@@ -54,7 +54,7 @@ class Stream:
         self.connection = connection
         #: The number of the stream within the connection.
         self.id = stream_id
-        self._chunks: deque[bytes] = deque()
+        self._chunks = _NO_CHUNKS  # until there are some: most streams of a relay never have any here
         self._at = 0  # what of the first chunk was read
         self._size = 0
         self._eof = False
@@ -300,7 +300,7 @@ class Stream:
         if taps is None:
             return None
         tap = Tap(taps, self.id, fd, owner)
-        connection._tap(self.id, tap)
+        connection._session.tap(self.id, tap)
         return tap
 
     @property
@@ -333,6 +333,8 @@ class Stream:
         if self._eof:
             self.consumed(len(data))
             return
+        if self._chunks is _NO_CHUNKS:
+            self._chunks = deque()
         self._chunks.append(data)
         self._size += len(data)
         waiter = self._read_waiter

@@ -91,7 +91,8 @@ class Tap:
 
     def close(self) -> None:
         """Leave the socket alone. Idempotent."""
-        self.pause()
+        if self.reading:
+            self.pause()
         self.out = -1
 
 
@@ -112,6 +113,7 @@ class Taps:
         self._watcher, self._buffer = watcher, buffer
         self._write, self._consumed = write, consumed
         self._turns, self._time = turns, time
+        turns.widen()  # from now on they are told
         self._ready = ReadySet()
         self._reading: dict[int, Tap] = {}
         self._closed = False

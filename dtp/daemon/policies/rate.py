@@ -38,7 +38,8 @@ class Arrivals:
 
     def push(self, key: PeerId | None, seconds: float, now: float) -> None:
         """The bucket of `key` is filled by so much more."""
-        self._times[key] = self.get(key, now) + seconds
+        time = self._times.get(key)
+        self._times[key] = (now if time is None or time < now else time) + seconds
         if len(self._times) > self._sweep_at:
             self._times = {key: time for key, time in self._times.items() if time > now}
             self._sweep_at = max(1024, 2 * len(self._times))
