@@ -69,6 +69,7 @@ async def say(port, data, *, until=rb"\r\n\r\n"):
         (b"GET /a#b" + HEAD + b"\r\n", b"fragment"),
         (b"GET http://x#b" + HEAD + b"\r\n", b"fragment"),
         (b"GET /a" + HEAD + b"Origin: https://one\r\nOrigin: https://two\r\n\r\n", b"Origin"),
+        (b"GET /a" + HEAD + b"a:\r\n" * 256 + b"\r\n", b"more than 256 fields"),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_400(run, kind, request_, words):
@@ -302,6 +303,16 @@ def test_answers_to_head_are_heads(run):
             answer = await say(port, (b"HEAD /secret" + HEAD + b"\r\n") * 2, until=rb"(?s)403.*403.*\r\n\r\n")
             assert re.fullmatch(rb"(?s)(HTTP/1.1 403 .*?\r\n\r\n){2}", answer)
             assert pair.exposed.ledger.failed == 0
+
+    run(scenario)
+
+
+def test_a_head_may_have_256_fields(run):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            assert (await say(port, b"GET /" + HEAD + b"a:\r\n" * 255 + b"\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert backend.got.count(b"\r\na:") == 255
 
     run(scenario)
 

@@ -19,12 +19,16 @@ _ENCODED = re.compile(r"%(2[1-9A-Fa-f]|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])")
 _PARAMETERS = re.compile(r";[^/]*")
 #: What a method is made of (RFC 9110, 5.6.2): backends trim and cut the rest off in ways of their own.
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: Fields of a head: understood, each takes some 300 bytes for as long as the backend takes.
+_MOST_FIELDS = 256
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
 def fault(request: h11.Request) -> str | None:
-    """Why a request's end, or its target, could be found in two ways; None when there is one."""
+    """Why a request's end, or its target, could be found in two ways, or is too much of a head; else None."""
     names = [name for name, _ in request.headers]
+    if len(names) > _MOST_FIELDS:
+        return f"more than {_MOST_FIELDS} fields"
     if b"transfer-encoding" in names:
         if b"content-length" in names:
             return "Content-Length beside Transfer-Encoding"
