@@ -174,7 +174,7 @@ class ChannelEnd:
 
     def add(self, pipes: Sequence[Pipe]) -> None:
         """Send over these, too."""
-        for each in sorted(pipes, key=lambda pipe: pipe.index):
+        for each in pipes:
             out = _Out(each.id, each.index, each.sequence)
             self._pipes.append(out)
             self._spawn(self._work(out), f"dtp-pipe-{each.index}")
@@ -549,14 +549,10 @@ class ChannelEnd:
         Raises `PipeStalledError` when attempts since `since` were in vain for too long.
         """
         if fault.error is PipeError.OVER_WINDOW:
-            await self._refresh()
-            # The node lags behind, or the other side has told of more than it has acknowledged.
-            out.doubted = (out.doubted or self._loop.time()) if self._has_room(out) else None
-            if out.doubted is not None:
-                await self._pause(out.doubted, fault)
-            while not self._has_room(out) and self.failed is None:
-                out.wake.clear()
-                await out.wake.wait()
+            # There was room by what is known of acknowledgements, which only rise: the node lags behind, or the other
+            # side has told of more than it has acknowledged.
+            out.doubted = out.doubted or self._loop.time()
+            await self._pause(out.doubted, fault)
         elif fault.error is PipeError.OVER_RATE:
             await self._pause(since + self.where.recovery, fault)  # runs before this one may have used it up
         elif fault.error is ChannelError.STALE_ACK:

@@ -444,7 +444,11 @@ def test_a_frame_whose_transaction_is_known_not_to_have_happened_is_sent_again(f
 def test_a_channel_that_turns_out_to_be_closed_ends_the_carrier_before_time_is_up():
     async def scenario(chain, near, _):
 
+        tries = 0
+
         async def refuse(program, *, gas_budget=None):
+            nonlocal tries
+            tries += 1
             raise StaleObject("the pipe is gone")
 
         chain.ends[Direction.TO_SERVER].chain.execute = refuse
@@ -452,6 +456,7 @@ def test_a_channel_that_turns_out_to_be_closed_ends_the_carrier_before_time_is_u
         near.write(b"too late")
         await asyncio.sleep(TIMING.stall / 10)
         assert (await near.until_lost()).code == "pipe-refused"
+        assert tries == 1
 
     play(scenario)
 
@@ -592,6 +597,56 @@ def test_a_budget_that_turns_out_too_small_is_found_out_anew_once(refused):
         near.write(b"e")
         assert (await near.until_lost()).code == "pipe-refused"
         assert [each is None for each in budgets[5:]] == [False, True]
+
+    play(scenario)
+
+
+def test_a_window_that_is_doubted_again_much_later_is_given_as_much_time():
+    async def scenario(chain, near, far):
+        client = chain.ends[Direction.TO_SERVER].chain
+        genuine, refusals = client.execute, []
+
+        async def execute(program, *, gas_budget=None):
+            if refusals:
+                raise refusals.pop()
+            return await genuine(program, gas_budget=gas_budget)
+
+        client.execute, data = execute, b""
+        for piece in (b"a", b"b"):
+            refusals.append(aborted(PipeError.OVER_WINDOW))
+            near.write(piece)
+            data += piece
+            await far.until_received(data)
+            await asyncio.sleep(2 * TIMING.stall)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_fails_for_another_reason_than_gas_is_not_tried_again_unsimulated(lost):
+    async def scenario(chain, near, far):
+        client = chain.ends[Direction.TO_SERVER].chain
+        genuine, budgets, fault = client.execute, [], failed("MOVE_PRIMITIVE_RUNTIME_ERROR")
+
+        async def execute(program, *, gas_budget=None):
+            budgets.append(gas_budget)
+            if len(budgets) == 1:
+                raise unknown(program, {}) if lost else fault
+            return await genuine(program, gas_budget=gas_budget)
+
+        async def resubmit(unknown):
+            raise fault
+
+        near.write(b"a")
+        await far.until_received(b"a")
+        client.execute, client.resubmit = execute, resubmit
+        near.write(b"b")
+        if lost:
+            await far.until_received(b"ab")
+            assert [each is None for each in budgets] == [False, True]
+        else:
+            assert (await near.until_lost()).code == "pipe-refused"
+            assert len(budgets) == 1
 
     play(scenario)
 
