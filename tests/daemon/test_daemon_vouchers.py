@@ -14,6 +14,7 @@ from pay.test_store import (
 )
 
 from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.state import redis_vouchers
 from dtp.daemon.state.redis_vouchers import RedisUnsafe, RedisVouchers
 from dtp.daemon.state.vouchers import PostgresVouchers
 from dtp.pay.errors import StoreError
@@ -126,7 +127,7 @@ def test_one_of_them_claims(open_store):
     first, second = open_store(), open_store()
     assert [first.claims(), second.claims(), first.claims()] == [True, False, True]
     first.close()
-    for _ in range(100):
+    for _ in range(50):  # a moment, and less than a lease
         if second.claims():
             break
         threading.Event().wait(0.05)
@@ -348,21 +349,67 @@ def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place, monkeypatch
     second.close()
 
 
+def test_who_has_lost_a_lease_in_redis_touches_it_no_more(place, monkeypatch):
+    """Else a third daemon could serve the channel beside the second, or nobody after it."""
+    monkeypatch.setattr("dtp.daemon.state.redis_vouchers._RENEW", 3600.0)
+    server = Redis(place, *SAFE)
+    first, second = (opened(lambda: RedisVouchers(server.url)) for _ in range(2))
+    assert first.hold(CHANNEL)
+    with redis.Redis.from_url(server.url) as plain:
+        name = f"dtp:pay:lease:{CHANNEL}"
+        plain.delete(name)
+        assert second.hold(CHANNEL)
+        first._run(redis_vouchers._RENEW_ALL, first._me, redis_vouchers.LEASE, CHANNEL)
+        assert plain.get(name).decode() == second._me
+        first.free(CHANNEL)
+        assert plain.get(name).decode() == second._me
+    first.close()
+    second.close()
+
+
+def test_a_locked_voucher_that_comes_beside_a_new_key_in_redis_keeps_its_own(place, monkeypatch):
+    server = Redis(place, *SAFE)
+    with opened(lambda: RedisVouchers(server.url)) as store:
+        genuine, locked = store.sold_lane, KEY.sign(voucher(1, 1, hash_lock=bytes(32)))
+
+        def sold_lane(*lane):
+            found = genuine(*lane)
+            store.received_all([(locked, Usage())])
+            return found
+
+        monkeypatch.setattr(store, "sold_lane", sold_lane)
+        with pytest.raises(StoreError, match="still locked"):
+            store.keep_preimage(CHANNEL, 0, b"k" * 32)
+        assert genuine(CHANNEL, 0).preimage is None
+
+
+def test_channels_that_are_over_are_not_asked_about_in_redis(place):
+    server = Redis(place, *SAFE)
+    with opened(lambda: RedisVouchers(server.url)) as store, redis.Redis.from_url(server.url) as plain:
+        store.received_all([(KEY.sign(voucher(1, 1)), Usage())])
+        assert plain.smembers("dtp:pay:channels") == {CHANNEL.encode()}
+        store.over(CHANNEL)
+        assert plain.smembers("dtp:pay:channels") == set()
+
+
 def test_leases_in_redis_are_renewed(place, monkeypatch):
     monkeypatch.setattr("dtp.daemon.state.redis_vouchers._RENEW", 0.01)
     server = Redis(place, *SAFE)
     store = opened(lambda: RedisVouchers(server.url))
     assert store.hold(CHANNEL)
+    assert store.claims()
     with redis.Redis.from_url(server.url) as plain:
-        name = f"dtp:pay:lease:{CHANNEL}"
-        plain.delete(name)
+        names = [f"dtp:pay:lease:{what}" for what in (CHANNEL, "claims")]
+        plain.delete(*names)
         for _ in range(1000):
-            if plain.exists(name):
+            if plain.exists(*names) == 2:
                 break
             threading.Event().wait(0.01)
-        assert plain.pttl(name) > 0
+        assert all(plain.pttl(name) > 0 for name in names)
         store.close()
-        assert not plain.exists(name)
+        assert not plain.exists(*names)
+    with pytest.raises(StoreError, match="closed"):
+        store.sold()
 
 
 def test_numbers_in_redis_are_whole_up_to_the_last(place):

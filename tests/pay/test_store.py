@@ -17,6 +17,7 @@ from dtp.pay.payee import Payee, PayeeLane, Send
 from dtp.pay.payer import Payer, PayerLane, Reserved, SignWanted
 from dtp.pay.store import Bought, End, Store
 from dtp.pay.terms import Prices, Usage
+from dtp.pay.voucher import SignedVoucher
 
 from .meters import CHANNEL, KEY, lock_of, voucher
 
@@ -211,12 +212,18 @@ def test_received_vouchers_only_rise(store):
         assert (lane.newest, lane.used) == (second, Usage(6, 200))
         assert [(each.channel, each.lane, each.newest) for each in other.sold()] == [(CHANNEL, 0, second)]
     # Newer and for less, in any count: never in the place of more.
-    for less in (voucher(9, 3, 200), voucher(9, 9, 99), voucher(9, 5, 200, amount=1)):
+    for less in (voucher(9, 3, 200, amount=10**6), voucher(9, 9, 99), voucher(9, 5, 200, amount=1)):
         assert not receive(store, KEY.sign(less), Usage())
+    assert not receive(store, SignedVoucher(second.voucher, bytes(64)), Usage())
     assert store.sold_lane(CHANNEL, 0).newest == second
+    third = KEY.sign(voucher(3, 6, 300))
+    assert receive(store, third, Usage(1, 1))
+    for less in (voucher(9, 5, 400, amount=10**6), voucher(9, 9, 200, amount=10**6)):
+        assert not receive(store, KEY.sign(less), Usage())
+    assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, third, Usage(6, 200))
     other_lane = KEY.sign(voucher(1, 1, lane=2))
     receive(store, other_lane, Usage())
-    assert store.vouched(CHANNEL) == {0: second.voucher.amount, 2: 1000}
+    assert store.vouched(CHANNEL) == {0: third.voucher.amount, 2: 1000}
     assert [each.lane for each in store.sold(CHANNEL)] == [0, 2]
 
 
@@ -290,6 +297,7 @@ def test_what_was_served_is_not_forgotten_with_the_connection(store):
     store.served(CHANNEL, 0, Usage(5, 500))
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, None, Usage(5, 500))
     assert store.sold() == []
+    assert store.vouched(CHANNEL) == {0: 0}
     assert receive(store, KEY.sign(voucher(1, 3)), Usage(3, 0))
     store.served(CHANNEL, 0, Usage(4, 600))
     assert store.sold_lane(CHANNEL, 0).used == Usage(5, 600)
@@ -319,6 +327,10 @@ def test_the_first_agreement_stands(store):
     assert store.end_of(CHANNEL).over
     assert store.sold() == []
     assert len(store.sold(CHANNEL)) == 1
+    receive(store, KEY.sign(voucher(2, 4)), Usage())
+    assert store.sold() == []  # whatever comes late
+    store.over("0x2")  # which nobody agreed on
+    assert store.end_of("0x2") == End("0x2", 0, 0, True)
 
 
 def test_the_file_is_its_owners(store):

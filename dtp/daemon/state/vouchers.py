@@ -100,8 +100,9 @@ class PostgresVouchers:
                 if self._database is None or self._database.closed:
                     self._database = psycopg.connect(self._url, autocommit=True, **ALIVE)
                     self._database.execute(ALIVE_THERE)
-                    for channel, times in self._held.items():
-                        self._lost[channel] = self._lost.get(channel, 0) + times
+                    self._lost |= (
+                        self._held
+                    )  # none is in both: what was lost isn't held again before it was freed
                     self._held.clear()
                 with self._database.transaction():
                     yield self._database
