@@ -127,7 +127,8 @@ class Shop:
         self._earned: dict[str, int] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._offered: dict[str, Price] = {}
-        self._by_call: set[str] = set()
+        #: What callers of a service may owe, and whether each of their streams is a request.
+        self._sold: dict[str, tuple[Exposure, bool]] = {}
 
     async def start(self) -> None:
         """Begin to claim, with what a run before has left."""
@@ -137,19 +138,21 @@ class Shop:
         """Have the host say the prices of these services. Raises `NoHost`, `EndpointsApart`, `ChainError`."""
         wanted = {one.service: one for one in expose if one.price is not None}
         prices = {name: one.price for name, one in wanted.items() if one.price is not None}
-        if prices == self._offered:
-            return
+        if prices != self._offered:
+            await self._offer(wanted)
+            self._offered = prices
+            await self._firewall.refresh()
+        self._sold = {name: (one.exposure, one.kind not in BY_CALL) for name, one in wanted.items()}
+
+    async def _offer(self, wanted: dict[str, Expose]) -> None:
         owned = await find_host(self._chain, self._config.host)
         if owned is None:
             raise NoHost(f"{self._chain.address} has no host: dtp host create")
-        if prices:
+        if wanted:
             await self._refuse_apart(owned)
         for name, one in wanted.items():
             if self._offered.get(name) != one.price:
                 owned = await self._offer_one(owned, name, one)
-        self._offered = prices
-        self._by_call = {name for name, one in wanted.items() if one.kind in BY_CALL}
-        await self._firewall.refresh()
 
     async def check_apart(self) -> None:
         """Once this daemon is announced: of two that begin at once at least one sees the other.
@@ -204,9 +207,10 @@ class Shop:
         if not await self._hold(admission.channel.id):
             connection.abort(CloseCode.PAYMENT, "another daemon of this host serves the channel now")
             return False
-        by_stream, meter = connection.service not in self._by_call, None
+        exposure, by_stream = self._sold.get(connection.service, (Exposure(), True))
+        meter = None
         try:
-            meter = await self.ledger.enter(connection, admission, Exposure(), by_stream)
+            meter = await self.ledger.enter(connection, admission, exposure, by_stream)
         finally:
             if meter is None:
                 await self._free(admission.channel.id)

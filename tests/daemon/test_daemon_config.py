@@ -239,6 +239,7 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (MINIMAL + "quota = { bytes = '1GiB' }", 10, 9, "every is missing in [expose.quota]"),
         (MINIMAL + "rate = [{ requests = '1/s' }, { burst = 3 }]", 10, 31, "needs requests"),
         (MINIMAL + "concurrency = { identity = 0 }", 10, 28, "at least 1"),
+        (MINIMAL + "exposure = {}", 10, 12, "without price they owe nothing"),
         (MINIMAL + "health = true", 10, 10, "has to be a table"),
         (MINIMAL + "[web]\nlisten = '0.0.0.0:9464'", 11, 10, "tells who calls"),
         (MINIMAL + "[web]\nlisten = 'localhost.example:80'", 11, 10, "tells who calls"),

@@ -12,6 +12,7 @@ from dtp.daemon.config import reading
 from dtp.daemon.config.load import load_text
 from dtp.daemon.config.places import find_places
 from dtp.daemon.config.reading import ConfigMistakes
+from dtp.pay.terms import Exposure
 
 from .test_daemon_config import ME, SUI
 
@@ -98,6 +99,13 @@ rise = 2
 request = "0.00001SUI"
 mib = "0.001SUI"
 deposit = "1SUI"
+[expose.exposure]
+first-bytes = "64KiB"
+most-bytes = "1MiB"
+first-requests = 1
+most-requests = 100
+first-amount = "0.001SUI"
+patience = "10s"
 [expose.methods]
 allow = ["eth_*"]
 deny = ["eth_sign"]
@@ -161,6 +169,7 @@ def misspelt(word, kind, chance):
 def test_everything_is_right_before_it_is_made_wrong():
     config = load_text(EVERYTHING, HERE)
     assert len(config.expose) == len(config.forward) == 1
+    assert config.expose[0].exposure == Exposure(64 * 1024, 1024 * 1024, 1, 100, 10.0, 1_000_000)
     assert {key[-1] for key in find_places(EVERYTHING).keys if isinstance(key[-1], str)} >= {
         match["key"] for _, match in SETTINGS
     }
@@ -172,7 +181,7 @@ def test_everything_is_all_there_is(monkeypatch):
     monkeypatch.setattr(reading.Section, "finish", lambda self: asked.update(self._asked))
     load_text(EVERYTHING, HERE)
     assert asked == {match["key"] for _, match in SETTINGS} | {
-        "health", "limits", "methods", "concurrency", "quota", "rate", "schedule", "price", "budget",
+        "health", "limits", "methods", "concurrency", "quota", "rate", "schedule", "price", "budget", "exposure",
         "identity", "daemon", "log", "web", "chain", "state", "telemetry", "everywhere", "expose", "forward",
     }  # fmt: skip
 

@@ -54,6 +54,8 @@ kind = "http"
 backend = "x:1"
 allow = "*"
 health = {{}}
+price = {{ mib = 1 }}
+exposure = {{}}
 limits = {{}}
 {rules}
 [[forward]]

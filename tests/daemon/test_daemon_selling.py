@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from pay.test_ledger import Connected, pay
 
 from dtp.chain.signer import KeySigner
 from dtp.daemon import selling
+from dtp.daemon.config.model import Expose, Price
 from dtp.daemon.selling import Shop
 from dtp.pay.cashier import Cashier
 from dtp.pay.errors import StoreError
@@ -19,6 +21,7 @@ from dtp.pay.gate import Admission
 from dtp.pay.messages import build
 from dtp.pay.payer import said
 from dtp.pay.store import Store
+from dtp.pay.terms import Exposure
 
 
 class SharedStore(Store):
@@ -128,6 +131,28 @@ def test_a_connection_that_is_over_is_forgotten(tmp_path, monkeypatch):
         del wire
         gc.collect()
         assert known() is None
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+@pytest.mark.parametrize(("kind", "by_stream"), [("tcp", True), ("grpc", False)])
+def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_stream):
+    """Also one that says so only since a reload, at the same price; what isn't sold any more goes by the usual."""
+    tight = Exposure(1000, 2000, 3, 4, 5.0)
+
+    async def scenario(shop, store):
+        priced = Expose("api", (), price=Price(request=1))
+        shop._offered = {"api": priced.price}  # as the host says it already
+        await shop.offer((priced, Expose("free", (), exposure=tight)))
+        await shop.offer((replace(priced, kind=kind, exposure=tight),))
+        wire = caller(shop, store)
+        assert await shop.enter(wire)
+        assert (wire.meter.payee.exposure, wire.meter.payee.count_streams) == (tight, by_stream)
+        await shop.offer((priced,))
+        other = caller(shop, store)
+        other.service = "gone"
+        assert await shop.enter(other)
+        assert (other.meter.payee.exposure, other.meter.payee.count_streams) == (Exposure(), True)
 
     play(tmp_path, monkeypatch, scenario)
 

@@ -13,6 +13,7 @@ from dtp.daemon.config.places import KeyPath, Place
 from dtp.daemon.config.reading import ConfigMistakes, Mistake, Section, Wrong, parse
 from dtp.identity import PeerId
 from dtp.net.address import Address
+from dtp.pay.terms import Exposure
 
 #: Settings of [[expose]] that only some kinds of services have.
 _ONLY_FOR = {
@@ -234,6 +235,7 @@ def _expose(section: Section) -> model.Expose:
         message=section.take("message", values.size, 2 * 1024 * 1024),
         origins=section.take_all("origins", values.origin),
         price=_price(section.section("price")),
+        exposure=_exposure(section.section("exposure")),
         rules=_rules(section),
     )
     if "backend" not in section:
@@ -255,6 +257,8 @@ def _check_kind(section: Section, kind: str, expose: model.Expose) -> None:
     for key, kinds in _ONLY_FOR.items():
         if key in section and kind not in kinds:
             section.wrong(f"{key}: is for services of kind {' or '.join(kinds)}, not {kind}", key)
+    if "exposure" in section and "price" not in section:
+        section.wrong("exposure: is what callers may owe, and without price they owe nothing", "exposure")
     if kind == "udp":
         _check_udp(section, expose)
     _check_methods(section, kind, expose.rules)
@@ -302,6 +306,23 @@ def _price(section: Section | None) -> model.Price | None:
         section.wrong('price: needs request or mib, such as "0.00001SUI"')
     section.finish()
     return price
+
+
+def _exposure(section: Section | None) -> Exposure:
+    usual = Exposure()
+    if section is None:
+        return usual
+    requests, size = values.number(0), values.size
+    exposure = Exposure(
+        first_bytes=section.take("first-bytes", size, usual.first_bytes),
+        most_bytes=section.take("most-bytes", size, usual.most_bytes),
+        first_requests=section.take("first-requests", requests, usual.first_requests),
+        most_requests=section.take("most-requests", requests, usual.most_requests),
+        patience=section.take("patience", values.duration, usual.patience),
+        first_amount=section.take("first-amount", values.money, usual.first_amount),
+    )
+    section.finish()
+    return exposure
 
 
 def _budget(section: Section | None) -> model.Budget | None:

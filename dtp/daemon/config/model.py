@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from dtp.daemon.config.values import Place, Rate
 from dtp.identity import PeerId
 from dtp.net.address import Address
+from dtp.pay.terms import Exposure
 
 Kind = Literal["tcp", "udp", "http", "json-rpc", "grpc", "websocket"]
 KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket")
@@ -157,6 +158,8 @@ class Expose:
     on_chain: bool = False
     #: Callers pay, by channels on chain.
     price: Price | None = None
+    #: ... and owe at most so much.
+    exposure: Exposure = field(default_factory=Exposure)
     #: JSON-RPC: calls in one batch, and bytes of one message.
     batch: int = 50
     message: int = 2 * 1024 * 1024
