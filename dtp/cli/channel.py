@@ -14,7 +14,7 @@ from dtp.cli.accounts import Account, account_options, record_of
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.show import amount, table
-from dtp.errors import ChainError, LocalError
+from dtp.errors import ChainError, DtpError, LocalError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -365,6 +365,8 @@ def watch(every: float, once: bool, account: Account) -> None:
     """
 
     async def work(chain: ChainClient) -> None:
+        from dtp.pay.errors import StoreError
+
         async with _cashier(chain) as (cashier, clock):
             if not once:
                 print_line(
@@ -376,7 +378,7 @@ def watch(every: float, once: bool, account: Account) -> None:
                     for paid in await cashier.look():
                         _print_paid("claimed", paid)
                     await _finish_ours(chain)
-                except ChainError as fault:  # nodes go and come back, and so does money for gas
+                except (ChainError, StoreError) as fault:  # nodes, disks and money for gas go and come back
                     if once:
                         raise
                     _print_failed(None, fault)
@@ -471,7 +473,7 @@ async def _read(chain: ChainClient, id: str) -> Channel:
         raise LocalError(f"not a channel's id: {fault}") from fault
 
 
-def _print_failed(id: str | None, fault: ChainError) -> None:
+def _print_failed(id: str | None, fault: DtpError) -> None:
     about = f"{id}: " if id is not None else ""
     print_line(
         {"event": "failed", "channel": id, "code": fault.code, "reason": str(fault)},

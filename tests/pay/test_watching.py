@@ -11,6 +11,7 @@ from dtp.chain import ChainClient, find_network
 from dtp.chain.errors import NodeUnavailable, TransactionFailed
 from dtp.cli import channel as command
 from dtp.cli import main
+from dtp.errors import LocalError
 from dtp.pay import cashier, settling
 from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
@@ -32,15 +33,17 @@ def dtp(homes, monkeypatch):
     return invoke
 
 
-def test_a_watcher_goes_on_when_nodes_come_back(dtp, monkeypatch):
+def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
     looks = []
 
     async def look(self):
         looks.append(1)
         if len(looks) == 1:
             raise NodeUnavailable("no node answers")
-        if len(looks) == 3:
-            raise StoreError("the disk is gone")
+        if len(looks) == 2:
+            raise StoreError("the disk is full")
+        if len(looks) == 4:
+            raise LocalError("enough was seen")
         return []
 
     async def sleep(seconds):
@@ -48,10 +51,13 @@ def test_a_watcher_goes_on_when_nodes_come_back(dtp, monkeypatch):
 
     monkeypatch.setattr(cashier.Cashier, "look", look)
     monkeypatch.setattr(command, "asyncio", SimpleNamespace(sleep=sleep))
-    watching, failed = dtp("channel", "watch", "--every", "5")
+    watching, *failed = dtp("channel", "watch", "--every", "5")
     assert watching["event"] == "watching"
-    assert (failed["event"], failed["code"]) == ("failed", "node_unavailable")
-    assert len(looks) == 3
+    assert [(each["event"], each["code"]) for each in failed] == [
+        ("failed", "node_unavailable"),
+        ("failed", "pay-store"),
+    ]
+    assert len(looks) == 4
 
 
 def closing(net, homes, count):
