@@ -15,7 +15,7 @@ from dtp.cli import output
 from dtp.cli.daemon_init import init
 from dtp.cli.options import IdentitySource, read_psk_file
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
-from dtp.daemon import logs
+from dtp.daemon import logs, memory
 from dtp.daemon.config.load import load
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
 from dtp.daemon.config.values import duration
@@ -159,11 +159,16 @@ def check(path: Path) -> None:
     Nothing is started, opened or resolved.
     """
     config = load(path)
+    # This process has loaded about what one does that serves.
+    _, warning = memory.bound(config.memory, config.workers, memory.resident())
     record = {
         "file": str(path),
         "exposed": len(config.expose),
         "forwarded": len(config.forward),
+        "warnings": [warning] if warning else [],
     }
+    if warning and not wants_json():
+        click.echo(f"{path}: {warning}", err=True)
     print_result(record, f"{path}: no mistakes; exposes {len(config.expose)}, forwards {len(config.forward)}")
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger("dtpd")
 EVERY = 0.25
 #: Who holds less is not closed for it.
 LEAST = 256 * 1024
+#: What a process may have in any case beyond what it takes itself, or it would never take up anything.
+ROOM = 32 * 1024 * 1024
 #: Of the machine's memory, where the file says nothing.
 _SHARE = 0.5
 _STATM = Path("/proc/self/statm")
@@ -33,6 +35,18 @@ def default(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
     """Half of what the machine has, or of what its control groups let this process have where that is less, bytes."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return int(min([machine, *_limits(groups, root)]) * _SHARE)
+
+
+def bound(wanted: int | None, workers: int, own: int) -> tuple[int, str]:
+    """What each of so many processes may have, bytes; and in words, if that is more than is `wanted` ("" otherwise).
+
+    `own` is what one takes that serves nobody.
+    """
+    share, least = (wanted or default()) // workers, own + ROOM
+    if share >= least:
+        return share, ""
+    why = f"memory: {share >> 20} MiB for each process, which takes {own >> 20} MiB itself"
+    return least, f"{why}: it may have {least >> 20} MiB"
 
 
 def _limits(groups: Path, root: Path) -> Iterator[int]:

@@ -138,8 +138,9 @@ class Daemon:
         self._old: list[Exposed | Forwarded] = []
         self._callers: dict[Connection, Caller] = {}
         self._bans = Bans()
-        share = (config.memory or memory.default()) // config.workers
-        self._governor = memory.Governor(share, self._held, self._shed)
+        #: Bytes that the process has before it serves anybody.
+        self._own = memory.resident()
+        self._governor = memory.Governor(0, self._held, self._shed)
         #: Settings of `listen` -> where that is.
         self._bound: dict[str, list[str]] = {}
         self._changing = asyncio.Lock()
@@ -153,6 +154,7 @@ class Daemon:
         adopted = adopted or {}
         try:
             await self.side.start(lambda: self._active() / self.budget, self._on_fenced)
+            self._bound_memory(self.config)
             self._governor.start()
             self._sharing = self._share()
             if self._sharing is not None:
@@ -192,6 +194,7 @@ class Daemon:
         refuse_what_takes_a_restart(self.config, config)
         async with self._changing:
             await self._apply(config, adopted or {})
+            self._bound_memory(config)
         self.reloads += 1
 
     async def _apply(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
@@ -208,7 +211,6 @@ class Daemon:
         await self._listen_no_more(config)
         self._apply_services(config)
         await self._apply_forwards(config, new_forwards)
-        self._governor.bound = (config.memory or memory.default()) // config.workers
         self.config = config
 
     async def _listen_locally(
@@ -357,6 +359,11 @@ class Daemon:
         return self.side.admit(request, exposed.config)
 
     # ---- memory -------------------------------------------------------------------------------------------
+
+    def _bound_memory(self, config: Config) -> None:
+        self._governor.bound, why = memory.bound(config.memory, config.workers, self._own)
+        if why and (self._team is None or not self._team.number):
+            log.warning("%s", why, extra={"fields": {"event": "memory", "why": why}})
 
     def _held(self) -> dict[Connection, int]:
         """What each connection holds: bytes of its streams, and what conversations keep of those that were read."""

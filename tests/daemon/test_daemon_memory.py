@@ -6,11 +6,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from dtp.daemon.memory import LEAST, Governor, default, resident
+from dtp.daemon.memory import LEAST, ROOM, Governor, bound, default, resident
 from dtp.daemon.server import Daemon
 from dtp.testing import clock
 
-from .conftest import NEAR, OTHER, Backend
+from .conftest import NEAR, OTHER, Backend, echo
 from .test_daemon_relay import exchange, expose
 
 OVER = []
@@ -147,6 +147,60 @@ def test_it_looks_by_itself(monkeypatch):
         await governor.close()
 
     clock.run(scenario())
+
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("wanted", "workers", "found"),
+    [(256, 1, 256), (256, 2, 128), (142, 2, 71), (64, 1, 71), (512, 16, 71), (16, 1, 71)],
+)
+def test_the_bound_leaves_room_beyond_what_the_process_takes_itself(wanted, workers, found):
+    """Or it would be full from the beginning, and refuse everybody for ever."""
+    own = 39 * MIB
+    bounded, why = bound(wanted * MIB, workers, own)
+    assert bounded == found * MIB
+    assert bounded >= own + ROOM
+    share = wanted // workers
+    said = f"memory: {share} MiB for each process, which takes 39 MiB itself: it may have 71 MiB"
+    assert why == (said if found > share else "")
+
+
+def test_where_nothing_is_wanted_the_default_is_bounded_alike(monkeypatch):
+    monkeypatch.setattr("dtp.daemon.memory.default", lambda: 32 * MIB)
+    assert bound(None, 1, 39 * MIB)[0] == 71 * MIB
+    monkeypatch.setattr("dtp.daemon.memory.default", lambda: 320 * MIB)
+    assert bound(None, 2, 39 * MIB) == (160 * MIB, "")
+
+
+def test_a_bound_below_its_own_size_is_raised_and_said(run, caplog):
+    """At the start and by a reload; what a daemon takes itself is what it took before it served anybody."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            pair.top = 'memory = "1MiB"'
+            port = await pair.start(expose(backend.port), top=pair.top)
+            governor = pair.far._governor
+            own = governor.bound - ROOM
+            assert 10 * MIB < own <= resident()
+            governor.look(lambda: own)
+            assert await exchange(port, b"served") == b"served"
+            assert len(said()) == 1
+            ballast = b"x" * (64 * MIB)
+            await pair.far.reload(pair.far_config(pair.expose))
+            assert governor.bound == own + ROOM
+            assert len(said()) == 2
+            del ballast
+            pair.top = 'memory = "20GiB"'
+            await pair.far.reload(pair.far_config(pair.expose))
+            assert governor.bound == 20 * 1024 * MIB
+            assert len(said()) == 2
+
+    def said():
+        return [one for one in caplog.messages if "memory: 1 MiB for each process" in one]
+
+    run(scenario)
 
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -481,6 +481,12 @@ def test_check_and_init(place):
     place.command("init", "-c", path, "--expose", "api=127.0.0.1:80", "--allow", "*",
                   "--forward", "127.0.0.1:81=dtp://alice/web")  # fmt: skip
     assert "exposes 1, forwards 1" in place.command("check", "-c", path)
+    assert json.loads(place.command("check", "--json", "-c", path))["warnings"] == []
+    tight = place.file(
+        "tight", '[daemon]\nmemory = "16MiB"\n[[forward]]\nlisten = "127.0.0.1:81"\nto = "dtp://alice/web"'
+    )
+    (warning,) = json.loads(place.command("check", "--json", "-c", tight))["warnings"]
+    assert warning.startswith("memory: 16 MiB for each process, which takes ")
     assert "exists" in place.command("init", "-c", path, "--forward", "127.0.0.1:81=dtp://alice/web", code=3)
     path.write_text(path.read_text() + "bakend = 1\n")
     said = place.command("check", "-c", path, code=3)
