@@ -612,6 +612,7 @@ def test_a_window_that_is_doubted_again_much_later_is_given_as_much_time():
             return await genuine(program, gas_budget=gas_budget)
 
         client.execute, data = execute, b""
+        await asyncio.sleep(1)
         for piece in (b"a", b"b"):
             refusals.append(aborted(PipeError.OVER_WINDOW))
             near.write(piece)
