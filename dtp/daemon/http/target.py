@@ -75,23 +75,25 @@ def doubt(request: h11.Request) -> str | None:
 
 
 def spellings(request: h11.Request) -> tuple[str, ...]:
-    """`METHOD /path` as it came, then as backends may understand it, each once: at most twelve.
+    """`METHOD /path` as it came, then as backends may understand it, each once: at most eighteen.
 
+    Parameters are cut off before the rest is decoded, as by Tomcat, or after it, which differs by a slash in them.
     For a request without `doubt`.
     """
     path = _path(request)
     decoded = _decoded(path)
     paths = [path, decoded]
-    if path.startswith("/"):
-        segments = _segments(decoded)
-        kept = [one for one in segments if one]
+    rooted = (decoded, _decoded(_PARAMETERS.sub("", path))) if path.startswith("/") else ()
+    for one in rooted:
+        segments = _segments(one)
+        kept = [segment for segment in segments if segment]
         ending = segments[-1:] if not segments[-1] else []
         paths.append("/" + "/".join(kept + ending) if kept else "/")
-        if decoded[1:2] in ("/", "\\"):  # to some the first one is a host
+        if one[1:2] in ("/", "\\"):  # to some the first one is a host
             paths.append("/" + "/".join(kept[1:] + ending) if kept[1:] else "/")
     verb = request.method.decode("ascii")
     verbs = [verb, verb.upper(), *(one.decode("ascii") for one in _overrides(request))]
-    return tuple(dict.fromkeys(f"{one} {each}" for each in paths for one in verbs))
+    return tuple(dict.fromkeys(f"{verb} {each}" for each in paths for verb in verbs))
 
 
 def _overrides(request: h11.Request) -> set[bytes]:
