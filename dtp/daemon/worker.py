@@ -121,7 +121,13 @@ class Worker:
     async def _reload(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
         assert self._daemon is not None
         config: Config = fields["config"]
-        await self._daemon.reload(config, _by_place(fields["places"], descriptors))
+        adopted = _by_place(fields["places"], descriptors)
+        for place in (
+            adopted.keys() & self._daemon.sockets.keys()
+        ):  # a file was taken back that wasn't taken here
+            for sock in adopted.pop(place):
+                sock.close()
+        await self._daemon.reload(config, adopted)
         logs.set_up(config.log)
 
     def _status(self, fields: Mapping[str, Any], _: list[int]) -> Mapping[str, Any]:

@@ -300,7 +300,8 @@ class Workers:
             try:
                 await self._tell_all(config, made)
             except DtpError:
-                await self._tell_all(self.config, {}, quiet=True)
+                left = self._places.keys() - wanted_by(config)  # by those who have taken the new one
+                await self._tell_all(self.config, {place: self._places[place] for place in left}, quiet=True)
                 for opened in made.values():
                     opened.close()
                 raise

@@ -24,6 +24,7 @@ from dtp.daemon.state import Key, Used
 from dtp.daemon.summing import ended, merge
 from dtp.daemon.table import Table, key_of
 from dtp.daemon.web.server import PATHS
+from dtp.daemon.worker import Worker
 from dtp.daemon.workers import WorkerFailed, Workers
 from dtp.errors import LocalError
 from dtp.identity import Identity
@@ -329,11 +330,14 @@ class Asked:
 
     closed = False
 
-    def __init__(self, hangs):
-        self.hangs, self.asked = hangs, []
+    def __init__(self, hangs=False, refuses=None):
+        self.hangs, self.refuses, self.asked, self.given = hangs, refuses, [], []
 
     async def ask(self, do, descriptors=(), **fields):
         self.asked.append((do, fields.get("config")))
+        self.given.append((fields.get("places"), list(descriptors)))
+        if self.refuses is not None and fields.get("config") == self.refuses:
+            raise NotDone("not this one")
         if self.hangs:
             await asyncio.Event().wait()
 
@@ -362,6 +366,49 @@ def test_a_reload_does_not_wait_for_ever_for_a_worker(tmp_path):
         await parent.hand_over()
 
     clock.run(scenario())
+
+
+def test_a_worker_gets_back_what_it_let_go_for_a_file_that_another_refuses(tmp_path):
+    """It has closed its socket by then, and can't bind another beside those of the others by itself."""
+    more = '[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://alice/api"'
+    old, new = (config(tmp_path, text) for text in (f"{DIRECT}\n{more}", DIRECT))
+
+    async def scenario():
+        with socket.socket() as kept, socket.socket() as dropped:
+            parent = Workers(old, NEAR.id, None, Mock(workers=2))
+            parent._places = {
+                "127.0.0.1:0": Opened([[kept], [kept]]),
+                "127.0.0.1:1": Opened([[dropped], [dropped]]),
+            }
+            good, bad = parent._seats[0].channel, parent._seats[1].channel = Asked(), Asked(refuses=new)
+            with pytest.raises(WorkerFailed, match="not this one"):
+                await parent.reload(new)
+            assert good.asked == bad.asked == [("reload", new), ("reload", old)]
+            assert good.given == [([], []), ([("127.0.0.1:1", 1)], [dropped.fileno()])]
+
+    clock.run(scenario())
+
+
+def test_a_worker_closes_sockets_that_it_has_already(tmp_path, monkeypatch):
+    """It is the one that has refused the file, and let nothing go."""
+    monkeypatch.setattr("dtp.daemon.worker.logs", Mock())
+
+    async def scenario():
+        one, other = socket.socketpair()
+        with other, socket.socket() as sock:
+            worker = Worker(0, one, NEAR, None, Mock())
+            worker._daemon = Mock(sockets={"known": [sock]}, reload=AsyncMock())
+            known, fresh = (os.dup(sock.fileno()) for _ in range(2))
+            fields = {"config": config(tmp_path, DIRECT), "places": [("known", 1), ("fresh", 1)]}
+            await worker._reload(fields, [known, fresh])
+            ((_, adopted), _) = worker._daemon.reload.call_args
+            assert [(place, one.fileno()) for place, (one,) in adopted.items()] == [("fresh", fresh)]
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(known)
+            adopted["fresh"][0].close()
+            worker._channel.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_worker_that_never_begins_makes_room_for_another(tmp_path, monkeypatch, caplog):
