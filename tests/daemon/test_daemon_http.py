@@ -263,6 +263,7 @@ def test_messages(body, methods, batch):
         (b'{"METHOD":"b"}', -32600, "spelt"),
         ('{"method":"a","param\u017f":[]}'.encode(), -32600, "spelt"),
         (b'{"method":1}', -32600, "needs a method"),
+        (b'{"method":""}', -32600, "needs a method"),
         (b'{"method":"a b"}', -32600, "needs a method"),
         (b'{"method":"a\\u0000"}', -32600, "needs a method"),
         (b'{"method":"a","id":{}}', -32600, "id"),
@@ -305,11 +306,17 @@ def test_answers():
         "id": 7,
         "error": {"code": -32005, "message": "too many", "data": {"policy": "rate", "retry_after": 0.25}},
     }
-    for answer, count in ((b' [{"id":1},{"id":2}] ', 3), (b"[]", 1), (b"", 1), (b'{"id":null}', 2)):
+    for answer, count in (
+        (b' [{"id":1},{"id":2}] ', 3),
+        (b"[]", 1),
+        (b"[ ]", 1),
+        (b"", 1),
+        (b'{"id":null}', 2),
+    ):
         merged = json.loads(jsonrpc.merged(answer, [refusal]))
         assert len(merged) == count
         assert merged[-1] == refusal
-    for answer in (b'[{"id":1}', b'{"id":1', b"<p>"):
+    for answer in (b'[{"id":1}', b'{"id":1', b"<p>", b"\xff"):
         assert jsonrpc.merged(answer, [refusal]) is None
 
 

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import subprocess
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import aiohttp
 import h11
@@ -18,7 +18,7 @@ from dtp.daemon.web.server import PATHS, WebServer
 
 from .conftest import Backend, echo
 from .programs import PATIENCE
-from .test_daemon_relay import until
+from .test_daemon_relay import reset, until
 
 
 async def serve(pair, backend_port):
@@ -224,6 +224,32 @@ def test_a_client_may_ask_again_and_is_let_go_when_it_does_not(run, monkeypatch)
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
             assert await reader.read() == b""
             asking.close()
+            writer.close()
+            await web.close()
+
+    run(scenario)
+
+
+def test_who_breaks_off_or_speaks_no_http_is_let_go(run):
+    """No callback raises, and whoever comes next is served, by figures of now."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            web, url, writer = await serve(pair, backend.port)
+            for said in (b"GET /health HT", b"\xff\r\n\r\n"):
+                reader, asking = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+                await until(lambda: len(web._clients) == 1)
+                asking.write(said)
+                if said.startswith(b"GET"):
+                    reset(asking)
+                else:
+                    assert await reader.read() == b""
+                    asking.close()
+                await until(lambda: not web._clients)
+            pair.far.refresh = AsyncMock()
+            async with aiohttp.ClientSession() as client, client.get(f"{url}/status") as answer:
+                assert answer.status == 200
+            pair.far.refresh.assert_awaited_once_with()
             writer.close()
             await web.close()
 

@@ -143,7 +143,7 @@ class WebServer:
                     if request is None:
                         return
                     await self._answer(http, writer, request)
-                if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+                if http.our_state is not h11.DONE:
                     return
                 http.start_next_cycle()
 
