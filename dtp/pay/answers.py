@@ -73,13 +73,22 @@ class SealedAnswer:
         return bytes(opened)
 
 
-async def read_answer(stream: Stream) -> SealedAnswer:
-    """The next answer on a stream. Raises `SealedAnswerBroken`."""
+async def read_head(stream: Stream) -> tuple[bytes, int]:
+    """Lock and size (bytes) of the next answer on a stream. Raises `SealedAnswerBroken`."""
+    head = await _read(stream, HASH_SIZE + _SIZE)
+    size = int.from_bytes(head[HASH_SIZE:])
+    if not _TAG <= size <= MAX_ANSWER + _TAG:
+        raise SealedAnswerBroken(f"a sealed answer of {size:,} bytes")
+    return head[:HASH_SIZE], size
+
+
+async def read_answer(stream: Stream, lock: bytes, size: int) -> SealedAnswer:
+    """The answer behind its head. Raises `SealedAnswerBroken`."""
+    return SealedAnswer(lock, await _read(stream, size))
+
+
+async def _read(stream: Stream, size: int) -> bytes:
     try:
-        head = await stream.readexactly(HASH_SIZE + _SIZE)
-        size = int.from_bytes(head[HASH_SIZE:])
-        if not _TAG <= size <= MAX_ANSWER + _TAG:
-            raise SealedAnswerBroken(f"a sealed answer of {size:,} bytes")
-        return SealedAnswer(head[:HASH_SIZE], await stream.readexactly(size))
+        return await stream.readexactly(size)
     except asyncio.IncompleteReadError as error:
         raise SealedAnswerBroken("the stream ended inside a sealed answer") from error

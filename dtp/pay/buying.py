@@ -23,6 +23,7 @@ from dtp.chain.errors import (
     NodeUnavailable,
     ObjectMissing,
     OutcomeUnknown,
+    SignerError,
     TransactionFailed,
     TransactionRefused,
 )
@@ -60,6 +61,8 @@ _TOP_UP_PART: Final = 4
 _LEAST_USE: Final = Usage(1, 4096)
 #: How long a new channel that is refused is tried again before another one is opened.
 _TRIAL_MS: Final = 600_000
+#: How often the file of a lane's lock is tried: it isn't taken for good by who has it for a moment.
+_TRIES: Final = 3
 #: Credits for transport that are worth a transaction, MIST.
 _CREDITS_WORTH: Final = 3_000_000
 
@@ -151,6 +154,9 @@ class Purchase(Deal):
                 except OutcomeUnknown as unknown:
                     self._unknown = unknown, amount
                     raise
+                except (ChainError, SignerError):  # what isn't there isn't kept from others
+                    await _count_on(self.journal, self.channel, self.lane.lane, before, before)
+                    raise
             self.funds += amount
             try:
                 self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
@@ -199,12 +205,13 @@ class Purchase(Deal):
         return not any(
             each.state == "refused" and each.purpose == ours.purpose and _is_new(each.opened_ms)
             for each in channels
+            if each is not ours
         )
 
     async def give_up(self) -> None:
         """The server takes this channel no more: it isn't used again, and can be closed (dtp channel close)."""
-        self.lock.release()
         await self.journal.run(lambda store: store.set_state(self.channel.id, "refused"))
+        self.lock.release()
 
     async def break_off(self, agreed: messages.Agreed | None) -> None:
         """See `Deal.break_off`. The channel stays open for the next time, unless the server has signed its close."""
@@ -299,6 +306,10 @@ class LaneLock:
 
     def take(self) -> bool:
         """Whether the lane was free, and is ours now. `StoreError` where there can be no such file."""
+        # Who only looks has the file for a moment, and who had the lane removes it.
+        return any(self._try() for _ in range(_TRIES))
+
+    def _try(self) -> bool:
         if self._path is None:
             return self._in_memory.setdefault(self._lane, self) is self
         try:
@@ -571,11 +582,10 @@ async def _taken(
 async def _count_on(journal: Journal[Store], channel: Channel, lane: int, least: int, most: int) -> int:
     """What the connection that has a lane may count on of the channel's money: `least`, and up to `most` as far as no
     other connection counts on it. It is noted until another one begins on the lane."""
-    lanes = await journal.run(lambda store: store.lanes(channel.id))
-    # Others may have signed all that they have reserved: they are in use, or died.
-    signed = {each.lane: each.most_signed for _, each in lanes}
 
     def share(counted_on: dict[int, int]) -> int:
+        # Others may have signed all that they have reserved: they are in use, or died.
+        signed = {each.lane: each.most_signed for _, each in journal.store.lanes(channel.id)}
         taken = {
             each: max(signed[each], amount)
             for each, amount in counted_on.items()

@@ -77,6 +77,7 @@ class ClientMeter(Meter):
         self._on_low = on_low
         self._asked: set[asyncio.Future[bool]] = set()  # what `on_charge` is thinking about
         self._offers: dict[bytes, payer.ChargeOffered] = {}
+        self._unwanted: set[bytes] = set()  # locks of answers that nobody waits for any more
         self._revealed: dict[bytes, bytes] = {}
         #: Answers that were paid, by lock, until they are opened.
         self.unopened: dict[bytes, answers.SealedAnswer] = {}
@@ -311,12 +312,17 @@ class ClientMeter(Meter):
         connection.abort(CloseCode.PAYMENT, "the client's budget is used up")
 
     def _offered(self, offer: payer.ChargeOffered) -> None:
-        if offer.lock is not None:
+        if offer.lock in self._unwanted:
+            self.payer.answer_charge(offer.charge, False, self.loop.time())
+            self.loop.call_soon(self.turn)
+        elif offer.lock is not None:
             self._offers[offer.lock] = offer  # decided by `buy`, when what it is for has arrived
         else:
             self.spawn(self._decide(offer))
 
     async def _decide(self, offer: payer.ChargeOffered) -> None:
+        if self._over:
+            return
         agree = False
         try:
             agree = await self._wants(offer)
@@ -350,14 +356,18 @@ class ClientMeter(Meter):
 
     async def buy(self, stream: Stream, most: int | None) -> bytes:
         """See `Metered.buy`."""
-        answer = await answers.read_answer(stream)
-        while answer.lock not in self._offers:
-            await self.changed()
-        offer = self._offers.pop(answer.lock)
-        if most is not None and offer.amount > most:
-            self.payer.answer_charge(offer.charge, False, self.loop.time())
-            self.turn()
-            raise PriceTooHigh(f"the answer costs {offer.amount}, and at most {most} is to be paid")
+        lock, size = await answers.read_head(stream)
+        try:
+            answer = await answers.read_answer(stream, lock, size)
+            while lock not in self._offers:
+                await self.changed()
+            offer = self._offers[lock]
+            if most is not None and offer.amount > most:
+                raise PriceTooHigh(f"the answer costs {offer.amount}, and at most {most} is to be paid")
+            del self._offers[lock]
+        except BaseException:  # cancelled, say
+            self._decline(lock)
+            raise
         await self._decide(offer)
         if not self.payer.agreed_to(offer.charge):
             self._raise_if_over()
@@ -367,11 +377,17 @@ class ClientMeter(Meter):
         self.unopened[answer.lock] = answer
         return await self.open_answer(answer)
 
+    def _decline(self, lock: bytes) -> None:
+        """Nobody waits for this answer any more: its charge is declined, now or as soon as it is asked for."""
+        self._unwanted.add(lock)
+        if lock in self._offers:
+            self._offered(self._offers.pop(lock))
+
     async def open_answer(self, answer: answers.SealedAnswer) -> bytes:
         """See `Metered.open_answer`."""
         while answer.lock not in self._revealed:
             await self.changed()
-        opened = answer.open(self._revealed[answer.lock])
+        opened = answer.open(self._revealed.pop(answer.lock))
         self.unopened.pop(answer.lock, None)
         return opened
 

@@ -249,18 +249,14 @@ class _PaidDialer:
                 deal = await purchase(
                     chain, journal, canonical_id(self._host), self._service, self._budget, keep=self._keep
                 )
+                stack.callback(deal.lock.release)
                 try:
                     connection = await self._dial(deal)
                     break
                 except ConnectionRefused as refused:
                     if refused.close_code != CloseCode.TICKET or not await deal.replaceable():
-                        deal.lock.release()
                         raise
                     await deal.give_up()
-                except BaseException:
-                    deal.lock.release()
-                    raise
-            stack.callback(deal.lock.release)
             await self._begin(connection, deal)
             connection.at_end(stack.pop_all())
             return connection

@@ -463,7 +463,7 @@ class Payer:
     def out_of_money(self) -> BudgetSpent:
         """What a connection ends with that `funds` no longer suffice for."""
         return BudgetSpent(
-            f"the budget is used up: {self.signed_amount:,} of {self.funds:,} MIST are paid, for "
+            f"the budget is used up: {self.signed_amount:,} of {self.funds:,} are paid, for "
             f"{self.signed_usage.requests:,} requests and {self.signed_usage.bytes:,} bytes of this channel; to "
             "go on, connect again with a larger budget (--budget)",
             paid=self.signed_amount,

@@ -253,7 +253,7 @@ class ServerMeter(Meter):
         """
         async with self._charging:
             number = self._dropped.pop(units, None) if preimage is None else None
-            if number is None:
+            if number is None or self._outcomes.get(number) is False:
                 number = await self._ask(units, preimage)
             try:
                 while number not in self._outcomes:

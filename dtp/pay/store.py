@@ -568,7 +568,8 @@ class Store:
         """
         with self._writing():
             self._db.execute(
-                "INSERT OR IGNORE INTO ends VALUES (?, ?, ?, 'agreed', ?)",
+                "INSERT OR IGNORE INTO ends (channel, total, not_after_ms, state, chain) "
+                "VALUES (?, ?, ?, 'agreed', ?)",
                 (channel, total, str(not_after_ms), chain),
             )
             end = self.end_of(channel)
@@ -579,7 +580,8 @@ class Store:
         """The channel is closed on chain: nothing can be claimed any more."""
         with self._writing():
             self._db.execute(
-                "INSERT INTO ends VALUES (?, 0, '0', 'over', '') ON CONFLICT (channel) DO UPDATE SET state = 'over'",
+                "INSERT INTO ends (channel, total, not_after_ms, state) VALUES (?, 0, '0', 'over') "
+                "ON CONFLICT (channel) DO UPDATE SET state = 'over'",
                 (channel,),
             )
 

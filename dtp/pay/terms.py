@@ -15,8 +15,9 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 #: Vouchers aren't asked for more often than once in so many bytes, however small the exposure.
 LEAST_INTERVAL: Final = 16 * KIB
-#: However much a MiB costs, so many bytes may be unpaid at first: with none nothing would ever move.
-_LEAST_FIRST: Final = 4 * KIB
+#: However much a MiB costs, so many bytes may be unpaid at first: what two vouchers are for, so that one comes before
+#: serving stops.
+_LEAST_FIRST: Final = 2 * LEAST_INTERVAL
 #: A voucher falls due when this part of the exposure is used, so that it arrives before serving stops.
 _PART: Final = 4
 

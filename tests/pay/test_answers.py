@@ -1,22 +1,21 @@
 """Sealed answers: they open with their key and with nothing else."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.pay.answers import MAX_ANSWER, lock_of, new_preimage, read_answer, seal_answer
+from dtp.pay.answers import MAX_ANSWER, lock_of, new_preimage, seal_answer
 from dtp.pay.errors import SealedAnswerBroken
 
-from .test_vectors import Given
+from .test_vectors import answer_in
 
 
 @given(st.binary(max_size=300), st.binary(min_size=32, max_size=32), st.integers(0, 400), st.integers(1, 255))
 def test_what_was_changed_does_not_open(data, preimage, at, change):
     box = seal_answer(preimage, data)
-    answer = asyncio.run(read_answer(Given(box)))
+    answer = answer_in(box)
     assert answer.lock == lock_of(preimage)
     assert answer.open(preimage) == data
     broken = bytearray(answer.ciphertext)
@@ -26,7 +25,7 @@ def test_what_was_changed_does_not_open(data, preimage, at, change):
 
 
 def test_another_key_does_not_open():
-    answer = asyncio.run(read_answer(Given(seal_answer(new_preimage(), b"words"))))
+    answer = answer_in(seal_answer(new_preimage(), b"words"))
     with pytest.raises(SealedAnswerBroken):
         answer.open(new_preimage())
 
@@ -43,7 +42,7 @@ def test_another_key_does_not_open():
 )
 def test_broken_boxes(data):
     with pytest.raises(SealedAnswerBroken):
-        asyncio.run(read_answer(Given(data)))
+        answer_in(data)
 
 
 def test_too_much_is_not_sealed():

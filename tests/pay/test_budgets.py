@@ -246,6 +246,24 @@ def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before
     asyncio.run(scenario())
 
 
+def test_money_that_could_not_be_added_is_kept_from_nobody(monkeypatch):
+    async def scenario():
+        chain = Chain()
+
+        async def empty(*_):
+            raise InsufficientFunds("the wallet is empty")
+
+        monkeypatch.setattr(buying, "add_money", empty)
+        async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
+            with pytest.raises(InsufficientFunds):
+                await deal.add(2000)
+            counted_on = []
+            deal.journal.store.hold(CHANNEL, 1, lambda held: counted_on.append(held) or 0)
+            assert counted_on == [{0: 1000}]
+
+    asyncio.run(scenario())
+
+
 def test_nothing_is_added_under_a_pass(monkeypatch):
     async def scenario():
         chain = Chain()

@@ -199,6 +199,19 @@ def test_nobody_waits_for_an_answer_about_a_charge_when_the_connection_is_over(t
     play(tmp_path, scenario, on_charge=on_charge, charge_units=100)
 
 
+def test_nobody_is_asked_about_a_charge_that_came_with_the_end(tmp_path):
+    asked = []
+
+    async def scenario(meter, wire):
+        wire.on_meter(build(ChargeAsked(1, 500, None)))
+        wire.closed = True
+        meter.over()
+        await meter.settled()
+        assert asked == []
+
+    play(tmp_path, scenario, on_charge=lambda *charge: asked.append(charge), charge_units=100)
+
+
 def test_last_counts_that_can_t_be_written_are_told_and_leave_what_was_reserved(
     tmp_path, monkeypatch, caplog
 ):

@@ -292,6 +292,8 @@ class Bargain:
         self.released += 1
 
     async def replaceable(self):
+        if isinstance(self.another, Exception):
+            raise self.another
         return self.another
 
     async def give_up(self):
@@ -306,7 +308,7 @@ def dialling(tmp_path, address=f"dtp://{HOST}/files", **options):
     async def work():
         await dial.connect(address, wallet=KeySigner.generate(), store=tmp_path / "pay.sqlite", **options)
 
-    with pytest.raises((ConnectionRefused, DialError)) as caught:
+    with pytest.raises((ConnectionRefused, DialError, StoreError)) as caught:
         asyncio.run(work())
     return caught.value
 
@@ -383,8 +385,15 @@ def test_only_a_channel_that_the_server_takes_no_more_is_given_up(
     found = dialling(tmp_path)
     assert len(seen.bought) == 1 + given_up
     assert deals[0].given_up == given_up
-    assert sum(each.released for each in deals) == 1  # who gives up a deal lets go of its lane
+    assert [each.released for each in deals] == [True, given_up]
     assert (found is answer) != given_up
+
+
+def test_a_lane_is_let_go_of_where_nobody_can_say_whether_to_open_another(tmp_path, monkeypatch):
+    made = Bargain(StoreError("the disk is gone"))
+    Dialled(monkeypatch, [refusal()], [made])
+    assert dialling(tmp_path) is made.another
+    assert (made.released, made.given_up) == (1, 0)
 
 
 @pytest.mark.parametrize("option", [{"budget": 5}, {"deposit": 5}, {"keep": True}, {"host": HOST}])

@@ -285,7 +285,7 @@ def test_what_is_unpaid_at_first_costs_little_whatever_the_prices_are():
     assert exposure.within(Prices(0, 0)) == exposure
     assert exposure.within(Prices(4_000_000, 80_000_000)).after(Usage()) == Usage(5, MIB // 4)
     dear = exposure.within(Prices(20_000_001, 10**12))
-    assert dear.after(Usage()) == Usage(0, 4096)
+    assert dear.after(Usage()) == Usage(0, 32 * 1024)
     assert dear.after(Usage(100, 10 * MIB)) == exposure.after(Usage(100, 10 * MIB))  # trust is earned as ever
     assert Exposure(100, 0, 0, 0).within(Prices(1, 10**12)).first_bytes == 100
 

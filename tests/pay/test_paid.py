@@ -1,6 +1,7 @@
 """End to end over a chain: a client that knows a host object opens, streams, pays and closes; the server is paid."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -12,6 +13,7 @@ from dtp.chain.host import Mode, Terms
 from dtp.chain.posts import post_key
 from dtp.identity import Identity
 from dtp.net.address import Address
+from dtp.pay import answers
 from dtp.pay import serving as serving_module
 from dtp.pay.buying import LaneLock
 from dtp.pay.claims import MINUTE
@@ -389,6 +391,39 @@ def test_an_answer_is_sold_for_its_key(market):
                 await connection.buy(stream, most=6999)
         assert connection.usage.requests == 4 + 3 * 7
         assert market.serving.store.sold_lane(buyer["store"].bought()[0].channel, 0).newest is not None
+
+    market(scenario)
+
+
+def test_who_buys_no_more_keeps_nobody_from_charging(market):
+    """Cancelled while the answer comes, say: the server waits to hear whether it is paid."""
+
+    async def sell(connection):
+        async for request in connection.requests():
+            with contextlib.suppress(ChargeDeclined):
+                await request.deliver(bytes(100_000))
+
+    async def scenario(market):
+        await market.serve(sell)
+        buyer = await market.buyer()
+        async with market.connect(buyer) as connection:
+            for asked in (False, True):
+                stream = await connection.open_stream()
+                with pytest.MonkeyPatch.context() as patch:
+                    reached = asyncio.Event()
+
+                    async def read(*_, reached=reached):
+                        reached.set()
+                        await asyncio.Event().wait()
+
+                    patch.setattr(answers, "read_answer", read)
+                    buying = asyncio.ensure_future(connection.buy(stream))
+                    await reached.wait()
+                    while asked and not connection.meter._offers:
+                        await connection.meter.changed()
+                    buying.cancel()
+                    await asyncio.wait([buying])
+                assert await connection.buy(await connection.open_stream()) == bytes(100_000)
 
     market(scenario)
 

@@ -524,6 +524,25 @@ def test_a_charge_whose_asker_was_cancelled_is_not_asked_for_twice(tmp_path):
     play(tmp_path, scenario)
 
 
+def test_a_charge_that_was_declined_when_nobody_waited_is_asked_for_again(tmp_path):
+    """By another request, say: the client was not asked about that."""
+
+    async def scenario(meter, wire, lane):
+        charged = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        charged.cancel()
+        await asyncio.wait([charged])
+        wire.on_meter(build(messages.Decline(1)))
+        again = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        assert [each.charge for each in asked_of(wire)] == [1, 2]
+        wire.on_meter(build(said(KEY.sign(voucher(1, 2)), 2)))
+        await stored(meter)
+        await again
+
+    play(tmp_path, scenario)
+
+
 def test_a_charge_that_leaves_out_what_was_used_before_it_is_not_paid(tmp_path):
     async def scenario(meter, wire, lane):
         wire.traffic = Traffic(3, 0, 0)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dtp.pay import messages
-from dtp.pay.answers import read_answer, seal_answer
+from dtp.pay.answers import SealedAnswer, read_answer, read_head, seal_answer
 from dtp.pay.errors import MalformedMeter
 from dtp.pay.ticket import make_ticket, parse_ticket, statement
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher, encode_voucher
@@ -63,11 +63,18 @@ class Given:
         return taken
 
 
+def answer_in(data: bytes) -> SealedAnswer:
+    async def read(stream):
+        return await read_answer(stream, *await read_head(stream))
+
+    return asyncio.run(read(Given(data)))
+
+
 def test_sealed_answers():
     known = VECTORS["answer"]
     preimage, plain = bytes.fromhex(known["preimage"]), bytes.fromhex(known["plain"])
     assert seal_answer(preimage, plain).hex() == known["sealed"]
-    answer = asyncio.run(read_answer(Given(bytes.fromhex(known["sealed"]))))
+    answer = answer_in(bytes.fromhex(known["sealed"]))
     assert answer.lock == second.LOCK
     assert answer.open(preimage) == plain
 
