@@ -610,6 +610,32 @@ def test_a_quiet_connection_stays_and_each_head_has_10_s(talk):
     talk(scenario, kind="grpc", session=GrpcSession)
 
 
+def test_an_answer_that_uses_up_a_quota_is_heard(talk):
+    """The backend has done what was asked; the connection stays, for the calls behind it to be told so."""
+
+    async def scenario(talk):
+        encoder, answers = Encoder(), Encoder()
+        talk.exposed.moved = lambda caller, size: Reason.QUOTA
+        talk.client.say(HELLO)
+        await seen(lambda: talk.links and talk.links[0].heard)
+        (backend,) = talk.links
+        backend.say(h2.SettingsFrame(0).serialize())
+        for stream in (1, 3):
+            talk.client.say(call_head(encoder, stream, "Unary"))
+            await seen(lambda: talk.session._filter.calls)
+            head = h2.HeadersFrame(stream, data=answers.encode([(b"grpc-status", b"0")]))
+            head.flags |= {"END_HEADERS", "END_STREAM"}
+            backend.say(answer := head.serialize())
+            await seen(lambda answer=answer: talk.client.heard.endswith(answer))
+        talk.client.say(call_head(encoder, 5, "Unary"))
+        await seen(lambda: talk.session._filter.calls)
+        backend.say(h2.PingFrame(0).serialize())
+        await talk.ended()
+        assert talk.client.code == Reason.QUOTA
+
+    talk(scenario, kind="grpc", session=GrpcSession)
+
+
 @pytest.mark.parametrize(("kind", "in_a_row"), [("frames", 1024), ("heads", 64)])
 def test_tiny_frames_hold_up_nobody(talk, kind, in_a_row):
     """What is understood of them goes on meanwhile: a head of a few bytes may be thousands for the backend."""

@@ -53,6 +53,8 @@ class Conversation:
         self._moved, self._moved_at = 0, 0.0
         self._in_a_row = 0
         self._aborted: Reason | None = None
+        #: Why no more of the answer may come.
+        self._used_up: Reason | None = None
 
     @property
     def kept(self) -> int:
@@ -139,9 +141,17 @@ class Conversation:
 
     async def _read_backend(self, size: int) -> bytes:
         assert self._link is not None
+        if self._used_up is not None and not self._is_asking():
+            raise Ended(self._used_up)
         reader = self._link.reader
         data = await self._timed(lambda: reader.read(size), self._bounds.idle)
-        await self._measure(len(data))
+        try:
+            await self._measure(len(data))
+        except Ended as end:
+            if end.reason is Reason.SIZE:
+                raise
+            # The backend has done what was asked. What is refused is the rest, and a short answer has none.
+            self._used_up = end.reason
         return data
 
     async def _measure(self, size: int) -> None:
@@ -152,6 +162,7 @@ class Conversation:
         if self._bounds.data is not None and self._moved > self._bounds.data:
             raise Ended(Reason.SIZE)
         if self._is_asking():
+            self._used_up = None
             verdict: float | Reason = self._exposed.delay(self._caller, size)
         else:
             verdict = self._exposed.moved(self._caller, size)
