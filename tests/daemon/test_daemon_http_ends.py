@@ -472,17 +472,18 @@ def test_what_a_kept_connection_said_meanwhile_answers_nothing(talk, way, asked)
     talk(scenario)
 
 
-def test_a_rule_about_bytes_ends_who_waits(talk):
+@pytest.mark.parametrize(("kind", "asks"), [("http", GET), ("json-rpc", post(b'{"method":"a","id":1}'))])
+def test_a_rule_about_bytes_ends_who_waits(talk, kind, asks):
     """Of what was let in; requests themselves are answered, and what is there already of an answer goes on: the
     backend has done what was asked."""
 
     async def scenario(talk):
         talk.exposed.moved = lambda caller, size: Reason.QUOTA
         for number in (1, 2):
-            talk.client.say(GET)
+            talk.client.say(asks)
             (await talk.asked(number)).say(OK)
             await talk.answered(number)
-        talk.client.say(GET)
+        talk.client.say(asks)
         backend = await talk.asked(3)
         backend.say(OK[:-1])
         assert talk.client.code is None
@@ -491,7 +492,17 @@ def test_a_rule_about_bytes_ends_who_waits(talk):
         talk.client.heard = b""
         assert (talk.client.code, talk.session.why) == (Reason.QUOTA, words(Reason.QUOTA))
 
-    talk(scenario)
+    talk(scenario, kind=kind)
+
+
+def test_of_an_answer_beyond_what_a_request_may_have_nothing_is_heard(talk):
+    async def scenario(talk):
+        talk.client.say(GET)
+        (await talk.asked()).say(OK)
+        assert await talk.ended() == 0
+        assert (talk.client.heard, talk.client.code) == (b"", Reason.SIZE)
+
+    talk(scenario, bounds=Bounds(data=len(GET) + len(OK) - 1))
 
 
 @pytest.mark.parametrize(("size", "stays"), [(256 * 1024, True), (256 * 1024 + 1, False)])

@@ -19,7 +19,7 @@ from dtp.pay.hosting import make_host
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo
 from .programs import free_port, place
-from .test_daemon_relay import exchange
+from .test_daemon_relay import exchange, expose
 from .test_daemon_state import postgresql_url
 
 __all__ = ["client", "deployments", "net", "network", "place", "postgresql_url", "wallet"]
@@ -319,6 +319,24 @@ def test_a_reload_changes_the_price(run, client, net):
             assert found.services[service_number("api")].terms.price_request == 2000
             assert await exchange(port, b"x") == b"x"
             await until(lambda: market.bought()["spent"] == 2000)
+
+    run(scenario)
+
+
+def test_prices_are_said_before_anybody_comes(run):
+    """Saying them takes a while; who comes meanwhile finds nobody, and tries again, rather than no such service."""
+
+    async def scenario(pair):
+        pair.far = Daemon(pair.far_config(expose(1)), FAR)
+        listening = []
+
+        async def offer(exposed):
+            listening.append(pair.far.addresses)
+
+        pair.far.side.offer = offer
+        await pair.far.start()
+        assert listening[0] == []
+        assert pair.far.addresses
 
     run(scenario)
 

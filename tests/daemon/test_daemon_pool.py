@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dtp.carriers.errors import DialError
 from dtp.daemon.pool import BACKOFF, STEADY, Pool
 from dtp.net.address import Address
 from dtp.testing import clock
@@ -33,10 +34,11 @@ class Connection:
 
 
 class Dialled(Pool):
-    """A pool that counts its dials, each of which gives one of these connections once it may."""
+    """A pool that counts its dials, each of which gives one of these connections, or fails, once it may."""
 
     def __init__(self, *seconds):
-        self.made, self.at, self.may = [Connection(each) for each in seconds], [], asyncio.Event()
+        self.made = [each if isinstance(each, Exception) else Connection(each) for each in seconds]
+        self.at, self.may = [], asyncio.Event()
         self.may.set()
         address = Address("dtp", FAR.id, service="api")
         super().__init__([address], identity=NEAR, limits=None, psk=None, dial=self._next)
@@ -44,7 +46,10 @@ class Dialled(Pool):
     async def _next(self, address, resolvers):
         self.at.append(asyncio.get_running_loop().time())
         await self.may.wait()
-        return self.made[len(self.at) - 1]
+        made = self.made[len(self.at) - 1]
+        if isinstance(made, Exception):
+            raise made
+        return made
 
 
 def test_what_is_dialled_for_nobody_any_more_is_closed():
@@ -99,3 +104,18 @@ def test_connections_that_end_at_once_are_not_dialled_without_pause():
         await pool.close()
 
     clock.run(scenario())
+
+
+def test_a_peer_that_is_away_is_said_once_each_time(caplog):
+    async def scenario():
+        away = DialError("nobody there")
+        pool = Dialled(away, away, 0.0, away, away, 0.0, None)
+        pool.start()
+        await asyncio.sleep(60)
+        assert len(pool.at) == 7
+        await pool.close()
+
+    caplog.set_level("INFO", "dtpd")
+    clock.run(scenario())
+    said = ["nobody there" in one for one in caplog.messages]
+    assert said == [True, False, True, False, False]

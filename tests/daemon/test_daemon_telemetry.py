@@ -8,6 +8,7 @@ import json
 import pytest
 from aiohttp import web
 
+from dtp.daemon import telemetry
 from dtp.daemon.config.model import Telemetry
 from dtp.daemon.telemetry import MOST, Exporter, Figures, Spans
 from dtp.daemon.web.metrics import DaemonCollector
@@ -140,6 +141,17 @@ def test_a_collector_that_is_away_is_said_once(status, caplog):
             assert caplog.text.count("telemetry is lost") == 2
 
     asyncio.run(scenario())
+
+
+def test_a_collector_that_does_not_answer_is_given_up(monkeypatch, caplog):
+    async def scenario():
+        monkeypatch.setattr(telemetry, "_PATIENCE", 0.01)
+        async with Backend(lambda reader, writer: reader.read()) as collector:
+            exporter = Exporter(Telemetry(f"http://127.0.0.1:{collector.port}", 3600), "/v1/traces", dict)
+            await exporter.close()
+
+    asyncio.run(scenario())
+    assert "telemetry is lost: no answer in 0.01 s" in caplog.text
 
 
 def test_figures_that_can_not_be_told_end_nothing(caplog):

@@ -78,6 +78,7 @@ def test_sources_are_kept_apart(run):
         assert len({source for _, source in [server.received.get_nowait() for _ in range(60)]}) == 20
         assert pair.exposed.ledger.streams == 20
         assert pair.near.status()["forwarded"][0]["listen"] == [f"udp:127.0.0.1:{pair.port}"]
+        assert (pair.far._active(), pair.near._active()) == (20, 0)  # here they have no sockets of their own
         for one in (*clients, server):
             one.close()
 
