@@ -297,6 +297,7 @@ class Pool:
                 },
             )
             await connection.wait_closed()
+            del connection  # nothing of it is kept while this waits
             if loop.time() - since >= STEADY:
                 failures = 0
             else:
