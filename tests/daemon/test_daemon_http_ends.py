@@ -135,6 +135,22 @@ def test_a_client_that_asks_nothing_more_is_let_go_after_75_s(talk, first):
     talk(scenario)
 
 
+def test_what_was_read_is_answered_though_the_daemon_ends(talk):
+    """Also while a rate of bytes has it wait."""
+
+    async def scenario(talk):
+        talk.exposed.delay = lambda caller, size: 3.0
+        talk.client.say(GET)
+        await asyncio.sleep(1)
+        talk.session.finish()
+        (await talk.asked()).say(OK)
+        await talk.ended()
+        assert talk.client.heard.count(b"HTTP/1.1 200 ") == 1
+        assert b"connection: close" in talk.client.heard.lower()
+
+    talk(scenario)
+
+
 def test_what_cannot_be_understood_is_not_logged(talk):
     """There may be a secret in it."""
 
@@ -378,6 +394,23 @@ def test_requests_and_bodies_in_a_row_hold_up_nobody(talk):
         assert await turns(lambda: len(talk.links[0].heard) > 10_000_000) > 100
 
     talk(scenario, policies=[Methods(model.MethodRule(deny=("PUT",)))])
+
+
+def test_who_is_waited_for_holds_up_nobody(talk):
+    """Others had their turn meanwhile: none is left to them beside it."""
+
+    async def scenario(talk):
+        talk.client.say(b"POST /" + HEAD + b"Content-Length: 10000000\r\n\r\n")
+        backend = await talk.asked()
+
+        async def passed():
+            length = len(backend.heard) + 48 * 1024
+            talk.client.say(bytes(48 * 1024))
+            return await turns(lambda: len(backend.heard) >= length)
+
+        assert len({await passed() for _ in range(12)}) == 1
+
+    talk(scenario)
 
 
 def test_a_fault_behind_what_came_in_the_same_read(talk):

@@ -51,6 +51,7 @@ class Conversation:
         self._link: Link | None = None
         self._task = asyncio.current_task()
         self._moved, self._moved_at = 0, 0.0
+        #: Bytes that were read in this turn of the event loop.
         self._in_a_row = 0
         self._aborted: Reason | None = None
         #: Why no more of the answer may come.
@@ -126,14 +127,24 @@ class Conversation:
     # ---- bytes --------------------------------------------------------------------------------------------
 
     async def _read_client(self, size: int) -> bytes:
-        data = await self._timed(lambda: self.stream.read(size), self._patience)
+        return await self._counted(await self._read_uncounted(size))
+
+    async def _read_uncounted(self, size: int) -> bytes:
+        return await self._timed(lambda: self.stream.read(size), self._patience)
+
+    async def _counted(self, data: bytes) -> bytes:
+        """What was read, once it may go on."""
         self.counts.received += len(data)
         await self._measure(len(data))
-        self._in_a_row += len(data)
         if self._in_a_row >= READ:  # nothing need be waited for while there is more: others have their turn
-            self._in_a_row = 0
             await asyncio.sleep(0)
+        if not self._in_a_row:
+            asyncio.get_running_loop().call_soon(self._turn_over)
+        self._in_a_row += len(data)
         return data
+
+    def _turn_over(self) -> None:
+        self._in_a_row = 0
 
     def _write_client(self, data: bytes) -> None:
         self.counts.sent += len(data)

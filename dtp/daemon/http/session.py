@@ -243,9 +243,9 @@ class HttpSession(Conversation):
 
     async def _wait_for_request(self) -> bytes | None:
         """The first bytes of a request; None when `finish` came first, or nothing for too long."""
-        self._idle = asyncio.ensure_future(self._read_client(conversation.READ))
+        self._idle = asyncio.ensure_future(self._read_uncounted(conversation.READ))
         try:
-            return await self._idle
+            data = await self._idle
         except Ended as end:
             if end.reason is not Reason.IDLE:
                 raise
@@ -256,6 +256,7 @@ class HttpSession(Conversation):
             raise
         finally:
             self._idle = None
+        return await self._counted(data)  # what has come is answered, whatever it has to wait for
 
     async def _exchange(self, request: h11.Request) -> bool:
         """Pass one request on, and its answer back; True when another one may follow."""
