@@ -62,9 +62,16 @@ def listening_sockets() -> list[tuple[str, socket.socket]]:
     """The sockets that were opened for this process, by the service manager or by the process that it replaces.
 
     With each the setting that it was opened for, in that process; "" for the manager's, which are told apart by where
-    they are bound. Children don't inherit them. `ConfigError` for a descriptor that is no such socket.
+    they are bound. Children don't inherit them. `ConfigError` for a descriptor that is no such socket, and for what
+    a process of another version hands over in another way.
     """
-    numbers = [(setting, number) for setting, number in json.loads(os.environ.pop(SOCKETS, "[]"))]
+    told = os.environ.pop(SOCKETS, "[]")
+    try:
+        numbers = [(setting, number) for setting, number in json.loads(told)]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"another version of dtpd hands its sockets over in another way (${SOCKETS}: {told!r}): restart it instead"
+        ) from error
     if os.environ.pop("LISTEN_PID", "") == str(os.getpid()):
         count = int(os.environ.pop("LISTEN_FDS", "0"))
         numbers += [("", number) for number in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + count)]

@@ -158,6 +158,14 @@ def test_sockets_that_were_opened_for_us(monkeypatch, tmp_path):
     assert systemd.SOCKETS not in os.environ
 
 
+@pytest.mark.parametrize("said", ["7,8,9", "7", "", "[7]", '[["a"]]', "null", '[["a", 7, 8]]'])
+def test_sockets_of_a_process_that_hands_them_over_otherwise(monkeypatch, said):
+    """As one of an earlier version may: the one that is replaced goes on, and the log says what to do."""
+    monkeypatch.setenv(systemd.SOCKETS, said)
+    with pytest.raises(ConfigError, match="another version of dtpd"):
+        systemd.listening_sockets()
+
+
 def test_a_watchdog_that_is_away_for_a_moment_is_told_again(monkeypatch):
     told = Mock(side_effect=[ConfigError("away"), None, asyncio.CancelledError])
     monkeypatch.setattr(systemd, "notify", told)
