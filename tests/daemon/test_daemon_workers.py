@@ -4,28 +4,33 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import os
 import random
 import signal
 import socket
+import threading
 import time
 import urllib.request
 from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from dtp.daemon import zygote
 from dtp.daemon.channel import Channel, ChannelLost, NotDone
 from dtp.daemon.config import model, values
 from dtp.daemon.listening import Opened
 from dtp.daemon.policies import Call, Caller, Chain, Close, Moment, Open
 from dtp.daemon.policies.concurrency import Concurrency
 from dtp.daemon.policies.rate import Rate
+from dtp.daemon.server import LIMITS
 from dtp.daemon.state import Key, Used
 from dtp.daemon.summing import ended, merge
 from dtp.daemon.table import Table, key_of
 from dtp.daemon.web.server import PATHS
-from dtp.daemon.worker import Worker
+from dtp.daemon.worker import Worker, _share_of
 from dtp.daemon.workers import WorkerFailed, Workers
+from dtp.daemon.zygote import Zygote
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.testing import clock
@@ -432,6 +437,48 @@ def test_a_worker_that_never_begins_makes_room_for_another(tmp_path, monkeypatch
 
 
 DIRECT = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"'
+
+
+def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch):
+    """Nothing stays open of what it was given; when it is gone, and the one in reserve, too, that is said."""
+    system = Mock(fork=Mock(side_effect=OSError(11, "no process left")), _exit=Mock(side_effect=SystemExit))
+    system.close = os.close
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made = Zygote.__new__(Zygote)
+    made._socks = [ours, ours]
+    with monkeypatch.context() as patched, contextlib.suppress(SystemExit):
+        for name, fake in (("os", system), ("signal", Mock()), ("_close_others", Mock())):
+            patched.setattr(zygote, name, fake)
+        serving = threading.Thread(target=lambda: zygote._serve(theirs, None, []))
+        monkeypatch.setattr(threading, "excepthook", Mock())  # of SystemExit
+        serving.start()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(2):
+            with pytest.raises(OSError, match="no process can be forked: no process left"):
+                made.spawn(0)
+        assert len(os.listdir("/proc/self/fd")) == before
+        ours.shutdown(socket.SHUT_RDWR)
+        serving.join(PATIENCE)
+        assert not serving.is_alive()
+    system._exit.assert_called_once_with(0)
+    theirs.close()
+    reserve, gone = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gone.close()
+    made._socks = [ours, reserve]
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            made.spawn(0)
+    assert made._socks == [reserve]
+    reserve.close()
+
+
+def test_half_open_handshakes_are_divided_among_workers():
+    """Rounded up, so that each may have one."""
+    assert _share_of(1) == LIMITS
+    shared = _share_of(3)
+    assert shared.half_open == math.ceil(LIMITS.half_open / 3)
+    assert shared.half_open_per_source == math.ceil(LIMITS.half_open_per_source / 3)
+    assert _share_of(10**6).half_open_per_source == 1
 
 
 def test_what_other_daemons_counted_is_told_to_one_worker_once():
