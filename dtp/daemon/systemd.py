@@ -70,7 +70,7 @@ def listening_sockets() -> list[tuple[str, socket.socket]]:
         numbers = [(setting, number) for setting, number in json.loads(told)]
     except (ValueError, TypeError) as error:
         raise ConfigError(
-            f"another version of dtpd hands its sockets over in another way (${SOCKETS}: {told!r}): restart it instead"
+            f"another version of dtpd hands sockets over in another way (${SOCKETS}: {told!r}): restart it instead"
         ) from error
     if os.environ.pop("LISTEN_PID", "") == str(os.getpid()):
         count = int(os.environ.pop("LISTEN_FDS", "0"))
