@@ -123,6 +123,7 @@ class Shop:
             busy=lambda: self.ledger.channels,
             on_channel=self.book.learn,
         )
+        self.ledger.on_channel = self.cashier.heed
         self._sales: set[_Sale] = set()
         self._earned: dict[str, int] = {}
         self._leaving: set[asyncio.Task[None]] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -28,6 +29,9 @@ log = logging.getLogger("dtp.pay")
 
 #: No node is behind for so long, ms: what another has had then, and it hasn't, is deleted.
 _BEHIND: Final = 24 * 60 * MINUTE
+#: Looks in the time that a channel leaves for claims, and seconds between two of them at least.
+_LOOKS: Final = 8
+_LEAST_PAUSE: Final = 1.0
 #: So many transactions are remembered: a server runs for years.
 _DONE: Final = 1_000
 #: How often channels are asked about whose vouchers aren't worth their gas, ms: each costs as much as one that is.
@@ -59,6 +63,9 @@ class Cashier:
         self._on_channel = on_channel
         self._task: asyncio.Task[None] | None = None
         self._working = asyncio.Lock()
+        #: The shortest time for claims after a close was asked for, of all channels that were seen, ms.
+        self._claim_ms = float("inf")
+        self._wanted = asyncio.Event()
         #: Channels of the store as this chain had them last, and when (ms).
         self._seen: dict[str, tuple[Channel, int]] = {}
         #: Channels that nothing is to be done with, the vouchers of which that is true, and until when (ms).
@@ -68,17 +75,34 @@ class Cashier:
         self.claimed = 0
 
     def start(self, interval: float) -> None:
-        """Look each `interval` seconds, beginning now: a run before may have left vouchers."""
+        """Look each `interval` seconds, beginning now: a run before may have left vouchers.
+
+        More often where channels leave less time for claims than that.
+        """
         self._task = asyncio.create_task(self._run(interval), name="dtp-cashier")
         self._task.add_done_callback(report_death)
 
     async def _run(self, interval: float) -> None:
         while True:
+            self._wanted.clear()
             try:
                 await self.look()
             except DtpError as error:  # the store may be away as well as the chain, or a row in it broken
                 log.warning("nothing was claimed: %s", error)
-            await asyncio.sleep(interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.pause(interval)):
+                    await self._wanted.wait()
+
+    def pause(self, interval: float) -> float:
+        """Seconds between two looks: several fall into the time that any channel leaves for claims."""
+        return min(interval, max(_LEAST_PAUSE, self._claim_ms / 1000 / _LOOKS))
+
+    def heed(self, channel: Channel) -> None:
+        """A channel is in use, or was, and its client has asked for the close: look in time."""
+        sooner = channel.terms.claim_ms < self._claim_ms
+        self._claim_ms = min(self._claim_ms, channel.terms.claim_ms)
+        if sooner or channel.state == State.CLOSING:
+            self._wanted.set()
 
     async def stop(self, *, claim: bool) -> None:
         """End; with `claim` after claiming what is worth its gas."""
@@ -160,6 +184,7 @@ class Cashier:
         pipes = await self._chain.owned(pipe_module.SCHEMA, Pipe, self._chain.address) if credited else []
         busy = await self.in_use(credited) if credited else ()
         for id, channel in channels.items():
+            self._claim_ms = min(self._claim_ms, channel.terms.claim_ms)
             if self._on_channel is not None:
                 self._on_channel(channel)
             vouchers = [each.newest.voucher for each in sold[id]]

@@ -93,6 +93,8 @@ class Ledger(Account):
         self._signer = signer if isinstance(signer, KeySigner) and signer.scheme is Scheme.ED25519 else None
         self._quotas = quotas
         self._now_ms = now_ms
+        #: Hears of each channel that begins to be used, and of each that ended since its close was asked for.
+        self.on_channel: Callable[[Channel], None] = lambda channel: None
         self._open: dict[str, _Entry] = {}
         #: What was served on lanes, where it couldn't be written at the end of a connection.
         self._unwritten: dict[tuple[str, int], Usage] = {}
@@ -163,6 +165,7 @@ class Ledger(Account):
         if entry is None:
             entry = self._open[channel.id] = _Entry(channel, vouched)
         entry.lanes[number] = channel.lanes[number]
+        self.on_channel(channel)
         terms = channel.terms
         payee = Payee(
             replace(lane, floor=admission.lane.floor),
@@ -251,6 +254,7 @@ class Ledger(Account):
         if entry is None:
             return
         if found is None or found.state != State.OPEN:
+            entry.channel = found or entry.channel
             self.end(id, "the channel is closing or closed")
             return
         if _is_before(found, entry.channel, entry.lanes):
@@ -356,6 +360,8 @@ class Ledger(Account):
                 self._spread(entry)
             else:
                 del self._open[lane.channel]
+                if entry.channel.state != State.OPEN:  # its last vouchers are stored: time for claims runs
+                    self.on_channel(entry.channel)
             self._holds.free(lane.channel)
 
 

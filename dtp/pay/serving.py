@@ -120,6 +120,7 @@ class Serving:
             busy=lambda: self.ledger.channels,
             on_channel=self.book.learn,
         )
+        self.ledger.on_channel = self.cashier.heed
         self._number = service_number(service)
         self._heart: Heart | None = None
         self._rechecking: asyncio.Task[None] | None = None

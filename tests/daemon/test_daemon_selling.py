@@ -157,6 +157,14 @@ def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_str
     play(tmp_path, monkeypatch, scenario)
 
 
+def test_who_claims_hears_of_channels_in_use(tmp_path, monkeypatch):
+    async def scenario(shop, store):
+        assert await shop.enter(caller(shop, store))
+        assert shop.cashier.pause(10**9) == shop.made.terms.claim_ms / 8000
+
+    play(tmp_path, monkeypatch, scenario)
+
+
 def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path, monkeypatch):
     async def scenario(shop, store):
         store.free_there = False

@@ -148,6 +148,40 @@ def test_no_fault_ends_claiming(fault, monkeypatch):
     asyncio.run(scenario())
 
 
+def test_several_looks_fall_into_the_time_for_claims(monkeypatch):
+    """Each 60 s, one just before a close was asked for and one just behind its 60 s, are one too few."""
+
+    def taking(claim_ms, **changes):
+        return channel(terms=replace(channel().terms, claim_ms=claim_ms), **changes)
+
+    async def scenario():
+        made, looks = Cashier(SimpleNamespace(address="0x5"), None, lambda: NOW), asyncio.Queue()
+
+        async def look(self, *, closing=False):
+            looks.put_nowait(self.pause(60.0))
+            return []
+
+        monkeypatch.setattr(Cashier, "look", look)
+        made.start(60.0)
+        async with asyncio.timeout(20):
+            assert await looks.get() == 60.0
+            made.heed(taking(3_600_000))
+            assert await looks.get() == 60.0
+            made.heed(taking(80_000))  # the next look is sooner than it was to be
+            assert await looks.get() == 10.0
+            made.heed(taking(80_000))
+            made.heed(taking(600_000))
+            await asyncio.sleep(0)
+            assert looks.empty()
+            made.heed(taking(600_000, state=State.CLOSING))  # a client has asked for the close: at once
+            assert await looks.get() == 10.0
+            made.heed(taking(1))
+            assert await looks.get() == 1.0
+        await made.stop(claim=False)
+
+    asyncio.run(scenario())
+
+
 # ---- credits for transport
 
 

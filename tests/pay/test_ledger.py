@@ -433,6 +433,28 @@ def test_nothing_begins_on_a_channel_that_is_ending(tmp_path):
     play(tmp_path, scenario)
 
 
+def test_who_claims_hears_of_a_close_that_was_asked_for(tmp_path):
+    """When the last voucher is stored: its time is running, and whoever looks seldom comes too late."""
+
+    async def scenario(served):
+        heard = []
+        served.ledger.on_channel = lambda each: heard.append((each.state, served.store.vouched(CHANNEL)))
+        meter = await served.enter()
+        assert heard == [(State.OPEN, {})]
+        meter.connection.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
+        served.channel = replace(served.channel, state=State.CLOSING, closing_ms=NOW)
+        await served.ledger.refresh(CHANNEL)
+        await meter.settled()
+        assert heard[1:] == [(State.CLOSING, {0: 1000})]
+        served.channel = replace(served.channel, state=State.OPEN)
+        meter = await served.enter()
+        meter.connection.abort(0, "")
+        await meter.settled()
+        assert [state for state, _ in heard[2:]] == [State.OPEN]
+
+    play(tmp_path, scenario)
+
+
 @pytest.mark.parametrize("denied", [True, False])
 def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied):
     async def scenario(served):

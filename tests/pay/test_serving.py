@@ -233,6 +233,8 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
         made.chain.owned = owned
         (view,) = await made.cashier.views()
         assert view.credits == 500
+        assert made.cashier.pause(10**9) == made.channel.terms.claim_ms / 8000
+        assert made.ledger.on_channel == made.cashier.heed
         assert made.book.known(CHANNEL).channel == made.channel
         made._handler = handler
         await made.handle(caller(made))
