@@ -29,6 +29,8 @@ T = TypeVar("T")
 DEFAULT_FILE = Path("/etc/dtpd/dtpd.toml")
 
 
+#: What `run` ends with for mistakes in its file (EX_CONFIG of sysexits.h): whoever starts it need not try again.
+EXIT_MISTAKES = 78
 #: What a command leaves undone for a mistake in the file.
 _NOT_DONE = {
     "run": "; nothing was started",
@@ -50,7 +52,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ConfigMistakes as error:
             _print_mistakes(error, ctx)
-            ctx.exit(output.exit_code(error))
+            ctx.exit(EXIT_MISTAKES if ctx.invoked_subcommand == "run" else output.exit_code(error))
         except DtpError as error:
             if wants_json(ctx):
                 output.print_error(error, ctx)
@@ -109,7 +111,8 @@ def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def run(path: Path) -> None:
     """Do what the file says, until SIGTERM or Ctrl-C; then finish what is open, and end.
 
-    SIGHUP reloads the file. What it doesn't change isn't touched, and no connection is dropped.
+    SIGHUP reloads the file. What it doesn't change isn't touched, and no connection is dropped. Mistakes in the file
+    end it with code 78.
     """
     config = load(path)
     instead = "name its passphrase-file in [identity]"

@@ -56,18 +56,18 @@ def test_init_asks(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("command", "last"),
+    ("command", "code", "last"),
     [
-        ("check", "dtpd: 1 mistake"),
-        ("run", "dtpd: 1 mistake; nothing was started"),
-        ("reload", "dtpd: 1 mistake; nothing was changed"),
-        ("upgrade", "dtpd: 1 mistake; nothing was changed"),
+        ("check", 3, "dtpd: 1 mistake"),
+        ("run", 78, "dtpd: 1 mistake; nothing was started"),
+        ("reload", 3, "dtpd: 1 mistake; nothing was changed"),
+        ("upgrade", 3, "dtpd: 1 mistake; nothing was changed"),
     ],
 )
-def test_what_becomes_of_a_file_with_a_mistake(tmp_path, command, last):
+def test_what_becomes_of_a_file_with_a_mistake(tmp_path, command, code, last):
     path = tmp_path / "dtpd.toml"
     path.write_text(
         '[identity]\nfile = "me.pem"\ncolour = 1\n[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://a/b"\n'
     )
     done = CliRunner().invoke(main, [command, "-c", str(path)])
-    assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, last)
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (code, last)

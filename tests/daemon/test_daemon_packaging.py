@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dtp.cli.daemon import EXIT_MISTAKES
 from dtp.daemon.config.load import load
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
@@ -28,6 +29,9 @@ def test_the_sample_and_the_unit_fit():
     assert int(service["TimeoutStopSec"].removesuffix("s")) > config.drain
     assert service["Type"] == "notify"
     assert unit_file["Unit"]["StartLimitIntervalSec"] == "0"  # or five starts in 10 s are the last
+    # Mistakes in the file end it for good: the main process alone is asked, one in front of it is tried for ever.
+    assert service["RestartPreventExitStatus"] == str(EXIT_MISTAKES)
+    assert "ExecStartPre" not in service
     assert service["CapabilityBoundingSet"] == ""
     # ProtectHome: what is the user's elsewhere has to be in the folders of the unit.
     places = dict(one.split("=") for one in service["Environment"].split())
