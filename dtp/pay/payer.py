@@ -31,6 +31,8 @@ _COMPANY: Final = MIB
 _LEEWAY: Final = 3 * MIB // 2
 #: What a server is believed over all breaks of a lane, beside the slack of one: this part of what arrived.
 _BELIEVED: Final = 4
+#: Bytes that are paid ahead at a server that moves none unpaid, where the program chose nothing.
+_LEAST_AHEAD: Final = 4096
 #: Vouchers that are signed at once for a stream that goes on: signing several costs half as much as each by itself,
 #: between reads that drive everything else out of the processor's caches.
 _AHEAD: Final = 15
@@ -685,9 +687,9 @@ class Payer:
 
     def _target(self) -> Usage | None:
         """What the next voucher is to say, None when there is nothing new to say, or no money."""
-        spending, target = self.spending, self.used.most(self.signed_usage)
-        if self._ending is None and (spending.ahead_requests or spending.ahead_bytes):
-            ahead = self.used.plus(spending.ahead_requests, spending.ahead_bytes).most(self.signed_usage)
+        target, more = self.used.most(self.signed_usage), self._ahead()
+        if self._ending is None and any(more):
+            ahead = self.used.plus(*more).most(self.signed_usage)
             if self.prices.of(ahead) <= self.funds:
                 target = ahead
         if self.prices.of(target) > self.funds:
@@ -697,13 +699,23 @@ class Payer:
         unlocks = self.newest is not None and self.newest.voucher.hash_lock is not None and self._lock is None
         return target if changed or unlocks else None
 
+    def _ahead(self) -> Usage:
+        """How much is signed ahead of use: by choice, and what a server wants that moves no byte unpaid."""
+        spending, size = self.spending, self.spending.ahead_bytes
+        if self._exposure.first_bytes == 0 and self._exposure.after(self.signed_usage).bytes == 0:
+            # Half of what came, as a server trusts a client, and to begin with what any budget has to pay for.
+            wanted = min(MIB, max(_LEAST_AHEAD, self.used.bytes // 2))
+            room = self.prices.bytes_within(self.funds, self.used.requests)
+            size = max(size, wanted if room is None else min(wanted, room - self.used.bytes))
+        return Usage(spending.ahead_requests, size)
+
     def _is_due(self, target: Usage, now: float) -> bool:
         if self._demanded or self._ending is not None or self._agreed > self._newest_charge:
             return True
-        spending, interval = self.spending, self._interval
+        spending, interval, ahead = self.spending, self._interval, self._ahead()
         fresh = target.beyond(self.signed_usage)
-        ahead_low = (spending.ahead_requests and fresh.requests * 2 >= spending.ahead_requests) or (
-            spending.ahead_bytes and fresh.bytes * 2 >= spending.ahead_bytes
+        ahead_low = (ahead.requests and fresh.requests * 2 >= ahead.requests) or (
+            ahead.bytes and fresh.bytes * 2 >= ahead.bytes
         )
         if fresh.bytes >= interval.bytes or fresh.requests >= interval.requests or ahead_low:
             return True

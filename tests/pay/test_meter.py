@@ -362,6 +362,28 @@ def test_everything_paid_ahead():
     assert ahead.requests <= 4
 
 
+@pytest.mark.parametrize("most", [0, MIB])
+def test_a_server_that_serves_nothing_unpaid_is_paid_ahead_by_a_client_that_chose_nothing(most):
+    """It waited for ever. What it can lose begins with the price of 4 KiB, and is half of what came."""
+    meters = Meters(exposure=Exposure(0, most, 0, most)).connect()
+    meters.pump()
+    assert meters.paid == PRICES.of(Usage(0, 4096))
+    meters.request()
+    meters.pump()
+    assert meters.stream(5 * MIB) == 5 * MIB
+    assert meters.payer.signed_usage.beyond(meters.payer.used).bytes <= (MIB if most == 0 else 4096)
+    assert meters.most_unpaid.bytes <= most
+    assert meters.end()
+
+
+def test_a_client_pays_ahead_to_the_last_of_its_money():
+    meters = Meters(deposit=PRICES.of(Usage(1, 10_000)), exposure=Exposure(0, 0, 0, 0)).connect()
+    meters.request()
+    meters.pump()
+    assert meters.stream(MIB) == 10_000
+    assert meters.payer.spent
+
+
 def test_who_is_paid_ahead_waits_without_complaint():
     meters = Meters(exposure=Exposure(0, 0, 0, 0)).connect()
     for _ in range(100):
