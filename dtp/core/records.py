@@ -45,6 +45,7 @@ _RESULT = Struct("@NNNN")  # both dtp_sealed and dtp_opened
 _BYTES = ffi.typeof("uint8_t[]")
 _POINTER_SIZE: int = ffi.sizeof("void *")
 _INCOMING_SIZE = _INCOMING.size
+_NO_DATA = b""
 
 # Looked up once: a record of 64 bytes is sealed in less time than three attribute look-ups take.
 _seal, _seal_stream, _seal_pieces = lib.dtp_seal, lib.dtp_seal_stream, lib.dtp_seal_pieces
@@ -118,6 +119,11 @@ def _put(scratch: _Scratch, frames: Sequence[Outgoing]) -> list[Any]:
             scratch.reserve(2 * len(frames))
             view = scratch.outgoing_view
         for (kind, flags, stream, offset, data), item in zip(frames, scratch.items, strict=False):
+            if data is _NO_DATA:  # the end of a stream, mostly: C doesn't look where it is
+                _pack_tail(view, at, 0, stream, offset, kind, flags)
+                kept.append(data)
+                at += _OUTGOING_SIZE
+                continue
             item.data = pointer = _from_buffer(_BYTES, data)
             _pack_tail(view, at, len(pointer), stream, offset, kind, flags)
             kept.append(pointer)

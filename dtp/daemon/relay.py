@@ -239,6 +239,7 @@ class Relay:
 
     def tap_ended(self, errno: int) -> None:
         """As when reading by itself."""
+        self._reading = False
         if errno:
             self._lose(self._broken, f"{words(self._broken)}: {os.strerror(errno)}")
         else:

@@ -197,9 +197,10 @@ class Connection:
         session = self._session
         if session.peer_away:
             raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
-        if not session.can_open:
+        stream_id = session.try_open_stream()
+        if stream_id is None:
             return None
-        stream = self._new_stream(session.open_stream())
+        stream = self._streams[stream_id] = Stream(self, stream_id)
         if not self._flush_scheduled:
             self._schedule_flush()
         return stream
@@ -230,10 +231,6 @@ class Connection:
             return await self.accept_stream()
         except ConnectionClosed:
             raise StopAsyncIteration from None
-
-    def _new_stream(self, stream_id: int) -> Stream:
-        stream = self._streams[stream_id] = Stream(self, stream_id)
-        return stream
 
     # ---- datagrams, ping --------------------------------------------------------------------------------
 
@@ -677,7 +674,8 @@ class Connection:
             self.on_confirmed(self)
 
     def _on_stream_opened(self, event: ev.StreamOpened) -> None:
-        stream = self._new_stream(event.stream_id)
+        stream_id = event.stream_id
+        stream = self._streams[stream_id] = Stream(self, stream_id)
         if self._on_stream is not None:
             try:
                 self._on_stream(stream)

@@ -44,7 +44,7 @@ class TapOwner(Protocol):
         """What was read had to be queued in the stream, which may have enough now."""
 
     def tap_ended(self, errno: int) -> None:
-        """The socket has ended: orderly (0), or with an error."""
+        """The socket has ended: orderly (0), or with an error. Its tap reads no more."""
 
     def tap_rest(self, data: bytes) -> None:
         """What the socket did not take of the stream's bytes; the owner reports to `Stream.consumed`."""
@@ -178,6 +178,8 @@ class Taps:
             if size > 0:
                 tap.owner.tap_full()
             else:
+                tap.reading = False
+                self.unwatch(tap)
                 tap.owner.tap_ended(-size)
 
     # ---- from the streams to the sockets ------------------------------------------------------------------

@@ -54,15 +54,22 @@ class Session(Receiving):
 
     def open_stream(self) -> int:
         """Open a stream and give its id. `TooManyStreams` when the peer's limit is reached."""
+        stream_id = self.try_open_stream()
+        if stream_id is None:
+            raise TooManyStreams(f"the peer allows {self._params.streams} streams at once; close one first")
+        return stream_id
+
+    def try_open_stream(self) -> int | None:
+        """Open a stream and give its id; None when the peer's limit is reached."""
         if self.ended is not None:
             self._check_open()
         stream_id = self._next_own
         if stream_id >> 1 >= self._own_allowed:
-            raise TooManyStreams(f"the peer allows {self._params.streams} streams at once; close one first")
+            return None
         self._next_own += 2
         stream = self._add_stream(stream_id)
-        stream.announce = True
-        self._take_turn(stream)
+        stream.announce = stream.queued = True
+        self._turns.append(stream)
         return stream_id
 
     @property
