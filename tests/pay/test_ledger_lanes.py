@@ -91,11 +91,11 @@ def test_transport_is_a_part_of_what_is_unpaid_at_first(tmp_path, carrier):
     TCP may go on over pipes."""
 
     async def scenario(served):
-        terms = replace(served.channel.terms, bearer=Bearer.CLIENT, credit=24_000_000)
+        terms = replace(served.channel.terms, bearer=Bearer.CLIENT, credit=5_000_000)
         served.channel = replace(served.channel, terms=terms)
         meter = await served.ledger.enter(*served.admitted(carrier=carrier), EXPOSURE, True)
         limit = meter.payee.limit
-        assert limit == Usage(0, 20_000_000 * MIB // (PRICES.mib + 64 * 24_000_000))
+        assert limit == Usage(3, 20_000_000 * MIB // (PRICES.mib + 64 * 5_000_000))
         meter.begin()
         (told,) = (messages.parse(each, from_client=False) for each in meter.connection.sent)
         assert (told.first_requests, told.first_bytes) == limit
