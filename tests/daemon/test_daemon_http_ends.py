@@ -259,6 +259,33 @@ def test_a_rule_about_silence_holds_for_who_takes_nothing(talk):
     talk(scenario, bounds=Bounds(idle=9))
 
 
+@pytest.mark.parametrize("asked", [b"GET a" + HEAD + b"\r\n", b"GET /" + HEAD + b"no field\r\n\r\n"])
+@pytest.mark.parametrize(
+    ("bounds", "took", "reason"),
+    [(Bounds(idle=9), 10, Reason.IDLE), (Bounds(time=7), 7, Reason.TIME)],
+)
+def test_who_is_refused_and_takes_nothing_is_not_waited_for(talk, asked, bounds, took, reason):
+    async def scenario(talk):
+        talk.client.drain = asyncio.Event().wait
+        talk.client.say(asked)
+        assert await talk.ended() == took
+        assert talk.client.heard.startswith(b"HTTP/1.1 400 ")
+        assert talk.client.code == reason
+
+    talk(scenario, bounds=bounds)
+
+
+def test_who_takes_nothing_of_a_backends_failure_is_not_waited_for(talk):
+    async def scenario(talk):
+        talk.client.drain = asyncio.Event().wait
+        talk.client.say(GET)
+        (await talk.asked()).mouth.feed_eof()
+        assert await talk.ended() == 7
+        assert talk.client.heard.startswith(b"HTTP/1.1 502 ")
+
+    talk(scenario, bounds=Bounds(time=7))
+
+
 def test_bandwidth_pauses_in_both_directions(talk):
     """What was read waits here for so long as the rate says, and goes on whole."""
 

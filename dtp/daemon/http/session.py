@@ -9,7 +9,7 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import h11
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from dtp.daemon.expose import Exposed
 
 log = logging.getLogger("dtpd")
+
+_T = TypeVar("_T")
 
 #: How long a client may keep a connection without asking for anything, seconds; nginx's default.
 _KEEP = 75.0
@@ -166,7 +168,8 @@ class HttpSession(Conversation):
             return False
         try:
             body = f"{words(Reason.MALFORMED)}: {error}\n".encode()
-            await self._answer(error.error_status_hint, body, "text/plain", {"Connection": "close"})
+            end = {"Connection": "close"}
+            await self._bounded(self._answer(error.error_status_hint, body, "text/plain", end))
         except (DtpError, h11.LocalProtocolError):
             return False
         return True
@@ -182,27 +185,35 @@ class HttpSession(Conversation):
                 return
             self._head_only, self._old = request.method == b"HEAD", request.http_version < b"1.1"
             self._size = _body_size(request)
-            if (two_ways := fault(request)) is None:
-                request = in_origin_form(request)
-                two_ways = doubt(request) if self._by_method else None
-            if two_ways is not None:
-                self.why = f"{words(Reason.MALFORMED)}: {two_ways}"
-                await self._answer(400, f"{self.why}\n".encode(), "text/plain", {"Connection": "close"})
-                return
-            self._look_later()
             try:
-                exchange = self._exchange_calls if self._json else self._exchange
-                keep = await self._in_time(exchange(request))
+                keep = await self._bounded(self._take_up(request))
             except (Ended, OSError) as error:
                 if not self._broke_untold(error):
                     raise
                 self.why = words(Reason.BACKEND_BROKE)
-                await self._fail_request(Reason.BACKEND_BROKE, {"Connection": "close"})
+                await self._bounded(self._fail_request(Reason.BACKEND_BROKE, {"Connection": "close"}))
                 return
-            finally:
-                self._looking.cancel()
             if not keep or not self._client.reusable():
                 return
+
+    async def _take_up(self, request: h11.Request) -> bool:
+        """Refuse what could be read in two ways, and pass other requests on; True when another one may follow."""
+        if (two_ways := fault(request)) is None:
+            request = in_origin_form(request)
+            two_ways = doubt(request) if self._by_method else None
+        if two_ways is not None:
+            self.why = f"{words(Reason.MALFORMED)}: {two_ways}"
+            await self._answer(400, f"{self.why}\n".encode(), "text/plain", {"Connection": "close"})
+            return False
+        return await (self._exchange_calls if self._json else self._exchange)(request)
+
+    async def _bounded(self, doing: Awaitable[_T]) -> _T:
+        """As long as one request may take, while somebody wants it."""
+        self._look_later()
+        try:
+            return await self._in_time(doing)
+        finally:
+            self._looking.cancel()
 
     def _look_later(self) -> None:
         self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
