@@ -77,6 +77,10 @@ class Greeting:
         """What it is told when it can't be."""
         raise NotImplementedError
 
+    def full(self) -> bytes:
+        """What it is told, before it says anything, when there is no room for it."""
+        raise NotImplementedError
+
 
 class Socks5(Greeting):
     """SOCKS5: no authentication, CONNECT by name."""
@@ -127,6 +131,9 @@ class Socks5(Greeting):
         refused = reason in (Reason.DENIED, Reason.CLOSED_NOW)
         return self._reply(SocksReply.NOT_ALLOWED if refused else SocksReply.HOST_UNREACHABLE)
 
+    def full(self) -> bytes:
+        return bytes([_SOCKS_VERSION, _NONE_ACCEPTABLE])  # there is no other word so early
+
 
 class Connect(Greeting):
     """HTTP/1.1 CONNECT."""
@@ -162,6 +169,9 @@ class Connect(Greeting):
 
     def failed(self, reason: Reason) -> bytes:
         return self._answer(403 if reason in (Reason.DENIED, Reason.CLOSED_NOW) else 502)
+
+    def full(self) -> bytes:
+        return self._answer(503)
 
 
 #: `mode` of a forward -> what a program says first; None where it says nothing.

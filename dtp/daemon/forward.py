@@ -94,7 +94,7 @@ class Forwarded:
         self.ledger.streams += 1
         if why := self._no_room():
             self._refused(LimitError(why))
-            sockets.reset(sock)
+            self._turn_away_now(sock)
             return
         if self.pool is not None and GREETINGS[self.config.mode] is None:
             stream = self.pool.stream_now()
@@ -183,6 +183,15 @@ class Forwarded:
                 io = SocketIO(sock)
                 await io.write(answer)
                 await io.finish()
+
+    def _turn_away_now(self, sock: socket.socket) -> None:
+        """The same where nothing may be waited for, nor anything kept."""
+        make = GREETINGS[self.config.mode]
+        if make is None:
+            sockets.reset(sock)
+            return
+        with contextlib.closing(sock), contextlib.suppress(OSError):
+            sock.send(make().full())
 
     def _refused(self, error: Exception) -> None:
         self.ledger.failed += 1
@@ -274,6 +283,10 @@ class ForwardedUdp(Forwarded):
     def _on_source(self, source: tuple[str, int]) -> None:
         assert self._sources is not None
         self.ledger.streams += 1
+        if why := self._no_room():
+            self._refused(LimitError(why))
+            self._sources.refused(source)
+            return
         self._open(self._serve_source(source), partial(self._sources.refused, source))
 
     async def _serve_source(self, source: tuple[str, int]) -> None:

@@ -153,7 +153,7 @@ class Daemon:
         """
         adopted = adopted or {}
         try:
-            await self.side.start(lambda: self._active() / self.budget, self._on_fenced)
+            await self.side.start(self._load, self._on_fenced)
             self._bound_memory(self.config)
             self._governor.start()
             self._sharing = self._share()
@@ -576,6 +576,10 @@ class Daemon:
             self._parts()
             active += sum(part.active for part in self._old)
         return active
+
+    def _load(self) -> float:
+        """The part of the budget that streams of peers take, for the beacon: programs here turn no caller away."""
+        return sum(part.active for part in self._parts() if isinstance(part, Exposed)) / self.budget
 
     def _parts(self) -> list[Exposed | Forwarded]:
         self._old = [part for part in self._old if part.ledger.open or part.active]

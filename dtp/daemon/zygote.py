@@ -37,6 +37,8 @@ class Zygote:
 
     def spawn(self, number: int) -> tuple[socket.socket, int]:
         """A worker: our end of its channel, and its process id. Raises `OSError` when it can't be had."""
+        if not self._socks:
+            raise OSError("no process can be forked any more: this one ends")
         if len(self._socks) == 1:
             spare, _ = self._fork(_SPARE, socket.SOCK_SEQPACKET)
             self._socks.append(spare)

@@ -164,6 +164,22 @@ def test_curl_names_the_service(run, tmp_path, monkeypatch, mode, option):
     run(scenario)
 
 
+@pytest.mark.parametrize(("mode", "said"), [("socks5", b"\x05\xff"), ("http-connect", b"HTTP/1.1 503 ")])
+def test_who_finds_no_room_is_told_at_once(run, tmp_path, monkeypatch, mode, said):
+    """In its own language, and nothing is kept of it."""
+
+    async def scenario(pair):
+        await start(pair, tmp_path, monkeypatch, mode, 1)
+        pair.near.budget = 0
+        reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
+        assert (await reader.read()).startswith(said)
+        writer.close()
+        assert pair.near.status()["forwarded"][0]["failed"] == 1
+        assert pair.near._active() == 0
+
+    run(scenario)
+
+
 def test_bytes_right_behind_the_greeting(run, tmp_path, monkeypatch):
     async def scenario(pair):
         async with Backend(echo) as backend:

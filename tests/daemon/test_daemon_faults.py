@@ -386,6 +386,11 @@ def test_programs_have_a_budget(run, caplog):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
+            pair.far.budget = 4
+            assert (pair.near._load(), pair.far._load()) == (
+                0,
+                0.25,
+            )  # callers are told of what is exposed alone
             with pytest.raises(ConnectionResetError):
                 await say_nothing(port)
             assert backend.connections == 1

@@ -426,6 +426,29 @@ def test_the_oldest_source_makes_room(run, monkeypatch):
     run(scenario)
 
 
+def test_no_new_source_while_memory_is_full(run, caplog):
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        place = await start(pair, server)
+        client, other = [await Endpoint().open(to=place) for _ in range(2)]
+        assert await client.ask(b"one") == b"one"
+        (forwarded,) = pair.near.forwarded.values()
+        governor = pair.near._governor
+        await governor.close()  # it looks by itself no more
+        governor.look(lambda: governor.bound + 1)
+        other.transport.sendto(b"lost")
+        assert await client.ask(b"two") == b"two"
+        assert forwarded.ledger.failed == 1
+        governor.look(lambda: governor.bound)
+        assert await other.ask(b"three") == b"three"
+        assert (forwarded.ledger.streams, server.received.qsize()) == (3, 3)
+        for one in (client, other, server):
+            one.close()
+
+    run(scenario)
+    assert "the daemon has used up its memory" in caplog.text
+
+
 def test_a_backend_that_is_away_and_comes(run):
     async def scenario(pair):
         server = await Endpoint(lambda data: data).open()

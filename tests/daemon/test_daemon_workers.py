@@ -470,6 +470,9 @@ def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch):
             made.spawn(0)
     assert made._socks == [reserve]
     reserve.close()
+    made._socks = []  # as `close` leaves it
+    with pytest.raises(OSError, match="any more"):
+        made.spawn(0)
 
 
 def test_half_open_handshakes_are_divided_among_workers():
