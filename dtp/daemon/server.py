@@ -116,6 +116,8 @@ class Daemon:
         self.draining = False
         #: Streams at once, by the descriptors that this process may have: each takes one, or two while it is dialled.
         self.budget = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
+        #: So many more may come before it has to be counted how many are open.
+        self._room = 0
         self.reloads = 0
         self.listener: Listener | None = None
         self.exposed: dict[str, Exposed] = {}
@@ -470,9 +472,14 @@ class Daemon:
 
     def _no_room(self) -> str:
         """Why no more streams can be taken up now; "" where they can."""
-        if self._active() >= self.budget:
-            return f"the daemon has {self.budget} streams open"
-        return "the daemon has used up its memory" if self._governor.full else ""
+        if self._governor.full:
+            return "the daemon has used up its memory"
+        if not self._room:  # as many have come as there was room for, and some may be over
+            self._room = max(0, self.budget - self._active())
+            if not self._room:
+                return f"the daemon has {self.budget} streams open"
+        self._room -= 1
+        return ""
 
     def _is_free(self, connection: Connection) -> bool:
         """Whether nothing is metered, so that nothing has to be paid before a stream is served."""
@@ -567,15 +574,7 @@ class Daemon:
 
     def _active(self) -> int:
         """Streams of peers that were let in, and programs of this machine."""
-        active = 0  # for each stream that is opened, so in few steps
-        for exposed in self.exposed.values():
-            active += exposed.active
-        for forwarded in self.forwarded.values():
-            active += forwarded.active
-        if self._old:
-            self._parts()
-            active += sum(part.active for part in self._old)
-        return active
+        return sum(part.active for part in self._parts())
 
     def _load(self) -> float:
         """The part of the budget that streams of peers take, for the beacon: programs here turn no caller away."""

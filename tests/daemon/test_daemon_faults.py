@@ -9,6 +9,7 @@ import random
 import socket
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -376,6 +377,12 @@ def test_streams_have_a_budget(run):
     run(scenario)
 
 
+async def say_nothing(port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.closing(writer):
+        await reader.read()
+
+
 def test_programs_have_a_budget(run, caplog):
     """What a forward has counts as what is exposed does, also of programs that have yet to say whom they want."""
 
@@ -410,14 +417,44 @@ def test_programs_have_a_budget(run, caplog):
                 await exchange(port, b"too many")
             waiting.set()
 
-    async def say_nothing(port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        with contextlib.closing(writer):
-            await reader.read()
-
     run(scenario)
     assert "the daemon has 1 streams open" in caplog.text
     assert "the daemon has used up its memory" in caplog.text
+
+
+def test_open_streams_are_not_counted_for_each_that_comes(run, monkeypatch):
+    """With many services and forwards that would cost more than the stream; the bound is kept to all the same."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            pair.near.budget = 5
+            counted = Mock(wraps=pair.near._active)
+            monkeypatch.setattr(pair.near, "_active", counted)
+            (forwarded,) = pair.near.forwarded.values()
+            for _ in range(10):
+                assert await exchange(port, b"x") == b"x"
+                await forwarded.ledger.wait_empty()
+            assert counted.call_count == 2
+            programs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+            for reader, writer in programs:
+                writer.write(b"x")
+                assert await reader.readexactly(1) == b"x"
+            for _ in range(2):
+                with pytest.raises(ConnectionResetError):
+                    await say_nothing(port)
+            _, first = programs[0]
+            first.close()
+            await until(lambda: len(forwarded.ledger.open) == 4)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"y")
+            assert await reader.readexactly(1) == b"y"
+            with pytest.raises(ConnectionResetError):
+                await say_nothing(port)
+            for _, each in (*programs[1:], (reader, writer)):
+                each.close()
+
+    run(scenario)
 
 
 def descriptors():
