@@ -266,6 +266,8 @@ def test_messages(body, methods, batch):
         (b'{"method":""}', -32600, "needs a method"),
         (b'{"method":"a b"}', -32600, "needs a method"),
         (b'{"method":"a\\u0000"}', -32600, "needs a method"),
+        (b'{"method":"%s"}' % (b"a" * 257), -32600, "may have 256 characters"),
+        (('{"method":"%s"}' % ("\u0315\u0300" * 10_000)).encode(), -32600, "may have 256 characters"),
         (b'{"method":"a","id":{}}', -32600, "id"),
         (b'{"method":"a","id":true}', -32600, "id"),
         ('\u00a0{"method":"a"}'.encode(), -32700, "not JSON"),
@@ -283,6 +285,26 @@ def test_messages_that_are_refused(body, code, words):
     with pytest.raises(jsonrpc.Malformed, match=words) as caught:
         jsonrpc.parse(body, 2)
     assert caught.value.code == code
+
+
+def test_a_method_may_be_as_long_as_it_may():
+    (longest,) = jsonrpc.parse(b'{"method":"%s"}' % (b"a" * 256), 1).calls
+    assert len(longest.method) == 256
+
+
+def test_what_else_a_call_has_passes_where_no_rule_goes_by_methods():
+    """A backend of GraphQL, too, would take the query of a call whose method may be called."""
+    known = b'{"jsonrpc":"2.0","method":"a","params":{"query":1},"id":1}'
+    for body, other in (
+        (known, b'{"method":"a","query":"mutation"}'),
+        (b"[%s]" % known, b'[{"query":"m","method":"a"}]'),
+    ):
+        for alone in (False, True):
+            assert jsonrpc.parse(body, 1, alone=alone).calls[0].method == "a"
+        assert jsonrpc.parse(other, 1).calls[0].method == "a"
+        with pytest.raises(jsonrpc.Malformed, match="'query' is no member of a call") as caught:
+            jsonrpc.parse(other, 1, alone=True)
+        assert caught.value.code == -32600
 
 
 @given(st.binary(max_size=60) | st.text('[]{}",:methodid1 \\u0', max_size=60).map(str.encode))
@@ -741,6 +763,42 @@ def test_json_rpc(run):
                     assert answer.status == 400
                 async with client.post("/rpc", data=b" " * 20_000) as answer:
                     assert answer.status == 413
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("rules", "kinds", "status"),
+    [(RULES, ["application/json"], 400), ("", ["application/x-www-form-urlencoded"], 200)],
+)
+def test_a_message_is_to_the_backend_what_it_was_to_the_rules(run, rules, kinds, status):
+    """Not another method by a field, nor a form, nor a query of GraphQL beside the method."""
+
+    async def scenario(pair):
+        seen = []
+
+        async def look(request):
+            seen.append(request.headers)
+            return await node(request)
+
+        async with site(rpc=look) as backend:
+            port = await pair.start(expose(backend, "json-rpc", rules))
+            form = {
+                "Content-Type": "application/x-www-form-urlencoded; charset=utf-7",
+                "X-HTTP-Method-Override": "DELETE",
+                "X_Method_Override": "GET",
+            }
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=form) as client:
+                async with client.post("/rpc", data=json.dumps(call("eth_call"))) as answer:
+                    assert answer.status == 200
+                query = {"method": "eth_call", "id": 1, "query": "mutation { admin }"}
+                async with client.post("/rpc", data=json.dumps(query)) as answer:
+                    assert (answer.status, "'query' is no member" in await answer.text()) == (
+                        status,
+                        status == 400,
+                    )
+            assert seen[0].getall("Content-Type") == kinds
+            assert not [name for name in seen[0] if "override" in name.lower()]
 
     run(scenario)
 

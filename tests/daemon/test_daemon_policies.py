@@ -24,6 +24,7 @@ from dtp.daemon.policies import (
     Policies,
     rate,
 )
+from dtp.daemon.policies.methods import folded
 from dtp.daemon.policies.words import price_words
 from dtp.daemon.policies.words import words as rules_in_words
 from dtp.daemon.reasons import TELLINGS, Reason, words
@@ -153,6 +154,12 @@ def test_what_is_denied_is_so_by_another_spelling(method):
     assert policy.check(Call(ALICE, ""), Moment(0, 0)) is None  # a stream of a protocol without methods
     assert policy.check(Call(ALICE, "GET /y"), Moment(0, 0)) is None
     assert len(policy.check(Call(ALICE, "admin_" + "x" * 1000), Moment(0, 0)).why) < 120
+
+
+def test_names_of_ascii_alone_are_not_normalized(monkeypatch):
+    """Nothing to do there; what may be long, such as an HTTP request, is of ASCII alone."""
+    monkeypatch.setattr("dtp.daemon.policies.methods.unicodedata", None)
+    assert folded("GET /Path[~]@") == "get /path[~]@"
 
 
 def test_concurrency():

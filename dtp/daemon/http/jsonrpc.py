@@ -12,11 +12,17 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from dtp.daemon.http.headers import Headers, plain
+from dtp.daemon.http.target import OVERRIDES
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import TELLINGS, Reason
 
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 _NAMES = {"jsonrpc", "method", "params", "id"}
+#: Fields that say what a body is like, which is put together anew, or ask for what isn't passed on.
+_OF_THE_BODY = {b"content-length", b"transfer-encoding", b"expect", b"content-encoding", b"upgrade"}
+#: Characters of a method, more than any has: rules against methods take quadratic time for some names.
+LONGEST_METHOD = 256
 _BLANKS = " \t\n\r"
 _GAP = re.compile(f"[{_BLANKS}]*")
 
@@ -61,13 +67,17 @@ def _constant(name: str) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 
-def parse(body: bytes, most: int) -> Message:
-    """The calls in `body`, a batch of at most `most`. Raises `Malformed`."""
+def parse(body: bytes, most: int, *, alone: bool = False) -> Message:
+    """The calls in `body`, a batch of at most `most`. Raises `Malformed`.
+
+    `alone`: members that JSON-RPC doesn't know are refused, too. A backend that speaks more, such as GraphQL, would
+    do what they say.
+    """
     try:
         text = body.decode("utf-8").strip(_BLANKS)
         if not text.startswith("["):
-            return Message((_call(text),), batch=False)
-        return Message(tuple(_batch(text, most)), batch=True)
+            return Message((_checked(_DECODER.decode(text), text, alone=alone),), batch=False)
+        return Message(tuple(_batch(text, most, alone=alone)), batch=True)
     except UnicodeDecodeError:
         raise Malformed("the message is not UTF-8", PARSE_ERROR) from None
     except RecursionError:
@@ -76,13 +86,13 @@ def parse(body: bytes, most: int) -> Message:
         raise Malformed(f"the message is not JSON: {error}", PARSE_ERROR) from None
 
 
-def _batch(text: str, most: int) -> list[RpcCall]:
+def _batch(text: str, most: int, *, alone: bool) -> list[RpcCall]:
     """The calls of a batch, each with the text it came in."""
     calls: list[RpcCall] = []
     at = _skip(text, 1)
     while True:
         value, end = _DECODER.raw_decode(text, at)
-        calls.append(_checked(value, text[at:end]))
+        calls.append(_checked(value, text[at:end], alone=alone))
         if len(calls) > most:
             raise Malformed(f"a batch may have {most} calls")
         at = _skip(text, end)
@@ -100,19 +110,19 @@ def _skip(text: str, at: int) -> int:
     return match.end()
 
 
-def _call(text: str) -> RpcCall:
-    return _checked(_DECODER.decode(text), text)
-
-
-def _checked(value: Any, text: str) -> RpcCall:
+def _checked(value: Any, text: str, *, alone: bool) -> RpcCall:
     if not isinstance(value, dict):
         raise Malformed("a call has to be an object")
     for name in value:
         if name not in _NAMES and name.casefold() in _NAMES:
             raise Malformed(f"{name[:16]!r} is not how a call's members are spelt")
+        if alone and name not in _NAMES:
+            raise Malformed(f"{name[:16]!r} is no member of a call, and this service has rules about methods")
     method, call_id = value.get("method"), value.get("id")
     if not isinstance(method, str) or not method or not method.isprintable() or " " in method:
         raise Malformed("a call needs a method, a text without blanks")
+    if len(method) > LONGEST_METHOD:
+        raise Malformed(f"a method may have {LONGEST_METHOD} characters")
     if isinstance(call_id, dict | list | bool) or call_id in (math.inf, -math.inf):
         raise Malformed("a call's id is a text, a number or null")
     return RpcCall(method, text, "id" in value, call_id)
@@ -147,6 +157,21 @@ def forwarded(message: Message, passed: list[RpcCall]) -> bytes:
     """What the backend gets: the calls that passed, as they came."""
     texts = [call.text for call in passed]
     return (f"[{','.join(texts)}]" if message.batch else texts[0]).encode()
+
+
+def fields(headers: Headers, *, alone: bool) -> Headers:
+    """Those of a message that the backend is to get: none by which it would read something else than was judged.
+
+    A message is UTF-8, which JSON is, and a POST; to a rule about methods (`alone`) it was JSON, whatever it may be
+    as a form.
+    """
+    kept = []
+    for key, value in headers:
+        if key == b"content-type":
+            kept.append((key, b"application/json" if alone else value.partition(b";")[0].strip()))
+        elif key not in _OF_THE_BODY and plain(key) not in OVERRIDES:
+            kept.append((key, value))
+    return kept
 
 
 def merged(answer: bytes, refusals: list[dict[str, Any]]) -> bytes | None:

@@ -124,8 +124,9 @@ class HttpSession(Conversation):
         self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
         self._json = exposed.config.kind == "json-rpc"
         self._only_websockets = exposed.config.kind == "websocket"
-        #: Whether a rule goes by methods of HTTP.
+        #: Whether a rule goes by methods of HTTP, or by those of JSON-RPC.
         self._by_method = exposed.chain.by_method and not self._json
+        self._by_call = exposed.chain.by_method and self._json
         #: The origin of the page that asks, if it may; its browser is told with every answer.
         self._origin: bytes | None = None
         #: Whether the request has been let in.
@@ -435,7 +436,7 @@ class HttpSession(Conversation):
             await self._fail_request(Reason.SIZE, {"Connection": "close"})
             return False
         try:
-            message = jsonrpc.parse(body, config.batch)
+            message = jsonrpc.parse(body, config.batch, alone=self._by_call)
         except jsonrpc.Malformed as error:
             await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
             return True
@@ -519,13 +520,7 @@ class HttpSession(Conversation):
                 await self._answer_json(*((200, answer) if message.batch else (502, answer[0])))
             return True
         body = jsonrpc.forwarded(message, passed)
-        # Read as UTF-8, which JSON is: a charset must not have the backend read something else.
-        kept = [
-            (key, value.partition(b";")[0].strip() if key == b"content-type" else value)
-            for key, value in request.headers
-            if key
-            not in (b"content-length", b"transfer-encoding", b"expect", b"content-encoding", b"upgrade")
-        ]
+        kept = jsonrpc.fields(list(request.headers), alone=self._by_call)
         headers = to_backend(kept, self._caller, self._exposed.config.service)
         headers.append((b"content-length", str(len(body)).encode()))
         if refusals:

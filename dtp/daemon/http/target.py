@@ -13,7 +13,7 @@ import h11
 from dtp.daemon.http.headers import Headers, plain
 
 #: By which forms and old clients ask for another method than the request line's; some frameworks do as they say.
-_OVERRIDES = {b"x-http-method-override", b"x-http-method", b"x-method-override"}
+OVERRIDES = {b"x-http-method-override", b"x-http-method", b"x-method-override"}
 #: What may stand for itself as well: the printable characters of ASCII.
 _ENCODED = re.compile(r"%(2[1-9A-Fa-f]|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])")
 _PARAMETERS = re.compile(r";[^/]*")
@@ -98,7 +98,7 @@ def spellings(request: h11.Request) -> tuple[str, ...]:
 
 def _overrides(request: h11.Request) -> set[bytes]:
     """What fields that override the method say, in upper case."""
-    return {value.upper() for name, value in request.headers if plain(name) in _OVERRIDES}
+    return {value.upper() for name, value in request.headers if plain(name) in OVERRIDES}
 
 
 def _path(request: h11.Request) -> str:

@@ -30,7 +30,13 @@ def pattern_of(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 def folded(method: str) -> str:
-    """The same for all that differ in case or in forms of one character: many backends take them for one."""
+    """The same for all that differ in case or in forms of one character: many backends take them for one.
+
+    Takes quadratic time where a name is beyond ASCII: such a one is short when it comes here, or has nothing to
+    normalize.
+    """
+    if method.isascii():
+        return method.lower()
     return unicodedata.normalize("NFKC", method).casefold()
 
 
