@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 from dtp.carriers.errors import DialError
 from dtp.carriers.socket_io import SocketIO
@@ -16,6 +17,7 @@ log = logging.getLogger("dtpd")
 
 #: An answer's first line is shorter.
 _MAX_LINE = 4096
+_STATUS = re.compile(rb"[0-9]{3}")
 
 
 async def watch(service: str, balancer: Balancer, health: Health, first: bytes = b"") -> None:
@@ -72,6 +74,6 @@ async def _get(io: SocketIO, place: Place, path: str, first: bytes) -> str | Non
             break
         line += data
     words = line.partition(b"\r\n")[0].split()
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not _STATUS.fullmatch(words[1]):
         return "the answer is not HTTP"
     return None if int(words[1]) < 400 else f"status {int(words[1])}"

@@ -123,6 +123,8 @@ def test_slow_start_after_a_check(balance):
         (b"HTTP/1.1 503 busy\r\n", "status 503"),
         (b"SSH-2.0 200\r\n", "the answer is not HTTP"),
         (b"HTTP/1.1 fine\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 2000\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 " + b"2" * 4400, "the answer is not HTTP"),  # more digits than int() takes
         (b"", "the answer is not HTTP"),
         (b"x" * 8192, "the answer is not HTTP"),
         (None, "no answer in 0.05 s"),
