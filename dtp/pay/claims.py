@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from dtp.chain.channel import Channel, State
+from dtp.chain.channel import Channel, Lane, State
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.pay.store import End, Sold
+from dtp.pay.voucher import Voucher
 
 MINUTE: Final = 60_000
 #: How long before time runs out what is worth it is claimed.
@@ -118,18 +119,24 @@ class Decision:
 
 
 def claimable(view: View, now_ms: int) -> tuple[Sold, ...]:
-    """The lanes whose voucher is newer than what the chain has, can be opened, and hasn't ended."""
+    """The lanes whose voucher is for more than the chain has, can be opened, and hasn't ended."""
     lanes, until = view.channel.lanes, view.channel.claims_until_ms
     if until is not None and now_ms >= until:
         return ()
     found = []
     for sold in view.lanes:
         voucher = sold.newest.voucher
-        newer = sold.lane < len(lanes) and voucher.sequence > lanes[sold.lane].sequence
+        more = sold.lane < len(lanes) and _is_more(voucher, lanes[sold.lane])
         opens = voucher.hash_lock is None or sold.preimage is not None
-        if newer and opens and now_ms <= last_ms(view.channel, sold):
+        if more and opens and now_ms <= last_ms(view.channel, sold):
             found.append(sold)
     return tuple(found)
+
+
+def _is_more(voucher: Voucher, lane: Lane) -> bool:
+    """By amount, whatever the sequence, as the chain has it: a client may have claimed something smaller itself."""
+    counts = voucher.requests > lane.requests or voucher.bytes > lane.bytes
+    return voucher.amount > lane.amount or (voucher.amount == lane.amount and counts)
 
 
 def last_ms(channel: Channel, sold: Sold) -> int:

@@ -429,7 +429,7 @@ class Payee:
         # Whatever is still being checked counts as much: else a newer voucher for less could slip in behind it.
         latest = self._checking or self.newest
         if voucher.sequence <= self.floor.sequence:
-            if self.floor == (voucher.sequence, voucher.amount, voucher.requests, voucher.bytes):
+            if self.floor[:2] == (voucher.sequence, voucher.amount):
                 self._send(messages.Stored(voucher.sequence))  # the chain has it, which is as good
             return  # else the chain has a newer one: it can't be claimed
         if latest is not None and (signed == latest or voucher.sequence < latest.voucher.sequence):

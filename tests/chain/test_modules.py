@@ -193,7 +193,7 @@ def test_a_channel_from_opening_to_its_end(play, net):
         executed = await server.execute(program)
         (claimed,) = server.events_in(executed, channel.SCHEMA, channel.Claimed)
         assert (claimed.channel, claimed.paid, claimed.amount) == (id, 10_000, 10_000)
-        stale = world.voucher(id, 1, 20_000, 20)
+        stale = world.voucher(id, 2, 10_000, 10)
         await refused(channel.ChannelError.STALE_VOUCHER, server, channel.claim_for, *stale)
         # A watcher claims with a preimage, and the server is paid.
         secret = b"s" * 32
@@ -371,7 +371,7 @@ def test_acknowledgements_and_credits(play, bearer):
         await refused(pipe.PipeError.OVER_WINDOW, sender, pipe.send, held.id, id, world.host, b"frame")
         await do(receiver, pipe.ack, id, 0, 2)
         await do(sender, pipe.send, held.id, id, world.host, b"frame")
-        await do(world.client, channel.claim_for, *world.voucher(id, 1, 2000, 2))  # evidence for two frames
+        await do(world.server, channel.claim_for, *world.voucher(id, 1, 2000, 2))  # evidence for two frames
         program = Program()
         if bearer is host.Bearer.CLIENT:
             program.transfer([pipe.collect_credit(program, held.id, id)], sender.address)

@@ -120,7 +120,7 @@ def test_what_is_foreseen_is_what_the_chain_gives(market, bearer):
         program = Program()
         signed = deal.key.sign(Voucher(id, 0, 1, 2000, 2, 0))
         channel_module.claim_for(program, signed.voucher, signed.signature)
-        await client.execute(program)
+        await server.execute(program)
         known = await client.read(channel_module.SCHEMA, channel_module.Channel, id)
         assert await take_credits(sender, known, 140_001) is None  # not worth it
         amount, _ = await take_credits(sender, known, 1)

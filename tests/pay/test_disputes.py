@@ -18,11 +18,15 @@ from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import ChannelUnusable, NotMetered
 from dtp.pay.journal import Journal
 from dtp.pay.payee import Payee
+from dtp.pay.payer import Payer
+from dtp.pay.serving import Selling
 from dtp.pay.settling import close_agreed, end_channel, key_on_chain, request_close
-from dtp.pay.terms import MIB, Spending
+from dtp.pay.terms import MIB, Exposure, Spending, Usage
+from dtp.pay.voucher import NO_CAP, Voucher
 from dtp.session.codes import CloseCode, ConnectionClosed
 
 from .conftest import CHEAP, TERMS
+from .meters import PRICES
 from .test_paid import cost_of, fetch, give
 
 
@@ -124,7 +128,7 @@ def test_an_old_voucher_claims_nothing_once_a_newer_was(market):
         channel_module.claim_for(program, old.newest.voucher, old.newest.signature)
         with pytest.raises(MoveAborted) as refused:
             await market.serving.chain.execute(program)
-        assert refused.value.error is channel_module.ChannelError.STALE_VOUCHER
+        assert refused.value.error is channel_module.ChannelError.SHRUNK_VOUCHER
 
     market(scenario)
 
@@ -483,5 +487,49 @@ def test_an_answer_whose_key_the_connection_took_with_it_opens_on_the_next(marke
             assert await again.buy(await again.open_stream()) == b"a secret"
         with pytest.raises(NotMetered, match="only the client"):
             await connections[0].open_answer(answer)
+
+    market(scenario)
+
+
+async def claimed_by_the_client(buyer, connection, requests, size):
+    """A voucher of the client's own making, under a sequence above all others, that it claims itself."""
+    deal = connection.meter.deal
+    voucher = Voucher(
+        deal.channel.id, 0, 2**63 - 1, PRICES.of(Usage(requests, 0)), requests, size, None, NO_CAP
+    )
+    program = Program()
+    channel_module.claim_for(program, voucher, deal.key.sign(voucher).signature)
+    await buyer["network"].execute(program)
+
+
+def test_what_a_client_claims_itself_voids_nothing(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        with pytest.raises(MoveAborted) as refused:
+            await claimed_by_the_client(buyer, connection, 0, 2**63 - 1)
+        assert refused.value.error is channel_module.ChannelError.STALE_VOUCHER
+        await claimed_by_the_client(buyer, connection, 1, 2**63 - 1)
+        await vanish(connection)
+        await market.serving.close()
+        (channel,) = await market.channels(buyer)
+        assert channel.claimed == cost_of(3 * MIB)
+        assert (channel.requests, channel.bytes) == (1, 3 * MIB + 8)
+
+    market(scenario)
+
+
+def test_what_a_client_claims_itself_is_no_payment_for_what_it_gets(market, monkeypatch):
+    async def scenario(market):
+        exposure = Exposure(MIB, 4 * MIB, 8, 32, patience=0.2)
+        await market.serve(give, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
+        buyer = await market.buyer()
+        connection = await market.connect(buyer)
+        monkeypatch.setattr(Payer, "_pay_if_due", lambda *_: None)  # it never signs
+        await claimed_by_the_client(buyer, connection, 1, 2**63 - 1)
+        connection.meter._send(messages.build(messages.Renewed()))
+        with pytest.raises(ConnectionClosed, match="not paid within"):
+            await fetch(connection, 100 * MIB)
+        assert connection.usage.bytes < 2 * MIB
 
     market(scenario)

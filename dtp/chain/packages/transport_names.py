@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "6a9a6f10283a1aa823dcdd79ad8c519173e6864df45fd502328ec80bc7dc72b3"
+DIGEST: Final = "7f98071522f7ecd54bcac45235ac83b397fa4342144a101447431c38847a6d73"
 
 
 class Module(StrEnum):
@@ -618,8 +618,8 @@ CHANNEL_MESSAGES: Final[dict[ChannelError, str]] = {
     ChannelError.ROTATION_PENDING: "the lane's previous key is still honoured: rotate again after that",
     ChannelError.FOREIGN_VOUCHER: "the voucher is for another channel",
     ChannelError.VOUCHER_EXPIRED: "the voucher's time is over",
-    ChannelError.STALE_VOUCHER: "a voucher of this sequence or a newer one was already claimed",
-    ChannelError.SHRUNK_VOUCHER: "the voucher's amount, requests or bytes are below those claimed before",
+    ChannelError.STALE_VOUCHER: "the voucher is for nothing beyond what was already claimed",
+    ChannelError.SHRUNK_VOUCHER: "the voucher's amount is below what was already claimed",
     ChannelError.OVER_PRICE: "the amount is above what the requests and bytes cost",
     ChannelError.BAD_HASH_LOCK: "a hash lock is 32 bytes",
     ChannelError.WRONG_PREIMAGE: "the preimage is not the 32 bytes that the voucher's lock asks for",

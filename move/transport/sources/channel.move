@@ -5,7 +5,7 @@
 /// ones when it is worth the gas. At all times: claimed + credited + refunded + held = deposited.
 ///
 /// Who is paid is fixed when the channel opens, so claims, finalizing and expiring may be submitted by anyone:
-/// a watcher needs no right. A voucher is newest or nothing: replaying or reordering gains nothing.
+/// a watcher needs no right. Of a lane's vouchers the one for most counts: replaying or reordering gains nothing.
 module transport::channel;
 
 use std::{bcs, hash};
@@ -91,10 +91,9 @@ const EForeignVoucher: vector<u8> = b"the voucher is for another channel";
 #[error(code = 14)]
 const EVoucherExpired: vector<u8> = b"the voucher's time is over";
 #[error(code = 15)]
-const EStaleVoucher: vector<u8> = b"a voucher of this sequence or a newer one was already claimed";
+const EStaleVoucher: vector<u8> = b"the voucher is for nothing beyond what was already claimed";
 #[error(code = 16)]
-const EShrunkVoucher: vector<u8> =
-    b"the voucher's amount, requests or bytes are below those claimed before";
+const EShrunkVoucher: vector<u8> = b"the voucher's amount is below what was already claimed";
 #[error(code = 17)]
 const EOverPrice: vector<u8> = b"the amount is above what the requests and bytes cost";
 #[error(code = 18)]
@@ -178,7 +177,7 @@ public struct Channel<phantom T> has key {
     closing_ms: u64,
 }
 
-/// A key that signs vouchers, with what was accepted from it.
+/// A key that signs vouchers, with the most that was accepted from it. The counts are those of the server's own claims.
 public struct Lane has copy, drop, store {
     key: vector<u8>,
     /// The key before the last rotation, or empty.
@@ -739,20 +738,21 @@ fun accept<T>(
     assert!(now <= voucher.not_after_ms, EVoucherExpired);
     channel.terms.assert_price(&voucher);
     voucher.assert_preimage(&preimage);
+    // Counts are evidence of use, which only the server gives: a client's own claim could say anything that is free.
+    let by_server = ctx.sender() == channel.server;
     let entry = channel.lane_mut(voucher.lane);
-    assert!(voucher.sequence > entry.sequence, EStaleVoucher);
-    assert!(
-        voucher.amount >= entry.amount && voucher.requests >= entry.requests && voucher.bytes >= entry.bytes,
-        EShrunkVoucher,
-    );
-    entry.assert_signature(&voucher, &signature, now);
+    // What pays more wins, whatever its sequence: else a client that claims a voucher for less under a sequence above
+    // all others would void what the server holds.
+    assert!(voucher.amount >= entry.amount, EShrunkVoucher);
     let more_amount = voucher.amount - entry.amount;
-    let more_requests = voucher.requests - entry.requests;
-    let more_bytes = voucher.bytes - entry.bytes;
-    entry.sequence = voucher.sequence;
+    let more_requests = if (by_server) voucher.requests.beyond(entry.requests) else 0;
+    let more_bytes = if (by_server) voucher.bytes.beyond(entry.bytes) else 0;
+    assert!(more_amount > 0 || more_requests > 0 || more_bytes > 0, EStaleVoucher);
+    entry.assert_signature(&voucher, &signature, now);
+    if (voucher.sequence > entry.sequence) entry.sequence = voucher.sequence;
     entry.amount = voucher.amount;
-    entry.requests = voucher.requests;
-    entry.bytes = voucher.bytes;
+    entry.requests = entry.requests + more_requests;
+    entry.bytes = entry.bytes + more_bytes;
     channel.owed = channel.owed + (more_amount as u128);
     channel.requests = channel.requests + (more_requests as u128);
     channel.bytes = channel.bytes + (more_bytes as u128);
@@ -768,6 +768,11 @@ fun accept<T>(
     });
     paid
 }
+
+use fun beyond as u64.beyond;
+
+/// How much `count` is above `known`; 0 when it isn't.
+fun beyond(count: u64, known: u64): u64 { if (count > known) count - known else 0 }
 
 use fun assert_voucher_price as Terms.assert_price;
 

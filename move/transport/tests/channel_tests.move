@@ -624,16 +624,16 @@ fun stale_voucher() {
     w.end();
 }
 
-#[test, expected_failure(abort_code = channel::EStaleVoucher)]
-fun stale_voucher_after_a_newer_one() {
+#[test, expected_failure(abort_code = channel::EShrunkVoucher)]
+fun an_older_voucher_after_a_newer_one() {
     let mut w = open();
     w.claim(signed::second());
     w.claim(signed::first());
     w.end();
 }
 
-#[test, expected_failure(abort_code = channel::EStaleVoucher)]
-fun stale_voucher_of_the_same_sequence_with_another_sum() {
+#[test, expected_failure(abort_code = channel::EShrunkVoucher)]
+fun a_voucher_of_the_same_sequence_for_less() {
     let mut w = open();
     w.claim(signed::first());
     w.claim(signed::other_sum());
@@ -648,16 +648,58 @@ fun shrunk_voucher() {
     w.end();
 }
 
-#[test, expected_failure(abort_code = channel::EShrunkVoucher)]
-fun shrunk_voucher_in_requests() {
+#[test]
+fun counts_never_shrink() {
     let mut w = open();
     w.claim(signed::first());
-    w.claim(signed::shrunk_requests());
+    assert!(w.claim(signed::shrunk_requests()) == 0);
+    w.as_client();
+    world::channel!(&mut w, |channel, _, _| {
+        let (requests, bytes) = channel.usage();
+        assert!(requests == 10 && bytes == 10);
+    });
     w.end();
 }
 
-#[test, expected_failure(abort_code = channel::EShrunkVoucher)]
-fun shrunk_voucher_in_bytes() {
+/// A client has the lane's key, and may sign and claim what it likes under any sequence.
+#[test]
+fun what_a_client_claims_for_less_voids_nothing_that_the_server_holds() {
+    let mut w = open();
+    w.as_client();
+    world::channel!(&mut w, |channel, clock, ctx| {
+        let (voucher, signature) = signed::shrunk_amount().voucher();
+        channel.claim_for(voucher, signature, vector[], clock, ctx);
+        let (sequence, amount) = channel.lane_progress(0);
+        assert!(sequence == 2 && amount == 99);
+        // Its counts are no evidence of anything.
+        let (requests, bytes) = channel.usage();
+        assert!(requests == 0 && bytes == 0);
+    });
+    assert!(w.receive(signed::server()) == 99);
+    assert!(w.claim(signed::first()) == 1);
+    w.as_client();
+    world::channel!(&mut w, |channel, _, _| {
+        let (requests, _) = channel.usage();
+        assert!(requests == 10);
+        world::assert_conserved(channel);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EStaleVoucher)]
+fun a_claim_of_counts_alone_that_is_not_the_servers() {
+    let mut w = open();
+    w.claim(signed::first());
+    w.as_client();
+    world::channel!(&mut w, |channel, clock, ctx| {
+        let (voucher, signature) = signed::shrunk_requests().voucher();
+        channel.claim_for(voucher, signature, vector[], clock, ctx);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EStaleVoucher)]
+fun a_newer_voucher_for_nothing_more() {
     let mut w = open();
     w.claim(signed::second());
     w.claim(signed::shrunk_bytes());
