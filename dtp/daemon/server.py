@@ -286,6 +286,7 @@ class Daemon:
         for exposed in fresh.values():
             exposed.charge = self.side.charge_of(exposed.config)
             exposed.start()
+        self._send_unwelcome_away()
 
     async def _apply_forwards(self, config: Config, made: dict[str, Forwarded]) -> None:
         wanted = {forward.name: forward for forward in config.forward}
@@ -392,7 +393,7 @@ class Daemon:
         alone.
         """
         self._bans.set(caller, until)
-        self._send_banned_away()
+        self._send_unwelcome_away()
         if self._sharing is not None:
             await self._sharing.ban(caller, until)
             self._bans.told(caller)
@@ -400,13 +401,21 @@ class Daemon:
     def set_bans(self, bans: Mapping[str, float]) -> None:
         """All bans that there are, as those who share the state know them."""
         if self._bans.replace(bans):
-            self._send_banned_away()
+            self._send_unwelcome_away()
 
-    def _send_banned_away(self) -> None:
-        now = time.time()
+    def _send_unwelcome_away(self) -> None:
         for connection, caller in list(self._callers.items()):
-            if self._bans.holds(caller, now) and not connection.closed:
-                self._send_away(connection, caller, CloseCode.DENIED, f"{BANNED.policy}: {BANNED.why}")
+            if not connection.closed and (refusal := self._unwelcome(connection, caller)) is not None:
+                self._send_away(connection, caller, *refusal)
+
+    def _unwelcome(self, connection: Connection, caller: Caller) -> tuple[CloseCode, str] | None:
+        """Why somebody who was admitted may not be here any more; None for who may."""
+        if self._bans.holds(caller, time.time()):
+            return CloseCode.DENIED, f"{BANNED.policy}: {BANNED.why}"
+        exposed = self.exposed.get(connection.service)
+        if exposed is not None and exposed.config.price is not None and connection.admission is None:
+            return CloseCode.PAYMENT, "the service has a price now"  # it comes again, with a channel
+        return None
 
     # ---- the chain ----------------------------------------------------------------------------------------
 
@@ -443,8 +452,9 @@ class Daemon:
     async def _on_connection(self, connection: Connection) -> None:
         """Serve the streams of a connection: each by the rules that hold when it is opened."""
         caller = caller_of(connection)
-        if self._bans.holds(caller, time.time()):  # since it was admitted, which may be a while ago
-            self._send_away(connection, caller, CloseCode.DENIED, f"{BANNED.policy}: {BANNED.why}")
+        refusal = self._unwelcome(connection, caller)
+        if refusal is not None:  # since it was admitted, which may be a while ago
+            self._send_away(connection, caller, *refusal)
             return
         self._callers[connection] = caller
         try:

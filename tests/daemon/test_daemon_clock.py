@@ -74,7 +74,7 @@ def test_a_ban_follows_the_clock_forward_and_backward(run, calendar):
                 assert (caller in pair.far.status()["bans"]) is is_banned
                 denied = pair.exposed.denials["ban"]
                 if is_banned:
-                    pair.far._send_banned_away()
+                    pair.far._send_unwelcome_away()
                     await known(lambda: not pair.far._callers)
                     await known(lambda denied=denied: pair.exposed.denials["ban"] > denied)
                 else:

@@ -101,6 +101,34 @@ def test_a_ban_holds_for_who_is_about_to_come_in(run):
     run(scenario)
 
 
+def test_a_price_holds_for_who_is_about_to_come_in(run, caplog):
+    """A reload adds it when they have been admitted for nothing, and aren't there yet."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            gate, free = Slow(NEAR.id), expose(backend.port)
+
+            async def refuse(*_):
+                raise Refuse(CloseCode.TICKET, "bring a channel")
+
+            pair.far = Daemon(pair.far_config(free), FAR, gate=gate)
+            await pair.far.start()
+            pair.near = Daemon(pair.near_config(), NEAR)
+            await pair.near.start()
+            await gate.asked.wait()
+            pair.far.side._alone = False  # another process says the price
+            await pair.far.reload(pair.far_config(f"{free}price = {{ request = 1 }}"))
+            pair.far.side.admit = refuse
+            gate.go_on.set()
+            await until(lambda: "bring a channel" in pair.near.status()["forwarded"][0]["trouble"])
+            assert "is sent away: the service has a price now" in caplog.text
+            assert not pair.far._callers
+
+    caplog.set_level("INFO", "dtpd")
+
+    run(scenario)
+
+
 def test_who_comes_in_while_it_drains_opens_nothing_new(run):
     async def scenario(pair):
         async with Backend(echo) as backend:

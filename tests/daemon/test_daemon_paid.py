@@ -323,6 +323,37 @@ def test_a_reload_changes_the_price(run, client, net):
     run(scenario)
 
 
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+def test_a_price_that_a_reload_adds_holds_for_who_is_there(run, client, net, kind):
+    """A forward keeps its connection for weeks, and would go on for nothing; with a channel it comes again."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, "", f'kind = "{kind}"')
+            free = config(
+                pair.tmp_path,
+                f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{pair.far.listener.address("api")}"\n',
+            )
+            pair.near = Daemon(free, NEAR)
+            await pair.near.start()
+            await until(lambda: pair.far._callers)
+            (before,) = pair.far._callers
+            price = "{ request = 1000, deposit = 1000 }"
+            await pair.far.reload(market.far_config(backend, price, f'kind = "{kind}"'))
+            assert before.closed
+            await until(lambda: "ticket" in market.bought()["trouble"].lower())
+            assert not pair.far._callers
+            await pair.near.close()
+            await market.buy("{ most = 100000, deposit = 50000 }")
+            await until(lambda: pair.far._callers)
+            (paying,) = pair.far._callers
+            for price in ("{ request = 2000, deposit = 1000 }", ""):  # who has a channel keeps it
+                await pair.far.reload(market.far_config(backend, price, f'kind = "{kind}"'))
+                assert not paying.closed
+
+    run(scenario)
+
+
 def test_prices_are_said_before_anybody_comes(run):
     """Saying them takes a while; who comes meanwhile finds nobody, and tries again, rather than no such service."""
 
