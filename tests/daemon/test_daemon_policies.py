@@ -22,6 +22,7 @@ from dtp.daemon.policies import (
     Move,
     Open,
     Policies,
+    quota,
     rate,
 )
 from dtp.daemon.policies.methods import folded
@@ -304,6 +305,31 @@ def test_a_clock_that_wavers_at_the_end_of_a_period_gives_no_quota_anew():
         (100, Call(ALICE), Reason.QUOTA),
         (100, Call(BOB), Reason.QUOTA),
     )
+
+
+def test_who_only_comes_is_not_counted(monkeypatch):
+    """An identity costs nothing: of those who used nothing, here or elsewhere, nothing is kept for a whole period."""
+    monkeypatch.setattr(quota, "MAX_CALLERS", 1)
+    rule = make("quota", model.QuotaRule(requests=1, data=None, every=60))
+    for caller in (ALICE, BOB):
+        rule.commit(Arrive(caller), Moment(0, 0))
+    alice, bob = str(ALICE.peer), str(BOB.peer)
+    assert rule.take_pending(0) == (0, {alice: Used()})
+    rule.give_back(0, alice, Used())  # the store is away: it is to be asked again
+    assert rule.take_pending(0) == (0, {alice: Used()})
+    rule.merge(0, alice, Used())
+    assert not rule._counts
+    rule.merge(0, alice, Used(1, 0))
+    assert rule.check(Arrive(ALICE), Moment(0, 0)) is not None
+    rule.commit(Call(ALICE), Moment(0, 0))
+    assert set(rule._pending) == {alice}
+    rule.commit(Call(BOB), Moment(0, 0))  # the oldest makes room
+    assert (set(rule._counts), set(rule._pending)) == ({bob}, {bob})
+    assert rule.check(Call(BOB), Moment(0, 0)) is not None
+    rule.merge(0, alice, Used(1, 0))
+    assert set(rule._counts) == {alice}
+    rule.give_back(0, bob, Used(1, 0))
+    assert rule.take_pending(0) == (0, {bob: Used(1, 0)})
 
 
 def test_what_of_a_quota_is_told_to_others():

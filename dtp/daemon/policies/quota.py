@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from dtp.daemon.config.model import QuotaRule
 from dtp.daemon.policies.base import Arrive, Call, Denial, Event, Moment, Move, Policy
+from dtp.daemon.policies.rate import MAX_CALLERS
 from dtp.daemon.reasons import Reason
 from dtp.daemon.state import Used
 
@@ -39,14 +41,15 @@ class Quota(Policy):
         moves = (Move,) if rule.data is not None else ()
         self.asks, self.counts = (Arrive, Call, *moves), (Arrive, Call, *moves)
         self._period = -1
-        self._counts: dict[str, _Count] = {}
+        #: Of those who have used something, in the order in which they began to.
+        self._counts: OrderedDict[str, _Count] = OrderedDict()
         self._pending: dict[str, int] = {}
 
     def _turn(self, unix: float) -> None:
         """Begin a new period if it is time. A clock that is set back does not give a quota anew."""
         period = int(unix // self.rule.every)
         if period > self._period:
-            self._period, self._counts, self._pending = period, {}, {}
+            self._period, self._counts, self._pending = period, OrderedDict(), {}
         elif period < self._period - 1:
             # It had run far ahead: what was counted meanwhile counts now, not until the clock is there again.
             self._period = period
@@ -71,9 +74,11 @@ class Quota(Policy):
         """Count."""
         self._turn(now.unix)
         key = self._key(event)
-        count = self._counts.get(key)
-        if count is None:
-            count = self._counts[key] = _Count()
+        if isinstance(event, Arrive):
+            if len(self._pending) < MAX_CALLERS:  # else it is asked about when it uses something
+                self._pending[key] = _LOOKS
+            return
+        count = self._counts.get(key) or self._add(key)
         self._pending[key] = _LOOKS
         if isinstance(event, Move):
             count.data += event.size
@@ -82,6 +87,14 @@ class Quota(Policy):
             count.requests += 1
             count.new_requests += 1
 
+    def _add(self, key: str) -> _Count:
+        """A count for a caller that is new. The oldest makes room: who has that many identities has their quotas."""
+        if len(self._counts) >= MAX_CALLERS:
+            oldest, _ = self._counts.popitem(last=False)
+            self._pending.pop(oldest, None)
+        count = self._counts[key] = _Count()
+        return count
+
     # ---- sharing ----------------------------------------------------------------------------------------------
 
     def take_pending(self, unix: float) -> tuple[int, dict[str, Used]]:
@@ -89,7 +102,10 @@ class Quota(Policy):
         self._turn(unix)
         taken = {}
         for key in self._pending:
-            count = self._counts[key]
+            count = self._counts.get(key)
+            if count is None:
+                taken[key] = Used()
+                continue
             taken[key] = Used(count.new_requests, count.new_data)
             count.new_requests = count.new_data = 0
         self._pending = {key: left - 1 for key, left in self._pending.items() if left > 1 or key == EVERYBODY}
@@ -97,17 +113,21 @@ class Quota(Policy):
 
     def merge(self, period: int, caller: str, total: Used) -> None:
         """What all have counted together, with what was taken from here before."""
+        if period != self._period:
+            return
         count = self._counts.get(caller)
-        if count is None and period == self._period:
-            count = self._counts[caller] = _Count()
-        if period == self._period and count is not None:
+        if count is None and any(total):
+            count = self._add(caller)
+        if count is not None:
             count.requests = total.requests + count.new_requests
             count.data = total.data + count.new_data
 
     def give_back(self, period: int, caller: str, used: Used) -> None:
         """What was taken could not be told: it is to be told again."""
-        count = self._counts.get(caller)
-        if period == self._period and count is not None:
+        if period != self._period:
+            return
+        if any(used):
+            count = self._counts.get(caller) or self._add(caller)
             count.new_requests += used.requests
             count.new_data += used.data
-            self._pending[caller] = _LOOKS
+        self._pending[caller] = _LOOKS
