@@ -369,14 +369,14 @@ class Daemon:
             log.warning("%s", why, extra={"fields": {"event": "memory", "why": why}})
 
     def _held(self) -> dict[Connection, int]:
-        """What each connection holds: bytes of its streams, and what conversations keep of those that were read."""
+        """What each connection holds: its streams, their bytes, and what conversations keep of what was read."""
         pools = (*self._pools.values(), *self._dynamic.values())
         connections = [*self._callers, *(one for pool in pools for one in pool.connections)]
         held = {connection: connection.held for connection in connections}
         for part in self._parts():
             for session in part.ledger.open:
                 if session.stream.connection in held:
-                    held[session.stream.connection] += session.kept
+                    held[session.stream.connection] += memory.STREAM + session.kept
         return held
 
     def _shed(self, connection: Connection, size: int) -> None:

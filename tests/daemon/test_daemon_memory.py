@@ -1,12 +1,14 @@
 """Memory is bounded for each connection by its windows, and in all by closing those that hold most."""
 
 import asyncio
+import gc
 import os
+import weakref
 from unittest.mock import Mock
 
 import pytest
 
-from dtp.daemon.memory import LEAST, ROOM, Governor, bound, default, resident
+from dtp.daemon.memory import COLLECT_EVERY, LEAST, ROOM, STREAM, Governor, bound, default, resident
 from dtp.daemon.server import Daemon
 from dtp.testing import clock
 
@@ -58,6 +60,7 @@ def test_who_holds_most_goes_first(run, caplog):
             assert hog.held <= limits.stream_window
             assert modest.held == 0
             governor = pair.far._governor
+            await governor.close()  # a look of its own would find that there is room
             governor.look(lambda: governor.bound)
             assert not hog.closed
             governor.look(lambda: governor.bound + 1)
@@ -114,6 +117,62 @@ def test_what_messages_wait_for_is_held_by_who_sends_them(run):
         await other.close()
 
     run(scenario)
+
+
+def test_many_streams_that_say_nothing_are_held_by_who_opened_them(run):
+    """Each takes some KiB, though no byte of it waits anywhere."""
+
+    async def scenario(pair):
+        port = await pair.start(expose(1, more='kind = "http"'))
+        count = LEAST // STREAM
+        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+        for _, writer in clients:
+            writer.write(b"GET / HTTP/1.1\r\n")
+        await until(lambda: pair.exposed.ledger.received == count * 16)
+        (hog,) = pair.far._callers
+        assert pair.far._held() == {hog: LEAST}
+        governor = pair.far._governor
+        governor.look(lambda: governor.bound + 1)
+        assert hog.closed
+        for reader, writer in clients:
+            with pytest.raises(ConnectionError):
+                await reader.read()
+            writer.close()
+
+    run(scenario)
+
+
+def test_what_has_ended_is_freed_before_anybody_goes(monkeypatch):
+    """Else a daemon that refuses all, and so allocates nothing, would stay full. Not at each look: it takes time."""
+
+    class Ended:
+        """In a cycle, which only a collection finds."""
+
+        def __init__(self):
+            self.itself = self
+
+    steady = 100.0
+    monkeypatch.setattr("dtp.daemon.memory.time.monotonic", lambda: steady)
+    shed = []
+    governor = Governor(10, lambda: {Mock(): LEAST}, lambda one, size: shed.append(size))
+
+    def left():
+        """Whether one that has ended is there yet, after a look."""
+        known = weakref.ref(Ended())
+        governor.look(lambda: 10 if known() is None else 11)
+        return known() is not None
+
+    gc.disable()
+    try:
+        assert not left()
+        assert (governor.full, shed) == (False, [])
+        assert left()
+        assert (governor.full, shed) == (True, [LEAST])
+        steady += COLLECT_EVERY
+        assert not left()
+        assert not governor.full
+    finally:
+        gc.enable()
 
 
 def test_small_ones_are_not_to_blame():
