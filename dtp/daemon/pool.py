@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
-from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
+from dtp.errors import CarrierError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -202,7 +202,7 @@ class Pool:
             self.dials += 1
             try:
                 return await self._connect(address, resolvers)
-            except (CarrierError, PeerError, LocalError, ChainError) as error:
+            except DtpError as error:
                 failure = error
         raise failure
 
@@ -265,7 +265,7 @@ class Pool:
         while True:
             try:
                 connection = await self._current()
-            except (CarrierError, PeerError, LocalError, ChainError) as error:
+            except DtpError as error:
                 if not told:
                     log.warning(
                         "%s: %s",

@@ -16,7 +16,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Connecting
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
-from dtp.session.codes import CloseCode, ConnectionRefused
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.session.handshake import Endpoint, Ticket
 from dtp.session.limits import DEFAULT, Limits
 
@@ -347,6 +347,8 @@ class _PaidDialer:
                 await meter.welcomed()
         except TimeoutError:
             raise net.DialTimeout(f"{self._address}: the server did not begin metering in time") from None
+        except ConnectionClosed as error:
+            raise ConnectionRefused(error.close_code, error.reason) from None
         finally:
             if not meter.payer.welcomed:
                 connection.abort(CloseCode.PAYMENT, "metering did not begin")

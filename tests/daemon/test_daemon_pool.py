@@ -7,7 +7,9 @@ import pytest
 
 from dtp.carriers.errors import DialError
 from dtp.daemon.pool import BACKOFF, STEADY, Pool
+from dtp.errors import DtpError
 from dtp.net.address import Address
+from dtp.session.codes import CloseCode, ConnectionClosed
 from dtp.testing import clock
 
 from .conftest import FAR, NEAR
@@ -101,6 +103,24 @@ def test_connections_that_end_at_once_are_not_dialled_without_pause():
         await asyncio.sleep(60)
         pauses = [after - before for before, after in zip(pool.at, pool.at[1:], strict=False)]
         assert pauses == pytest.approx([*BACKOFF, 2.0, 2.0, STEADY, BACKOFF[0]])
+        await pool.close()
+
+    clock.run(scenario())
+
+
+def test_no_fault_of_a_dial_ends_the_dialling():
+    """Nothing would begin it again: not the peer's return, not a reload. And the next address may lead there."""
+
+    async def scenario():
+        over = ConnectionClosed(CloseCode.PAYMENT, "it is served elsewhere", by_peer=True)
+        pool = Dialled(over, DtpError("of no family"), None)
+        pool.start()
+        await asyncio.sleep(10)
+        assert pool.connections == [pool.made[2]]
+        await pool.close()
+        pool = Dialled(over, None)
+        pool._targets *= 2
+        assert (await pool.stream()).connection is pool.made[1]
         await pool.close()
 
     clock.run(scenario())

@@ -450,8 +450,17 @@ class Begun:
         self.rest = rest
 
 
-@pytest.mark.parametrize("fault", [None, CountsDisputed("too much")])
-def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(tmp_path, monkeypatch, fault):
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [
+        (None, None),
+        (CountsDisputed("too much"), CountsDisputed),
+        (ConnectionClosed(CloseCode.PAYMENT, "too much", by_peer=True), ConnectionRefused),
+    ],
+)
+def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
+    tmp_path, monkeypatch, fault, raised
+):
     deal = Bargain(topped_up=True)
     Dialled(monkeypatch, [], [deal])
     begun, spending = Begun(monkeypatch, fault), Spending(voucher_bytes=MIB)
@@ -467,7 +476,7 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(tmp
             on_charge=on_charge,
             spending=spending,
         )
-        with pytest.raises(type(fault)) if fault is not None else contextlib.nullcontext():
+        with pytest.raises(raised, match="too much") if raised is not None else contextlib.nullcontext():
             assert await connecting is begun
         assert (begun.on_charge, begun.on_low, begun.spending) == (on_charge, deal.add, spending)
         assert begun.renewed

@@ -740,7 +740,7 @@ def test_a_channel_is_served_by_one_process_at_a_time(market):
         await served[0].meter.settled()  # from then on the channel isn't held
         other = Holds(serving.store.path)  # as a second process with the same store would
         assert other.take(bought.channel)
-        with pytest.raises(ConnectionClosed, match="another process"):
+        with pytest.raises(ConnectionRefused, match="another process"):
             async with market.connect(buyer, keep=True) as connection:
                 await fetch(connection, 1000)
         other.close()
