@@ -60,22 +60,26 @@ async def listen(place: Place, on_socket: Callable[[socket.socket], None]) -> So
 
 
 def adopt(socks: list[socket.socket], on_socket: Callable[[socket.socket], None]) -> SocketListener:
-    """The same for sockets that listen already. Those of TCP send small writes at once."""
+    """The same for sockets that listen already. Those of TCP send small writes at once, and those that other machines
+    reach notice when one has vanished: nothing else ends a connection that is idle."""
     tcp_socket = socks[0].family != socket.AF_UNIX
     names = [name_of(sock) for sock in socks]
     if tcp_socket and _INHERITED:
         for sock in socks:
+            if not ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
+                tcp.set_options(sock)
+                continue
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if (name := local_congestion()) and ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
+            if name := local_congestion():
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)
         tcp_socket = False
-    return SocketListener(socks, names, _without_delay(on_socket) if tcp_socket else on_socket)
+    return SocketListener(socks, names, _with_options(on_socket) if tcp_socket else on_socket)
 
 
-def _without_delay(on_socket: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+def _with_options(on_socket: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
     def accept(sock: socket.socket) -> None:
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tcp.set_options(sock)
         except OSError:  # reset before we got to it
             sock.close()
             return
@@ -120,12 +124,12 @@ async def _connect_tcp(loop: asyncio.AbstractEventLoop, place: Place) -> socket.
             sock.setblocking(False)
             try:
                 await loop.sock_connect(sock, (place.host, place.port))
+                tcp.set_options(sock)
             except BaseException:
                 sock.close()
                 raise
         else:
             sock, _ = await tcp.connect_socket(place.host, place.port)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise DialError(f"{place}: {reason(error)}") from error
     return sock

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.carriers import tcp
 from dtp.carriers.errors import DialError
 from dtp.daemon import direct, sockets
 from dtp.daemon.backends import PENALTIES, Balancer
@@ -228,6 +229,32 @@ def test_programs_of_this_machine_are_not_paced(monkeypatch: pytest.MonkeyPatch)
         assert asyncio.run(accepted_and_dialled("127.0.0.1")) == (chosen, chosen)
         # Who comes in at any address may come from a network.
         assert asyncio.run(accepted_and_dialled("0.0.0.0")) == (system, chosen)
+
+
+def test_machines_that_vanish_while_nothing_moves_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else their sockets stay for good. Programs of this machine don't vanish, and aren't asked."""
+
+    def options(sock: socket.socket) -> list[int]:
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_NODELAY)
+        kept = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        return [kept, *(sock.getsockopt(socket.IPPROTO_TCP, each) for each in names)]
+
+    async def accepted_and_dialled(host: str) -> tuple[list[int], list[int]]:
+        taken: asyncio.Queue[socket.socket] = asyncio.Queue()
+        listener = await sockets.listen(Place(host, 0), taken.put_nowait)
+        try:
+            port = listener.sockets[0].getsockname()[1]
+            with await sockets.connect(Place("127.0.0.1", port)) as sock, await taken.get() as accepted:
+                return options(accepted), options(sock)
+        finally:
+            await listener.close()
+
+    watched = [1, tcp.KEEPALIVE_IDLE, tcp.KEEPALIVE_INTERVAL, tcp.KEEPALIVE_COUNT, 1]
+    assert asyncio.run(accepted_and_dialled("0.0.0.0")) == (watched, watched)
+    accepted, _ = asyncio.run(accepted_and_dialled("127.0.0.1"))
+    assert (accepted[0], accepted[-1]) == (0, 1)
+    monkeypatch.setattr(sockets, "_INHERITED", False)  # other systems than Linux
+    assert asyncio.run(accepted_and_dialled("0.0.0.0"))[0] == watched
 
 
 def test_backends_elsewhere_are_waited_for() -> None:
