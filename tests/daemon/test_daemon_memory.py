@@ -13,7 +13,7 @@ from dtp.daemon.server import Daemon
 from dtp.testing import clock
 
 from .conftest import NEAR, OTHER, Backend, echo
-from .test_daemon_relay import exchange, expose
+from .test_daemon_relay import exchange, expose, reset
 
 OVER = []
 
@@ -30,6 +30,12 @@ async def deaf(reader, writer):
         over = asyncio.Event()
         OVER.append(over)
         await over.wait()
+
+
+async def page(reader, writer):
+    """A server of HTTP with one answer."""
+    while await reader.readuntil(b"\r\n\r\n"):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
 
 
 async def until(condition):
@@ -140,6 +146,38 @@ def test_many_streams_that_say_nothing_are_held_by_who_opened_them(run):
             writer.close()
 
     run(scenario)
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_a_conversation_that_has_ended_is_freed_without_a_collection(run, said, breaks_off):
+    """In order or not, idle or within a head: what it had was some 10 KB."""
+
+    async def scenario(pair):
+        async with Backend(page) as backend:
+            port = await pair.start(expose(backend.port, more='kind = "http"'))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(said)
+            if b"Host" in said:
+                await reader.readuntil(b"done")
+            await until(lambda: pair.exposed.ledger.received == len(said))
+            (session,) = pair.exposed.ledger.open
+            left = weakref.ref(session)
+            del session
+            if breaks_off:
+                reset(writer)
+            else:
+                writer.write_eof()
+                await reader.read()
+            await pair.exposed.ledger.wait_empty()
+            await until(lambda: left() is None)
+            writer.close()
+
+    gc.disable()
+    try:
+        run(scenario)
+    finally:
+        gc.enable()
 
 
 def test_what_has_ended_is_freed_before_anybody_goes(monkeypatch):

@@ -80,6 +80,8 @@ class Conversation:
             self._fail(end.reason, end.why)
         except DtpError as error:
             self._fail(Reason.BACKEND_BROKE, told(error))
+            # The stream keeps it, and by it all that was at work: only a collection would free them.
+            error.__traceback__ = None
         except OSError as error:
             self._fail(Reason.BACKEND_BROKE, f"{words(Reason.BACKEND_BROKE)}: {error.strerror or error}")
         except asyncio.CancelledError:

@@ -157,6 +157,8 @@ class HttpSession(Conversation):
         except h11.LocalProtocolError as error:
             self._fail(Reason.BACKEND_BROKE, str(error))
             return
+        finally:
+            del self._client  # which refers to this session: only a collection would free them
         await self._linger()
         self.stream.close()
 
