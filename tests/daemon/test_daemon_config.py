@@ -231,6 +231,8 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (MINIMAL + "kind = 'grpc'\nmethods = { allow = ['a.B/C'] }", 11, 21, "did you mean /a.B/C?"),
         (MINIMAL + "kind = 'grpc'\nmethods = { deny = ['Secret'] }", 11, 20, "did you mean */Secret?"),
         (MINIMAL + "kind = 'grpc'\nmethods = { deny = ['a.B.Secret'] }", 11, 20, "did you mean /a.B/Secret?"),
+        (MINIMAL + "kind = 'http'\npaths = ['/']", 11, 9, "kind json-rpc, not http"),
+        (MINIMAL + "kind = 'json-rpc'\npaths = ['/', 'rpc']", 11, 15, "'rpc' is not the path of a request"),
         (MINIMAL + "kind = 'http'\norigins = ['*']", 11, 11, "kind json-rpc or websocket, not http"),
         (MINIMAL + "deny = ['*']", 10, 8, "let nobody in"),
         (MINIMAL + "schedule = { days = 'mon-fry' }", 10, 21, "did you mean fri?"),

@@ -87,6 +87,7 @@ proxy-protocol = true
 on-chain = true
 batch = 10
 message = "1MiB"
+paths = ["/", "/rpc"]
 origins = ["https://app.example"]
 {RULES.replace("TABLE", "expose")}
 [expose.health]

@@ -803,6 +803,20 @@ def test_a_message_is_to_the_backend_what_it_was_to_the_rules(run, rules, kinds,
     run(scenario)
 
 
+def test_only_paths_that_are_named_reach_the_backend(run):
+    """Behind others it may speak what no rule about methods judges, and a query may be one of GraphQL."""
+
+    async def scenario(pair):
+        async with site(rpc=node) as backend:
+            port = await pair.start(expose(backend, "json-rpc", 'paths = ["/", "/rpc"]'))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                for path, status in (("/rpc", 200), ("/rpc?query=x", 404), ("/graphql", 404), ("/rpc/", 404)):
+                    async with client.post(path, json=call("eth_call")) as answer:
+                        assert (path, answer.status) == (path, status)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("kind", ["http", "json-rpc"])
 def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run, kind):
     """Over a connection that is there and over new ones: one that breaks off would be tried again at once."""

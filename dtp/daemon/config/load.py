@@ -20,6 +20,7 @@ _ONLY_FOR = {
     "methods": ("http", "json-rpc", "grpc", "websocket"),
     "batch": ("json-rpc",),
     "message": ("json-rpc",),
+    "paths": ("json-rpc",),
     "origins": ("json-rpc", "websocket"),
 }
 
@@ -233,6 +234,7 @@ def _expose(section: Section) -> model.Expose:
         proxy_protocol=section.take("proxy-protocol", values.boolean, False),
         batch=section.take("batch", values.number(1, 10_000), 50),
         message=section.take("message", values.size, 2 * 1024 * 1024),
+        paths=section.take_all("paths", _http_path),
         origins=section.take_all("origins", values.origin),
         price=_price(section.section("price")),
         exposure=_exposure(section.section("exposure")),

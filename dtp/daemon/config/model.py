@@ -163,6 +163,8 @@ class Expose:
     #: JSON-RPC: calls in one batch, and bytes of one message.
     batch: int = 50
     message: int = 2 * 1024 * 1024
+    #: JSON-RPC: targets of requests (path and query) that reach the backend, as they are spelt; without any, all do.
+    paths: tuple[str, ...] = ()
     #: JSON-RPC, WebSocket: web pages of these origins may ask ("*": of all); those of others are refused.
     origins: tuple[str, ...] = ()
     rules: Rules = Rules()

@@ -433,6 +433,9 @@ class HttpSession(Conversation):
             await self._answer(415, b"JSON-RPC comes as it is, without Content-Encoding\n", "text/plain", {})
             return await self._discard()
         config = self._exposed.config
+        if config.paths and request.target.decode("ascii") not in config.paths:
+            await self._answer(404, b"JSON-RPC is spoken at other paths here\n", "text/plain", {})
+            return await self._discard()
         body = await self._body(config.message)
         if body is None:
             await self._fail_request(Reason.SIZE, {"Connection": "close"})
