@@ -13,7 +13,7 @@ import click
 from dtp.cli.accounts import Account, account_options, record_of
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
-from dtp.cli.show import amount, table
+from dtp.cli.show import amount, money, table
 from dtp.errors import ChainError, DtpError, LocalError
 
 if TYPE_CHECKING:
@@ -105,18 +105,16 @@ def _summary(store: Store, id: str, found: Channel | None, role: str) -> dict[st
         "vouched": vouched,
         "claimed": found.claimed,
         "held": found.balance,
+        "coin": found.coin,
     }
 
 
 def _line(record: dict[str, Any]) -> str:
-    from dtp.chain.wallet import format_amount
-
     if record["state"] == "unknown":
         return f"{record['channel']}  {record['role']}, not on this network"
-    return (
-        f"{record['channel']}  {record['role']}, {record['state']}: vouched {format_amount(record['vouched'])}, "
-        f"claimed {format_amount(record['claimed'])}, holds {format_amount(record['held'])}"
-    )
+    vouched, claimed, held = (money(record[each], record["coin"]) for each in ("vouched", "claimed", "held"))
+    about = f"{record['channel']}  {record['role']}, {record['state']}"
+    return f"{about}: vouched {vouched}, claimed {claimed}, holds {held}"
 
 
 @channel.command()
@@ -196,8 +194,14 @@ def claim(id: str | None, account: Account) -> None:
                 if wanted is None and worth_of(view, lanes, gain) <= gas.beside:
                     small += 1
                     print_line(
-                        {"event": "small", "channel": view.channel.id, "amount": gain},
-                        f"{view.channel.id}: {amount(gain)} is less than the gas; name it to claim it all the same",
+                        {
+                            "event": "small",
+                            "channel": view.channel.id,
+                            "amount": gain,
+                            "coin": view.channel.coin,
+                        },
+                        f"{view.channel.id}: {money(gain, view.channel.coin)} is less than the gas; "
+                        "name it to claim it all the same",
                     )
                     continue
                 decisions.append(Decision(view, Action.CLAIM, lanes, gain))
@@ -341,8 +345,8 @@ def find(account: Account) -> None:
             found = await find_lost(chain, store)
         for each in found:
             print_line(
-                {"event": "found", "channel": each.id, "held": each.balance},
-                f"{each.id}: holds {amount(each.balance)}; 'dtp channel close {each.id}' brings it back",
+                {"event": "found", "channel": each.id, "held": each.balance, "coin": each.coin},
+                f"{each.id}: holds {money(each.balance, each.coin)}; 'dtp channel close {each.id}' brings it back",
             )
         if not found:
             print_line({"event": "nothing"}, "nothing was lost")
@@ -483,7 +487,8 @@ def _print_failed(id: str | None, fault: DtpError) -> None:
 
 
 def _print_paid(event: str, paid: Paid) -> None:
-    from dtp.chain.wallet import format_amount
+    def shown(units: int) -> str:
+        return f"{units:,} of several coins" if paid.coin is None else money(units, paid.coin)
 
     print_line(
         {
@@ -491,8 +496,9 @@ def _print_paid(event: str, paid: Paid) -> None:
             "transaction": paid.digest,
             "to_server": paid.to_server,
             "to_client": paid.to_client,
+            "coin": paid.coin,
             "gas_mist": paid.gas,
         },
-        f"{event}: {format_amount(paid.to_server)} to the server, {format_amount(paid.to_client)} to the client, "
-        f"gas {format_amount(paid.gas)}",
+        f"{event}: {shown(paid.to_server)} to the server, {shown(paid.to_client)} to the client, "
+        f"gas {amount(paid.gas)}",
     )

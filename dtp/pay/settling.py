@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dtp.chain import Executed, Program
 from dtp.chain import channel as module
@@ -30,13 +30,17 @@ log = logging.getLogger("dtp.pay")
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """What a transaction moved: to the server for vouchers, to the client, and the gas (MIST)."""
+    """What a transaction moved: to the server for vouchers, to the client, and the gas (MIST).
+
+    The sums are of `coin` (its type); None where its channels have several.
+    """
 
     digest: str
     to_server: int
     to_client: int
     gas: int
     state: int | None = None
+    coin: str | None = None
 
 
 def result_of(chain: ChainClient, executed: Executed) -> Paid:
@@ -146,7 +150,7 @@ async def close_agreed(
     module.destroy(program, channel.id, coin=channel.coin)
     for each in pipes:
         pipe_module.destroy(program, each)
-    return result_of(chain, await chain.execute(program))
+    return replace(result_of(chain, await chain.execute(program)), coin=channel.coin)
 
 
 async def request_close(chain: ChainClient, channel: Channel) -> Executed:
@@ -161,7 +165,7 @@ async def end_channel(chain: ChainClient, channel: Channel, action: Action) -> P
     program = Program()
     build = module.finalize if action is Action.FINALIZE else module.expire
     build(program, channel.id, coin=channel.coin)
-    paid = result_of(chain, await chain.execute(program))
+    paid = replace(result_of(chain, await chain.execute(program)), coin=channel.coin)
     if paid.state == State.CLOSED and channel.client == chain.address:
         await destroy(chain, channel)
     return paid
@@ -238,7 +242,9 @@ async def _settle_part(chain: ChainClient, part: list[Decision]) -> list[tuple[P
     if not len(program):
         return []
     try:
-        return [(result_of(chain, await chain.execute(program)), part)]
+        coins = {each.view.channel.coin for each in part}
+        coin = coins.pop() if len(coins) == 1 else None
+        return [(replace(result_of(chain, await chain.execute(program)), coin=coin), part)]
     except (TransactionFailed, NodeRefused) as refused:
         if len(part) == 1:
             log.warning("channel %s can't be settled: %s", part[0].view.channel.id, refused)

@@ -4,14 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import click
 
+from dtp.chain.model import SUI_COIN, canonical_type
+from dtp.cli import channel as command
 from dtp.cli.paying import _Bill
 from dtp.pay.settling import Paid
 from dtp.pay.terms import Usage
 
 from .homes import PATIENCE, PRICED, PRICES, site
+from .test_claims import TERMS, channel, sold
 
 
 def test_the_demo_adds_up(tmp_path):
@@ -106,6 +111,25 @@ def test_a_bill_is_in_the_coin_that_was_paid(capsys):
         "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes",
         "channel closed: 5,000 of 0x2::other::COIN to the server in all, 65,000 of 0x2::other::COIN back to you, "
         "gas 0.001 SUI",
+    ]
+
+
+def test_sums_of_channels_are_in_their_coin(capsys):
+    """And so what the chain did is said, even of several coins at once."""
+    coin = canonical_type("0x2::other::COIN")
+    held = channel(terms=replace(TERMS, coin=coin), balance=9000, deposited=12_000, claimed=3000)
+    store = SimpleNamespace(sold=lambda _: [sold(1, 5)])
+    record = command._summary(store, held.id, held, "is paid")
+    assert command._line(record).endswith(
+        f"is paid, open: vouched 5,000 of {coin}, claimed 3,000 of {coin}, holds 9,000 of {coin}"
+    )
+    with click.Context(click.Command("claim")):
+        for each in (coin, SUI_COIN, None):
+            command._print_paid("claimed", Paid("x", 5000, 0, 1_000_000, coin=each))
+    assert capsys.readouterr().out.splitlines() == [
+        f"claimed: 5,000 of {coin} to the server, 0 of {coin} to the client, gas 0.001 SUI",
+        "claimed: 0.000005 SUI to the server, 0 SUI to the client, gas 0.001 SUI",
+        "claimed: 5,000 of several coins to the server, 0 of several coins to the client, gas 0.001 SUI",
     ]
 
 

@@ -9,6 +9,7 @@ from dtp.chain import Program
 from dtp.chain.channel import Claimed, Settled, State
 from dtp.chain.errors import InsufficientFunds
 from dtp.chain.host import Terms
+from dtp.chain.model import SUI_COIN
 from dtp.pay import messages, settling
 from dtp.pay.claims import Action, Decision, View
 from dtp.pay.errors import ChannelUnusable
@@ -94,8 +95,17 @@ def test_what_waits_or_is_over_is_no_transaction(monkeypatch):
 def test_a_client_deletes_its_channel_when_it_is_empty(monkeypatch, account, state, destroyed):
     monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 1, 1, state))
     chain = Chain(account)
-    asyncio.run(end_channel(chain, channel(), Action.FINALIZE))
+    made = channel(terms=Terms(coin=OTHER_COIN))
+    assert asyncio.run(end_channel(chain, made, Action.FINALIZE)).coin == OTHER_COIN
     assert chain.executed == [["finalize"], ["destroy"]][: 1 + destroyed]
+
+
+@pytest.mark.parametrize("coins", [(SUI_COIN,), (OTHER_COIN, OTHER_COIN), (SUI_COIN, OTHER_COIN)])
+def test_what_was_claimed_is_of_its_coin(monkeypatch, coins):
+    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    decisions = [decision(coin=each) for each in coins]
+    ((paid, _),) = asyncio.run(settle(Chain("0x5"), decisions, 8))
+    assert paid.coin == (coins[0] if len(set(coins)) == 1 else None)
 
 
 def test_a_signature_that_is_no_use_is_not_sent():
