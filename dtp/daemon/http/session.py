@@ -441,7 +441,7 @@ class HttpSession(Conversation):
             await self._fail_request(Reason.SIZE, {"Connection": "close"})
             return False
         try:
-            message = jsonrpc.parse(body, config.batch, alone=self._by_call)
+            message = await self._parse(body)
         except jsonrpc.Malformed as error:
             await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
             return True
@@ -455,6 +455,13 @@ class HttpSession(Conversation):
             return True
         self._let_in = True
         return await self._call_backend(request, message, passed, refusals)
+
+    async def _parse(self, body: bytes) -> jsonrpc.Message:
+        """The calls in it. Raises `jsonrpc.Malformed`."""
+        if len(body) > conversation.READ:  # a MiB takes a tenth of a second: one in a turn
+            async with self._exposed.parsing:
+                await asyncio.sleep(0)
+        return jsonrpc.parse(body, self._exposed.config.batch, alone=self._by_call)
 
     def _judge_origin(self, request: h11.Request) -> bool:
         """Whether a page may ask, if it is one that does. Else any page could, by the browser of a caller."""
