@@ -174,9 +174,8 @@ class Session(Receiving):
         """Queue a metering frame, opaque here; behind the end it is dropped. `LimitError` above `MAX_METER` bytes."""
         if len(data) > MAX_METER:
             raise LimitError(f"metering frame of {len(data)} bytes, the most is {MAX_METER}")
-        if (
-            self.ended is None
-        ):  # it may answer one that came in one record with the end, which is told behind it
+        # It may answer one that came in one read with the end, which is told behind it.
+        if self.ended is None:
             self._queue(Frame.METER, data)
 
     @property

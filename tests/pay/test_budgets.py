@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import time
 from dataclasses import replace
@@ -264,6 +265,21 @@ def test_money_that_could_not_be_added_is_kept_from_nobody(monkeypatch):
     asyncio.run(scenario())
 
 
+def test_a_channel_that_another_connection_gave_up_just_before_is_replaced():
+    """Both were refused on it: that is one channel, and not a second one."""
+
+    async def scenario():
+        async with deal_on(Chain(), Budget(4000, 1000), 1000, KEY.sign(voucher(1, 2))) as deal:
+            store, now = deal.journal.store, round(time.time() * 1000)
+            store._db.execute("UPDATE bought SET opened_ms = ?, state = 'refused'", (now,))
+            assert await deal.replaceable()
+            store.keep_key(KEY, 1)
+            store.add_bought(replace(store.bought()[0], channel="0x" + "9" * 64), 0, KEY.public)
+            assert not await deal.replaceable()
+
+    asyncio.run(scenario())
+
+
 def test_nothing_is_added_under_a_pass(monkeypatch):
     async def scenario():
         chain = Chain()
@@ -476,6 +492,23 @@ def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
     first.release()
     assert second.take()
     second.release()
+
+
+def test_a_lane_that_somebody_looks_at_for_a_moment_is_free(tmp_path, monkeypatch):
+    """Who took it for one in use would open another channel."""
+    genuine, tries = fcntl.flock, []
+
+    def looked_at(file, how):
+        tries.append(how)
+        if len(tries) == 1:
+            raise BlockingIOError
+        return genuine(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", looked_at)
+    lock = LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0)
+    assert lock.take()
+    assert len(tries) == 2
+    lock.release()
 
 
 def test_a_lane_is_locked_in_memory_as_well():

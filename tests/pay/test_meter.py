@@ -532,6 +532,17 @@ def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard(
     assert [check(n, 10 * n + 30, 0) for n in range(5, 20)][-1] == 48  # and it is forgotten by and by
 
 
+def test_what_a_watcher_has_claimed_is_confirmed_by_its_sum():
+    """Its claim says nothing of counts: a client that is never answered would say its newest for ever."""
+    signed = KEY.sign(voucher(2, 4, 5 * MIB))
+    floor = payee.Floor(2, signed.voucher.amount)
+    server = payee.Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
+    server.receive(build(said(signed, 0)), 0.0)
+    assert server.events() == [payee.Send(build(messages.Stored(2)))]
+    server.receive(build(said(KEY.sign(voucher(1, 4, 5 * MIB)), 0)), 0.0)
+    assert server.events() == []
+
+
 def test_replayed_reordered_and_repeated_vouchers(paid):
     second, third = (KEY.sign(voucher(n, 4 + n, 6 * MIB)) for n in (2, 3))
     for signed in (third, second, third, second):
