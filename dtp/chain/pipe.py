@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from dtp.chain.channel import Channel
 from dtp.chain.commands import MAX_PURE_BYTES, Argument, ObjectLike, Program
 from dtp.chain.errors import ProgramError
 from dtp.chain.host import Bearer, Terms
@@ -17,10 +18,23 @@ from dtp.chain.packages.transport_names import PACKAGE, PIPE_FIELDS, Module, Pip
 from dtp.chain.packages.transport_names import PipeFunction as Function
 from dtp.chain.values import Schema
 
-__all__ = ["MAX_FRAME_BYTES", "SCHEMA", "Direction", "Frame", "Pipe", "PipeError", "Posted", "is_credited"]
+__all__ = [
+    "EVIDENCE_BYTES",
+    "MAX_FRAME_BYTES",
+    "SCHEMA",
+    "Direction",
+    "Frame",
+    "Pipe",
+    "PipeError",
+    "Posted",
+    "evidence",
+    "is_credited",
+]
 
 #: Bytes of a frame or message that the package takes. The limit of a transaction is lower by what stands around them.
 MAX_FRAME_BYTES: Final = 128 * 1024
+#: Bytes vouched for that are evidence for one frame, as the Move package has it.
+EVIDENCE_BYTES: Final = 16 * 1024
 _CHUNK_TYPE = "vector<u8>"
 # The length in front of a chunk takes up to three bytes of the argument's room.
 _CHUNK_BYTES = MAX_PURE_BYTES - 3
@@ -37,6 +51,11 @@ def is_credited(terms: Terms, direction: Direction) -> bool:
     """Whether frames of this direction are credited to their sender, by the terms of their channel."""
     bearer = Bearer.CLIENT if direction == Direction.TO_CLIENT else Bearer.SERVER
     return terms.credit > 0 and terms.bearer == bearer
+
+
+def evidence(channel: Channel) -> int:
+    """How many further frames the accepted vouchers are evidence for."""
+    return channel.requests + channel.bytes // EVIDENCE_BYTES - channel.credited_frames
 
 
 @dataclass(frozen=True)

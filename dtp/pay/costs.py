@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from dtp.chain import Program
 from dtp.chain import pipe as module
@@ -19,11 +18,8 @@ from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import Executed
-from dtp.chain.pipe import Direction, Pipe
+from dtp.chain.pipe import EVIDENCE_BYTES, Direction, Pipe, evidence
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
-
-#: Bytes vouched for that are evidence for one frame, as the Move package has it.
-EVIDENCE_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +44,6 @@ def carriage(terms: Terms) -> Prices:
 def borne_direction(bearer: int) -> Direction | None:
     """The direction of the pipes whose sender is credited under these terms; None when the cost is split."""
     return {Bearer.CLIENT: Direction.TO_CLIENT, Bearer.SERVER: Direction.TO_SERVER}.get(Bearer(bearer))
-
-
-def evidence(channel: Channel) -> int:
-    """How many further frames the accepted vouchers are evidence for."""
-    return channel.requests + channel.bytes // EVIDENCE_BYTES - channel.credited_frames
 
 
 def credits(channel: Channel, pipes: Sequence[Pipe], epoch: int) -> list[Credit]:

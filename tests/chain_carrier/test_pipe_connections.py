@@ -304,3 +304,25 @@ def test_what_dials_left_behind_comes_back(client, wallet):
                 assert await there_and_back(connection, b"again")
 
     run(scenario())
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_pipes_whose_channel_a_node_behind_does_not_know_are_left_alone(client, wallet, monkeypatch, behind):
+    """Another node may have told of the pipes a moment before. One that has a pipe, and no channel, has lost it."""
+    from dtp.chain.pipes import reclaim
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener, near, _ = await made.pair()
+            objects = made.server.objects
+
+            async def without_the_channel(ids):
+                found = await objects(ids)
+                return {} if behind else {id: each for id, each in found.items() if id != near.channel}
+
+            monkeypatch.setattr(made.server, "objects", without_the_channel)
+            assert (await reclaim(made.server)).pipes == (0 if behind else 4)
+            near.abort()
+            await listener.close()
+
+    run(scenario())

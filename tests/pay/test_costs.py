@@ -12,22 +12,22 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import State
 from dtp.chain.events import EventFollower, event_types
 from dtp.chain.host import Bearer
-from dtp.chain.pipe import Direction, Pipe
+from dtp.chain.pipe import EVIDENCE_BYTES, Direction, Pipe, evidence
+from dtp.chain.pipes import Reclaimed, reclaim
 from dtp.net.address import Address
 from dtp.pay.claims import Action, Policy, at_close, decide
 from dtp.pay.costs import (
-    EVIDENCE_BYTES,
     accrued,
     agreed_total,
     borne_direction,
     carriage,
     credits,
-    evidence,
     pipes_of,
     take_credits,
 )
 from dtp.pay.errors import PriceTooHigh
 from dtp.pay.messages import Agreed
+from dtp.pay.settling import request_close
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
 from dtp.pay.voucher import Voucher
 from dtp.session.limits import Limits
@@ -131,6 +131,65 @@ def test_what_is_foreseen_is_what_the_chain_gives(market, bearer):
         else:
             assert after.credit_due == amount
         assert credits(after, await pipes_of(sender, id), after.epoch) == []
+
+    market(scenario)
+
+
+async def with_frames(market, sender, deal, count):
+    """A pipe of the sender's over which so many frames with data have gone."""
+    id, program = deal.channel.id, Program()
+    pipe_module.keep(program, pipe_module.open(program, id))
+    await sender.execute(program)
+    (own,) = await pipes_of(sender, id)
+    program = Program()
+    for _ in range(count):
+        pipe_module.send(program, own.id, id, market.serving.host, b"data")
+    await sender.execute(program)
+
+
+async def claim_for(sender, deal, sequence, requests):
+    signed = deal.key.sign(Voucher(deal.channel.id, 0, sequence, 1000 * requests, requests, 0))
+    program = Program()
+    channel_module.claim_for(program, signed.voucher, signed.signature)
+    await sender.execute(program)
+
+
+@pytest.mark.parametrize("bearer", [Bearer.SPLIT, Bearer.CLIENT])
+def test_a_server_keeps_pipes_of_a_closing_channel_until_nothing_can_be_credited(market, bearer):
+    """A client that asks for the close before its server claims had the bytes, and the transport would be lost."""
+
+    async def scenario(market):
+        await market.serve(give, terms=replace(TERMS, bearer=bearer, credit=70_000 if bearer else 0))
+        _, deal = await own_channel(market)
+        server = market.serving.chain
+        await with_frames(market, server, deal, 3)
+        assert await reclaim(server) == Reclaimed((), 0)
+        await request_close(deal.chain, deal.channel)
+        if bearer is Bearer.SPLIT:
+            assert await reclaim(server) == Reclaimed((), 1)
+            return
+        assert await reclaim(server) == Reclaimed((), 0)
+        await claim_for(server, deal, 1, 2)
+        known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
+        market.chain.advance(TERMS.claim_ms)
+        assert await reclaim(server) == Reclaimed((), 0)  # too late to claim, not to be credited
+        amount, _ = await take_credits(server, known, 1)
+        assert amount == 2 * 70_000
+        # A third frame was sent, and evidence for it can't come any more.
+        assert await reclaim(server) == Reclaimed((), 1)
+
+    market(scenario)
+
+
+def test_a_client_that_gives_its_pipes_back_notes_what_they_are_credited_with(market):
+    async def scenario(market):
+        await market.serve(give, terms=replace(TERMS, bearer=Bearer.SERVER, credit=70_000))
+        _, deal = await own_channel(market)
+        await with_frames(market, deal.chain, deal, 3)
+        await claim_for(market.serving.chain, deal, 1, 2)
+        assert await reclaim(deal.chain, close=True) == Reclaimed((deal.channel.id,), 1)
+        known = await deal.chain.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
+        assert (known.state, known.credit_due) == (State.CLOSING, 2 * 70_000)
 
     market(scenario)
 
