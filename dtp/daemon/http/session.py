@@ -16,6 +16,7 @@ import h11
 from dtp.daemon.http import conversation, jsonrpc
 from dtp.daemon.http.conversation import Conversation, Ended
 from dtp.daemon.http.headers import WEBSOCKET, Headers, to_backend, to_client, tokens, upgrades_of
+from dtp.daemon.http.side import Side, answered
 from dtp.daemon.http.target import doubt, fault, in_origin_form, spellings
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import TELLINGS, Reason, words
@@ -38,8 +39,6 @@ _LOOK = 5.0
 _DISCARD = 256 * 1024
 #: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
 _MAX_MERGED = 16 * 1024 * 1024
-#: Of what was read so many pieces are understood, then others have their turn: some milliseconds.
-_PIECES = 256
 #: A backend's connection is used again within so many seconds; Node's servers close theirs after 5.
 _LINK_IDLE = 4.0
 #: Methods that change nothing (RFC 9110, 9.2.1).
@@ -54,72 +53,13 @@ _PREFLIGHT = {
 }
 
 
-class _Side:
-    """One end of the conversation: h11's state, and how bytes come and go."""
-
-    def __init__(
-        self,
-        role: Any,
-        read: Callable[[int], Awaitable[bytes]],
-        write: Callable[[bytes], None],
-        drain: Callable[[], Awaitable[None]],
-    ) -> None:
-        self.http = h11.Connection(role, max_incomplete_event_size=conversation.HEAD_SIZE)
-        self._read, self._write, self._drain = read, write, drain
-        self._next: Any = None
-        #: Of a backend's side: whether it has answered before, and when it did last.
-        self.used, self.since = False, 0.0
-
-    async def event(self) -> Any:
-        """What comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
-        event, self._next = self._next or self.http.next_event(), None
-        while event is h11.NEED_DATA:
-            self.http.receive_data(await self._read(conversation.READ))
-            event = self.http.next_event()
-        if isinstance(event, h11.Data):
-            return await self._joined(event)
-        if isinstance(event, h11.RemoteProtocolError):
-            raise event
-        return event
-
-    async def _joined(self, first: h11.Data) -> h11.Data:
-        """Data with what was read behind it: chunks of a byte each would cost as much as large ones."""
-        data = [first.data]
-        for _ in range(_PIECES):
-            try:
-                self._next = self.http.next_event()
-            except h11.RemoteProtocolError as error:
-                self._next = error  # behind the data
-            if not isinstance(self._next, h11.Data):
-                return h11.Data(data=b"".join(data)) if len(data) > 1 else first
-            data.append(self._next.data)
-        self._next = None
-        await asyncio.sleep(0)
-        return h11.Data(data=b"".join(data))
-
-    async def send(self, event: Any) -> None:
-        """Send it, as fast as the other side takes it."""
-        data = self.http.send(event)
-        if data:
-            self._write(data)
-            await self._drain()
-
-    def reusable(self) -> bool:
-        """Whether another exchange may follow; then this side is ready for it."""
-        if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
-            self.http.start_next_cycle()
-            self._next = None
-            return True
-        return False
-
-
 class HttpSession(Conversation):
     """Serves a stream until its client has ended it or something breaks off."""
 
     def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
         super().__init__(exposed, caller, stream, bounds, keep=_KEEP)
-        self._client = _Side(h11.SERVER, self._read_client, self._write_client, stream.drain)
-        self._backend: _Side | None = None
+        self._client = Side(h11.SERVER, self._read_client, self._write_client, stream.drain)
+        self._backend: Side | None = None
         self._finishing = False
         self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
         self._json = exposed.config.kind == "json-rpc"
@@ -330,7 +270,7 @@ class HttpSession(Conversation):
         )
         return not own and self._client.http.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
-    async def _pass_request(self, backend: _Side, head: h11.Request, *, bodyless: bool) -> bool:
+    async def _pass_request(self, backend: Side, head: h11.Request, *, bodyless: bool) -> bool:
         """One request and its answer; True when another one may follow."""
         await backend.send(head)
         if bodyless:
@@ -360,7 +300,7 @@ class HttpSession(Conversation):
         self._keep_link(backend)
         return True
 
-    async def _pass_body(self, backend: _Side) -> None:
+    async def _pass_body(self, backend: Side) -> None:
         while True:
             event = await self._client.event()
             if isinstance(event, h11.EndOfMessage):
@@ -369,10 +309,10 @@ class HttpSession(Conversation):
                 return
             await backend.send(event)
 
-    async def _pass_answer(self, backend: _Side) -> bool:
+    async def _pass_answer(self, backend: Side) -> bool:
         """Everything that the backend answers; True when it changed the protocol."""
         while True:
-            event = await _answered(backend)
+            event = await answered(backend)
             if isinstance(event, h11.InformationalResponse):
                 switching = event.status_code == 101
                 if self._old and not switching:
@@ -400,7 +340,7 @@ class HttpSession(Conversation):
             else:
                 await self._client.send(event)
 
-    async def _pass_protocol(self, backend: _Side) -> None:
+    async def _pass_protocol(self, backend: Side) -> None:
         """After 101, as of a WebSocket: bytes, both ways, until both have ended."""
         assert self._link is not None
         writer = self._link.writer
@@ -548,10 +488,10 @@ class HttpSession(Conversation):
         return True
 
     async def _merge_answer(
-        self, backend: _Side, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
+        self, backend: Side, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
     ) -> None:
         answer = bytearray()
-        while not isinstance(event := await _answered(backend), h11.EndOfMessage):
+        while not isinstance(event := await answered(backend), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 answer += event.data
                 self._kept += len(event.data)
@@ -618,7 +558,7 @@ class HttpSession(Conversation):
 
     # ---- the backend --------------------------------------------------------------------------------------
 
-    async def _open_backend(self) -> _Side | None:
+    async def _open_backend(self) -> Side | None:
         """The backend's side: the one that is open, if it still is, else another."""
         if self._backend is not None and self._link is not None:
             idle = asyncio.get_running_loop().time() - self._backend.since
@@ -629,10 +569,10 @@ class HttpSession(Conversation):
         if self._link is None:
             return None
         writer = self._link.writer
-        self._backend = _Side(h11.CLIENT, self._read_backend, writer.write, writer.drain)
+        self._backend = Side(h11.CLIENT, self._read_backend, writer.write, writer.drain)
         return self._backend
 
-    def _keep_link(self, backend: _Side) -> None:
+    def _keep_link(self, backend: Side) -> None:
         """Another request may use it, if the backend lets it, and has not said more than was asked."""
         if not backend.http.trailing_data[0] and backend.reusable():
             backend.used, backend.since = True, asyncio.get_running_loop().time()
@@ -652,17 +592,6 @@ class _End:
     write: Callable[[bytes], None]
     drain: Callable[[], Coroutine[Any, Any, None]]
     write_eof: Callable[[], None]
-
-
-async def _answered(backend: _Side) -> Any:
-    """What the backend says next. Raises `Ended` when it says nothing more, or what is no HTTP."""
-    try:
-        event = await backend.event()
-    except h11.RemoteProtocolError:
-        raise Ended(Reason.BACKEND_BROKE) from None
-    if isinstance(event, h11.ConnectionClosed):
-        raise Ended(Reason.BACKEND_BROKE)
-    return event
 
 
 def _silent(reader: asyncio.StreamReader) -> bool:
