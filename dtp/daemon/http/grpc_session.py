@@ -50,11 +50,14 @@ class GrpcSession(Conversation):
     async def _bill(self, call: int) -> None:
         """Have a call paid, and let it go on; others may be asked for and paid meanwhile."""
         denial = await self._exposed.bill(self._caller, self.stream, 1)
-        if self.ended:
-            return
         self._filter.settle(call, denial)
         self._forward()
         self._say()
+
+    def _drop_bills(self) -> None:
+        """Nobody can serve these calls any more."""
+        for task in self._bills:
+            task.cancel()
 
     def _forward(self) -> None:
         """What the backend is to get now, in the order in which it was asked."""
@@ -92,6 +95,8 @@ class GrpcSession(Conversation):
             if not self._finishing or self._aborted is not None or self._task is None:
                 raise
             self._task.uncancel()
+        finally:
+            self._drop_bills()
         self._finishing = True  # all has been said: a drain that cut the listening short would take it back
         await self._linger()
         self.stream.close()
@@ -199,6 +204,7 @@ class GrpcSession(Conversation):
         self.why = words(reason)
         if not self._filter.lose_backend(reason):
             raise Ended(reason)
+        self._drop_bills()
         self._flush()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0 if self._filter.told else _ALONE):
