@@ -190,7 +190,8 @@ class Cashier:
             vouchers = [each.newest.voucher for each in sold[id]]
             used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
             credits = accrued(channel, pipes, used) if id in credited and id not in busy else 0
-            view = View(channel, tuple(sold[id]), ends.get(id), credits)
+            ours = channel.server == self._chain.address
+            view = View(channel, tuple(sold[id]), ends.get(id), credits, ours)
             found.append(view)
             if id not in credited and rests(view, self._policy):
                 self._resting[id] = sold[id], now_ms + _RESTING

@@ -100,12 +100,13 @@ def claim_margin(claim_ms: int) -> int:
 @dataclass(frozen=True, slots=True)
 class View:
     """A channel with the vouchers that are held for it. `credits` is what is to be had for transport once they are
-    claimed, which are the evidence for it."""
+    claimed, which are the evidence for it; `ours` whether its server is who claims, since only that notes counts."""
 
     channel: Channel
     lanes: tuple[Sold, ...] = ()
     end: End | None = None
     credits: int = 0
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +127,20 @@ def claimable(view: View, now_ms: int) -> tuple[Sold, ...]:
     found = []
     for sold in view.lanes:
         voucher = sold.newest.voucher
-        more = sold.lane < len(lanes) and _is_more(voucher, lanes[sold.lane])
+        more = sold.lane < len(lanes) and _is_more(voucher, lanes[sold.lane], ours=view.ours)
         opens = voucher.hash_lock is None or sold.preimage is not None
         if more and opens and now_ms <= last_ms(view.channel, sold):
             found.append(sold)
     return tuple(found)
 
 
-def _is_more(voucher: Voucher, lane: Lane) -> bool:
-    """By amount, whatever the sequence, as the chain has it: a client may have claimed something smaller itself."""
+def _is_more(voucher: Voucher, lane: Lane, *, ours: bool) -> bool:
+    """By amount, whatever the sequence, as the chain has it: a client may have claimed something smaller itself.
+
+    Counts alone it takes from the server only: from anyone else they'd have all claims of the transaction refused.
+    """
     counts = voucher.requests > lane.requests or voucher.bytes > lane.bytes
-    return voucher.amount > lane.amount or (voucher.amount == lane.amount and counts)
+    return voucher.amount > lane.amount or (ours and voucher.amount == lane.amount and counts)
 
 
 def last_ms(channel: Channel, sold: Sold) -> int:

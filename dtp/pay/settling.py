@@ -20,7 +20,7 @@ from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id
 from dtp.pay import messages
 from dtp.pay.answers import lock_of
-from dtp.pay.claims import Action, Decision
+from dtp.pay.claims import Action, Decision, gain_of
 from dtp.pay.errors import ChannelUnusable
 from dtp.pay.store import Sold
 from dtp.pay.voucher import verify_raw
@@ -246,9 +246,23 @@ async def _settle_part(chain: ChainClient, part: list[Decision]) -> list[tuple[P
         coin = coins.pop() if len(coins) == 1 else None
         return [(replace(result_of(chain, await chain.execute(program)), coin=coin), part)]
     except (TransactionFailed, NodeRefused) as refused:
-        if len(part) == 1:
+        halves = _halves(part)
+        if not halves:
             log.warning("channel %s can't be settled: %s", part[0].view.channel.id, refused)
-            return []
     # Halves find the one that is refused in few simulations, and the others still share their transactions.
+    return [each for half in halves for each in await _settle_part(chain, half)]
+
+
+def _halves(part: list[Decision]) -> tuple[list[Decision], ...]:
+    """Half of the channels and the rest; of one channel half of its lanes and the rest; none of one claim.
+
+    A lane is refused once its client has claimed as much itself, which is to keep no other from its claim. What was
+    to be done behind the claims isn't, since it may end them: it is for the next look.
+    """
     middle = len(part) // 2
-    return await _settle_part(chain, part[:middle]) + await _settle_part(chain, part[middle:])
+    if middle:
+        return part[:middle], part[middle:]
+    view, lanes = part[0].view, part[0].lanes
+    middle = len(lanes) // 2
+    claims = (lanes[:middle], lanes[middle:]) if middle else ()
+    return tuple([Decision(view, Action.CLAIM, each, gain_of(view.channel, each))] for each in claims)

@@ -24,6 +24,7 @@ from dtp.pay.voucher import NO_CAP
 from .meters import CHANNEL, KEY, lock_of, voucher
 from .test_claims import NOW, TERMS, channel, lane
 from .test_costs import pipe
+from .test_settling import functions
 
 PREIMAGE = bytes(range(32))
 
@@ -60,18 +61,24 @@ class Chain:
     def __init__(self, server="0x5"):
         self.address = server
         self.programs = []
-        self.refused = {}  # channel's id -> whether simulation finds it
+        self.refused = {}  # channel's id, or lane -> whether simulation finds it
         self.fault = claimed_by_another
 
     async def execute(self, program):
         assert len(program) <= MAX_COMMANDS
-        used = {each.id for each in program.objects}
+        used = {each.id for each in program.objects} | lanes_of(program)
         for id, simulated in list(self.refused.items()):
             if id in used:
                 self.refused[id] = True  # the next look at the chain sees it
                 raise self.fault(simulated)
         self.programs.append(program)
         return SimpleNamespace(digest=str(len(self.programs)))
+
+
+def lanes_of(program):
+    """The numbers of the lanes that a program claims of."""
+    calls = (each for each in program._commands if getattr(each, "function", "") == "new_voucher")
+    return {program.inputs[each.arguments[1].index].data[0] for each in calls}
 
 
 def channels_of(done):
@@ -114,6 +121,21 @@ def test_a_channel_that_is_refused_hinders_no_other(told, fault, simulated):
     assert sorted(channels_of(done)) == sorted(
         each.view.channel.id for each in decisions if each.view.channel.id != refused
     )
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+@pytest.mark.parametrize("action", [Action.CLAIM, Action.RELEASE])
+def test_a_lane_that_is_refused_hinders_no_other(told, simulated, action):
+    """Its client claims a MIST more of it than we hold, before our claim comes, and would keep the others' money."""
+    chain = Chain()
+    chain.refused[5] = simulated
+    done = asyncio.run(settle(chain, [replace(claim(1, 16), action=action)], 128))
+    claimed = [each.lane for _, (part,) in done for each in part.lanes]
+    assert claimed == [each for each in range(16) if each != 5]
+    # A channel that is let go of takes no claim any more: the others' come first.
+    assert not any("release" in functions(each) for each in chain.programs)
+    assert sum(part.gain for _, (part,) in done) == 15 * 5000
+    assert len(chain.programs) == 4
 
 
 @pytest.mark.parametrize(

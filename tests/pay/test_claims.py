@@ -155,6 +155,14 @@ def test_what_is_claimable():
     assert gain_of(replace(known, balance=7000, owed=9000), (newer, opened)) == 0
 
 
+def test_counts_alone_are_for_the_server_to_claim():
+    """From anyone else the chain takes no voucher for nothing more, and a refused claim keeps others from it."""
+    known = channel(lanes=(lane(3, 3000), lane()))
+    counts, money = sold(3, 3), sold(1, 5, 1)
+    assert claimable(View(known, (counts, money)), NOW) == (money,)
+    assert claimable(View(known, (counts, money), ours=True), NOW) == (counts, money)
+
+
 def test_a_voucher_is_claimed_before_it_ends():
     ends = View(channel(), (sold(1, SOME // 1000, not_after_ms=NOW + HOUR),))
     assert decide(ends, NOW + 50 * MINUTE - 1, 7, POLICY).action is Action.WAIT

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from dataclasses import replace
 
 import pytest
@@ -531,5 +532,36 @@ def test_what_a_client_claims_itself_is_no_payment_for_what_it_gets(market, monk
         with pytest.raises(ConnectionClosed, match="not paid within"):
             await fetch(connection, 100 * MIB)
         assert connection.usage.bytes < 2 * MIB
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("attack", [False, True])
+def test_a_watcher_goes_on_claiming_where_a_lane_has_nothing_more_to_claim(market, attack):
+    """It rests since the watcher's last look, or its client has claimed it itself: the other lane's money counts."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        connect = functools.partial(market.connect, buyer, budget=100_000_000, keep=True)
+        async with connect() as first, connect() as second:
+            await asyncio.gather(fetch(first, 3 * MIB), fetch(second, 2 * MIB))
+        watcher = await market.client(market.chain.wallet())
+        journal = Journal(market.serving.store)
+        cashier = Cashier(watcher, journal, market.chain.now_ms, policy=CHEAP)
+        if attack:
+            _, sold = market.serving.store.sold()
+            program = Program()
+            channel_module.claim_for(program, sold.newest.voucher, sold.newest.signature)
+            await buyer["network"].execute(program)
+        else:
+            await cashier.look(closing=True)
+            async with connect() as first:
+                await fetch(first, 3 * MIB)
+        await market.serving.close(claim=False)
+        await cashier.look(closing=True)
+        (channel,) = await market.channels(buyer)
+        assert channel.claimed == sum(market.serving.store.vouched(channel.id).values())
+        await journal.close()
 
     market(scenario)
