@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,8 @@ _PATIENCE: Final = 10.0
 _PRIMARY: Final = 0xFF
 #: Prompt writes after which what they wrote is moved from the log into the file: each adds a few pages of 4 KiB.
 _LOGGED: Final = 256
+#: Held while a file is made: who finds it there opens it only once the descriptor that made it is closed.
+_making: Final = threading.Lock()
 
 _SCHEMA: Final = """
 CREATE TABLE bought (           -- channels that we opened
@@ -172,8 +174,7 @@ class Store:
         try:
             if self.path != ":memory:":
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-                # Made by us first, so that nobody else can read it for a moment.
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+                _make(self.path)
             self._db = sqlite3.connect(
                 self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
@@ -628,6 +629,16 @@ def _roll_back(db: sqlite3.Connection) -> None:
     # SQLite has done it already after some errors, a full disk among them.
     if db.in_transaction:
         db.execute("ROLLBACK")
+
+
+def _make(path: str) -> None:
+    """Make an empty file that only its owner may read, unless one is there: SQLite's would be everybody's first.
+
+    One that is there isn't touched. POSIX locks are a process's, and end when it closes any descriptor of the file:
+    those of another `Store` here would be gone, and who closes the file elsewhere would delete the log under it.
+    """
+    with _making, suppress(FileExistsError):
+        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _sync_data(file: int) -> None:

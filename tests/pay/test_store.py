@@ -337,6 +337,14 @@ def test_the_file_is_its_owners(store):
     assert stat.S_IMODE(os.stat(store.path).st_mode) == 0o600
 
 
+def test_a_second_store_of_a_process_leaves_the_first_its_locks(store):
+    with again(store):
+        code = "import sys; from dtp.pay.store import Store; Store(sys.argv[1]).close()"
+        subprocess.run([sys.executable, "-c", code, store.path], check=True, timeout=60)
+        # Whoever takes itself for the last one to close the file deletes the log.
+        assert os.path.exists(f"{store.path}-wal")
+
+
 def test_the_path_is_named_by_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("DTP_PAY_STORE", str(tmp_path / "x.sqlite"))
     assert config.pay_store_path() == tmp_path / "x.sqlite"
