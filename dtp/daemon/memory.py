@@ -1,6 +1,6 @@
 """Bounded memory in all: what connections hold is bounded for each by its windows; this bounds all together.
 
-A process that has more than its share looks which connections hold most (unread, unacknowledged, or kept until all of
+A process that has more than its share looks whose connections hold most (unread, unacknowledged, or kept until all of
 a message is there) and closes as many of them as it takes, once what nobody refers to any more is freed. Below that
 nothing is looked at but one number that the system has.
 """
@@ -13,9 +13,11 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 
+from dtp.identity import PeerId
 from dtp.net.connection import Connection
 
 log = logging.getLogger("dtpd")
@@ -25,9 +27,11 @@ EVERY = 0.25
 #: Seconds between two full collections: one takes some 0.1 s for each million objects. Python begins one by itself
 #: only when much is allocated, and who refuses everything allocates little: it would stay full of what has ended.
 COLLECT_EVERY = 5.0
+#: What a connection takes by itself, carrier and keys included.
+CONNECTION = 20 * 1024
 #: What an open stream takes besides bytes: its state, tasks and parsers. One that waits for a request has 10 KB.
 STREAM = 8 * 1024
-#: Who holds less is not closed for it.
+#: A peer whose connections hold less together isn't closed for it.
 LEAST = 256 * 1024
 #: What a process may have in any case beyond what it takes itself, or it would never take up anything.
 ROOM = 32 * 1024 * 1024
@@ -84,6 +88,10 @@ def resident() -> int:
         return 0
 
 
+def _total(connections: Iterable[tuple[int, Connection]]) -> int:
+    return sum(size for size, _ in connections)
+
+
 class Governor:
     """Looks every `EVERY` seconds, once started. `shed` is told of a connection that has to go, and what it holds."""
 
@@ -126,12 +134,19 @@ class Governor:
         self.full = excess > 0
         if not self.full:
             return
-        for connection, size in sorted(self._held().items(), key=lambda pair: -pair[1]):
-            if excess <= 0 or size < LEAST:
+        peers: dict[PeerId, list[tuple[int, Connection]]] = {}
+        for connection, size in self._held().items():
+            peers.setdefault(connection.peer, []).append((size, connection))
+        # By peer: who has many connections may hold as much by them as another by one.
+        for connections in sorted(peers.values(), key=_total, reverse=True):
+            if _total(connections) < LEAST:
                 return
-            excess -= size
-            self.closed += 1
-            self._shed(connection, size)
+            for size, connection in sorted(connections, key=itemgetter(0), reverse=True):
+                if excess <= 0:
+                    return
+                excess -= size
+                self.closed += 1
+                self._shed(connection, size)
 
     async def close(self) -> None:
         """Look no more. Idempotent."""

@@ -47,6 +47,7 @@ log = logging.getLogger("dtpd")
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
 #: Descriptors that are not for streams: listeners, carriers of peers, files, room to accept and refuse.
 RESERVE = 256
+_NO_MEMORY = "the daemon has used up its memory"
 #: What is said to whoever is kept out by hand.
 BANNED = Denial("ban", Reason.DENIED, "banned by the operator")
 #: Services that programs have named themselves and that stay connected.
@@ -352,6 +353,8 @@ class Daemon:
             raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
         if self.draining:
             raise Refuse(CloseCode.SHUTDOWN, "the daemon is about to end")
+        if self._governor.full:
+            raise Refuse(CloseCode.BUSY, _NO_MEMORY)
         caller = Caller(request.peer, request.peer.sui_address, request.source)
         if self._bans.holds(caller, time.time()):
             exposed.deny(caller, BANNED)
@@ -369,10 +372,10 @@ class Daemon:
             log.warning("%s", why, extra={"fields": {"event": "memory", "why": why}})
 
     def _held(self) -> dict[Connection, int]:
-        """What each connection holds: its streams, their bytes, and what conversations keep of what was read."""
+        """What each connection holds: itself, streams, what waits, and what conversations keep of what was read."""
         pools = (*self._pools.values(), *self._dynamic.values())
         connections = [*self._callers, *(one for pool in pools for one in pool.connections)]
-        held = {connection: connection.held for connection in connections}
+        held = {connection: memory.CONNECTION + connection.held for connection in connections}
         for part in self._parts():
             for session in part.ledger.open:
                 if session.stream.connection in held:
@@ -483,7 +486,7 @@ class Daemon:
     def _no_room(self) -> str:
         """Why no more streams can be taken up now; "" where they can."""
         if self._governor.full:
-            return "the daemon has used up its memory"
+            return _NO_MEMORY
         if not self._room:  # as many have come as there was room for, and some may be over
             self._room = max(0, self.budget - self._active())
             if not self._room:

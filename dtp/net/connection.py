@@ -22,6 +22,7 @@ from dtp.net.turns import Turns
 from dtp.net.watch import Watch
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
+from dtp.session.datagrams import DatagramQueue
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.link import Link
@@ -78,7 +79,7 @@ class Connection:
         self._streams: dict[int, Stream] = {}
         self._accepted: deque[Stream] = deque()
         self._on_stream: Callable[[Stream], None] | None = None
-        self._datagrams: deque[bytes] = deque()
+        self._datagrams = DatagramQueue(session.limits)
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._pings: dict[int, asyncio.Future[float]] = {}
         limits = session.limits
@@ -161,8 +162,8 @@ class Connection:
 
     @property
     def held(self) -> int:
-        """Bytes of streams that are kept here: received and not read, written and not acknowledged."""
-        return self._session.held
+        """Bytes that are kept: of streams received and not read, or written and not acknowledged; of datagrams."""
+        return self._session.held + self._datagrams.size
 
     @property
     def stats(self) -> Stats:
@@ -241,11 +242,11 @@ class Connection:
         self._schedule_flush()
 
     async def recv_datagram(self) -> bytes:
-        """The next datagram. When `limits.datagrams` wait, the oldest was dropped."""
+        """The next datagram. Beyond `limits.datagrams` and `limits.datagram_buffer` the oldest were dropped."""
         while not self._datagrams:
             self._check()
             await self._wait("datagram")
-        return self._datagrams.popleft()
+        return self._datagrams.take()
 
     async def ping(self) -> float:
         """The time to the peer and back, in seconds."""
@@ -725,9 +726,7 @@ class Connection:
         self._wake("streams")
 
     def _on_datagram(self, event: ev.DatagramReceived) -> None:
-        if len(self._datagrams) >= self.limits.datagrams:
-            self._datagrams.popleft()
-        self._datagrams.append(event.data)
+        self._datagrams.put(event.data)
         self._wake("datagram")
 
     def _on_meter(self, event: ev.MeterReceived) -> None:

@@ -38,6 +38,8 @@ class Limits:
     datagram: int = 60 * KIB
     #: Datagrams waiting to be read or sent; the oldest goes first, as with UDP.
     datagrams: int = 1024
+    #: ... and bytes of them: so many of what networks carry in one packet, not of the largest.
+    datagram_buffer: int = 2 * MIB
     #: What `write` takes before `drain` waits: enough to keep the sealer busy, small enough to stay in the cache.
     write_high: int = MIB
     write_low: int = 256 * KIB
@@ -83,6 +85,10 @@ class Limits:
             raise ConfigError("limit 'unacknowledged' must be at least 1024 bytes: nothing moves without any")
         if not 0 < self.datagram <= 65_515:
             raise ConfigError("limit 'datagram' must be between 1 and 65515 bytes (one record)")
+        if self.datagram_buffer < self.datagram:
+            raise ConfigError(
+                "limit 'datagram_buffer' must be at least 'datagram', or none would ever be kept"
+            )
 
 
 DEFAULT = Limits()

@@ -149,7 +149,7 @@ class Sealing(SessionState):
     def _take_datagrams(self, frames: list[Outgoing], room: int) -> int:
         datagrams = self._datagrams
         while datagrams and room >= len(datagrams[0]) + _FRAME_COST:
-            data = datagrams.popleft()
+            data = datagrams.take()
             frames.append(control(Frame.DATAGRAM, data))
             room -= len(data) + _FRAME_COST
         return room

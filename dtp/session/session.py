@@ -160,15 +160,13 @@ class Session(Receiving):
         self._give_connection_credit(total)
         return bool(windows)
 
-    def send_datagram(self, data: bytes | memoryview) -> None:
-        """Queue a datagram; when `limits.datagrams` wait, the oldest is dropped. `DatagramTooLarge`."""
+    def send_datagram(self, data: bytes) -> None:
+        """Queue a datagram; beyond `limits.datagrams`, `datagram_buffer` the oldest go. `DatagramTooLarge`."""
         self._check_open()
         largest = min(self._params.datagram, self.limits.record - 4)
         if len(data) > largest:
             raise DatagramTooLarge(f"datagram of {len(data)} bytes, the most is {largest}")
-        if len(self._datagrams) >= self.limits.datagrams:
-            self._datagrams.popleft()
-        self._datagrams.append(data)
+        self._datagrams.put(data)
 
     def send_meter(self, data: bytes) -> None:
         """Queue a metering frame, opaque here; behind the end it is dropped. `LimitError` above `MAX_METER` bytes."""
@@ -208,9 +206,10 @@ class Session(Receiving):
 
     @property
     def held(self) -> int:
-        """Bytes of streams that are kept: received and not consumed, written and not acknowledged."""
-        unread = self._received_total - self._consumed_total
-        return unread + sum(max(0, each.send.end - each.send.acked) for each in self._streams.values())
+        """Bytes that are kept: of streams received and not consumed, or written and not acknowledged; of datagrams to
+        be sent."""
+        waiting = self._received_total - self._consumed_total + self._datagrams.size
+        return waiting + sum(max(0, each.send.end - each.send.acked) for each in self._streams.values())
 
     def limit_receiving(self, total: int | None) -> bool:
         """Give credit for at most so many bytes of streams in all; None for no limit of ours.

@@ -10,6 +10,7 @@ from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ProtocolError, StreamClosed
+from dtp.session.datagrams import DatagramQueue
 from dtp.session.frames import (
     CONNECTION,
     MAX_OFFSET,
@@ -55,7 +56,7 @@ class SessionState:
         self._params = established.payload.params
         self._events: list[ev.Event] = []
         self._control: deque[Outgoing] = deque()
-        self._datagrams: deque[bytes | memoryview] = deque()
+        self._datagrams = DatagramQueue(limits)
         self._close: Close | None = None
         self.ended: ev.Ended | None = None
         self._undelivered: frozenset[int] = frozenset()  # once ended: streams the peer has not all of

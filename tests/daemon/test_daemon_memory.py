@@ -8,8 +8,20 @@ from unittest.mock import Mock
 
 import pytest
 
-from dtp.daemon.memory import COLLECT_EVERY, LEAST, ROOM, STREAM, Governor, bound, default, resident
+import dtp
+from dtp.daemon.memory import (
+    COLLECT_EVERY,
+    CONNECTION,
+    LEAST,
+    ROOM,
+    STREAM,
+    Governor,
+    bound,
+    default,
+    resident,
+)
 from dtp.daemon.server import Daemon
+from dtp.session.codes import CloseCode
 from dtp.testing import clock
 
 from .conftest import NEAR, OTHER, Backend, echo
@@ -107,7 +119,7 @@ def test_what_messages_wait_for_is_held_by_who_sends_them(run):
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(900_000))
         await until(lambda: pair.exposed.ledger.received > 3_600_000)
         assert pair.far._held()[hog] >= 3_600_000
-        assert pair.far._held()[modest] == 0
+        assert pair.far._held()[modest] == CONNECTION
         caller = pair.far._callers.pop(hog)
         assert hog not in pair.far._held()  # one that has just ended, and whose streams will in a moment
         pair.far._callers[hog] = caller
@@ -119,7 +131,7 @@ def test_what_messages_wait_for_is_held_by_who_sends_them(run):
                 await reader.read()
             writer.close()
         await pair.exposed.ledger.wait_empty()
-        await until(lambda: not any(pair.far._held().values()))
+        await until(lambda: set(pair.far._held().values()) == {CONNECTION})
         await other.close()
 
     run(scenario)
@@ -136,7 +148,7 @@ def test_many_streams_that_say_nothing_are_held_by_who_opened_them(run):
             writer.write(b"GET / HTTP/1.1\r\n")
         await until(lambda: pair.exposed.ledger.received == count * 16)
         (hog,) = pair.far._callers
-        assert pair.far._held() == {hog: LEAST}
+        assert pair.far._held() == {hog: CONNECTION + LEAST + count * 16}  # of heads that aren't whole, too
         governor = pair.far._governor
         governor.look(lambda: governor.bound + 1)
         assert hog.closed
@@ -221,6 +233,52 @@ def test_small_ones_are_not_to_blame():
     assert shed == []
     governor.look(lambda: 10)
     assert not governor.full
+
+
+def test_whoever_has_many_small_ones_is_to_blame():
+    """As much as another holds by one, and no more of them go than it takes."""
+    shed = []
+    peer = object()
+    many = [Mock(peer=peer) for _ in range(-(-LEAST // CONNECTION))]
+    modest = Mock()
+    governor = Governor(
+        10, lambda: dict.fromkeys((modest, *many), CONNECTION), lambda one, size: shed.append(one)
+    )
+    governor.look(lambda: 11 + CONNECTION)
+    assert shed == many[:2]
+    governor.look(lambda: 10**9)
+    assert modest not in shed
+
+
+def test_who_comes_while_memory_is_full_is_sent_away_and_comes_again(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            await pair.start(expose(backend.port))
+            address = pair.far.listener.address("api")
+            pair.far._governor.full = True
+            with pytest.raises(dtp.ConnectionRefused, match="memory") as refused:
+                await dtp.connect(address, identity=OTHER)
+            assert refused.value.close_code == CloseCode.BUSY
+            pair.far._governor.full = False
+            async with dtp.connect(address, identity=OTHER):
+                pass
+
+    run(scenario)
+
+
+def test_datagrams_that_nobody_reads_are_held_by_who_sends_them(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            await exchange(port, b"x")
+            (far,) = pair.far._callers
+            (near,) = (one for pool in pair.near._pools.values() for one in pool.connections)
+            for _ in range(20):
+                near.send_datagram(bytes(10_000))
+            assert pair.near._held()[near] >= CONNECTION + 200_000
+            await until(lambda: pair.far._held()[far] >= CONNECTION + 200_000)
+
+    run(scenario)
 
 
 def test_no_more_go_than_it_takes(caplog):

@@ -519,6 +519,27 @@ async def test_reset_and_stop_reach_the_peer() -> None:
 
 
 @on_fake_clock
+async def test_datagrams_are_bounded_by_their_bytes() -> None:
+    with pytest.raises(dtp.ConfigError, match="'datagram_buffer' must be at least 'datagram'"):
+        replace(DEFAULT, datagram_buffer=DEFAULT.datagram - 1)
+    limits = replace(DEFAULT, datagram=1000, datagram_buffer=2500)
+    async with (
+        await dtp.listen("memory://x", identity=BOB, limits=limits) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        for i in range(5):
+            connection.send_datagram(bytes([i]) * 1000)
+        await asyncio.sleep(1)
+        assert far.held == 2000
+        assert [(await far.recv_datagram())[0] for _ in range(2)] == [3, 4]
+        assert far.held == 0
+        connection.send_datagram(bytes([5]) * 1000)
+        await asyncio.sleep(1)
+        assert (await far.recv_datagram())[0] == 5
+
+
+@on_fake_clock
 async def test_datagrams_drop_the_oldest_and_refuse_the_largest() -> None:
     limits = replace(DEFAULT, datagrams=10, datagram=1000)
     async with (

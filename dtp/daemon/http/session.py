@@ -78,6 +78,11 @@ class HttpSession(Conversation):
         #: Whether the client speaks HTTP/1.0, which knows no answers in front of the answer, nor fields behind it.
         self._old = False
 
+    @property
+    def kept(self) -> int:
+        """See `Session`: with what h11 has of a head that isn't whole."""
+        return self._kept + len(self._client.http.trailing_data[0])
+
     def finish(self) -> None:
         """Answer what was asked, and then no more."""
         self._finishing = True
