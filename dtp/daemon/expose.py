@@ -217,16 +217,22 @@ class Exposed:
         return self._logged <= LOGGED
 
     def ask(self, call: Call) -> Denial | None:
-        """Whether a request of a stream that is open may be; a denial is logged."""
-        denial = self.chain.ask(call, moment())
+        """Whether a request of a stream that is open may be; a denial is logged.
+
+        Where requests are paid one by one it is on hold from now on, until `release`.
+        """
+        denial = (self.chain.ask if self.charge is None else self.chain.hold)(call, moment())
         if denial is not None:
             self._log_denial(denial, call.caller)
         return denial
 
+    def release(self, call: Call, *, paid: bool) -> None:
+        """A request that is on hold was paid, or will not be."""
+        self.chain.release(call, moment(), happened=paid)
+
     async def bill(self, caller: Caller, stream: Stream, units: int) -> Denial | None:
-        """Have so many requests of a stream paid, where they are counted one by one; why not is logged."""
-        if self.charge is None or not units:
-            return None
+        """Have so many requests of a stream paid, where they are paid one by one; why not is logged."""
+        assert self.charge is not None
         why = await self.charge(stream.connection, units)
         if not why:
             return None

@@ -1,17 +1,25 @@
 """Calls that are paid one by one: which of them are charged, and what uses up quotas; by a clock that jumps."""
 
 import asyncio
+import json
+from types import SimpleNamespace
 
 import pytest
 from hpack import Encoder
 from hyperframe import frame as h2
 
+from dtp.daemon.config.model import QuotaRule
+from dtp.daemon.expose import moment
 from dtp.daemon.http import frames
 from dtp.daemon.http.grpc_session import GrpcSession
+from dtp.daemon.policies import Call
+from dtp.daemon.policies.quota import Quota
 from dtp.daemon.reasons import Reason
 from dtp.session.codes import StreamReset
 
-from .test_daemon_http_ends import seen, talk
+from .test_daemon_http_ends import End, seen, talk
+from .test_daemon_http_hostile import OK
+from .test_daemon_policies import BOB as OTHER
 
 __all__ = ["talk"]
 
@@ -29,6 +37,33 @@ def grpc_calls(number):
     return said
 
 
+def batch(number):
+    """So many calls of JSON-RPC in one message."""
+    calls = [{"jsonrpc": "2.0", "id": each, "method": "eth_call"} for each in range(number)]
+    body = json.dumps(calls).encode()
+    return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+#: Ten calls of each kind.
+KINDS = {
+    "http": {"said": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10},
+    "json-rpc": {"said": batch(10)},
+    "grpc": {"said": grpc_calls(10), "session": GrpcSession},
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return {"kind": request.param, **KINDS[request.param]}
+
+
+class Answering(End):
+    """A backend that answers each request at once."""
+
+    def write(self, data):
+        self.say(OK * data.count(b"\r\n\r\n"))
+
+
 def charged(talk, answer=""):
     """What is charged from now on, one after the other, a round trip of 0.1 s each: units, and "" if it is paid."""
     asked, turn = [], asyncio.Lock()
@@ -39,7 +74,11 @@ def charged(talk, answer=""):
             asked.append(units)
         return answer
 
-    talk.exposed.charge = charge
+    async def dial(caller):
+        talk.links.append(Answering())
+        return SimpleNamespace(reader=talk.links[-1].mouth, writer=talk.links[-1], close=talk.links[-1].close)
+
+    talk.exposed.charge, talk.exposed.dial_streams = charge, dial
     return asked
 
 
@@ -59,3 +98,39 @@ def test_calls_that_nobody_serves_any_more_are_not_charged(talk, end):
         assert not talk.session._bills
 
     talk(scenario, kind="grpc", session=GrpcSession)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_calls_that_are_not_paid_use_up_nothing(talk, kind, answers):
+    """Neither those that are refused, nor those of whoever never answers: what all may have is for others."""
+    said, quota = kind.pop("said"), Quota(QuotaRule(10, None, 86400.0, per="service"))
+
+    async def scenario(talk):
+        asked = charged(talk, "declined")
+        if not answers:
+            talk.exposed.charge = lambda connection, units: asyncio.Event().wait()
+        talk.client.say(said)
+        await asyncio.sleep(10)
+        assert sum(asked) == 10 * answers
+        passed = [talk.exposed.chain.ask(Call(OTHER), moment()) is None for _ in range(11)]
+        assert passed == [True] * 10 + [False]
+        talk.session.abort(Reason.CLIENT_GONE)
+        await talk.ended()
+        assert not quota._held._held
+
+    talk(scenario, policies=(quota,), **kind)
+
+
+def test_calls_that_are_being_paid_exceed_no_quota(talk, kind):
+    said = kind.pop("said")
+
+    async def scenario(talk):
+        asked = charged(talk)
+        talk.client.say(said)
+        await asyncio.sleep(10)
+        assert sum(asked) == 4
+        denial = talk.exposed.chain.ask(Call(OTHER), moment())
+        assert denial is not None
+        assert denial.why == "the quota of 4 requests is used up"
+
+    talk(scenario, policies=(Quota(QuotaRule(4, None, 86400.0, per="service")),), **kind)

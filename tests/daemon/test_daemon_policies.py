@@ -418,6 +418,38 @@ def test_whoever_is_refused_uses_up_nothing():
     assert chain.ask(Call(ALICE, "bad"), Moment(5, 5)).policy == "methods"
 
 
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("quota", model.QuotaRule(3, None, 1000.0, per="service")),
+        ("rate", model.RateRule(Amount(3, 1000), per="service", methods=("x",))),
+    ],
+)
+def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name, rule):
+    """Whoever never pays takes nothing from others, and whoever does gets no more than the rule says."""
+    policy, now = make(name, rule), Moment(10, 10)
+    chain = Chain([policy])
+
+    def passes(caller, method="x"):
+        return chain.hold(Call(caller, method), now) is None
+
+    assert [passes(ALICE) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert passes(ALICE, "y") is (name == "rate")  # which is of others
+    assert chain.ask(Arrive(ALICE), now) is None
+    assert [passes(BOB) for _ in range(5)] == [True] * 3 + [False] * 2
+    for caller, paid in [
+        (ALICE, True),
+        (ALICE, False),
+        (ALICE, False),
+        (BOB, True),
+        (BOB, False),
+        (BOB, True),
+    ]:
+        chain.release(Call(caller, "x"), now, happened=paid)
+    assert not policy._held._held
+    assert not passes(BOB)
+
+
 def test_a_reload_keeps_the_counts_of_rules_that_stay():
     made = Policies()
     rules = model.Rules(quota=model.QuotaRule(1, None, 100.0), rate=(model.RateRule(requests=Amount(1, 1)),))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from dtp.daemon.policies import Bounds, Caller
+from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relay import Counts, told
 from dtp.errors import DtpError
@@ -54,6 +54,8 @@ class Conversation:
         #: Bytes that were read in this turn of the event loop.
         self._in_a_row = 0
         self._aborted: Reason | None = None
+        #: Requests that were let in and are on hold until they are paid, by `id`.
+        self._unpaid: dict[int, Call] = {}
         #: Why no more of the answer may come.
         self._used_up: Reason | None = None
 
@@ -90,6 +92,7 @@ class Conversation:
             raise
         finally:
             self.ended = True
+            self._release(self._held(), paid=False)
             self._drop_link()
 
     async def _converse(self) -> None:
@@ -125,6 +128,32 @@ class Conversation:
     def _is_asking(self) -> bool:
         """Whether nothing was let in that could end: what comes is a request, which is judged yet, and told why."""
         raise NotImplementedError
+
+    # ---- requests -----------------------------------------------------------------------------------------
+
+    def _ask(self, call: Call) -> Denial | None:
+        """Why a request may not be. Where each is paid, one that may be is on hold until `_pay` or `_release`."""
+        denial = self._exposed.ask(call)
+        if denial is None and self._exposed.charge is not None:
+            self._unpaid[id(call)] = call
+        return denial
+
+    def _held(self) -> tuple[Call, ...]:
+        """Requests that are on hold."""
+        return tuple(self._unpaid.values())
+
+    async def _pay(self, calls: Sequence[Call]) -> Denial | None:
+        """Have requests paid that are on hold; why they weren't."""
+        if not calls:
+            return None
+        denial = await self._exposed.bill(self._caller, self.stream, len(calls))
+        self._release(calls, paid=denial is None)
+        return denial
+
+    def _release(self, calls: Sequence[Call], *, paid: bool) -> None:
+        for call in calls:
+            del self._unpaid[id(call)]
+            self._exposed.release(call, paid=paid)
 
     # ---- bytes --------------------------------------------------------------------------------------------
 

@@ -38,19 +38,19 @@ class GrpcSession(Conversation):
         self._head = 0
         self._head_until: float | None = None
 
-    def _judge(self, call: int, method: str) -> Denial | Waits | None:
-        denial = self._exposed.ask(Call(self._caller, method))
+    def _judge(self, number: int, method: str) -> Denial | Waits | None:
+        call = Call(self._caller, method)
+        denial = self._ask(call)
         if denial is not None or self._exposed.charge is None:
             return denial
-        task = asyncio.ensure_future(self._bill(call))
+        task = asyncio.ensure_future(self._bill(number, call))
         self._bills.add(task)
         task.add_done_callback(self._bills.discard)
         return Waits.YET
 
-    async def _bill(self, call: int) -> None:
+    async def _bill(self, number: int, call: Call) -> None:
         """Have a call paid, and let it go on; others may be asked for and paid meanwhile."""
-        denial = await self._exposed.bill(self._caller, self.stream, 1)
-        self._filter.settle(call, denial)
+        self._filter.settle(number, await self._pay([call]))
         self._forward()
         self._say()
 

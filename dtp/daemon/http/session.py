@@ -226,9 +226,9 @@ class HttpSession(Conversation):
         if request.method == b"CONNECT":
             await self._answer(405, b"there are no tunnels here\n", "text/plain", {})
             return await self._discard()
-        denial = self._exposed.ask(self._as_call(request))
+        denial = self._ask(self._as_call(request))
         if denial is None:
-            denial = await self._exposed.bill(self._caller, self.stream, 1)
+            denial = await self._pay(self._held())
         if denial is not None:
             await self._refuse(denial)
             return await self._discard()
@@ -391,7 +391,7 @@ class HttpSession(Conversation):
             await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
             return True
         passed, refusals, first = self._judge(message)
-        unpaid = await self._exposed.bill(self._caller, self.stream, len(passed))
+        unpaid = await self._pay(self._held())
         if unpaid is not None:
             refusals += [jsonrpc.refusal(call, unpaid) for call in passed if call.has_id]
             passed, first = [], unpaid
@@ -438,7 +438,7 @@ class HttpSession(Conversation):
         """The calls that pass, what is answered to the others, and the first denial."""
         passed, refusals, first = [], [], None
         for call in message.calls:
-            denial = self._exposed.ask(Call(self._caller, call.method))
+            denial = self._ask(Call(self._caller, call.method))
             if denial is None:
                 passed.append(call)
                 continue

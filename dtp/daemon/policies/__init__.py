@@ -76,7 +76,7 @@ _ANY = Bounds()
 class Chain:
     """All policies of a service: those of the whole daemon, then its own.
 
-    `ask` is for what may be refused, `tell` for what has happened.
+    `ask` is for what may be refused, `tell` for what has happened; `hold` for a request that has yet to be paid.
     """
 
     def __init__(self, policies: Iterable[Policy]) -> None:
@@ -84,6 +84,7 @@ class Chain:
         kinds = (Arrive, Open, Call, Move, Close)
         self._asked = {kind: tuple(p.check for p in self.policies if kind in p.asks) for kind in kinds}
         self._told = {kind: tuple(p.commit for p in self.policies if kind in p.counts) for kind in kinds}
+        self._counting = tuple(p for p in self.policies if Call in p.counts)
         #: Whether anybody wants to know of bytes; where nobody does, nobody need be told.
         self.counts_bytes = bool(self._asked[Move] or self._told[Move])
         #: The same of streams that are over.
@@ -102,7 +103,24 @@ class Chain:
             commit(event, now)
         return None
 
-    def tell(self, event: Close, now: Moment) -> None:
+    def hold(self, call: Call, now: Moment) -> Denial | None:
+        """The first denial; without one, `call` is on hold until `release`."""
+        for check in self._asked[Call]:
+            denial = check(call, now)
+            if denial is not None:
+                return denial
+        for policy in self._counting:
+            policy.hold(call)
+        return None
+
+    def release(self, call: Call, now: Moment, *, happened: bool) -> None:
+        """What was on hold has happened, or will not."""
+        for policy in self._counting:
+            policy.release(call)
+        if happened:
+            self.tell(call, now)
+
+    def tell(self, event: Event, now: Moment) -> None:
         """`event` has happened, whatever anybody thinks of it."""
         for commit in self._told[type(event)]:
             commit(event, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -104,12 +105,31 @@ def _least(one: _Number | None, other: _Number | None) -> _Number | None:
     return min((value for value in (one, other) if value is not None), default=None)
 
 
+class Held:
+    """How many requests of each caller are on hold."""
+
+    def __init__(self) -> None:
+        self._held: Counter[PeerId] = Counter()
+
+    def of(self, caller: Caller) -> int:
+        """Those of this one."""
+        return self._held.get(caller.peer, 0)
+
+    def add(self, caller: Caller, number: int) -> None:
+        """So many more, or fewer."""
+        self._held[caller.peer] += number
+        if not self._held[caller.peer]:
+            del self._held[caller.peer]
+
+
 class Policy:
     """Decides about the events that it names in `asks`, counts those in `counts`: fewer names cost less.
 
     `check` must not change anything: when another policy denies the same event, it has not happened. `commit` is
-    called once nobody denied it. Neither knows a clock, a socket or the other policies: the time is an argument, so
-    a test is a transcript. What is kept for each caller is bounded by forgetting what no longer makes a difference.
+    called once nobody denied it. A request that has yet to be paid is put on `hold` instead: until `release` it is
+    counted for its own caller alone, or who never pays would use up what all have together. None knows a clock, a
+    socket or the other policies: the time is an argument, so a test is a transcript. What is kept for each caller is
+    bounded by forgetting what no longer makes a difference.
     """
 
     #: The name in `POLICIES`, which the log and the caller are told.
@@ -125,6 +145,12 @@ class Policy:
 
     def commit(self, event: Event, now: Moment) -> None:
         """`event` has happened."""
+
+    def hold(self, event: Call) -> None:
+        """`event` is about to happen, of those in `counts`: `check` its caller's others as if it had."""
+
+    def release(self, event: Call) -> None:
+        """What was put on hold is so no more: `commit` follows if it has happened."""
 
     def delay(self, event: Move, now: Moment) -> float:
         """After `event` was committed: for how many seconds the stream should not be read."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from dtp.daemon.config.model import QuotaRule
-from dtp.daemon.policies.base import Arrive, Call, Denial, Event, Moment, Move, Policy
+from dtp.daemon.policies.base import Arrive, Call, Denial, Event, Held, Moment, Move, Policy
 from dtp.daemon.policies.rate import MAX_CALLERS
 from dtp.daemon.reasons import Reason
 from dtp.daemon.state import Used
@@ -27,6 +27,10 @@ class _Count:
     new_data: int = 0
 
 
+#: Of who has used nothing.
+_NONE = _Count()
+
+
 class Quota(Policy):
     """Periods begin at multiples of their length since 1970 (UTC), so all daemons agree; then all is forgotten.
 
@@ -44,6 +48,7 @@ class Quota(Policy):
         #: Of those who have used something, in the order in which they began to.
         self._counts: OrderedDict[str, _Count] = OrderedDict()
         self._pending: dict[str, int] = {}
+        self._held = Held()
 
     def _turn(self, unix: float) -> None:
         """Begin a new period if it is time. A clock that is set back does not give a quota anew."""
@@ -60,13 +65,13 @@ class Quota(Policy):
     def check(self, event: Event, now: Moment) -> Denial | None:
         """Whether anything is left."""
         self._turn(now.unix)
-        count, rule = self._counts.get(self._key(event)), self.rule
-        if count is None:
-            return None
+        count, rule = self._counts.get(self._key(event), _NONE), self.rule
+        held = self._held.of(event.caller) if isinstance(event, Call) else 0
         left = (self._period + 1) * rule.every - now.unix
         if rule.data is not None and count.data >= rule.data:
             return self.deny(Reason.QUOTA, f"the quota of {rule.data} bytes is used up", retry=left)
-        if rule.requests is not None and count.requests >= rule.requests and not isinstance(event, Move):
+        used_up = rule.requests is not None and count.requests + held >= rule.requests
+        if used_up and not isinstance(event, Move):
             return self.deny(Reason.QUOTA, f"the quota of {rule.requests} requests is used up", retry=left)
         return None
 
@@ -86,6 +91,14 @@ class Quota(Policy):
         elif isinstance(event, Call):
             count.requests += 1
             count.new_requests += 1
+
+    def hold(self, event: Call) -> None:
+        """See `Policy`."""
+        self._held.add(event.caller, 1)
+
+    def release(self, event: Call) -> None:
+        """See `Policy`."""
+        self._held.add(event.caller, -1)
 
     def _add(self, key: str) -> _Count:
         """A count for a caller that is new. The oldest makes room: who has that many identities has their quotas."""

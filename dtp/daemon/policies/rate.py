@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from dtp.daemon.config.model import RateRule
 from dtp.daemon.config.values import Rate as Amount
-from dtp.daemon.policies.base import Arrive, Call, Caller, Denial, Event, Moment, Move, Policy
+from dtp.daemon.policies.base import Arrive, Call, Caller, Denial, Event, Held, Moment, Move, Policy
 from dtp.daemon.policies.methods import Net
 from dtp.daemon.reasons import Reason
 from dtp.daemon.table import Table, key_of
@@ -96,6 +96,7 @@ class Rate(Policy):
         # Arrivals count nothing, but others are asked at once what they have counted of whoever arrives.
         self.counts = (Arrive, *self.asks, *((Move,) if rule.bandwidth is not None else ()))
         self._requests, self._bytes = Arrivals(), Arrivals()
+        self._held = Held()
         self._pending: dict[PeerId | None, tuple[float, float, int]] | None = None
         self._interval = self._tolerance = 0.0
         if rule.requests is not None:
@@ -157,7 +158,8 @@ class Rate(Policy):
         if not self._every and not self._concerns(event):
             return None
         key = event.caller.peer if self._per_identity else None
-        early = self._requests.get(key, now.steady) - now.steady - self._tolerance
+        held = self._held.of(event.caller) * self._interval
+        early = self._requests.get(key, now.steady) + held - now.steady - self._tolerance
         # Sums of floats: a nanosecond early is in time.
         if early > 1e-9:
             return self.deny(Reason.RATE, self._why(self._rule.requests), retry=early)
@@ -184,6 +186,16 @@ class Rate(Policy):
             self._note(key, 0.0, seconds)
         elif isinstance(event, Arrive):
             self._note(key, 0.0, 0.0)
+
+    def hold(self, event: Call) -> None:
+        """See `Policy`."""
+        if self._concerns(event):
+            self._held.add(event.caller, 1)
+
+    def release(self, event: Call) -> None:
+        """See `Policy`."""
+        if self._concerns(event):
+            self._held.add(event.caller, -1)
 
     def delay(self, event: Move, now: Moment) -> float:
         """What is ahead of the rate by more than a tenth of a second has to wait."""
