@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
 from dtp.daemon.policies.quota import EVERYBODY, Quota
 from dtp.daemon.policies.rate import Rate
-from dtp.daemon.state import Key, Store, Used
+from dtp.daemon.state import MAX_CALLERS, Key, Store, Used
 from dtp.daemon.state.errors import StateError
 from dtp.identity import PeerId
 
@@ -22,6 +23,7 @@ EVERY = 1.0
 AMONG_WORKERS = 0.05
 #: What rates have counted is kept by the hour, nanoseconds of their buckets.
 _HOUR, _NS = 3600, 1_000_000_000
+_NOTHING = Used()
 
 #: A quota, and what it is called in the store: "SERVICE/NUMBER/SECONDS".
 NamedQuota = tuple[str, Quota]
@@ -38,8 +40,8 @@ class Foreign:
     """What others have added to totals, each part of it once: totals less what was told from here."""
 
     def __init__(self) -> None:
-        self._told: dict[Key, Used] = {}
-        self._known: dict[Key, Used] = {}
+        #: What was told, and what others had added by then; who was asked about last is behind.
+        self._seen: OrderedDict[Key, tuple[Used, Used]] = OrderedDict()
 
     def news(self, deltas: Mapping[Key, Used], totals: Mapping[Key, Used]) -> dict[Key, Used]:
         """After `deltas` were told, and `totals` given for them: what others have added since the last time.
@@ -48,18 +50,26 @@ class Foreign:
         """
         found: dict[Key, Used] = {}
         for key, total in totals.items():
-            delta, told = deltas.get(key, Used()), self._told.get(key)
-            now_told = Used(*(a + b for a, b in zip(told or Used(), delta, strict=True)))
-            others = Used(*(a - b for a, b in zip(total, now_told, strict=True)))
-            known = others if told is None else self._known[key]
-            found[key] = Used(*(max(0, a - b) for a, b in zip(others, known, strict=True)))
-            self._told[key], self._known[key] = now_told, others
+            delta = deltas.get(key, _NOTHING)
+            told, known = self._seen.get(key, (_NOTHING, None))
+            told = _sum(told, delta)
+            others = Used(total.requests - told.requests, total.data - told.data)
+            if known is None or known == others:
+                found[key] = _NOTHING
+            else:
+                found[key] = Used(max(0, others.requests - known.requests), max(0, others.data - known.data))
+            self._seen[key] = told, others
+            self._seen.move_to_end(key)
+            if len(self._seen) > MAX_CALLERS:
+                self._seen.popitem(last=False)
         newest = max((key.period for key in totals), default=0)
-        if any(key.period < newest - 1 for key in self._told):
-            for kept in (self._told, self._known):
-                for key in [key for key in kept if key.period < newest - 1]:
-                    del kept[key]
+        while self._seen and next(iter(self._seen)).period < newest - 1:
+            self._seen.popitem(last=False)
         return found
+
+
+def _sum(one: Used, more: Used) -> Used:
+    return Used(one.requests + more.requests, one.data + more.data) if any(more) else one
 
 
 class Sharing:
@@ -84,6 +94,9 @@ class Sharing:
         self._stop = asyncio.Event()
         self._away = False
         self._periods: dict[str, int] = {}
+        #: Of those who are asked about now: to spell a name takes some 70 us, and so does reading one.
+        self._names: dict[PeerId | None, str] = {None: EVERYBODY}
+        self._peers: dict[str, PeerId | None] = {EVERYBODY: None}
 
     async def start(self) -> None:
         """Open the store. Raises `StateError`."""
@@ -140,18 +153,18 @@ class Sharing:
         if not self._store.tells:
             of_rates = self._foreign.news(deltas, of_rates)
         for key, used in of_rates.items():
-            if key.scope in rates:
+            if any(used) and key.scope in rates:
                 rates[key.scope].advance(
-                    _peer(key.caller), used.requests / _NS, used.data / _NS, time.monotonic()
+                    self._peer(key.caller), used.requests / _NS, used.data / _NS, time.monotonic()
                 )
         for key, used in totals.items():
             if key.scope in quotas:
                 quotas[key.scope].merge(key.period, key.caller, used)
         await self._forget_old(deltas)
 
-    @staticmethod
-    def _take(quotas: Mapping[str, Quota], rates: Mapping[str, Rate]) -> dict[Key, Used]:
+    def _take(self, quotas: Mapping[str, Quota], rates: Mapping[str, Rate]) -> dict[Key, Used]:
         now = time.time()
+        names: dict[PeerId | None, str] = {None: EVERYBODY}
         deltas: dict[Key, Used] = {}
         for scope, quota in quotas.items():
             period, pending = quota.take_pending(now)
@@ -159,19 +172,23 @@ class Sharing:
                 deltas[Key(scope, period, caller)] = used
         for scope, rate in rates.items():
             for peer, (requests, data) in rate.take_pending().items():
-                key = Key(scope, int(now // _HOUR), EVERYBODY if peer is None else str(peer))
-                deltas[key] = Used(round(requests * _NS), round(data * _NS))
+                name = names[peer] = self._names.get(peer) or str(peer)
+                deltas[Key(scope, int(now // _HOUR), name)] = Used(round(requests * _NS), round(data * _NS))
+        self._names = names
+        self._peers = {name: peer for peer, name in names.items()}
         return deltas
 
-    @staticmethod
+    def _peer(self, name: str) -> PeerId | None:
+        return self._peers[name] if name in self._peers else PeerId.parse(name)
+
     def _give_back(
-        deltas: Mapping[Key, Used], quotas: Mapping[str, Quota], rates: Mapping[str, Rate]
+        self, deltas: Mapping[Key, Used], quotas: Mapping[str, Quota], rates: Mapping[str, Rate]
     ) -> None:
         for key, used in deltas.items():
             if key.scope in quotas:
                 quotas[key.scope].give_back(key.period, key.caller, used)
             elif any(used):
-                rates[key.scope].give_back(_peer(key.caller), used.requests / _NS, used.data / _NS)
+                rates[key.scope].give_back(self._peer(key.caller), used.requests / _NS, used.data / _NS)
 
     def _say_away(self, error: StateError) -> None:
         if not self._away:
@@ -188,7 +205,3 @@ class Sharing:
                 except StateError as error:
                     self._say_away(error)
                     return
-
-
-def _peer(caller: str) -> PeerId | None:
-    return None if caller == EVERYBODY else PeerId.parse(caller)

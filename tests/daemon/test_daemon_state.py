@@ -1,12 +1,15 @@
 """Counts over restarts and together: the stores by one contract, quotas against a model, daemons that share one."""
 
 import asyncio
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from hypothesis import given
@@ -23,8 +26,10 @@ from dtp.daemon.server import Daemon
 from dtp.daemon.sharing import Foreign, Sharing
 from dtp.daemon.state import STORES, Key, Used, make
 from dtp.daemon.state.errors import StateError
+from dtp.daemon.state.memory import MemoryStore
+from dtp.identity import PeerId
 
-from .conftest import FAR, NEAR, Backend, config, echo
+from .conftest import FAR, NEAR, OTHER, Backend, config, echo
 from .programs import free_port, need, place, wait_for_port
 from .test_daemon_relay import exchange, expose
 
@@ -80,6 +85,25 @@ def url(request, tmp_path):
     return request.getfixturevalue(f"{request.param}_url")
 
 
+def kept(url, key):
+    """How many counts of a caller are there, by another client."""
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite://"))) as database:
+            return database.execute("SELECT count(*) FROM used WHERE caller = ?", (key.caller,)).fetchone()[0]
+    if url.startswith("redis"):
+        import redis
+
+        with redis.from_url(url) as server:
+            return len(list(server.scan_iter(f"*:{key.caller}")))
+    import psycopg
+
+    with psycopg.connect(url) as database:
+        (count,) = database.execute(
+            "SELECT count(*) FROM dtpd_used WHERE caller = %s", (key.caller,)
+        ).fetchone()
+        return count
+
+
 def test_the_contract_of_stores(url):
     """Two daemons of one host add up; another host's counts are its own."""
 
@@ -104,6 +128,10 @@ def test_the_contract_of_stores(url):
         assert await other.exchange({key: Used(1, 1)}) == {key: Used(1, 1)}
         later = key._replace(period=6)
         assert await second.exchange({later: Used(7, 7)}) == {later: Used(7, 7)}
+        nobody = key._replace(caller="dtp1nobody")
+        assert await first.exchange({nobody: Used()}) == {nobody: Used()}
+        assert kept(url, nobody) == 0
+        assert kept(url, later) == 3  # of two periods, and of another host
         await second.forget("api/0/60", 6)
         assert await first.exchange({later: Used()}) == {later: Used(7, 7)}
         many = {Key("x/0/1", 1, str(number)): Used(1, number) for number in range(500)}
@@ -124,6 +152,62 @@ def test_the_contract_of_stores(url):
             await store.close()
 
     asyncio.run(scenario())
+
+
+def test_what_is_kept_in_memory_is_bounded(monkeypatch):
+    """Of each scope, by who used something last; who only came leaves nothing."""
+    monkeypatch.setattr("dtp.daemon.state.memory.MAX_CALLERS", 2)
+
+    async def scenario():
+        store = MemoryStore()
+        first, second, third, other = (Key("api/0/60", 1, one) for one in ("a", "b", "c", "d"))
+        elsewhere = other._replace(scope="api/1/60")
+        assert set((await store.exchange(dict.fromkeys((other, third), Used()))).values()) == {Used()}
+        await store.exchange({first: Used(1, 0), second: Used(2, 0), elsewhere: Used(9, 0)})
+        await store.exchange({first: Used(1, 1)})
+        await store.exchange({third: Used(3, 0)})
+        asked = dict.fromkeys((first, second, third, elsewhere), Used())
+        assert list((await store.exchange(asked)).values()) == [Used(2, 1), Used(), Used(3, 0), Used(9, 0)]
+        await store.forget("api/0/60", 2)
+        assert list((await store.exchange(asked)).values()) == [Used(), Used(), Used(), Used(9, 0)]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_known_of_others_is_bounded(monkeypatch):
+    """Whoever is forgotten is seen for the first time again; of others the news goes on."""
+    monkeypatch.setattr(sharing, "MAX_CALLERS", 2)
+    foreign = Foreign()
+    first, second, third = (Key("api/rate/0/x", 1, one) for one in ("a", "b", "c"))
+    for key in (first, second, first, third):
+        assert foreign.news({}, {key: Used(1, 1)}) == {key: Used()}
+    assert foreign.news({}, {first: Used(3, 1), second: Used(9, 1)}) == {first: Used(2, 0), second: Used()}
+    later = third._replace(period=4)
+    foreign.news({}, {later: Used()})
+    assert list(foreign._seen) == [later]
+
+
+def test_names_are_spelled_once_and_not_read(monkeypatch):
+    """Of callers that others have counted nothing of: both take long, and there may be thousands each second."""
+    spelled = []
+    monkeypatch.setattr(PeerId, "__str__", lambda peer: spelled.append(peer) or peer.key.hex())
+    monkeypatch.delattr(PeerId, "parse")
+
+    async def scenario():
+        rate = Rate(model.RateRule(values.Rate(1000.0, 1.0), 1000))
+        shared = Sharing(MemoryStore(), dict, lambda: [("api/rate/0/x", rate)])
+        rate.take_pending()
+        for caller in (ALICE, BOB):
+            rate.commit(Call(caller), Moment(1.0, 1.0))
+        for _ in range(3):
+            await shared.exchange()
+        shared._store = Mock(tells=False, exchange=AsyncMock(side_effect=StateError("away")))
+        rate.commit(Call(BOB), Moment(1.0, 1.0))
+        await shared.exchange()
+        assert rate.take_pending()[BOB.peer][0] == pytest.approx(0.001)
+
+    asyncio.run(scenario())
+    assert spelled == [ALICE.peer, BOB.peer]
 
 
 def test_a_file_is_there_after_a_restart(tmp_path):
@@ -189,6 +273,7 @@ def test_urls_that_cant_be_meant(tmp_path, url, words):
 # ---- quotas ------------------------------------------------------------------------------------------------------
 
 ALICE = Caller(NEAR.id, NEAR.id.sui_address, "192.0.2.1")
+BOB = Caller(OTHER.id, OTHER.id.sui_address, "192.0.2.2")
 _ME = str(NEAR.id)
 
 
@@ -334,7 +419,7 @@ def test_daemons_share_rates_and_bans(run, url, tmp_path, monkeypatch):
             await near.start()
             (forwarded,) = near.forwarded.values()
             port = int(forwarded.places[0].rpartition(":")[2])
-            await known(lambda: all(daemon._sharing._foreign._told for daemon in (pair.far, second)))
+            await known(lambda: all(daemon._sharing._foreign._seen for daemon in (pair.far, second)))
             passed = []
             for number in range(12):
                 try:
@@ -434,6 +519,7 @@ def test_what_somebody_wrote_into_redis_by_hand(redis_url, caplog):
         for number in (1, 2):
             told = await store.exchange(dict.fromkeys([whole, *broken], Used(1, 10)))
             assert told == {whole: Used(number, 10 * number)}
+        assert await store.exchange(dict.fromkeys([whole, *broken], Used())) == {whole: Used(2, 20)}
         assert ["not an integer" in one or "WRONGTYPE" in one for one in caplog.messages] == [True] * 3
         await store.close()
         server.close()

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from dtp.daemon.config.model import QuotaRule
 from dtp.daemon.policies.base import Arrive, Call, Denial, Event, Held, Moment, Move, Policy
-from dtp.daemon.policies.rate import MAX_CALLERS
 from dtp.daemon.reasons import Reason
-from dtp.daemon.state import Used
+from dtp.daemon.state import MAX_CALLERS, Used
 
 #: The caller that stands for all, where a quota is of a service.
 EVERYBODY = "*"

@@ -13,11 +13,10 @@ from dtp.daemon.config.values import Rate as Amount
 from dtp.daemon.policies.base import Arrive, Call, Caller, Denial, Event, Held, Moment, Move, Policy
 from dtp.daemon.policies.methods import Net
 from dtp.daemon.reasons import Reason
+from dtp.daemon.state import MAX_CALLERS
 from dtp.daemon.table import Table, key_of
 from dtp.identity import PeerId
 
-#: Callers whose times are kept at once; times that have passed are forgotten long before. About 20 MB.
-MAX_CALLERS = 100_000
 #: Exchanges after a caller was here last in which is still asked what others have of it.
 _LOOKS = 10
 #: Callers whose keys in a shared table are remembered.

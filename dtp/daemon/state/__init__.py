@@ -26,6 +26,10 @@ class Used(NamedTuple):
     data: int = 0
 
 
+#: Callers that are counted at once in memory; times that have passed are forgotten long before. About 20 MB.
+MAX_CALLERS = 100_000
+
+
 class Store(Protocol):
     """Adds up what daemons of one host count.
 
@@ -39,8 +43,9 @@ class Store(Protocol):
         """Connect, and make the tables if they are not there."""
 
     async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
-        """Add `deltas` (zeros only ask), all or none, and give the totals of their keys.
+        """Add `deltas`, all or none, and give the totals of their keys.
 
+        Zeros only ask, and leave nothing behind: whoever comes is asked about, and anybody may come.
         A key of which no total is given can't be counted there, whatever the others: it isn't to be told again.
         """
 

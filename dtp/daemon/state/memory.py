@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
-from dtp.daemon.state import Key, Used
+from dtp.daemon.state import MAX_CALLERS, Key, Used
 
 
 class MemoryStore:
-    """A `Store` that is gone with the process."""
+    """A `Store` that is gone with the process. Of each scope, those who used something last are known."""
 
     tells = False
 
     def __init__(self) -> None:
-        self._used: dict[Key, Used] = {}
+        self._scopes: dict[str, OrderedDict[Key, Used]] = {}
         self._bans: dict[str, float] = {}
 
     async def open(self) -> None:
@@ -21,16 +22,23 @@ class MemoryStore:
 
     async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
         """See `Store`."""
-        for key, used in deltas.items():
-            known = self._used.get(key, Used())
-            self._used[key] = Used(known.requests + used.requests, known.data + used.data)
-        return {key: self._used[key] for key in deltas}
+        return {key: self._add(key, used) for key, used in deltas.items()}
+
+    def _add(self, key: Key, used: Used) -> Used:
+        scope = self._scopes.setdefault(key.scope, OrderedDict())
+        total = scope.get(key, Used())
+        if any(used):
+            total = scope[key] = Used(total.requests + used.requests, total.data + used.data)
+            scope.move_to_end(key)
+            if len(scope) > MAX_CALLERS:
+                scope.popitem(last=False)
+        return total
 
     async def forget(self, scope: str, before: int) -> None:
         """See `Store`."""
-        self._used = {
-            key: used for key, used in self._used.items() if key.scope != scope or key.period >= before
-        }
+        known = self._scopes.get(scope, OrderedDict())
+        for key in [key for key in known if key.period < before]:
+            del known[key]
 
     async def ban(self, caller: str, until: float) -> None:
         """See `Store`."""

@@ -40,6 +40,9 @@ ON CONFLICT (host, scope, period, caller)
 DO UPDATE SET requests = known.requests + excluded.requests, data = known.data + excluded.data
 RETURNING requests, data
 """
+_TOTAL = """
+SELECT requests, data FROM dtpd_used WHERE host = %s AND scope = %s AND period = %s AND caller = %s
+"""
 _FORGET = "DELETE FROM dtpd_used WHERE host = %s AND scope = %s AND period < %s"
 #: Two daemons that make the table at once would collide in the catalogue: one at a time.
 _LOCK = "SELECT pg_advisory_xact_lock(7237)"
@@ -74,10 +77,9 @@ class PostgresStore:
             totals = {}
             # In one order, or two daemons that add to the same rows could wait for each other.
             for key in sorted(deltas):
-                cursor = await database.execute(_ADD, (self._host, *key, *deltas[key]))
-                row = await cursor.fetchone()
-                assert row is not None
-                totals[key] = Used(*row)
+                statement, values = (_ADD, deltas[key]) if any(deltas[key]) else (_TOTAL, ())
+                cursor = await database.execute(statement, (self._host, *key, *values))
+                totals[key] = Used(*(await cursor.fetchone() or ()))
             return totals
 
         return await self._transaction(add)

@@ -56,8 +56,11 @@ class RedisStore:
             async with self._redis.pipeline(transaction=True) as pipe:
                 for key, used in deltas.items():
                     name = self._name(key)
-                    pipe.hincrby(name, _REQUESTS, used.requests)
-                    pipe.hincrby(name, _DATA, used.data)
+                    for field, amount in zip((_REQUESTS, _DATA), used, strict=True):
+                        if any(used):
+                            pipe.hincrby(name, field, amount)
+                        else:
+                            pipe.hget(name, field)
                     pipe.expire(name, _KEEP)
                 answers = await pipe.execute(raise_on_error=False) if deltas else []
         except (RedisError, OSError) as error:
@@ -65,10 +68,15 @@ class RedisStore:
         totals, broken = {}, set()
         for at, key in enumerate(deltas):
             requests, data, _ = answers[3 * at : 3 * at + 3]
-            fault = next((one for one in (requests, data) if isinstance(one, RedisError)), None)
+            fault: Exception | None = next(
+                (one for one in (requests, data) if isinstance(one, RedisError)), None
+            )
             if fault is None:
-                totals[key] = Used(requests, data)
-                continue
+                try:
+                    totals[key] = Used(int(requests or 0), int(data or 0))
+                    continue
+                except ValueError as error:
+                    fault = error
             broken.add(name := self._name(key))
             if name not in self._broken:
                 log.warning("Redis: %s can't be added to, and is counted here alone: %s", name, fault)

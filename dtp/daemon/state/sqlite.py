@@ -31,6 +31,7 @@ INSERT INTO used VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, data = data + excluded.data
 RETURNING requests, data
 """
+_TOTAL = "SELECT requests, data FROM used WHERE host = ? AND scope = ? AND period = ? AND caller = ?"
 #: Seconds to wait for another process that writes.
 _BUSY = 5.0
 
@@ -71,8 +72,9 @@ class SqliteStore:
         self._database.execute("BEGIN IMMEDIATE")
         try:
             for key, used in deltas.items():
-                row = self._database.execute(_ADD, (self._host, *key, *used)).fetchall()[0]
-                totals[key] = Used(*row)
+                statement, values = (_ADD, used) if any(used) else (_TOTAL, ())
+                rows = self._database.execute(statement, (self._host, *key, *values)).fetchall()
+                totals[key] = Used(*rows[0]) if rows else Used()
             self._database.execute("COMMIT")
         except sqlite3.Error:
             self._database.rollback()
