@@ -401,18 +401,13 @@ def pay_owed(program: Program, channel: ObjectLike, *, coin: str = SUI_COIN) -> 
 
 
 def request_close(program: Program, channel: ObjectLike, *, coin: str = SUI_COIN) -> None:
-    """Ask to close; claims still count for `claim_ms`. Client only."""
+    """Ask to close; claims still count for `claim_ms`. The client, or after `idle_ms` without use anyone."""
     _call(program, Function.REQUEST_CLOSE, coin, program.use(channel), program.clock())
 
 
 def finalize(program: Program, channel: ObjectLike, *, coin: str = SUI_COIN) -> None:
     """Pay both sides after a requested close, or go on draining. Anyone."""
     _call(program, Function.FINALIZE, coin, program.use(channel), program.clock())
-
-
-def expire(program: Program, channel: ObjectLike, *, coin: str = SUI_COIN) -> None:
-    """End a channel that nobody has used for `idle_ms`. Anyone."""
-    _call(program, Function.EXPIRE, coin, program.use(channel), program.clock())
 
 
 def release(program: Program, channel: ObjectLike, *, coin: str = SUI_COIN) -> None:

@@ -294,16 +294,15 @@ async def _close_next(chain: ChainClient, store: Store, found: Channel, *, ask: 
 async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool) -> None:
     """The next step of closing a channel."""
     from dtp.chain.channel import State
-    from dtp.pay.claims import Action, expiring
-    from dtp.pay.settling import destroy, end_channel, request_close
+    from dtp.pay.claims import claims_are_over
+    from dtp.pay.settling import destroy, finalize, request_close
 
     now = await _now_ms(chain)
-    action = expiring(found, now).action
-    if action in (Action.FINALIZE, Action.EXPIRE) or found.state == State.DRAINING:
-        paid = await end_channel(chain, found, Action.FINALIZE if found.state else action)
+    if claims_are_over(found, now) or found.state == State.DRAINING:
+        paid = await finalize(chain, found)
         store.set_state(found.id, "closed" if paid.state == State.CLOSED else "closing")
         _print_paid("closed", paid)
-    elif action is Action.FORGET:
+    elif found.state == State.CLOSED:
         await destroy(chain, found)
         store.set_state(found.id, "closed")
         print_line({"event": "closed", "channel": found.id}, "closed")
@@ -397,17 +396,17 @@ async def _finish_ours(chain: ChainClient) -> None:
     """End the channels that we asked to close, where the time for claims is over, and say what that paid."""
     from dtp.chain.channel import State
     from dtp.chain.errors import TransactionFailed
-    from dtp.pay.claims import Action, expiring
-    from dtp.pay.settling import end_channel
+    from dtp.pay.claims import claims_are_over
+    from dtp.pay.settling import finalize
     from dtp.pay.store import Store
 
     with Store() as store:
         waiting = [each.channel for each in await _on_their_way(chain, store, "closing")]
         now = await _now_ms(chain)
         for id, found in (await _find(chain, waiting)).items():
-            if expiring(found, now).action is Action.FINALIZE:
+            if claims_are_over(found, now):
                 try:
-                    paid = await end_channel(chain, found, Action.FINALIZE)
+                    paid = await finalize(chain, found)
                 except TransactionFailed as fault:  # the others are none the worse for it
                     _print_failed(id, fault)
                     continue

@@ -100,9 +100,9 @@ def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> in
               help="Who bears transport cost.")  # fmt: skip
 @click.option("--credit", default="0", metavar="AMOUNT", help="What a frame is credited with. [default: 0]")
 @click.option("--idle", default=86400, show_default=True, metavar="SECONDS",
-              help="After this time unused, anyone may end a channel.")  # fmt: skip
+              help="After this time unused, anyone may ask for a channel's close.")  # fmt: skip
 @click.option("--claim", default=3600, show_default=True, metavar="SECONDS",
-              help="How long claims count after a client asked to close.")  # fmt: skip
+              help="How long claims count after a close was asked for.")  # fmt: skip
 @click.option(
     "--window", default=0, show_default=True, help="Frames that a pipe may be ahead; 0 is no limit."
 )

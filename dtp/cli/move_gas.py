@@ -249,9 +249,9 @@ async def _channels(play: _Play) -> None:
     signature = key.sign_statement(channel.agreement_bytes(agreement))
     await play.do(owner, channel.close_agreed, agreement, key.public_key, signature)
     await play.do(owner, channel.release, await play.open_channel("again"))
-    expired = await play.open_channel("again")
+    idle = await play.open_channel("again")
     play.advance(_TERMS.idle_ms)
-    await play.do(owner, channel.expire, expired)
+    await play.do(owner, channel.request_close, idle, about="idle, by anyone")
     await play.do(owner, host.heartbeat, play.beacon, play.op, bytes(32), 1, 7, about="again")
 
 

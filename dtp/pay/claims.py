@@ -1,8 +1,9 @@
 """When to claim: a pure function from what is known of a channel to what to do with it. Tests are transcripts.
 
 A claim costs gas, and waiting brings more vouchers under the same gas. So it waits until the sum is worth it, and no
-longer than the chain allows: `idle_ms` after the last use anyone may end a channel, `claim_ms` after a close was
-requested claims stop, a voucher may have an end of its own. What is below the gas of claiming it is left to lie.
+longer than the chain allows: `claim_ms` after a close was requested claims stop, a voucher may have an end of its
+own. Nor does it wait longer than `idle_ms` after the last use, when anyone may request the close: who sleeps then has
+only `claim_ms` left. What is below the gas of claiming it is left to lie.
 Gas is in SUI: what it comes to in another coin is known only where the policy says so.
 """
 
@@ -37,8 +38,6 @@ class Action(StrEnum):
     PAY_OWED = "pay_owed"
     #: End a channel whose time for claims is over, or go on draining it.
     FINALIZE = "finalize"
-    #: End a channel that nobody has used for its idle time.
-    EXPIRE = "expire"
     #: Nothing can come from it any more.
     FORGET = "forget"
 
@@ -256,14 +255,7 @@ def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
     )
 
 
-def expiring(channel: Channel, now_ms: int) -> Decision:
-    """For a client, or anyone: what ends a channel that hangs, if its time has come."""
-    view = View(channel)
+def claims_are_over(channel: Channel, now_ms: int) -> bool:
+    """Whether a channel is closing and its time for claims is over: anyone may finalize it."""
     until = channel.claims_until_ms
-    if channel.state == State.CLOSING and until is not None and now_ms >= until:
-        return Decision(view, Action.FINALIZE)
-    if channel.state == State.OPEN and now_ms >= channel.active_ms + channel.terms.idle_ms:
-        return Decision(view, Action.EXPIRE)
-    if channel.state == State.CLOSED:
-        return Decision(view, Action.FORGET)
-    return Decision(view, Action.WAIT)
+    return channel.state == State.CLOSING and until is not None and now_ms >= until

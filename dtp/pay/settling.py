@@ -154,17 +154,17 @@ async def close_agreed(
 
 
 async def request_close(chain: ChainClient, channel: Channel) -> Executed:
-    """Ask for the close: claims count for `claim_ms`, then `finalize` pays both."""
+    """Ask for the close: claims count for `claim_ms`, then `finalize` pays both. By another than the client the chain
+    takes it once the channel was idle for `idle_ms`."""
     program = Program()
     module.request_close(program, channel.id, coin=channel.coin)
     return await chain.execute(program)
 
 
-async def end_channel(chain: ChainClient, channel: Channel, action: Action) -> Paid:
-    """Finalize or expire a channel, whoever we are; the client's own is deleted once it is empty."""
+async def finalize(chain: ChainClient, channel: Channel) -> Paid:
+    """Pay both sides after the time for claims, whoever we are; the client's own is deleted once it is empty."""
     program = Program()
-    build = module.finalize if action is Action.FINALIZE else module.expire
-    build(program, channel.id, coin=channel.coin)
+    module.finalize(program, channel.id, coin=channel.coin)
     paid = replace(result_of(chain, await chain.execute(program)), coin=channel.coin)
     if paid.state == State.CLOSED and channel.client == chain.address:
         await destroy(chain, channel)
@@ -195,8 +195,6 @@ def settle_program(chain: ChainClient, decisions: Sequence[Decision]) -> Program
                 module.pay_owed(program, channel.id, coin=channel.coin)
             case Action.FINALIZE:
                 module.finalize(program, channel.id, coin=channel.coin)
-            case Action.EXPIRE:
-                module.expire(program, channel.id, coin=channel.coin)
     return program
 
 

@@ -233,11 +233,11 @@ def test_other_ends_of_channels(play, net):
     async def scenario(world):
         await world.set_up()
         server, client = world.server, world.client
-        released, expired, agreed = [await world.open_channel() for _ in range(3)]
+        released, idle, agreed = [await world.open_channel() for _ in range(3)]
         await do(server, channel.release, released)
         assert (await world.read(released)).state == channel.State.CLOSED
-        await refused(channel.ChannelError.TOO_EARLY, server, channel.expire, expired)
-        now = (await world.read(expired)).active_ms
+        await refused(channel.ChannelError.TOO_EARLY, server, channel.request_close, idle)
+        now = (await world.read(idle)).active_ms
         agreement = channel.Agreement(agreed, 400_000, now + 10**9)
         signature = client.signer.sign_statement(channel.agreement_bytes(agreement))
         public = client.signer.public_key
@@ -248,8 +248,11 @@ def test_other_ends_of_channels(play, net):
         (settled,) = server.events_in(executed, channel.SCHEMA, channel.Settled)
         assert (settled.to_server, settled.to_client) == (400_000, 600_000)
         net.advance_clock(IDLE_MS)
-        await do(server, channel.expire, expired)
-        assert (await world.read(expired)).refunded == 1_000_000
+        await do(server, channel.request_close, idle)
+        await refused(channel.ChannelError.TOO_EARLY, client, channel.finalize, idle)
+        net.advance_clock(CLAIM_MS)
+        await do(server, channel.finalize, idle)
+        assert (await world.read(idle)).refunded == 1_000_000
 
     play(scenario)
 

@@ -15,8 +15,8 @@ from dtp.pay.claims import (
     View,
     at_close,
     claimable,
+    claims_are_over,
     decide,
-    expiring,
     gain_of,
     plan,
     rests,
@@ -68,7 +68,7 @@ NOT_WORTH = 1_400_000
         (view(0), NOW, Action.WAIT),
         (view(WORTH_IT - 1000), NOW, Action.WAIT),
         (view(WORTH_IT), NOW, Action.CLAIM),
-        # Before somebody may expire it: a margin of ten minutes.
+        # Before anyone may ask for its close: a margin of ten minutes.
         (view(SOME), NOW + 24 * HOUR - 10 * MINUTE - 1, Action.WAIT),
         (view(SOME), NOW + 24 * HOUR - 10 * MINUTE, Action.CLAIM),
         (view(NOT_WORTH), NOW + 24 * HOUR, Action.WAIT),
@@ -199,17 +199,17 @@ def test_at_the_end_of_a_server_everything_worth_its_gas_is_claimed():
 
 
 @pytest.mark.parametrize(
-    ("case", "now", "action"),
+    ("case", "now", "over"),
     [
-        (channel(), NOW, Action.WAIT),
-        (channel(), NOW + 24 * HOUR, Action.EXPIRE),
-        (channel(state=State.CLOSING, closing_ms=NOW), NOW + HOUR - 1, Action.WAIT),
-        (channel(state=State.CLOSING, closing_ms=NOW), NOW + HOUR, Action.FINALIZE),
-        (channel(state=State.CLOSED), NOW, Action.FORGET),
+        (channel(), NOW + 24 * HOUR, False),
+        (channel(state=State.CLOSING, closing_ms=NOW), NOW + HOUR - 1, False),
+        (channel(state=State.CLOSING, closing_ms=NOW), NOW + HOUR, True),
+        (channel(state=State.DRAINING, closing_ms=NOW), NOW + HOUR, False),
+        (channel(state=State.CLOSED, closing_ms=NOW), NOW + HOUR, False),
     ],
 )
-def test_what_ends_a_channel_that_hangs(case, now, action):
-    assert expiring(case, now).action is action
+def test_when_anyone_may_finalize(case, now, over):
+    assert claims_are_over(case, now) is over
 
 
 def test_what_a_lane_may_come_to():

@@ -14,14 +14,13 @@ from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObje
 from dtp.errors import DtpError
 from dtp.pay import buying, messages
 from dtp.pay.cashier import Cashier
-from dtp.pay.claims import Action, expiring
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import ChannelUnusable, NotMetered
 from dtp.pay.journal import Journal
 from dtp.pay.payee import Payee
 from dtp.pay.payer import Payer
 from dtp.pay.serving import Selling
-from dtp.pay.settling import close_agreed, end_channel, key_on_chain, request_close
+from dtp.pay.settling import close_agreed, finalize, key_on_chain, request_close
 from dtp.pay.terms import MIB, Exposure, Spending, Usage
 from dtp.pay.voucher import NO_CAP, Voucher
 from dtp.session.codes import CloseCode, ConnectionClosed
@@ -63,9 +62,10 @@ def test_the_client_vanishes_and_the_server_is_paid_what_was_vouched(market):
         assert channel.state == State.OPEN
         market.chain.advance(TERMS.idle_ms)
         # Whoever comes by ends it, and the rest goes back to the client.
-        found = expiring(channel, market.chain.now_ms())
-        assert found.action is Action.EXPIRE
-        paid = await end_channel(market.serving.chain, channel, found.action)
+        watcher = await market.client(market.chain.wallet())
+        await request_close(watcher, channel)
+        market.chain.advance(TERMS.claim_ms)
+        paid = await finalize(watcher, channel)
         assert paid.to_client == channel.balance
 
     market(scenario)
@@ -84,11 +84,41 @@ def test_the_server_vanishes_and_the_client_gets_its_deposit_back(market):
         assert channel.state == State.CLOSING
         assert buyer["store"].bought()[0].state == "closing"
         with pytest.raises(MoveAborted):
-            await end_channel(buyer["network"], channel, Action.FINALIZE)
+            await finalize(buyer["network"], channel)
         market.chain.advance(TERMS.claim_ms)
-        paid = await end_channel(buyer["network"], channel, Action.FINALIZE)
+        paid = await finalize(buyer["network"], channel)
         assert paid.to_client == 500_000_000
         assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("by", ["client", "stranger"])
+def test_what_an_idle_channel_vouched_for_is_paid_whoever_asks_for_its_close(market, by):
+    """A client that lets its channel lie for `idle_ms`, comes back, and closes behind the server's next claim."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 1)
+        market.chain.advance(TERMS.idle_ms)
+        await market.serving._heart.beat()
+        connection = await market.connect(buyer, keep=True)
+        assert await fetch(connection, 3 * MIB) == 3 * MIB
+        assert await connection.meter.finish()
+        (channel,) = await market.channels(buyer)
+        assert (channel.state, channel.claimed) == (State.OPEN, 0)
+        asking = buyer["network"] if by == "client" else await market.client(market.chain.wallet())
+        await request_close(asking, channel)
+        await vanish(connection)
+        with pytest.raises(MoveAborted) as early:
+            await finalize(asking, channel)
+        assert early.value.error is channel_module.ChannelError.TOO_EARLY
+        await market.serving.cashier.look()
+        market.chain.advance(TERMS.claim_ms)
+        paid = await finalize(asking, channel)
+        assert paid.to_client == 500_000_000 - cost_of(1, 3 * MIB)
 
     market(scenario)
 
@@ -108,7 +138,7 @@ def test_a_server_that_slept_claims_within_the_time_for_it(market):
         (paid,) = await cashier.look()
         assert paid.to_server == cost_of(3 * MIB)
         market.chain.advance(TERMS.claim_ms)
-        paid = await end_channel(buyer["network"], channel, Action.FINALIZE)
+        paid = await finalize(buyer["network"], channel)
         assert paid.to_client == 500_000_000 - cost_of(3 * MIB)
         await journal.close()
 
@@ -147,7 +177,7 @@ def test_the_epoch_cap_drains_over_epochs(market):
         assert (channel.claimed, channel.owed) == (cap, cost_of(3 * MIB) - cap)
         await request_close(buyer["network"], channel)
         market.chain.advance(TERMS.claim_ms)
-        paid = await end_channel(buyer["network"], channel, Action.FINALIZE)
+        paid = await finalize(buyer["network"], channel)
         # The client has its rest at once; what is owed waits for the next epoch.
         assert paid.to_client == 500_000_000 - cost_of(3 * MIB)
         market.chain.localnet.advance_epoch()
@@ -419,10 +449,10 @@ def test_a_close_that_is_asked_for_twice_moves_no_date_and_pays_once(market):
         assert await market.channels(buyer) == [closing]
         market.chain.advance(TERMS.claim_ms // 2)
         before = await market.balance(market.server_wallet.address)
-        paid = await end_channel(buyer["network"], closing, Action.FINALIZE)
+        paid = await finalize(buyer["network"], closing)
         assert (paid.to_client, paid.state) == (500_000_000 - cost_of(3 * MIB), State.CLOSED)
         with pytest.raises(StaleObject):
-            await end_channel(buyer["network"], closing, Action.FINALIZE)
+            await finalize(buyer["network"], closing)
         assert await market.balance(market.server_wallet.address) == before
 
     market(scenario)

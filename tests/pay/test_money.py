@@ -23,10 +23,10 @@ from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import messages
 from dtp.pay.book import affordable
 from dtp.pay.cashier import Cashier
-from dtp.pay.claims import Action, Policy, expiring
+from dtp.pay.claims import Policy, claims_are_over
 from dtp.pay.hosting import Heart, ensure_service, make_host
 from dtp.pay.journal import Journal
-from dtp.pay.settling import add_money, close_agreed, end_channel, open_channel, request_close
+from dtp.pay.settling import add_money, close_agreed, finalize, open_channel, request_close
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Prices, Usage
 from dtp.pay.voucher import LaneKey
@@ -347,14 +347,17 @@ class Money(RuleBasedStateMachine):
         line, channel = self.pick(data, State.OPEN, State.CLOSING)
         if line is None:
             return
-        decision = expiring(channel, self.world.localnet.now_ms())
-        if decision.action in (Action.FINALIZE, Action.EXPIRE):
+        now_ms, chain = self.world.localnet.now_ms(), getattr(self.world, by)
+        if channel.state == State.OPEN:
+            if now_ms >= channel.active_ms + channel.terms.idle_ms:
+                self.run(request_close(chain, channel))
+        elif claims_are_over(channel, now_ms):
             for meters in line.meters:
                 if meters.payer is not None:
                     meters.lose()
             if self.sold(line) > channel.claimed:
                 self.late = True  # nobody claimed in time, which is the server's own affair
-            self.run(end_channel(getattr(self.world, by), channel, decision.action))
+            self.run(finalize(chain, channel))
 
     @rule(ms=st.sampled_from([1000, 120_000, 600_000]))
     def time_passes(self, ms):
@@ -402,14 +405,14 @@ class Money(RuleBasedStateMachine):
         self.look(self.world.watcher, closing=True)
         self.world.localnet.advance_clock(TERMS.claim_ms)
         for _, channel in self.lines_that(State.CLOSING):
-            self.run(end_channel(self.world.client, channel, Action.FINALIZE))
+            self.run(finalize(self.world.client, channel))
         for _ in range(100):
             draining = self.lines_that(State.DRAINING)
             if not draining:
                 break
             self.world.localnet.advance_epoch()
             for _, channel in draining:
-                self.run(end_channel(self.world.client, channel, Action.FINALIZE))
+                self.run(finalize(self.world.client, channel))
         assert not self.lines_that(State.OPEN, State.CLOSING, State.DRAINING)
         assert self.run(self.world.coins()) == self.at_first
 

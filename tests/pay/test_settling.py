@@ -13,7 +13,7 @@ from dtp.chain.model import SUI_COIN
 from dtp.pay import messages, settling
 from dtp.pay.claims import Action, Decision, View
 from dtp.pay.errors import ChannelUnusable
-from dtp.pay.settling import Paid, close_agreed, coins_for, end_channel, opened_in, settle, settle_program
+from dtp.pay.settling import Paid, close_agreed, coins_for, finalize, opened_in, settle, settle_program
 from dtp.pay.store import Sold
 
 from .meters import CHANNEL, KEY, lock_of, voucher
@@ -96,7 +96,7 @@ def test_a_client_deletes_its_channel_when_it_is_empty(monkeypatch, account, sta
     monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 1, 1, state))
     chain = Chain(account)
     made = channel(terms=Terms(coin=OTHER_COIN))
-    assert asyncio.run(end_channel(chain, made, Action.FINALIZE)).coin == OTHER_COIN
+    assert asyncio.run(finalize(chain, made)).coin == OTHER_COIN
     assert chain.executed == [["finalize"], ["destroy"]][: 1 + destroyed]
 
 

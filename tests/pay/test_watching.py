@@ -79,14 +79,14 @@ def closing(net, homes, count):
 @pytest.mark.parametrize("how", [("close",), ("watch", "--once")])
 def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(net, homes, dtp, monkeypatch, how):
     first, second = closing(net, homes, 2)
-    genuine = settling.end_channel
+    genuine = settling.finalize
 
-    async def end_channel(chain, found, action):
+    async def finalize(chain, found):
         if found.id == first:
             raise TransactionFailed("aborted", kind="MOVE_ABORT")
-        return await genuine(chain, found, action)
+        return await genuine(chain, found)
 
-    monkeypatch.setattr(settling, "end_channel", end_channel)
+    monkeypatch.setattr(settling, "finalize", finalize)
     failed, closed = dtp("channel", *how)
     assert (failed["event"], failed["channel"], failed["reason"]) == ("failed", first, "aborted")
     assert closed["event"] == "closed"

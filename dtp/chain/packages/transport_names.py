@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "7f98071522f7ecd54bcac45235ac83b397fa4342144a101447431c38847a6d73"
+DIGEST: Final = "64801a6ee0586ba8c6188cad1783bb0cf438c735d2a146d633cd34416f44c5e3"
 
 
 class Module(StrEnum):
@@ -426,7 +426,6 @@ class ChannelFunction(StrEnum):
     PAY_OWED = "pay_owed"
     REQUEST_CLOSE = "request_close"
     FINALIZE = "finalize"
-    EXPIRE = "expire"
     RELEASE = "release"
     CLOSE_AGREED = "close_agreed"
     DESTROY = "destroy"

@@ -4,8 +4,8 @@
 /// cumulative vouchers with the key of a lane (one lane for each device or connection), and the server claims the newest
 /// ones when it is worth the gas. At all times: claimed + credited + refunded + held = deposited.
 ///
-/// Who is paid is fixed when the channel opens, so claims, finalizing and expiring may be submitted by anyone:
-/// a watcher needs no right. Of a lane's vouchers the one for most counts: replaying or reordering gains nothing.
+/// Who is paid is fixed when the channel opens, so claims, finalizing and the close of an idle channel may be submitted
+/// by anyone: a watcher needs no right. Of a lane's vouchers the one for most counts: replaying or reordering gains nothing.
 module transport::channel;
 
 use std::{bcs, hash};
@@ -44,7 +44,7 @@ const ED25519_FLAG: u8 = 0;
 
 /// Metering; claims count.
 const STATE_OPEN: u8 = 0;
-/// The client asked to close; claims count for `claim_ms`.
+/// A close was requested; claims count for `claim_ms`.
 const STATE_CLOSING: u8 = 1;
 /// The client has its refund; what is owed leaves by the epoch cap.
 const STATE_DRAINING: u8 = 2;
@@ -249,7 +249,7 @@ public struct Claimed has copy, drop {
     preimage: vector<u8>,
 }
 
-/// The client asked to close; claims count until `until_ms`.
+/// A close was requested, by the client or of an idle channel; claims count until `until_ms`.
 public struct CloseRequested has copy, drop {
     channel: ID,
     until_ms: u64,
@@ -411,10 +411,13 @@ public fun pay_owed<T>(channel: &mut Channel<T>, ctx: &mut TxContext) {
 
 // === Closing ===
 
-/// Ask to close. Claims still count for `claim_ms`, then anyone may `finalize`. Client only.
+/// Ask to close. Claims still count for `claim_ms`, then anyone may `finalize`. The client at any time, anyone once
+/// nobody has used the channel for `idle_ms`: what is idle on chain may be in use off it, so the server has its time
+/// to claim in either case.
 public fun request_close<T>(channel: &mut Channel<T>, clock: &Clock, ctx: &mut TxContext) {
     channel.assert_open();
-    channel.assert_client(ctx);
+    let idle_at = channel.active_ms + channel.terms.idle_ms();
+    assert!(ctx.sender() == channel.client || clock.timestamp_ms() >= idle_at, ETooEarly);
     channel.state = STATE_CLOSING;
     channel.closing_ms = clock.timestamp_ms();
     event::emit(CloseRequested {
@@ -432,13 +435,6 @@ public fun finalize<T>(channel: &mut Channel<T>, clock: &Clock, ctx: &mut TxCont
         channel.state == STATE_DRAINING || clock.timestamp_ms() >= channel.claims_until_ms(),
         ETooEarly,
     );
-    channel.settle(ctx);
-}
-
-/// End a channel that nobody has used for `idle_ms`: pay both sides. Anyone may call it.
-public fun expire<T>(channel: &mut Channel<T>, clock: &Clock, ctx: &mut TxContext) {
-    channel.assert_open();
-    assert!(clock.timestamp_ms() >= channel.active_ms + channel.terms.idle_ms(), ETooEarly);
     channel.settle(ctx);
 }
 

@@ -31,7 +31,7 @@ const MAX_TTL_MS: u64 = 86_400_000;
 /// Bounds of the window for claims after a close was requested: one minute to thirty days.
 const MIN_CLAIM_MS: u64 = 60_000;
 const MAX_CLAIM_MS: u64 = 2_592_000_000;
-/// Longest idle time before anyone may expire a channel: one year of 366 days.
+/// Longest idle time before anyone may ask for a channel's close: one year of 366 days.
 const MAX_IDLE_MS: u64 = 31_622_400_000;
 
 /// Anyone who isn't denied may open a channel.
@@ -696,7 +696,7 @@ public fun bearer(terms: &Terms): u8 { terms.bearer }
 /// Worth of one metered frame.
 public fun credit(terms: &Terms): u64 { terms.credit }
 
-/// Idle time after which anyone may expire a channel.
+/// Idle time after which anyone may ask for a channel's close.
 public fun idle_ms(terms: &Terms): u64 { terms.idle_ms }
 
 /// Time for claims after a requested close, and of grace for an old lane key.

@@ -13,6 +13,11 @@ fun close_by_client(w: &mut World) {
     world::channel!(w, |channel, clock, ctx| channel.request_close(clock, ctx));
 }
 
+fun close_by_stranger(w: &mut World) {
+    w.as_stranger();
+    world::channel!(w, |channel, clock, ctx| channel.request_close(clock, ctx));
+}
+
 fun finalize_by_stranger(w: &mut World) {
     w.as_stranger();
     world::channel!(w, |channel, clock, ctx| channel.finalize(clock, ctx));
@@ -236,15 +241,37 @@ fun a_close_drains_by_the_epoch_cap() {
 }
 
 #[test]
-fun an_idle_channel_expires_for_both() {
+fun of_an_idle_channel_anyone_may_ask_for_the_close_and_claims_still_count() {
     let mut w = open();
     w.wait(world::idle_ms() - 1);
     assert!(w.claim(signed::first()) == 100);
     w.wait(world::idle_ms());
-    w.as_stranger();
-    world::channel!(&mut w, |channel, clock, ctx| channel.expire(clock, ctx));
-    assert!(w.receive(signed::client()) == 900);
-    world::channel!(&mut w, |channel, _, _| assert!(channel.state() == 3));
+    close_by_stranger(&mut w);
+    w.as_client();
+    world::channel!(&mut w, |channel, _, _| assert!(channel.state() == 1 && channel.held() == 900));
+    // What the client vouched for off chain in the meantime is paid.
+    w.wait(world::claim_ms() - 1);
+    assert!(w.claim(signed::second()) == 150);
+    w.wait(1);
+    finalize_by_stranger(&mut w);
+    assert!(w.receive(signed::client()) == 750);
+    world::channel!(&mut w, |channel, _, _| {
+        assert!(channel.state() == 3);
+        world::assert_conserved(channel);
+    });
+    w.end();
+}
+
+#[test]
+fun an_idle_channel_drains_by_the_epoch_cap_too() {
+    let mut w = capped(400);
+    w.wait(world::idle_ms());
+    close_by_stranger(&mut w);
+    assert!(w.claim(signed::third()) == 400);
+    w.wait(world::claim_ms());
+    finalize_by_stranger(&mut w);
+    assert!(w.receive(signed::client()) == 100);
+    world::channel!(&mut w, |channel, _, _| assert!(channel.state() == 2 && channel.held() == 500));
     w.end();
 }
 
@@ -425,14 +452,6 @@ fun self_channel() {
 
 #[test, expected_failure(abort_code = channel::ENotClient)]
 fun not_client() {
-    let mut w = open();
-    w.as_server();
-    world::channel!(&mut w, |channel, clock, ctx| channel.request_close(clock, ctx));
-    w.end();
-}
-
-#[test, expected_failure(abort_code = channel::ENotClient)]
-fun not_client_to_add_a_lane() {
     let mut w = open();
     w.as_server();
     world::channel!(&mut w, |channel, _, ctx| channel.add_lane(signed::key_b(), ctx));
@@ -820,13 +839,30 @@ fun too_early() {
 }
 
 #[test, expected_failure(abort_code = channel::ETooEarly)]
-fun too_early_to_expire() {
+fun too_early_for_the_server_to_ask_for_the_close() {
+    let mut w = open();
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| channel.request_close(clock, ctx));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::ETooEarly)]
+fun too_early_for_a_stranger_to_ask_for_the_close() {
     let mut w = open();
     w.wait(1_000);
     w.claim(signed::first());
     w.wait(world::idle_ms() - 1);
-    w.as_stranger();
-    world::channel!(&mut w, |channel, clock, ctx| channel.expire(clock, ctx));
+    close_by_stranger(&mut w);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::ETooEarly)]
+fun too_early_to_finalize_an_idle_channel() {
+    let mut w = open();
+    w.wait(world::idle_ms());
+    close_by_client(&mut w);
+    w.wait(world::claim_ms() - 1);
+    finalize_by_stranger(&mut w);
     w.end();
 }
 

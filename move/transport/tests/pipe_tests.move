@@ -145,7 +145,7 @@ fun without_a_window_nobody_waits() {
 }
 
 #[test]
-fun an_acknowledgement_keeps_a_channel_from_expiring() {
+fun an_acknowledgement_keeps_a_channel_from_being_idle() {
     let mut w = open();
     pipe_of(&mut w, signed::client());
     w.wait(world::idle_ms() - 1);
@@ -153,7 +153,7 @@ fun an_acknowledgement_keeps_a_channel_from_expiring() {
     world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 1, clock, ctx));
     w.wait(world::idle_ms());
     w.as_stranger();
-    world::channel!(&mut w, |channel, clock, ctx| channel.expire(clock, ctx));
+    world::channel!(&mut w, |channel, clock, ctx| channel.request_close(clock, ctx));
     w.end();
 }
 
@@ -166,7 +166,7 @@ fun an_acknowledged_channel_is_not_idle() {
     world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 1, clock, ctx));
     w.wait(world::idle_ms() - 1);
     w.as_stranger();
-    world::channel!(&mut w, |channel, clock, ctx| channel.expire(clock, ctx));
+    world::channel!(&mut w, |channel, clock, ctx| channel.request_close(clock, ctx));
     w.end();
 }
 
