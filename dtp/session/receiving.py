@@ -26,7 +26,7 @@ from dtp.session.frames import (
 from dtp.session.link import Link
 from dtp.session.linking import Linking
 from dtp.session.state import NEVER
-from dtp.session.streams import SessionStream
+from dtp.session.streams import SessionStream, most_runs
 
 _STREAM, _WINDOW = int(Frame.STREAM), int(Frame.WINDOW)
 _WINDOW_SIZE, _unpack_window = WINDOW.size, WINDOW.unpack_from
@@ -162,7 +162,12 @@ class Receiving(Linking):
                 return  # over and forgotten: a repetition after a resume
         receive = stream.receive
         known_end = receive.ended
+        runs = receive.runs
         pieces, rise = receive.receive(offset, data, fin)
+        if runs or receive.early is not None:
+            self._runs += receive.runs - runs
+            if self._runs > len(self._streams) + most_runs(self.limits.connection_window):
+                raise ProtocolError("streams arrive in too many scattered pieces", CloseCode.LIMIT)
         self._received_total += rise
         if self._received_total > self._receive_limit:
             raise _over_credit()
@@ -225,6 +230,7 @@ class Receiving(Linking):
         if receive.ended:
             return
         rise = max(0, final - receive.highest)
+        self._runs -= receive.runs
         missing = receive.end_by_reset(final)
         self._received_total += rise
         self._never_arrived += rise

@@ -84,6 +84,7 @@ class SessionState:
         self._consumed_total = 0
         self._receive_limit = limits.connection_window
         self._grant_at = limits.connection_window // 4
+        self._runs = 0  # pieces of streams that wait with a gap before them
         self._never_arrived = 0  # bytes that only the final offset of a RESET tells of
         self._send_stop = MAX_OFFSET  # sending stops here, whatever the credit: see `Session.limit_sending`
         self._receive_stop = MAX_OFFSET

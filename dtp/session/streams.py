@@ -6,18 +6,27 @@ of order. The end of a stream (finish or reset) counts as one more: `acked == fi
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 
 from dtp.session.codes import CloseCode, ProtocolError
 from dtp.session.frames import MAX_OFFSET
+from dtp.session.reassembly import Reassembly
 
 #: Pieces below this are joined before they are sealed: a C call per write costs more than the copy.
 SMALL = 4096
 _JOIN = 64 * 1024
 
+#: Bytes of a window for each piece that may wait with a gap before it. A sender over several links leaves gaps of
+#: what one call seals: 16 KiB and more where much is under way.
+_RUN_SHARE = 4096
+
 #: What a stream has that nothing was written to, of all of them: two empty deques each would be 1.2 KB.
 _NOTHING: deque[bytes | memoryview] = deque(maxlen=0)
+
+
+def most_runs(window: int) -> int:
+    """How many pieces that don't touch are kept of what has a window of so many bytes."""
+    return max(1024, window // _RUN_SHARE)
 
 
 class SendHalf:
@@ -202,9 +211,8 @@ class ReceiveHalf:
     """Bytes from the peer, put in order, and the credit that it was given."""
 
     __slots__ = (
-        "_early",
-        "_starts",
         "consumed",
+        "early",
         "ended",
         "final",
         "grant_at",
@@ -225,8 +233,7 @@ class ReceiveHalf:
         self.final: int | None = None
         self.ended = False  # the end was reached (or the stream was reset)
         self.stop_code: int | None = None
-        self._starts: list[int] = []  # out of order: where runs start, sorted, and the runs themselves
-        self._early: list[bytearray] = []
+        self.early: Reassembly | None = None  # what came out of order, if anything waits
 
     def takes(self, offset: int, size: int) -> bool:
         """Take a piece that is the next in order, within the credit, with nothing early and no end in sight; False
@@ -261,6 +268,11 @@ class ReceiveHalf:
         """What to acknowledge: the bytes received in order, one more when the end is known."""
         return self.next + 1 if self.ended else self.next
 
+    @property
+    def runs(self) -> int:
+        """Pieces that wait with a gap before them."""
+        return 0 if self.early is None else self.early.runs
+
     def receive(self, offset: int, data: bytes, fin: bool) -> tuple[list[bytes], int]:
         """Take a piece; give what is now in order, and by how much `highest` rose.
 
@@ -277,14 +289,20 @@ class ReceiveHalf:
         if self.ended:
             return [], rise
         if offset > self.next:
-            self._keep(offset, data)
+            if data:
+                self._keep(offset, data)
             return [], rise
         out: list[bytes] = []
         if end > self.next:
             out.append(data if offset == self.next else data[self.next - offset :])
             self.next = end
-            if self._starts:
-                self._join(out)
+            if self.early is not None:
+                joined = self.early.take(end)
+                if joined:
+                    out.append(joined)
+                    self.next += len(joined)
+                if not self.early.runs:
+                    self.early = None
         if self.next == self.final:
             self.ended = True
         return out, rise
@@ -299,38 +317,11 @@ class ReceiveHalf:
             raise ProtocolError(f"stream ends at {end}, but {self.highest} bytes were seen")
 
     def _keep(self, offset: int, data: bytes) -> None:
-        """Keep what came early, each byte once, runs joined, so that a flood of pieces stays within the window."""
-        end = offset + len(data)
-        index = bisect_right(self._starts, offset)
-        if index:
-            offset = max(offset, self._run_end(index - 1))
-        while offset < end:
-            stop = min(end, self._starts[index]) if index < len(self._starts) else end
-            if offset < stop:
-                piece = data[len(data) - (end - offset) : len(data) - (end - stop)]
-                if index and self._run_end(index - 1) == offset:
-                    self._early[index - 1] += piece
-                else:
-                    self._starts.insert(index, offset)
-                    self._early.insert(index, bytearray(piece))
-                    index += 1
-            if index >= len(self._starts):
-                break
-            offset = max(stop, self._run_end(index))
-            index += 1
-        if len(self._starts) > max(1024, self.window // 64):
+        if self.early is None:
+            self.early = Reassembly(self.next)
+        self.early.put(offset, data)
+        if self.early.runs > most_runs(self.window):
             raise ProtocolError("stream arrives in too many scattered pieces", CloseCode.LIMIT)
-
-    def _run_end(self, index: int) -> int:
-        return self._starts[index] + len(self._early[index])
-
-    def _join(self, out: list[bytes]) -> None:
-        while self._starts and self._starts[0] <= self.next:
-            start = self._starts.pop(0)
-            data = self._early.pop(0)
-            if start + len(data) > self.next:
-                out.append(bytes(memoryview(data)[self.next - start :]))
-                self.next = start + len(data)
 
     def grant(self) -> bool:
         """Raise the credit to what the application has read; True when that is worth telling."""
@@ -351,8 +342,7 @@ class ReceiveHalf:
         missing = final - self.next
         self.final = self.next = self.highest = final
         self.ended = True
-        self._starts.clear()
-        self._early.clear()
+        self.early = None
         return missing
 
 

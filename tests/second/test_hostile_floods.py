@@ -43,6 +43,23 @@ def test_a_flood_of_scattered_pieces_is_bounded(we_dial: bool) -> None:
 
 
 @BOTH
+def test_scattered_pieces_of_many_streams_are_bounded_together(we_dial: bool) -> None:
+    """One for each stream is usual where several links differ in speed; a thousand for each isn't."""
+    limits = Limits(stream_window=8192, connection_window=1 << 20, streams=200)
+    duo = admitted(Duo(we_dial, limits=limits))
+    numbers = [duo.second.open() for _ in range(200)]
+
+    def flood() -> Iterator[None]:
+        for offset in range(1, 5000, 2):
+            if duo.us.ended is None and not attack(duo, *[stream(each, offset, b"x") for each in numbers]):
+                assert duo.us._runs == offset // 2 * 200 + 200
+                yield
+
+    assert memory_of(flood()) < 2_000_000
+    assert duo.ours.closed_with == CloseCode.LIMIT
+
+
+@BOTH
 def test_a_flood_of_pieces_that_join_is_kept_in_the_windows_size(we_dial: bool) -> None:
     """Ten thousand single bytes, none of which can be handed on: each costs about a byte, and little time."""
     limits = Limits(stream_window=65536, connection_window=131072)

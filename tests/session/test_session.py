@@ -202,7 +202,9 @@ class Exchange(RuleBasedStateMachine):
         if hasattr(self, "pair"):
             for client in (True, False):
                 session = self.session(client)
-                early = sum(len(b"".join(run)) for s in session._streams.values() for run in s.receive._early)
+                halves = [stream.receive for stream in session._streams.values()]
+                assert session._runs == sum(half.runs for half in halves)
+                early = sum(len(half.early._data) for half in halves if half.early is not None)
                 assert early <= session.limits.connection_window
 
     def teardown(self) -> None:
