@@ -26,7 +26,14 @@ from dtp.carriers.errors import (
     WebSocketError,
 )
 from dtp.carriers.memory import Link
-from dtp.carriers.websocket_carrier import MAX_MESSAGE, PING_INTERVAL, PING_TIMEOUT, WebSocketCarrier
+from dtp.carriers.websocket_carrier import (
+    LEAST_READ,
+    MAX_MESSAGE,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    READ_SIZE,
+    WebSocketCarrier,
+)
 from dtp.carriers.websocket_upgrade import MAX_HEAD
 from dtp.testing.carriers import End
 from dtp.testing.clock import run
@@ -324,6 +331,37 @@ def test_pings_without_reading_the_answers_lose_the_carrier() -> None:
         for _ in range(200):  # far has not started: it reads nothing
             far.write(memoryview(frame(9, bytes(125))))
         assert isinstance(await end.until_lost(), ControlFloodError)
+        far.abort()
+
+    run(main())
+
+
+def test_small_frames_are_read_few_at_a_time() -> None:
+    """Each takes as long to parse as a large one, and nobody else has a turn before all are."""
+
+    async def main() -> None:
+        below, far = memory.pair()
+        End(carrier := server_carrier(below)).start()
+        rooms = []
+
+        def read(data: bytes) -> bytes:
+            room = carrier.carrier_buffer()
+            rooms.append(len(room))
+            part = data[: len(room)]
+            room[: len(part)] = part
+            carrier.carrier_received(len(part))
+            return data[len(part) :]
+
+        bulk = frame(2, bytes(200_000)) * 4
+        while bulk:
+            bulk = read(bulk)
+        assert rooms == sorted(rooms)
+        assert (rooms[0], rooms[-1]) == (LEAST_READ, READ_SIZE)
+        read(frame(2, bytes(100)))  # one by itself says nothing
+        read(frame(2, b"") * 100)
+        read(frame(2, bytes(100)))
+        read(frame(2, b""))
+        assert rooms[-3:] == [READ_SIZE, LEAST_READ, LEAST_READ]
         far.abort()
 
     run(main())
