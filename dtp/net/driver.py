@@ -62,7 +62,8 @@ _BUFFERS: WeakKeyDictionary[asyncio.AbstractEventLoop, Buffers] = WeakKeyDiction
 OnEstablished = Callable[["LinkDriver", Established], None]
 #: Called when the carrier or the handshake ends before a connection took over.
 OnFailed = Callable[["LinkDriver", Exception], None]
-#: Called once, when the carrier is no longer half-open: its peer has proven itself, or it is gone.
+#: Called once, when the carrier is no longer half-open: its peer has proven itself, or it is gone. After a handshake
+#: that failed it is half-open until its last words are out: as long it has a descriptor.
 OnSettled = Callable[["LinkDriver"], None]
 
 
@@ -243,7 +244,6 @@ class LinkDriver:
 
     def _fail(self, error: Exception) -> None:
         self._handshake = None
-        self.settle()
         if self._on_failed is not None:
             on_failed, self._on_failed = self._on_failed, None
             on_failed(self, error)
@@ -259,4 +259,5 @@ class LinkDriver:
         self.closed = True
         self._tail = b""
         self.carrier.abort()
+        self.settle()
         self._fail(error)

@@ -879,6 +879,31 @@ async def test_flood_of_half_open_carriers_keeps_nobody_out() -> None:
         assert not listener._half_open_by_source
 
 
+def test_strangers_that_were_refused_and_stay_make_room_for_others() -> None:
+    """Each has a descriptor until it is gone."""
+
+    async def main() -> None:
+        limits = replace(DEFAULT, half_open_per_source=4)
+        async with await dtp.listen("tcp://127.0.0.1:0", echo, identity=BOB, limits=limits) as listener:
+            port = int(listener.urls[0].rpartition(":")[2])
+            guests = []
+            for _ in range(12):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                guests.append((reader, writer))
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                assert await reader.read() == b""
+                assert len(listener._half_open) == min(4, len(guests))
+            async with dtp.connect(listener.address()) as connection:
+                assert await roundtrip(connection, b"hi") == b"hi"
+                for _, writer in guests:
+                    writer.close()
+                while listener._half_open:
+                    await asyncio.sleep(0)
+                assert await roundtrip(connection, b"hi") == b"hi"
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("limit", ["half_open", "half_open_per_source", "connections"])
 def test_who_may_have_none_half_open_says_so(limit: str) -> None:
     async def main() -> None:
