@@ -262,8 +262,7 @@ class Payee:
         """
         if not self.may_charge(locked=preimage is not None):
             raise NotMetered("another charge is under way on this connection")
-        if units < 1:
-            raise NotMetered(f"a charge is of at least one unit, not {units}")
+        check_units(units)
         self._charges += 1
         lock = hashlib.sha256(preimage).digest() if preimage is not None else None
         if preimage is not None:
@@ -574,6 +573,12 @@ class Payee:
 
     def _send(self, message: Message) -> None:
         self._events.append(Send(messages.build(message)))
+
+
+def check_units(units: int) -> None:
+    """Raises `NotMetered` unless so many requests can be charged."""
+    if units < 1:
+        raise NotMetered(f"a charge is of at least one unit, not {units}")
 
 
 def _usage_of(signed: SignedVoucher | None) -> Usage:

@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import functools
 import logging
+import sys
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Final
 
 from dtp.errors import DtpError
@@ -40,6 +42,17 @@ _ROOM: Final = 4 * 1024 * 1024
 _PART: Final = 4
 
 
+@dataclass(eq=False, slots=True)
+class _Ask:
+    """What one caller of `charge` wants paid. `refund` is what others get by it if the caller is cancelled."""
+
+    units: int
+    refund: int
+    paid: bool | None = None  # None while the client has not decided
+    dropped: bool = False  # nobody waits for it any more
+    company: int = sys.maxsize  # most that go into one charge with it
+
+
 class ServerMeter(Meter):
     """The server's driver. What concerns more than this connection is asked of `account`."""
 
@@ -50,9 +63,10 @@ class ServerMeter(Meter):
         self.journal = journal
         self.payee = meter
         self._account = account
-        self._charging = asyncio.Lock()
-        self._outcomes: dict[int, bool] = {}
-        self._dropped: dict[int, int] = {}  # by units: charges whose asker was cancelled
+        self._waiting: list[_Ask] = []  # that no charge is for yet, in order
+        self._asked: list[_Ask] = []  # that the charge under way is for
+        self._selling = asyncio.Lock()  # held while a locked charge has its turn
+        self._credit = 0  # units that are paid for nobody: who asked for them was cancelled
         self._told = meter.used
         self._hear_at = -1  # bytes, sent and received, up to which vouchers may wait
         self._checks: set[asyncio.Future[Verdict]] = set()  # that are under way
@@ -155,11 +169,11 @@ class ServerMeter(Meter):
                         self._send(frame)
                     case payee.CheckWanted(voucher, charge):
                         self._check(voucher, charge)
-                    case payee.ChargePaid(number):
-                        self._outcomes[number] = True
+                    case payee.ChargePaid():
+                        self._charge_ended(paid=True)
                         self._tell()
-                    case payee.ChargeRefused(number):
-                        self._outcomes[number] = False
+                    case payee.ChargeRefused():
+                        self._charge_ended(paid=False)
                     case payee.LookAgain():
                         self._account.look_again(self)
                     case payee.CloseAsked():
@@ -168,6 +182,7 @@ class ServerMeter(Meter):
                         self._late()
                     case payee.Paused(paused):
                         log.debug("%r: serving %s", self.connection, "stopped" if paused else "goes on")
+            self._charge_waiting()
         self._limit()
 
     def _limit(self) -> None:
@@ -249,33 +264,84 @@ class ServerMeter(Meter):
     async def charge(self, units: int, preimage: bytes | None = None) -> None:
         """Have the client pay `units` requests more, under the preimage's hash lock if there is one.
 
-        Raises `ChargeDeclined`, and what ended the connection.
+        What is asked for while a charge is under way becomes one charge, the next: with a round trip for each, a
+        connection would get few calls a second. Raises `ChargeDeclined`, and what ended the connection.
         """
-        async with self._charging:
-            number = self._dropped.pop(units, None) if preimage is None else None
-            if number is None or self._outcomes.get(number) is False:
-                number = await self._ask(units, preimage)
-            try:
-                while number not in self._outcomes:
-                    await self.changed()
-            except asyncio.CancelledError:
-                if preimage is None:  # who asks again takes this one over, or the client would pay for both
-                    self._dropped[units] = number
-                raise
-            if not self._outcomes.pop(number):
-                raise ChargeDeclined(f"the client declined a charge of {units} requests")
-
-    async def _ask(self, units: int, preimage: bytes | None) -> int:
-        """Ask for a charge as soon as none is under way; its number."""
-        while not self.payee.may_charge(locked=preimage is not None):
-            await self.changed()
-        lane = self.payee.lane
+        payee.check_units(units)
+        self._raise_if_over()
         if preimage is not None:
-            await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, preimage))
-        self._count()
-        number = self.payee.charge(units, self.loop.time(), preimage)
+            await self._sell(units, preimage)
+            return
+        ask = _Ask(units, refund=units)
+        self._waiting.append(ask)
+        self._charge_waiting()
         self.turn()
-        return number
+        await self._outcome(ask)
+
+    async def _sell(self, units: int, preimage: bytes) -> None:
+        """Charge under a lock, for one thing only; its key is kept before, in the place of the one before."""
+        lane = self.payee.lane
+        try:
+            async with self._selling:
+                while not self.payee.may_charge(locked=True):
+                    await self.changed()
+                await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, preimage))
+                ask = _Ask(units, refund=0)
+                self._count()
+                self._begin_charge([ask], preimage)
+                self.turn()
+                await self._outcome(ask)
+        finally:
+            self._charge_waiting()
+            self.turn()
+
+    def _charge_waiting(self) -> None:
+        """Ask for all that waits as one charge, unless one is under way or a locked one has its turn."""
+        if self._over or not self._waiting or self._asked or self._selling.locked():
+            return
+        self._count()
+        if not self.payee.may_charge(locked=False):
+            return
+        for ask in tuple(self._waiting):
+            if ask.units <= self._credit:
+                self._credit -= ask.units
+                ask.paid = True
+                self._waiting.remove(ask)
+        if self._waiting:
+            most = self._waiting[0].company
+            asks, self._waiting = self._waiting[:most], self._waiting[most:]
+            self._begin_charge(asks)
+
+    def _begin_charge(self, asks: list[_Ask], preimage: bytes | None = None) -> None:
+        self._asked = asks
+        self.payee.charge(sum(ask.units for ask in asks), self.loop.time(), preimage)
+
+    def _charge_ended(self, *, paid: bool) -> None:
+        asks, self._asked = self._asked, []
+        if not paid and len(asks) > 1:  # it may be the sum that is too much, for the client's budget say
+            for ask in asks:
+                ask.company = len(asks) // 2
+            self._waiting = [ask for ask in asks if not ask.dropped] + self._waiting
+            return
+        for ask in asks:
+            ask.paid = paid
+            if paid and ask.dropped:
+                self._credit += ask.refund
+
+    async def _outcome(self, ask: _Ask) -> None:
+        """Wait until the client has decided. What is paid for who was cancelled meanwhile is the next one's."""
+        try:
+            while ask.paid is None:
+                await self.changed()
+        except asyncio.CancelledError:
+            ask.dropped = True
+            if ask in self._waiting:
+                self._waiting.remove(ask)
+            elif ask.paid:
+                self._credit += ask.refund
+            raise
+        if not ask.paid:
+            raise ChargeDeclined(f"the client declined a charge of {ask.units} requests")
 
     async def paid_up(self) -> None:
         """Ask for what is unpaid, and wait until it is paid; at most `end_patience` seconds."""

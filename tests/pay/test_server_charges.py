@@ -1,0 +1,282 @@
+"""Charges of the server's driver: which become one, what becomes of those that nobody waits for, keys and locks."""
+
+import asyncio
+
+import pytest
+
+from dtp.pay import messages
+from dtp.pay.errors import ChargeDeclined, Flaw, NotMetered, StoreError
+from dtp.pay.messages import build
+from dtp.pay.payer import said
+from dtp.pay.store import Store
+from dtp.pay.terms import Usage
+from dtp.session.session import Traffic
+
+from .meters import CHANNEL, KEY, voucher
+from .test_server_meter import play, stored
+
+
+def asked_of(wire):
+    said_there = [messages.parse(each, from_client=False) for each in wire.sent]
+    return [each for each in said_there if isinstance(each, messages.ChargeAsked)]
+
+
+def test_a_charge_covers_what_was_used_before_it_and_counts_once_paid(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.traffic = Traffic(3, 0, 0)  # nobody was told
+        charged = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        (asked,) = asked_of(wire)
+        assert (asked.charge, asked.units) == (1, 2)
+        wire.on_meter(build(said(KEY.sign(voucher(1, 5)), 1)))
+        await stored(meter)
+        await charged
+        assert lane.told == Usage(5, 0)
+        # Stored with the voucher: who dies now finds that it was used.
+        assert meter.journal.store.sold_lane(CHANNEL, 0).used == Usage(5, 0)
+
+    play(tmp_path, scenario)
+
+
+async def ask(meter, *units):
+    """Charges that are begun together, in this order."""
+    charges = [asyncio.ensure_future(meter.charge(each)) for each in units]
+    await asyncio.sleep(0)
+    return charges
+
+
+async def pay(meter, wire, requests):
+    """The client agrees to what is asked for, and has used so many requests by that."""
+    number = asked_of(wire)[-1].charge
+    wire.on_meter(build(said(KEY.sign(voucher(number, requests)), number)))
+    await stored(meter)
+
+
+def units_of(wire):
+    return [each.units for each in asked_of(wire)]
+
+
+def test_charges_that_come_while_one_is_under_way_are_asked_for_as_one(tmp_path):
+    """A round trip for each would keep a connection to few calls a second."""
+
+    async def scenario(meter, wire, lane):
+        charges = await ask(meter, 1, 2, 3, 1)
+        assert units_of(wire) == [1]
+        await pay(meter, wire, 1)
+        assert units_of(wire) == [1, 6]
+        await charges[0]
+        assert [each.done() for each in charges] == [True, False, False, False]
+        await pay(meter, wire, 7)
+        await asyncio.gather(*charges)
+        assert lane.told == Usage(7, 0)
+
+    play(tmp_path, scenario)
+
+
+def test_a_declined_sum_is_asked_for_by_halves(tmp_path):
+    """The budget may be for some of them: whoever it is for is served, in order."""
+
+    async def scenario(meter, wire, lane):
+        charges = await ask(meter, 1, 1, 1, 1, 1)
+        await pay(meter, wire, 1)
+        (late,) = await ask(meter, 7)
+        for used in (0, 3, 0, 4, 0):  # the client has money for two more requests
+            if used:
+                await pay(meter, wire, used)
+            else:
+                wire.on_meter(build(messages.Decline(asked_of(wire)[-1].charge)))
+        assert units_of(wire) == [1, 4, 2, 2, 1, 1, 7]
+        outcomes = await asyncio.gather(*charges, return_exceptions=True)
+        assert [isinstance(each, ChargeDeclined) for each in outcomes] == [False] * 4 + [True]
+        assert not late.done()
+        late.cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_who_is_cancelled_while_waiting_is_left_out_of_the_sum_or_leaves_its_part_to_the_next(tmp_path):
+    async def scenario(meter, wire, lane):
+        charges = await ask(meter, 1, 2, 3, 4)
+        charges[1].cancel()
+        await asyncio.wait([charges[1]])
+        await pay(meter, wire, 1)
+        assert units_of(wire) == [1, 7]
+        charges[2].cancel()
+        await asyncio.wait([charges[2]])
+        await pay(meter, wire, 8)
+        await charges[3]
+        await asyncio.gather(*await ask(meter, 2, 1))
+        assert units_of(wire) == [1, 7]
+        assert lane.told == Usage(8, 0)
+
+    play(tmp_path, scenario)
+
+
+def test_what_is_paid_as_who_asked_is_cancelled_is_for_the_next(tmp_path):
+    async def scenario(meter, wire, lane):
+        (charged,) = await ask(meter, 2)
+        lane.used = lambda *_: charged.cancel()  # it is paid, and hasn't heard of it
+        await pay(meter, wire, 2)
+        assert charged.cancelled()
+        await meter.charge(2)
+        assert units_of(wire) == [2]
+
+    play(tmp_path, scenario)
+
+
+def test_a_locked_charge_and_others_take_turns(tmp_path):
+    async def scenario(meter, wire, lane):
+        first, second = await ask(meter, 1, 2)
+        locked = [asyncio.ensure_future(meter.charge(9, bytes([each]) * 32)) for each in (1, 2)]
+        (third,) = await ask(meter, 3)
+        asked = asyncio.Event()
+        wire.send_meter = lambda sent: (wire.sent.append(sent), asked.set())
+        await pay(meter, wire, 1)
+        asked.clear()
+        await asked.wait()
+        assert units_of(wire) == [1, 9]
+        wire.on_meter(build(messages.Decline(2)))
+        await asyncio.wait([locked[0]])
+        assert units_of(wire) == [1, 9, 5]
+        await pay(meter, wire, 6)
+        await asyncio.gather(first, second, third)
+        asked.clear()
+        await asked.wait()
+        assert units_of(wire) == [1, 9, 5, 9]
+        locked[1].cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_nothing_is_no_charge(tmp_path):
+    async def scenario(meter, wire, lane):
+        with pytest.raises(NotMetered):
+            await meter.charge(0)
+        assert asked_of(wire) == []
+
+    play(tmp_path, scenario)
+
+
+def test_a_charge_whose_asker_was_cancelled_is_not_asked_for_twice(tmp_path):
+    """By a timeout, say. The client would pay for both."""
+
+    async def scenario(meter, wire, lane):
+        for _ in range(2):
+            charged = asyncio.ensure_future(meter.charge(2))
+            await asyncio.sleep(0)
+            charged.cancel()
+            await asyncio.wait([charged])
+        wire.on_meter(build(said(KEY.sign(voucher(1, 2)), 1)))
+        await stored(meter)
+        await meter.charge(2)
+        assert len(asked_of(wire)) == 1
+        assert meter.payee.used == Usage(2, 0)
+        other = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        assert [each.charge for each in asked_of(wire)] == [1, 2]
+        other.cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_a_charge_that_was_declined_when_nobody_waited_is_asked_for_again(tmp_path):
+    """By another request, say: the client was not asked about that."""
+
+    async def scenario(meter, wire, lane):
+        charged = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        charged.cancel()
+        await asyncio.wait([charged])
+        wire.on_meter(build(messages.Decline(1)))
+        again = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        assert [each.charge for each in asked_of(wire)] == [1, 2]
+        wire.on_meter(build(said(KEY.sign(voucher(1, 2)), 2)))
+        await stored(meter)
+        await again
+
+    play(tmp_path, scenario)
+
+
+def test_a_charge_that_leaves_out_what_was_used_before_it_is_not_paid(tmp_path):
+    async def scenario(meter, wire, lane):
+        wire.traffic = Traffic(3, 0, 0)
+        charged = asyncio.ensure_future(meter.charge(2))
+        await asyncio.sleep(0)
+        wire.on_meter(build(said(KEY.sign(voucher(1, 2)), 1)))
+        assert meter.error.flaw is Flaw.CHARGE_UNPAID
+        charged.cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_no_lock_is_asked_for_before_its_key_is_kept(tmp_path, monkeypatch):
+    """Who is paid under a lock whose key is forgotten is paid nothing."""
+
+    async def scenario(meter, wire, lane):
+        def full(*_):
+            raise StoreError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "keep_preimage", full)
+            with pytest.raises(StoreError):
+                await meter.charge(1, bytes(32))
+        assert asked_of(wire) == []
+        asked = asyncio.Event()
+        wire.send_meter = lambda sent: (wire.sent.append(sent), asked.set())
+        charged = asyncio.ensure_future(meter.charge(1, bytes(32)))
+        await asked.wait()
+        assert len(asked_of(wire)) == 1
+        assert meter.journal.store.sold_lane(CHANNEL, 0).preimage == bytes(32)
+        charged.cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_one_lock_is_asked_for_at_a_time(tmp_path):
+    """Else the key of the second would take the place of the first's, which is to be paid."""
+
+    async def scenario(meter, wire, lane):
+        asked = asyncio.Event()
+        wire.send_meter = lambda sent: (wire.sent.append(sent), asked.set())
+        charges = [asyncio.ensure_future(meter.charge(1, bytes([each]) * 32)) for each in (1, 2)]
+        await asked.wait()
+        for _ in range(2):
+            kept = await meter.journal.run(lambda store: store.sold_lane(CHANNEL, 0).preimage)
+            assert kept == b"\1" * 32
+        assert len(asked_of(wire)) == 1
+        for each in charges:
+            each.cancel()
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("trick", ["decline", "another"])
+def test_a_key_is_told_for_its_price_only(tmp_path, trick):
+    """A client that means the charge by a voucher, and then says that it doesn't, while that is being stored."""
+
+    async def scenario(meter, wire, lane):
+        wire.move(1, 100, 0)
+        for number in range(1, 4):
+            used, asked = meter.payee.used, asyncio.Event()
+            wire.send_meter = lambda sent, asked=asked: (wire.sent.append(sent), asked.set())
+            sold = asyncio.ensure_future(meter.charge(5, bytes([number]) * 32))
+            await asked.wait()
+            terms = (used.requests + 5, used.bytes)
+            lock = asked_of(wire)[-1].hash_lock
+            wire.on_meter(build(said(KEY.sign(voucher(3 * number, *terms, hash_lock=lock)), number)))
+            if trick == "another":
+                again = KEY.sign(voucher(3 * number + 1, *terms, hash_lock=lock))
+                wire.on_meter(build(said(again, 0)))
+                wire.on_meter(build(messages.Heard()))
+            wire.on_meter(build(messages.Decline(number)))
+            await stored(meter)
+            await sold
+            assert meter.payee.used == used.plus(5, 0)
+            assert lane.told == meter.payee.used
+            assert meter.journal.store.sold_lane(CHANNEL, 0).used == meter.payee.used
+            wire.on_meter(build(said(KEY.sign(voucher(3 * number + 2, *terms)), 0)))
+            await stored(meter)
+        assert wire.aborted is None
+
+    play(tmp_path, scenario)
