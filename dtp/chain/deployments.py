@@ -1,4 +1,4 @@
-"""Where the packages are: their ids on each chain, remembered in a JSON file.
+"""Where the packages are, and which hosts were made from here: ids on each chain, remembered in a JSON file.
 
 The file is `packages.json` in the settings folder, or `$DTP_PACKAGES`. Entries are by chain id, not by the network's
 name: a localnet that starts anew is another chain, and ids of the old one are never used on it by mistake.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dtp import config
 from dtp.chain.errors import PackageNotPublished
-from dtp.chain.model import canonical_id
+from dtp.chain.model import Id, canonical_id
 from dtp.errors import ConfigError
 from dtp.sui.names import SuiNameError
 
@@ -39,13 +39,22 @@ class Deployment:
     transaction: str = ""
 
 
+@dataclass
+class _Chain:
+    """What is known of one chain: packages by name, and by account the hosts that it made from here."""
+
+    packages: dict[str, Deployment] = field(default_factory=dict)
+    hosts: dict[str, list[str]] = field(default_factory=dict)
+
+
 class Deployments:
-    """The packages on one chain. Without a file they are kept in memory only."""
+    """The packages on one chain, and the hosts made from here. Without a file they are kept in memory only."""
 
     def __init__(self, chain_id: str = "", path: Path | None = None) -> None:
         self.chain_id = chain_id
         self._path = path
-        self._known = dict(_load(path).get(chain_id, {})) if path is not None else {}
+        known = _load(path).get(chain_id, _Chain()) if path is not None else _Chain()
+        self._known, self._hosts = known.packages, known.hosts
 
     def get(self, package: str) -> Deployment | None:
         """The package's deployment, None if it isn't known."""
@@ -83,7 +92,21 @@ class Deployments:
         if self._path is None:
             return
         everything = _load(self._path)  # another process may have added to it
-        everything.setdefault(self.chain_id, {}).update({deployment.package: deployment})
+        everything.setdefault(self.chain_id, _Chain()).packages[deployment.package] = deployment
+        _save(self._path, everything)
+
+    def hosts(self, account: Id) -> frozenset[str]:
+        """The hosts that an account has made from here."""
+        return frozenset(self._hosts.get(canonical_id(account), ()))
+
+    def remember_host(self, account: Id, host: Id) -> None:
+        """Keep that an account has made a host, also in the file. Raises `ConfigError` as `remember` does."""
+        name, made = canonical_id(account), canonical_id(host)
+        self._hosts.setdefault(name, []).append(made)
+        if self._path is None:
+            return
+        everything = _load(self._path)
+        everything.setdefault(self.chain_id, _Chain()).hosts.setdefault(name, []).append(made)
         _save(self._path, everything)
 
 
@@ -93,15 +116,20 @@ def packages_path() -> Path:
     return Path(named).expanduser() if named else config.config_dir() / "packages.json"
 
 
-def _load(path: Path) -> dict[str, dict[str, Deployment]]:
+def _load(path: Path) -> dict[str, _Chain]:
     try:
         record: Any = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != _FORMAT:
             raise ConfigError(f"{path} is of format {record['format']}; this dtp reads {_FORMAT}")
-        return {
-            chain: {name: _deployment(name, entry) for name, entry in packages.items()}
+        known = {
+            chain: _Chain({name: _deployment(name, entry) for name, entry in packages.items()})
             for chain, packages in record["chains"].items()
         }
+        for chain, accounts in record.get("hosts", {}).items():
+            known.setdefault(chain, _Chain()).hosts = {
+                canonical_id(name): list(map(canonical_id, hosts)) for name, hosts in accounts.items()
+            }
+        return known
     except FileNotFoundError:
         return {}
     except OSError as fault:
@@ -121,15 +149,16 @@ def _deployment(name: str, entry: dict[str, str]) -> Deployment:
     )
 
 
-def _save(path: Path, everything: dict[str, dict[str, Deployment]]) -> None:
+def _save(path: Path, everything: dict[str, _Chain]) -> None:
     chains = {
         chain: {
             name: {key: value for key, value in asdict(each).items() if key != "package"}
-            for name, each in packages.items()
+            for name, each in known.packages.items()
         }
-        for chain, packages in everything.items()
+        for chain, known in everything.items()
     }
-    text = json.dumps({"format": _FORMAT, "chains": chains}, indent=2) + "\n"
+    hosts = {chain: known.hosts for chain, known in everything.items() if known.hosts}
+    text = json.dumps({"format": _FORMAT, "chains": chains, "hosts": hosts}, indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:

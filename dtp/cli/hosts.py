@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,7 +17,7 @@ from dtp.errors import ChainError, ConfigError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient, Executed
-    from dtp.chain.host import Endpoint, Host, Service
+    from dtp.chain.host import Endpoint, Host, HostCap, OpCap, Service
     from dtp.identity import Identity
 
 _KINDS = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "other")
@@ -26,8 +26,11 @@ _BEARERS = ("split", "client", "server")
 _ROLES = ("active", "standby")
 
 _host_option = click.option(
-    "--host", "host_id", metavar="ID", help="The host. [default: the only one that the wallet owns]"
+    "--host", "host_id", metavar="ID", help="The host. [default: the only one that the wallet made from here]"
 )
+
+
+_Cap = TypeVar("_Cap")
 
 
 class NoCap(ChainError):
@@ -54,11 +57,13 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program
         from dtp.chain import host as module
+        from dtp.pay.hosting import note_made
 
         program = Program()
         module.create(program, chain.address, ttl_ms=ttl * 1000, operator=operator or chain.address)
         executed = await chain.execute(program)
         (made,) = chain.events_in(executed, module.SCHEMA, module.HostCreated)
+        note_made(chain, made.host)
         caps = {
             name: [change.id for change in executed.created(chain.type_of(module.SCHEMA, cls))]
             for name, cls in (("cap", module.HostCap), ("operator_cap", module.OpCap))
@@ -525,14 +530,23 @@ def _print(record: dict[str, Any]) -> None:
 # ---- finding caps
 
 
-async def _only_host(chain: ChainClient, owner: str) -> Any:
+async def _only_host(chain: ChainClient, owner: str) -> HostCap:
     from dtp.chain import host as module
 
     caps = await chain.owned(module.SCHEMA, module.HostCap, owner)
-    if len(caps) != 1:
-        listed = ", ".join(each.host for each in caps) or "none ('dtp host create' makes one)"
-        raise NoCap(f"{owner} owns {len(caps)} hosts, so name one: {listed}")
-    return caps[0]
+    return _of_made(chain, owner, {each.host: each for each in caps})
+
+
+def _of_made(chain: ChainClient, owner: str, caps: dict[str, _Cap]) -> _Cap:
+    """The cap of the only host that the wallet made from here, of caps by their hosts. Raises `NoCap`."""
+    from dtp.pay.hosting import only_made
+
+    if not caps:
+        raise NoCap(f"{owner} has no cap of a host with the rights for this: 'dtp host create' makes one")
+    chosen, why = only_made(chain, owner, caps)
+    if chosen is None:
+        raise NoCap(why)
+    return caps[chosen]
 
 
 async def _owned_host(chain: ChainClient, host_id: str | None) -> tuple[Host, str]:
@@ -544,27 +558,25 @@ async def _owned_host(chain: ChainClient, host_id: str | None) -> tuple[Host, st
     else:
         wanted = canonical_id(host_id)
         caps = await chain.owned(module.SCHEMA, module.HostCap, chain.address)
-        cap = next((each for each in caps if each.host == wanted), None)
-        if cap is None:
+        named = next((each for each in caps if each.host == wanted), None)
+        if named is None:
             raise NoCap(f"{chain.address} doesn't own host {wanted}")
+        cap = named
     return await chain.read(module.SCHEMA, module.Host, cap.host), cap.id
 
 
-async def _operator_cap(chain: ChainClient, host_id: str | None, rights: int) -> Any:
+async def _operator_cap(chain: ChainClient, host_id: str | None, rights: int) -> OpCap:
     from dtp.chain import host as module
     from dtp.chain.model import canonical_id
 
-    wanted = canonical_id(host_id) if host_id is not None else None
-    caps = [
-        each
-        for each in await chain.owned(module.SCHEMA, module.OpCap, chain.address)
-        if each.rights & rights == rights and wanted in (None, each.host)
-    ]
-    hosts = sorted({each.host for each in caps})
-    if len(hosts) != 1:
-        of = f" for host {wanted}" if wanted else ""
-        raise NoCap(
-            f"{chain.address} has operator caps{of} with the rights for this of {len(hosts)} hosts"
-            + (f", so name one: {', '.join(hosts)}" if hosts else "")
-        )
-    return max(caps, key=lambda each: each.generation)
+    caps: dict[str, OpCap] = {}
+    for each in await chain.owned(module.SCHEMA, module.OpCap, chain.address):
+        newest = each.host not in caps or each.generation > caps[each.host].generation
+        if each.rights & rights == rights and newest:
+            caps[each.host] = each
+    if host_id is None:
+        return _of_made(chain, chain.address, caps)
+    wanted = canonical_id(host_id)
+    if wanted not in caps:
+        raise NoCap(f"{chain.address} has no operator's cap of host {wanted} with the rights for this")
+    return caps[wanted]

@@ -134,7 +134,7 @@ def selling_options(command: _Function) -> _Function:
         click.option("--plan", "plans", multiple=True, metavar="ID",
                      help="Let holders of a pass of this plan in; may be repeated."),
         click.option("--host", "host_id", metavar="ID",
-                     help="The host object. [default: the wallet's only one; made where there is none]"),
+                     help="The host object. [default: the one that the wallet made here; a new one without any]"),
         click.option("--min-deposit", metavar="AMOUNT",
                      help="Least deposit of a channel. [default: 0]"),
         click.option("--price-request", metavar="AMOUNT", help="Be paid: the price of a request (a stream)."),

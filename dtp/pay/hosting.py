@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from dtp.chain import Program
 from dtp.chain import host as module
@@ -16,9 +17,12 @@ from dtp.chain.heartbeat import EndpointsApart, Heartbeats
 from dtp.chain.host import Beacon, Host, HostCap, HostCreated, HostError, Kind, Mode, OpCap, Rights, Terms
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.resolver import service_number
-from dtp.errors import ChainError, LocalError
+from dtp.errors import ChainError, ConfigError, LocalError
 
 log = logging.getLogger("dtp.pay")
+
+#: So many hosts are listed at most: whoever sends caps would have the message as long as they like.
+_LISTED: Final = 5
 
 
 class NoHost(LocalError):
@@ -42,8 +46,38 @@ class Owned:
     operator: str
 
 
+def note_made(chain: ChainClient, host: Id) -> None:
+    """Remember a host that the account has made: without a name it is the one that is meant."""
+    try:
+        chain.deployments.remember_host(chain.address, host)
+    except ConfigError as error:  # it is made, and may be served
+        log.warning("name host %s from now on: %s", host, error)
+
+
+def only_made(chain: ChainClient, account: str, hosts: Iterable[str]) -> tuple[str | None, str]:
+    """Which of the hosts that an account has caps of is meant where none is named; else None, and why none is.
+
+    It is the one that the account has made from here. Caps are sent to whom their owner likes, unasked: the host of a
+    stranger's pays the stranger, and who once had the cap may have kept operators of its endpoints.
+    """
+    known = sorted(hosts)
+    made = [each for each in known if each in chain.deployments.hosts(account)]
+    if len(made) == 1:
+        return made[0], ""
+    if made:
+        return None, f"{account} has made {len(made)} hosts, so name one with --host: {', '.join(made)}"
+    listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
+    return None, (
+        f"{account} has caps of {len(known)} hosts, none of which was made from here. Anybody can send caps, so "
+        f"name a host that you trust with --host (host=); 'dtp host create' makes one: {listed}"
+    )
+
+
 async def find_host(chain: ChainClient, wanted: Id | None = None) -> Owned | None:
-    """The host that the account owns or operates; None when it has none. Raises `NoHost` when it has several."""
+    """The host `wanted`, which the account owns or operates; without it the one that the account made from here.
+
+    None when it has caps of no host. Raises `NoHost` when it has none of `wanted`, or none or several were made here.
+    """
     owner = chain.address
     caps = {each.host: each.id for each in await chain.owned(module.SCHEMA, HostCap, owner)}
     operators: dict[str, OpCap] = {}
@@ -59,10 +93,11 @@ async def find_host(chain: ChainClient, wanted: Id | None = None) -> Owned | Non
             raise NoHost(f"{owner} neither owns host {id} nor operates it")
     elif not hosts:
         return None
-    elif len(hosts) > 1:
-        raise NoHost(f"{owner} has caps of {len(hosts)} hosts, so name one: {', '.join(hosts)}")
     else:
-        (id,) = hosts
+        chosen, why = only_made(chain, owner, hosts)
+        if chosen is None:
+            raise NoHost(why)
+        id = chosen
     found = await chain.read(module.SCHEMA, Host, id)
     operator = operators[id].id if id in operators else ""
     return Owned(found, caps.get(id, ""), operator)
@@ -74,6 +109,7 @@ async def make_host(chain: ChainClient, ttl_ms: int = 60_000) -> Owned:
     module.create(program, chain.address, ttl_ms=ttl_ms, operator=chain.address)
     executed = await chain.execute(program)
     (made,) = chain.events_in(executed, module.SCHEMA, HostCreated)
+    note_made(chain, made.host)
     found = await find_host(chain, made.host)
     assert found is not None
     return found

@@ -242,12 +242,12 @@ async def serve(
 ) -> Serving:
     """Serve `service` for money under the wallet's host object, and claim what is paid.
 
-    `wallet` owns or operates the host; without `host` it is the only one that it has. With `terms` the host, the
-    service and its terms are made or changed to fit; without, the service has to be there and open. `identity` proves
-    this endpoint (the wallet's key without), `hint` is where others dial it (the first of `urls`). `plans` are those
-    whose passes let in. With `pipe` it is also served through the chain itself (`?via=pipe`). `network` is a name, a
-    URL, or a client that stays the caller's; `store` holds the vouchers (see `dtp.pay.store`). The rest is as for
-    `listen`.
+    `wallet` owns or operates the host; without `host` it is the only one that it made from here. With `terms` the
+    host, the service and its terms are made or changed to fit; without, the service has to be there and open.
+    `identity` proves this endpoint (the wallet's key without), `hint` is where others dial it (the first of `urls`).
+    `plans` are those whose passes let in. With `pipe` it is also served through the chain itself (`?via=pipe`).
+    `network` is a name, a URL, or a client that stays the caller's; `store` holds the vouchers (see `dtp.pay.store`).
+    The rest is as for `listen`.
 
     Raises `NoHost`, `EndpointsApart`, and what the chain, the store and `listen` raise.
     """

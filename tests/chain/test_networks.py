@@ -98,8 +98,26 @@ def test_two_processes_add_to_one_file(tmp_path):
     assert {each.package for each in Deployments("c", path).all()} == {"transport", "escrow"}
 
 
+def test_hosts_are_remembered_by_chain_and_account(tmp_path):
+    path = tmp_path / "packages.json"
+    for chain, host in (("c", ID), ("c", OTHER), ("d", "0x7")):
+        Deployments(chain, path).remember_host("0x5", host)
+    Deployments("c", path).remember(deployment())  # keeps them
+    assert Deployments("c", path).hosts("0x05") == {ID, OTHER}
+    assert Deployments("c", path).hosts("0x6") == Deployments("e", path).hosts("0x5") == set()
+    assert Deployments("c", path).get("transport") is not None
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"format": 2}', '{"format": 1, "chains": {"c": {"t": {"id": "x"}}}}', "\xff"]
+    "text",
+    [
+        "",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "chains": {"c": {"t": {"id": "x"}}}}',
+        '{"format": 1, "chains": {}, "hosts": {"c": {"0x5": ["x"]}}}',
+        "\xff",
+    ],
 )
 def test_broken_files_are_named(tmp_path, text):
     path = tmp_path / "packages.json"

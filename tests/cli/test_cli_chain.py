@@ -260,6 +260,22 @@ def test_hosts_are_named_when_there_are_several(shell, call, alice):
         assert all(each in said for each in ids)
 
 
+def test_caps_that_others_send_are_not_used_unasked(shell, call, alice):
+    shell("move", "publish", "transport")
+    call("wallet", "faucet", call("wallet", "new", "mallory")["address"])
+    made = call("host", "create", "--wallet", "mallory", "--operator", alice)
+    said = shell("host", "heartbeat", code=6)
+    assert made["host"] in said
+    assert "made from here" in said
+    own = call("host", "create")["host"]
+    assert {call("host", *each)["host"] for each in (("service", 1), ("heartbeat",), ("allow", "0x5"))} == {
+        own
+    }
+    assert (
+        call("host", "heartbeat", "--host", made["host"])["host"] == made["host"]
+    )  # named, it is one's own choice
+
+
 def test_packages_that_are_not_published_here(shell, alice):
     assert "dtp move publish" in shell("host", "create", code=3)
     assert "dtp move publish" in shell("chain", "events", code=3)

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from dtp.chain import Program
+from dtp.chain import host as host_module
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.heartbeat import EndpointsApart
-from dtp.chain.host import Bearer, Kind, Mode
+from dtp.chain.host import Bearer, HostCreated, Kind, Mode
 from dtp.chain.posts import hint_of
 from dtp.chain.signer import KeySigner
-from dtp.errors import LocalError
+from dtp.errors import ConfigError, LocalError
 from dtp.identity import Identity
 from dtp.net.listener import Listener
 from dtp.pay import cashier as cashier_module
@@ -21,7 +23,7 @@ from dtp.pay.book import BookLimits
 from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined, MalformedMeter, StoreError
 from dtp.pay.gate import Admission
-from dtp.pay.hosting import NoHost
+from dtp.pay.hosting import NoHost, find_host, make_host
 from dtp.pay.messages import build
 from dtp.pay.payer import said
 from dtp.pay.serving import Selling, Serving, serve, service_number
@@ -315,6 +317,46 @@ def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(market,
             await market.serve(give, pipe=True, network=network)
         after = {task.get_name() for task in asyncio.all_tasks()}
         assert after - before == set()
+
+    market(scenario)
+
+
+def test_caps_that_others_send_are_not_used_unasked(market):
+    """Who is paid is in the host, and whoever made it may have kept rights to it."""
+
+    async def plant(stranger, victim):
+        program = Program()
+        host_module.create(program, victim, operator=victim)
+        (made,) = stranger.events_in(await stranger.execute(program), host_module.SCHEMA, HostCreated)
+        return made.host
+
+    async def scenario(market):
+        stranger, victim = await market.client(market.chain.wallet()), market.server_wallet.address
+        planted = await plant(stranger, victim)
+        with pytest.raises(NoHost, match=f"made from here.*--host.*{planted}"):
+            await market.serve(give)
+        network = await market.client(market.server_wallet)
+        own = await make_host(network)
+        for _ in range(2):  # by the first start, and by the next
+            serving = await market.serve(give)
+            assert (serving.host, serving._owned.host.owner) == (own.host.id, victim)
+            await serving.close()
+        assert (
+            await find_host(network, planted)
+        ).host.owner == stranger.address  # named, it is theirs to choose
+
+    market(scenario)
+
+
+def test_a_host_that_can_not_be_noted_is_served_all_the_same(market, monkeypatch, caplog):
+    async def scenario(market):
+        def refuse(account, host):
+            raise ConfigError("the folder is read-only")
+
+        network = await market.client(market.server_wallet)
+        monkeypatch.setattr(network.deployments, "remember_host", refuse)
+        serving = await market.serve(give, network=network)
+        assert f"name host {serving.host} from now on" in caplog.text
 
     market(scenario)
 
