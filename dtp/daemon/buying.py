@@ -64,13 +64,13 @@ class Buyer:
         self._wallet, self._budget = wallet, budget
         self._identity, self._limits, self._psk = identity, limits, psk
         self._past = 0
-        self._meters: dict[ClientMeter, int] = {}
+        self._meters: set[ClientMeter] = set()
         self._lent: dict[object, int] = {}
 
     @property
     def spent(self) -> int:
         """What was signed for since the start, in the smallest unit of the service's coin."""
-        return self._past + sum(_signed(meter) - before for meter, before in self._meters.items())
+        return self._past + sum(map(_spent, self._meters))
 
     @property
     def _left(self) -> int:
@@ -133,13 +133,14 @@ class Buyer:
         assert isinstance(meter, ClientMeter)
         assert isinstance(meter.deal, Purchase)
         meter.deal.lend = lambda amount: self._lend(borrower, amount)
-        self._meters[meter] = _signed(meter)
+        self._meters.add(meter)
         before = connection.on_end
 
         def ended(one: Connection) -> None:
             if before is not None:
                 before(one)
-            self._past += _signed(meter) - self._meters.pop(meter)
+            self._meters.remove(meter)
+            self._past += _spent(meter)
             del self._lent[borrower]
 
         if connection.closed:
@@ -148,6 +149,9 @@ class Buyer:
             connection.on_end = ended
 
 
-def _signed(meter: ClientMeter) -> int:
+def _spent(meter: ClientMeter) -> int:
+    """What was signed on a connection, from its first moment: what the last one left unpaid is signed before a dial
+    comes back."""
+    assert meter.deal is not None
     newest = meter.payer.newest
-    return 0 if newest is None else newest.voucher.amount
+    return 0 if newest is None else max(0, newest.voucher.amount - meter.deal.start)

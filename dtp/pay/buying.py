@@ -109,7 +109,6 @@ class Purchase(Deal):
     lock: LaneLock
     fresh: bool = False
     topped_up: bool = False
-    #: What the lane came to before this connection.
     start: int = field(init=False)
     #: What the close by agreement paid to whom.
     closed: Paid | None = field(init=False, default=None)

@@ -33,6 +33,9 @@ log = logging.getLogger("dtp.pay")
 class Deal(ABC):
     """The channel behind a client's connection, as far as the connection's end concerns it (`dtp.pay.buying`)."""
 
+    #: What the lane came to before this connection, as far as it is known.
+    start: int
+
     @property
     @abstractmethod
     def closes(self) -> bool:
@@ -154,6 +157,8 @@ class ClientMeter(Meter):
                     case payer.AgreementGiven(agreed):
                         self.agreed = agreed
                     case payer.Adopted(voucher):
+                        if self.deal is not None:  # it was signed by one that died, for that one's budget
+                            self.deal.start = max(self.deal.start, voucher.voucher.amount)
                         self.spawn(self._adopt(voucher, self.payer.used))
                     case payer.Finished():
                         self._finished = event

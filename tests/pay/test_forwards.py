@@ -1,0 +1,60 @@
+"""What forwards of the daemon pay: their budget holds, whatever a server does between connections."""
+
+from dtp.daemon.buying import Buyer, Wallet
+from dtp.daemon.config.model import Budget
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.pay import messages
+from dtp.pay.payee import Payee
+from dtp.pay.terms import Usage
+from dtp.session.codes import CloseCode
+from dtp.session.limits import DEFAULT
+
+from .test_paid import cost_of, fetch, give
+
+
+def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monkeypatch):
+    """A server that asks for it behind its welcome gets it before the dial comes back."""
+    theirs, genuine = [], Payee._welcome
+
+    async def keep(connection):
+        theirs.append(connection)
+        await give(connection)
+
+    def ask_at_once(payee):
+        genuine(payee)
+        payee._send(messages.Due(*payee.used))
+
+    class Late(Buyer):
+        async def _connect(self, address, amount):
+            connection = await super()._connect(address, amount)
+            while connection.unpaid != Usage():
+                await connection.meter.changed()
+            return connection
+
+    monkeypatch.setattr(Payee, "_welcome", ask_at_once)
+
+    async def scenario(market):
+        await market.serve(keep)
+        ours = await market.buyer()
+        store = ours["store"]
+        budget = Budget(most=20_000_000, deposit=None, request=None, mib=None)
+        buyer = Late(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None)
+        address = Address.parse(str(market.serving.address))
+        for _ in range(2):
+            connection = await buyer.dial(address, None)
+            await fetch(connection, 250_000)
+            theirs[-1].abort(CloseCode.INTERNAL)
+            await connection.wait_gone()
+            await connection.close()
+        ((_, lane),) = store.lanes(store.bought()[0].channel)
+        assert buyer.spent == lane.newest.voucher.amount >= cost_of(250_000)
+        # What one that died has signed, and didn't note, was of its own budget.
+        store._db.execute("UPDATE lanes SET message = NULL, signature = NULL")
+        again = Buyer(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None)
+        connection = await again.dial(address, None)
+        assert connection.paid >= lane.newest.voucher.amount
+        assert again.spent == connection.paid - lane.newest.voucher.amount
+        await connection.close()
+
+    market(scenario)
