@@ -17,7 +17,7 @@ from dtp.chain.errors import MalformedObject, NodeRefused, TransactionFailed, Wr
 from dtp.chain.host import Bearer
 from dtp.chain.pipe import Pipe
 from dtp.errors import DtpError
-from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, plan, rests
+from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, lapsed, plan, rests
 from dtp.pay.costs import accrued, take_credits
 from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
@@ -142,13 +142,15 @@ class Cashier:
 
     async def _take_credits(self, views: Sequence[View], closing: bool) -> None:
         """Collect what clients owe for transport on chain, where that is worth its gas."""
-        ours = [view.channel.id for view in views if self._credited(view.channel)]
+        ours = {view.channel.id: view.end for view in views if self._credited(view.channel)}
         # As they are now: what was claimed a moment ago is the evidence.
         for id, channel in (await read_channels(self._chain, ours)).items():
             # A client that asked the chain for the close has given up what was agreed.
             if channel.state != State.CLOSING and await self._promised(id):
                 continue
-            last = closing or channel.state == State.CLOSING
+            end = ours[id]
+            over = end is not None and lapsed(end, self._now_ms())
+            last = closing or over or channel.state == State.CLOSING
             gas = self._policy.gas_in(channel.coin)
             least = gas.alone if last else gas.early
             try:
@@ -166,10 +168,10 @@ class Cashier:
     async def _promised(self, id: str) -> bool:
         """Whether a total that was agreed, or may be in a moment, has the credits in it: a client that closes by it
         would pay them twice."""
-        if id in await self.in_use([id]):
-            return True
+        used = id in await self.in_use([id])
         end = await self._journal.run(lambda store: store.end_of(id))
-        return end is not None and self._now_ms() <= end.not_after_ms + MINUTE
+        # The first agreement stands: behind its end there is no other, whoever is still connected.
+        return used if end is None else not lapsed(end, self._now_ms())
 
     async def views(self) -> list[View]:
         """Every channel of the store that may still pay, as it is now; those that aren't worth it now and then."""
@@ -189,9 +191,12 @@ class Cashier:
                 self._on_channel(channel)
             vouchers = [each.newest.voucher for each in sold[id]]
             used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
-            credits = accrued(channel, pipes, used) if id in credited and id not in busy else 0
+            end = ends[id]
+            settled = channel.state == State.CLOSING or (end is not None and lapsed(end, now_ms))
+            to_be_had = id in credited and (settled or id not in busy)
+            credits = accrued(channel, pipes, used) if to_be_had else 0
             ours = channel.server == self._chain.address
-            view = View(channel, tuple(sold[id]), ends.get(id), credits, ours)
+            view = View(channel, tuple(sold[id]), end, credits, ours)
             found.append(view)
             if id not in credited and rests(view, self._policy):
                 self._resting[id] = sold[id], now_ms + _RESTING
@@ -208,7 +213,7 @@ class Cashier:
         """
         if end is None or end.chain != self._chain.chain_id:
             return False
-        return self._now_ms() > end.not_after_ms + MINUTE
+        return lapsed(end, self._now_ms())
 
     def _past(self, id: str, sold: Sequence[Sold]) -> bool:
         """Whether nothing can be claimed any more of a channel that the node doesn't know, wherever it is.

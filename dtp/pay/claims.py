@@ -162,6 +162,11 @@ def worth_of(view: View, lanes: Sequence[Sold], gain: int) -> int:
     return gain + view.credits if lanes else gain
 
 
+def lapsed(end: End, now_ms: int) -> bool:
+    """Whether a client can't close by an agreement any more, on no node: it had our signature and didn't use it."""
+    return now_ms > end.not_after_ms + MINUTE
+
+
 def decide(view: View, now_ms: int, epoch: int, policy: Policy) -> Decision:
     """What to do with one channel at the chain's time and epoch."""
     channel = view.channel
@@ -197,11 +202,10 @@ def _open(
 ) -> Decision:
     channel, terms = view.channel, view.channel.terms
     gas = policy.gas_in(channel.coin)
-    if view.end is not None and now_ms > view.end.not_after_ms + MINUTE:
-        # The client had our signature and didn't use it.
-        worth = gain > gas.alone
-        return Decision(view, Action.RELEASE if worth else Action.WAIT, lanes if worth else (), gain)
     value = worth_of(view, lanes, gain)
+    if view.end is not None and lapsed(view.end, now_ms) and value > gas.alone:
+        # The client gets the rest at once, but for what is to be had for transport: that isn't by then.
+        return Decision(view, Action.CLAIM if view.credits else Action.RELEASE, lanes, gain)
     if value >= gas.early and view.end is None:
         return Decision(view, Action.CLAIM, lanes, gain)
     if value > gas.alone:
@@ -244,7 +248,7 @@ def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
     Where an agreed total is less than the vouchers, by what we bear of the client's transport, no claim breaks it.
     """
     bears = view.channel.terms.bearer == Bearer.SERVER
-    if bears and view.end is not None and now_ms <= view.end.not_after_ms + MINUTE:
+    if bears and view.end is not None and not lapsed(view.end, now_ms):
         return Decision(view, Action.WAIT)
     lanes = claimable(view, now_ms)
     gain = gain_of(view.channel, lanes)

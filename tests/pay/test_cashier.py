@@ -216,6 +216,7 @@ def test_several_looks_fall_into_the_time_for_claims(monkeypatch):
         (NOW - MINUTE, State.OPEN, False, False),
         (NOW - MINUTE - 1, State.OPEN, False, True),  # nobody can use it any more
         (None, State.OPEN, True, False),  # it may be agreed about in a moment
+        (NOW - MINUTE - 1, State.OPEN, True, True),  # ... which it was
         (None, State.CLOSING, False, True),
         (NOW, State.CLOSING, False, True),  # who asks the chain for the close has given up what was agreed
         (None, State.CLOSED, False, False),
@@ -251,12 +252,25 @@ def test_credits_are_not_taken_beside_an_agreement(monkeypatch, tmp_path, agreed
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("busy", [True, False])
-def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(monkeypatch, tmp_path, busy):
+@pytest.mark.parametrize(
+    ("busy", "agreed", "state", "credits"),
+    [
+        (True, None, State.OPEN, 0),
+        (False, None, State.OPEN, 500),
+        (True, NOW - MINUTE, State.OPEN, 0),
+        # Whoever stays connected behind what was agreed, or asked the chain for the close.
+        (True, NOW - MINUTE - 1, State.OPEN, 500),
+        (True, None, State.CLOSING, 500),
+    ],
+)
+def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
+    monkeypatch, tmp_path, busy, agreed, state, credits
+):
     """Else each new voucher of a channel in use would be claimed, at each look, for what isn't taken then."""
 
     async def scenario():
-        made = channel(terms=replace(TERMS, bearer=Bearer.CLIENT, credit=100), server="0x5")
+        terms = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
+        made = channel(terms=terms, server="0x5", state=state, closing_ms=NOW)
         sent = pipe(9, of=CHANNEL)
 
         async def read_channels(chain, ids):
@@ -268,12 +282,14 @@ def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(monkeypatch, 
         monkeypatch.setattr(cashier_module, "read_channels", read_channels)
         with Store(tmp_path / "pay.sqlite") as store:
             store.received_all([(KEY.sign(voucher(1, 5)), Usage(5, 0))])
+            if agreed is not None:
+                store.agree(CHANNEL, 5, agreed, "chain")
             journal = Journal(store)
             chain = SimpleNamespace(address="0x5", owned=owned)
             cashier = Cashier(chain, journal, lambda: NOW, busy=lambda: [CHANNEL] if busy else [])
             (view,) = await cashier.views()
             await journal.close()
-        assert view.credits == (0 if busy else 500)
+        assert view.credits == credits
 
     asyncio.run(scenario())
 
@@ -521,14 +537,16 @@ def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path, mon
         till.sell(3, 1, terms=replace(CREDITED, credit=0))
         till.sell(4, 1, terms=CREDITED, server="0x6")  # of another account: a watcher's store
         till.sell(5, 1, terms=replace(CREDITED, bearer=Bearer.SERVER))
+        unused = till.sell(6, 1, terms=CREDITED)  # what was agreed about it
+        till.store.agree(unused, 1000, NOW - MINUTE - 1, "chain")
         await till.cashier.look()
-        assert till.least == [(used, 20 * 900), (closing, 900)]
+        assert till.least == [(used, 20 * 900), (closing, 900), (unused, 900)]
         till.least.clear()
         await till.cashier.look(closing=True)
-        assert till.least == [(used, 900), (closing, 900)]
+        assert till.least == [(used, 900), (closing, 900), (unused, 900)]
         till.least.clear()
         till.refused = [used]
         await till.cashier.look()
-        assert till.least == [(closing, 900)]
+        assert till.least == [(closing, 900), (unused, 900)]
 
     look(tmp_path, monkeypatch, scenario)

@@ -277,6 +277,21 @@ def test_after_the_time_for_claims_nothing_is_claimable():
     assert at_close(late, NOW + HOUR, POLICY).action is Action.WAIT
 
 
+@pytest.mark.parametrize(("amount", "credits", "action"), [
+    (SOME, 0, Action.RELEASE),
+    (SOME, 1, Action.CLAIM),  # let go of, the channel pays no transport any more
+    (1000, NOT_WORTH, Action.WAIT),
+    (1000, SOME, Action.CLAIM),
+    (0, SOME, Action.WAIT),  # the evidence is on the chain already
+])  # fmt: skip
+def test_an_agreement_that_nobody_used_costs_no_transport(amount, credits, action):
+    lapsing = replace(view(amount, end=End(CHANNEL, amount, NOW, False)), credits=credits)
+    assert decide(lapsing, NOW + MINUTE + 1, 7, POLICY).action is action
+    owing = replace(lapsing, channel=channel(owed=SOME))
+    then = Action.PAY_OWED if action is Action.WAIT else action
+    assert decide(owing, NOW + MINUTE + 1, 8, POLICY).action is then
+
+
 def test_what_is_drained_to_the_last_is_not_finalized_again():
     """There is nothing to have, whatever is owed."""
     empty = view(0, state=State.DRAINING, owed=SOME, epoch=6, balance=0)
