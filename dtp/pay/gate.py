@@ -82,7 +82,8 @@ def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: in
     if channel.state != State.OPEN:
         return "the channel is closing or closed; open another"
     terms = host.services[number].terms
-    if channel.terms.coin != terms.coin:
+    # One under a pass is of its plan's coin, and holds none.
+    if channel.pass_ is None and channel.terms.coin != terms.coin:
         return f"the channel holds {channel.terms.coin}, and the service is paid in {terms.coin}"
     if channel.terms.revision < least_revision:
         return "the channel's terms are too old; open another"

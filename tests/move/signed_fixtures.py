@@ -103,7 +103,7 @@ VOUCHERS = (
     Voucher("last", 5, 5_000, 100, 50_000, "As the fourth, in the next sequence."),
     Voucher("shrunk_amount", 2, 99, 10, 0, "Less than the first was for."),
     Voucher("shrunk_requests", 2, 100, 9, 10, "Fewer requests than the first counted."),
-    Voucher("shrunk_bytes", 3, 250, 25, 99, "Fewer bytes than the second counted."),
+    Voucher("shrunk_bytes", 3, 250, 20, 99, "Fewer bytes than the second counted."),
     Voucher("other_sum", 1, 90, 10, 0, "The first's sequence with another amount."),
     Voucher("overpriced", 1, 101, 10, 0, "One more than ten requests cost."),
     Voucher("rounded_down", 1, 2, 0, 1_048_575, "A byte short of a MiB at three a MiB, rounded down."),

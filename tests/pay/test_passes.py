@@ -1,13 +1,19 @@
 """Which pass opens a service, and what periods cost."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from dtp.chain.host import Mode
+from dtp.chain.model import SUI_COIN
 from dtp.chain.pass_ import Account, Pass
 from dtp.pay import passes
 from dtp.pay.passes import Held, NoPass, account_of, buy, find_pass, held_passes, renew
+
+from .conftest import TERMS
+from .test_paid import fetch, give, serve_subscribers
 
 HOUR = 3_600_000
 NOW = 100 * HOUR
@@ -99,3 +105,21 @@ def test_periods_are_paid_one_by_one(monkeypatch):
         with pytest.raises(Enough) as paid:
             asyncio.run(work)
         assert paid.value.args == (350,)
+
+
+def test_a_channel_under_a_pass_is_of_the_plans_coin_and_closes(market):
+    """The service's terms are in another coin by then: the channel named that one, and couldn't be closed."""
+
+    async def scenario(market):
+        plan = await serve_subscribers(market)
+        await market.serving.close()
+        other = replace(TERMS, coin="0x2::clock::Clock")
+        await market.serve(give, mode=Mode.PASS, plans=[plan], terms=other)
+        buyer = await market.buyer()
+        await buy(buyer["network"], plan, 1)
+        async with market.connect(buyer, budget=0) as connection:
+            assert await fetch(connection, 1000) == 1000
+            assert connection.meter.deal.channel.coin == SUI_COIN
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)

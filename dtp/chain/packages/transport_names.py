@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "64801a6ee0586ba8c6188cad1783bb0cf438c735d2a146d633cd34416f44c5e3"
+DIGEST: Final = "d2a1a5340b35fc2a5f67a5515816bccf573054eee5a23350a167d260c2a747f7"
 
 
 class Module(StrEnum):

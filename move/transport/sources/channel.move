@@ -301,7 +301,7 @@ public fun open_with_pass<T>(
     let terms = host.admit(beacon, service, ctx.sender(), true, clock);
     assert!(terms.revision() == revision, ETermsChanged);
     let under = option::some(object::id(pass));
-    new_channel(host, service, terms.free(), balance::zero(), under, key, clock, ctx)
+    new_channel(host, service, terms.free<T>(), balance::zero(), under, key, clock, ctx)
 }
 
 /// Share a new channel.

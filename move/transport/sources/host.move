@@ -769,8 +769,9 @@ public(package) fun assert_coin<T>(terms: &Terms) {
     assert!(terms.coin == type_name::with_defining_ids<T>(), EWrongCoin);
 }
 
-/// The same terms without any price: what a channel under a pass gets.
-public(package) fun free(mut terms: Terms): Terms {
+/// The same terms without any price, in coin `T`: what a channel under a pass gets, whose coin is the plan's.
+public(package) fun free<T>(mut terms: Terms): Terms {
+    terms.coin = type_name::with_defining_ids<T>();
     terms.price_request = 0;
     terms.price_mib = 0;
     terms.min_deposit = 0;

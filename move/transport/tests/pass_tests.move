@@ -10,6 +10,8 @@ use transport::{
     world::{Self, World}
 };
 
+public struct OTHER has drop {}
+
 const PERIOD_MS: u64 = 100_000;
 const PRICE: u64 = 30;
 
@@ -372,6 +374,20 @@ fun a_pass_opens_a_channel_whose_vouchers_are_receipts() {
         assert!(channel.pass().is_some() && channel.deposited() == 0);
         assert!(channel.terms().price_request() == 0 && channel.terms().credit() == 0);
     });
+    w.end();
+}
+
+#[test]
+fun a_channel_under_a_pass_is_of_the_plans_coin_whatever_the_terms_are_in_by_then() {
+    let mut w = with_plan(PERIOD_MS);
+    w.buy(1, PRICE);
+    world::host!(&mut w, |host, _, cap, _, _, _| {
+        let terms = host::new_terms<OTHER>(10, 0, 100, 1_000, 0, 0, 600_000, 60_000);
+        host.set_terms(cap, 1, terms, vector[]);
+    });
+    w.open_with_pass(2);
+    w.as_client();
+    world::channel!(&mut w, |channel, _, _| channel.terms().assert_coin<SUI>());
     w.end();
 }
 

@@ -93,7 +93,7 @@ fun a_frame_says_where_it_comes_from() {
     assert!(frames.length() == 2);
     let mut first = std::bcs::to_bytes(&signed::channel_id());
     first.append(x"0000010000000000000009");
-    first.append(b"\x03abc");
+    first.append(x"03026162000163");
     assert!(std::bcs::to_bytes(&frames[0]) == first);
     w.end();
 }

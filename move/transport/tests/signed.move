@@ -152,12 +152,12 @@ public fun shrunk_bytes(): Signed {
         0,
         3,
         250,
-        25,
+        20,
         99,
         option::none(),
         18446744073709551615,
     );
-    Signed { voucher, signature: x"a8f01319b3b2441673b2441c13eac31d32e2a79c425f834429b35bb5c412e9355d532a80cda5b095de0fc433a4d6d5959f23b869c036426448d3f4430f84e805" }
+    Signed { voucher, signature: x"e9dee238a03a90e3fd32363339602ef3e3b04d684a451b52052d0711146000bba43eb4823bb4ba6d5b27cab35b65ba608ec8a6b63b4437d836a232e8a0ed2807" }
 }
 
 /// The first's sequence with another amount.
