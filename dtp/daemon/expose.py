@@ -111,6 +111,10 @@ class Exposed:
             self._watch.cancel()
             self._watch = None
 
+    async def wait_empty(self) -> None:
+        """Until no stream is open, nor waits for a backend."""
+        await self.ledger.wait_empty(self._opening)
+
     def abort(self, reason: Reason) -> None:
         """End all streams now."""
         self.retire()

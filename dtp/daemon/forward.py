@@ -84,6 +84,10 @@ class Forwarded:
         """Where it listens, with real ports."""
         return [] if self.listener is None else self.listener.urls
 
+    async def wait_empty(self) -> None:
+        """Until no program is here, nor waits for a stream."""
+        await self.ledger.wait_empty(self._opening)
+
     def abort(self, reason: Reason) -> None:
         """End all streams now."""
         for task in list(self._opening):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from typing import Any, Protocol
 
 from dtp.daemon.reasons import Reason
@@ -58,8 +59,11 @@ class Ledger:
         if not self.open:
             self._empty.set()
 
-    async def wait_empty(self) -> None:
-        """Until nothing is open."""
+    async def wait_empty(self, coming: Set[asyncio.Task[None]] = frozenset()) -> None:
+        """Until nothing is open, and none of the tasks in `coming` is left, which may open something yet."""
+        while coming:
+            await asyncio.wait(coming)
+            await asyncio.sleep(0)  # for what takes them out
         await self._empty.wait()
 
     def finish(self) -> None:

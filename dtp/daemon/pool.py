@@ -26,6 +26,8 @@ BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 #: A connection that ends before so many seconds is followed by such a pause, too: each dial may cost a payment.
 STEADY = 5.0
 
+#: Seconds that a program waits while the peer allows no further stream: it takes no more, or means harm.
+ROOM = 3.0
 #: How long an endpoint of a host may be away until its streams are given up for those over another endpoint, seconds.
 GIVE_UP = 5.0
 
@@ -145,7 +147,7 @@ class Pool:
         for _ in range(2):  # the connection that is there may turn out to be over
             connection = await self._current()
             try:
-                stream = await connection.open_stream()
+                stream = await connection.open_stream(patience=ROOM)
             except (ConnectionClosed, ConnectionLost) as error:
                 last = error
                 self._leave(connection)

@@ -281,6 +281,8 @@ class Daemon:
         for service, known in self.exposed.items():
             if fresh.get(service) is not known:
                 known.retire()
+                if known.config.kind not in ("tcp", "udp"):  # requests to come are for the new rules
+                    known.ledger.finish()
                 self._old.append(known)
         self.exposed = fresh
         self._policies.keep({"", *fresh})
@@ -518,7 +520,7 @@ class Daemon:
         try:
             async with asyncio.timeout(grace):
                 for part in self._parts():
-                    await part.ledger.wait_empty()
+                    await part.wait_empty()
                 await leaving
         except TimeoutError:
             return False

@@ -21,7 +21,7 @@ from dtp.net.taps import Taps
 from dtp.net.turns import Turns
 from dtp.net.watch import Watch
 from dtp.session import events as ev
-from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset, TooManyStreams
 from dtp.session.datagrams import DatagramQueue
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
@@ -185,10 +185,21 @@ class Connection:
 
     # ---- streams ----------------------------------------------------------------------------------------
 
-    async def open_stream(self) -> Stream:
-        """Open a stream; waits while the peer allows no further one. Raises what ended the connection."""
-        while (stream := self.try_open_stream()) is None:
-            await self._wait("streams")
+    async def open_stream(self, *, patience: float | None = None) -> Stream:
+        """Open a stream; waits while the peer allows no further one. Raises what ended the connection.
+
+        Also `TooManyStreams` when that took `patience` seconds.
+        """
+        if (stream := self.try_open_stream()) is not None:
+            return stream
+        try:
+            async with asyncio.timeout(patience):
+                while (stream := self.try_open_stream()) is None:
+                    await self._wait("streams")
+        except TimeoutError:
+            raise TooManyStreams(
+                f"{self.peer.short} has allowed no further stream for {patience:g} s"
+            ) from None
         return stream
 
     def try_open_stream(self) -> Stream | None:

@@ -85,11 +85,11 @@ class Metered(Connection):
             self.meter.payer.check_request()
         return super().try_open_stream()
 
-    async def open_stream(self) -> Stream:
+    async def open_stream(self, *, patience: float | None = None) -> Stream:
         """As `Connection.open_stream`. A client whose money covers no other request adds some first, if it can."""
         if isinstance(self.meter, ClientMeter):
             await self.meter.afford_request()
-        return await super().open_stream()
+        return await super().open_stream(patience=patience)
 
     def send_datagram(self, data: bytes | bytearray | memoryview) -> None:
         """As `Connection.send_datagram` before metering begins; then `DatagramsNotMetered`."""

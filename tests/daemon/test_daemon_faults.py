@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from dtp.daemon import expose as expose_module
+from dtp.daemon import pool as pool_module
 from dtp.daemon.http import conversation
 from dtp.daemon.reasons import Reason
 
@@ -356,6 +357,93 @@ def test_a_drain_lets_requests_finish_and_takes_no_more(run):
                 writer.close()
 
     began, go_on = asyncio.Event(), asyncio.Event()
+    run(scenario)
+
+
+@pytest.mark.parametrize("end", ["far", "near"])
+def test_a_drain_waits_for_who_is_being_connected(run, monkeypatch, end):
+    """With a backend that isn't there at once, or a stream that isn't."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            if end == "far":
+                monkeypatch.setattr(expose_module, "connect_now", lambda place: None)
+                monkeypatch.setattr(expose_module, "connect", slow(expose_module.connect))
+            else:
+                (pool,) = pair.near._pools.values()
+                monkeypatch.setattr(pool, "stream_now", lambda: None)
+                monkeypatch.setattr(pool, "stream", slow(pool.stream))
+            asking = asyncio.ensure_future(exchange(port, b"x"))
+            await began.wait()
+            draining = asyncio.ensure_future((pair.far if end == "far" else pair.near).drain(PATIENCE))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert not draining.done()
+            go_on.set()
+            assert await asking == b"x"
+            assert await draining
+
+    def slow(real):
+        async def wait(*args):
+            began.set()
+            await go_on.wait()
+            return await real(*args)
+
+        return wait
+
+    began, go_on = asyncio.Event(), asyncio.Event()
+    run(scenario)
+
+
+def test_a_reload_holds_for_requests_to_come_on_what_is_open(run):
+    """What is being answered is answered; who is idle comes again, and meets the new rules."""
+
+    async def slow(request):
+        began.set()
+        await go_on.wait()
+        return web.Response(text="done")
+
+    async def scenario(pair):
+        async with site(slow=slow) as backend:
+            kind = 'kind = "http"'
+            port = await pair.start(expose(backend, more=kind))
+            idle, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"404" in await idle.readuntil(b"\r\n\r\n")
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                asking = asyncio.ensure_future(client.get("/slow"))
+                await began.wait()
+                rules = kind + '\nmethods = { deny = ["GET *"] }'
+                await pair.far.reload(pair.far_config(expose(backend, more=rules)))
+                await idle.read()
+                go_on.set()
+                async with await asking as answer:
+                    assert await answer.text() == "done"
+                async with client.get("/slow") as answer:
+                    assert answer.status == 403
+            writer.close()
+
+    began, go_on = asyncio.Event(), asyncio.Event()
+    run(scenario)
+
+
+def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(run, monkeypatch, caplog):
+    monkeypatch.setattr(pool_module, "ROOM", 0.05)
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            assert await exchange(port, b"x") == b"x"
+            (pool,) = pair.near._pools.values()
+            monkeypatch.setattr(pool.connections[0], "try_open_stream", lambda: None)
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, b"x")
+            (forwarded,) = pair.near.forwarded.values()
+            await until(lambda: forwarded.active == 0)
+            assert forwarded.ledger.failed == 1
+            assert "has allowed no further stream for 0.05 s" in caplog.text
+
     run(scenario)
 
 

@@ -23,7 +23,7 @@ class Connection:
     def __init__(self, seconds=None):
         self.peer, self.seconds, self.closed = FAR.id, seconds, False
 
-    async def open_stream(self):
+    async def open_stream(self, patience):
         await asyncio.sleep(0)
         return SimpleNamespace(connection=self)
 
