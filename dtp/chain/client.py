@@ -43,7 +43,9 @@ from dtp.chain.errors import (
     SignerError,
     StaleObject,
     TransactionFailed,
+    WrongNetwork,
     WrongObjectType,
+    was_signed,
 )
 from dtp.chain.gas import GasCoin, GasPool, GasSlot, ObjectCache, ObjectQueues
 from dtp.chain.model import (
@@ -339,7 +341,8 @@ class ChainClient:
         `gas_budget` (MIST) saves the simulation when everything is known. Raises, when nothing happened:
         `TransactionFailed` with `simulated`, `InsufficientFunds`, `TransactionRefused`, `NodeUnavailable`,
         `ProgramError`, `SignerError`; when the gas was paid and no more: `TransactionFailed`; when nobody knows:
-        `OutcomeUnknown`.
+        `OutcomeUnknown`. A refusal with a `digest` came behind the signature, and that nothing happened is then what
+        the node says: it isn't built anew unasked, or a node that lies would have the same done again and again.
         """
         self._signing()
         alone, rebuilt = False, 0
@@ -350,12 +353,12 @@ class ChainClient:
                 if alone:
                     raise InsufficientFunds(str(fault)) from fault
                 alone = True
-            except (StaleObject, failures.PriceTooLow):
-                # Nothing happened: someone else used the object, or the epoch changed. Look again, a few times; a
-                # transaction of another program that has the object now needs a moment.
-                if rebuilt == _REBUILDS:
-                    raise
+            except (StaleObject, failures.PriceTooLow) as fault:
+                # Someone else used the object, or the epoch changed. Look again, a few times; a transaction of
+                # another program that has the object now needs a moment.
                 self._forget(program)
+                if was_signed(fault) or rebuilt == _REBUILDS:
+                    raise
                 if rebuilt:
                     await self.endpoints.sleep(self.endpoints.retry.pause(rebuilt - 1))
                 rebuilt += 1
@@ -535,7 +538,9 @@ class ChainClient:
                 lost = fault
             except NodeRefused as fault:
                 if lost is None and fault.status != MALFORMED:
-                    raise failures.refusal(fault) from fault
+                    if (found := await self._known_elsewhere(digest)) is not None:
+                        return found
+                    raise failures.refusal(fault, digest) from fault
                 # It, or an earlier attempt, may have been executed: the answer only doesn't tell.
                 lost = lost or fault
                 found = await self._looked_up(digest)
@@ -554,6 +559,16 @@ class ChainClient:
             transaction=data,
             signatures=signatures,
         ) from lost
+
+    async def _known_elsewhere(self, digest: str) -> Outcome | None:
+        """What another endpoint knows of a transaction that this one says it refused."""
+        if len(self.network.endpoints) < 2:
+            return None
+        self.endpoints.next()
+        try:
+            return await (await self.endpoints.checked()).transaction(digest)
+        except (NodeUnavailable, NodeRefused, WrongNetwork):
+            return None
 
     async def _looked_up(self, digest: str) -> Outcome | None:
         try:

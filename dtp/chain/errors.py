@@ -149,15 +149,21 @@ class HistoryPruned(ChainError):
 
 
 class InsufficientFunds(ChainError):
-    """The account can't pay for the gas, or for what the transaction spends."""
+    """The account can't pay for the gas, or for what the transaction spends. `digest` as of `TransactionRefused`."""
 
     code = "insufficient_funds"
+    digest: str = ""
 
 
 class TransactionRefused(NodeRefused):
-    """A node would not execute the transaction; it cost nothing and changed nothing."""
+    """A node would not execute the transaction; it cost nothing and changed nothing.
+
+    `digest` is empty when nothing was signed. Else it names what was signed, and that it wasn't executed is the
+    node's word: look for it at another one before you pay once more.
+    """
 
     code = "transaction_refused"
+    digest: str = ""
 
 
 class StaleObject(TransactionRefused):
@@ -244,3 +250,15 @@ class MoveAborted(TransactionFailed):
         self.number = number
         self.name = name
         self.error = error
+
+
+def was_signed(fault: BaseException) -> bool:
+    """Whether a fault of a transaction came behind its signature: that nothing happened is then a node's word."""
+    match fault:
+        case OutcomeUnknown():
+            return True
+        case TransactionFailed():
+            return not fault.simulated
+        case TransactionRefused() | InsufficientFunds():
+            return bool(fault.digest)
+    return False

@@ -25,7 +25,6 @@ from dtp.chain.errors import (
 )
 from dtp.chain.model import Executed
 from dtp.chain.packages import PackageError, escrow_names, transport_names
-from dtp.errors import ChainError
 
 #: (package, module) -> the generated enum of its refusals.
 ERRORS: Final[Mapping[tuple[str, str], type[IntEnum]]] = {
@@ -64,18 +63,21 @@ class PriceTooLow(TransactionRefused):
     code = "price_too_low"
 
 
-def refusal(fault: NodeRefused) -> ChainError:
-    """The error for a node that would not take a transaction."""
-    text = str(fault)
+def refusal(fault: NodeRefused, digest: str = "") -> TransactionRefused | InsufficientFunds:
+    """The error for a node that would not take a transaction; `digest` is that of one that was signed."""
+    found = _refusal(f"{fault}; signed as {digest}" if digest else str(fault), fault.status)
+    found.digest = digest
+    return found
+
+
+def _refusal(text: str, status: str) -> TransactionRefused | InsufficientFunds:
     if _CHEAP.search(text):
-        return PriceTooLow(text, fault.status)
+        return PriceTooLow(text, status)
     if _STALE.search(text):
-        return StaleObject(
-            f"{text}; an object was changed by another transaction: build it anew", fault.status
-        )
+        return StaleObject(f"{text}; an object was changed by another transaction: build it anew", status)
     if _POOR.search(text):
         return InsufficientFunds(f"{text}; send SUI to the account (dtp wallet faucet, on a test network)")
-    return TransactionRefused(text, fault.status)
+    return TransactionRefused(text, status)
 
 
 def failure(found: Failure, deployments: Deployments, executed: Executed | None = None) -> TransactionFailed:

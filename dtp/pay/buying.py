@@ -26,6 +26,7 @@ from dtp.chain.errors import (
     SignerError,
     TransactionFailed,
     TransactionRefused,
+    was_signed,
 )
 from dtp.chain.host import Bearer, Mode, Terms
 from dtp.chain.model import SUI_COIN, canonical_type
@@ -118,6 +119,9 @@ class Purchase(Deal):
     lend: Callable[[int], int] | None = field(init=False, default=None)
     #: Money that was added for all we know, and how much: whether it was is found out before any other is.
     _unknown: tuple[OutcomeUnknown, int] | None = field(init=False, default=None)
+    #: Money whose adding was signed, and isn't there by what the node says: it counts as a part of the budget, or a
+    #: node that lies would have it added again and again.
+    _doubted: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.start = _signed(self.lane, self.channel)
@@ -153,7 +157,9 @@ class Purchase(Deal):
                 except OutcomeUnknown as unknown:
                     self._unknown = unknown, amount
                     raise
-                except (ChainError, SignerError):  # what isn't there isn't kept from others
+                except (ChainError, SignerError) as fault:  # what isn't there isn't kept from others
+                    if was_signed(fault):
+                        self._doubted += amount
                     await _count_on(self.journal, self.channel, self.lane.lane, before, before)
                     raise
             self.funds += amount
@@ -165,7 +171,7 @@ class Purchase(Deal):
 
     def _within(self, amount: int) -> int:
         """How much of an amount the budget allows."""
-        within = self.start + self.budget.most - self.funds
+        within = self.start + self.budget.most - self.funds - self._doubted
         if within < amount and self.lend is not None:
             more = self.lend(amount - within)
             self.budget = replace(self.budget, most=self.budget.most + more)
@@ -183,8 +189,9 @@ class Purchase(Deal):
             except TransactionRefused:
                 # It may be since its objects have moved on, by itself or by another.
                 if await self.chain.transaction(unknown.digest) is None:
-                    amount = 0
-        except TransactionFailed:
+                    raise
+        except (TransactionRefused, TransactionFailed):
+            self._doubted += amount
             amount = 0
         self._unknown = None
         return amount
@@ -414,8 +421,8 @@ async def _new_key(journal: Journal[Store]) -> AsyncIterator[LaneKey]:
     try:
         yield key
     except (NoPass, InsufficientFunds, NodeUnavailable, TransactionFailed) as fault:
-        # Known before anything was sent: whoever tries again and again leaves no row each time.
-        if not isinstance(fault, TransactionFailed) or fault.simulated:
+        # Known before anything was signed: whoever tries again and again leaves no row each time.
+        if not was_signed(fault):
             await journal.run(lambda store: store.forget_key(key.public))
         raise
 

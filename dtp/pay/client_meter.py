@@ -12,7 +12,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
-from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, StaleObject
+from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, StaleObject, was_signed
 from dtp.errors import ChainError, DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
@@ -268,6 +268,8 @@ class ClientMeter(Meter):
             try:
                 return await self._on_low(wanted)
             except (NodeUnavailable, OutcomeUnknown, StaleObject) as fault:
+                if isinstance(fault, StaleObject) and was_signed(fault):
+                    raise
                 log.info("%r: no money was added: %s", self.connection, fault)
                 await self._pause(late, fault)
             if ahead and not self.payer.spent:

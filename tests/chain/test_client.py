@@ -1,6 +1,7 @@
 """The client against a node: round trips, gas, queues, lost answers, and every error with its name."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from dataclasses import replace
 
@@ -457,34 +458,74 @@ def test_a_stale_reference_is_looked_up_again(client, wallet):
             stale = one._gas.idle
             await one.execute(give())
             assert one._gas.idle[0].ref.version > stale[0].ref.version
-            # With a budget nothing is simulated: the node itself refuses, and the client looks again.
+            # With a budget nothing is simulated. What was signed isn't built anew unasked.
+            with pytest.raises(StaleObject) as refused:
+                await two.execute(give(), gas_budget=5_000_000)
+            assert refused.value.digest
             await two.execute(give(), gas_budget=5_000_000)
 
     run(work())
 
 
 def test_a_stale_reference_that_stays_stale_is_an_error(client, wallet, monkeypatch):
-    signer = wallet()
+    signer, asked = wallet(), []
 
-    async def refuse(wire, *arguments):
+    async def refuse(wire, *arguments, **options):
+        asked.append(arguments)
         raise NodeRefused("Object 0x1 Version 5 is not available for consumption", "INVALID_ARGUMENT")
 
     async def work():
-        async with client(signer) as chain:
-            monkeypatch.setattr(Wire, "execute", refuse)
-            with pytest.raises(StaleObject, match="build it anew"):
+        async with client(signer, sleep=no_pause) as chain:
+            monkeypatch.setattr(Wire, "simulate", refuse)
+            with pytest.raises(StaleObject, match="build it anew") as stale:
                 await chain.execute(give())
+            assert not stale.value.digest
+        assert len(asked) == 5
+
+    run(work())
+
+
+@pytest.mark.parametrize("why", ["Object 0x1 Version 5 is not available for consumption", "GasPriceUnderRGP"])
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_node_that_lies_about_what_was_signed_has_it_done_once(
+    client, wallet, net, monkeypatch, why, others
+):
+    """It executes, and says that it didn't: another endpoint knows better, and without one nobody signs again."""
+    signer, genuine, lied = wallet(), Wire.execute, []
+
+    async def lie(wire, data, signatures):
+        lied.append(await genuine(wire, data, signatures))
+        raise NodeRefused(why, "INVALID_ARGUMENT")
+
+    async def work():
+        network = Network("several", (net.url,) * (1 + others))
+        async with ChainClient(network, signer, deployments=None, sleep=no_pause) as chain:
+            before = (await chain.balance("0x9")).total
+            monkeypatch.setattr(Wire, "execute", lie)
+            if others:
+                assert await chain.execute(give("0x9", 5)) == lied[0].executed
+            else:
+                with pytest.raises(TransactionRefused) as refused:
+                    await chain.execute(give("0x9", 5))
+                assert refused.value.digest == lied[0].executed.digest
+            assert (await chain.balance("0x9")).total == before + 5
+        assert len(lied) == 1
 
     run(work())
 
 
 def test_two_programs_with_the_same_account(client, wallet):
-    """Both pay with the same coin and know nothing of each other: whoever comes late builds anew."""
+    """Both pay with the same coin and know nothing of each other: whoever comes late builds anew, or hears of it."""
     signer = wallet()
+
+    async def insist(chain):
+        with contextlib.suppress(StaleObject):
+            return await chain.execute(give())
+        return await insist(chain)
 
     async def work():
         async with client(signer) as first, client(signer) as second:
-            await asyncio.gather(*(each.execute(give()) for each in (first, second) for _ in range(3)))
+            await asyncio.gather(*(insist(each) for each in (first, second) for _ in range(3)))
             return (await first.balance(signer.address)).total, [
                 each.id for each in await first.coins(signer.address)
             ]

@@ -349,8 +349,30 @@ def test_money_whose_outcome_is_unknown_is_added_once(monkeypatch, then, known, 
             assert deal.funds == 1000
             assert await deal.add(2000) == 3000
             assert (chain.added, chain.resent) == (added, 1)
-            assert await deal.add(2000) == 5000  # the next is another
+            # The next is another, within the budget, of which what wasn't added by the node's word counts as a part.
+            assert await deal.add(2000) == (5000 if len(added) == 1 else 4000)
             assert chain.resent == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget(monkeypatch):
+    added = []
+
+    async def add_money(chain, known, amount):
+        added.append(amount)
+        fault = StaleObject("not available for consumption")
+        fault.digest = "d"
+        raise fault
+
+    async def scenario():
+        monkeypatch.setattr(buying, "add_money", add_money)
+        async with deal_on(Chain(), Budget(6000, 1000), 1000) as deal:
+            for _ in range(3):
+                with pytest.raises(StaleObject):
+                    await deal.add(2000)
+            assert await deal.add(2000) is None
+        assert sum(added) == 5000
 
     asyncio.run(scenario())
 

@@ -80,6 +80,7 @@ def test_a_key_whose_transaction_was_never_sent_is_forgotten(market):
                     (NodeUnavailable("no node"), 0),
                     (TransactionFailed("no", kind="MOVE_ABORT"), 0),
                     (OutcomeUnknown("lost", digest="d", transaction=b"t", signatures=()), 1),
+                    (refused_by_its_node(), 2),
                 ):
                     patch.setattr(chain, "execute", failing(fault))
                     with pytest.raises(type(fault)):
@@ -87,6 +88,13 @@ def test_a_key_whose_transaction_was_never_sent_is_forgotten(market):
                     assert len(buyer["store"].kept_keys()) == kept
 
     market(scenario)
+
+
+def refused_by_its_node():
+    """Of what was signed; it may lie."""
+    fault = InsufficientFunds("no gas")
+    fault.digest = "d"
+    return fault
 
 
 def failing(fault):
