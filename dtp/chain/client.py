@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -131,6 +132,8 @@ class ChainClient:
         self._queues = ObjectQueues()
         self._gas = GasPool()
         self._epoch: EpochInfo | None = None
+        self._sending: set[asyncio.Task[Outcome]] = set()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         try:
@@ -153,8 +156,11 @@ class ChainClient:
         return info
 
     def close(self) -> None:
-        """Close all connections. A later call opens them again."""
-        self.endpoints.close()
+        """Close all connections, those of transactions that are under way when they are over. A later call opens
+        them again."""
+        self._closed = True
+        if not self._sending:
+            self.endpoints.close()
 
     @property
     def address(self) -> str:
@@ -343,8 +349,10 @@ class ChainClient:
         `ProgramError`, `SignerError`; when the gas was paid and no more: `TransactionFailed`; when nobody knows:
         `OutcomeUnknown`. A refusal with a `digest` came behind the signature, and that nothing happened is then what
         the node says: it isn't built anew unasked, or a node that lies would have the same done again and again.
+        Cancelled behind the signature, it goes on, and keeps gas and objects from others until it is over.
         """
         self._signing()
+        self._closed = False
         alone, rebuilt = False, 0
         while True:
             try:
@@ -368,13 +376,30 @@ class ChainClient:
         price = await self._price()
         ids = [each.id for each in program.objects]
         self._gas.drop(ids)
-        async with self._queues.holding(self._exclusive(ids)), self._gas.take(alone=alone) as slot:
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._queues.holding(self._exclusive(ids)))
+            slot = await held.enter_async_context(self._gas.take(alone=alone))
             built = await self._build(program, slot, price, gas_budget, alone)
             signature = await signer.sign_transaction(built.data)
             slot.coin = None  # from here on its version isn't known before the answer is
-            outcome = await self._submit(built.data, (signature,))
+            # Whoever cancels this doesn't take it back: what it uses stays in use until it is known what it did.
+            sending = asyncio.create_task(self._send(built.data, signature, slot, held.pop_all()))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sent)
+        return self._succeeded(await asyncio.shield(sending))
+
+    async def _send(self, data: bytes, signature: bytes, slot: GasSlot, held: AsyncExitStack) -> Outcome:
+        async with held:
+            outcome = await self._submit(data, (signature,))
             self._learn(outcome, slot)
-        return self._succeeded(outcome)
+        return outcome
+
+    def _sent(self, sending: asyncio.Task[Outcome]) -> None:
+        self._sending.discard(sending)
+        if not sending.cancelled():
+            sending.exception()  # maybe nobody waits for it any more
+        if self._closed and not self._sending:
+            self.endpoints.close()
 
     async def resubmit(self, unknown: OutcomeUnknown) -> Executed:
         """Send the identical bytes of a transaction whose outcome is unknown again. Raises as `execute` does."""

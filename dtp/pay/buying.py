@@ -9,9 +9,9 @@ import functools
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from dtp.chain import Program
 from dtp.chain import channel as module
@@ -55,6 +55,8 @@ from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import MAX_COUNT, LaneKey
 
 log = logging.getLogger("dtp.pay")
+
+T = TypeVar("T")
 
 #: Additional money comes in at least this part of the first deposit, so that it isn't a transaction each minute.
 _TOP_UP_PART: Final = 4
@@ -398,19 +400,36 @@ async def purchase(
         deposit = budget.first
         _check_budget(deposit, terms, service)
     now_ms = state.now_ms(clock())
-    async with _new_key(journal) as key:
-        if found.mode == Mode.PASS:
-            held = await find_pass(chain, state.host.id, number, now_ms)
-            id, _ = await open_under_pass(
-                chain, state.host, held.plan.id, held.pass_.id, terms.revision, key.public, held.coin
-            )
-        else:
-            id, _ = await open_channel(chain, state.host, number, terms.revision, deposit, key.public)
-    bought = Bought(id, chain.chain_id, state.host.id, number, chain.address, "open", now_ms)
-    await journal.run(lambda store: store.add_bought(bought, 0, key.public))
-    made = await _ready(chain, journal, id, budget, keep)
+
+    async def opened() -> str:
+        async with _new_key(journal) as key:
+            if found.mode == Mode.PASS:
+                held = await find_pass(chain, state.host.id, number, now_ms)
+                id, _ = await open_under_pass(
+                    chain, state.host, held.plan.id, held.pass_.id, terms.revision, key.public, held.coin
+                )
+            else:
+                id, _ = await open_channel(chain, state.host, number, terms.revision, deposit, key.public)
+        bought = Bought(id, chain.chain_id, state.host.id, number, chain.address, "open", now_ms)
+        await journal.run(lambda store: store.add_bought(bought, 0, key.public))
+        return id
+
+    made = await _ready(chain, journal, await _to_its_end(opened()), budget, keep)
     made.fresh = True
     return made
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for what moves money until it is noted what it did, also when cancelled: that counts behind it.
+
+    Else the next one would not know of the money, and take as much again. Cancelled twice, it is left alone.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 @contextlib.asynccontextmanager
@@ -476,7 +495,7 @@ async def _reusable(
             return await _ready(chain, journal, each.channel, budget, keep)
         except _LanesBusy as error:
             if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
-                await _add_lane(chain, journal, error.channel)
+                await _to_its_end(_add_lane(chain, journal, error.channel))
                 return await _ready(chain, journal, each.channel, budget, keep)
         except ObjectMissing as error:
             # Closed and deleted, or the node is behind: not asked for each time, and 'dtp channel close' looks again.
@@ -567,7 +586,7 @@ async def _taken(
         if missing > 0:
             more = min(max(missing, budget.first), budget.most)
             await _count_on(journal, channel, number, funds + more, funds + more)
-            await add_money(chain, channel, more)
+            await _to_its_end(add_money(chain, channel, more))
             channel = await chain.read(module.SCHEMA, Channel, channel.id)
             funds = await _count_on(journal, channel, number, 0, signed + budget.most)
     return Purchase(

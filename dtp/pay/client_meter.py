@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, StaleObject, was_signed
 from dtp.errors import ChainError, DtpError
@@ -88,6 +89,7 @@ class ClientMeter(Meter):
         self.agreed: messages.Agreed | None = None
         self._finished: payer.Finished | None = None
         self._adding = False
+        self._affording = asyncio.Lock()
         self._no_more = on_low is None  # money can't be added
         self._refused: MoneyNotAdded | None = None  # why
         self._leaving = False  # since it is used up
@@ -287,11 +289,22 @@ class ClientMeter(Meter):
 
     async def afford_request(self) -> None:
         """Add money where the lane's doesn't cover one more request, and more can be had."""
-        missing = self.payer.missing()
-        if missing > 0 and self._on_low is not None and not self._over:
-            await self._add(missing)
+        if self.payer.missing() > 0 and self._on_low is not None and not self._over:
+            await self._to_its_end(self._afford())
             if self._refused is not None and self.payer.missing() > 0:
                 raise self._refused
+
+    async def _afford(self) -> None:
+        async with self._affording:  # what was added for one may do for the next
+            if (missing := self.payer.missing()) > 0 and not self._over:
+                await self._add(missing)
+
+    async def _to_its_end(self, adding: Coroutine[Any, Any, None]) -> None:
+        """Wait for money that is added; when that is cancelled, it is added all the same, and counted."""
+        task = self.loop.create_task(adding, name="dtp-pay")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
 
     def _wanting(self) -> bool:
         """Whether a stream waits for something to come or to go, which costs money."""
@@ -347,7 +360,7 @@ class ClientMeter(Meter):
             agree = offer.units <= self.payer.spending.charge_units
         needed = self.payer.cost + offer.amount - self.payer.funds
         if agree and needed > 0 and self._on_low is not None:
-            await self._add(needed)
+            await self._to_its_end(self._add(needed))
         return agree
 
     async def _answered(self, answer: Awaitable[bool]) -> bool:

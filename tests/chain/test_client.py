@@ -585,6 +585,56 @@ def test_identical_bytes_are_sent_again(client, wallet, calls, when, times):
     run(work())
 
 
+def test_a_transaction_that_nobody_waits_for_any_more_keeps_its_gas(client, wallet, monkeypatch):
+    """Else the next one would pay with the same version of the coin, and have it locked for the epoch."""
+    genuine, asked, closed = {name: getattr(Wire, name) for name in ("execute", "simulate")}, [], []
+
+    async def work():
+        sent, answered = asyncio.Event(), asyncio.Event()
+
+        async def execute(wire, *arguments):
+            sent.set()
+            await answered.wait()
+            return await genuine["execute"](wire, *arguments)
+
+        async def simulate(wire, *arguments, **options):
+            asked.append(arguments)
+            return await genuine["simulate"](wire, *arguments, **options)
+
+        async with client(wallet()) as chain:
+            before = (await chain.balance("0xa")).total
+            monkeypatch.setattr(Wire, "execute", execute)
+            monkeypatch.setattr(Wire, "simulate", simulate)
+            first = asyncio.create_task(chain.execute(give("0xa", 5)))
+            await sent.wait()
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            second = asyncio.create_task(chain.execute(give("0xa", 6)))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(asked) == 1  # it waits for the coin
+            answered.set()
+            await second
+            assert (await chain.balance("0xa")).total == before + 11
+            # Whoever closes it meanwhile closes no connection under what is under way.
+            close = chain.endpoints.close
+            monkeypatch.setattr(
+                chain.endpoints, "close", lambda: close() or closed.append(len(chain._sending))
+            )
+            sent.clear()
+            answered.clear()
+            third = asyncio.create_task(chain.execute(give("0xa", 7)))
+            await sent.wait()
+        assert closed == []
+        answered.set()
+        await third
+        await asyncio.sleep(0)
+        assert closed == [0]
+
+    run(work())
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_outcome_that_stays_unknown(client, wallet, calls, when):
     signer = wallet()

@@ -36,6 +36,20 @@ CHEAP = Policy(gas_base=1_000_000, gas_channel=500_000)
 TERMS = Terms(price_request=1000, price_mib=2_000_000, min_deposit=1000, idle_ms=600_000, claim_ms=120_000)
 
 
+def withheld(patch):
+    """Transactions whose answers wait: an event that one was executed, and the one that lets the answers go."""
+    genuine, executed, answered = ChainClient._submit, asyncio.Event(), asyncio.Event()
+
+    async def submit(chain, data, signatures):
+        outcome = await genuine(chain, data, signatures)
+        executed.set()
+        await answered.wait()
+        return outcome
+
+    patch.setattr(ChainClient, "_submit", submit)
+    return executed, answered
+
+
 def run(work):
     async def limited():
         async with asyncio.timeout(PATIENCE):

@@ -31,7 +31,7 @@ from dtp.pay.settling import coins_for
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Prices, Spending, Usage
 
-from .conftest import CHEAP, TERMS
+from .conftest import CHEAP, TERMS, withheld
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import channel
 from .test_paid import cost_of, fetch, give
@@ -388,6 +388,31 @@ def test_money_isn_t_added_anew_while_an_outcome_stays_unknown(monkeypatch):
         assert (chain.added, chain.resent, deal.funds) == ([2000], 2, 1000)
 
     asyncio.run(scenario())
+
+
+def test_streams_that_are_given_up_while_money_is_added_add_it_once(market, monkeypatch):
+    async def scenario(market):
+        await market.serve(give, terms=replace(TERMS, price_request=1_000_000, price_mib=0))
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=4_500_000, deposit=1_500_000) as connection:
+            await fetch(connection, 100)
+            with monkeypatch.context() as patch:
+                executed, answered = withheld(patch)
+                for _ in range(3):
+                    opening = asyncio.create_task(connection.open_stream())
+                    await executed.wait()
+                    for _ in range(20):
+                        await asyncio.sleep(0)
+                    opening.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await opening
+                answered.set()
+                stream = await connection.open_stream()
+            (channel,) = await market.channels(buyer)
+            assert channel.deposited == connection.meter.deal.funds == 2_000_000
+            stream.close()
+
+    market(scenario)
 
 
 def test_a_stream_waits_while_nodes_are_away_during_a_top_up(market, monkeypatch):

@@ -14,6 +14,7 @@ from dtp.pay.lost import find_lost
 from dtp.pay.store import Bought, Store
 from dtp.pay.voucher import LaneKey
 
+from .conftest import withheld
 from .meters import KEY
 from .test_claims import NOW, channel, lane
 from .test_paid import fetch, give
@@ -59,6 +60,28 @@ def test_a_lane_that_was_added_and_not_noted_is_found(market, monkeypatch):
             assert [lane.lane for _, lane in buyer["store"].lanes(id)] == [0, 1]
             async with market.connect(buyer, keep=True) as second:
                 assert second.meter.payer.lane.lane == 1
+
+    market(scenario)
+
+
+def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_next(market, monkeypatch):
+    """With another deposit each time it would be more than the budget."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        with monkeypatch.context() as patch:
+            executed, answered = withheld(patch)
+            dialing = asyncio.create_task(market.connect(buyer).__aenter__())
+            await executed.wait()
+            dialing.cancel()
+            answered.set()
+            with pytest.raises(asyncio.CancelledError):
+                await dialing
+        (bought,) = buyer["store"].bought()
+        assert buyer["store"].kept_keys() == {}
+        async with market.connect(buyer) as connection:
+            assert connection.meter.deal.channel.id == bought.channel
 
     market(scenario)
 
