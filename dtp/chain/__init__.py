@@ -11,7 +11,7 @@ a client first needs it.
 from dtp.chain.client import ChainClient, Simulated
 from dtp.chain.commands import Program
 from dtp.chain.deployments import Deployment, Deployments
-from dtp.chain.events import Cursor, CursorFile, EventFollower, Followed, event_types
+from dtp.chain.events import OLDEST, Cursor, CursorFile, EventFollower, Followed, event_types
 from dtp.chain.model import MIST_PER_SUI, SUI_COIN, ChainEvent, Executed, ObjectData, ObjectRef
 from dtp.chain.networks import NETWORKS, Network, find_network
 from dtp.chain.publish import adopt, publish
@@ -20,6 +20,7 @@ from dtp.chain.signer import CommandSigner, KeySigner, Scheme, Signer
 __all__ = [
     "MIST_PER_SUI",
     "NETWORKS",
+    "OLDEST",
     "SUI_COIN",
     "ChainClient",
     "ChainEvent",

@@ -34,6 +34,8 @@ from dtp.sui.names import SuiNameError
 
 #: Stands for "all of that checkpoint" in a cursor.
 _WHOLE: Final = 2**63 - 1
+#: Where to start: with the oldest checkpoint that the node has. Public nodes have the last few days'.
+OLDEST: Final = -1
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,9 @@ class EventFollower:
     """Events whose type fits one of `types`, for ever. Iterate over it once; breaking off closes the connection.
 
     `cursor` goes on where an earlier follower stopped; without one it begins with what happens from now on
-    (`start=None`) or with checkpoint number `start`. `attempts` failures in a row without any progress raise
-    `NodeUnavailable`; 0 tries for ever. Raises `HistoryPruned` when the node has forgotten what comes after the
-    cursor.
+    (`start=None`), with checkpoint number `start`, or with the `OLDEST` that the node has. `attempts`
+    failures in a row without any progress raise `NodeUnavailable`; 0 tries for ever. Raises `HistoryPruned` when the
+    node has forgotten what comes after the cursor.
     """
 
     def __init__(
@@ -153,7 +155,8 @@ class EventFollower:
     ) -> None:
         self._chain = chain
         self._types = tuple(map(canonical_filter, types))
-        self.cursor = cursor if cursor is not None or start is None else Cursor(start - 1)
+        self.cursor = cursor if cursor is not None or start in (None, OLDEST) else Cursor(start - 1)
+        self._oldest = cursor is None and start == OLDEST
         self._attempts = attempts
         self._failures = 0
         self._by_checkpoint = False
@@ -161,7 +164,8 @@ class EventFollower:
     async def begin(self) -> Cursor:
         """Fix where to begin, if no cursor was given, and give it: from then on nothing is missed."""
         if self.cursor is None:
-            self.cursor = Cursor((await self._chain.service_info()).checkpoint)
+            info = await self._chain.service_info()
+            self.cursor = Cursor(info.lowest_checkpoint - 1 if self._oldest else info.checkpoint)
         return self.cursor
 
     async def __aiter__(self) -> AsyncIterator[Followed]:
@@ -211,7 +215,9 @@ class EventFollower:
         cursor = self._at()
         info = await wire.service_info()
         wanted = cursor.checkpoint + (cursor.transaction_index == _WHOLE)
-        if info.lowest_checkpoint > wanted:
+        if info.lowest_checkpoint > wanted and self._oldest:  # by now, or this node: nothing was given yet
+            self.cursor = Cursor(info.lowest_checkpoint - 1)
+        elif info.lowest_checkpoint > wanted:
             raise HistoryPruned(
                 f"{wire.url} has events from checkpoint {info.lowest_checkpoint} on, and the cursor is at {wanted}: "
                 "what is between is lost there; ask an archive node, or begin anew"
@@ -293,6 +299,7 @@ class EventFollower:
         if cursor.place <= self._at().place:
             return False
         self.cursor = cursor
+        self._oldest = False
         return True
 
     # ------------------------------------------------------------------------------------------ by checkpoints

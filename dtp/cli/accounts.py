@@ -15,6 +15,7 @@ import click
 
 from dtp import config
 from dtp.cli.options import IdentitySource, passphrase_file_option
+from dtp.cli.output import print_note
 from dtp.cli.run import run
 from dtp.errors import ConfigError
 
@@ -172,3 +173,13 @@ def record_of(value: Any) -> Any:
 def executed_record(executed: Any) -> dict[str, Any]:
     """What a transaction did, in short."""
     return {"transaction": executed.digest, "gas_mist": executed.gas.net}
+
+
+async def tell_history(chain: ChainClient) -> None:
+    """Say where the node's history begins, if it has forgotten some: who reads it sees no more than there is."""
+    oldest = (await chain.service_info()).lowest_checkpoint
+    if oldest > 0:
+        print_note(
+            {"event": "history", "checkpoint": oldest},
+            f"this node has the history from checkpoint {oldest:,} on; an archive node (--network) has it all",
+        )

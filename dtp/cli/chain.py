@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, record_of
+from dtp.cli.accounts import Account, account_options, record_of, tell_history
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.show import amount, inline, owner, table
 
@@ -76,7 +76,7 @@ def show_object(id: str, version: int | None, account: Account) -> None:
               help="0xpackage, 0xpackage::module or a type, also by name: transport::channel::Claimed. "
               "May be repeated. [default: all of dtp's packages]")  # fmt: skip
 @click.option("--from", "start", type=click.IntRange(0), metavar="CHECKPOINT",
-              help="Begin there. [default: with --follow now, else 0]")  # fmt: skip
+              help="Begin there. [default: with --follow now, else with the oldest that the node has]")  # fmt: skip
 @click.option("--cursor", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Keep in FILE how far events were shown, and go on there the next time.")  # fmt: skip
 @account_options
@@ -87,11 +87,13 @@ def events(
     """Show events: those there were, or with --follow those to come. None is lost or shown twice."""
 
     async def work(client: ChainClient) -> None:
-        from dtp.chain import CursorFile, EventFollower
+        from dtp.chain import OLDEST, CursorFile, EventFollower
 
         store = CursorFile(cursor) if cursor is not None else None
         known = store.load() if store is not None else None
-        begin = start if start is not None or follow else 0
+        begin = start if start is not None or follow else OLDEST
+        if begin == OLDEST and known is None:
+            await tell_history(client)
         follower = EventFollower(client, _filters(client, types), cursor=known, start=begin)
         if store is not None:
             store.save(await follower.begin())

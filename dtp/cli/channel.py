@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, record_of
+from dtp.cli.accounts import Account, account_options, record_of, tell_history
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.show import amount, money, table
@@ -340,6 +340,7 @@ def find(account: Account) -> None:
         from dtp.pay.lost import find_lost
         from dtp.pay.store import Store
 
+        await tell_history(chain)
         with Store() as store:
             found = await find_lost(chain, store)
         for each in found:

@@ -103,6 +103,11 @@ def print_line(record: Mapping[str, Any], text: str | None, *, err: bool = False
         _echo(printable(text), err=err)
 
 
+def print_note(record: Mapping[str, Any], text: str) -> None:
+    """Say on standard error what belongs to the result and isn't it: `record` as a line of JSON after `--json`."""
+    _echo(json.dumps(record) if wants_json() else printable(text), err=True)
+
+
 def print_error(error: DtpError, ctx: click.Context) -> None:
     """Say on standard error what went wrong: `dtp: ...`, or after `--json` an object with code and message."""
     if wants_json(ctx):

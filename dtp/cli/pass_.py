@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, executed_record, record_of
+from dtp.cli.accounts import Account, account_options, executed_record, record_of, tell_history
 from dtp.cli.output import json_option, print_result, wants_json
 from dtp.cli.show import money, table
 from dtp.errors import ChainError
@@ -58,14 +58,15 @@ def plans(plans: tuple[str, ...], host_id: str | None, account: Account) -> None
 
 async def _plans_of(chain: ChainClient, host_id: str) -> list[str]:
     """The plans that a host has made and not retired, by the chain's history."""
-    from dtp.chain import EventFollower, event_types
+    from dtp.chain import OLDEST, EventFollower, event_types
     from dtp.chain import pass_ as module
     from dtp.chain.model import canonical_id
 
     wanted, source = (
         canonical_id(host_id),
-        EventFollower(chain, event_types(chain, module.SCHEMA, module.PlanCreated), start=0),
+        EventFollower(chain, event_types(chain, module.SCHEMA, module.PlanCreated), start=OLDEST),
     )
+    await tell_history(chain)
     made = [module.SCHEMA.decode(module.PlanCreated, each.event.contents) async for each in source.past()]
     there = await chain.objects([each.plan for each in made if each.host == wanted])
     return [each.plan for each in made if each.plan in there]

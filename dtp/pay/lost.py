@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dtp.chain import EventFollower, event_types
+from dtp.chain import OLDEST, EventFollower, event_types
 from dtp.chain import channel as module
 from dtp.chain.channel import Channel, ChannelOpened, State
 from dtp.chain.client import ChainClient
@@ -20,7 +20,7 @@ async def find_lost(chain: ChainClient, store: Store) -> list[Channel]:
     if not keys:
         return []
     await chain.connect()
-    source = EventFollower(chain, event_types(chain, module.SCHEMA, ChannelOpened), start=0)
+    source = EventFollower(chain, event_types(chain, module.SCHEMA, ChannelOpened), start=OLDEST)
     opened = [module.SCHEMA.decode(ChannelOpened, each.event.contents) async for each in source.past()]
     ours = [each.channel for each in opened if each.client == chain.address]
     found = []

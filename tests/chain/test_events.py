@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dtp.chain import (
+    OLDEST,
     ChainClient,
     Cursor,
     CursorFile,
@@ -277,6 +278,23 @@ def test_history_that_is_gone():
                 await asyncio.to_thread(net.run, lambda node: node.prune(2))
                 with pytest.raises(HistoryPruned, match="archive"):
                     await take(EventFollower(chain, types, start=1), 1)
+                left = [each async for each in EventFollower(chain, types, start=OLDEST).past()]
+                assert keys_of(await take(EventFollower(chain, types, start=OLDEST), len(left))) == keys_of(
+                    left
+                )
+                assert 0 < len(left) < 4
+                # Pruned once more between two questions, or asked of another node: nothing was given yet.
+                follower = EventFollower(chain, types, start=OLDEST)
+                begun = await follower.begin()
+                assert begun.checkpoint + 1 == (await chain.service_info()).lowest_checkpoint
+                await asyncio.to_thread(net.run, lambda node: node.prune(1))
+                assert keys_of([each async for each in follower.past()]) == keys_of(left[-1:])
+                with pytest.raises(HistoryPruned):
+                    await take(EventFollower(chain, types, cursor=begun, start=OLDEST), 1)
+                await create(chain, 4)
+                await asyncio.to_thread(net.run, lambda node: node.prune(1))
+                with pytest.raises(HistoryPruned):
+                    await anext(follower.past())
 
         run(work())
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dtp.chain import OLDEST
 from dtp.chain.channel import State
 from dtp.chain.errors import InsufficientFunds, NodeUnavailable, OutcomeUnknown, TransactionFailed
 from dtp.pay import lost
@@ -146,7 +147,7 @@ class History:
         self.chain_id = "here"
 
     def _follow(self, chain, types, start):
-        assert start == 0
+        assert start == OLDEST
         return self
 
     async def past(self):
