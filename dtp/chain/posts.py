@@ -25,28 +25,33 @@ from typing import ClassVar, Final
 from dtp.chain import pipe as pipe_module
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Argument, Program
-from dtp.chain.errors import InsufficientFunds, MalformedObject
-from dtp.chain.events import Cursor, EventFollower, event_types
-from dtp.chain.host import Endpoint
-from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type, id_bytes
+from dtp.chain.errors import InsufficientFunds, MalformedObject, NotFound
+from dtp.chain.events import OLDEST, Cursor, EventFollower, event_types
+from dtp.chain.host import Endpoint, Service
+from dtp.chain.model import SUI_COIN, ChainEvent, Id, canonical_id, canonical_type, id_bytes
 from dtp.chain.pipe import Posted
 from dtp.chain.resolver import HostUnusable, ServiceMissing, read_host
 from dtp.errors import LimitError, LocalError
 from dtp.identity import Identity, PeerId, PeerIdError, sealing, verify_static
-from dtp.identity.sealing import SealBroken, open_sealed
+from dtp.identity.sealing import SealBroken, SealError, open_sealed
+from dtp.sui.names import parse_digest
 
 __all__ = [
     "MAX_POST_BYTES",
+    "MOST_FEE",
+    "FeeTooHigh",
     "PostKeyMissing",
     "PostTooLong",
     "ReceivedPost",
     "ReplyKey",
     "SealBroken",
+    "SealError",
     "SentPost",
     "answers",
     "hint_with_key",
     "open_sealed",
     "post_key",
+    "read_post",
     "read_posts",
     "seal",
     "send_answer",
@@ -58,6 +63,8 @@ log = logging.getLogger("dtp.chain")
 #: Bytes of a message: what fits into a transaction beside the seals of 16 endpoints.
 MAX_POST_BYTES: Final = 120_000
 MAX_RECIPIENTS: Final = 16
+#: MIST that a message costs at most where its sender says no fee: each host asks for what it likes.
+MOST_FEE: Final = 10_000_000
 _KEY_BYTES: Final = 32
 _DOMAIN: Final = b"dtp.post.v1"
 _MARK: Final = "#static="
@@ -67,6 +74,12 @@ class PostTooLong(LimitError):
     """A message is longer than a transaction can carry; nothing was sent."""
 
     code: ClassVar[str] = "post_too_long"
+
+
+class FeeTooHigh(LimitError):
+    """A service wants more for a message than is paid unasked; nothing was sent."""
+
+    code: ClassVar[str] = "fee_too_high"
 
 
 class PostKeyMissing(HostUnusable):
@@ -115,7 +128,10 @@ def _context(host: Id, service: int, sender: Id, reply_key: bytes) -> bytes:
 
 
 def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
-    """`dtp.identity.sealing.seal`, to as many keys as a host has endpoints, 1 to 16. Raises `ReplyKeyError`."""
+    """`dtp.identity.sealing.seal`, to as many keys as a host has endpoints, 1 to 16.
+
+    Raises `ReplyKeyError`, and `SealError` for bytes that are no key.
+    """
     if not 0 < len(recipients) <= MAX_RECIPIENTS:
         raise ReplyKeyError(f"a message is sealed to 1 to {MAX_RECIPIENTS} keys, not {len(recipients)}")
     return sealing.seal(data, recipients, context)
@@ -162,6 +178,16 @@ class SentPost:
     cursor: Cursor
 
 
+def _least_fee(service: Service) -> int:
+    fee, coin = service.post_fee, service.terms.coin
+    if fee > (MOST_FEE if canonical_type(coin) == SUI_COIN else 0):
+        raise FeeTooHigh(
+            f"the service wants {fee} of {coin} for a message (the smallest unit), and {MOST_FEE} MIST at most are "
+            "paid unasked: say a fee to pay it"
+        )
+    return fee
+
+
 async def _fee(chain: ChainClient, program: Program, amount: int, coin: str) -> Argument:
     if canonical_type(coin) == SUI_COIN:
         (money,) = program.split(program.gas, [amount])
@@ -198,14 +224,17 @@ async def send_post(
 ) -> SentPost:
     """Send a message to a service of a host, sealed to the keys of its endpoints, or to `recipients` (X25519).
 
-    `fee` goes to the host's owner, at least the service's (which it is by default), in the smallest unit of the
-    service's coin. Raises `PostTooLong`, `PostKeyMissing`, `ServiceMissing`, `ServiceClosed`, and what executing
-    raises: `MoveAborted` for who is denied or not on the allow-list.
+    `fee` goes to the host's owner, in the smallest unit of the service's coin, and is at least the service's, which
+    it is by default, up to `MOST_FEE` of SUI; else `FeeTooHigh`. Raises `PostTooLong`, `PostKeyMissing`, `SealError`
+    for recipients that are no keys, `ServiceMissing`, `ServiceClosed`, and what executing raises: `MoveAborted` for
+    who is denied or not on the allow-list.
     """
     if len(data) > MAX_POST_BYTES:
         raise PostTooLong(f"a message of {len(data):,} bytes; at most {MAX_POST_BYTES:,} fit")
     state = await read_host(chain, host)
     number, found = state.service(service)
+    if fee is None:
+        fee = _least_fee(found)
     keys = list(recipients) or [key for each in state.beacon.endpoints if (key := post_key(each)) is not None]
     if not keys:
         raise PostKeyMissing(
@@ -215,8 +244,7 @@ async def send_post(
     reply = reply_key or ReplyKey.generate()
     sealed = seal(data, keys, _context(state.host.id, number, chain.address, reply.public))
     before = Cursor((await chain.service_info()).checkpoint)
-    amount = found.post_fee if fee is None else fee
-    digest = await _post(chain, state.host.id, number, found.terms.coin, amount, reply.public, sealed)
+    digest = await _post(chain, state.host.id, number, found.terms.coin, fee, reply.public, sealed)
     return SentPost(state.host.id, number, digest, reply, before)
 
 
@@ -237,6 +265,28 @@ class ReceivedPost:
     cursor: Cursor
 
 
+def _open(
+    event: ChainEvent, cursor: Cursor, host: str, private: bytes, reply_key: bytes = b""
+) -> ReceivedPost | None:
+    """The message of an event, None if it isn't for us, or can't be opened and answered."""
+    try:
+        posted: Posted = pipe_module.SCHEMA.decode(Posted, event.contents)
+    except MalformedObject as fault:
+        log.warning("a message of another release: %s", fault)
+        return None
+    if posted.host != host or (reply_key and posted.reply_key != reply_key):
+        return None
+    context = _context(posted.host, posted.service, posted.sender, posted.reply_key)
+    try:
+        data = open_sealed(posted.data, private, context)
+        seal(b"", [posted.reply_key], b"")  # anybody puts any bytes there: who answers would fail at them
+    except (SealBroken, SealError) as fault:
+        log.info("message %s to host %s: %s", event.transaction, host, fault)
+        return None
+    said = (posted.service, posted.sender, posted.reply_key, posted.fee)
+    return ReceivedPost(posted.host, *said, data, event.transaction, cursor)
+
+
 async def _opened(
     chain: ChainClient,
     host: Id,
@@ -249,31 +299,11 @@ async def _opened(
         await chain.connect()
     wanted = canonical_id(host)
     types = event_types(chain, pipe_module.SCHEMA, Posted)
-    source = EventFollower(chain, types, cursor=cursor, start=None if follow else 0)
+    source = EventFollower(chain, types, cursor=cursor, start=None if follow else OLDEST)
     async for found in source if follow else source.past():
-        try:
-            posted: Posted = pipe_module.SCHEMA.decode(Posted, found.event.contents)
-        except MalformedObject as fault:
-            log.warning("a message of another release: %s", fault)
-            continue
-        if posted.host != wanted or (reply_key and posted.reply_key != reply_key):
-            continue
-        context = _context(posted.host, posted.service, posted.sender, posted.reply_key)
-        try:
-            data = open_sealed(posted.data, private, context)
-        except SealBroken as fault:
-            log.info("message %s to host %s: %s", found.event.transaction, wanted, fault)
-            continue
-        yield ReceivedPost(
-            posted.host,
-            posted.service,
-            posted.sender,
-            posted.reply_key,
-            posted.fee,
-            data,
-            found.event.transaction,
-            found.cursor,
-        )
+        posted = _open(found.event, found.cursor, wanted, private, reply_key)
+        if posted is not None:
+            yield posted
 
 
 def read_posts(
@@ -281,16 +311,39 @@ def read_posts(
 ) -> AsyncIterator[ReceivedPost]:
     """Messages to a host that are sealed to the static key of `identity`, each once, in the chain's order.
 
-    Those there are after `cursor` (or since the beginning); with `follow` for ever, without a cursor from now on.
-    Those that don't open are skipped. Raises as `EventFollower`.
+    Those there are after `cursor` (or in all of the history that the node has); with `follow` for ever, without a
+    cursor from now on. Those that don't open, or have no reply key that can be answered to, are skipped. Raises as
+    `EventFollower`.
     """
     return _opened(chain, host, identity.static_private, cursor, follow)
+
+
+async def read_post(
+    chain: ChainClient, host: Id, identity: Identity, transaction: str
+) -> ReceivedPost | None:
+    """The message of a transaction, None if none of it is for `host` and sealed to `identity`.
+
+    Its `cursor` is from before its checkpoint. Raises `SuiNameError`, `NotFound` and `TransactionFailed`.
+    """
+    parse_digest(transaction)
+    if not chain.chain_id:
+        await chain.connect()
+    executed = await chain.transaction(transaction)
+    if executed is None or executed.checkpoint is None:
+        raise NotFound(
+            f"the node has no transaction {transaction}, or none any more: an archive node has all that there were"
+        )
+    before, kind = Cursor(executed.checkpoint - 1), chain.type_of(pipe_module.SCHEMA, Posted)
+    wanted, private = canonical_id(host), identity.static_private
+    opened = (_open(event, before, wanted, private) for event in executed.events_of(kind))
+    return next((each for each in opened if each is not None), None)
 
 
 async def send_answer(chain: ChainClient, question: ReceivedPost, data: bytes) -> str:
     """Answer a message, as the host's owner: the fee comes back to itself. The transaction's digest.
 
-    Raises `ServiceMissing` when the service is gone by now, and as `send_post`.
+    Raises `ServiceMissing` when the service is gone by now, `SealError` for a reply key that is none, and what
+    executing raises.
     """
     state = await read_host(chain, question.host)
     found = state.host.services.get(question.service)

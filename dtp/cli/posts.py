@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options
+from dtp.cli.accounts import Account, account_options, tell_history
 from dtp.cli.options import IdentitySource, address_argument
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.errors import ConfigError
@@ -36,7 +36,9 @@ def post() -> None:
 @address_argument
 @click.argument("message")
 @click.option(
-    "--fee", metavar="AMOUNT", help="What the host's owner gets. [default: the service's least fee]"
+    "--fee",
+    metavar="AMOUNT",
+    help="What the host's owner gets. [default: the service's least fee, if that is 0.01 SUI or less]",
 )
 @click.option("--wait", is_flag=True, help="Wait for an answer, and print it.")
 @account_options
@@ -77,6 +79,8 @@ def read(address: Address, follow: bool, identity: Path | None, account: Account
     async def work(chain: ChainClient) -> None:
         from dtp.chain.posts import read_posts
 
+        if not follow:
+            await tell_history(chain)
         none = True
         async for found in read_posts(chain, _host(address), me, follow=follow):
             _print(found)
@@ -100,14 +104,14 @@ def answer(address: Address, transaction: str, message: str, identity: Path | No
     data = sys.stdin.buffer.read() if message == "-" else message.encode()
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.posts import read_posts, send_answer
+        from dtp.chain.posts import read_post, send_answer
 
-        async for found in read_posts(chain, _host(address), me):
-            if found.transaction == transaction:
-                return {"transaction": await send_answer(chain, found, data), "answers": transaction}
-        raise ConfigError(
-            f"no message to {_host(address)} of transaction {transaction} is sealed to this identity"
-        )
+        found = await read_post(chain, _host(address), me, transaction)
+        if found is None:
+            raise ConfigError(
+                f"no message to {_host(address)} of transaction {transaction} is sealed to this identity"
+            )
+        return {"transaction": await send_answer(chain, found, data), "answers": transaction}
 
     print_result(account.run(work))
 

@@ -1,7 +1,9 @@
 """Messages without a connection: sealed, bound to who sent them, answered; over a node and by the command."""
 
 import asyncio
+import contextlib
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,29 +14,35 @@ from hypothesis import strategies as st
 from nacl.public import PrivateKey
 
 from dtp.chain import Program, host, pipe, posts
-from dtp.chain.errors import MoveAborted
+from dtp.chain._wire import Wire
+from dtp.chain.errors import MoveAborted, NotFound
 from dtp.chain.events import Cursor
 from dtp.chain.host import Endpoint
 from dtp.chain.posts import (
     MAX_POST_BYTES,
+    MOST_FEE,
+    FeeTooHigh,
     PostKeyMissing,
     PostTooLong,
     ReceivedPost,
     ReplyKey,
     ReplyKeyError,
     SealBroken,
+    SealError,
     answers,
     hint_of,
     hint_with_key,
     open_sealed,
     post_key,
+    read_post,
     read_posts,
     seal,
     send_answer,
     send_post,
 )
-from dtp.chain.resolver import ServiceClosed, ServiceMissing, direct_url
+from dtp.chain.resolver import ServiceClosed, ServiceMissing, direct_url, service_number
 from dtp.identity import Identity
+from dtp.sui.names import SuiNameError, format_digest
 
 ME, YOU = Identity(bytes([1]) * 32, bytes([11]) * 32), Identity(bytes([2]) * 32, bytes([12]) * 32)
 
@@ -197,6 +205,70 @@ def test_what_is_refused(client, wallet):
     run(scenario())
 
 
+def by_hand(chain, hosted, reply_key, data):
+    """A message of a foreign program, with any bytes for a reply key."""
+    number, program = service_number("echo"), Program()
+    context = posts._context(hosted.id, number, chain.address, reply_key)
+    (money,) = program.split(program.gas, [0])
+    pipe.post(program, hosted.id, number, reply_key, seal(data, [ME.static_public], context), money)
+    return chain.execute(program)
+
+
+def test_a_question_that_cannot_be_answered_stops_nobody_who_answers(client, wallet):
+    async def scenario():
+        async with client(wallet()) as server, client(wallet()) as user:
+            hosted = await published(server)
+            await by_hand(user, hosted, bytes(32), b"of small order")
+            sent = await send_post(user, hosted.id, "echo", b"honest")
+            (got,) = await all_of(read_posts(server, hosted.id, ME))
+            assert got.transaction == sent.transaction
+            with pytest.raises(SealError):
+                await send_answer(server, replace(got, reply_key=bytes(32)), b"!")
+
+    run(scenario())
+
+
+def test_a_message_is_read_by_its_transaction(client, wallet):
+    async def scenario():
+        async with client(wallet()) as server, client(wallet()) as user:
+            hosted = await published(server)
+            sent = await send_post(user, hosted.id, "echo", b"hello")
+            got = await read_post(server, hosted.id, ME, sent.transaction)
+            assert (got.data, got.sender, got.transaction) == (b"hello", user.address, sent.transaction)
+            (same,) = await all_of(read_posts(server, hosted.id, ME, cursor=got.cursor))
+            assert replace(same, cursor=got.cursor) == got
+            assert await read_post(server, hosted.id, YOU, sent.transaction) is None
+            assert await read_post(server, user.address, ME, sent.transaction) is None
+            with pytest.raises(NotFound, match="archive"):
+                await read_post(server, hosted.id, ME, format_digest(bytes(32)))
+            with pytest.raises(SuiNameError):
+                await read_post(server, hosted.id, ME, "nonsense")
+
+    run(scenario())
+
+
+def test_a_host_gets_no_large_fee_unasked(client, wallet):
+    async def scenario():
+        async with client(wallet()) as server, client(wallet()) as user:
+            hosted = await published(server, post_fee=MOST_FEE)
+            await send_post(user, hosted.id, "echo", b"as usual")
+            await hosted.service("dear", post_fee=MOST_FEE + 1)
+            with pytest.raises(FeeTooHigh, match="say a fee"):
+                await send_post(user, hosted.id, "dear", b"how much?")
+            await send_post(user, hosted.id, "dear", b"so much", fee=MOST_FEE + 1)
+            fees = [each.fee for each in await all_of(read_posts(server, hosted.id, ME))]
+            assert fees == [MOST_FEE, MOST_FEE + 1]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("fee", [0, 1])
+def test_so_much_of_another_coin_may_be_a_fortune(fee):
+    service = SimpleNamespace(post_fee=fee, terms=SimpleNamespace(coin="0x2::gold::GOLD"))
+    with pytest.raises(FeeTooHigh) if fee else contextlib.nullcontext():
+        assert posts._least_fee(service) == fee
+
+
 def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
     """`dtp post send`, `read`, `answer`: the server's identity is its account, too."""
     from dtp.chain import Deployments, KeySigner
@@ -246,7 +318,22 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
     (answered,) = call("answer", address, got["transaction"], "hello yourself", *as_server)
     assert answered["answers"] == got["transaction"]
     (error,) = call("answer", address, "nonsense", "x", *as_server, code=3)
+    assert "is not a digest" in error["error"]["message"]
+    (error,) = call("answer", address, answered["transaction"], "x", *as_server, code=3)
     assert "is sealed to this identity" in error["error"]["message"]
+
+    real = Wire.service_info
+
+    async def pruned(wire):
+        info = await real(wire)
+        return replace(info, lowest_checkpoint=info.checkpoint)  # the question is from before
+
+    monkeypatch.setattr(Wire, "service_info", pruned)
+    result = CliRunner().invoke(main, ["post", "read", address, "-i", str(server_key), "--json"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert json.loads(result.stderr)["event"] == "history"
+    (again,) = call("answer", address, got["transaction"], "hello again", *as_server)
+    assert again["answers"] == got["transaction"]
     (error,) = call("send", "dtp://alice/echo", "x", "--wallet", str(user_key), code=3)
     assert "no host on chain" in error["error"]["message"]
 
