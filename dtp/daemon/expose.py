@@ -89,8 +89,6 @@ class Exposed:
         self._logging_since, self._logged = 0.0, 0
         self._watch: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
-        #: Held for a turn of the loop by each stream that is about to parse a large message of JSON-RPC.
-        self.parsing = asyncio.Lock()
         #: Told of streams that have ended, if anybody wants to know.
         self.spans: Spans | None = None
         #: Has requests paid that are counted one by one: "" when they are, else why not. None where none costs.

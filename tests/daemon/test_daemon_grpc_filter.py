@@ -329,10 +329,23 @@ def test_a_reserved_bit_is_no_part_of_a_number():
 def test_fields_of_one_hop_end_here_behind_messages_too():
     wire = Wire()
     wire.call(1, flags=("END_HEADERS",))
-    wire.call(1, [(b"mine", b"1"), (b"keep-alive", b"1")])
+    # Nor do those that say who came: libraries may take trailers for fields of the head.
+    wire.call(1, [(b"mine", b"1"), (b"keep-alive", b"1"), (b"dtp-peer", b"me"), (b"x-forwarded-for", b"::1")])
     head, trailers = wire.sent()[0]
     wire.decoder.decode(head.data)
     assert wire.decoder.decode(trailers.data, raw=True) == [(b"mine", b"1")]
+
+
+def test_a_head_counts_by_its_fields_in_turns():
+    """Of a byte each in the table, some 900 are a head, and a read has many: it would take a third of a second."""
+    wire = Wire()
+    for fields, turns in ((0, 1), (500, 6)):
+        head = wire.encoder.encode([*GOOD, *[(b"a", b"b")] * fields])
+        data = b"".join(
+            h2.HeadersFrame(2 * number + 2 * fields + 1, data=head, flags={"END_HEADERS"}).serialize()
+            for number in range(12)
+        )
+        assert len(list(wire.filter.in_turns(data))) + 1 in (turns, turns + 1)
 
 
 def test_so_many_refused_calls_are_remembered():

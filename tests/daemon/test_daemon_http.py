@@ -803,38 +803,6 @@ def test_a_message_is_to_the_backend_what_it_was_to_the_rules(run, rules, kinds,
     run(scenario)
 
 
-@pytest.mark.parametrize(("size", "turns"), [(65536, 1), (65537, 3)])
-def test_large_messages_are_understood_one_in_a_turn(run, monkeypatch, size, turns):
-    """Each takes a part of a second, in which nobody else is served: several at once would take seconds."""
-    begun, turn = [], 0
-
-    def parse(body, *_, **__):
-        begun.append(turn)
-        raise jsonrpc.Malformed("as good as any")
-
-    async def count_turns():
-        nonlocal turn
-        while len(begun) < 3:
-            turn += 1
-            await asyncio.sleep(0)
-
-    async def scenario(pair):
-        port = await pair.start(expose(1, "json-rpc"))
-        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-        for _, writer in clients:
-            writer.write(b"POST")
-        await until(lambda: len(pair.exposed.ledger.open) == 3)
-        monkeypatch.setattr(jsonrpc, "parse", parse)
-        parsed = (session._parse(bytes(size)) for session in pair.exposed.ledger.open)
-        _, *found = await asyncio.gather(count_turns(), *parsed, return_exceptions=True)
-        assert [type(one) for one in found] == [jsonrpc.Malformed] * 3
-        assert len(set(begun)) == turns
-        for _, writer in clients:
-            writer.close()
-
-    run(scenario)
-
-
 def test_only_paths_that_are_named_reach_the_backend(run):
     """Behind others it may speak what no rule about methods judges, and a query may be one of GraphQL."""
 

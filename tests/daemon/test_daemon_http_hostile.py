@@ -217,9 +217,12 @@ def test_no_head_is_read_in_ever_more_ways():
     head = h11.Request(method="POST", target=b"/" + b"a" * 15_000, headers=fields)
     assert doubt(head) is not None
     fields = [("host", "x"), ("x-http-method", "put"), ("x-method-override", "PUT")]
-    head = h11.Request(method="post", target=b"//%61" + b"a;%2fb//" * 2000, headers=fields)
+    head = h11.Request(method="post", target=b"//%61" + b"a;%2fb//" * 511, headers=fields)
     assert doubt(head) is None
-    assert len(spellings(head)) == 18
+    assert len(spellings(head)) == 27
+    longer = h11.Request(method="post", target=head.target + b"%61a", headers=fields)
+    assert doubt(longer) == "a path of more than 4096 bytes"
+    assert doubt(h11.Request(method="post", target=b"/?" + bytes(b"a" * 9000), headers=fields)) is None
 
 
 @pytest.mark.parametrize(
@@ -246,6 +249,11 @@ def test_no_head_is_read_in_ever_more_ways():
         (b"//a/", {}, ["GET //a/", "GET /a/", "GET /"]),
         (b"//x/a/", {}, ["GET //x/a/", "GET /x/a/", "GET /a/"]),
         (b"/a//b/", {}, ["GET /a//b/", "GET /a/b/"]),
+        (b"//x%2Fx/a", {}, ["GET //x%2Fx/a", "GET //x/x/a", "GET /x/x/a", "GET /x/a", "GET /a"]),
+        (b"//x\\x/a", {}, ["GET //x\\x/a", "GET /x/x/a", "GET /x/a", "GET /a"]),
+        (b"/%3B/x/a", {}, ["GET /%3B/x/a", "GET /;/x/a", "GET /x/a", "GET /a"]),
+        (b"//x?//y", {}, ["GET //x", "GET /x", "GET /"]),
+        (b"/%2%35%%41%4", {}, ["GET /%2%35%%41%4", "GET /%25%A%4"]),
     ],
 )
 def test_spellings(target, fields, found):

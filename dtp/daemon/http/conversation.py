@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from dtp.daemon.http.parsing import Parsing
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relay import Counts, told
@@ -47,6 +48,7 @@ class Conversation:
         self.why = ""
         self.ended = False
         self._exposed, self._caller, self._bounds = exposed, caller, bounds
+        self._parsing = Parsing.of(asyncio.get_running_loop())
         self._patience = bounds.idle or keep
         self._link: Link | None = None
         self._task = asyncio.current_task()

@@ -33,7 +33,7 @@ from hyperframe.frame import (
 from dtp.daemon.http import frames
 from dtp.daemon.http.conversation import HEAD_SIZE
 from dtp.daemon.http.frames import Frame, Malformed, Splitter
-from dtp.daemon.http.headers import Headers
+from dtp.daemon.http.headers import Headers, spoofs
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import TELLINGS, Reason
 
@@ -51,7 +51,8 @@ _MOST_FRAMES = 32
 _REFUSED = 4096
 #: Frames of our own that may wait for a backend that says nothing, or not the rest of a frame.
 _MOST_OWN = 16 * 1024
-#: Frames that are taken in a row, some milliseconds; and as how many a head counts, which is made anew.
+#: Frames that are taken in a row, some milliseconds; and as how many a head counts at least, which is made anew;
+#: one of more fields counts by those.
 _PER_TURN, _OF_A_HEAD = 1024, 16
 #: A frame that any end takes (RFC 9113, 4.2).
 _FRAME_SIZE = 16 * 1024
@@ -116,6 +117,8 @@ class Filter:
         #: Frames of our own that wait for the end of a frame of the backend.
         self._own: list[bytes] = []
         self._preface = b""
+        #: Of the head that was decoded last.
+        self._fields = 0
         self._block: _Block | None = None
         #: Calls that the backend has, and whether it has begun to answer.
         self._calls: dict[int, bool] = {}
@@ -192,7 +195,8 @@ class Filter:
                 self._take(frame, piece, last)
             except HyperframeError as error:
                 raise Malformed(f"a frame of type {frame.kind} that is none: {error}") from None
-            taken += _OF_A_HEAD if frame.kind == frames.HEADERS else 1
+            taken += max(_OF_A_HEAD if frame.kind == frames.HEADERS else 1, self._fields)
+            self._fields = 0
             if taken >= _PER_TURN:
                 taken = 0
                 yield
@@ -291,6 +295,7 @@ class Filter:
             fields: Headers = [*self._decoder.decode(bytes(block.data), raw=True)]
         except HPACKError as error:
             raise Malformed(f"a head that can't be decoded: {error}") from None
+        self._fields = len(fields)
         if block.stream > self._last and block.stream % 2:
             self._last = block.stream
             self._call(block, fields)
@@ -360,7 +365,8 @@ class Filter:
             for name, value in fields
         ):
             raise Malformed("trailers that are none")
-        self._send(block, [(name, value) for name, value in fields if name not in _OF_ONE_HOP])
+        passing = [(name, value) for name, value in fields if name not in _OF_ONE_HOP and not spoofs(name)]
+        self._send(block, passing)
 
     def _send(self, block: _Block, fields: Headers, *, waits: bool = False) -> None:
         """A header block for the backend, behind what waits."""

@@ -11,6 +11,7 @@ from dtp.daemon.http.conversation import READ, Conversation, Ended
 from dtp.daemon.http.frames import Malformed
 from dtp.daemon.http.grpc import Filter, Waits
 from dtp.daemon.http.headers import Headers, to_grpc_backend
+from dtp.daemon.http.parsing import PER_TURN
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import Reason, words
 from dtp.errors import DtpError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Without a backend: so long calls are told so, then the client has to connect anew, and another one is tried.
 _ALONE = 1.0
+#: So many times less than those of heads it takes to go through bytes of calls.
+_CHEAP = 4
 #: Frames that wait behind calls that aren't paid yet; then nothing more is read.
 _MOST_HELD = 1024
 
@@ -142,9 +145,10 @@ class GrpcSession(Conversation):
                 data = await self._read_client(READ)
         except TimeoutError:
             raise Ended(Reason.IDLE) from None
+        await self._parsing.turn(len(data) // _CHEAP)
         for _ in self._filter.in_turns(data):
             await self._pass_on()
-            await asyncio.sleep(0)
+            await self._parsing.turn(PER_TURN)
         await self._pass_on()
         return bool(data)
 

@@ -73,7 +73,8 @@ def plain(name: bytes) -> bytes:
     return name.translate(_PLAIN)
 
 
-def _spoofs(name: bytes) -> bool:
+def spoofs(name: bytes) -> bool:
+    """Whether a backend may take a field of this name for one that says who came."""
     spelt = plain(name)
     return spelt in _BELIEVED or spelt.startswith(_BELIEVED_PREFIXES)
 
@@ -82,7 +83,7 @@ def to_backend(headers: Headers, caller: Caller, service: str) -> Headers:
     """The fields of a request (names in lower case) as the backend is to get them: with who came, proven."""
     upgrades = WEBSOCKET in upgrades_of(headers)
     chunked = b"chunked" in tokens(headers, b"transfer-encoding")
-    found = [(key, value) for key, value in _passing(headers) if not _spoofs(key)]
+    found = [(key, value) for key, value in _passing(headers) if not spoofs(key)]
     if not any(key == b"host" for key, _ in found):
         found.insert(0, (b"host", b"localhost"))
     found += [*_who(caller, service), (b"via", _VIA)]
@@ -107,7 +108,7 @@ def to_grpc_backend(headers: Headers, caller: Caller, service: str) -> Headers:
 
     What passes are the same objects, so that a field that must not be indexed (RFC 7541, 7.1.3) stays one.
     """
-    kept = [field for field in headers if not _spoofs(field[0])]
+    kept = [field for field in headers if not spoofs(field[0])]
     return [*kept, *_who(caller, service), (b"via", b"2.0 dtpd")]
 
 

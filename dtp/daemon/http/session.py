@@ -58,7 +58,7 @@ class HttpSession(Conversation):
 
     def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
         super().__init__(exposed, caller, stream, bounds, keep=_KEEP)
-        self._client = Side(h11.SERVER, self._read_client, self._write_client, stream.drain)
+        self._client = Side(h11.SERVER, self._read_client, self._write_client, stream.drain, self._parsing)
         self._backend: Side | None = None
         self._finishing = False
         self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
@@ -403,9 +403,7 @@ class HttpSession(Conversation):
 
     async def _parse(self, body: bytes) -> jsonrpc.Message:
         """The calls in it. Raises `jsonrpc.Malformed`."""
-        if len(body) > conversation.READ:  # a MiB takes a tenth of a second: one in a turn
-            async with self._exposed.parsing:
-                await asyncio.sleep(0)
+        await self._parsing.turn(len(body))
         return jsonrpc.parse(body, self._exposed.config.batch, alone=self._by_call)
 
     def _judge_origin(self, request: h11.Request) -> bool:

@@ -10,6 +10,7 @@ import h11
 
 from dtp.daemon.http import conversation
 from dtp.daemon.http.conversation import Ended
+from dtp.daemon.http.parsing import Parsing
 from dtp.daemon.reasons import Reason
 
 #: Of what was read so many pieces are understood, then others have their turn: some milliseconds.
@@ -25,18 +26,25 @@ class Side:
         read: Callable[[int], Awaitable[bytes]],
         write: Callable[[bytes], None],
         drain: Callable[[], Awaitable[None]],
+        parsing: Parsing | None = None,
     ) -> None:
+        """With `parsing` heads are taken in turns with others'."""
         self.http = h11.Connection(role, max_incomplete_event_size=conversation.HEAD_SIZE)
         self._read, self._write, self._drain = read, write, drain
         self._next: Any = None
+        self._parsing = parsing
         #: Of a backend's side: whether it has answered before, and when it did last.
         self.used, self.since = False, 0.0
 
     async def event(self) -> Any:
         """What comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
-        event, self._next = self._next or self.http.next_event(), None
-        while event is h11.NEED_DATA:
-            self.http.receive_data(await self._read(conversation.READ))
+        event, self._next = self._next, None
+        while event is None or event is h11.NEED_DATA:
+            if event is not None:
+                self.http.receive_data(await self._read(conversation.READ))
+            if self._parsing is not None and self.http.their_state is h11.IDLE:
+                # All of a head counts whenever more of it comes: it is understood once the last is there.
+                await self._parsing.turn(len(self.http.trailing_data[0]))
             event = self.http.next_event()
         if isinstance(event, h11.Data):
             return await self._joined(event)

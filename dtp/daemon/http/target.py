@@ -14,8 +14,12 @@ from dtp.daemon.http.headers import Headers, plain
 
 #: By which forms and old clients ask for another method than the request line's; some frameworks do as they say.
 OVERRIDES = {b"x-http-method-override", b"x-http-method", b"x-method-override"}
-#: What may stand for itself as well: the printable characters of ASCII.
-_ENCODED = re.compile(r"%(2[1-9A-Fa-f]|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])")
+#: What may stand for itself as well, by its encoding in each case: the printable characters of ASCII.
+_PLAIN = {text: chr(code) for code in range(0x21, 0x7F) for text in (f"{code:02x}", f"{code:02X}")}
+#: Of a path that rules go by: it is read in many ways.
+_MOST_PATH = 4096
+#: What is a host to some, where a path begins with two slashes.
+_HOSTS = (re.compile(r"/[/\\]+[^/\\]*"), re.compile(r"/[/\\]+[^/]*"))
 _PARAMETERS = re.compile(r";[^/]*")
 #: What a method is made of (RFC 9110, 5.6.2): backends trim and cut the rest off in ways of their own.
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -66,31 +70,35 @@ def doubt(request: h11.Request) -> str | None:
     Which segments are left where some are `..` depends on what is decoded, cut off and joined before: too many ways
     to judge, and programs that mean well resolve them by themselves.
     """
+    path = _path(request)
+    if len(path) > _MOST_PATH:
+        return f"a path of more than {_MOST_PATH} bytes"
     overrides = _overrides(request)
     if len(overrides) > 1 or not all(map(_TOKEN.fullmatch, overrides)):
         return "what overrides the method is not one method"
-    if not {".", ".."}.isdisjoint(_segments(_decoded(_path(request)))):
+    if not {".", ".."}.isdisjoint(_segments(_decoded(path))):
         return "a path with . or .. in it"
     return None
 
 
 def spellings(request: h11.Request) -> tuple[str, ...]:
-    """`METHOD /path` as it came, then as backends may understand it, each once: at most eighteen.
+    """`METHOD /path` as it came, then as backends may understand it, each once: at most eighteen, and some more of
+    what begins with two slashes.
 
     Parameters are cut off before the rest is decoded, as by Tomcat, or after it, which differs by a slash in them.
     For a request without `doubt`.
     """
     path = _path(request)
-    decoded = _decoded(path)
-    paths = [path, decoded]
-    rooted = (decoded, _decoded(_PARAMETERS.sub("", path))) if path.startswith("/") else ()
-    for one in rooted:
-        segments = _segments(one)
-        kept = [segment for segment in segments if segment]
-        ending = segments[-1:] if not segments[-1] else []
-        paths.append("/" + "/".join(kept + ending) if kept else "/")
-        if one[1:2] in ("/", "\\"):  # to some the first one is a host
-            paths.append("/" + "/".join(kept[1:] + ending) if kept[1:] else "/")
+    paths = [path, _decoded(path)]
+    hosts = [match.end() for host in _HOSTS if (match := host.match(path))]
+    for rest in (path, *(path[at:] or "/" for at in hosts)) if path.startswith("/") else ():
+        for one in (_decoded(rest), _decoded(_PARAMETERS.sub("", rest))):
+            segments = _segments(one)
+            kept = [segment for segment in segments if segment]
+            ending = segments[-1:] if not segments[-1] else []
+            paths.append("/" + "/".join(kept + ending) if kept else "/")
+            if len(segments) > 2 and not segments[1]:  # to some the next one is a host
+                paths.append("/" + "/".join(kept[1:] + ending) if kept[1:] else "/")
     verb = request.method.decode("ascii")
     verbs = [verb, verb.upper(), *(one.decode("ascii") for one in _overrides(request))]
     return tuple(dict.fromkeys(f"{verb} {each}" for each in paths for verb in verbs))
@@ -107,7 +115,8 @@ def _path(request: h11.Request) -> str:
 
 def _decoded(path: str) -> str:
     """Without encoding that isn't needed."""
-    return _ENCODED.sub(lambda match: chr(int(match[1], 16)), path)
+    first, *rest = path.split("%")
+    return first + "".join(_PLAIN.get(one[:2], "%" + one[:2]) + one[2:] for one in rest)
 
 
 def _segments(decoded: str) -> list[str]:
