@@ -278,8 +278,9 @@ class Store:
     # ---- the client -----------------------------------------------------------------------------------------
 
     def keep_key(self, key: LaneKey, now_ms: int) -> None:
-        """Keep the key of a channel or lane before the transaction that names it is sent."""
-        with self._writing():
+        """Keep the key of a channel or lane before the transaction that names it is sent. Synced: without it that
+        transaction's money is stuck until the channel ends by itself."""
+        with self._synced():
             self._db.execute("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", (key.public, key.seed, now_ms))
 
     def forget_key(self, public: bytes) -> None:
