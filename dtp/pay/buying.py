@@ -254,12 +254,16 @@ class Purchase(Deal):
             raise
 
     async def _close_agreed(self, agreed: messages.Agreed, pipes: tuple[str, ...]) -> bool:
-        """Whether the channel is closed by agreement. It isn't by one that is unfair, or that the chain refuses."""
+        """Whether the channel is closed by agreement. It isn't by one that is unfair or not signed, or that the chain
+        refuses."""
         id = self.channel.id
         if not await self._is_fair(agreed):
             return False
         try:
             self.closed = await close_agreed(self.chain, self.channel, agreed, pipes)
+        except ChannelUnusable as fault:  # it isn't signed by whom it says: the chain needn't be asked
+            log.warning("channel %s can't be closed by agreement: %s", id, fault)
+            return False
         except TransactionFailed as fault:
             # Asking needs no agreement. It is tried where refusing cost nothing, or where being late was all.
             late = isinstance(fault, MoveAborted) and fault.error is module.ChannelError.AGREEMENT_EXPIRED

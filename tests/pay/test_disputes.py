@@ -316,6 +316,20 @@ def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market, monkey
     market(scenario)
 
 
+def test_an_agreement_that_is_not_signed_ends_in_asking(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, _ = await paid_channel(market)
+        agreed = await connection.meter.agreement()
+        connection.meter.agreed = replace(agreed, signature=bytes(64))
+        await connection.close()
+        (channel,) = await market.channels(buyer)
+        assert channel.state == State.CLOSING
+        assert [each.state for each in buyer["store"].bought()] == ["closing"]
+
+    market(scenario)
+
+
 def test_who_is_late_for_an_agreed_close_asks_for_it(market):
     async def scenario(market):
         await market.serve(give)
