@@ -246,6 +246,13 @@ def close(id: str | None, pipes: bool, account: Account) -> None:
                             {"event": "foreign", "channel": each.channel, "account": each.account},
                             f"{each.channel}: {each.account} opened it: name its wallet (--wallet)",
                         )
+                elif there := await chain.objects([each.channel]):
+                    package = there[each.channel].type.partition("::")[0]
+                    print_line(
+                        {"event": "foreign-package", "channel": each.channel, "package": package},
+                        f"{each.channel}: it is of a package that isn't used here now; with 'dtp move use transport "
+                        f"{package}', run this again",
+                    )
                 elif await _now_ms(chain) > each.opened_ms + _NODES_MS:
                     store.set_state(each.channel, "closed")
             if not waiting:

@@ -201,7 +201,10 @@ class Cashier:
             if id not in credited and rests(view, self._policy):
                 self._resting[id] = sold[id], now_ms + _RESTING
         missing = [id for id in asked if id not in channels]
-        await self._over([id for id in missing if self._is_closed(ends[id]) or self._past(id, sold[id])])
+        gone = [id for id in missing if self._is_closed(ends[id]) or self._past(id, sold[id])]
+        # What is there is no channel as far as is known here: of a package that this machine doesn't use now.
+        there = await self._chain.objects(gone) if gone else ()
+        await self._over([id for id in gone if id not in there])
         self._seen = {id: each for id, each in self._seen.items() if id in sold}
         self._seen |= {id: (channel, now_ms) for id, channel in channels.items()}
         return found

@@ -333,11 +333,16 @@ def test_a_channel_that_is_gone_is_noted_as_over_when_nothing_can_be_claimed(
         async def owned(*args):
             return []
 
+        async def objects(ids):
+            return {}
+
         monkeypatch.setattr(cashier_module, "read_channels", read_channels)
         with Store(tmp_path / "pay.sqlite") as store:
             store.received_all([(KEY.sign(voucher(1, 5, not_after_ms=not_after)), Usage(5, 0))])
             journal = Journal(store)
-            cashier = Cashier(SimpleNamespace(address="0x5", owned=owned), journal, lambda: now[0])
+            cashier = Cashier(
+                SimpleNamespace(address="0x5", owned=owned, objects=objects), journal, lambda: now[0]
+            )
             assert len(await cashier.views()) == len(there)
             there.clear()
             for _ in range(2):  # so soon it is none of them
@@ -367,7 +372,10 @@ class Till:
         self.store, self.journal = store, Journal(store)
         self.channels, self.settled, self.least, self.at_once = {}, [], [], 0
         self.seen, self.refused = [], []
-        chain = SimpleNamespace(address="0x5", chain_id="chain", owned=self._owned, epoch=self._epoch)
+        self.foreign = {}  # what is there and no channel of this package
+        chain = SimpleNamespace(
+            address="0x5", chain_id="chain", owned=self._owned, epoch=self._epoch, objects=self._objects
+        )
         self.now_ms = NOW
         self.cashier = Cashier(
             chain, self.journal, lambda: self.now_ms, policy=POLICY, on_channel=self.seen.append
@@ -389,6 +397,9 @@ class Till:
         await asyncio.sleep(0)
         self.at_once -= 1
         return {id: self.channels[id] for id in ids if id in self.channels}
+
+    async def _objects(self, ids):
+        return self.foreign
 
     async def _settle(self, chain, decisions, batch):
         assert batch == POLICY.batch
@@ -454,6 +465,23 @@ def test_a_channel_with_an_agreement_of_another_chain_is_left_alone(tmp_path, mo
         till.channels[agreed] = made
         await till.cashier.look()
         assert till.settled == [[], [(agreed, Action.RELEASE)]]
+
+    look(tmp_path, monkeypatch, scenario)
+
+
+def test_a_channel_of_another_package_is_left_alone(tmp_path, monkeypatch):
+    """It is there, though the one that is used now has no such object."""
+
+    async def scenario(till):
+        agreed = till.sell(1, 50)
+        till.foreign[agreed] = till.channels.pop(agreed)
+        till.store.agree(agreed, 50_000, NOW, "chain")
+        till.now_ms += DAY
+        await till.cashier.look()
+        assert not till.store.end_of(agreed).over
+        till.foreign.clear()
+        await till.cashier.look()
+        assert till.store.end_of(agreed).over
 
     look(tmp_path, monkeypatch, scenario)
 

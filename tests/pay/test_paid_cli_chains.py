@@ -11,10 +11,10 @@ from dtp.pay.store import Bought, Store
 CHANNEL = "0x" + "e1" * 32
 
 
-def keep(home, chain, opened_ms):
-    """Note a channel that no node knows, as on its way to be closed."""
+def keep(home, chain, opened_ms, channel=CHANNEL):
+    """Note a channel, which no node knows, as on its way to be closed."""
     with Store(home.folder / "data" / "pay.sqlite") as store:
-        store.add_closing(Bought(CHANNEL, chain, "0x" + "1" * 64, 1, home.address, "closing", opened_ms))
+        store.add_closing(Bought(channel, chain, "0x" + "1" * 64, 1, home.address, "closing", opened_ms))
 
 
 def state(home):
@@ -41,3 +41,19 @@ def test_a_channel_that_is_gone_is_closed_and_one_that_is_new_waits_for_the_node
     keep(client, asyncio.run(chain_id()), round(time.time() * 1000) - age)
     client.run("channel", "close")
     assert state(client) == kept
+
+
+def test_what_is_there_is_not_gone_though_it_is_of_another_package(net, homes):
+    """As after 'dtp move use': the other one's channels still hold money. Here it is the clock."""
+
+    async def chain_id():
+        async with ChainClient(find_network(net.url), deployments=None) as chain:
+            return chain.chain_id
+
+    _, client = homes
+    clock, package = "0x" + "6".zfill(64), "0x" + "2".zfill(64)
+    keep(client, asyncio.run(chain_id()), 0, clock)
+    assert client.run("channel", "close") == [
+        {"event": "foreign-package", "channel": clock, "package": package}
+    ]
+    assert state(client) == "closing"
