@@ -139,7 +139,7 @@ def _is_more(voucher: Voucher, lane: Lane, *, ours: bool) -> bool:
     Counts alone it takes from the server only: from anyone else they'd have all claims of the transaction refused.
     """
     counts = voucher.requests > lane.requests or voucher.bytes > lane.bytes
-    return voucher.amount > lane.amount or (ours and voucher.amount == lane.amount and counts)
+    return voucher.amount > lane.amount or (ours and counts)
 
 
 def last_ms(channel: Channel, sold: Sold) -> int:
@@ -153,7 +153,7 @@ def last_ms(channel: Channel, sold: Sold) -> int:
 
 def gain_of(channel: Channel, lanes: Iterable[Sold]) -> int:
     """What claiming these vouchers pays, now or later, as far as the deposit goes."""
-    more = sum(sold.newest.voucher.amount - channel.lanes[sold.lane].amount for sold in lanes)
+    more = sum(max(0, sold.newest.voucher.amount - channel.lanes[sold.lane].amount) for sold in lanes)
     return max(0, min(more, channel.balance - channel.owed))
 
 

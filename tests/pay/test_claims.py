@@ -157,10 +157,12 @@ def test_what_is_claimable():
 
 def test_counts_alone_are_for_the_server_to_claim():
     """From anyone else the chain takes no voucher for nothing more, and a refused claim keeps others from it."""
-    known = channel(lanes=(lane(3, 3000), lane()))
-    counts, money = sold(3, 3), sold(1, 5, 1)
-    assert claimable(View(known, (counts, money)), NOW) == (money,)
-    assert claimable(View(known, (counts, money), ours=True), NOW) == (counts, money)
+    known = channel(lanes=(lane(3, 3000), lane(), lane(2**63 - 1, 3001)))
+    held = _counts, money, _less = sold(3, 3), sold(1, 5, 1), sold(3, 3, 2)
+    assert claimable(View(known, held), NOW) == (money,)
+    # Also for less than was claimed: a client that has paid more itself would void the evidence for credits.
+    assert claimable(View(known, held, ours=True), NOW) == held
+    assert gain_of(known, held) == 5000
 
 
 def test_a_voucher_is_claimed_before_it_ends():

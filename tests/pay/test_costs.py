@@ -15,6 +15,7 @@ from dtp.chain.host import Bearer
 from dtp.chain.pipe import EVIDENCE_BYTES, Direction, Pipe, evidence
 from dtp.chain.pipes import Reclaimed, reclaim
 from dtp.net.address import Address
+from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Action, Policy, at_close, decide
 from dtp.pay.costs import (
     accrued,
@@ -26,13 +27,14 @@ from dtp.pay.costs import (
     take_credits,
 )
 from dtp.pay.errors import PriceTooHigh
+from dtp.pay.journal import Journal
 from dtp.pay.messages import Agreed
 from dtp.pay.settling import request_close
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
 from dtp.pay.voucher import Voucher
 from dtp.session.limits import Limits
 
-from .conftest import TERMS
+from .conftest import CHEAP, TERMS
 from .meters import PRICES, Meters
 from .test_claims import NOW, channel
 from .test_claims import TERMS as PLAIN
@@ -152,6 +154,25 @@ async def claim_for(sender, deal, sequence, requests):
     program = Program()
     channel_module.claim_for(program, signed.voucher, signed.signature)
     await sender.execute(program)
+
+
+def test_a_client_that_has_paid_more_itself_owes_the_transport_all_the_same(market):
+    """It takes one MIST, under whatever sequence, before it leaves: the server's voucher is its evidence."""
+
+    async def scenario(market):
+        await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=1_000_000))
+        buyer, deal = await own_channel(market)
+        server, store = market.serving.chain, market.store()
+        await with_frames(market, server, deal, 3)
+        await claim_for(buyer["network"], deal, 2**63 - 1, 3)
+        store.received_all([(deal.key.sign(Voucher(deal.channel.id, 0, 1, 2000, 2, 0)), Usage(2, 0))])
+        journal = Journal(store)
+        await Cashier(server, journal, market.chain.now_ms, policy=CHEAP).look(closing=True)
+        known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
+        assert (known.claimed, known.requests, known.credited) == (3000, 2, 2_000_000)
+        await journal.close()
+
+    market(scenario)
 
 
 @pytest.mark.parametrize("bearer", [Bearer.SPLIT, Bearer.CLIENT])

@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "d2a1a5340b35fc2a5f67a5515816bccf573054eee5a23350a167d260c2a747f7"
+DIGEST: Final = "879baf52df994446de4c4841f1a7d7a4b93a8f816e834db74b97841e5ad525b2"
 
 
 class Module(StrEnum):

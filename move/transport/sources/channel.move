@@ -738,15 +738,16 @@ fun accept<T>(
     let by_server = ctx.sender() == channel.server;
     let entry = channel.lane_mut(voucher.lane);
     // What pays more wins, whatever its sequence: else a client that claims a voucher for less under a sequence above
-    // all others would void what the server holds.
-    assert!(voucher.amount >= entry.amount, EShrunkVoucher);
-    let more_amount = voucher.amount - entry.amount;
+    // all others would void what the server holds. Its evidence stands whatever a client has paid by claims of its own.
+    let more_amount = voucher.amount.beyond(entry.amount);
     let more_requests = if (by_server) voucher.requests.beyond(entry.requests) else 0;
     let more_bytes = if (by_server) voucher.bytes.beyond(entry.bytes) else 0;
-    assert!(more_amount > 0 || more_requests > 0 || more_bytes > 0, EStaleVoucher);
+    let more = more_amount > 0 || more_requests > 0 || more_bytes > 0;
+    assert!(more || voucher.amount >= entry.amount, EShrunkVoucher);
+    assert!(more, EStaleVoucher);
     entry.assert_signature(&voucher, &signature, now);
     if (voucher.sequence > entry.sequence) entry.sequence = voucher.sequence;
-    entry.amount = voucher.amount;
+    entry.amount = entry.amount + more_amount;
     entry.requests = entry.requests + more_requests;
     entry.bytes = entry.bytes + more_bytes;
     channel.owed = channel.owed + (more_amount as u128);

@@ -705,6 +705,41 @@ fun what_a_client_claims_for_less_voids_nothing_that_the_server_holds() {
     w.end();
 }
 
+/// Else one MIST more than the server holds would take its transport credits from it.
+#[test]
+fun what_a_client_claims_for_more_voids_no_evidence() {
+    let mut w = open();
+    w.as_client();
+    world::channel!(&mut w, |channel, clock, ctx| {
+        let (voucher, signature) = signed::second().voucher();
+        channel.claim_for(voucher, signature, vector[], clock, ctx);
+    });
+    assert!(w.receive(signed::server()) == 250);
+    assert!(w.claim(signed::first()) == 0);
+    w.as_client();
+    world::channel!(&mut w, |channel, _, _| {
+        let (sequence, amount) = channel.lane_progress(0);
+        assert!(sequence == 2 && amount == 250 && channel.owed() == 0);
+        let (requests, bytes) = channel.usage();
+        assert!(requests == 10 && bytes == 0);
+        world::assert_conserved(channel);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EShrunkVoucher)]
+fun a_voucher_for_less_with_more_counts_that_is_not_the_servers_claim() {
+    let mut w = open();
+    w.as_client();
+    world::channel!(&mut w, |channel, clock, ctx| {
+        let (voucher, signature) = signed::second().voucher();
+        channel.claim_for(voucher, signature, vector[], clock, ctx);
+        let (voucher, signature) = signed::first().voucher();
+        channel.claim_for(voucher, signature, vector[], clock, ctx);
+    });
+    w.end();
+}
+
 #[test, expected_failure(abort_code = channel::EStaleVoucher)]
 fun a_claim_of_counts_alone_that_is_not_the_servers() {
     let mut w = open();

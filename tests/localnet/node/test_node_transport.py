@@ -56,7 +56,7 @@ def test_claims_that_are_refused(transport: Transport) -> None:
     cases = (
         (transport.claim_tx(channel, 2, 200, 20, thief), "EBadSignature"),
         (transport.claim_tx(channel, 1, 100, 10), "EStaleVoucher"),
-        (transport.claim_tx(channel, 2, 50, 20), "EShrunkVoucher"),
+        (transport.claim_tx(channel, 2, 50, 10), "EShrunkVoucher"),
         (transport.claim_tx(channel, 2, 300, 20), "EOverPrice"),
     )
     assert [abort_name(world.run(tx, transport.server)) for tx, _ in cases] == [n for _, n in cases]
