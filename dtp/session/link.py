@@ -29,6 +29,8 @@ class Link:
         "first_record_due",
         "hash",
         "last_received",
+        "listed",
+        "listing",
         "lost",
         "number",
         "opener",
@@ -59,6 +61,10 @@ class Link:
         self.first_record_due = False
         self.lost = False
         self.control: deque[Outgoing] = deque()
+        #: What is left to seal of the list whose place (`Sealing`) is the first in `control`.
+        self.listing: deque[Outgoing] = deque()
+        #: Streams that the list which is being read here has named.
+        self.listed: set[int] = set()
         #: Seconds that an answer may take here at least, whatever the limits say: some carriers are slow by nature.
         self.patience = 0.0
         self.last_received = now
@@ -69,6 +75,8 @@ class Link:
         """Forget the keys. Idempotent."""
         self.lost = True
         self.control.clear()
+        self.listing.clear()
+        self.listed.clear()
         self.sealer.close()
         self.opener.close()
 

@@ -11,24 +11,14 @@ from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ProtocolError, describe
 from dtp.session.frames import (
     ADD,
-    AWAY,
-    CONNECTION,
-    LISTED,
-    PING,
-    RESET,
-    STATE,
-    STOP,
-    STREAMS,
     Close,
     Frame,
-    Outgoing,
-    control,
     parse_close,
     parse_fixed,
 )
 from dtp.session.handshake import Established
 from dtp.session.link import Link, attach_proof, build_attach
-from dtp.session.sealing import Sealing
+from dtp.session.sealing import Sealing, list_place
 
 
 class Linking(Sealing):
@@ -64,6 +54,9 @@ class Linking(Sealing):
             return
         self._events.append(ev.LinkLost(link, reason))
         self._unanswered.add(link.number)
+        if len(self._unanswered) > self.limits.control:
+            self.close(CloseCode.LIMIT, "too many carriers were lost of which the peer says nothing")
+            return
         if not self.client and not self._confirmed:
             # Whoever sent the first message never proved to be alive: nothing to resume.
             self._end(ev.Ended(CloseCode.IDLE, reason, by_peer=True, lost=True))
@@ -106,30 +99,14 @@ class Linking(Sealing):
         self._send_lists(link)
 
     def _send_lists(self, link: Link) -> None:
-        """A list for each lost link that the peer has not answered for: an earlier one may have been lost, too."""
+        """A list for each lost link that the peer has not answered for, unless one is on its way."""
         for lost in sorted(self._unanswered):
-            self._told_lost.add(lost)
-            link.control += self._state_frames(lost)
+            if self._told_lost.get(lost) not in self._links:
+                self._send_list(link, lost)
 
-    def _state_frames(self, lost: int) -> list[Outgoing]:
-        """All that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
-        frames: list[Outgoing] = []
-        for stream_id, stream in self._streams.items():
-            frames.append(self._window(stream_id, stream.receive.acked, stream.receive.limit, LISTED))
-            if stream.send.reset_code is not None and not stream.send.done:
-                body = RESET.pack(stream_id, stream.send.reset_code, stream.send.highest)
-                frames.append(control(Frame.RESET, body))
-            if stream.receive.stop_code is not None and not stream.receive.ended:
-                frames.append(control(Frame.STOP, STOP.pack(stream_id, stream.receive.stop_code)))
-        frames.append(self._window(CONNECTION, self._received_total, self._receive_limit))
-        frames.append(control(Frame.STREAMS, STREAMS.pack(self._peer_allowed)))
-        if not self.client and self.ready:
-            frames.append(control(Frame.READY))
-        frames += [control(Frame.PING, PING.pack(token)) for token in self._pings]
-        if self._away is not None:
-            frames.append(control(Frame.AWAY, AWAY.pack(self._away)))
-        frames.append(control(Frame.STATE, STATE.pack(self._next_peer >> 1, self._next_own >> 1, lost)))
-        return frames
+    def _send_list(self, link: Link, lost: int) -> None:
+        self._told_lost[lost] = link.number
+        link.control.append(list_place(lost))
 
     def _on_fresh_link(self, link: Link, frame: int, flags: int, body: bytes, now: float) -> None:
         """The first frame of a link that wants to carry this session: it must prove that it may."""
@@ -150,6 +127,10 @@ class Linking(Sealing):
             self._attach_server(link, number, add=add)
         elif (number, add) != (link.number, link.adding):
             raise ProtocolError("the server's ATTACH does not answer ours")
+        elif number in self._heard_lost:  # STATE came first, over another link
+            link.close()
+            self._events.append(ev.LinkLost(link, "the server lost this carrier"))
+            return
         if link.adding and not self._links:
             self._send_lists(link)  # those there were have been lost meanwhile
         self._attach(link, now)

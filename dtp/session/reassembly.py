@@ -1,7 +1,7 @@
 """What came of a stream ahead of its turn: over several links, some of which are slower than others.
 
 Source: docs/wire.md, "Streams". A piece takes a search in a bounded list and the copying of its own bytes, whatever
-came before it; see docs/decisions/0171.
+came before it; see docs/decisions/0172.
 """
 
 from __future__ import annotations

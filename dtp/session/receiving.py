@@ -256,7 +256,10 @@ class Receiving(Linking):
         if stream is None:
             return
         send = stream.send
-        stream.listed |= bool(flags & LISTED)
+        if flags & LISTED:
+            link.listed.add(stream_id)
+            if len(link.listed) > 2 * len(self._streams) + self.limits.control:  # of many that are over
+                link.listed.intersection_update(self._streams)
         waiting = send.queued
         if acked > send.acked:
             self._active_at = now
@@ -319,17 +322,21 @@ class Receiving(Linking):
             raise ProtocolError(f"STATE of link {lost}, which is not lost")
         if seen > self._next_own >> 1:
             raise ProtocolError(f"STATE has seen {seen} streams, of which {self._next_own >> 1} were opened")
+        listed, link.listed = link.listed, set()
         if gone is not None and gone is not link:
             self.link_lost(gone, now, "the peer lost this carrier")
-        elif lost not in self._told_lost:  # lost before it was attached here
-            self._unanswered.add(lost)
-            self._send_lists(link)
+        elif self._told_lost.get(lost) not in self._links:  # not attached here yet, or the answer was lost
+            self._send_list(link, lost)
         self._unanswered.discard(lost)
+        if gone is not link:
+            if lost in self._heard_lost or self.ended is not None:
+                return  # it says again what is known, be it because our own list has not come
+            self._heard_lost.add(lost)
         for stream in list(self._streams.values()):
             own = (stream.stream_id & 1) == (0 if self.client else 1)
             # A stream of the peer's may be newer than this list, and have come over a faster link.
             told = stream.stream_id >> 1 < (seen if own else opened)
-            if told and not stream.listed:
+            if told and stream.stream_id not in listed:
                 if not stream.may_be_forgotten:
                     raise ProtocolError(f"STATE has done with stream {stream.stream_id}, which has not ended")
                 self._release(stream.send.kept)
@@ -338,7 +345,6 @@ class Receiving(Linking):
                 continue
             if own and not told and stream.send.acked:
                 raise ProtocolError(f"STATE has not seen stream {stream.stream_id}, which was acknowledged")
-            stream.listed = False
             if stream.send.reset_code is None:
                 stream.send.rewind()
         self._turns.clear()

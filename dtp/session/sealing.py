@@ -7,13 +7,36 @@ from collections.abc import Iterable
 
 from dtp.core import Buffer
 from dtp.session import events as ev
-from dtp.session.frames import CONNECTION, FIN, Frame, Outgoing, control
+from dtp.session.frames import (
+    AWAY,
+    CONNECTION,
+    FIN,
+    LISTED,
+    PING,
+    RESET,
+    STATE,
+    STOP,
+    STREAMS,
+    Frame,
+    Outgoing,
+    control,
+)
 from dtp.session.link import Link
 from dtp.session.state import SessionState
 
 _STREAM = int(Frame.STREAM)
 #: What one frame adds at most to what is sealed: its header, and a share of its record's.
 _FRAME_COST = 64
+
+
+#: Stands in a link's control frames for a list (docs/wire.md, "Resume"), which is made when its turn has come: so a
+#: peer that reads nothing has at most one kept for it, and it is as new as can be.
+_LIST = -1
+
+
+def list_place(lost: int) -> Outgoing:
+    """The place of the list for a lost link among the control frames of another."""
+    return (_LIST, 0, lost, 0, b"")
 
 
 class Sealing(SessionState):
@@ -31,7 +54,7 @@ class Sealing(SessionState):
         size = out.size if most is None else min(most, out.size)
         room = (size - 1024) * record // (record + _FRAME_COST)
         if link.control:
-            room = self._take_control(link.control, frames, room)
+            room = self._take_own(link, frames, room)
         if link.attached and self.ended is None:
             if self._control:
                 room = self._take_control(self._control, frames, room)
@@ -126,6 +149,44 @@ class Sealing(SessionState):
         if waits and link.attached and self.ended is None:
             return True
         return bool(link.control) or link.first_record_due
+
+    def _take_own(self, link: Link, frames: list[Outgoing], room: int) -> int:
+        """The control frames of this link, and the lists that have their place among them."""
+        queue = link.control
+        while queue and room > 4096:
+            if queue[0][0] != _LIST:
+                frame = queue.popleft()
+                frames.append(frame)
+                room -= len(frame[4]) + _FRAME_COST
+                continue
+            if self.ended is not None:
+                link.listing.clear()
+            elif not link.listing:
+                link.listing.extend(self._list(queue[0][2]))
+            room = self._take_control(link.listing, frames, room)
+            if not link.listing:
+                queue.popleft()
+        return room
+
+    def _list(self, lost: int) -> list[Outgoing]:
+        """All that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
+        frames: list[Outgoing] = []
+        for stream_id, stream in self._streams.items():
+            frames.append(self._window(stream_id, stream.receive.acked, stream.receive.limit, LISTED))
+            if stream.send.reset_code is not None and not stream.send.done:
+                body = RESET.pack(stream_id, stream.send.reset_code, stream.send.highest)
+                frames.append(control(Frame.RESET, body))
+            if stream.receive.stop_code is not None and not stream.receive.ended:
+                frames.append(control(Frame.STOP, STOP.pack(stream_id, stream.receive.stop_code)))
+        frames.append(self._window(CONNECTION, self._received_total, self._receive_limit))
+        frames.append(control(Frame.STREAMS, STREAMS.pack(self._peer_allowed)))
+        if not self.client and self.ready:
+            frames.append(control(Frame.READY))
+        frames += [control(Frame.PING, PING.pack(token)) for token in self._pings]
+        if self._away is not None:
+            frames.append(control(Frame.AWAY, AWAY.pack(self._away)))
+        frames.append(control(Frame.STATE, STATE.pack(self._next_peer >> 1, self._next_own >> 1, lost)))
+        return frames
 
     def _take_control(self, queue: deque[Outgoing], frames: list[Outgoing], room: int) -> int:
         while queue and room > 4096:

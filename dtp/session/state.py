@@ -98,7 +98,8 @@ class SessionState:
         self._next_link = 0
         self._used_links = {0}
         self._unanswered: set[int] = set()  # lost links whose STATE has not come: the peer may not know
-        self._told_lost: set[int] = set()  # lost links that the peer was sent a list for
+        self._told_lost: dict[int, int] = {}  # lost links for which the peer was sent a list, and over which
+        self._heard_lost: set[int] = set()  # lost links whose STATE has come
         self._awaiting_state = False
         self._attached_at = now  # the newest link
         self._detached_at: float | None = None  # since then without a link, or without one that was of use

@@ -11,6 +11,7 @@ from dtp.core import Buffer
 from dtp.session.codes import CloseCode
 from dtp.session.frames import CONNECTION
 from dtp.session.limits import Limits
+from dtp.session.streams import SendHalf
 
 from .hostile import attack, bystander, memory_of, stream  # noqa: F401 - a fixture
 from .ours import DEFAULT, SMALL, Duo
@@ -164,6 +165,49 @@ def test_what_is_kept_is_counted_across_resumes(we_dial: bool) -> None:
     duo.us.finish(number)
     duo.settle()
     assert len(duo.second.streams[number].got) == 100_000
+
+
+@BOTH
+def test_carriers_that_are_lost_and_never_answered_for(we_dial: bool) -> None:
+    """For each a list waits, behind those before it, while the peer reads nothing."""
+    limits = replace(DEFAULT, control=100)
+    duo = admitted(Duo(we_dial, limits=limits))
+    for _ in range(200):
+        duo.us.open_stream()
+    duo.settle()
+    duo.second.lose = lambda number, *, tell=True: duo.second.links.pop(number, None)  # type: ignore[method-assign, assignment, misc]
+
+    def flood(times: int) -> Iterator[None]:
+        for _ in range(times):
+            assert duo.us.ended is None
+            added = duo.dial(add=True)
+            duo.carry_to_second(added)
+            duo.carry_to_ours(added)
+            duo.cut(added)
+            yield
+
+    assert memory_of(flood(limits.control - 1)) < 1_000_000
+    assert attack(duo, frame(Type.PING, 1)) is None  # what waits there is no flood of answers
+    assert memory_of(flood(2)) < 1_000_000
+    assert duo.ours.closed_with == CloseCode.LIMIT
+
+
+@BOTH
+def test_a_list_that_is_said_again_and_again_costs_nothing(
+    we_dial: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duo = admitted(Duo(we_dial))
+    for _ in range(50):
+        duo.us.open_stream()
+    added = duo.dial(add=True)
+    duo.settle()
+    duo.cut(added)
+    duo.settle()
+    steps: list[SendHalf] = []
+    monkeypatch.setattr(SendHalf, "rewind", steps.append)
+    assert attack(duo, *[frame(Type.STATE, 50, 0, 1)] * 100) is None
+    assert steps == []
+    assert duo.ours.take(0) == b""
 
 
 @BOTH

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from .hostile import bystander  # noqa: F401 - a fixture
+from .hostile import attack, bystander  # noqa: F401 - a fixture
 from .ours import SMALL, Duo
 from .test_interop import BOTH, admitted
+from .wire import LISTED, Type, decode_frames, frame
 
 
 @BOTH
@@ -219,3 +220,75 @@ def test_a_replacement_that_dies_before_it_is_attached_leaves_time_to_try_again(
     duo.ours.wait(duo.limits.resume)
     assert duo.us.ended is not None
     assert duo.us.ended.lost
+
+
+def listed(duo: Duo, name: int) -> list[int]:
+    """The lost links of the lists that our side sends now, which the other side does not get to see."""
+    opener = duo.second.links[duo.theirs[name]].opener
+    opener.feed(duo.ours.take(name))
+    frames = [got for record in iter(opener.next, None) for got in decode_frames(record)]
+    return [got.fields[2] for got in frames if got.type == Type.STATE]
+
+
+@BOTH
+def test_a_list_is_not_repeated_over_the_link_that_carries_it(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial))
+    names = [duo.dial(add=True) for _ in range(4)]
+    duo.settle()
+    told = []
+    for name in names[1:]:
+        duo.ours.lose(name)
+        told += listed(duo, 0)
+    assert told == names[1:]
+    duo.ours.lose(0)  # and with it the three
+    assert listed(duo, names[0]) == [0, *names[1:]]
+
+
+@BOTH
+def test_an_answer_that_was_lost_is_given_again(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial))
+    second, third = duo.dial(add=True), duo.dial(add=True)
+    duo.settle()
+    duo.second.lose(duo.theirs[third])
+    duo.carry_to_ours(0)
+    assert listed(duo, 0) == [third]
+    duo.cut(0)
+    assert duo.second.waiting == {0, duo.theirs[third]}
+    duo.settle()
+    assert duo.second.waiting == set()
+    assert second in duo.theirs
+
+
+@BOTH
+def test_lists_over_two_links_at_once_are_told_apart(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial))
+    number = duo.us.open_stream()
+    duo.us.write(number, b"before")
+    names = [duo.dial(add=True) for _ in range(3)]
+    duo.settle()
+    for name in names[:2]:
+        duo.ours.lose(name)
+    window = frame(Type.WINDOW, number, 6, 9999, flags=LISTED)
+    numbers = [duo.ours.links[name].number for name in names]
+    opened = 0 if not duo.second.opened[0] else 1
+    state = [frame(Type.STATE, 1, opened, lost) for lost in numbers[:2]]
+    assert attack(duo, window) is None
+    assert attack(duo, window, state[1], name=names[2]) is None
+    assert attack(duo, state[0]) is None
+
+
+def test_a_carrier_that_the_server_says_is_lost_is_not_attached() -> None:
+    """STATE comes over another link, and faster than the server's ATTACH."""
+    duo = admitted(Duo(True))
+    stream = duo.us.open_stream()
+    duo.settle()
+    added = duo.dial(add=True)
+    duo.carry_to_second(added)
+    attach = duo.second.take(duo.theirs[added])
+    duo.second.lose(duo.theirs[added])
+    duo.carry_to_ours(0)
+    duo.ours.receive(added, attach)
+    assert duo.ours.links[added].lost
+    duo.us.write(stream, b"goes on")
+    duo.settle()
+    assert duo.second.streams[stream].got == b"goes on"
