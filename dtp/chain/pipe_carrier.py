@@ -65,7 +65,7 @@ class PipeCarrier(Carrier):
         self.outgoing = Outgoing(where.frame_bytes)
         self.incoming = Incoming(where.limit)
         self.source = f"sui:{where.peer}"
-        self.remote = f"pipe://{where.host}?service={where.service}&channel={where.channel}"
+        self.remote = where.url
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._hub = hub
         self._end = end
@@ -123,7 +123,11 @@ class PipeCarrier(Carrier):
         """Send OPEN once more: a node may not have told the server of the first."""
         self._end.control(Flags.OPEN, self.number)
 
-    # What the end reports (`dtp.chain.pipe_end.Link`).
+    # What the end asks and reports (`dtp.chain.pipe_end.Link`).
+
+    @property
+    def ending(self) -> bool:
+        return self._state is not _State.OPEN or self._error is not None
 
     def was_accepted(self) -> None:
         if not self.accepted.done():

@@ -70,6 +70,10 @@ class Link(Protocol):
     outgoing: Outgoing
     incoming: Incoming
 
+    @property
+    def ending(self) -> bool:
+        """Whether nobody uses it any more: it may still say its last words."""
+
     def was_accepted(self) -> None:
         """The server takes it."""
 
@@ -211,9 +215,18 @@ class ChannelEnd:
         return tuple(each.id for each in self._pipes)
 
     @property
+    def used(self) -> bool:
+        """Whether somebody uses the link that lives on it."""
+        return self.link is not None and not self.link.ending
+
+    @property
     def idle(self) -> bool:
         """Whether another link may begin."""
         return self.quiet and self.failed is None
+
+    def leads_to(self, host: str, service: int, to: bytes) -> bool:
+        """Whether its frames are for this endpoint."""
+        return (self.where.host, self.where.service, self.where.to) == (host, service, to)
 
     def attach(self, link: Link) -> None:
         """Let a link live on it, instead of the one before."""

@@ -14,6 +14,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ClassVar, Final, Protocol
+from weakref import WeakValueDictionary
 
 from dtp.carriers.errors import DialError, ListenError
 from dtp.chain import channel as channel_module
@@ -123,6 +124,7 @@ class PipeHub:
         self._idle: OrderedDict[str, ChannelEnd] = OrderedDict()
         self._leaving: Counter[str] = Counter()
         self._resting: dict[str, asyncio.Event] = {}
+        self._named: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waiting: dict[str, list[Frame]] = {}
         self._early: deque[Frame] = deque(maxlen=_MAX_EARLY)
         self._expecting = 0
@@ -186,8 +188,8 @@ class PipeHub:
     def _on_idle(self, end: ChannelEnd) -> None:
         """An end may be used again, or is one too many."""
         name = end.where.channel
-        if name in self._resting:
-            self._resting[name].set()
+        if (rest := self._resting.pop(name, None)) is not None:
+            rest.set()
         leaving = self._leaving.pop(name, 0)
         if self._ends.get(name) is end:
             self._idle[name] = end
@@ -234,16 +236,18 @@ class PipeHub:
         end = self._ends.get(channel)
         if end is None:
             return ()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.timing.linger):
-                while not end.quiet and end.failed is None:
-                    rest = self._resting[channel] = asyncio.Event()
-                    await rest.wait()
-        self._resting.pop(channel, None)
+        await self._rest(end)
         self._ends.pop(channel, None)
         self._idle.pop(channel, None)
         await end.stop()
         return end.pipe_ids
+
+    async def _rest(self, end: ChannelEnd) -> None:
+        """Wait until nothing is under way on an end any more, at most as long as last words may take."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.timing.linger):
+                while not end.quiet and end.failed is None:
+                    await self._resting.setdefault(end.where.channel, asyncio.Event()).wait()
 
     async def _tidy(self) -> None:
         """Servers: have the deposits of pipes back whose channels were closed, also by runs before this one."""
@@ -541,21 +545,28 @@ class PipeHub:
         link = state.now_ms(time.time()) * 1000
         if not channel:
             for end in self._ends.values():
-                same = (end.where.host, end.where.service, end.where.to) == (host, number, to)
-                if same and end.where.is_client and end.idle:
+                if end.where.is_client and end.idle and end.leads_to(host, number, to):
                     self._reopen(end, link, attach)
                     return
             await self._begin_end(self._new_channel(state, number, service, to, pipes, link), attach, link)
             return
-        known = self._ends.get(channel)
-        if known is None:
-            await self._begin_end(
-                self._named_channel(channel, host, number, service, to, pipes, link), attach, link
-            )
-            return
-        if not known.idle:
-            raise ChannelInUse(f"channel {channel} is in use by another connection of this program")
-        self._reopen(known, link, attach)
+        # One at a time: two ends of one channel would send through the same pipes.
+        async with self._named.setdefault(channel, asyncio.Lock()):
+            known = self._ends.get(channel)
+            if known is not None and not known.used:  # the carrier before may still be saying its last words
+                await self._rest(known)
+                known = self._ends.get(channel)
+            if known is not None and known.idle and not known.leads_to(host, number, to):
+                self._drop(known)  # another endpoint is meant: the one before doesn't answer, maybe
+                known = None
+            if known is None:
+                await self._begin_end(
+                    self._named_channel(channel, host, number, service, to, pipes, link), attach, link
+                )
+            elif known.idle:
+                self._reopen(known, link, attach)
+            else:
+                raise ChannelInUse(f"channel {channel} is in use by another connection of this program")
 
     async def _begin_end(
         self, making: Awaitable[ChannelEnd], attach: Callable[[ChannelEnd, int], None], link: int

@@ -10,7 +10,7 @@ from dtp.chain.host import RateLimit
 from dtp.chain.pipe import Direction
 from dtp.chain.pipe_frames import CREDITED_BYTES, Outgoing, frames_ahead
 
-__all__ = ["PipeRefusedError", "PipeStalledError", "Timing", "Where"]
+__all__ = ["PipeRefusedError", "PipeStalledError", "Timing", "Where", "channel_of"]
 
 #: Bytes that headers take of a service's burst of bytes.
 _HEADER_ROOM: Final = 256
@@ -70,6 +70,11 @@ class Where:
     credited: bool = False
 
     @property
+    def url(self) -> str:
+        """What a carrier that lives on it is called."""
+        return f"pipe://{self.host}?service={self.service}&channel={self.channel}"
+
+    @property
     def piece(self) -> int:
         """Bytes of the stream in one frame; several may be in one transaction."""
         return CREDITED_BYTES if self.credited else Outgoing.SIZE
@@ -99,3 +104,8 @@ class Where:
     def limit(self) -> int:
         """Bytes that are kept for the other side at most."""
         return frames_ahead(self.window) * 16 * Outgoing.SIZE
+
+
+def channel_of(url: str) -> str | None:
+    """The channel whose pipes carry, by what the carrier is called (`Where.url`); None for one without pipes."""
+    return url.rpartition("&channel=")[2] if url.startswith("pipe:") else None

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -51,8 +50,6 @@ __all__ = [
     "live_endpoints",
     "service_number",
 ]
-
-log = logging.getLogger("dtp.chain")
 
 #: Numbers below this are given by hand; names are hashed to those from here on, so the two never meet.
 FIRST_NAMED: Final = 256
@@ -299,7 +296,8 @@ class HostDirectory:
     seconds; at most `max_hosts` are remembered.
 
     Pipes of its places are dialled with `client`, where that has a signer, instead of the environment's; over
-    `pipe_channel`, an open channel of that account, where one is given and no other carrier lives on it.
+    `pipe_channel`, an open channel of that account, and no other, where one is given: who pays for the transport has
+    said so there.
     """
 
     def __init__(
@@ -373,14 +371,9 @@ class HostDirectory:
 
         async def dial() -> Carrier:
             from dtp.chain import pipe_carrier  # which knows this module
-            from dtp.chain.pipe_hub import ChannelInUse
 
-            if self._pipe_channel:
-                try:
-                    return await pipe_carrier.dial(f"{place.url}&channel={self._pipe_channel}", chain=client)
-                except ChannelInUse as fault:
-                    log.debug("%s: pipes get a channel of their own", fault)
-            return await pipe_carrier.dial(place.url, chain=client)
+            named = f"&channel={self._pipe_channel}" if self._pipe_channel else ""
+            return await pipe_carrier.dial(place.url + named, chain=client)
 
         return replace(place, dial=dial)
 

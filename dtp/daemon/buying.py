@@ -125,7 +125,6 @@ class Buyer:
             identity=self._identity,
             limits=self._limits,
             psk=self._psk,
-            resolvers=self._wallet.resolvers,
         )
 
     def _count(self, connection: Metered, borrower: object) -> None:

@@ -106,6 +106,8 @@ class Connection:
         self.on_end: Callable[[Connection], object] | None = None
         #: Called once, when the client has proven that it holds the keys (listener side).
         self.on_confirmed: Callable[[Connection], None] | None = None
+        #: Called whenever a further carrier, or one instead of those before, has proven that it belongs here.
+        self.on_carrier: Callable[[Connection], object] | None = None
         #: True once the client has proven that (listener side).
         self.confirmed = False
         self._join(driver, session.link)
@@ -759,6 +761,8 @@ class Connection:
             if driver.link is event.link and self.confirmed:
                 driver.settle()
         self._wake("carrier")
+        if self.on_carrier is not None:
+            self.on_carrier(self)
 
     def _on_link_lost(self, event: ev.LinkLost) -> None:
         log.debug("%r: link %d lost: %s", self, event.link.number, event.reason)

@@ -15,7 +15,8 @@ from typing import Final
 from dtp.chain.channel import Agreement, Channel, Lane, State, agreement_bytes
 from dtp.chain.client import ChainClient
 from dtp.chain.firewall import Rules
-from dtp.chain.host import Bearer, Terms
+from dtp.chain.host import Bearer
+from dtp.chain.pipe_where import channel_of
 from dtp.chain.signer import KeySigner, Scheme
 from dtp.errors import ChainError
 from dtp.net.connection import Connection
@@ -175,7 +176,6 @@ class Ledger(Account):
             count_streams,
             most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
             agrees=self.agrees(channel),
-            carriage=_carriage(terms, connection),
         )
         meter = entry.meters[number] = ServerMeter(connection, self._journal, payee, self)
         if admission.pass_ is not None:
@@ -200,9 +200,23 @@ class Ledger(Account):
         return self._now_ms() + min(self._entry(meter).channel.terms.claim_ms, _LEAST_CLAIM_TIME)
 
     def carriage(self, meter: ServerMeter) -> Prices:
-        """See `Account`."""
-        kept = meter.payee.carriage
-        return kept if any(kept) else _carriage(self._entry(meter).channel.terms, meter.connection)
+        """See `Account`. Over other carriers than pipes no frame is sent, and nothing has to be kept; what went over
+        pipes stays metered.
+
+        A channel's vouchers are evidence for frames on its own pipes only: over those of another, which any client
+        can open for the least deposit, transport that the client bears would be ours.
+        """
+        channel, connection = self._entry(meter).channel, meter.connection
+        kept = carriage(channel.terms)
+        if not any(kept):
+            return NO_CARRIAGE
+        over = {of for each in connection.stats.carriers if (of := channel_of(each)) is not None}
+        if over - {channel.id}:
+            connection.abort(
+                CloseCode.PAYMENT,
+                f"the client bears transport here, so pipes have to be those of the channel that pays: {channel.id}",
+            )
+        return kept if over else meter.payee.carriage
 
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
         """See `Account`."""
@@ -382,9 +396,3 @@ def _begun(exposure: Exposure, admission: Admission, vouched: dict[int, int]) ->
         most = min(most, max(most, sum(vouched.values())) // MAX_LANES)
     dear = Prices(prices.request + more.request, prices.mib + more.mib)
     return replace(exposure, first_amount=most).within(dear)
-
-
-def _carriage(terms: Terms, connection: Connection) -> Prices:
-    """What is kept for transport: over other carriers than pipes no frame is sent, and nothing has to be."""
-    kept = carriage(terms)
-    return kept if any(kept) and "pipe:" in "".join(connection.stats.carriers) else NO_CARRIAGE

@@ -77,9 +77,18 @@ class ServerMeter(Meter):
     def begin(self) -> None:
         """Attach and welcome the client."""
         self._pace()
+        self.payee.carriage = self._account.carriage(self)
+        self.connection.on_carrier = self._carried
         self.payee.begin(self.loop.time())
         self.attach()
         self.turn()
+
+    def _carried(self, _: Connection) -> None:
+        """Another carrier has come: what goes over it may cost us more than the one before."""
+        if self._over:
+            return
+        self.payee.carriage = self._account.carriage(self)
+        self.recount()
 
     def _pace(self) -> None:
         """Repeat as often as the carrier of now makes sensible: over pipes each frame is a transaction of ours."""
@@ -151,7 +160,6 @@ class ServerMeter(Meter):
 
     def _take(self, data: bytes) -> None:
         self.payee.least_end_ms = self._account.least_end_ms(self)
-        self.payee.carriage = self._account.carriage(self)
         self.payee.receive(data, self.loop.time())
 
     def _tick(self) -> None:
@@ -373,7 +381,8 @@ class Account(ABC):
 
     @abstractmethod
     def carriage(self, meter: ServerMeter) -> Prices:
-        """What is kept of the deposit for transport, by what carries the connection now."""
+        """What is kept of the deposit for transport, by what carries the connection now; ends a connection over pipes
+        whose frames the channel doesn't pay for."""
 
     @abstractmethod
     def reserve(self, meter: ServerMeter, amount: int) -> bool:

@@ -4,17 +4,19 @@ import asyncio
 import hashlib
 import random
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from chain_resolver.hosts import do, run
 
 import dtp
-from chain_carrier.worlds import tuned, world
+from chain_carrier.worlds import TIMING, tuned, world
+from dtp.carriers.errors import DialError
 from dtp.chain import host, pipe, pipe_hub
 from dtp.chain.errors import MoveAborted
 from dtp.chain.pipe_carrier import dial, kind_for, listen
-from dtp.chain.pipe_hub import NoPipeChannel, PipeHub
+from dtp.chain.pipe_hub import ChannelInUse, NoPipeChannel, PipeHub
 from dtp.chain.resolver import HostDirectory
 from dtp.net.resolver import HostResolver
 from dtp.session.limits import Limits
@@ -177,12 +179,16 @@ def test_a_channel_of_one_s_own(client, wallet):
             foreign = await open_channel(made.user, made.hosted, made.number, bytes([3]) * 32)
             accepted = asyncio.Queue()
             async with closing(await listen(made.url, accepted.put_nowait, chain=made.server)):
-                near = await dial(f"{made.url}&channel={channel}&pipes=3", chain=made.user)
+                url = f"{made.url}&channel={channel}&pipes=3"
+                dials = [dial(url, chain=made.user) for _ in range(2)]
+                near, refused = await asyncio.gather(*dials, return_exceptions=True)
                 assert near.channel == channel
                 assert near._end.pipes == 3
-                with pytest.raises(dtp.CarrierError, match="in use by another"):
-                    await dial(f"{made.url}&channel={channel}", chain=made.user)
-                near.abort()
+                assert isinstance(refused, ChannelInUse)
+                near.close()  # whose end is on its way when the next comes
+                again = await dial(url, chain=made.user)
+                assert again._end is near._end
+                again.abort()
                 other = made.url.replace(f"service={made.number}", "service=1")
                 await made.hosted.service("1")
                 with pytest.raises(NoPipeChannel, match="is of service"):
@@ -190,6 +196,27 @@ def test_a_channel_of_one_s_own(client, wallet):
                 async with client(wallet()) as stranger:
                     with pytest.raises(NoPipeChannel, match="another account"):
                         await dial(f"{made.url}&channel={foreign}", chain=stranger)
+
+    run(scenario())
+
+
+def test_a_channel_leads_to_whichever_endpoint_of_its_host_answers(client, wallet):
+    """A connection that pays has no other: the endpoint that is tried first may be gone."""
+    from chain_resolver.hosts import open_channel
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            channel = await open_channel(made.user, made.hosted, made.number, bytes([3]) * 32)
+            here, gone = (f"{made.url}&to={key}" for key in (made.me.id.key.hex(), "77" * 32))
+            async with closing(await listen(here, lambda carrier: None, chain=made.server)):
+                hub = PipeHub.of(made.user)
+                hub.timing = replace(hub.timing, dial=0.2)
+                with pytest.raises(DialError, match="no server"):
+                    await dial(f"{gone}&channel={channel}", chain=made.user)
+                hub.timing = TIMING
+                near = await dial(f"{here}&channel={channel}", chain=made.user)
+                assert near.channel == channel
+                near.abort()
 
     run(scenario())
 
@@ -275,6 +302,9 @@ def test_payment_names_the_channel_that_carries_pipes(client, wallet):
             address = f"dtp://{made.hosted.id}/echo?via=pipe"
             async with dtp.connect(address, resolvers=[resolver], limits=LIMITS) as connection:
                 assert await there_and_back(connection, b"paid for")
+                # Whoever uses it at the same time gets no channel that nobody agreed to pay with.
+                with pytest.raises(ChannelInUse):
+                    await dtp.connect(address, resolvers=[resolver], limits=LIMITS)
             assert PipeHub.of(made.user)._ends.keys() == {channel}
 
     run(scenario())

@@ -10,12 +10,20 @@ from chain_resolver.conftest import client, deployments, net, network, wallet
 from dtp.carriers.errors import ListenError
 from dtp.chain import KeySigner, Program, host
 from dtp.chain.heartbeat import EndpointsApart
+from dtp.chain.host import Bearer, Terms
+from dtp.chain.pipe_where import channel_of
 from dtp.chain.resolver import service_number
+from dtp.daemon.buying import Buyer, Wallet
+from dtp.daemon.config.model import Budget
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.server import Daemon
 from dtp.daemon.state import make
 from dtp.daemon.state.errors import StateError
+from dtp.net.address import Address
 from dtp.pay.hosting import make_host
+from dtp.pay.serving import serve
+from dtp.pay.store import Store
+from dtp.session.limits import Limits
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo
 from .programs import free_port, place
@@ -238,6 +246,32 @@ def test_a_budget_is_the_end_of_it(run, client, net):
             assert 4 <= passed <= 5
 
     run(scenario)
+
+
+def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet, tmp_path):
+    """Another one would be a deposit beside the budget, and a server whose clients bear transport takes none."""
+
+    async def serve_nothing(connection):
+        await connection.wait_closed()
+
+    async def scenario():
+        limits, terms = Limits(handshake=60), Terms(price_mib=1000, bearer=Bearer.CLIENT, credit=1000)
+        signer = wallet()
+        async with client(signer) as seller, client(wallet()) as payer:
+            with Store(tmp_path / "sold.sqlite") as sold, Store(tmp_path / "bought.sqlite") as bought:
+                serving = await serve(
+                    "files", serve_nothing, wallet=signer, network=seller, terms=terms, store=sold, pipe=True,
+                    limits=limits,
+                )  # fmt: skip
+                async with serving:
+                    buyer = Buyer(Wallet(payer, bought), Budget(10_000_000), NEAR, limits, None)
+                    address = Address.parse(f"{serving.address}?via=pipe")
+                    connection = await buyer.dial(address, None)
+                    (channel,) = (each.channel for each in bought.bought())
+                    assert [channel_of(each) for each in connection.stats.carriers] == [channel]
+                    await connection.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, client, net):

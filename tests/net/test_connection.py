@@ -359,8 +359,12 @@ async def test_two_carriers_share_the_work_and_one_is_enough() -> None:
     data = hashlib.shake_256(b"two").digest(3_000_000)
     async with await dtp.listen("memory://x", echo, identity=BOB) as listener:
         async with dtp.connect(with_option(listener.address(), delay=0.05)) as connection:
+            heard: list[object] = []
+            for each in (connection, *listener.connections):
+                each.on_carrier = heard.append
             await connection.add_carrier()
             assert len(connection.stats.carriers) == 2
+            assert heard == [*listener.connections, connection]
             assert await roundtrip(connection, data) == data
             first, second = connection._drivers
             assert min(first.link.sealer.counter, second.link.sealer.counter) > 5  # type: ignore[union-attr]

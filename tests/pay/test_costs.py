@@ -14,7 +14,9 @@ from dtp.chain.events import EventFollower, event_types
 from dtp.chain.host import Bearer
 from dtp.chain.pipe import EVIDENCE_BYTES, Direction, Pipe, evidence
 from dtp.chain.pipes import Reclaimed, reclaim
+from dtp.chain.resolver import HostDirectory
 from dtp.net.address import Address
+from dtp.net.resolver import HostResolver
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Action, Policy, at_close, decide
 from dtp.pay.costs import (
@@ -32,6 +34,7 @@ from dtp.pay.messages import Agreed
 from dtp.pay.settling import request_close
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
 from dtp.pay.voucher import Voucher
+from dtp.session.codes import CloseCode, ConnectionRefused
 from dtp.session.limits import Limits
 
 from .conftest import CHEAP, TERMS
@@ -265,6 +268,23 @@ def test_a_close_by_agreement_has_the_cost_of_transport_in_it(market, bearer):
             assert credited == used.requests + used.bytes // EVIDENCE_BYTES == 19
         else:
             assert settled.to_server == 0  # the client's frames came to more than it had to pay
+
+    market(scenario)
+
+
+def test_pipes_of_a_channel_that_does_not_pay_are_refused_where_the_client_bears_transport(market):
+    """As they come without `pipe_channel`: of a channel with the least deposit, which no voucher is for."""
+
+    async def scenario(market):
+        limits = Limits(handshake=60)
+        terms = replace(TERMS, bearer=Bearer.CLIENT, credit=CREDIT)
+        await market.serve(give, pipe=True, limits=limits, terms=terms)
+        buyer = await market.buyer()
+        address = Address.parse(f"{market.serving.address}?via=pipe")
+        resolvers = (HostResolver(HostDirectory(buyer["network"])),)
+        with pytest.raises(ConnectionRefused, match="those of the channel that pays") as refused:
+            await market.connect(buyer, address=address, limits=limits, resolvers=resolvers)
+        assert refused.value.close_code == CloseCode.PAYMENT
 
     market(scenario)
 

@@ -32,6 +32,8 @@ from .test_server_meter import Wire
 
 NEW_KEY = LaneKey(bytes(range(1, 33)))
 EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32)
+#: A carrier over pipes of the channel.
+PIPES = f"pipe://0x1?service=0&channel={CHANNEL}"
 
 
 class Connected(Wire):
@@ -40,6 +42,12 @@ class Connected(Wire):
     def __init__(self):
         super().__init__()
         self.stats = SimpleNamespace(carriers=["tcp:"])
+        self.on_carrier = None
+
+    def carried_by(self, *carriers):
+        """Another carrier has come; those that it is carried by now."""
+        self.stats.carriers = carriers
+        self.on_carrier(self)
 
     def abort(self, code, reason):
         if not self.closed:
@@ -467,20 +475,45 @@ def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied):
 
 @pytest.mark.parametrize("bearer", Bearer)
 def test_a_connection_that_goes_on_over_pipes_keeps_what_their_frames_are_credited_with(tmp_path, bearer):
-    """From the first of its vouchers on, and to its end: what went over pipes stays metered."""
+    """From then on, and to its end: what went over pipes stays metered."""
 
     async def scenario(served):
         terms = replace(served.channel.terms, bearer=bearer, credit=100)
         served.channel = replace(served.channel, terms=terms)
         meter = await served.enter()
         wire = meter.connection
-        wire.on_meter(build(messages.Heard()))
         assert meter.payee.carriage == NO_CARRIAGE
-        for carriers in (["pipe://0x1"], ["tcp://127.0.0.1:1"]):
-            wire.stats = SimpleNamespace(carriers=carriers)
-            wire.on_meter(build(messages.Heard()))
+        for carrier in (PIPES, "tcp://127.0.0.1:1"):
+            wire.carried_by(carrier)
             assert meter.payee.carriage == carriage(terms)
         assert any(meter.payee.carriage) == (bearer is Bearer.CLIENT)
+        assert not wire.closed
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("later", [True, False])
+@pytest.mark.parametrize("bearer", Bearer)
+def test_pipes_of_a_channel_that_does_not_pay_end_a_connection_whose_client_bears_transport(
+    tmp_path, bearer, later
+):
+    """Its vouchers are evidence for no frame there: the server would pay for all of them."""
+
+    async def scenario(served):
+        terms = replace(served.channel.terms, bearer=bearer, credit=100)
+        served.channel = replace(served.channel, terms=terms)
+        others = f"pipe://0x1?service=0&channel=0x{7:064x}"
+        wire, admission = served.admitted(carrier=PIPES if later else others)
+        meter = await served.ledger.enter(wire, admission, EXPOSURE, True)
+        meter.begin()
+        if later:
+            assert not wire.closed
+            wire.carried_by(PIPES, others)
+        assert wire.closed == (bearer is Bearer.CLIENT)
+        if wire.closed:
+            assert CHANNEL in wire.aborted
+            await meter.settled()
+            wire.carried_by(others)  # which changes nothing any more
 
     play(tmp_path, scenario)
 

@@ -22,7 +22,7 @@ from dtp.pay.ticket import MAX_LANES
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import NOW
-from .test_ledger import EXPOSURE, NEW_KEY, agreed_by, ask_close, pay, play
+from .test_ledger import EXPOSURE, NEW_KEY, PIPES, agreed_by, ask_close, pay, play
 
 GONE = "0x" + "9" * 64
 
@@ -85,7 +85,7 @@ def test_all_lanes_of_a_channel_owe_no_more_at_first_than_twice_what_one_may(tmp
     play(tmp_path, scenario)
 
 
-@pytest.mark.parametrize("carrier", ["pipe://0x1", "tcp:"])
+@pytest.mark.parametrize("carrier", [PIPES, "tcp:"])
 def test_transport_is_a_part_of_what_is_unpaid_at_first(tmp_path, carrier):
     """A MiB through the chain costs the server its frames, and who never pays gets the deposit back. What begins over
     TCP may go on over pipes."""
@@ -121,7 +121,8 @@ def test_what_the_terms_say_of_transport_holds_from_the_beginning(tmp_path, bear
     async def scenario(served):
         terms = replace(served.channel.terms, bearer=bearer, credit=100)
         served.channel = replace(served.channel, terms=terms)
-        meter = await served.ledger.enter(*served.admitted(carrier="pipe://0x1"), EXPOSURE, True)
+        meter = await served.ledger.enter(*served.admitted(carrier=PIPES), EXPOSURE, True)
+        meter.begin()
         assert meter.payee.most_ahead == (_MOST_AHEAD if bearer is Bearer.SERVER else None)
         assert meter.payee.carriage == (carriage(terms) if bearer is Bearer.CLIENT else NO_CARRIAGE)
 
