@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from dtp.net.address import Address
     from dtp.net.connection import Connection
     from dtp.net.dial import Connecting
+    from dtp.pay.buying import Purchase
+    from dtp.pay.client_meter import ClientMeter
     from dtp.pay.dial import PaidConnecting
+    from dtp.pay.metered import Metered
     from dtp.pay.settling import Paid
     from dtp.pay.store import Bought
     from dtp.pay.terms import Usage
@@ -64,6 +67,14 @@ class Payment:
             network=self.account.network or address.options.get("network"),
         )
 
+    def keep_for_another(self, connection: Connection) -> None:
+        """Leave its channel open for the next connection, which would put as much again into another one while this
+        one's money waits for the server's time to claim."""
+        bought = None if self.budget is None else _bought(connection)
+        if bought is not None:
+            _, _, deal = bought
+            deal.keep = True
+
     @contextlib.contextmanager
     def accounted(self) -> Iterator[list[Connection]]:
         """Say at the end, however it comes, what the connections in the list cost and where the other money is."""
@@ -106,6 +117,19 @@ class Payment:
         )
 
 
+def _bought(connection: Connection) -> tuple[Metered, ClientMeter, Purchase] | None:
+    """The connection, its meter and what it is paid by, if it is."""
+    from dtp.pay.buying import Purchase
+    from dtp.pay.client_meter import ClientMeter
+    from dtp.pay.metered import Metered
+
+    if not isinstance(connection, Metered) or not isinstance(connection.meter, ClientMeter):
+        return None
+    deal = connection.meter.deal
+    assert isinstance(deal, Purchase)
+    return connection, connection.meter, deal
+
+
 @dataclass(frozen=True)
 class _Bill:
     """What a connection cost."""
@@ -120,17 +144,13 @@ class _Bill:
     @classmethod
     def of(cls, connection: Connection) -> _Bill | None:
         """The bill of a connection that was metered."""
-        from dtp.pay.buying import Purchase
-        from dtp.pay.client_meter import ClientMeter
-        from dtp.pay.metered import Metered
-
-        if not isinstance(connection, Metered) or not isinstance(connection.meter, ClientMeter):
+        bought = _bought(connection)
+        if bought is None:
             return None
-        deal = connection.meter.deal
-        assert isinstance(deal, Purchase)
+        metered, meter, deal = bought
         # The lane may have had connections before, by other runs.
-        amount = max(0, connection.paid - deal.start)
-        used = connection.usage.beyond(connection.meter.payer.lane.used)
+        amount = max(0, metered.paid - deal.start)
+        used = metered.usage.beyond(meter.payer.lane.used)
         return cls(deal.channel.id, deal.channel.coin, amount, used, deal.channel.deposited, deal.closed)
 
     def show(self) -> None:

@@ -204,7 +204,7 @@ async def _fetch(
 
     with payment.accounted() as used, Meter("receiving") as meter:
         dial = functools.partial(payment.connect, address, identity=listening.identity, psk=listening.psk)
-        await _persist(dial, attempt, meter)
+        await _persist(dial, attempt, meter, payment.keep_for_another)
 
 
 class OtherService(PeerError):
@@ -232,10 +232,12 @@ async def _persist(
     dial: Callable[[], Connecting | PaidConnecting],
     attempt: Callable[[Connection, Meter], Awaitable[_T]],
     meter: Meter,
+    on_lost: Callable[[Connection], object] = lambda _: None,
 ) -> tuple[_T, PeerId]:
     """Transfer over a connection; over another one if that is lost for good, as when the peer has started anew.
 
-    Gives up when one brought nothing; then, or when it is interrupted, says that nothing is lost.
+    Gives up when one brought nothing; then, or when it is interrupted, says that nothing is lost. `on_lost` is told
+    of a connection that another one follows, before it is closed.
     """
     moved = False
     while True:
@@ -243,7 +245,12 @@ async def _persist(
         try:
             async with dial() as connection, meter.watch(connection):
                 peer = connection.peer
-                return await attempt(connection, meter), peer
+                try:
+                    return await attempt(connection, meter), peer
+                except ConnectionLost:
+                    if meter.moved:
+                        on_lost(connection)
+                    raise
         except (asyncio.CancelledError, ConnectionClosed, CarrierError, BudgetSpent, MoneyNotAdded) as error:
             moved |= meter.moved > 0
             if meter.moved and isinstance(error, ConnectionLost):
