@@ -347,14 +347,16 @@ class Firewall:
         max_entries: int = MAX_ENTRIES,
         max_rated: int = MAX_RATED,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` is Unix time, as the chain's; `steady` is what rates go by, which nobody can set back."""
         self.host_id = canonical_id(host_id)
         named = tuple(canonical_id(each) for each in plans)
         self._reading = _Reading(chain, self.host_id, named, max_entries, clock)
         self._max_age = max_age
         self._grace = grace
         self._max_rated = max_rated
-        self._clock = clock
+        self._clock, self._steady = clock, steady
         self._kept: _Kept | None = None
         self._reader: asyncio.Task[None] | None = None
         self._not_before = float("-inf")
@@ -399,7 +401,7 @@ class Firewall:
         if rate.interval_ns == 0:
             return True
         key = (decision.account, decision.number)
-        after = self._rates.get(key, Gcra()).take(rate, round(self._clock() * _NS))
+        after = self._rates.get(key, Gcra()).take(rate, round(self._steady() * _NS))
         if after is None:
             return False
         self._rates[key] = after
