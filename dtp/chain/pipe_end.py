@@ -137,6 +137,8 @@ class ChannelEnd:
         self.timing = timing
         self.link: Link | None = None
         self.last_link = 0
+        #: Held while a link is being taken.
+        self.accepting = asyncio.Lock()
         #: Why the end can't be used any more.
         self.failed: CarrierError | None = None
         #: How many pipes the other side has at most.

@@ -488,36 +488,36 @@ class PipeHub:
         self._spawn(self._accept(end, header, found[1]), "dtp-pipes-accept")
 
     async def _accept(self, end: ChannelEnd, header: Header, take: OnLink) -> None:
-        """Answer a client: over pipes that are there, or with the transaction that opens them."""
-        where = end.where
-        try:
-            await self._fund(header.pipes)
-            if end.pipes:
-                end.control(Flags.ACCEPT, header.link)
-            else:
-                program = Program()
-                # A pipe costs a deposit: no more of ours than there are of its own, whatever a client asks for.
-                found = await self.chain.read(channel_module.SCHEMA, Channel, where.channel)
-                count = max(1, min(header.pipes, len(found.acks_to_server)))
-                pipes = [pipe_module.open(program, where.channel, coin=where.coin) for _ in range(count)]
-                frame = encode(Header(header.link), Flags.ACCEPT)
-                pipe_module.send(
-                    program,
-                    pipes[0],
-                    where.channel,
-                    where.host,
-                    frame,
-                    flags=int(Flags.ACCEPT),
-                    coin=where.coin,
-                )
-                for each in pipes:
-                    pipe_module.keep(program, each)
-                end.add(self._made(await self.chain.execute(program)))
-        except (ChainError, LocalError) as fault:
-            log.warning("a link of channel %s can't be taken: %s", where.channel, fault)
-            return
+        """Take the link that a client has begun, unless it has begun a newer one meanwhile."""
+        # One after the other: each of several at once would find no pipes, and open some.
+        async with end.accepting:
+            if end.last_link != header.link:
+                return
+            try:
+                await self._answer(end, header)
+            except (ChainError, LocalError) as fault:
+                log.warning("a link of channel %s can't be taken: %s", end.where.channel, fault)
+                return
         if end.last_link == header.link and end.failed is None:
             take(end, header.link)
+
+    async def _answer(self, end: ChannelEnd, header: Header) -> None:
+        """Tell a client that it is let in: over pipes that are there, or with the transaction that opens them."""
+        where = end.where
+        await self._fund(header.pipes)
+        if end.pipes:
+            end.control(Flags.ACCEPT, header.link)
+            return
+        program = Program()
+        # A pipe costs a deposit: no more of ours than there are of its own, whatever a client asks for.
+        found = await self.chain.read(channel_module.SCHEMA, Channel, where.channel)
+        count = max(1, min(header.pipes, len(found.acks_to_server)))
+        pipes = [pipe_module.open(program, where.channel, coin=where.coin) for _ in range(count)]
+        frame, flags = encode(Header(header.link), Flags.ACCEPT), int(Flags.ACCEPT)
+        pipe_module.send(program, pipes[0], where.channel, where.host, frame, flags=flags, coin=where.coin)
+        for each in pipes:
+            pipe_module.keep(program, each)
+        end.add(self._made(await self.chain.execute(program)))
 
     # ---------------------------------------------------------------------------------------------------- dialling
 

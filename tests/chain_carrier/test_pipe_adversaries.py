@@ -296,19 +296,39 @@ def test_a_client_that_breaks_the_rules_breaks_its_own_carrier(client, wallet, w
     run(scenario())
 
 
-def test_a_server_opens_no_more_pipes_than_its_client_has(client, wallet):
-    """Else one pipe and one frame would make it pay the deposits of sixteen."""
+@pytest.mark.parametrize("links", [1, 2])
+def test_a_server_opens_no_more_pipes_than_its_client_has(client, wallet, monkeypatch, links):
+    """Else one pipe and one frame, or several links at once, would make it pay the deposits of sixteen."""
 
     async def scenario():
         async with world(client, wallet) as made, client(wallet()) as hostile:
-            listener = await listen(made.url, lambda carrier: None, chain=made.server)
+            taken = asyncio.Queue()
+            listener = await listen(made.url, taken.put_nowait, chain=made.server)
             channel, pipe_id = await raw_pipe(hostile, made.hosted, made.number)
-            flags = Flags.OPEN | Flags.TO
-            wants = encode(Header(1, to=bytes(32), pipes=16), flags)
-            await send_raw(hostile, made.hosted, channel, pipe_id, wants, int(flags))
-            while not (found := await hostile.read(channel_module.SCHEMA, Channel, channel)).acks_to_client:
-                pass
-            assert len(found.acks_to_client) == 1
+            hub, flags = PipeHub.of(made.server), Flags.OPEN | Flags.TO
+            accepting, all_are_there = asyncio.Event(), asyncio.Event()
+            genuine, found = hub._on_open, []
+
+            def on_open(end, header):
+                genuine(end, header)
+                if header.link == links:
+                    all_are_there.set()
+
+            async def fund(pipes):
+                found.append(hub._ends[channel].pipes)
+                accepting.set()
+                await all_are_there.wait()
+
+            monkeypatch.setattr(hub, "_on_open", on_open)
+            monkeypatch.setattr(hub, "_fund", fund)
+            for link in range(1, links + 1):
+                wants = encode(Header(link, to=bytes(32), pipes=16), flags)
+                await send_raw(hostile, made.hosted, channel, pipe_id, wants, int(flags))
+                await accepting.wait()
+            assert (await taken.get()).number == links  # of several the newest is taken
+            assert found == [0, 1][:links]  # whoever comes behind uses what the first has opened
+            opened = await hostile.read(channel_module.SCHEMA, Channel, channel)
+            assert len(opened.acks_to_client) == 1
             await listener.close()
 
     run(scenario())
