@@ -139,6 +139,8 @@ class ChannelEnd:
         self.last_link = 0
         #: Held while a link is being taken.
         self.accepting = asyncio.Lock()
+        #: How many links wait for that, with the one that has it.
+        self.opening = 0
         #: Why the end can't be used any more.
         self.failed: CarrierError | None = None
         #: How many pipes the other side has at most.
@@ -205,6 +207,8 @@ class ChannelEnd:
             self._controls.clear()
         if self.link is not None:
             self.link.broken(error)
+        else:
+            self.tell_idle()
 
     @property
     def pipes(self) -> int:
@@ -242,7 +246,7 @@ class ChannelEnd:
             for each in self._acks.values():
                 each.release()
             self.wake()
-            self._tell_idle()
+            self.tell_idle()
 
     def control(self, flags: Flags, link: int) -> None:
         """Send a frame without bytes of the stream."""
@@ -258,9 +262,10 @@ class ChannelEnd:
     @property
     def quiet(self) -> bool:
         """Whether no link lives on it and nothing of one is under way."""
-        return self.link is None and not self._controls and not self._under_way
+        return self.link is None and not self._controls and not self._under_way and not self.opening
 
-    def _tell_idle(self) -> None:
+    def tell_idle(self) -> None:
+        """Say so if it is quiet."""
         if self._on_idle is not None and self.quiet:
             self._on_idle(self)
 
@@ -437,7 +442,7 @@ class ChannelEnd:
                 self.fail(refused)
             finally:
                 self._under_way -= 1
-            self._tell_idle()
+            self.tell_idle()
 
     async def _send(self, out: _Out, job: _Job) -> None:
         """Bring one frame to the chain."""
@@ -651,8 +656,10 @@ class ChannelEnd:
         self.wake()
 
     async def _watch(self) -> None:
-        """Give up on bytes that never come; look again at a window that stays full."""
+        """Give up on bytes that never come, and on last words that find no room; look again at a window that stays
+        full."""
         complete, since = -1, self._loop.time()
+        unsaid = since
         while True:
             await asyncio.sleep(self.timing.check)
             link = self.link
@@ -664,6 +671,12 @@ class ChannelEnd:
             if link is not None and self._stuck and self._loop.time() - since >= self.timing.gap:
                 self.control(Flags.RESET, link.number)
                 link.broken(PipeGapError(f"the bytes at {complete} didn't come in {self.timing.gap:g} s"))
+            if link is not None or not self._controls:
+                unsaid = self._loop.time()
+            elif self._loop.time() - unsaid >= self.timing.linger:
+                # Who never acknowledges is gone, or wants the chain to be asked for ever.
+                self._controls.clear()
+                self.tell_idle()
             if (self._controls or (link is not None and link.outgoing.ready)) and not any(
                 map(self._has_room, self._pipes)
             ):

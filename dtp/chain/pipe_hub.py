@@ -435,9 +435,8 @@ class PipeHub:
         """Look a channel up that sends frames towards us, and hand them to its end if it is ours."""
         try:
             found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
-            if found.server != self.chain.address or not any(
-                found.host == host for host, _ in self._listeners
-            ):
+            ours = found.server == self.chain.address and found.state == State.OPEN
+            if not ours or not any(found.host == host for host, _ in self._listeners):
                 _note(self._foreign, channel)
                 return
             fresh = channel in self._fresh and not found.acks_to_client
@@ -451,6 +450,7 @@ class PipeHub:
         self._ends[channel] = end
         for frame in waiting:
             end.on_frame(frame)
+        end.tell_idle()  # one that never gets a link isn't kept longer than others
 
     async def _server_end(self, found: Channel, fresh: bool, before: Cursor | None) -> ChannelEnd:
         state = await self.directory.find(found.host)
@@ -485,21 +485,23 @@ class PipeHub:
         if len(self._accepts) > _MAX_ACCOUNTS:
             self._accepts.popitem(last=False)
         end.last_link = header.link
+        end.opening += 1
         self._spawn(self._accept(end, header, found[1]), "dtp-pipes-accept")
 
     async def _accept(self, end: ChannelEnd, header: Header, take: OnLink) -> None:
         """Take the link that a client has begun, unless it has begun a newer one meanwhile."""
-        # One after the other: each of several at once would find no pipes, and open some.
-        async with end.accepting:
-            if end.last_link != header.link:
-                return
-            try:
-                await self._answer(end, header)
-            except (ChainError, LocalError) as fault:
-                log.warning("a link of channel %s can't be taken: %s", end.where.channel, fault)
-                return
-        if end.last_link == header.link and end.failed is None:
-            take(end, header.link)
+        try:
+            # One after the other: each of several at once would find no pipes, and open some.
+            async with end.accepting:
+                if end.last_link == header.link:
+                    await self._answer(end, header)
+            if end.last_link == header.link and end.failed is None:
+                take(end, header.link)
+        except (ChainError, LocalError) as fault:
+            log.warning("a link of channel %s can't be taken: %s", end.where.channel, fault)
+        finally:
+            end.opening -= 1
+            end.tell_idle()
 
     async def _answer(self, end: ChannelEnd, header: Header) -> None:
         """Tell a client that it is let in: over pipes that are there, or with the transaction that opens them."""

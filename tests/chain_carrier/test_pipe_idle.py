@@ -1,0 +1,117 @@
+"""Ends that nobody uses, or never did: how many are kept, what they ask the chain, and that their channels go on."""
+
+import asyncio
+
+from chain_resolver.hosts import run
+
+from chain_carrier.test_pipe_adversaries import raw_pipe, send_raw
+from chain_carrier.test_pipe_ends import SMALL, TIMING, play, small_frames
+from chain_carrier.worlds import world
+from dtp.chain import pipe_hub
+from dtp.chain.pipe import Direction
+from dtp.chain.pipe_carrier import dial, listen
+from dtp.chain.pipe_frames import Flags, Header, PipeGapError, encode
+from dtp.chain.pipe_hub import PipeHub
+
+__all__ = ["small_frames"]
+
+
+def test_who_never_acknowledges_has_the_chain_asked_for_a_while_only():
+    """A client that died in a download, say: no room will come for the word that its link is broken off."""
+
+    async def scenario(chain, near, far):
+        end, reads, told = chain.ends[Direction.TO_CLIENT], [], []
+        genuine, end._on_idle = end.chain.read, told.append
+
+        async def read(schema, cls, id):
+            reads.append(id)
+            return await genuine(schema, cls, id)
+
+        await chain.ends[Direction.TO_SERVER].stop()
+        chain.ends[Direction.TO_SERVER].on_frame = lambda frame: None
+        far.write(bytes(100 * SMALL))
+        await asyncio.sleep(TIMING.check)
+        end.link.abort()
+        end.chain.read = read
+        await asyncio.sleep(24 * 3600)
+        assert end.idle
+        assert told == [end]
+        assert 1 < len(reads) <= TIMING.linger / TIMING.check + 1
+
+    play(scenario, window=4, pipes=2)
+
+
+def test_a_last_word_waits_for_room_as_long_as_any_takes():
+    async def scenario(chain, near, far):
+        end, client = chain.ends[Direction.TO_CLIENT], chain.ends[Direction.TO_SERVER]
+        far.write(bytes(4 * SMALL))
+        heard, client.on_frame = client.on_frame, lambda frame: None
+        await asyncio.sleep(TIMING.check)
+        end.link.abort()
+        client.on_frame = heard
+        await asyncio.sleep(TIMING.linger - 2 * TIMING.check)
+        chain.acks[Direction.TO_CLIENT] = [4]
+        assert (await near.until_lost()).code == "broken"
+
+    play(scenario, window=4)
+
+
+def test_a_channel_whose_idle_end_has_failed_is_served_again(client, wallet):
+    """As all fail at once when a node has forgotten frames."""
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener, near, far = await made.pair()
+            hub = PipeHub.of(made.server)
+            end = hub._ends[near.channel]
+            for each in (near, far):
+                each.abort()
+            await hub._rest(end)
+            end.fail(PipeGapError("the node has forgotten frames"))
+            assert near.channel not in hub._ends
+            again = await dial(f"{made.url}&channel={near.channel}", chain=made.user)
+            again.abort()
+            await listener.close()
+
+    run(scenario())
+
+
+def test_an_end_is_kept_while_a_link_is_being_taken(client, wallet, monkeypatch):
+    monkeypatch.setattr(pipe_hub, "_MAX_IDLE", 0)
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener, near, far = await made.pair()
+            assert PipeHub.of(made.server)._ends[near.channel] is far._end
+            for each in (near, far):
+                each.abort()
+            await listener.close()
+
+    run(scenario())
+
+
+def test_ends_that_never_had_a_link_are_no_more_than_others(client, wallet, monkeypatch):
+    """Each costs tasks, and each event of the package looks at all."""
+    monkeypatch.setattr(pipe_hub, "_MAX_IDLE", 2)
+
+    async def scenario():
+        async with world(client, wallet) as made, client(wallet()) as hostile:
+            listener = await listen(made.url, lambda carrier: None, chain=made.server)
+            hub, attached = PipeHub.of(made.server), asyncio.Queue()
+            genuine = hub._attach_server
+
+            async def attach(channel, before):
+                await genuine(channel, before)
+                attached.put_nowait(channel)
+
+            monkeypatch.setattr(hub, "_attach_server", attach)
+            channels = []
+            for _ in range(4):
+                channel, pipe_id = await raw_pipe(hostile, made.hosted, made.number)
+                frame = encode(Header(1, to=bytes(32), pipes=1), Flags.TO)
+                await send_raw(hostile, made.hosted, channel, pipe_id, frame, Flags.TO)
+                channels.append(await attached.get())
+            assert list(hub._ends) == channels[2:]
+            await listener.close()
+
+    run(scenario())
