@@ -13,7 +13,7 @@ import logging
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from dtp.carriers.errors import DialError, ListenError
@@ -25,20 +25,20 @@ from dtp.chain.commands import Argument, Program
 from dtp.chain.errors import HistoryPruned, MalformedObject
 from dtp.chain.events import Cursor, EventFollower, Followed, event_types
 from dtp.chain.firewall import Gcra
-from dtp.chain.host import Rate, Service
+from dtp.chain.host import Rate, Service, Terms
 from dtp.chain.model import SUI_COIN, Executed, canonical_type
-from dtp.chain.pipe import Direction, Frame, Pipe, is_credited
+from dtp.chain.pipe import Direction, Frame, Pipe
 from dtp.chain.pipe_end import ChannelEnd
 from dtp.chain.pipe_frames import MAX_PIPES, Flags, Header, PipeFrameError, PipeGapError, decode, encode
 from dtp.chain.pipe_gas import GasGuess
-from dtp.chain.pipe_where import Timing, Where
+from dtp.chain.pipe_purse import Purse
+from dtp.chain.pipe_where import ChannelInUse, NoPipeChannel, Timing, Where
 from dtp.chain.pipes import reclaim
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.chain.signer import KeySigner
-from dtp.chain.wallet import split_gas
 from dtp.errors import ChainError, LocalError
 
-__all__ = ["ChannelInUse", "EventSource", "NoPipeChannel", "OnLink", "PipeHub"]
+__all__ = ["EventSource", "OnLink", "PipeHub"]
 
 log = logging.getLogger("dtp.chain")
 
@@ -58,25 +58,10 @@ _FILLS: Final = 5
 _HUB: Final = "_pipe_hub"
 #: The longest time without an event until history is read again, seconds.
 _LONGEST_QUIET: Final = 300.0
-#: The most MIST that is put into each coin that pays for frames, and the least that is worth it.
-_MAX_COIN: Final = 20_000_000_000
-_MIN_COIN: Final = 50_000_000
 #: Ends without a link that are kept, to be used again.
 _MAX_IDLE: Final = 64
 #: Frames of servers that are kept until the transaction they answer is known here to have happened.
 _MAX_EARLY: Final = 256
-
-
-class NoPipeChannel(LocalError):
-    """A channel was named for pipes that isn't this account's, isn't to that service, or isn't open."""
-
-    code: ClassVar[str] = "no_pipe_channel"
-
-
-class ChannelInUse(DialError):
-    """Another carrier of this program lives on the channel, and a channel has one at a time."""
-
-    code: ClassVar[str] = "channel_in_use"
 
 
 class EventSource(Protocol):
@@ -135,9 +120,7 @@ class PipeHub:
         self._lookups = Gcra()
         self._accepts: OrderedDict[str, Gcra] = OrderedDict()
         self._tidying: asyncio.Task[None] | None = None
-        self._funding = asyncio.Lock()
-        self._coin_value = 0
-        self._funded_at = 0
+        self._purse = Purse(chain, self.gas)
 
     @classmethod
     def of(cls, chain: ChainClient) -> PipeHub:
@@ -457,7 +440,7 @@ class PipeHub:
         service = state.host.services.get(found.service)
         if service is None:
             raise NoPipeChannel(f"host {found.host} has no service {found.service} any more")
-        where = _where(found, service, Direction.TO_CLIENT)
+        where = Where.of(found, service, Direction.TO_CLIENT)
         held = await self._own_pipes(found.id) if found.acks_to_client else []
         end = ChannelEnd(
             self.chain,
@@ -506,7 +489,7 @@ class PipeHub:
     async def _answer(self, end: ChannelEnd, header: Header) -> None:
         """Tell a client that it is let in: over pipes that are there, or with the transaction that opens them."""
         where = end.where
-        await self._fund(header.pipes)
+        await self._purse.fund(header.pipes)
         if end.pipes:
             end.control(Flags.ACCEPT, header.link)
             return
@@ -609,7 +592,7 @@ class PipeHub:
         held = await self._own_pipes(channel) if found.acks_to_server else []
         before = self._cursor
         missing = min(pipes, MAX_PIPES - len(found.acks_to_server)) - len(held)
-        await self._fund(pipes)
+        await self._purse.fund(pipes)
         if missing > 0:
             program = Program()
             opened: list[Argument] = [
@@ -625,7 +608,7 @@ class PipeHub:
             raise NoPipeChannel(f"channel {channel} has no pipe left that this account holds")
         end = ChannelEnd(
             self.chain,
-            _where(found, service, Direction.TO_SERVER, to),
+            Where.of(found, service, Direction.TO_SERVER, to),
             self.gas,
             timing=self.timing,
             on_idle=self._on_idle,
@@ -650,35 +633,13 @@ class PipeHub:
             raise NoPipeChannel(
                 f"service {number} takes {terms.coin}: open a channel with it, and name it with ?channel=0x..."
             )
-        await self._fund(pipes)
         before = self._cursor
-        program = Program()
-        (money,) = program.split(program.gas, [terms.min_deposit])
-        # Nobody has the secret of this lane: a channel of ours only carries frames, and no voucher can be made.
-        lane = KeySigner.generate().public_key
-        host, beacon = state.host.id, state.beacon.id
-        made = channel_module.open(program, host, beacon, number, terms.revision, money, lane)
-        opened: list[Argument] = [pipe_module.open(program, made) for _ in range(pipes)]
-        flags = Flags.OPEN | Flags.TO
-        frame = encode(Header(link, to=to, pipes=pipes), flags)
-        pipe_module.send(program, opened[0], made, host, frame, flags=int(flags))
-        for each in opened:
-            pipe_module.keep(program, each)
-        channel_module.share(program, made)
-        executed = await self.chain.execute(program)
+        with self._purse.deposit(state.host.id, terms.min_deposit):
+            await self._purse.fund(pipes)
+            executed = await self.chain.execute(_opening(state, number, terms, to, pipes, link))
         (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)
-        where = Where(
-            event.channel,
-            host,
-            number,
-            SUI_COIN,
-            Direction.TO_SERVER,
-            event.server,
-            service.window,
-            service.rate,
-            to,
-            is_credited(terms, Direction.TO_SERVER),
-        )
+        made = self.chain.decode(channel_module.SCHEMA, Channel, executed.objects[event.channel])
+        where = Where.of(made, service, Direction.TO_SERVER, to)
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
         end.begin(self._made(executed))
         end.sent += 1
@@ -698,16 +659,22 @@ class PipeHub:
         held = await self.chain.owned(pipe_module.SCHEMA, Pipe, self.chain.address)
         return [each for each in held if each.channel == channel]
 
-    async def _fund(self, pipes: int) -> None:
-        """Have a coin for each pipe: transactions that are to run at once can't pay with the same one."""
-        async with self._funding:
-            if self._coin_value and self.gas.spent - self._funded_at < pipes * self._coin_value // 2:
-                return
-            total = (await self.chain.balance(self.chain.address)).total
-            value = min(_MAX_COIN, total // (2 * pipes + 2))
-            if value >= _MIN_COIN:
-                await split_gas(self.chain, pipes, value)
-                self._coin_value, self._funded_at = value, self.gas.spent
+
+def _opening(state: HostState, number: int, terms: Terms, to: bytes, pipes: int, link: int) -> Program:
+    """Open a channel with the least deposit, and pipes in it, over one of which a link is begun."""
+    program, host = Program(), state.host.id
+    (money,) = program.split(program.gas, [terms.min_deposit])
+    # Nobody has the secret of this lane: a channel of ours only carries frames, and no voucher can be made.
+    lane = KeySigner.generate().public_key
+    made = channel_module.open(program, host, state.beacon.id, number, terms.revision, money, lane)
+    opened: list[Argument] = [pipe_module.open(program, made) for _ in range(pipes)]
+    flags = Flags.OPEN | Flags.TO
+    frame = encode(Header(link, to=to, pipes=pipes), flags)
+    pipe_module.send(program, opened[0], made, host, frame, flags=int(flags))
+    for each in opened:
+        pipe_module.keep(program, each)
+    channel_module.share(program, made)
+    return program
 
 
 def _note(channels: OrderedDict[str, None], channel: str) -> None:
@@ -715,22 +682,6 @@ def _note(channels: OrderedDict[str, None], channel: str) -> None:
     channels[channel] = None
     if len(channels) > _MAX_CHANNELS:
         channels.popitem(last=False)
-
-
-def _where(found: Channel, service: Service, direction: Direction, to: bytes = bytes(32)) -> Where:
-    peer = found.server if direction == Direction.TO_SERVER else found.client
-    return Where(
-        found.id,
-        found.host,
-        found.service,
-        found.coin,
-        direction,
-        peer,
-        service.window,
-        service.rate,
-        to,
-        is_credited(found.terms, direction),
-    )
 
 
 async def surrender(chain: ChainClient, channel: str) -> tuple[str, ...]:

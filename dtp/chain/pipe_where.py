@@ -5,15 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from dtp.carriers.errors import BrokenError
-from dtp.chain.host import RateLimit
-from dtp.chain.pipe import Direction
+from dtp.carriers.errors import BrokenError, DialError
+from dtp.chain.channel import Channel
+from dtp.chain.host import RateLimit, Service
+from dtp.chain.pipe import Direction, is_credited
 from dtp.chain.pipe_frames import CREDITED_BYTES, Outgoing, frames_ahead
+from dtp.errors import LocalError
 
-__all__ = ["PipeRefusedError", "PipeStalledError", "Timing", "Where", "channel_of"]
+__all__ = [
+    "ChannelInUse",
+    "NoPipeChannel",
+    "PipeRefusedError",
+    "PipeStalledError",
+    "Timing",
+    "Where",
+    "channel_of",
+]
 
 #: Bytes that headers take of a service's burst of bytes.
 _HEADER_ROOM: Final = 256
+
+
+class NoPipeChannel(LocalError):
+    """A channel was named for pipes that isn't this account's, isn't to that service, or isn't open."""
+
+    code: ClassVar[str] = "no_pipe_channel"
+
+
+class ChannelInUse(DialError):
+    """Another carrier of this program lives on the channel, and a channel has one at a time."""
+
+    code: ClassVar[str] = "channel_in_use"
 
 
 class PipeRefusedError(BrokenError):
@@ -68,6 +90,16 @@ class Where:
     to: bytes = bytes(32)
     #: Whether the other side bears the cost of our frames, by the channel's terms.
     credited: bool = False
+
+    @classmethod
+    def of(cls, found: Channel, service: Service, direction: Direction, to: bytes = bytes(32)) -> Where:
+        """What is so of an end of this channel."""
+        peer = found.server if direction == Direction.TO_SERVER else found.client
+        credited = is_credited(found.terms, direction)
+        window, rate = service.window, service.rate
+        return cls(
+            found.id, found.host, found.service, found.coin, direction, peer, window, rate, to, credited
+        )
 
     @property
     def url(self) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import random
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,9 +15,12 @@ import dtp
 from chain_carrier.worlds import TIMING, tuned, world
 from dtp.carriers.errors import DialError
 from dtp.chain import host, pipe, pipe_hub
-from dtp.chain.errors import MoveAborted
+from dtp.chain.errors import MoveAborted, NodeUnavailable, OutcomeUnknown
 from dtp.chain.pipe_carrier import dial, kind_for, listen
-from dtp.chain.pipe_hub import ChannelInUse, NoPipeChannel, PipeHub
+from dtp.chain.pipe_gas import GasGuess
+from dtp.chain.pipe_hub import PipeHub
+from dtp.chain.pipe_purse import DepositTooHigh, Purse
+from dtp.chain.pipe_where import ChannelInUse, NoPipeChannel
 from dtp.chain.resolver import HostDirectory
 from dtp.net.resolver import HostResolver
 from dtp.session.limits import Limits
@@ -219,6 +223,39 @@ def test_a_channel_leads_to_whichever_endpoint_of_its_host_answers(client, walle
                 near.abort()
 
     run(scenario())
+
+
+def test_a_host_decides_about_little_of_a_wallet(client, wallet, monkeypatch):
+    """It says how large a deposit is, and whoever follows an address has seen none of it."""
+
+    async def scenario():
+        async with world(client, wallet, min_deposit=200_000_000) as made:
+            before = await made.user.balance(made.user.address)
+            with pytest.raises(DepositTooHigh, match=r"deposit of 0.2 SUI .* at most 0.1 SUI"):
+                await dial(made.url, chain=made.user)
+            assert await made.user.balance(made.user.address) == before
+            monkeypatch.setenv("DTP_PIPE_DEPOSIT", "0.3SUI")
+            listener, near, far = await made.pair()
+            with pytest.raises(DepositTooHigh, match=r"beside the 0.2 SUI"):  # for all of its channels
+                await dial(made.url, chain=made.user)
+            for each in (near, far):
+                each.abort()
+            await listener.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("fault", "counts"), [(NodeUnavailable, False), (OutcomeUnknown, True)])
+def test_a_deposit_counts_unless_it_is_known_not_to_be_there(monkeypatch, fault, counts):
+    monkeypatch.setenv("DTP_PIPE_DEPOSIT", "10")
+    purse = Purse(None, GasGuess())
+    lost = fault("lost") if not counts else fault("lost", digest="?", transaction=None, signatures=())
+    with pytest.raises(fault), purse.deposit("0x1", 6):
+        raise lost
+    with pytest.raises(DepositTooHigh) if counts else nullcontext(), purse.deposit("0x1", 5):
+        pass
+    with purse.deposit("0x2", 10), purse.deposit("0x1", 0):
+        pass
 
 
 def closing(listener):
