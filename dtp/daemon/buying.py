@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from dtp.chain.resolver import HostDirectory
 from dtp.daemon.config.model import Budget
+from dtp.daemon.reasons import FREE
 from dtp.errors import PeerError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
+from dtp.net.dial import connect
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
 from dtp.pay import dial
 from dtp.pay.buying import Purchase
@@ -19,6 +21,7 @@ from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import BudgetTooSmall
 from dtp.pay.metered import Metered
 from dtp.pay.store import Store
+from dtp.session.codes import ConnectionRefused
 from dtp.session.limits import Limits
 
 if TYPE_CHECKING:
@@ -84,7 +87,7 @@ class Buyer:
         return amount
 
     async def dial(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
-        """A connection that pays. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect` raises."""
+        """A connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect` raises."""
         if self._budget.most and self._left <= 0:
             raise BudgetUsedUp(
                 f"{address}: all of the budget of {self._budget.most} is spent; raise it and reload"
@@ -92,11 +95,22 @@ class Buyer:
         # A half, so that there is something for the connection after it, which may begin while this one lingers.
         first = self._budget.deposit if self._budget.deposit is not None else -(-self._left // 2)
         try:
-            return await self._dial(address, first)
-        except BudgetTooSmall as fault:
-            if not first < fault.least <= self._left:
+            try:
+                return await self._dial(address, first)
+            except BudgetTooSmall as fault:
+                if not first < fault.least <= self._left:
+                    raise
+                return await self._dial(address, fault.least)
+        except ConnectionRefused as refused:
+            if refused.reason != FREE:
                 raise
-            return await self._dial(address, fault.least)
+        return await connect(
+            address,
+            identity=self._identity,
+            limits=self._limits,
+            psk=self._psk,
+            resolvers=self._wallet.resolvers,
+        )
 
     async def _dial(self, address: Address, amount: int) -> Metered:
         """A connection that may spend so much at first."""

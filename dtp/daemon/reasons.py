@@ -60,6 +60,10 @@ TELLINGS: dict[Reason, Telling] = {
 }
 
 
+#: Why nobody comes in with a channel where nothing costs: no meter would be begun. Daemons know it by these words.
+FREE = "the service is free: come without a channel"
+
+
 def words(code: int) -> str:
     """A stream's error code in words; the number for one that no daemon uses."""
     try:

@@ -226,6 +226,14 @@ class Shop:
         self._at_end(connection, sale)
         return not connection.closed
 
+    def meters(self, connection: Connection, config: Expose) -> bool:
+        """Whether a connection is metered as its service is sold now, or isn't yet at all."""
+        assert isinstance(connection, Metered)
+        meter = connection.meter
+        if not isinstance(meter, ServerMeter):
+            return True
+        return config.price is not None and meter.payee.count_streams == (config.kind not in BY_CALL)
+
     async def _hold(self, channel: str) -> bool:
         if not isinstance(self._store, Shared):
             return True  # a file is locked by the ledger

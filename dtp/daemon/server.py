@@ -23,7 +23,7 @@ from dtp.daemon.onchain import Gate
 from dtp.daemon.policies import Caller, Denial, Policies
 from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.pool import Pool
-from dtp.daemon.reasons import Reason
+from dtp.daemon.reasons import FREE, Reason
 from dtp.daemon.sharing import AMONG_WORKERS, EVERY, Sharing
 from dtp.daemon.side import ChainSide
 from dtp.daemon.table import Table
@@ -140,6 +140,8 @@ class Daemon:
         #: What was replaced by a reload and still has streams.
         self._old: list[Exposed | Forwarded] = []
         self._callers: dict[Connection, Caller] = {}
+        #: Of them those that are told to open no more streams, since a reload has changed what is counted.
+        self._going: dict[Connection, asyncio.Task[None]] = {}
         self._bans = Bans()
         #: Bytes that the process has before it serves anybody.
         self._own = memory.resident()
@@ -362,6 +364,8 @@ class Daemon:
             exposed.deny(caller, BANNED)
             raise Refuse(CloseCode.DENIED, f"{BANNED.policy}: {BANNED.why}")
         exposed.admit(caller)
+        if request.ticket and exposed.config.price is None:
+            raise Refuse(CloseCode.PAYMENT, FREE)
         if not exposed.config.on_chain and exposed.config.price is None:
             return None
         return self.side.admit(request, exposed.config)
@@ -410,8 +414,12 @@ class Daemon:
 
     def _send_unwelcome_away(self) -> None:
         for connection, caller in list(self._callers.items()):
-            if not connection.closed and (refusal := self._unwelcome(connection, caller)) is not None:
+            if connection.closed:
+                continue
+            if (refusal := self._unwelcome(connection, caller)) is not None:
                 self._send_away(connection, caller, *refusal)
+            else:
+                self._let_go_if_sold_otherwise(connection)
 
     def _unwelcome(self, connection: Connection, caller: Caller) -> tuple[CloseCode, str] | None:
         """Why somebody who was admitted may not be here any more; None for who may."""
@@ -421,6 +429,17 @@ class Daemon:
         if exposed is not None and exposed.config.price is not None and connection.admission is None:
             return CloseCode.PAYMENT, "the service has a price now"  # it comes again, with a channel
         return None
+
+    def _let_go_if_sold_otherwise(self, connection: Connection) -> None:
+        """Take no new streams of a connection that is metered otherwise than its service is sold by now.
+
+        Those that are open go on as they were sold; its caller comes again for others.
+        """
+        exposed, shop = self.exposed.get(connection.service), self.side.shop
+        if exposed is None or shop is None or self._is_free(connection) or connection in self._going:
+            return
+        if not shop.meters(connection, exposed.config):
+            self._going[connection] = asyncio.ensure_future(connection.go_away())
 
     # ---- the chain ----------------------------------------------------------------------------------------
 
@@ -467,6 +486,7 @@ class Daemon:
                 await connection.go_away()
             if not await self._is_paid(connection):
                 return
+            self._let_go_if_sold_otherwise(connection)  # by a reload, since it was admitted
             if self._is_free(connection):
                 connection.take_streams(partial(self._on_stream, connection, caller))
                 await connection.wait_closed()
@@ -475,6 +495,7 @@ class Daemon:
                     self._on_stream(connection, caller, stream)
         finally:
             del self._callers[connection]
+            self._going.pop(connection, None)
 
     def _on_stream(self, connection: Connection, caller: Caller, stream: Stream) -> None:
         exposed = self.exposed.get(connection.service)
@@ -482,6 +503,8 @@ class Daemon:
             stream.reset(Reason.NO_BACKEND)
         elif why := self._no_room():
             exposed.refuse(caller, stream, Reason.TOO_MANY, why)
+        elif connection in self._going:
+            exposed.refuse(caller, stream, Reason.DRAINING, "the service is sold otherwise since a reload")
         else:
             exposed.take(connection, caller, stream)
 

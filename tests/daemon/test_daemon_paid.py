@@ -381,11 +381,108 @@ def test_a_price_that_a_reload_adds_holds_for_who_is_there(run, client, net, kin
             await market.buy("{ most = 100000, deposit = 50000 }")
             await until(lambda: pair.far._callers)
             (paying,) = pair.far._callers
-            for price in ("{ request = 2000, deposit = 1000 }", ""):  # who has a channel keeps it
-                await pair.far.reload(market.far_config(backend, price, f'kind = "{kind}"'))
-                assert not paying.closed
+            price = "{ request = 2000, deposit = 1000 }"  # who has a channel keeps it
+            await pair.far.reload(market.far_config(backend, price, f'kind = "{kind}"'))
+            assert not paying.closed
+            assert not pair.far._going
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "cost"),
+    [("tcp", "http", 1000), ("http", "tcp", 1000), ("tcp", "free", 0), ("http", "free", 0)],
+)
+def test_a_reload_that_changes_what_is_counted_holds_for_who_is_there(run, client, net, before, after, cost):
+    """What is open goes on as it was sold; for more its caller comes again, with a channel or without."""
+
+    async def scenario(pair):
+        async with Backend(web) as backend, Market(pair, client, net) as market:
+            price = "{ request = 1000, deposit = 1000 }"
+            await market.sell(backend, price, f'kind = "{before}"')
+            port = await market.buy("{ most = 1000000, deposit = 500000 }")
+            await get(*(old := await asyncio.open_connection("127.0.0.1", port)))
+            await until(lambda: market.bought()["spent"] == 1000)
+            free = after == "free"
+            changed = market.far_config(
+                backend, "" if free else price, f'kind = "{before if free else after}"'
+            )
+            await pair.far.reload(changed)
+            await asyncio.gather(*pair.far._going.values())
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                await get(reader, writer)
+                writer.close()
+            await until(lambda: market.bought()["spent"] >= 1000 + 5 * cost)
+            if before == "tcp":
+                await get(*old)
+            else:  # requests to come are for the new rules
+                assert await old[0].read() == b""
+            old[1].close()
+            await until(lambda: len(pair.far._callers) == 1)
+            assert market.bought()["spent"] == 1000 + 5 * cost
+
+    run(scenario)
+
+
+def test_who_does_not_hear_of_a_reload_yet_opens_nothing_that_is_counted_otherwise(run, client, net):
+    async def scenario(pair):
+        async with Backend(web) as backend, Market(pair, client, net) as market:
+            price = "{ request = 1000, deposit = 1000 }"
+            await market.sell(backend, price, 'kind = "http"')
+            port = await market.buy("{ most = 1000000, deposit = 500000 }")
+            await until(lambda: pair.far._callers)
+            (there,) = pair.far._callers
+            there.go_away = (heard := asyncio.Event()).wait
+            await pair.far.reload(market.far_config(backend, price))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await get(reader, writer)
+            writer.close()
+            heard.set()
+            assert market.sold()["denials"] == {"daemon": 1}
+            assert backend.connections == 0
+
+    run(scenario)
+
+
+def test_a_reload_holds_for_who_is_just_being_metered(run, client, net):
+    async def scenario(pair):
+        async with Backend(web) as backend, Market(pair, client, net) as market:
+            price = "{ request = 1000, deposit = 1000 }"
+            await market.sell(backend, price)
+            ledger = pair.far.side.shop.ledger
+            enter = ledger.enter
+
+            async def enter_late(*how):
+                ledger.enter = enter
+                await pair.far.reload(market.far_config(backend, price, 'kind = "http"'))
+                return await enter(*how)
+
+            ledger.enter = enter_late
+            port = await market.buy("{ most = 1000000, deposit = 500000 }")
+            await until(lambda: any(each.meter is not None for each in pair.far._callers))
+            await asyncio.gather(*pair.far._going.values())
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await get(reader, writer)
+            writer.close()
+            await until(lambda: market.bought()["spent"] > 0)
+            assert not any(each.meter.payee.count_streams for each in pair.far._callers)
+
+    run(scenario)
+
+
+async def web(reader, writer):
+    """A backend that answers each request."""
+    while await reader.read(65536):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+async def get(reader, writer):
+    """Ask, and have an answer; another one may follow."""
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert await reader.readexactly(2) == b"ok"
 
 
 def test_prices_are_said_before_anybody_comes(run):
