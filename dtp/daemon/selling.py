@@ -38,7 +38,7 @@ log = logging.getLogger("dtpd")
 
 #: Seconds between two looks at what is worth claiming.
 CLAIM_EVERY = 60.0
-_KINDS = {"tcp": Kind.TCP, "udp": Kind.UDP, "http": Kind.HTTP, "json-rpc": Kind.JSON_RPC, "grpc": Kind.GRPC}
+_KINDS = {"tcp": Kind.TCP, "http": Kind.HTTP, "json-rpc": Kind.JSON_RPC, "grpc": Kind.GRPC}
 
 
 @dataclass(eq=False)

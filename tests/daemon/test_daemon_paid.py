@@ -544,6 +544,14 @@ def test_a_reload_that_fails_changes_no_price(run, client, net, setting):
             "who is paid is a host on chain",
         ),
         (f"[[forward]]\nlisten = '127.0.0.1:1'\nto = 'dtp://{HOST}/api'\nbudget = {{}}", "most is missing"),
+        (
+            f"kind = 'udp'\nprice = {{ request = 1 }}\n[chain]\nhost = '{HOST}'",
+            "price: datagrams may be lost",
+        ),
+        (
+            f"[[forward]]\nkind = 'udp'\nlisten = '127.0.0.1:1'\nto = 'dtp://{HOST}/api'\nbudget = {{ most = 1 }}",
+            "budget: datagrams may be lost",
+        ),
     ],
 )
 def test_mistakes_about_money(tmp_path, text, words):

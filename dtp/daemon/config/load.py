@@ -24,6 +24,8 @@ _ONLY_FOR = {
     "origins": ("json-rpc", "websocket"),
 }
 
+#: Why nobody pays for UDP.
+_NOT_COUNTED = "datagrams may be lost, so both ends can't count the same, and UDP isn't paid for"
 #: What helps when the file can't be read.
 _INSTEAD = {errno.ENOENT: "; -c names another file, and 'dtpd init' makes one"}
 
@@ -291,6 +293,8 @@ def _check_udp(section: Section, expose: model.Expose) -> None:
     for key in ("health", "proxy-protocol", "connect-timeout", "slow-start"):
         if key in section:
             section.wrong(f"{key}: nothing of UDP tells whether somebody is there", key)
+    if "price" in section:
+        section.wrong(f"price: {_NOT_COUNTED}; sell streams, by kind tcp, or leave it free", "price")
     for number, place in enumerate(expose.backends):
         if place.path or not values.is_ip(place.host):
             section.wrong(f"backend: {place} has to be an IP address and a port, for UDP", "backend", number)
@@ -483,6 +487,8 @@ def _forward(section: Section) -> model.Forward:
         )
     if kind == "udp" and mode != "direct":
         section.wrong(f"mode: {mode} is for TCP", "mode")
+    if kind == "udp" and "budget" in section:
+        section.wrong(f"budget: {_NOT_COUNTED}", "budget")
     if kind == "udp" and isinstance(listen, values.Place) and listen.path:
         section.wrong("listen: UDP has no Unix sockets here; use HOST:PORT", "listen")
     budget = _budget(section.section("budget"))
