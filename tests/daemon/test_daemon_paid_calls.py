@@ -10,7 +10,7 @@ from hyperframe import frame as h2
 
 from dtp.daemon.config.model import QuotaRule
 from dtp.daemon.expose import moment
-from dtp.daemon.http import frames
+from dtp.daemon.http import conversation, frames
 from dtp.daemon.http.grpc_session import GrpcSession
 from dtp.daemon.policies import Call
 from dtp.daemon.policies.quota import Quota
@@ -58,10 +58,10 @@ def kind(request):
 
 
 class Answering(End):
-    """A backend that answers each request at once."""
+    """A backend that answers each request by HTTP/1.1 at once."""
 
     def write(self, data):
-        self.say(OK * data.count(b"\r\n\r\n"))
+        self.say(OK if data.startswith((b"GET ", b"POST ")) else b"")
 
 
 def charged(talk, answer=""):
@@ -112,6 +112,7 @@ def test_calls_that_are_not_paid_use_up_nothing(talk, kind, answers):
         talk.client.say(said)
         await asyncio.sleep(10)
         assert sum(asked) == 10 * answers
+        assert all(each.code == 0 for each in talk.links) == (answers and kind["kind"] != "grpc")
         passed = [talk.exposed.chain.ask(Call(OTHER), moment()) is None for _ in range(11)]
         assert passed == [True] * 10 + [False]
         talk.session.abort(Reason.CLIENT_GONE)
@@ -134,3 +135,72 @@ def test_calls_that_are_being_paid_exceed_no_quota(talk, kind):
         assert denial.why == "the quota of 4 requests is used up"
 
     talk(scenario, policies=(Quota(QuotaRule(4, None, 86400.0, per="service")),), **kind)
+
+
+def test_a_call_to_a_backend_that_is_gone_is_not_charged(talk):
+    async def scenario(talk):
+        asked = charged(talk)
+        talk.client.say(HELLO)
+        await seen(lambda: talk.links)
+        talk.links[0].mouth.feed_eof()
+        await seen(lambda: talk.session._filter.lost)
+        talk.client.say(grpc_calls(1)[len(HELLO) :])
+        await talk.ended()
+        assert b"the backend broke off" in talk.client.heard
+        assert asked == []
+
+    talk(scenario, kind="grpc", session=GrpcSession)
+
+
+def test_a_backend_is_dialled_however_much_was_asked_before(talk):
+    async def scenario(talk):
+        asked = charged(talk)
+        talk.client.say(said := grpc_calls(1500))
+        assert len(said) < conversation.READ
+        await seen(lambda: len(asked) == 3)
+        assert talk.session._filter.held > 1024
+
+    talk(scenario, kind="grpc", session=GrpcSession)
+
+
+def test_calls_for_which_there_is_no_backend_are_not_charged(talk, kind):
+    """They are told so. By HTTP the connection stays, and as soon as there is one, calls are paid and answered."""
+    said, quota = kind.pop("said"), Quota(QuotaRule(10, None, 86400.0, per="service"))
+
+    async def scenario(talk):
+        asked = charged(talk)
+        dial = talk.exposed.dial_streams
+        talk.exposed.dial_streams = lambda caller: asyncio.sleep(0.1)
+        talk.client.say(said)
+        await asyncio.sleep(10)
+        assert asked == []
+        assert b"no backend can be reached" in talk.client.heard
+        assert not quota._held._held
+        if kind["kind"] != "grpc":
+            talk.exposed.dial_streams = dial
+            talk.client.say(said)
+            await asyncio.sleep(10)
+            assert sum(asked) == 10
+            assert b" 200 " in talk.client.heard
+
+    talk(scenario, policies=(quota,), **kind)
+
+
+def test_a_backend_that_has_ended_while_calls_were_paid_is_dialled_again(talk):
+    async def scenario(talk):
+        paid = asyncio.Event()
+
+        async def charge(connection, units):
+            await paid.wait()
+            return ""
+
+        charged(talk)
+        talk.exposed.charge = charge
+        talk.client.say(KINDS["json-rpc"]["said"])
+        await seen(lambda: talk.links)
+        talk.links[0].mouth.feed_eof()
+        paid.set()
+        await seen(lambda: b" 200 " in talk.client.heard)
+        assert len(talk.links) == 2
+
+    talk(scenario, kind="json-rpc")

@@ -146,8 +146,6 @@ class Conversation:
 
     async def _pay(self, calls: Sequence[Call]) -> Denial | None:
         """Have requests paid that are on hold; why they weren't."""
-        if not calls:
-            return None
         denial = await self._exposed.bill(self._caller, self.stream, len(calls))
         self._release(calls, paid=denial is None)
         return denial

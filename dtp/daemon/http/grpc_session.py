@@ -35,8 +35,9 @@ class GrpcSession(Conversation):
         super().__init__(exposed, caller, stream, bounds, keep=None)
         self._filter = Filter(self._judge, self._rewrite)
         self._finishing = False
-        #: Calls that are being paid.
+        #: Calls that are being paid, once there is a backend.
         self._bills: set[asyncio.Task[None]] = set()
+        self._linked = asyncio.Event()
         #: A frame that has begun, and when it has to be there.
         self._head = 0
         self._head_until: float | None = None
@@ -46,6 +47,9 @@ class GrpcSession(Conversation):
         denial = self._ask(call)
         if denial is not None or self._exposed.charge is None:
             return denial
+        if self._filter.lost is not None:  # it is told so, for nothing
+            self._release([call], paid=False)
+            return None
         task = asyncio.ensure_future(self._bill(number, call))
         self._bills.add(task)
         task.add_done_callback(self._bills.discard)
@@ -53,14 +57,10 @@ class GrpcSession(Conversation):
 
     async def _bill(self, number: int, call: Call) -> None:
         """Have a call paid, and let it go on; others may be asked for and paid meanwhile."""
+        await self._linked.wait()
         self._filter.settle(number, await self._pay([call]))
         self._forward()
         self._say()
-
-    def _drop_bills(self) -> None:
-        """Nobody can serve these calls any more."""
-        for task in self._bills:
-            task.cancel()
 
     def _forward(self) -> None:
         """What the backend is to get now, in the order in which it was asked."""
@@ -99,7 +99,8 @@ class GrpcSession(Conversation):
                 raise
             self._task.uncancel()
         finally:
-            self._drop_bills()
+            for task in self._bills:  # nobody can serve these calls any more
+                task.cancel()
         self._finishing = True  # all has been said: a drain that cut the listening short would take it back
         await self._linger()
         self.stream.close()
@@ -117,6 +118,8 @@ class GrpcSession(Conversation):
             if not await self._step():
                 return
         self._link = await self._exposed.dial_streams(self._caller)
+        if self._link is not None:
+            self._linked.set()
         there = asyncio.ensure_future(self._pump_there())
         back = asyncio.ensure_future(self._pump_back())
         try:
@@ -159,7 +162,7 @@ class GrpcSession(Conversation):
         if self._link is not None:
             with contextlib.suppress(OSError):  # reading tells, and may have last words
                 await self._link.writer.drain()
-        while self._bills and self._filter.held > _MOST_HELD:
+        while self._linked.is_set() and self._bills and self._filter.held > _MOST_HELD:
             await asyncio.wait(self._bills, return_when=asyncio.FIRST_COMPLETED)
         await self.stream.drain()
 
@@ -208,7 +211,6 @@ class GrpcSession(Conversation):
         self.why = words(reason)
         if not self._filter.lose_backend(reason):
             raise Ended(reason)
-        self._drop_bills()
         self._flush()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0 if self._filter.told else _ALONE):

@@ -227,22 +227,20 @@ class HttpSession(Conversation):
             await self._answer(405, b"there are no tunnels here\n", "text/plain", {})
             return await self._discard()
         denial = self._ask(self._as_call(request))
-        if denial is None:
-            denial = await self._pay(self._held())
         if denial is not None:
             await self._refuse(denial)
             return await self._discard()
-        self._let_in = True
         headers = to_backend(list(request.headers), self._caller, self._exposed.config.service)
         head = h11.Request(method=request.method, target=request.target, headers=headers)
         bodyless = request.method in _SAFE and not self._size
         if bodyless:
             await self._client.event()  # its end, which is one, too
-        while True:
-            backend = await self._open_backend()
-            if backend is None:
-                await self._fail_request(Reason.NO_BACKEND)
-                return await self._discard()
+        backend = await self._paid_backend()
+        if isinstance(backend, Denial):
+            await self._refuse(backend)
+            return await self._discard()
+        self._let_in = True
+        while backend is not None:
             # A backend may close a connection that it kept just when a request comes: then nothing was done.
             may_repeat = bodyless and backend.used  # the next one is new
             try:
@@ -251,6 +249,9 @@ class HttpSession(Conversation):
                 if not may_repeat or not self._broke_untold(error):
                     raise
                 self._drop_link()
+            backend = await self._open_backend()
+        await self._fail_request(Reason.NO_BACKEND)
+        return await self._discard()
 
     def _as_call(self, request: h11.Request) -> Call:
         """What rules are asked about; without one about methods, nobody need know in which ways it can be read."""
@@ -391,15 +392,17 @@ class HttpSession(Conversation):
             await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
             return True
         passed, refusals, first = self._judge(message)
-        unpaid = await self._pay(self._held())
-        if unpaid is not None:
-            refusals += [jsonrpc.refusal(call, unpaid) for call in passed if call.has_id]
-            passed, first = [], unpaid
-        if not passed:
-            await self._answer_refused(message, refusals, first)
+        backend = await self._paid_backend() if passed else first
+        if isinstance(backend, Denial):
+            refusals += [jsonrpc.refusal(call, backend) for call in passed if call.has_id]
+            await self._answer_refused(message, refusals, backend)
             return True
         self._let_in = True
-        return await self._call_backend(request, message, passed, refusals)
+        if backend is None:
+            await self._answer_no_backend(message, passed, refusals)
+        else:
+            await self._call_backend(backend, request, message, passed, refusals)
+        return True
 
     async def _parse(self, body: bytes) -> jsonrpc.Message:
         """The calls in it. Raises `jsonrpc.Malformed`."""
@@ -446,9 +449,8 @@ class HttpSession(Conversation):
         return passed, refusals, first
 
     async def _answer_refused(
-        self, message: jsonrpc.Message, refusals: list[dict[str, Any]], first: Denial | None
+        self, message: jsonrpc.Message, refusals: list[dict[str, Any]], first: Denial
     ) -> None:
-        assert first is not None
         if not refusals:  # notifications are not answered
             await self._answer(204, b"", None, {})
         elif message.batch:
@@ -458,22 +460,24 @@ class HttpSession(Conversation):
             # Clients know that 429 means later; another status would hide the error from many of them.
             await self._answer_json(status if status == 429 else 200, refusals[0], _retry(first))
 
+    async def _answer_no_backend(
+        self, message: jsonrpc.Message, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
+    ) -> None:
+        failures = [jsonrpc.failure(call, Reason.NO_BACKEND) for call in passed if call.has_id]
+        answer = [*refusals, *failures]
+        if not answer:  # notifications alone, which have none
+            await self._fail_request(Reason.NO_BACKEND)
+        else:
+            await self._answer_json(*((200, answer) if message.batch else (502, answer[0])))
+
     async def _call_backend(
         self,
+        backend: Side,
         request: h11.Request,
         message: jsonrpc.Message,
         passed: list[jsonrpc.RpcCall],
         refusals: list[dict[str, Any]],
-    ) -> bool:
-        backend = await self._open_backend()
-        if backend is None:
-            failures = [jsonrpc.failure(call, Reason.NO_BACKEND) for call in passed if call.has_id]
-            answer = [*refusals, *failures]
-            if not answer:  # notifications alone, which have none
-                await self._fail_request(Reason.NO_BACKEND)
-            else:
-                await self._answer_json(*((200, answer) if message.batch else (502, answer[0])))
-            return True
+    ) -> None:
         body = jsonrpc.forwarded(message, passed)
         kept = jsonrpc.fields(list(request.headers), alone=self._by_call)
         headers = to_backend(kept, self._caller, self._exposed.config.service)
@@ -488,7 +492,6 @@ class HttpSession(Conversation):
         else:
             await self._pass_answer(backend)
         self._keep_link(backend)
-        return True
 
     async def _merge_answer(
         self, backend: Side, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
@@ -561,6 +564,19 @@ class HttpSession(Conversation):
 
     # ---- the backend --------------------------------------------------------------------------------------
 
+    async def _paid_backend(self) -> Side | Denial | None:
+        """A backend for what was let in, which is paid once there is one; why it isn't paid; None without one."""
+        backend = await self._open_backend()
+        if not (calls := self._held()):  # nothing costs
+            return backend
+        if backend is None:
+            self._release(calls, paid=False)
+            return None
+        if (denial := await self._pay(calls)) is not None:
+            self._drop_link()  # who doesn't pay holds none
+            return denial
+        return await self._open_backend()  # which may have ended meanwhile
+
     async def _open_backend(self) -> Side | None:
         """The backend's side: the one that is open, if it still is, else another."""
         if self._backend is not None and self._link is not None:
@@ -573,6 +589,7 @@ class HttpSession(Conversation):
             return None
         writer = self._link.writer
         self._backend = Side(h11.CLIENT, self._read_backend, writer.write, writer.drain)
+        self._backend.since = asyncio.get_running_loop().time()
         return self._backend
 
     def _keep_link(self, backend: Side) -> None:

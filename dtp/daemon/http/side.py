@@ -33,7 +33,7 @@ class Side:
         self._read, self._write, self._drain = read, write, drain
         self._next: Any = None
         self._parsing = parsing
-        #: Of a backend's side: whether it has answered before, and when it did last.
+        #: Of a backend's side: whether it has answered before, and when it did last, or was dialled.
         self.used, self.since = False, 0.0
 
     async def event(self) -> Any:
