@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -204,3 +205,23 @@ def test_a_backend_that_has_ended_while_calls_were_paid_is_dialled_again(talk):
         assert len(talk.links) == 2
 
     talk(scenario, kind="json-rpc")
+
+
+@pytest.mark.parametrize(("status", "heard"), [(b"401", b"401"), (b"200", b"502")])
+def test_a_stream_of_websockets_is_one_request(talk, status, heard):
+    """It was paid once: behind an upgrade that the backend refuses, or doesn't understand, there is no other."""
+    asks = b"GET / HTTP/1.1\r\nHost: x\r\n"
+    upgrade = asks + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    async def scenario(talk):
+        talk.client.say(asks + b"\r\n" + upgrade * 3)
+        (await talk.asked()).say(OK.replace(b"200", status))
+        assert await talk.ended() == 2
+        assert len(talk.links) == 1
+        assert re.findall(rb"HTTP/1.1 (\d+)|(connection: close)", talk.client.heard) == [
+            (b"426", b""),
+            (heard, b""),
+            (b"", b"connection: close"),
+        ]
+
+    talk(scenario, kind="websocket")

@@ -424,7 +424,12 @@ class HttpSession(Conversation):
         """
         http = self._client.http
         # Who waits for 100 and gets this may send its body, or the next request: nobody could tell them apart.
-        last = self._finishing or http.they_are_waiting_for_100_continue
+        # A stream of WebSockets alone is one request, also of the price: another one takes another stream.
+        last = (
+            self._finishing
+            or (self._only_websockets and self._let_in)
+            or http.they_are_waiting_for_100_continue
+        )
         last = last or (http.their_state is h11.SEND_BODY and self._size > most)
         if last and not any(name.lower() == b"connection" for name, _ in headers):
             headers = [*headers, (b"connection", b"close")]
