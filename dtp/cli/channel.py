@@ -214,6 +214,21 @@ def claim(id: str | None, account: Account) -> None:
 
 
 @channel.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@json_option
+def backup(file: str) -> None:
+    """Copy the vouchers to FILE, also while others use them; what is there is replaced once the copy is whole.
+
+    A copy of pay.sqlite itself lacks what was written last. A watcher on another machine works with this one.
+    """
+    from dtp.pay.store import Store
+
+    with Store() as store:
+        store.backup(file)
+        print_line({"event": "copied", "path": store.path, "to": file}, f"{store.path} is copied to {file}")
+
+
+@channel.command()
 @click.argument("id", metavar="[CHANNEL]", required=False)
 @click.option("--pipes", is_flag=True,
               help="Also all channels that carry pipes ('?via=pipe'), and give the pipes' storage deposits back. "

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -205,6 +205,25 @@ class Store:
             if statement.strip():
                 self._db.execute(statement)
         self._db.execute(f"PRAGMA user_version={FORMAT}")
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write all that is here now to the file at `path`, in place of what is there once it is whole and synced.
+
+        A copy of the store's own file isn't one: what was written last is in SQLite's log beside it.
+        """
+        to, whole = Path(path), Path(f"{os.fspath(path)}.part")
+        if to.exists() and os.path.exists(self.path) and to.samefile(self.path):
+            raise StoreError(f"{path} is the store itself: name another file for the copy")
+        try:
+            whole.unlink(missing_ok=True)
+            _make(os.fspath(whole))
+            with closing(sqlite3.connect(whole)) as copy, self._lock:
+                self._db.backup(copy)
+            with open(whole, "rb") as file:
+                os.fsync(file.fileno())
+            whole.replace(to)
+        except (OSError, sqlite3.Error) as fault:
+            raise StoreError(f"can't copy the store of vouchers to {path}: {fault}") from fault
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -108,7 +108,9 @@ def test_a_watcher_claims_for_a_server_that_sleeps(net, homes):
         client.run("recv", f"{address}/big.iso", "--budget", "1SUI", "--keep-channel")
         (channel,) = client.run("channel", "list")[0]["channels"]
     watcher = Home(net, server.folder.parent / "watcher")
-    watcher.env["DTP_PAY_STORE"] = str(server.folder / "data" / "pay.sqlite")
+    copy = str(watcher.folder / "copy.sqlite")
+    assert server.run("channel", "backup", copy)[0]["to"] == copy
+    watcher.env["DTP_PAY_STORE"] = copy
     # What was worth it was claimed when the server ended; a watcher finds nothing more.
     assert watcher.run("channel", "watch", "--once") == []
     assert server.run("channel", "list")[0]["channels"][0]["claimed"] == channel["vouched"]

@@ -1,6 +1,7 @@
 """The store: what it keeps, what it refuses, and that a process killed at any write leaves what was true."""
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -55,6 +56,25 @@ def test_a_channel_with_its_key_comes_back(store):
         assert other.kept_keys() == {}
         other.set_state(CHANNEL, "closing")
     assert store.bought() == [replace(BOUGHT, state="closing")]
+
+
+def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store, tmp_path):
+    receive(store, KEY.sign(voucher(1, 50)), Usage(50, 0))
+    shutil.copy(store.path, tmp_path / "alone.sqlite")
+    with Store(tmp_path / "alone.sqlite") as alone:
+        assert alone.sold() == []
+    copied = tmp_path / "copy.sqlite"
+    for amount in (50, 60):  # the second replaces the first
+        receive(store, KEY.sign(voucher(amount, amount)), Usage(amount, 0))
+        store.backup(copied)
+        assert stat.S_IMODE(copied.stat().st_mode) == 0o600
+        with Store(copied) as copy:
+            assert copy.sold() == store.sold()
+    assert {each.name for each in tmp_path.glob("*.part")} == set()
+    with pytest.raises(StoreError, match="is the store itself"):
+        store.backup(store.path)
+    with pytest.raises(StoreError, match="can't copy"):
+        store.backup(tmp_path / "nowhere" / "copy.sqlite")
 
 
 def test_a_key_is_kept_before_its_channel_is_known(store):
