@@ -280,13 +280,13 @@ class Ledger(Account):
         self._spread(entry)
 
     async def recheck(self, rules: Rules | None) -> None:
-        """Look again at channels and passes in use: closes that were asked for, the denied.
+        """Look again at channels and passes in use: closes that were asked for, and who is denied, as the account
+        that pays or as the identity that is connected.
 
         Raises `ChainError`, and of the store `StoreError`.
         """
-        for id, entry in list(self._open.items()):
-            if rules is not None and entry.channel.client in rules.deny:
-                self.end(id, "denied")
+        if rules is not None:
+            self._send_away(rules)
         ids = self.channels
         found = await read_channels(self._chain, ids)
         for id in ids:
@@ -296,6 +296,15 @@ class Ledger(Account):
             else:
                 await self.refresh(id)
         await self._quotas.look()
+
+    def _send_away(self, rules: Rules) -> None:
+        for id, entry in list(self._open.items()):
+            if entry.channel.client in rules.deny:
+                self.end(id, "denied")
+                continue
+            for meter in list(entry.meters.values()):
+                if meter.connection.peer.sui_address in rules.deny:
+                    meter.connection.abort(CloseCode.DENIED, "denied")
 
     def end(self, id: str, reason: str) -> None:
         """End all connections of a channel."""

@@ -42,6 +42,7 @@ class Connected(Wire):
     def __init__(self):
         super().__init__()
         self.stats = SimpleNamespace(carriers=["tcp:"])
+        self.peer = SimpleNamespace(sui_address="0xe")
         self.on_carrier = None
 
     def carried_by(self, *carriers):
@@ -463,12 +464,19 @@ def test_who_claims_hears_of_a_close_that_was_asked_for(tmp_path):
     play(tmp_path, scenario)
 
 
-@pytest.mark.parametrize("denied", [True, False])
-def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied):
+@pytest.mark.parametrize(
+    ("denied", "gone"), [("0xc", [True, True]), ("0xe", [True, False]), ("0xd", [False, False])]
+)
+def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied, gone):
+    """By the account that pays, for all of its channel, or by the identity that is connected."""
+
     async def scenario(served):
-        meter = await served.enter()
-        await served.ledger.recheck(SimpleNamespace(deny={"0xc"} if denied else {"0xd"}))
-        assert meter.connection.aborted == ("denied" if denied else None)
+        lanes = served.channel.lanes
+        served.channel = replace(served.channel, lanes=(*lanes, lanes[0]))
+        meters = [await served.enter(lane=each) for each in (0, 1)]
+        meters[1].connection.peer = SimpleNamespace(sui_address="0xf")
+        await served.ledger.recheck(SimpleNamespace(deny={denied}))
+        assert [each.connection.aborted for each in meters] == ["denied" if each else None for each in gone]
 
     play(tmp_path, scenario)
 
