@@ -499,8 +499,15 @@ async def _reusable(
             return await _ready(chain, journal, each.channel, budget, keep)
         except _LanesBusy as error:
             if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
-                await _to_its_end(_add_lane(chain, journal, error.channel))
-                return await _ready(chain, journal, each.channel, budget, keep)
+                try:
+                    await _to_its_end(_add_lane(chain, journal, error.channel))
+                    return await _ready(chain, journal, each.channel, budget, keep)
+                except _LanesBusy as taken:  # by another connection that came at the same time, as is ours
+                    log.debug("%s", taken)
+                except MoveAborted as refused:
+                    if refused.error is not module.ChannelError.TOO_MANY_LANES:
+                        raise
+                    log.debug("others have added lanes to channel %s: %s", each.channel, refused)
         except ObjectMissing as error:
             # Closed and deleted, or the node is behind: not asked for each time, and 'dtp channel close' looks again.
             log.debug("channel %s isn't used again: %s", each.channel, error)

@@ -528,3 +528,20 @@ def test_an_error_of_the_program_is_no_normal_end_and_closes_in_order_all_the_sa
     with pytest.raises(fault) if fault is not None else contextlib.nullcontext():
         asyncio.run(work())
     assert codes == [CloseCode.NORMAL if fault is None else CloseCode.INTERNAL]
+
+
+def test_as_many_as_want_connect_at_once_though_a_channel_has_sixteen_lanes(market):
+    """They add lanes, and take each other's, at the same time."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+
+        async def use():
+            async with market.connect(buyer, keep=True, budget=cost_of(MIB)) as connection:
+                return await fetch(connection, 1000)
+
+        await use()
+        assert await asyncio.gather(*(use() for _ in range(20))) == [1000] * 20
+
+    market(scenario)
