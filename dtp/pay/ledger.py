@@ -208,10 +208,15 @@ class Ledger(Account):
         """
         channel, connection = self._entry(meter).channel, meter.connection
         kept = carriage(channel.terms)
-        if not any(kept):
+        if channel.terms.bearer != Bearer.CLIENT or not (any(kept) or channel.pass_):
             return NO_CARRIAGE
         over = {of for each in connection.stats.carriers if (of := channel_of(each)) is not None}
-        if over - {channel.id}:
+        if over and channel.pass_:  # it pays for periods, and not for what goes through the chain in them
+            connection.abort(
+                CloseCode.PAYMENT,
+                "the client bears transport here, and a pass pays for none: come by another carrier than pipes",
+            )
+        elif over - {channel.id}:
             connection.abort(
                 CloseCode.PAYMENT,
                 f"the client bears transport here, so pipes have to be those of the channel that pays: {channel.id}",

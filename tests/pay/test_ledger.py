@@ -526,6 +526,22 @@ def test_pipes_of_a_channel_that_does_not_pay_end_a_connection_whose_client_bear
     play(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("bearer", Bearer)
+def test_under_a_pass_nobody_comes_by_pipes_where_the_client_bears_transport(tmp_path, bearer):
+    """A period's price has no part of it: the server would pay for each frame."""
+
+    async def scenario(served):
+        terms = replace(served.channel.terms, bearer=bearer, credit=0)
+        served.channel = replace(served.channel, terms=terms, pass_=f"0x{9:064x}")
+        meter = await served.enter()
+        assert not meter.connection.closed
+        meter.connection.carried_by(PIPES)
+        assert meter.connection.closed == (bearer is Bearer.CLIENT)
+        assert meter.payee.carriage == NO_CARRIAGE
+
+    play(tmp_path, scenario)
+
+
 def test_what_is_set_aside_for_a_lane_is_the_most_that_is_being_checked(tmp_path):
     async def scenario(served):
         meter = await served.enter()
