@@ -19,7 +19,9 @@ from dtp.chain.packages.transport_names import PipeFunction as Function
 from dtp.chain.values import Schema
 
 __all__ = [
+    "CREDIT_WEIGHT",
     "EVIDENCE_BYTES",
+    "FRAME_BASE",
     "MAX_FRAME_BYTES",
     "SCHEMA",
     "Direction",
@@ -27,14 +29,20 @@ __all__ = [
     "Pipe",
     "PipeError",
     "Posted",
+    "credit_for",
     "evidence",
+    "evident",
     "is_credited",
 ]
 
 #: Bytes of a frame or message that the package takes. The limit of a transaction is lower by what stands around them.
 MAX_FRAME_BYTES: Final = 128 * 1024
-#: Bytes vouched for that are evidence for one frame, as the Move package has it.
+#: Bytes vouched for that are evidence for a frame of as many, as a request is, as the Move package has it.
 EVIDENCE_BYTES: Final = 16 * 1024
+#: What a frame with data weighs beside its bytes, a byte being one.
+FRAME_BASE: Final = 2048
+#: The weight of a frame of `EVIDENCE_BYTES`, which `Terms.credit` is for.
+CREDIT_WEIGHT: Final = FRAME_BASE + EVIDENCE_BYTES
 _CHUNK_TYPE = "vector<u8>"
 # The length in front of a chunk takes up to three bytes of the argument's room.
 _CHUNK_BYTES = MAX_PURE_BYTES - 3
@@ -53,14 +61,24 @@ def is_credited(terms: Terms, direction: Direction) -> bool:
     return terms.credit > 0 and terms.bearer == bearer
 
 
+def evident(requests: int, size: int) -> int:
+    """The weight of frames that vouchers for so many requests and bytes are evidence for."""
+    return (requests + size // EVIDENCE_BYTES) * CREDIT_WEIGHT
+
+
 def evidence(channel: Channel) -> int:
-    """How many further frames the accepted vouchers are evidence for."""
-    return channel.requests + channel.bytes // EVIDENCE_BYTES - channel.credited_frames
+    """The weight of further frames that the accepted vouchers are evidence for."""
+    return evident(channel.requests, channel.bytes) - channel.credited_weight
+
+
+def credit_for(terms: Terms, weight: int) -> int:
+    """What frames of this weight are credited with, rounded down."""
+    return weight * terms.credit // CREDIT_WEIGHT
 
 
 @dataclass(frozen=True)
 class Pipe:
-    """A sender's end. `sequence` frames were sent, `metered` of them with data, `credited` of those credited."""
+    """A sender's end. `sequence` frames were sent; those with data weigh `metered`; `credited` of it was credited."""
 
     id: str
     channel: str

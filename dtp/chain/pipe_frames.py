@@ -38,8 +38,8 @@ __all__ = [
 
 #: Bytes of the stream in one frame: what fits into a transaction of 128 KiB beside header, acknowledgements, inputs.
 FRAME_BYTES: Final = 120_000
-#: Bytes in a frame whose sender is credited for it: vouchers are evidence for one each 16 KiB, so larger ones would
-#: be credited once for several. Several go into one transaction; with its header one is a single argument of it.
+#: Bytes in a frame whose sender is credited for it. Several go into one transaction; with its header one is a single
+#: argument of it.
 CREDITED_BYTES: Final = 16_256
 #: Pipes of a channel in one direction, as the package has it.
 MAX_PIPES: Final = 16

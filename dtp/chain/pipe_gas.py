@@ -1,4 +1,5 @@
-"""Gas budgets for frames, learnt from what frames cost before: that saves a simulation for each."""
+"""Gas of frames: what they are credited with, and budgets learnt from what frames cost before: that saves a
+simulation for each."""
 
 from __future__ import annotations
 
@@ -6,16 +7,16 @@ from typing import Final
 
 from dtp.chain.model import Executed
 
-__all__ = ["GasGuess", "frame_gas"]
+__all__ = ["GasGuess", "frame_credit"]
 
-#: Units of computation of a frame of `CREDITED_BYTES`, seven in a transaction, with what goes around them: measured
-#: over a file of 3 MB on the embedded node.
-_FRAME_UNITS: Final = 24_000
+#: Units of computation that a frame of 16 KiB is credited with: below what any frames of this weight take, or frames
+#: that nobody needs would pay: those of 120,000 bytes, 19,200 on the embedded node (docs/decisions/0173).
+_CREDIT_UNITS: Final = 18_000
 
 
-def frame_gas(gas_price: int) -> int:
-    """What a full frame costs whose sender is credited for it, MIST, at a gas price in MIST a unit."""
-    return _FRAME_UNITS * gas_price
+def frame_credit(gas_price: int) -> int:
+    """What a frame of 16 KiB may be credited with, MIST, at a gas price in MIST a unit: a little below its gas."""
+    return _CREDIT_UNITS * gas_price
 
 
 class GasGuess:

@@ -103,7 +103,9 @@ def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> in
 )
 @click.option("--bearer", type=click.Choice(_BEARERS), default="split", show_default=True,
               help="Who bears transport cost.")  # fmt: skip
-@click.option("--credit", default="0", metavar="AMOUNT", help="What a frame is credited with. [default: 0]")
+@click.option(
+    "--credit", default="0", metavar="AMOUNT", help="What a frame of 16 KiB is credited with. [default: 0]"
+)
 @click.option("--idle", default=86400, show_default=True, metavar="SECONDS",
               help="After this time unused, anyone may ask for a channel's close.")  # fmt: skip
 @click.option("--claim", default=3600, show_default=True, metavar="SECONDS",

@@ -76,14 +76,14 @@ class Sale:
     def terms(self, gas_price: int) -> Terms | None:
         """The terms; None to take those that the host has. `gas_price` is the network's, MIST a unit."""
         from dtp.chain.host import Bearer, Terms
-        from dtp.chain.pipe_gas import frame_gas
+        from dtp.chain.pipe_gas import frame_credit
         from dtp.chain.wallet import parse_amount
 
         if self.price_mib is None and self.price_request is None:
             return None
         # A MiB through the chain costs more gas than it is usually sold for: whoever asks for it bears that.
         bearer = self.bearer or ("client" if self.pipe else "split")
-        default = frame_gas(gas_price) if bearer != "split" else 0
+        default = frame_credit(gas_price) if bearer != "split" else 0
         return Terms(
             price_request=parse_amount(self.price_request or "0"),
             price_mib=parse_amount(self.price_mib or "0"),
@@ -125,8 +125,8 @@ def selling_options(command: _Function) -> _Function:
         click.option("--network", envvar="DTP_NETWORK", metavar="NETWORK",
                      help="Where it is paid. [default: $DTP_NETWORK, else localnet]"),
         click.option("--credit", metavar="AMOUNT",
-                     help="What a frame with data is credited with to the side that does not bear the cost. "
-                     "[default: the gas of a full one]"),
+                     help="What 16 KiB through the chain are credited with to the side that does not bear the cost. "
+                     "[default: a little below their gas]"),
         click.option("--bearer", type=click.Choice(["split", "client", "server"]),
                      help="Who bears the gas of what goes through the chain. [default: with --pipe the client]"),
         click.option("--pipe", is_flag=True, help="Also serve it through the chain itself: ?via=pipe."),

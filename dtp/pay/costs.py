@@ -1,9 +1,10 @@
 """Who bears the cost of transport on chain: credits for frames that the other side agreed to bear, by evidence.
 
 By a channel's terms each side pays the gas of what it sends through pipes (split), or the client or the server
-bears both. Then the other side gets `credit` for each of its metered frames that the vouchers are evidence for: each
-request and each full 16 KiB vouched for is evidence for one frame, once. The chain checks all of it; here is what may
-be asked for, and when it is worth its gas. Empty frames are evidence of nothing, so nobody is drained by them.
+bears both. Then the other side gets `credit` for a frame of 16 KiB, and for another one by its weight, which goes as
+its gas does, as far as the vouchers are evidence: each request and each full 16 KiB vouched for is evidence for a
+frame of 16 KiB, once. The chain checks all of it; here is what may be asked for, and when it is worth its gas. Empty
+frames weigh nothing, so nobody is drained by them.
 A close by agreement settles the same off chain: the total that is signed has the credits in it.
 """
 
@@ -18,16 +19,16 @@ from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import Executed
-from dtp.chain.pipe import EVIDENCE_BYTES, Direction, Pipe, evidence
+from dtp.chain.pipe import CREDIT_WEIGHT, EVIDENCE_BYTES, Direction, Pipe, credit_for, evidence, evident
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What a pipe can be credited with now: frames, and what they come to."""
+    """What a pipe can be credited with now: the weight of frames, and what it comes to."""
 
     pipe: Pipe
-    frames: int
+    weight: int
     amount: int
 
 
@@ -57,18 +58,20 @@ def credits(channel: Channel, pipes: Sequence[Pipe], epoch: int) -> list[Credit]
         return []
     left = evidence(channel)
     spent = channel.epoch_spent if epoch == channel.epoch else 0
-    money = min(channel.balance - min(channel.owed, channel.balance), terms.epoch_cap - spent)
+    money = max(0, min(channel.balance - min(channel.owed, channel.balance), terms.epoch_cap - spent))
     found = []
     for pipe in pipes:
         if pipe.channel != channel.id or pipe.direction != direction:
             continue
-        frames = min(pipe.metered - pipe.credited, left)
+        weight = min(pipe.metered - pipe.credited, left)
+        amount = credit_for(terms, weight)
         if direction is Direction.TO_CLIENT:
-            frames = min(frames, money // terms.credit)
-            money -= frames * terms.credit
-        if frames > 0:
-            left -= frames
-            found.append(Credit(pipe, frames, frames * terms.credit))
+            if amount > money:
+                amount, weight = money, -(-money * CREDIT_WEIGHT // terms.credit)
+            money -= amount
+        if amount > 0:
+            left -= weight
+            found.append(Credit(pipe, weight, amount))
     return found
 
 
@@ -76,9 +79,9 @@ def accrued(channel: Channel, pipes: Iterable[Pipe], used: Usage) -> int:
     """What these pipes would be credited with beyond what they were, had all vouchers, for `used`, been claimed."""
     direction = borne_direction(channel.terms.bearer)
     ours = (each for each in pipes if each.channel == channel.id and each.direction == direction)
-    frames = sum(each.metered - each.credited for each in ours)
-    left = used.requests + used.bytes // EVIDENCE_BYTES - channel.credited_frames
-    return max(0, min(frames, left)) * channel.terms.credit
+    weight = sum(each.metered - each.credited for each in ours)
+    left = evident(*used) - channel.credited_weight
+    return credit_for(channel.terms, max(0, min(weight, left)))
 
 
 async def agreed_total(chain: ChainClient, channel: Channel, vouched: int, used: Usage) -> int:

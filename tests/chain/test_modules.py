@@ -369,8 +369,9 @@ def test_acknowledgements_and_credits(play, bearer):
         pipe.keep(program, pipe.open(program, id))
         await sender.execute(program)
         (held,) = await sender.owned(pipe.SCHEMA, pipe.Pipe, sender.address)
+        full = bytes(pipe.EVIDENCE_BYTES)
         for _ in range(2):
-            await do(sender, pipe.send, held.id, id, world.host, b"frame")
+            await do(sender, pipe.send, held.id, id, world.host, full)
         await refused(pipe.PipeError.OVER_WINDOW, sender, pipe.send, held.id, id, world.host, b"frame")
         await do(receiver, pipe.ack, id, 0, 2)
         await do(sender, pipe.send, held.id, id, world.host, b"frame")
@@ -383,7 +384,9 @@ def test_acknowledgements_and_credits(play, bearer):
         await sender.execute(program)
         found = await world.read(id)
         assert (found.credited, found.credit_due) == ((100, 0) if bearer is host.Bearer.CLIENT else (0, 100))
-        assert (await sender.owned(pipe.SCHEMA, pipe.Pipe, sender.address))[0].credited == 2
+        assert (await sender.owned(pipe.SCHEMA, pipe.Pipe, sender.address))[
+            0
+        ].credited == 2 * pipe.CREDIT_WEIGHT
         await do(sender, pipe.destroy, held.id)
 
     play(scenario)

@@ -12,7 +12,8 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import State
 from dtp.chain.events import EventFollower, event_types
 from dtp.chain.host import Bearer
-from dtp.chain.pipe import EVIDENCE_BYTES, Direction, Pipe, evidence
+from dtp.chain.pipe import CREDIT_WEIGHT, EVIDENCE_BYTES, FRAME_BASE, Direction, Pipe, evidence
+from dtp.chain.pipe_gas import frame_credit
 from dtp.chain.pipes import Reclaimed, reclaim
 from dtp.chain.resolver import HostDirectory
 from dtp.net.address import Address
@@ -45,11 +46,14 @@ from .test_claims import view as voucher_for
 from .test_hostile import own_channel
 from .test_paid import fetch, give
 
+#: A frame that a whole credit is for.
+FULL = bytes(EVIDENCE_BYTES)
 
-def pipe(metered, credited=0, direction=Direction.TO_CLIENT, index=0, of=None):
-    return Pipe(
-        "0x" + f"{index:02x}" * 32, of or channel().id, direction, index, metered, metered, credited, 0, 0
-    )
+
+def pipe(sent, credited=0, direction=Direction.TO_CLIENT, index=0, of=None, weight=CREDIT_WEIGHT):
+    """One over which so many frames have gone, of 16 KiB, and so many of them were credited."""
+    id = "0x" + f"{index:02x}" * 32
+    return Pipe(id, of or channel().id, direction, index, sent, sent * weight, credited * weight, 0, 0)
 
 
 def borne(bearer=Bearer.CLIENT, credit=50, **changes):
@@ -63,14 +67,42 @@ def test_split_costs_credit_nobody():
 
 def test_frames_need_evidence_and_evidence_serves_once():
     known = borne(requests=3, bytes=2 * EVIDENCE_BYTES - 1)
-    assert evidence(known) == 4
+    assert evidence(known) == 4 * CREDIT_WEIGHT
     (found,) = credits(known, [pipe(10)], 7)
-    assert (found.frames, found.amount) == (4, 200)
-    assert evidence(replace(known, credited_frames=4)) == 0
-    assert credits(replace(known, credited_frames=4), [pipe(10, 4)], 7) == []
+    assert (found.weight, found.amount) == (4 * CREDIT_WEIGHT, 200)
+    used_up = replace(known, credited_weight=4 * CREDIT_WEIGHT)
+    assert evidence(used_up) == 0
+    assert credits(used_up, [pipe(10, 4)], 7) == []
     # Two pipes share it.
     first, second = credits(known, [pipe(3), pipe(9, index=1)], 7)
-    assert (first.frames, second.frames) == (3, 1)
+    assert (first.amount, second.amount) == (150, 50)
+
+
+@pytest.mark.parametrize("size", [1, 100, 1024, 4096, 16_256, 65_536, 120_000])
+def test_no_frame_is_credited_above_its_gas(market, size):
+    """By the default credit, and as many to a transaction as is cheapest: or they would be sent for nothing else."""
+
+    async def scenario(market):
+        credit = frame_credit(1000)
+        await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=credit))
+        _, deal = await own_channel(market, 2_900_000_000)
+        chain, id, program = market.serving.chain, deal.channel.id, Program()
+        pipe_module.keep(program, pipe_module.open(program, id))
+        await chain.execute(program)
+        (own,) = await pipes_of(chain, id)
+        for count in (1, 4, 20):
+            if count * size > 120_000:
+                continue
+            program = Program()
+            for _ in range(count):
+                pipe_module.send(program, own.id, id, market.serving.host, bytes(size))
+            gas = (await chain.execute(program)).gas.net
+            known, own = own, (await pipes_of(chain, id))[0]
+            assert own.metered - known.metered == count * (FRAME_BASE + size)
+            earned = accrued(deal.channel, [replace(own, credited=known.metered)], Usage(10_000, 0))
+            assert 0 < earned <= 0.95 * gas
+
+    market(scenario)
 
 
 def test_only_the_side_that_does_not_bear_the_cost_is_credited():
@@ -82,27 +114,29 @@ def test_only_the_side_that_does_not_bear_the_cost_is_credited():
 
 
 def test_a_server_takes_nothing_that_is_owed_nor_above_the_cap():
-    assert credits(borne(requests=9, balance=120, owed=0), [pipe(9)], 7)[0].frames == 2
-    assert credits(borne(requests=9, balance=120, owed=80), [pipe(9)], 7) == []
+    assert credits(borne(requests=9, balance=120, owed=0), [pipe(9)], 7)[0].amount == 120
+    assert credits(borne(requests=9, balance=120, owed=80), [pipe(9)], 7)[0].amount == 40
+    assert credits(borne(requests=9, balance=120, owed=120), [pipe(9)], 7) == []
     capped = borne(requests=9, epoch_spent=900)
     capped = replace(capped, terms=replace(capped.terms, epoch_cap=1000))
-    assert credits(capped, [pipe(9)], 7)[0].frames == 2
-    assert credits(capped, [pipe(9)], 8)[0].frames == 9  # a new epoch
+    assert credits(capped, [pipe(9)], 7)[0].amount == 100
+    assert credits(capped, [pipe(9)], 8)[0].amount == 9 * 50  # a new epoch
     assert credits(borne(requests=9, state=State.CLOSED), [pipe(9)], 7) == []
     assert credits(borne(requests=9), [pipe(9, of="0x9")], 7) == []
 
 
 @given(
-    st.integers(0, 50), st.integers(0, 10**6), st.integers(0, 100), st.lists(st.integers(0, 50), max_size=4),
+    st.integers(0, 50), st.integers(0, 10**6), st.integers(0, 10**6), st.lists(st.integers(0, 10**6), max_size=4),
     st.integers(0, 3000), st.integers(0, 3000),
 )  # fmt: skip
 def test_credits_are_never_above_evidence_frames_or_money(requests, size, used, metered, balance, owed):
-    known = borne(requests=requests, bytes=size, balance=balance, owed=owed, credited_frames=0)
-    known = replace(known, credited_frames=min(used, evidence(known)))
-    found = credits(known, [pipe(each, index=n) for n, each in enumerate(metered)], 7)
-    assert sum(each.frames for each in found) <= min(evidence(known), sum(metered))
+    known = borne(requests=requests, bytes=size, balance=balance, owed=owed, credited_weight=0)
+    known = replace(known, credited_weight=min(used, evidence(known)))
+    found = credits(known, [pipe(each, index=n, weight=1) for n, each in enumerate(metered)], 7)
+    assert sum(each.weight for each in found) <= min(evidence(known), sum(metered))
     assert sum(each.amount for each in found) <= max(0, balance - owed)
-    assert all(each.frames <= each.pipe.metered - each.pipe.credited for each in found)
+    assert all(each.weight <= each.pipe.metered - each.pipe.credited for each in found)
+    assert all(each.amount * CREDIT_WEIGHT <= each.weight * 50 for each in found)
 
 
 @pytest.mark.parametrize("bearer", [Bearer.CLIENT, Bearer.SERVER])
@@ -117,7 +151,7 @@ def test_what_is_foreseen_is_what_the_chain_gives(market, bearer):
         pipe_module.keep(program, pipe_module.open(program, id))
         await sender.execute(program)
         (own,) = await pipes_of(sender, id)
-        for data in (b"words", b"", b"", b"more", b"and more"):  # three of them with something in them
+        for data in (FULL, b"", b"", FULL, FULL):  # three of them with something in them
             program = Program()
             pipe_module.send(program, own.id, id, market.serving.host, data)
             await sender.execute(program)
@@ -148,7 +182,7 @@ async def with_frames(market, sender, deal, count):
     (own,) = await pipes_of(sender, id)
     program = Program()
     for _ in range(count):
-        pipe_module.send(program, own.id, id, market.serving.host, b"data")
+        pipe_module.send(program, own.id, id, market.serving.host, FULL)
     await sender.execute(program)
 
 
@@ -253,6 +287,31 @@ async def through_pipes(market, bearer, size):
     return connection, settled
 
 
+def test_frames_that_are_sent_for_their_credit_alone_cost_more_than_they_save(market):
+    """The server bears transport, and all goes by TCP: the client sends frames of a byte, and closes by agreement."""
+
+    async def scenario(market):
+        terms = replace(TERMS, bearer=Bearer.SERVER, credit=frame_credit(1000), price_mib=2_000_000_000)
+        await market.serve(give, terms=terms)
+        buyer = await market.buyer()
+        chain, gas = buyer["network"], 0
+        async with market.connect(buyer, budget=2_500_000_000) as connection:
+            assert await fetch(connection, MIB) == MIB
+            deal, program = connection.meter.deal, Program()
+            pipe_module.keep(program, pipe_module.open(program, deal.channel.id))
+            await chain.execute(program)
+            (own,) = await pipes_of(chain, deal.channel.id)
+            for _ in range(3):
+                program = Program()
+                for _ in range(20):
+                    pipe_module.send(program, own.id, deal.channel.id, market.serving.host, b"x")
+                gas += (await chain.execute(program)).gas.net
+        saved = connection.paid - deal.closed.to_server
+        assert 0 < saved < 0.75 * gas
+
+    market(scenario)
+
+
 @pytest.mark.parametrize("bearer", list(Bearer))
 def test_a_close_by_agreement_has_the_cost_of_transport_in_it(market, bearer):
     async def scenario(market):
@@ -262,10 +321,9 @@ def test_a_close_by_agreement_has_the_cost_of_transport_in_it(market, bearer):
         if bearer is Bearer.SPLIT:
             assert settled.to_server == paid
         elif bearer is Bearer.CLIENT:
-            credited, odd = divmod(settled.to_server - paid, CREDIT)
-            assert odd == 0
-            # Frames are as large as the evidence for one, so all of the bytes are credited, and nothing else.
-            assert credited == used.requests + used.bytes // EVIDENCE_BYTES == 19
+            # All of the bytes are credited, and nothing beyond the evidence.
+            assert used.requests + used.bytes // EVIDENCE_BYTES == 19
+            assert 18 * CREDIT < settled.to_server - paid <= 19 * CREDIT
         else:
             assert settled.to_server == 0  # the client's frames came to more than it had to pay
 
@@ -298,7 +356,7 @@ def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_u
         pipe_module.keep(program, pipe_module.open(program, id))
         await chain.execute(program)
         (own,) = await pipes_of(chain, id)
-        for data in (b"", b"", b"one with something in it", b"", b"another"):
+        for data in (b"", b"", FULL, b"", FULL):
             program = Program()
             pipe_module.send(program, own.id, id, market.serving.host, data)
             await chain.execute(program)
@@ -329,8 +387,8 @@ def test_what_accrues_is_never_above_evidence_or_frames_with_data(bearer, reques
         for index, (frames, credited, direction) in enumerate(sent)
     ]
     amount = accrued(borne(bearer), pipes, Usage(requests, size))
-    frames = sum(each.metered - each.credited for each in pipes if each.direction == borne_direction(bearer))
-    assert amount == 50 * min(frames, requests + size // EVIDENCE_BYTES)
+    weight = sum(each.metered - each.credited for each in pipes if each.direction == borne_direction(bearer))
+    assert amount == 50 * min(weight // CREDIT_WEIGHT, requests + size // EVIDENCE_BYTES)
 
 
 def test_credits_are_worth_a_claim_that_vouchers_alone_are_not():

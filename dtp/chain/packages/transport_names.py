@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "879baf52df994446de4c4841f1a7d7a4b93a8f816e834db74b97841e5ad525b2"
+DIGEST: Final = "5b6c27fac97c6e6ebc7df48995f6fe65e40c6cab2da9172858b484244c6333f4"
 
 
 class Module(StrEnum):
@@ -486,7 +486,7 @@ CHANNEL_FIELDS: Final[dict[ChannelStruct, tuple[tuple[str, str], ...]]] = {
         ("credit_due", "u128"),
         ("requests", "u128"),
         ("bytes", "u128"),
-        ("credited_frames", "u128"),
+        ("credited_weight", "u128"),
         ("epoch", "u64"),
         ("epoch_spent", "u64"),
         ("lanes", "vector<0x0::channel::Lane>"),

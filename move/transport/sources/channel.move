@@ -32,8 +32,12 @@ const MAX_PIPES: u64 = 16;
 const HASH_BYTES: u64 = 32;
 /// A MiB is two to this power: prices are per MiB.
 const MIB_SHIFT: u8 = 20;
-/// Two to this power bytes (16 KiB) are evidence for one metered frame, as a request is.
-const FRAME_SHIFT: u8 = 14;
+/// What a frame with data weighs beside its bytes, a byte being one: below what a frame of one byte takes of the gas.
+const FRAME_BASE: u64 = 2_048;
+/// The weight of a frame of 16 KiB: what `credit` is for.
+const CREDIT_WEIGHT: u64 = 18_432;
+/// Two to this power bytes (16 KiB) are evidence for that weight, as a request is.
+const EVIDENCE_SHIFT: u8 = 14;
 
 /// Domain of a voucher's signature.
 const VOUCHER_DOMAIN: vector<u8> = b"dtp.voucher.v1";
@@ -161,8 +165,8 @@ public struct Channel<phantom T> has key {
     /// Requests and bytes that the accepted vouchers count: the evidence for credits.
     requests: u128,
     bytes: u128,
-    /// Frames credited so far.
-    credited_frames: u128,
+    /// Weight of the frames credited so far.
+    credited_weight: u128,
     /// The epoch that `epoch_spent` counts.
     epoch: u64,
     epoch_spent: u64,
@@ -607,37 +611,44 @@ public(package) fun acked<T>(channel: &Channel<T>, direction: u8, index: u8): u6
 
 public(package) fun to_server(): u8 { TO_SERVER }
 
-/// Pay the server its transport credits for up to `frames` frames, from what the deposit holds beyond what is
-/// owed, within the epoch cap, and for no more frames than the client's vouchers are evidence for.
-/// Returns the money and the frames paid.
+/// What a frame of so many bytes weighs: credits go by what it takes of the gas, and nothing is to be gained by frames
+/// of another size.
+public(package) fun frame_weight(size: u64): u64 { if (size > 0) FRAME_BASE + size else 0 }
+
+/// Pay the server its transport credits for frames of up to `weight`, from what the deposit holds beyond what is
+/// owed, within the epoch cap, and for no more than the client's vouchers are evidence for.
+/// Returns the money and the weight paid.
 public(package) fun credit_server<T>(
     channel: &mut Channel<T>,
-    frames: u64,
+    weight: u64,
     ctx: &mut TxContext,
 ): (Coin<T>, u64) {
     channel.assert_version();
     assert!(channel.state <= STATE_CLOSING, EChannelClosed);
     assert!(channel.terms.bearer() == host::bearer_client(), ENotBorne);
-    let credit = channel.terms.credit();
-    let mut paid_frames = channel.evident(frames);
-    let affordable = min(channel.unowed(), channel.room(ctx));
-    if (credit > 0) paid_frames = min(paid_frames, affordable / credit);
-    let amount = paid_frames * credit;
-    channel.credited_frames = channel.credited_frames + (paid_frames as u128);
+    let mut paid = channel.evident(weight);
+    let due = channel.credit_for(paid);
+    let amount = capped(due, min(channel.unowed(), channel.room(ctx)));
+    if ((amount as u128) < due) {
+        // The rest is paid another time: of the weight so much is, rounded up, that none of it is paid twice.
+        let credit = channel.terms.credit() as u128;
+        paid = (((amount as u128) * (CREDIT_WEIGHT as u128) + credit - 1) / credit) as u64;
+    };
+    channel.credited_weight = channel.credited_weight + (paid as u128);
     channel.credited = channel.credited + amount;
     channel.epoch_spent = channel.epoch_spent + amount;
-    (coin::from_balance(channel.balance.split(amount), ctx), paid_frames)
+    (coin::from_balance(channel.balance.split(amount), ctx), paid)
 }
 
-/// Note transport credits of the client for up to `frames` frames: the next payments to the server bear them.
-/// Returns the frames noted.
-public(package) fun credit_client<T>(channel: &mut Channel<T>, frames: u64): u64 {
+/// Note transport credits of the client for frames of up to `weight`: the next payments to the server bear them.
+/// Returns the weight noted.
+public(package) fun credit_client<T>(channel: &mut Channel<T>, weight: u64): u64 {
     channel.assert_version();
     assert!(channel.state <= STATE_CLOSING, EChannelClosed);
     assert!(channel.terms.bearer() == host::bearer_server(), ENotBorne);
-    let noted = channel.evident(frames);
-    channel.credited_frames = channel.credited_frames + (noted as u128);
-    channel.credit_due = channel.credit_due + (noted as u128) * (channel.terms.credit() as u128);
+    let noted = channel.evident(weight);
+    channel.credited_weight = channel.credited_weight + (noted as u128);
+    channel.credit_due = channel.credit_due + channel.credit_for(noted);
     noted
 }
 
@@ -675,7 +686,7 @@ fun new_channel<T>(
         credit_due: 0,
         requests: 0,
         bytes: 0,
-        credited_frames: 0,
+        credited_weight: 0,
         epoch: ctx.epoch(),
         epoch_spent: 0,
         lanes: vector[],
@@ -801,7 +812,7 @@ fun assert_signature(lane: &Lane, voucher: &Voucher, signature: &vector<u8>, now
 /// back from it.
 fun take_due<T>(channel: &mut Channel<T>, ctx: &TxContext): Balance<T> {
     let due = min(channel.reserved(), channel.room(ctx));
-    let kept_back = if (channel.credit_due < (due as u128)) channel.credit_due as u64 else due;
+    let kept_back = capped(channel.credit_due, due);
     channel.owed = channel.owed - (due as u128);
     channel.credit_due = channel.credit_due - (kept_back as u128);
     channel.epoch_spent = channel.epoch_spent + due;
@@ -867,20 +878,26 @@ fun room<T>(channel: &mut Channel<T>, ctx: &TxContext): u64 {
 
 /// The part of the balance that is owed to the server.
 fun reserved<T>(channel: &Channel<T>): u64 {
-    let held = channel.balance.value();
-    if (channel.owed < (held as u128)) channel.owed as u64 else held
+    capped(channel.owed, channel.balance.value())
 }
 
 /// The part of the balance that is not owed to the server.
 fun unowed<T>(channel: &Channel<T>): u64 { channel.balance.value() - channel.reserved() }
 
-/// How many of `frames` frames the accepted vouchers are evidence for: each request and each full 16 KiB vouched
-/// is evidence for one frame, once. The client signs only for what reached it, so empty frames earn nothing.
-fun evident<T>(channel: &Channel<T>, frames: u64): u64 {
-    let units = channel.requests + (channel.bytes >> FRAME_SHIFT);
-    let left = units - channel.credited_frames;
-    if (left < (frames as u128)) left as u64 else frames
+/// How much of `weight` the accepted vouchers are evidence for: each request and each full 16 KiB vouched is evidence
+/// for a frame of 16 KiB, once. The client signs only for what reached it, so empty frames earn nothing.
+fun evident<T>(channel: &Channel<T>, weight: u64): u64 {
+    let frames = channel.requests + (channel.bytes >> EVIDENCE_SHIFT);
+    capped(frames * (CREDIT_WEIGHT as u128) - channel.credited_weight, weight)
 }
+
+/// The credit for frames of this weight, rounded down.
+fun credit_for<T>(channel: &Channel<T>, weight: u64): u128 {
+    (weight as u128) * (channel.terms.credit() as u128) / (CREDIT_WEIGHT as u128)
+}
+
+/// The less of both.
+fun capped(amount: u128, most: u64): u64 { if (amount < (most as u128)) amount as u64 else most }
 
 fun claims_until_ms<T>(channel: &Channel<T>): u64 {
     channel.closing_ms + channel.terms.claim_ms()

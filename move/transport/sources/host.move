@@ -177,9 +177,9 @@ public struct Terms has copy, drop, store {
     epoch_cap: u64,
     /// Who bears transport cost: `BEARER_*`.
     bearer: u8,
-    /// What one metered frame is worth to the side that sent it.
+    /// What a frame of 16 KiB is worth to the side that sent it; another one by its weight.
     credit: u64,
-    /// A channel without a claim for this long can be expired by anyone.
+    /// Of a channel without a claim for this long anyone may ask for the close.
     idle_ms: u64,
     /// How long claims still count after a close was requested, and how long an old lane key is honoured.
     claim_ms: u64,
@@ -693,7 +693,7 @@ public fun epoch_cap(terms: &Terms): u64 { terms.epoch_cap }
 /// Who bears transport cost.
 public fun bearer(terms: &Terms): u8 { terms.bearer }
 
-/// Worth of one metered frame.
+/// Worth of a metered frame of 16 KiB.
 public fun credit(terms: &Terms): u64 { terms.credit }
 
 /// Idle time after which anyone may ask for a channel's close.

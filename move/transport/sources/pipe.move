@@ -49,7 +49,7 @@ public struct Pipe has key {
     index: u8,
     /// Frames sent; the next has this plus one.
     sequence: u64,
-    /// Frames with data sent, and how many of them were credited.
+    /// Weight of the frames with data sent, and how much of it was credited: see `channel::frame_weight`.
     metered: u64,
     credited: u64,
     /// GCRA state: theoretical arrival times in ns.
@@ -127,7 +127,7 @@ public fun send<T>(
         pipe.bytes_tat = gcra(pipe.bytes_tat, now_ns, rate.bytes(), size);
     };
     pipe.sequence = pipe.sequence + 1;
-    if (size > 0) pipe.metered = pipe.metered + 1;
+    pipe.metered = pipe.metered + channel::frame_weight(size);
     event::emit(Frame {
         channel: pipe.channel,
         direction: pipe.direction,
@@ -158,8 +158,8 @@ public fun collect_credit<T>(
 ): Coin<T> {
     assert!(pipe.channel == object::id(channel), EForeignChannel);
     assert!(pipe.direction != channel::to_server(), EWrongDirection);
-    let (money, frames) = channel.credit_server(pipe.metered - pipe.credited, ctx);
-    pipe.credited = pipe.credited + frames;
+    let (money, weight) = channel.credit_server(pipe.metered - pipe.credited, ctx);
+    pipe.credited = pipe.credited + weight;
     money
 }
 
@@ -168,8 +168,8 @@ public fun collect_credit<T>(
 public fun charge_credit<T>(pipe: &mut Pipe, channel: &mut Channel<T>) {
     assert!(pipe.channel == object::id(channel), EForeignChannel);
     assert!(pipe.direction == channel::to_server(), EWrongDirection);
-    let frames = channel.credit_client(pipe.metered - pipe.credited);
-    pipe.credited = pipe.credited + frames;
+    let weight = channel.credit_client(pipe.metered - pipe.credited);
+    pipe.credited = pipe.credited + weight;
 }
 
 /// Throw away a pipe; its storage deposit comes back.
@@ -222,7 +222,7 @@ public fun index(pipe: &Pipe): u8 { pipe.index }
 /// Frames sent.
 public fun sequence(pipe: &Pipe): u64 { pipe.sequence }
 
-/// Frames with data sent, and how many of them were credited.
+/// Weight of the frames with data sent, and how much of it was credited.
 public fun metered(pipe: &Pipe): (u64, u64) { (pipe.metered, pipe.credited) }
 
 // === Private ===

@@ -11,6 +11,8 @@ use transport::{
 };
 
 const CREDIT: u64 = 5;
+/// Weight of a frame of 16 KiB.
+const FULL: u64 = 18_432;
 
 fun open(): World { world::with_channel(world::terms()) }
 
@@ -58,6 +60,23 @@ macro fun frames(
     };
 }
 
+/// As many frames of 16 KiB as said: what a credit is for.
+macro fun full_frames(
+    $count: u64,
+    $pipe: &mut Pipe,
+    $channel: &Channel<SUI>,
+    $host: &Host,
+    $clock: &Clock,
+) {
+    let mut sent = 0;
+    let (pipe, channel, host, clock) = ($pipe, $channel, $host, $clock);
+    let data = zeros(16_384);
+    while (sent < $count) {
+        pipe.send(channel, host, 0, vector[data], clock);
+        sent = sent + 1;
+    };
+}
+
 fun limit(w: &mut World, request_ns: u64, requests: u64, byte_ns: u64, bytes: u64, window: u64) {
     world::host!(w, |host, _, cap, _, _, _| {
         let rate = host::new_rate_limit(request_ns, requests, byte_ns, bytes);
@@ -87,7 +106,7 @@ fun a_frame_says_where_it_comes_from() {
         assert!(pipe.sequence() == 2 && pipe.direction() == 0 && pipe.index() == 0);
         assert!(pipe.channel() == object::id(channel));
         let (metered, credited) = pipe.metered();
-        assert!(metered == 1 && credited == 0);
+        assert!(metered == 2_048 + 3 && credited == 0);
     });
     let frames = event::events_by_type<Frame>();
     assert!(frames.length() == 2);
@@ -224,7 +243,7 @@ fun the_server_is_credited_by_evidence_and_once() {
     let mut w = borne_by(1, 1_000_000);
     pipe_of(&mut w, signed::server());
     piped!(&mut w, |pipe, channel, host, clock, ctx| {
-        frames!(4, pipe, channel, host, clock);
+        full_frames!(4, pipe, channel, host, clock);
         // Nothing is vouched yet: no evidence, no credit.
         assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
     });
@@ -234,7 +253,7 @@ fun the_server_is_credited_by_evidence_and_once() {
         assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 4 * CREDIT);
         assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
         let (metered, credited) = pipe.metered();
-        assert!(metered == 4 && credited == 4);
+        assert!(metered == 4 * FULL && credited == metered);
         assert!(channel.credited() == 20 && channel.held() == 880);
         world::assert_conserved(channel);
     });
@@ -247,11 +266,11 @@ fun empty_frames_earn_nothing_and_full_ones_no_more_than_vouched() {
     limit(&mut w, 0, 0, 0, 0, 0);
     pipe_of(&mut w, signed::server());
     piped!(&mut w, |pipe, channel, host, clock, _| {
-        frames!(60, pipe, channel, host, clock);
+        full_frames!(60, pipe, channel, host, clock);
         pipe.send(channel, host, 0, vector[], clock);
         pipe.send(channel, host, 0, vector[b""], clock);
         let (metered, _) = pipe.metered();
-        assert!(metered == 60);
+        assert!(metered == 60 * FULL);
     });
     // Fifty requests and three times 16 KiB: evidence for 53 frames, but only 100 are left after 900.
     assert!(w.claim(signed::third()) == 900);
@@ -273,21 +292,41 @@ fun empty_frames_earn_nothing_and_full_ones_no_more_than_vouched() {
 }
 
 #[test]
+fun a_frame_is_credited_by_what_it_weighs() {
+    let mut w = world::with_channel(world::terms_with(1_048_576, 1_000_000, 1, 18));
+    pipe_of(&mut w, signed::server());
+    assert!(w.claim(signed::first()) == 100);
+    w.as_server();
+    piped!(&mut w, |pipe, channel, host, clock, ctx| {
+        // A 1,024th of the weight each: a full frame comes to 18, one of a byte to a ninth of that.
+        frames!(2, pipe, channel, host, clock);
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 4);
+        full_frames!(1, pipe, channel, host, clock);
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 18);
+        pipe.send(channel, host, 0, vector[zeros(65_536)], clock);
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 66);
+        world::assert_conserved(channel);
+    });
+    w.end();
+}
+
+#[test]
 fun credits_count_toward_the_epoch_cap() {
     let mut w = borne_by(1, 112);
     pipe_of(&mut w, signed::server());
-    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    piped!(&mut w, |pipe, channel, host, clock, _| full_frames!(4, pipe, channel, host, clock));
     assert!(w.claim(signed::first()) == 100);
     w.as_server();
     piped!(&mut w, |pipe, channel, _, _, ctx| {
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 2 * CREDIT);
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 12);
     });
     w.next_epoch();
     piped!(&mut w, |pipe, channel, _, _, ctx| {
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 2 * CREDIT);
+        // Of four frames' twenty; what a part of them comes to is rounded down.
+        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 7);
         world::assert_conserved(channel);
     });
-    assert!(w.claim(signed::second()) == 102);
+    assert!(w.claim(signed::second()) == 105);
     w.end();
 }
 
@@ -295,7 +334,7 @@ fun credits_count_toward_the_epoch_cap() {
 fun a_credit_never_takes_what_is_owed() {
     let mut w = borne_by(1, 950);
     pipe_of(&mut w, signed::server());
-    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    piped!(&mut w, |pipe, channel, host, clock, _| full_frames!(4, pipe, channel, host, clock));
     assert!(w.claim(signed::fourth()) == 950);
     w.next_epoch();
     piped!(&mut w, |pipe, channel, _, _, ctx| {
@@ -309,14 +348,14 @@ fun a_credit_never_takes_what_is_owed() {
 fun the_client_is_credited_out_of_the_servers_next_payments() {
     let mut w = borne_by(2, 1_000_000);
     pipe_of(&mut w, signed::client());
-    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    piped!(&mut w, |pipe, channel, host, clock, _| full_frames!(4, pipe, channel, host, clock));
     assert!(w.claim(signed::first()) == 100);
     w.as_client();
     piped!(&mut w, |pipe, channel, _, _, _| {
         pipe.charge_credit(channel);
         pipe.charge_credit(channel);
         let (_, credited) = pipe.metered();
-        assert!(credited == 4 && channel.credited() == 0);
+        assert!(credited == 4 * FULL && channel.credited() == 0);
     });
     assert!(w.claim(signed::second()) == 150 - 4 * CREDIT);
     w.as_server();
@@ -334,7 +373,7 @@ fun the_client_is_credited_out_of_the_servers_next_payments() {
 fun the_client_cannot_charge_more_than_the_server_earns() {
     let mut w = world::with_channel(world::terms_with(1_048_576, 1_000_000, 2, 200));
     pipe_of(&mut w, signed::client());
-    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    piped!(&mut w, |pipe, channel, host, clock, _| full_frames!(4, pipe, channel, host, clock));
     assert!(w.claim(signed::first()) == 100);
     w.as_client();
     piped!(&mut w, |pipe, channel, _, _, _| pipe.charge_credit(channel));
@@ -360,7 +399,7 @@ fun a_mixed_history_conserves_money() {
     server = server + w.claim(signed::first());
     w.as_server();
     piped!(&mut w, |pipe, channel, host, clock, ctx| {
-        frames!(4, pipe, channel, host, clock);
+        full_frames!(4, pipe, channel, host, clock);
         server = server + pipe.collect_credit(channel, ctx).burn_for_testing();
         world::assert_conserved(channel);
     });
