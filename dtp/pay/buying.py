@@ -64,8 +64,12 @@ _TOP_UP_PART: Final = 4
 _LEAST_USE: Final = Usage(1, 4096)
 #: How long a new channel that is refused is tried again before another one is opened.
 _TRIAL_MS: Final = 600_000
-#: How often the file of a lane's lock is tried: it isn't taken for good by who has it for a moment.
-_TRIES: Final = 3
+#: How often the file of a lock is tried that nobody has, and the pause between, s: who looks has it for a moment.
+_TRIES: Final = 10
+_MOMENT: Final = 0.001
+#: How long to wait for who takes a lane of a channel, or finds out whether others use it: so many pauses, s.
+_TURNS: Final = 100
+_TURN: Final = 0.01
 #: Credits for transport that are worth a transaction, MIST.
 _CREDITS_WORTH: Final = 3_000_000
 
@@ -134,6 +138,11 @@ class Purchase(Deal):
         store, id = self.journal.store, self.channel.id
         others = (LaneLock(store.path, id, lane) for lane in range(MAX_LANES) if lane != self.lane.lane)
         return not self.keep and not any(each.is_taken() for each in others)
+
+    async def _is_closed(self) -> bool:
+        """Whether another connection, or who uses the store, has closed the channel or asked for it."""
+        ours = await self.journal.run(lambda store: store.bought(self.channel.id))
+        return any(each.state in ("closing", "closed") for each in ours)
 
     async def add(self, wanted: int) -> int | None:
         """Put more money into the channel, as the budget allows; what the lane may come to by then, or None.
@@ -229,18 +238,30 @@ class Purchase(Deal):
     async def settle(self, agreed: messages.Agreed | None) -> None:
         """Close the channel unless it is kept: by agreement at once, else by asking, with `claim_ms` for claims.
 
-        Idempotent. Raises what the chain raises; then `dtp channel close` does it later, and a channel whose close
-        was agreed on isn't used again.
+        Of several connections that end together the last one does. Idempotent. Raises what the chain raises, unless
+        the channel is closed by then; then `dtp channel close` does it later, and a channel whose close was agreed on
+        isn't used again.
         """
         if self._settled:
             return
         self._settled = True
         try:
-            # What the server has signed is closed, whoever came meanwhile: it takes the channel no more.
-            if not self.keep and (agreed is not None or self.closes):
-                await self._close(agreed)
+            if not self.keep:
+                await self._close_last(agreed)
+        except ChainError:
+            if not await self._is_closed():
+                raise
         finally:
             self.lock.release()
+
+    async def _close_last(self, agreed: messages.Agreed | None) -> None:
+        async with _turn(self.journal, self.channel.id) as ours:
+            # First: of two that see each other's lane in use none would close the channel.
+            self.lock.release()
+            # What the server has signed is closed, whoever came meanwhile: it takes the channel no more.
+            ends = agreed is not None or (ours and self.closes)
+            if ends and not await self._is_closed():
+                await self._close(agreed)
 
     async def _close(self, agreed: messages.Agreed | None) -> None:
         try:
@@ -303,6 +324,21 @@ class Purchase(Deal):
         return agreed.total <= most
 
 
+@contextlib.asynccontextmanager
+async def _turn(journal: Journal[Store], channel: str) -> AsyncIterator[bool]:
+    """Lanes of a channel are taken, and it is closed, by one at a time: who begins to use it sees the close, or is
+    seen. False where it isn't our turn in a second, since somebody closes the channel. Raises `StoreError`."""
+    lock = LaneLock(journal.store.path, channel, MAX_LANES)  # behind all lanes
+    for _ in range(_TURNS):
+        if ours := lock.take():
+            break
+        await asyncio.sleep(_TURN)
+    try:
+        yield ours
+    finally:
+        lock.release()
+
+
 class LaneLock:
     """A lane is used by one connection at a time, also among processes: a lock on a file beside the store. Of a store
     in memory no other process knows."""
@@ -319,7 +355,13 @@ class LaneLock:
     def take(self) -> bool:
         """Whether the lane was free, and is ours now. `StoreError` where there can be no such file."""
         # Who only looks has the file for a moment, and who had the lane removes it.
-        return any(self._try() for _ in range(_TRIES))
+        for _ in range(_TRIES):
+            if self._try():
+                return True
+            if self.is_taken():
+                break
+            time.sleep(_MOMENT)
+        return False
 
     def _try(self) -> bool:
         if self._path is None:
@@ -347,12 +389,19 @@ class LaneLock:
         """Whether somebody has the lane."""
         if self._path is None:
             return self._lane in self._in_memory
-        if not os.path.exists(self._path):
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
             return False
-        if self.take():
-            self.release()
-            return False
-        return True
+        except OSError as fault:
+            raise StoreError(f"can't look at {self._path}: {fault.strerror}") from fault
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # several may look at once
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+        return False
 
     def _is_at_its_place(self, file: int) -> bool:
         assert self._path is not None
@@ -502,7 +551,7 @@ async def _reusable(
                 try:
                     await _to_its_end(_add_lane(chain, journal, error.channel))
                     return await _ready(chain, journal, each.channel, budget, keep)
-                except _LanesBusy as taken:  # by another connection that came at the same time, as is ours
+                except ChannelUnusable as taken:  # by who came, or closed it, at the same time
                     log.debug("%s", taken)
                 except MoveAborted as refused:
                     if refused.error is not module.ChannelError.TOO_MANY_LANES:
@@ -546,15 +595,29 @@ async def _ready(
     if channel.pass_ is None:
         _check_coin(budget, channel.terms)
     _check_prices(budget, channel.terms)
-    for key, lane in await journal.run(lambda store: store.lanes(id)):
-        lock = LaneLock(journal.store.path, id, lane.lane)
-        if lane.lane >= len(channel.lanes) or channel.lanes[lane.lane].key != key.public or not lock.take():
-            continue
-        try:
-            return await _taken(chain, journal, channel, lane.lane, lock, budget, keep)
-        except BaseException:
-            lock.release()
-            raise
+    number, lock = await _take_lane(journal, channel)
+    try:
+        return await _taken(chain, journal, channel, number, lock, budget, keep)
+    except BaseException:
+        lock.release()
+        raise
+
+
+async def _take_lane(journal: Journal[Store], channel: Channel) -> tuple[int, LaneLock]:
+    """A lane of a channel of ours that was free, and its lock. Raises `ChannelUnusable`, `_LanesBusy`."""
+
+    def known(store: Store) -> tuple[bool, list[tuple[LaneKey, PayerLane]]]:
+        return any(each.state == "open" for each in store.bought(channel.id)), store.lanes(channel.id)
+
+    async with _turn(journal, channel.id) as ours:
+        is_open, lanes = await journal.run(known)
+        if not ours or not is_open:
+            raise ChannelUnusable(f"channel {channel.id} is closed by another connection")
+        for key, lane in lanes:
+            lock = LaneLock(journal.store.path, channel.id, lane.lane)
+            there = lane.lane < len(channel.lanes) and channel.lanes[lane.lane].key == key.public
+            if there and lock.take():
+                return lane.lane, lock
     raise _LanesBusy(channel)
 
 

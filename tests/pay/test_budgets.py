@@ -2,15 +2,12 @@
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import time
 from dataclasses import replace
 
 import pytest
 
 from dtp.chain import Program
-from dtp.chain.channel import State
 from dtp.chain.errors import (
     InsufficientFunds,
     NodeUnavailable,
@@ -23,7 +20,7 @@ from dtp.chain.host import Bearer, Terms
 from dtp.errors import DtpError, LocalError
 from dtp.pay import buying
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
-from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded, OtherCoin, StoreError
+from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded, OtherCoin
 from dtp.pay.journal import Journal
 from dtp.pay.payer import PayerLane
 from dtp.pay.serving import Selling
@@ -528,78 +525,6 @@ def test_who_has_got_money_since_is_told_what_the_budget_is(market, monkeypatch)
     market(scenario)
 
 
-def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
-    store = tmp_path / "pay.sqlite"
-    store.touch()
-    os.symlink(store, tmp_path / "other.sqlite")
-    first = LaneLock(str(store), CHANNEL, 0)
-    second = LaneLock(str(tmp_path / "other.sqlite"), CHANNEL, 0)
-    assert first.take()
-    assert not second.take()
-    first.release()
-    assert second.take()
-    second.release()
-
-
-def test_a_lane_that_somebody_looks_at_for_a_moment_is_free(tmp_path, monkeypatch):
-    """Who took it for one in use would open another channel."""
-    genuine, tries = fcntl.flock, []
-
-    def looked_at(file, how):
-        tries.append(how)
-        if len(tries) == 1:
-            raise BlockingIOError
-        return genuine(file, how)
-
-    monkeypatch.setattr(fcntl, "flock", looked_at)
-    lock = LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0)
-    assert lock.take()
-    assert len(tries) == 2
-    lock.release()
-
-
-def test_a_lane_is_locked_in_memory_as_well():
-    first, second, other = (LaneLock(":memory:", CHANNEL, number) for number in (0, 0, 1))
-    assert first.take()
-    assert other.take()
-    assert not second.take()
-    second.release()  # which isn't the first's
-    assert not second.take()
-    first.release()
-    first.release()
-    assert second.take()
-    second.release()
-    other.release()
-    assert not LaneLock._in_memory
-
-
-def test_a_lock_that_somebody_has_tidied_away_is_let_go_all_the_same(tmp_path):
-    first, second = (LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0) for _ in range(2))
-    assert first.take()
-    (file,) = tmp_path.glob("*.lock")
-    file.unlink()
-    assert second.take()
-    first.release()  # which isn't the second's
-    third = LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0)
-    assert not third.take()
-    second.release()
-    assert third.take()
-    third.release()
-    assert list(tmp_path.glob("*.lock")) == []
-
-
-@pytest.mark.parametrize("what", ["open", "flock"])
-def test_a_lane_that_can_t_be_locked_isn_t_used(tmp_path, monkeypatch, what):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(buying.os if what == "open" else buying.fcntl, what, full)
-    files = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(StoreError, match="No space left"):
-        LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0).take()
-    assert len(os.listdir("/proc/self/fd")) == files
-
-
 def test_two_lanes_in_use_count_on_different_money(market):
     """Else both would stand still when the deposit ends, and none would add to it."""
 
@@ -619,28 +544,6 @@ def test_two_lanes_in_use_count_on_different_money(market):
             await fetch(third, 0)
         (channel,) = await market.channels(buyer)
         assert channel.deposited == 2 * budget
-
-    market(scenario)
-
-
-def test_a_channel_is_not_closed_under_another_connection(market):
-    """But by the last that doesn't keep it."""
-
-    async def scenario(market):
-        await market.serve(give)
-        buyer = await market.buyer()
-        async with market.connect(buyer, budget=cost_of(MIB), keep=True) as first:
-            async with market.connect(buyer, budget=cost_of(MIB), keep=True) as second:
-                await fetch(second, 1000)
-            async with market.connect(buyer, budget=cost_of(MIB)) as third:
-                await fetch(third, 1000)
-            assert third.meter.deal.channel.id == first.meter.deal.channel.id
-            await fetch(first, 1000)
-        (channel,) = await market.channels(buyer)
-        assert channel.state == State.OPEN
-        async with market.connect(buyer, budget=cost_of(MIB)) as last:
-            await fetch(last, 1000)
-        assert await market.channels(buyer) == [None]
 
     market(scenario)
 

@@ -1,0 +1,204 @@
+"""Lanes are used by one connection at a time, and a channel is closed by the last: locks, also among processes."""
+
+import fcntl
+import os
+import types
+from types import SimpleNamespace
+
+import pytest
+
+from dtp.chain.channel import State
+from dtp.pay import buying
+from dtp.pay.buying import Budget, LaneLock, Purchase
+from dtp.pay.errors import StoreError
+from dtp.pay.payer import PayerLane
+from dtp.pay.settling import request_close
+from dtp.pay.terms import MIB, Prices
+from dtp.pay.ticket import MAX_LANES
+
+from .meters import CHANNEL, KEY
+from .test_budgets import LEAST
+from .test_claims import channel
+from .test_claims import lane as chain_lane
+from .test_paid import cost_of, fetch, give
+
+
+def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
+    store = tmp_path / "pay.sqlite"
+    store.touch()
+    os.symlink(store, tmp_path / "other.sqlite")
+    first = LaneLock(str(store), CHANNEL, 0)
+    second = LaneLock(str(tmp_path / "other.sqlite"), CHANNEL, 0)
+    assert first.take()
+    assert not second.take()
+    first.release()
+    assert second.take()
+    second.release()
+
+
+def test_a_lane_that_somebody_looks_at_for_a_moment_is_free(tmp_path, monkeypatch):
+    """Who took it for one in use would open another channel."""
+    lock, other = (LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0) for _ in range(2))
+    path = tmp_path / f"pay.sqlite.{CHANNEL[2:18]}-0.lock"
+    path.touch()  # left by who was killed
+    looks = os.open(path, os.O_RDWR)
+    fcntl.flock(looks, fcntl.LOCK_SH)
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 5:
+            os.close(looks)
+
+    monkeypatch.setattr(buying.time, "sleep", sleep)
+    assert not lock.is_taken()
+    assert lock.take()
+    assert pauses == [0.001] * 5
+    assert other.is_taken()
+    assert not other.take()
+    assert len(pauses) == 5
+    lock.release()
+
+
+def test_a_lane_is_locked_in_memory_as_well():
+    first, second, other = (LaneLock(":memory:", CHANNEL, number) for number in (0, 0, 1))
+    assert first.take()
+    assert other.take()
+    assert not second.take()
+    second.release()  # which isn't the first's
+    assert not second.take()
+    first.release()
+    first.release()
+    assert second.take()
+    second.release()
+    other.release()
+    assert not LaneLock._in_memory
+
+
+def test_a_lock_that_somebody_has_tidied_away_is_let_go_all_the_same(tmp_path):
+    first, second = (LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0) for _ in range(2))
+    assert first.take()
+    (file,) = tmp_path.glob("*.lock")
+    file.unlink()
+    assert second.take()
+    first.release()  # which isn't the second's
+    third = LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0)
+    assert not third.take()
+    second.release()
+    assert third.take()
+    third.release()
+    assert list(tmp_path.glob("*.lock")) == []
+
+
+@pytest.mark.parametrize("what", ["open", "flock"])
+def test_a_lane_that_can_t_be_locked_isn_t_used(tmp_path, monkeypatch, what):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(buying.os if what == "open" else buying.fcntl, what, full)
+    files = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StoreError, match="No space left"):
+        LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0).take()
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+@types.coroutine
+def pause(seconds):
+    yield
+
+
+def step(work):
+    """Run a coroutine to its next pause; whether it is over then."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return True
+    return False
+
+
+def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(tmp_path, monkeypatch):
+    """As those of two processes do, each of which looks at the other's lane before either lets go of its own."""
+    path, states, closed = str(tmp_path / "pay.sqlite"), ["open"], []
+
+    async def run(work):
+        return work(SimpleNamespace(bought=lambda id: [SimpleNamespace(state=states[-1])]))
+
+    async def close(self, agreed):
+        closed.append(self)
+        await pause(0)
+        states.append("closing")
+
+    def is_taken(lock):
+        taken = genuine(lock)
+        if lock._lane[1] == 1 and not over:
+            over.append(step(endings[1]))
+        return taken
+
+    over, genuine = [], LaneLock.is_taken
+    monkeypatch.setattr(buying.asyncio, "sleep", pause)
+    monkeypatch.setattr(Purchase, "_close", close)
+    journal = SimpleNamespace(store=SimpleNamespace(path=path), run=run)
+    deals = []
+    for number in range(2):
+        lock = LaneLock(path, CHANNEL, number)
+        assert lock.take()
+        lane, known = PayerLane(CHANNEL, number), channel(lanes=(chain_lane(),) * 2)
+        deals.append(Purchase(None, journal, known, KEY, lane, Budget(), False, Prices(1000, 0), 0, lock))
+    endings = [each.settle(None) for each in deals]
+    monkeypatch.setattr(LaneLock, "is_taken", is_taken)
+    while not step(endings[0]):
+        pass
+    while not over[-1]:
+        over.append(step(endings[1]))
+    assert closed == [deals[1]]
+    assert states == ["open", "closing"]
+    assert list(tmp_path.glob("*.lock")) == []
+
+
+def test_a_channel_that_is_being_closed_is_not_used(market, monkeypatch):
+    """Nor closed twice: who ends meanwhile, in another process say, finds it closed."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        monkeypatch.setattr(buying, "_TURN", 0)
+        async with market.connect(buyer, budget=LEAST, keep=True) as first:
+            await fetch(first, 0)
+        id = first.meter.deal.channel.id
+        closing = LaneLock(buyer["store"].path, id, MAX_LANES)
+        assert closing.take()
+        async with market.connect(buyer, budget=LEAST, keep=True) as other:
+            await fetch(other, 0)
+        assert other.meter.deal.channel.id != id
+        closing.release()
+        async with market.connect(buyer, budget=LEAST) as last:
+            await fetch(last, 0)
+            (found,) = (each for each in await market.channels(buyer) if each.id == id)
+            monkeypatch.setattr(last.meter.payer, "agrees", False)
+            await request_close(buyer["network"], found)
+            buyer["store"].set_state(id, "closing")
+        assert last.meter.deal.channel.id == id
+
+    market(scenario)
+
+
+def test_a_channel_is_not_closed_under_another_connection(market):
+    """But by the last that doesn't keep it."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=cost_of(MIB), keep=True) as first:
+            async with market.connect(buyer, budget=cost_of(MIB), keep=True) as second:
+                await fetch(second, 1000)
+            async with market.connect(buyer, budget=cost_of(MIB)) as third:
+                await fetch(third, 1000)
+            assert third.meter.deal.channel.id == first.meter.deal.channel.id
+            await fetch(first, 1000)
+        (channel,) = await market.channels(buyer)
+        assert channel.state == State.OPEN
+        async with market.connect(buyer, budget=cost_of(MIB)) as last:
+            await fetch(last, 1000)
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
