@@ -52,9 +52,13 @@ def send(address: Address, message: str, fee: str | None, wait: bool, account: A
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain.posts import answers, send_post
+        from dtp.chain.resolver import read_host
         from dtp.chain.wallet import parse_amount
 
-        paid = None if fee is None else parse_amount(fee)
+        paid = None
+        if fee is not None:  # in the service's coin: an amount of SUI may be a fortune of another
+            _, found = (await read_host(chain, _host(address))).service(address.service)
+            paid = parse_amount(fee, found.terms.coin)
         sent = await send_post(chain, _host(address), address.service, data, fee=paid)
         record = {"transaction": sent.transaction, "host": sent.host, "service": sent.service}
         if wait:

@@ -284,6 +284,7 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
         async with client(owner) as server:
             hosted = await make_host(server)
             await hosted.service("echo")
+            await hosted.service("gold", coin="0x2::object::ID")
             return server.chain_id, hosted.id
 
     chain_id, host_id = run(prepare())
@@ -334,6 +335,9 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
     assert json.loads(result.stderr)["event"] == "history"
     (again,) = call("answer", address, got["transaction"], "hello again", *as_server)
     assert again["answers"] == got["transaction"]
+    as_user = ("--wallet", str(user_key))
+    (error,) = call("send", f"dtp://{host_id}/gold", "x", "--fee", "0.1SUI", *as_user, code=3)
+    assert "smallest unit of 0x" in error["error"]["message"]
     (error,) = call("send", "dtp://alice/echo", "x", "--wallet", str(user_key), code=3)
     assert "no host on chain" in error["error"]["message"]
 
