@@ -6,8 +6,10 @@ Programs are built here out of `dtp.chain.channel`; what to do when is decided i
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from dtp.chain import Executed, Program
 from dtp.chain import channel as module
@@ -15,7 +17,7 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
 from dtp.chain.client import ChainClient
 from dtp.chain.commands import Argument
-from dtp.chain.errors import InsufficientFunds, NodeRefused, TransactionFailed
+from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id
 from dtp.pay import messages
@@ -215,40 +217,57 @@ async def settle(
     """Carry decisions out, `batch` claims in a transaction; what each did. A channel that is refused is left out.
 
     Refusals are found by simulation and cost nothing, but for what somebody else does between that and ours: a
-    watcher may claim at the same moment, a client close and delete its channel. Raises what `ChainClient.execute`
-    raises otherwise.
+    watcher may claim at the same moment, a client close and delete its channel. Where the account can't pay the gas
+    of all, which is more ahead than in the end, as much is done as it pays for, the cheapest first: what is claimed
+    pays for more. Raises `InsufficientFunds` when that is nothing, and what `ChainClient.execute` raises otherwise.
     """
     done: list[tuple[Paid, list[Decision]]] = []
-    part: list[Decision] = []
-    for each in decisions:
-        if each.action in (Action.WAIT, Action.FORGET):
+    parts = _parts([each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)], batch)
+    while parts:
+        part = parts.popleft()
+        program = settle_program(chain, part)
+        if not len(program):
             continue
+        try:
+            executed = await chain.execute(program)
+        except (TransactionFailed, NodeRefused, ProgramError) as refused:
+            # Halves find the one that is refused in few simulations, and the others still share their transactions.
+            halves = _halves(part)
+            if not halves:
+                log.warning("channel %s can't be settled: %s", part[0].view.channel.id, refused)
+            parts.extendleft(reversed(halves))
+        except InsufficientFunds as poor:
+            left = sorted((each for some in (part, *parts) for each in some), key=partial(_dearness, chain))
+            if part == left[:1]:
+                halves = _halves(part)
+                if not halves and not done:
+                    raise
+                if not halves:
+                    log.warning("%d channels can't be settled yet: %s", len(left), poor)
+                    break
+                left[:1] = [each for half in halves for each in half]
+            parts = _parts(left, max(1, sum(map(_claims_in, part)) // 2))
+        else:
+            coins = {each.view.channel.coin for each in part}
+            coin = coins.pop() if len(coins) == 1 else None
+            done.append((replace(result_of(chain, executed), coin=coin), part))
+    return done
+
+
+def _parts(decisions: Sequence[Decision], batch: int) -> deque[list[Decision]]:
+    """One transaction's decisions each, in order, with `batch` claims, or one decision with more."""
+    parts: deque[list[Decision]] = deque()
+    for each in decisions:
         # A channel has up to sixteen lanes, and each is a claim: what a transaction can hold is counted in those.
-        if part and sum(map(_claims_in, part)) + _claims_in(each) > batch:
-            done += await _settle_part(chain, part)
-            part = []
-        part.append(each)
-    return done + await _settle_part(chain, part) if part else done
+        if parts and sum(map(_claims_in, parts[-1])) + _claims_in(each) <= batch:
+            parts[-1].append(each)
+        else:
+            parts.append([each])
+    return parts
 
 
 def _claims_in(decision: Decision) -> int:
     return max(1, len(decision.lanes))
-
-
-async def _settle_part(chain: ChainClient, part: list[Decision]) -> list[tuple[Paid, list[Decision]]]:
-    program = settle_program(chain, part)
-    if not len(program):
-        return []
-    try:
-        coins = {each.view.channel.coin for each in part}
-        coin = coins.pop() if len(coins) == 1 else None
-        return [(replace(result_of(chain, await chain.execute(program)), coin=coin), part)]
-    except (TransactionFailed, NodeRefused) as refused:
-        halves = _halves(part)
-        if not halves:
-            log.warning("channel %s can't be settled: %s", part[0].view.channel.id, refused)
-    # Halves find the one that is refused in few simulations, and the others still share their transactions.
-    return [each for half in halves for each in await _settle_part(chain, half)]
 
 
 def _halves(part: list[Decision]) -> tuple[list[Decision], ...]:
@@ -264,3 +283,10 @@ def _halves(part: list[Decision]) -> tuple[list[Decision], ...]:
     middle = len(lanes) // 2
     claims = (lanes[:middle], lanes[middle:]) if middle else ()
     return tuple([Decision(view, Action.CLAIM, each, gain_of(view.channel, each))] for each in claims)
+
+
+def _dearness(chain: ChainClient, decision: Decision) -> tuple[bool, int, int]:
+    """Puts first what adds to the coin that pays the gas, in few claims, and much."""
+    channel = decision.view.channel
+    ours = channel.server == chain.address and channel.coin == SUI_COIN
+    return not ours, _claims_in(decision), -decision.gain

@@ -1,13 +1,14 @@
 """Programs that move money: who is paid how, what is refused before anything is sent."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from dtp.chain import Program
 from dtp.chain.channel import Claimed, Settled, State
-from dtp.chain.errors import InsufficientFunds
+from dtp.chain.errors import InsufficientFunds, ProgramError
 from dtp.chain.host import Terms
 from dtp.chain.model import SUI_COIN
 from dtp.pay import messages, settling
@@ -86,6 +87,65 @@ def test_what_waits_or_is_over_is_no_transaction(monkeypatch):
     nothing = Decision(View(channel()), Action.RELEASE)
     assert asyncio.run(settle(chain, [nothing], 8)) == []
     assert chain.executed == []
+
+
+class PoorChain(Chain):
+    """A chain where each claim takes 12 ahead, and brings what `gains` says of its deposit, less 7 of gas."""
+
+    def __init__(self, funds, limit=1000, address="0x5"):
+        super().__init__(address)
+        self.funds, self.limit, self.tried, self.paid = funds, limit, 0, []
+
+    async def execute(self, program):
+        self.tried += 1
+        claims = sum(each in ("claim", "claim_for") for each in functions(program))
+        if 12 * claims > self.limit:
+            raise ProgramError("over max_gas")
+        if 12 * claims > self.funds:
+            raise InsufficientFunds("too little")
+        self.paid.append(claims)
+        self.funds += sum(20 if each == "claim" else 0 for each in functions(program)) - 7 * claims
+        return SimpleNamespace(digest="d")
+
+
+@pytest.mark.parametrize(
+    ("funds", "coins", "paid", "tried"),
+    [
+        (5 * 12, [None] * 20, [5, 5, 5, 5], 6),  # what the first bring pays for the others
+        (12, [None] * 3, [1, 1, 1], 4),
+        (2 * 12, [OTHER_COIN] * 3 + [None], [2, 2], 3),  # first what pays for more
+        (2 * 12, [OTHER_COIN] * 20, [2], 6),  # ... and as much as there is, where nothing does
+    ],
+)
+def test_a_small_wallet_claims_what_it_can_pay_for(monkeypatch, caplog, funds, coins, paid, tried):
+    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    chain, decisions = PoorChain(funds), [decision(coin=each) for each in coins]
+    done = asyncio.run(settle(chain, decisions, 128))
+    assert (chain.paid, chain.tried) == (paid, tried)
+    assert sum(len(part) for _, part in done) == sum(paid)
+    assert ("can't be settled yet" in caplog.text) is (sum(paid) < len(coins))
+
+
+def test_a_wallet_for_nothing_says_so_soon():
+    chain = PoorChain(11)
+    with pytest.raises(InsufficientFunds):
+        asyncio.run(settle(chain, [decision() for _ in range(100)], 64))
+    assert chain.tried == 7  # 64, 32, ... 1
+
+
+def test_a_channel_with_many_lanes_keeps_nobody_from_being_claimed(monkeypatch):
+    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    chain, many = PoorChain(2 * 12), decision()
+    many = replace(many, lanes=many.lanes * 16, gain=10**9)
+    asyncio.run(settle(chain, [many, *(decision() for _ in range(4))], 16))
+    assert chain.paid == [2, 2, 4, 4, 8]  # the others, and then its lanes
+
+
+def test_what_is_too_much_for_a_transaction_is_parted(monkeypatch):
+    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    chain = PoorChain(10**6, limit=3 * 12)
+    asyncio.run(settle(chain, [decision() for _ in range(8)], 128))
+    assert chain.paid == [2, 2, 2, 2]
 
 
 @pytest.mark.parametrize(
