@@ -122,6 +122,8 @@ def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> in
 def service(number: int, host_id: str | None, account: Account, is_open: bool, **terms: Any) -> None:
     """Add a service to a host, or change it: its terms are replaced, open channels keep theirs.
 
+    Except for those from when it was free: once it has a price, they aren't served any more.
+
     SERVICE is its name, as addresses have it (dtp://0x.../files), or its number on chain.
 
     An AMOUNT is 0.001SUI or 1000000MIST, or a number of MIST.

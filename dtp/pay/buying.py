@@ -50,7 +50,7 @@ from dtp.pay.settling import (
     request_close,
 )
 from dtp.pay.store import Bought, Store
-from dtp.pay.terms import Prices, Usage
+from dtp.pay.terms import FREE_NO_MORE, Prices, Usage, is_free_no_more
 from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import MAX_COUNT, LaneKey
 
@@ -467,7 +467,7 @@ async def purchase(
         await journal.run(lambda store: store.add_bought(bought, 0, key.public))
         return id
 
-    made = await _ready(chain, journal, await _to_its_end(opened()), budget, keep)
+    made = await _ready(chain, journal, await _to_its_end(opened()), terms, budget, keep)
     made.fresh = True
     return made
 
@@ -541,16 +541,17 @@ async def _reusable(
     chain: ChainClient, journal: Journal[Store], state: HostState, number: int, budget: Budget, keep: bool
 ) -> Purchase | None:
     """A channel of ours that is still open for this service, has money left, and isn't in use."""
+    now = state.host.services[number].terms
     for each in await journal.run(lambda store: store.bought()):
         if each.state != "open" or each.purpose != (chain.chain_id, state.host.id, number, chain.address):
             continue
         try:
-            return await _ready(chain, journal, each.channel, budget, keep)
+            return await _ready(chain, journal, each.channel, now, budget, keep)
         except _LanesBusy as error:
             if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
                 try:
                     await _to_its_end(_add_lane(chain, journal, error.channel))
-                    return await _ready(chain, journal, each.channel, budget, keep)
+                    return await _ready(chain, journal, each.channel, now, budget, keep)
                 except ChannelUnusable as taken:  # by who came, or closed it, at the same time
                     log.debug("%s", taken)
                 except MoveAborted as refused:
@@ -585,13 +586,19 @@ async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channe
 
 
 async def _ready(
-    chain: ChainClient, journal: Journal[Store], id: str, budget: Budget, keep: bool
+    chain: ChainClient, journal: Journal[Store], id: str, now: Terms, budget: Budget, keep: bool
 ) -> Purchase:
-    """Take a lane of a channel of ours. Raises `ChannelUnusable`, `PriceTooHigh`, `BudgetTooSmall`."""
+    """Take a lane of a channel of ours; `now` are the terms that its service has.
+
+    Raises `ChannelUnusable`, `PriceTooHigh`, `BudgetTooSmall`.
+    """
     channel = await chain.read(module.SCHEMA, Channel, id)
     if channel.state != State.OPEN:
         await journal.run(lambda store: store.set_state(id, "closing"))
         raise ChannelUnusable(f"channel {id} is closing or closed")
+    if is_free_no_more(channel, now):
+        await journal.run(lambda store: store.set_state(id, "refused"))
+        raise ChannelUnusable(FREE_NO_MORE)
     if channel.pass_ is None:
         _check_coin(budget, channel.terms)
     _check_prices(budget, channel.terms)

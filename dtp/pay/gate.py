@@ -22,7 +22,7 @@ from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
 from dtp.pay.payee import Floor, PayeeLane
 from dtp.pay.quota import Quotas
-from dtp.pay.terms import Prices
+from dtp.pay.terms import FREE_NO_MORE, Prices, is_free_no_more
 from dtp.pay.ticket import Ticket, parse_ticket
 from dtp.session.codes import CloseCode, Refuse
 
@@ -69,8 +69,8 @@ def honoured_keys(lane: Lane, now_ms: int) -> tuple[bytes, ...]:
 def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: int = 0) -> str | None:
     """Why a channel doesn't pay for service `number` of this host, None when it does.
 
-    An open channel keeps the terms it was opened under, so an older revision is good; `least_revision` refuses those
-    below it.
+    An open channel keeps the terms it was opened under, so an older revision is good, if it isn't from when the
+    service was free; `least_revision` refuses those below it.
     """
     host = rules.state.host
     if channel.host != host.id:
@@ -85,6 +85,8 @@ def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: in
     # One under a pass is of its plan's coin, and holds none.
     if channel.pass_ is None and channel.terms.coin != terms.coin:
         return f"the channel holds {channel.terms.coin}, and the service is paid in {terms.coin}"
+    if is_free_no_more(channel, terms):
+        return FREE_NO_MORE
     if channel.terms.revision < least_revision:
         return "the channel's terms are too old; open another"
     return None

@@ -33,7 +33,7 @@ from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import End
-from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Prices, Usage
+from dtp.pay.terms import FREE_NO_MORE, MIB, NO_CARRIAGE, Exposure, Prices, Usage, is_free_no_more
 from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode
@@ -285,8 +285,8 @@ class Ledger(Account):
         self._spread(entry)
 
     async def recheck(self, rules: Rules | None) -> None:
-        """Look again at channels and passes in use: closes that were asked for, and who is denied, as the account
-        that pays or as the identity that is connected.
+        """Look again at channels and passes in use: closes that were asked for, a price that is new, and who is
+        denied, as the account that pays or as the identity that is connected.
 
         Raises `ChainError`, and of the store `StoreError`.
         """
@@ -306,6 +306,10 @@ class Ledger(Account):
         for id, entry in list(self._open.items()):
             if entry.channel.client in rules.deny:
                 self.end(id, "denied")
+                continue
+            service = rules.state.host.services.get(entry.channel.service)
+            if service is not None and is_free_no_more(entry.channel, service.terms):
+                self.end(id, FREE_NO_MORE)
                 continue
             for meter in list(entry.meters.values()):
                 if meter.connection.peer.sui_address in rules.deny:

@@ -7,9 +7,13 @@ the chain come to the same amount. Exposure and spending are tables of limits, e
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dtp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dtp.chain.channel import Channel
+    from dtp.chain.host import Terms
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -45,6 +49,12 @@ class Usage(NamedTuple):
 NOTHING: Final = Usage()
 
 
+#: Why a channel isn't taken that was opened while its service was free.
+FREE_NO_MORE: Final = (
+    "the channel was opened while the service was free, which has a price by now: open another"
+)
+
+
 class Prices(NamedTuple):
     """What a request and a MiB cost, in the smallest unit of the channel's coin. Zero under a pass."""
 
@@ -74,6 +84,17 @@ def _not_negative(table: object, names: str) -> None:
     for field in fields(table):  # type: ignore[arg-type]
         if getattr(table, field.name) < 0:
             raise ConfigError(f"{names} {field.name!r} must not be negative")
+
+
+def is_free_no_more(channel: Channel, now: Terms) -> bool:
+    """Whether a channel was opened for nothing, under no pass, and its service has a price `now`.
+
+    Terms stay what they were when a channel was opened. Without a price that would be service for nothing for ever,
+    to whoever opened one in time.
+    """
+    opened = channel.terms
+    free = channel.pass_ is None and not any((opened.price_request, opened.price_mib))
+    return free and any((now.price_request, now.price_mib))
 
 
 @dataclass(frozen=True, slots=True)

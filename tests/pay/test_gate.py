@@ -26,11 +26,13 @@ from .test_claims import HOUR, NOW, TERMS, channel
 
 PASS = "0x" + "9a" * 32
 OPENED = channel(pass_=PASS)
+FREE = replace(TERMS, price_request=0, price_mib=0)
 
 
 def rules(**changes):
     """What a server knows of its host: service 1 with the terms of now, and who holds passes."""
     services = {1: SimpleNamespace(terms=replace(TERMS, revision=7)), 2: SimpleNamespace(terms=TERMS)}
+    services[3] = SimpleNamespace(terms=FREE)
     host = SimpleNamespace(**{"id": "0xa", "owner": "0x5", "services": services, **changes})
     state = SimpleNamespace(host=host, now_ms=lambda now: round(now * 1000))
     held = HolderOfPass(PASS, "0x1", 1, HOUR, Account("0xc", NOW, 2, 0, False))
@@ -48,6 +50,10 @@ def rules(**changes):
         ({"state": State.DRAINING}, 1, "closing or closed"),
         ({"terms": replace(TERMS, coin="0x2::other::COIN")}, 1, "holds 0x2::other::COIN"),
         ({"terms": replace(TERMS, revision=3)}, 1, None),
+        ({"terms": replace(FREE, revision=3)}, 1, "while the service was free"),
+        ({"terms": replace(FREE, price_mib=1)}, 1, None),  # a price is kept, whatever it is by now
+        ({"terms": FREE, "pass_": PASS}, 1, None),
+        ({"terms": FREE, "service": 3}, 3, None),
     ],
 )
 def test_which_channels_pay(changes, number, flaw):

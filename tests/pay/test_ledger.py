@@ -27,10 +27,11 @@ from dtp.pay.voucher import LaneKey
 from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
-from .test_claims import HOUR, NOW, channel
+from .test_claims import HOUR, NOW, TERMS, channel
 from .test_server_meter import Wire
 
 NEW_KEY = LaneKey(bytes(range(1, 33)))
+FREE = replace(TERMS, price_request=0, price_mib=0)
 EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32)
 #: A carrier over pipes of the channel.
 PIPES = f"pipe://0x1?service=0&channel={CHANNEL}"
@@ -464,6 +465,12 @@ def test_who_claims_hears_of_a_close_that_was_asked_for(tmp_path):
     play(tmp_path, scenario)
 
 
+def rules(deny=(), terms=TERMS):
+    """What a server knows of its host by now: service 1 with these terms."""
+    host = SimpleNamespace(services={1: SimpleNamespace(terms=terms)})
+    return SimpleNamespace(deny=deny, state=SimpleNamespace(host=host))
+
+
 @pytest.mark.parametrize(
     ("denied", "gone"), [("0xc", [True, True]), ("0xe", [True, False]), ("0xd", [False, False])]
 )
@@ -475,8 +482,30 @@ def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied, gone):
         served.channel = replace(served.channel, lanes=(*lanes, lanes[0]))
         meters = [await served.enter(lane=each) for each in (0, 1)]
         meters[1].connection.peer = SimpleNamespace(sui_address="0xf")
-        await served.ledger.recheck(SimpleNamespace(deny={denied}))
+        await served.ledger.recheck(rules({denied}))
         assert [each.connection.aborted for each in meters] == ["denied" if each else None for each in gone]
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("priced", [True, False])
+def test_who_came_while_the_service_was_free_is_sent_away_when_it_has_a_price(tmp_path, priced):
+    async def scenario(served):
+        served.channel = replace(served.channel, terms=FREE)
+        meter = await served.enter()
+        await served.ledger.recheck(rules(terms=TERMS if priced else FREE))
+        reason = "the channel was opened while the service was free, which has a price by now: open another"
+        assert meter.connection.aborted == (reason if priced else None)
+
+    play(tmp_path, scenario)
+
+
+def test_a_service_that_is_gone_has_no_price(tmp_path):
+    async def scenario(served):
+        served.channel = replace(served.channel, terms=FREE, service=2)
+        meter = await served.enter()
+        await served.ledger.recheck(rules())
+        assert meter.connection.aborted is None
 
     play(tmp_path, scenario)
 

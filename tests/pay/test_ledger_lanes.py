@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +21,7 @@ from dtp.pay.ticket import MAX_LANES
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import NOW
-from .test_ledger import EXPOSURE, NEW_KEY, PIPES, agreed_by, ask_close, pay, play
+from .test_ledger import EXPOSURE, NEW_KEY, PIPES, agreed_by, ask_close, pay, play, rules
 
 GONE = "0x" + "9" * 64
 
@@ -291,7 +290,7 @@ def test_the_denied_are_sent_away_whatever_else_can_be_asked(tmp_path):
         meter = await served.enter()
         served.chain.objects = away
         with pytest.raises(NodeUnavailable):
-            await served.ledger.recheck(SimpleNamespace(deny={"0xc"}))
+            await served.ledger.recheck(rules({"0xc"}))
         assert meter.connection.aborted == "denied"
 
     play(tmp_path, scenario)

@@ -11,32 +11,33 @@ from dtp.chain import Program
 from dtp.chain import host as host_module
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.heartbeat import EndpointsApart
-from dtp.chain.host import Bearer, HostCreated, Kind, Mode
+from dtp.chain.host import Bearer, HostCreated, Kind, Mode, Terms
 from dtp.chain.posts import hint_of
 from dtp.chain.signer import KeySigner
 from dtp.errors import ConfigError, LocalError
 from dtp.identity import Identity
 from dtp.net.listener import Listener
+from dtp.pay import buying
 from dtp.pay import cashier as cashier_module
 from dtp.pay import serving as module
 from dtp.pay.book import BookLimits
 from dtp.pay.claims import Policy
-from dtp.pay.errors import ChargeDeclined, MalformedMeter, StoreError
+from dtp.pay.errors import BudgetTooSmall, ChargeDeclined, MalformedMeter, StoreError
 from dtp.pay.gate import Admission
 from dtp.pay.hosting import NoHost, find_host, make_host
 from dtp.pay.messages import build
 from dtp.pay.payer import said
 from dtp.pay.serving import Selling, Serving, serve, service_number
 from dtp.pay.store import Store
-from dtp.pay.terms import Exposure, Usage
-from dtp.session.codes import CloseCode, Refuse
+from dtp.pay.terms import MIB, Exposure, Usage
+from dtp.session.codes import CloseCode, ConnectionRefused, Refuse
 from dtp.session.limits import DEFAULT
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import TERMS, channel
 from .test_costs import pipe
 from .test_ledger import Connected
-from .test_paid import give
+from .test_paid import cost_of, fetch, give
 
 HOST = "0x" + "0a" * 32
 
@@ -317,6 +318,30 @@ def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(market,
             await market.serve(give, pipe=True, network=network)
         after = {task.get_name() for task in asyncio.all_tasks()}
         assert after - before == set()
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("told", ["by the chain", "by the server"])
+def test_a_channel_from_when_the_service_was_free_pays_for_nothing(market, monkeypatch, told):
+    async def scenario(market):
+        await market.serve(give, terms=Terms())
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            if (
+                told == "by the server"
+            ):  # a new one that was never used isn't replaced when a server refuses it
+                assert await fetch(connection, 10) == 10
+        await market.serving.close()
+        await market.serve(give, store=market.serving.store)
+        if told == "by the server":  # the client's node is behind
+            monkeypatch.setattr(buying, "is_free_no_more", lambda channel, now: False)
+        with pytest.raises((BudgetTooSmall, ConnectionRefused)):
+            await market.connect(buyer, budget=0)
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, MIB)
+        assert connection.paid == cost_of(MIB)
+        assert [each.state for each in buyer["store"].bought()] == ["refused", "open"]
 
     market(scenario)
 
