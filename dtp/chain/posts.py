@@ -24,8 +24,9 @@ from typing import ClassVar, Final
 
 from dtp.chain import pipe as pipe_module
 from dtp.chain.client import ChainClient
-from dtp.chain.commands import Argument, Program
-from dtp.chain.errors import InsufficientFunds, MalformedObject, NotFound
+from dtp.chain.coins import coins_for
+from dtp.chain.commands import Program
+from dtp.chain.errors import MalformedObject, NotFound
 from dtp.chain.events import OLDEST, Cursor, EventFollower, event_types
 from dtp.chain.host import Endpoint, Service
 from dtp.chain.model import SUI_COIN, ChainEvent, Id, canonical_id, canonical_type, id_bytes
@@ -188,26 +189,13 @@ def _least_fee(service: Service) -> int:
     return fee
 
 
-async def _fee(chain: ChainClient, program: Program, amount: int, coin: str) -> Argument:
-    if canonical_type(coin) == SUI_COIN:
-        (money,) = program.split(program.gas, [amount])
-        return money
-    coins = [each for each in await chain.coins(chain.address, coin) if each.balance]
-    if sum(each.balance or 0 for each in coins) < amount or not coins:
-        raise InsufficientFunds(f"{chain.address} has less than the fee of {amount} of {coin}")
-    source, *others = (program.object(each.id) for each in coins)
-    program.merge(source, others)
-    (money,) = program.split(source, [amount])
-    return money
-
-
 async def _post(
     chain: ChainClient, host: str, number: int, coin: str, fee: int, reply_key: bytes, sealed: bytes
 ) -> str:
     if len(sealed) > pipe_module.MAX_FRAME_BYTES:
         raise PostTooLong(f"a message of {len(sealed):,} bytes; at most {MAX_POST_BYTES:,} fit")
     program = Program()
-    money = await _fee(chain, program, fee, coin)
+    money = await coins_for(chain, program, coin, fee)
     pipe_module.post(program, host, number, reply_key, sealed, money, coin=coin)
     return (await chain.execute(program)).digest
 

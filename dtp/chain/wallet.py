@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dtp.chain.client import ChainClient
+from dtp.chain.coins import coins_for
 from dtp.chain.commands import Program
 from dtp.chain.errors import (
     MALFORMED,
@@ -70,22 +71,12 @@ async def send(chain: ChainClient, recipient: Id, amount: int, coin: str = SUI_C
     if amount <= 0:
         raise ProgramError(f"send more than nothing, not {amount}")
     program = Program()
-    if canonical_type(coin) == SUI_COIN:
-        source = program.gas
-    else:
-        coins = [each for each in await chain.coins(chain.address, coin) if each.balance]
-        there = sum(each.balance or 0 for each in coins)
-        if there < amount:
-            raise InsufficientFunds(f"{chain.address} has {there} of {coin}, less than {amount}")
-        source, *others = (program.object(each.id) for each in coins)
-        program.merge(source, others)
-    (money,) = program.split(source, [amount])
-    program.transfer([money], recipient)
+    program.transfer([await coins_for(chain, program, coin, amount)], recipient)
     try:
         return await chain.execute(program)
     except InsufficientFunds as fault:
         there = (await chain.balance(chain.address)).total
-        what = f"send {format_amount(amount)} and pay the gas" if source is program.gas else "pay the gas"
+        what = f"send {format_amount(amount)} and pay the gas" if program.uses_gas_coin else "pay the gas"
         raise InsufficientFunds(
             f"{chain.address} has {format_amount(there)}: too little to {what}"
         ) from fault

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from dtp.chain import Executed, Program
 from dtp.chain import pass_ as module
 from dtp.chain.client import ChainClient
+from dtp.chain.coins import coins_for
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.pass_ import Account, Pass, PassRefunded, Plan
 from dtp.chain.values import codec
 from dtp.errors import ChainError
-from dtp.pay.settling import coins_for
 from dtp.sui.names import parse_type
 
 

@@ -16,7 +16,7 @@ from dtp.chain import channel as module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
 from dtp.chain.client import ChainClient
-from dtp.chain.commands import Argument
+from dtp.chain.coins import coins_for
 from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id
@@ -76,24 +76,6 @@ async def key_on_chain(chain: ChainClient, channel: str, lock: bytes) -> bytes |
             break
         found = await chain.object(channel, change.input_version)
     return None
-
-
-async def coins_for(chain: ChainClient, program: Program, coin: str, amount: int) -> Argument:
-    """A coin of `amount` as an argument: off the gas coin for SUI, else out of the account's coins of that type.
-
-    Raises `InsufficientFunds`.
-    """
-    if coin == SUI_COIN:
-        (money,) = program.split(program.gas, [amount])
-        return money
-    coins = [each for each in await chain.coins(chain.address, coin) if each.balance]
-    there = sum(each.balance or 0 for each in coins)
-    if there < amount or not coins:
-        raise InsufficientFunds(f"{chain.address} has {there} of {coin}, less than the deposit of {amount}")
-    first, *others = (program.object(each.id) for each in coins)
-    program.merge(first, others)
-    (money,) = program.split(first, [amount])
-    return money
 
 
 async def open_channel(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from dtp.chain import Program
+from dtp.chain.coins import coins_for
 from dtp.chain.errors import (
     InsufficientFunds,
     NodeUnavailable,
@@ -24,7 +25,6 @@ from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded, OtherCoin
 from dtp.pay.journal import Journal
 from dtp.pay.payer import PayerLane
 from dtp.pay.serving import Selling
-from dtp.pay.settling import coins_for
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Prices, Spending, Usage
 
@@ -83,7 +83,7 @@ def test_a_budget_is_of_its_coin(market):
             await coins_for(chain, Program(), coin, 0)
         with pytest.raises(LocalError, match="is no number of the smallest unit of"):
             market.connect(buyer, budget="0.5SUI", coin=coin)
-        with pytest.raises(InsufficientFunds, match="less than the deposit of 70000"):
+        with pytest.raises(InsufficientFunds, match="less than 70000"):
             await market.connect(buyer, budget="80000", deposit="70000", coin=coin)
         assert (await chain.balance(chain.address)).total == before
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtp.chain import Program
 from dtp.chain.channel import Claimed, Settled, State
 from dtp.chain.errors import InsufficientFunds, ProgramError
 from dtp.chain.host import Terms
@@ -14,7 +13,7 @@ from dtp.chain.model import SUI_COIN
 from dtp.pay import messages, settling
 from dtp.pay.claims import Action, Decision, View
 from dtp.pay.errors import ChannelUnusable
-from dtp.pay.settling import Paid, close_agreed, coins_for, finalize, opened_in, settle, settle_program
+from dtp.pay.settling import Paid, close_agreed, finalize, opened_in, settle, settle_program
 from dtp.pay.store import Sold
 
 from .meters import CHANNEL, KEY, lock_of, voucher
@@ -174,12 +173,6 @@ def test_a_signature_that_is_no_use_is_not_sent():
     with pytest.raises(ChannelUnusable, match="does not verify"):
         asyncio.run(close_agreed(chain, channel(), agreed))
     assert chain.executed == []
-
-
-def test_coins_of_another_type_have_to_suffice():
-    asyncio.run(coins_for(Chain(coins=(600, 400)), Program(), OTHER_COIN, 1000))
-    with pytest.raises(InsufficientFunds, match="has 1000 of"):
-        asyncio.run(coins_for(Chain(coins=(600, 400)), Program(), OTHER_COIN, 1001))
 
 
 @pytest.mark.parametrize("count", [0, 2])
