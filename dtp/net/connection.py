@@ -16,6 +16,7 @@ from dtp.core import Buffer, sockets_supported
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.identity import PeerId
 from dtp.net.driver import Buffers, LinkDriver, OnEstablished, yield_processor
+from dtp.net.intake import LOW
 from dtp.net.stream import Stream
 from dtp.net.taps import Taps
 from dtp.net.turns import Turns
@@ -75,6 +76,7 @@ class Connection:
         self._loop = loop
         self._redial = redial
         self._buffers = Buffers.of(loop)
+        self._intake = self._buffers.intake
         self._drivers: list[LinkDriver] = []
         self._streams: dict[int, Stream] = {}
         self._accepted: deque[Stream] = deque()
@@ -220,10 +222,21 @@ class Connection:
         return stream
 
     async def accept_stream(self) -> Stream:
-        """The next stream that the peer opens. Raises what ended the connection, once none is left."""
-        while not self._accepted:
-            self._check()
-            await self._wait("accept")
+        """The next stream that the peer opens. Raises what ended the connection, once none is left.
+
+        Of all connections of a loop, 64 in one turn: whoever asks for more waits for the next.
+        """
+        has_room = False
+        while not self._accepted or not has_room:
+            if not self._accepted:
+                self._check()
+                await self._wait("accept")
+            elif self._intake.left > LOW or self._intake.spares():
+                self._intake.left -= 1
+                has_room = True
+            else:
+                await self._intake.room()
+                has_room = True
         return self._accepted.popleft()
 
     def take_streams(self, on_stream: Callable[[Stream], None]) -> None:
@@ -231,9 +244,15 @@ class Connection:
 
         Instead of `accept_stream`, where that need not wait: what came with the stream is not buffered, and no task
         is woken. What it raises later goes to the loop's exception handler, and the connection ends with `INTERNAL`.
+        Of streams that come all at once (64 in a turn of the loop, of all connections) the rest follows in the next
+        turns, except those that break off before.
         """
-        self._on_stream = on_stream
+        self._on_stream, intake = on_stream, self._intake
         while self._accepted:
+            if intake.left <= LOW and not intake.spares():
+                intake.wait(self._take_waiting)
+                break
+            intake.left -= 1
             on_stream(self._accepted.popleft())
 
     def __aiter__(self) -> Connection:
@@ -402,8 +421,8 @@ class Connection:
     async def go_away(self) -> None:
         """Tell the peer to open no new streams; those that are open go on.
 
-        Returns once the peer knows, or after a second: what it opened before is taken, what comes later refused.
-        Nothing happens when the connection is over.
+        Returns once the peer knows and what it opened before is taken up, or after a second for each; what comes
+        later is refused. Nothing happens when the connection is over.
         """
         if self._error is not None:
             return
@@ -414,6 +433,10 @@ class Connection:
                 await self.ping()
         self._session.go_away()
         self._schedule_flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARD):
+                while self._on_stream is not None and self._accepted:
+                    await self._wait("taken")
 
     async def __aenter__(self) -> Connection:
         return self
@@ -690,17 +713,43 @@ class Connection:
     def _on_stream_opened(self, event: ev.StreamOpened) -> None:
         stream_id = event.stream_id
         stream = self._streams[stream_id] = Stream(self, stream_id)
-        if self._on_stream is not None:
+        intake = self._intake
+        if self._on_stream is None:
+            self._accepted.append(stream)
+            self._wake("accept")
+        elif intake.left > LOW or intake.spares():
+            intake.left -= 1
             try:
                 self._on_stream(stream)
             except Exception as error:  # noqa: BLE001 - foreign code: what came with the stream is still to be told
-                self._loop.call_exception_handler(
-                    {"message": f"taking a stream of service {self.service!r} failed", "exception": error}
-                )
-                self._loop.call_soon(self.abort, CloseCode.INTERNAL)
+                self._not_taken(error)
         else:
+            if not self._accepted:
+                intake.wait(self._take_waiting)
             self._accepted.append(stream)
-            self._wake("accept")
+
+    def _take_waiting(self) -> bool:
+        """Take up one of the streams that wait for a turn of the loop; whether others do."""
+        waiting = self._accepted
+        if waiting and self._on_stream is not None:
+            stream = waiting.popleft()
+            if stream._read_error is not None:  # the peer has given it up
+                stream.reset()
+            else:
+                try:
+                    self._on_stream(stream)
+                except Exception as error:  # noqa: BLE001 - foreign code, as above
+                    self._not_taken(error)
+        if waiting:
+            return True
+        self._wake("taken")
+        return False
+
+    def _not_taken(self, error: Exception) -> None:
+        self._loop.call_exception_handler(
+            {"message": f"taking a stream of service {self.service!r} failed", "exception": error}
+        )
+        self._loop.call_soon(self.abort, CloseCode.INTERNAL)
 
     def _on_stream_data(self, event: ev.StreamData) -> None:
         self._streams[event.stream_id]._feed(event.data)
@@ -790,6 +839,10 @@ class Connection:
             stream._fail_read(self._error)
             stream._fail_write(self._error, delivered=self._acknowledged(stream.id))
         self._streams.clear()
+        if self._on_stream is not None and self._accepted:
+            whole = [each for each in self._accepted if event.by_peer and each._read_error is None]
+            self._accepted.clear()
+            self._accepted.extend(whole)  # what the peer had finished by the time it closed, it wants done
         if self._taps is not None:
             self._taps.close()
         for future in self._pings.values():

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from dtp.carriers.base import Carrier
 from dtp.core import Buffer
 from dtp.errors import CarrierError
+from dtp.net.intake import Intake
 from dtp.net.taps import GATHER
 from dtp.net.turns import MOST, Turns
 from dtp.session.codes import HandshakeError, Refusal
@@ -34,11 +35,12 @@ def yield_processor() -> None:
 
 class Buffers:
     """The buffers of one event loop, for reading carriers, sealing and reading taps: used within one callback, never
-    across two."""
+    across two. With them, how much of what one turn does."""
 
     def __init__(self) -> None:
         #: How much of `read` and `seal` is to be used in a turn. What never is takes no memory.
         self.turns = Turns()
+        self.intake = Intake()
         self.read = Buffer(MOST + _TAIL)
         self.seal = Buffer(MOST)
         self.gather = Buffer(GATHER)
