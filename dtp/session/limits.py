@@ -14,6 +14,11 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
+#: Streams that the peer may open before it hears that it may open more, whatever `streams` allows: one frame opens
+#: all up to the one that it names, at 3 to 5 us each.
+STREAMS_AHEAD = 2048
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of one connection. Make another with `dataclasses.replace(limits, idle=60)`."""
@@ -32,7 +37,7 @@ class Limits:
     #: What is sent and not acknowledged, and so kept; above it sending pauses, whatever credit the peer gives. Eight
     #: default windows, and 1.3 GB/s over `ack_delay`: only who never acknowledges gets there.
     unacknowledged: int = 128 * MIB
-    #: Streams that the peer may have open at once (told). 1,000 idle streams cost about 2 MiB.
+    #: Streams that the peer may have open at once (told, see `STREAMS_AHEAD`). 1,000 idle streams cost about 2 MiB.
     streams: int = 1024
     #: A datagram (told): what fits one record with its frame header.
     datagram: int = 60 * KIB

@@ -11,7 +11,7 @@ import msgpack
 
 from dtp.identity import PeerId, PeerIdError
 from dtp.session.codes import HandshakeError
-from dtp.session.limits import Limits
+from dtp.session.limits import STREAMS_AHEAD, Limits
 
 #: Versions of what flows inside the records, newest first. The hello's version byte is that of the handshake.
 VERSIONS = (1,)
@@ -36,7 +36,8 @@ class Params:
     @classmethod
     def of(cls, limits: Limits) -> Params:
         """The told part of `limits`."""
-        return cls(limits.stream_window, limits.connection_window, limits.streams, limits.datagram)
+        streams = min(limits.streams, STREAMS_AHEAD)
+        return cls(limits.stream_window, limits.connection_window, streams, limits.datagram)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,9 @@ class Receiving(Linking):
                 break
             if len(frames) < _MANY_FRAMES:
                 break  # that was all that is whole
+        # Not while reading, or one read could open what it made room for itself.
+        if self._peer_closed >= self._closed_for_more and self._next_peer >= self._opened_for_more:
+            self._allow_streams()
         return used
 
     def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:

@@ -56,7 +56,7 @@ class Session(Receiving):
         """Open a stream and give its id. `TooManyStreams` when the peer's limit is reached."""
         stream_id = self.try_open_stream()
         if stream_id is None:
-            raise TooManyStreams(f"the peer allows {self._params.streams} streams at once; close one first")
+            raise TooManyStreams("the peer allows no further stream now; close one, or wait until it does")
         return stream_id
 
     def try_open_stream(self) -> int | None:

@@ -26,7 +26,7 @@ from dtp.session.frames import (
     control,
 )
 from dtp.session.handshake import Established
-from dtp.session.limits import Limits
+from dtp.session.limits import STREAMS_AHEAD, Limits
 from dtp.session.link import Link
 from dtp.session.noise import protocol_name
 from dtp.session.payload import CONNECTION_ID
@@ -71,8 +71,9 @@ class SessionState:
         self._next_own = 0 if client else 1
         self._next_peer = 1 if client else 0
         self._own_allowed = self._params.streams
-        self._peer_allowed = limits.streams
+        self._peer_allowed = min(limits.streams, STREAMS_AHEAD)
         self._peer_closed = 0
+        self._bound_streams()
         self._away: int | None = None
         self._peer_away = False
 
@@ -256,10 +257,19 @@ class SessionState:
             self._control.append(self._window(stream_id, stream.receive.acked, stream.receive.limit))
         if (stream_id & 1) == (1 if self.client else 0):
             self._peer_closed += 1
-            allowed = self._peer_closed + self.limits.streams
-            if allowed - self._peer_allowed >= max(1, self.limits.streams // 4):
-                self._peer_allowed = allowed
-                self._queue(Frame.STREAMS, STREAMS.pack(allowed))
+
+    def _allow_streams(self) -> None:
+        """So many were closed and opened that the peer is to hear that it may open more."""
+        ahead = (self._next_peer >> 1) + STREAMS_AHEAD
+        self._peer_allowed = min(self._peer_closed + self.limits.streams, ahead)
+        self._bound_streams()
+        self._queue(Frame.STREAMS, STREAMS.pack(self._peer_allowed))
+
+    def _bound_streams(self) -> None:
+        """How many have to be closed, and which opened, until it is worth telling that more are allowed."""
+        streams = self.limits.streams
+        worth = self._peer_allowed + max(1, min(streams, STREAMS_AHEAD) // 4)
+        self._closed_for_more, self._opened_for_more = worth - streams, 2 * (worth - STREAMS_AHEAD)
 
     def _fail(self, link: Link, error: ProtocolError) -> None:
         """The peer broke the rules. On a link that never proved itself only the link suffers."""

@@ -15,7 +15,7 @@ from dtp.errors import LimitError
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, StreamClosed, TooManyStreams
 from dtp.session.frames import Frame
-from dtp.session.limits import DEFAULT
+from dtp.session.limits import DEFAULT, STREAMS_AHEAD
 from dtp.session.noise import Suite
 from dtp.testing.pairs import SessionPair, Wire
 
@@ -364,3 +364,33 @@ def test_what_was_kept_of_a_stream_is_released_once() -> None:
     while pair.seal(wire, client=True):
         pass
     assert pair.client.traffic.sent == 3000
+
+
+def test_of_many_streams_that_are_allowed_some_may_be_opened_at_a_time() -> None:
+    """One frame opens all up to the one that it names, and one read may have many frames."""
+    limits = replace(PATIENT, streams=5000)
+    pair = SessionPair(limits, limits)
+    opened = []
+    while pair.client.can_open:
+        while pair.client.can_open:
+            opened.append(pair.client.open_stream())
+        assert len(opened) - len(pair.server._streams) <= STREAMS_AHEAD
+        pair.settle()
+    assert len(opened) == len(pair.server._streams) == 5000
+    for stream_id in opened[:1250]:  # a quarter, or a quarter of what is told ahead, is worth telling
+        pair.client.reset(stream_id, 1)
+        pair.server.reset(stream_id, 1)
+    pair.settle()
+    assert 1250 - STREAMS_AHEAD // 4 < sum(1 for _ in iter(pair.client.try_open_stream, None)) <= 1250
+
+
+def test_a_read_opens_no_more_streams_than_were_allowed_before_it() -> None:
+    limits = replace(PATIENT, streams=5000)
+    pair = SessionPair(limits, limits)
+    pair.client._own_allowed = 5000
+    for _ in range(STREAMS_AHEAD + 1):
+        pair.client.open_stream()
+    pair.settle()
+    assert pair.server.ended is not None
+    assert pair.server.ended.close_code == CloseCode.LIMIT
+    assert sum(isinstance(event, ev.StreamOpened) for event in pair.events[pair.server]) == STREAMS_AHEAD
