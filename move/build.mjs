@@ -4,6 +4,7 @@
 //   {"op": "build", "package": "transport"}   -> {"ok": true, "modules": [base64], "dependencies": [hex],
 //                                                 "digest": hex, "warnings": text, "compiler": text}
 //   {"op": "tests", "package": "transport"}   -> the same, of sources and tests together, with "tests": [...]
+//   {"op": "test", "package": "transport"}    -> {"ok": true, "passed": bool, "output": text}
 //   {"op": "format", "write": false}          -> {"ok": true, "changed": [paths]}
 //
 // A failure is {"ok": false, "category": text, "error": text}; the exit code is 0 whenever an answer was written.
@@ -14,6 +15,8 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = path.dirname(fileURLToPath(import.meta.url));
 const INTERFACE = path.join(ROOT, "interface");
+// The interface has no bodies, and nothing for tests: those are run with the embedded node's framework.
+const FRAMEWORK = path.join(ROOT, "..", "dtp", "localnet", "framework");
 // Written by tests/move/signed_fixtures.py, hence not formatted.
 const GENERATED = "signed.move";
 const FORMAT = { parser: "move", printWidth: 100, tabWidth: 4 };
@@ -38,10 +41,10 @@ function snapshot(folder, keep = () => true) {
 }
 
 /** What the compiler asks for when it looks for the standard library, Sui and local packages. */
-function fetcher(packageFolder, transform) {
+function fetcher(packageFolder, transform, known = INTERFACE) {
   const framework = (wanted) => {
-    const name = ["move-stdlib", "sui-framework"].find((known) => wanted.endsWith(known));
-    return name === undefined ? undefined : transform(snapshot(path.join(INTERFACE, name)));
+    const name = ["move-stdlib", "sui-framework"].find((ending) => wanted.endsWith(ending));
+    return name === undefined ? undefined : transform(snapshot(path.join(known, name)));
   };
   return {
     async fetch(_url, _revision, folder = "") {
@@ -56,9 +59,7 @@ function fetcher(packageFolder, transform) {
       return undefined;
     },
     async fetchLocal(localPath) {
-      const known = framework(localPath);
-      if (known !== undefined) return known;
-      return snapshot(path.resolve(packageFolder, localPath), (name) => name.startsWith("sources") || name === "Move.toml");
+      return framework(localPath) ?? snapshot(path.resolve(packageFolder, localPath), (name) => name.startsWith("sources") || name === "Move.toml");
     },
   };
 }
@@ -133,6 +134,19 @@ const OPERATIONS = {
     const files = snapshot(folder);
     const answer = await compile(folder, files, plain);
     return answer.ok ? { ...answer, tests: tests(files) } : answer;
+  },
+
+  async test(request) {
+    const folder = folderOf(request);
+    const builder = await import("@zktx.io/sui-move-builder/full");
+    await builder.initMovePackageBuilder();
+    const answer = await builder.testMovePackage({
+      files: snapshot(folder),
+      fetcher: fetcher(folder, (same) => same, FRAMEWORK),
+      network: "mainnet",
+    });
+    if ("error" in answer) return { ok: false, category: answer.category ?? "unknown", error: answer.error };
+    return { ok: true, passed: answer.passed, output: answer.output };
   },
 
   async format(request) {

@@ -127,6 +127,28 @@ def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, insta
         ctx.exit(EXIT_FOUND)
 
 
+@move.command("test")
+@_packages_argument
+@_source_option
+@_install_option
+@json_option
+@click.pass_context
+def test_command(ctx: click.Context, names: tuple[str, ...], source: Path | None, install: bool) -> None:
+    """Run the Move tests of packages (default: all), with Sui's own runner. Ends with 1 when one fails."""
+    checkout = _checkout(source, install)
+    found = []
+    try:
+        for name in _chosen(checkout, names):
+            passed, output = move_build.run_tests(checkout, name)
+            found.append({"package": name, "passed": passed, "output": output})
+    except CompileError as error:
+        print_error(error, ctx)
+        ctx.exit(EXIT_FOUND)
+    print_result({"packages": found}, "\n".join(str(each["output"]) for each in found))
+    if not all(each["passed"] for each in found):
+        ctx.exit(EXIT_FOUND)
+
+
 @move.command("format")
 @_source_option
 @_install_option

@@ -24,6 +24,7 @@ from dtp.sui.bytecode import deserialize
 
 NODE_MIN = 20
 PACKAGES = Path("dtp/chain/packages")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: Compiling takes seconds; what takes minutes hangs.
 TIMEOUT_S = 300
 
@@ -207,6 +208,12 @@ def compile_tests(checkout: Checkout, name: str) -> dict[str, Any]:
 
 
 # ---- checking
+
+
+def run_tests(checkout: Checkout, name: str) -> tuple[bool, str]:
+    """Whether all Move tests of a package pass, and what Sui's runner says. Raises what `run_builder` raises."""
+    answer = run_builder(checkout, op="test", package=name)
+    return answer["passed"], _COLOURS.sub("", answer["output"])
 
 
 def check_package(checkout: Checkout, name: str) -> list[Finding]:

@@ -149,6 +149,32 @@ def test_compiled_tests_are_current(tmp_path: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", ["escrow", "transport"])
+def test_the_move_tests_pass(name: str) -> None:
+    """All that the sources have, by Sui's own runner."""
+    result = run("test", name, "--source", str(ROOT), "--json")
+    assert result.exit_code == 0, result.output
+    (record,) = json.loads(result.stdout)["packages"]
+    kept = json.loads((Path(__file__).parent / f"compiled/{name}_tests.json").read_text())
+    count = len(kept["tests"])
+    assert f"Total tests: {count}; passed: {count}; failed: 0" in record["output"]
+
+
+@needs_compiler
+def test_a_move_test_that_fails_is_told(checkout: Checkout) -> None:
+    framework = "dtp/localnet/framework"
+    shutil.copytree(ROOT / framework, checkout.root / framework)
+    tests = checkout.move / "escrow/tests/lock_tests.move"
+    text = tests.read_text()
+    at = text.index("#[test]")
+    tests.write_text(f"{text[:at]}#[test]\nfun wrong() {{\n    abort 7\n}}\n\n{text[at:]}")
+    result = run("test", "escrow", "--source", str(checkout.root))
+    assert result.exit_code == 1
+    assert "lock_tests::wrong" in result.stdout
+    assert "failed: 1" in result.stdout
+
+
+@needs_compiler
 def test_a_changed_source_makes_the_bytecode_stale(checkout: Checkout) -> None:
     source = checkout.move / "escrow/sources/lock.move"
     source.write_text(source.read_text().replace("const VERSION: u16 = 1;", "const VERSION: u16 = 2;"))
