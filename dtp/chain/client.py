@@ -17,7 +17,7 @@ endpoint, until it is known what became of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +77,8 @@ from dtp.sui.names import format_address, format_digest
 from dtp.sui.transaction import TransactionData, transaction_digest
 
 T = TypeVar("T")
+#: Told the digest of a transaction that is signed and about to be sent.
+Signed = Callable[[str], Awaitable[None]]
 
 #: The protocol's largest budget, in MIST.
 MAX_GAS_BUDGET = 50 * MIST_PER_SUI
@@ -341,7 +343,9 @@ class ChainClient:
         )
         return Simulated(outcome.executed, tuple(each.returned for each in _values(outcome)))
 
-    async def execute(self, program: Program, *, gas_budget: int | None = None) -> Executed:
+    async def execute(
+        self, program: Program, *, gas_budget: int | None = None, signed: Signed | None = None
+    ) -> Executed:
         """Execute a program under this client's account and give what it did.
 
         `gas_budget` (MIST) saves the simulation when everything is known. Raises, when nothing happened:
@@ -349,14 +353,15 @@ class ChainClient:
         `ProgramError`, `SignerError`; when the gas was paid and no more: `TransactionFailed`; when nobody knows:
         `OutcomeUnknown`. A refusal with a `digest` came behind the signature, and that nothing happened is then what
         the node says: it isn't built anew unasked, or a node that lies would have the same done again and again.
-        Cancelled behind the signature, it goes on, and keeps gas and objects from others until it is over.
+        Cancelled behind the signature, it goes on, and keeps gas and objects from others until it is over. `signed`
+        is told the digest before anything is sent: what it raises is raised, and nothing has happened.
         """
         self._signing()
         self._closed = False
         alone, rebuilt = False, 0
         while True:
             try:
-                return await self._execute_once(program, gas_budget, alone=alone)
+                return await self._execute_once(program, gas_budget, signed, alone=alone)
             except _CoinTooSmall as fault:
                 if alone:
                     raise InsufficientFunds(str(fault)) from fault
@@ -371,7 +376,9 @@ class ChainClient:
                     await self.endpoints.sleep(self.endpoints.retry.pause(rebuilt - 1))
                 rebuilt += 1
 
-    async def _execute_once(self, program: Program, gas_budget: int | None, *, alone: bool) -> Executed:
+    async def _execute_once(
+        self, program: Program, gas_budget: int | None, signed: Signed | None, *, alone: bool
+    ) -> Executed:
         signer = self._signing()
         price = await self._price()
         ids = [each.id for each in program.objects]
@@ -381,6 +388,8 @@ class ChainClient:
             slot = await held.enter_async_context(self._gas.take(alone=alone))
             built = await self._build(program, slot, price, gas_budget, alone)
             signature = await signer.sign_transaction(built.data)
+            if signed is not None:
+                await signed(format_digest(transaction_digest(built.data)))
             slot.coin = None  # from here on its version isn't known before the answer is
             # Whoever cancels this doesn't take it back: what it uses stays in use until it is known what it did.
             sending = asyncio.create_task(self._send(built.data, signature, slot, held.pop_all()))

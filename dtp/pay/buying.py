@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from dtp.chain import Program
 from dtp.chain import channel as module
-from dtp.chain.channel import Channel, Lane, LaneChanged, State
-from dtp.chain.client import ChainClient
+from dtp.chain.channel import Channel, ChannelOpened, Lane, LaneChanged, State
+from dtp.chain.client import ChainClient, Signed
 from dtp.chain.errors import (
     InsufficientFunds,
     MoveAborted,
@@ -35,10 +35,12 @@ from dtp.chain.resolver import HostState, read_host
 from dtp.errors import ChainError
 from dtp.pay import messages
 from dtp.pay.book import affordable
+from dtp.pay.cashier import read_channels
 from dtp.pay.client_meter import Deal
 from dtp.pay.costs import agreed_total, carriage, take_credits
 from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh, StoreError
 from dtp.pay.journal import Journal
+from dtp.pay.lost import note
 from dtp.pay.passes import NoPass, find_pass
 from dtp.pay.payer import PayerLane, Reserved
 from dtp.pay.settling import (
@@ -70,6 +72,8 @@ _MOMENT: Final = 0.001
 #: How long to wait for who takes a lane of a channel, or finds out whether others use it: so many pauses, s.
 _TURNS: Final = 100
 _TURN: Final = 0.01
+#: So long transactions are looked for whose program ended before it noted what they did.
+_SENT_MS: Final = 24 * 60 * 60_000
 #: Credits for transport that are worth a transaction, MIST.
 _CREDITS_WORTH: Final = 3_000_000
 
@@ -443,6 +447,7 @@ async def purchase(
     """
     state = await read_host(chain, host, clock=clock)
     number, found = state.service(service)
+    await _find_sent(chain, journal)
     wanted = await _reusable(chain, journal, state, number, budget, keep)
     if wanted is not None:
         return wanted
@@ -455,16 +460,25 @@ async def purchase(
     now_ms = state.now_ms(clock())
 
     async def opened() -> str:
-        async with _new_key(journal) as key:
+        async with _new_key(journal) as (key, signed):
             if found.mode == Mode.PASS:
                 held = await find_pass(chain, state.host.id, number, now_ms)
                 id, _ = await open_under_pass(
-                    chain, state.host, held.plan.id, held.pass_.id, terms.revision, key.public, held.coin
+                    chain,
+                    state.host,
+                    held.plan.id,
+                    held.pass_.id,
+                    terms.revision,
+                    key,
+                    held.coin,
+                    signed=signed,
                 )
             else:
-                id, _ = await open_channel(chain, state.host, number, terms.revision, deposit, key.public)
-        bought = Bought(id, chain.chain_id, state.host.id, number, chain.address, "open", now_ms)
-        await journal.run(lambda store: store.add_bought(bought, 0, key.public))
+                id, _ = await open_channel(
+                    chain, state.host, number, terms.revision, deposit, key, signed=signed
+                )
+            bought = Bought(id, chain.chain_id, state.host.id, number, chain.address, "open", now_ms)
+            await journal.run(lambda store: store.add_bought(bought, 0, key))
         return id
 
     made = await _ready(chain, journal, await _to_its_end(opened()), terms, budget, keep)
@@ -486,17 +500,57 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def _new_key(journal: Journal[Store]) -> AsyncIterator[LaneKey]:
-    """The key of a lane to be opened, kept before its transaction is sent, or its money would be stuck."""
+async def _new_key(journal: Journal[Store]) -> AsyncIterator[tuple[bytes, Signed]]:
+    """The public key of a lane to be opened, kept before its transaction is sent, or its money would be stuck; and
+    what keeps the digest of that. While the block runs nobody else takes it for lost."""
     key = LaneKey.generate()
-    await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
+
+    async def signed(digest: str) -> None:
+        await journal.run(lambda store: store.key_sent(key.public, digest))
+
+    lock = _lock_of(journal, key.public)
+    lock.take()
     try:
-        yield key
+        await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
+        yield key.public, signed
     except (NoPass, InsufficientFunds, NodeUnavailable, TransactionFailed) as fault:
         # Known before anything was signed: whoever tries again and again leaves no row each time.
         if not was_signed(fault):
             await journal.run(lambda store: store.forget_key(key.public))
         raise
+    finally:
+        lock.release()
+
+
+def _lock_of(journal: Journal[Store], key: bytes) -> LaneLock:
+    return LaneLock(journal.store.path, f"0x{key.hex()}", 0)
+
+
+async def _find_sent(chain: ChainClient, journal: Journal[Store]) -> None:
+    """Note channels and lanes that a program opened and didn't live to note, by the transactions of the last day:
+    else one that is begun again and again would open another each time."""
+    since = round(time.time() * 1000) - _SENT_MS
+    for key, digest in (await journal.run(lambda store: store.sent_keys(since))).items():
+        lock = _lock_of(journal, key)
+        if not lock.take():
+            continue  # somebody waits for it
+        try:
+            await _note_sent(chain, journal, digest)
+        finally:
+            lock.release()
+
+
+async def _note_sent(chain: ChainClient, journal: Journal[Store], digest: str) -> None:
+    try:
+        executed = await chain.transaction(digest)
+    except TransactionFailed:
+        return
+    if executed is None:
+        return
+    opened = {each.channel for each in chain.events_in(executed, module.SCHEMA, ChannelOpened)}
+    changed = {each.channel for each in chain.events_in(executed, module.SCHEMA, LaneChanged)}
+    channels = await read_channels(chain, opened | changed)
+    await journal.run(lambda store: note(chain, store, channels.values()))
 
 
 def least_budget(terms: Terms) -> int:
@@ -578,11 +632,11 @@ class _LanesBusy(ChannelUnusable):
 async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channel) -> None:
     """Give a channel that is kept a further lane, for one more connection at the same time."""
     program = Program()
-    async with _new_key(journal) as key:
-        module.add_lane(program, channel.id, key.public, coin=channel.coin)
-        executed = await chain.execute(program)
-    (made,) = chain.events_in(executed, module.SCHEMA, LaneChanged)
-    await journal.run(lambda store: store.add_lane(channel.id, made.lane, key.public))
+    async with _new_key(journal) as (key, signed):
+        module.add_lane(program, channel.id, key, coin=channel.coin)
+        executed = await chain.execute(program, signed=signed)
+        (made,) = chain.events_in(executed, module.SCHEMA, LaneChanged)
+        await journal.run(lambda store: store.add_lane(channel.id, made.lane, key))
 
 
 async def _ready(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dtp.chain import OLDEST, EventFollower, event_types
 from dtp.chain import channel as module
 from dtp.chain.channel import Channel, ChannelOpened, State
@@ -16,15 +18,19 @@ async def find_lost(chain: ChainClient, store: Store) -> list[Channel]:
     Reads the chain's history of channels, as far as the node has it. Gives the channels. Raises what reading and the
     store raise.
     """
-    keys = set(store.kept_keys())
-    if not keys:
+    if not store.kept_keys():
         return []
     await chain.connect()
     source = EventFollower(chain, event_types(chain, module.SCHEMA, ChannelOpened), start=OLDEST)
     opened = [module.SCHEMA.decode(ChannelOpened, each.event.contents) async for each in source.past()]
     ours = [each.channel for each in opened if each.client == chain.address]
-    found = []
-    for channel in (await read_channels(chain, ours)).values():
+    return note(chain, store, (await read_channels(chain, ours)).values())
+
+
+def note(chain: ChainClient, store: Store, channels: Iterable[Channel]) -> list[Channel]:
+    """Note in `store` those of the channels that it has a kept key for; these. Raises `StoreError`."""
+    keys, found = set(store.kept_keys()), []
+    for channel in channels:
         lanes = [(number, lane.key) for number, lane in enumerate(channel.lanes) if lane.key in keys]
         if not lanes or channel.state == State.CLOSED:
             continue

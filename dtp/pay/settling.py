@@ -15,7 +15,7 @@ from dtp.chain import Executed, Program
 from dtp.chain import channel as module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
-from dtp.chain.client import ChainClient
+from dtp.chain.client import ChainClient, Signed
 from dtp.chain.coins import coins_for
 from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed
 from dtp.chain.host import Host
@@ -79,7 +79,14 @@ async def key_on_chain(chain: ChainClient, channel: str, lock: bytes) -> bytes |
 
 
 async def open_channel(
-    chain: ChainClient, host: Host, service: int, revision: int, deposit: int, key: bytes
+    chain: ChainClient,
+    host: Host,
+    service: int,
+    revision: int,
+    deposit: int,
+    key: bytes,
+    *,
+    signed: Signed | None = None,
 ) -> tuple[str, Executed]:
     """Open a channel with a deposit, under the terms of `revision`; its id. Raises as `ChainClient.execute` does."""
     coin = host.services[service].terms.coin
@@ -87,18 +94,26 @@ async def open_channel(
     money = await coins_for(chain, program, coin, deposit)
     made = module.open(program, host.id, host.beacon, service, revision, money, key, coin=coin)
     module.share(program, made, coin=coin)
-    executed = await chain.execute(program)
+    executed = await chain.execute(program, signed=signed)
     return opened_in(chain, executed), executed
 
 
 async def open_under_pass(
-    chain: ChainClient, host: Host, plan: str, pass_: str, revision: int, key: bytes, coin: str
+    chain: ChainClient,
+    host: Host,
+    plan: str,
+    pass_: str,
+    revision: int,
+    key: bytes,
+    coin: str,
+    *,
+    signed: Signed | None = None,
 ) -> tuple[str, Executed]:
     """Open a channel under a pass, without a deposit; its id."""
     program = Program()
     made = module.open_with_pass(program, host.id, host.beacon, plan, pass_, revision, key, coin=coin)
     module.share(program, made, coin=coin)
-    executed = await chain.execute(program)
+    executed = await chain.execute(program, signed=signed)
     return opened_in(chain, executed), executed
 
 

@@ -28,7 +28,7 @@ from dtp.pay.payer import UNRESERVED, PayerLane, Reserved
 from dtp.pay.terms import NOTHING, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
 #: The part of SQLite's extended codes that says what kind of fault it is.
@@ -67,7 +67,8 @@ CREATE TABLE lanes (            -- lanes that we sign for
 CREATE TABLE keys (             -- keys of channels that are being opened
     public BLOB PRIMARY KEY,
     seed BLOB NOT NULL,
-    made_ms INTEGER NOT NULL
+    made_ms INTEGER NOT NULL,
+    digest TEXT NOT NULL DEFAULT ''     -- of the transaction that names the key, once it is signed
 ) WITHOUT ROWID;
 CREATE TABLE sold (             -- lanes that we are paid by
     channel TEXT NOT NULL,
@@ -110,6 +111,7 @@ ALTER TABLE lanes ADD COLUMN believed_requests INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE lanes ADD COLUMN believed_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE lanes ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 """,
+    4: "ALTER TABLE keys ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
 }
 
 
@@ -300,7 +302,21 @@ class Store:
         """Keep the key of a channel or lane before the transaction that names it is sent. Synced: without it that
         transaction's money is stuck until the channel ends by itself."""
         with self._synced():
-            self._db.execute("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", (key.public, key.seed, now_ms))
+            self._db.execute(
+                "INSERT OR IGNORE INTO keys (public, seed, made_ms) VALUES (?, ?, ?)",
+                (key.public, key.seed, now_ms),
+            )
+
+    def key_sent(self, public: bytes, digest: str) -> None:
+        """Keep by which transaction a kept key is used, before it is sent. Synced."""
+        with self._synced():
+            self._db.execute("UPDATE keys SET digest = ? WHERE public = ?", (digest, public))
+
+    def sent_keys(self, since_ms: int) -> dict[bytes, str]:
+        """Of kept keys that were made since then, those whose transaction is known: public key -> digest."""
+        return dict(
+            self._rows("SELECT public, digest FROM keys WHERE digest != '' AND made_ms >= ?", since_ms)
+        )
 
     def forget_key(self, public: bytes) -> None:
         """Forget a key that was kept for a transaction that was never sent."""

@@ -10,7 +10,9 @@ from dtp.chain import OLDEST
 from dtp.chain.channel import State
 from dtp.chain.errors import InsufficientFunds, NodeUnavailable, OutcomeUnknown, TransactionFailed
 from dtp.pay import lost
+from dtp.pay.buying import _find_sent
 from dtp.pay.errors import StoreError
+from dtp.pay.journal import Journal
 from dtp.pay.lost import find_lost
 from dtp.pay.store import Bought, Store
 from dtp.pay.voucher import LaneKey
@@ -61,6 +63,52 @@ def test_a_lane_that_was_added_and_not_noted_is_found(market, monkeypatch):
             assert [lane.lane for _, lane in buyer["store"].lanes(id)] == [0, 1]
             async with market.connect(buyer, keep=True) as second:
                 assert second.meter.payer.lane.lane == 1
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_program_that_is_begun_again_and_again_opens_one_channel(market, monkeypatch, keep):
+    """By the transaction that was signed, which is asked about before another one is."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        first = (
+            await market.connect(buyer, keep=True) if keep else None
+        )  # the next adds a lane to its channel
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "add_lane" if keep else "add_bought", died)
+            with pytest.raises(StoreError, match="died here"):
+                await market.connect(buyer, keep=keep)
+            assert len(buyer["store"].kept_keys()) == 1
+        second = await market.connect(buyer, keep=keep)
+        assert buyer["store"].kept_keys() == {}
+        (bought,) = buyer["store"].bought()
+        assert len(buyer["store"].lanes(bought.channel)) == 1 + keep
+        for each in (first, second):
+            if each is not None:
+                await each.close()
+
+    market(scenario)
+
+
+def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market, monkeypatch):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        with monkeypatch.context() as patch:
+            executed, answered = withheld(patch)
+            first = asyncio.create_task(market.connect(buyer).__aenter__())
+            await executed.wait()
+            with Store(buyer["store"].path) as store:
+                journal = Journal(store)
+                await _find_sent(market.serving.chain, journal)
+                await journal.close()
+                assert (len(store.kept_keys()), store.bought()) == (1, [])
+            answered.set()
+            await (await first).close()
+        assert [each.state for each in buyer["store"].bought()] == ["closed"]
 
     market(scenario)
 

@@ -88,6 +88,18 @@ def test_a_key_is_kept_before_its_channel_is_known(store):
         store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
 
 
+def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store):
+    store.keep_key(KEY, 7)
+    store._db.execute("ALTER TABLE keys DROP COLUMN digest")
+    store._db.execute("PRAGMA user_version=4")
+    with again(store) as other:
+        assert other.sent_keys(0) == {}
+        assert list(other.kept_keys()) == [KEY.public]
+        other.key_sent(KEY.public, "digest")
+        assert other.sent_keys(7) == {KEY.public: "digest"}
+        assert other.sent_keys(8) == {}
+
+
 def test_what_was_reserved_and_counted_before_stays(store):
     buy(store)
     store.reserve(CHANNEL, 0, Reserved(10, 500))
@@ -159,12 +171,13 @@ def test_keys_and_reservations_are_synced_also_where_nothing_else_is(tmp_path):
         modes = []
         store._db.set_trace_callback(lambda statement: modes.append(statement))
         store.keep_key(KEY, 1)
+        store.key_sent(KEY.public, "digest")
         store.add_bought(BOUGHT, 0, KEY.public)
         store.reserve(CHANNEL, 0, Reserved(64, 1))
         store.begin_lane(CHANNEL, 0)
     synced = ["PRAGMA synchronous=FULL", "COMMIT", "PRAGMA synchronous=NORMAL"]
     found = [each for each in modes if each.startswith(("PRAGMA", "COMMIT"))]
-    assert found == [*synced, "COMMIT", *synced, "COMMIT"]
+    assert found == [*synced, *synced, "COMMIT", *synced, "COMMIT"]
 
 
 def drop_columns(store, *columns):
@@ -173,7 +186,8 @@ def drop_columns(store, *columns):
 
 
 def drop_believed(store):
-    """Lanes as they were up to format 3."""
+    """Lanes as they were up to format 3, and keys as up to format 4."""
+    store._db.execute("ALTER TABLE keys DROP COLUMN digest")
     drop_columns(store, "believed_requests", "believed_bytes", "held")
 
 
