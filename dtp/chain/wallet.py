@@ -77,9 +77,9 @@ async def send(chain: ChainClient, recipient: Id, amount: int, coin: str = SUI_C
     except InsufficientFunds as fault:
         there = (await chain.balance(chain.address)).total
         what = f"send {format_amount(amount)} and pay the gas" if program.uses_gas_coin else "pay the gas"
-        raise InsufficientFunds(
-            f"{chain.address} has {format_amount(there)}: too little to {what}"
-        ) from fault
+        found = InsufficientFunds(f"{chain.address} has {format_amount(there)}: too little to {what}")
+        found.digest = fault.digest
+        raise found from fault
 
 
 async def split_gas(chain: ChainClient, coins: int, amount: int) -> None:

@@ -28,6 +28,7 @@ from dtp.chain.errors import (
     TransactionRefused,
     WrongNetwork,
     WrongObjectType,
+    was_signed,
 )
 from dtp.chain.gas import GasPool, ObjectQueues
 from dtp.chain.model import canonical_type
@@ -481,6 +482,23 @@ def test_a_stale_reference_that_stays_stale_is_an_error(client, wallet, monkeypa
                 await chain.execute(give())
             assert not stale.value.digest
         assert len(asked) == 5
+
+    run(work())
+
+
+def test_a_gift_that_was_signed_says_so(client, wallet, monkeypatch):
+    async def refuse(wire, *arguments):
+        raise NodeRefused("GasBalanceTooLow", "INVALID_ARGUMENT")
+
+    async def work():
+        async with client(wallet()) as chain:
+            monkeypatch.setattr(Wire, "execute", refuse)
+            with pytest.raises(InsufficientFunds, match="too little") as refused:
+                await send(chain, "0x9", 5)
+            assert was_signed(refused.value)
+            with pytest.raises(InsufficientFunds, match="too little") as refused:
+                await send(chain, "0x9", 10**15)
+            assert not was_signed(refused.value)
 
     run(work())
 
