@@ -25,10 +25,10 @@ from dtp import config
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import PayeeLane
 from dtp.pay.payer import UNRESERVED, PayerLane, Reserved
+from dtp.pay.schema import FORMAT, SCHEMA, UPGRADES
 from dtp.pay.terms import NOTHING, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
 
-FORMAT: Final = 5
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
 #: The part of SQLite's extended codes that says what kind of fault it is.
@@ -37,82 +37,6 @@ _PRIMARY: Final = 0xFF
 _LOGGED: Final = 256
 #: Held while a file is made: who finds it there opens it only once the descriptor that made it is closed.
 _making: Final = threading.Lock()
-
-_SCHEMA: Final = """
-CREATE TABLE bought (           -- channels that we opened
-    channel TEXT PRIMARY KEY,
-    chain TEXT NOT NULL,        -- the chain's id
-    host TEXT NOT NULL,
-    service INTEGER NOT NULL,
-    account TEXT NOT NULL,      -- who opened it
-    state TEXT NOT NULL,        -- 'open', 'refused', 'closing', 'closed'
-    opened_ms INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE lanes (            -- lanes that we sign for
-    channel TEXT NOT NULL,
-    lane INTEGER NOT NULL,
-    seed BLOB NOT NULL,
-    message BLOB,               -- the newest voucher, as it was signed
-    signature BLOB,
-    requests INTEGER NOT NULL DEFAULT 0,
-    bytes INTEGER NOT NULL DEFAULT 0,
-    clean INTEGER NOT NULL DEFAULT 1,
-    reserved_sequence INTEGER NOT NULL DEFAULT 0,   -- vouchers up to these may have been signed
-    reserved_amount INTEGER NOT NULL DEFAULT 0,
-    believed_requests INTEGER NOT NULL DEFAULT 0,   -- of what was used: never arrived, and counted by the server
-    believed_bytes INTEGER NOT NULL DEFAULT 0,
-    held INTEGER NOT NULL DEFAULT 0,                -- of the deposit, by the connection that has the lane's lock
-    PRIMARY KEY (channel, lane)
-) WITHOUT ROWID;
-CREATE TABLE keys (             -- keys of channels that are being opened
-    public BLOB PRIMARY KEY,
-    seed BLOB NOT NULL,
-    made_ms INTEGER NOT NULL,
-    digest TEXT NOT NULL DEFAULT ''     -- of the transaction that names the key, once it is signed
-) WITHOUT ROWID;
-CREATE TABLE sold (             -- lanes that we are paid by
-    channel TEXT NOT NULL,
-    lane INTEGER NOT NULL,
-    message BLOB,
-    signature BLOB,
-    sequence INTEGER NOT NULL DEFAULT 0,    -- of the voucher, as the rest of this line of columns
-    amount INTEGER NOT NULL DEFAULT 0,
-    vouched_requests INTEGER NOT NULL DEFAULT 0,
-    vouched_bytes INTEGER NOT NULL DEFAULT 0,
-    requests INTEGER NOT NULL DEFAULT 0,    -- served
-    bytes INTEGER NOT NULL DEFAULT 0,
-    preimage BLOB,              -- of the newest voucher's lock, or of one that was asked for
-    PRIMARY KEY (channel, lane)
-) WITHOUT ROWID;
-CREATE TABLE passes (           -- what was used under passes, by period
-    pass TEXT NOT NULL,
-    period INTEGER NOT NULL,
-    requests INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    PRIMARY KEY (pass, period)
-) WITHOUT ROWID;
-CREATE TABLE ends (             -- channels that we agreed to close, or know to be over
-    channel TEXT PRIMARY KEY,
-    total INTEGER NOT NULL,
-    not_after_ms TEXT NOT NULL, -- may be above what an INTEGER holds
-    state TEXT NOT NULL,        -- 'agreed', 'over'
-    chain TEXT NOT NULL DEFAULT ''  -- the id of the chain that it was agreed for, as far as it is known
-) WITHOUT ROWID;
-"""
-#: Statements that make a file of the next format out of one of a format before.
-_UPGRADES: Final = {
-    1: """
-ALTER TABLE lanes ADD COLUMN reserved_sequence INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE lanes ADD COLUMN reserved_amount INTEGER NOT NULL DEFAULT 0;
-""",
-    2: "ALTER TABLE ends ADD COLUMN chain TEXT NOT NULL DEFAULT ''",
-    3: """
-ALTER TABLE lanes ADD COLUMN believed_requests INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE lanes ADD COLUMN believed_bytes INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE lanes ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
-""",
-    4: "ALTER TABLE keys ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +126,7 @@ class Store:
             return
         if version > FORMAT:
             raise StoreError(f"{self.path} is of format {version}; this dtp writes {FORMAT}: update dtp")
-        statements = [_UPGRADES[each] for each in range(version, FORMAT)] if version else [_SCHEMA]
+        statements = [UPGRADES[each] for each in range(version, FORMAT)] if version else [SCHEMA]
         for statement in ";".join(statements).split(";"):
             if statement.strip():
                 self._db.execute(statement)
