@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from dtp.chain import Program
 from dtp.chain import channel as module
@@ -38,8 +36,9 @@ from dtp.pay.book import affordable
 from dtp.pay.cashier import read_channels
 from dtp.pay.client_meter import Deal
 from dtp.pay.costs import agreed_total, carriage, take_credits
-from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh, StoreError
+from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh
 from dtp.pay.journal import Journal
+from dtp.pay.lane_lock import LaneLock
 from dtp.pay.lost import note
 from dtp.pay.passes import NoPass, find_pass
 from dtp.pay.payer import PayerLane, Reserved
@@ -66,9 +65,6 @@ _TOP_UP_PART: Final = 4
 _LEAST_USE: Final = Usage(1, 4096)
 #: How long a new channel that is refused is tried again before another one is opened.
 _TRIAL_MS: Final = 600_000
-#: How often the file of a lock is tried that nobody has, and the pause between, s: who looks has it for a moment.
-_TRIES: Final = 10
-_MOMENT: Final = 0.001
 #: How long to wait for who takes a lane of a channel, or finds out whether others use it: so many pauses, s.
 _TURNS: Final = 100
 _TURN: Final = 0.01
@@ -341,89 +337,6 @@ async def _turn(journal: Journal[Store], channel: str) -> AsyncIterator[bool]:
         yield ours
     finally:
         lock.release()
-
-
-class LaneLock:
-    """A lane is used by one connection at a time, also among processes: a lock on a file beside the store. Of a store
-    in memory no other process knows."""
-
-    _in_memory: ClassVar[dict[tuple[str, int], LaneLock]] = {}
-
-    def __init__(self, store_path: str, channel: str, lane: int) -> None:
-        # Of the file itself, by whatever names it is opened: a lane used twice would sign its numbers twice.
-        path = None if store_path == ":memory:" else os.path.realpath(store_path)
-        self._path = None if path is None else f"{path}.{channel[2:18]}-{lane}.lock"
-        self._lane = channel, lane
-        self._file = -1
-
-    def take(self) -> bool:
-        """Whether the lane was free, and is ours now. `StoreError` where there can be no such file."""
-        # Who only looks has the file for a moment, and who had the lane removes it.
-        for _ in range(_TRIES):
-            if self._try():
-                return True
-            if self.is_taken():
-                break
-            time.sleep(_MOMENT)
-        return False
-
-    def _try(self) -> bool:
-        if self._path is None:
-            return self._in_memory.setdefault(self._lane, self) is self
-        try:
-            file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as fault:
-            raise StoreError(f"can't lock a lane by {self._path}: {fault.strerror}") from fault
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one before us removes the file: what we hold must be what others find there.
-            there = self._is_at_its_place(file)
-        except BlockingIOError:
-            there = False
-        except OSError as fault:
-            os.close(file)
-            raise StoreError(f"can't lock a lane by {self._path}: {fault.strerror}") from fault
-        if not there:
-            os.close(file)
-            return False
-        self._file = file
-        return True
-
-    def is_taken(self) -> bool:
-        """Whether somebody has the lane."""
-        if self._path is None:
-            return self._lane in self._in_memory
-        try:
-            file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        except OSError as fault:
-            raise StoreError(f"can't look at {self._path}: {fault.strerror}") from fault
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # several may look at once
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(file)
-        return False
-
-    def _is_at_its_place(self, file: int) -> bool:
-        assert self._path is not None
-        try:
-            return os.path.samestat(os.stat(self._path), os.fstat(file))
-        except FileNotFoundError:
-            return False
-
-    def release(self) -> None:
-        """Let others have it. Idempotent."""
-        if self._in_memory.get(self._lane) is self:
-            del self._in_memory[self._lane]
-        if self._file >= 0:
-            assert self._path is not None
-            if self._is_at_its_place(self._file):  # somebody may have tidied up
-                os.unlink(self._path)
-            os.close(self._file)
-            self._file = -1
 
 
 def _is_new(opened_ms: int) -> bool:

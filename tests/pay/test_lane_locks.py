@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.channel import State
-from dtp.pay import buying
+from dtp.pay import buying, lane_lock
 from dtp.pay.buying import Budget, LaneLock, Purchase
 from dtp.pay.errors import StoreError
 from dtp.pay.payer import PayerLane
@@ -95,7 +95,7 @@ def test_a_lane_that_can_t_be_locked_isn_t_used(tmp_path, monkeypatch, what):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(buying.os if what == "open" else buying.fcntl, what, full)
+    monkeypatch.setattr(lane_lock.os if what == "open" else lane_lock.fcntl, what, full)
     files = len(os.listdir("/proc/self/fd"))
     with pytest.raises(StoreError, match="No space left"):
         LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0).take()
