@@ -172,9 +172,9 @@ class WebSocketCarrier(Carrier):
         self._silent = 0.0
         self._protocol.receive_data(data)
         frames = [frame for frame in self._protocol.events_received() if isinstance(frame, Frame)]
-        if len(frames) > _FEW and len(frames) * _LARGE > len(data):
+        if self._state is not _State.OPEN or (len(frames) > _FEW and len(frames) * _LARGE > len(data)):
             self._room = LEAST_READ
-        elif len(data) >= self._room:
+        elif frames and len(data) >= self._room:  # a message that never ends says nothing of what follows
             self._room = min(2 * self._room, READ_SIZE)
         text = any(frame.opcode is Opcode.TEXT for frame in frames)
         if text:

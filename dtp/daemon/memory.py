@@ -131,12 +131,13 @@ class Governor:
                 excess >> 20,
                 extra={"fields": {"event": "memory"}},
             )
-        self.full = excess > 0
-        if not self.full:
+        if excess <= 0:
+            self.full = False
             return
         peers: dict[PeerId, list[tuple[int, Connection]]] = {}
         for connection, size in self._held().items():
             peers.setdefault(connection.peer, []).append((size, connection))
+        self.full = True
         # By peer: who has many connections may hold as much by them as another by one.
         for connections in sorted(peers.values(), key=_total, reverse=True):
             if _total(connections) < LEAST:

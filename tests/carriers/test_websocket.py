@@ -352,7 +352,12 @@ def test_small_frames_are_read_few_at_a_time() -> None:
             carrier.carrier_received(len(part))
             return data[len(part) :]
 
-        bulk = frame(2, bytes(200_000)) * 4
+        endless = frame(2, bytes(200_000))
+        end, endless = endless[-10:], endless[:-10]
+        while endless:
+            endless = read(endless)
+        assert set(rooms) == {LEAST_READ}
+        bulk = end + frame(2, bytes(3000)) * 300
         while bulk:
             bulk = read(bulk)
         assert rooms == sorted(rooms)

@@ -235,6 +235,27 @@ def test_small_ones_are_not_to_blame():
     assert not governor.full
 
 
+def test_what_a_conversation_holds_is_known_to_its_end(run):
+    """Also while it waits whether its client says something yet: the governor looks at any time."""
+
+    async def scenario(pair):
+        async with Backend(page) as backend:
+            port = await pair.start(expose(backend.port, more='kind = "http"'))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"nonsense\r\n\r\n")
+            assert b"400" in await reader.read()
+            (hog,) = pair.far._callers
+            assert pair.far._held() == {hog: CONNECTION + STREAM}
+            governor = pair.far._governor
+            governor.look(lambda: governor.bound + 1)
+            assert governor.full
+            governor.look(lambda: governor.bound)
+            assert not governor.full
+            writer.close()
+
+    run(scenario)
+
+
 def test_whoever_has_many_small_ones_is_to_blame():
     """As much as another holds by one, and no more of them go than it takes."""
     shed = []

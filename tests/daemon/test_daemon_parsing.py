@@ -22,7 +22,7 @@ def test_who_is_beyond_a_turn_has_one_of_the_next():
         assert Parsing.of(asyncio.get_running_loop()) is parsing
 
         async def parse(name, size):
-            await parsing.turn(size)
+            await parsing.turn(size, name[0])
             done.append((turn, name))
 
         tasks = [
@@ -39,15 +39,72 @@ def test_who_is_beyond_a_turn_has_one_of_the_next():
     clock.run(scenario())
 
 
+def test_callers_that_are_beyond_a_turn_take_turns():
+    """Or whoever has thousands of streams would have all others wait for them."""
+
+    async def scenario():
+        parsing, done = Parsing.of(asyncio.get_running_loop()), []
+
+        async def parse(who, number):
+            await parsing.turn(PER_TURN, who)
+            done.append((who, number))
+
+        many = [("many", number) for number in range(5)]
+        await asyncio.gather(*(parse(*one) for one in (*many, ("few", 0), ("few", 1), ("one", 0))))
+        served = [who for who, _ in done]
+        assert served == ["many", "many", "few", "one", "many", "few", "many", "many"]
+        assert [one for one in done if one[0] == "many"] == many
+        assert not parsing._waiting
+
+    clock.run(scenario())
+
+
+@pytest.mark.parametrize("sent", ["head", "trailers", "chunks"])
+def test_what_is_behind_a_body_and_small_chunks_are_taken_in_turns_too(run, monkeypatch, sent):
+    sizes = []
+    turned = Parsing.turn
+
+    async def turn(parsing, size, who):
+        sizes.append(size)
+        await turned(parsing, size, who)
+
+    fields = b"a:b\r\n" * 500
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+
+    async def scenario(pair):
+        async with Backend(page) as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            monkeypatch.setattr(Parsing, "turn", turn)
+            if sent == "head":
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * 200)
+            elif sent == "trailers":
+                writer.write(head + b"\r\n1\r\nx\r\n0\r\n" + fields)
+            else:
+                writer.write(head + b"\r\n" + b"1\r\nx\r\n" * 600 + b"0\r\n")
+            await until(lambda: sizes)
+            assert max(sizes) < 1000  # nothing is understood of what isn't whole
+            writer.write(b"\r\n")
+            await reader.readuntil(b"done" if sent != "trailers" else b"HTTP/1.1")
+            writer.close()
+        if sent == "chunks":
+            assert sizes.count(PER_TURN) >= 1
+        else:
+            assert max(sizes) >= 1000
+
+    run(scenario)
+
+
 def test_heads_that_end_together_are_understood_in_turns(run, monkeypatch):
     """All of each counts when its last byte comes: of the smallest fields one takes 30 ms, and a connection may have
     thousands of streams."""
     heads = []
     turned = Parsing.turn
 
-    async def turn(parsing, size):
-        await turned(parsing, size)
-        heads.append((size, pair_turns[0]))
+    async def turn(parsing, size, who):
+        await turned(parsing, size, who)
+        if size > 30_000:
+            heads.append((size, pair_turns[0]))
 
     pair_turns = [0]
 

@@ -66,6 +66,10 @@ class Conversation:
         """See `Session`."""
         return self._kept
 
+    async def _turn(self, size: int) -> None:
+        """See `Parsing.turn`."""
+        await self._parsing.turn(size, self._caller.peer)
+
     def abort(self, reason: Reason) -> None:
         """End now. Idempotent."""
         if not self.ended and self._task is not None:

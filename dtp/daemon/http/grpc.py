@@ -168,6 +168,11 @@ class Filter:
         """Bytes of theirs."""
         return sum(len(each[1]) for each in self._queue if not isinstance(each, _Held))
 
+    @property
+    def pending(self) -> int:
+        """Bytes of a header block of the client that isn't whole."""
+        return 0 if self._block is None else len(self._block.data)
+
     def for_backend(self) -> bytes:
         """What there is to send to it now."""
         data, self._there = b"".join(self._there), []

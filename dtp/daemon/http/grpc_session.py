@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _ALONE = 1.0
 #: So many times less than those of heads it takes to go through bytes of calls.
 _CHEAP = 4
+#: What of a read may be heads and counts as such: more of them are taken up in further turns.
+_HEADS = 1024
 #: Frames that wait behind calls that aren't paid yet; then nothing more is read.
 _MOST_HELD = 1024
 
@@ -148,10 +150,11 @@ class GrpcSession(Conversation):
                 data = await self._read_client(READ)
         except TimeoutError:
             raise Ended(Reason.IDLE) from None
-        await self._parsing.turn(len(data) // _CHEAP)
+        # A field of a head may be a byte, which takes as long as eight of a head in HTTP/1.
+        await self._turn(len(data) // _CHEAP + 8 * (min(len(data), _HEADS) + self._filter.pending))
         for _ in self._filter.in_turns(data):
             await self._pass_on()
-            await self._parsing.turn(PER_TURN)
+            await self._turn(PER_TURN)
         await self._pass_on()
         return bool(data)
 

@@ -4,7 +4,8 @@ one turn's, and one that doesn't fit."""
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Hashable
 from weakref import WeakKeyDictionary
 
 #: Bytes of heads and messages in a turn of the loop: 15 ms of the smallest fields for h11, 2 ms of JSON. Requests as
@@ -13,13 +14,16 @@ PER_TURN = 16 * 1024
 
 
 class Parsing:
-    """Bounds what all conversations of an event loop parse in one of its turns; who is beyond it waits in line."""
+    """Bounds what all conversations of an event loop parse in one of its turns.
+
+    Who is beyond it waits in the line of its caller, and those lines take turns: none waits for all of another's.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._left = PER_TURN
         self._counting = False
-        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._waiting: OrderedDict[Hashable, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Parsing:
@@ -29,7 +33,7 @@ class Parsing:
             known = _PARSING[loop] = cls(loop)
         return known
 
-    async def turn(self, size: int) -> None:
+    async def turn(self, size: int, who: Hashable) -> None:
         """Return when so many bytes may be parsed, which is to be done at once. More than fit have a turn alone."""
         if not self._counting:
             self._counting = True
@@ -38,14 +42,17 @@ class Parsing:
             self._left -= size
             return
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append((future, size))
+        self._waiting.setdefault(who, deque()).append((future, size))
         await future
 
     def _renew(self) -> None:
         self._left = PER_TURN
         self._counting = bool(self._waiting)
         while self._waiting and self._left > 0:
-            future, size = self._waiting.popleft()
+            who, line = self._waiting.popitem(last=False)
+            future, size = line.popleft()
+            if line:
+                self._waiting[who] = line
             if not future.done():  # else it was given up
                 future.set_result(None)
                 self._left -= size

@@ -58,7 +58,7 @@ class HttpSession(Conversation):
 
     def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
         super().__init__(exposed, caller, stream, bounds, keep=_KEEP)
-        self._client = Side(h11.SERVER, self._read_client, self._write_client, stream.drain, self._parsing)
+        self._client = Side(h11.SERVER, self._read_client, self._write_client, stream.drain, self._turn)
         self._backend: Side | None = None
         self._finishing = False
         self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
@@ -81,7 +81,8 @@ class HttpSession(Conversation):
     @property
     def kept(self) -> int:
         """See `Session`: with what h11 has of a head that isn't whole."""
-        return self._kept + len(self._client.http.trailing_data[0])
+        client = getattr(self, "_client", None)  # none while it lingers
+        return self._kept + (len(client.http.trailing_data[0]) if client is not None else 0)
 
     def finish(self) -> None:
         """Answer what was asked, and then no more."""
@@ -406,7 +407,7 @@ class HttpSession(Conversation):
 
     async def _parse(self, body: bytes) -> jsonrpc.Message:
         """The calls in it. Raises `jsonrpc.Malformed`."""
-        await self._parsing.turn(len(body))
+        await self._turn(len(body))
         return jsonrpc.parse(body, self._exposed.config.batch, alone=self._by_call)
 
     def _judge_origin(self, request: h11.Request) -> bool:

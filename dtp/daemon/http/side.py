@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,11 +11,14 @@ import h11
 
 from dtp.daemon.http import conversation
 from dtp.daemon.http.conversation import Ended
-from dtp.daemon.http.parsing import Parsing
+from dtp.daemon.http.parsing import PER_TURN
 from dtp.daemon.reasons import Reason
 
 #: Of what was read so many pieces are understood, then others have their turn: some milliseconds.
 _PIECES = 256
+_BLANK = re.compile(rb"\n\r?\n")
+#: So many times less than of heads it takes to go through other bytes.
+_CHEAP = 16
 
 
 class Side:
@@ -26,13 +30,13 @@ class Side:
         read: Callable[[int], Awaitable[bytes]],
         write: Callable[[bytes], None],
         drain: Callable[[], Awaitable[None]],
-        parsing: Parsing | None = None,
+        turn: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
-        """With `parsing` heads are taken in turns with others'."""
+        """With `turn` heads, fields behind a body and small chunks are understood once it has returned."""
         self.http = h11.Connection(role, max_incomplete_event_size=conversation.HEAD_SIZE)
         self._read, self._write, self._drain = read, write, drain
         self._next: Any = None
-        self._parsing = parsing
+        self._turn, self._chunked = turn, False
         #: Of a backend's side: whether it has answered before, and when it did last, or was dialled.
         self.used, self.since = False, 0.0
 
@@ -40,17 +44,29 @@ class Side:
         """What comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
         event, self._next = self._next, None
         while event is None or event is h11.NEED_DATA:
+            data = b""
             if event is not None:
-                self.http.receive_data(await self._read(conversation.READ))
-            if self._parsing is not None and self.http.their_state is h11.IDLE:
-                # All of a head counts whenever more of it comes: it is understood once the last is there.
-                await self._parsing.turn(len(self.http.trailing_data[0]))
+                data = await self._read(conversation.READ)
+                self.http.receive_data(data)
+            if self._turn is not None:
+                await self._turn(self._cost(data))
             event = self.http.next_event()
+        if isinstance(event, h11.Request):
+            self._chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
         if isinstance(event, h11.Data):
             return await self._joined(event)
         if isinstance(event, h11.RemoteProtocolError):
             raise event
         return event
+
+    def _cost(self, data: bytes) -> int:
+        """Bytes that are understood next, of which `data` were read last."""
+        state = self.http.their_state
+        if state is h11.IDLE or (state is h11.SEND_BODY and self._chunked):
+            kept = self.http.trailing_data[0]
+            if end := _BLANK.search(kept):  # all of a head, or of the fields behind a body, is there
+                return end.end() if state is h11.IDLE else len(kept)
+        return len(data) // _CHEAP
 
     async def _joined(self, first: h11.Data) -> h11.Data:
         """Data with what was read behind it: chunks of a byte each would cost as much as large ones."""
@@ -64,7 +80,7 @@ class Side:
                 return h11.Data(data=b"".join(data)) if len(data) > 1 else first
             data.append(self._next.data)
         self._next = None
-        await asyncio.sleep(0)
+        await (asyncio.sleep(0) if self._turn is None else self._turn(PER_TURN))
         return h11.Data(data=b"".join(data))
 
     async def send(self, event: Any) -> None:
