@@ -1,23 +1,30 @@
 """What came of a stream ahead of its turn: over several links, some of which are slower than others.
 
-Source: docs/wire.md, "Streams". A piece takes a search in a bounded list and the copying of its own bytes, whatever
-came before it; see docs/decisions/0172.
+Source: docs/wire.md, "Streams". A piece takes a search in a bounded list, the copying of its own bytes, and a block
+for each that it touches first, whatever came before it and wherever it lies; see docs/decisions/0172.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
+#: Bytes of a block: what a piece makes anew at most for each that it touches, so one that lies far off costs no more.
+#: What one call seals takes few of them.
+BLOCK = 16 * 1024
+#: Bytes that a run takes besides its block's: where it starts and ends, and what Python has of a block of its own.
+RUN = 256
+
 
 class Reassembly:
-    """Bytes with gaps between them, kept where they belong: as many as lie between the first gap and the last byte,
-    so the credit that the peer has used up bounds them. Runs that touch are one."""
+    """Bytes with gaps between them, in blocks that are made when touched and reach up to the last byte in each: never
+    more than lie between the first gap and the last byte, so the credit that the peer has used up bounds them. Runs
+    that touch are one."""
 
-    __slots__ = ("_base", "_data", "_ends", "_starts")
+    __slots__ = ("_base", "_blocks", "_ends", "_starts")
 
     def __init__(self, base: int) -> None:
-        self._base = base  # offset of the first byte of `_data`
-        self._data = bytearray()
+        self._base = base  # below it all was taken
+        self._blocks: dict[int, bytearray] = {}  # by offset // BLOCK; that around `_base` begins there
         self._starts: list[int] = []  # of the runs, sorted; between them is nothing of meaning
         self._ends: list[int] = []
 
@@ -38,18 +45,31 @@ class Reassembly:
         else:
             starts.insert(first, offset)
             ends.insert(first, end)
-        data, at = self._data, offset - self._base
-        if at > len(data):
-            data += bytes(at - len(data))
-        data[at : at + len(piece)] = piece
+        for number in range(offset // BLOCK, (end - 1) // BLOCK + 1):
+            start = number * BLOCK
+            block = self._blocks.get(number)
+            if block is None:
+                block = self._blocks[number] = bytearray()
+            part = piece[max(0, start - offset) : start + BLOCK - offset]
+            at = max(offset, start) - max(self._base, start)
+            if at > len(block):
+                block += bytes(at + len(part) - len(block))  # at once, or Python takes an eighth more
+            block[at : at + len(part)] = part
 
     def take(self, offset: int) -> bytes:
         """The bytes from `offset` to the next gap, maybe none; those below are forgotten."""
         covered = bisect_right(self._starts, offset)
         end = max(offset, self._ends[covered - 1]) if covered else offset
         del self._starts[:covered], self._ends[:covered]
-        with memoryview(self._data) as view:
-            piece = bytes(view[offset - self._base : end - self._base])
-        del self._data[: end - self._base]  # moves no bytes
+        parts: list[bytearray] = []
+        for number in range(self._base // BLOCK, (end - 1) // BLOCK + 1):
+            block = self._blocks.get(number)
+            if block is None:
+                continue
+            begin = max(self._base, number * BLOCK)
+            parts.append(block[max(0, offset - begin) : end - begin])
+            del block[: end - begin]  # moves no bytes
+            if not block:
+                del self._blocks[number]
         self._base = end
-        return piece
+        return b"".join(parts)

@@ -19,6 +19,7 @@ from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
 from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, Frame, control
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
+from dtp.session.reassembly import RUN
 from dtp.session.receiving import Receiving
 from dtp.session.state import NEVER
 
@@ -206,9 +207,9 @@ class Session(Receiving):
 
     @property
     def held(self) -> int:
-        """Bytes that are kept: of streams received and not consumed, or written and not acknowledged; of datagrams to
-        be sent."""
-        waiting = self._received_total - self._consumed_total + self._datagrams.size
+        """Bytes that are kept: of streams received and not consumed (with the gaps between them, and what keeping the
+        order takes), or written and not acknowledged; of datagrams to be sent."""
+        waiting = self._received_total - self._consumed_total + self._datagrams.size + self._runs * RUN
         return waiting + sum(max(0, each.send.end - each.send.acked) for each in self._streams.values())
 
     def limit_receiving(self, total: int | None) -> bool:

@@ -17,6 +17,7 @@ from dtp.session.codes import CloseCode, StreamClosed, TooManyStreams
 from dtp.session.frames import Frame
 from dtp.session.limits import DEFAULT, STREAMS_AHEAD
 from dtp.session.noise import Suite
+from dtp.session.reassembly import RUN
 from dtp.testing.pairs import SessionPair, Wire
 
 # Time may pass without end here: whether a peer is alive is tested elsewhere.
@@ -204,8 +205,10 @@ class Exchange(RuleBasedStateMachine):
                 session = self.session(client)
                 halves = [stream.receive for stream in session._streams.values()]
                 assert session._runs == sum(half.runs for half in halves)
-                early = sum(len(half.early._data) for half in halves if half.early is not None)
-                assert early <= session.limits.connection_window
+                early = sum(
+                    len(block) for half in halves if half.early for block in half.early._blocks.values()
+                )
+                assert early + session._runs * RUN <= session.held
 
     def teardown(self) -> None:
         if not hasattr(self, "pair"):
