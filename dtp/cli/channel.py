@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dtp import config
 from dtp.cli.accounts import Account, account_options, record_of, tell_history
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
@@ -217,12 +218,17 @@ def claim(id: str | None, account: Account) -> None:
 @click.argument("file", type=click.Path(dir_okay=False))
 @json_option
 def backup(file: str) -> None:
-    """Copy the vouchers to FILE, also while others use them; what is there is replaced once the copy is whole.
+    """Copy the vouchers to FILE, also while others use them; an older copy there is brought up to date.
 
     A copy of pay.sqlite itself lacks what was written last. A watcher on another machine works with this one.
     """
+    from dtp.pay.errors import StoreError
     from dtp.pay.store import Store
 
+    if not config.pay_store_path().exists():  # made now, it would replace a copy that has everything
+        raise StoreError(
+            f"there are no vouchers at {config.pay_store_path()}: $DTP_PAY_STORE names another file"
+        )
     with Store() as store:
         store.backup(file)
         print_line({"event": "copied", "path": store.path, "to": file}, f"{store.path} is copied to {file}")

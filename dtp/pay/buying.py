@@ -300,7 +300,12 @@ class Purchase(Deal):
         if self.channel.terms.bearer == Bearer.SERVER and self.channel.terms.credit:
             # What the server bears of our transport comes back with the refund, if it is more than asking costs.
             await take_credits(self.chain, self.channel, _CREDITS_WORTH)
-        await request_close(self.chain, self.channel)
+        try:
+            await request_close(self.chain, self.channel)
+        except MoveAborted as fault:  # anyone may ask for the close of a channel that is idle on chain
+            if fault.error is not module.ChannelError.CHANNEL_CLOSED:
+                raise
+            log.info("channel %s is closing already", id)
         await self.journal.run(lambda store: store.set_state(id, "closing"))
         log.info("channel %s closes when the server's time for claims is over: dtp channel close", id)
 

@@ -133,21 +133,18 @@ class Store:
         self._db.execute(f"PRAGMA user_version={FORMAT}")
 
     def backup(self, path: str | os.PathLike[str]) -> None:
-        """Write all that is here now to the file at `path`, in place of what is there once it is whole and synced.
+        """Write all that is here now into the database at `path`, in place of what is in it, in one transaction.
 
-        A copy of the store's own file isn't one: what was written last is in SQLite's log beside it.
+        A copy of the store's own file isn't one: what was written last is in SQLite's log beside it. By the same log
+        others may have the copy open, such as a watcher, and find what is new.
         """
-        to, whole = Path(path), Path(f"{os.fspath(path)}.part")
+        to = Path(path)
         if to.exists() and os.path.exists(self.path) and to.samefile(self.path):
             raise StoreError(f"{path} is the store itself: name another file for the copy")
         try:
-            whole.unlink(missing_ok=True)
-            _make(os.fspath(whole))
-            with closing(sqlite3.connect(whole)) as copy, self._lock:
+            _make(os.fspath(to))
+            with closing(sqlite3.connect(to, timeout=_PATIENCE)) as copy, self._lock:
                 self._db.backup(copy)
-            with open(whole, "rb") as file:
-                os.fsync(file.fileno())
-            whole.replace(to)
         except (OSError, sqlite3.Error) as fault:
             raise StoreError(f"can't copy the store of vouchers to {path}: {fault}") from fault
 

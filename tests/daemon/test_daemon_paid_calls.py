@@ -113,7 +113,7 @@ def test_calls_that_are_not_paid_use_up_nothing(talk, kind, answers):
         talk.client.say(said)
         await asyncio.sleep(10)
         assert sum(asked) == 10 * answers
-        assert all(each.code == 0 for each in talk.links) == (answers and kind["kind"] != "grpc")
+        assert all(each.code == 0 for each in talk.links) == (kind["kind"] != "grpc")
         passed = [talk.exposed.chain.ask(Call(OTHER), moment()) is None for _ in range(11)]
         assert passed == [True] * 10 + [False]
         talk.session.abort(Reason.CLIENT_GONE)
@@ -205,6 +205,30 @@ def test_a_backend_that_has_ended_while_calls_were_paid_is_dialled_again(talk):
         assert len(talk.links) == 2
 
     talk(scenario, kind="json-rpc")
+
+
+def test_who_takes_long_to_pay_holds_no_backend(talk):
+    """Nor for ever who never answers; once it is paid, one is dialled again."""
+
+    async def scenario(talk):
+        paid = asyncio.Event()
+
+        async def charge(connection, units):
+            await paid.wait()
+            return ""
+
+        charged(talk)
+        talk.exposed.charge = charge
+        talk.client.say(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await seen(lambda: talk.links)
+        assert talk.session._link is not None
+        await asyncio.sleep(10)
+        assert talk.session._link is None
+        paid.set()
+        await seen(lambda: b" 200 " in talk.client.heard)
+        assert len(talk.links) == 2
+
+    talk(scenario)
 
 
 @pytest.mark.parametrize(("status", "heard"), [(b"401", b"401"), (b"200", b"502")])

@@ -415,6 +415,25 @@ def test_a_client_that_asks_to_close_on_chain_is_noticed(market):
     market(scenario)
 
 
+def test_a_channel_whose_close_another_has_asked_for_is_noted_as_closing(market, monkeypatch):
+    """As anyone may once it was idle on chain: the rest comes back by 'dtp channel close', which looks for those."""
+
+    async def no(*_):
+        return False
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        connection.meter.deal.keep = False
+        monkeypatch.setattr(buying.Purchase, "_close_agreed", no)
+        await request_close(buyer["network"], channel)
+        await connection.close()
+        (kept,) = buyer["store"].bought()
+        assert (kept.channel, kept.state) == (channel.id, "closing")
+
+    market(scenario)
+
+
 def test_an_agreement_by_somebody_else_is_no_use(market):
     async def scenario(market):
         await market.serve(give)

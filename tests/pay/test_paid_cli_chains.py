@@ -57,3 +57,15 @@ def test_what_is_there_is_not_gone_though_it_is_of_another_package(net, homes):
         {"event": "foreign-package", "channel": clock, "package": package}
     ]
     assert state(client) == "closing"
+
+
+def test_no_copy_is_made_of_vouchers_that_are_not_there(homes):
+    """It would be empty, in place of one that isn't."""
+    _, client = homes
+    copy = client.folder / "copy.sqlite"
+    keep(client, "localnet", 0)
+    client.run("channel", "backup", str(copy))
+    (client.folder / "data" / "pay.sqlite").unlink()
+    assert client.run("channel", "backup", str(copy), code=3) == []
+    with Store(copy) as store:
+        assert [each.channel for each in store.bought()] == [CHANNEL]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -64,13 +65,25 @@ def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store, tmp_p
     with Store(tmp_path / "alone.sqlite") as alone:
         assert alone.sold() == []
     copied = tmp_path / "copy.sqlite"
-    for amount in (50, 60):  # the second replaces the first
-        receive(store, KEY.sign(voucher(amount, amount)), Usage(amount, 0))
-        store.backup(copied)
-        assert stat.S_IMODE(copied.stat().st_mode) == 0o600
-        with Store(copied) as copy:
-            assert copy.sold() == store.sold()
-    assert {each.name for each in tmp_path.glob("*.part")} == set()
+    store.backup(copied)
+    assert stat.S_IMODE(copied.stat().st_mode) == 0o600
+    # One that is brought up to date while a watcher has it, and behind one that was killed.
+    with Store(copied) as watcher:
+        watcher.over(CHANNEL)
+        for amount in (50, 60):
+            receive(store, KEY.sign(voucher(amount, amount)), Usage(amount, 0))
+            store.backup(copied)
+            assert watcher.sold() == store.sold()
+            with Store(copied) as copy:
+                assert copy.sold() == store.sold()
+    killed = (
+        "import os, sys; from dtp.pay.store import Store; Store(sys.argv[1]).over(sys.argv[2]); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", killed, copied, CHANNEL], check=True)
+    assert Path(f"{copied}-wal").exists()
+    store.backup(copied)
+    with Store(copied) as copy:
+        assert copy.sold() == store.sold()
     with pytest.raises(StoreError, match="is the store itself"):
         store.backup(store.path)
     with pytest.raises(StoreError, match="can't copy"):

@@ -578,8 +578,14 @@ class HttpSession(Conversation):
         if backend is None:
             self._release(calls, paid=False)
             return None
-        if (denial := await self._pay(calls)) is not None:
-            self._drop_link()  # who doesn't pay holds none
+        # Who doesn't pay, or takes its time with it, holds none.
+        dropping = asyncio.get_running_loop().call_later(_LINK_IDLE, self._drop_link)
+        try:
+            denial = await self._pay(calls)
+        finally:
+            dropping.cancel()
+        if denial is not None:
+            self._drop_link()
             return denial
         return await self._open_backend()  # which may have ended meanwhile
 
