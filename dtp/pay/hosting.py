@@ -122,14 +122,18 @@ async def ensure_service(
     terms: Terms,
     *,
     kind: int = Kind.TCP,
-    mode: int = Mode.OPEN,
+    mode: int | None = None,
 ) -> Owned:
     """Add the service, open, or change its terms where they differ; open channels keep theirs.
+
+    Without a `mode` a new one is for everybody, and one that is there stays for whom it is.
 
     Raises `NoHost` when it has to change and the account doesn't own the host.
     """
     number = service_number(service)
     known = owned.host.services.get(number)
+    if mode is None:
+        mode = Mode.OPEN if known is None else known.mode
     same = known is not None and replace(known.terms, revision=0) == replace(terms, revision=0)
     if known is not None and same and known.open and known.mode == mode:
         return owned

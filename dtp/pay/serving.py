@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from dtp.chain.client import ChainClient
 from dtp.chain.firewall import Firewall
-from dtp.chain.host import Kind, Mode, Terms
+from dtp.chain.host import Kind, Terms
 from dtp.chain.model import Id
 from dtp.chain.networks import Network
 from dtp.chain.pipe_carrier import kind_for
@@ -228,7 +228,7 @@ async def serve(
     host: Id | None = None,
     terms: Terms | None = None,
     kind: int = Kind.TCP,
-    mode: int = Mode.OPEN,
+    mode: int | None = None,
     identity: Identity | None = None,
     hint: str | None = None,
     plans: Iterable[Id] = (),

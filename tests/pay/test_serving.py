@@ -346,6 +346,27 @@ def test_a_channel_from_when_the_service_was_free_pays_for_nothing(market, monke
     market(scenario)
 
 
+def test_who_serves_again_lets_in_whom_the_host_does(market):
+    """Not everybody at each start, though its terms change: an allow-list or passes are the owner's to end."""
+
+    async def scenario(market):
+        serving = await market.serve(give)
+        chain = serving.chain
+        owned = await find_host(chain, serving.host)
+        program, number = Program(), service_number("files")
+        host_module.set_mode(program, owned.host.id, owned.cap, number, Mode.ALLOW_LIST)
+        await chain.execute(program)
+        await serving.close()
+        for mode, found in ((None, Mode.ALLOW_LIST), (Mode.OPEN, Mode.OPEN)):
+            again = await market.serve(give, terms=replace(TERMS, price_mib=7), mode=mode)
+            owned = await find_host(again.chain, again.host)
+            service = owned.host.services[number]
+            assert (service.mode, service.terms.price_mib) == (found, 7)
+            await again.close()
+
+    market(scenario)
+
+
 def test_caps_that_others_send_are_not_used_unasked(market):
     """Who is paid is in the host, and whoever made it may have kept rights to it."""
 
