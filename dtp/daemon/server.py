@@ -87,6 +87,7 @@ _FIXED = (
     "web",
     "chain",
     "state",
+    "state_name",
     "workers",
     "telemetry",
 )
@@ -185,7 +186,7 @@ class Daemon:
             return Sharing(self._team.store, self._policies.quotas, rates, every=every)
         if self.config.state is None:
             return None
-        store = state.make(self.config.state, str(self.identity.id))
+        store = state.make(self.config.state, self.config.counted_as(self.identity.id))
         return Sharing(store, self._policies.quotas, rates, on_bans=self.set_bans)
 
     # ---- changing -----------------------------------------------------------------------------------------

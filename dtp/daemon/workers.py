@@ -110,7 +110,7 @@ class Workers:
         try:
             self._places = await open_places(self.config, {}, dict(adopted or {}), len(self._seats))
             if self.config.state is not None:
-                self._store = state.make(self.config.state, str(self.identity))
+                self._store = state.make(self.config.state, self.config.counted_as(self.identity))
             await self._store.open()
             self._bans.replace(await self._store.bans(time.time()))
             await asyncio.gather(*(self._begin(seat) for seat in self._seats))

@@ -400,17 +400,32 @@ def test_rates_of_several_daemons_know_of_all_fillings_once(steps):
     assert max(fillings) >= max(0.0, truth - now) - 1e-6
 
 
+@pytest.mark.parametrize(
+    ("chain", "name", "counted"),
+    [
+        ("", "", str(FAR.id)),
+        (f'[chain]\nhost = "0xA{"0" * 63}"', "", f"0xa{'0' * 63}"),
+        ("", 'name = "front"', "front"),
+    ],
+)
+def test_who_counts_together(tmp_path, chain, name, counted):
+    """Those behind one host object do, each with its own identity; a name goes before."""
+    text = f'{chain}\n[state]\nurl = "sqlite:///tmp/state.db"\n{name}\n'
+    text += f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp+tcp://{FAR.id}@127.0.0.1:1/api"\n'
+    assert config(tmp_path, text).counted_as(FAR.id) == counted
+
+
 def test_daemons_share_rates_and_bans(run, url, tmp_path, monkeypatch):
-    """Two daemons of one identity: what a caller had from one it has not from the other; who is banned at one is
-    sent away from both."""
+    """Two daemons of one name, each with its identity: what a caller had from one it has not from the other;
+    who is banned at one is sent away from both."""
     monkeypatch.setattr(sharing, "EVERY", 0.01)
 
     async def scenario(pair):
         async with Backend(echo) as backend:
             rule = 'rate = { requests = "6/h", per = "service" }'
-            await pair.start(expose(backend.port, more=rule), top=f'[state]\nurl = "{url}"')
+            await pair.start(expose(backend.port, more=rule), top=f'[state]\nurl = "{url}"\nname = "front"')
             first_port = pair.port
-            second = Daemon(pair.far_config(pair.expose), FAR)
+            second = Daemon(pair.far_config(pair.expose), OTHER)
             await second.start()
             to = second.listener.address("api")
             near = Daemon(

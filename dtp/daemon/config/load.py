@@ -114,6 +114,7 @@ def _config(root: Section, path: Path) -> model.Config:
         telemetry=_telemetry(root.section("telemetry")),
         chain=None if chain is None else _chain(chain, file),
         state=None if state is None else state.take("url", values.state_url),
+        state_name=None if state is None else state.take("name", values.text, None),
         log=_log(root.section("log")),
         everywhere=_everywhere(root.section("everywhere")),
         expose=tuple(_expose(section) for section in root.sections("expose")),

@@ -249,7 +249,14 @@ class Config:
     chain: Chain | None = None
     #: Where quotas are counted over restarts and together: a URL of `dtp.daemon.state.STORES`; None: in memory.
     state: str | None = None
+    #: Those who share it by one name count together; None: those behind one host object, else of one identity.
+    state_name: str | None = None
     #: Rules that hold for all services together.
     everywhere: Rules = Rules(access=AccessRule(everyone=True))
     expose: tuple[Expose, ...] = field(default=())
     forward: tuple[Forward, ...] = field(default=())
+
+    def counted_as(self, identity: object) -> str:
+        """By which name a daemon of `identity` shares what is counted."""
+        host = None if self.chain is None else self.chain.host
+        return self.state_name or host or str(identity)

@@ -31,7 +31,7 @@ MAX_CALLERS = 100_000
 
 
 class Store(Protocol):
-    """Adds up what daemons of one host count.
+    """Adds up what daemons of one name count.
 
     Raises `StateError` when the database can't do it now; then nothing was added.
     """
@@ -62,7 +62,7 @@ class Store(Protocol):
         """Disconnect. Idempotent."""
 
 
-#: Scheme of `[state] url` -> the module whose `make(url, host)` gives a store for a host's daemons. Loaded when used.
+#: Scheme of `[state] url` -> the module whose `make(url, host)` gives a store for daemons that count as one.
 STORES: dict[str, str] = {
     "sqlite": "dtp.daemon.state.sqlite",
     "redis": "dtp.daemon.state.redis",
@@ -72,7 +72,7 @@ STORES: dict[str, str] = {
 
 
 def make(url: str, host: str) -> Store:
-    """The store at `url`, whose scheme is in `STORES`, for the daemons of the identity `host`. Nothing is opened yet.
+    """The store at `url`, whose scheme is in `STORES`, for the daemons that count as `host`. Nothing is opened yet.
 
     Raises `ConfigError` when the package it takes is not installed.
     """
