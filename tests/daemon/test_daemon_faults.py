@@ -329,34 +329,49 @@ def test_denials_dont_fill_the_log(run, caplog):
     assert "more denials were not logged" in caplog.text
 
 
-def test_a_drain_lets_requests_finish_and_takes_no_more(run):
-    async def slow(request):
-        began.set()
-        await go_on.wait()
+class Slow:
+    """What waits, when it has begun, until it may go on."""
+
+    def __init__(self):
+        self.began, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def page(self, request):
+        self.began.set()
+        await self.go_on.wait()
         return web.Response(text="done")
 
+    def call(self, real):
+        async def wait(*args):
+            self.began.set()
+            await self.go_on.wait()
+            return await real(*args)
+
+        return wait
+
+
+def test_a_drain_lets_requests_finish_and_takes_no_more(run):
     async def scenario(pair):
-        async with site(slow=slow) as backend:
+        async with site(slow=slow.page) as backend:
             port = await pair.start(expose(backend, more='kind = "http"'))
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
                 async with client.get("/nothing") as answer:
                     assert answer.status == 404
                 asking = asyncio.ensure_future(client.get("/slow"))
-                await began.wait()
+                await slow.began.wait()
                 idle, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
                 await idle.readuntil(b"\r\n\r\n")
                 draining = asyncio.ensure_future(pair.far.drain(PATIENCE))
                 await idle.read()  # the idle connection is ended at once
                 assert not draining.done()
-                go_on.set()
+                slow.go_on.set()
                 async with await asking as answer:
                     assert await answer.text() == "done"
                     assert answer.headers["Connection"] == "close"  # or the next request meets the end
                 assert await draining
                 writer.close()
 
-    began, go_on = asyncio.Event(), asyncio.Event()
+    slow = Slow()
     run(scenario)
 
 
@@ -369,43 +384,30 @@ def test_a_drain_waits_for_who_is_being_connected(run, monkeypatch, end):
             port = await pair.start(expose(backend.port))
             if end == "far":
                 monkeypatch.setattr(expose_module, "connect_now", lambda place: None)
-                monkeypatch.setattr(expose_module, "connect", slow(expose_module.connect))
+                monkeypatch.setattr(expose_module, "connect", slow.call(expose_module.connect))
             else:
                 (pool,) = pair.near._pools.values()
                 monkeypatch.setattr(pool, "stream_now", lambda: None)
-                monkeypatch.setattr(pool, "stream", slow(pool.stream))
+                monkeypatch.setattr(pool, "stream", slow.call(pool.stream))
             asking = asyncio.ensure_future(exchange(port, b"x"))
-            await began.wait()
+            await slow.began.wait()
             draining = asyncio.ensure_future((pair.far if end == "far" else pair.near).drain(PATIENCE))
             for _ in range(100):
                 await asyncio.sleep(0)
             assert not draining.done()
-            go_on.set()
+            slow.go_on.set()
             assert await asking == b"x"
             assert await draining
 
-    def slow(real):
-        async def wait(*args):
-            began.set()
-            await go_on.wait()
-            return await real(*args)
-
-        return wait
-
-    began, go_on = asyncio.Event(), asyncio.Event()
+    slow = Slow()
     run(scenario)
 
 
 def test_a_reload_holds_for_requests_to_come_on_what_is_open(run):
     """What is being answered is answered; who is idle comes again, and meets the new rules."""
 
-    async def slow(request):
-        began.set()
-        await go_on.wait()
-        return web.Response(text="done")
-
     async def scenario(pair):
-        async with site(slow=slow) as backend:
+        async with site(slow=slow.page) as backend:
             kind = 'kind = "http"'
             port = await pair.start(expose(backend, more=kind))
             idle, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -413,18 +415,18 @@ def test_a_reload_holds_for_requests_to_come_on_what_is_open(run):
             assert b"404" in await idle.readuntil(b"\r\n\r\n")
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
                 asking = asyncio.ensure_future(client.get("/slow"))
-                await began.wait()
+                await slow.began.wait()
                 rules = kind + '\nmethods = { deny = ["GET *"] }'
                 await pair.far.reload(pair.far_config(expose(backend, more=rules)))
                 await idle.read()
-                go_on.set()
+                slow.go_on.set()
                 async with await asking as answer:
                     assert await answer.text() == "done"
                 async with client.get("/slow") as answer:
                     assert answer.status == 403
             writer.close()
 
-    began, go_on = asyncio.Event(), asyncio.Event()
+    slow = Slow()
     run(scenario)
 
 

@@ -187,16 +187,22 @@ def test_calls_for_which_there_is_no_backend_are_not_charged(talk, kind):
     talk(scenario, policies=(quota,), **kind)
 
 
+def paid_later(talk):
+    """Each request is paid when this event is set."""
+    paid = asyncio.Event()
+
+    async def charge(connection, units):
+        await paid.wait()
+        return ""
+
+    charged(talk)
+    talk.exposed.charge = charge
+    return paid
+
+
 def test_a_backend_that_has_ended_while_calls_were_paid_is_dialled_again(talk):
     async def scenario(talk):
-        paid = asyncio.Event()
-
-        async def charge(connection, units):
-            await paid.wait()
-            return ""
-
-        charged(talk)
-        talk.exposed.charge = charge
+        paid = paid_later(talk)
         talk.client.say(KINDS["json-rpc"]["said"])
         await seen(lambda: talk.links)
         talk.links[0].mouth.feed_eof()
@@ -211,14 +217,7 @@ def test_who_takes_long_to_pay_holds_no_backend(talk):
     """Nor for ever who never answers; once it is paid, one is dialled again."""
 
     async def scenario(talk):
-        paid = asyncio.Event()
-
-        async def charge(connection, units):
-            await paid.wait()
-            return ""
-
-        charged(talk)
-        talk.exposed.charge = charge
+        paid = paid_later(talk)
         talk.client.say(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await seen(lambda: talk.links)
         assert talk.session._link is not None

@@ -1,6 +1,7 @@
 """A client that dies while it opens something: what it has paid for is found again."""
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -93,14 +94,21 @@ def test_a_program_that_is_begun_again_and_again_opens_one_channel(market, monke
     market(scenario)
 
 
+@asynccontextmanager
+async def opening(market, buyer, monkeypatch):
+    """A connect whose channel is open on chain, and the event at which it hears so."""
+    with monkeypatch.context() as patch:
+        executed, answered = withheld(patch)
+        dialing = asyncio.create_task(market.connect(buyer).__aenter__())
+        await executed.wait()
+        yield dialing, answered
+
+
 def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market, monkeypatch):
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        with monkeypatch.context() as patch:
-            executed, answered = withheld(patch)
-            first = asyncio.create_task(market.connect(buyer).__aenter__())
-            await executed.wait()
+        async with opening(market, buyer, monkeypatch) as (first, answered):
             with Store(buyer["store"].path) as store:
                 journal = Journal(store)
                 await _find_sent(market.serving.chain, journal)
@@ -119,10 +127,7 @@ def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_ne
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        with monkeypatch.context() as patch:
-            executed, answered = withheld(patch)
-            dialing = asyncio.create_task(market.connect(buyer).__aenter__())
-            await executed.wait()
+        async with opening(market, buyer, monkeypatch) as (dialing, answered):
             dialing.cancel()
             answered.set()
             with pytest.raises(asyncio.CancelledError):
