@@ -149,10 +149,14 @@ class HistoryPruned(ChainError):
 
 
 class InsufficientFunds(ChainError):
-    """The account can't pay for the gas, or for what the transaction spends. `digest` as of `TransactionRefused`."""
+    """The account can't pay for the gas, or for what the transaction spends. `digest` as of `TransactionRefused`.
+
+    `missing` is how much SUI it lacks (MIST), 0 where that isn't known.
+    """
 
     code = "insufficient_funds"
     digest: str = ""
+    missing: int = 0
 
 
 class TransactionRefused(NodeRefused):

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from dtp.chain import Executed, Program
 from dtp.chain import channel as module
@@ -17,9 +18,10 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
 from dtp.chain.client import ChainClient, Signed
 from dtp.chain.coins import coins_for
-from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed
+from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed, was_signed
 from dtp.chain.host import Host
-from dtp.chain.model import SUI_COIN, Id
+from dtp.chain.model import SUI_COIN, Id, canonical_type
+from dtp.chain.wallet import format_amount
 from dtp.pay import messages
 from dtp.pay.answers import lock_of
 from dtp.pay.claims import Action, Decision, gain_of
@@ -28,6 +30,13 @@ from dtp.pay.store import Sold
 from dtp.pay.voucher import verify_raw
 
 log = logging.getLogger("dtp.pay")
+
+#: What stays in the account when money goes into a channel, MIST: the most that closing has to have ahead (an agreed
+#: close 17,164,000 at localnet's prices, a finalize 14,296,000), or the deposit would be stuck for want of gas.
+GAS_TO_CLOSE: Final = 20_000_000
+#: What opening and topping up have to have ahead themselves, about, MIST.
+_GAS_TO_OPEN: Final = 16_000_000
+_GAS_TO_ADD: Final = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +97,16 @@ async def open_channel(
     *,
     signed: Signed | None = None,
 ) -> tuple[str, Executed]:
-    """Open a channel with a deposit, under the terms of `revision`; its id. Raises as `ChainClient.execute` does."""
+    """Open a channel with a deposit, under the terms of `revision`; its id. Raises as `ChainClient.execute` does.
+
+    `InsufficientFunds` also where the gas for closing it would not be left.
+    """
     coin = host.services[service].terms.coin
     program = Program()
     money = await coins_for(chain, program, coin, deposit)
     made = module.open(program, host.id, host.beacon, service, revision, money, key, coin=coin)
     module.share(program, made, coin=coin)
-    executed = await chain.execute(program, signed=signed)
+    executed = await _deposit(chain, program, coin, deposit, _GAS_TO_OPEN, signed)
     return opened_in(chain, executed), executed
 
 
@@ -126,11 +138,34 @@ def opened_in(chain: ChainClient, executed: Executed) -> str:
 
 
 async def add_money(chain: ChainClient, channel: Channel, amount: int) -> Executed:
-    """Top a channel up."""
+    """Top a channel up. `InsufficientFunds` also where the gas for closing it would not be left."""
     program = Program()
     money = await coins_for(chain, program, channel.coin, amount)
     module.top_up(program, channel.id, money, coin=channel.coin)
-    return await chain.execute(program)
+    return await _deposit(chain, program, channel.coin, amount, _GAS_TO_ADD)
+
+
+async def _deposit(
+    chain: ChainClient, program: Program, coin: str, amount: int, gas: int, signed: Signed | None = None
+) -> Executed:
+    """Execute what puts an amount into a channel, if the gas for closing stays in the account. Of coins that pay for
+    gas already: the transaction itself sees to it, whatever else the account does at that moment."""
+    program.merge(program.gas, program.split(program.gas, [GAS_TO_CLOSE]))
+    try:
+        return await chain.execute(program, signed=signed)
+    except InsufficientFunds as fault:
+        spent = amount if canonical_type(coin) == SUI_COIN else 0
+        there = (await chain.balance(chain.address)).total
+        missing = spent + gas + GAS_TO_CLOSE - there
+        if was_signed(fault) or missing <= 0:
+            raise
+        poor = InsufficientFunds(
+            f"{chain.address} has {format_amount(there)}, and needs {format_amount(spent)} for the deposit, "
+            f"{format_amount(gas)} for its gas, and the gas for closing, {format_amount(GAS_TO_CLOSE)}, or the money "
+            f"would be stuck: {format_amount(missing)} is missing: send it, or deposit less (--deposit, --budget)"
+        )
+        poor.missing = missing
+        raise poor from fault
 
 
 async def close_agreed(

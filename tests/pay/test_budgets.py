@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain import Program
+from dtp.chain import KeySigner, Program
 from dtp.chain.coins import coins_for
 from dtp.chain.errors import (
     InsufficientFunds,
@@ -18,6 +18,7 @@ from dtp.chain.errors import (
     TransactionFailed,
 )
 from dtp.chain.host import Bearer, Terms
+from dtp.chain.wallet import send
 from dtp.errors import DtpError, LocalError
 from dtp.pay import buying
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
@@ -592,5 +593,45 @@ def test_numbers_that_the_chain_has_seen_are_not_used_again(market):
             assert await fetch(connection, MIB) == MIB
         assert connection.meter.payer.newest.voucher.sequence > claimed.sequence
         assert connection.paid == cost_of(2 * MIB, MIB)
+
+    market(scenario)
+
+
+async def poor_buyer(market, amount):
+    """A buyer whose account has so many MIST, in one coin."""
+    rich, buyer = await market.buyer(), await market.buyer(KeySigner.generate())
+    await send(rich["network"], buyer["wallet"].address, amount)
+    return buyer
+
+
+def test_gas_for_closing_stays_in_the_wallet(market):
+    """Else all of the deposit is stuck until somebody sends gas."""
+
+    async def scenario(market):
+        await market.serve(give)
+        budget = cost_of(MIB)
+        buyer = await poor_buyer(market, budget + 18_000_000)
+        with pytest.raises(InsufficientFunds, match="is missing: send it, or deposit less") as refused:
+            await market.connect(buyer, budget=budget)
+        assert buyer["store"].bought() == []
+        assert not buyer["store"].kept_keys()
+        rich = await market.buyer()
+        await send(rich["network"], buyer["wallet"].address, refused.value.missing)
+        async with market.connect(buyer, budget=budget) as connection:
+            assert await fetch(connection, MIB) == MIB
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_gas_for_closing_stays_when_money_is_added(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await poor_buyer(market, LEAST + 50_000_000)
+        async with market.connect(buyer, budget=50_000_000, deposit=LEAST) as connection:
+            with pytest.raises(InsufficientFunds, match="gas for closing"):
+                await connection.meter.deal.add(25_000_000)
+            assert await fetch(connection, 1000) == 1000
+        assert await market.channels(buyer) == [None]
 
     market(scenario)
