@@ -74,6 +74,7 @@ vouchers = "vouchers.db"
 wallet = "wallet.pem"
 [state]
 url = "sqlite:///var/lib/dtpd/state.db"
+name = "front"
 [everywhere]
 {RULES.replace("TABLE", "everywhere")}
 [[expose]]
