@@ -515,9 +515,6 @@ def _print_failed(id: str | None, fault: DtpError) -> None:
 
 
 def _print_paid(event: str, paid: Paid) -> None:
-    def shown(units: int) -> str:
-        return f"{units:,} of several coins" if paid.coin is None else money(units, paid.coin)
-
     print_line(
         {
             "event": event,
@@ -527,6 +524,6 @@ def _print_paid(event: str, paid: Paid) -> None:
             "coin": paid.coin,
             "gas_mist": paid.gas,
         },
-        f"{event}: {shown(paid.to_server)} to the server, {shown(paid.to_client)} to the client, "
-        f"gas {amount(paid.gas)}",
+        f"{event}: {money(paid.to_server, paid.coin)} to the server, {money(paid.to_client, paid.coin)} "
+        f"to the client, gas {amount(paid.gas)}",
     )

@@ -141,7 +141,11 @@ def _money(status: Mapping[str, Any]) -> list[RenderableType]:
         if "earned" in one:
             table.add_row(Text(f"earned by {one['service']}"), sui_text(one["earned"]))
     if "claimed" in status:
-        table.add_row("claimed of it on chain", sui_text(status["claimed"]))
+        from dtp.chain.model import SUI_COIN
+
+        for coin, units in status["claimed"].items():
+            shown = sui_text(units) if coin == SUI_COIN else f"{units:,} of {coin}"
+            table.add_row("claimed of it on chain", Text(shown))
     for one in status["forwarded"]:
         if "spent" in one:
             budget = f"spent by {', '.join(one['listen'])}, of {sui_text(one['budget'])}"

@@ -291,9 +291,9 @@ class Shop:
         return self._earned.get(service, 0) + sum(s.earned for s in self._sales if s.service == service)
 
     @property
-    def claimed(self) -> int:
-        """What was claimed on chain since the start."""
-        return self.cashier.claimed
+    def claimed(self) -> dict[str, int]:
+        """What was claimed on chain since the start, by coin, in its smallest unit."""
+        return dict(self.cashier.claimed)
 
     async def close(self) -> None:
         """After the last connection: claim what is worth its gas."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
@@ -15,6 +15,7 @@ from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import MalformedObject, NodeRefused, TransactionFailed, WrongObjectType
 from dtp.chain.host import Bearer
+from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.pipe import Pipe
 from dtp.errors import DtpError
 from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, lapsed, plan, rests
@@ -70,9 +71,9 @@ class Cashier:
         self._seen: dict[str, tuple[Channel, int]] = {}
         #: Channels that nothing is to be done with, the vouchers of which that is true, and until when (ms).
         self._resting: dict[str, tuple[list[Sold], int]] = {}
-        #: What was done last, and what came to servers since the start.
+        #: What was done last, and what came to servers since the start, by coin.
         self.done: deque[Paid] = deque(maxlen=_DONE)
-        self.claimed = 0
+        self.claimed: Counter[str] = Counter({SUI_COIN: 0})
 
     def start(self, interval: float) -> None:
         """Look each `interval` seconds, beginning now: a run before may have left vouchers.
@@ -129,9 +130,10 @@ class Cashier:
             await self._over([each.view.channel.id for each in decisions if each.action is Action.FORGET])
             done = await settle(self._chain, decisions, self._policy.batch)
             for paid, part in done:
-                log.info("%d channels: %d to the server, gas %d", len(part), paid.to_server, paid.gas)
+                sums = paid.to_server, paid.coin, paid.gas
+                log.info("%d channels: %d of %s to the server, gas %d", len(part), *sums)
+                self.claimed[canonical_type(paid.coin)] += paid.to_server
             self.done += [paid for paid, _ in done]
-            self.claimed += sum(paid.to_server for paid, _ in done)
             await self._take_credits(views, closing)
             return [paid for paid, _ in done]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -41,30 +41,30 @@ _GAS_TO_ADD: Final = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """What a transaction moved: to the server for vouchers, to the client, and the gas (MIST).
-
-    The sums are of `coin` (its type); None where its channels have several.
-    """
+    """What a transaction moved of `coin` (its type): to the server for vouchers, to the client; its gas (MIST)."""
 
     digest: str
     to_server: int
     to_client: int
     gas: int
     state: int | None = None
-    coin: str | None = None
+    coin: str = SUI_COIN
 
 
-def result_of(chain: ChainClient, executed: Executed) -> Paid:
-    """What a transaction over channels did, out of its events."""
-    claims = chain.events_in(executed, module.SCHEMA, Claimed)
-    ends = chain.events_in(executed, module.SCHEMA, Settled)
-    return Paid(
-        executed.digest,
-        sum(each.paid for each in claims) + sum(each.to_server for each in ends),
-        sum(each.to_client for each in ends),
-        executed.gas.net,
-        ends[-1].state if ends else None,
-    )
+def result_of(chain: ChainClient, executed: Executed, channels: Iterable[Channel]) -> list[Paid]:
+    """What a transaction over these channels did, by its events: for each of their coins, the gas with the first."""
+    coins: dict[str, set[Id]] = {}
+    for channel in channels:
+        coins.setdefault(channel.coin, set()).add(channel.id)
+    found: list[Paid] = []
+    for coin, ids in coins.items():
+        claims = [each for each in chain.events_in(executed, module.SCHEMA, Claimed) if each.channel in ids]
+        ends = [each for each in chain.events_in(executed, module.SCHEMA, Settled) if each.channel in ids]
+        to_server = sum(each.paid for each in claims) + sum(each.to_server for each in ends)
+        to_client = sum(each.to_client for each in ends)
+        gas, state = 0 if found else executed.gas.net, ends[-1].state if ends else None
+        found.append(Paid(executed.digest, to_server, to_client, gas, state, coin))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------- the client
@@ -184,7 +184,8 @@ async def close_agreed(
     module.destroy(program, channel.id, coin=channel.coin)
     for each in pipes:
         pipe_module.destroy(program, each)
-    return replace(result_of(chain, await chain.execute(program)), coin=channel.coin)
+    (paid,) = result_of(chain, await chain.execute(program), [channel])
+    return paid
 
 
 async def request_close(chain: ChainClient, channel: Channel) -> Executed:
@@ -199,7 +200,7 @@ async def finalize(chain: ChainClient, channel: Channel) -> Paid:
     """Pay both sides after the time for claims, whoever we are; the client's own is deleted once it is empty."""
     program = Program()
     module.finalize(program, channel.id, coin=channel.coin)
-    paid = replace(result_of(chain, await chain.execute(program)), coin=channel.coin)
+    (paid,) = result_of(chain, await chain.execute(program), [channel])
     if paid.state == State.CLOSED and channel.client == chain.address:
         await destroy(chain, channel)
     return paid
@@ -246,7 +247,8 @@ def _claim(program: Program, sold: Sold, channel: Channel, *, ours: bool) -> Non
 async def settle(
     chain: ChainClient, decisions: Sequence[Decision], batch: int
 ) -> list[tuple[Paid, list[Decision]]]:
-    """Carry decisions out, `batch` claims in a transaction; what each did. A channel that is refused is left out.
+    """Carry decisions out, `batch` claims in a transaction; what each did, by coin. A channel that is refused is left
+    out.
 
     Refusals are found by simulation and cost nothing, but for what somebody else does between that and ours: a
     watcher may claim at the same moment, a client close and delete its channel. Where the account can't pay the gas
@@ -280,9 +282,8 @@ async def settle(
                 left[:1] = [each for half in halves for each in half]
             parts = _parts(left, max(1, sum(map(_claims_in, part)) // 2))
         else:
-            coins = {each.view.channel.coin for each in part}
-            coin = coins.pop() if len(coins) == 1 else None
-            done.append((replace(result_of(chain, executed), coin=coin), part))
+            for paid in result_of(chain, executed, [each.view.channel for each in part]):
+                done.append((paid, [each for each in part if each.view.channel.coin == paid.coin]))
     return done
 
 

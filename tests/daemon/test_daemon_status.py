@@ -1,10 +1,12 @@
 """What people are shown: sizes, speeds, and text of peers that stays text."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
+from dtp.chain.model import SUI_COIN
 from dtp.cli.daemon_status import render, show, size_text, time_text
 from dtp.cli.daemon_top import Rates
 
@@ -101,12 +103,14 @@ def test_money_is_exact():
     paid = status(0)
     paid["exposed"][0] |= {"earned": 1_234_567_890_123_456_789}
     paid["forwarded"][0] |= {"spent": 1, "budget": 500_000_000}
-    paid |= {"claimed": 10**9}
+    paid |= {"claimed": {SUI_COIN: 2 * 10**9, "0x2::other::COIN": 12_345}}
     console = Console(file=io.StringIO(), width=200)
     show(paid, console)
     shown = console.file.getvalue()
-    for words in ("1,234,567,890.123456789", "0.000000001", ", of 0.5 ", "claimed of it on chain"):
+    for words in ("1,234,567,890.123456789", "0.000000001", ", of 0.5 "):
         assert words in shown
+    for words in ("2", "12,345 of 0x2::other::COIN"):
+        assert re.search(f"claimed of it on chain +{words} *\n", shown)
 
 
 def test_rates():

@@ -10,6 +10,7 @@ from dtp.chain.channel import State
 from dtp.chain.commands import MAX_COMMANDS
 from dtp.chain.errors import MoveAborted, NodeRefused, NodeUnavailable, ProgramError, StaleObject
 from dtp.chain.host import Bearer
+from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.pay import cashier as cashier_module
 from dtp.pay import settling
 from dtp.pay.cashier import Cashier
@@ -87,7 +88,7 @@ def channels_of(done):
 
 @pytest.fixture
 def told(monkeypatch):
-    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid(executed.digest, 1, 0, 1))
+    monkeypatch.setattr(settling, "result_of", lambda chain, executed, _: [Paid(executed.digest, 1, 0, 1)])
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 16])
@@ -405,7 +406,7 @@ class Till:
         assert batch == POLICY.batch
         self.settled.append([(each.view.channel.id, each.action) for each in decisions])
         done = [each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)]
-        return [(Paid("x", each.gain, 0, 1), [each]) for each in done]
+        return [(Paid("x", each.gain, 0, 1, coin=each.view.channel.coin), [each]) for each in done]
 
     async def _take(self, chain, found, least):
         if found.id in self.refused:
@@ -490,10 +491,14 @@ def test_of_what_was_done_the_last_is_kept_and_the_sum_of_all(tmp_path, monkeypa
     monkeypatch.setattr(cashier_module, "_DONE", 2)
 
     async def scenario(till):
+        coin = canonical_type("0x2::other::COIN")
+        till.cashier._policy = replace(POLICY, sui_in={coin: 10**9})
         till.sell(1, 50)
         found = [paid for _ in range(3) for paid in await till.cashier.look()]
+        till.sell(2, 50, terms=replace(TERMS, coin="0x2::other::COIN"))
         assert list(till.cashier.done) == found[1:]
-        assert till.cashier.claimed == 150_000
+        await till.cashier.look()
+        assert till.cashier.claimed == {SUI_COIN: 200_000, coin: 50_000}
 
     look(tmp_path, monkeypatch, scenario)
 

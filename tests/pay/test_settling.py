@@ -1,7 +1,9 @@
 """Programs that move money: who is paid how, what is refused before anything is sent."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -63,6 +65,11 @@ def test_only_the_server_releases(account, released):
     assert ("release" in functions(program)) is released
 
 
+def moved(chain, executed, channels, state=None):
+    """In place of `result_of`: 1 of each coin."""
+    return [Paid("d", 1, 0, 1, state, coin) for coin in dict.fromkeys(each.coin for each in channels)]
+
+
 class Chain:
     """A chain that notes what was executed."""
 
@@ -78,7 +85,7 @@ class Chain:
 
 
 def test_what_waits_or_is_over_is_no_transaction(monkeypatch):
-    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    monkeypatch.setattr(settling, "result_of", moved)
     chain = Chain("0x6")
     waiting = [decision(Action.WAIT), decision(Action.FORGET)]
     assert asyncio.run(settle(chain, waiting, 8)) == []
@@ -117,7 +124,7 @@ class PoorChain(Chain):
     ],
 )
 def test_a_small_wallet_claims_what_it_can_pay_for(monkeypatch, caplog, funds, coins, paid, tried):
-    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    monkeypatch.setattr(settling, "result_of", moved)
     chain, decisions = PoorChain(funds), [decision(coin=each) for each in coins]
     done = asyncio.run(settle(chain, decisions, 128))
     assert (chain.paid, chain.tried) == (paid, tried)
@@ -133,7 +140,7 @@ def test_a_wallet_for_nothing_says_so_soon():
 
 
 def test_a_channel_with_many_lanes_keeps_nobody_from_being_claimed(monkeypatch):
-    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    monkeypatch.setattr(settling, "result_of", moved)
     chain, many = PoorChain(2 * 12), decision()
     many = replace(many, lanes=many.lanes * 16, gain=10**9)
     asyncio.run(settle(chain, [many, *(decision() for _ in range(4))], 16))
@@ -141,7 +148,7 @@ def test_a_channel_with_many_lanes_keeps_nobody_from_being_claimed(monkeypatch):
 
 
 def test_what_is_too_much_for_a_transaction_is_parted(monkeypatch):
-    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    monkeypatch.setattr(settling, "result_of", moved)
     chain = PoorChain(10**6, limit=3 * 12)
     asyncio.run(settle(chain, [decision() for _ in range(8)], 128))
     assert chain.paid == [2, 2, 2, 2]
@@ -152,7 +159,7 @@ def test_what_is_too_much_for_a_transaction_is_parted(monkeypatch):
     [("0xc", State.CLOSED, True), ("0xc", State.DRAINING, False), ("0x5", State.CLOSED, False)],
 )
 def test_a_client_deletes_its_channel_when_it_is_empty(monkeypatch, account, state, destroyed):
-    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 1, 1, state))
+    monkeypatch.setattr(settling, "result_of", partial(moved, state=state))
     chain = Chain(account)
     made = channel(terms=Terms(coin=OTHER_COIN))
     assert asyncio.run(finalize(chain, made)).coin == OTHER_COIN
@@ -161,10 +168,12 @@ def test_a_client_deletes_its_channel_when_it_is_empty(monkeypatch, account, sta
 
 @pytest.mark.parametrize("coins", [(SUI_COIN,), (OTHER_COIN, OTHER_COIN), (SUI_COIN, OTHER_COIN)])
 def test_what_was_claimed_is_of_its_coin(monkeypatch, coins):
-    monkeypatch.setattr(settling, "result_of", lambda chain, executed: Paid("d", 1, 0, 1))
+    monkeypatch.setattr(settling, "result_of", moved)
     decisions = [decision(coin=each) for each in coins]
-    ((paid, _),) = asyncio.run(settle(Chain("0x5"), decisions, 8))
-    assert paid.coin == (coins[0] if len(set(coins)) == 1 else None)
+    chain = Chain("0x5")
+    done = asyncio.run(settle(chain, decisions, 8))
+    assert len(chain.executed) == 1
+    assert [(paid.coin, len(part)) for paid, part in done] == list(Counter(coins).items())
 
 
 def test_a_signature_that_is_no_use_is_not_sent():
@@ -183,13 +192,19 @@ def test_a_transaction_opens_one_channel(count):
 
 
 def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled():
-    id = channel().id
+    made, other = channel(), channel(id="0x0e", terms=Terms(coin=OTHER_COIN))
+    id = made.id
     events = {
         Claimed: [Claimed(id, 0, 1, 5000, 4000, b""), Claimed(id, 1, 1, 500, 500, b"")],
         Settled: [Settled(id, 30, 200, State.DRAINING), Settled(id, 1, 2, State.CLOSED)],
     }
     chain = SimpleNamespace(events_in=lambda executed, schema, kind: events[kind])
     executed = SimpleNamespace(digest="x", gas=SimpleNamespace(net=7))
-    assert settling.result_of(chain, executed) == Paid("x", 4531, 202, 7, State.CLOSED)
+    assert settling.result_of(chain, executed, [made]) == [Paid("x", 4531, 202, 7, State.CLOSED)]
     events[Settled].clear()
-    assert settling.result_of(chain, executed) == Paid("x", 4500, 0, 7, None)
+    assert settling.result_of(chain, executed, [made]) == [Paid("x", 4500, 0, 7, None)]
+    events[Claimed].append(Claimed(other.id, 0, 1, 9, 9, b""))
+    assert settling.result_of(chain, executed, [made, other, made]) == [
+        Paid("x", 4500, 0, 7),
+        Paid("x", 9, 0, 0, coin=OTHER_COIN),
+    ]

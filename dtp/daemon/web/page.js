@@ -108,7 +108,8 @@ function show(status) {
       figure(count(one.open)), figure(count(one.connections)), figure(count(one.deaths)), figure(count(one.lost))]),
     null);
   const money = status.exposed.filter((one) => "earned" in one).map((one) => [`earned by ${one.service}`, figure(sui(one.earned))]);
-  if ("claimed" in status) { money.push(["claimed of it on chain", figure(sui(status.claimed))]); }
+  money.push(...Object.entries(status.claimed ?? {}).map(([coin, units]) =>
+    ["claimed of it on chain", figure(/^0x0*2::sui::SUI$/.test(coin) ? sui(units) : `${count(units)} of ${coin}`)]));
   money.push(...status.forwarded.filter((one) => "spent" in one)
     .map((one) => [`spent by ${one.listen.join(", ")}, of ${sui(one.budget)} SUI`, figure(sui(one.spent))]));
   fill("money", ["what", "SUI"], money, null);
