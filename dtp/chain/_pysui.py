@@ -104,6 +104,19 @@ def _channel_class(base: Any) -> Any:
 
         def __init__(self, host: str, port: int, ssl: Any = None) -> None:
             super().__init__(host, port, ssl=ssl, codec=Codec())
+            self._over = False
+
+        def close(self) -> None:
+            """grpclib's would leave a connection that is being made behind."""
+            self._over = True
+            super().close()
+
+        async def _create_connection(self) -> Any:
+            protocol = await super()._create_connection()
+            if self._over:
+                protocol.processor.close()
+                raise OSError("closed while it was being connected")
+            return protocol
 
         def _protocol_factory(self) -> Any:
             return joined(super()._protocol_factory())

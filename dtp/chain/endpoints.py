@@ -51,6 +51,7 @@ class Endpoints:
         #: The chain that is talked to; empty before the first answer.
         self.chain_id = network.chain_id
         self.info: ServiceInfo | None = None
+        self._closings = 0
 
     @property
     def wire(self) -> Wire:
@@ -78,6 +79,7 @@ class Endpoints:
 
     async def ask(self, question: Callable[[Wire], Awaitable[T]]) -> T:
         """The answer to a question that may be asked several times. Raises `NodeUnavailable` and what it raises."""
+        closings = self._closings
         for attempt in range(self.retry.attempts):
             try:
                 return await question(await self.checked())
@@ -86,6 +88,8 @@ class Endpoints:
             self.next()
             if attempt + 1 < self.retry.attempts:
                 await self.sleep(self.retry.pause(attempt))
+            if closings != self._closings:  # asked again, it would open what nobody closes any more
+                raise NodeUnavailable(f"{self.network.name}: closed while it was asked") from lost
         raise NodeUnavailable(
             f"{self.network.name}: no answer in {self.retry.attempts} attempts ({lost}); "
             + (
@@ -96,6 +100,7 @@ class Endpoints:
         ) from lost
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Questions that are under way end with `NodeUnavailable`."""
+        self._closings += 1
         for wire in self._wires:
             wire.close()

@@ -125,8 +125,12 @@ class Pool:
     @property
     def connections(self) -> list[Connection]:
         """Those that are open: the one for new streams first."""
-        current = [] if self._connection is None or self._connection.closed else [self._connection]
-        return [*current, *self._leaving]
+        return [each for each in self._held if not each.closed]
+
+    @property
+    def _held(self) -> list[Connection]:
+        """Those that are to be closed yet."""
+        return [*([] if self._connection is None else [self._connection]), *self._leaving]
 
     def start(self) -> None:
         """Begin to keep a connection ready."""
@@ -172,8 +176,8 @@ class Pool:
 
     async def _current(self) -> Connection:
         connection = self._connection
-        if connection is not None and not connection.closed:
-            if connection.source:
+        if connection is not None:
+            if connection.source and not connection.closed:
                 return connection
             # Without a carrier it may be resumed, or the peer may not know it any more: it finishes what it has,
             # and a new stream doesn't depend on it.
@@ -214,7 +218,8 @@ class Pool:
         )
 
     def _leave(self, connection: Connection) -> None:
-        """Use it no more; it is closed once its streams are over."""
+        """Use it no more; it is closed once its streams are over. Also one that its peer has closed, for what it
+        holds: a lane to pay by, say."""
         if self._connection is connection:
             self._connection = None
         if connection not in self._leaving:
@@ -299,6 +304,8 @@ class Pool:
                 },
             )
             await connection.wait_closed()
+            if self._connection is connection:
+                self._leave(connection)
             del connection  # nothing of it is kept while this waits
             if loop.time() - since >= STEADY:
                 failures = 0
@@ -323,4 +330,4 @@ class Pool:
             later.cancel()
         self._giving_up.clear()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(connection.close() for connection in self.connections))
+        await asyncio.gather(*(connection.close() for connection in self._held))

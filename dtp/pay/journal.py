@@ -96,6 +96,7 @@ class Journal(Generic[S_co]):
         """Wait until everything is written."""
         while self._waiting or self._writing is not None:
             await asyncio.wait([self._writing] if self._writing is not None else [self._waiting[-1].answer])
+        await self._loop.run_in_executor(self._thread, _pass)  # behind everything that `run` was given
         self._thread.shutdown(wait=False)
 
     def _write(self) -> None:
@@ -126,6 +127,10 @@ class Journal(Generic[S_co]):
                 job.answer.set_exception(answer)
             else:
                 job.answer.set_result(answer)
+
+
+def _pass() -> None:
+    """Nothing: it only has its turn."""
 
 
 _Answer = Verdict | DtpError

@@ -323,6 +323,12 @@ class Ledger(Account):
             for meter in list(entry.meters.values()):
                 meter.connection.abort(CloseCode.PAYMENT, reason)
 
+    async def settled(self) -> None:
+        """Wait until all is written of connections that have ended."""
+        for entry in list(self._open.values()):
+            for meter in list(entry.meters.values()):
+                await meter.settled()
+
     def _spread(self, entry: _Entry) -> None:
         now = self._loop.time()
         for lane, meter in entry.meters.items():

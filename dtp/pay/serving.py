@@ -201,11 +201,8 @@ class Serving:
             self._rechecking.cancel()
             await asyncio.gather(self._rechecking, return_exceptions=True)
             self._rechecking = None
-        connections = self.listener.connections
         await self.listener.close(grace=grace)
-        for connection in connections:
-            if isinstance(connection, Metered) and connection.meter is not None:
-                await connection.meter.settled()
+        await self.ledger.settled()
         await self.cashier.stop(claim=claim)
         await self.firewall.close()
         await self.journal.close()

@@ -199,7 +199,7 @@ class Store:
             raise StoreError(f"can't read {self.path}: {fault}") from fault
 
     def close(self) -> None:
-        """Close the file. Idempotent."""
+        """Close the file, after what is under way in other threads. Idempotent."""
         with self._lock, self._prompt_lock:
             if self._prompt is not None:
                 self._prompt.close()
@@ -207,7 +207,7 @@ class Store:
             if self._log >= 0:
                 os.close(self._log)
                 self._log = -1
-        self._db.close()
+            self._db.close()  # under the lock: SQLite doesn't survive it in the middle of a statement
 
     def __enter__(self) -> Self:
         return self

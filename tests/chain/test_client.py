@@ -761,6 +761,36 @@ def test_no_endpoint_answers():
     run(work())
 
 
+def test_what_is_asked_at_the_close_opens_no_connection_again():
+    async def work():
+        network = Network("x", ("http://127.0.0.1:1",))
+
+        async def sleep(seconds):
+            endpoints.close()
+
+        endpoints = Endpoints(network, timeout=5, retry=Retry(3), sleep=sleep)
+        with pytest.raises(NodeUnavailable, match="closed while it was asked"):
+            await endpoints.ask(Wire.service_info)
+        assert endpoints.wire._channel is None
+
+    run(work())
+
+
+def test_a_connection_that_is_made_at_the_close_is_closed():
+    async def work():
+        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
+            wire = Wire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=5)
+            channel = wire._connected()
+            connecting = asyncio.create_task(channel.__connect__())
+            await asyncio.sleep(0)
+            wire.close()
+            with pytest.raises(OSError, match="closed while"):
+                await connecting
+            assert channel._protocol is None
+
+    run(work())
+
+
 def test_the_wrong_network(net, client):
     other = replace(Network("mainnet", (net.url,)), chain_id="4btiuiMPvEENsttpZC7CZ53DruC3MAgfznDbASZ7DR6S")
 

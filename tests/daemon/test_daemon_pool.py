@@ -21,7 +21,7 @@ class Connection:
     source = "192.0.2.7:9000"
 
     def __init__(self, seconds=None):
-        self.peer, self.seconds, self.closed = FAR.id, seconds, False
+        self.peer, self.seconds, self.closed, self.parted = FAR.id, seconds, False, False
 
     async def open_stream(self, patience):
         await asyncio.sleep(0)
@@ -32,7 +32,7 @@ class Connection:
         self.closed = True
 
     async def close(self):
-        self.closed = True
+        self.closed = self.parted = True
 
 
 class Dialled(Pool):
@@ -104,6 +104,32 @@ def test_connections_that_end_at_once_are_not_dialled_without_pause():
         pauses = [after - before for before, after in zip(pool.at, pool.at[1:], strict=False)]
         assert pauses == pytest.approx([*BACKOFF, 2.0, 2.0, STEADY, BACKOFF[0]])
         await pool.close()
+
+    clock.run(scenario())
+
+
+def test_what_a_peer_has_closed_is_closed_here_too():
+    """It holds what only closing lets go of, such as the lane that it was paid by."""
+
+    async def scenario():
+        pool = Dialled(5.0, None)
+        pool.start()
+        stream = await pool.stream()
+        await asyncio.sleep(60)
+        first, second = pool.made
+        assert (first.closed, first.parted) == (True, False)
+        assert pool.connections == [second]
+        pool.done(stream)
+        await asyncio.sleep(1)
+        assert (first.parted, second.parted) == (True, False)
+        await pool.close()
+        assert second.parted
+
+        pool = Dialled(5.0)  # and one that nobody has asked for since
+        await pool.stream()
+        await pool.made[0].wait_closed()
+        await pool.close()
+        assert pool.made[0].parted
 
     clock.run(scenario())
 

@@ -204,10 +204,16 @@ def test_it_is_closed_when_everything_is_written(tmp_path, begun):
             if begun:
                 await asyncio.sleep(0)
             assert (journal._writing is not None) == begun
+            other = asyncio.create_task(journal.run(lambda store: done.append(free.wait())))
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(free.set)
             await journal.close()
+            assert done == [True]
+            await other
             assert answer.done()
             assert answer.result() is Verdict.STORED
 
+    done, free = [], threading.Event()
     asyncio.run(scenario())
 
 

@@ -7,6 +7,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +90,29 @@ def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store, tmp_p
         store.backup(store.path)
     with pytest.raises(StoreError, match="can't copy"):
         store.backup(tmp_path / "nowhere" / "copy.sqlite")
+
+
+def test_it_is_closed_behind_what_another_thread_writes(tmp_path):
+    """SQLite ends the process that takes a connection away from a statement."""
+    store = Store(tmp_path / "pay.sqlite")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def write():
+        with store._writing():
+            begun.set()
+            go_on.wait()
+
+    with ThreadPoolExecutor() as threads:
+        writing = threads.submit(write)
+        begun.wait()
+        closing = threads.submit(store.close)
+        with pytest.raises(TimeoutError):
+            closing.result(timeout=0.05)
+        go_on.set()
+        writing.result()
+        closing.result()
+    with pytest.raises(StoreError, match="closed"):
+        store.bought()
 
 
 def test_a_key_is_kept_before_its_channel_is_known(store):
