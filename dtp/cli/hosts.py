@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from dtp.cli import host_plans, host_services
 from dtp.cli.accounts import Account, account_options, executed_record, record_of
+from dtp.cli.host_caps import host_option, only_host, operator_cap, print_record
 from dtp.cli.options import IdentitySource
 from dtp.cli.output import json_option, print_line, print_result, wants_json
-from dtp.cli.show import amount, moment, plain, table
-from dtp.errors import ChainError, ConfigError
+from dtp.cli.show import amount, moment, money, plain
+from dtp.cli.terms import named, rate_text, service_record
+from dtp.errors import ConfigError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient, Executed
-    from dtp.chain.host import Endpoint, Host, HostCap, OpCap, Service
+    from dtp.chain.host import Endpoint
     from dtp.identity import Identity
 
-_KINDS = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "other")
-_MODES = ("open", "allow-list", "pass")
-_BEARERS = ("split", "client", "server")
 _ROLES = ("active", "standby")
-
-_host_option = click.option(
-    "--host", "host_id", metavar="ID", help="The host. [default: the only one that the wallet made from here]"
-)
-
-
-_Cap = TypeVar("_Cap")
-
-
-class NoCap(ChainError):
-    """The wallet has no cap for this host."""
-
-    code = "no_cap"
 
 
 @click.group("host")
@@ -75,205 +61,7 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
             **executed_record(executed),
         }
 
-    _print(account.run(work))
-
-
-def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> int:
-    """The number that a service's name, or number, stands for."""
-    from dtp.chain.resolver import service_number
-
-    number = service_number(text)
-    if text.isdecimal() and str(number) != text:
-        raise click.BadParameter(f"{text} is no number of a service: 0 to 65535, without zeros in front")
-    return number
-
-
-@host.command()
-@click.argument("number", metavar="SERVICE", callback=_service_number)
-@_host_option
-@click.option("--kind", type=click.Choice(_KINDS), default="tcp", show_default=True, help="What it speaks.")
-@click.option(
-    "--mode", type=click.Choice(_MODES), default="open", show_default=True, help="Who may open channels."
-)
-@click.option("--price-request", default="0", metavar="AMOUNT", help="Price of a request. [default: 0]")
-@click.option("--price-mib", default="0", metavar="AMOUNT", help="Price of a MiB. [default: 0]")
-@click.option("--min-deposit", default="0", metavar="AMOUNT", help="Least deposit of a channel. [default: 0]")
-@click.option(
-    "--epoch-cap", metavar="AMOUNT", help="Most that may be claimed in one epoch. [default: no cap]"
-)
-@click.option("--bearer", type=click.Choice(_BEARERS), default="split", show_default=True,
-              help="Who bears transport cost.")  # fmt: skip
-@click.option(
-    "--credit", default="0", metavar="AMOUNT", help="What a frame of 16 KiB is credited with. [default: 0]"
-)
-@click.option("--idle", default=86400, show_default=True, metavar="SECONDS",
-              help="After this time unused, anyone may ask for a channel's close.")  # fmt: skip
-@click.option("--claim", default=3600, show_default=True, metavar="SECONDS",
-              help="How long claims count after a close was asked for.")  # fmt: skip
-@click.option(
-    "--window", default=0, show_default=True, help="Frames that a pipe may be ahead; 0 is no limit."
-)
-@click.option("--post-fee", default="0", metavar="AMOUNT", help="Least fee of a message. [default: 0]")
-@click.option(
-    "--open/--closed", "is_open", default=True, show_default=True, help="Whether it takes channels."
-)
-@account_options
-@json_option
-def service(number: int, host_id: str | None, account: Account, is_open: bool, **terms: Any) -> None:
-    """Add a service to a host, or change it: its terms are replaced, open channels keep theirs.
-
-    Except for those from when it was free: once it has a price, they aren't served any more.
-
-    SERVICE is its name, as addresses have it (dtp://0x.../files), or its number on chain.
-
-    An AMOUNT is 0.001SUI or 1000000MIST, or a number of MIST.
-    """
-
-    async def work(chain: ChainClient) -> dict[str, Any]:
-        found, cap = await _owned_host(chain, host_id)
-        executed = await chain.execute(_service_program(found, cap, number, is_open, terms))
-        return {"host": found.id, "service": number, "open": is_open, **executed_record(executed)}
-
-    _print(account.run(work))
-
-
-def _service_program(found: Host, cap: str, number: int, is_open: bool, options: dict[str, Any]) -> Any:
-    from dtp.chain import Program
-    from dtp.chain import host as module
-    from dtp.chain.wallet import parse_amount
-
-    cap_text = options["epoch_cap"]
-    terms = module.Terms(
-        price_request=parse_amount(options["price_request"]),
-        price_mib=parse_amount(options["price_mib"]),
-        min_deposit=parse_amount(options["min_deposit"]),
-        epoch_cap=parse_amount(cap_text) if cap_text is not None else module.NO_CAP,
-        bearer=_BEARERS.index(options["bearer"]),
-        credit=parse_amount(options["credit"]),
-        idle_ms=options["idle"] * 1000,
-        claim_ms=options["claim"] * 1000,
-    )
-    mode, fee, window = _MODES.index(options["mode"]), parse_amount(options["post_fee"]), options["window"]
-    kind = module.Kind(_kind_numbers()[options["kind"]])
-    program = Program()
-    known = found.services.get(number)
-    if known is None:
-        module.add_service(
-            program, found.id, cap, number, terms, kind=kind, mode=mode, window=window, post_fee=fee
-        )
-    elif known.kind != kind:
-        raise ConfigError(
-            f"service {number} speaks {module.Kind(known.kind).name.lower()}, and a service's kind stays: "
-            "use another number"
-        )
-    else:
-        module.set_terms(program, found.id, cap, number, terms, known.terms_hash)
-        module.set_mode(program, found.id, cap, number, mode)
-        module.set_limits(program, found.id, cap, number, known.rate, window, fee)
-    module.set_open(program, found.id, cap, number, is_open)
-    return program
-
-
-_PERIOD = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>[smhd])")
-_PERIOD_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-#: Passes whose periods one transaction draws.
-_DRAWN_AT_ONCE = 500
-
-
-def _period_ms(ctx: click.Context, param: click.Parameter, text: str) -> int:
-    """A period as ms; an epoch is 0."""
-    match = _PERIOD.fullmatch(text)
-    if text != "epoch" and match is None:
-        raise click.BadParameter(f"{text!r} is no period: write 30d, 12h, 10m, 60s or epoch")
-    return int(match["number"]) * _PERIOD_MS[match["unit"]] if match is not None else 0
-
-
-@host.command()
-@click.argument("number", metavar="SERVICE", callback=_service_number)
-@click.option("--price", required=True, metavar="AMOUNT", help="What a period costs.")
-@click.option("--period", "period_ms", default="30d", show_default=True, callback=_period_ms,
-              metavar="TIME", help="How long it is: 30d, 12h, 10m, 60s, or epoch.")  # fmt: skip
-@click.option("--requests", default=0, type=click.IntRange(0), help="Quota of a period. [default: none]")
-@click.option("--bytes", "size", default=0, type=click.IntRange(0), help="Quota of a period. [default: none]")
-@click.option("--keep-mode", is_flag=True,
-              help="Leave the service's mode. [default: it is for subscribers from now on]")  # fmt: skip
-@_host_option
-@account_options
-@json_option
-def plan(
-    number: int,
-    price: str,
-    period_ms: int,
-    requests: int,
-    size: int,
-    keep_mode: bool,
-    host_id: str | None,
-    account: Account,
-) -> None:
-    """Sell subscriptions for a service.
-
-    'dtp pass buy' buys periods of the plan, and 'dtp serve --plan' lets holders in.
-    """
-
-    async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain import Program, pass_
-        from dtp.chain import host as module
-        from dtp.chain.wallet import parse_amount
-
-        found, cap = await _owned_host(chain, host_id)
-        if number not in found.services:
-            raise ConfigError(
-                f"host {found.id} has no service {number}: 'dtp host service' or 'dtp serve' makes it"
-            )
-        program, coin = Program(), found.services[number].terms.coin
-        made = pass_.new_plan(
-            program,
-            found.id,
-            cap,
-            number,
-            price=parse_amount(price),
-            period_ms=period_ms,
-            quota_requests=requests,
-            quota_bytes=size,
-            coin=coin,
-        )
-        pass_.share(program, made, coin=coin)
-        if not keep_mode:
-            module.set_mode(program, found.id, cap, number, module.Mode.PASS)
-        executed = await chain.execute(program)
-        (created,) = chain.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)
-        return {"plan": created.plan, "host": found.id, "service": number, **executed_record(executed)}
-
-    _print(account.run(work))
-
-
-@host.command()
-@click.argument("plan_id", metavar="PLAN")
-@account_options
-@json_option
-def draw(plan_id: str, account: Account) -> None:
-    """Draw what subscribers of PLAN have paid for periods that are over."""
-
-    async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain import Program, pass_
-        from dtp.chain.values import codec
-        from dtp.pay.passes import read_plan
-
-        found, coin = await read_plan(chain, plan_id)
-        _, cap = await _owned_host(chain, found.host)
-        name = codec("address")
-        passes = [name.decode(each.name) async for each in chain.dynamic_fields(found.accounts.id)]
-        drawn = gas = 0
-        for at in range(0, len(passes), _DRAWN_AT_ONCE):
-            program = Program()
-            money = pass_.draw(program, found.id, cap, passes[at : at + _DRAWN_AT_ONCE], coin=coin)
-            program.transfer([money], chain.address)
-            executed = await chain.execute(program)
-            drawn += sum(each.amount for each in chain.events_in(executed, pass_.SCHEMA, pass_.PlanDrawn))
-            gas += executed.gas.net
-        return {"plan": found.id, "passes": len(passes), "drawn": drawn, "coin": coin, "gas_mist": gas}
-
-    _print(account.run(work))
+    print_record(account.run(work))
 
 
 @host.command()
@@ -287,7 +75,7 @@ def show(host_id: str | None, account: Account) -> None:
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import host as module
 
-        wanted = host_id or (await _only_host(chain, address)).host
+        wanted = host_id or (await only_host(chain, address)).host
         found = await chain.read(module.SCHEMA, module.Host, wanted)
         beacon = await chain.read(module.SCHEMA, module.Beacon, found.beacon)
         lists = {
@@ -298,7 +86,7 @@ def show(host_id: str | None, account: Account) -> None:
         now = max(int(time.time() * 1000), (await chain.service_info()).timestamp_ms or 0)
         fresh = {each.key for each in beacon.fresh(now)}
         endpoints = [{**_endpoint_record(each), "fresh": each.key in fresh} for each in beacon.endpoints]
-        services = {str(number): _service_record(each) for number, each in found.services.items()}
+        services = {str(number): service_record(each) for number, each in found.services.items()}
         return {
             **record_of(found),
             "services": services,
@@ -309,19 +97,6 @@ def show(host_id: str | None, account: Account) -> None:
 
     record = account.run(work, signing=False)
     print_result(record, None if wants_json() else _host_text(record))
-
-
-def _service_record(service: Service) -> dict[str, Any]:
-    """A service as JSON, with names for the numbers of kinds, modes and bearers."""
-    record = record_of(service)
-    terms = {**record["terms"], "bearer": _named(_BEARERS, service.terms.bearer)}
-    kinds = {number: name for name, number in _kind_numbers().items()}
-    return {
-        **record,
-        "kind": kinds.get(service.kind, str(service.kind)),
-        "mode": _named(_MODES, service.mode),
-        "terms": terms,
-    }
 
 
 def _endpoint_record(endpoint: Endpoint) -> dict[str, Any]:
@@ -336,19 +111,9 @@ def _endpoint_record(endpoint: Endpoint) -> dict[str, Any]:
     return {
         **record_of(endpoint),
         "identity": identity,
-        "role": _named(_ROLES, endpoint.role),
+        "role": named(_ROLES, endpoint.role),
         "hint_text": hint if "\ufffd" not in hint else None,
     }
-
-
-def _named(names: tuple[str, ...], number: int) -> str:
-    return names[number] if number < len(names) else str(number)
-
-
-def _kind_numbers() -> dict[str, int]:
-    from dtp.chain.host import Kind
-
-    return {name: Kind[name.upper().replace("-", "_")].value for name in _KINDS}
 
 
 def _host_text(record: dict[str, Any]) -> str:
@@ -356,10 +121,13 @@ def _host_text(record: dict[str, Any]) -> str:
     for number, each in record["services"].items():
         terms = each["terms"]
         state = f"open, mode {each['mode']}" if each["open"] else "closed"
+        request, mib, deposit = (
+            money(terms[name], terms["coin"]) for name in ("price_request", "price_mib", "min_deposit")
+        )
+        rates = [f"{rate_text(rate)} ({name})" for name, rate in each["rate"].items() if rate["interval_ns"]]
         lines.append(
-            f"service   {number} ({each['kind']}): {state}; {amount(terms['price_request'])} a request, "
-            f"{amount(terms['price_mib'])} a MiB, deposit from {amount(terms['min_deposit'])}, "
-            f"terms revision {terms['revision']}"
+            f"service   {number} ({each['kind']}): {state}; {request} a request, {mib} a MiB, "
+            f"deposit from {deposit}, {''.join(f'{each}, ' for each in rates)}terms revision {terms['revision']}"
         )
     if not record["services"]:
         lines.append("service   none yet: 'dtp host service NUMBER' adds one")
@@ -378,7 +146,7 @@ def _host_text(record: dict[str, Any]) -> str:
 def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Command:
     @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS...")
     @click.option("--remove", "removing", is_flag=True, help="Take them off the list.")
-    @_host_option
+    @host_option
     @account_options
     @json_option
     def command(addresses: tuple[str, ...], removing: bool, host_id: str | None, account: Account) -> None:
@@ -386,7 +154,7 @@ def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Com
             from dtp.chain import Program
             from dtp.chain import host as module
 
-            cap = await _operator_cap(chain, host_id, module.Rights.FIREWALL)
+            cap = await operator_cap(chain, host_id, module.Rights.FIREWALL)
             program = Program()
             getattr(module, remove if removing else add)(program, cap.host, cap.id, addresses)
             return {
@@ -395,7 +163,7 @@ def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Com
                 **executed_record(await chain.execute(program)),
             }
 
-        _print(account.run(work))
+        print_record(account.run(work))
 
     command.__doc__ = help_text
     return click.command(name)(command)
@@ -415,9 +183,15 @@ host.add_command(
     "--hint", metavar="URL", help="Where it is reached; written when the endpoint is new or changes."
 )
 @click.option(
-    "--weight", default=1, show_default=True, type=click.IntRange(0, 65535), help="Its share of traffic."
+    "--weight",
+    type=click.IntRange(0, 65535),
+    help="Its share of traffic. [default: as it is; 1 of a new one]",
 )
-@click.option("--standby", is_flag=True, help="Take traffic only when no active endpoint is alive.")
+@click.option(
+    "--standby/--active",
+    default=None,
+    help="Take traffic only when no active endpoint is alive. [default: as it is; a new one is active]",
+)
 @click.option(
     "--generation",
     type=click.IntRange(0),
@@ -432,7 +206,7 @@ host.add_command(
     help="Publish the static key of the wallet's identity, which 'dtp post' seals to.",
 )
 @click.option("--every", type=click.FloatRange(min=1), metavar="SECONDS", help="Go on until interrupted.")
-@_host_option
+@host_option
 @account_options
 @json_option
 def heartbeat(
@@ -446,7 +220,7 @@ def heartbeat(
         from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, StaleObject
 
         rights = module.Rights.HEARTBEAT | module.Rights.ENDPOINTS
-        cap = await _operator_cap(chain, host_id, rights)
+        cap = await operator_cap(chain, host_id, rights)
         while True:
             try:
                 executed = await _beat(chain, cap.host, cap.id, options)
@@ -485,7 +259,11 @@ async def _beat(chain: ChainClient, host_id: str, cap: str, options: dict[str, A
     found = await chain.read(module.SCHEMA, module.Host, host_id)
     beacon = await chain.read(module.SCHEMA, module.Beacon, found.beacon)
     known = next((each for each in beacon.endpoints if each.key == key), None)
-    role = module.Role.STANDBY if options["standby"] else module.Role.ACTIVE
+    weight, role = (1, int(module.Role.ACTIVE)) if known is None else (known.weight, known.role)
+    if options["weight"] is not None:
+        weight = options["weight"]
+    if options["standby"] is not None:
+        role = module.Role.STANDBY if options["standby"] else module.Role.ACTIVE
     hint = options["hint"].encode() if options["hint"] is not None else (known.hint if known else b"")
     identity = options["identity"]
     if identity is not None:
@@ -504,13 +282,13 @@ async def _beat(chain: ChainClient, host_id: str, cap: str, options: dict[str, A
             beacon.id,
             cap,
             key,
-            weight=options["weight"],
+            weight=weight,
             role=role,
             generation=generation,
             hint=hint,
         )
-    elif (known.weight, known.role, known.hint) != (options["weight"], role, hint):
-        module.configure(program, beacon.id, cap, key, weight=options["weight"], role=role, hint=hint)
+    elif (known.weight, known.role, known.hint) != (weight, role, hint):
+        module.configure(program, beacon.id, cap, key, weight=weight, role=role, hint=hint)
     module.heartbeat(program, beacon.id, cap, key, generation, options["load"])
     return await chain.execute(program)
 
@@ -527,60 +305,5 @@ def _endpoint_key(chain: ChainClient, text: str | None) -> bytes:
     raise ConfigError("the wallet's key is no identity: name the endpoint's with --key dtp1...")
 
 
-def _print(record: dict[str, Any]) -> None:
-    print_result(record, None if wants_json() else table(record))
-
-
-# ---- finding caps
-
-
-async def _only_host(chain: ChainClient, owner: str) -> HostCap:
-    from dtp.chain import host as module
-
-    caps = await chain.owned(module.SCHEMA, module.HostCap, owner)
-    return _of_made(chain, owner, {each.host: each for each in caps})
-
-
-def _of_made(chain: ChainClient, owner: str, caps: dict[str, _Cap]) -> _Cap:
-    """The cap of the only host that the wallet made from here, of caps by their hosts. Raises `NoCap`."""
-    from dtp.pay.hosting import only_made
-
-    if not caps:
-        raise NoCap(f"{owner} has no cap of a host with the rights for this: 'dtp host create' makes one")
-    chosen, why = only_made(chain, owner, caps)
-    if chosen is None:
-        raise NoCap(why)
-    return caps[chosen]
-
-
-async def _owned_host(chain: ChainClient, host_id: str | None) -> tuple[Host, str]:
-    from dtp.chain import host as module
-    from dtp.chain.model import canonical_id
-
-    if host_id is None:
-        cap = await _only_host(chain, chain.address)
-    else:
-        wanted = canonical_id(host_id)
-        caps = await chain.owned(module.SCHEMA, module.HostCap, chain.address)
-        named = next((each for each in caps if each.host == wanted), None)
-        if named is None:
-            raise NoCap(f"{chain.address} doesn't own host {wanted}")
-        cap = named
-    return await chain.read(module.SCHEMA, module.Host, cap.host), cap.id
-
-
-async def _operator_cap(chain: ChainClient, host_id: str | None, rights: int) -> OpCap:
-    from dtp.chain import host as module
-    from dtp.chain.model import canonical_id
-
-    caps: dict[str, OpCap] = {}
-    for each in await chain.owned(module.SCHEMA, module.OpCap, chain.address):
-        newest = each.host not in caps or each.generation > caps[each.host].generation
-        if each.rights & rights == rights and newest:
-            caps[each.host] = each
-    if host_id is None:
-        return _of_made(chain, chain.address, caps)
-    wanted = canonical_id(host_id)
-    if wanted not in caps:
-        raise NoCap(f"{chain.address} has no operator's cap of host {wanted} with the rights for this")
-    return caps[wanted]
+for _command in (host_services.service, host_services.remove, host_plans.plan, host_plans.draw):
+    host.add_command(_command)

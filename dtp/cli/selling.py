@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from dtp.cli.accounts import Account
 from dtp.cli.listening import DEFAULT_URL, Listening
-from dtp.cli.output import print_line
+from dtp.cli.output import print_line, print_note
 from dtp.cli.services import Directory, Service
+from dtp.cli.terms import change_lines, changed_terms, changes, terms_record
+from dtp.errors import ConfigError
 
 if TYPE_CHECKING:
     from dtp.chain.host import Terms
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from dtp.pay.serving import Serving
     from dtp.pay.settling import Paid
 
+_NO_CREDIT = "--credit is what --bearer client or --bearer server credit the other side with"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -46,7 +49,9 @@ class Sale:
         return self.price_mib is not None or self.price_request is not None or bool(self.plans)
 
     def check(self, listening: Listening) -> None:
-        """Refuse options that would be without effect. `click.UsageError`."""
+        """Refuse options that would be without effect. `click.UsageError`, `ProgramError`."""
+        from dtp.chain.wallet import parse_amount
+
         given = {
             "--host": self.host,
             "--hint": self.hint,
@@ -66,31 +71,44 @@ class Sale:
                 "--allow is for services that are not paid. Who may pay is on chain, before anybody spends money: "
                 "'dtp host service NUMBER --mode allow-list' and 'dtp host allow ADDRESS'"
             )
-        if self.credit is not None and self.bearer in (None, "split") and not self.pipe:
-            raise click.UsageError(
-                "--credit is what --bearer client or --bearer server credit the other side with"
-            )
-        if self.wanted:
-            self.terms(0)  # amounts that are none are said before anything is asked of a network
+        if self.credit is not None and self.bearer == "split":
+            raise click.UsageError(_NO_CREDIT)
+        for text in (self.price_mib, self.price_request, self.min_deposit, self.credit):
+            if text is not None:
+                parse_amount(text)  # one that is none is said before anything is asked of a network
 
-    def terms(self, gas_price: int) -> Terms | None:
-        """The terms; None to take those that the host has. `gas_price` is the network's, MIST a unit."""
-        from dtp.chain.host import Bearer, Terms
+    def terms(self, known: Terms | None, gas_price: int) -> Terms | None:
+        """The terms that the service is to have; None to take those that the host has.
+
+        `known` are those that it has, None of a new one: what isn't named stays. `gas_price` is the network's, MIST a
+        unit. Raises `ConfigError`, `ProgramError`.
+        """
+        from dtp.chain.host import Bearer
         from dtp.chain.pipe_gas import frame_credit
-        from dtp.chain.wallet import parse_amount
 
-        if self.price_mib is None and self.price_request is None:
+        names = ("price_mib", "price_request", "min_deposit", "bearer", "credit")
+        options = {name: getattr(self, name) for name in names}
+        if (
+            self.price_mib is None
+            and self.price_request is None
+            and (known is None or not any(options.values()))
+        ):
             return None
-        # A MiB through the chain costs more gas than it is usually sold for: whoever asks for it bears that.
-        bearer = self.bearer or ("client" if self.pipe else "split")
-        default = frame_credit(gas_price) if bearer != "split" else 0
-        return Terms(
-            price_request=parse_amount(self.price_request or "0"),
-            price_mib=parse_amount(self.price_mib or "0"),
-            min_deposit=parse_amount(self.min_deposit or "0"),
-            bearer=Bearer[bearer.upper()],
-            credit=default if self.credit is None else parse_amount(self.credit),
-        )
+        bears = known is not None and known.bearer != Bearer.SPLIT
+        if self.pipe and self.bearer is None and not bears:
+            # A MiB through the chain costs more gas than it is usually sold for: whoever asks for it bears that.
+            if known is not None:
+                raise ConfigError(
+                    "--pipe: by the service's terms each side bears the gas of what it sends through the chain. Say "
+                    "--bearer client to have clients bear it, or --bearer split to leave it so"
+                )
+            options["bearer"] = "client"
+        terms = changed_terms(known, options)
+        if terms.bearer == Bearer.SPLIT and self.credit is not None:
+            raise ConfigError(_NO_CREDIT)
+        if terms.bearer != Bearer.SPLIT and not bears and self.credit is None:
+            terms = replace(terms, credit=frame_credit(gas_price))
+        return terms
 
 
 def selling_options(command: _Function) -> _Function:
@@ -126,9 +144,10 @@ def selling_options(command: _Function) -> _Function:
                      help="Where it is paid. [default: $DTP_NETWORK, else localnet]"),
         click.option("--credit", metavar="AMOUNT",
                      help="What 16 KiB through the chain are credited with to the side that does not bear the cost. "
-                     "[default: a little below their gas]"),
+                     "[default: as it is; of a new bearer a little below their gas]"),
         click.option("--bearer", type=click.Choice(["split", "client", "server"]),
-                     help="Who bears the gas of what goes through the chain. [default: with --pipe the client]"),
+                     help="Who bears the gas of what goes through the chain. "
+                     "[default: as it is; of a new service with --pipe the client]"),
         click.option("--pipe", is_flag=True, help="Also serve it through the chain itself: ?via=pipe."),
         click.option("--hint", metavar="URL", help="Where clients dial. [default: the first --listen]"),
         click.option("--plan", "plans", multiple=True, metavar="ID",
@@ -136,9 +155,11 @@ def selling_options(command: _Function) -> _Function:
         click.option("--host", "host_id", metavar="ID",
                      help="The host object. [default: the one that the wallet made here; a new one without any]"),
         click.option("--min-deposit", metavar="AMOUNT",
-                     help="Least deposit of a channel. [default: 0]"),
-        click.option("--price-request", metavar="AMOUNT", help="Be paid: the price of a request (a stream)."),
-        click.option("--price-mib", metavar="AMOUNT", help="Be paid: the price of a MiB, such as 0.002SUI."),
+                     help="Least deposit of a channel. [default: as it is; 0]"),
+        click.option("--price-request", metavar="AMOUNT",
+                     help="Be paid: the price of a request (a stream). [default: as it is; 0]"),
+        click.option("--price-mib", metavar="AMOUNT",
+                     help="Be paid: the price of a MiB, such as 0.002SUI. [default: as it is; 0]"),
     ):  # fmt: skip
         decorated = option(decorated)
     result: _Function = decorated
@@ -155,6 +176,8 @@ async def serve_for_money(
 ) -> None:
     """Serve one service to those who pay, until `stop`; then claim what is worth its gas."""
     from dtp.chain import ChainClient
+    from dtp.chain.resolver import service_number
+    from dtp.pay.hosting import find_host
     from dtp.pay.serving import serve
 
     async def handle(connection: Metered) -> None:
@@ -176,6 +199,10 @@ async def serve_for_money(
 
     wallet = sale.account.signer()
     async with ChainClient(sale.account.network, wallet) as chain:
+        owned = await find_host(chain, sale.host)
+        there = None if owned is None else owned.host.services.get(service_number(service.name))
+        known = None if there is None else there.terms
+        terms = sale.terms(known, (await chain.epoch()).gas_price)
         serving = await serve(
             service.name,
             handle,
@@ -183,7 +210,7 @@ async def serve_for_money(
             urls=listening.urls or (DEFAULT_URL,),
             network=chain,
             host=sale.host,
-            terms=sale.terms((await chain.epoch()).gas_price),
+            terms=terms,
             identity=listening.identity,
             hint=sale.hint,
             pipe=sale.pipe,
@@ -191,6 +218,8 @@ async def serve_for_money(
             psk=listening.psk,
         )
         async with serving:
+            if known is not None and terms is not None:
+                _print_changes(known, terms)
             print_line(
                 {
                     "event": "listening",
@@ -207,6 +236,13 @@ async def serve_for_money(
         _print_claim(paid)
     if replaced is not None:
         raise replaced
+
+
+def _print_changes(known: Terms, terms: Terms) -> None:
+    changed = changes(terms_record(known), terms_record(terms))
+    if changed:
+        text = "\n".join(change_lines(changed, known, terms))
+        print_note({"event": "terms", "changes": changed}, text)
 
 
 async def _until(stop: asyncio.Event, serving: Serving) -> Replaced | None:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from dtp.chain.heartbeat import EndpointsApart
-from dtp.chain.host import Kind, Mode, Terms
+from dtp.chain.host import Kind, Terms
 from dtp.chain.resolver import service_number
 from dtp.daemon.config.model import BY_CALL, Chain, Expose, Price
 from dtp.errors import DtpError
@@ -182,17 +182,15 @@ class Shop:
         known = owned.host.services.get(service_number(name))
         price = one.price
         assert price is not None
-        terms = replace(
-            Terms() if known is None else known.terms,
-            price_request=price.request,
-            price_mib=price.mib,
-            min_deposit=price.deposit,
-            revision=0,
-        )
-        mode = Mode.OPEN if known is None else Mode(known.mode)
-        return await ensure_service(
-            self._chain, owned, name, terms, kind=_KINDS.get(one.kind, Kind.OTHER), mode=mode
-        )
+        amounts = {"price_request": price.request, "price_mib": price.mib, "min_deposit": price.deposit}
+        said: dict[str, Any] = {field: amount for field, amount in amounts.items() if amount is not None}
+        before = Terms() if known is None else known.terms
+        terms = replace(before, revision=0, **said)
+        found = await ensure_service(self._chain, owned, name, terms, kind=_KINDS.get(one.kind, Kind.OTHER))
+        for field, amount in said.items():
+            if known is not None and getattr(before, field) != amount:
+                log.info("service %r: %s was %d, is %d", name, field, getattr(before, field), amount)
+        return found
 
     # ---- callers --------------------------------------------------------------------------------------------
 
@@ -274,6 +272,10 @@ class Shop:
     async def charge(self, connection: Connection, units: int) -> str:
         """Have so many requests paid, and wait until they are; else why not."""
         assert isinstance(connection, Metered)
+        admission = connection.admission
+        assert isinstance(admission, Admission)
+        if not admission.prices.request and admission.pass_ is None:
+            return ""  # the host says that requests are free, and no quota counts them
         try:
             await connection.charge(units)
         except DtpError as error:

@@ -159,7 +159,7 @@ class ChainSide:
 
     def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
         """What has the requests of a service paid one by one; None where streams are counted, or none costs."""
-        counted = config.price is not None and config.price.request and config.kind in BY_CALL
+        counted = config.price is not None and config.price.request != 0 and config.kind in BY_CALL
         return self.shop.charge if counted and self.shop is not None else None
 
     @property

@@ -126,7 +126,8 @@ async def ensure_service(
 ) -> Owned:
     """Add the service, open, or change its terms where they differ; open channels keep theirs.
 
-    Without a `mode` a new one is for everybody, and one that is there stays for whom it is.
+    Without a `mode` a new one is for everybody, and one that is there stays for whom it is. One that its owner has
+    closed stays closed.
 
     Raises `NoHost` when it has to change and the account doesn't own the host.
     """
@@ -135,7 +136,14 @@ async def ensure_service(
     if mode is None:
         mode = Mode.OPEN if known is None else known.mode
     same = known is not None and replace(known.terms, revision=0) == replace(terms, revision=0)
-    if known is not None and same and known.open and known.mode == mode:
+    if known is not None and not known.open:
+        log.warning(
+            "service %r of host %s is closed, so nobody opens a channel: 'dtp host service %s --open' opens it",
+            service,
+            owned.host.id,
+            service,
+        )
+    if known is not None and same and known.mode == mode:
         return owned
     if not owned.cap:
         raise NoHost(
@@ -144,12 +152,12 @@ async def ensure_service(
     program, id, cap = Program(), owned.host.id, owned.cap
     if known is None:
         module.add_service(program, id, cap, number, terms, kind=kind, mode=mode)
+        module.set_open(program, id, cap, number, True)
     else:
         if not same:
             module.set_terms(program, id, cap, number, terms, known.terms_hash)
         if known.mode != mode:
             module.set_mode(program, id, cap, number, mode)
-    module.set_open(program, id, cap, number, True)
     await chain.execute(program)
     return replace(owned, host=await chain.read(module.SCHEMA, Host, id))
 

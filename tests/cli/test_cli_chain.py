@@ -206,7 +206,7 @@ def test_a_host_from_publishing_to_its_heartbeat(shell, call, alice):
     assert "none yet" in shell("host", "show")
     call("host", "service", 1, "--kind", "http", "--price-request", "0.001SUI", "--min-deposit", "2000")
     call("host", "service", 2, "--mode", "allow-list", "--closed", "--host", made["host"])
-    again = call("host", "service", 1, "--kind", "http", "--price-mib", "5")
+    again = call("host", "service", 1, "--kind", "http", "--price-mib", "5", "--price-request", "0")
     assert again["host"] == made["host"]
     assert "a service's kind stays" in shell("host", "service", 1, "--kind", "udp", code=3)
     for name in ("allow", "deny"):
@@ -234,6 +234,43 @@ def test_a_host_from_publishing_to_its_heartbeat(shell, call, alice):
     error = call("host", "heartbeat", "--wallet", "other", "--host", made["host"], code=6)
     assert error["code"] == "no_cap"
     assert "doesn't own" in shell("host", "service", 3, "--wallet", "other", "--host", made["host"], code=6)
+
+
+def test_what_is_not_named_of_a_service_stays(shell, call, alice):
+    """Each change set all else back, and a service that its owner had closed was open again."""
+    shell("move", "publish", "transport")
+    call("host", "create")
+    first = call("host", "service", "files", "--kind", "http", "--mode", "pass", "--price-mib", 7,
+                 "--price-request", 3, "--min-deposit", 20, "--epoch-cap", 100, "--bearer", "client",
+                 "--credit", 9, "--idle", 7200, "--claim", 90, "--rate-requests", "10/s", "--burst-requests", 20,
+                 "--rate-bytes", "1MiB/s", "--window", 5, "--post-fee", 4, "--closed")  # fmt: skip
+    assert (first["added"], first["changes"]) == (True, {})
+    number = str(first["service"])
+    (before,) = call("host", "show")["services"].values()
+    again = call("host", "service", "files", "--price-mib", 8)
+    assert again["changes"] == {"price_mib": {"old": 7, "new": 8}}
+    changed = {**before, "terms": {**before["terms"], "price_mib": 8, "revision": 2}}
+    assert call("host", "show")["services"] == {number: changed}
+    for same in ((), ("--price-mib", 8, "--closed", "--rate-requests", "10/s", "--burst-requests", 20)):
+        nothing = call("host", "service", "files", *same)
+        assert (nothing["changes"], "transaction" in nothing) == ({}, False)
+    assert "nothing to change" in shell("host", "service", "files")
+    said = shell(
+        "host", "service", "files", "--open", "--epoch-cap", "none", "--rate-bytes", "none", "--idle", 9000
+    )
+    assert "epoch cap: 0.0000001 SUI -> no cap" in said
+    assert "rate bytes: 1,048,218.029/s, 1,048,576 at once -> no limit" in said
+    assert "idle: 7200 s -> 9000 s" in said
+    assert "open: no -> yes" in said
+    (after,) = call("host", "show")["services"].values()
+    assert (after["open"], after["mode"], after["terms"]["revision"]) == (True, "pass", 3)
+    assert "10/s, 20 at once (requests)" in shell("host", "show")
+    # Amounts mean something else in another coin.
+    coin = ("--coin", "0x2::other::COIN")
+    refused = shell("host", "service", "files", *coin, "--price-mib", 1, code=3)
+    assert "name --price-request, --min-deposit, --credit, too" in refused
+    for wrong in (("--burst-bytes", "1MiB"), ("--rate-requests", "soon"), ("--rate-bytes", "2GB/s")):
+        assert "--rate-" in shell("host", "service", "files", *wrong, code=3)
 
 
 def test_a_package_that_somebody_else_published(shell, call, alice, home):

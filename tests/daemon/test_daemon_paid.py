@@ -341,7 +341,7 @@ def test_prices_that_are_too_high(run, client, net):
 
 
 def test_a_reload_changes_the_price(run, client, net):
-    """On chain, too; open channels keep theirs."""
+    """On chain, too; open channels keep theirs. What the file doesn't say stays as the owner has it."""
 
     async def scenario(pair):
         async with Backend(echo) as backend, Market(pair, client, net) as market:
@@ -353,6 +353,15 @@ def test_a_reload_changes_the_price(run, client, net):
             assert found.services[service_number("api")].terms.price_request == 2000
             assert await exchange(port, b"x") == b"x"
             await until(lambda: market.bought()["spent"] == 2000)
+            program, number = Program(), service_number("api")
+            host.set_open(program, market.host, market.cap, number, False)
+            await market.far_chain.execute(program)
+            for more in range(2):
+                await pair.far.reload(market.far_config(backend, f"{{ mib = {5 + more} }}"))
+                found = await market.far_chain.read(host.SCHEMA, host.Host, market.host)
+                terms = found.services[number].terms
+                assert (terms.price_request, terms.price_mib, terms.min_deposit) == (2000, 5 + more, 1000)
+                assert not found.services[number].open
 
     run(scenario)
 

@@ -552,4 +552,5 @@ def test_prices_in_words():
     assert price_words(model.Price(10_000, 2_500_000_000)) == [
         "costs 0.00001 SUI a request and 2.5 SUI a MiB"
     ]
-    assert price_words(model.Price()) == ["costs nothing but a channel"]
+    assert price_words(model.Price(0, 0)) == ["costs nothing but a channel"]
+    assert price_words(model.Price(0)) == ["costs what its host says"]

@@ -157,6 +157,29 @@ def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_str
     play(tmp_path, monkeypatch, scenario)
 
 
+@pytest.mark.parametrize(
+    ("request_price", "pass_", "asked"), [(0, None, []), (5, None, [3]), (0, "a pass", [3])]
+)
+def test_calls_are_charged_that_cost_by_the_channel_s_terms(
+    tmp_path, monkeypatch, request_price, pass_, asked
+):
+    """Not by the file, which may leave the price of a request to the host; those of a pass count for its quota."""
+
+    async def scenario(shop, store):
+        wire, charged = caller(shop, store), []
+
+        async def charge(units):
+            charged.append(units)
+
+        prices = PRICES._replace(request=request_price)
+        wire.admission = replace(wire.admission, prices=prices, pass_=pass_)
+        wire.charge = charge
+        assert await shop.charge(wire, 3) == ""
+        assert charged == asked
+
+    play(tmp_path, monkeypatch, scenario)
+
+
 def test_who_claims_hears_of_channels_in_use(tmp_path, monkeypatch):
     async def scenario(shop, store):
         assert await shop.enter(caller(shop, store))

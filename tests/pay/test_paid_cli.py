@@ -8,10 +8,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import click
+import pytest
 
+from dtp.chain.errors import ProgramError
+from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import SUI_COIN, canonical_type
+from dtp.chain.pipe_gas import frame_credit
 from dtp.cli import channel as command
 from dtp.cli.paying import _Bill
+from dtp.cli.selling import Sale
+from dtp.errors import ConfigError
 from dtp.pay.settling import Paid
 from dtp.pay.terms import Usage
 
@@ -31,6 +37,52 @@ def test_the_demo_adds_up(tmp_path):
     assert record["ok"]
     assert record["paid"] == record["server_gained"] > 6_000_000
     assert record["client_spent"] == record["paid"] + record["client_gas"]
+
+
+def sale(**options):
+    names = ("price_mib", "price_request", "min_deposit", "host", "hint", "bearer", "credit", "account")
+    return Sale(**{**dict.fromkeys(names), "plans": (), "pipe": False, **options})
+
+
+def test_terms_that_serve_is_not_told_stay():
+    """Each start set the least deposit, the cap, times, coin, bearer and credit back to what is usual."""
+    known = Terms(1, 2, 3, 4, Bearer.CLIENT, 5, 6_000_000, 7_000_000, canonical_type("0x2::other::COIN"), 8)
+    same = replace(known, revision=0)
+    assert sale(price_mib="9").terms(known, 1000) == replace(same, price_mib=9)
+    assert sale(price_mib="2", pipe=True).terms(known, 1000) == same
+    assert sale(plans=("0x1",), credit="6").terms(known, 1000) == replace(same, credit=6)
+    assert sale(plans=("0x1",)).terms(known, 1000) is None
+    assert sale(plans=("0x1",), min_deposit="6").terms(None, 1000) is None  # it would be free, and for all
+    with pytest.raises(ProgramError, match="smallest unit"):
+        sale(price_mib="1SUI").terms(known, 1000)
+    # New ones begin with what is usual, and a bearer with a credit.
+    assert sale(price_mib="9").terms(None, 1000) == Terms(price_mib=9)
+    bears = Terms(price_mib=9, bearer=Bearer.CLIENT, credit=frame_credit(1000))
+    assert sale(price_mib="9", pipe=True).terms(None, 1000) == bears
+    # Whoever pays for what goes through the chain is never changed unasked, nor taken for granted.
+    split = replace(known, bearer=Bearer.SPLIT, credit=0)
+    with pytest.raises(ConfigError, match="--bearer client"):
+        sale(price_mib="2", pipe=True).terms(split, 1000)
+    assert sale(price_mib="2", pipe=True, bearer="split").terms(split, 1000) == replace(split, revision=0)
+    found = sale(price_mib="2", bearer="server").terms(split, 1000)
+    assert (found.bearer, found.credit) == (Bearer.SERVER, frame_credit(1000))
+    with pytest.raises(ConfigError, match="--credit"):
+        sale(price_mib="2", credit="5").terms(split, 1000)
+
+
+def test_a_service_is_served_again_as_it_is(homes):
+    server, _ = homes
+    folder = site(server, **{"a.txt": b"words"})
+    with server.serving("--file", folder, *PRICED):
+        pass
+    server.run("host", "service", "files", "--idle", "7200", "--mode", "pass")
+    (before,) = server.run("host", "show")[0]["services"].values()
+    with server.serving("--file", folder, "--price-mib", "0.002SUI"):
+        assert list(server.run("host", "show")[0]["services"].values()) == [before]
+    with server.serving("--file", folder, "--price-mib", "0.003SUI"):
+        (after,) = server.run("host", "show")[0]["services"].values()
+    terms = {**before["terms"], "price_mib": 3_000_000, "revision": before["terms"]["revision"] + 1}
+    assert after == {**before, "terms": terms}
 
 
 def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):

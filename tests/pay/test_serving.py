@@ -367,6 +367,24 @@ def test_who_serves_again_lets_in_whom_the_host_does(market):
     market(scenario)
 
 
+def test_a_service_that_its_owner_closed_stays_closed(market, caplog):
+    """Each start opened it again: whoever drains a service, or has ended it, says so on chain."""
+
+    async def scenario(market):
+        serving = await market.serve(give)
+        owned = await find_host(serving.chain, serving.host)
+        program, number = Program(), service_number("files")
+        host_module.set_open(program, owned.host.id, owned.cap, number, False)
+        await serving.chain.execute(program)
+        await serving.close()
+        again = await market.serve(give, terms=replace(TERMS, price_mib=7))
+        service = (await find_host(again.chain, again.host)).host.services[number]
+        assert (service.open, service.terms.price_mib) == (False, 7)
+        assert "'dtp host service files --open'" in caplog.text
+
+    market(scenario)
+
+
 def test_caps_that_others_send_are_not_used_unasked(market):
     """Who is paid is in the host, and whoever made it may have kept rights to it."""
 

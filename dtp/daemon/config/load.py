@@ -305,9 +305,9 @@ def _price(section: Section | None) -> model.Price | None:
     if section is None:
         return None
     price = model.Price(
-        request=section.take("request", values.money, 0),
-        mib=section.take("mib", values.money, 0),
-        deposit=section.take("deposit", values.money, 0),
+        request=section.take("request", values.money, None),
+        mib=section.take("mib", values.money, None),
+        deposit=section.take("deposit", values.money, None),
     )
     if "request" not in section and "mib" not in section:
         section.wrong('price: needs request or mib, such as "0.00001SUI"')

@@ -111,11 +111,14 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a service costs, in the smallest unit of its coin: a request (stream), a MiB, the least deposit."""
+    """What a service costs, in the smallest unit of its coin: a request (stream), a MiB, the least deposit.
 
-    request: int = 0
-    mib: int = 0
-    deposit: int = 0
+    None leaves what the host says, which is 0 of a service that is new.
+    """
+
+    request: int | None = None
+    mib: int | None = None
+    deposit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

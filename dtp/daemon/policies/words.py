@@ -36,6 +36,8 @@ def price_words(price: model.Price | None) -> list[str]:
         return []
     parts = [f"{_sui(price.request)} a request"] if price.request else []
     parts += [f"{_sui(price.mib)} a MiB"] if price.mib else []
+    if not parts and None in (price.request, price.mib):
+        return ["costs what its host says"]
     return [f"costs {' and '.join(parts)}" if parts else "costs nothing but a channel"]
 
 

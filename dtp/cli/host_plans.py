@@ -1,0 +1,117 @@
+"""`dtp host plan` and what becomes of plans: selling subscriptions, drawing what they earned."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtp.cli.accounts import Account, account_options, executed_record
+from dtp.cli.host_caps import host_option, owned_host, print_record, service_argument
+from dtp.cli.output import json_option
+from dtp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient
+
+_PERIOD = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>[smhd])")
+_PERIOD_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+#: Passes whose periods one transaction draws.
+_DRAWN_AT_ONCE = 500
+
+
+def _period_ms(ctx: click.Context, param: click.Parameter, text: str) -> int:
+    """A period as ms; an epoch is 0."""
+    match = _PERIOD.fullmatch(text)
+    if text != "epoch" and match is None:
+        raise click.BadParameter(f"{text!r} is no period: write 30d, 12h, 10m, 60s or epoch")
+    return int(match["number"]) * _PERIOD_MS[match["unit"]] if match is not None else 0
+
+
+@click.command()
+@service_argument
+@click.option("--price", required=True, metavar="AMOUNT", help="What a period costs.")
+@click.option("--period", "period_ms", default="30d", show_default=True, callback=_period_ms,
+              metavar="TIME", help="How long it is: 30d, 12h, 10m, 60s, or epoch.")  # fmt: skip
+@click.option("--requests", default=0, type=click.IntRange(0), help="Quota of a period. [default: none]")
+@click.option("--bytes", "size", default=0, type=click.IntRange(0), help="Quota of a period. [default: none]")
+@click.option("--keep-mode", is_flag=True,
+              help="Leave the service's mode. [default: it is for subscribers from now on]")  # fmt: skip
+@host_option
+@account_options
+@json_option
+def plan(
+    number: int,
+    price: str,
+    period_ms: int,
+    requests: int,
+    size: int,
+    keep_mode: bool,
+    host_id: str | None,
+    account: Account,
+) -> None:
+    """Sell subscriptions for a service.
+
+    'dtp pass buy' buys periods of the plan, and 'dtp serve --plan' lets holders in.
+    """
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain import Program, pass_
+        from dtp.chain import host as module
+        from dtp.chain.wallet import parse_amount
+
+        found, cap = await owned_host(chain, host_id)
+        if number not in found.services:
+            raise ConfigError(
+                f"host {found.id} has no service {number}: 'dtp host service' or 'dtp serve' makes it"
+            )
+        program, coin = Program(), found.services[number].terms.coin
+        made = pass_.new_plan(
+            program,
+            found.id,
+            cap,
+            number,
+            price=parse_amount(price),
+            period_ms=period_ms,
+            quota_requests=requests,
+            quota_bytes=size,
+            coin=coin,
+        )
+        pass_.share(program, made, coin=coin)
+        if not keep_mode:
+            module.set_mode(program, found.id, cap, number, module.Mode.PASS)
+        executed = await chain.execute(program)
+        (created,) = chain.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)
+        return {"plan": created.plan, "host": found.id, "service": number, **executed_record(executed)}
+
+    print_record(account.run(work))
+
+
+@click.command()
+@click.argument("plan_id", metavar="PLAN")
+@account_options
+@json_option
+def draw(plan_id: str, account: Account) -> None:
+    """Draw what subscribers of PLAN have paid for periods that are over."""
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain import Program, pass_
+        from dtp.chain.values import codec
+        from dtp.pay.passes import read_plan
+
+        found, coin = await read_plan(chain, plan_id)
+        _, cap = await owned_host(chain, found.host)
+        name = codec("address")
+        passes = [name.decode(each.name) async for each in chain.dynamic_fields(found.accounts.id)]
+        drawn = gas = 0
+        for at in range(0, len(passes), _DRAWN_AT_ONCE):
+            program = Program()
+            money = pass_.draw(program, found.id, cap, passes[at : at + _DRAWN_AT_ONCE], coin=coin)
+            program.transfer([money], chain.address)
+            executed = await chain.execute(program)
+            drawn += sum(each.amount for each in chain.events_in(executed, pass_.SCHEMA, pass_.PlanDrawn))
+            gas += executed.gas.net
+        return {"plan": found.id, "passes": len(passes), "drawn": drawn, "coin": coin, "gas_mist": gas}
+
+    print_record(account.run(work))
