@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dtp.chain.resolver import HostDirectory
 from dtp.daemon.config.model import Budget
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
+#: Bytes of the shortest call that can be understood, and so be charged: HTTP/2 takes 13, HTTP/1 and JSON-RPC more.
+_LEAST_CALL: Final = 12
+
 
 class BudgetUsedUp(PeerError):
     """The service was paid as much as the file allows."""
@@ -52,6 +55,18 @@ class Wallet:
     def close(self) -> None:
         """Close the store."""
         self.store.close()
+
+
+class _Calls:
+    """Agrees to explicit charges, for as many calls as what was sent on a connection can have been."""
+
+    def __init__(self) -> None:
+        self.connection: Metered | None = None
+
+    def __call__(self, units: int, amount: int, locked: bool) -> bool:
+        if self.connection is None or not isinstance(self.connection.meter, ClientMeter):
+            return False  # nothing was sent yet
+        return self.connection.meter.payer.charged + units <= self.connection.traffic.sent // _LEAST_CALL
 
 
 class Buyer:
@@ -127,7 +142,8 @@ class Buyer:
     async def _connect(self, address: Address, amount: int) -> Metered:
         signer = self._wallet.chain.signer
         assert signer is not None, "the client was made with one"
-        return await dial.connect(
+        calls = _Calls()
+        calls.connection = await dial.connect(
             address,
             wallet=signer,
             budget=amount,
@@ -139,7 +155,9 @@ class Buyer:
             identity=self._identity,
             limits=self._limits,
             psk=self._psk,
+            on_charge=calls,
         )
+        return calls.connection
 
     def _count(self, connection: Metered, borrower: object) -> None:
         meter = connection.meter

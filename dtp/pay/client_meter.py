@@ -352,12 +352,13 @@ class ClientMeter(Meter):
                 self.turn()
 
     async def _wants(self, offer: payer.ChargeOffered) -> bool:
-        """Whether to agree: what the caller says, else by `charge_units`; with more money where that is needed."""
+        """Whether to agree: what the caller says, else to what `buy` asks for, and by `charge_units`; with more money
+        where that is needed."""
         if self._on_charge is not None:
             answer = self._on_charge(offer.units, offer.amount, offer.lock is not None)
             agree = answer if isinstance(answer, bool) else await self._answered(answer)
         else:
-            agree = offer.units <= self.payer.spending.charge_units
+            agree = offer.lock is not None or self.payer.is_expected(offer.units)
         needed = self.payer.cost + offer.amount - self.payer.funds
         if agree and needed > 0 and self._on_low is not None:
             await self._to_its_end(self._add(needed))

@@ -126,7 +126,8 @@ def connect(
     `budget`, and closing the connection closes the channel; `keep` leaves it open for the next time. Amounts are MIST
     or text such as "0.5SUI"; for a service that is paid in another `coin` (its type), numbers of its smallest
     unit, or their text. `most_per_request` and `most_per_mib` are the highest prices to agree to, `on_charge` decides
-    about explicit charges, `spending` says when vouchers are signed. `store` keeps them.
+    about explicit charges (without it, and a `spending` with more `charge_units`, only one request for each stream is
+    paid), `spending` says when vouchers are signed. `store` keeps them.
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`; with a

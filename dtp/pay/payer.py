@@ -481,6 +481,16 @@ class Payer:
         usual = self.prices.of(self.used.plus(count * each.requests, count * each.bytes))
         return Reserved(self._next - 1 + spending.reserve, min(usual, self.funds))
 
+    @property
+    def charged(self) -> int:
+        """Units of the explicit charges of this connection that were agreed to."""
+        return self._charged
+
+    def is_expected(self, units: int) -> bool:
+        """Whether a charge of so many units is agreed to unasked, by what was opened (`Spending.charge_units`)."""
+        streams = self._opened if self._count_streams else 0
+        return streams + self._charged + units <= self._opened * self.spending.charge_units
+
     def agreed_to(self, charge: int) -> bool:
         """Whether the charge of this number, the last one that was decided, was agreed to."""
         return self._agreed == charge
@@ -631,7 +641,7 @@ class Payer:
         pending = _Pending(message.charge, message.units, message.hash_lock)
         affordable = self.prices.of(self.used.plus(message.units, 0)) <= self.funds
         self._pending = pending
-        if affordable and message.units <= self.spending.charge_units and pending.lock is None:
+        if affordable and self.is_expected(message.units) and pending.lock is None:
             self._decide(pending, True)
         else:
             amount = self.prices.of(Usage(message.units, 0))

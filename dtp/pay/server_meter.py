@@ -349,7 +349,10 @@ class ServerMeter(Meter):
                 self._credit += ask.refund
             raise
         if not ask.paid:
-            raise ChargeDeclined(f"the client declined a charge of {ask.units} requests")
+            raise ChargeDeclined(
+                f"the client declined a charge of {ask.units} requests: unasked it pays for one a stream; its "
+                "program allows more by `on_charge`, or `Spending.charge_units`"
+            )
 
     async def paid_up(self) -> None:
         """Ask for what is unpaid, and wait until it is paid; at most `end_patience` seconds."""

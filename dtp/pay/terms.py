@@ -163,8 +163,10 @@ class Spending:
     #: Vouchers whose numbers are reserved on the disk ahead, in one write. After a crash their numbers are not used
     #: again, and until the server shows its newest voucher they all count as signed.
     reserve: int = 128
-    #: An explicit charge above so many requests' worth is asked about (see `on_charge`), or else declined.
-    charge_units: int = 1_000_000
+    #: What a stream that was opened here may come to in requests, itself where the server counts it and explicit
+    #: charges of all streams together: what is above is asked about (see `on_charge`), or else declined. With 1 a
+    #: server can charge only for what it doesn't count anyway.
+    charge_units: int = 1
     #: Seconds before an unanswered frame is said again.
     repeat: float = 1.0
     #: Seconds that an orderly end may take before it is given up.

@@ -20,6 +20,7 @@ from dtp.daemon.server import Daemon
 from dtp.daemon.state import make
 from dtp.daemon.state.errors import StateError
 from dtp.net.address import Address
+from dtp.pay.errors import ChargeDeclined
 from dtp.pay.hosting import make_host
 from dtp.pay.serving import serve
 from dtp.pay.store import Store
@@ -272,6 +273,40 @@ def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet
                     await connection.close()
 
     asyncio.run(scenario())
+
+
+def test_a_forward_pays_for_no_more_calls_than_it_can_have_sent(tmp_path, client, wallet):
+    """Else a server could charge the whole budget before a byte has come."""
+    declined = []
+
+    async def take(connection):
+        async for request in connection.requests():
+            await request.stream.readexactly(36)
+            for units in (2, 1_000_000, 2, 1):
+                try:
+                    await request.charge(units)
+                except ChargeDeclined:
+                    declined.append(units)
+            request.stream.write_eof()
+
+    async def scenario():
+        signer = wallet()
+        async with client(signer) as seller, client(wallet()) as payer:
+            with Store(tmp_path / "sold.sqlite") as sold, Store(tmp_path / "bought.sqlite") as bought:
+                serving = await serve(
+                    "api", take, wallet=signer, network=seller, terms=Terms(price_request=10), store=sold
+                )
+                async with serving:
+                    buyer = Buyer(Wallet(payer, bought), Budget(100_000_000), NEAR, Limits(), None)
+                    connection = await buyer.dial(serving.address, None)
+                    stream = await connection.open_stream()
+                    stream.write(bytes(36))
+                    assert await stream.read() == b""
+                    await connection.close()
+                    assert connection.usage.requests == 1 + 3
+
+    asyncio.run(scenario())
+    assert declined == [1_000_000, 2]
 
 
 def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, client, net):

@@ -560,7 +560,9 @@ def test_a_charge_above_the_deposit_is_paid_when_more_was_added(market):
 
         await market.serve(handler)
         buyer = await market.buyer()
-        async with market.connect(buyer, budget=200_000, deposit=LEAST) as connection:
+        async with market.connect(
+            buyer, budget=200_000, deposit=LEAST, spending=Spending(charge_units=51)
+        ) as connection:
             assert await fetch(connection, 0) == 0
         assert connection.paid == PRICES.of(Usage(51, 2))
 

@@ -181,6 +181,22 @@ def test_only_what_was_asked_for_is_signed():
     assert made.newest is None
 
 
+@pytest.mark.parametrize(
+    ("counted", "units", "agreed"), [(True, 1, 0), (True, 3, 6), (False, 1, 3), (False, 3, 9), (False, 0, 0)]
+)
+def test_charges_are_agreed_to_unasked_as_far_as_streams_were_opened(counted, units, agreed):
+    made = client(welcome=False, charge_units=units)
+    hear(made, messages.Welcome(1, 0, 0, MIB, 64 * MIB, 16, 1024, counted, True, None))
+    hear(made, messages.ChargeAsked(1, 1, None))  # before anything was opened
+    made.answer_charge(1, False, 0.0)
+    made.count(3, 0, 0.0)
+    for number in range(2, 22):
+        hear(made, messages.ChargeAsked(number, 1, None))
+        made.answer_charge(number, False, 0.0)
+    assert made.charged == agreed
+    assert made.used.requests == agreed + 3 * counted
+
+
 def test_a_charge_that_is_being_decided_is_not_asked_about_twice():
     made = client(charge_units=1)
     hear(made, messages.ChargeAsked(1, 5, None))
@@ -386,8 +402,10 @@ def test_where_money_is_short_no_voucher_waits_for_company():
 def test_a_charge_that_is_agreed_to_while_another_is_signed_for_is_not_owed_yet():
     made = client()
     hear(made, messages.ChargeAsked(1, 5, None))
+    made.answer_charge(1, True, 0.0)
     (first,) = wanted(made)
     hear(made, messages.ChargeAsked(2, 7, None))
+    made.answer_charge(2, True, 0.0)
     made.signed(KEY.sign(first.voucher), first.charge, 0.0)
     assert (made.used, made.owed) == (Usage(12, 0), Usage(5, 0))
 

@@ -346,6 +346,32 @@ def test_explicit_charges(market):
     market(scenario)
 
 
+@pytest.mark.parametrize("count_streams", [True, False])
+def test_unasked_a_stream_pays_for_one_request(market, count_streams):
+    """Else a server could take the whole budget before a byte has come."""
+    declined = []
+
+    async def take(connection):
+        async for request in connection.requests():
+            for units in (1, 1, 100_000):
+                try:
+                    await request.charge(units)
+                except ChargeDeclined as error:
+                    declined.append(str(error))
+            request.stream.write_eof()
+
+    async def scenario(market):
+        await market.serve(take, selling=Selling(count_streams=count_streams, recheck=3600, claim_every=3600))
+        async with market.connect(await market.buyer()) as connection:
+            for _ in range(3):
+                assert await (await connection.open_stream()).read() == b""
+        assert connection.usage.requests == 3
+        assert len(declined) == (9 if count_streams else 6)
+        assert all("`on_charge`" in each for each in declined)
+
+    market(scenario)
+
+
 def test_who_decides_about_charges_is_asked_about_each(market):
     async def answer(connection):
         async for request in connection.requests():
@@ -785,7 +811,8 @@ def test_a_client_that_runs_out_of_money_in_a_charge_reads_why(market):
         await market.serve(handler)
 
         async def spend():
-            async with market.connect(await market.buyer(), budget=10_000) as connection:
+            spending = Spending(charge_units=4)
+            async with market.connect(await market.buyer(), budget=10_000, spending=spending) as connection:
                 for _ in range(10):
                     stream = await connection.open_stream()
                     stream.write(b"x\n")
