@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Children that tests start find the installed package, not the sources in the folder they happen to stand in.
@@ -23,3 +25,13 @@ _common: dict[str, Any] = {
 settings.register_profile("ci", derandomize=True, max_examples=60, **_common)
 settings.register_profile("explore", max_examples=2000, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def no_chain_connection_is_left():
+    """One that a test leaves would be found in another, whenever the collector comes by."""
+    yield
+    if (client := sys.modules.get("grpclib.client")) is not None:
+        left = [each for each in client._channels if each._protocol is not None and each._loop.is_closed()]
+        client._channels.difference_update(left)  # it is told once
+        assert not left

@@ -17,7 +17,15 @@ from urllib.parse import urlsplit
 from dtp.chain import _answers as answers
 from dtp.chain import model
 from dtp.chain._pysui import Unresolved, library, unresolved_message
-from dtp.chain.errors import MALFORMED, NetworkError, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
+from dtp.chain.errors import (
+    MALFORMED,
+    ClientClosed,
+    NetworkError,
+    NodeRefused,
+    NodeUnavailable,
+    NotFound,
+    UnknownMethod,
+)
 from dtp.chain.model import canonical_id
 from dtp.sui.grpc import MessageError, from_value
 from dtp.sui.names import SuiNameError
@@ -115,14 +123,23 @@ class Wire:
         self.timeout = timeout
         self._host, self._port, self._secure = parse_url(url)
         self._channel: Any = None
+        self._closed = False
+
+    def open(self) -> None:
+        """Let calls make a connection, again after `close`."""
+        self._closed = False
 
     def close(self) -> None:
-        """Close the connection; a later call opens it again."""
+        """Close the connection. Calls raise `ClientClosed` from now on: what one opened that comes late, nobody
+        would close."""
+        self._closed = True
         if self._channel is not None:
             self._channel.close()
             self._channel = None
 
     def _connected(self) -> Any:
+        if self._closed:
+            raise ClientClosed(f"the client of {self.url} was closed")
         if self._channel is None:
             # pysui's client would speak TLS to a plaintext port.
             context = ssl.create_default_context() if self._secure else None

@@ -151,15 +151,20 @@ class ChainClient:
         self.close()
 
     async def connect(self) -> ServiceInfo:
-        """Reach a node and check that it is of this network. Raises `NodeUnavailable`, `WrongNetwork`."""
+        """Reach a node and check that it is of this network. Raises `NodeUnavailable`, `WrongNetwork`.
+
+        Once is enough; after `close` it opens the client again.
+        """
+        self._closed = False
+        self.endpoints.open()
         await self._price()
         info = self.endpoints.info
         assert info is not None
         return info
 
     def close(self) -> None:
-        """Close all connections, those of transactions that are under way when they are over. A later call opens
-        them again."""
+        """Close all connections, those of transactions that are under way when they are over. Later calls raise
+        `ClientClosed`."""
         self._closed = True
         if not self._sending:
             self.endpoints.close()
@@ -357,7 +362,6 @@ class ChainClient:
         is told the digest before anything is sent: what it raises is raised, and nothing has happened.
         """
         self._signing()
-        self._closed = False
         alone, rebuilt = False, 0
         while True:
             try:

@@ -51,7 +51,6 @@ class Endpoints:
         #: The chain that is talked to; empty before the first answer.
         self.chain_id = network.chain_id
         self.info: ServiceInfo | None = None
-        self._closings = 0
 
     @property
     def wire(self) -> Wire:
@@ -79,7 +78,6 @@ class Endpoints:
 
     async def ask(self, question: Callable[[Wire], Awaitable[T]]) -> T:
         """The answer to a question that may be asked several times. Raises `NodeUnavailable` and what it raises."""
-        closings = self._closings
         for attempt in range(self.retry.attempts):
             try:
                 return await question(await self.checked())
@@ -88,8 +86,6 @@ class Endpoints:
             self.next()
             if attempt + 1 < self.retry.attempts:
                 await self.sleep(self.retry.pause(attempt))
-            if closings != self._closings:  # asked again, it would open what nobody closes any more
-                raise NodeUnavailable(f"{self.network.name}: closed while it was asked") from lost
         raise NodeUnavailable(
             f"{self.network.name}: no answer in {self.retry.attempts} attempts ({lost}); "
             + (
@@ -99,8 +95,12 @@ class Endpoints:
             )
         ) from lost
 
+    def open(self) -> None:
+        """Let questions make connections, again after `close`."""
+        for wire in self._wires:
+            wire.open()
+
     def close(self) -> None:
-        """Close all connections. Questions that are under way end with `NodeUnavailable`."""
-        self._closings += 1
+        """Close all connections. Questions that are under way, and later ones, end with `ClientClosed`."""
         for wire in self._wires:
             wire.close()

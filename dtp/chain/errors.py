@@ -83,6 +83,12 @@ class NodeUnavailable(ChainError):
     code = "node_unavailable"
 
 
+class ClientClosed(ChainError):
+    """The client was closed, maybe while it was asked. `connect` opens it again."""
+
+    code = "client_closed"
+
+
 #: The `status` of `NodeRefused` when the node did answer, with what is no answer.
 MALFORMED = "MALFORMED"
 

@@ -13,6 +13,7 @@ from dtp.chain._wire import Wire
 from dtp.chain.endpoints import Endpoints, Retry
 from dtp.chain.errors import (
     MALFORMED,
+    ClientClosed,
     InsufficientFunds,
     MalformedObject,
     MoveAborted,
@@ -769,9 +770,22 @@ def test_what_is_asked_at_the_close_opens_no_connection_again():
             endpoints.close()
 
         endpoints = Endpoints(network, timeout=5, retry=Retry(3), sleep=sleep)
-        with pytest.raises(NodeUnavailable, match="closed while it was asked"):
+        with pytest.raises(ClientClosed):
             await endpoints.ask(Wire.service_info)
         assert endpoints.wire._channel is None
+
+    run(work())
+
+
+def test_who_is_closed_is_asked_nothing_before_it_connects_again(client):
+    async def work():
+        chain = client()
+        async with chain:
+            await chain.epoch()
+        with pytest.raises(ClientClosed):
+            await chain.epoch()
+        async with chain:
+            await chain.epoch()
 
     run(work())
 
