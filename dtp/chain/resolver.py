@@ -69,7 +69,7 @@ MAX_HOSTS: Final = 1024
 VIA: Final = ("direct", "pipe", "any")
 #: Carriers that a hint on chain may name. Not those of this machine (`unix:`, `memory:`): whoever writes a hint would
 #: choose what is dialled here.
-_HINTED: Final = ("tcp://", "ws://", "wss://")
+HINTED: Final = ("tcp://", "ws://", "wss://")
 #: Weights are multiplied by this before the load is taken off, so that small weights keep their shares.
 _WEIGHT_SCALE: Final = 256
 _MAX_LOAD: Final = 1 << 16
@@ -184,7 +184,7 @@ def direct_url(endpoint: Endpoint) -> str:
         text = endpoint.hint.decode("ascii").removeprefix("dtp+").partition("#")[0]
     except UnicodeDecodeError:  # encrypted, for somebody else
         return ""
-    if not text.startswith(_HINTED) or any(mark in text for mark in "?@ \t\r\n") or not text.isprintable():
+    if not text.startswith(HINTED) or any(mark in text for mark in "?@ \t\r\n") or not text.isprintable():
         return ""
     return text
 

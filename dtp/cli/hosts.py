@@ -16,6 +16,7 @@ from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.show import amount, moment, money, plain
 from dtp.cli.terms import named, rate_text, service_record
 from dtp.errors import ConfigError
+from dtp.net.reachable import is_any_url
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient, Executed
@@ -213,6 +214,10 @@ def heartbeat(
     sealed: bool, every: float | None, host_id: str | None, account: Account, **options: Any
 ) -> None:
     """Say that an endpoint of the host is alive; enroll it first if it is new."""
+    if options["hint"] is not None and is_any_url(options["hint"].removeprefix("dtp+")):
+        raise click.BadParameter(
+            "nobody can dial that: say where others reach the endpoint", param_hint="--hint"
+        )
     options["identity"] = _identity_of(account) if sealed else None
 
     async def work(chain: ChainClient) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -15,12 +14,12 @@ from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Admit, Listener, Refuse, Request, listen
+from dtp.net.reachable import own_ip
 from dtp.session.codes import CloseCode
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 DEFAULT_URL = "tcp://127.0.0.1:0"
-_ANY = {"0.0.0.0": (socket.AF_INET, "192.0.2.1", "127.0.0.1"), "::": (socket.AF_INET6, "2001:db8::1", "::1")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,22 +92,7 @@ def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def addresses(listener: Listener, service: str) -> list[Address]:
     """What to give to those who are to reach `service`: with this machine's own IP address for "any"."""
     found = [address.with_service(service) for address in listener.addresses]
-    return [
-        dataclasses.replace(address, host=_own_ip(address.host)) if address.host in _ANY else address
-        for address in found
-    ]
-
-
-def _own_ip(host: str) -> str:
-    """The address that this machine would use towards the internet; the loopback one without a network."""
-    family, elsewhere, loopback = _ANY[host]
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((elsewhere, 9))  # UDP: chooses a route and sends nothing
-        except OSError:
-            return loopback
-        own: str = probe.getsockname()[0]
-        return own
+    return [dataclasses.replace(address, host=own_ip(address.host)) for address in found]
 
 
 def print_identity_note(listening: Listening) -> None:

@@ -149,7 +149,8 @@ def selling_options(command: _Function) -> _Function:
                      help="Who bears the gas of what goes through the chain. "
                      "[default: as it is; of a new service with --pipe the client]"),
         click.option("--pipe", is_flag=True, help="Also serve it through the chain itself: ?via=pipe."),
-        click.option("--hint", metavar="URL", help="Where clients dial. [default: the first --listen]"),
+        click.option("--hint", metavar="URL",
+                     help="Where clients dial. [default: the first --listen; this machine's address for 0.0.0.0]"),
         click.option("--plan", "plans", multiple=True, metavar="ID",
                      help="Let holders of a pass of this plan in; may be repeated."),
         click.option("--host", "host_id", metavar="ID",
@@ -220,6 +221,9 @@ async def serve_for_money(
         async with serving:
             if known is not None and terms is not None:
                 _print_changes(known, terms)
+            if serving.hint not in (sale.hint, *serving.listener.urls):
+                said = {"event": "announced", "hint": serving.hint}
+                print_note(said, f"clients dial {serving.hint}, which --hint changes")
             print_line(
                 {
                     "event": "listening",

@@ -24,12 +24,13 @@ from dtp.chain.model import Id
 from dtp.chain.networks import Network
 from dtp.chain.pipe_carrier import kind_for
 from dtp.chain.posts import hint_of
-from dtp.chain.resolver import service_number
+from dtp.chain.resolver import HINTED, service_number
 from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Request, listen
+from dtp.net.reachable import is_any_url, own_url
 from dtp.pay.book import BookLimits, ChannelBook
 from dtp.pay.cashier import Cashier, report_death
 from dtp.pay.claims import Policy
@@ -126,6 +127,8 @@ class Serving:
         self._rechecking: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
         self._closed = False
+        #: Where others dial, as the host's beacon says; "" without heartbeats.
+        self.hint = ""
         #: The listener underneath; set by `serve`.
         self.listener: Listener
 
@@ -241,7 +244,8 @@ async def serve(
 
     `wallet` owns or operates the host; without `host` it is the only one that it made from here. With `terms` the
     host, the service and its terms are made or changed to fit; without, the service has to be there and open.
-    `identity` proves this endpoint (the wallet's key without), `hint` is where others dial it (the first of `urls`).
+    `identity` proves this endpoint (the wallet's key without), `hint` is where others dial it: without, the first of
+    `urls` that other machines reach, with this one's address towards the internet in place of 0.0.0.0 and [::].
     `plans` are those whose passes let in. With `pipe` it is also served through the chain itself (`?via=pipe`).
     `network` is a name, a URL, or a client that stays the caller's; `store` holds the vouchers (see `dtp.pay.store`).
     The rest is as for `listen`.
@@ -249,6 +253,8 @@ async def serve(
     Raises `NoHost`, `EndpointsApart`, and what the chain, the store and `listen` raise.
     """
     selling = selling or Selling()
+    if hint is not None and is_any_url(hint):
+        raise LocalError(f"nobody can dial {hint}: the hint (--hint) is where others reach this machine")
     async with AsyncExitStack() as stack:
         signer = signer_of(wallet)
         if isinstance(network, ChainClient):
@@ -287,7 +293,9 @@ async def serve(
         stack.push_async_callback(serving.close, claim=False)  # nothing happens where it was closed by itself
         heart = None
         if heartbeat:
-            place = hint_of(hint or listener.urls[0], me)
+            dialled = (each for each in listener.urls if each.startswith(HINTED))
+            serving.hint = hint or own_url(next(dialled, listener.urls[0]))
+            place = hint_of(serving.hint, me)
             heart = Heart(chain, owned, me.id.key, place, alone=alone, clock=clock)
         await serving.start(listener, heart)
         if pipe:

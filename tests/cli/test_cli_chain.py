@@ -212,6 +212,8 @@ def test_a_host_from_publishing_to_its_heartbeat(shell, call, alice):
     for name in ("allow", "deny"):
         assert call("host", name, "0x5", "0x6")["addresses"] == ["0x5", "0x6"]
     call("host", "deny", "--remove", "0x6")
+    for nowhere in ("tcp://0.0.0.0:9000", "dtp+tcp://[::]:9000"):
+        assert "nobody can dial" in shell("host", "heartbeat", "--hint", nowhere, code=2)
     beat = call("host", "heartbeat", "--hint", "dtp+tcp://127.0.0.1:9000", "--weight", 3)
     assert beat["event"] == "heartbeat"
     shown = call("host", "show", made["host"])
@@ -222,6 +224,8 @@ def test_a_host_from_publishing_to_its_heartbeat(shell, call, alice):
     assert (len(shown["allow"]), len(shown["deny"])) == (2, 1)
     (endpoint,) = shown["endpoints"]
     assert endpoint["fresh"]
+    call("host", "heartbeat", "--load", 5)  # what isn't named stays
+    assert call("host", "show")["endpoints"][0]["weight"] == 3
     assert (endpoint["weight"], endpoint["role"]) == (3, "active")
     assert endpoint["hint_text"] == "dtp+tcp://127.0.0.1:9000"
     assert endpoint["identity"].startswith("dtp1")

@@ -79,8 +79,10 @@ def test_a_service_is_served_again_as_it_is(homes):
     (before,) = server.run("host", "show")[0]["services"].values()
     with server.serving("--file", folder, "--price-mib", "0.002SUI"):
         assert list(server.run("host", "show")[0]["services"].values()) == [before]
-    with server.serving("--file", folder, "--price-mib", "0.003SUI"):
-        (after,) = server.run("host", "show")[0]["services"].values()
+    with server.serving("--file", folder, "--price-mib", "0.003SUI", "--listen", "tcp://0.0.0.0:0"):
+        (shown,) = server.run("host", "show")
+    (after,) = shown["services"].values()
+    assert "0.0.0.0" not in shown["endpoints"][0]["hint_text"]
     terms = {**before["terms"], "price_mib": 3_000_000, "revision": before["terms"]["revision"] + 1}
     assert after == {**before, "terms": terms}
 

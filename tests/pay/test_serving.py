@@ -16,6 +16,7 @@ from dtp.chain.posts import hint_of
 from dtp.chain.signer import KeySigner
 from dtp.errors import ConfigError, LocalError
 from dtp.identity import Identity
+from dtp.net import reachable
 from dtp.net.listener import Listener
 from dtp.pay import buying
 from dtp.pay import cashier as cashier_module
@@ -445,6 +446,8 @@ def test_a_service_begins_with_all_that_it_needs(market, monkeypatch):
 class World:
     """What `serve` is made of, each part in the place of the real one: it notes what it was given."""
 
+    places = ("tcp://here:1",)
+
     def __init__(self, monkeypatch):
         self.calls, self.apart, self.signer = [], [], KeySigner.generate()
         self.address = self.signer.address
@@ -499,7 +502,7 @@ class World:
 
     async def listen(self, urls, handler, **options):
         self.note("listen", urls, **options)
-        self.listener = SimpleNamespace(urls=["tcp://here:1"], connections=[], add=self.add, close=self.close)
+        self.listener = SimpleNamespace(urls=self.places, connections=[], add=self.add, close=self.close)
         return self.listener
 
     async def add(self, url, kind):
@@ -582,6 +585,20 @@ def test_others_find_it_where_it_listens_by_its_wallet_s_key(monkeypatch, tmp_pa
     given, _ = world.given("Heart")
     assert given[2:] == (world.signer.public_key, b"tcp://here:1")
     assert not any(what[0] in ("ensure_service", "add") for what, _ in world.calls)
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("tcp://0.0.0.0:7", b"tcp://203.0.113.7:7"), ("ws://[::]:7/a", b"ws://[2001:db8::7]:7/a")],
+)
+def test_nobody_is_sent_to_an_address_that_is_none(monkeypatch, tmp_path, place, told):
+    """What listens at all addresses was announced as 0.0.0.0, which is whoever dials it."""
+    own = {"0.0.0.0": "203.0.113.7", "::": "2001:db8::7"}
+    monkeypatch.setattr(reachable, "own_ip", own.__getitem__)
+    monkeypatch.setattr(World, "places", ("unix:///x", place))
+    assert begin(monkeypatch, tmp_path, terms=None).given("Heart")[0][3] == told
+    with pytest.raises(LocalError, match="--hint"):
+        begin(monkeypatch, tmp_path, terms=None, hint=place)
 
 
 @pytest.mark.parametrize(

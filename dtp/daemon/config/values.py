@@ -20,6 +20,7 @@ from dtp.daemon.config.reading import Wrong, did_you_mean, kind_of
 from dtp.daemon.state import STORES
 from dtp.identity import PeerId, PeerIdError
 from dtp.net.address import Address, AddressError, check_service
+from dtp.net.reachable import is_any_url
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
@@ -295,6 +296,8 @@ def endpoint(value: Any) -> str:
     url = carrier_url(value)
     if not url.startswith(("tcp://", "ws://", "wss://")) or any(mark in url for mark in "?@# "):
         raise Wrong(f"{url!r} is nothing that others dial: tcp://HOST:PORT, ws:// or wss://, without options")
+    if is_any_url(url):
+        raise Wrong(f"{url!r} is nothing that others dial: write the address that they reach this machine by")
     return url
 
 
