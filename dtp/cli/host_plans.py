@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, executed_record
-from dtp.cli.host_caps import host_option, owned_host, print_record, service_argument
+from dtp.cli.host_caps import host_option, operator_cap, owned_host, print_record, service_argument
 from dtp.cli.output import json_option
 from dtp.errors import ConfigError
 
@@ -113,5 +113,83 @@ def draw(plan_id: str, account: Account) -> None:
             drawn += sum(each.amount for each in chain.events_in(executed, pass_.SCHEMA, pass_.PlanDrawn))
             gas += executed.gas.net
         return {"plan": found.id, "passes": len(passes), "drawn": drawn, "coin": coin, "gas_mist": gas}
+
+    print_record(account.run(work))
+
+
+@click.command()
+@click.argument("plan_id", metavar="PLAN")
+@click.option(
+    "--on/--off", "on_sale", required=True, help="Whether periods can be bought, and passes renewed."
+)
+@account_options
+@json_option
+def sale(plan_id: str, on_sale: bool, account: Account) -> None:
+    """Take PLAN off sale, or put it on sale again. Passes that are held stay good until they end."""
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain import Program, pass_
+        from dtp.pay.passes import read_plan
+
+        found, coin = await read_plan(chain, plan_id)
+        _, cap = await owned_host(chain, found.host)
+        record = {
+            "plan": found.id,
+            "host": found.host,
+            "on_sale": on_sale,
+            "changed": found.on_sale != on_sale,
+        }
+        if found.on_sale == on_sale:
+            return record
+        program = Program()
+        pass_.set_on_sale(program, found.id, cap, on_sale, coin=coin)
+        return {**record, **executed_record(await chain.execute(program))}
+
+    print_record(account.run(work))
+
+
+@click.command()
+@click.argument("plan_id", metavar="PLAN")
+@account_options
+@json_option
+def retire(plan_id: str, account: Account) -> None:
+    """Delete PLAN, and draw what is left in it. Its passes have to be over, and destroyed by their holders."""
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain import Program, pass_
+        from dtp.pay.passes import read_plan
+
+        found, coin = await read_plan(chain, plan_id)
+        _, cap = await owned_host(chain, found.host)
+        program = Program()
+        program.transfer([pass_.retire(program, found.id, cap, coin=coin)], chain.address)
+        executed = await chain.execute(program)
+        return {"plan": found.id, "drawn": found.pot, "coin": coin, **executed_record(executed)}
+
+    print_record(account.run(work))
+
+
+@click.command()
+@click.argument("pass_id", metavar="PASS")
+@account_options
+@json_option
+def revoke(pass_id: str, account: Account) -> None:
+    """Revoke PASS: it opens nothing any more. Its holder gets back all periods that are not over."""
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain import Program, pass_
+        from dtp.chain.host import Rights
+        from dtp.pay.passes import read_plan
+
+        held = await chain.read(pass_.SCHEMA, pass_.Pass, pass_id)
+        found, coin = await read_plan(chain, held.plan)
+        cap = await operator_cap(chain, held.host, Rights.PASSES)
+        program = Program()
+        pass_.revoke(program, found.id, found.host, cap.id, held.id, coin=coin)
+        executed = await chain.execute(program)
+        periods = sum(each.periods for each in chain.events_in(executed, pass_.SCHEMA, pass_.PassRefunded))
+        refunded = periods * found.price
+        record = {"pass": held.id, "plan": found.id, "periods": periods, "refunded": refunded, "coin": coin}
+        return {**record, **executed_record(executed)}
 
     print_record(account.run(work))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli import host_plans, host_services
+from dtp.cli import host_owner, host_plans, host_services
 from dtp.cli.accounts import Account, account_options, executed_record, record_of
 from dtp.cli.host_caps import host_option, only_host, operator_cap, print_record
 from dtp.cli.options import IdentitySource
@@ -310,5 +310,16 @@ def _endpoint_key(chain: ChainClient, text: str | None) -> bytes:
     raise ConfigError("the wallet's key is no identity: name the endpoint's with --key dtp1...")
 
 
-for _command in (host_services.service, host_services.remove, host_plans.plan, host_plans.draw):
+for _command in (
+    host_owner.change,
+    host_owner.operator,
+    host_owner.withdraw,
+    host_services.service,
+    host_services.remove,
+    host_plans.plan,
+    host_plans.sale,
+    host_plans.draw,
+    host_plans.revoke,
+    host_plans.retire,
+):
     host.add_command(_command)

@@ -160,6 +160,29 @@ def cancel(pass_id: str, account: Account) -> None:
     _print(account.run(work))
 
 
+@pass_group.command()
+@click.argument("pass_id", metavar="PASS")
+@account_options
+@json_option
+def destroy(pass_id: str, account: Account) -> None:
+    """Throw PASS away, whose periods are over; its storage deposit comes back."""
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain import Program, pass_
+        from dtp.chain.model import canonical_id
+        from dtp.pay.passes import held_passes
+
+        wanted = canonical_id(pass_id)
+        async for held in held_passes(chain, chain.address):
+            if held.pass_.id == wanted:
+                program = Program()
+                pass_.destroy(program, held.plan.id, wanted, coin=held.coin)
+                return {"pass": wanted, "plan": held.plan.id, **executed_record(await chain.execute(program))}
+        raise NoPlan(f"{chain.address} holds no pass {wanted}")
+
+    _print(account.run(work))
+
+
 def _print(record: dict[str, Any]) -> None:
     shown = dict(record)
     if "refunded" in record:

@@ -277,6 +277,36 @@ def test_what_is_not_named_of_a_service_stays(shell, call, alice):
         assert "--rate-" in shell("host", "service", "files", *wrong, code=3)
 
 
+def test_what_an_owner_changes_of_a_host(shell, call, alice):
+    shell("move", "publish", "transport")
+    made = call("host", "create")
+    call("host", "service", 1)
+    assert "nothing to change" in shell("host", "change", code=2)
+    changed = call("host", "change", "--ttl", 90, "--paid-to", "0x5")["changes"]
+    assert changed["ttl_ms"] == {"old": 60_000, "new": 90_000}
+    assert changed["owner"]["old"] == alice
+    assert call("host", "change", "--ttl", 90) == {"host": made["host"], "changes": {}}
+    shown = call("host", "show")
+    assert (shown["ttl_ms"], int(shown["owner"], 16)) == (90_000, 5)
+    # An operator of its own does what it may, until all others' caps are void.
+    bob = call("wallet", "new", "bob")["address"]
+    call("wallet", "faucet", bob)
+    assert "--rights" in shell("host", "operator", bob, "--rights", "heartbeat,all", code=2)
+    assert call("host", "operator", bob, "--rights", "heartbeat,endpoints")["operator"] == bob
+    as_bob = ("--wallet", "bob", "--host", made["host"])
+    call("host", "heartbeat", *as_bob)
+    assert call("host", "deny", "0x6", *as_bob, code=6)["code"] == "no_cap"
+    (endpoint,) = call("host", "show")["endpoints"]
+    assert call("host", "withdraw", endpoint["identity"])["endpoint"] == endpoint["identity"]
+    assert call("host", "show")["endpoints"] == []
+    assert call("host", "operator", "--revoke-others")["operator"] == alice
+    assert "revoked" in shell("host", "heartbeat", *as_bob, code=6)
+    call("host", "deny", "0x6")
+    assert call("host", "remove", 1)["service"] == 1
+    assert "no service" in shell("host", "remove", 1, code=6)
+    assert call("host", "show")["services"] == {}
+
+
 def test_a_package_that_somebody_else_published(shell, call, alice, home):
     (published,) = call("move", "publish", "transport")["packages"]
     (escrow,) = call("move", "publish", "escrow")["packages"]

@@ -37,3 +37,24 @@ def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
     (drawn,) = server.run("host", "draw", plan)
     assert drawn["drawn"] == 1_000_000
     client.run("host", "draw", plan, code=6)
+    # Off sale nobody buys or renews; what is held stays good.
+    for changed in (True, False):
+        (off,) = server.run("host", "sale", plan, "--off")
+        assert (off["on_sale"], off["changed"], "transaction" in off) == (False, changed, changed)
+    assert "not on sale" in client.text("pass", "plans", plan)
+    client.run("pass", "buy", plan, code=6)
+    client.run("host", "sale", plan, "--on", code=6)
+    server.run("host", "sale", plan, "--on")
+    (again,) = client.run("pass", "buy", plan, "--periods", "2")
+    client.run("pass", "destroy", again["pass"], code=6)  # it isn't over
+    # A pass that the host revokes is paid back, and a plan without passes ends with what is left in it.
+    client.run("host", "revoke", again["pass"], code=6)
+    (back,) = server.run("host", "revoke", again["pass"])
+    assert (back["periods"], back["refunded"]) == (2, 2_000_000)
+    server.run("host", "retire", plan, code=6)
+    (gone,) = client.run("pass", "destroy", again["pass"])
+    assert (gone["pass"], client.run("pass", "plans")[0]["plans"]) == (again["pass"], [])
+    client.run("pass", "destroy", again["pass"], code=6)
+    (retired,) = server.run("host", "retire", plan)
+    assert (retired["plan"], retired["drawn"]) == (plan, 0)
+    assert client.run("pass", "plans", "--host", made["host"])[0]["plans"] == []
