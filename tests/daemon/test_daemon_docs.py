@@ -9,7 +9,7 @@ import pytest
 from dtp.cli.daemon import main
 from dtp.daemon.config import reading
 from dtp.daemon.config.load import load_text
-from dtp.daemon.policies import POLICIES
+from dtp.daemon.policies import POLICIES, Arrive, Call, Move, Open, Policies
 from dtp.identity import Identity
 
 TEXT = (Path(__file__).parents[2] / "docs" / "daemon.md").read_text()
@@ -91,3 +91,38 @@ def test_every_command_is_in_it():
 def test_its_rules_are_in_the_order_of_the_policies():
     rows = re.findall(r"^\| `.*\| (\w+) \|$", TEXT[TEXT.index("| rule |") :], re.MULTILINE)
     assert rows[: len(POLICIES)] == list(POLICIES)
+
+
+@pytest.mark.parametrize(
+    ("when", "event"),
+    [
+        ("a connection comes", Arrive),
+        ("a stream is opened", Open),
+        ("a request is made", Call),
+        ("bytes move", Move),
+    ],
+)
+def test_who_is_asked_when_is_what_the_policies_say(when, event):
+    rules = load_text(
+        """
+[identity]
+file = "x"
+[daemon]
+listen = "tcp://x:1"
+[[expose]]
+service = "a"
+kind = "http"
+backend = "x:1"
+allow = "*"
+schedule = {}
+methods = {deny = "x"}
+concurrency = {}
+quota = {every = 1, bytes = 1}
+rate = {requests = "1/s"}
+limits = {bytes = 1}
+""",
+        Path("x"),
+    )
+    asked = [one.name for one in Policies().of("a", rules.expose[0].rules) if event in one.asks]
+    (row,) = re.findall(rf"^\| {when} \| (.*) \|$", TEXT, re.MULTILINE)
+    assert [name for name in re.findall(r"`(\w+)`", row) if name in POLICIES] == asked
