@@ -11,7 +11,6 @@ import binascii
 import json
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +19,7 @@ from dtp.chain.model import Id, canonical_id
 from dtp.chain.signer import KeySigner, Scheme
 from dtp.identity import Identity, Passphrase, PeerId
 from dtp.identity.pem import encrypted_pem
+from dtp.identity.private import open_to_others
 
 _ACTIVE = re.compile(r"^\s*active_address:\s*\"?(0x[0-9a-fA-F]{1,64})\"?\s*$", re.MULTILINE)
 _MAX_FILE = 1 << 20
@@ -116,12 +116,12 @@ def _active_address(folder: Path) -> str:
 def _read_private(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            close = open_to_others(os.fstat(file.fileno()))
             data = file.read(_MAX_FILE + 1)
     except OSError as fault:
         raise KeystoreError(f"can't read {path}: {fault.strerror or fault}") from fault
-    if stat.S_ISREG(mode) and mode & 0o077:
-        raise KeystoreError(f"{path} may be read by others; chmod 600 {path}")
+    if close:
+        raise KeystoreError(f"{path} may be read by others; {close} {path}")
     if len(data) > _MAX_FILE:
         raise KeystoreError(f"{path} is too large for a file of keys")
     return data

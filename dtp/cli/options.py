@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import click
 from dtp import config
 from dtp.errors import ConfigError
 from dtp.identity import Identity, PassphraseNeeded, PeerId
+from dtp.identity.private import open_to_others
 
 if TYPE_CHECKING:
     from dtp.net.address import Address
@@ -148,12 +148,12 @@ def read_psk_file(name: str) -> bytes:
     """The pre-shared key in the file `name`, 32 bytes. Raises `ConfigError`; no message quotes the file."""
     try:
         with open(name, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            close = open_to_others(os.fstat(file.fileno()))
             text = file.read(4 * _PSK_SIZE).strip()
     except OSError as error:
         raise ConfigError(f"can't read the key file {name}: {error.strerror or error}") from error
-    if stat.S_ISREG(mode) and mode & 0o077:
-        raise ConfigError(f"{name} may be read by others; chmod 600 {name}")
+    if close:
+        raise ConfigError(f"{name} may be read by others; {close} {name}")
     try:
         key = bytes.fromhex(text.decode("ascii"))
     except ValueError:

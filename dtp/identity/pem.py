@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtp.identity.keys import Identity, IdentityError, Passphrase
+from dtp.identity.private import open_to_others
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -136,12 +137,11 @@ def write(
 def _read_private(where: Path) -> bytes:
     try:
         with open(where, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            # Pipes (`<(vault read ...)`) have no readers to keep out.
-            if stat.S_ISREG(mode) and mode & 0o077:
+            found = os.fstat(file.fileno())
+            if close := open_to_others(found):
                 raise IdentityFileError(
-                    f"{where} is open to other users (mode {stat.S_IMODE(mode):04o}); "
-                    f"run: chmod 600 {where}  (and make a new identity if others may have read it)"
+                    f"{where} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); "
+                    f"run: {close} {where}  (and make a new identity if others may have read it)"
                 )
             text = file.read(MAX_FILE_SIZE + 1)
     except FileNotFoundError:

@@ -67,7 +67,7 @@ def test_an_identity_file_is_an_account(tmp_path):
 
 def test_files_that_others_may_read_are_refused(tmp_path):
     path = save_key(KeySigner.generate(Scheme.SECP256K1), tmp_path / "key.pem")
-    path.chmod(0o640)
+    path.chmod(0o644)
     with pytest.raises(KeystoreError, match="chmod 600"):
         load_key(path)
 

@@ -173,7 +173,7 @@ def test_what_is_no_key(tmp_path, text):
 
 def test_a_key_that_others_may_read(tmp_path):
     (tmp_path / "k").write_text("11" * 32)
-    (tmp_path / "k").chmod(0o640)
+    (tmp_path / "k").chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         read_psk_file(str(tmp_path / "k"))
     (tmp_path / "k").chmod(0o400)

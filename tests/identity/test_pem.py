@@ -26,6 +26,7 @@ from dtp.identity import (
     pem,
     verify_static,
 )
+from dtp.identity.private import open_to_others
 
 IDENTITY = Identity(bytes(range(32)), bytes(range(32, 64)))
 OTHER = Identity(bytes(range(1, 33)), bytes(range(33, 65)))
@@ -188,12 +189,29 @@ def test_the_mode_is_0600_whatever_the_umask(path, umask):
     assert same(Identity.load(path), IDENTITY)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666, 0o620, 0o601])
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o666, 0o620, 0o601])
 def test_a_file_open_to_others_is_refused(path, mode):
     IDENTITY.save(path)
     path.chmod(mode)
     with pytest.raises(IdentityFileError, match=f"mode {mode:04o}.*chmod 600 {re.escape(str(path))}"):
         Identity.load(path)
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "close"),
+    [
+        (0, 7, 0o640, ""),  # a service's user reads it, and can't replace it
+        (0, 0, 0o440, ""),  # as systemd gives credentials
+        (0, 7, 0o660, "chmod 640"),
+        (0, 7, 0o644, "chmod 640"),
+        (0, 0, 0o644, "chmod 600"),
+        (7, 7, 0o640, "chmod 600"),
+        (7, 7, 0o600, ""),
+    ],
+)
+def test_what_belongs_to_root_may_be_for_a_group(owner, group, mode, close):
+    found = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
+    assert open_to_others(found) == close
 
 
 def test_a_stricter_mode_is_fine(path):
