@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import click
 
 import dtp
+from dtp.carriers.errors import ListenError
+from dtp.chain.errors import KeystoreError
 from dtp.cli import output
 from dtp.cli.daemon_init import init
 from dtp.cli.options import IdentitySource, read_psk_file
@@ -19,18 +22,17 @@ from dtp.daemon import logs, memory
 from dtp.daemon.config.load import load
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
 from dtp.daemon.config.values import duration
-from dtp.daemon.control import NotRunning, ask, path_near, path_of
+from dtp.daemon.control import SYSTEM_FILE, NotRunning, UntrustedFolder, ask, path_near, path_of
 from dtp.daemon.process import Process, serving
-from dtp.errors import DtpError
+from dtp.errors import ConfigError, DtpError
+from dtp.identity import IdentityError
 
 T = TypeVar("T")
 
-#: Where the file is when none is named, as Debian's packages have it.
-DEFAULT_FILE = Path("/etc/dtpd/dtpd.toml")
-
-
-#: What `run` ends with for mistakes in its file (EX_CONFIG of sysexits.h): whoever starts it need not try again.
-EXIT_MISTAKES = 78
+#: What `run` ends with for what only a person mends (EX_CONFIG of sysexits.h): whoever starts it need not try again.
+EXIT_CONFIG = 78
+#: Why a place can't be had that can't be had later either.
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 #: What a command leaves undone for a mistake in the file.
 _NOT_DONE = {
     "run": "; nothing was started",
@@ -52,15 +54,21 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except ConfigMistakes as error:
             _print_mistakes(error, ctx)
-            ctx.exit(EXIT_MISTAKES if ctx.invoked_subcommand == "run" else output.exit_code(error))
+            ctx.exit(_exit_code(error, ctx))
         except DtpError as error:
-            if wants_json(ctx):
-                output.print_error(error, ctx)
-            else:
-                click.echo(f"dtpd: {printable(str(error))}", err=True)
-            ctx.exit(output.exit_code(error))
+            status = _exit_code(error, ctx)
+            output.print_error(error, ctx, program="dtpd", status=status)
+            ctx.exit(status)
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(output.EXIT_INTERRUPTED)
+
+
+def _exit_code(error: DtpError, ctx: click.Context) -> int:
+    """What the command ends with. A port that is taken, a database or a chain that is away may be had later;
+    settings, keys and permissions stay as they are until somebody changes them."""
+    denied = isinstance(error, ListenError) and getattr(error.__cause__, "errno", None) in _DENIED
+    stays = denied or isinstance(error, (ConfigError, IdentityError, KeystoreError, UntrustedFolder))
+    return EXIT_CONFIG if stays and ctx.invoked_subcommand == "run" else output.exit_code(error)
 
 
 def _print_mistakes(error: ConfigMistakes, ctx: click.Context) -> None:
@@ -100,8 +108,8 @@ def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         metavar="FILE",
         envvar="DTPD_CONFIG",
-        default=DEFAULT_FILE,
-        help=f"The configuration. [default: $DTPD_CONFIG, else {DEFAULT_FILE}]",
+        default=SYSTEM_FILE,
+        help=f"The configuration. [default: $DTPD_CONFIG, else {SYSTEM_FILE}]",
     )(command)
 
 
@@ -111,8 +119,8 @@ def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def run(path: Path) -> None:
     """Do what the file says, until SIGTERM or Ctrl-C; then finish what is open, and end.
 
-    SIGHUP reloads the file. What it doesn't change isn't touched, and no connection is dropped. Mistakes in the file
-    end it with code 78.
+    SIGHUP reloads the file. What it doesn't change isn't touched, and no connection is dropped. What only a person
+    mends (mistakes in the file, a key that can't be read, a port that it may not have) ends it with code 78.
     """
     config = load(path)
     instead = "name its passphrase-file in [identity]"

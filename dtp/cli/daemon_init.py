@@ -16,6 +16,7 @@ from dtp.daemon.config import values
 from dtp.daemon.config.load import load_text
 from dtp.daemon.config.model import KINDS
 from dtp.daemon.config.reading import Wrong
+from dtp.daemon.control import SYSTEM_CONTROL, SYSTEM_FILE
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 
@@ -31,11 +32,14 @@ file = "{identity}"  # who this daemon is: {id}
 # [web]
 # listen = "127.0.0.1:9464"  # a page about it, Prometheus metrics at /metrics, /health
 """
-_EXPOSE = """
-[daemon]
+_CONTROL = f"""\
+control = "{SYSTEM_CONTROL}"  # 'dtpd status' asks here; the unit makes the folder
+"""
+_LISTEN = """\
 listen = ["{listen}"]  # where peers come in: tcp, unix, ws
 # drain = "30s"  # connections may finish for so long when the daemon ends
-
+"""
+_EXPOSE = """
 [[expose]]  # a service of this machine, for those on the list
 service = "{service}"
 kind = "{kind}"
@@ -77,9 +81,9 @@ def _aligned(text: str) -> str:
 _ANYWHERE = re.compile(r"tcp://(?:0\.0\.0\.0|\[::\])(?P<port>:\d+)")
 
 
-def _reached(identity: Identity, parts: list[str]) -> str:
+def _reached(identity: Identity, text: str) -> str:
     """What others have to write to reach what is exposed; the machine's name is theirs to know."""
-    found = tomllib.loads("".join(parts))
+    found = tomllib.loads(text)
     lines = [
         f'others reach {one["service"]} by: to = "dtp+tcp://{identity.id}@YOUR-HOST{match["port"]}/{one["service"]}"\n'
         for one in found.get("expose", ())
@@ -103,7 +107,7 @@ def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | 
     """Ask what to expose and what to forward, and write a file with comments.
 
     The identity is made beside it (identity.pem) unless it is there already. With --expose or --forward nothing is
-    asked.
+    asked. '-c /etc/dtpd/dtpd.toml' is for the service of the system.
     """
     if bool(expose) != bool(allow):
         raise click.UsageError("--expose and --allow belong together: say who may use what is exposed")
@@ -115,61 +119,67 @@ def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | 
         )
     if os.path.lexists(path):
         raise ConfigError(f"{path} exists; it was left as it is")
-    parts = _given(expose, allow, forward) if expose or forward else _asked()
+    listen, tables = _given(expose, allow, forward) if expose or forward else _asked()
+    system = path.absolute() == SYSTEM_FILE
     key = path.parent / "identity.pem"
     made = not key.exists()
     identity = Identity.generate() if made else Identity.load(key)
-    text = _aligned(_HEAD.format(identity=key.name, id=identity.id) + "".join(parts))
+    head = _HEAD.format(identity=key.name, id=identity.id)
+    text = _aligned(head + _daemon(listen, system) + "".join(tables))
     load_text(text, path)  # what it writes has no mistakes, whatever was answered
     if made:
         identity.save(key)
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
     record = {"file": str(path), "identity": str(identity.id), "identity_file": str(key)}
-    print_result(
-        record,
-        f"{path} is written; you are {identity.id}\n{_reached(identity, parts)}'dtpd run -c {path}' starts it",
-    )
+    start = "systemctl enable --now dtpd" if system else f"dtpd run -c {path}"
+    said = f"{path} is written; you are {identity.id}\n{_reached(identity, text)}'{start}' starts it"
+    print_result(record, said)
 
 
-def _given(expose: str | None, allow: tuple[str, ...], forward: str | None) -> list[str]:
-    parts = []
+def _daemon(listen: str, system: bool) -> str:
+    """The table of the daemon itself, if it has to say anything."""
+    settings = (_CONTROL if system else "") + (_LISTEN.format(listen=listen) if listen else "")
+    return f"\n[daemon]\n{settings}" if settings else ""
+
+
+def _given(expose: str | None, allow: tuple[str, ...], forward: str | None) -> tuple[str, list[str]]:
+    """Where peers come in, "" for nowhere, and the tables of what is exposed and forwarded."""
+    tables, come_in = [], ""
     if expose:
         service, _, backend = expose.partition("=")
         listed = ", ".join(f'"{one}"' for one in allow)
-        listen = "tcp://0.0.0.0:9000"
-        parts.append(
-            _EXPOSE.format(
-                listen=listen, service=service, kind="tcp", backend=backend, allow=listed, more=_MORE["tcp"]
-            )
-        )
+        come_in = "tcp://0.0.0.0:9000"
+        more = _MORE["tcp"]
+        tables.append(_EXPOSE.format(service=service, kind="tcp", backend=backend, allow=listed, more=more))
     if forward:
         listen, _, to = forward.partition("=")
-        parts.append(_FORWARD.format(listen=listen, to=to))
-    return parts
+        tables.append(_FORWARD.format(listen=listen, to=to))
+    return come_in, tables
 
 
-def _asked() -> list[str]:
-    parts = []
+def _asked() -> tuple[str, list[str]]:
+    """The same, as somebody at the terminal says."""
+    tables, come_in = [], ""
     if click.confirm("Expose a service of this machine?", default=True):
         answers = {
             "service": _prompt("What is it called", values.service, "api"),
             "kind": _prompt(f"Which kind ({', '.join(KINDS)})", values.choice(KINDS), "tcp"),
             "backend": _prompt("Where is it (HOST:PORT or unix:/PATH)", values.backend, "127.0.0.1:8080"),
-            "listen": _prompt("Where do peers come in", values.carrier_url, "tcp://0.0.0.0:9000"),
         }
+        come_in = _prompt("Where do peers come in", values.carrier_url, "tcp://0.0.0.0:9000")
         # No default: whoever types the star knows that it is for everyone.
         allowed = _prompt("Who may use it (identities and Sui addresses; * for everyone)", _callers, None)
         answers["allow"] = ", ".join(f'"{one}"' for one in allowed.replace(",", " ").split())
         answers["more"] = _MORE[answers["kind"]]
-        parts.append(_EXPOSE.format(**answers))
-    if click.confirm("Reach a service of another machine?", default=not parts):
+        tables.append(_EXPOSE.format(**answers))
+    if click.confirm("Reach a service of another machine?", default=not tables):
         listen = _prompt("At which place here (HOST:PORT or unix:/PATH)", values.place, "127.0.0.1:8080")
         to = _prompt("Its address (dtp://..., dtp+tcp://dtp1...@host:port/service)", values.address, None)
-        parts.append(_FORWARD.format(listen=listen, to=to))
-    if not parts:
+        tables.append(_FORWARD.format(listen=listen, to=to))
+    if not tables:
         raise ConfigError("nothing to expose and nothing to forward: nothing was written")
-    return parts
+    return come_in, tables
 
 
 def _callers(text: str) -> None:

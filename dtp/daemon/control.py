@@ -17,8 +17,13 @@ from typing import Any
 from urllib.parse import quote
 
 from dtp.carriers import unix
+from dtp.carriers.errors import ListenError, reason
 from dtp.daemon.config.model import Config
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+
+#: The file of the daemon that is a service of the system, and its control socket in the folder that the unit in
+#: packaging/ has made for it.
+SYSTEM_FILE, SYSTEM_CONTROL = Path("/etc/dtpd/dtpd.toml"), Path("/run/dtpd/control.sock")
 
 #: What a command is asked with, and what it gives.
 Command = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
@@ -111,7 +116,11 @@ class Control:
         if adopted is not None:
             self._sock = adopted
         else:
-            _make_folder(self._path.parent)
+            try:
+                _make_folder(self._path.parent)
+            except OSError as error:
+                why = f"the folder of the control socket can't be made: {reason(error)}"
+                raise ListenError(f"{self._path}: {why}") from error
             self._sock, _ = unix.listening_socket(f"unix://{quote(str(self._path))}?mode=0600")
         # A copy, since asyncio closes what it gets, and from 3.13 on removes its path.
         self._server = await asyncio.start_server(self._serve, sock=self._sock.dup(), limit=_MAX_REQUEST)

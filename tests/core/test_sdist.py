@@ -44,7 +44,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout")
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    for name in ("dtp", "dtp_core", "tests"):
+    for name in ("dtp", "dtp_core", "packaging", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.o"))
     code = "from setuptools.build_meta import build_sdist; build_sdist('dist')"
     python("-c", code, cwd=copy)
@@ -63,6 +63,8 @@ def test_sdist_carries_the_c_core(sdist: Path) -> None:
     }
     assert core <= names
     assert {"setup.py", "README.md", "LICENSE", "dtp/py.typed", "dtp/core/_dtp_core.pyi"} <= names
+    packaging = {str(p.relative_to(ROOT)) for p in (ROOT / "packaging").rglob("*") if p.is_file()}
+    assert packaging <= names  # what docs/daemon.md installs
     assert not [name for name in names if name.endswith((".so", ".o", ".pyc"))]
 
 

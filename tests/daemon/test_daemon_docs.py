@@ -1,6 +1,7 @@
 """What docs/daemon.md says holds: its files have no mistakes, its table has every setting and no other."""
 
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -70,9 +71,10 @@ to = "dtp://alice/a"
 
 def commands():
     for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL):
-        yield from (
-            line.removeprefix("$ ").split() for line in block.splitlines() if line.startswith("$ dtpd")
-        )
+        for line in block.splitlines():
+            words = shlex.split(line.removeprefix("$ ").removeprefix("sudo "), comments=True)
+            if words[:1] == ["dtpd"]:
+                yield words
     yield from (line.split() for line in re.findall(r"`(dtpd \w+)`", TEXT))
 
 

@@ -1,12 +1,25 @@
-"""`dtpd init`: what it asks again, and that what it writes has no mistakes, whatever is uncommented later."""
+"""`dtpd init`: what it asks again, and that what it writes has no mistakes, whatever is uncommented later.
 
+How commands end that find some.
+"""
+
+import errno
+import json
 import re
 
 import pytest
 from click.testing import CliRunner
 
+from dtp.carriers.errors import ListenError
+from dtp.chain.errors import KeystoreError, NodeUnavailable
+from dtp.cli import daemon
 from dtp.cli.daemon import main
 from dtp.daemon.config.load import load, load_text
+from dtp.daemon.control import UntrustedFolder
+from dtp.daemon.onchain import NoOperator
+from dtp.daemon.state.errors import StateError
+from dtp.errors import ConfigError
+from dtp.identity import IdentityFileMissing, PassphraseNeeded
 
 
 @pytest.mark.parametrize(
@@ -71,3 +84,40 @@ def test_what_becomes_of_a_file_with_a_mistake(tmp_path, command, code, last):
     )
     done = CliRunner().invoke(main, [command, "-c", str(path)])
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (code, last)
+
+
+def listening(number):
+    error = ListenError("tcp://0.0.0.0:443")
+    error.__cause__ = OSError(number, "")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("pip install 'dtp[state-redis]'"), 78),
+        (IdentityFileMissing("me.pem"), 78),
+        (PassphraseNeeded("me.pem"), 78),
+        (KeystoreError("wallet.pem"), 78),
+        (UntrustedFolder("/tmp/x"), 78),
+        (listening(errno.EACCES), 78),
+        (listening(errno.EROFS), 78),
+        (listening(errno.EADDRINUSE), 3),
+        (listening(errno.EADDRNOTAVAIL), 3),
+        (StateError("redis://x"), 5),
+        (NodeUnavailable("x"), 6),
+        (NoOperator("x"), 3),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_what_is_not_worth_another_start(tmp_path, monkeypatch, command, error, code):
+    """The unit starts it again unless it ends with 78: so it does for what only a person mends, and nothing else."""
+
+    def load(path):
+        raise error
+
+    monkeypatch.setattr(daemon, "load", load)
+    done = CliRunner().invoke(main, [command, "--json", "-c", str(tmp_path / "dtpd.toml")])
+    code = {78: 3}.get(code, code) if command == "check" else code
+    assert done.exit_code == json.loads(done.stderr)["error"]["exit_code"] == code

@@ -408,7 +408,7 @@ def test_a_socket_that_nothing_means(place):
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         program = activated(place, path, listening)
-        program.wait(3)
+        program.wait(78)
     assert b"was handed over, and the configuration has 127.0.0.1:1" in program.errors
 
 
@@ -449,10 +449,10 @@ def test_who_it_is_can_not_be_told(place):
     forward = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"'
     path = place.file("near", forward)
     (place.folder / "near.pem").unlink()
-    said = place.command("run", "-c", path, code=None)
+    said = place.command("run", "-c", path, code=78)
     assert f"'dtp keygen --file {place.folder / 'near.pem'}' makes one" in said
     place.identities["near"].save(place.folder / "near.pem", passphrase="secret")
-    said = place.command("run", "-c", path, code=None)
+    said = place.command("run", "-c", path, code=78)
     assert "name its passphrase-file in [identity]" in said
 
 
