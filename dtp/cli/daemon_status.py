@@ -70,6 +70,9 @@ def render(
                 parts.append(Text(f"and {len(found) - len(shown):,} more", style="dim"))
         if key == "exposed":
             parts += _backends(status, all_=rules)
+    refused = [f"{count:,} by {reason}" for reason, count in status.get("refused", {}).items() if count]
+    if refused:
+        parts += [Text(), Text(f"refused before they came to a service: {', '.join(refused)}")]
     parts += _money(status)
     for caller, until in status.get("bans", {}).items():
         end = "" if until is None else time.strftime(" until %Y-%m-%d %H:%M:%S UTC", time.gmtime(until))

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dtp.carriers.errors import DialError
-from dtp.daemon import health, proxy_protocol, udp
+from dtp.daemon import health, logs, proxy_protocol, udp
 from dtp.daemon.backends import Backend, Balancer
 from dtp.daemon.config.model import Expose
 from dtp.daemon.direct import connect_now
@@ -38,8 +38,6 @@ Dialled = tuple[Backend, socket.socket, bytes]
 #: What a NamedTuple's own `__new__` calls, in Python.
 _new_tuple = tuple.__new__
 
-#: Denials that are logged in a second.
-LOGGED = 20
 #: Seconds that a backend has to take what was written to it before the end.
 FLUSH = 10.0
 
@@ -86,7 +84,7 @@ class Exposed:
         self.active = 0
         #: By the policy's name.
         self.denials: Counter[str] = Counter()
-        self._logging_since, self._logged = 0.0, 0
+        self._few = logs.Few(config.service)
         self._watch: asyncio.Task[None] | None = None
         self._opening: set[asyncio.Task[None]] = set()
         #: Told of streams that have ended, if anybody wants to know.
@@ -172,10 +170,10 @@ class Exposed:
         self._opening.add(task)
         task.add_done_callback(done)
 
-    def refuse(self, caller: Caller, stream: Stream, reason: Reason, why: str) -> None:
+    def refuse(self, caller: Caller, stream: Stream, denial: Denial) -> None:
         """Refuse a stream for what is no rule's affair."""
         self.ledger.streams += 1
-        self._deny(Denial("daemon", reason, why), caller, stream)
+        self._deny(denial, caller, stream)
 
     def deny(self, caller: Caller, denial: Denial) -> None:
         """Note a denial of what is no rule's affair."""
@@ -188,35 +186,20 @@ class Exposed:
 
     def _log_denial(self, denial: Denial, caller: Caller) -> None:
         self.denials[denial.policy] += 1
-        if not self._may_log():
+        if not self._few.may():
             return
+        fields = {
+            "event": "denied",
+            "service": self.config.service,
+            **logs.of_caller(caller),
+            "policy": denial.policy,
+            "why": denial.why,
+        }
         log.info(
             "%s: %s refused by %s: %s",
-            self.config.service,
-            caller.peer.short,
-            denial.policy,
-            denial.why,
-            extra={
-                "fields": {
-                    "event": "denied",
-                    "service": self.config.service,
-                    "peer": str(caller.peer),
-                    "source": caller.source,
-                    "policy": denial.policy,
-                    "why": denial.why,
-                }
-            },
+            *(self.config.service, logs.name_of(caller), denial.policy, denial.why),
+            extra={"fields": fields},
         )
-
-    def _may_log(self) -> bool:
-        """Being refused must not fill the disk: beyond `LOGGED` denials a second, only their number is told."""
-        now = time.monotonic()
-        if now - self._logging_since >= 1.0:
-            if (left_out := self._logged - LOGGED) > 0:
-                log.info("%s: %d more denials were not logged", self.config.service, left_out)
-            self._logging_since, self._logged = now, 0
-        self._logged += 1
-        return self._logged <= LOGGED
 
     def ask(self, call: Call) -> Denial | None:
         """Whether a request of a stream that is open may be; a denial is logged.

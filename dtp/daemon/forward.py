@@ -15,6 +15,7 @@ from dtp.daemon import sockets, udp
 from dtp.daemon.config.model import Forward
 from dtp.daemon.dynamic import GREETINGS, Greeting, Rejected
 from dtp.daemon.ledger import Ledger
+from dtp.daemon.policies import Denial
 from dtp.daemon.pool import BACKOFF, Pool
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relay import Relay
@@ -40,7 +41,7 @@ class Forwarded:
         config: Forward,
         pool: Pool | None,
         dynamic: Callable[[Address], Pool],
-        no_room: Callable[[], str],
+        no_room: Callable[[], Denial | None],
     ) -> None:
         """`pool` leads to `config.to`; where a program says itself whom it wants, `dynamic` gives the pool. `no_room`
         says why no more programs can be served now; "" where they can."""
@@ -96,8 +97,8 @@ class Forwarded:
 
     def _on_socket(self, sock: socket.socket) -> None:
         self.ledger.streams += 1
-        if why := self._no_room():
-            self._refused(LimitError(why))
+        if denial := self._no_room():
+            self._refused(LimitError(denial.why))
             self._turn_away_now(sock)
             return
         if self.pool is not None and GREETINGS[self.config.mode] is None:
@@ -287,8 +288,8 @@ class ForwardedUdp(Forwarded):
     def _on_source(self, source: tuple[str, int]) -> None:
         assert self._sources is not None
         self.ledger.streams += 1
-        if why := self._no_room():
-            self._refused(LimitError(why))
+        if denial := self._no_room():
+            self._refused(LimitError(denial.why))
             self._sources.refused(source)
             return
         self._open(self._serve_source(source), partial(self._sources.refused, source))

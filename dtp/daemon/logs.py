@@ -12,9 +12,14 @@ import sys
 import time
 import unicodedata
 from collections import deque
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dtp.daemon.config.model import Log
+
+if TYPE_CHECKING:
+    from dtp.daemon.policies import Caller
+
+_log = logging.getLogger("dtpd")
 
 #: Under which journald finds the level at the front of a line (sd-daemon(3)).
 _PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
@@ -44,6 +49,39 @@ class Bounded(logging.Filter):
             since, count = now, 0
         self._counts[key] = (since, count + 1)
         return count < LOGGED
+
+
+#: Refusals of one kind that are logged in a second.
+REFUSED = 20
+
+
+class Few:
+    """Being refused must not fill the disk: beyond `REFUSED` lines a second, only their number is told."""
+
+    def __init__(self, what: str) -> None:
+        """`what` is refused: a service's name, or the like."""
+        self._what = what
+        self._since, self._count = 0.0, 0
+
+    def may(self) -> bool:
+        """Whether one more may be logged."""
+        now = time.monotonic()
+        if now - self._since >= 1.0:
+            if (left_out := self._count - REFUSED) > 0:
+                _log.info("%s: %d more denials were not logged", self._what, left_out)
+            self._since, self._count = now, 0
+        self._count += 1
+        return self._count <= REFUSED
+
+
+def name_of(caller: Caller) -> str:
+    """All that is known of who it is, in words: operators look for any part of it."""
+    return f"{caller.peer} ({caller.account}, from {caller.source})"
+
+
+def of_caller(caller: Caller) -> dict[str, str]:
+    """The same as fields."""
+    return {"peer": str(caller.peer), "account": caller.account, "source": caller.source}
 
 
 #: Records that are kept to be shown, and what they are about where they are no warnings.

@@ -28,7 +28,7 @@ from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import ServerMeter
 from dtp.pay.settling import Paid
 from dtp.pay.terms import Exposure
-from dtp.session.codes import CloseCode
+from dtp.session.codes import CloseCode, Refuse
 
 if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
@@ -199,13 +199,12 @@ class Shop:
         return await self.gate.admit(request)
 
     async def enter(self, connection: Connection) -> bool:
-        """Meter a connection that was admitted; whether it may go on."""
+        """Meter a connection that was admitted; False when it has ended meanwhile. Raises `Refuse`."""
         admission = connection.admission
         assert isinstance(connection, Metered)
         assert isinstance(admission, Admission)
         if not await self._hold(admission.channel.id):
-            connection.abort(CloseCode.PAYMENT, "another daemon of this host serves the channel now")
-            return False
+            raise Refuse(CloseCode.PAYMENT, "another daemon of this host serves the channel now")
         exposure, by_stream = self._sold.get(connection.service, (Exposure(), True))
         meter = None
         try:
@@ -214,8 +213,7 @@ class Shop:
             if meter is None:
                 await self._free(admission.channel.id)
         if meter is None:
-            connection.abort(CloseCode.PAYMENT, "the channel is closed")
-            return False
+            raise Refuse(CloseCode.PAYMENT, "the channel is closed")
         connection.meter = meter
         newest = meter.payee.newest
         sale = _Sale(connection.service, meter, 0 if newest is None else newest.voucher.amount)

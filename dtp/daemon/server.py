@@ -7,7 +7,7 @@ import logging
 import resource
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from socket import socket
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dtp.daemon import logs, memory, state
 from dtp.daemon.bans import Bans
 from dtp.daemon.config.model import AccessRule, Budget, Config, Forward, Rules
+from dtp.daemon.door import Door, by_chain, told
 from dtp.daemon.expose import Exposed, caller_of
 from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
@@ -23,7 +24,7 @@ from dtp.daemon.onchain import Gate
 from dtp.daemon.policies import Caller, Denial, Policies
 from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.pool import Pool
-from dtp.daemon.reasons import FREE, Reason
+from dtp.daemon.reasons import Reason
 from dtp.daemon.sharing import AMONG_WORKERS, EVERY, Sharing
 from dtp.daemon.side import ChainSide
 from dtp.daemon.table import Table
@@ -31,7 +32,7 @@ from dtp.errors import ConfigError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
-from dtp.net.listener import Listener, Request, listen
+from dtp.net.listener import Listener, listen
 from dtp.net.stream import Stream
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, KIB, Limits
@@ -47,9 +48,9 @@ log = logging.getLogger("dtpd")
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
 #: Descriptors that are not for streams: listeners, carriers of peers, files, room to accept and refuse.
 RESERVE = 256
-_NO_MEMORY = "the daemon has used up its memory"
-#: What is said to whoever is kept out by hand.
-BANNED = Denial("ban", Reason.DENIED, "banned by the operator")
+_NO_MEMORY = Denial("memory", Reason.TOO_MANY, "the daemon has used up its memory")
+_PRICED = Denial("price", Reason.UNPAID, "the service has a price now")
+_SOLD_OTHERWISE = Denial("price", Reason.DRAINING, "the service is sold otherwise since a reload")
 #: Services that programs have named themselves and that stay connected.
 MAX_DYNAMIC = 64
 
@@ -144,6 +145,7 @@ class Daemon:
         #: Of them those that are told to open no more streams, since a reload has changed what is counted.
         self._going: dict[Connection, asyncio.Task[None]] = {}
         self._bans = Bans()
+        self._door = Door(lambda service: self.exposed.get(service), self._shut, self._bans, self.side)
         #: Bytes that the process has before it serves anybody.
         self._own = memory.resident()
         self._governor = memory.Governor(0, self._held, self._shed)
@@ -246,7 +248,8 @@ class Daemon:
                 identity=self.identity,
                 limits=self._limits,
                 psk=self._psk,
-                admit=self._admit,
+                admit=self._door.admit,
+                on_failed=self._door.failed,
                 make=self.side.makes,
                 neighbours=None if self._team is None else self._team.handover,
             )
@@ -340,36 +343,11 @@ class Daemon:
 
     # ---- peers come in ------------------------------------------------------------------------------------
 
-    def _admit(self, request: Request) -> Awaitable[object] | None:
-        exposed = self.exposed.get(request.service)
-        if exposed is None:
-            log.info(
-                "%s asked for the service %r, which is not here",
-                request.peer.short,
-                request.service,
-                extra={
-                    "fields": {
-                        "event": "unknown-service",
-                        "peer": str(request.peer),
-                        "service": request.service,
-                    }
-                },
-            )
-            raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
+    def _shut(self) -> Denial | None:
+        """Why nobody is let in now."""
         if self.draining:
-            raise Refuse(CloseCode.SHUTDOWN, "the daemon is about to end")
-        if self._governor.full:
-            raise Refuse(CloseCode.BUSY, _NO_MEMORY)
-        caller = Caller(request.peer, request.peer.sui_address, request.source)
-        if self._bans.holds(caller, time.time()):
-            exposed.deny(caller, BANNED)
-            raise Refuse(CloseCode.DENIED, f"{BANNED.policy}: {BANNED.why}")
-        exposed.admit(caller)
-        if request.ticket and exposed.config.price is None:
-            raise Refuse(CloseCode.PAYMENT, FREE)
-        if not exposed.config.on_chain and exposed.config.price is None:
-            return None
-        return self.side.admit(request, exposed.config)
+            return Denial("drain", Reason.DRAINING, "the daemon is about to end")
+        return _NO_MEMORY if self._governor.full else None
 
     # ---- memory -------------------------------------------------------------------------------------------
 
@@ -417,18 +395,18 @@ class Daemon:
         for connection, caller in list(self._callers.items()):
             if connection.closed:
                 continue
-            if (refusal := self._unwelcome(connection, caller)) is not None:
-                self._send_away(connection, caller, *refusal)
+            if (denial := self._unwelcome(connection, caller)) is not None:
+                self._send_away(connection, caller, *told(denial))
             else:
                 self._let_go_if_sold_otherwise(connection)
 
-    def _unwelcome(self, connection: Connection, caller: Caller) -> tuple[CloseCode, str] | None:
+    def _unwelcome(self, connection: Connection, caller: Caller) -> Denial | None:
         """Why somebody who was admitted may not be here any more; None for who may."""
-        if self._bans.holds(caller, time.time()):
-            return CloseCode.DENIED, f"{BANNED.policy}: {BANNED.why}"
+        if (ban := self._door.ban_of(caller)) is not None:
+            return ban
         exposed = self.exposed.get(connection.service)
         if exposed is not None and exposed.config.price is not None and connection.admission is None:
-            return CloseCode.PAYMENT, "the service has a price now"  # it comes again, with a channel
+            return _PRICED  # it comes again, with a channel
         return None
 
     def _let_go_if_sold_otherwise(self, connection: Connection) -> None:
@@ -455,15 +433,11 @@ class Daemon:
                 self._send_away(connection, caller, *refusal)
 
     def _send_away(self, connection: Connection, caller: Caller, code: CloseCode, why: str) -> None:
-        fields = {
-            "event": "sent-away",
-            "service": connection.service,
-            "peer": str(caller.peer),
-            "source": caller.source,
-            "why": why,
-        }
+        service, who = connection.service, logs.of_caller(caller)
         log.info(
-            "%s: %s is sent away: %s", *(connection.service, caller.peer.short, why), extra={"fields": fields}
+            "%s: %s is sent away: %s",
+            *(service, logs.name_of(caller), why),
+            extra={"fields": {"event": "sent-away", "service": service, **who, "why": why}},
         )
         connection.abort(code, why)
 
@@ -477,15 +451,15 @@ class Daemon:
     async def _on_connection(self, connection: Connection) -> None:
         """Serve the streams of a connection: each by the rules that hold when it is opened."""
         caller = caller_of(connection)
-        refusal = self._unwelcome(connection, caller)
-        if refusal is not None:  # since it was admitted, which may be a while ago
-            self._send_away(connection, caller, *refusal)
+        if (denial := self._unwelcome(connection, caller)) is not None:  # admitted, which may be a while ago
+            self._door.note(caller, connection.service, denial)
+            connection.abort(*told(denial))
             return
         self._callers[connection] = caller
         try:
             if self.draining:
                 await connection.go_away()
-            if not await self._is_paid(connection):
+            if not await self._is_paid(connection, caller):
                 return
             self._let_go_if_sold_otherwise(connection)  # by a reload, since it was admitted
             if self._is_free(connection):
@@ -502,32 +476,39 @@ class Daemon:
         exposed = self.exposed.get(connection.service)
         if exposed is None:
             stream.reset(Reason.NO_BACKEND)
-        elif why := self._no_room():
-            exposed.refuse(caller, stream, Reason.TOO_MANY, why)
+        elif denial := self._no_room():
+            exposed.refuse(caller, stream, denial)
         elif connection in self._going:
-            exposed.refuse(caller, stream, Reason.DRAINING, "the service is sold otherwise since a reload")
+            exposed.refuse(caller, stream, _SOLD_OTHERWISE)
         else:
             exposed.take(connection, caller, stream)
 
-    def _no_room(self) -> str:
-        """Why no more streams can be taken up now; "" where they can."""
+    def _no_room(self) -> Denial | None:
+        """Why no more streams can be taken up now; None where they can."""
         if self._governor.full:
             return _NO_MEMORY
         if not self._room:  # as many have come as there was room for, and some may be over
             self._room = max(0, self.budget - self._active())
             if not self._room:
-                return f"the daemon has {self.budget} streams open"
+                return Denial("streams", Reason.TOO_MANY, f"the daemon has {self.budget} streams open")
         self._room -= 1
-        return ""
+        return None
 
     def _is_free(self, connection: Connection) -> bool:
         """Whether nothing is metered, so that nothing has to be paid before a stream is served."""
         return connection.admission is None or self.side.shop is None
 
-    async def _is_paid(self, connection: Connection) -> bool:
+    async def _is_paid(self, connection: Connection, caller: Caller) -> bool:
         """Meter it, if it came to be paid for; whether it may go on."""
         shop = self.side.shop
-        return shop is None or self._is_free(connection) or await shop.enter(connection)
+        if shop is None or self._is_free(connection):
+            return True
+        try:
+            return await shop.enter(connection)
+        except Refuse as refusal:
+            self._door.note(caller, connection.service, by_chain(refusal))
+            connection.abort(refusal.code, refusal.reason)
+            return False
 
     # ---- the end ------------------------------------------------------------------------------------------
 
@@ -655,6 +636,7 @@ class Daemon:
                 {**_forwarded_status(forwarded), **self.side.of_forward(forwarded.config)}
                 for forwarded in self.forwarded.values()
             ],
+            "refused": dict(self._door.refused),
             "bans": self._bans.status(time.time()),
             **self.side.status(),
             "everywhere": [] if self.config.everywhere == _NO_RULES else words(self.config.everywhere),

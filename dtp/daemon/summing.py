@@ -63,6 +63,7 @@ def ended(status: Mapping[str, Any]) -> dict[str, Any]:
     """What stays of the status of a worker that has died: what it had counted, and nothing that is open."""
     return {
         "callers": [],
+        "refused": status["refused"],
         "exposed": [
             {
                 **one,

@@ -439,6 +439,7 @@ class Workers:
         found.setdefault("exposed", [])
         found.setdefault("forwarded", [])
         found.setdefault("listen", [])
+        found.setdefault("refused", {})
         return {
             **found,
             "identity": str(self.identity),

@@ -10,11 +10,11 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
-from dtp.errors import CarrierError, LocalError
+from dtp.errors import CarrierError, LimitError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -48,6 +48,17 @@ class Request:
 Admit = Callable[[Request], Awaitable[object] | object]
 
 
+class Crowded(LimitError):
+    """More carriers are half-open, or connections open, than `Limits` has: one of them has to go."""
+
+    code: ClassVar[str] = "crowded"
+
+
+#: Told where a carrier came from that came to nothing, and why: `Crowded`, `HandshakeError`, or `CarrierError` where
+#: the other side broke off.
+OnFailed = Callable[[str, Exception], object]
+
+
 class Neighbours(Protocol):
     """Other processes that listen at the same places, for the same identity.
 
@@ -65,6 +76,10 @@ class Neighbours(Protocol):
         """Whether another one may be meant, which is seen to from here on: `give_back` if there is none."""
 
 
+def _log_failed(source: str, error: Exception) -> None:
+    log.info("handshake with %s failed: %s", source, error)
+
+
 class Listener:
     """Accepts connections for one identity. `async with` closes it.
 
@@ -79,8 +94,10 @@ class Listener:
         admit: Admit | None,
         make: type[Connection] = Connection,
         neighbours: Neighbours | None = None,
+        on_failed: OnFailed | None = None,
     ) -> None:
         self._neighbours = neighbours
+        self._say_failed = on_failed or _log_failed
         self._endpoint = endpoint
         self._make = make
         self._limits = endpoint.limits
@@ -167,7 +184,7 @@ class Listener:
         )
         source = carrier.source
         if len(self._connections) >= self._limits.connections or not self._room_for(source):
-            log.warning("refused a carrier from %s: too many half-open or open connections", source)
+            self._say_failed(source, Crowded("too many half-open or open connections"))
             driver.refuse(Refusal.BUSY)
             return
         self._half_open_now(driver)
@@ -185,7 +202,7 @@ class Listener:
         oldest = next(iter(crowd), None)
         if oldest is None:  # a limit is 0
             return False
-        oldest.abort(HandshakeError("others wanted to come in, and this one was half-open for longest"))
+        oldest.abort(Crowded("others wanted to come in, and this one was half-open for longest"))
         return True
 
     def _half_open_now(self, driver: LinkDriver) -> None:
@@ -207,7 +224,7 @@ class Listener:
                 del self._half_open_by_source[source]
 
     def _on_failed(self, driver: LinkDriver, error: Exception) -> None:
-        log.info("handshake with %s failed: %s", driver.carrier.source, error)
+        self._say_failed(driver.carrier.source, error)
 
     def _on_established(self, driver: LinkDriver, established: Established) -> None:
         if self._closed:
@@ -384,19 +401,23 @@ async def listen(
     admit: Admit | None = None,
     make: type[Connection] = Connection,
     neighbours: Neighbours | None = None,
+    on_failed: OnFailed | None = None,
 ) -> Listener:
     """Listen at carrier URLs such as `tcp://0.0.0.0:9000`, `unix:///run/me.sock`, `ws://127.0.0.1:8080/dtp`.
 
     `services` maps service names to handlers (coroutine functions of a `Connection`); one handler alone takes
     every service; without, take connections from `Listener.accept()`. With `psk` (32 bytes) only clients that
     have it are heard. `admit` sees each `Request` and refuses by raising `Refuse`. `make` is the class of the
-    connections; `neighbours` are other processes at the same places.
+    connections; `neighbours` are other processes at the same places; `on_failed` hears of carriers that came to
+    nothing, which are logged otherwise.
 
     Raises `ListenError` when an address can't be had, another `LocalError` for a URL that can't be meant, and
     `ChainError` for a pipe whose host can't be read.
     """
     handlers = {"*": services} if callable(services) else services
-    listener = Listener(Endpoint(identity, suites(), limits, psk=psk), handlers, admit, make, neighbours)
+    listener = Listener(
+        Endpoint(identity, suites(), limits, psk=psk), handlers, admit, make, neighbours, on_failed
+    )
     try:
         for url in [urls] if isinstance(urls, str) else urls:
             await listener.add(url.removeprefix("dtp+"))

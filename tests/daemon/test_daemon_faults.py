@@ -316,7 +316,7 @@ def test_denials_dont_fill_the_log(run, caplog):
                 with pytest.raises(ConnectionResetError):
                     await exchange(port, b"x")
             assert pair.exposed.denials == {"rate": 100}
-            pair.exposed._logging_since -= 1
+            pair.exposed._few._since -= 1
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"x")
 
@@ -459,7 +459,7 @@ def test_streams_have_a_budget(run):
             assert await reader.readexactly(1) == b"x"
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"too many")
-            assert pair.exposed.denials == {"daemon": 1}
+            assert pair.exposed.denials == {"streams": 1}
             writer.close()
             await pair.exposed.ledger.wait_empty()
             assert await exchange(port, b"again") == b"again"

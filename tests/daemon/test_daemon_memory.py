@@ -90,7 +90,7 @@ def test_who_holds_most_goes_first(run, caplog):
             writer.close()
             with pytest.raises(ConnectionError):
                 await exchange(int(forwarded.places[0].rpartition(":")[2]), b"xread")
-            assert pair.exposed.denials["daemon"] >= 1  # nothing new while it is full
+            assert pair.exposed.denials["memory"] >= 1  # nothing new while it is full
             governor.look(lambda: governor.bound)
             answer = await exchange(int(forwarded.places[0].rpartition(":")[2]), b"xread")
             assert answer == b"ead"

@@ -121,7 +121,7 @@ def test_a_price_holds_for_who_is_about_to_come_in(run, caplog):
             pair.far.side.admit = refuse
             gate.go_on.set()
             await until(lambda: "bring a channel" in pair.near.status()["forwarded"][0]["trouble"])
-            assert "is sent away: the service has a price now" in caplog.text
+            assert "refused by price: the service has a price now" in caplog.text
             assert not pair.far._callers
 
     caplog.set_level("INFO", "dtpd")

@@ -484,7 +484,7 @@ def test_who_does_not_hear_of_a_reload_yet_opens_nothing_that_is_counted_otherwi
                 await get(reader, writer)
             writer.close()
             heard.set()
-            assert market.sold()["denials"] == {"daemon": 1}
+            assert market.sold()["denials"] == {"price": 1}
             assert backend.connections == 0
 
     run(scenario)

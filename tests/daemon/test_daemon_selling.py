@@ -22,6 +22,7 @@ from dtp.pay.messages import build
 from dtp.pay.payer import said
 from dtp.pay.store import Store
 from dtp.pay.terms import Exposure
+from dtp.session.codes import Refuse
 
 
 class SharedStore(Store):
@@ -192,8 +193,8 @@ def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path, monkeypatc
     async def scenario(shop, store):
         store.free_there = False
         wire = caller(shop, store)
-        assert not await shop.enter(wire)
-        assert wire.aborted == "another daemon of this host serves the channel now"
+        with pytest.raises(Refuse, match="another daemon of this host serves the channel now"):
+            await shop.enter(wire)
         assert store.done == ["hold"]  # and not freed: it isn't ours
 
     play(tmp_path, monkeypatch, scenario)
@@ -208,8 +209,8 @@ def test_a_channel_that_can_not_be_served_is_free_again(tmp_path, monkeypatch):
         assert store.done == ["hold", "served", "free"]
         store.over(CHANNEL)
         late = caller(shop, store)
-        assert not await shop.enter(late)
-        assert late.aborted == "the channel is closed"
+        with pytest.raises(Refuse, match="the channel is closed"):
+            await shop.enter(late)
         monkeypatch.setattr(store, "sold_lane", broken)
         with pytest.raises(StoreError):
             await shop.enter(late)

@@ -176,7 +176,7 @@ def test_health_is_one_backend_of_each_service():
 def test_metrics_of_several_processes():
     workers = [{"up": True, "deaths": 1, "lost": 2}, {"up": False, "deaths": 3, "lost": 4}]
     status = {"identity": "dtp1", "uptime": 5, "draining": True, "reloads": 2, "workers": workers,
-              "callers": [], "exposed": [], "forwarded": []}  # fmt: skip
+              "callers": [], "exposed": [], "forwarded": [], "refused": {"handshake": 7}}  # fmt: skip
     text = metrics.exposition(Mock(status=lambda: status)).decode()
     for line in (
         "dtpd_draining 1.0",
@@ -184,6 +184,7 @@ def test_metrics_of_several_processes():
         "dtpd_workers 1.0",
         "dtpd_worker_deaths_total 4.0",
         "dtpd_lost_connections_total 6.0",
+        'dtpd_refused_total{reason="handshake"} 7.0',
     ):
         assert f"\n{line}\n" in text
 

@@ -243,6 +243,7 @@ def test_statuses_are_added_up():
             "listen": ["a"],
             "draining": False,
             "callers": [{"peer": sent}],
+            "refused": {"handshake": sent},
             "exposed": [
                 {
                     "service": "api",
@@ -271,6 +272,7 @@ def test_statuses_are_added_up():
             "backends": [{"place": "x", "up": True, "active": 2, "failures": 10}],
         }
     ]
+    assert found["refused"] == {"handshake": 13}
     assert found["forwarded"][0]["connected"] is False
     assert found["forwarded"][0]["open"] == 4
     assert merge([]) == {}
@@ -282,6 +284,7 @@ def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
     def part(services, forwards):
         return {
             "draining": False,
+            "refused": {},
             "exposed": [
                 {"service": service, "open": 0, "sent": 1,
                  "backends": [{"place": place, "up": True, "active": 0} for place in places]}

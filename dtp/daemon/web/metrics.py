@@ -49,6 +49,12 @@ class DaemonCollector(Collector):
             yield GaugeMetricFamily("dtpd_workers", "Processes that serve", value=up)
             yield CounterMetricFamily("dtpd_worker_deaths", "Workers that died", value=deaths)
             yield CounterMetricFamily("dtpd_lost_connections", "Connections lost with them", value=lost)
+        refused = CounterMetricFamily(
+            "dtpd_refused", "Connections that were refused before they came to a service", labels=["reason"]
+        )
+        for reason, count in status["refused"].items():
+            refused.add_metric([reason], count)
+        yield refused
         yield GaugeMetricFamily("dtpd_callers", "Connections from peers", value=len(status["callers"]))
         parts = [("exposed", one["service"], one) for one in status["exposed"]]
         parts += [("forwarded", ", ".join(one["listen"]), one) for one in status["forwarded"]]

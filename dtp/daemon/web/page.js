@@ -99,6 +99,8 @@ function show(status) {
     status.forwarded.map((one) => [one.listen.join(", "), ...figures(one), { kind: "wide id", parts: one.to.length ? one.to.map((text) => ({ text })) : [{ text: `${one.mode}: the program says whom it wants` }] },
       one.connected ? short(one.to.length ? "connected" : "ready") : { text: one.trouble || "not connected", kind: "wide trouble", bad: true }]),
     null);
+  const refused = Object.entries(status.refused).filter(([, number]) => number).map(([name, number]) => `${count(number)} by ${name}`);
+  element("refused").textContent = refused.length ? `Refused before they came to a service: ${refused.join(", ")}` : "";
   element("everywhere").textContent = status.everywhere.length ? `For all services together: ${status.everywhere.join("; ")}` : "";
   fill("callers", ["identity", "service", "from", "streams", "resumes"],
     status.callers.map((one) => [{ text: one.peer, kind: "id" }, one.service, one.source, figure(count(one.streams)), figure(count(one.resumes))]),
