@@ -10,10 +10,9 @@ import ipaddress
 import socket
 from functools import lru_cache
 
-from dtp.carriers.errors import DialError
 from dtp.core import dial, sockets_supported
 from dtp.daemon.config.values import Place
-from dtp.daemon.sockets import local_congestion
+from dtp.daemon.sockets import local_congestion, undialled
 
 
 @lru_cache(maxsize=1024)
@@ -31,7 +30,7 @@ def loopback(host: str) -> bytes | None:
 def connect_now(place: Place) -> socket.socket | None:
     """A non-blocking socket connected to `place`; None when it is not on `loopback`, or takes time after all.
 
-    Raises `DialError` when it is refused.
+    Raises `DialError` when it is refused, `NoDescriptors`.
     """
     address = loopback(place.host)
     if address is None:
@@ -39,4 +38,4 @@ def connect_now(place: Place) -> socket.socket | None:
     try:
         return dial(address, place.port, local_congestion())
     except OSError as error:  # nobody listens, no descriptors, or an address of nobody
-        raise DialError(f"{place}: {error.strerror or error}") from error
+        raise undialled(str(place), error) from error

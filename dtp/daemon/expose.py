@@ -21,7 +21,7 @@ from dtp.daemon.ledger import Ledger, Session
 from dtp.daemon.policies import Arrive, Bounds, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
 from dtp.daemon.reasons import TELLINGS, Reason
 from dtp.daemon.relay import Relay
-from dtp.daemon.sockets import connect
+from dtp.daemon.sockets import NoDescriptors, connect
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.codes import Refuse
@@ -40,6 +40,11 @@ _new_tuple = tuple.__new__
 
 #: Seconds that a backend has to take what was written to it before the end.
 FLUSH = 10.0
+
+
+def _short(error: NoDescriptors) -> Denial:
+    """Ours, not the backend's: it stays up, and another one could be reached no better."""
+    return Denial("descriptors", Reason.TOO_MANY, str(error))
 
 
 def moment() -> Moment:
@@ -252,6 +257,10 @@ class Exposed:
                 tried.append(backend)
                 self._unreachable(backend, str(error))
                 continue
+            except NoDescriptors as error:
+                self._deny(_short(error), caller, stream)
+                self._over(caller)
+                return
             if sock is None:
                 break
             if (dialled := self._connected(caller, backend, sock)) is None:
@@ -271,7 +280,12 @@ class Exposed:
         chosen: Backend | None,
     ) -> None:
         """The same for a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
-        dialled = await self._dial(caller, tried, chosen)
+        try:
+            dialled = await self._dial(caller, tried, chosen)
+        except NoDescriptors as error:
+            self._deny(_short(error), caller, stream)
+            self._over(caller)
+            return
         if dialled is None:
             self.ledger.failed += 1
             stream.reset(Reason.NO_BACKEND)
@@ -311,6 +325,10 @@ class Exposed:
             stream.reset(Reason.NO_BACKEND)
             self._over(caller)
             return
+        except NoDescriptors as error:
+            self._deny(_short(error), caller, stream)
+            self._over(caller)
+            return
         backend.active += 1
         end = udp.BackendSocket(sock)
 
@@ -348,7 +366,11 @@ class Exposed:
 
     async def dial_streams(self, caller: Caller) -> Link | None:
         """A backend for the caller, by asyncio's streams; None when none can be reached."""
-        dialled = await self._dial(caller)
+        try:
+            dialled = await self._dial(caller)
+        except NoDescriptors as error:
+            self._log_denial(_short(error), caller)
+            return None
         if dialled is None:
             return None
         backend, sock, first = dialled
@@ -367,7 +389,8 @@ class Exposed:
     ) -> Dialled | None:
         """A backend that answers, counted as active, and what goes in front of its bytes: `chosen`, if given.
 
-        Nothing was sent yet, so any backend may still have the stream: they are tried in turn, each once.
+        Nothing was sent yet, so any backend may still have the stream: they are tried in turn, each once. Raises
+        `NoDescriptors`: none of them could be.
         """
         tried = list(tried)
         while True:
@@ -402,7 +425,7 @@ class Exposed:
         )
 
     async def _connect(self, backend: Backend) -> socket.socket | None:
-        """A socket to the backend; None, and a mark on the backend, when it can't be reached."""
+        """A socket to the backend; None, and a mark on it, when it can't be reached. Raises `NoDescriptors`."""
         try:
             async with asyncio.timeout(self.config.connect_timeout):
                 sock = await connect(backend.place)

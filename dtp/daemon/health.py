@@ -11,7 +11,7 @@ from dtp.carriers.socket_io import SocketIO
 from dtp.daemon.backends import Backend, Balancer
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import Place
-from dtp.daemon.sockets import connect
+from dtp.daemon.sockets import NoDescriptors, connect
 
 log = logging.getLogger("dtpd")
 
@@ -32,7 +32,12 @@ async def _watch_one(
 ) -> None:
     loop = asyncio.get_running_loop()
     while True:
-        fault = await check(backend.place, health, first)
+        try:
+            fault = await check(backend.place, health, first)
+        except NoDescriptors as error:  # which says nothing of the backend
+            log.warning("%s: backend %s can't be checked: %s", service, backend.place, error)
+            await asyncio.sleep(health.every)
+            continue
         if balancer.checked(backend, fault is None, health, loop.time()):
             fields = {"service": service, "backend": str(backend.place)}
             if fault is None:
@@ -49,7 +54,7 @@ async def _watch_one(
 
 
 async def check(place: Place, health: Health, first: bytes = b"") -> str | None:
-    """What is wrong with the backend at `place`; None if nothing is."""
+    """What is wrong with the backend at `place`; None if nothing is. Raises `NoDescriptors`."""
     try:
         async with asyncio.timeout(health.timeout):
             sock = await connect(place)

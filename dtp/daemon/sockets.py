@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
+import os
 import socket
 import struct
 import sys
@@ -17,6 +19,7 @@ from dtp.carriers.stream_socket import SocketListener
 from dtp.carriers.url import format_host, parse_url
 from dtp.carriers.watch import socket_watcher
 from dtp.daemon.config.values import Place
+from dtp.errors import DtpError, LimitError
 
 #: `struct linger`: on, for 0 seconds.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -28,6 +31,44 @@ _NAME_SIZE = 16
 _UNPACED = b"reno"
 #: Seconds until a Unix socket whose queue is full is tried again.
 _QUEUE_FULL = 0.02
+
+
+#: `errno` where a descriptor was missing: of this process, or of the system.
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE)
+
+
+class NoDescriptors(LimitError):
+    """This process, or the system, may open no more files: whoever was dialled is not to blame."""
+
+    code = "no-descriptors"
+
+
+def undialled(place: str, error: OSError) -> DtpError:
+    """What to raise where `place` can't be connected to: `NoDescriptors`, else `DialError`."""
+    if number := _missing(error):
+        return NoDescriptors(
+            f"{os.strerror(number)}: raise the limit of open files (LimitNOFILE, ulimit -n; fs.file-max)"
+        )
+    return DialError(f"{place}: {reason(error)}")
+
+
+def _missing(error: BaseException | None) -> int:
+    """The `errno` of `_NONE_LEFT` that is behind an error; 0 for another."""
+    while error is not None:
+        if isinstance(error, socket.gaierror):  # whose number doesn't say
+            return _try_one()
+        if isinstance(error, OSError) and error.errno in _NONE_LEFT:
+            return error.errno
+        error = error.__cause__
+    return 0
+
+
+def _try_one() -> int:
+    try:
+        os.close(os.dup(0))
+    except OSError as error:
+        return error.errno if error.errno in _NONE_LEFT else 0
+    return 0
 
 
 @cache
@@ -95,24 +136,35 @@ def name_of(sock: socket.socket) -> str:
 
 
 async def connect(place: Place) -> socket.socket:
-    """A non-blocking socket connected to `place`. Raises `DialError`; has no time limit of its own."""
+    """A non-blocking socket connected to `place`. Has no time limit of its own.
+
+    Raises `DialError`, `NoDescriptors`.
+    """
     loop = asyncio.get_running_loop()
     socket_watcher(loop)
     if not place.path:
         return await _connect_tcp(loop, place)
-    while True:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            sock.connect(place.path)
-        except BlockingIOError:
-            sock.close()
-        except OSError as error:
-            sock.close()
-            raise DialError(f"{place}: {reason(error)}") from error
-        else:
-            return sock
+    while (sock := _connect_unix(place)) is None:  # noqa: ASYNC110 - nobody tells when there is room
         await asyncio.sleep(_QUEUE_FULL)
+    return sock
+
+
+def _connect_unix(place: Place) -> socket.socket | None:
+    """None where the queue is full."""
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise undialled(str(place), error) from error
+    sock.setblocking(False)
+    try:
+        sock.connect(place.path)
+    except BlockingIOError:
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise undialled(str(place), error) from error
+    return sock
 
 
 async def _connect_tcp(loop: asyncio.AbstractEventLoop, place: Place) -> socket.socket:
@@ -131,7 +183,7 @@ async def _connect_tcp(loop: asyncio.AbstractEventLoop, place: Place) -> socket.
         else:
             sock, _ = await tcp.connect_socket(place.host, place.port)
     except OSError as error:
-        raise DialError(f"{place}: {reason(error)}") from error
+        raise undialled(str(place), error) from error
     return sock
 
 

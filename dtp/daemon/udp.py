@@ -14,12 +14,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
-from dtp.carriers.errors import DialError, ListenError, reason
+from dtp.carriers.errors import ListenError, reason
 from dtp.carriers.watch import socket_watcher
 from dtp.daemon.config.values import Place
 from dtp.daemon.policies import Bounds
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relay import Counts, Meter
+from dtp.daemon.sockets import undialled
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
@@ -245,14 +246,18 @@ def bind(place: Place, *, share: bool = False) -> socket.socket:
 
 
 def connect(place: Place) -> socket.socket:
-    """A UDP socket that leads to `place`, an IP address and a port. Raises `DialError`."""
-    sock = socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET, socket.SOCK_DGRAM)
+    """A UDP socket that leads to `place`, an IP address and a port. Raises `DialError`, `NoDescriptors`."""
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise undialled(f"udp:{place}", error) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         sock.connect((place.host, place.port))
     except OSError as error:
         sock.close()
-        raise DialError(f"udp:{place}: {reason(error)}") from error
+        raise undialled(f"udp:{place}", error) from error
     sock.setblocking(False)
     return sock
 

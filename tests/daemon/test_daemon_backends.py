@@ -1,6 +1,9 @@
 """Balancing: shares, marks, health and slow start, by transcript."""
 
 import asyncio
+import contextlib
+import os
+import resource
 import socket
 from collections import Counter
 
@@ -10,14 +13,16 @@ from hypothesis import strategies as st
 
 from dtp.carriers import tcp
 from dtp.carriers.errors import DialError
-from dtp.daemon import direct, sockets
+from dtp.daemon import direct, health, sockets, udp
 from dtp.daemon.backends import PENALTIES, Balancer
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import Place
 from dtp.daemon.direct import connect_now
 from dtp.daemon.health import check
+from dtp.daemon.sockets import NoDescriptors
 
-from .conftest import Backend
+from .conftest import Backend, echo
+from .test_daemon_relay import exchange, expose, until
 
 PLACES = [Place("127.0.0.1", port) for port in (1, 2, 3)]
 
@@ -260,3 +265,119 @@ def test_machines_that_vanish_while_nothing_moves_are_noticed(monkeypatch: pytes
 def test_backends_elsewhere_are_waited_for() -> None:
     for place in (Place("192.0.2.1", 9), Place("localhost", 9), Place("", 0, "/run/backend")):
         assert connect_now(place) is None
+
+
+@contextlib.contextmanager
+def no_descriptors():
+    """Not one may be opened meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [Place("127.0.0.1", 1), Place("192.0.2.1", 1), Place("::1", 1), Place("localhost", 1), Place(path="/x")],
+)
+def test_want_of_descriptors_is_not_the_backend_s_fault(place):
+    """By whichever way it is dialled, also where the name isn't resolved for it."""
+
+    async def main():
+        await asyncio.to_thread(int)  # the thread that resolves names is there
+        with no_descriptors():
+            with pytest.raises(NoDescriptors, match=r"Too many open files.*LimitNOFILE"):
+                await sockets.connect(place)
+            if direct.loopback(place.host) is not None:
+                with pytest.raises(NoDescriptors):
+                    connect_now(place)
+            if place.host.startswith("1"):
+                with pytest.raises(NoDescriptors):
+                    udp.connect(place)
+
+    asyncio.run(main())
+
+
+def test_a_name_that_is_not_known_is():
+    async def main():
+        with pytest.raises(DialError):
+            await sockets.connect(Place("name.invalid", 1))
+
+    asyncio.run(main())
+
+
+def test_a_name_that_could_not_be_asked_for_is_not(monkeypatch):
+    """Its error doesn't say that files could not be opened for it."""
+
+    def ask(*_, **__):
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    async def main():
+        await asyncio.to_thread(int)
+        monkeypatch.setattr(socket, "getaddrinfo", ask)
+        with no_descriptors(), pytest.raises(NoDescriptors):
+            await sockets.connect(Place("name.invalid", 1))
+
+    asyncio.run(main())
+
+
+def test_a_check_for_which_there_is_no_descriptor_says_nothing(caplog):
+    async def main():
+        balancer = Balancer([Place("127.0.0.1", 1)], "round-robin")
+        with no_descriptors():
+            watching = asyncio.create_task(
+                health.watch("api", balancer, Health(every=0.0, timeout=5.0, fall=1, rise=1))
+            )
+            await until(lambda: len(caplog.messages) > 2)
+        (one,) = balancer.backends
+        assert one.healthy
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(main())
+    assert "backend 127.0.0.1:1 can't be checked: Too many open files" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp", "http"])
+def test_streams_for_which_there_is_no_descriptor(run, monkeypatch, kind):
+    """They are refused in the daemon's own name, and the next is served."""
+
+    def short(place):
+        raise NoDescriptors("Too many open files")
+
+    async def shortly(place):
+        short(place)
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            kind_of_it = 'kind = "udp"' if kind == "udp" else ""
+            await pair.start(expose(backend.port, more=f'kind = "{kind}"'), forward=kind_of_it)
+            await until(lambda: pair.far._callers)
+            port = pair.port
+            with monkeypatch.context() as here:
+                here.setattr("dtp.daemon.expose.connect_now", short)
+                here.setattr("dtp.daemon.expose.connect", shortly)
+                here.setattr("dtp.daemon.udp.connect", short)
+                if kind == "http":
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert (await reader.readline()).startswith(b"HTTP/1.1 502")
+                    writer.close()
+                elif kind == "udp":
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                        sock.sendto(b"x", ("127.0.0.1", port))
+                    await until(lambda: pair.exposed.denials)
+                else:
+                    with pytest.raises(ConnectionError):
+                        await exchange(port, b"x")
+            assert pair.exposed.denials == {"descriptors": 1}
+            assert pair.exposed.balancer.backends[0].failures == 0
+            await until(lambda: not pair.exposed.active)
+            if kind == "tcp":
+                assert await exchange(port, b"x") == b"x"
+
+    run(scenario)
