@@ -88,10 +88,12 @@ def render(
 
 def _head(status: Mapping[str, Any]) -> Text:
     words = ["draining" if status["draining"] else "running", f"up {time_text(status['uptime'])}"]
+    away = [what for what in ("state", "chain") if not status.get(f"{what}_up", True)]
+    words += [f"{what} away" for what in away]
     if status["reloads"]:
         words.append(f"reloaded {status['reloads']} time{'' if status['reloads'] == 1 else 's'}")
     return Text.assemble(
-        Text(", ".join(words), style=_BAD if status["draining"] else ""),
+        Text(", ".join(words), style=_BAD if status["draining"] or away else ""),
         "  ",
         Text(status["identity"], "dim"),
     )

@@ -584,7 +584,7 @@ class Daemon:
         """Where peers come in."""
         return [] if self.listener is None else self.listener.addresses
 
-    async def refresh(self) -> None:
+    async def refresh(self, *, callers: bool = True) -> None:
         """Before `status`; for this one it always says how things are now."""
 
     @property
@@ -607,7 +607,7 @@ class Daemon:
     def status(self, *, callers: bool = True) -> dict[str, Any]:
         """How everything stands, as JSON has it. Bytes are those of users, times seconds.
 
-        `callers`: and who is there.
+        `callers`: and who is there, which takes 0.1 ms for each of them.
         """
         now = asyncio.get_running_loop().time()
         return {
@@ -616,6 +616,7 @@ class Daemon:
             "draining": self.draining,
             "reloads": self.reloads,
             "listen": [str(one) for one in self.addresses],
+            "connections": len(self._callers),
             "callers": [
                 {
                     "peer": str(caller.peer),
@@ -625,8 +626,7 @@ class Daemon:
                     "carriers": list(connection.stats.carriers),
                     "resumes": connection.stats.resumes,
                 }
-                for connection, caller in self._callers.items()
-                if callers
+                for connection, caller in (self._callers.items() if callers else ())
             ],
             "exposed": [
                 {**_exposed_status(exposed, now), **self.side.of_service(exposed.config)}
@@ -638,6 +638,7 @@ class Daemon:
             ],
             "refused": dict(self._door.refused),
             "bans": self._bans.status(time.time()),
+            **({} if self._sharing is None or self.config.state is None else {"state_up": self._sharing.up}),
             **self.side.status(),
             "everywhere": [] if self.config.everywhere == _NO_RULES else words(self.config.everywhere),
             "events": logs.recent(),

@@ -92,7 +92,8 @@ class Sharing:
         self._foreign = Foreign()
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
-        self._away = False
+        #: What could not be done when it was tried last: an exchange, or reading bans.
+        self._failing: set[str] = set()
         self._periods: dict[str, int] = {}
         #: Of those who are asked about now: to spell a name takes some 70 us, and so does reading one.
         self._names: dict[PeerId | None, str] = {None: EVERYBODY}
@@ -128,7 +129,9 @@ class Sharing:
             try:
                 await self._read_bans()
             except StateError as error:
-                self._say_away(error)
+                self._fails("bans", error)
+            else:
+                self._works("bans")
 
     async def _read_bans(self) -> None:
         if self._on_bans is not None:
@@ -144,11 +147,9 @@ class Sharing:
             totals = await self._store.exchange(deltas)
         except StateError as error:
             self._give_back(deltas, quotas, rates)
-            self._say_away(error)
+            self._fails("exchange", error)
             return
-        if self._away:
-            self._away = False
-            log.info("the state can be shared again", extra={"fields": {"event": "state-back"}})
+        self._works("exchange")
         of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
         if not self._store.tells:
             of_rates = self._foreign.news(deltas, of_rates)
@@ -190,11 +191,22 @@ class Sharing:
             elif any(used):
                 rates[key.scope].give_back(self._peer(key.caller), used.requests / _NS, used.data / _NS)
 
-    def _say_away(self, error: StateError) -> None:
-        if not self._away:
-            self._away = True
+    @property
+    def up(self) -> bool:
+        """Whether the store can be had, as far as is known."""
+        return not self._failing
+
+    def _fails(self, what: str, error: StateError) -> None:
+        if not self._failing:
             fields = {"event": "state-away", "why": str(error)}
             log.warning("quotas are counted here alone: %s", error, extra={"fields": fields})
+        self._failing.add(what)
+
+    def _works(self, what: str) -> None:
+        if what in self._failing:
+            self._failing.remove(what)
+            if not self._failing:
+                log.info("the state can be shared again", extra={"fields": {"event": "state-back"}})
 
     async def _forget_old(self, deltas: Iterable[Key]) -> None:
         for key in deltas:
@@ -203,5 +215,5 @@ class Sharing:
                 try:
                     await self._store.forget(key.scope, key.period)
                 except StateError as error:
-                    self._say_away(error)
+                    self._fails("exchange", error)
                     return

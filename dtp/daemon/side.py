@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dtp.daemon.config.model import BY_CALL, Chain, Config, Expose, Forward
 from dtp.daemon.onchain import Announcer, Gate, HostGate, client_of
 from dtp.daemon.pool import Dial
-from dtp.errors import ConfigError, DtpError
+from dtp.errors import ChainError, ConfigError, DtpError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -73,6 +73,8 @@ class ChainSide:
         self._wallet: Wallet | None = None
         self._buyers: dict[Forward, Buyer] = {}
         self._looking: asyncio.Task[None] | None = None
+        #: Whether it could be asked when it was asked last.
+        self._chain_up = True
 
     async def start(self, load: Callable[[], float], on_fenced: Callable[[], object]) -> None:
         """Connect, and read the host's rules. Raises `ChainError`, `NoOperator`."""
@@ -120,8 +122,10 @@ class ChainSide:
             try:
                 await self.refresh()
             except DtpError as error:  # or a row of the store is broken
+                self._chain_up = not isinstance(error, ChainError)
                 log.warning("the chain can't be asked again: %s", error)
             else:
+                self._chain_up = True
                 await look()
 
     async def refresh(self) -> None:
@@ -224,6 +228,8 @@ class ChainSide:
     def status(self) -> dict[str, Any]:
         """What the status of the daemon says besides."""
         found: dict[str, Any] = {}
+        if self.gate is not None:
+            found["chain_up"] = self._chain_up
         if self.shop is not None:
             found["claimed"] = self.shop.claimed
         if self.announcer is not None:

@@ -69,6 +69,8 @@ class Seat:
     lost: int = 0
     connections: set[bytes] = field(default_factory=set)
     figures: dict[str, Any] = field(default_factory=dict)
+    #: Who was there when they were asked for last.
+    callers: list[dict[str, Any]] = field(default_factory=list)
     #: Totals of quotas that others have changed since it asked last.
     news: dict[Key, Used] = field(default_factory=dict)
     #: What its predecessors had counted.
@@ -95,6 +97,8 @@ class Workers:
         self._store: state.Store = MemoryStore()
         self._foreign = Foreign()
         self._bans = Bans()
+        #: Whether the bans that others share could be read the last time.
+        self._store_up = True
         self._polling: asyncio.Task[None] | None = None
         self._ending = False
         self._changing = asyncio.Lock()
@@ -114,7 +118,7 @@ class Workers:
             await self._store.open()
             self._bans.replace(await self._store.bans(time.time()))
             await asyncio.gather(*(self._begin(seat) for seat in self._seats))
-            await self.refresh()
+            await self.refresh(callers=False)
         except BaseException:
             await self.close()
             raise
@@ -232,6 +236,7 @@ class Workers:
         if seat.figures:
             seat.before = [merge([*seat.before, ended(seat.figures)])]
             seat.figures = {}
+        seat.callers = []
         if not self._ending:
             seat.lost += len(seat.connections)
         for connection in seat.connections:
@@ -355,8 +360,12 @@ class Workers:
             try:
                 news = self._bans.replace(await self._store.bans(time.time()))
             except StateError as error:
-                log.debug("bans of others are not known now: %s", error)
+                if self._store_up:
+                    fields = {"event": "state-away", "why": str(error)}
+                    log.warning("bans of others are not known now: %s", error, extra={"fields": fields})
+                self._store_up = False
                 continue
+            self._store_up = True
             if news:
                 self._tell_bans()
 
@@ -367,7 +376,7 @@ class Workers:
         self.draining = self._ending = True
         asked = [channel.ask("drain", grace=grace) for _, channel in self._there()]
         done = await asyncio.gather(*asked, return_exceptions=True)
-        await self.refresh()
+        await self.refresh(callers=False)
         return all(one is True for one in done)
 
     async def hand_over(self) -> None:
@@ -414,25 +423,28 @@ class Workers:
     @property
     def addresses(self) -> list[Address]:
         """Where peers come in."""
-        return [Address.parse(each) for each in self.status()["listen"]]
+        return [Address.parse(each) for each in self.status(callers=False)["listen"]]
 
     @property
     def open_streams(self) -> int:
         """As far as is known: see `refresh`."""
-        status = self.status()
+        status = self.status(callers=False)
         return sum(one["open"] for one in (*status["exposed"], *status["forwarded"]))
 
-    async def refresh(self) -> None:
-        """Ask all workers how they stand, for `status`."""
+    async def refresh(self, *, callers: bool = True) -> None:
+        """Ask all workers how they stand, for `status`; `callers`: and who is there."""
 
         async def look(seat: Seat, channel: Channel) -> None:
             with contextlib.suppress(ChannelLost, NotDone, TimeoutError):
                 async with asyncio.timeout(LOOK):
-                    seat.figures = await channel.ask("status", callers=True)
+                    found = await channel.ask("status", callers=callers)
+                    # Apart: figures alone are asked for all the time, and would leave nobody there.
+                    who = found.pop("callers", [])
+                    seat.figures, seat.callers = found, who if callers else seat.callers
 
         await asyncio.gather(*(look(seat, channel) for seat, channel in self._there()))
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, callers: bool = True) -> dict[str, Any]:
         """As `Daemon.status`, over all workers and those that died, as of the last `refresh`; and `workers`."""
         found = merge([seat.figures for seat in self._seats if seat.figures])
         found = merge([found, *(still(before, found) for seat in self._seats for before in seat.before)])
@@ -446,9 +458,11 @@ class Workers:
             "uptime": round(time.monotonic() - self.began, 3),
             "draining": self.draining,
             "reloads": self.reloads,
-            "callers": found.get("callers", []),
+            "connections": found.get("connections", 0),
+            "callers": [each for seat in self._seats for each in seat.callers] if callers else [],
             "events": sorted([*found.get("events", []), *logs.recent()], key=lambda one: one["time"]),
             "bans": self._bans.status(time.time()),
+            **({"state_up": found.get("state_up", True) and self._store_up} if self.config.state else {}),
             "workers": [
                 {
                     "worker": seat.number,

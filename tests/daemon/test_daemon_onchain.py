@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from unittest.mock import AsyncMock
 
 import pytest
 from chain_resolver.conftest import client, deployments, net, network, wallet
@@ -10,6 +11,7 @@ from chain_resolver.hosts import make_host
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.onchain import HostGate
 from dtp.daemon.server import CantReload, Daemon
+from dtp.errors import ChainError
 from dtp.session.codes import CloseCode, Refuse
 
 from .conftest import FAR, NEAR, Backend, config, echo
@@ -190,5 +192,20 @@ def test_a_host_that_is_not_there(run, monkeypatch, net):
             await pair.far.start()
         assert caught.value.code
         assert pair.far.listener is None
+
+    run(scenario)
+
+
+def test_whether_the_chain_can_be_asked_is_known(run):
+    async def scenario(pair):
+        gate = List()
+        gate.refresh, gate.check = AsyncMock(side_effect=ChainError("no node answers")), lambda *_: None
+        settings = pair.far_config(expose(1).replace("\n[[expose]]", '\nrefresh = "1ms"\n[[expose]]'))
+        pair.far = Daemon(settings, FAR, gate=gate)
+        await pair.far.start()
+        assert pair.far.status()["chain_up"] is True
+        await until(lambda: not pair.far.status()["chain_up"])
+        gate.refresh.side_effect = None
+        await until(lambda: pair.far.status()["chain_up"])
 
     run(scenario)

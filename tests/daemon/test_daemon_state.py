@@ -590,3 +590,24 @@ def test_a_ban_is_not_lost_to_what_was_read_before_it():
     assert bans.replace({NEAR.id.sui_address: FOR_EVER}) is False
     assert not bans.holds(ALICE, 50.0)
     assert bans.status(0) == {}
+
+
+def test_whether_the_state_can_be_had_is_known(run, tmp_path, monkeypatch, caplog):
+    """By what is tried, bans at least: also of a daemon that has nothing to tell. Said once when it changes."""
+    monkeypatch.setattr(sharing, "EVERY", 0.001)
+    caplog.set_level("INFO", "dtpd")
+
+    async def scenario(pair):
+        await pair.start(expose(1), top=f'[state]\nurl = "sqlite://{tmp_path}/state.db"')
+        assert pair.far.status()["state_up"] is True
+        assert "state_up" not in pair.near.status()
+        away = AsyncMock(side_effect=StateError("gone fishing"))
+        with monkeypatch.context() as here:
+            here.setattr(pair.far._sharing._store, "bans", away)
+            await known(lambda: away.await_count > 3)
+            assert pair.far.status()["state_up"] is False
+        await known(lambda: pair.far.status()["state_up"])
+
+    run(scenario)
+    assert caplog.text.count("gone fishing") == 1
+    assert caplog.text.count("the state can be shared again") == 1

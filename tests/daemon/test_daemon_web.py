@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock, Mock, PropertyMock, patch
 
 import aiohttp
 import h11
@@ -13,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dtp.daemon.config.values import Place
+from dtp.daemon.summing import merge
 from dtp.daemon.web import metrics, server
 from dtp.daemon.web.server import PATHS, WebServer
 
@@ -35,7 +37,7 @@ async def serve(pair, backend_port):
 
 def test_health_names_a_forward_as_the_file_does():
     forward = {"listen": ["127.0.0.1:8545", "[::1]:8545"], "connected": False}
-    daemon = Mock(status=lambda: {"draining": False, "exposed": [], "forwarded": [forward]})
+    daemon = Mock(status=lambda **_: {"draining": False, "exposed": [], "forwarded": [forward]})
     answer = PATHS["/health"](daemon)
     assert answer.status == 503
     assert json.loads(answer.body)["faults"] == ["127.0.0.1:8545, [::1]:8545: not connected"]
@@ -169,15 +171,17 @@ def test_health_is_one_backend_of_each_service():
         return {"service": service, "backends": [{"up": each} for each in up]}
 
     status = {"draining": False, "exposed": [one("a", True, False), one("b", False, False)], "forwarded": []}
-    answer = PATHS["/health"](Mock(status=lambda: status))
+    answer = PATHS["/health"](Mock(status=lambda **_: status))
     assert json.loads(answer.body)["faults"] == ["service b: no backend is up"]
 
 
 def test_metrics_of_several_processes():
-    workers = [{"up": True, "deaths": 1, "lost": 2}, {"up": False, "deaths": 3, "lost": 4}]
+    workers = [{"up": True, "deaths": 1, "lost": 2, "worker": 0, "pid": os.getpid()},
+               {"up": False, "deaths": 3, "lost": 4, "worker": 1, "pid": 0}]  # fmt: skip
     status = {"identity": "dtp1", "uptime": 5, "draining": True, "reloads": 2, "workers": workers,
-              "callers": [], "exposed": [], "forwarded": [], "refused": {"handshake": 7}}  # fmt: skip
-    text = metrics.exposition(Mock(status=lambda: status)).decode()
+              "connections": 5, "callers": [], "exposed": [], "forwarded": [],
+              "refused": {"handshake": 7}}  # fmt: skip
+    text = metrics.exposition(Mock(status=lambda **_: status)).decode()
     for line in (
         "dtpd_draining 1.0",
         "dtpd_reloads_total 2.0",
@@ -185,8 +189,50 @@ def test_metrics_of_several_processes():
         "dtpd_worker_deaths_total 4.0",
         "dtpd_lost_connections_total 6.0",
         'dtpd_refused_total{reason="handshake"} 7.0',
+        "dtpd_callers 5.0",
     ):
         assert f"\n{line}\n" in text
+    found = {(sample.name, sample.labels["worker"]): sample.value for family in text_string_to_metric_families(text)
+             for sample in family.samples if sample.name.startswith("process_")}  # fmt: skip
+    assert {worker for _, worker in found} == {"parent", "0"}
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
+        assert found[name, "0"] > 0
+        assert found[name, "parent"] > 0
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics"])
+def test_probes_ask_about_no_caller(run, path):
+    """Ten thousand of them held the daemon for 0.4 s."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            web, url, writer = await serve(pair, backend.port)
+            pair.far.refresh = AsyncMock()
+            (connection,) = pair.far._callers
+            asked = PropertyMock(return_value=connection.stats)
+            with patch.object(type(connection), "stats", asked):
+                async with aiohttp.ClientSession() as client, client.get(f"{url}{path}") as answer:
+                    assert answer.status == 200
+                    if path == "/metrics":
+                        assert "\ndtpd_callers 1.0\n" in await answer.text()
+            pair.far.refresh.assert_awaited_once_with(callers=False)
+            writer.close()
+            await web.close()
+            asked.assert_not_called()
+
+    run(scenario)
+
+
+def test_what_the_daemon_goes_on_without_is_said_and_no_fault():
+    status = {"identity": "dtp1", "uptime": 5, "draining": False, "reloads": 0, "state_up": False, "chain_up": True,
+              "connections": 0, "exposed": [], "forwarded": [], "refused": {}}  # fmt: skip
+    answer = PATHS["/health"](Mock(status=lambda **_: status))
+    assert answer.status == 200
+    assert json.loads(answer.body) == {"healthy": True, "faults": [], "state_up": False, "chain_up": True}
+    text = metrics.exposition(Mock(status=lambda **_: status)).decode()
+    assert "\ndtpd_state_up 0.0\n" in text
+    assert "\ndtpd_chain_up 1.0\n" in text
+    assert [merge([status, status | {"state_up": up}])["state_up"] for up in (True, False)] == [False, False]
 
 
 def test_clients_at_once_have_a_bound(run):
@@ -250,7 +296,7 @@ def test_who_breaks_off_or_speaks_no_http_is_let_go(run):
             pair.far.refresh = AsyncMock()
             async with aiohttp.ClientSession() as client, client.get(f"{url}/status") as answer:
                 assert answer.status == 200
-            pair.far.refresh.assert_awaited_once_with()
+            pair.far.refresh.assert_awaited_once_with(callers=True)
             writer.close()
             await web.close()
 

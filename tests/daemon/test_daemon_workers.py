@@ -278,6 +278,32 @@ def test_statuses_are_added_up():
     assert merge([]) == {}
 
 
+def test_figures_alone_leave_who_is_there(tmp_path):
+    """They are asked for every second, and by probes: a page that asks at that moment showed nobody."""
+
+    async def ask(_, *, callers):
+        return {"connections": 1, "callers": ["somebody"] if callers else [], "state_up": True}
+
+    async def scenario():
+        parent = Workers(
+            config(tmp_path, f'{DIRECT}\n[state]\nurl = "sqlite:///x"\n'), NEAR.id, None, Mock(workers=2)
+        )
+        for seat in parent._seats:
+            seat.channel = Mock(closed=False, ask=ask, close=Mock())
+        await parent.refresh()
+        await parent.refresh(callers=False)
+        status = parent.status()
+        assert (status["connections"], status["callers"], status["state_up"]) == (2, ["somebody"] * 2, True)
+        parent._store_up = False
+        status = parent.status(callers=False)
+        assert (status["connections"], status["callers"], status["state_up"]) == (2, [], False)
+        parent._seats[0].figures = {}
+        parent._lost(parent._seats[0])
+        assert parent.status()["callers"] == ["somebody"]
+
+    asyncio.run(scenario())
+
+
 def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
     """It would be one for ever: nobody has the service any more whose backend could come up."""
 
@@ -308,7 +334,7 @@ def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
     assert [(one["service"], one["sent"], [each["place"] for each in one["backends"]])
             for one in status["exposed"]] == [("api", 2, ["x"])]  # fmt: skip
     assert [one["listen"] for one in status["forwarded"]] == [["a"]]
-    assert PATHS["/health"](Mock(status=lambda: status)).status == 200
+    assert PATHS["/health"](Mock(status=lambda **_: status)).status == 200
 
 
 def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_path, monkeypatch):

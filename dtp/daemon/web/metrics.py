@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -34,7 +36,7 @@ class DaemonCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """From `Daemon.status`, now."""
-        status = self._daemon.status()
+        status = self._daemon.status(callers=False)
         info = GaugeMetricFamily(
             "dtpd_build_info", "1, with who it is as labels", labels=["version", "identity"]
         )
@@ -55,7 +57,10 @@ class DaemonCollector(Collector):
         for reason, count in status["refused"].items():
             refused.add_metric([reason], count)
         yield refused
-        yield GaugeMetricFamily("dtpd_callers", "Connections from peers", value=len(status["callers"]))
+        yield GaugeMetricFamily("dtpd_callers", "Connections from peers", value=status["connections"])
+        for key, what in (("state_up", "state"), ("chain_up", "chain")):
+            if key in status:
+                yield GaugeMetricFamily(f"dtpd_{key}", f"1 while the {what} can be asked", value=status[key])
         parts = [("exposed", one["service"], one) for one in status["exposed"]]
         parts += [("forwarded", ", ".join(one["listen"]), one) for one in status["forwarded"]]
         for key, name, words, grows in _FIGURES:
@@ -95,9 +100,33 @@ class DaemonCollector(Collector):
         yield from (up, active, denied)
 
 
+class WorkersCollector(Collector):
+    """Metrics `process_...` of several processes. Not their sums: those of counters fall when a worker has died."""
+
+    def __init__(self, workers: Iterable[Mapping[str, Any]]) -> None:
+        """`workers` is of `Workers.status`."""
+        self._pids = {"parent": os.getpid()} | {
+            str(one["worker"]): one["pid"] for one in workers if one["up"]
+        }
+
+    def collect(self) -> Iterator[Metric]:
+        """What Linux says of them; nothing elsewhere, as for one."""
+        found: dict[str, Metric] = {}
+        for name, pid in self._pids.items():
+            for one in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                metric = found.setdefault(one.name, Metric(one.name, one.documentation, one.type))
+                for sample in one.samples:
+                    metric.add_sample(sample.name, {"worker": name}, sample.value)
+        yield from found.values()
+
+
 def exposition(daemon: Watched) -> bytes:
-    """All metrics, those of the process among them, as Prometheus reads them."""
+    """All metrics, those of the process or processes among them, as Prometheus reads them."""
     registry = CollectorRegistry()
     registry.register(DaemonCollector(daemon))
-    ProcessCollector(registry=registry)
+    workers = daemon.status(callers=False).get("workers")
+    if workers is None:
+        ProcessCollector(registry=registry)
+    else:
+        registry.register(WorkersCollector(workers))
     return generate_latest(registry)

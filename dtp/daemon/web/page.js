@@ -84,10 +84,12 @@ function figures(one) {
 
 function show(status) {
   const words = [status.draining ? "draining" : "running", `up ${timeText(status.uptime)}`];
+  const away = ["state", "chain"].filter((what) => status[`${what}_up`] === false);
+  words.push(...away.map((what) => `${what} away`));
   if (status.reloads) { words.push(`reloaded ${plural(status.reloads, "time")}`); }
   element("identity").textContent = status.identity;
   element("state").textContent = words.join(", ");
-  element("state").className = status.draining ? "bad" : "";
+  element("state").className = status.draining || away.length ? "bad" : "";
   document.title = status.draining ? "dtpd (draining)" : "dtpd";
   fill("exposed", ["service", "kind", "open", "streams", "failed", "in", "out", "backends", "rules", "refused"],
     status.exposed.map((one) => [one.service, short(one.kind), ...figures(one),

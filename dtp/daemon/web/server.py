@@ -39,10 +39,10 @@ _HEADERS = (
 class Watched(Protocol):
     """A daemon, as the page sees it."""
 
-    async def refresh(self) -> None:
+    async def refresh(self, *, callers: bool = True) -> None:
         """Before `status`."""
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, callers: bool = True) -> dict[str, Any]:
         """See `Daemon.status`."""
 
 
@@ -70,8 +70,11 @@ def _metrics(daemon: Watched) -> Answer:
 
 
 def _health(daemon: Watched) -> Answer:
-    """200 while the daemon can serve; 503 while it ends, or when a service has no backend or a forward no peer."""
-    status = daemon.status()
+    """200 while the daemon can serve; 503 while it ends, or when a service has no backend or a forward no peer.
+
+    Whether the state and the chain can be had is said, and no fault: the daemon goes on without them.
+    """
+    status = daemon.status(callers=False)
     faults = ["draining"] if status["draining"] else []
     faults += [
         f"service {one['service']}: no backend is up"
@@ -82,6 +85,7 @@ def _health(daemon: Watched) -> Answer:
         f"{', '.join(one['listen'])}: not connected" for one in status["forwarded"] if not one["connected"]
     ]
     body = {"healthy": not faults, "faults": faults}
+    body |= {key: status[key] for key in ("state_up", "chain_up") if key in status}
     return Answer(json.dumps(body).encode(), "application/json", 503 if faults else 200)
 
 
@@ -94,6 +98,12 @@ PATHS: dict[str, Callable[[Watched], Answer]] = {
     "/metrics": _metrics,
     "/health": _health,
 }
+#: Those that go by how the daemon stands -> whether also by who is there.
+_LOOKS = {"/status": True, "/metrics": False, "/health": False}
+
+
+def _path_of(request: h11.Request) -> str:
+    return request.target.decode("ascii").partition("?")[0]
 
 
 class WebServer:
@@ -162,7 +172,9 @@ class WebServer:
                 return None
 
     async def _answer(self, http: h11.Connection, writer: asyncio.StreamWriter, request: h11.Request) -> None:
-        await self._daemon.refresh()
+        callers = _LOOKS.get(_path_of(request))
+        if callers is not None:
+            await self._daemon.refresh(callers=callers)
         answer = self._find(request)
         headers = [
             ("Content-Type", answer.kind),
@@ -188,7 +200,7 @@ class WebServer:
             return Answer(b"ask for localhost\n", "text/plain", 421)
         if request.method not in (b"GET", b"HEAD"):
             return Answer(b"read-only\n", "text/plain", 405)
-        make = PATHS.get(request.target.decode("ascii").partition("?")[0])
+        make = PATHS.get(_path_of(request))
         if make is None:
             return Answer(f"there are {', '.join(PATHS)}\n".encode(), "text/plain", 404)
         return make(self._daemon)
