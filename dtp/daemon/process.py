@@ -24,6 +24,7 @@ from dtp.daemon.config.load import load
 from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import Wrong
 from dtp.daemon.control import Control, path_of
+from dtp.daemon.counted import COUNTED, NOTHING, Counted, file_of, inherited
 from dtp.daemon.server import Daemon
 from dtp.daemon.sockets import name_of
 from dtp.daemon.table import Table
@@ -79,7 +80,10 @@ class Serving(Protocol):
     def addresses(self) -> list[Address]: ...
     @property
     def open_streams(self) -> int: ...
-    async def start(self, adopted: Mapping[str, Sequence[socket.socket]] | None = None) -> None: ...
+    async def start(
+        self, adopted: Mapping[str, Sequence[socket.socket]] | None = None, counted: Counted = NOTHING
+    ) -> None: ...
+    def counted(self) -> Counted: ...
     async def reload(self, config: Config) -> None: ...
     async def drain(self, grace: float) -> bool: ...
     async def hand_over(self) -> None: ...
@@ -118,6 +122,8 @@ class Process:
         self._successor: subprocess.Popen[bytes] | None = None
         #: One reload or upgrade at a time.
         self._changing = asyncio.Lock()
+        #: Held while another process gets ready: it was told of the bans that there were.
+        self._upgrading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.control = Control(
             path_of(config),
@@ -140,7 +146,7 @@ class Process:
         await self.control.start(next(iter(adopted.get(self.control.place, ())), None))
         figures = None
         try:
-            await self.daemon.start(adopted)
+            await self.daemon.start(adopted, inherited())
             if self.web is not None:
                 await self.web.start(adopted.get(_of_web(self.daemon.config), ()))
             systemd.notify("READY=1", "STATUS=Serving")
@@ -223,6 +229,9 @@ class Process:
             raise CantBan("a ban is of one identity or Sui address, for a time in seconds")
         until = FOR_EVER if seconds is None else time.time() + seconds if seconds > 0 else 0.0
         await self.daemon.ban(caller, until)
+        async with self._upgrading:
+            if self._successor is not None and self.daemon.config.state is None:
+                raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
         fields = {"event": "banned", "caller": caller, "seconds": seconds}
         words = f"{caller} is banned" if until else f"{caller} is let in again"
         log.info("%s", words, extra={"fields": fields})
@@ -242,7 +251,7 @@ class Process:
 
     async def _upgrade(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Start this program anew, with the sockets, and end when it serves. Without it, go on as before."""
-        async with self._change():
+        async with self._change(), self._upgrading:
             self._successor = successor = await self._succeed()
             systemd.tell(f"MAINPID={successor.pid}")
             log.info("process %d takes over", successor.pid, extra={"fields": {"event": "upgraded"}})
@@ -259,7 +268,7 @@ class Process:
         socks = {**self.daemon.sockets, self.control.place: self.control.sockets}
         if self.web is not None:
             socks[_of_web(self.daemon.config)] = self.web.sockets
-        successor, ready = _start_successor(socks)
+        successor, ready = _start_successor(socks, self.daemon.counted())
         serves = False
         try:
             with ready:
@@ -320,24 +329,27 @@ async def _read(descriptor: int) -> bytes:
 
 
 def _start_successor(
-    socks: Mapping[str, Sequence[socket.socket]],
+    socks: Mapping[str, Sequence[socket.socket]], counted: Counted = NOTHING
 ) -> tuple[subprocess.Popen[bytes], BinaryIO]:
     """This program, started anew with copies of `socks`; and a pipe that says when it serves, or ends."""
+    file, named = file_of(counted)
     read, write = os.pipe()
     numbers = {sock.fileno(): setting for setting, several in socks.items() for sock in several}
     environment = {
         **os.environ,
         systemd.SOCKETS: json.dumps([(setting, number) for number, setting in numbers.items()]),
         systemd.READY: str(write),
+        COUNTED: named,
     }
     environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
     try:
-        process = subprocess.Popen(sys.orig_argv, env=environment, pass_fds=(*numbers, write))
+        process = subprocess.Popen(sys.orig_argv, env=environment, pass_fds=(*numbers, write, file.fileno()))
     except OSError as error:
         os.close(read)
         raise UpgradeFailed(f"{sys.orig_argv[0]} can't be started: {error.strerror}") from error
     finally:
         os.close(write)
+        file.close()
     return process, os.fdopen(read, "rb")
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from dtp.daemon import logs, memory, state
 from dtp.daemon.bans import Bans
 from dtp.daemon.config.model import AccessRule, Budget, Config, Forward, Rules
+from dtp.daemon.counted import NOTHING, Counted
 from dtp.daemon.door import Door, by_chain, told
-from dtp.daemon.expose import Exposed, caller_of
+from dtp.daemon.expose import Exposed, caller_of, moment
 from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
 from dtp.daemon.onchain import Gate
@@ -153,8 +154,11 @@ class Daemon:
         self._bound: dict[str, list[str]] = {}
         self._changing = asyncio.Lock()
 
-    async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
-        """Listen and connect. `adopted` are sockets that listen already, by the place or URL in the configuration.
+    async def start(
+        self, adopted: Mapping[str, Sequence[socket]] | None = None, counted: Counted = NOTHING
+    ) -> None:
+        """Listen and connect. `adopted` are sockets that listen already, by the place or URL in the configuration;
+        `counted` is of the process that this one replaces.
 
         Raises `ListenError` when a place can't be had, `ChainError` when the host's rules can't be read,
         `StateError` when the state can't be opened; then nothing is left open.
@@ -171,6 +175,7 @@ class Daemon:
                 from dtp.daemon.telemetry import Spans
 
                 self._spans = Spans(self.config.telemetry, str(self.identity.id))
+            self._resume(counted)
             await self.side.offer(self.config.expose)  # nobody comes before the host has said the prices
             await self._apply(self.config, adopted)
             await self.side.announce()
@@ -178,6 +183,21 @@ class Daemon:
         except BaseException:
             await self.close()
             raise
+
+    def _resume(self, counted: Counted) -> None:
+        self._policies.make(self.config)
+        self._policies.resume(counted.used, counted.rates, moment())
+        for caller, until in counted.bans.items():
+            self._bans.set(caller, until)
+
+    def counted(self) -> Counted:
+        """For the process that takes the place of this one: what no `[state]` keeps."""
+        shared = self.config.state is not None
+        return Counted(
+            bans={} if shared else self._bans.known,
+            used={} if shared else self._policies.used(time.time()),
+            rates=self._policies.rated(time.monotonic()),
+        )
 
     def _share(self) -> Sharing | None:
         """What tells others of what is counted here."""

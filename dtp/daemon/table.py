@@ -30,6 +30,14 @@ def key_of(*parts: object) -> bytes:
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=_KEY).digest()
 
 
+def memory_file() -> int:
+    """The descriptor of an empty file that has no name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("dtpd")
+    with tempfile.TemporaryFile(prefix="dtpd-") as file:  # not Linux
+        return os.dup(file.fileno())
+
+
 class Table:
     """Made before the workers are forked, for `workers` of them; each says which one it is by `me`."""
 
@@ -40,11 +48,7 @@ class Table:
         self._buckets = max(1, rows // _BUCKET)
         self.workers = workers
         self.me = 0
-        if hasattr(os, "memfd_create"):
-            self._descriptor = os.memfd_create("dtpd")
-        else:  # not Linux
-            with tempfile.TemporaryFile(prefix="dtpd-") as file:
-                self._descriptor = os.dup(file.fileno())
+        self._descriptor = memory_file()
         os.ftruncate(self._descriptor, self._buckets * _BUCKET * self._size)
         self._memory = mmap.mmap(self._descriptor, self._buckets * _BUCKET * self._size)
 
@@ -66,6 +70,14 @@ class Table:
             at = self._find(key, now, claim=True)
             if at is not None:
                 self._set_time(at, max(now, self._time(at)) + seconds)
+
+    def arrivals(self, now: float) -> dict[bytes, float]:
+        """When buckets are empty that aren't yet, by key."""
+        found = {}
+        for at in range(0, len(self._memory), self._size):
+            if (time := self._time(at)) > now:
+                found[self._memory[at : at + _KEY]] = time
+        return found
 
     def has_room(self, key: bytes, now: float) -> bool:
         """Whether `key` has a row, or one is free for it."""

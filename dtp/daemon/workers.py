@@ -22,7 +22,10 @@ from dtp.daemon import logs, state
 from dtp.daemon.bans import Bans
 from dtp.daemon.channel import Channel, ChannelLost, NotDone
 from dtp.daemon.config.model import Config
+from dtp.daemon.counted import NOTHING, Counted
+from dtp.daemon.expose import moment
 from dtp.daemon.listening import Opened, open_places, wanted_by
+from dtp.daemon.policies import Policies
 from dtp.daemon.server import refuse_what_takes_a_restart
 from dtp.daemon.sharing import EVERY, Foreign, is_of_rate
 from dtp.daemon.state import Key, Used
@@ -106,8 +109,10 @@ class Workers:
 
     # ---- beginning ------------------------------------------------------------------------------------------
 
-    async def start(self, adopted: Mapping[str, Sequence[socket]] | None = None) -> None:
-        """Listen and start all workers.
+    async def start(
+        self, adopted: Mapping[str, Sequence[socket]] | None = None, counted: Counted = NOTHING
+    ) -> None:
+        """Listen and start all workers. Arguments as of `Daemon.start`.
 
         Raises `CarrierError`, `WorkerFailed`, `StateError`; then nothing is left open.
         """
@@ -116,6 +121,7 @@ class Workers:
             if self.config.state is not None:
                 self._store = state.make(self.config.state, self.config.counted_as(self.identity))
             await self._store.open()
+            await self._resume(counted)
             self._bans.replace(await self._store.bans(time.time()))
             await asyncio.gather(*(self._begin(seat) for seat in self._seats))
             await self.refresh(callers=False)
@@ -125,6 +131,26 @@ class Workers:
         for seat in self._seats:
             seat.watching = asyncio.create_task(self._watch(seat), name="dtpd-worker")
         self._polling = asyncio.create_task(self._poll_bans(), name="dtpd-bans")
+
+    async def _resume(self, counted: Counted) -> None:
+        """What the process before has counted: in the store, if nobody else keeps it, and in the table."""
+        if isinstance(self._store, MemoryStore):
+            await self._store.exchange(counted.used)
+            for caller, until in counted.bans.items():
+                await self._store.ban(caller, until)
+        now = moment()
+        for key, time_ in counted.rows.items():
+            self._table.push(key, time_ - now.steady, now.steady)
+        policies = Policies(self._table)
+        policies.make(self.config)
+        policies.resume({}, counted.rates, now)
+
+    def counted(self) -> Counted:
+        """As `Daemon.counted`."""
+        rows = self._table.arrivals(time.monotonic())
+        if not isinstance(self._store, MemoryStore):
+            return Counted(rows=rows)
+        return Counted(bans=self._bans.known, used=self._store.used, rows=rows)
 
     async def _begin(self, seat: Seat) -> None:
         """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""

@@ -14,6 +14,7 @@ import pytest
 
 from dtp.daemon import logs, process, systemd
 from dtp.daemon.control import Control, NotRunning, ask
+from dtp.daemon.counted import Counted
 from dtp.errors import ConfigError
 
 from .conftest import config
@@ -35,8 +36,8 @@ class Served:
         self.may_reload.set()
         self.drained = asyncio.Event()
 
-    async def start(self, adopted):
-        self.adopted = adopted
+    async def start(self, adopted, counted):
+        self.adopted, self.counted = adopted, lambda: counted
 
     async def reload(self, config):
         self.asked.append("reload")
@@ -282,7 +283,7 @@ def test_a_successor_that_does_not_serve_is_gone(serve, monkeypatch, script):
     start, started = process._start_successor, []
     monkeypatch.setattr(sys, "orig_argv", script)
     monkeypatch.setattr(
-        process, "_start_successor", lambda socks: started.append(start(socks)) or started[-1]
+        process, "_start_successor", lambda *told: started.append(start(*told)) or started[-1]
     )
 
     async def scenario(served, daemon):
@@ -397,3 +398,28 @@ to = "dtp://alice/api"
             "web 127.0.0.1:0": [page],
             f"tcp://127.0.0.1:{port}?backlog=9": [moved],
         }
+
+
+def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(serve, monkeypatch):
+    """It holds here at once, and what was handed over is older."""
+    told = []
+    monkeypatch.setattr(sys, "orig_argv", answer("b'1'"))
+    start = process._start_successor
+
+    async def scenario(served, daemon):
+        daemon.ban = AsyncMock()
+        daemon.counted = lambda: Counted(bans={"dtp1a": 1e12})
+
+        def begin(socks, counted):
+            told.append(counted)
+            told.append(asyncio.ensure_future(served._ban({"caller": "0x" + "1" * 64})))
+            return start(socks, counted)
+
+        monkeypatch.setattr(process, "_start_successor", begin)
+        await served._upgrade({})
+        with pytest.raises(process.AboutToEnd, match="ask again"):
+            await told[1]
+        daemon.ban.assert_awaited_once()
+        assert told[0] == Counted(bans={"dtp1a": 1e12})
+
+    serve(scenario)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dtp.daemon.config.model import Rules
+from dtp.daemon.config.model import Config, Rules
 from dtp.daemon.policies.access import Access
 from dtp.daemon.policies.base import (
     Arrive,
@@ -28,7 +28,9 @@ from dtp.daemon.policies.methods import Methods
 from dtp.daemon.policies.quota import Quota
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.policies.schedule import Schedule
+from dtp.daemon.state import Key, Used
 from dtp.daemon.table import Table, key_of
+from dtp.identity import PeerId
 
 __all__ = [
     "POLICIES",
@@ -171,6 +173,12 @@ class Policies:
         self._made = {key: policy for key, policy in self._made.items() if key[0] != scope} | made
         return tuple(made.values())
 
+    def make(self, config: Config) -> None:
+        """Those of all rules of a configuration."""
+        self.of("", config.everywhere)
+        for expose in config.expose:
+            self.of(expose.service, expose.rules)
+
     def keep(self, scopes: Collection[str]) -> None:
         """Forget what was counted for services that are no more."""
         self._made = {key: policy for key, policy in self._made.items() if key[0] in scopes}
@@ -186,6 +194,37 @@ class Policies:
         for (scope, _, rule, number), policy in self._made.items():
             if isinstance(policy, Rate):
                 yield f"{scope}/rate/{number}/{key_of(rule).hex()[:8]}", policy
+
+    # ---- over an upgrade --------------------------------------------------------------------------------------
+
+    def used(self, unix: float) -> dict[Key, Used]:
+        """What quotas have counted here."""
+        found: dict[Key, Used] = {}
+        for scope, quota in self.quotas():
+            period, counts = quota.counted(unix)
+            found |= {Key(scope, period, caller): used for caller, used in counts.items()}
+        return found
+
+    def rated(self, now: float) -> dict[tuple[str, PeerId | None], tuple[float, float]]:
+        """What rates have counted here: when buckets are empty, of requests and of bytes."""
+        return {
+            (name, peer): times for name, rate in self.rates() for peer, times in rate.counted(now).items()
+        }
+
+    def resume(
+        self,
+        used: Mapping[Key, Used],
+        rated: Mapping[tuple[str, PeerId | None], tuple[float, float]],
+        now: Moment,
+    ) -> None:
+        """What the process before has counted, by rules that are the same here."""
+        quotas, rates = dict(self.quotas()), dict(self.rates())
+        for key, amount in used.items():
+            if key.scope in quotas:
+                quotas[key.scope].resume(key.period, key.caller, amount, now.unix)
+        for (name, peer), (requests, data) in rated.items():
+            if name in rates:
+                rates[name].advance(peer, requests - now.steady, data - now.steady, now.steady)
 
     def _make(self, key: tuple[str, str, Any, int], row: Row) -> Policy:
         policy = row.make(key[2])

@@ -107,6 +107,18 @@ class Quota(Policy):
         count = self._counts[key] = _Count()
         return count
 
+    # ---- over an upgrade --------------------------------------------------------------------------------------
+
+    def counted(self, unix: float) -> tuple[int, dict[str, Used]]:
+        """The period, and what was used in it by each caller."""
+        self._turn(unix)
+        return self._period, {key: Used(one.requests, one.data) for key, one in self._counts.items()}
+
+    def resume(self, period: int, caller: str, used: Used, unix: float) -> None:
+        """What the process before has counted; that of another period is over."""
+        self._turn(unix)
+        self.merge(period, caller, used)
+
     # ---- sharing ----------------------------------------------------------------------------------------------
 
     def take_pending(self, unix: float) -> tuple[int, dict[str, Used]]:

@@ -43,6 +43,10 @@ class Arrivals:
             self._times = {key: time for key, time in self._times.items() if time > now}
             self._sweep_at = max(1024, 2 * len(self._times))
 
+    def known(self, now: float) -> dict[PeerId | None, float]:
+        """When buckets are empty that aren't yet."""
+        return {key: time for key, time in self._times.items() if time > now}
+
     def full_for(self, key: PeerId | None, now: float) -> bool:
         """Whether a caller that is not known yet has to wait for others to be forgotten."""
         if len(self._times) < MAX_CALLERS or key in self._times:
@@ -132,6 +136,11 @@ class Rate(Policy):
             self._requests.push(key, requests, now)
         if data > 0:
             self._bytes.push(key, data, now)
+
+    def counted(self, now: float) -> dict[PeerId | None, tuple[float, float]]:
+        """When buckets are empty that aren't yet, of requests and of bytes: for the process after this one."""
+        requests, data = self._requests.known(now), self._bytes.known(now)
+        return {key: (requests.get(key, now), data.get(key, now)) for key in requests | data}
 
     def _note(self, key: PeerId | None, requests: float, data: float) -> None:
         if self._pending is not None:

@@ -34,6 +34,11 @@ class MemoryStore:
                 scope.popitem(last=False)
         return total
 
+    @property
+    def used(self) -> dict[Key, Used]:
+        """All that was counted, for the process after this one."""
+        return {key: used for scope in self._scopes.values() for key, used in scope.items()}
+
     async def forget(self, scope: str, before: int) -> None:
         """See `Store`."""
         known = self._scopes.get(scope, OrderedDict())

@@ -1,0 +1,221 @@
+"""What was counted without [state] outlives a reload and an upgrade, and nothing else that a process is handed."""
+
+import asyncio
+import json
+import os
+import time
+
+import pytest
+
+from dtp.daemon import counted
+from dtp.daemon.bans import FOR_EVER
+from dtp.daemon.counted import COUNTED, MOST, NOTHING, Counted, file_of, inherited
+from dtp.daemon.policies import Call, Caller, Chain, Moment, Policies
+from dtp.daemon.server import Daemon
+from dtp.daemon.state import Key, Used
+from dtp.daemon.table import Table, key_of
+from dtp.daemon.workers import Workers
+
+from .conftest import FAR, NEAR, OTHER, Backend, config, echo
+from .programs import place
+from .test_daemon_programs import ask, connected, echo_server, end
+from .test_daemon_relay import exchange, expose
+
+__all__ = ["place"]
+
+QUOTA = 'quota = { requests = 2, every = "365d" }'
+RATE = 'rate = { requests = "2/d" }'
+SOME = Counted(
+    {"dtp1a": FOR_EVER},
+    {Key("api/0/60", 3, "*"): Used(1, 2)},
+    {("api/rate/0/x", NEAR.id): (5.0, 6.5), ("api/rate/0/x", None): (1.0, 0.0)},
+    {b"k" * 16: 7.25},
+)
+
+
+def hand_over(monkeypatch, told):
+    """As to a process that takes over; the descriptor there."""
+    with file_of(told)[0] as file:
+        descriptor = os.dup(file.fileno())
+    monkeypatch.setenv(COUNTED, counted._name_of(descriptor))
+    return descriptor
+
+
+def test_all_of_it_comes_through(monkeypatch):
+    descriptor = hand_over(monkeypatch, SOME)
+    assert inherited() == SOME
+    assert COUNTED not in os.environ
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(descriptor)
+
+
+def test_of_many_those_who_used_most_are_told():
+    many = range(MOST + 5)
+    kept = Counted.unpack(
+        Counted(
+            {str(n): float(n) for n in many},
+            {Key("a", 0, str(n)): Used(n, 0) for n in many},
+            {},
+            {n.to_bytes(16): float(n) for n in many},
+        ).pack()
+    )
+    for found in (kept.bans, kept.used, kept.rows):
+        assert len(found) == MOST
+    assert min(kept.bans.values()) == 5.0
+    assert min(used.requests for used in kept.used.values()) == 5
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"{", b"[]", b'{"version": 2}', b'{"version": 1}', b'{"version": 1, "bans": [["x", "y"]]}',
+     SOME.pack().replace(NEAR.id.key.hex().encode(), b"00" * 31)],
+)  # fmt: skip
+def test_what_another_version_tells_is_left(monkeypatch, caplog, said):
+    monkeypatch.setattr(Counted, "pack", lambda _: said)
+    hand_over(monkeypatch, SOME)
+    assert inherited() is NOTHING
+    assert "are lost" in caplog.text
+
+
+def test_a_number_that_an_older_version_has_left_is_not_touched(monkeypatch):
+    """It doesn't know the variable, and passes it on with what is no descriptor of ours any more."""
+    with file_of(SOME)[0] as file:
+        for stale in ("", "x", f"{file.fileno()}", f"{file.fileno()}:1:2", "99999:1:2"):
+            monkeypatch.setenv(COUNTED, stale)
+            assert inherited() is NOTHING
+        os.fstat(file.fileno())
+
+
+async def refused(port):
+    with pytest.raises(ConnectionResetError):
+        await exchange(port, b"x")
+
+
+@pytest.mark.parametrize(("rule", "policy"), [(QUOTA, "quota"), (RATE, "rate")])
+def test_a_reload_and_an_upgrade_give_nothing_anew(run, rule, policy):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port, more=rule))
+            for _ in range(2):
+                assert await exchange(port, b"x") == b"x"
+            await pair.far.ban(str(OTHER.id), FOR_EVER)
+            changed = expose(
+                backend.port, more=f'{rule}\nconcurrency = {{ identity = 5 }}\nconnect-timeout = "4s"'
+            )
+            await pair.far.reload(pair.far_config(changed))
+            await refused(port)
+            assert pair.exposed.denials == {policy: 1}
+            assert pair.far.status()["bans"] == {str(OTHER.id): None}
+            before = Counted.unpack(pair.far.counted().pack())
+            listen = pair.far.listener.urls[0]
+            await pair.far.close()
+            pair.far = Daemon(pair.far_config(pair.expose, listen), FAR)
+            await pair.far.start(counted=before)
+            await refused(port)
+            assert pair.exposed.denials == {policy: 1}
+            assert pair.far.status()["bans"] == {str(OTHER.id): None}
+            assert pair.far.counted().used == before.used
+
+    run(scenario)
+
+
+def test_who_has_a_state_hands_over_what_is_not_there(run, tmp_path):
+    """Buckets alone: quotas and bans would be counted twice, and a ban that others have ended begin again."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            state = f'[state]\nurl = "sqlite://{tmp_path}/state.db"'
+            port = await pair.start(expose(backend.port, more=f"{QUOTA}\n{RATE}"), top=state)
+            assert await exchange(port, b"x") == b"x"
+            await pair.far.ban(str(OTHER.id), FOR_EVER)
+            told = pair.far.counted()
+            assert (told.bans, told.used) == ({}, {})
+            ((_, peer),) = told.rates
+            assert peer == NEAR.id
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_workers_go_on_with_what_was_counted(tmp_path, several):
+    """By one process before them, and by several."""
+    services = expose(1, more=QUOTA + "\n" + RATE)
+    settings = config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{services}')
+    now, caller = Moment(time.monotonic(), time.time()), Caller(NEAR.id, NEAR.id.sui_address, "")
+
+    async def scenario():
+        table = Table(2) if several else None
+        before = Policies(table)
+        before.make(settings)
+        (api,) = settings.expose
+        for _ in range(2):
+            assert Chain(before.of("api", api.rules)).ask(Call(caller), now) is None
+        told = Counted(
+            {"dtp1a": FOR_EVER},
+            before.used(now.unix),
+            {} if several else before.rated(now.steady),
+            table.arrivals(now.steady) if several else {},
+        )
+        parent = Workers(settings, FAR.id, None, Table(2))
+        await parent._resume(Counted.unpack(told.pack()))
+        after = Policies(parent._table)
+        after.make(settings)
+        (quota,), (rate,) = (dict(found) for found in (after.quotas(), after.rates()))
+        assert dict(after.rates())[rate].check(Call(caller), now).policy == "rate"
+        (key,) = told.used
+        assert (await parent._store.exchange({key: Used()}))[key] == Used(2, 0)
+        assert key.scope == quota
+        assert await parent._store.bans(0.0) == {"dtp1a": FOR_EVER}
+        parent._bans.replace(await parent._store.bans(0.0))
+        again = Counted.unpack(parent.counted().pack())
+        assert (again.bans, again.used) == (told.bans, told.used)
+        assert again.rows.keys() == parent._table.arrivals(now.steady).keys()
+        for used in (table, parent._table):
+            if used is not None:
+                used.close()
+
+    asyncio.run(scenario())
+
+
+def test_buckets_that_are_empty_are_not_told():
+    table = Table(1)
+    keys = [key_of(number) for number in range(3)]
+    for seconds, key in enumerate(keys):
+        table.push(key, float(seconds), 100.0)
+    assert table.arrivals(100.5) == {keys[1]: 101.0, keys[2]: 102.0}
+    table.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_upgrade_gives_nobody_anything_anew(place, workers):
+    backend = echo_server(place)
+    _, exposed = place.dtpd(
+        "far",
+        f"""[daemon]
+listen = ["tcp://127.0.0.1:0"]
+workers = {workers}
+[[expose]]
+service = "api"
+backend = "127.0.0.1:{backend}"
+allow = ["*"]
+quota = {{ requests = 1, every = "365d", per = "service" }}
+""",
+    )
+    _, places = place.dtpd("near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{exposed[0]["address"]}"')
+    port, file = int(places[0]["listen"].rpartition(":")[2]), place.folder / "far.toml"
+    with connected(port) as client:
+        ask(client, b"hello")
+    other = str(place.identity("other").id)
+    place.command("ban", other, "-c", file)
+    for _ in range(2):
+        pid = json.loads(place.command("upgrade", "--json", "-c", file))["pid"]
+        place.stack.callback(end, pid)
+        status = json.loads(place.command("status", "--json", "-c", file))
+        assert status["bans"] == {other: None}
+    if workers == 1:  # workers hear of it within 50 ms of the caller's coming
+        with connected(port) as client:
+            client.sendall(b"x")
+            with pytest.raises(ConnectionError):
+                client.recv(1)
+        status = json.loads(place.command("status", "--json", "-c", file))
+        assert status["exposed"][0]["denials"].keys() == {"quota"}
