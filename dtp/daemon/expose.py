@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dtp.carriers.errors import DialError
 from dtp.daemon import health, logs, proxy_protocol, udp
@@ -19,6 +19,7 @@ from dtp.daemon.config.model import Expose
 from dtp.daemon.direct import connect_now
 from dtp.daemon.ledger import Ledger, Session
 from dtp.daemon.policies import Arrive, Bounds, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
+from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.reasons import TELLINGS, Reason
 from dtp.daemon.relay import Relay
 from dtp.daemon.sockets import NoDescriptors, connect
@@ -122,6 +123,25 @@ class Exposed:
         for task in list(self._opening):
             task.cancel()
         self.ledger.abort(reason)
+
+    def status(self, now: float) -> dict[str, Any]:
+        """For `Daemon.status`, by the steady clock."""
+        return {
+            "service": self.config.service,
+            "kind": self.config.kind,
+            **self.ledger.status(),
+            "denials": dict(self.denials),
+            "rules": [*words(self.config.rules), *price_words(self.config.price)],
+            "backends": [
+                {
+                    "place": str(backend.place),
+                    "up": backend.usable(now),
+                    "active": backend.active,
+                    "failures": backend.failures,
+                }
+                for backend in self.balancer.backends
+            ],
+        }
 
     # ---- a caller comes -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener
@@ -84,6 +85,21 @@ class Forwarded:
     def places(self) -> list[str]:
         """Where it listens, with real ports."""
         return [] if self.listener is None else self.listener.urls
+
+    def status(self) -> dict[str, Any]:
+        """For `Daemon.status`."""
+        pool = self.pool
+        connections = [] if pool is None else pool.connections
+        return {
+            "listen": self.places,
+            "mode": self.config.mode,
+            "to": [str(address) for address in self.config.to],
+            **self.ledger.status(),
+            # One that has lost its carrier is kept, to be resumed; it leads nowhere meanwhile.
+            "connected": pool is None or any(connection.stats.carriers for connection in connections),
+            "trouble": "" if pool is None else pool.trouble,
+            "resumes": sum(connection.stats.resumes for connection in connections),
+        }
 
     async def wait_empty(self) -> None:
         """Until no program is here, nor waits for a stream."""

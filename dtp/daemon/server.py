@@ -23,7 +23,7 @@ from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
 from dtp.daemon.onchain import Gate
 from dtp.daemon.policies import Caller, Denial, Policies
-from dtp.daemon.policies.words import price_words, words
+from dtp.daemon.policies.words import words
 from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
 from dtp.daemon.sharing import AMONG_WORKERS, EVERY, Sharing
@@ -649,11 +649,11 @@ class Daemon:
                 for connection, caller in (self._callers.items() if callers else ())
             ],
             "exposed": [
-                {**_exposed_status(exposed, now), **self.side.of_service(exposed.config)}
+                {**exposed.status(now), **self.side.of_service(exposed.config)}
                 for exposed in self.exposed.values()
             ],
             "forwarded": [
-                {**_forwarded_status(forwarded), **self.side.of_forward(forwarded.config)}
+                {**forwarded.status(), **self.side.of_forward(forwarded.config)}
                 for forwarded in self.forwarded.values()
             ],
             "refused": dict(self._door.refused),
@@ -663,37 +663,3 @@ class Daemon:
             "everywhere": [] if self.config.everywhere == _NO_RULES else words(self.config.everywhere),
             "events": logs.recent(),
         }
-
-
-def _exposed_status(exposed: Exposed, now: float) -> dict[str, Any]:
-    return {
-        "service": exposed.config.service,
-        "kind": exposed.config.kind,
-        **exposed.ledger.status(),
-        "denials": dict(exposed.denials),
-        "rules": [*words(exposed.config.rules), *price_words(exposed.config.price)],
-        "backends": [
-            {
-                "place": str(backend.place),
-                "up": backend.usable(now),
-                "active": backend.active,
-                "failures": backend.failures,
-            }
-            for backend in exposed.balancer.backends
-        ],
-    }
-
-
-def _forwarded_status(forwarded: Forwarded) -> dict[str, Any]:
-    pool = forwarded.pool
-    connections = [] if pool is None else pool.connections
-    return {
-        "listen": forwarded.places,
-        "mode": forwarded.config.mode,
-        "to": [str(address) for address in forwarded.config.to],
-        **forwarded.ledger.status(),
-        # One that has lost its carrier is kept, to be resumed; it leads nowhere meanwhile.
-        "connected": pool is None or any(connection.stats.carriers for connection in connections),
-        "trouble": "" if pool is None else pool.trouble,
-        "resumes": sum(connection.stats.resumes for connection in connections),
-    }
