@@ -175,6 +175,30 @@ def test_a_head_has_10_s(talk):
     talk(scenario)
 
 
+def test_who_waits_here_does_not_trickle(talk):
+    """For others, whose heads are understood first, or for its rate."""
+
+    async def scenario(talk):
+        waiting = []
+
+        async def turn(size, who):
+            waiting.append(size)
+            await asyncio.sleep(60)
+
+        await asyncio.sleep(0)
+        talk.session._parsing = SimpleNamespace(turn=turn)
+        talk.exposed.delay = lambda caller, size: 30.0 * bool(size)
+        talk.client.say(GET[:-1])
+        await seen(lambda: waiting)
+        await asyncio.sleep(59)
+        talk.client.say(GET[-1:])
+        (await talk.asked()).say(OK)
+        await talk.answered()
+        assert waiting == [len(GET) // 16, len(GET), 0]  # and the end, which is nothing
+
+    talk(scenario)
+
+
 @pytest.mark.parametrize("way", ["talk", "reset"])
 def test_who_goes_on_talking_hears_the_last_words_for_2_s(talk, way):
     """Who has had enough may go at once: all was said."""

@@ -2,10 +2,13 @@
 
 import asyncio
 
+import h11
 import pytest
 
 from dtp.daemon.http import jsonrpc
+from dtp.daemon.http import side as side_module
 from dtp.daemon.http.parsing import PER_TURN, Parsing
+from dtp.daemon.http.side import Side
 from dtp.testing import clock
 
 from .conftest import Backend
@@ -35,6 +38,19 @@ def test_who_is_beyond_a_turn_has_one_of_the_next():
                 tasks[4].cancel()
         first = done[0][0]
         assert [(at - first, name) for at, name in done] == [(0, "a"), (0, "b"), (2, "c"), (2, "d"), (3, "f")]
+
+    clock.run(scenario())
+
+
+def test_who_has_nothing_to_parse_stands_in_no_line():
+    async def scenario():
+        parsing = Parsing.of(asyncio.get_running_loop())
+        await parsing.turn(PER_TURN, "a")
+        some, none = parsing.turn(1, "b"), parsing.turn(0, "c")
+        assert some.send(None) is not None  # it waits
+        with pytest.raises(StopIteration):
+            none.send(None)
+        some.close()
 
     clock.run(scenario())
 
@@ -135,6 +151,105 @@ def test_heads_that_end_together_are_understood_in_turns(run, monkeypatch):
                 writer.close()
 
     run(scenario)
+
+
+# ---- one side alone ----------------------------------------------------------------------------------------------
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Heard:
+    """A side that reads these pieces: its events, and what turns it asked for."""
+
+    def __init__(self, *pieces):
+        self._pieces, self.sizes = list(pieces), []
+        self.side = Side(h11.SERVER, self._read, None, None, self._turn)
+
+    async def _read(self, size):
+        return self._pieces.pop(0)
+
+    async def _turn(self, size):
+        self.sizes.append(size)
+
+    def events(self):
+        async def main():
+            found = []
+            while not found or not isinstance(found[-1], h11.EndOfMessage):
+                found.append(await self.side.event())
+            return found
+
+        return clock.run(main())
+
+
+@pytest.mark.parametrize(
+    ("begin", "line", "end"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"a:\n", b"\n"),
+        (CHUNKED + b"0\r\n", b"a:\n", b"\n"),
+        (CHUNKED + b"1;", b"aaa", b"\r\nx\r\n0\r\n\r\n"),
+    ],
+    ids=["head", "trailers", "chunk"],
+)
+def test_fields_that_trickle_in_are_gone_through_once(monkeypatch, begin, line, end):
+    searched = []
+
+    class Blank:
+        def search(self, kept, start):
+            searched.append(len(kept) - start)
+            return real.search(kept, start)
+
+    real = side_module._BLANK
+    monkeypatch.setattr(side_module, "_BLANK", Blank())
+    heard = Heard(begin, *[line] * 5000, end)
+    assert isinstance(heard.events()[-1], h11.EndOfMessage)
+    assert sum(searched) < 5000 * (len(line) + 2) + 1000
+    assert max(heard.sizes) in range(15_000 // (16 if line == b"aaa" else 1), 15_100)
+
+
+@pytest.mark.parametrize("split", [1, 7, 30_000])
+@pytest.mark.parametrize("size", [1, 3, 16_384, 60_000])
+def test_text_in_chunks_counts_as_data(size, split):
+    """Though it has blank lines, and lines of its own that look like those of chunks."""
+    text = (b"one\n\n0\r\n\0two\r\n\r\n" * 5000)[:60_000]
+    pieces = [text[at : at + size] for at in range(0, len(text), size)][:3000]
+    body = b"".join(b"%04x\r\n%b\r\n" % (len(each), each) for each in pieces) + b"0\r\na: b\r\n\r\n"
+    whole = CHUNKED + body
+    step = max(split, len(whole) // 3000)
+    heard = Heard(*(whole[at : at + step] for at in range(0, len(whole), step)))
+    found = heard.events()
+    assert b"".join(bytes(each.data) for each in found if isinstance(each, h11.Data)) == b"".join(pieces)
+    assert found[-1].headers == [(b"a", b"b")]
+    assert max(each for each in heard.sizes if each != PER_TURN) <= 64 * 1024 // 16
+
+
+@pytest.mark.parametrize("data", [b"x\r\n", b""])
+def test_all_fields_behind_a_body_count(data):
+    """Also when they came with the rest of a chunk, or right behind the last one's line."""
+    fields = b"a:b\r\n" * 4000 + b"\r\n"
+    heard = Heard(CHUNKED + b"1\r\n", *([data + b"0\r\n" + fields] if data else [b"x\r\n0;e\r\n", fields]))
+    assert isinstance(heard.events()[-1], h11.EndOfMessage)
+    assert max(heard.sizes) >= len(fields)
+
+
+@pytest.mark.parametrize("bad", [b"\0", b"\v", b"\f", b"\rx"])
+@pytest.mark.parametrize("begin", [b"GET / HTTP/1.1\r\n", CHUNKED + b"0\r\n"])
+def test_what_takes_seconds_to_refuse_is_refused_before(begin, bad):
+    """A field's blanks in front of what it may not have: h11 goes through them in their square."""
+    heard = Heard(begin, b"a:" + b" " * 30_000, bad + b"\r\n\r\n")
+    with pytest.raises(h11.RemoteProtocolError, match=r"illegal header line$"):
+        heard.events()  # without its words, which h11 would tell
+
+
+@pytest.mark.parametrize("begin", [b"", b"1\r\nx\r\n", b"1\r\nx", b"2\r\nx"])
+def test_a_chunk_that_takes_seconds_to_refuse_is_refused_before(begin):
+    line = b"1;" + b" " * 30_000 + b"\nx\r\n"
+    heard = Heard(CHUNKED + begin, {b"1\r\nx": b"\r\n", b"2\r\nx": b"x\r\n"}.get(begin, b"") + line)
+    with pytest.raises(h11.RemoteProtocolError, match=r"illegal chunk header$"):
+        heard.events()
+
+
+# ---- messages ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("size", "turns"), [(PER_TURN // 3, 1), (PER_TURN // 2, 2), (PER_TURN + 1, 3)])

@@ -34,7 +34,10 @@ class Parsing:
         return known
 
     async def turn(self, size: int, who: Hashable) -> None:
-        """Return when so many bytes may be parsed, which is to be done at once. More than fit have a turn alone."""
+        """Return when so many bytes may be parsed, which is to be done at once. More than fit have a turn alone,
+        and none at all need none."""
+        if not size:
+            return
         if not self._counting:
             self._counting = True
             self._loop.call_soon(self._renew)

@@ -58,9 +58,11 @@ class HttpSession(Conversation):
 
     def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
         super().__init__(exposed, caller, stream, bounds, keep=_KEEP)
-        self._client = Side(h11.SERVER, self._read_client, self._write_client, stream.drain, self._turn)
+        self._client = Side(h11.SERVER, self._read_more, self._write_client, stream.drain, self._turn)
         self._backend: Side | None = None
         self._finishing = False
+        #: Seconds in which the rest of a head has to be read, while one is.
+        self._head_time: float | None = None
         self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
         self._json = exposed.config.kind == "json-rpc"
         self._only_websockets = exposed.config.kind == "websocket"
@@ -112,8 +114,7 @@ class HttpSession(Conversation):
         """The client broke the protocol: 400, if it can still be told; whether it could."""
         # Behind the colon h11 quotes the client's bytes, among which may be a secret: they don't get into the log.
         self.why = f"{words(Reason.MALFORMED)}: {str(error).partition(':')[0]}"
-        state = self._client.http.our_state
-        if self._client.http.their_state is not h11.ERROR or state not in (h11.IDLE, h11.SEND_RESPONSE):
+        if self._client.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return False
         try:
             body = f"{words(Reason.MALFORMED)}: {error}\n".encode()
@@ -182,7 +183,7 @@ class HttpSession(Conversation):
             self._look_later()
 
     async def _request(self) -> h11.Request | None:
-        """The next request's head; None when the client has ended. Its bytes may not trickle in."""
+        """The next request's head; None when the client has ended."""
         client = self._client
         if client.http.trailing_data[0]:
             await asyncio.sleep(0)  # who asks ahead has all answered in a row: others have their turn between
@@ -191,15 +192,27 @@ class HttpSession(Conversation):
             if data is None:
                 return None
             client.http.receive_data(data)
-        try:
-            async with asyncio.timeout(conversation.HEAD_TIME):
-                event = await client.event()
-        except TimeoutError:
-            raise Ended(Reason.IDLE) from None
+        self._head_time = conversation.HEAD_TIME
+        event = await client.event()
+        self._head_time = None
         if isinstance(event, h11.ConnectionClosed):
             return None
         assert isinstance(event, h11.Request)
         return event
+
+    async def _read_more(self, size: int) -> bytes:
+        """What the client says next. A head may not trickle in; what has come may have to wait here for others."""
+        if self._head_time is None:
+            return await self._read_client(size)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(self._head_time):
+                data = await self._read_uncounted(size)
+        except TimeoutError:
+            raise Ended(Reason.IDLE) from None
+        self._head_time -= loop.time() - began
+        return await self._counted(data)
 
     async def _wait_for_request(self) -> bytes | None:
         """The first bytes of a request; None when `finish` came first, or nothing for too long."""

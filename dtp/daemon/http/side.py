@@ -17,6 +17,8 @@ from dtp.daemon.reasons import Reason
 #: Of what was read so many pieces are understood, then others have their turn: some milliseconds.
 _PIECES = 256
 _BLANK = re.compile(rb"\n\r?\n")
+#: The end of a chunk, as far as it isn't read yet, and the line in front of the next.
+_CHUNK = re.compile(rb"(?:\r\n|\n)?+([^\n]*)\n")
 #: So many times less than of heads it takes to go through other bytes.
 _CHEAP = 16
 
@@ -36,7 +38,9 @@ class Side:
         self.http = h11.Connection(role, max_incomplete_event_size=conversation.HEAD_SIZE)
         self._read, self._write, self._drain = read, write, drain
         self._next: Any = None
-        self._turn, self._chunked = turn, False
+        self._turn = turn
+        #: Whether fields come next, those of a head or behind a body, or the line in front of a chunk.
+        self._at_fields, self._at_chunk = True, False
         #: Of a backend's side: whether it has answered before, and when it did last, or was dialled.
         self.used, self.since = False, 0.0
 
@@ -52,7 +56,8 @@ class Side:
                 await self._turn(self._cost(data))
             event = self.http.next_event()
         if isinstance(event, h11.Request):
-            self._chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
+            self._at_fields = False
+            self._at_chunk = any(name == b"transfer-encoding" for name, _ in event.headers)
         if isinstance(event, h11.Data):
             return await self._joined(event)
         if isinstance(event, h11.RemoteProtocolError):
@@ -60,28 +65,48 @@ class Side:
         return event
 
     def _cost(self, data: bytes) -> int:
-        """Bytes that are understood next, of which `data` were read last."""
-        state = self.http.their_state
-        if state is h11.IDLE or (state is h11.SEND_BODY and self._chunked):
-            kept = self.http.trailing_data[0]
-            if end := _BLANK.search(kept):  # all of a head, or of the fields behind a body, is there
-                return end.end() if state is h11.IDLE else len(kept)
-        return len(data) // _CHEAP
+        """Bytes that are understood next, of which `data` were read last: of fields that are whole all count.
+
+        Raises `h11.RemoteProtocolError` for what takes h11 seconds to refuse.
+        """
+        if not (self._at_fields or self._at_chunk) or (data and b"\n" not in data):
+            return len(data) // _CHEAP  # no line ends
+        kept = self.http.trailing_data[0]
+        searched = max(0, len(kept) - len(data) - 2) if data and self._at_fields else 0
+        if not self._at_fields and (last := _is_last_chunk(kept)) is not None:
+            self._at_fields, self._at_chunk = last, False
+        if self._at_fields and (blank := _BLANK.search(kept, searched)):
+            _refuse_controls(kept[: blank.end()])
+            return blank.end()
+        return (len(data) if searched else len(kept)) // _CHEAP
 
     async def _joined(self, first: h11.Data) -> h11.Data:
         """Data with what was read behind it: chunks of a byte each would cost as much as large ones."""
-        data = [first.data]
+        data, piece = [first.data], first
         for _ in range(_PIECES):
             try:
-                self._next = self.http.next_event()
+                if self._comes_to_fields(piece):
+                    self._next = None  # they have a turn of their own
+                else:
+                    self._next = self.http.next_event()
             except h11.RemoteProtocolError as error:
                 self._next = error  # behind the data
             if not isinstance(self._next, h11.Data):
                 return h11.Data(data=b"".join(data)) if len(data) > 1 else first
-            data.append(self._next.data)
+            piece = self._next
+            data.append(piece.data)
+        self._at_fields, self._at_chunk = False, piece.chunk_end
         self._next = None
         await (asyncio.sleep(0) if self._turn is None else self._turn(PER_TURN))
         return h11.Data(data=b"".join(data))
+
+    def _comes_to_fields(self, piece: h11.Data) -> bool:
+        """Whether what was read behind `piece` is the last chunk's line. Raises as `_cost` does."""
+        self._at_fields, self._at_chunk = False, piece.chunk_end
+        judged = piece.chunk_end and self._turn is not None
+        if judged and (last := _is_last_chunk(self.http.trailing_data[0])) is not None:
+            self._at_fields, self._at_chunk = last, False
+        return self._at_fields
 
     async def send(self, event: Any) -> None:
         """Send it, as fast as the other side takes it."""
@@ -95,8 +120,33 @@ class Side:
         if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
             self.http.start_next_cycle()
             self._next = None
+            self._at_fields, self._at_chunk = True, False
             return True
         return False
+
+
+def _is_last_chunk(kept: bytes) -> bool | None:
+    """Of what is kept where h11 comes to a chunk: whether that is the last, or None where its line isn't whole.
+
+    Raises `h11.RemoteProtocolError` for a line with a bare LF: h11 refuses it in the square of its blanks.
+    """
+    match = _CHUNK.match(kept)
+    if match is None:
+        return None
+    line = match[1]
+    if not line.endswith(b"\r"):
+        raise h11.RemoteProtocolError("illegal chunk header")
+    return line.startswith(b"0") and line.lstrip(b"0")[0] in b" \t;\r"
+
+
+def _refuse_controls(fields: bytes) -> None:
+    """Raises `h11.RemoteProtocolError` for what no field may have (RFC 9110, 5.5).
+
+    h11 refuses it, too, but in the square of the blanks in front: 32 KiB of them take 8 s.
+    """
+    odd = any(each in fields for each in (b"\0", b"\v", b"\f"))
+    if odd or fields.count(b"\r") != fields.count(b"\r\n"):
+        raise h11.RemoteProtocolError("illegal header line")
 
 
 async def answered(backend: Side) -> Any:
