@@ -40,15 +40,18 @@ class Ledger:
         self.streams = 0
         self.failed = 0
         self._sent = self._received = 0
+        self._finishing = False
         self._empty = asyncio.Event()
         self._empty.set()
 
     def add(self, session: Session) -> None:
-        """A session has begun."""
+        """A session has begun; after `finish` it takes up nothing but what it was asked by now."""
         if not session.ended:
             if not self.open:
                 self._empty.clear()
             self.open.add(session)
+            if self._finishing:
+                session.finish()
 
     def ended(self, session: Session) -> None:
         """A session is over, also one that never began."""
@@ -67,7 +70,8 @@ class Ledger:
         await self._empty.wait()
 
     def finish(self) -> None:
-        """Let what is open take up nothing new."""
+        """Let what is open, and what was let in and begins yet, take up nothing new."""
+        self._finishing = True
         for session in list(self.open):
             session.finish()
 

@@ -430,6 +430,38 @@ def test_a_reload_holds_for_requests_to_come_on_what_is_open(run):
     run(scenario)
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_reload_holds_for_who_waited_for_its_rate(run, asks):
+    """What it has asked by then is answered, once; then it comes again, and meets the new rules."""
+
+    async def scenario(pair):
+        async with site() as backend:
+            kind = 'kind = "http"'
+            port = await pair.start(expose(backend, more=kind))
+            exposed, go_on, delayed = pair.exposed, asyncio.Event(), []
+
+            async def wait(caller, stream, opened):
+                await until(lambda: not asks or stream._size == len(request))
+                delayed.append(stream)
+                await go_on.wait()
+                exposed._begin(caller, stream, opened)
+
+            exposed._wait, exposed.delay = wait, lambda caller, size: 0.0 if delayed else 1.0
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request if asks else b"")
+            await until(lambda: delayed)
+            await pair.far.reload(pair.far_config(expose(backend, more=kind + '\nlimits = { time = "1h" }')))
+            assert pair.exposed is not exposed
+            go_on.set()
+            answer = await reader.read()
+            assert answer.count(b"HTTP/1.1 404 ") == asks
+            assert not asks or b"connection: close" in answer.lower()
+            writer.close()
+
+    request = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    run(scenario)
+
+
 def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(run, monkeypatch, caplog):
     monkeypatch.setattr(pool_module, "ROOM", 0.05)
 

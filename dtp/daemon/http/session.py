@@ -127,7 +127,7 @@ class HttpSession(Conversation):
     # ---- requests -----------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        while not self._finishing:
+        while True:
             self._moved, self._let_in = 0, False  # with the head may come the body
             self._kept = 0
             request = await self._request()
@@ -143,7 +143,7 @@ class HttpSession(Conversation):
                 self.why = words(Reason.BACKEND_BROKE)
                 await self._bounded(self._fail_request(Reason.BACKEND_BROKE, {"Connection": "close"}))
                 return
-            if not keep or not self._client.reusable():
+            if not keep or not self._client.reusable() or self._finishing:
                 return
 
     async def _take_up(self, request: h11.Request) -> bool:
@@ -217,6 +217,8 @@ class HttpSession(Conversation):
     async def _wait_for_request(self) -> bytes | None:
         """The first bytes of a request; None when `finish` came first, or nothing for too long."""
         self._idle = asyncio.ensure_future(self._read_uncounted(conversation.READ))
+        if self._finishing:  # before it began: what was asked by then is answered
+            asyncio.get_running_loop().call_soon(self._idle.cancel)
         try:
             data = await self._idle
         except Ended as end:
