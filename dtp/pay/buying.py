@@ -39,7 +39,7 @@ from dtp.pay.costs import agreed_total, carriage, take_credits
 from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
-from dtp.pay.lost import note
+from dtp.pay.lost import lock_of, note
 from dtp.pay.passes import NoPass, find_pass
 from dtp.pay.payer import PayerLane, Reserved
 from dtp.pay.settling import (
@@ -426,7 +426,7 @@ async def _new_key(journal: Journal[Store]) -> AsyncIterator[tuple[bytes, Signed
     async def signed(digest: str) -> None:
         await journal.run(lambda store: store.key_sent(key.public, digest))
 
-    lock = _lock_of(journal, key.public)
+    lock = lock_of(journal.store, key.public)
     lock.take()
     try:
         await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
@@ -440,25 +440,21 @@ async def _new_key(journal: Journal[Store]) -> AsyncIterator[tuple[bytes, Signed
         lock.release()
 
 
-def _lock_of(journal: Journal[Store], key: bytes) -> LaneLock:
-    return LaneLock(journal.store.path, f"0x{key.hex()}", 0)
-
-
 async def _find_sent(chain: ChainClient, journal: Journal[Store]) -> None:
     """Note channels and lanes that a program opened and didn't live to note, by the transactions of the last day:
     else one that is begun again and again would open another each time."""
     since = round(time.time() * 1000) - _SENT_MS
     for key, digest in (await journal.run(lambda store: store.sent_keys(since))).items():
-        lock = _lock_of(journal, key)
+        lock = lock_of(journal.store, key)
         if not lock.take():
             continue  # somebody waits for it
         try:
-            await _note_sent(chain, journal, digest)
+            await _note_sent(chain, journal, key, digest)
         finally:
             lock.release()
 
 
-async def _note_sent(chain: ChainClient, journal: Journal[Store], digest: str) -> None:
+async def _note_sent(chain: ChainClient, journal: Journal[Store], key: bytes, digest: str) -> None:
     try:
         executed = await chain.transaction(digest)
     except TransactionFailed:
@@ -468,7 +464,7 @@ async def _note_sent(chain: ChainClient, journal: Journal[Store], digest: str) -
     opened = {each.channel for each in chain.events_in(executed, module.SCHEMA, ChannelOpened)}
     changed = {each.channel for each in chain.events_in(executed, module.SCHEMA, LaneChanged)}
     channels = await read_channels(chain, opened | changed)
-    await journal.run(lambda store: note(chain, store, channels.values()))
+    await journal.run(lambda store: note(chain, store, channels.values(), [key]))
 
 
 def least_budget(terms: Terms) -> int:

@@ -1,6 +1,7 @@
 """A client that dies while it opens something: what it has paid for is found again."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,11 +11,11 @@ import pytest
 from dtp.chain import OLDEST
 from dtp.chain.channel import State
 from dtp.chain.errors import InsufficientFunds, NodeUnavailable, OutcomeUnknown, TransactionFailed
-from dtp.pay import lost
+from dtp.pay import buying, lost
 from dtp.pay.buying import _find_sent
 from dtp.pay.errors import StoreError
 from dtp.pay.journal import Journal
-from dtp.pay.lost import find_lost
+from dtp.pay.lost import find_lost, lock_of
 from dtp.pay.store import Bought, Store
 from dtp.pay.voucher import LaneKey
 
@@ -256,6 +257,39 @@ def test_a_channel_that_is_closed_is_not_noted(tmp_path, monkeypatch):
         store.keep_key(KEY, 1)
         assert asyncio.run(find_lost(history, store)) == []
         assert store.bought() == []
+
+
+@pytest.mark.parametrize("way", ["find", "connect"])
+def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path, monkeypatch, way):
+    """Of the same channel another one is lost: the key of the first was moved, and its own note of it failed."""
+    one, two = (LaneKey.generate() for _ in range(2))
+    history = History(monkeypatch, keyed(1, one, two))
+
+    async def transaction(digest):
+        return digest
+
+    history.transaction = transaction
+    history.events_in = lambda *_: [SimpleNamespace(channel=f"0x{1:064x}")]
+    monkeypatch.setattr(buying, "read_channels", history._read)
+
+    async def look(store):
+        if way == "find":
+            await find_lost(history, store)
+        else:
+            journal = Journal(store)
+            await _find_sent(history, journal)
+            await journal.close()
+
+    with Store(tmp_path / "pay.sqlite") as store:
+        for key in (one, two):
+            store.keep_key(key, round(time.time() * 1000))
+            store.key_sent(key.public, "d")
+        waiting = lock_of(store, two.public)
+        assert waiting.take()
+        asyncio.run(look(store))
+        assert [key.public for key, _ in store.lanes(f"0x{1:064x}")] == [one.public]
+        store.add_lane(f"0x{1:064x}", 1, two.public)
+        waiting.release()
 
 
 def test_without_a_key_nothing_is_asked(tmp_path, monkeypatch):
