@@ -1,6 +1,7 @@
 """Configuration files: where everything stands, what is meant by what is wrong, and what a good one becomes."""
 
 import asyncio
+import errno
 import os
 import re
 import stat
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.carriers.errors import ListenError
 from dtp.daemon.config import model, values
 from dtp.daemon.config.load import load, load_text
 from dtp.daemon.config.places import Place, find_places
@@ -547,6 +549,19 @@ def test_a_folder_that_appears_in_the_last_moment_is_looked_at(tmp_path, monkeyp
     monkeypatch.setattr(os, "lstat", lambda path: os.stat_result(foreign))
     with pytest.raises(UntrustedFolder):
         asyncio.run(_serve_and_end(tmp_path / "new" / "dtpd.sock"))
+
+
+def test_a_folder_for_the_control_socket_that_can_not_be_made(tmp_path, monkeypatch):
+    """As /run/dtpd where nobody has made it: that is said, and no traceback."""
+
+    def mkdir(path, mode):
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(
+        ListenError, match="the folder of the control socket can't be made: Permission denied"
+    ):
+        asyncio.run(_serve_and_end(tmp_path / "run" / "d.sock"))
 
 
 @pytest.mark.parametrize("mistake", ["", "bakend = 1\n", "[expose]\n[expose]\n"])
