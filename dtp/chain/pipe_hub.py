@@ -12,7 +12,8 @@ import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -20,12 +21,13 @@ from dtp.carriers.errors import DialError, ListenError
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, ChannelOpened, State
-from dtp.chain.client import ChainClient
+from dtp.chain.client import ChainClient, Signed
 from dtp.chain.commands import Argument, Program
+from dtp.chain.commitment import to_its_end
 from dtp.chain.errors import HistoryPruned, MalformedObject
 from dtp.chain.events import Cursor, EventFollower, Followed, event_types
 from dtp.chain.firewall import Gcra
-from dtp.chain.host import Rate, Service, Terms
+from dtp.chain.host import Rate, Terms
 from dtp.chain.model import SUI_COIN, Executed, canonical_type
 from dtp.chain.pipe import Direction, Frame, Pipe
 from dtp.chain.pipe_end import ChannelEnd
@@ -81,6 +83,8 @@ class EventSource(Protocol):
 Follow = Callable[[ChainClient, Iterable[str], "Cursor | None"], EventSource]
 #: Takes a link that a client has begun: the end, its number.
 OnLink = Callable[[ChannelEnd, int], None]
+#: Makes an end, and says when something was signed for it.
+Making = Callable[[Signed], Coroutine[Any, Any, ChannelEnd]]
 
 
 def _follow(chain: ChainClient, types: Iterable[str], cursor: Cursor | None) -> EventSource:
@@ -507,13 +511,7 @@ class PipeHub:
     # ---------------------------------------------------------------------------------------------------- dialling
 
     async def open_end(
-        self,
-        host: str,
-        number: int,
-        to: bytes,
-        channel: str,
-        pipes: int,
-        attach: Callable[[ChannelEnd, int], None],
+        self, host: str, number: int, to: bytes, channel: str, pipes: int, attach: OnLink
     ) -> None:
         """Begin a link to a host's service; `attach` gets its end and number before any answer can come.
 
@@ -523,17 +521,22 @@ class PipeHub:
         if number not in state.host.services:
             self.directory.forget(host)
             state = await self.directory.find(host)
-        service = state.host.services.get(number)
-        if service is None:
+        if number not in state.host.services:
             raise DialError(f"host {host} has no service {number}")
         # The chain's time, for a server takes only what is above the link before, and a clock may be set back.
         link = state.now_ms(time.time()) * 1000
         if not channel:
-            for end in self._ends.values():
-                if end.where.is_client and end.idle and end.leads_to(host, number, to):
+            ours = [e for e in self._ends.values() if e.where.is_client and e.leads_to(host, number, to)]
+            for end in sorted(ours, key=lambda end: not end.idle):
+                if (
+                    not end.used
+                ):  # it may still be saying its last words: another channel would cost a deposit
+                    await self._rest(end)
+                if end.idle and self._ends.get(end.where.channel) is end:
                     self._reopen(end, link, attach)
                     return
-            await self._begin_end(self._new_channel(state, number, service, to, pipes, link), attach, link)
+            making = partial(self._new_channel, state, number, to, pipes, link)
+            await self._begin_end(making, attach, link)
             return
         # One at a time: two ends of one channel would send through the same pipes.
         async with self._named.setdefault(channel, asyncio.Lock()):
@@ -545,38 +548,40 @@ class PipeHub:
                 self._drop(known)  # another endpoint is meant: the one before doesn't answer, maybe
                 known = None
             if known is None:
-                await self._begin_end(
-                    self._named_channel(channel, host, number, service, to, pipes, link), attach, link
-                )
+                making = partial(self._named_channel, channel, state, number, to, pipes, link)
+                await self._begin_end(making, attach, link)
             elif known.idle:
                 self._reopen(known, link, attach)
             else:
                 raise ChannelInUse(f"channel {channel} is in use by another connection of this program")
 
-    async def _begin_end(
-        self, making: Awaitable[ChannelEnd], attach: Callable[[ChannelEnd, int], None], link: int
-    ) -> None:
+    async def _begin_end(self, making: Making, attach: OnLink, link: int) -> None:
         """Have an end whose first transaction begins the link, too; answers may be here before its own."""
-        self._expecting += 1
-        try:
-            made = await making
+
+        async def begin(signed: Signed) -> None:
+            made = await making(signed)
             attach(made, link)
             self._add_client(made)
             if not made.sent:  # nothing had to be opened
                 made.control(Flags.OPEN, link)
+
+        self._expecting += 1
+        try:
+            await to_its_end(begin)  # what was opened is there for the next dial
         finally:
             self._expecting -= 1
             if not self._expecting:
                 self._early.clear()
 
-    def _reopen(self, end: ChannelEnd, link: int, attach: Callable[[ChannelEnd, int], None]) -> None:
+    def _reopen(self, end: ChannelEnd, link: int, attach: OnLink) -> None:
         number = max(link, end.last_link + 1)
         attach(end, number)
         end.control(Flags.OPEN, number)
 
     async def _named_channel(
-        self, channel: str, host: str, number: int, service: Service, to: bytes, pipes: int, link: int
+        self, channel: str, state: HostState, number: int, to: bytes, pipes: int, link: int, signed: Signed
     ) -> ChannelEnd:
+        host, service = state.host.id, state.host.services[number]
         found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
         wrong = {
             "is of another account": found.client != self.chain.address,
@@ -603,7 +608,7 @@ class PipeHub:
             pipe_module.send(program, opened[0], channel, host, frame, flags=int(flags), coin=found.coin)
             for each in opened:
                 pipe_module.keep(program, each)
-            held += self._made(await self.chain.execute(program))
+            held += self._made(await self.chain.execute(program, signed=signed))
         if not held:
             raise NoPipeChannel(f"channel {channel} has no pipe left that this account holds")
         end = ChannelEnd(
@@ -626,17 +631,18 @@ class PipeHub:
             end.on_frame(frame)
 
     async def _new_channel(
-        self, state: HostState, number: int, service: Service, to: bytes, pipes: int, link: int
+        self, state: HostState, number: int, to: bytes, pipes: int, link: int, signed: Signed
     ) -> ChannelEnd:
-        terms = service.terms
+        terms = (service := state.host.services[number]).terms
         if canonical_type(terms.coin) != SUI_COIN:
             raise NoPipeChannel(
                 f"service {number} takes {terms.coin}: open a channel with it, and name it with ?channel=0x..."
             )
         before = self._cursor
-        with self._purse.deposit(state.host.id, terms.min_deposit):
+        with self._purse.deposit(state.host.id, terms.min_deposit, signed) as deposited:
             await self._purse.fund(pipes)
-            executed = await self.chain.execute(_opening(state, number, terms, to, pipes, link))
+            opening = _opening(state, number, terms, to, pipes, link)
+            executed = await self.chain.execute(opening, signed=deposited)
         (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)
         made = self.chain.decode(channel_module.SCHEMA, Channel, executed.objects[event.channel])
         where = Where.of(made, service, Direction.TO_SERVER, to)

@@ -7,14 +7,14 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import ClassVar, Final
 
 from dtp.carriers.errors import DialError
-from dtp.chain.client import ChainClient
-from dtp.chain.errors import was_signed
+from dtp.chain.client import ChainClient, Signed
+from dtp.chain.commitment import to_its_end
 from dtp.chain.pipe_gas import GasGuess
 from dtp.chain.wallet import format_amount, parse_amount, split_gas
-from dtp.errors import ChainError, LocalError
 
 __all__ = ["DepositTooHigh", "Purse"]
 
@@ -53,14 +53,18 @@ class Purse:
             total = (await self._chain.balance(self._chain.address)).total
             value = min(_MAX_COIN, total // (2 * pipes + 2))
             if value >= _MIN_COIN:
-                await split_gas(self._chain, pipes, value)
-                self._coin_value, self._funded_at = value, self._gas.spent
+                await to_its_end(partial(self._split, pipes, value))
+
+    async def _split(self, pipes: int, value: int, signed: Signed) -> None:
+        await split_gas(self._chain, pipes, value, signed)
+        self._coin_value, self._funded_at = value, self._gas.spent
 
     @contextlib.contextmanager
-    def deposit(self, host: str, amount: int) -> Iterator[None]:
+    def deposit(self, host: str, amount: int, signed: Signed) -> Iterator[Signed]:
         """Deposit `amount` MIST with a host, by what is done in this block. Raises `DepositTooHigh` before that.
 
-        The host says how much, and whoever follows an address has seen none of it.
+        The host says how much, and whoever follows an address has seen none of it. Gives what is to be told when the
+        deposit is signed, and tells `signed` in turn: from then on it may be there, whatever becomes of the block.
         """
         most = parse_amount(os.environ.get(_VARIABLE) or str(_MOST_LOCKED))
         locked = self._locked[host]
@@ -70,10 +74,16 @@ class Purse:
                 f"host {host} wants a deposit of {format_amount(amount)} for pipes{already}, and at most "
                 f"{format_amount(most)} are locked unasked: ${_VARIABLE} says another amount, or pay with a budget"
             )
+        is_signed = False
+
+        async def noted(digest: str) -> None:
+            nonlocal is_signed
+            await signed(digest)
+            is_signed = True
+
         self._locked[host] += amount
         try:
-            yield
-        except (ChainError, LocalError) as fault:
-            if not was_signed(fault):  # else it may be there, as when this is cancelled
+            yield noted
+        finally:
+            if not is_signed:
                 self._locked[host] -= amount
-            raise

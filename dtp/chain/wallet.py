@@ -10,7 +10,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from dtp.chain.client import ChainClient
+from dtp.chain.client import ChainClient, Signed
 from dtp.chain.coins import coins_for
 from dtp.chain.commands import Program
 from dtp.chain.errors import (
@@ -82,11 +82,11 @@ async def send(chain: ChainClient, recipient: Id, amount: int, coin: str = SUI_C
         raise found from fault
 
 
-async def split_gas(chain: ChainClient, coins: int, amount: int) -> None:
+async def split_gas(chain: ChainClient, coins: int, amount: int, signed: Signed | None = None) -> None:
     """Make `coins` new SUI coins of `amount` MIST and pay with them, so that as many transactions run at once."""
     program = Program()
     program.transfer(list(program.split(program.gas, [amount] * coins)), chain.address)
-    executed = await chain.execute(program)
+    executed = await chain.execute(program, signed=signed)
     made = {change.id for change in executed.created(canonical_type("0x2::coin::Coin"))}
     chain.use_gas_coins(each for each in executed.objects.values() if each.id in made)
 

@@ -7,14 +7,15 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from dtp.chain import Program
 from dtp.chain import channel as module
 from dtp.chain.channel import Channel, ChannelOpened, Lane, LaneChanged, State
 from dtp.chain.client import ChainClient, Signed
+from dtp.chain.commitment import to_its_end
 from dtp.chain.errors import (
     InsufficientFunds,
     MoveAborted,
@@ -56,8 +57,6 @@ from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import MAX_COUNT, LaneKey
 
 log = logging.getLogger("dtp.pay")
-
-T = TypeVar("T")
 
 #: Additional money comes in at least this part of the first deposit, so that it isn't a transaction each minute.
 _TOP_UP_PART: Final = 4
@@ -377,8 +376,8 @@ async def purchase(
         _check_budget(deposit, terms, service)
     now_ms = state.now_ms(clock())
 
-    async def opened() -> str:
-        async with _new_key(journal) as (key, signed):
+    async def opened(signed: Signed) -> str:
+        async with _new_key(journal, signed) as (key, signed):
             if found.mode == Mode.PASS:
                 held = await find_pass(chain, state.host.id, number, now_ms)
                 id, _ = await open_under_pass(
@@ -399,41 +398,31 @@ async def purchase(
             await journal.run(lambda store: store.add_bought(bought, 0, key))
         return id
 
-    made = await _ready(chain, journal, await _to_its_end(opened()), terms, budget, keep)
+    made = await _ready(chain, journal, await to_its_end(opened), terms, budget, keep)
     made.fresh = True
     return made
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for what moves money until it is noted what it did, also when cancelled: that counts behind it.
-
-    Else the next one would not know of the money, and take as much again. Cancelled twice, it is left alone.
-    """
-    task = asyncio.create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
-
-
 @contextlib.asynccontextmanager
-async def _new_key(journal: Journal[Store]) -> AsyncIterator[tuple[bytes, Signed]]:
+async def _new_key(journal: Journal[Store], signed: Signed) -> AsyncIterator[tuple[bytes, Signed]]:
     """The public key of a lane to be opened, kept before its transaction is sent, or its money would be stuck; and
-    what keeps the digest of that. While the block runs nobody else takes it for lost."""
-    key = LaneKey.generate()
+    what keeps the digest of that, and tells `signed`. While the block runs nobody else takes it for lost."""
+    key, is_signed = LaneKey.generate(), False
 
-    async def signed(digest: str) -> None:
+    async def keep(digest: str) -> None:
+        nonlocal is_signed
         await journal.run(lambda store: store.key_sent(key.public, digest))
+        await signed(digest)
+        is_signed = True
 
     lock = lock_of(journal.store, key.public)
     lock.take()
     try:
         await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
-        yield key.public, signed
-    except (NoPass, InsufficientFunds, NodeUnavailable, TransactionFailed) as fault:
+        yield key.public, keep
+    except (NoPass, InsufficientFunds, NodeUnavailable, TransactionFailed, asyncio.CancelledError) as fault:
         # Known before anything was signed: whoever tries again and again leaves no row each time.
-        if not was_signed(fault):
+        if not (is_signed or was_signed(fault)):
             await journal.run(lambda store: store.forget_key(key.public))
         raise
     finally:
@@ -518,7 +507,7 @@ async def _reusable(
         except _LanesBusy as error:
             if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
                 try:
-                    await _to_its_end(_add_lane(chain, journal, error.channel))
+                    await to_its_end(functools.partial(_add_lane, chain, journal, error.channel))
                     return await _ready(chain, journal, each.channel, now, budget, keep)
                 except ChannelUnusable as taken:  # by who came, or closed it, at the same time
                     log.debug("%s", taken)
@@ -543,10 +532,10 @@ class _LanesBusy(ChannelUnusable):
         self.channel = channel
 
 
-async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channel) -> None:
+async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channel, signed: Signed) -> None:
     """Give a channel that is kept a further lane, for one more connection at the same time."""
     program = Program()
-    async with _new_key(journal) as (key, signed):
+    async with _new_key(journal, signed) as (key, signed):
         module.add_lane(program, channel.id, key, coin=channel.coin)
         executed = await chain.execute(program, signed=signed)
         (made,) = chain.events_in(executed, module.SCHEMA, LaneChanged)
@@ -635,7 +624,7 @@ async def _taken(
         if missing > 0:
             more = min(max(missing, budget.first), budget.most)
             await _count_on(journal, channel, number, funds + more, funds + more)
-            await _to_its_end(add_money(chain, channel, more))
+            await to_its_end(functools.partial(add_money, chain, channel, more))
             channel = await chain.read(module.SCHEMA, Channel, channel.id)
             funds = await _count_on(journal, channel, number, 0, signed + budget.most)
     return Purchase(

@@ -137,12 +137,14 @@ def opened_in(chain: ChainClient, executed: Executed) -> str:
     return opened[0].channel
 
 
-async def add_money(chain: ChainClient, channel: Channel, amount: int) -> Executed:
+async def add_money(
+    chain: ChainClient, channel: Channel, amount: int, signed: Signed | None = None
+) -> Executed:
     """Top a channel up. `InsufficientFunds` also where the gas for closing it would not be left."""
     program = Program()
     money = await coins_for(chain, program, channel.coin, amount)
     module.top_up(program, channel.id, money, coin=channel.coin)
-    return await _deposit(chain, program, channel.coin, amount, _GAS_TO_ADD)
+    return await _deposit(chain, program, channel.coin, amount, _GAS_TO_ADD, signed)
 
 
 async def _deposit(

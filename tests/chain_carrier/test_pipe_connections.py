@@ -15,7 +15,7 @@ import dtp
 from chain_carrier.worlds import TIMING, tuned, world
 from dtp.carriers.errors import DialError
 from dtp.chain import host, pipe, pipe_hub
-from dtp.chain.errors import MoveAborted, NodeUnavailable, OutcomeUnknown
+from dtp.chain.errors import MoveAborted, NodeUnavailable
 from dtp.chain.pipe_carrier import dial, kind_for, listen
 from dtp.chain.pipe_gas import GasGuess
 from dtp.chain.pipe_hub import PipeHub
@@ -245,17 +245,77 @@ def test_a_host_decides_about_little_of_a_wallet(client, wallet, monkeypatch):
     run(scenario())
 
 
-@pytest.mark.parametrize(("fault", "counts"), [(NodeUnavailable, False), (OutcomeUnknown, True)])
-def test_a_deposit_counts_unless_it_is_known_not_to_be_there(monkeypatch, fault, counts):
+@pytest.mark.parametrize("fault", [NodeUnavailable, asyncio.CancelledError])
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_a_deposit_counts_from_its_signature_on(monkeypatch, fault, is_signed):
     monkeypatch.setenv("DTP_PIPE_DEPOSIT", "10")
-    purse = Purse(None, GasGuess())
-    lost = fault("lost") if not counts else fault("lost", digest="?", transaction=None, signatures=())
-    with pytest.raises(fault), purse.deposit("0x1", 6):
-        raise lost
-    with pytest.raises(DepositTooHigh) if counts else nullcontext(), purse.deposit("0x1", 5):
-        pass
-    with purse.deposit("0x2", 10), purse.deposit("0x1", 0):
-        pass
+
+    async def scenario():
+        told = []
+
+        async def signed(digest):
+            told.append(digest)
+
+        purse = Purse(None, GasGuess())
+
+        async def lose():
+            with purse.deposit("0x1", 6, signed) as deposited:
+                if is_signed:
+                    await deposited("its digest")
+                raise fault("lost")
+
+        with pytest.raises(fault):
+            await lose()
+        assert told == ["its digest"] * is_signed
+        with pytest.raises(DepositTooHigh) if is_signed else nullcontext(), purse.deposit("0x1", 5, signed):
+            pass
+        with purse.deposit("0x2", 10, signed), purse.deposit("0x1", 0, signed):
+            pass
+
+    run(scenario())
+
+
+def withheld(patch, chain, step):
+    """A step of this client's transactions that waits: an event that it was reached, and the one that lets it go."""
+    genuine, reached, go_on = getattr(chain, step), asyncio.Event(), asyncio.Event()
+
+    async def held(*args):
+        reached.set()
+        await go_on.wait()
+        return await genuine(*args)
+
+    patch.setattr(chain, step, held)
+    return reached, go_on
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_use(
+    client, wallet, monkeypatch, is_signed
+):
+    """Each took a deposit, and counted as one whether it was sent or not."""
+
+    async def scenario():
+        async with world(client, wallet, min_deposit=40_000_000) as made:
+            accepted = asyncio.Queue()
+            async with closing(await listen(made.url, accepted.put_nowait, chain=made.server)):
+                await PipeHub.of(made.user)._purse.fund(2)
+                for _ in range(3):
+                    with monkeypatch.context() as patch:
+                        reached, go_on = withheld(patch, made.user, "_submit" if is_signed else "_build")
+                        dialling = asyncio.create_task(dial(made.url + "&pipes=2", chain=made.user))
+                        await reached.wait()
+                        dialling.cancel()
+                        if is_signed:
+                            go_on.set()
+                        with pytest.raises(asyncio.CancelledError):
+                            await dialling
+                near = await dial(made.url + "&pipes=2", chain=made.user)
+                hub = PipeHub.of(made.user)
+                assert hub._ends.keys() == {near.channel}
+                assert hub._purse._locked == {made.hosted.id: 40_000_000}
+                near.abort()
+
+    run(scenario())
 
 
 def closing(listener):

@@ -17,12 +17,13 @@ from dtp.pay.errors import StoreError
 from dtp.pay.journal import Journal
 from dtp.pay.lost import find_lost, lock_of
 from dtp.pay.store import Bought, Store
+from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
 
 from .conftest import withheld
 from .meters import KEY
 from .test_claims import NOW, channel, lane
-from .test_paid import fetch, give
+from .test_paid import cost_of, fetch, give
 
 
 def died(*_):
@@ -137,6 +138,46 @@ def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_ne
         assert buyer["store"].kept_keys() == {}
         async with market.connect(buyer) as connection:
             assert connection.meter.deal.channel.id == bought.channel
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("what", ["channel", "lane", "money"])
+def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it_is(
+    market, monkeypatch, what
+):
+    """It deposited all the same, and whoever tried with a timeout again and again had as many channels."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        chain, held = buyer["network"], what != "channel"
+        first = await market.connect(buyer, budget=cost_of(MIB), keep=True) if held else None
+        if what == "money":  # that is used up
+            await fetch(first, MIB)
+            await first.close()
+        before = await chain.balance(chain.address)
+        for _ in range(3):
+            reached = asyncio.Event()
+
+            async def build(*_, reached=reached, **__):
+                reached.set()
+                await asyncio.Event().wait()
+
+            with monkeypatch.context() as patch:
+                patch.setattr(chain, "_build", build)
+                dialing = asyncio.create_task(market.connect(buyer, keep=True).__aenter__())
+                await reached.wait()
+                dialing.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await dialing
+        assert await chain.balance(chain.address) == before
+        assert buyer["store"].kept_keys() == {}
+        assert len(buyer["store"].bought()) == held
+        async with market.connect(buyer) as connection:
+            assert await fetch(connection, 1000) == 1000
+        if what == "lane":
+            await first.close()
 
     market(scenario)
 
