@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -37,7 +38,7 @@ from dtp.pay.book import affordable
 from dtp.pay.cashier import read_channels
 from dtp.pay.client_meter import Deal
 from dtp.pay.costs import agreed_total, carriage, take_credits
-from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh
+from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OpeningUnknown, OtherCoin, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.lost import lock_of, note
@@ -67,8 +68,14 @@ _TRIAL_MS: Final = 600_000
 #: How long to wait for who takes a lane of a channel, or finds out whether others use it: so many pauses, s.
 _TURNS: Final = 100
 _TURN: Final = 0.01
-#: So long transactions are looked for whose program ended before it noted what they did.
+#: So long transactions are looked for whose program ended before it noted what they did; of so many, the newest, and
+#: for so many seconds in all: a node may be slow, or lie.
 _SENT_MS: Final = 24 * 60 * 60_000
+_MOST_ASKED: Final = 16
+_ASKING: Final = 30.0
+#: Behind so many of so long ago that a node knows nothing of, none is signed: it may hide what has been deposited.
+_MOST_UNKNOWN: Final = 3
+_UNKNOWN_MS: Final = 60 * 60_000
 #: Credits for transport that are worth a transaction, MIST.
 _CREDITS_WORTH: Final = 3_000_000
 
@@ -360,14 +367,17 @@ async def purchase(
 ) -> Purchase:
     """A channel for a service: one of ours that is open and free, or a new one.
 
-    Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `HostUnusable`, and what the chain and the store raise.
+    Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `OpeningUnknown`, `HostUnusable`, and what the chain and the
+    store raise.
     """
     state = await read_host(chain, host, clock=clock)
     number, found = state.service(service)
-    await _find_sent(chain, journal)
+    unknown = await _find_sent(chain, journal)
     wanted = await _reusable(chain, journal, state, number, budget, keep)
     if wanted is not None:
         return wanted
+    if len(unknown) >= _MOST_UNKNOWN:
+        raise OpeningUnknown(unknown)
     terms = found.terms
     if found.mode != Mode.PASS:
         _check_coin(budget, terms)
@@ -429,31 +439,44 @@ async def _new_key(journal: Journal[Store], signed: Signed) -> AsyncIterator[tup
         lock.release()
 
 
-async def _find_sent(chain: ChainClient, journal: Journal[Store]) -> None:
+async def _find_sent(chain: ChainClient, journal: Journal[Store]) -> list[str]:
     """Note channels and lanes that a program opened and didn't live to note, by the transactions of the last day:
-    else one that is begun again and again would open another each time."""
-    since = round(time.time() * 1000) - _SENT_MS
-    for key, digest in (await journal.run(lambda store: store.sent_keys(since))).items():
+    else one that is begun again and again would open another each time.
+
+    Gives the digests of the last hour's that the node knows nothing of. Raises `OpeningUnknown` where it doesn't say.
+    """
+    now, unknown = round(time.time() * 1000), []
+    sent = await journal.run(lambda store: store.sent_keys(now - _SENT_MS))
+    recent = await journal.run(lambda store: store.sent_keys(now - _UNKNOWN_MS))
+    until = asyncio.get_running_loop().time() + _ASKING
+    for key, digest in itertools.islice(sent.items(), _MOST_ASKED):
         lock = lock_of(journal.store, key)
         if not lock.take():
             continue  # somebody waits for it
         try:
-            await _note_sent(chain, journal, key, digest)
+            async with asyncio.timeout_at(until):
+                if not await _note_sent(chain, journal, key, digest) and key in recent:
+                    unknown.append(digest)
+        except (TimeoutError, NodeUnavailable) as fault:
+            raise OpeningUnknown([digest]) from fault
         finally:
             lock.release()
+    return unknown
 
 
-async def _note_sent(chain: ChainClient, journal: Journal[Store], key: bytes, digest: str) -> None:
+async def _note_sent(chain: ChainClient, journal: Journal[Store], key: bytes, digest: str) -> bool:
+    """Whether the node knows the transaction."""
     try:
         executed = await chain.transaction(digest)
     except TransactionFailed:
-        return
+        return True
     if executed is None:
-        return
+        return False
     opened = {each.channel for each in chain.events_in(executed, module.SCHEMA, ChannelOpened)}
     changed = {each.channel for each in chain.events_in(executed, module.SCHEMA, LaneChanged)}
-    channels = await read_channels(chain, opened | changed)
+    channels = await read_channels(chain, [*opened, *changed][:_MOST_ASKED])  # there is one
     await journal.run(lambda store: note(chain, store, channels.values(), [key]))
+    return True
 
 
 def least_budget(terms: Terms) -> int:

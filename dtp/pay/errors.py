@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from dtp.errors import ChainError, LimitError, LocalError, PeerError
@@ -18,6 +19,7 @@ __all__ = [
     "MoneyNotAdded",
     "NotMetered",
     "NotPaid",
+    "OpeningUnknown",
     "OtherCoin",
     "PriceTooHigh",
     "SealedAnswerBroken",
@@ -132,6 +134,23 @@ class MoneyNotAdded(ChainError):
     """
 
     code = "money-not-added"
+
+
+class OpeningUnknown(ChainError):
+    """Transactions that were signed to open channels may have been executed, and the node doesn't say, or knows
+    nothing of them: another isn't signed, or a node that lies could have one deposit after another made.
+
+    `digests` are theirs. Ask another node (`network=`), or find the channels (`dtp channel find`).
+    """
+
+    code = "opening-unknown"
+
+    def __init__(self, digests: Sequence[str]) -> None:
+        super().__init__(
+            f"it isn't known whether channels were opened by {', '.join(digests)}, so no other is opened: ask "
+            "another node (--network), find them by 'dtp channel find', or try again in an hour"
+        )
+        self.digests = tuple(digests)
 
 
 class ChannelUnusable(LocalError):

@@ -234,10 +234,10 @@ class Store:
             self._db.execute("UPDATE keys SET digest = ? WHERE public = ?", (digest, public))
 
     def sent_keys(self, since_ms: int) -> dict[bytes, str]:
-        """Of kept keys that were made since then, those whose transaction is known: public key -> digest."""
-        return dict(
-            self._rows("SELECT public, digest FROM keys WHERE digest != '' AND made_ms >= ?", since_ms)
-        )
+        """Of kept keys that were made since then, those whose transaction is known: public key -> digest, the newest
+        first."""
+        query = "SELECT public, digest FROM keys WHERE digest != '' AND made_ms >= ? ORDER BY made_ms DESC"
+        return dict(self._rows(query, since_ms))
 
     def forget_key(self, public: bytes) -> None:
         """Forget a key that was kept for a transaction that was never sent."""

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtp.chain import OLDEST
+from dtp.chain import OLDEST, ChainClient, Program
 from dtp.chain.channel import State
 from dtp.chain.errors import InsufficientFunds, NodeUnavailable, OutcomeUnknown, TransactionFailed
 from dtp.pay import buying, lost
 from dtp.pay.buying import _find_sent
-from dtp.pay.errors import StoreError
+from dtp.pay.errors import OpeningUnknown, StoreError
 from dtp.pay.journal import Journal
 from dtp.pay.lost import find_lost, lock_of
 from dtp.pay.store import Bought, Store
@@ -180,6 +180,67 @@ def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it
             await first.close()
 
     market(scenario)
+
+
+def test_a_node_that_hides_what_was_opened_gets_few_deposits(market, monkeypatch):
+    """It says that it doesn't know what it has executed, to whoever tries again and again."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        chain, genuine, sent = buyer["network"], ChainClient._submit, []
+
+        async def submit(data, signatures):
+            outcome = await genuine(chain, data, signatures)
+            sent.append(outcome.executed.digest)
+            raise OutcomeUnknown("lost", digest=sent[-1], transaction=data, signatures=signatures)
+
+        async def transaction(digest):
+            return None
+
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "_submit", submit)
+            patch.setattr(chain, "transaction", transaction)
+            for _ in range(3):
+                with pytest.raises(OutcomeUnknown):
+                    await market.connect(buyer)
+                chain._forget(Program())
+            with pytest.raises(OpeningUnknown, match="dtp channel find") as refused:
+                await market.connect(buyer)
+        assert sorted(refused.value.digests) == sorted(sent)
+        assert len(sent) == 3
+        async with market.connect(buyer) as connection:  # by an honest one all are found
+            assert await fetch(connection, 1000) == 1000
+        assert len(buyer["store"].bought()) == 3
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_was_sent_is_asked_about_for_so_long_and_no_more(tmp_path, monkeypatch, away):
+    asked = []
+
+    class Node:
+        async def transaction(self, digest):
+            asked.append(digest)
+            if away:
+                raise NodeUnavailable("no node")
+            await asyncio.Event().wait()
+
+    async def scenario():
+        with Store(tmp_path / "pay.sqlite") as store:
+            for number in range(3):
+                key = LaneKey.generate()
+                store.keep_key(key, round(time.time() * 1000) - 1000 * number)
+                store.key_sent(key.public, f"digest {number}")
+            journal = Journal(store)
+            monkeypatch.setattr(buying, "_ASKING", 0.05)
+            with pytest.raises(OpeningUnknown, match="opened by digest 0, so"):
+                await _find_sent(Node(), journal)
+            await journal.close()
+
+    asyncio.run(scenario())
+    assert asked == ["digest 0"]
 
 
 def test_a_key_whose_transaction_was_never_sent_is_forgotten(market):
