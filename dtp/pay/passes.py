@@ -9,10 +9,11 @@ from dtp.chain import Executed, Program
 from dtp.chain import pass_ as module
 from dtp.chain.client import ChainClient
 from dtp.chain.coins import coins_for
+from dtp.chain.commitment import to_its_end
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.pass_ import Account, Pass, PassRefunded, Plan
 from dtp.chain.values import codec
-from dtp.errors import ChainError
+from dtp.errors import ChainError, LocalError
 from dtp.sui.names import parse_type
 
 
@@ -20,6 +21,18 @@ class NoPass(ChainError):
     """The account holds no pass that is good for this."""
 
     code = "no-pass"
+
+
+class PassHeld(LocalError):
+    """The account holds a pass of the plan already, `.pass_`; nothing was bought. `renew` adds periods to it."""
+
+    code = "pass-held"
+
+    def __init__(self, pass_: str) -> None:
+        super().__init__(
+            f"the account holds pass {pass_} of this plan already, maybe by a call that was cancelled: renew it"
+        )
+        self.pass_ = pass_
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +86,30 @@ async def find_pass(chain: ChainClient, host: str, service: int, now_ms: int) ->
 
 
 async def buy(chain: ChainClient, plan: Id, periods: int) -> tuple[str, Executed]:
-    """Buy periods of a plan, the first starting now; the pass's id. Raises what `ChainClient.execute` raises."""
+    """Buy periods of a plan, the first starting now; the pass's id.
+
+    Raises `PassHeld` and what `ChainClient.execute` raises. Cancelled behind the signature it ends when the pass is
+    bought, so that calling again finds it.
+    """
     found, coin = await read_plan(chain, plan)
+    for each in await chain.owned(module.SCHEMA, Pass, chain.address):
+        account = await account_of(chain, found, each.id) if each.plan == found.id else None
+        if account is not None and not account.revoked:
+            raise PassHeld(each.id)
     program = Program()
     money = await coins_for(chain, program, coin, found.price * periods)
     module.keep(program, module.buy(program, found.id, found.host, money, periods, coin=coin))
-    executed = await chain.execute(program)
+    executed = await to_its_end(lambda signed: chain.execute(program, signed=signed))
     (paid,) = chain.events_in(executed, module.SCHEMA, module.PassPaid)
     return paid.pass_, executed
 
 
 async def renew(chain: ChainClient, held: Held, periods: int) -> Executed:
-    """Add periods to a pass."""
+    """Add periods to a pass. Cancelled behind the signature it ends when they are paid."""
     program = Program()
     money = await coins_for(chain, program, held.coin, held.plan.price * periods)
     module.renew(program, held.plan.id, held.plan.host, held.pass_.id, money, periods, coin=held.coin)
-    return await chain.execute(program)
+    return await to_its_end(lambda signed: chain.execute(program, signed=signed))
 
 
 async def cancel(chain: ChainClient, held: Held) -> tuple[int, Executed]:

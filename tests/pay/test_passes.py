@@ -6,13 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from dtp.chain import pass_ as pass_module
 from dtp.chain.host import Mode
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pass_ import Account, Pass
 from dtp.pay import passes
-from dtp.pay.passes import Held, NoPass, account_of, buy, find_pass, held_passes, renew
+from dtp.pay.passes import Held, NoPass, PassHeld, account_of, buy, find_pass, held_passes, renew
 
-from .conftest import TERMS
+from .conftest import TERMS, withheld
 from .test_paid import fetch, give, serve_subscribers
 
 HOUR = 3_600_000
@@ -97,14 +98,49 @@ def test_periods_are_paid_one_by_one(monkeypatch):
         raise Enough(amount)
 
     async def plan(chain, id):
-        return SimpleNamespace(price=50), "coin"
+        return SimpleNamespace(id="0x9", price=50), "coin"
+
+    async def nothing(*_):
+        return []
 
     monkeypatch.setattr(passes, "coins_for", coins_for)
     monkeypatch.setattr(passes, "read_plan", plan)
-    for work in (buy(None, "0x9", 7), renew(None, held(), 7)):
+    for work in (buy(SimpleNamespace(address="0xc", owned=nothing), "0x9", 7), renew(None, held(), 7)):
         with pytest.raises(Enough) as paid:
             asyncio.run(work)
         assert paid.value.args == (350,)
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_a_pass_that_was_bought_by_a_call_that_was_cancelled_is_not_bought_twice(
+    market, monkeypatch, is_signed
+):
+    async def scenario(market):
+        plan = await serve_subscribers(market)
+        chain = (await market.buyer())["network"]
+        with monkeypatch.context() as patch:
+            if is_signed:
+                reached, go_on = withheld(patch)
+            else:
+                reached, go_on = asyncio.Event(), asyncio.Event()
+                patch.setattr(chain, "_build", lambda *_, **__: reached.set() or go_on.wait())
+            buying = asyncio.create_task(buy(chain, plan, 1))
+            await reached.wait()
+            buying.cancel()
+            if is_signed:
+                go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await buying
+        if is_signed:
+            (held,) = await chain.owned(pass_module.SCHEMA, Pass, chain.address)
+            with pytest.raises(PassHeld, match="renew it") as refused:
+                await buy(chain, plan, 1)
+            assert refused.value.pass_ == held.id
+        else:
+            await buy(chain, plan, 1)
+        assert len([each async for each in held_passes(chain, chain.address)]) == 1
+
+    market(scenario)
 
 
 def test_a_channel_under_a_pass_is_of_the_plans_coin_and_closes(market):
