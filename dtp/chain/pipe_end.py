@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -141,6 +142,8 @@ class ChannelEnd:
         self.accepting = asyncio.Lock()
         #: How many links wait for that, with the one that has it.
         self.opening = 0
+        #: What keeps other programs from sending over its pipes until it has stopped.
+        self.locked = ExitStack()
         #: Why the end can't be used any more.
         self.failed: CarrierError | None = None
         #: How many pipes the other side has at most.
@@ -198,6 +201,7 @@ class ChannelEnd:
         for each in tasks:
             each.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.locked.close()
 
     def fail(self, error: CarrierError) -> None:
         """The end is of no use any more, nor is its link."""

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
@@ -27,17 +28,17 @@ from dtp.chain.commitment import to_its_end
 from dtp.chain.errors import HistoryPruned, MalformedObject
 from dtp.chain.events import Cursor, EventFollower, Followed, event_types
 from dtp.chain.firewall import Gcra
-from dtp.chain.host import Rate, Terms
+from dtp.chain.host import Rate, Service
 from dtp.chain.model import SUI_COIN, Executed, canonical_type
 from dtp.chain.pipe import Direction, Frame, Pipe
 from dtp.chain.pipe_end import ChannelEnd
 from dtp.chain.pipe_frames import MAX_PIPES, Flags, Header, PipeFrameError, PipeGapError, decode, encode
 from dtp.chain.pipe_gas import GasGuess
+from dtp.chain.pipe_lock import PipeLocks
 from dtp.chain.pipe_purse import Purse
 from dtp.chain.pipe_where import ChannelInUse, NoPipeChannel, Timing, Where
-from dtp.chain.pipes import reclaim
+from dtp.chain.pipes import opening, reclaim
 from dtp.chain.resolver import HostDirectory, HostState
-from dtp.chain.signer import KeySigner
 from dtp.errors import ChainError, LocalError
 
 __all__ = ["EventSource", "OnLink", "PipeHub"]
@@ -594,6 +595,16 @@ class PipeHub:
             raise NoPipeChannel(
                 f"channel {channel} can't carry pipes to service {number} of {host}: it {why}"
             )
+        with ExitStack() as locked:
+            locked.enter_context(PipeLocks.of_home().holding(channel))
+            end = await self._over_pipes(found, service, to, pipes, link, signed)
+            end.locked = locked.pop_all()
+        return end
+
+    async def _over_pipes(
+        self, found: Channel, service: Service, to: bytes, pipes: int, link: int, signed: Signed
+    ) -> ChannelEnd:
+        channel, host = found.id, found.host
         held = await self._own_pipes(channel) if found.acks_to_server else []
         before = self._cursor
         missing = min(pipes, MAX_PIPES - len(found.acks_to_server)) - len(held)
@@ -638,15 +649,16 @@ class PipeHub:
             raise NoPipeChannel(
                 f"service {number} takes {terms.coin}: open a channel with it, and name it with ?channel=0x..."
             )
-        before = self._cursor
+        before, locks = self._cursor, PipeLocks.of_home()
         with self._purse.deposit(state.host.id, terms.min_deposit, signed) as deposited:
             await self._purse.fund(pipes)
-            opening = _opening(state, number, terms, to, pipes, link)
-            executed = await self.chain.execute(opening, signed=deposited)
+            program = opening(state, number, terms, to, pipes, link)
+            executed = await self.chain.execute(program, signed=deposited)
         (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)
         made = self.chain.decode(channel_module.SCHEMA, Channel, executed.objects[event.channel])
         where = Where.of(made, service, Direction.TO_SERVER, to)
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
+        end.locked.enter_context(locks.holding(made.id))
         end.begin(self._made(executed))
         end.sent += 1
         return end
@@ -664,23 +676,6 @@ class PipeHub:
     async def _own_pipes(self, channel: str) -> list[Pipe]:
         held = await self.chain.owned(pipe_module.SCHEMA, Pipe, self.chain.address)
         return [each for each in held if each.channel == channel]
-
-
-def _opening(state: HostState, number: int, terms: Terms, to: bytes, pipes: int, link: int) -> Program:
-    """Open a channel with the least deposit, and pipes in it, over one of which a link is begun."""
-    program, host = Program(), state.host.id
-    (money,) = program.split(program.gas, [terms.min_deposit])
-    # Nobody has the secret of this lane: a channel of ours only carries frames, and no voucher can be made.
-    lane = KeySigner.generate().public_key
-    made = channel_module.open(program, host, state.beacon.id, number, terms.revision, money, lane)
-    opened: list[Argument] = [pipe_module.open(program, made) for _ in range(pipes)]
-    flags = Flags.OPEN | Flags.TO
-    frame = encode(Header(link, to=to, pipes=pipes), flags)
-    pipe_module.send(program, opened[0], made, host, frame, flags=int(flags))
-    for each in opened:
-        pipe_module.keep(program, each)
-    channel_module.share(program, made)
-    return program
 
 
 def _note(channels: OrderedDict[str, None], channel: str) -> None:

@@ -1,4 +1,4 @@
-"""Tidying up after pipes: channels that dials have opened, and the storage deposits of pipes.
+"""Channels that dials open: the transaction that does, and tidying up after them, with the deposits of pipes.
 
     reclaimed = await reclaim(chain, close=True)
 
@@ -16,10 +16,14 @@ from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
-from dtp.chain.commands import Program
+from dtp.chain.commands import Argument, Program
+from dtp.chain.host import Terms
 from dtp.chain.pipe import Direction, Pipe, evidence, is_credited
+from dtp.chain.pipe_frames import Flags, Header, encode
+from dtp.chain.resolver import HostState
+from dtp.chain.signer import KeySigner
 
-__all__ = ["Reclaimed", "reclaim"]
+__all__ = ["Reclaimed", "opening", "reclaim"]
 
 #: Pipes that one transaction destroys.
 _AT_ONCE: Final = 200
@@ -111,3 +115,20 @@ def _may_be_credited(channel: Channel, pipe: Pipe, now_ms: int) -> bool:
         return False
     until = channel.claims_until_ms
     return evidence(channel) > 0 or until is None or now_ms < until
+
+
+def opening(state: HostState, number: int, terms: Terms, to: bytes, pipes: int, link: int) -> Program:
+    """Open a channel with the least deposit, and pipes in it, over one of which a link is begun."""
+    program, host = Program(), state.host.id
+    (money,) = program.split(program.gas, [terms.min_deposit])
+    # Nobody has the secret of this lane: a channel of ours only carries frames, and no voucher can be made.
+    lane = KeySigner.generate().public_key
+    made = channel_module.open(program, host, state.beacon.id, number, terms.revision, money, lane)
+    opened: list[Argument] = [pipe_module.open(program, made) for _ in range(pipes)]
+    flags = Flags.OPEN | Flags.TO
+    frame = encode(Header(link, to=to, pipes=pipes), flags)
+    pipe_module.send(program, opened[0], made, host, frame, flags=int(flags))
+    for each in opened:
+        pipe_module.keep(program, each)
+    channel_module.share(program, made)
+    return program

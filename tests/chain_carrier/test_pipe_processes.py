@@ -1,5 +1,6 @@
 """Processes that know of each other by the chain alone: a file over `?via=pipe`, by the command."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -11,9 +12,12 @@ import threading
 import pytest
 from chain_resolver.hosts import make_host, run
 
+from chain_carrier.worlds import world
 from dtp.chain import Deployments, KeySigner
 from dtp.chain.errors import SignerError
-from dtp.chain.pipe_carrier import environment_signer
+from dtp.chain.pipe_carrier import dial, environment_signer
+from dtp.chain.pipe_hub import PipeHub
+from dtp.chain.pipe_where import ChannelInUse
 from dtp.identity import Identity
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
@@ -155,3 +159,45 @@ def test_channels_of_pipes_are_closed_by_the_command(published, net, tmp_path):
     net.advance_clock(3_600_000)
     assert [each["event"] for each in call("close")] == ["closed"]
     assert call("list")[0]["channels"] == []
+
+
+LOCKER = """
+import sys
+from dtp.chain.pipe_lock import PipeLocks
+
+with PipeLocks.of_home().holding(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_program_at_a_time_sends_over_a_channel_s_pipes(client, wallet):
+    """Two of one wallet would use the same version of a pipe twice, which a network may lock it for."""
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener, near, far = await made.pair("&pipes=2")
+            hub, channel = PipeHub.of(made.user), near.channel
+
+            async def other():
+                program, pipe = [sys.executable, "-P", "-c", LOCKER, channel], subprocess.PIPE
+                return await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe, stderr=pipe)
+
+            _, told = await (await other()).communicate()
+            assert b"ChannelInUse: another program of this wallet" in told
+            near.abort()
+            await hub.surrender(channel)
+            holder = await other()
+            assert await holder.stdout.readline() == b"locked\n"
+            before = await made.user.balance(made.user.address)
+            with pytest.raises(ChannelInUse, match="another program"):
+                await dial(f"{made.url}&channel={channel}", chain=made.user)
+            assert await made.user.balance(made.user.address) == before
+            holder.kill()
+            await holder.communicate()
+            again = await dial(f"{made.url}&channel={channel}", chain=made.user)
+            for each in (again, far):
+                each.abort()
+            await listener.close()
+
+    run(scenario())

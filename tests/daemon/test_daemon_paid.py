@@ -249,11 +249,13 @@ def test_a_budget_is_the_end_of_it(run, client, net):
     run(scenario)
 
 
-def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet, tmp_path):
+def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet, tmp_path, monkeypatch):
     """Another one would be a deposit beside the budget, and a server whose clients bear transport takes none."""
 
     async def serve_nothing(connection):
         await connection.wait_closed()
+
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
 
     async def scenario():
         limits, terms = Limits(handshake=60), Terms(price_mib=1000, bearer=Bearer.CLIENT, credit=1000)

@@ -192,8 +192,9 @@ class Market:
 
 
 @pytest.fixture
-def market(chain, tmp_path):
+def market(chain, tmp_path, monkeypatch):
     """Run a scenario: `market(scenario)` with `async def scenario(market)`."""
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
 
     @asynccontextmanager
     async def opened():
