@@ -212,6 +212,32 @@ def test_a_client_that_has_paid_more_itself_owes_the_transport_all_the_same(mark
     market(scenario)
 
 
+def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(market):
+    """... beside an agreement that its client may still use: nobody may be the first to give that up."""
+
+    async def scenario(market):
+        await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=1_000_000))
+        _, deal = await own_channel(market)
+        server, store, stranger = market.serving.chain, market.store(), await market.buyer()
+        await with_frames(market, server, deal, 3)
+        store.received_all([(deal.key.sign(Voucher(deal.channel.id, 0, 1, 2000, 2, 0)), Usage(2, 0))])
+        market.chain.advance(TERMS.idle_ms + 1)
+        until = market.chain.now_ms() + TERMS.claim_ms // 2
+        store.agree(deal.channel.id, 2_002_000, until, server.chain_id)
+        await request_close(stranger["network"], deal.channel)
+        journal, busy = Journal(store), [deal.channel.id]
+        await Cashier(server, journal, market.chain.now_ms, policy=CHEAP, busy=lambda: busy).look()
+        known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
+        assert (known.state, known.claimed, known.credited) == (State.CLOSING, 2000, 2_000_000)
+        # And its client doesn't use what was agreed, which has the same in it.
+        public, total = market.server_wallet.public_key, 2_002_000
+        await deal.journal.run(lambda each: each.signed(store.sold(deal.channel.id)[0].newest, Usage(2, 0)))
+        assert not await deal._is_fair(Agreed(total, until, public, bytes(64)))
+        await journal.close()
+
+    market(scenario)
+
+
 @pytest.mark.parametrize("bearer", [Bearer.SPLIT, Bearer.CLIENT])
 def test_a_server_keeps_pipes_of_a_closing_channel_until_nothing_can_be_credited(market, bearer):
     """A client that asks for the close before its server claims had the bytes, and the transport would be lost."""
