@@ -39,6 +39,7 @@ class PipeLocks:
             raise LocalError(
                 f"pipes can't be locked by {path}: {fault.strerror}; $DTP_HOME names it"
             ) from fault
+        self._path = path
         self._taken: Counter[str] = Counter()
 
     @classmethod
@@ -67,6 +68,8 @@ class PipeLocks:
                     f"another program of this wallet sends over the pipes of channel {channel}: wait for its end, or "
                     "use another channel"
                 ) from fault
+            except OSError as fault:  # of a file system without locks, say
+                raise LocalError(f"pipes can't be locked by {self._path}: {fault.strerror}") from fault
         self._taken[channel] += 1
 
     def _free(self, channel: str) -> None:

@@ -314,6 +314,7 @@ def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_us
                 assert hub._ends.keys() == {near.channel}
                 assert hub._purse._locked == {made.hosted.id: 40_000_000}
                 near.abort()
+                await hub.surrender(near.channel)
 
     run(scenario())
 

@@ -1,6 +1,8 @@
 """Processes that know of each other by the chain alone: a file over `?via=pipe`, by the command."""
 
 import asyncio
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +19,9 @@ from dtp.chain import Deployments, KeySigner
 from dtp.chain.errors import SignerError
 from dtp.chain.pipe_carrier import dial, environment_signer
 from dtp.chain.pipe_hub import PipeHub
+from dtp.chain.pipe_lock import PipeLocks
 from dtp.chain.pipe_where import ChannelInUse
+from dtp.errors import LocalError
 from dtp.identity import Identity
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
@@ -171,6 +175,19 @@ with PipeLocks.of_home().holding(sys.argv[1]):
 """
 
 
+def test_pipes_that_can_t_be_locked_say_why(tmp_path, monkeypatch):
+    def without_locks(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(LocalError, match=r"by .*/file/pipes\.lock: .*DTP_HOME"):
+        PipeLocks(tmp_path / "file" / "pipes.lock")
+    locks = PipeLocks(tmp_path / "pipes.lock")
+    monkeypatch.setattr(fcntl, "lockf", without_locks)
+    with pytest.raises(LocalError, match="no locks available"), locks.holding("0x1"):
+        pass
+
+
 def test_one_program_at_a_time_sends_over_a_channel_s_pipes(client, wallet):
     """Two of one wallet would use the same version of a pipe twice, which a network may lock it for."""
 
@@ -198,6 +215,7 @@ def test_one_program_at_a_time_sends_over_a_channel_s_pipes(client, wallet):
             again = await dial(f"{made.url}&channel={channel}", chain=made.user)
             for each in (again, far):
                 each.abort()
+            await hub.surrender(channel)
             await listener.close()
 
     run(scenario())
