@@ -72,6 +72,8 @@ def peers_path() -> Path:
 
 def pay_store_path() -> Path:
     """The store of vouchers when none is named: `$DTP_PAY_STORE`, else `pay.sqlite` in `data_dir()`."""
+    if "://" in os.environ.get("DTP_PAY_STORE", ""):  # not quoted: it may have a password in it
+        raise ConfigError("$DTP_PAY_STORE is a file; a database of daemons is named by 'dtp channel --store'")
     return _from_environment("DTP_PAY_STORE") or data_dir() / "pay.sqlite"
 
 

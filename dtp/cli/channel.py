@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp import config
 from dtp.cli.accounts import Account, account_options, record_of, tell_history
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.show import amount, money, table
+from dtp.cli.vouchers import Vouchers, store_option
 from dtp.errors import ChainError, DtpError, LocalError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
     from dtp.chain.channel import Channel, Voucher
-    from dtp.pay.cashier import Cashier
+    from dtp.cli.vouchers import Stores
+    from dtp.pay.holding import VoucherStore
+    from dtp.pay.journal import Journal
     from dtp.pay.settling import Paid
     from dtp.pay.store import Bought, Store
 
@@ -62,26 +64,27 @@ class NoVoucher(ChainError):
 def channel() -> None:
     """Payment channels: those you opened, and those that pay you.
 
-    Vouchers are in pay.sqlite in the data folder ($DTP_PAY_STORE). Who loses that file loses what was not claimed.
+    Vouchers are in pay.sqlite in the data folder ($DTP_PAY_STORE), or where a daemon keeps its own (--store). Who
+    loses them loses what was not claimed.
     """
 
 
 @channel.command("list")
+@store_option
 @account_options
 @json_option
-def list_channels(account: Account) -> None:
+def list_channels(vouchers: Vouchers, account: Account) -> None:
     """List the channels of the store, as the chain has them now."""
 
     async def work(chain: ChainClient) -> list[dict[str, Any]]:
         from dtp.pay.cashier import read_channels
-        from dtp.pay.store import Store
 
-        with Store() as store:
-            bought = {each.channel: each for each in store.bought()}
-            sold = {each.channel for each in store.sold()}
+        with vouchers.open() as stores:
+            bought = {each.channel: each for each in stores.bought.bought()}
+            sold = {each.channel for each in stores.sold.sold()}
             found = await read_channels(chain, [*bought, *sold])
             return [
-                _summary(store, id, found.get(id), "pays" if id in bought else "is paid")
+                _summary(stores, id, found.get(id), "pays" if id in bought else "is paid")
                 for id in dict.fromkeys([*bought, *sold])
                 if id in found or (id in bought and bought[id].state != "closed")
             ]
@@ -91,8 +94,8 @@ def list_channels(account: Account) -> None:
     print_result({"channels": records}, None if wants_json() else text)
 
 
-def _summary(store: Store, id: str, found: Channel | None, role: str) -> dict[str, Any]:
-    lanes = [lane for _, lane in store.lanes(id)] if role == "pays" else store.sold(id)
+def _summary(stores: Stores, id: str, found: Channel | None, role: str) -> dict[str, Any]:
+    lanes = [lane for _, lane in stores.bought.lanes(id)] if role == "pays" else stores.sold.sold(id)
     vouched = sum(each.newest.voucher.amount for each in lanes if each.newest is not None)
     if found is None:
         return {"channel": id, "role": role, "state": "unknown", "vouched": vouched}
@@ -120,19 +123,19 @@ def _line(record: dict[str, Any]) -> str:
 
 @channel.command()
 @click.argument("id", metavar="CHANNEL")
+@store_option
 @account_options
 @json_option
-def show(id: str, account: Account) -> None:
+def show(id: str, vouchers: Vouchers, account: Account) -> None:
     """Show a channel: its money, terms and lanes on chain, and what is vouched here."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.pay.store import Store
-
         found = await _read(chain, id)
-        with Store() as store:
+        with vouchers.open() as stores:
+            ours = (lane for _, lane in stores.bought.lanes(found.id))
             vouched = {
-                **{lane.lane: lane.newest for _, lane in store.lanes(found.id) if lane.newest is not None},
-                **{each.lane: each.newest for each in store.sold(found.id)},
+                **{lane.lane: lane.newest for lane in ours if lane.newest is not None},
+                **{each.lane: each.newest for each in stores.sold.sold(found.id)},
             }
         return {
             **record_of(found),
@@ -167,20 +170,25 @@ def _voucher_record(voucher: Voucher) -> dict[str, Any]:
 
 @channel.command()
 @click.argument("id", metavar="[CHANNEL]", required=False)
+@store_option
 @account_options
 @json_option
-def claim(id: str | None, account: Account) -> None:
+def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
     """Claim with the newest vouchers, now: of one channel, or of all that pay you more than the gas."""
 
     async def work(chain: ChainClient) -> None:
         from dtp.chain.channel import State
         from dtp.chain.model import canonical_id
+        from dtp.pay.cashier import Cashier
         from dtp.pay.claims import Action, Decision, Policy, claimable, gain_of, worth_of
         from dtp.pay.settling import settle
 
-        wanted = None if id is None else canonical_id(id)
-        async with _cashier(chain) as (cashier, clock):
-            views = [each for each in await cashier.views() if wanted in (None, each.channel.id)]
+        wanted, clock = None if id is None else canonical_id(id), _ChainTime(chain)
+        await clock.sync()
+        with vouchers.open() as stores:
+            async with _journal(stores.sold) as journal:
+                views = await Cashier(chain, journal, clock.now_ms).views()
+            views = [each for each in views if wanted in (None, each.channel.id)]
             if wanted is not None and not views:
                 raise NoVoucher(
                     f"no voucher of {wanted} is here: 'dtp channel list' shows the channels that pay you"
@@ -216,22 +224,24 @@ def claim(id: str | None, account: Account) -> None:
 
 @channel.command()
 @click.argument("file", type=click.Path(dir_okay=False))
+@store_option
 @json_option
-def backup(file: str) -> None:
+def backup(file: str, vouchers: Vouchers) -> None:
     """Copy the vouchers to FILE, also while others use them; an older copy there is brought up to date.
 
-    A copy of pay.sqlite itself lacks what was written last. A watcher on another machine works with this one.
+    A copy of pay.sqlite itself lacks what was written last. A watcher on another machine works with this one. Of a
+    database it has what there is to claim with, and loses nothing that is in the older copy.
     """
-    from dtp.pay.errors import StoreError
     from dtp.pay.store import Store
 
-    if not config.pay_store_path().exists():  # made now, it would replace a copy that has everything
-        raise StoreError(
-            f"there are no vouchers at {config.pay_store_path()}: $DTP_PAY_STORE names another file"
-        )
-    with Store() as store:
-        store.backup(file)
-        print_line({"event": "copied", "path": store.path, "to": file}, f"{store.path} is copied to {file}")
+    with vouchers.open("refuse") as stores:  # made now, it would replace a copy that has everything
+        if isinstance(stores.sold, Store):
+            stores.sold.backup(file)
+        else:
+            with Store(file) as copy:
+                copy.copy_sold(stores.sold)
+    record = {"event": "copied", "path": vouchers.text, "to": file}
+    print_line(record, f"{vouchers.text} is copied to {file}")
 
 
 @channel.command()
@@ -239,18 +249,17 @@ def backup(file: str) -> None:
 @click.option("--pipes", is_flag=True,
               help="Also all channels that carry pipes ('?via=pipe'), and give the pipes' storage deposits back. "
               "While no connection goes through the chain.")  # fmt: skip
+@store_option
 @account_options
 @json_option
-def close(id: str | None, pipes: bool, account: Account) -> None:
+def close(id: str | None, pipes: bool, vouchers: Vouchers, account: Account) -> None:
     """Close a channel that you opened, or go on closing all that are on their way.
 
     The server has its time to claim ('claim_ms' of the terms); run it again after that, and what is left comes back.
     """
 
     async def work(chain: ChainClient) -> None:
-        from dtp.pay.store import Store
-
-        with Store() as store:
+        with vouchers.open("make" if pipes else "empty") as (_, store):
             if id is not None:
                 await _close(chain, store, await _read(chain, id), ask=True)
                 return
@@ -356,9 +365,10 @@ async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool)
 
 
 @channel.command()
+@store_option
 @account_options
 @json_option
-def find(account: Account) -> None:
+def find(vouchers: Vouchers, account: Account) -> None:
     """Find channels that a program of yours opened and didn't live to note: the chain's history is read for them.
 
     What is found is in the store from then on: the next connection uses it, or 'dtp channel close' closes it.
@@ -366,10 +376,9 @@ def find(account: Account) -> None:
 
     async def work(chain: ChainClient) -> None:
         from dtp.pay.lost import find_lost
-        from dtp.pay.store import Store
 
         await tell_history(chain)
-        with Store() as store:
+        with vouchers.open() as (_, store):
             found = await find_lost(chain, store)
         for each in found:
             print_line(
@@ -384,63 +393,72 @@ def find(account: Account) -> None:
 
 @channel.command()
 @click.option("--every", type=click.FloatRange(min=1), default=_WATCH_EVERY, show_default=True,
-              metavar="SECONDS", help="How often to look.")  # fmt: skip
+              metavar="SECONDS", help="How often to look; more often where channels leave less time.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Look once and end.")
+@store_option
 @account_options
 @verbose_option
 @json_option
-def watch(every: float, once: bool, account: Account) -> None:
+def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> None:
     """Claim for a server that sleeps, and end channels whose time has come, until interrupted.
 
-    Needs the server's pay.sqlite (or a copy, $DTP_PAY_STORE), and a wallet with SUI for gas: who is paid is fixed in
-    the channel, so no key of the server's. Channels that you opened and that are closing are finished, too.
+    Needs the server's vouchers or a copy of them (--store), and a wallet with SUI for gas: who is paid is fixed in
+    the channel, so no key of the server's. Channels that you opened and that are closing are finished, too. What is
+    in a database is left to a daemon that runs.
     """
 
     async def work(chain: ChainClient) -> None:
+        from dtp.pay.cashier import Cashier
         from dtp.pay.errors import StoreError
 
-        async with _cashier(chain) as (cashier, clock):
-            if not once:
-                print_line(
-                    {"event": "watching", "every": every}, f"looking every {every:g} s; Ctrl-C ends it"
-                )
-            while True:
-                try:
-                    await clock.sync()
-                    for paid in await cashier.look():
-                        _print_paid("claimed", paid)
-                    await _finish_ours(chain)
-                except (ChainError, StoreError) as fault:  # nodes, disks and money for gas go and come back
-                    if once:
-                        raise
-                    _print_failed(None, fault)
-                if once:
-                    return
-                await asyncio.sleep(every)
+        clock, cashier = _ChainTime(chain), None
+        while True:
+            try:
+                await clock.sync()
+                # Opened for each look: another file may be in its place, and a daemon that begins has its turn.
+                with vouchers.open("refuse") as stores:
+                    async with _journal(stores.sold) as journal:
+                        if cashier is None:
+                            cashier = Cashier(chain, journal, clock.now_ms)
+                            _print_watching(every, once)
+                        cashier.journal = journal
+                        for paid in await cashier.look():
+                            _print_paid("claimed", paid)
+                    await _finish_ours(chain, stores.bought)
+            except (ChainError, StoreError) as fault:  # nodes, disks and money for gas go and come back
+                if once or cashier is None:
+                    raise
+                _print_failed(None, fault)
+            if once:
+                return
+            await asyncio.sleep(cashier.pause(every))
 
     account.run(work)
 
 
-async def _finish_ours(chain: ChainClient) -> None:
+def _print_watching(every: float, once: bool) -> None:
+    if not once:
+        print_line({"event": "watching", "every": every}, f"looking every {every:g} s; Ctrl-C ends it")
+
+
+async def _finish_ours(chain: ChainClient, store: Store) -> None:
     """End the channels that we asked to close, where the time for claims is over, and say what that paid."""
     from dtp.chain.channel import State
     from dtp.chain.errors import TransactionFailed
     from dtp.pay.claims import claims_are_over
     from dtp.pay.settling import finalize
-    from dtp.pay.store import Store
 
-    with Store() as store:
-        waiting = [each.channel for each in await _on_their_way(chain, store, "closing")]
-        now = await _now_ms(chain)
-        for id, found in (await _find(chain, waiting)).items():
-            if claims_are_over(found, now):
-                try:
-                    paid = await finalize(chain, found)
-                except TransactionFailed as fault:  # the others are none the worse for it
-                    _print_failed(id, fault)
-                    continue
-                store.set_state(id, "closed" if paid.state == State.CLOSED else "closing")
-                _print_paid("closed", paid)
+    waiting = [each.channel for each in await _on_their_way(chain, store, "closing")]
+    now = await _now_ms(chain)
+    for id, found in (await _find(chain, waiting)).items():
+        if claims_are_over(found, now):
+            try:
+                paid = await finalize(chain, found)
+            except TransactionFailed as fault:  # the others are none the worse for it
+                _print_failed(id, fault)
+                continue
+            store.set_state(id, "closed" if paid.state == State.CLOSED else "closing")
+            _print_paid("closed", paid)
 
 
 # ---- helpers
@@ -467,20 +485,14 @@ class _ChainTime:
 
 
 @contextlib.asynccontextmanager
-async def _cashier(chain: ChainClient) -> AsyncIterator[tuple[Cashier, _ChainTime]]:
-    """A cashier over the default store, at the chain's time."""
-    from dtp.pay.cashier import Cashier
+async def _journal(store: VoucherStore) -> AsyncIterator[Journal[VoucherStore]]:
     from dtp.pay.journal import Journal
-    from dtp.pay.store import Store
 
-    clock = _ChainTime(chain)
-    await clock.sync()
-    with Store() as store:
-        journal = Journal(store)
-        try:
-            yield Cashier(chain, journal, clock.now_ms), clock
-        finally:
-            await journal.close()
+    journal = Journal(store)
+    try:
+        yield journal
+    finally:
+        await journal.close()
 
 
 async def _now_ms(chain: ChainClient) -> int:

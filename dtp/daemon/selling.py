@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Kind, Terms
@@ -19,14 +18,13 @@ from dtp.pay.book import ChannelBook
 from dtp.pay.cashier import Cashier
 from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission, Gate
-from dtp.pay.holding import VoucherStore
+from dtp.pay.holding import Shared, VoucherStore
 from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
 from dtp.pay.journal import Journal
 from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
 from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import ServerMeter
-from dtp.pay.settling import Paid
 from dtp.pay.terms import Exposure
 from dtp.session.codes import CloseCode, Refuse
 
@@ -55,48 +53,9 @@ class _Sale:
         return 0 if newest is None else max(0, newest.voucher.amount - self.before)
 
 
-@runtime_checkable
-class Shared(Protocol):
-    """A store of vouchers that several daemons have."""
-
-    def claims(self) -> bool:
-        """Whether this daemon is the one that claims. Raises `StoreError`."""
-
-    def hold(self, channel: str) -> bool:
-        """Serve a channel; False while another daemon does. Raises `StoreError`."""
-
-    def held(self, channels: Iterable[str]) -> set[str]:
-        """Those of the channels that any daemon serves. Raises `StoreError`."""
-
-    def free(self, channel: str) -> None:
-        """Give back what `hold` took, once. Raises `StoreError`."""
-
-
-class _Cashier(Cashier):
-    """Claims, if no other daemon does: a claim that comes second costs gas and brings nothing."""
-
-    async def look(self, *, closing: bool = False) -> list[Paid]:
-        """See `Cashier`."""
-        if isinstance(self._journal.store, Shared) and not await self._journal.run(_claims):
-            return []
-        return await super().look(closing=closing)
-
-    async def in_use(self, ids: Collection[str]) -> Collection[str]:
-        """See `Cashier`. Of a channel that another daemon serves a close may be agreed on as well."""
-        return {*await super().in_use(ids), *await self._journal.run(lambda store: _held(store, ids))}
-
-
 def _free(store: VoucherStore, channel: str) -> None:
     if isinstance(store, Shared):
         store.free(channel)
-
-
-def _held(store: VoucherStore, channels: Iterable[str]) -> set[str]:
-    return store.held(channels) if isinstance(store, Shared) else set()
-
-
-def _claims(store: VoucherStore) -> bool:
-    return isinstance(store, Shared) and store.claims()
 
 
 class Shop:
@@ -116,7 +75,7 @@ class Shop:
         quotas = Quotas(chain, self.journal, firewall)
         self.gate = Gate(self.book, firewall, self.journal, quotas)
         self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms)
-        self.cashier = _Cashier(
+        self.cashier = Cashier(
             chain,
             self.journal,
             self.gate.now_ms,

@@ -32,19 +32,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("dtpd")
 
 
-def open_sold(where: Path | str | None) -> VoucherStore:
-    """The store of vouchers that are received. Raises `StoreError`, `ConfigError`."""
+def open_sold(where: Path | str | None, *, make: bool = True) -> VoucherStore:
+    """The store of vouchers that are received; with `make` False one that isn't there is `NoStore`.
+
+    Raises `StoreError`, `ConfigError`.
+    """
     if isinstance(where, str) and where.startswith("redis"):
         from dtp.daemon.state.redis_vouchers import RedisVouchers
 
-        return RedisVouchers(where)
+        return RedisVouchers(where, make=make)
     if isinstance(where, str):
         from dtp.daemon.state.vouchers import PostgresVouchers
 
-        return PostgresVouchers(where)
+        return PostgresVouchers(where, make=make)
     from dtp.pay.store import Store
 
-    return Store(where)
+    return Store(where, make=make)
 
 
 class ChainSide:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from dtp.chain import channel as channel_module
@@ -20,7 +21,7 @@ from dtp.chain.pipe import Pipe
 from dtp.errors import DtpError
 from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, lapsed, plan, rests
 from dtp.pay.costs import accrued, take_credits
-from dtp.pay.holding import VoucherStore
+from dtp.pay.holding import Shared, VoucherStore
 from dtp.pay.journal import Journal
 from dtp.pay.settling import Paid, settle
 from dtp.pay.store import End, Sold
@@ -57,7 +58,8 @@ class Cashier:
         on_channel: Callable[[Channel], None] | None = None,
     ) -> None:
         self._chain = chain
-        self._journal = journal
+        #: The store; another one may take its place between two looks.
+        self.journal = journal
         self._now_ms = now_ms
         self._policy = policy or Policy()
         self._busy = busy
@@ -118,8 +120,13 @@ class Cashier:
                 log.warning("not everything was claimed; the next run does: %s", error)
 
     async def look(self, *, closing: bool = False) -> list[Paid]:
-        """Do what is to be done now; what was done. Raises `ChainError`, `StoreError`."""
+        """Do what is to be done now; what was done. Raises `ChainError`, `StoreError`.
+
+        Nothing where another claims out of the same store: what comes second costs gas and brings nothing.
+        """
         async with self._working:
+            if not await self.journal.run(_claims):
+                return []
             views = await self.views()
             now_ms, epoch = self._now_ms(), (await self._chain.epoch()).epoch if views else 0
             decisions = plan(views, now_ms, epoch, self._policy)
@@ -164,20 +171,23 @@ class Cashier:
                 log.info("channel %s: %d of transport credits", id, taken[0])
 
     async def in_use(self, ids: Collection[str]) -> Collection[str]:
-        """Those of the channels that are served now, maybe with others. Raises `StoreError`."""
-        return self._busy()
+        """Those of the channels that are served now, maybe with others. Raises `StoreError`.
+
+        Also by other daemons: they may agree on a close as well.
+        """
+        return {*self._busy(), *await self.journal.run(partial(_held, channels=ids))}
 
     async def _promised(self, id: str) -> bool:
         """Whether a total that was agreed, or may be in a moment, has the credits in it: a client that closes by it
         would pay them twice."""
         used = id in await self.in_use([id])
-        end = await self._journal.run(lambda store: store.end_of(id))
+        end = await self.journal.run(lambda store: store.end_of(id))
         # The first agreement stands: behind its end there is no other, whoever is still connected.
         return used if end is None else not lapsed(end, self._now_ms())
 
     async def views(self) -> list[View]:
         """Every channel of the store that may still pay, as it is now; those that aren't worth it now and then."""
-        sold, ends = await self._journal.run(_holdings)
+        sold, ends = await self.journal.run(_holdings)
         now_ms, found = self._now_ms(), []
         self._resting = {
             id: each for id, each in self._resting.items() if sold.get(id) == each[0] and now_ms < each[1]
@@ -247,7 +257,7 @@ class Cashier:
                 store.over(id)
 
         if ids:
-            await self._journal.run(work)
+            await self.journal.run(work)
 
 
 def report_death(task: asyncio.Task[None]) -> None:
@@ -256,6 +266,14 @@ def report_death(task: asyncio.Task[None]) -> None:
     if fault is not None:
         message = f"{task.get_name()} has ended, and what it does isn't done any more"
         task.get_loop().call_exception_handler({"message": message, "exception": fault, "task": task})
+
+
+def _claims(store: VoucherStore) -> bool:
+    return not isinstance(store, Shared) or store.claims()
+
+
+def _held(store: VoucherStore, channels: Collection[str]) -> set[str]:
+    return store.held(channels) if isinstance(store, Shared) else set()
 
 
 def _holdings(store: VoucherStore) -> tuple[dict[str, list[Sold]], dict[str, End | None]]:

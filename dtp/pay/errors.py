@@ -17,6 +17,7 @@ __all__ = [
     "Flaw",
     "MalformedMeter",
     "MoneyNotAdded",
+    "NoStore",
     "NotMetered",
     "NotPaid",
     "OpeningUnknown",
@@ -175,3 +176,9 @@ class StoreError(LocalError):
     """The store of vouchers can't be used; nothing counts that isn't in it."""
 
     code = "pay-store"
+
+
+class NoStore(StoreError):
+    """Where a store of vouchers was to be there is none; it wasn't made."""
+
+    code = "no-store"

@@ -13,7 +13,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from dtp.pay.errors import StoreError
 from dtp.pay.payee import PayeeLane
@@ -45,6 +45,23 @@ class VoucherStore(Protocol):
     def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End: ...
     def over(self, channel: str) -> None: ...
     def end_of(self, channel: str) -> End | None: ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """What else a store has that several daemons share."""
+
+    def claims(self) -> bool:
+        """Whether who asks is the one that claims: the first one, until it closes the store. Raises `StoreError`."""
+
+    def hold(self, channel: str) -> bool:
+        """Serve a channel; False while another daemon does. Raises `StoreError`."""
+
+    def held(self, channels: Iterable[str]) -> set[str]:
+        """Those of the channels that any daemon serves. Raises `StoreError`."""
+
+    def free(self, channel: str) -> None:
+        """Give back what `hold` took, once. Raises `StoreError`."""
 
 
 #: Bytes of a channel's digest that say where in the file its lock is.

@@ -19,15 +19,18 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from dtp import config
-from dtp.pay.errors import StoreError
+from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.payee import PayeeLane
 from dtp.pay.payer import UNRESERVED, PayerLane, Reserved
 from dtp.pay.schema import FORMAT, SCHEMA, UPGRADES
 from dtp.pay.terms import NOTHING, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
+
+if TYPE_CHECKING:
+    from dtp.pay.holding import VoucherStore
 
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
@@ -86,8 +89,11 @@ class Store:
     May be used from several threads and by several processes at once.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, power_safe: bool = True) -> None:
-        """Open or make the file at `path`, the default one without. ":memory:" is for tests.
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, power_safe: bool = True, make: bool = True
+    ) -> None:
+        """Open or make the file at `path`, the default one without; with `make` False what isn't there is `NoStore`.
+        ":memory:" is a store that is gone with the object.
 
         Without `power_safe` a power cut (not a crash of the process) may take the last moments with it, but for what
         is reserved. That is enough for who only pays: the server shows the newest voucher at the next connection,
@@ -98,15 +104,20 @@ class Store:
         self.power_safe = power_safe
         self._lock = threading.RLock()
         try:
-            if self.path != ":memory:":
+            if make and self.path != ":memory:":
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
                 _make(self.path)
+            at = self.path if make else f"{Path(self.path).absolute().as_uri()}?mode=rw"
             self._db = sqlite3.connect(
-                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+                at, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=not make
             )
+            if not make:
+                self._refuse_other()
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={'FULL' if power_safe else 'NORMAL'}")
         except (OSError, sqlite3.Error) as fault:
+            if not make and _is_missing(self.path):
+                raise NoStore(f"no store at {self.path}: there is no such file") from fault
             raise StoreError(f"can't open the store of vouchers {self.path}: {fault}") from fault
         try:
             with self._writing():
@@ -119,6 +130,12 @@ class Store:
         self._log = -1  # SQLite's write-ahead log
         self._logged = 0
         self._unsynced = False  # a sync has failed: what another said after it would be no promise
+
+    def _refuse_other(self) -> None:
+        """Raise `NoStore` for a file that is none, before anything is written into it."""
+        if self._db.execute("PRAGMA user_version").fetchone() == (0,):
+            self._db.close()
+            raise NoStore(f"no store at {self.path}: the file is something else, or empty")
 
     def _prepare(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -147,6 +164,33 @@ class Store:
                 self._db.backup(copy)
         except (OSError, sqlite3.Error) as fault:
             raise StoreError(f"can't copy the store of vouchers to {path}: {fault}") from fault
+
+    def copy_sold(self, other: VoucherStore) -> None:
+        """Take over what another store of any kind holds to claim with, in one transaction: of each lane the newer
+        voucher with the key of its lock and what was served, and the ends of channels. What is newer here stays."""
+        lanes = [other.sold_lane(each.channel, each.lane) for each in other.sold()]
+        ids = {each.channel for each in lanes} | {each.channel for each in self.sold()}
+        ends = [other.end_of(id) for id in ids]
+        with self._writing():
+            for lane in lanes:
+                if lane.newest is not None and _keep_received(self._db, lane.newest, lane.used):
+                    self._db.execute(
+                        "UPDATE sold SET preimage = ? WHERE channel = ? AND lane = ?",
+                        (lane.preimage, lane.channel, lane.lane),
+                    )
+            for end in ends:
+                if end is not None:
+                    self._db.execute(
+                        "INSERT INTO ends (channel, total, not_after_ms, state, chain) VALUES (?, ?, ?, ?, ?) "
+                        "ON CONFLICT (channel) DO UPDATE SET state = 'over' WHERE excluded.state = 'over'",
+                        (
+                            end.channel,
+                            end.total,
+                            str(end.not_after_ms),
+                            "over" if end.over else "agreed",
+                            end.chain,
+                        ),
+                    )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -596,6 +640,17 @@ def _make(path: str) -> None:
     """
     with _making, suppress(FileExistsError):
         os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _is_missing(path: str) -> bool:
+    """Whether there is no such file; of one that may not be looked at that isn't known."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _sync_data(file: int) -> None:

@@ -1,9 +1,13 @@
 """Vouchers in PostgreSQL and Redis: what `Store` promises of what is sold, by its own tests; two daemons together."""
 
+import json
 import threading
 
 import pytest
 import redis
+from chain_resolver.conftest import client, net
+from chain_resolver.hosts import make_host, open_channel, run
+from click.testing import CliRunner
 from pay import test_store
 from pay.meters import CHANNEL, KEY, voucher
 from pay.test_store import (
@@ -13,19 +17,30 @@ from pay.test_store import (
     test_what_was_served_is_not_forgotten_with_the_connection,
 )
 
+from dtp.chain import KeySigner, channel
+from dtp.cli import main
 from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.side import open_sold
 from dtp.daemon.state import redis_vouchers
 from dtp.daemon.state.redis_vouchers import RedisUnsafe, RedisVouchers
 from dtp.daemon.state.vouchers import PostgresVouchers
 from dtp.pay.errors import StoreError
-from dtp.pay.store import End
+from dtp.pay.settling import request_close
+from dtp.pay.store import End, Store
 from dtp.pay.terms import Usage
 
 from .conftest import config
 from .programs import free_port, need, place, wait_for_port
+from .test_daemon_endpoints import deployments, network, on_chain, package_file
 from .test_daemon_state import postgresql_url
 
 __all__ = [
+    "client",
+    "deployments",
+    "net",
+    "network",
+    "on_chain",
+    "package_file",
     "place",
     "postgresql_url",
     "test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open",
@@ -423,6 +438,66 @@ def test_numbers_in_redis_are_whole_up_to_the_last(place):
         lane = store.sold_lane(CHANNEL, 0)
         assert (lane.newest, lane.used) == (last, Usage(most - 1, most))
         assert store.vouched(CHANNEL) == {0: most}
+
+
+@pytest.mark.parametrize("kept", ["postgresql", "redis"])
+def test_the_commands_for_channels_work_with_a_database(
+    place, client, net, on_chain, monkeypatch, request, kept
+):
+    """They leave claims to a daemon that runs, don't say its password, and take no empty database for a store."""
+    if kept == "postgresql":
+        url = request.getfixturevalue("postgresql_url").replace("dtpd@", "dtpd:secret@")
+    else:
+        url = Redis(place, *SAFE, "--requirepass", "secret").url.replace("//", "//:secret@")
+        opened(lambda: RedisVouchers(url)).close()
+    for name in ("seller", "buyer", "watcher"):
+        net.fund(place.identity(name).id.sui_address, 10**10, 3)
+    monkeypatch.setenv("DTP_HOME", str(place.folder / "home"))
+    monkeypatch.setenv("DTP_IDENTITY", str(place.folder / "watcher.pem"))
+
+    def dtp(*words):
+        done = CliRunner().invoke(main, ["channel", *words, "--store", url, "--json"])
+        assert "secret" not in done.output
+        return [json.loads(line) for line in done.output.splitlines()]
+
+    def vouch(sequence):
+        signed = KEY.sign(voucher(sequence, sequence * 50_000, channel=id))
+        assert store.received_all([(signed, Usage(sequence * 50_000, 0))]) == [True]
+
+    async def sell():
+        accounts = [KeySigner.from_identity(place.identity(name)) for name in ("seller", "buyer")]
+        async with client(accounts[0]) as seller, client(accounts[1]) as buyer:
+            hosted = await make_host(seller)
+            number = await hosted.service("api", price_request=1000, min_deposit=1)
+            await hosted.endpoint(bytes(32))
+            return await open_channel(buyer, hosted, number, KEY.public, deposit=10**9)
+
+    async def ask_for_close():
+        async with client(KeySigner.from_identity(place.identity("buyer"))) as buyer:
+            await request_close(buyer, await buyer.read(channel.SCHEMA, channel.Channel, id))
+
+    for command in (["list"], ["claim"], ["watch", "--once"], ["backup", str(place.folder / "copy")]):
+        assert dtp(*command)[0]["error"]["code"] == "no-store"
+    id = run(sell())
+    copy = place.folder / "copy"
+    with open_sold(url) as store:
+        assert store.claims()  # as a daemon, when it begins
+        vouch(1)
+        (listed,) = dtp("list")[0]["channels"]
+        assert (listed["role"], listed["vouched"], listed["claimed"]) == ("is paid", 50_000_000, 0)
+        assert dtp("show", id)[0]["vouchers"]["0"]["amount"] == 50_000_000
+        assert dtp("claim", id)[0]["to_server"] == 50_000_000
+        vouch(2)
+        assert dtp("backup", str(copy)) == [{"event": "copied", "path": kept, "to": str(copy)}]
+        with Store(copy, make=False) as copied:
+            assert copied.sold() == store.sold()
+        assert dtp("find") == dtp("close") == [{"event": "nothing"}]
+        run(ask_for_close())
+        assert dtp("watch", "--once") == []
+    for _ in range(50):  # a session of PostgreSQL ends a moment later
+        if claimed := dtp("watch", "--once"):
+            break
+    assert claimed[0]["to_server"] == 50_000_000
 
 
 def test_where_vouchers_can_be(tmp_path):

@@ -186,6 +186,22 @@ class Market:
             )
         return found
 
+    def height(self):
+        """The newest checkpoint of a localnet."""
+        return self.chain.localnet.run(lambda node: node.checkpoint().sequence)
+
+    def sent(self, since, *addresses):
+        """What these accounts' transactions after a checkpoint of a localnet call, heartbeats aside."""
+
+        def read(node):
+            numbers = range(since + 1, node.checkpoint().sequence + 1)
+            return [each.transaction.data for one in numbers for each in node.checkpoint_transactions(one)]
+
+        ours = [data for data in self.chain.localnet.run(read) if f"0x{data.sender.hex()}" in addresses]
+        commands = ([getattr(each, "function", "") for each in data.kind.commands] for data in ours)
+        calls = [[name for name in names if name] for names in commands]
+        return [names for names in calls if names != ["heartbeat"]]
+
     async def balance(self, address):
         chain = self.serving.chain
         return (await chain.balance(address)).total

@@ -63,9 +63,14 @@ def test_a_stream_is_paid_and_everything_is_closed_in_two_transactions(market):
         await market.serve(give)
         buyer = await market.buyer()
         before = await market.balance(market.server_wallet.address)
+        height = market.height() if market.chain.localnet is not None else None
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 5 * MIB) == 5 * MIB
         assert connection.paid == cost_of(5 * MIB)
+        if height is not None:
+            opened, closed = market.sent(height, buyer["wallet"].address, market.server_wallet.address)
+            assert "open" in opened
+            assert {"close_agreed", "destroy"} <= set(closed)
         # Closed by agreement, and deleted: the server's balance has risen without a transaction of its own.
         assert await market.channels(buyer) == [None]
         assert await market.balance(market.server_wallet.address) - before == cost_of(5 * MIB)

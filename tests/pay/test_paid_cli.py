@@ -172,8 +172,8 @@ def test_sums_of_channels_are_in_their_coin(capsys):
     """And so what the chain did is said."""
     coin = canonical_type("0x2::other::COIN")
     held = channel(terms=replace(TERMS, coin=coin), balance=9000, deposited=12_000, claimed=3000)
-    store = SimpleNamespace(sold=lambda _: [sold(1, 5)])
-    record = command._summary(store, held.id, held, "is paid")
+    stores = SimpleNamespace(sold=SimpleNamespace(sold=lambda _: [sold(1, 5)]))
+    record = command._summary(stores, held.id, held, "is paid")
     assert command._line(record).endswith(
         f"is paid, open: vouched 5,000 of {coin}, claimed 3,000 of {coin}, holds 9,000 of {coin}"
     )

@@ -1,5 +1,6 @@
 """The commands where somebody is killed or sleeps: nothing is lost beyond the exposure."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 
 import pytest
 
+from dtp.chain import ChainClient, find_network
 from dtp.pay.store import Store
 from dtp.pay.terms import Exposure, Spending
 
@@ -102,19 +104,33 @@ def test_a_budget_is_that_of_all_connections_of_a_run(homes):
 
 
 def test_a_watcher_claims_for_a_server_that_sleeps(net, homes):
+    """The client asks for the close with nothing claimed, to have all of its deposit back."""
     server, client = homes
-    folder = site(server, **{"big.iso": os.urandom(30_000_000)})
-    with server.serving("--file", f"films={folder}", "--price-mib", "0.02SUI") as (address, _):
+    folder = site(server, **{"big.iso": os.urandom(5_000_000)})
+    with server.serving("--file", f"films={folder}", "--price-mib", "0.02SUI", kill=True) as (address, _):
         client.run("recv", f"{address}/big.iso", "--budget", "1SUI", "--keep-channel")
-        (channel,) = client.run("channel", "list")[0]["channels"]
     watcher = Home(net, server.folder.parent / "watcher")
     copy = str(watcher.folder / "copy.sqlite")
     assert server.run("channel", "backup", copy)[0]["to"] == copy
-    watcher.env["DTP_PAY_STORE"] = copy
-    # What was worth it was claimed when the server ended; a watcher finds nothing more.
-    assert watcher.run("channel", "watch", "--once") == []
-    assert server.run("channel", "list")[0]["channels"][0]["claimed"] == channel["vouched"]
-    client.run("channel", "close", channel["channel"])
-    net.advance_clock(3_600_000)
+    (theirs,) = watcher.run("channel", "list", "--store", copy)[0]["channels"]
+    assert (theirs["role"], theirs["claimed"]) == ("is paid", 0)
+    assert theirs["vouched"] > 90_000_000
+    assert watcher.run("channel", "watch", "--once", "--store", copy) == []  # more may come
+    (closing,) = client.run("channel", "close", theirs["channel"])
+    assert closing["event"] == "closing"
+    net.advance_clock(1_000 * round(closing["seconds"]) - 60_000)
+    before = balance(net, server)
+    (claimed,) = watcher.run("channel", "watch", "--once", "--store", copy)
+    assert (claimed["event"], claimed["to_server"]) == ("claimed", theirs["vouched"])
+    assert balance(net, server) - before == theirs["vouched"]
+    net.advance_clock(60_000)
     (closed,) = client.run("channel", "watch", "--once")
-    assert (closed["event"], closed["to_client"]) == ("closed", 1_000_000_000 - channel["vouched"])
+    assert (closed["event"], closed["to_client"]) == ("closed", 1_000_000_000 - theirs["vouched"])
+
+
+def balance(net, home):
+    async def ask():
+        async with ChainClient(find_network(net.url), deployments=None) as chain:
+            return (await chain.balance(home.address)).total
+
+    return asyncio.run(ask())

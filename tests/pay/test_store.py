@@ -407,6 +407,29 @@ def test_the_file_is_its_owners(store):
     assert stat.S_IMODE(os.stat(store.path).st_mode) == 0o600
 
 
+def test_a_copy_of_another_store_takes_nothing_back(store, tmp_path):
+    """Also where the other has lost its newest, which is when the copy is needed."""
+    locked = KEY.sign(voucher(2, 2, hash_lock=lock_of(b"k" * 32)))
+    store.keep_preimage(CHANNEL, 0, b"k" * 32)
+    for signed in (locked, KEY.sign(voucher(1, 5, lane=1))):
+        receive(store, signed, Usage(7, 70))
+    with Store(tmp_path / "copy.sqlite") as copy:
+        receive(copy, KEY.sign(voucher(1, 1, hash_lock=lock_of(b"o" * 32))), Usage(9, 1))
+        newer = KEY.sign(voucher(4, 6, lane=1))
+        receive(copy, newer, Usage(1, 1))
+        for _ in range(2):
+            copy.copy_sold(store)
+            assert [each.newest for each in copy.sold()] == [locked, newer]
+        assert copy.sold_lane(CHANNEL, 0).preimage == b"k" * 32
+        assert copy.sold_lane(CHANNEL, 0).used == Usage(9, 70)
+        agreed = store.agree(CHANNEL, 5, 6, "chain")
+        copy.copy_sold(store)
+        assert copy.end_of(CHANNEL) == agreed
+        store.over(CHANNEL)
+        copy.copy_sold(store)
+        assert (copy.end_of(CHANNEL).over, copy.sold()) == (True, [])
+
+
 def test_a_second_store_of_a_process_leaves_the_first_its_locks(store):
     with again(store):
         code = "import sys; from dtp.pay.store import Store; Store(sys.argv[1]).close()"

@@ -1,12 +1,15 @@
 """`dtp channel watch` and `close` over several channels: one fault is said, and ends nothing else."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from dtp import config
 from dtp.chain import ChainClient, find_network
 from dtp.chain.errors import NodeUnavailable, TransactionFailed
 from dtp.cli import channel as command
@@ -15,8 +18,13 @@ from dtp.errors import LocalError
 from dtp.pay import cashier, settling
 from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
+from dtp.pay.terms import Usage
 
 from .homes import PRICED, site
+from .meters import KEY, voucher
+
+#: The exit code for what is wrong here.
+LOCAL = 3
 
 
 @pytest.fixture
@@ -34,6 +42,7 @@ def dtp(homes, monkeypatch):
 
 
 def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
+    Store(config.pay_store_path()).close()
     looks = []
 
     async def look(self):
@@ -58,6 +67,85 @@ def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
         ("failed", "pay-store"),
     ]
     assert len(looks) == 4
+
+
+def test_a_watcher_sees_the_store_that_is_at_its_place(dtp, monkeypatch, tmp_path):
+    """A copy is renamed over it, then there is none for a moment: it went on with the file that nobody writes to."""
+    place, seen = tmp_path / "pay.sqlite", []
+
+    def put(sequence):
+        new = tmp_path / f"{sequence}.sqlite"
+        with Store(new) as store:
+            store.received_all([(KEY.sign(voucher(sequence)), Usage())])
+        new.replace(place)
+
+    async def look(self):
+        self._claim_ms = 16_000
+        seen.append([each.newest.voucher.sequence for each in await self.journal.run(Store.sold)])
+        return []
+
+    async def sleep(seconds):
+        assert seconds == 2  # an eighth of the time for claims
+        if len(seen) == 1:
+            put(2)
+        elif place.exists():
+            place.unlink()
+        elif len(seen) == 2:
+            put(3)
+        if len(seen) == 3:
+            raise LocalError("enough was seen")
+
+    put(1)
+    monkeypatch.setattr(cashier.Cashier, "look", look)
+    monkeypatch.setattr(command, "asyncio", SimpleNamespace(sleep=sleep))
+    watching, failed = dtp("channel", "watch", "--store", str(place))
+    assert seen == [[1], [2], [3]]
+    assert (watching["event"], failed["event"], failed["code"]) == ("watching", "failed", "no-store")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [("list",), ("claim",), ("close",), ("find",), ("watch", "--once"), ("backup", "copy")],
+)
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_a_store_that_is_not_there_is_not_made(dtp, monkeypatch, tmp_path, how, by):
+    monkeypatch.chdir(tmp_path)
+    typo, other = tmp_path / "typo.sqlite", tmp_path / "other.sqlite"
+    with contextlib.closing(sqlite3.connect(other)) as db:
+        db.execute("CREATE TABLE somebodys (something)")
+    kept = other.read_bytes()
+    for path in (typo, other, tmp_path / "dtpd.toml"):
+        if path.suffix == ".toml":
+            forward = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"\n'
+            path.write_text(f'[identity]\nfile = "me.pem"\n[chain]\nvouchers = "typo.sqlite"\n{forward}')
+        if by == "environment":
+            monkeypatch.setenv("DTP_PAY_STORE", str(path).replace("dtpd.toml", "typo.sqlite"))
+        named = ["--store", path] if by == "option" else []
+        done = CliRunner().invoke(main, ["channel", *how, *map(str, named), "--json"])
+        assert done.exit_code == LOCAL
+        error = json.loads(done.stderr.splitlines()[-1])["error"]
+        assert (error["code"], error["message"].partition(" at ")[0]) == ("no-store", "no store")
+    assert not typo.exists()
+    assert not (tmp_path / "copy").exists()
+    assert other.read_bytes() == kept
+
+
+def test_who_has_no_vouchers_yet_has_no_channels(dtp):
+    assert dtp("channel", "list") == [{"channels": []}]
+    assert dtp("channel", "claim") == dtp("channel", "close") == [{"event": "nothing"}]
+    assert not config.pay_store_path().exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://me:secret@db/x", "postgresql://me:secret@db:x/y", "redis://:secret@db/x"]
+)
+def test_a_store_s_url_is_not_shown(dtp, monkeypatch, url):
+    done = CliRunner().invoke(main, ["channel", "list", "--store", url])
+    assert (done.exit_code, "secret" in done.output) == (LOCAL, False)
+    monkeypatch.setenv("DTP_PAY_STORE", url)
+    done = CliRunner().invoke(main, ["channel", "list"])
+    assert (done.exit_code, "secret" in done.output) == (LOCAL, False)
+    assert "$DTP_PAY_STORE is a file" in done.output
 
 
 def closing(net, homes, count):

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from dtp.errors import ConfigError
-from dtp.pay.errors import StoreError
+from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.payee import PayeeLane
 from dtp.pay.store import End, Sold, end_of_row, sold_lane_of, sold_of
 from dtp.pay.terms import Usage
@@ -171,8 +171,9 @@ def _digits(number: int) -> str:
 class RedisVouchers:
     """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own."""
 
-    def __init__(self, url: str) -> None:
-        """Connect, and see whether the server keeps what it answers for. Raises `StoreError`, `RedisUnsafe`."""
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        """Connect, and see whether the server keeps what it answers for. Raises `StoreError`, `RedisUnsafe`, and
+        `NoStore` where no daemon has claimed out of this database and `make` is False."""
         self.path = ":memory:"  # no file to lock channels beside: see `hold`
         self._me = secrets.token_hex(16)
         self._held: dict[str, int] = {}
@@ -187,7 +188,10 @@ class RedisVouchers:
             )
         except ValueError as error:
             raise StoreError("the vouchers in Redis: this is no URL of a Redis server") from error
-        self._do(lambda _: None)
+        # Who claimed last is remembered without an end, and each daemon that sells asks when it begins.
+        if not self._do(lambda server: server.exists(f"{_PREFIX}holder:{_CLAIMS}")) and not make:
+            self._redis.close()
+            raise NoStore("no store in that database of Redis: no daemon has kept vouchers there")
         self._renewing = threading.Thread(target=self._renew, name="dtpd-leases", daemon=True)
         self._renewing.start()
 

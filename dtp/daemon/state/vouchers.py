@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from dtp.daemon.state.alive import ALIVE, ALIVE_THERE
 from dtp.errors import ConfigError
-from dtp.pay.errors import StoreError
+from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.payee import PayeeLane
 from dtp.pay.store import End, Sold, end_of_row, signed_of, sold_lane_of, sold_of
 from dtp.pay.terms import Usage
@@ -80,8 +80,11 @@ class PostgresVouchers:
     lost: another daemon may have served the channel since, so nothing more is kept for it until it was freed.
     """
 
-    def __init__(self, url: str) -> None:
-        """Connect, and make the tables if they are not there. Raises `StoreError`."""
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        """Connect, and make the tables if they are not there; with `make` False that is `NoStore`.
+
+        Raises `StoreError`.
+        """
         self.path = ":memory:"  # no file to lock channels beside: see `hold`
         self._url = url
         self._lock = threading.RLock()
@@ -89,9 +92,13 @@ class PostgresVouchers:
         self._held: dict[str, int] = {}
         self._lost: dict[str, int] = {}
         with self._transaction() as database:
-            database.execute(_LOCK)
-            for table in _TABLES:
-                database.execute(table)
+            if make:
+                database.execute(_LOCK)
+                for table in _TABLES:
+                    database.execute(table)
+        if self._ask("SELECT to_regclass('dtp_sold')") == [(None,)]:
+            self.close()
+            raise NoStore("no store in that PostgreSQL database: no daemon has kept vouchers there")
 
     @contextmanager
     def _transaction(self) -> Iterator[_Database]:
