@@ -279,10 +279,11 @@ def _report(connection: Metered) -> None:
 
 
 def _print_claim(paid: Paid) -> None:
-    from dtp.chain.wallet import format_amount
+    from dtp.cli.show import amount, money
 
+    record = {"event": "claimed", "transaction": paid.digest, "amount": paid.to_server, "coin": paid.coin}
     print_line(
-        {"event": "claimed", "transaction": paid.digest, "amount": paid.to_server, "gas_mist": paid.gas},
-        f"claimed {format_amount(paid.to_server)} for {format_amount(paid.gas)} of gas",
+        {**record, "gas_mist": paid.gas},
+        f"claimed {money(paid.to_server, paid.coin)} for {amount(paid.gas)} of gas",
         err=True,
     )

@@ -15,6 +15,7 @@ from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.pipe_gas import frame_credit
 from dtp.cli import channel as command
+from dtp.cli import selling
 from dtp.cli.paying import _Bill
 from dtp.cli.selling import Sale
 from dtp.errors import ConfigError
@@ -184,6 +185,9 @@ def test_sums_of_channels_are_in_their_coin(capsys):
         f"claimed: 5,000 of {coin} to the server, 0 of {coin} to the client, gas 0.001 SUI",
         "claimed: 0.000005 SUI to the server, 0 SUI to the client, gas 0.001 SUI",
     ]
+    with click.Context(click.Command("serve")):
+        selling._print_claim(Paid("x", 5000, 0, 1_000_000, coin=coin))
+    assert capsys.readouterr().err == f"claimed 5,000 of {coin} for 0.001 SUI of gas\n"
 
 
 def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_larger_one(homes):
