@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -153,17 +154,39 @@ class Store:
         """Write all that is here now into the database at `path`, in place of what is in it, in one transaction.
 
         A copy of the store's own file isn't one: what was written last is in SQLite's log beside it. By the same log
-        others may have the copy open, such as a watcher, and find what is new.
+        others may have the copy open, such as a watcher, and find what is new. `StoreError` for a store that isn't a
+        copy of this one: what it has would be lost.
         """
         to = Path(path)
         if to.exists() and os.path.exists(self.path) and to.samefile(self.path):
             raise StoreError(f"{path} is the store itself: name another file for the copy")
-        try:
-            _make(os.fspath(to))
-            with closing(sqlite3.connect(to, timeout=_PATIENCE)) as copy, self._lock:
-                self._db.backup(copy)
-        except (OSError, sqlite3.Error) as fault:
-            raise StoreError(f"can't copy the store of vouchers to {path}: {fault}") from fault
+        if not to.parent.is_dir():
+            raise StoreError(f"can't copy the store of vouchers to {path}: there is no such folder")
+        until = time.monotonic() + _PATIENCE
+
+        def give_up(status: int, remaining: int, total: int) -> None:
+            if status == sqlite3.SQLITE_BUSY and time.monotonic() >= until:
+                raise sqlite3.OperationalError("another process writes there all the time")
+
+        with Store(to, make=not to.exists() or not to.stat().st_size) as copy, self._lock:
+            ours = self._numbers()
+            if any(ours.get(each, -1) < number for each, number in copy._numbers().items()):
+                raise StoreError(
+                    f"{path} is no older copy of {self.path}: it has channels or vouchers that aren't there; "
+                    "name another file"
+                )
+            try:
+                self._db.backup(copy._db, progress=give_up)
+            except sqlite3.Error as fault:
+                raise StoreError(f"can't copy the store of vouchers to {path}: {fault}") from fault
+
+    def _numbers(self) -> dict[tuple[str, str, int], int]:
+        """The lanes that are signed for or paid by, these with how far they are: none is forgotten, or set back."""
+        rows = self._rows(
+            "SELECT 'lanes', channel, lane, 0 FROM lanes "
+            "UNION ALL SELECT 'sold', channel, lane, sequence FROM sold"
+        )
+        return {(table, channel, lane): sequence for table, channel, lane, sequence in rows}
 
     def copy_sold(self, other: VoucherStore) -> None:
         """Take over what another store of any kind holds to claim with, in one transaction: of each lane the newer

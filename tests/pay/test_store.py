@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,44 @@ def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store, tmp_p
         store.backup(store.path)
     with pytest.raises(StoreError, match="can't copy"):
         store.backup(tmp_path / "nowhere" / "copy.sqlite")
+
+
+@pytest.mark.parametrize("what", ["a channel", "a newer voucher", "something else"])
+def test_a_copy_replaces_nothing_but_an_older_copy(store, tmp_path, what):
+    """As when the store and its copy are taken for one another."""
+    receive(store, KEY.sign(voucher(1, 50)), Usage(50, 0))
+    path = tmp_path / "other.sqlite"
+    if what == "something else":
+        path.write_bytes(b"no database")
+    else:
+        with Store(path) as other:
+            if what == "a channel":
+                buy(other)
+            else:
+                receive(other, KEY.sign(voucher(2, 60)), Usage(60, 0))
+    before = path.read_bytes()
+    with pytest.raises(
+        StoreError, match="can't open the store" if what == "something else" else "no older copy"
+    ):
+        store.backup(path)
+    assert path.read_bytes() == before
+
+
+def test_a_copy_that_others_write_to_all_the_time_is_given_up(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_PATIENCE", 0.0)
+    path = tmp_path / "copy.sqlite"
+    store.backup(path)
+    numbers = Store._numbers
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+
+        def behind(self):
+            if self is not store:
+                writer.execute("BEGIN IMMEDIATE")
+            return numbers(self)
+
+        monkeypatch.setattr(Store, "_numbers", behind)
+        with pytest.raises(StoreError, match="all the time"):
+            store.backup(path)
 
 
 def test_it_is_closed_behind_what_another_thread_writes(tmp_path):
