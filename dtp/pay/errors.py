@@ -74,7 +74,7 @@ class CountsDisputed(PeerError):
 
 
 class ChargeDeclined(PeerError):
-    """The client declined an explicit charge; nothing was counted for it."""
+    """The client declined an explicit charge, or left one undecided for too long; nothing was counted for it."""
 
     code = "charge-declined"
 

@@ -93,6 +93,16 @@ class ChargeRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class ChargeOverdue:
+    """The client has not decided the charge of this number within `Payee.charge_patience`: let nobody wait for it.
+
+    It may still be paid or declined, and no other one can be asked for before.
+    """
+
+    charge: int
+
+
+@dataclass(frozen=True, slots=True)
 class LookAgain:
     """The client says that the channel has changed on chain."""
 
@@ -115,7 +125,7 @@ class Paused:
 
 
 PayeeEvent: TypeAlias = (
-    Send | CheckWanted | ChargePaid | ChargeRefused | LookAgain | CloseAsked | Late | Paused
+    Send | CheckWanted | ChargePaid | ChargeRefused | ChargeOverdue | LookAgain | CloseAsked | Late | Paused
 )
 
 
@@ -128,6 +138,9 @@ class _Pending:
     units: int
     lock: bytes | None
     covered: int
+    #: When it is overdue; never where there is a lock: that is decided when all of the answer has come.
+    until: float
+    overdue: bool = False
     #: A voucher that pays it has come: it can't be declined any more, or its key would be had for nothing.
     agreed: bool = False
 
@@ -146,7 +159,8 @@ class Payee:
     may be above ours, None for any: where the server bears transport cost they are evidence for the client's
     credits. `agrees` says whether agreed closes are signed. `carriage` is what is kept of the deposit for transport
     that the client bears, for each request and MiB: serving stops before the deposit no longer covers both. `repeat`
-    is how many seconds pass before an unanswered frame is said again; it may change.
+    is how many seconds pass before an unanswered frame is said again, and `charge_patience` how many the client has
+    to decide a charge; both may change.
     """
 
     lane: PayeeLane
@@ -161,6 +175,7 @@ class Payee:
     agrees: bool = False
     carriage: Prices = NO_CARRIAGE
     repeat: float = REPEAT
+    charge_patience: float = NEVER
     used: Usage = field(init=False)
     newest: SignedVoucher | None = field(init=False)
     paid: Usage = field(init=False)
@@ -267,7 +282,8 @@ class Payee:
         lock = hashlib.sha256(preimage).digest() if preimage is not None else None
         if preimage is not None:
             self._preimage = preimage
-        self._pending = _Pending(self._charges, units, lock, self.used.requests + units)
+        until = NEVER if lock is not None else now + self.charge_patience
+        self._pending = _Pending(self._charges, units, lock, self.used.requests + units, until)
         self._ask(now)
         return self._charges
 
@@ -319,18 +335,32 @@ class Payee:
             if self._pending is not None:
                 self._ask(now)
             self._reveal_if_locked()
+        if self._pending is not None and now >= self._overdue_at:
+            self._pending.overdue = True
+            self._events.append(ChargeOverdue(self._pending.charge))
         if self._owing and now >= self._paused_at + self.exposure.patience:
             self._late_told = True
             self._events.append(Late())
 
     def deadline(self) -> float:
         """When `tick` is to be called next."""
-        times = [NEVER]
+        times = [self._overdue_at]
         if not self.heard or self.paused or self._pending is not None or self._locked:
             times.append(self._repeat_at)
         if self._owing:
             times.append(self._paused_at + self.exposure.patience)
         return min(times)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the client has left a charge undecided for too long, and still does."""
+        return self._pending is not None and self._pending.overdue
+
+    @property
+    def _overdue_at(self) -> float:
+        """When the charge under way is to be told of as overdue. One whose voucher has come waits for our disk."""
+        pending = self._pending
+        return NEVER if pending is None or pending.overdue or pending.agreed else pending.until
 
     @property
     def _owing(self) -> bool:

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import functools
 import logging
-import sys
 from abc import ABC, abstractmethod
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +37,12 @@ _LOOK_EACH: Final = 2 * 1024 * 1024
 _LINGER: Final = 0.5
 #: ... and how many may wait.
 _MOST_HELD: Final = 64
+#: Calls of `charge` that one connection may have waiting; more are refused.
+_MOST_WAITING: Final = 4096
+#: ... that go into one charge: what a stream of `dtpd` may have waiting, so that a round trip pays for all of it.
+_MOST_TOGETHER: Final = 1024
+#: ... that are told their outcome in one turn of the event loop, for each then goes on with its work.
+_TOLD_PER_TURN: Final = 64
 _INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 #: Bytes of exposure from which on what comes needn't be counted at each read, and the part of it that may come then.
 _ROOM: Final = 4 * 1024 * 1024
@@ -48,9 +55,11 @@ class _Ask:
 
     units: int
     refund: int
-    paid: bool | None = None  # None while the client has not decided
+    told: asyncio.Future[None]  # done when it is decided, or metering is over
+    paid: bool | None = None  # None while it isn't decided
+    late: bool = False  # the client didn't decide in time
     dropped: bool = False  # nobody waits for it any more
-    company: int = sys.maxsize  # most that go into one charge with it
+    company: int = _MOST_TOGETHER  # most that go into one charge with it
 
 
 class ServerMeter(Meter):
@@ -63,8 +72,10 @@ class ServerMeter(Meter):
         self.journal = journal
         self.payee = meter
         self._account = account
-        self._waiting: list[_Ask] = []  # that no charge is for yet, in order
+        #: That no charge is for yet, in order: any may leave, and those of a declined sum come back in front.
+        self._waiting: OrderedDict[_Ask, None] = OrderedDict()
         self._asked: list[_Ask] = []  # that the charge under way is for
+        self._decided: deque[_Ask] = deque()  # that haven't been told yet
         self._selling = asyncio.Lock()  # held while a locked charge has its turn
         self._credit = 0  # units that are paid for nobody: who asked for them was cancelled
         self._told = meter.used
@@ -95,6 +106,7 @@ class ServerMeter(Meter):
         patience = self.connection.patience
         usual = patience <= self.connection.limits.handshake
         self.payee.repeat = payee.REPEAT if usual else max(payee.REPEAT, patience / REPEATS)
+        self.payee.charge_patience = max(self.payee.exposure.patience, patience)
 
     # ---- what the meter says
 
@@ -182,6 +194,8 @@ class ServerMeter(Meter):
                         self._tell()
                     case payee.ChargeRefused():
                         self._charge_ended(paid=False)
+                    case payee.ChargeOverdue():
+                        self._charge_overdue()
                     case payee.LookAgain():
                         self._account.look_again(self)
                     case payee.CloseAsked():
@@ -251,6 +265,8 @@ class ServerMeter(Meter):
 
     def ended(self) -> None:
         """Keep the counts. Vouchers that still waited are stored: they are money, whoever ended the connection."""
+        self._decide([*self._asked, *self._waiting], paid=None)
+        self._waiting.clear()
         self._hear()
         for event in self.payee.events():
             if isinstance(event, payee.CheckWanted):
@@ -273,15 +289,21 @@ class ServerMeter(Meter):
         """Have the client pay `units` requests more, under the preimage's hash lock if there is one.
 
         What is asked for while a charge is under way becomes one charge, the next: with a round trip for each, a
-        connection would get few calls a second. Raises `ChargeDeclined`, and what ended the connection.
+        connection would get few calls a second. Raises `ChargeDeclined`, also where too many wait, or the client
+        has not decided one for too long; and what ended the connection.
         """
         payee.check_units(units)
         self._raise_if_over()
         if preimage is not None:
             await self._sell(units, preimage)
             return
-        ask = _Ask(units, refund=units)
-        self._waiting.append(ask)
+        self._raise_if_overdue()
+        if len(self._waiting) >= _MOST_WAITING:
+            raise ChargeDeclined(
+                f"{_MOST_WAITING} charges of this connection wait for the client: ask for less at once"
+            )
+        ask = self._new_ask(units, refund=units)
+        self._waiting[ask] = None
         self._charge_waiting()
         self.turn()
         await self._outcome(ask)
@@ -292,9 +314,10 @@ class ServerMeter(Meter):
         try:
             async with self._selling:
                 while not self.payee.may_charge(locked=True):
+                    self._raise_if_overdue()
                     await self.changed()
                 await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, preimage))
-                ask = _Ask(units, refund=0)
+                ask = self._new_ask(units, refund=0)
                 self._count()
                 self._begin_charge([ask], preimage)
                 self.turn()
@@ -303,21 +326,35 @@ class ServerMeter(Meter):
             self._charge_waiting()
             self.turn()
 
+    def _new_ask(self, units: int, refund: int) -> _Ask:
+        return _Ask(units, refund, self.loop.create_future())
+
+    def _raise_if_overdue(self) -> None:
+        """Whoever asked would wait for a client that says nothing."""
+        if self.payee.overdue:
+            raise ChargeDeclined(self._lateness())
+
+    def _lateness(self) -> str:
+        return f"the client has not decided a charge within {self.payee.charge_patience:g} s"
+
     def _charge_waiting(self) -> None:
-        """Ask for all that waits as one charge, unless one is under way or a locked one has its turn."""
+        """Ask for what waits as one charge, unless one is under way or a locked one has its turn."""
         if self._over or not self._waiting or self._asked or self._selling.locked():
             return
         self._count()
         if not self.payee.may_charge(locked=False):
             return
-        for ask in tuple(self._waiting):
+        asks: list[_Ask] = []
+        # Those in front were declined together, so fewer go into one charge with them than with any behind.
+        most = next(iter(self._waiting)).company
+        while self._waiting and len(asks) < most:
+            ask, _ = self._waiting.popitem(last=False)
             if ask.units <= self._credit:
                 self._credit -= ask.units
-                ask.paid = True
-                self._waiting.remove(ask)
-        if self._waiting:
-            most = self._waiting[0].company
-            asks, self._waiting = self._waiting[:most], self._waiting[most:]
+                self._decide([ask], paid=True)
+            else:
+                asks.append(ask)
+        if asks:
             self._begin_charge(asks)
 
     def _begin_charge(self, asks: list[_Ask], preimage: bytes | None = None) -> None:
@@ -326,28 +363,56 @@ class ServerMeter(Meter):
 
     def _charge_ended(self, *, paid: bool) -> None:
         asks, self._asked = self._asked, []
-        if not paid and len(asks) > 1:  # it may be the sum that is too much, for the client's budget say
-            for ask in asks:
-                ask.company = len(asks) // 2
-            self._waiting = [ask for ask in asks if not ask.dropped] + self._waiting
+        if paid:
+            self._credit += sum(ask.refund for ask in asks if ask.dropped)
+        left = [ask for ask in asks if not ask.dropped]
+        if paid or len(asks) == 1:
+            self._decide(left, paid=paid)
             return
+        for ask in reversed(left):  # it may be the sum that is too much, for the client's budget say
+            ask.company = len(asks) // 2
+            self._waiting[ask] = None
+            self._waiting.move_to_end(ask, last=False)
+
+    def _charge_overdue(self) -> None:
+        """Nobody waits for a client that says nothing. Should it pay all the same, that is the next one's."""
+        late = [*(ask for ask in self._asked if not ask.dropped), *self._waiting]
+        self._waiting.clear()
+        for ask in late:
+            ask.late = ask.dropped = True
+        self._decide(late, paid=False)
+
+    def _decide(self, asks: Iterable[_Ask], *, paid: bool | None) -> None:
+        """Tell each its outcome by and by: None when metering is over."""
+        begun = bool(self._decided)
         for ask in asks:
             ask.paid = paid
-            if paid and ask.dropped:
-                self._credit += ask.refund
+            self._decided.append(ask)
+        if self._decided and not begun:
+            self.loop.call_soon(self._tell_decided)
+
+    def _tell_decided(self) -> None:
+        for _ in range(min(_TOLD_PER_TURN, len(self._decided))):
+            told = self._decided.popleft().told
+            if not told.done():
+                told.set_result(None)
+        if self._decided:
+            self.loop.call_soon(self._tell_decided)
 
     async def _outcome(self, ask: _Ask) -> None:
         """Wait until the client has decided. What is paid for who was cancelled meanwhile is the next one's."""
         try:
-            while ask.paid is None:
-                await self.changed()
+            await ask.told
         except asyncio.CancelledError:
             ask.dropped = True
-            if ask in self._waiting:
-                self._waiting.remove(ask)
-            elif ask.paid:
+            self._waiting.pop(ask, None)
+            if ask.paid:
                 self._credit += ask.refund
             raise
+        if ask.paid is None:
+            self._raise_if_over()
+        if ask.late:
+            raise ChargeDeclined(self._lateness())
         if not ask.paid:
             raise ChargeDeclined(
                 f"the client declined a charge of {ask.units} requests: unasked it pays for one a stream; its "

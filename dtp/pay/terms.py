@@ -114,7 +114,8 @@ class Exposure:
     #: Unpaid requests at first, and at most: those that a client has in flight at once.
     first_requests: int = 16
     most_requests: int = 1024
-    #: Seconds that a client may be late, serving stopped, before the connection is closed.
+    #: Seconds that a client may be late, serving stopped, before the connection is closed; and that it may take to
+    #: decide a charge without a lock, before nobody waits for that any more.
     patience: float = 30.0
     #: What the unpaid requests, and the unpaid bytes, may cost at first, in the coin's smallest unit: the gas of
     #: opening and closing a channel. A request that costs more is paid before it is served.

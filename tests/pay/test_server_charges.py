@@ -1,18 +1,21 @@
 """Charges of the server's driver: which become one, what becomes of those that nobody waits for, keys and locks."""
 
 import asyncio
+import sys
+from contextlib import contextmanager
 
 import pytest
 
-from dtp.pay import messages
-from dtp.pay.errors import ChargeDeclined, Flaw, NotMetered, StoreError
+from dtp.pay import messages, server_meter
+from dtp.pay.errors import ChargeDeclined, Flaw, NotMetered, StoreError, VoucherRefused
 from dtp.pay.messages import build
+from dtp.pay.payee import ChargeOverdue, ChargePaid, ChargeRefused, Payee, PayeeLane
 from dtp.pay.payer import said
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
 from dtp.session.session import Traffic
 
-from .meters import CHANNEL, KEY, voucher
+from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_server_meter import play, stored
 
 
@@ -280,3 +283,163 @@ def test_a_key_is_told_for_its_price_only(tmp_path, trick):
         assert wire.aborted is None
 
     play(tmp_path, scenario)
+
+
+# ---- who declines, or says nothing -------------------------------------------------------------------------------
+
+
+@contextmanager
+def counting_lines():
+    """How many lines of this package are gone through."""
+    lines = [0]
+
+    def trace(frame, event, _):
+        if "/dtp/pay/" not in frame.f_code.co_filename:
+            return None
+        lines[0] += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield lines
+    finally:
+        sys.settrace(before)
+
+
+def test_to_decline_again_and_again_costs_as_much_however_many_wait(tmp_path):
+    """Each took steps by all that waited, of which a client needs 14 bytes."""
+
+    async def scenario(meter, wire, lane):
+        charges = await ask(meter, *[1] * 4000)
+        await pay(meter, wire, 1)
+        await asyncio.gather(charges[0])
+        with counting_lines() as lines:
+            for number in range(2, 1002):
+                wire.on_meter(build(messages.Decline(number)))
+        assert len(asked_of(wire)) == 1002
+        assert lines[0] < 1000 * 500
+        for each in charges:
+            each.cancel()
+        with counting_lines() as lines:
+            await asyncio.gather(*charges, return_exceptions=True)
+        assert lines[0] < 4000 * 50
+
+    play(tmp_path, scenario)
+
+
+def test_a_frame_wakes_only_those_that_it_decides(tmp_path):
+    """... and these by and by: each goes on with its work then. One round trip pays for a thousand of them."""
+
+    async def scenario(meter, wire, lane):
+        charges = await ask(meter, *[1] * 1001)
+        wire.on_meter(build(messages.Heard()))
+        assert not meter._changed
+        await pay(meter, wire, 1)
+        await charges[0]
+        assert units_of(wire) == [1, 1000]
+        number = asked_of(wire)[-1].charge
+        wire.on_meter(build(said(KEY.sign(voucher(number, 1001)), number)))
+        while meter._checks:
+            await asyncio.wait(set(meter._checks))
+        done, most = 1, 0
+        while done < 1001:
+            await asyncio.sleep(0)
+            before, done = done, sum(each.done() for each in charges)
+            most = max(most, done - before)
+        assert most == server_meter._TOLD_PER_TURN
+
+    play(tmp_path, scenario)
+
+
+def test_no_more_wait_than_a_connection_may_have_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_meter, "_MOST_WAITING", 3)
+
+    async def scenario(meter, wire, lane):
+        charges = await ask(meter, *[1] * 4)
+        with pytest.raises(ChargeDeclined, match="ask for less"):
+            await meter.charge(1)
+        charges[2].cancel()
+        await asyncio.wait([charges[2]])
+        charges += await ask(meter, 1)
+        assert not charges[-1].done()
+        for each in charges:
+            each.cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_nobody_waits_for_a_client_that_says_nothing(tmp_path):
+    """What it pays all the same is the next one's."""
+
+    async def scenario(meter, wire, lane):
+        meter.payee.charge_patience = 0.0
+        charges = await ask(meter, 1, 2)
+        for each in await asyncio.gather(*charges, return_exceptions=True):
+            assert isinstance(each, ChargeDeclined)
+            assert "within" in str(each)
+        for preimage in (None, bytes(32)):
+            with pytest.raises(ChargeDeclined):
+                await meter.charge(1, preimage)
+        assert units_of(wire) == [1]
+        await pay(meter, wire, 1)
+        await meter.charge(1)
+        assert lane.told == Usage(1, 0)
+        meter.payee.charge_patience = 30.0
+        (charged,) = await ask(meter, 5)
+        assert units_of(wire) == [1, 5]
+        charged.cancel()
+
+    play(tmp_path, scenario)
+
+
+def test_who_waits_when_the_connection_ends_is_told_why(tmp_path):
+    async def scenario(meter, wire, lane):
+        charges = await ask(meter, 1, 2, 3)
+        meter.fail(VoucherRefused(Flaw.FORGED))
+        meter.over()
+        outcomes = await asyncio.gather(*charges, return_exceptions=True)
+        assert [type(each) for each in outcomes] == [VoucherRefused] * 3
+
+    play(tmp_path, scenario)
+
+
+def asking(lock=None):
+    """A server that has asked for 5 units at 100.0 s, and has 30 s of patience."""
+    served = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12, charge_patience=30.0)
+    served.begin(100.0)
+    served.receive(build(messages.Heard()), 100.0)
+    served.charge(5, 100.0, lock)
+    served.events()
+    return served
+
+
+def overdue(served, now):
+    served.tick(now)
+    return [each for each in served.events() if isinstance(each, ChargeOverdue)]
+
+
+def test_a_charge_is_overdue_once_and_can_be_decided_yet():
+    for answer, outcome in (("declines", ChargeRefused(1)), ("pays", ChargePaid(1))):
+        served = asking()
+        assert overdue(served, 129.5) == []
+        assert served.deadline() == 130.0
+        assert overdue(served, 130.0) == [ChargeOverdue(1)]
+        assert served.overdue
+        assert overdue(served, 131.0) == []
+        assert not served.may_charge(locked=False)
+        if answer == "declines":
+            served.receive(build(messages.Decline(1)), 132.0)
+        else:
+            signed = KEY.sign(voucher(1, 5))
+            served.receive(build(said(signed, 1)), 132.0)
+            served.stored(signed, 1, 132.0)
+        assert outcome in served.events()
+        assert not served.overdue
+
+
+def test_no_charge_is_overdue_that_waits_for_us_or_for_all_of_an_answer():
+    served = asking()
+    served.receive(build(said(KEY.sign(voucher(1, 5)), 1)), 101.0)
+    assert overdue(served, 200.0) == []
+    assert overdue(asking(bytes(32)), 200.0) == []
