@@ -1,6 +1,7 @@
 """The filter of gRPC by itself: frames in, frames out, heads that are refused, and what can be read in two ways."""
 
 import contextlib
+import tracemalloc
 
 import pytest
 from hpack import Decoder, Encoder
@@ -9,10 +10,10 @@ from hyperframe import frame as h2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.daemon.http import frames
+from dtp.daemon.http import frames, grpc
 from dtp.daemon.http.frames import Malformed
 from dtp.daemon.http.grpc import Filter, Waits
-from dtp.daemon.http.headers import to_grpc_backend
+from dtp.daemon.http.headers import MOST_FIELDS, to_grpc_backend
 from dtp.daemon.policies import Caller, Denial
 from dtp.daemon.reasons import Reason
 
@@ -93,7 +94,8 @@ def test_calls_that_wait_go_on_in_their_order():
     wire.call(3, [(b"behind", b"1")])
     wire.filter.from_client(h2.RstStreamFrame(7, error_code=8).serialize())
     assert wire.sent() == [[], []]
-    assert (wire.filter.held, wire.filter.kept) == (10, 4 * 10 + 13)  # data with their heads, and a reset
+    assert wire.filter.held == 10
+    assert wire.filter.kept > 4 * grpc._PER_CALL
     denial = Denial("price", Reason.UNPAID, "all is spent")
     wire.filter.settle(5, None)
     wire.filter.settle(3, denial)
@@ -115,6 +117,56 @@ def test_calls_that_wait_go_on_in_their_order():
     wire.filter.settle(7, denial)  # its client has cancelled it, and is told nothing
     there, (room,) = wire.sent()
     assert (there, room.stream_id, wire.filter.held, wire.filter.calls) == ([], 0, 0, 2)
+    assert wire.filter.kept == 0
+
+
+def taken(wire, reads):
+    """Bytes of memory that the filter takes by these."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for read in reads:
+            wire.filter.from_client(bytes(bytearray(read)))  # each in memory of its own
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [30, 100])
+def test_heads_that_wait_are_counted_by_what_they_take(size):
+    """A field that takes a few bytes on the wire takes hundreds."""
+    wire = Wire(lambda method: Waits.YET)
+    fields = b"".join(b"\0\3a%02d%c" % (each, size) + b"v" * size for each in range(99))
+    head = wire.encoder.encode(GOOD) + fields
+    reads = [h2.HeadersFrame(each, data=head, flags={"END_HEADERS"}).serialize() for each in range(1, 101, 2)]
+    assert wire.filter.kept / 2 < taken(wire, reads) < wire.filter.kept
+
+
+def test_frames_that_wait_are_counted_by_what_they_take():
+    """However small they are, and whatever was read with them."""
+    wire = Wire(lambda method: Waits.YET)
+    wire.call(1, [*GOOD[:4], (b"content-type", b"text/html")])
+    wire.call(3, flags=("END_HEADERS",))
+    wire.sent()
+    small = h2.WindowUpdateFrame(3, window_increment=1).serialize()
+    dropped = h2.DataFrame(1, data=bytes(16_000)).serialize()
+    before = wire.filter.kept
+    assert taken(wire, [dropped + small * 2] * 300) < wire.filter.kept - before
+    assert wire.filter.held == 601
+
+
+def test_a_head_has_so_many_fields():
+    """As in HTTP/1: understood, each takes more than it does on the wire."""
+    wire = Wire()
+    for number, more in ((1, MOST_FIELDS - len(GOOD)), (3, MOST_FIELDS - len(GOOD) + 1)):
+        wire.call(number, [*GOOD, *[(b"a", b"b")] * more], flags=("END_HEADERS",))
+    (passed,), (status, _) = wire.sent()
+    assert (passed.stream_id, status.stream_id) == (1, 3)
+    fields = wire.answers.decode(status.data, raw=True)
+    assert (b"grpc-status", b"8") in fields
+    assert (b"grpc-message", b"more than 256 fields") in fields
+    with pytest.raises(Malformed, match="256 fields"):
+        wire.call(1, [(b"a", b"b")] * (MOST_FIELDS + 1))
 
 
 def test_a_call_that_waits_when_the_backend_goes():

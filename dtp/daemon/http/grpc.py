@@ -33,7 +33,7 @@ from hyperframe.frame import (
 from dtp.daemon.http import frames
 from dtp.daemon.http.conversation import HEAD_SIZE
 from dtp.daemon.http.frames import Frame, Malformed, Splitter
-from dtp.daemon.http.headers import Headers, spoofs
+from dtp.daemon.http.headers import MOST_FIELDS, Headers, spoofs
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import TELLINGS, Reason
 
@@ -54,6 +54,9 @@ _MOST_OWN = 16 * 1024
 #: Frames that are taken in a row, some milliseconds; and as how many a head counts at least, which is made anew;
 #: one of more fields counts by those.
 _PER_TURN, _OF_A_HEAD = 1024, 16
+#: Bytes that something takes while it waits, beside its own: a call with the task that has it paid, a field of a
+#: head, a frame.
+_PER_CALL, _PER_FIELD, _PER_FRAME = 4096, 160, 320
 #: A frame that any end takes (RFC 9113, 4.2).
 _FRAME_SIZE = 16 * 1024
 #: HPACK's table before anybody says otherwise (RFC 7541, 4.2, and RFC 9113, 6.5.2).
@@ -63,7 +66,7 @@ _NO_ERROR, _PROTOCOL_ERROR = 0, 1
 _HTTP_1 = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n%s"
 )
-_UNIMPLEMENTED = 12
+_RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 8, 12
 
 #: Asked for each call with its stream and method: a denial, None, or that it waits for `settle`.
 Judge = Callable[[int, str], "Denial | Waits | None"]
@@ -93,6 +96,17 @@ class _Held:
     block: _Block
     fields: Headers
     waits: bool
+    size: int
+
+
+@dataclass(slots=True)
+class _Behind:
+    """A piece of a frame behind a call that waits."""
+
+    frame: Frame
+    piece: bytes
+    last: bool
+    size: int
 
 
 class Filter:
@@ -111,7 +125,9 @@ class Filter:
         self._answers = Encoder()
         self._there: list[bytes | memoryview] = []
         #: What comes behind a call that waits, itself in front: all of it waits, since streams begin in order.
-        self._queue: deque[_Held | tuple[Frame, memoryview, bool]] = deque()
+        self._queue: deque[_Held | _Behind] = deque()
+        #: Bytes of memory that it takes, about.
+        self.kept = 0
         self._waiting: dict[int, _Held] = {}
         self._back: list[bytes | memoryview] = []
         #: Frames of our own that wait for the end of a frame of the backend.
@@ -162,11 +178,6 @@ class Filter:
     def held(self) -> int:
         """Frames that wait for `settle`."""
         return len(self._queue)
-
-    @property
-    def kept(self) -> int:
-        """Bytes of theirs."""
-        return sum(len(each[1]) for each in self._queue if not isinstance(each, _Held))
 
     @property
     def pending(self) -> int:
@@ -247,10 +258,14 @@ class Filter:
 
     def _pass(self, frame: Frame, piece: memoryview, last: bool) -> None:
         """A frame for the backend, behind what waits."""
-        if self._queue:
-            self._queue.append((frame, piece, last))
+        if self._queue:  # as a copy: the piece keeps all that was read with it
+            self._wait(_Behind(frame, bytes(piece), last, _PER_FRAME + len(piece)))
         else:
             self._there.append(piece)
+
+    def _wait(self, one: _Held | _Behind) -> None:
+        self._queue.append(one)
+        self.kept += one.size
 
     def _agree(self, frame: Frame, piece: memoryview) -> None:
         """Settings of the client, or its word that it goes by the backend's: so does our encoder."""
@@ -300,6 +315,7 @@ class Filter:
             fields: Headers = [*self._decoder.decode(bytes(block.data), raw=True)]
         except HPACKError as error:
             raise Malformed(f"a head that can't be decoded: {error}") from None
+        block.data.clear()  # what waits keeps its fields
         self._fields = len(fields)
         if block.stream > self._last and block.stream % 2:
             self._last = block.stream
@@ -312,6 +328,9 @@ class Filter:
     def _call(self, block: _Block, fields: Headers) -> None:
         if self._until is not None:  # it was told, and will ask somebody else
             self._forget(block.stream)
+            return
+        if len(fields) > MOST_FIELDS:
+            self._refuse(block, _status(_RESOURCE_EXHAUSTED, f"more than {MOST_FIELDS} fields"))
             return
         if _fault(fields):
             self._break(block.stream)
@@ -357,14 +376,17 @@ class Filter:
                     return
                 if first.block.stream not in self._refused:
                     self._encode(first.block, first.fields)
-            elif first[0].stream in self._refused:
-                self._drop(first[0], first[2])
+            elif first.frame.stream in self._refused:
+                self._drop(first.frame, first.last)
             else:
-                self._there.append(first[1])
+                self._there.append(first.piece)
             self._queue.popleft()
+            self.kept -= first.size
 
     def _trailers(self, block: _Block, fields: Headers) -> None:
         """Fields behind the messages of a call. No gRPC client has any, but HTTP/2 does."""
+        if len(fields) > MOST_FIELDS:
+            raise Malformed(f"trailers of more than {MOST_FIELDS} fields")
         if any(
             not _NAME.fullmatch(name) or name[:1] == b":" or _BAD_VALUE.search(value)
             for name, value in fields
@@ -378,8 +400,11 @@ class Filter:
         if not waits and not self._queue:
             self._encode(block, fields)
             return
-        held = _Held(block, fields, waits)
-        self._queue.append(held)
+        size = (_PER_CALL if waits else _PER_FRAME) + sum(
+            _PER_FIELD + len(name) + len(value) for name, value in fields
+        )
+        held = _Held(block, fields, waits, size)
+        self._wait(held)
         if waits:
             self._waiting[block.stream] = held
 
@@ -482,6 +507,7 @@ class Filter:
         self._calls.clear()
         self._waiting.clear()
         self._queue.clear()
+        self.kept = 0
         self._release()
         return True
 

@@ -11,6 +11,9 @@ from dtp.daemon.policies import Caller
 
 Headers = list[tuple[bytes, bytes]]
 
+#: Fields of a head: understood, each takes some 300 bytes for as long as the backend, or who pays, takes.
+MOST_FIELDS = 256
+
 #: Fields of one hop, besides those that `Connection` names.
 _HOP = {
     b"connection",

@@ -10,7 +10,7 @@ import re
 
 import h11
 
-from dtp.daemon.http.headers import Headers, plain
+from dtp.daemon.http.headers import MOST_FIELDS, Headers, plain
 
 #: By which forms and old clients ask for another method than the request line's; some frameworks do as they say.
 OVERRIDES = {b"x-http-method-override", b"x-http-method", b"x-method-override"}
@@ -23,16 +23,14 @@ _HOSTS = (re.compile(r"/[/\\]+[^/\\]*"), re.compile(r"/[/\\]+[^/]*"))
 _PARAMETERS = re.compile(r";[^/]*")
 #: What a method is made of (RFC 9110, 5.6.2): backends trim and cut the rest off in ways of their own.
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: Fields of a head: understood, each takes some 300 bytes for as long as the backend takes.
-_MOST_FIELDS = 256
 _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
 def fault(request: h11.Request) -> str | None:
     """Why a request's end, or its target, could be found in two ways, or is too much of a head; else None."""
     names = [name for name, _ in request.headers]
-    if len(names) > _MOST_FIELDS:
-        return f"more than {_MOST_FIELDS} fields"
+    if len(names) > MOST_FIELDS:
+        return f"more than {MOST_FIELDS} fields"
     if b"transfer-encoding" in names:
         if b"content-length" in names:
             return "Content-Length beside Transfer-Encoding"
