@@ -1,0 +1,53 @@
+"""Services that tests connect to, what they say to them, and virtual time for a whole test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import dtp
+from dtp.testing import clock
+
+
+async def echo(connection: dtp.Connection) -> None:
+    """Send back what comes on each stream."""
+
+    async def serve(stream: dtp.Stream) -> None:
+        with contextlib.suppress(ConnectionError):
+            async for data in stream:
+                stream.write(data)
+                await stream.drain()
+            stream.write_eof()
+
+    async with asyncio.TaskGroup() as group:
+        async for stream in connection:
+            group.create_task(serve(stream))
+
+
+async def idle(connection: dtp.Connection) -> None:
+    await connection.wait_closed()
+
+
+async def roundtrip(connection: dtp.Connection, data: bytes) -> bytes:
+    stream = await connection.open_stream()
+
+    async def send() -> None:
+        stream.write(data)
+        await stream.drain()
+        stream.write_eof()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(send())
+        return await stream.read()
+
+
+def on_fake_clock(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test on virtual time: it may wait for hours, and says so at once when it waits for ever."""
+
+    def run(**arguments: object) -> None:
+        clock.run(test(**arguments))
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run

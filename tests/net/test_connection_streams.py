@@ -1,0 +1,270 @@
+"""Streams and datagrams of connections: their limits, who takes them, how they are read and break off."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+from echo_service import echo, idle, on_fake_clock, roundtrip
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dtp
+from dtp.session.codes import (
+    CloseCode,
+    ConnectionClosed,
+    StreamReset,
+)
+from dtp.session.limits import DEFAULT
+from dtp.testing import clock
+from dtp.testing.pairs import BOB
+
+# ---- streams, datagrams, limits -----------------------------------------------------------------------------
+
+
+@on_fake_clock
+async def test_slow_reader_stops_its_writer() -> None:
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        stream = await connection.open_stream()
+        written = 0
+
+        async def flood() -> None:
+            nonlocal written
+            while True:
+                stream.write(bytes(100_000))
+                written += 100_000
+                await stream.drain()
+
+        task = asyncio.create_task(flood())
+        await asyncio.sleep(1000)
+        most = DEFAULT.stream_window + DEFAULT.write_high + 200_000
+        assert DEFAULT.stream_window < written < most
+        slow = await far.accept_stream()
+        held = slow._size
+        assert held <= DEFAULT.stream_window
+        received = 0
+        while received < 5_000_000:
+            received += len(await slow.read(70_000))
+        assert written > 5_000_000
+        other = await connection.open_stream()  # a stream that stands still does not stop the others
+        other.write(b"beside")
+        assert await (await far.accept_stream()).readexactly(6) == b"beside"
+        task.cancel()
+
+
+@on_fake_clock
+async def test_streams_are_given_to_who_takes_them_from_the_first_on() -> None:
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        early = await connection.open_stream()
+        early.write(b"early")
+        await connection.ping()
+        taken: list[dtp.Stream] = []
+        far.take_streams(taken.append)
+        assert [stream.id for stream in taken] == [early.id]
+        late = await connection.open_stream()
+        late.write(b"late")
+        await connection.ping()
+        assert [stream.id for stream in taken] == [early.id, late.id]
+        assert [await stream.readexactly(4) for stream in taken] == [b"earl", b"late"]
+
+
+@on_fake_clock
+async def test_who_fails_to_take_a_stream_ends_the_connection() -> None:
+    def take(stream: dtp.Stream) -> None:
+        raise ValueError("a bug")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    told: list[Exception] = []
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        (await listener.accept()).take_streams(take)
+        stream = await connection.open_stream()
+        stream.write(b"to nobody")
+        with pytest.raises(ConnectionClosed) as error:
+            await stream.read()
+        assert error.value.close_code == CloseCode.INTERNAL
+    assert [str(one) for one in told] == ["a bug"]
+
+
+@on_fake_clock
+async def test_stream_limit_waits_for_one_to_end() -> None:
+    limits = replace(DEFAULT, streams=3)
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        streams = [await connection.open_stream() for _ in range(3)]
+        fourth = asyncio.create_task(connection.open_stream())
+        await asyncio.sleep(10)
+        assert not fourth.done()
+        streams[0].write_eof()
+        assert await streams[0].read() == b""
+        await fourth
+        for stream in [*streams[1:], await fourth]:
+            stream.write_eof()
+            assert await stream.read() == b""
+        for _ in range(50):
+            assert await roundtrip(connection, b"x") == b"x"
+
+
+@on_fake_clock
+async def test_reset_and_stop_reach_the_peer() -> None:
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        stream = await connection.open_stream()
+        stream.write(b"half")
+        other = await far.accept_stream()
+        assert await other.readexactly(4) == b"half"
+        stream.reset(7)
+        with pytest.raises(StreamReset, match="error code 7") as error:
+            await other.read()
+        assert (error.value.error_code, error.value.stopped) == (7, False)
+        with pytest.raises(StreamReset, match="stopped reading"):
+            while True:
+                other.write(b"x")
+                await asyncio.sleep(0.01)
+        second = await connection.open_stream()
+        second.write(b"x" * 10)
+        (await far.accept_stream()).stop(9)
+        with pytest.raises(StreamReset, match=r"stopped reading .*error code 9"):
+            while True:
+                second.write(b"x")
+                await asyncio.sleep(0.01)
+        assert not connection.closed
+
+
+@on_fake_clock
+async def test_datagrams_are_bounded_by_their_bytes() -> None:
+    with pytest.raises(dtp.ConfigError, match="'datagram_buffer' must be at least 'datagram'"):
+        replace(DEFAULT, datagram_buffer=DEFAULT.datagram - 1)
+    limits = replace(DEFAULT, datagram=1000, datagram_buffer=2500)
+    async with (
+        await dtp.listen("memory://x", identity=BOB, limits=limits) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        for i in range(5):
+            connection.send_datagram(bytes([i]) * 1000)
+        await asyncio.sleep(1)
+        assert far.held == 2000
+        assert [(await far.recv_datagram())[0] for _ in range(2)] == [3, 4]
+        assert far.held == 0
+        connection.send_datagram(bytes([5]) * 1000)
+        await asyncio.sleep(1)
+        assert (await far.recv_datagram())[0] == 5
+
+
+@on_fake_clock
+async def test_datagrams_drop_the_oldest_and_refuse_the_largest() -> None:
+    limits = replace(DEFAULT, datagrams=10, datagram=1000)
+    async with (
+        await dtp.listen("memory://x", identity=BOB, limits=limits) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        with pytest.raises(dtp.LimitError, match="1001 bytes, the most is 1000"):
+            connection.send_datagram(bytes(1001))
+        for i in range(30):
+            connection.send_datagram(bytes([i]))
+        await asyncio.sleep(1)
+        assert [await far.recv_datagram() for _ in range(10)] == [bytes([i]) for i in range(20, 30)]
+
+
+@on_fake_clock
+async def test_reading_a_stream_in_every_way() -> None:
+    async def say(connection: dtp.Connection) -> None:
+        stream = await connection.accept_stream()
+        for part in (b"one\ntw", b"o\nthree", b"four", b"\n", b"tail"):
+            stream.write(part)
+            await stream.flush()
+        stream.write_eof()
+        await stream.read()
+
+    async with await dtp.listen("memory://x", say, identity=BOB) as listener:
+        async with dtp.connect(listener.address()) as connection, await connection.open_stream() as stream:
+            assert await stream.readline() == b"one\n"
+            assert await stream.readuntil(b"o\nth") == b"two\nth"
+            assert await stream.readexactly(3) == b"ree"
+            assert await stream.read(2) == b"fo"
+            with pytest.raises(asyncio.LimitOverrunError):
+                await stream.readuntil(b"?", limit=1)
+            with pytest.raises(asyncio.IncompleteReadError) as short:
+                await stream.readexactly(100)
+            assert short.value.partial == b"ur\ntail"
+            assert await stream.read() == b""
+            assert await stream.readline() == b""
+            assert stream.at_eof()
+            for bad in (stream.readexactly(-1), stream.readuntil(b"")):
+                with pytest.raises(dtp.LocalError):
+                    await bad
+
+
+@given(
+    pieces=st.lists(st.integers(1, 40_000), min_size=1, max_size=8),
+    reads=st.lists(
+        st.tuples(st.sampled_from(["read", "exactly", "until"]), st.integers(0, 30_000)), max_size=30
+    ),
+)
+def test_any_reads_give_the_bytes_in_order(pieces: list[int], reads: list[tuple[str, int]]) -> None:
+    data = random.Random(sum(pieces)).randbytes(sum(pieces))
+
+    async def say(connection: dtp.Connection) -> None:
+        stream, at = await connection.accept_stream(), 0
+        for size in pieces:
+            stream.write(data[at : at + size])
+            at += size
+            await stream.flush()
+        stream.write_eof()
+        await stream.flush()
+
+    async def read() -> bytes:
+        got = bytearray()
+        async with await dtp.listen("memory://x", say, identity=BOB) as listener:
+            async with (
+                dtp.connect(listener.address()) as connection,
+                await connection.open_stream() as stream,
+            ):
+                for how, size in reads:
+                    if how == "exactly" and len(got) + size <= len(data):
+                        got += await stream.readexactly(size)
+                    elif how == "until" and data.find(bytes([size % 256]), len(got)) >= 0:
+                        part = await stream.readuntil(bytes([size % 256]), limit=len(data))
+                        assert part.index(size % 256) == len(part) - 1
+                        got += part
+                    elif how == "read" and size:
+                        part = await stream.read(size)
+                        assert len(part) <= size
+                        assert part or len(got) == len(data)
+                        got += part
+                return bytes(got) + await stream.read()
+
+    assert clock.run(read()) == data
+
+
+@on_fake_clock
+async def test_only_one_task_may_read() -> None:
+    async with (
+        await dtp.listen("memory://x", idle, identity=BOB) as listener,
+        dtp.connect(listener.address()) as c,
+    ):
+        stream = await c.open_stream()
+        first = asyncio.create_task(stream.read())
+        await asyncio.sleep(0)
+        with pytest.raises(dtp.LocalError, match="another task"):
+            await stream.read()
+        first.cancel()
