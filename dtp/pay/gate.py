@@ -31,6 +31,10 @@ log = logging.getLogger("dtp.pay")
 
 #: How a refusal begins of a channel that has nothing left.
 USED_UP: Final = "the channel's deposit is used up"
+#: ... of a pass that isn't good here.
+PASS_OVER: Final = "the pass of this channel is over or not known here"
+#: A refusal of somebody who has used all that a pass gives in a period.
+QUOTA_USED_UP: Final = "the quota of the pass is used up until its next period"
 #: Refusals of somebody who holds a channel that may rest on rules read a moment too early: a pass was just bought.
 _MAY_HAVE_CHANGED: Final = (
     Refusal.NEEDS_PASS,
@@ -152,10 +156,7 @@ class Gate:
             raise TicketRefused(flaw)
         held = None
         if channel.pass_ is not None:
-            held = pass_of(channel, rules, self._clock())
-            if held is None:
-                raise TicketRefused("the pass of this channel is over or not known here: renew it")
-            await self._quotas.know(held)
+            held = await self._held(channel, rules, request)
 
         async def known(channel: Channel) -> Admission:
             return await self._journal.run(lambda store: _admission(store, channel, ticket.lane, keys, held))
@@ -168,6 +169,20 @@ class Gate:
             if found is None or channel_flaw(found, rules, decision.number) is not None:
                 raise
             return await known(found)
+
+    async def _held(self, channel: Channel, rules: Rules, request: Request) -> HolderOfPass:
+        """The pass that a channel was opened under, with something left of its quota."""
+        held = pass_of(channel, rules, self._clock())
+        if held is None:  # where it isn't asked of everybody, nobody has looked for one that was just bought
+            self.book.take_turn(request.source)
+            held = pass_of(channel, await self.firewall.refresh(), self._clock())
+        if held is None:
+            raise TicketRefused(f"{PASS_OVER}: renew it")
+        if await self._quotas.used_up(held):
+            log.info("%s refused for service %r: %s", request.peer.short, request.service, QUOTA_USED_UP)
+            # No ticket would help: with another one the client would only open another channel.
+            raise Refuse(CloseCode.PAYMENT, QUOTA_USED_UP)
+        return held
 
     async def _proven(self, ticket: Ticket, request: Request) -> tuple[Channel, tuple[bytes, ...]]:
         """The channel of a ticket that one of its lane's keys made for this handshake."""

@@ -76,6 +76,19 @@ class Quotas:
         if held.plan not in self._plans:
             self._plans[held.plan] = await self._chain.read(pass_module.SCHEMA, Plan, held.plan)
 
+    async def used_up(self, held: HolderOfPass) -> bool:
+        """Whether nothing is left of a pass in the period that runs. Raises `StoreError`, and what reading raises."""
+        await self.know(held)
+        plan, period = self._plans[held.plan], self._period(held)
+        if not plan.quota_requests and not plan.quota_bytes:
+            return False
+        running = self._running.get(held.pass_id)
+        if running is not None and running.period == period:
+            used = running.used
+        else:
+            used = await self._journal.run(lambda store: store.pass_used(held.pass_id, period))
+        return 0 < plan.quota_requests <= used.requests or 0 < plan.quota_bytes <= used.bytes
+
     async def prepare(self, held: HolderOfPass) -> None:
         """Read what was used of a pass, right before `enter`: who waits in between may find it gone again."""
         await self.know(held)
@@ -162,8 +175,10 @@ class Quotas:
         for meter in running.meters:
             if meter is but:
                 continue
-            own = meter.payee.used
-            requests = own.requests + max(0, plan.quota_requests - running.used.requests)
+            own, most = meter.payee.used, meter.payee.quota_requests
+            # Requests that wait since they are beyond it were counted, not served, and don't raise it.
+            served = own.requests if most is None else min(own.requests, most)
+            requests = served + max(0, plan.quota_requests - running.used.requests)
             size = own.bytes + max(0, plan.quota_bytes - running.used.bytes)
             meter.payee.set_quota(
                 requests if plan.quota_requests else None, size if plan.quota_bytes else None, now

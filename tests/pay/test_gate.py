@@ -13,7 +13,7 @@ from dtp.chain.pass_ import Account
 from dtp.pay import gate
 from dtp.pay.book import TooManyQuestions
 from dtp.pay.errors import MalformedMeter, StoreError, TicketRefused
-from dtp.pay.gate import channel_flaw, honoured_keys, pass_of
+from dtp.pay.gate import QUOTA_USED_UP, channel_flaw, honoured_keys, pass_of
 from dtp.pay.payee import Floor
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
@@ -191,6 +191,16 @@ TICKET = bytes.fromhex("9401c420" + "c1" * 32 + "00c440" + "00" * 64)
 # ---- passes and rules
 
 
+class Turns:
+    """In the place of the book: how often the chain was asked."""
+
+    def __init__(self):
+        self.taken = 0
+
+    def take_turn(self, source):
+        self.taken += 1
+
+
 def a_gate(**parts):
     return gate.Gate(parts.get("book"), parts["firewall"], None, None)
 
@@ -201,7 +211,7 @@ def test_a_channel_under_a_pass_that_is_over_opens_nothing():
     async def scenario():
         known = rules()
         known.state.now_ms = lambda now: NOW + 2 * HOUR
-        made = a_gate(firewall=SimpleNamespace(rules=known))
+        made = a_gate(firewall=Judge(None, None, known), book=(book := Turns()))
 
         async def proven(ticket, request):
             return OPENED, (KEY.public,)
@@ -212,6 +222,7 @@ def test_a_channel_under_a_pass_that_is_over_opens_nothing():
         made._proven, made._judged = proven, judged
         with pytest.raises(TicketRefused, match="the pass of this channel is over"):
             await made._admit(SimpleNamespace(ticket=TICKET, source="source"))
+        assert (made.firewall.refreshed, book.taken) == (1, 1)
 
     asyncio.run(scenario())
 
@@ -219,14 +230,15 @@ def test_a_channel_under_a_pass_that_is_over_opens_nothing():
 class Judge:
     """A firewall that refuses until its rules are read again."""
 
-    def __init__(self, first, then):
-        self.answers, self.rules, self.refreshed = [first, then], rules(), 0
+    def __init__(self, first, then, known=None):
+        self.answers, self.rules, self.refreshed = [first, then], known or rules(), 0
 
     async def judge(self, client, service):
         return SimpleNamespace(refusal=self.answers[min(self.refreshed, 1)], number=1)
 
     async def refresh(self):
         self.refreshed += 1
+        return self.rules
 
 
 @pytest.mark.parametrize(
@@ -339,8 +351,9 @@ class Admitting:
         async def run(work):
             return work(store)
 
-        async def know(held):
+        async def used_up(held):
             self.known.append(held.pass_id)
+            return self.used_up
 
         async def proven(ticket, request):
             return found, (KEY.public,)
@@ -348,14 +361,17 @@ class Admitting:
         async def judged(found, request):
             return SimpleNamespace(number=1), rules()
 
-        self.known = []
-        firewall, quotas = SimpleNamespace(rules=rules()), SimpleNamespace(know=know)
+        self.known, self.used_up = [], False
+        firewall, quotas = SimpleNamespace(rules=rules()), SimpleNamespace(used_up=used_up)
         journal, clock = SimpleNamespace(run=run), lambda: NOW / 1000
         self.gate = gate.Gate(None, firewall, journal, quotas, clock=clock, **options)
         self.gate._proven, self.gate._judged = proven, judged
 
     async def admit(self):
-        return await self.gate._admit(SimpleNamespace(ticket=TICKET, source="source"))
+        peer = SimpleNamespace(short="dtp1x")
+        return await self.gate._admit(
+            SimpleNamespace(ticket=TICKET, source="source", peer=peer, service="files")
+        )
 
 
 def test_a_pass_opens_a_channel_without_a_deposit_and_its_plan_is_read_before():
@@ -366,8 +382,12 @@ def test_a_pass_opens_a_channel_without_a_deposit_and_its_plan_is_read_before():
         with Store(":memory:") as store:
             made = Admitting(store, channel(pass_=PASS, terms=free, deposited=0, balance=0))
             admission = await made.admit()
-        assert (admission.pass_.pass_id, admission.affordable) == (PASS, 0)
-        assert made.known == [PASS]
+            assert (admission.pass_.pass_id, admission.affordable) == (PASS, 0)
+            made.used_up = True
+            with pytest.raises(Refuse, match=QUOTA_USED_UP) as refused:
+                await made.admit()
+        assert refused.value.code == CloseCode.PAYMENT
+        assert made.known == [PASS, PASS]
 
     asyncio.run(scenario())
 

@@ -36,7 +36,7 @@ class Meter:
     """What a quota knows of a connection."""
 
     def __init__(self):
-        self.payee = SimpleNamespace(used=Usage(), set_quota=self._set_quota)
+        self.payee = SimpleNamespace(used=Usage(), quota_requests=None, set_quota=self._set_quota)
         self.ended = None
         self.connection = SimpleNamespace(abort=self._abort)
         self.left = None
@@ -44,7 +44,7 @@ class Meter:
         self.tasks = []
 
     def _set_quota(self, requests, size, now):
-        used = self.payee.used
+        used, self.payee.quota_requests = self.payee.used, requests
         self.left = (
             None if requests is None else requests - used.requests,
             None if size is None else size - used.bytes,
@@ -312,3 +312,41 @@ def test_what_is_written_of_a_period_that_is_over_is_not_used_of_the_next():
         assert meter.left == (1000, None)
 
     play(scenario)
+
+
+def test_a_quota_is_used_up_by_who_is_there_and_who_was_and_until_the_next_period():
+    async def scenario():
+        with Store(":memory:") as store:
+            sale = Sale(store, requests=10, size=100)
+            meter = await sale.enter()
+            for use, over in [((9, 99), False), ((0, 1), True)]:
+                sale.use(meter, *use)
+                assert await sale.quotas.used_up(sale.held) is over
+            await sale.quotas.leave(meter)
+            assert await sale.quotas.used_up(sale.held)
+            sale.now_ms += HOUR
+            assert not await sale.quotas.used_up(sale.held)
+            sale.use(await sale.enter(), 10)
+            assert await sale.quotas.used_up(sale.held)
+            free = Sale(store, requests=0)
+            free.use(await free.enter(), 1000)
+            assert not await free.quotas.used_up(free.held)
+
+    asyncio.run(scenario())
+
+
+def test_requests_that_wait_beyond_a_quota_do_not_get_it_raised():
+    """Each time that passes were looked at all that waited was served."""
+
+    async def scenario():
+        with Store(":memory:") as store:
+            sale = Sale(store, requests=3)
+            meter, other = await sale.enter(), await sale.enter()
+            sale.use(meter, 2)
+            sale.use(other, 1)
+            sale.use(meter, 5)
+            for _ in range(2):
+                await sale.quotas.look()
+                assert (meter.left, other.left) == ((-5, None), (0, None))
+
+    asyncio.run(scenario())
