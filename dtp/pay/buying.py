@@ -8,7 +8,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -42,7 +42,7 @@ from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OpeningUnknown, Othe
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.lost import lock_of, note
-from dtp.pay.passes import NoPass, find_pass
+from dtp.pay.passes import Held, NoPass, find_pass
 from dtp.pay.payer import PayerLane, Reserved
 from dtp.pay.settling import (
     Paid,
@@ -363,9 +363,12 @@ async def purchase(
     budget: Budget,
     *,
     keep: bool = False,
+    without: Collection[str] = (),
     clock: Callable[[], float] = time.time,
 ) -> Purchase:
     """A channel for a service: one of ours that is open and free, or a new one.
+
+    It is under a pass of the account's that is good and isn't one of `without`; else it is paid from the budget.
 
     Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `OpeningUnknown`, `HostUnusable`, and what the chain and the
     store raise.
@@ -373,32 +376,31 @@ async def purchase(
     state = await read_host(chain, host, clock=clock)
     number, found = state.service(service)
     unknown = await _find_sent(chain, journal)
-    wanted = await _reusable(chain, journal, state, number, budget, keep)
+    now_ms = state.now_ms(clock())
+    try:
+        held = await find_pass(chain, state.host.id, number, now_ms, without)
+    except NoPass:
+        if found.mode == Mode.PASS:
+            raise
+        held = None
+    wanted = await _reusable(chain, journal, state, number, budget, keep, held)
     if wanted is not None:
         return wanted
     if len(unknown) >= _MOST_UNKNOWN:
         raise OpeningUnknown(unknown)
     terms = found.terms
-    if found.mode != Mode.PASS:
+    deposit = budget.first
+    if held is None:
         _check_coin(budget, terms)
         _check_prices(budget, terms)
-        deposit = budget.first
         _check_budget(deposit, terms, service)
-    now_ms = state.now_ms(clock())
 
     async def opened(signed: Signed) -> str:
         async with _new_key(journal, signed) as (key, signed):
-            if found.mode == Mode.PASS:
-                held = await find_pass(chain, state.host.id, number, now_ms)
+            if held is not None:
+                plan, under = held.plan.id, held.pass_.id
                 id, _ = await open_under_pass(
-                    chain,
-                    state.host,
-                    held.plan.id,
-                    held.pass_.id,
-                    terms.revision,
-                    key,
-                    held.coin,
-                    signed=signed,
+                    chain, state.host, plan, under, terms.revision, key, held.coin, signed=signed
                 )
             else:
                 id, _ = await open_channel(
@@ -408,7 +410,7 @@ async def purchase(
             await journal.run(lambda store: store.add_bought(bought, 0, key))
         return id
 
-    made = await _ready(chain, journal, await to_its_end(opened), terms, budget, keep)
+    made = await _ready(chain, journal, await to_its_end(opened), terms, budget, keep, held)
     made.fresh = True
     return made
 
@@ -430,7 +432,7 @@ async def _new_key(journal: Journal[Store], signed: Signed) -> AsyncIterator[tup
     try:
         await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
         yield key.public, keep
-    except (NoPass, InsufficientFunds, NodeUnavailable, TransactionFailed, asyncio.CancelledError) as fault:
+    except (InsufficientFunds, NodeUnavailable, TransactionFailed, asyncio.CancelledError) as fault:
         # Known before anything was signed: whoever tries again and again leaves no row each time.
         if not (is_signed or was_signed(fault)):
             await journal.run(lambda store: store.forget_key(key.public))
@@ -518,20 +520,26 @@ def _check_prices(budget: Budget, terms: Terms) -> None:
 
 
 async def _reusable(
-    chain: ChainClient, journal: Journal[Store], state: HostState, number: int, budget: Budget, keep: bool
+    chain: ChainClient,
+    journal: Journal[Store],
+    state: HostState,
+    number: int,
+    budget: Budget,
+    keep: bool,
+    held: Held | None,
 ) -> Purchase | None:
-    """A channel of ours that is still open for this service, has money left, and isn't in use."""
+    """A channel of ours that is still open for this service, under the pass, or has money left, and isn't in use."""
     now = state.host.services[number].terms
     for each in await journal.run(lambda store: store.bought()):
         if each.state != "open" or each.purpose != (chain.chain_id, state.host.id, number, chain.address):
             continue
         try:
-            return await _ready(chain, journal, each.channel, now, budget, keep)
+            return await _ready(chain, journal, each.channel, now, budget, keep, held)
         except _LanesBusy as error:
             if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
                 try:
                     await to_its_end(functools.partial(_add_lane, chain, journal, error.channel))
-                    return await _ready(chain, journal, each.channel, now, budget, keep)
+                    return await _ready(chain, journal, each.channel, now, budget, keep, held)
                 except ChannelUnusable as taken:  # by who came, or closed it, at the same time
                     log.debug("%s", taken)
                 except MoveAborted as refused:
@@ -566,9 +574,15 @@ async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channe
 
 
 async def _ready(
-    chain: ChainClient, journal: Journal[Store], id: str, now: Terms, budget: Budget, keep: bool
+    chain: ChainClient,
+    journal: Journal[Store],
+    id: str,
+    now: Terms,
+    budget: Budget,
+    keep: bool,
+    held: Held | None,
 ) -> Purchase:
-    """Take a lane of a channel of ours; `now` are the terms that its service has.
+    """Take a lane of a channel of ours under the pass `held`, or without any; `now` are the terms of its service.
 
     Raises `ChannelUnusable`, `PriceTooHigh`, `BudgetTooSmall`.
     """
@@ -579,6 +593,8 @@ async def _ready(
     if is_free_no_more(channel, now):
         await journal.run(lambda store: store.set_state(id, "refused"))
         raise ChannelUnusable(FREE_NO_MORE)
+    if channel.pass_ != (None if held is None else held.pass_.id):
+        raise ChannelUnusable(f"channel {id} is under another pass, or none")
     if channel.pass_ is None:
         _check_coin(budget, channel.terms)
     _check_prices(budget, channel.terms)

@@ -226,7 +226,9 @@ class _PaidDialer:
         from dtp.chain.client import ChainClient
         from dtp.chain.model import canonical_id
         from dtp.pay.buying import purchase
+        from dtp.pay.errors import BudgetTooSmall, PriceTooHigh
         from dtp.pay.journal import Journal
+        from dtp.pay.passes import NoPass
         from dtp.pay.store import Store
         from dtp.pay.wallets import signer_of
 
@@ -246,15 +248,34 @@ class _PaidDialer:
                 store = stack.enter_context(Store(store, power_safe=False))
             journal = Journal(store)
             stack.push_async_callback(journal.close)
+            useless: set[str] = set()
+            refusal: ConnectionRefused | None = None
             while True:
-                deal = await purchase(
-                    chain, journal, canonical_id(self._host), self._service, self._budget, keep=self._keep
-                )
+                try:
+                    deal = await purchase(
+                        chain,
+                        journal,
+                        canonical_id(self._host),
+                        self._service,
+                        self._budget,
+                        keep=self._keep,
+                        without=useless,
+                    )
+                except (BudgetTooSmall, NoPass, PriceTooHigh) as fault:
+                    if refusal is None or (self._budget.most and not isinstance(fault, NoPass)):
+                        raise
+                    raise refusal from fault
                 stack.callback(deal.lock.release)
                 try:
                     connection = await self._dial(deal)
                     break
                 except ConnectionRefused as refused:
+                    if deal.channel.pass_ is not None and _is_of_pass(refused):
+                        # The channel stays for when the pass is good for more; until then another one, or the budget.
+                        deal.lock.release()
+                        useless.add(deal.channel.pass_)
+                        refusal = refused
+                        continue
                     if refused.close_code != CloseCode.TICKET or not await deal.replaceable():
                         raise
                     await deal.give_up()
@@ -355,6 +376,13 @@ class _PaidDialer:
                 connection.abort(CloseCode.PAYMENT, "metering did not begin")
                 await connection.wait_gone()
                 await meter.settled()  # its last counts are written while the store is open
+
+
+def _is_of_pass(refused: ConnectionRefused) -> bool:
+    """Whether a server refuses what a pass gives, and not its holder: who pays may come in."""
+    from dtp.pay.gate import PASS_OVER, QUOTA_USED_UP
+
+    return any(reason in refused.reason for reason in (PASS_OVER, QUOTA_USED_UP))
 
 
 def _without_network(address: Address) -> Address:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 
 from dtp.chain import Executed, Program
@@ -67,19 +67,27 @@ async def account_of(chain: ChainClient, plan: Plan, pass_: str) -> Account | No
 async def held_passes(chain: ChainClient, holder: Id) -> AsyncIterator[Held]:
     """The passes of an account, good or not."""
     for each in await chain.owned(module.SCHEMA, Pass, holder):
-        plan, coin = await read_plan(chain, each.plan)
-        account = await account_of(chain, plan, each.id)
-        if account is not None:
-            yield Held(each, plan, account, coin)
+        held = await _held(chain, each)
+        if held is not None:
+            yield held
 
 
-async def find_pass(chain: ChainClient, host: str, service: int, now_ms: int) -> Held:
-    """The account's pass that is good for the service of the host. Raises `NoPass`."""
-    epoch = (await chain.epoch()).epoch
-    async for held in held_passes(chain, chain.address):
-        fits = held.pass_.host == host and held.pass_.service == service
-        if fits and held.is_good(now_ms, epoch):
-            return held
+async def _held(chain: ChainClient, each: Pass) -> Held | None:
+    """A pass with its plan; None where that knows nothing of it."""
+    plan, coin = await read_plan(chain, each.plan)
+    account = await account_of(chain, plan, each.id)
+    return None if account is None else Held(each, plan, account, coin)
+
+
+async def find_pass(
+    chain: ChainClient, host: str, service: int, now_ms: int, without: Collection[str] = ()
+) -> Held:
+    """The account's pass that is good for the service of the host, and isn't one of `without`. Raises `NoPass`."""
+    for each in await chain.owned(module.SCHEMA, Pass, chain.address):
+        if each.host == host and each.service == service and each.id not in without:
+            held = await _held(chain, each)
+            if held is not None and held.is_good(now_ms, (await chain.epoch()).epoch):
+                return held
     raise NoPass(
         f"{chain.address} holds no pass for service {service} of host {host}: 'dtp pass plans' lists what is sold"
     )

@@ -18,9 +18,10 @@ from dtp.pay import buying, dial
 from dtp.pay.buying import Budget
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.drivers import REPEATS
-from dtp.pay.errors import CountsDisputed, StoreError
-from dtp.pay.gate import USED_UP
+from dtp.pay.errors import BudgetTooSmall, CountsDisputed, StoreError
+from dtp.pay.gate import PASS_OVER, QUOTA_USED_UP, USED_UP
 from dtp.pay.metered import Metered
+from dtp.pay.passes import NoPass
 from dtp.pay.payer import PayerLane
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Spending
@@ -251,15 +252,19 @@ class Dialled:
 
     def __init__(self, monkeypatch, answers, deals):
         self.answers, self.deals, self.bought, self.dialers = list(answers), list(deals), [], []
+        self.without = []
         monkeypatch.setattr(Client, "named", [])
         monkeypatch.setattr("dtp.chain.client.ChainClient", Client)
         monkeypatch.setattr(buying, "purchase", self._purchase)
         monkeypatch.setattr(dial.net, "Dialer", self._dialer)
         monkeypatch.setattr(dial, "_BEHIND", (0.0,) * (TRIES - 1))
 
-    async def _purchase(self, chain, journal, host, service, budget, *, keep):
+    async def _purchase(self, chain, journal, host, service, budget, *, keep, without):
         self.bought.append((host, service, budget, keep))
+        self.without.append(set(without))
         deal = self.deals[len(self.bought) - 1]
+        if isinstance(deal, Exception):
+            raise deal
         deal.journal = self.journal = journal
         return deal
 
@@ -275,9 +280,9 @@ class Dialled:
 class Bargain:
     """A purchase that was made; whether it was given up, and its lane let go of."""
 
-    def __init__(self, another=False, topped_up=False):
+    def __init__(self, another=False, topped_up=False, under=None):
         self.another, self.topped_up = another, topped_up
-        self.chain, self.channel = None, SimpleNamespace(id="0xc1")
+        self.chain, self.channel = None, SimpleNamespace(id="0xc1", pass_=under)
         self.lane, self.prices, self.funds, self.key, self.add = (
             PayerLane("0xc1", 0),
             PRICES,
@@ -308,7 +313,7 @@ def dialling(tmp_path, address=f"dtp://{HOST}/files", **options):
     async def work():
         await dial.connect(address, wallet=KeySigner.generate(), store=tmp_path / "pay.sqlite", **options)
 
-    with pytest.raises((ConnectionRefused, DialError, StoreError)) as caught:
+    with pytest.raises((ConnectionRefused, DialError, StoreError, BudgetTooSmall)) as caught:
         asyncio.run(work())
     return caught.value
 
@@ -387,6 +392,32 @@ def test_only_a_channel_that_the_server_takes_no_more_is_given_up(
     assert deals[0].given_up == given_up
     assert [each.released for each in deals] == [True, given_up]
     assert (found is answer) != given_up
+
+
+PAID, SHORT = refusal("no", CloseCode.DENIED), BudgetTooSmall("pays for nothing", least=7)
+
+
+@pytest.mark.parametrize(
+    ("budget", "then", "found"),
+    [
+        (5, Bargain(), PAID),  # it goes on to what the budget pays
+        (5, SHORT, SHORT),
+        (0, SHORT, "used up"),  # who meant to pay nothing hears why the pass is of no use
+        (5, NoPass("no other"), "used up"),
+    ],
+)
+def test_a_pass_of_no_use_makes_room_for_another_and_for_the_budget(
+    tmp_path, monkeypatch, budget, then, found
+):
+    """Its channel stays: in the next period it is of use again."""
+    deals = [Bargain(another=True, under="0x8"), Bargain(another=True, under="0x9"), then]
+    over = refusal(f"{PASS_OVER}: renew it")
+    seen = Dialled(monkeypatch, [over, refusal(QUOTA_USED_UP, CloseCode.PAYMENT), PAID], deals)
+    caught = dialling(tmp_path, budget=budget)
+    assert caught is found or str(found) in str(caught)
+    assert seen.without == [set(), {"0x8"}, {"0x8", "0x9"}]
+    assert [each.given_up for each in deals[:2]] == [0, 0]
+    assert all(each.released for each in deals[:2])
 
 
 def test_a_lane_is_let_go_of_where_nobody_can_say_whether_to_open_another(tmp_path, monkeypatch):

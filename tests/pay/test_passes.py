@@ -11,10 +11,12 @@ from dtp.chain.host import Mode
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pass_ import Account, Pass
 from dtp.pay import passes
+from dtp.pay.gate import QUOTA_USED_UP
 from dtp.pay.passes import Held, NoPass, PassHeld, account_of, buy, find_pass, held_passes, renew
+from dtp.session.codes import ConnectionRefused
 
 from .conftest import TERMS, withheld
-from .test_paid import fetch, give, serve_subscribers
+from .test_paid import fetch, give, sell_plan, serve_subscribers
 
 HOUR = 3_600_000
 NOW = 100 * HOUR
@@ -30,23 +32,29 @@ def held(id="0x1", host="0xa", service=1, start=NOW, periods=2):
 class Chain:
     address = "0xc"
 
+    def __init__(self, there):
+        self.there = there
+
     async def epoch(self):
         return SimpleNamespace(epoch=3)
 
+    async def owned(self, schema, cls, holder):
+        return [each.pass_ for each in self.there]
 
-def find(monkeypatch, *there):
-    async def all_of(chain, holder):
-        for each in there:
-            yield each
 
-    monkeypatch.setattr(passes, "held_passes", all_of)
-    return asyncio.run(find_pass(Chain(), "0xa", 1, NOW))
+def find(monkeypatch, *there, without=()):
+    async def known(chain, pass_):
+        return next(each for each in there if each.pass_ is pass_)
+
+    monkeypatch.setattr(passes, "_held", known)
+    return asyncio.run(find_pass(Chain(there), "0xa", 1, NOW, without))
 
 
 def test_the_pass_that_fits_is_found(monkeypatch):
-    good = held("0x3")
+    good, more = held("0x3"), held("0x4")
     others = [held(host="0xb"), held(service=2), held(start=NOW - 2 * HOUR)]
-    assert find(monkeypatch, *others, good) is good
+    assert find(monkeypatch, *others, good, more) is good
+    assert find(monkeypatch, *others, good, more, without=["0x3"]) is more
 
 
 @pytest.mark.parametrize("other", [{"host": "0xb"}, {"service": 2}, {"start": NOW - 2 * HOUR}])
@@ -157,5 +165,36 @@ def test_a_channel_under_a_pass_is_of_the_plans_coin_and_closes(market):
             assert await fetch(connection, 1000) == 1000
             assert connection.meter.deal.channel.coin == SUI_COIN
         assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_a_pass_is_used_where_others_pay_and_the_budget_when_it_gives_no_more(market):
+    """As of a plan that was made with --keep-mode: who had bought it paid all the same."""
+
+    async def scenario(market):
+        await market.serve(give)
+        plan = await sell_plan(market, requests=2)
+        await market.serving.close()
+        await market.serve(give, plans=[plan])
+        buyer = await market.buyer()
+
+        async def used(**options):
+            """What a request cost, and by which channel it came."""
+            async with market.connect(buyer, keep=True, **options) as connection:
+                assert await fetch(connection, 1000) == 1000
+            return connection.paid, connection.meter.deal.channel
+
+        cost, paying = await used()
+        assert cost > 0
+        pass_, _ = await buy(buyer["network"], plan, 1)
+        under = [await used(), await used(budget=0)]
+        assert [(paid, channel.pass_) for paid, channel in under] == [(0, pass_)] * 2
+        assert under[0][1].id == under[1][1].id
+        cost, again = await used()
+        assert cost > 0
+        assert again.id == paying.id
+        with pytest.raises(ConnectionRefused, match=QUOTA_USED_UP):
+            await used(budget=0)
 
     market(scenario)
