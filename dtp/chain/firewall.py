@@ -150,8 +150,8 @@ class HolderOfPass:
 class Rules:
     """What the chain says about who may come in, at one moment.
 
-    `state` is the host; `allow` and `deny` are its lists, whole; `passes` the subscriptions of the plans that were
-    asked for, by holder; `epoch` the chain's epoch.
+    `state` is the host; `allow` and `deny` are its lists, whole; `plans` those that were asked for and are there;
+    `passes` their subscriptions, by holder; `epoch` the chain's epoch.
     """
 
     state: HostState
@@ -159,6 +159,7 @@ class Rules:
     deny: frozenset[str] = frozenset()
     passes: Mapping[str, Sequence[HolderOfPass]] = field(default_factory=dict)
     epoch: int = 0
+    plans: Sequence[Plan] = ()
 
 
 @dataclass(frozen=True)
@@ -236,11 +237,20 @@ async def _passes(chain: ChainClient, plan: Plan, limit: int) -> list[HolderOfPa
 
 
 @dataclass(frozen=True)
+class _Sold:
+    """A plan with its passes, and the version of its object."""
+
+    version: int
+    plan: Plan
+    passes: tuple[HolderOfPass, ...]
+
+
+@dataclass(frozen=True)
 class _Kept:
     """Rules with the versions of the objects that they are of: a table changes only with its object."""
 
     rules: Rules
-    plans: Mapping[str, tuple[int, tuple[HolderOfPass, ...]]] = field(default_factory=dict)
+    plans: Mapping[str, _Sold] = field(default_factory=dict)
 
 
 class ForeignPlan(LocalError):
@@ -272,26 +282,29 @@ class _Reading:
             deny = await _addresses(self.chain, state.host.deny, self.limit)
         plans = await self._read_plans(before.plans if before is not None else {})
         passes: dict[str, list[HolderOfPass]] = {}
-        for _, holders in plans.values():
-            for each in holders:
+        for sold in plans.values():
+            for each in sold.passes:
                 passes.setdefault(each.account.holder, []).append(each)
         epoch = (await self.chain.epoch()).epoch if plans else 0
-        return _Kept(Rules(state, allow, deny, passes, epoch), plans)
+        for id in self.plans if before is None else ():
+            if id not in plans:
+                log.warning(
+                    "plan %s isn't there: its id is misspelt, or it was retired and has no passes", id
+                )
+        return _Kept(Rules(state, allow, deny, passes, epoch, [each.plan for each in plans.values()]), plans)
 
-    async def _read_plans(
-        self, before: Mapping[str, tuple[int, tuple[HolderOfPass, ...]]]
-    ) -> dict[str, tuple[int, tuple[HolderOfPass, ...]]]:
+    async def _read_plans(self, before: Mapping[str, _Sold]) -> dict[str, _Sold]:
         found = await self.chain.objects(self.plans) if self.plans else {}
-        kept: dict[str, tuple[int, tuple[HolderOfPass, ...]]] = {}
+        kept: dict[str, _Sold] = {}
         for id, data in found.items():  # a plan that isn't there was retired: it has no passes
             old = before.get(id)
-            if old is not None and old[0] == data.version:
+            if old is not None and old.version == data.version:
                 kept[id] = old
                 continue
             plan: Plan = self.chain.decode(pass_module.SCHEMA, Plan, data)
             if plan.host != self.host_id:
                 raise ForeignPlan(f"plan {id} sells passes of host {plan.host}, not of {self.host_id}")
-            kept[id] = (data.version, tuple(await _passes(self.chain, plan, self.limit)))
+            kept[id] = _Sold(data.version, plan, tuple(await _passes(self.chain, plan, self.limit)))
         return kept
 
 

@@ -20,6 +20,7 @@ from dtp.pay.buying import Purchase
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import BudgetTooSmall
 from dtp.pay.metered import Metered
+from dtp.pay.passes import NoPass
 from dtp.pay.store import Store
 from dtp.session.codes import ConnectionRefused
 from dtp.session.limits import Limits
@@ -104,9 +105,7 @@ class Buyer:
     async def dial(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
         """A connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect` raises."""
         if self._budget.most and self._left <= 0:
-            raise BudgetUsedUp(
-                f"{address}: all of the budget of {self._budget.most} is spent; raise it and reload"
-            )
+            return await self._dial_for_nothing(address)
         # A half, so that there is something for the connection after it, which may begin while this one lingers.
         first = self._budget.deposit if self._budget.deposit is not None else -(-self._left // 2)
         try:
@@ -126,6 +125,15 @@ class Buyer:
             psk=self._psk,
             resolvers=self._wallet.resolvers,
         )
+
+    async def _dial_for_nothing(self, address: Address) -> Connection:
+        """A connection under a pass: nothing is left to pay with."""
+        try:
+            return await self._dial(address, 0)
+        except (BudgetTooSmall, NoPass) as fault:
+            raise BudgetUsedUp(
+                f"{address}: all of the budget of {self._budget.most} is spent; raise it and reload"
+            ) from fault
 
     async def _dial(self, address: Address, amount: int) -> Metered:
         """A connection that may spend so much at first."""

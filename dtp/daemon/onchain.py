@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from dtp.daemon.config.model import Chain
+from dtp.daemon.config.model import Chain, Expose
 from dtp.errors import ChainError, DtpError, LocalError
-from dtp.identity import Identity, PeerId
+from dtp.identity import Identity
 from dtp.net.listener import Request
 from dtp.session.codes import CloseCode
 
@@ -32,6 +32,12 @@ class NoOperator(LocalError):
     code = "no-operator"
 
 
+class QuotaNotCounted(LocalError):
+    """Passes with a quota would open a service that counts nothing."""
+
+    code = "quota-not-counted"
+
+
 class Gate(Protocol):
     """Lets a request in by what somebody else knows."""
 
@@ -44,7 +50,7 @@ class Gate(Protocol):
     async def refresh(self) -> None:
         """Ask again what decides. Raises `ChainError`."""
 
-    def check(self, peer: PeerId, service: str) -> tuple[CloseCode, str] | None:
+    def check(self, account: str, service: str) -> tuple[CloseCode, str] | None:
         """Whether somebody who was let in may stay: why not, by what was asked last. Counts nothing."""
 
     async def close(self) -> None:
@@ -81,7 +87,7 @@ class HostGate:
         from dtp.chain.firewall import Firewall
 
         assert self._config.host is not None, "the configuration was checked"
-        self._firewall = Firewall(self._chain, self._config.host)
+        self._firewall = Firewall(self._chain, self._config.host, plans=self._config.plans)
         await self.refresh()
 
     @property
@@ -98,14 +104,28 @@ class HostGate:
         """As the host's lists, passes and rates say. Raises `Refuse`."""
         await self.firewall.admit(request)
 
-    def check(self, peer: PeerId, service: str) -> tuple[CloseCode, str] | None:
+    def refuse_uncounted(self, expose: tuple[Expose, ...]) -> None:
+        """Raise `QuotaNotCounted` where a pass opens a service to its holder's identity, without the channel by which
+        its quota is counted."""
+        from dtp.chain.resolver import service_number
+
+        free = {service_number(one.service): one for one in expose if one.on_chain and one.price is None}
+        for plan in () if self.firewall.rules is None else self.firewall.rules.plans:
+            if plan.service in free and (plan.quota_requests or plan.quota_bytes):
+                name = free[plan.service].service
+                raise QuotaNotCounted(
+                    f"plan {plan.id} has a quota, which nothing counts while service {name!r} has no price: write "
+                    "price = { request = 0 } into its [[expose]]; holders come with a channel then, and pay nothing"
+                )
+
+    def check(self, account: str, service: str) -> tuple[CloseCode, str] | None:
         """See `Gate`. What can't be known is no reason to send anybody away."""
         from dtp.chain.firewall import CLOSE_CODES, decide
 
         rules = self.firewall.rules
         if rules is None:
             return None
-        refusal = decide(rules, service, peer.sui_address, time.time()).refusal
+        refusal = decide(rules, service, account, time.time()).refusal
         return None if refusal is None else (CLOSE_CODES[refusal], refusal.value)
 
     async def close(self) -> None:

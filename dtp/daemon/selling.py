@@ -189,6 +189,11 @@ class Shop:
             return True
         return config.price is not None and meter.payee.count_streams == (config.kind not in BY_CALL)
 
+    def payer(self, connection: Connection) -> str | None:
+        """The account whose channel pays for a connection; None where none does."""
+        admission = connection.admission
+        return admission.channel.client if isinstance(admission, Admission) else None
+
     async def _hold(self, channel: str) -> bool:
         if not isinstance(self._store, Shared):
             return True  # a file is locked by the ledger

@@ -446,9 +446,9 @@ class Daemon:
         """The chain was asked again: who may be here no longer is sent away, also from what is open."""
         for connection, caller in list(self._callers.items()):
             exposed = self.exposed.get(connection.service)
-            if exposed is None or not exposed.config.on_chain or self.side.gate is None:
+            if exposed is None or not exposed.config.on_chain:
                 continue
-            refusal = self.side.gate.check(caller.peer, connection.service)
+            refusal = self.side.check(connection, caller.account)
             if refusal is not None and not connection.closed:
                 self._send_away(connection, caller, *refusal)
 

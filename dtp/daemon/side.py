@@ -21,6 +21,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.listener import Request
 from dtp.net.resolver import Resolver
+from dtp.session.codes import CloseCode
 from dtp.session.limits import Limits
 
 if TYPE_CHECKING:
@@ -141,7 +142,12 @@ class ChainSide:
     # ---- selling --------------------------------------------------------------------------------------------
 
     async def offer(self, expose: tuple[Expose, ...]) -> None:
-        """Have the host say what these cost. Raises `NoHost`, `EndpointsApart`, `ChainError`, `StoreError`."""
+        """Have the host say what these cost.
+
+        Raises `QuotaNotCounted`, `NoHost`, `EndpointsApart`, `ChainError`, `StoreError`.
+        """
+        if isinstance(self.gate, HostGate):
+            self.gate.refuse_uncounted(expose)
         if not self._alone or (self.shop is None and all(one.price is None for one in expose)):
             return
         if self.shop is None:
@@ -163,6 +169,13 @@ class ChainSide:
         assert self.gate is not None, "the configuration was checked"
         await self.gate.admit(request)
         return None
+
+    def check(self, connection: Connection, account: str) -> tuple[CloseCode, str] | None:
+        """Why somebody who was let in may not stay, by what was asked last: who pays is judged by that account."""
+        if self.gate is None:
+            return None
+        payer = None if self.shop is None else self.shop.payer(connection)
+        return self.gate.check(payer or account, connection.service)
 
     def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
         """What has the requests of a service paid one by one; None where streams are counted, or none costs."""

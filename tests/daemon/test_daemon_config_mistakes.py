@@ -65,6 +65,7 @@ otlp = "http://127.0.0.1:4318"
 every = "15s"
 [chain]
 host = "{SUI}"
+plans = ["{SUI}"]
 network = "localnet"
 endpoint = "tcp://203.0.113.7:9000"
 refresh = "30s"

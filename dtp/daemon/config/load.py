@@ -138,6 +138,10 @@ def _check_presence(root: Section, daemon: Section, config: model.Config) -> Non
         daemon.wrong(what)
     if config.listen and not config.expose:
         daemon.wrong("listen is of no use: nothing is exposed", "listen")
+    asked = any(expose.on_chain or expose.price is not None for expose in config.expose)
+    if config.chain is not None and config.chain.plans and not asked:
+        what = "plans: nobody is asked for a pass: a service that is for holders takes price or on-chain"
+        root.wrong(what, "chain", "plans")
 
 
 #: Names, and where they stand.
@@ -181,6 +185,7 @@ def _check_unique(root: Section, what: str, names: _Named) -> None:
 def _chain(section: Section, file: Callable[[Any], Path]) -> model.Chain:
     chain = model.Chain(
         host=section.take("host", values.object_id, None),
+        plans=section.take_all("plans", values.object_id),
         network=section.take("network", values.text, None),
         wallet=section.take("wallet", file, None),
         refresh=section.take("refresh", values.duration, 15.0),
@@ -194,6 +199,8 @@ def _chain(section: Section, file: Callable[[Any], Path]) -> model.Chain:
             section.wrong(f"{key}: is of an endpoint, and none is announced", key)
     if chain.endpoint is not None and chain.host is None:
         section.wrong("endpoint: takes host, in whose beacon it is announced", "endpoint")
+    if chain.plans and chain.host is None:
+        section.wrong("plans: takes host, which sells them", "plans")
     section.finish()
     return chain
 

@@ -199,6 +199,8 @@ class Chain:
     """Sui: the host whose lists, passes and rates hold for services with `on_chain`, and the account that signs."""
 
     host: str | None = None
+    #: The plans of the host whose passes let in.
+    plans: tuple[str, ...] = ()
     network: str | None = None
     #: A key file; the identity's key without.
     wallet: Path | None = None

@@ -1,0 +1,135 @@
+"""Services for holders of a pass: a plan in the daemon's file, passes of the calling end's account; on a localnet."""
+
+import contextlib
+from dataclasses import replace
+
+import pytest
+from chain_resolver.conftest import client, deployments, net, network, wallet
+
+from dtp.chain import Program, pass_
+from dtp.chain.host import Mode, Terms
+from dtp.chain.resolver import service_number
+from dtp.daemon.onchain import QuotaNotCounted
+from dtp.daemon.server import Daemon
+from dtp.pay.gate import QUOTA_USED_UP
+from dtp.pay.hosting import ensure_service, find_host
+from dtp.pay.passes import buy
+
+from .conftest import NEAR, Backend, config, echo
+from .test_daemon_paid import Market, pool_of, until
+from .test_daemon_relay import exchange
+
+__all__ = ["client", "deployments", "net", "network", "wallet"]
+
+PRICE = "{ request = 1000, deposit = 1000 }"
+
+
+class Club(Market):
+    """A market whose service is for subscribers, or with another mode for others as well."""
+
+    def __init__(self, pair, client, net, mode=Mode.PASS, quota=0):
+        super().__init__(pair, client, net)
+        self.mode, self.quota = mode, quota
+
+    async def __aenter__(self):
+        await super().__aenter__()
+        owned = await find_host(self.far_chain, self.host)
+        await ensure_service(self.far_chain, owned, "api", Terms(), mode=self.mode)
+        program, number = Program(), service_number("api")
+        made = pass_.new_plan(
+            program, self.host, self.cap, number, price=1000, period_ms=3_600_000,
+            quota_requests=self.quota, quota_bytes=0,
+        )  # fmt: skip
+        pass_.share(program, made)
+        executed = await self.far_chain.execute(program)
+        (created,) = self.far_chain.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)
+        self.plans = (created.plan,)
+        return self
+
+    def far_config(self, *how, **options):
+        made = super().far_config(*how, **options)
+        return replace(made, chain=replace(made.chain, plans=self.plans))
+
+    async def subscribe(self):
+        await buy(self.near_chain, *self.plans, 1)
+
+
+def test_a_pass_of_the_account_that_signs_opens_a_service_until_its_quota_is_used_up(
+    run, client, wallet, net
+):
+    """The identity holds none, and stays all the same: who pays is who has to pass the firewall."""
+
+    async def scenario(pair):
+        async with (
+            Backend(echo) as backend,
+            Club(pair, client, net, quota=3) as club,
+            client(wallet()) as chain,
+        ):
+            club.near_chain = chain
+            await club.sell(backend, PRICE, 'on-chain = true\nexposure = { patience = "100ms" }')
+            port = await club.buy("{ most = 0 }")
+            with pytest.raises(ConnectionError):
+                await exchange(port, b"x")
+            assert "holds no pass" in club.bought()["trouble"]
+            await club.subscribe()
+            assert await exchange(port, b"x") == b"x"
+            (caller,) = pair.far._callers
+            await pair.far.side.refresh()
+            await pair.far._look_again()
+            assert not caller.closed
+            for _ in range(2):
+                assert await exchange(port, b"x") == b"x"
+            with pytest.raises(ConnectionError):
+                await exchange(port, b"x")
+            await until(lambda: QUOTA_USED_UP in club.bought()["trouble"])
+            assert (club.bought()["spent"], club.sold()["earned"], backend.connections) == (0, 0, 3)
+
+    run(scenario)
+
+
+def test_a_pass_goes_on_where_a_budget_ends(run, client, net):
+    """Others pay, and so does its holder until it has one."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend, Club(pair, client, net, Mode.OPEN) as club:
+            await club.sell(backend, PRICE)
+            port = await club.buy("{ most = 2000 }")
+            with contextlib.suppress(ConnectionError):
+                for _ in range(40):
+                    await exchange(port, b"x")
+            (paid,) = pool_of(pair).connections
+            await paid.close()
+            await until(lambda: "is spent" in club.bought()["trouble"])
+            spent = club.bought()["spent"]
+            assert spent > 0
+            await club.subscribe()
+            for _ in range(5):
+                assert await exchange(port, b"x") == b"x"
+            assert club.bought()["spent"] == spent
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("quota", [0, 3])
+def test_a_pass_of_the_identity_opens_a_service_that_has_no_price(run, client, net, quota):
+    """Without a channel nothing is counted, so not under a plan with a quota."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend, Club(pair, client, net, quota=quota) as club:
+            if quota:
+                with pytest.raises(QuotaNotCounted, match=f"{club.plans[0]} has a quota.*'api'"):
+                    await club.sell(backend, "", "on-chain = true")
+                return
+            await club.sell(backend, "", "on-chain = true")
+            to = pair.far.listener.address("api")
+            forward = f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'
+            pair.near = Daemon(config(pair.tmp_path, forward), NEAR)
+            await pair.near.start()
+            with pytest.raises(ConnectionError):
+                await exchange(pair.port, b"x")
+            assert "needs_pass" in club.bought()["trouble"]
+            await club.subscribe()
+            await pair.far.side.refresh()
+            assert await exchange(pair.port, b"x") == b"x"
+
+    run(scenario)
