@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dtp.chain.heartbeat import EndpointsApart
-from dtp.chain.host import Kind, Terms
+from dtp.chain.host import Kind, Mode, Terms
 from dtp.chain.resolver import service_number
 from dtp.daemon.config.model import BY_CALL, Chain, Expose, Price
 from dtp.errors import DtpError
@@ -25,7 +27,7 @@ from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
 from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import ServerMeter
-from dtp.pay.terms import Exposure
+from dtp.pay.terms import QUOTA_USED_UP, Exposure
 from dtp.session.codes import CloseCode, Refuse
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ class Shop:
         self._sales: set[_Sale] = set()
         self._earned: dict[str, int] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        #: Connections that were told to come again, since their passes give no more.
+        self._used_up: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._offered: dict[str, Price] = {}
         #: What callers of a service may owe, and whether each of their streams is a request.
         self._sold: dict[str, tuple[Exposure, bool]] = {}
@@ -220,7 +224,10 @@ class Shop:
             connection.on_end = ended
 
     def _over(self, sale: _Sale) -> None:
-        task = asyncio.ensure_future(self._leave(sale))
+        self._do(self._leave(sale))
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
@@ -241,8 +248,27 @@ class Shop:
         try:
             await connection.charge(units)
         except DtpError as error:
+            if (
+                str(error) == QUOTA_USED_UP
+                and connection not in self._used_up
+                and self._others_pay(connection)
+            ):
+                self._used_up.add(connection)
+                self._do(connection.go_away())  # it comes again, to pay as they do
             return str(error)
         return ""
+
+    def _others_pay(self, connection: Connection) -> bool:
+        """Whether its service is open to who has no pass, too."""
+        rules = self._firewall.rules
+        return rules is not None and rules.state.find_service(connection.service)[1].mode != Mode.PASS
+
+    def gives_quota(self, service: str) -> bool:
+        """Whether a plan of `[chain]` gives so many requests of a service."""
+        rules, number = self._firewall.rules, service_number(service)
+        return rules is not None and any(
+            each.service == number and each.quota_requests for each in rules.plans
+        )
 
     async def recheck(self) -> None:
         """Look again at channels in use: closes that were asked for, and who is denied. Raises `ChainError`."""

@@ -179,8 +179,10 @@ class ChainSide:
 
     def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
         """What has the requests of a service paid one by one; None where streams are counted, or none costs."""
-        counted = config.price is not None and config.price.request != 0 and config.kind in BY_CALL
-        return self.shop.charge if counted and self.shop is not None else None
+        if self.shop is None or config.price is None or config.kind not in BY_CALL:
+            return None
+        counted = config.price.request != 0 or self.shop.gives_quota(config.service)
+        return self.shop.charge if counted else None
 
     @property
     def makes(self) -> type[Connection]:

@@ -380,7 +380,8 @@ class _PaidDialer:
 
 def _is_of_pass(refused: ConnectionRefused) -> bool:
     """Whether a server refuses what a pass gives, and not its holder: who pays may come in."""
-    from dtp.pay.gate import PASS_OVER, QUOTA_USED_UP
+    from dtp.pay.gate import PASS_OVER
+    from dtp.pay.terms import QUOTA_USED_UP
 
     return any(reason in refused.reason for reason in (PASS_OVER, QUOTA_USED_UP))
 

@@ -22,7 +22,7 @@ from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
 from dtp.pay.payee import Floor, PayeeLane
 from dtp.pay.quota import Quotas
-from dtp.pay.terms import FREE_NO_MORE, Prices, is_free_no_more
+from dtp.pay.terms import FREE_NO_MORE, QUOTA_USED_UP, Prices, is_free_no_more
 from dtp.pay.ticket import Ticket, parse_ticket
 from dtp.session.codes import CloseCode, Refuse
 
@@ -33,8 +33,6 @@ log = logging.getLogger("dtp.pay")
 USED_UP: Final = "the channel's deposit is used up"
 #: ... of a pass that isn't good here.
 PASS_OVER: Final = "the pass of this channel is over or not known here"
-#: A refusal of somebody who has used all that a pass gives in a period.
-QUOTA_USED_UP: Final = "the quota of the pass is used up until its next period"
 #: Refusals of somebody who holds a channel that may rest on rules read a moment too early: a pass was just bought.
 _MAY_HAVE_CHANGED: Final = (
     Refusal.NEEDS_PASS,

@@ -24,7 +24,7 @@ from dtp.pay.errors import ChargeDeclined, Flaw, MalformedMeter, VoucherRefused
 from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal, Verdict
 from dtp.pay.payee import Payee
-from dtp.pay.terms import Prices, Usage
+from dtp.pay.terms import QUOTA_USED_UP, Prices, Usage
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode
 
@@ -59,6 +59,7 @@ class _Ask:
     paid: bool | None = None  # None while it isn't decided
     late: bool = False  # the client didn't decide in time
     dropped: bool = False  # nobody waits for it any more
+    over: bool = False  # it was not asked for: a pass gives no more
     company: int = _MOST_TOGETHER  # most that go into one charge with it
 
 
@@ -319,7 +320,10 @@ class ServerMeter(Meter):
                 await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, preimage))
                 ask = self._new_ask(units, refund=0)
                 self._count()
-                self._begin_charge([ask], preimage)
+                if self._fits(units):
+                    self._begin_charge([ask], preimage)
+                else:
+                    self._refuse_over([ask])
                 self.turn()
                 await self._outcome(ask)
         finally:
@@ -345,6 +349,8 @@ class ServerMeter(Meter):
         if not self.payee.may_charge(locked=False):
             return
         asks: list[_Ask] = []
+        over: list[_Ask] = []
+        units = 0
         # Those in front were declined together, so fewer go into one charge with them than with any behind.
         most = next(iter(self._waiting)).company
         while self._waiting and len(asks) < most:
@@ -352,10 +358,25 @@ class ServerMeter(Meter):
             if ask.units <= self._credit:
                 self._credit -= ask.units
                 self._decide([ask], paid=True)
-            else:
+            elif self._fits(units + ask.units):
+                units += ask.units
                 asks.append(ask)
+            else:
+                over.append(ask)
+        self._refuse_over(over)
         if asks:
             self._begin_charge(asks)
+
+    def _fits(self, units: int) -> bool:
+        """Whether a pass, if there is one, still gives so many requests. What is beyond isn't charged: once it were,
+        answers could only be held back, and all that is open with them."""
+        most = self.payee.quota_requests
+        return most is None or self.payee.used.requests + units <= most
+
+    def _refuse_over(self, asks: list[_Ask]) -> None:
+        for ask in asks:
+            ask.over = True
+        self._decide(asks, paid=False)
 
     def _begin_charge(self, asks: list[_Ask], preimage: bytes | None = None) -> None:
         self._asked = asks
@@ -415,7 +436,9 @@ class ServerMeter(Meter):
             raise ChargeDeclined(self._lateness())
         if not ask.paid:
             raise ChargeDeclined(
-                f"the client declined a charge of {ask.units} requests: unasked it pays for one a stream; its "
+                QUOTA_USED_UP
+                if ask.over
+                else f"the client declined a charge of {ask.units} requests: unasked it pays for one a stream; its "
                 "program allows more by `on_charge`, or `Spending.charge_units`"
             )
 

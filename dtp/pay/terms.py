@@ -49,6 +49,8 @@ class Usage(NamedTuple):
 NOTHING: Final = Usage()
 
 
+#: Why somebody gets nothing more under a pass.
+QUOTA_USED_UP: Final = "the quota of the pass is used up until its next period"
 #: Why a channel isn't taken that was opened while its service was free.
 FREE_NO_MORE: Final = (
     "the channel was opened while the service was free, which has a price by now: open another"

@@ -1,5 +1,6 @@
 """Services for holders of a pass: a plan in the daemon's file, passes of the calling end's account; on a localnet."""
 
+import asyncio
 import contextlib
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from dtp.pay.hosting import ensure_service, find_host
 from dtp.pay.passes import buy
 
 from .conftest import NEAR, Backend, config, echo
-from .test_daemon_paid import Market, pool_of, until
+from .test_daemon_paid import Market, pool_of, until, web
 from .test_daemon_relay import exchange
 
 __all__ = ["client", "deployments", "net", "network", "wallet"]
@@ -106,6 +107,39 @@ def test_a_pass_goes_on_where_a_budget_ends(run, client, net):
             for _ in range(5):
                 assert await exchange(port, b"x") == b"x"
             assert club.bought()["spent"] == spent
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("mode", "price"), [(Mode.PASS, "{ request = 0 }"), (Mode.OPEN, PRICE)])
+def test_calls_count_for_a_quota(run, client, net, mode, price):
+    """What is beyond it hears so at once, and is paid where others pay."""
+
+    async def scenario(pair):
+        async with Backend(web) as backend, Club(pair, client, net, mode, quota=2) as club:
+            await club.sell(backend, price, 'kind = "http"')
+            await club.subscribe()
+            port = await club.buy("{ most = 100000, deposit = 50000 }")
+
+            async def ask():
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                answer = await reader.read()
+                writer.close()
+                return answer
+
+            for _ in range(2):
+                assert (await ask()).startswith(b"HTTP/1.1 200 ")
+            refused = await ask()
+            assert refused.startswith(b"HTTP/1.1 402 ")
+            assert QUOTA_USED_UP.encode() in refused
+            assert (club.bought()["spent"], club.sold()["denials"]) == (0, {"price": 1})
+            if mode == Mode.PASS:
+                assert (await ask()).startswith(b"HTTP/1.1 402 ")
+                return
+            while not (answer := await ask()).startswith(b"HTTP/1.1 200 "):  # on its way
+                assert QUOTA_USED_UP.encode() in answer
+            assert club.bought()["spent"] == 1000
 
     run(scenario)
 

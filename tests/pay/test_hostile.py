@@ -3,15 +3,17 @@
 import asyncio
 import os
 from dataclasses import replace
+from functools import partial
 
 import msgpack
 import pytest
 
+from dtp.chain.commitment import to_its_end
 from dtp.identity import Identity
 from dtp.net import dial as net
 from dtp.pay import messages
 from dtp.pay.book import BookLimits
-from dtp.pay.buying import Budget, purchase
+from dtp.pay.buying import Budget, _add_lane, purchase
 from dtp.pay.errors import CountsDisputed
 from dtp.pay.journal import Journal
 from dtp.pay.messages import build
@@ -386,9 +388,7 @@ def test_two_lanes_together_never_pass_the_deposit(market):
     async def scenario(market):
         await market.serve(give)
         buyer, deal = await own_channel(market, budget=10_000)
-        from dtp.pay.buying import _add_lane
-
-        await _add_lane(buyer["network"], deal.journal, deal.channel)
+        await to_its_end(partial(_add_lane, buyer["network"], deal.journal, deal.channel))
         (_, _), (second, _) = deal.journal.store.lanes(deal.channel.id)
         first = await knock(market, honest(deal))
         other = await knock(market, lambda b, p: make_ticket(second, deal.channel.id, 1, b))

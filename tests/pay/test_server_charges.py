@@ -12,7 +12,7 @@ from dtp.pay.messages import build
 from dtp.pay.payee import ChargeOverdue, ChargePaid, ChargeRefused, Payee, PayeeLane
 from dtp.pay.payer import said
 from dtp.pay.store import Store
-from dtp.pay.terms import Usage
+from dtp.pay.terms import QUOTA_USED_UP, Usage
 from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
@@ -443,3 +443,25 @@ def test_no_charge_is_overdue_that_waits_for_us_or_for_all_of_an_answer():
     served.receive(build(said(KEY.sign(voucher(1, 5)), 1)), 101.0)
     assert overdue(served, 200.0) == []
     assert overdue(asking(bytes(32)), 200.0) == []
+
+
+def test_what_a_pass_does_not_give_is_not_asked_for(tmp_path):
+    """Served, it could only be stopped, and its connection with it."""
+
+    async def scenario(meter, wire, lane):
+        meter.payee.set_quota(5, None, 0.0)
+        first, second, third, more = await ask(meter, 3, 1, 3, 1)
+        assert units_of(wire) == [3]
+        await pay(meter, wire, 3)
+        await first
+        assert units_of(wire) == [3, 2]
+        with pytest.raises(ChargeDeclined, match=QUOTA_USED_UP):
+            await third
+        await pay(meter, wire, 5)
+        await asyncio.gather(second, more)
+        for preimage in (None, bytes(32)):
+            with pytest.raises(ChargeDeclined, match=QUOTA_USED_UP):
+                await meter.charge(1, preimage)
+        assert units_of(wire) == [3, 2]
+
+    play(tmp_path, scenario)
