@@ -20,10 +20,14 @@ from dtp.chain.wallet import send
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import dial
 from dtp.pay.claims import Policy
+from dtp.pay.payee import PayeeLane
+from dtp.pay.payer import PayerLane
 from dtp.pay.serving import Selling, serve
 from dtp.pay.store import Store
+from dtp.pay.terms import MIB, Usage
 
 from .homes import Home
+from .meters import KEY, Meters, voucher
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
 PATIENCE = 120
@@ -248,3 +252,16 @@ def net(tmp_path_factory):
 @pytest.fixture
 def homes(net, tmp_path):
     return Home(net, tmp_path / "server"), Home(net, tmp_path / "client")
+
+
+@pytest.fixture
+def paid():
+    """A lane with a voucher of sequence 1 for 4 requests and 5 MiB, used to the same."""
+    meters = Meters()
+    meters.server_disk = PayeeLane(
+        meters.server_disk.channel, 0, KEY.sign(voucher(1, 4, 5 * MIB)), Usage(4, 5 * MIB)
+    )
+    meters.client_disk = PayerLane(
+        meters.client_disk.channel, 0, meters.server_disk.newest, Usage(4, 5 * MIB)
+    )
+    return meters.connect()

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 
+import pytest
+
 from dtp.pay import messages
 from dtp.pay import payee as server_side
 from dtp.pay import payer as client_side
 from dtp.pay.errors import VoucherRefused
+from dtp.pay.messages import build
 from dtp.pay.payee import Payee, PayeeLane
-from dtp.pay.payer import Payer, PayerLane, Reserved
+from dtp.pay.payer import Payer, PayerLane, Reserved, said
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
@@ -339,3 +342,12 @@ def voucher(sequence: int = 1, requests: int = 0, size: int = 0, **changes: obje
 
 def lock_of(preimage: bytes) -> bytes:
     return hashlib.sha256(preimage).digest()
+
+
+SECRET = b"s" * 32
+
+
+def flaw_of(meters, signed, charge=0):
+    with pytest.raises(VoucherRefused) as refused:
+        meters.payee.receive(build(said(signed, charge)), meters.now)
+    return refused.value.flaw
