@@ -1,6 +1,6 @@
 """Histories of a link, by a state machine: nodes go away and come back, pages of events are lost, found and repeated.
 
-The chain is the fake of `test_pipe_ends` over virtual time; a model holds what each side has written.
+The chain is that of `fake_chain` over virtual time; a model holds what each side has written.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from chain_carrier.test_pipe_ends import PIECE, SMALL, Chain, stop, two_ends
+from chain_carrier.fake_chain import PIECE, SMALL, Chain, stop, two_ends
 from dtp.chain import pipe_where
 from dtp.chain.pipe import Direction
 from dtp.chain.pipe_frames import Outgoing

@@ -4,8 +4,8 @@ import asyncio
 
 from chain_resolver.hosts import run
 
+from chain_carrier.fake_chain import SMALL, TIMING, play, small_frames
 from chain_carrier.test_pipe_adversaries import raw_pipe, send_raw
-from chain_carrier.test_pipe_ends import SMALL, TIMING, play, small_frames
 from chain_carrier.worlds import world
 from dtp.chain import pipe_hub
 from dtp.chain.pipe import Direction
