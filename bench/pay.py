@@ -92,6 +92,9 @@ class _OneLane(Account):
     def used(self, meter: ServerMeter, more: Usage) -> None:
         pass
 
+    def pending_beside(self, meter: ServerMeter) -> int:
+        return 0
+
     def look_again(self, meter: ServerMeter) -> None:
         pass
 

@@ -244,6 +244,10 @@ class Ledger(Account):
         """See `Account`."""
         self._quotas.used(meter, more)
 
+    def pending_beside(self, meter: ServerMeter) -> int:
+        """See `Account`."""
+        return self._quotas.pending_beside(meter)
+
     def look_again(self, meter: ServerMeter) -> None:
         """See `Account`."""
         entry = self._entry(meter)

@@ -287,6 +287,11 @@ class Payee:
         self._ask(now)
         return self._charges
 
+    @property
+    def pending(self) -> int:
+        """Requests that the charge under way is for, which the client may still pay; 0 where none is."""
+        return 0 if self._pending is None else self._pending.units
+
     def may_charge(self, *, locked: bool) -> bool:
         """Whether `charge` may be called now."""
         newest_locked = self.newest is not None and self.newest.voucher.hash_lock is not None

@@ -116,6 +116,11 @@ class Quotas:
         if running.unwritten.bytes >= WRITE_AFTER or running.unwritten.requests >= WRITE_REQUESTS:
             meter.spawn(self._write(running))
 
+    def pending_beside(self, meter: ServerMeter) -> int:
+        """Requests that the other connections of a meter's pass were asked for and may still pay."""
+        running = self._of.get(meter)
+        return 0 if running is None else sum(each.pending for each in running.meters if each is not meter)
+
     async def leave(self, meter: ServerMeter) -> None:
         """The connection is over. Raises `StoreError`; then what it used is remembered here, and written later."""
         running = self._of.pop(meter, None)

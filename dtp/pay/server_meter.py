@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Iterable
@@ -320,7 +321,7 @@ class ServerMeter(Meter):
                 await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, preimage))
                 ask = self._new_ask(units, refund=0)
                 self._count()
-                if self._fits(units):
+                if units <= self._room():
                     self._begin_charge([ask], preimage)
                 else:
                     self._refuse_over([ask])
@@ -350,7 +351,7 @@ class ServerMeter(Meter):
             return
         asks: list[_Ask] = []
         over: list[_Ask] = []
-        units = 0
+        units, room = 0, self._room()
         # Those in front were declined together, so fewer go into one charge with them than with any behind.
         most = next(iter(self._waiting)).company
         while self._waiting and len(asks) < most:
@@ -358,7 +359,7 @@ class ServerMeter(Meter):
             if ask.units <= self._credit:
                 self._credit -= ask.units
                 self._decide([ask], paid=True)
-            elif self._fits(units + ask.units):
+            elif units + ask.units <= room:
                 units += ask.units
                 asks.append(ask)
             else:
@@ -367,11 +368,18 @@ class ServerMeter(Meter):
         if asks:
             self._begin_charge(asks)
 
-    def _fits(self, units: int) -> bool:
-        """Whether a pass, if there is one, still gives so many requests. What is beyond isn't charged: once it were,
-        answers could only be held back, and all that is open with them."""
+    def _room(self) -> float:
+        """Requests that a pass, if there is one, still gives. What is beyond isn't charged: once it were, answers
+        could only be held back, and all that is open with them. Nor is what others of the pass may pay yet."""
         most = self.payee.quota_requests
-        return most is None or self.payee.used.requests + units <= most
+        if most is None:
+            return math.inf
+        return most - self.payee.used.requests - self._account.pending_beside(self)
+
+    @property
+    def pending(self) -> int:
+        """Requests that the client was asked for, and that it may still have by paying: also where it is overdue."""
+        return 0 if self._over else self.payee.pending
 
     def _refuse_over(self, asks: list[_Ask]) -> None:
         for ask in asks:
@@ -487,6 +495,10 @@ class Account(ABC):
     @abstractmethod
     def used(self, meter: ServerMeter, more: Usage) -> None:
         """So much more was served."""
+
+    @abstractmethod
+    def pending_beside(self, meter: ServerMeter) -> int:
+        """Requests that the clients of all other connections under the same pass were asked for and may still pay."""
 
     @abstractmethod
     def look_again(self, meter: ServerMeter) -> None:

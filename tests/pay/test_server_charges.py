@@ -11,12 +11,14 @@ from dtp.pay.errors import ChargeDeclined, Flaw, NotMetered, StoreError, Voucher
 from dtp.pay.messages import build
 from dtp.pay.payee import ChargeOverdue, ChargePaid, ChargeRefused, Payee, PayeeLane
 from dtp.pay.payer import said
+from dtp.pay.server_meter import ServerMeter
 from dtp.pay.store import Store
 from dtp.pay.terms import QUOTA_USED_UP, Usage
 from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
-from .test_server_meter import play, stored
+from .test_quota import Sale
+from .test_server_meter import Lane, Wire, play, stored
 
 
 def asked_of(wire):
@@ -463,5 +465,66 @@ def test_what_a_pass_does_not_give_is_not_asked_for(tmp_path):
             with pytest.raises(ChargeDeclined, match=QUOTA_USED_UP):
                 await meter.charge(1, preimage)
         assert units_of(wire) == [3, 2]
+
+    play(tmp_path, scenario)
+
+
+class Shared(Lane):
+    """A lane under a pass."""
+
+    def __init__(self, quotas):
+        super().__init__()
+        self.quotas = quotas
+
+    def used(self, meter, more):
+        self.quotas.used(meter, more)
+
+    def pending_beside(self, meter):
+        return self.quotas.pending_beside(meter)
+
+
+@pytest.mark.parametrize("end", ["paid", "paid late", "declined", "ended"])
+def test_a_quota_is_not_given_again_to_each_connection_of_its_pass(tmp_path, end):
+    """What one may pay yet is not the other's, until it is declined or its connection has ended."""
+
+    async def scenario(meter, wire, lane):
+        sale = Sale(meter.journal.store, requests=3)
+        meters, wires = [], []
+        for number in range(2):
+            payee = Payee(PayeeLane(CHANNEL, number), PRICES, 10**12)
+            wires.append(Wire())
+            meters.append(ServerMeter(wires[-1], meter.journal, payee, Shared(sale.quotas)))
+            meters[-1].begin()
+            wires[-1].on_meter(build(messages.Heard()))
+            await sale.quotas.prepare(sale.held)
+            sale.quotas.enter(meters[-1], sale.held)
+        first, second = meters
+        first.payee.charge_patience = 0.0 if end == "paid late" else 30.0
+        (charged,) = await ask(first, 3)
+        for preimage in (None, bytes(32)):
+            with pytest.raises(ChargeDeclined, match=QUOTA_USED_UP):
+                await second.charge(1, preimage)
+        if end == "declined":
+            wires[0].on_meter(build(messages.Decline(1)))
+        elif end == "ended":
+            first.fail(VoucherRefused(Flaw.FORGED))
+            first.over()
+        else:
+            if end == "paid late":
+                with pytest.raises(ChargeDeclined, match="within"):
+                    await charged
+            await pay(first, wires[0], 3)
+        (other,) = await ask(second, 3)
+        assert units_of(wires[1]) == ([3] if end in ("declined", "ended") else [])
+        if "paid" in end:
+            with pytest.raises(ChargeDeclined, match=QUOTA_USED_UP):
+                await other
+            assert wires[1].aborted is None
+        for each in (charged, other):
+            each.cancel()
+        for each, its in zip(meters, wires, strict=True):
+            its.closed = True
+            each.over()
+            await each.settled()
 
     play(tmp_path, scenario)

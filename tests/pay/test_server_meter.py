@@ -82,6 +82,9 @@ class Lane(Account):
     def used(self, meter, more):
         self.told = self.told.plus(*more)
 
+    def pending_beside(self, meter):
+        return 0
+
     def look_again(self, meter):
         pass
 
