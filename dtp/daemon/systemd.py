@@ -8,15 +8,21 @@ import os
 import socket
 import time
 
-from dtp.errors import ConfigError
+from dtp.errors import ConfigError, LocalError
 
 log = logging.getLogger("dtpd")
 
 _FIRST_DESCRIPTOR = 3
 
 
+class ManagerAway(LocalError):
+    """The service manager can't be told, maybe for a moment: trying again may help, so it is no `ConfigError`."""
+
+    code = "manager-away"
+
+
 def notify(*lines: str) -> None:
-    """Tell the service manager, if there is one, such as `READY=1`."""
+    """Tell the service manager, if there is one, such as `READY=1`. Raises `ManagerAway`."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -26,14 +32,14 @@ def notify(*lines: str) -> None:
         try:
             sock.sendto("\n".join(lines).encode(), address)
         except OSError as error:
-            raise ConfigError(f"$NOTIFY_SOCKET ({address!r}) can't be told: {error.strerror}") from error
+            raise ManagerAway(f"$NOTIFY_SOCKET ({address!r}) can't be told: {error.strerror}") from error
 
 
 def tell(*lines: str) -> None:
     """The same of one who serves already: a manager that is away for a moment doesn't change what is done."""
     try:
         notify(*lines)
-    except ConfigError as error:
+    except ManagerAway as error:
         log.warning("%s", error, extra={"fields": {"event": "manager-away", "why": str(error)}})
 
 

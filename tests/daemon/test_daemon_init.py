@@ -18,6 +18,7 @@ from dtp.daemon.config.load import load, load_text
 from dtp.daemon.control import UntrustedFolder
 from dtp.daemon.onchain import NoOperator
 from dtp.daemon.state.errors import StateError
+from dtp.daemon.systemd import ManagerAway
 from dtp.errors import ConfigError
 from dtp.identity import IdentityFileMissing, PassphraseNeeded
 
@@ -107,6 +108,7 @@ def listening(number):
         (StateError("redis://x"), 5),
         (NodeUnavailable("x"), 6),
         (NoOperator("x"), 3),
+        (ManagerAway("x"), 3),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -168,7 +168,7 @@ def test_sockets_of_a_process_that_hands_them_over_otherwise(monkeypatch, said):
 
 
 def test_a_watchdog_that_is_away_for_a_moment_is_told_again(monkeypatch):
-    told = Mock(side_effect=[ConfigError("away"), None, asyncio.CancelledError])
+    told = Mock(side_effect=[systemd.ManagerAway("away"), None, asyncio.CancelledError])
     monkeypatch.setattr(systemd, "notify", told)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(process.Process._watchdog(None, 0))
