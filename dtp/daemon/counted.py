@@ -37,12 +37,14 @@ class Counted:
 
     #: Until when callers are kept out.
     bans: Mapping[str, float] = field(default_factory=dict)
-    #: Quotas.
+    #: Quotas, where no `[state]` keeps them.
     used: Mapping[Key, Used] = field(default_factory=dict)
     #: Rates of one process: when the buckets of requests and of bytes are empty.
     rates: Mapping[Rated, tuple[float, float]] = field(default_factory=dict)
     #: Rates of workers: the same, by the key in their table.
     rows: Mapping[bytes, float] = field(default_factory=dict)
+    #: `Config.kept_in` of who tells: a process that keeps bans there, too, finds them there.
+    kept_in: str = ""
 
     def pack(self) -> bytes:
         """As JSON."""
@@ -50,6 +52,7 @@ class Counted:
         rates = heapq.nlargest(MOST, self.rates.items(), key=itemgetter(1))
         body = {
             "version": _VERSION,
+            "kept_in": self.kept_in,
             "bans": _largest(self.bans.items()),
             "used": [[*key, *amount] for key, amount in used],
             "rates": [[name, peer.key.hex() if peer else "", *times] for (name, peer), times in rates],
@@ -70,7 +73,14 @@ class Counted:
             {(name, PeerId(bytes.fromhex(key)) if key else None): (float(requests), float(size))
              for name, key, requests, size in body["rates"]},
             {bytes.fromhex(key): float(time) for key, time in body["rows"]},
+            str(body.get("kept_in", "")),  # versions that don't say so tell bans of memory alone
         )  # fmt: skip
+
+    def bans_for(self, kept_in: str, known: Mapping[str, float]) -> dict[str, float]:
+        """Those that a process has to take over which keeps its bans in `kept_in` and finds `known` there."""
+        if kept_in and kept_in == self.kept_in:  # one that others have ended since must not begin again
+            return {}
+        return {caller: until for caller, until in self.bans.items() if until > known.get(caller, 0.0)}
 
 
 #: Where there is no process before.

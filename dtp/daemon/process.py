@@ -230,7 +230,7 @@ class Process:
         until = FOR_EVER if seconds is None else time.time() + seconds if seconds > 0 else 0.0
         await self.daemon.ban(caller, until)
         async with self._upgrading:
-            if self._successor is not None and self.daemon.config.state is None:
+            if self._successor is not None:  # which may keep bans elsewhere
                 raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
         fields = {"event": "banned", "caller": caller, "seconds": seconds}
         words = f"{caller} is banned" if until else f"{caller} is let in again"

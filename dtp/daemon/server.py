@@ -28,6 +28,7 @@ from dtp.daemon.pool import Pool
 from dtp.daemon.reasons import Reason
 from dtp.daemon.sharing import AMONG_WORKERS, EVERY, Sharing
 from dtp.daemon.side import ChainSide
+from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.table import Table
 from dtp.errors import ConfigError
 from dtp.identity import Identity
@@ -168,6 +169,8 @@ class Daemon:
             await self.side.start(self._load, self._on_fenced)
             self._bound_memory(self.config)
             self._governor.start()
+            if self._team is None:
+                await take_over_bans(self.config, self.identity.id)
             self._sharing = self._share()
             if self._sharing is not None:
                 await self._sharing.start()
@@ -175,7 +178,7 @@ class Daemon:
                 from dtp.daemon.telemetry import Spans
 
                 self._spans = Spans(self.config.telemetry, str(self.identity.id))
-            self._resume(counted)
+            await self._resume(counted)
             await self.side.offer(self.config.expose)  # nobody comes before the host has said the prices
             await self._apply(self.config, adopted)
             await self.side.announce()
@@ -184,19 +187,23 @@ class Daemon:
             await self.close()
             raise
 
-    def _resume(self, counted: Counted) -> None:
+    async def _resume(self, counted: Counted) -> None:
         self._policies.make(self.config)
         self._policies.resume(counted.used, counted.rates, moment())
-        for caller, until in counted.bans.items():
-            self._bans.set(caller, until)
+        if self._sharing is not None and counted.used:
+            await self._sharing.add(counted.used)
+        kept_in = self.config.kept_in(self.identity.id)
+        for caller, until in counted.bans_for(kept_in, self._bans.known).items():
+            await self.ban(caller, until)
 
     def counted(self) -> Counted:
-        """For the process that takes the place of this one: what no `[state]` keeps."""
+        """For the process that takes the place of this one, which may keep bans elsewhere."""
         shared = self.config.state is not None
         return Counted(
-            bans={} if shared else self._bans.known,
+            bans=self._bans.known,
             used={} if shared else self._policies.used(time.time()),
             rates=self._policies.rated(time.monotonic()),
+            kept_in=self.config.kept_in(self.identity.id),
         )
 
     def _share(self) -> Sharing | None:

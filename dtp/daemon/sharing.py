@@ -115,6 +115,10 @@ class Sharing:
             await self.exchange()
         await self._store.close()
 
+    async def add(self, used: Mapping[Key, Used]) -> None:
+        """Tell of what was counted while nothing was shared. Raises `StateError`."""
+        await self._store.exchange(used)
+
     async def ban(self, caller: str, until: float) -> None:
         """Tell of a ban. Raises `StateError`."""
         await self._store.ban(caller, until)

@@ -31,6 +31,7 @@ from dtp.daemon.sharing import EVERY, Foreign, is_of_rate
 from dtp.daemon.state import Key, Used
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryStore
+from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.summing import ended, merge, still
 from dtp.daemon.table import Table
 from dtp.daemon.zygote import Zygote
@@ -118,6 +119,7 @@ class Workers:
         """
         try:
             self._places = await open_places(self.config, {}, dict(adopted or {}), len(self._seats))
+            await take_over_bans(self.config, self.identity)
             if self.config.state is not None:
                 self._store = state.make(self.config.state, self.config.counted_as(self.identity))
             await self._store.open()
@@ -133,11 +135,12 @@ class Workers:
         self._polling = asyncio.create_task(self._poll_bans(), name="dtpd-bans")
 
     async def _resume(self, counted: Counted) -> None:
-        """What the process before has counted: in the store, if nobody else keeps it, and in the table."""
-        if isinstance(self._store, MemoryStore):
+        """What the process before has counted: in the store, where it wasn't kept there, and in the table."""
+        if counted.used:
             await self._store.exchange(counted.used)
-            for caller, until in counted.bans.items():
-                await self._store.ban(caller, until)
+        known = await self._store.bans(time.time())
+        for caller, until in counted.bans_for(self.config.kept_in(self.identity), known).items():
+            await self._store.ban(caller, until)
         now = moment()
         for key, time_ in counted.rows.items():
             self._table.push(key, time_ - now.steady, now.steady)
@@ -147,10 +150,12 @@ class Workers:
 
     def counted(self) -> Counted:
         """As `Daemon.counted`."""
-        rows = self._table.arrivals(time.monotonic())
-        if not isinstance(self._store, MemoryStore):
-            return Counted(rows=rows)
-        return Counted(bans=self._bans.known, used=self._store.used, rows=rows)
+        return Counted(
+            bans=self._bans.known,
+            used=self._store.used if isinstance(self._store, MemoryStore) else {},
+            rows=self._table.arrivals(time.monotonic()),
+            kept_in=self.config.kept_in(self.identity),
+        )
 
     async def _begin(self, seat: Seat) -> None:
         """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""

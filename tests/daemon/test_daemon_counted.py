@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import time
+from dataclasses import replace
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -12,7 +14,7 @@ from dtp.daemon.bans import FOR_EVER
 from dtp.daemon.counted import COUNTED, MOST, NOTHING, Counted, file_of, inherited
 from dtp.daemon.policies import Call, Caller, Chain, Moment, Policies
 from dtp.daemon.server import Daemon
-from dtp.daemon.state import Key, Used
+from dtp.daemon.state import Key, Used, make
 from dtp.daemon.table import Table, key_of
 from dtp.daemon.workers import Workers
 
@@ -30,6 +32,7 @@ SOME = Counted(
     {Key("api/0/60", 3, "*"): Used(1, 2)},
     {("api/rate/0/x", NEAR.id): (5.0, 6.5), ("api/rate/0/x", None): (1.0, 0.0)},
     {b"k" * 16: 7.25},
+    "where",
 )
 
 
@@ -120,7 +123,7 @@ def test_a_reload_and_an_upgrade_give_nothing_anew(run, rule, policy):
 
 
 def test_who_has_a_state_hands_over_what_is_not_there(run, tmp_path):
-    """Buckets alone: quotas and bans would be counted twice, and a ban that others have ended begin again."""
+    """Buckets and bans, which may be kept elsewhere from now on; quotas would be counted twice."""
 
     async def scenario(pair):
         async with Backend(echo) as backend:
@@ -129,7 +132,8 @@ def test_who_has_a_state_hands_over_what_is_not_there(run, tmp_path):
             assert await exchange(port, b"x") == b"x"
             await pair.far.ban(str(OTHER.id), FOR_EVER)
             told = pair.far.counted()
-            assert (told.bans, told.used) == ({}, {})
+            assert (told.bans, told.used) == ({str(OTHER.id): FOR_EVER}, {})
+            assert str(tmp_path) not in told.kept_in  # the URL may hold a password
             ((_, peer),) = told.rates
             assert peer == NEAR.id
 
@@ -173,6 +177,53 @@ def test_workers_go_on_with_what_was_counted(tmp_path, several):
         for used in (table, parent._table):
             if used is not None:
                 used.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_bans_go_where_they_are_kept_now(tmp_path, several):
+    """A restart or an upgrade may begin or end a [state], give it a name, or a host whose name it has from now on."""
+    url = f"sqlite://{tmp_path}/state.db"
+    kept = f'[state]\nurl = "{url}"\n'
+    hosted = f'[chain]\nhost = "0x{"1" * 64}"\n{kept}'
+    key, banned = Key("api/0/60", 3, "*"), {"dtp1a": FOR_EVER}
+
+    async def life(top, told=NOTHING):
+        """What one process knows of bans, hands over, and leaves in the store."""
+        settings = config(tmp_path, f'{top}[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1)}')
+        if several:
+            served = Workers(settings, FAR.id, Mock(), Table(1))
+            served._begin = served._watch = AsyncMock()
+        else:
+            served = Daemon(settings, FAR, gate=AsyncMock())
+        await served.start(counted=Counted.unpack(told.pack()))
+        handed = served.counted()
+        await served.close()
+        return dict(served._bans.known), handed
+
+    async def in_store(name, do):
+        store = make(url, name)
+        await store.open()
+        try:
+            return await do(store)
+        finally:
+            await store.close()
+
+    async def scenario():
+        _, told = await life("", Counted(banned))
+        told = replace(told, used={key: Used(2, 0)})
+        for top in (kept, kept, f'{kept}name = "front"\n', hosted, "", kept):
+            held, told = await life(top, told)
+            assert held == told.bans == banned, top
+        assert await in_store(str(FAR.id), lambda store: store.exchange({key: Used()})) == {key: Used(2, 0)}
+        assert (await life(f'{kept}name = "other"\n'))[0] == {}
+        await in_store("other", lambda store: store.ban("dtp1a", FOR_EVER + 1))
+        assert (await life(f'{kept}name = "other"\n', told))[0] == {"dtp1a": FOR_EVER + 1}  # the longer one
+        await in_store(str(FAR.id), lambda store: store.ban("dtp1a", 0.0))
+        assert (await life(kept, told))[0] == {}  # others have ended it
+        await in_store(str(FAR.id), lambda store: store.ban("dtp1b", FOR_EVER))
+        assert "dtp1b" in (await life(hosted))[0]
 
     asyncio.run(scenario())
 

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import AsyncMock, Mock
 
@@ -400,13 +401,15 @@ to = "dtp://alice/api"
         }
 
 
-def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(serve, monkeypatch):
-    """It holds here at once, and what was handed over is older."""
+@pytest.mark.parametrize("state", [None, "sqlite:///tmp/state.db"])
+def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(serve, monkeypatch, state):
+    """It holds here at once, and what was handed over is older; the successor's state may be another."""
     told = []
     monkeypatch.setattr(sys, "orig_argv", answer("b'1'"))
     start = process._start_successor
 
     async def scenario(served, daemon):
+        daemon.config = replace(daemon.config, state=state)
         daemon.ban = AsyncMock()
         daemon.counted = lambda: Counted(bans={"dtp1a": 1e12})
 

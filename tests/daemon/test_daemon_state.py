@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import AsyncMock, Mock
 
@@ -27,6 +28,7 @@ from dtp.daemon.sharing import Foreign, Sharing
 from dtp.daemon.state import STORES, Key, Used, make
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryStore
+from dtp.daemon.state.renamed import take_over_bans
 from dtp.identity import PeerId
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo
@@ -413,6 +415,36 @@ def test_who_counts_together(tmp_path, chain, name, counted):
     text = f'{chain}\n[state]\nurl = "sqlite:///tmp/state.db"\n{name}\n'
     text += f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp+tcp://{FAR.id}@127.0.0.1:1/api"\n'
     assert config(tmp_path, text).counted_as(FAR.id) == counted
+
+
+def test_bans_kept_by_the_identity_go_to_the_host_once(url, tmp_path):
+    """Ended there they stay so; the old place is as it was, for a process that is being replaced."""
+    text = f'[chain]\nhost = "0x{"1" * 64}"\n[state]\nurl = "{url}"\n'
+    text += f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp+tcp://{FAR.id}@127.0.0.1:1/api"\n'
+    settings, now = config(tmp_path, text), time.time()
+
+    async def scenario():
+        old, new = make(url, str(FAR.id)), make(url, "0x" + "1" * 64)
+        for store in (old, new):
+            await store.open()
+        await old.ban("dtp1a", FOR_EVER)
+        await old.ban("dtp1b", now - 9)
+        await old.ban("dtp1c", now + 900)
+        await new.ban("dtp1c", now + 9000)
+        await take_over_bans(replace(settings, state_name="front"), FAR.id)
+        assert await new.bans(now) == {"dtp1c": now + 9000}
+        await take_over_bans(settings, FAR.id)
+        assert await new.bans(now) == {"dtp1a": FOR_EVER, "dtp1c": now + 9000}
+        assert await old.bans(now) == {"dtp1a": FOR_EVER, "dtp1c": now + 900}
+        await new.ban("dtp1a", 0.0)
+        await old.ban("dtp1d", FOR_EVER)  # by a process that went on, since the new one did not begin
+        for _ in range(2):
+            await take_over_bans(settings, FAR.id)
+            assert await new.bans(now) == {"dtp1c": now + 9000, "dtp1d": FOR_EVER}
+        for store in (old, new):
+            await store.close()
+
+    asyncio.run(scenario())
 
 
 def test_daemons_share_rates_and_bans(run, url, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -265,3 +266,9 @@ class Config:
         """By which name a daemon of `identity` shares what is counted."""
         host = None if self.chain is None else self.chain.host
         return self.state_name or host or str(identity)
+
+    def kept_in(self, identity: object) -> str:
+        """Where its bans are kept, as a hash, since the URL may hold a password; "": in memory."""
+        if self.state is None:
+            return ""
+        return sha256(f"{self.state}\n{self.counted_as(identity)}".encode()).hexdigest()

@@ -56,7 +56,7 @@ class Store(Protocol):
         """Keep a caller out until then (Unix time), at all daemons of the host."""
 
     async def bans(self, now: float) -> Mapping[str, float]:
-        """Who is kept out after `now`, and until when."""
+        """Who is kept out after `now`, and until when. Bans that have ended stay, for who asks of an earlier time."""
 
     async def close(self) -> None:
         """Disconnect. Idempotent."""
