@@ -22,6 +22,7 @@ from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, Trans
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id, canonical_type
 from dtp.chain.wallet import format_amount
+from dtp.errors import ChainError
 from dtp.pay import messages
 from dtp.pay.answers import lock_of
 from dtp.pay.claims import Action, Decision, gain_of
@@ -156,10 +157,15 @@ async def _deposit(
     try:
         return await chain.execute(program, signed=signed)
     except InsufficientFunds as fault:
+        if was_signed(fault):  # whoever calls has to hear that, whatever follows
+            raise
+        try:
+            there = (await chain.balance(chain.address)).total
+        except ChainError as unasked:
+            raise fault from unasked
         spent = amount if canonical_type(coin) == SUI_COIN else 0
-        there = (await chain.balance(chain.address)).total
         missing = spent + gas + GAS_TO_CLOSE - there
-        if was_signed(fault) or missing <= 0:
+        if missing <= 0:
             raise
         poor = InsufficientFunds(
             f"{chain.address} has {format_amount(there)}, and needs {format_amount(spent)} for the deposit, "

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from dtp.chain import Program
 from dtp.chain.channel import Claimed, Settled, State
-from dtp.chain.errors import InsufficientFunds, ProgramError
+from dtp.chain.errors import InsufficientFunds, NodeUnavailable, ProgramError, was_signed
 from dtp.chain.host import Terms
 from dtp.chain.model import SUI_COIN
 from dtp.pay import messages, settling
@@ -208,3 +209,24 @@ def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled():
         Paid("x", 4500, 0, 7),
         Paid("x", 9, 0, 0, coin=OTHER_COIN),
     ]
+
+
+@pytest.mark.parametrize("digest", ["", "d"])
+def test_a_deposit_that_lacks_money_is_said_to_whatever_is_asked_then(digest):
+    """One that was signed was forgotten where the node was away behind it, and made again."""
+    fault = InsufficientFunds("no gas")
+    fault.digest = digest
+
+    class Poor:
+        address = "0xc"
+
+        async def execute(self, program, signed):
+            raise fault
+
+        async def balance(self, owner):
+            raise NodeUnavailable("away")
+
+    with pytest.raises(InsufficientFunds) as raised:
+        asyncio.run(settling._deposit(Poor(), Program(), SUI_COIN, 5, 1))
+    assert raised.value is fault
+    assert was_signed(raised.value) is bool(digest)
