@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection
@@ -14,13 +13,11 @@ from typing import Final
 
 from dtp.chain import Program
 from dtp.chain import channel as module
-from dtp.chain.channel import Channel, ChannelOpened, Lane, LaneChanged, State
+from dtp.chain.channel import Channel, Lane, LaneChanged, State
 from dtp.chain.client import ChainClient, Signed
 from dtp.chain.commitment import to_its_end
 from dtp.chain.errors import (
-    InsufficientFunds,
     MoveAborted,
-    NodeUnavailable,
     ObjectMissing,
     OutcomeUnknown,
     SignerError,
@@ -35,13 +32,12 @@ from dtp.chain.resolver import HostState, read_host
 from dtp.errors import ChainError
 from dtp.pay import messages
 from dtp.pay.book import affordable
-from dtp.pay.cashier import read_channels
 from dtp.pay.client_meter import Deal
 from dtp.pay.costs import agreed_total, carriage, take_credits
-from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OpeningUnknown, OtherCoin, PriceTooHigh
+from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
-from dtp.pay.lost import lock_of, note
+from dtp.pay.lost import find_sent, opening, turn
 from dtp.pay.passes import Held, NoPass, find_pass
 from dtp.pay.payer import PayerLane, Reserved
 from dtp.pay.settling import (
@@ -68,14 +64,6 @@ _TRIAL_MS: Final = 600_000
 #: How long to wait for who takes a lane of a channel, or finds out whether others use it: so many pauses, s.
 _TURNS: Final = 100
 _TURN: Final = 0.01
-#: So long transactions are looked for whose program ended before it noted what they did; of so many, the newest, and
-#: for so many seconds in all: a node may be slow, or lie.
-_SENT_MS: Final = 24 * 60 * 60_000
-_MOST_ASKED: Final = 16
-_ASKING: Final = 30.0
-#: Behind so many of so long ago that a node knows nothing of, none is signed: it may hide what has been deposited.
-_MOST_UNKNOWN: Final = 3
-_UNKNOWN_MS: Final = 60 * 60_000
 #: Credits for transport that are worth a transaction, MIST.
 _CREDITS_WORTH: Final = 3_000_000
 
@@ -370,12 +358,12 @@ async def purchase(
 
     It is under a pass of the account's that is good and isn't one of `without`; else it is paid from the budget.
 
-    Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `OpeningUnknown`, `HostUnusable`, and what the chain and the
-    store raise.
+    Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `OpeningUnknown`, `OpeningBusy`, `HostUnusable`, and what
+    the chain and the store raise.
     """
     state = await read_host(chain, host, clock=clock)
     number, found = state.service(service)
-    unknown = await _find_sent(chain, journal)
+    await find_sent(chain, journal)
     now_ms = state.now_ms(clock())
     try:
         held = await find_pass(chain, state.host.id, number, now_ms, without)
@@ -386,8 +374,6 @@ async def purchase(
     wanted = await _reusable(chain, journal, state, number, budget, keep, held)
     if wanted is not None:
         return wanted
-    if len(unknown) >= _MOST_UNKNOWN:
-        raise OpeningUnknown(unknown)
     terms = found.terms
     deposit = budget.first
     if held is None:
@@ -396,7 +382,7 @@ async def purchase(
         _check_budget(deposit, terms, service)
 
     async def opened(signed: Signed) -> str:
-        async with _new_key(journal, signed) as (key, signed):
+        async with opening(chain, journal, signed, bounded=True) as (key, signed):
             if held is not None:
                 plan, under = held.plan.id, held.pass_.id
                 id, _ = await open_under_pass(
@@ -413,72 +399,6 @@ async def purchase(
     made = await _ready(chain, journal, await to_its_end(opened), terms, budget, keep, held)
     made.fresh = True
     return made
-
-
-@contextlib.asynccontextmanager
-async def _new_key(journal: Journal[Store], signed: Signed) -> AsyncIterator[tuple[bytes, Signed]]:
-    """The public key of a lane to be opened, kept before its transaction is sent, or its money would be stuck; and
-    what keeps the digest of that, and tells `signed`. While the block runs nobody else takes it for lost."""
-    key, is_signed = LaneKey.generate(), False
-
-    async def keep(digest: str) -> None:
-        nonlocal is_signed
-        await journal.run(lambda store: store.key_sent(key.public, digest))
-        await signed(digest)
-        is_signed = True
-
-    lock = lock_of(journal.store, key.public)
-    lock.take()
-    try:
-        await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
-        yield key.public, keep
-    except (InsufficientFunds, NodeUnavailable, TransactionFailed, asyncio.CancelledError) as fault:
-        # Known before anything was signed: whoever tries again and again leaves no row each time.
-        if not (is_signed or was_signed(fault)):
-            await journal.run(lambda store: store.forget_key(key.public))
-        raise
-    finally:
-        lock.release()
-
-
-async def _find_sent(chain: ChainClient, journal: Journal[Store]) -> list[str]:
-    """Note channels and lanes that a program opened and didn't live to note, by the transactions of the last day:
-    else one that is begun again and again would open another each time.
-
-    Gives the digests of the last hour's that the node knows nothing of. Raises `OpeningUnknown` where it doesn't say.
-    """
-    now, unknown = round(time.time() * 1000), []
-    sent = await journal.run(lambda store: store.sent_keys(now - _SENT_MS))
-    recent = await journal.run(lambda store: store.sent_keys(now - _UNKNOWN_MS))
-    until = asyncio.get_running_loop().time() + _ASKING
-    for key, digest in itertools.islice(sent.items(), _MOST_ASKED):
-        lock = lock_of(journal.store, key)
-        if not lock.take():
-            continue  # somebody waits for it
-        try:
-            async with asyncio.timeout_at(until):
-                if not await _note_sent(chain, journal, key, digest) and key in recent:
-                    unknown.append(digest)
-        except (TimeoutError, NodeUnavailable) as fault:
-            raise OpeningUnknown([digest]) from fault
-        finally:
-            lock.release()
-    return unknown
-
-
-async def _note_sent(chain: ChainClient, journal: Journal[Store], key: bytes, digest: str) -> bool:
-    """Whether the node knows the transaction."""
-    try:
-        executed = await chain.transaction(digest)
-    except TransactionFailed:
-        return True
-    if executed is None:
-        return False
-    opened = {each.channel for each in chain.events_in(executed, module.SCHEMA, ChannelOpened)}
-    changed = {each.channel for each in chain.events_in(executed, module.SCHEMA, LaneChanged)}
-    channels = await read_channels(chain, [*opened, *changed][:_MOST_ASKED])  # there is one
-    await journal.run(lambda store: note(chain, store, channels.values(), [key]))
-    return True
 
 
 def least_budget(terms: Terms) -> int:
@@ -566,7 +486,7 @@ class _LanesBusy(ChannelUnusable):
 async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channel, signed: Signed) -> None:
     """Give a channel that is kept a further lane, for one more connection at the same time."""
     program = Program()
-    async with _new_key(journal, signed) as (key, signed):
+    async with opening(chain, journal, signed) as (key, signed):
         module.add_lane(program, channel.id, key, coin=channel.coin)
         executed = await chain.execute(program, signed=signed)
         (made,) = chain.events_in(executed, module.SCHEMA, LaneChanged)
@@ -663,7 +583,13 @@ async def _taken(
         if missing > 0:
             more = min(max(missing, budget.first), budget.most)
             await _count_on(journal, channel, number, funds + more, funds + more)
-            await to_its_end(functools.partial(add_money, chain, channel, more))
+            paying = channel
+
+            async def add(signed: Signed) -> None:
+                async with turn(chain, journal):
+                    await add_money(chain, paying, more, signed)
+
+            await to_its_end(add)
             channel = await chain.read(module.SCHEMA, Channel, channel.id)
             funds = await _count_on(journal, channel, number, 0, signed + budget.most)
     return Purchase(

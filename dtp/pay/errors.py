@@ -20,6 +20,7 @@ __all__ = [
     "NoStore",
     "NotMetered",
     "NotPaid",
+    "OpeningBusy",
     "OpeningUnknown",
     "OtherCoin",
     "PriceTooHigh",
@@ -137,9 +138,17 @@ class MoneyNotAdded(ChainError):
     code = "money-not-added"
 
 
+class OpeningBusy(LocalError):
+    """Other connections of this wallet have been opening channels for so long that this one has given up. Nothing was
+    signed: try again, or end the program that hangs."""
+
+    code = "opening-busy"
+
+
 class OpeningUnknown(ChainError):
-    """Transactions that were signed to open channels may have been executed, and the node doesn't say, or knows
-    nothing of them: another isn't signed, or a node that lies could have one deposit after another made.
+    """Transactions that were signed to open channels may have been executed, and the node doesn't say, knows nothing
+    of them, or says that they failed: another isn't signed, or a node that lies could have one deposit after another
+    made.
 
     `digests` are theirs. Ask another node (`network=`), or find the channels (`dtp channel find`).
     """

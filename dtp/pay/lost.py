@@ -1,16 +1,146 @@
-"""Channels and lanes that a program opened and didn't live to note: found by the key that was kept before."""
+"""Keys of lanes that are being opened, and what a program opened and didn't live to note: found by those keys."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Collection, Iterable
+from typing import Final
 
 from dtp.chain import OLDEST, EventFollower, event_types
 from dtp.chain import channel as module
-from dtp.chain.channel import Channel, ChannelOpened, State
-from dtp.chain.client import ChainClient
+from dtp.chain.channel import Channel, ChannelOpened, LaneChanged, State
+from dtp.chain.client import ChainClient, Signed
+from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, TransactionFailed, was_signed
+from dtp.errors import ChainError
 from dtp.pay.cashier import read_channels
+from dtp.pay.errors import OpeningBusy, OpeningUnknown
+from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.store import Bought, Store
+from dtp.pay.voucher import LaneKey
+
+#: So long transactions are looked for whose program ended before it noted what they did; of so many, the newest, and
+#: for so many seconds in all: a node may be slow, or lie.
+_SENT_MS: Final = 24 * 60 * 60_000
+_MOST_ASKED: Final = 16
+_ASKING: Final = 30.0
+#: Behind so many of so long ago that came to nothing, by what a node says, no channel is opened: it may hide what has
+#: been deposited. What it denied counts until it has shown one that came to something, since whoever else uses the
+#: wallet makes an honest node refuse one now and then.
+_MOST_UNKNOWN: Final = 3
+_UNKNOWN_MS: Final = 60 * 60_000
+#: How long to wait for others of the account to open what they are opening, s, and how often to look: each takes a
+#: second or two, and a program may open a hundred at once.
+_WAITING: Final = 300.0
+_LOOK: Final = 0.02
+
+
+@contextlib.asynccontextmanager
+async def opening(
+    chain: ChainClient, journal: Journal[Store], signed: Signed, *, bounded: bool = False
+) -> AsyncIterator[tuple[bytes, Signed]]:
+    """The public key of a lane to be opened, kept before its transaction is sent, or its money would be stuck; and
+    what keeps the digest of that, and tells `signed`. While the block runs nobody else takes it for lost, and no
+    other of the account and store opens anything: of two that pay their gas by the same coin one would be refused.
+
+    Raises `OpeningBusy`, and when `bounded` `OpeningUnknown` behind too many of an hour that came to nothing.
+    """
+    async with turn(chain, journal):
+        if bounded and len(unknown := await find_sent(chain, journal)) >= _MOST_UNKNOWN:
+            raise OpeningUnknown(unknown)
+        async with _new_key(chain, journal, signed) as made:
+            yield made
+
+
+@contextlib.asynccontextmanager
+async def turn(chain: ChainClient, journal: Journal[Store]) -> AsyncIterator[None]:
+    """Whoever connects opens and tops up in turn, one at a time of an account and store. Raises `OpeningBusy`."""
+    lock = LaneLock(journal.store.path, chain.address, 0)
+    clock = asyncio.get_running_loop().time
+    until = clock() + _WAITING
+    while not lock.take():
+        if clock() >= until:
+            raise OpeningBusy(
+                f"others have been opening channels with {chain.address} for {_WAITING:g} s: try again, or end the "
+                "program that hangs"
+            )
+        await asyncio.sleep(_LOOK)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.asynccontextmanager
+async def _new_key(
+    chain: ChainClient, journal: Journal[Store], signed: Signed
+) -> AsyncIterator[tuple[bytes, Signed]]:
+    key, is_signed = LaneKey.generate(), False
+
+    async def keep(digest: str) -> None:
+        nonlocal is_signed
+        await journal.run(lambda store: store.key_sent(key.public, digest, chain.chain_id))
+        await signed(digest)
+        is_signed = True
+
+    lock = lock_of(journal.store, key.public)
+    lock.take()
+    try:
+        await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
+        yield key.public, keep
+    except (ChainError, SignerError, asyncio.CancelledError) as fault:
+        if not (is_signed or was_signed(fault)):
+            # Known before anything was signed: whoever tries again and again leaves no row each time.
+            await journal.run(lambda store: store.forget_key(key.public))
+        elif was_signed(fault) and not isinstance(fault, OutcomeUnknown):
+            await journal.run(lambda store: store.key_denied(key.public))
+        raise
+    finally:
+        lock.release()
+
+
+async def find_sent(chain: ChainClient, journal: Journal[Store]) -> list[str]:
+    """Note channels and lanes that a program opened and didn't live to note, by the transactions of the last day:
+    else one that is begun again and again would open another each time.
+
+    Gives the digests of the last hour's that came to nothing, by what the node says, but for those that it denied
+    before it showed another. Raises `OpeningUnknown` where it doesn't say.
+    """
+    now, unknown, here = round(time.time() * 1000), [], chain.chain_id
+    sent = await journal.run(lambda store: store.sent_keys(here, now - _SENT_MS))
+    until = asyncio.get_running_loop().time() + _ASKING
+    for key, digest in itertools.islice(sent.items(), _MOST_ASKED):
+        lock = lock_of(journal.store, key)
+        if not lock.take():
+            continue  # somebody waits for it
+        try:
+            async with asyncio.timeout_at(until):
+                await _note_sent(chain, journal, key, digest)
+        except (TimeoutError, NodeUnavailable) as fault:
+            raise OpeningUnknown([digest]) from fault
+        finally:
+            lock.release()
+        unknown.append(key)
+    # Only now: what was found is gone from there, and what another one found, or who waited for it has noted.
+    doubted = await journal.run(lambda store: store.sent_keys(here, now - _UNKNOWN_MS, doubted=True))
+    return [doubted[key] for key in unknown if key in doubted]
+
+
+async def _note_sent(chain: ChainClient, journal: Journal[Store], key: bytes, digest: str) -> None:
+    try:
+        executed = await chain.transaction(digest)
+    except TransactionFailed:
+        await journal.run(lambda store: store.key_denied(key))
+        return
+    if executed is None:
+        return
+    opened = {each.channel for each in chain.events_in(executed, module.SCHEMA, ChannelOpened)}
+    changed = {each.channel for each in chain.events_in(executed, module.SCHEMA, LaneChanged)}
+    channels = await read_channels(chain, [*opened, *changed][:_MOST_ASKED])  # there is one
+    await journal.run(lambda store: note(chain, store, channels.values(), [key]))
 
 
 async def find_lost(chain: ChainClient, store: Store) -> list[Channel]:

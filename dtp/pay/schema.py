@@ -2,7 +2,7 @@
 
 from typing import Final
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 
 SCHEMA: Final = """
 CREATE TABLE bought (           -- channels that we opened
@@ -34,7 +34,9 @@ CREATE TABLE keys (             -- keys of channels that are being opened
     public BLOB PRIMARY KEY,
     seed BLOB NOT NULL,
     made_ms INTEGER NOT NULL,
-    digest TEXT NOT NULL DEFAULT ''     -- of the transaction that names the key, once it is signed
+    digest TEXT NOT NULL DEFAULT '',    -- of the transaction that names the key, once it is signed
+    chain TEXT NOT NULL DEFAULT '',     -- the id of the chain that it was signed for, as far as it is known
+    denied INTEGER NOT NULL DEFAULT 0   -- 1: a node said that nothing happened, 2: and has opened a later one since
 ) WITHOUT ROWID;
 CREATE TABLE sold (             -- lanes that we are paid by
     channel TEXT NOT NULL,
@@ -78,4 +80,8 @@ ALTER TABLE lanes ADD COLUMN believed_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE lanes ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 """,
     4: "ALTER TABLE keys ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
+    5: """
+ALTER TABLE keys ADD COLUMN chain TEXT NOT NULL DEFAULT '';
+ALTER TABLE keys ADD COLUMN denied INTEGER NOT NULL DEFAULT 0;
+""",
 }

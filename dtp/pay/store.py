@@ -295,16 +295,26 @@ class Store:
                 (key.public, key.seed, now_ms),
             )
 
-    def key_sent(self, public: bytes, digest: str) -> None:
-        """Keep by which transaction a kept key is used, before it is sent. Synced."""
+    def key_sent(self, public: bytes, digest: str, chain: str) -> None:
+        """Keep by which transaction a kept key is used, and on which chain (its id), before it is sent. Synced."""
         with self._synced():
-            self._db.execute("UPDATE keys SET digest = ? WHERE public = ?", (digest, public))
+            self._db.execute(
+                "UPDATE keys SET digest = ?, chain = ? WHERE public = ?", (digest, chain, public)
+            )
 
-    def sent_keys(self, since_ms: int) -> dict[bytes, str]:
-        """Of kept keys that were made since then, those whose transaction is known: public key -> digest, the newest
-        first."""
-        query = "SELECT public, digest FROM keys WHERE digest != '' AND made_ms >= ? ORDER BY made_ms DESC"
-        return dict(self._rows(query, since_ms))
+    def key_denied(self, public: bytes) -> None:
+        """A node says that the transaction of a kept key did nothing. It is doubted until a later one is noted."""
+        with self._writing():
+            self._db.execute("UPDATE keys SET denied = 1 WHERE public = ? AND denied = 0", (public,))
+
+    def sent_keys(self, chain: str, since_ms: int, *, doubted: bool = False) -> dict[bytes, str]:
+        """Of kept keys that were made since then, those whose transaction on that chain is known: public key ->
+        digest, the newest first. `doubted`: without those denied by a node that has opened a later one since."""
+        query = (
+            "SELECT public, digest FROM keys WHERE digest != '' AND chain IN ('', ?) AND made_ms >= ? "
+            "AND denied < ? ORDER BY made_ms DESC"
+        )
+        return dict(self._rows(query, chain, since_ms, 2 if doubted else 3))
 
     def forget_key(self, public: bytes) -> None:
         """Forget a key that was kept for a transaction that was never sent."""
@@ -343,13 +353,14 @@ class Store:
             self._move_key(channel, lane, public)
 
     def _move_key(self, channel: str, lane: int, public: bytes) -> None:
-        row = self._db.execute("SELECT seed FROM keys WHERE public = ?", (public,)).fetchone()
+        row = self._db.execute("SELECT seed, chain FROM keys WHERE public = ?", (public,)).fetchone()
         if row is None:
             raise StoreError(f"the key of lane {lane} of {channel} isn't in {self.path}")
         self._db.execute(
             "INSERT OR IGNORE INTO lanes (channel, lane, seed) VALUES (?, ?, ?)", (channel, lane, row[0])
         )
         self._db.execute("DELETE FROM keys WHERE public = ?", (public,))
+        self._db.execute("UPDATE keys SET denied = 2 WHERE denied = 1 AND chain = ?", (row[1],))
 
     def kept_keys(self) -> dict[bytes, LaneKey]:
         """Keys whose channel isn't known yet, by public key: an answer was lost, or we died before it came."""

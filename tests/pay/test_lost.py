@@ -10,15 +10,23 @@ import pytest
 
 from dtp.chain import OLDEST, ChainClient, Program
 from dtp.chain.channel import State
-from dtp.chain.errors import InsufficientFunds, NodeUnavailable, OutcomeUnknown, TransactionFailed
-from dtp.pay import buying, lost
-from dtp.pay.buying import _find_sent
-from dtp.pay.errors import OpeningUnknown, StoreError
+from dtp.chain.errors import (
+    InsufficientFunds,
+    NodeUnavailable,
+    OutcomeUnknown,
+    StaleObject,
+    TransactionFailed,
+)
+from dtp.pay import lost
+from dtp.pay.errors import OpeningBusy, OpeningUnknown, StoreError
 from dtp.pay.journal import Journal
-from dtp.pay.lost import find_lost, lock_of
+from dtp.pay.lane_lock import LaneLock
+from dtp.pay.lost import find_lost, find_sent, lock_of
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
+from dtp.sui.names import format_digest
+from dtp.sui.transaction import transaction_digest
 
 from .conftest import withheld
 from .meters import KEY
@@ -113,7 +121,7 @@ def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market, monkeyp
         async with opening(market, buyer, monkeypatch) as (first, answered):
             with Store(buyer["store"].path) as store:
                 journal = Journal(store)
-                await _find_sent(market.serving.chain, journal)
+                await find_sent(market.serving.chain, journal)
                 await journal.close()
                 assert (len(store.kept_keys()), store.bought()) == (1, [])
             answered.set()
@@ -216,11 +224,136 @@ def test_a_node_that_hides_what_was_opened_gets_few_deposits(market, monkeypatch
     market(scenario)
 
 
+@pytest.mark.parametrize("says", ["failed", "nothing of it", "no channel"])
+def test_a_node_that_denies_what_was_opened_gets_few_deposits(market, monkeypatch, says):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        chain, genuine, sent = buyer["network"], ChainClient._submit, []
+
+        def failed():
+            return TransactionFailed("failed, says the node", kind="MOVE_ABORT")
+
+        async def submit(data, signatures):
+            executed = (await genuine(chain, data, signatures)).executed
+            sent.append(executed)
+            if says == "failed":
+                raise failed()
+            raise OutcomeUnknown("lost", digest=executed.digest, transaction=data, signatures=signatures)
+
+        async def transaction(digest):
+            if says == "failed":
+                raise failed()
+            return replace(sent[-1], events=())
+
+        async def read_channels(chain, ids):
+            return {}
+
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "_submit", submit)
+            if says != "no channel":
+                patch.setattr(chain, "transaction", transaction)
+            patch.setattr(lost, "read_channels", read_channels)
+            for number in range(5):
+                with pytest.raises(OpeningUnknown if number >= 3 else (TransactionFailed, OutcomeUnknown)):
+                    await market.connect(buyer)
+                chain._forget(Program())
+        assert len(sent) == 3
+
+    market(scenario)
+
+
+async def buyers(market, count):
+    """So many clients of one wallet and store, as programs of their own would be."""
+    first = await market.buyer()
+    found = [first]
+    for _ in range(count - 1):
+        store = market.stack.enter_context(Store(first["store"].path))
+        found.append({**first, "network": await market.client(first["wallet"]), "store": store})
+    return found
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+def test_programs_of_one_wallet_open_one_after_another(market, lanes):
+    """They paid their gas by the same coin: some were refused, and after three nobody opened anything for an hour."""
+
+    async def scenario(market):
+        await market.serve(give)
+        first, *others = await buyers(market, 7)
+        kept = await market.connect(first, budget=500_000_000, keep=True) if lanes else None
+        made = (market.connect(each, budget=50_000_000, keep=lanes).__aenter__() for each in others)
+        connections = await asyncio.gather(*made)
+        assert first["store"].kept_keys() == {}
+        async with market.connect(first, budget=50_000_000, keep=lanes) as another:
+            assert await fetch(another, 10) == 10
+        for each in [*connections, *([kept] if kept else [])]:
+            await each.close()
+
+    market(scenario)
+
+
+def stale(digest):
+    fault = StaleObject("an object was changed")
+    fault.digest = digest
+    return fault
+
+
+def test_what_another_took_the_coin_of_locks_nobody_out(market, monkeypatch):
+    """An honest node refuses it behind the signature, and never knows of it."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        chain = buyer["network"]
+
+        async def submit(data, signatures):
+            raise stale(format_digest(transaction_digest(data)))
+
+        async def lose():
+            with monkeypatch.context() as patch:
+                patch.setattr(chain, "_submit", submit)
+                with pytest.raises(StaleObject):
+                    await market.connect(buyer)
+            chain._forget(Program())
+
+        for _ in range(3):
+            await lose()
+            await lose()
+            async with market.connect(buyer) as connection:
+                assert await fetch(connection, 10) == 10
+        assert len(buyer["store"].kept_keys()) == 6
+        for _ in range(3):  # and where it shows none that is open it may be lying
+            await lose()
+        with pytest.raises(OpeningUnknown):
+            await market.connect(buyer)
+
+    market(scenario)
+
+
+def test_who_waits_for_others_to_open_gives_up(market, monkeypatch):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        turn = LaneLock(buyer["store"].path, buyer["network"].address, 0)
+        assert turn.take()
+        monkeypatch.setattr(lost, "_WAITING", 0.05)
+        with pytest.raises(OpeningBusy, match="end the program that hangs"):
+            await market.connect(buyer)
+        turn.release()
+        assert buyer["store"].kept_keys() == {}
+        async with market.connect(buyer) as connection:
+            assert await fetch(connection, 10) == 10
+
+    market(scenario)
+
+
 @pytest.mark.parametrize("away", [False, True])
 def test_what_was_sent_is_asked_about_for_so_long_and_no_more(tmp_path, monkeypatch, away):
     asked = []
 
     class Node:
+        chain_id = "here"
+
         async def transaction(self, digest):
             asked.append(digest)
             if away:
@@ -232,11 +365,11 @@ def test_what_was_sent_is_asked_about_for_so_long_and_no_more(tmp_path, monkeypa
             for number in range(3):
                 key = LaneKey.generate()
                 store.keep_key(key, round(time.time() * 1000) - 1000 * number)
-                store.key_sent(key.public, f"digest {number}")
+                store.key_sent(key.public, f"digest {number}", "here")
             journal = Journal(store)
-            monkeypatch.setattr(buying, "_ASKING", 0.05)
+            monkeypatch.setattr(lost, "_ASKING", 0.05)
             with pytest.raises(OpeningUnknown, match="opened by digest 0, so"):
-                await _find_sent(Node(), journal)
+                await find_sent(Node(), journal)
             await journal.close()
 
     asyncio.run(scenario())
@@ -372,20 +505,19 @@ def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path, monkeypatch, way
 
     history.transaction = transaction
     history.events_in = lambda *_: [SimpleNamespace(channel=f"0x{1:064x}")]
-    monkeypatch.setattr(buying, "read_channels", history._read)
 
     async def look(store):
         if way == "find":
             await find_lost(history, store)
         else:
             journal = Journal(store)
-            await _find_sent(history, journal)
+            await find_sent(history, journal)
             await journal.close()
 
     with Store(tmp_path / "pay.sqlite") as store:
         for key in (one, two):
             store.keep_key(key, round(time.time() * 1000))
-            store.key_sent(key.public, "d")
+            store.key_sent(key.public, "d", "")
         waiting = lock_of(store, two.public)
         assert waiting.take()
         asyncio.run(look(store))

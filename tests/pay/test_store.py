@@ -22,7 +22,7 @@ from dtp.pay.payee import Payee, PayeeLane, Send
 from dtp.pay.payer import Payer, PayerLane, Reserved, SignWanted
 from dtp.pay.store import Bought, End, Store
 from dtp.pay.terms import Prices, Usage
-from dtp.pay.voucher import SignedVoucher
+from dtp.pay.voucher import LaneKey, SignedVoucher
 
 from .meters import CHANNEL, KEY, lock_of, voucher
 
@@ -165,16 +165,50 @@ def test_a_key_is_kept_before_its_channel_is_known(store):
         store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
 
 
+def drop_sent(store):
+    """Keys as they were up to format 4."""
+    for each in ("digest", "chain", "denied"):
+        store._db.execute(f"ALTER TABLE keys DROP COLUMN {each}")
+
+
 def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store):
     store.keep_key(KEY, 7)
-    store._db.execute("ALTER TABLE keys DROP COLUMN digest")
+    drop_sent(store)
     store._db.execute("PRAGMA user_version=4")
     with again(store) as other:
-        assert other.sent_keys(0) == {}
+        assert other.sent_keys("", 0) == {}
         assert list(other.kept_keys()) == [KEY.public]
-        other.key_sent(KEY.public, "digest")
-        assert other.sent_keys(7) == {KEY.public: "digest"}
-        assert other.sent_keys(8) == {}
+        other.key_sent(KEY.public, "digest", "here")
+        assert other.sent_keys("here", 7) == {KEY.public: "digest"}
+        assert other.sent_keys("here", 8) == {}
+
+
+def test_a_key_that_was_sent_is_one_chain_s(store):
+    """What is left of a localnet that is gone would count on every other chain."""
+    store.keep_key(KEY, 7)
+    store.key_sent(KEY.public, "digest", "gone")
+    assert (store.sent_keys("here", 0), store.sent_keys("gone", 0)) == ({}, {KEY.public: "digest"})
+    drop_sent(store)
+    store._db.execute("ALTER TABLE keys ADD COLUMN digest TEXT NOT NULL DEFAULT ''")
+    store._db.execute("UPDATE keys SET digest = 'digest'")
+    store._db.execute("PRAGMA user_version=5")
+    with again(store) as other:  # nobody knows of which
+        assert other.sent_keys("here", 0) == {KEY.public: "digest"}
+
+
+def test_what_a_node_denied_is_doubted_until_a_later_one_is_noted(store):
+    made, other = LaneKey.generate(), LaneKey.generate()
+    for key, chain in ((KEY, "here"), (made, "here"), (other, "there")):
+        store.keep_key(key, 1)
+        store.key_sent(key.public, "digest", chain)
+    for key in (KEY, other):
+        store.key_denied(key.public)
+    assert set(store.sent_keys("here", 0, doubted=True)) == {KEY.public, made.public}
+    store.add_bought(BOUGHT, 0, made.public)
+    store.key_denied(KEY.public)  # once more, by who asks for it
+    assert store.sent_keys("here", 0, doubted=True) == {}
+    assert set(store.sent_keys("here", 0)) == {KEY.public}
+    assert set(store.sent_keys("there", 0, doubted=True)) == {other.public}
 
 
 def test_what_was_reserved_and_counted_before_stays(store):
@@ -248,7 +282,7 @@ def test_keys_and_reservations_are_synced_also_where_nothing_else_is(tmp_path):
         modes = []
         store._db.set_trace_callback(lambda statement: modes.append(statement))
         store.keep_key(KEY, 1)
-        store.key_sent(KEY.public, "digest")
+        store.key_sent(KEY.public, "digest", "here")
         store.add_bought(BOUGHT, 0, KEY.public)
         store.reserve(CHANNEL, 0, Reserved(64, 1))
         store.begin_lane(CHANNEL, 0)
@@ -264,7 +298,7 @@ def drop_columns(store, *columns):
 
 def drop_believed(store):
     """Lanes as they were up to format 3, and keys as up to format 4."""
-    store._db.execute("ALTER TABLE keys DROP COLUMN digest")
+    drop_sent(store)
     drop_columns(store, "believed_requests", "believed_bytes", "held")
 
 
