@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from dtp.chain._answers import EventFrame
 from dtp.chain._wire import Wire
@@ -133,6 +133,19 @@ class CursorFile:
             os.replace(file.name, self.path)
         except OSError as fault:
             raise ConfigError(f"can't write {self.path}: {fault.strerror or fault}") from fault
+
+
+class EventSource(Protocol):
+    """Where events come from: `EventFollower`, or a fake of it."""
+
+    async def begin(self) -> Cursor:
+        """Fix where to begin."""
+
+    def __aiter__(self) -> AsyncIterator[Followed]:
+        """The events, for ever."""
+
+    def past(self) -> AsyncIterator[Followed]:
+        """The events there are now."""
 
 
 class EventFollower:

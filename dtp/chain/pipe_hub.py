@@ -12,10 +12,10 @@ import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from dtp.carriers.errors import DialError, ListenError
@@ -26,7 +26,7 @@ from dtp.chain.client import ChainClient, Signed
 from dtp.chain.commands import Argument, Program
 from dtp.chain.commitment import to_its_end
 from dtp.chain.errors import HistoryPruned, MalformedObject
-from dtp.chain.events import Cursor, EventFollower, Followed, event_types
+from dtp.chain.events import Cursor, EventFollower, EventSource, Followed, event_types
 from dtp.chain.firewall import Gcra
 from dtp.chain.host import Rate, Service
 from dtp.chain.model import SUI_COIN, Executed, canonical_type
@@ -41,7 +41,7 @@ from dtp.chain.pipes import opening, reclaim
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.errors import ChainError, LocalError
 
-__all__ = ["EventSource", "OnLink", "PipeHub"]
+__all__ = ["OnLink", "PipeHub"]
 
 log = logging.getLogger("dtp.chain")
 
@@ -65,19 +65,6 @@ _LONGEST_QUIET: Final = 300.0
 _MAX_IDLE: Final = 64
 #: Frames of servers that are kept until the transaction they answer is known here to have happened.
 _MAX_EARLY: Final = 256
-
-
-class EventSource(Protocol):
-    """Where events come from: `dtp.chain.EventFollower`, or a fake of it."""
-
-    async def begin(self) -> Cursor:
-        """Fix where to begin."""
-
-    def __aiter__(self) -> AsyncIterator[Followed]:
-        """The events, for ever."""
-
-    def past(self) -> AsyncIterator[Followed]:
-        """The events there are now."""
 
 
 #: Makes an event source: client, types, and the cursor to go on from.
@@ -229,6 +216,22 @@ class PipeHub:
         self._idle.pop(channel, None)
         await end.stop()
         return end.pipe_ids
+
+    @property
+    def gone(self) -> bool:
+        """See `Sender`."""
+        return self._loop.is_closed()
+
+    async def hand_over(self, channel: str) -> None:
+        """See `Sender`. Of a hub in another thread nothing can be asked here."""
+        end = self._ends.get(channel)
+        if end is None or end.used or self._loop is not asyncio.get_running_loop():
+            return
+        await self._rest(end)
+        if end.quiet:
+            if self._ends.get(channel) is end:
+                self._drop(end)
+            await end.stop()
 
     async def _rest(self, end: ChannelEnd) -> None:
         """Wait until nothing is under way on an end any more, at most as long as last words may take."""
@@ -595,8 +598,11 @@ class PipeHub:
             raise NoPipeChannel(
                 f"channel {channel} can't carry pipes to service {number} of {host}: it {why}"
             )
+        locks = PipeLocks.of_home()
+        if (other := locks.sender(channel)) not in (None, self):
+            await other.hand_over(channel)
         with ExitStack() as locked:
-            locked.enter_context(PipeLocks.of_home().holding(channel))
+            locked.enter_context(locks.holding(channel, self))
             end = await self._over_pipes(found, service, to, pipes, link, signed)
             end.locked = locked.pop_all()
         return end
@@ -658,7 +664,7 @@ class PipeHub:
         made = self.chain.decode(channel_module.SCHEMA, Channel, executed.objects[event.channel])
         where = Where.of(made, service, Direction.TO_SERVER, to)
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
-        end.locked.enter_context(locks.holding(made.id))
+        end.locked.enter_context(locks.holding(made.id, self))
         end.begin(self._made(executed))
         end.sent += 1
         return end

@@ -1,7 +1,8 @@
-"""Which channels' pipes this program sends over: one at a time does, or two would use each version of them twice.
+"""Who sends over which channels' pipes: one client of one program at a time, or two would use each version twice.
 
 A real network may lock an object that two transactions use at one version until the epoch ends. Each channel is a
-byte of a file in the data folder, locked by the process: its locks end with it, however it ends.
+byte of a file in the data folder, locked by the process: its locks end with it, however it ends. Which client of the
+process has one is known here.
 """
 
 from __future__ import annotations
@@ -9,20 +10,42 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections import Counter
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from dtp import config
 from dtp.chain.pipe_where import ChannelInUse
 from dtp.errors import LocalError
 
-__all__ = ["PipeLocks"]
+__all__ = ["PipeLocks", "Sender"]
 
 #: Bytes of a channel's digest that say where in the file its lock is.
 _PLACE: Final = 7
+
+
+class Sender(Protocol):
+    """Who sends over pipes: the hub of one client."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it can't send any more, whatever it still holds: its event loop was closed."""
+
+    async def hand_over(self, channel: str) -> None:
+        """Let another client of this program have a channel's pipes, if no connection goes over them any more."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """`sender` is known weakly, for one whose event loop was closed frees nothing. `times` is how often it holds it:
+    an end that is stopping does, and the next one."""
+
+    sender: weakref.ref[Sender]
+    times: int = 0
 
 
 class PipeLocks:
@@ -40,7 +63,9 @@ class PipeLocks:
                 f"pipes can't be locked by {path}: {fault.strerror}; $DTP_HOME names it"
             ) from fault
         self._path = path
-        self._taken: Counter[str] = Counter()
+        self._held: dict[str, _Held] = {}
+        #: Programs have event loops in several threads; and what holds a lock may be freed as garbage meanwhile.
+        self._changing = threading.RLock()
 
     @classmethod
     def of_home(cls) -> PipeLocks:
@@ -50,33 +75,60 @@ class PipeLocks:
             cls._known[path] = cls(path)
         return cls._known[path]
 
+    def sender(self, channel: str) -> Sender | None:
+        """Who of this program sends over the pipes of a channel."""
+        held = self._held.get(channel)
+        found = None if held is None else held.sender()
+        return None if found is None or found.gone else found
+
     @contextmanager
-    def holding(self, channel: str) -> Iterator[None]:
-        """Have the pipes of a channel for this process, once more if it has them. Raises `ChannelInUse`."""
-        self._take(channel)
+    def holding(self, channel: str, sender: Sender) -> Iterator[None]:
+        """Have the pipes of a channel for `sender`, once more if it has them. Raises `ChannelInUse`, `LocalError`."""
+        held = self._take(channel, sender)
         try:
             yield
         finally:
-            self._free(channel)
+            self._free(channel, held)
 
-    def _take(self, channel: str) -> None:
-        if not self._taken[channel]:
-            try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(channel))
-            except (BlockingIOError, PermissionError) as fault:
+    def _take(self, channel: str, sender: Sender) -> _Held:
+        with self._changing:
+            held, holder = self._held.get(channel), self.sender(channel)
+            if holder not in (None, sender):
                 raise ChannelInUse(
-                    f"another program of this wallet sends over the pipes of channel {channel}: wait for its end, or "
-                    "use another channel"
-                ) from fault
-            except OSError as fault:  # of a file system without locks, say
-                raise LocalError(f"pipes can't be locked by {self._path}: {fault.strerror}") from fault
-        self._taken[channel] += 1
+                    f"another connection of this program sends over the pipes of channel {channel}: wait for its "
+                    "end, or use another channel"
+                )
+            if held is None or holder is None:
+                held = self._held[channel] = _Held(
+                    weakref.ref(sender)
+                )  # first: one that is gone frees nothing then
+                try:
+                    self._lock(channel)
+                except (ChannelInUse, LocalError):
+                    del self._held[channel]
+                    raise
+            held.times += 1
+            return held
 
-    def _free(self, channel: str) -> None:
-        self._taken[channel] -= 1
-        if self._taken[channel] <= 0:
-            del self._taken[channel]
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _place(channel))
+    def _lock(self, channel: str) -> None:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(channel))
+        except (BlockingIOError, PermissionError) as fault:
+            raise ChannelInUse(
+                f"another program of this wallet sends over the pipes of channel {channel}: wait for its end, or "
+                "use another channel"
+            ) from fault
+        except OSError as fault:  # of a file system without locks, say
+            raise LocalError(f"pipes can't be locked by {self._path}: {fault.strerror}") from fault
+
+    def _free(self, channel: str, held: _Held) -> None:
+        with self._changing:
+            held.times -= 1
+            if (
+                not held.times and self._held.get(channel) is held
+            ):  # nobody has it in place of one that was gone
+                del self._held[channel]
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _place(channel))
 
 
 def _place(channel: str) -> int:

@@ -33,7 +33,7 @@ class NoPipeChannel(LocalError):
 
 
 class ChannelInUse(DialError):
-    """Another carrier of this program lives on the channel, and a channel has one at a time."""
+    """Another carrier, of this program or another one, lives on the channel, and a channel has one at a time."""
 
     code: ClassVar[str] = "channel_in_use"
 

@@ -164,7 +164,8 @@ def test_a_program_whose_clock_was_set_back_comes_in_again(client, wallet, monke
             clock = SimpleNamespace(time=lambda: time.time() - 3600, monotonic=time.monotonic)
             clock.time_ns = lambda: round(clock.time() * 1e9)
             monkeypatch.setattr(pipe_hub, "time", clock)
-            tuned(made.user)  # as a process that begins
+            near._end.locked.close()  # as a process that has ended ...
+            tuned(made.user)  # ... and one that begins
             again = await dial(f"{made.url}&channel={near.channel}", chain=made.user)
             assert again.number > near.number
             for each in (again, near, far):

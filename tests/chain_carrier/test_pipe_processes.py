@@ -10,11 +10,12 @@ import random
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 from chain_resolver.hosts import make_host, run
 
-from chain_carrier.worlds import world
+from chain_carrier.worlds import tuned, world
 from dtp.chain import Deployments, KeySigner
 from dtp.chain.errors import SignerError
 from dtp.chain.pipe_carrier import dial, environment_signer
@@ -169,10 +170,20 @@ LOCKER = """
 import sys
 from dtp.chain.pipe_lock import PipeLocks
 
-with PipeLocks.of_home().holding(sys.argv[1]):
+class Sender:
+    gone = False
+
+sender = Sender()
+with PipeLocks.of_home().holding(sys.argv[1], sender):
     print("locked", flush=True)
     sys.stdin.read()
 """
+
+
+class Sender:
+    """One who sends over pipes."""
+
+    gone = False
 
 
 def test_pipes_that_can_t_be_locked_say_why(tmp_path, monkeypatch):
@@ -184,7 +195,10 @@ def test_pipes_that_can_t_be_locked_say_why(tmp_path, monkeypatch):
         PipeLocks(tmp_path / "file" / "pipes.lock")
     locks = PipeLocks(tmp_path / "pipes.lock")
     monkeypatch.setattr(fcntl, "lockf", without_locks)
-    with pytest.raises(LocalError, match="no locks available"), locks.holding("0x1"):
+    with (
+        pytest.raises(LocalError, match="no locks available"),
+        locks.holding("0x1", Sender()),
+    ):
         pass
 
 
@@ -219,3 +233,45 @@ def test_one_program_at_a_time_sends_over_a_channel_s_pipes(client, wallet):
             await listener.close()
 
     run(scenario())
+
+
+def test_one_client_of_a_program_at_a_time_sends_over_a_channel_s_pipes(client, wallet):
+    """Each connection may have a client of its own; the pipes of one that isn't used any more are handed over."""
+
+    async def scenario():
+        async with world(client, wallet) as made, client(made.user.signer) as second:
+            await second.connect()
+            tuned(second)
+            listener, near, far = await made.pair("&pipes=2")
+            url = f"{made.url}&channel={near.channel}"
+            with pytest.raises(ChannelInUse, match="another connection of this program"):
+                await dial(url, chain=second)
+            near.close()  # whose end is on its way when the next comes
+            again = await dial(url, chain=second)
+            assert (PipeHub.of(made.user)._ends, again._end.pipes) == ({}, 4)
+            with pytest.raises(ChannelInUse, match="another connection of this program"):
+                await dial(url, chain=made.user)
+            for each in (again, far):
+                each.abort()
+            await PipeHub.of(second).surrender(near.channel)
+            await listener.close()
+
+    run(scenario())
+
+
+def test_who_can_t_send_any_more_holds_no_pipes(tmp_path):
+    """Its event loop was closed before it ended, as `asyncio.run` does."""
+    locks, before, after = PipeLocks(tmp_path / "pipes.lock"), Sender(), Sender()
+    with locks.holding("0x1", after):
+        with ExitStack() as late:
+            with locks.holding("0x2", before):
+                with pytest.raises(ChannelInUse), locks.holding("0x2", after):
+                    pass
+                before.gone = True
+                late.enter_context(locks.holding("0x2", after))
+            assert locks.sender("0x2") is after  # what the other frees was taken over
+            with locks.holding("0x2", after):
+                pass
+            assert locks.sender("0x2") is after
+        assert locks.sender("0x2") is None
+        assert locks.sender("0x1") is after
