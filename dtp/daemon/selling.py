@@ -263,13 +263,6 @@ class Shop:
         rules = self._firewall.rules
         return rules is not None and rules.state.find_service(connection.service)[1].mode != Mode.PASS
 
-    def gives_quota(self, service: str) -> bool:
-        """Whether a plan of `[chain]` gives so many requests of a service."""
-        rules, number = self._firewall.rules, service_number(service)
-        return rules is not None and any(
-            each.service == number and each.quota_requests for each in rules.plans
-        )
-
     async def recheck(self) -> None:
         """Look again at channels in use: closes that were asked for, and who is denied. Raises `ChainError`."""
         await self.ledger.recheck(self._firewall.rules)

@@ -178,11 +178,14 @@ class ChainSide:
         return self.gate.check(payer or account, connection.service)
 
     def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
-        """What has the requests of a service paid one by one; None where streams are counted, or none costs."""
+        """What has the requests of a service paid one by one; None where streams are counted.
+
+        Also of one whose requests are free: what plans there are, with which quotas, is asked of the chain again and
+        again, and each caller's own terms say whether its calls count.
+        """
         if self.shop is None or config.price is None or config.kind not in BY_CALL:
             return None
-        counted = config.price.request != 0 or self.shop.gives_quota(config.service)
-        return self.shop.charge if counted else None
+        return self.shop.charge
 
     @property
     def makes(self) -> type[Connection]:

@@ -15,6 +15,7 @@ from dtp.chain.signer import KeySigner
 from dtp.daemon import selling
 from dtp.daemon.config.model import Expose, Price
 from dtp.daemon.selling import Shop
+from dtp.daemon.side import ChainSide
 from dtp.pay.cashier import Cashier
 from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission
@@ -177,6 +178,18 @@ def test_calls_are_charged_that_cost_by_the_channel_s_terms(
         wire.charge = charge
         assert await shop.charge(wire, 3) == ""
         assert charged == asked
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+@pytest.mark.parametrize(("kind", "by_call"), [("http", True), ("tcp", False)])
+def test_calls_of_a_free_service_count_whenever_its_plans_are_known(tmp_path, monkeypatch, kind, by_call):
+    """A node that was behind at the start shows a plan with a quota later, without a reload."""
+
+    async def scenario(shop, store):
+        free = Expose("api", (), price=Price(request=0), kind=kind)
+        charge = ChainSide.charge_of(SimpleNamespace(shop=shop), free)
+        assert charge == (shop.charge if by_call else None)
 
     play(tmp_path, monkeypatch, scenario)
 
