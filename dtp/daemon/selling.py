@@ -241,9 +241,10 @@ class Shop:
     async def charge(self, connection: Connection, units: int) -> str:
         """Have so many requests paid, and wait until they are; else why not."""
         assert isinstance(connection, Metered)
-        admission = connection.admission
+        admission, meter = connection.admission, connection.meter
         assert isinstance(admission, Admission)
-        if not admission.prices.request and admission.pass_ is None:
+        counted = isinstance(meter, ServerMeter) and meter.payee.quota_requests is not None
+        if not admission.prices.request and not counted:
             return ""  # the host says that requests are free, and no quota counts them
         try:
             await connection.charge(units)

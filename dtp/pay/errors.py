@@ -150,7 +150,8 @@ class OpeningUnknown(ChainError):
     of them, or says that they failed: another isn't signed, or a node that lies could have one deposit after another
     made.
 
-    `digests` are theirs. Ask another node (`network=`), or find the channels (`dtp channel find`).
+    `digests` are theirs. Ask another node (`network=`), or look for the channels (`dtp channel find`), behind which
+    others are opened again.
     """
 
     code = "opening-unknown"
@@ -158,7 +159,8 @@ class OpeningUnknown(ChainError):
     def __init__(self, digests: Sequence[str]) -> None:
         super().__init__(
             f"it isn't known whether channels were opened by {', '.join(digests)}, so no other is opened: ask "
-            "another node (--network), find them by 'dtp channel find', or try again in an hour"
+            "another node (--network), look for them by 'dtp channel find', behind which others are opened again, or "
+            "try again in an hour"
         )
         self.digests = tuple(digests)
 

@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from dtp.chain import OLDEST, EventFollower, event_types
 from dtp.chain import channel as module
@@ -36,6 +37,8 @@ _UNKNOWN_MS: Final = 60 * 60_000
 #: second or two, and a program may open a hundred at once.
 _WAITING: Final = 300.0
 _LOOK: Final = 0.02
+#: Who of a loop waits for that, by the store and the account.
+_queues: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str, str], asyncio.Lock] = WeakValueDictionary()
 
 
 @contextlib.asynccontextmanager
@@ -58,20 +61,23 @@ async def opening(
 @contextlib.asynccontextmanager
 async def turn(chain: ChainClient, journal: Journal[Store]) -> AsyncIterator[None]:
     """Whoever connects opens and tops up in turn, one at a time of an account and store. Raises `OpeningBusy`."""
-    lock = LaneLock(journal.store.path, chain.address, 0)
-    clock = asyncio.get_running_loop().time
-    until = clock() + _WAITING
-    while not lock.take():
-        if clock() >= until:
-            raise OpeningBusy(
-                f"others have been opening channels with {chain.address} for {_WAITING:g} s: try again, or end the "
-                "program that hangs"
-            )
-        await asyncio.sleep(_LOOK)
-    try:
-        yield
-    finally:
-        lock.release()
+    loop = asyncio.get_running_loop()
+    # Those of this loop come in order, and only the first of them looks at the file.
+    queue = _queues.setdefault((loop, journal.store.path, chain.address), asyncio.Lock())
+    async with queue:
+        lock = LaneLock(journal.store.path, chain.address, 0)
+        until = loop.time() + _WAITING
+        while not lock.take():
+            if loop.time() >= until:
+                raise OpeningBusy(
+                    f"others have been opening channels with {chain.address} for {_WAITING:g} s: try again, or end "
+                    "the program that hangs"
+                )
+            await asyncio.sleep(_LOOK)
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 @contextlib.asynccontextmanager
@@ -145,7 +151,7 @@ async def _note_sent(chain: ChainClient, journal: Journal[Store], key: bytes, di
 
 async def find_lost(chain: ChainClient, store: Store) -> list[Channel]:
     """Look for what `store` has a kept key for that nobody waits for any more, and note it there: from then on it is
-    used, or closed, as any other.
+    used, or closed, as any other. What isn't found is doubted no more: whoever looks says which node is believed.
 
     Reads the chain's history of channels, as far as the node has it. Gives the channels. Raises what reading and the
     store raise.
@@ -158,7 +164,9 @@ async def find_lost(chain: ChainClient, store: Store) -> list[Channel]:
     ours = [each.channel for each in opened if each.client == chain.address]
     channels = await read_channels(chain, ours)
     lost = [key for key in store.kept_keys() if not lock_of(store, key).is_taken()]
-    return note(chain, store, channels.values(), lost)
+    found = note(chain, store, channels.values(), lost)
+    store.believe_denied(chain.chain_id)
+    return found
 
 
 def lock_of(store: Store, key: bytes) -> LaneLock:

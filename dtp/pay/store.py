@@ -307,6 +307,11 @@ class Store:
         with self._writing():
             self._db.execute("UPDATE keys SET denied = 1 WHERE public = ? AND denied = 0", (public,))
 
+    def believe_denied(self, chain: str) -> None:
+        """Doubt no more what the chain's nodes denied or know nothing of: its owner has looked for it himself."""
+        with self._writing():
+            self._db.execute("UPDATE keys SET denied = 2 WHERE digest != '' AND chain IN ('', ?)", (chain,))
+
     def sent_keys(self, chain: str, since_ms: int, *, doubted: bool = False) -> dict[bytes, str]:
         """Of kept keys that were made since then, those whose transaction on that chain is known: public key ->
         digest, the newest first. `doubted`: without those denied by a node that has opened a later one since."""

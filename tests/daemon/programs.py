@@ -154,7 +154,9 @@ allow = ["{self.identity("near").id}"]
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # whoever runs the tests has vouchers of their own
+    monkeypatch.setenv(
+        "XDG_DATA_HOME", str(tmp_path / "data")
+    )  # whoever runs the tests has vouchers of their own
     with contextlib.ExitStack() as stack:
         yield Place(tmp_path, stack)
 

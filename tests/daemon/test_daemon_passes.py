@@ -14,6 +14,7 @@ from dtp.daemon.onchain import QuotaNotCounted
 from dtp.daemon.server import Daemon
 from dtp.pay.gate import QUOTA_USED_UP
 from dtp.pay.hosting import ensure_service, find_host
+from dtp.pay.metered import Metered
 from dtp.pay.passes import buy
 
 from .conftest import NEAR, Backend, config, echo
@@ -140,6 +141,29 @@ def test_calls_count_for_a_quota(run, client, net, mode, price):
             while not (answer := await ask()).startswith(b"HTTP/1.1 200 "):  # on its way
                 assert QUOTA_USED_UP.encode() in answer
             assert club.bought()["spent"] == 1000
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("quota", [0, 2])
+def test_calls_are_charged_where_a_quota_counts_them(run, client, net, monkeypatch, quota):
+    """Else each costs a round trip for nothing, and programs that pay for a request a stream decline the second."""
+    charged, genuine = [], Metered.charge
+
+    async def charge(self, units):
+        charged.append(units)
+        await genuine(self, units)
+
+    monkeypatch.setattr(Metered, "charge", charge)
+
+    async def scenario(pair):
+        async with Backend(web) as backend, Club(pair, client, net, quota=quota) as club:
+            await club.sell(backend, "{ request = 0 }", 'kind = "http"')
+            await club.subscribe()
+            port = await club.buy("{ most = 0 }")
+            answer = await exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert charged == [1] * bool(quota)
 
     run(scenario)
 

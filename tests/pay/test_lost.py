@@ -324,6 +324,9 @@ def test_what_another_took_the_coin_of_locks_nobody_out(market, monkeypatch):
             await lose()
         with pytest.raises(OpeningUnknown):
             await market.connect(buyer)
+        assert await find_lost(chain, buyer["store"]) == []  # its owner has looked, and believes this node
+        async with market.connect(buyer) as connection:
+            assert await fetch(connection, 10) == 10
 
     market(scenario)
 
