@@ -21,6 +21,7 @@ from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission
 from dtp.pay.messages import build
 from dtp.pay.payer import said
+from dtp.pay.server_meter import ServerMeter
 from dtp.pay.store import Store
 from dtp.pay.terms import Exposure
 from dtp.session.codes import Refuse
@@ -159,11 +160,9 @@ def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_str
     play(tmp_path, monkeypatch, scenario)
 
 
-@pytest.mark.parametrize(
-    ("request_price", "pass_", "asked"), [(0, None, []), (5, None, [3]), (0, "a pass", [3])]
-)
+@pytest.mark.parametrize(("request_price", "quota", "asked"), [(0, None, []), (5, None, [3]), (0, 7, [3])])
 def test_calls_are_charged_that_cost_by_the_channel_s_terms(
-    tmp_path, monkeypatch, request_price, pass_, asked
+    tmp_path, monkeypatch, request_price, quota, asked
 ):
     """Not by the file, which may leave the price of a request to the host; those of a pass count for its quota."""
 
@@ -174,7 +173,9 @@ def test_calls_are_charged_that_cost_by_the_channel_s_terms(
             charged.append(units)
 
         prices = PRICES._replace(request=request_price)
-        wire.admission = replace(wire.admission, prices=prices, pass_=pass_)
+        wire.admission = replace(wire.admission, prices=prices)
+        wire.meter = object.__new__(ServerMeter)
+        wire.meter.payee = SimpleNamespace(quota_requests=quota)
         wire.charge = charge
         assert await shop.charge(wire, 3) == ""
         assert charged == asked
