@@ -259,7 +259,7 @@ def close(id: str | None, pipes: bool, vouchers: Vouchers, account: Account) -> 
     """
 
     async def work(chain: ChainClient) -> None:
-        with vouchers.open("make" if pipes else "empty") as (_, store):
+        with vouchers.open("make" if pipes or id is not None else "empty") as (_, store):
             if id is not None:
                 await _close(chain, store, await _read(chain, id), ask=True)
                 return
@@ -296,22 +296,8 @@ def close(id: str | None, pipes: bool, vouchers: Vouchers, account: Account) -> 
 async def _close_pipes(chain: ChainClient, store: Store) -> None:
     """Ask for the close of channels that carried pipes, and note them, so that the next run finishes it."""
     from dtp.chain.pipes import reclaim
-    from dtp.pay.store import Bought
 
-    def note(found: Channel) -> None:
-        store.add_closing(
-            Bought(
-                found.id,
-                chain.chain_id,
-                found.host,
-                found.service,
-                chain.address,
-                "closing",
-                found.opened_ms,
-            )
-        )
-
-    done = await reclaim(chain, close=True, on_closing=note)
+    done = await reclaim(chain, close=True, on_closing=lambda found: _note_closing(chain, store, found))
     print_line(
         {"event": "pipes", "pipes": done.pipes, "closing": list(done.closing)},
         f"{done.pipes} pipes were given back, {len(done.closing)} channels that carried them are asked to close",
@@ -345,7 +331,7 @@ async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool)
         print_line({"event": "closed", "channel": found.id}, "closed")
     elif found.state == State.OPEN and ask:
         executed = await request_close(chain, found)
-        store.set_state(found.id, "closing")
+        _note_closing(chain, store, found)
         seconds = found.terms.claim_ms / 1000
         print_line(
             {"event": "closing", "channel": found.id, "seconds": seconds, "transaction": executed.digest},
@@ -364,31 +350,68 @@ async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool)
         )
 
 
+def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:
+    """Note that a channel closes, also one that the store didn't know: the next run has to finish it."""
+    from dtp.pay.lost import bought_of
+
+    if found.client == chain.address:
+        store.add_closing(bought_of(chain, found, "closing"))
+
+
 @channel.command()
 @store_option
 @account_options
 @json_option
 def find(vouchers: Vouchers, account: Account) -> None:
-    """Find channels that a program of yours opened and didn't live to note: the chain's history is read for them.
+    """Find all channels of your account by the chain's history, also with an empty store, and say how to close each.
 
-    What is found is in the store from then on: the next connection uses it, or 'dtp channel close' closes it.
+    Those that a program of yours opened and didn't live to note are in the store from then on: the next connection
+    uses them. Others are shown with what they hold; they can be closed, but not used: their keys aren't here.
     """
 
     async def work(chain: ChainClient) -> None:
-        from dtp.pay.lost import find_lost
+        from dtp.pay.lost import find_channels
 
         await tell_history(chain)
         with vouchers.open() as (_, store):
-            found = await find_lost(chain, store)
-        for each in found:
+            found = await find_channels(chain, store)
+        for each in found.noted:
             print_line(
                 {"event": "found", "channel": each.id, "held": each.balance, "coin": each.coin},
                 f"{each.id}: holds {money(each.balance, each.coin)}; 'dtp channel close {each.id}' brings it back",
             )
-        if not found:
-            print_line({"event": "nothing"}, "nothing was lost")
+        for each in found.keyless:
+            print_line(_keyless_record(each), _keyless_line(each))
+        if not found.noted and not found.keyless:
+            print_line({"event": "nothing"}, f"no other channel of {chain.address} is on this network")
 
     account.run(work)
+
+
+def _keyless_record(found: Channel) -> dict[str, Any]:
+    return {
+        "event": "keyless",
+        "channel": found.id,
+        "state": _STATES[found.state],
+        "host": found.host,
+        "service": found.service,
+        "held": found.balance,
+        "coin": found.coin,
+        "claims_until_ms": found.claims_until_ms,
+    }
+
+
+def _keyless_line(found: Channel) -> str:
+    from dtp.chain.channel import State
+
+    what = {
+        State.OPEN: f"asks for its close: the server may claim for {found.terms.claim_ms / 1000:,.0f} s then",
+        State.CLOSED: "brings back its storage deposit",
+    }.get(State(found.state), "brings it back when the time for claims is over")
+    return (
+        f"{found.id}: {_STATES[found.state]}, holds {money(found.balance, found.coin)}, and its key isn't in this "
+        f"store; unless a program with another store uses it, 'dtp channel close {found.id}' {what}"
+    )
 
 
 @channel.command()

@@ -45,7 +45,8 @@ class Vouchers:
     @contextmanager
     def open(self, missing: Literal["empty", "make", "refuse"] = "empty") -> Iterator[Stores]:
         """Open them. A file that isn't there is refused if it was named; else `missing` says what becomes of it: an
-        empty store in its place, the file, or that it is refused, too. Raises `NoStore`, `StoreError`, `ConfigError`.
+        empty store in its place, a new file, or that it is refused, too. Raises `NoStore`, `StoreError` and
+        `ConfigError`.
         """
         if isinstance(self.where, str):
             from dtp.daemon.side import open_sold
@@ -56,7 +57,7 @@ class Vouchers:
             ):
                 yield Stores(sold, bought)
         else:
-            refuse = self.named and missing == "empty"
+            refuse = self.named
             with _file(self.where, "refuse" if refuse else missing) as both:
                 yield Stores(both, both)
 

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Collection, Iterable
+from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -149,24 +150,42 @@ async def _note_sent(chain: ChainClient, journal: Journal[Store], key: bytes, di
     await journal.run(lambda store: note(chain, store, channels.values(), [key]))
 
 
-async def find_lost(chain: ChainClient, store: Store) -> list[Channel]:
-    """Look for what `store` has a kept key for that nobody waits for any more, and note it there: from then on it is
-    used, or closed, as any other. What isn't found is doubted no more: whoever looks says which node is believed.
+@dataclass(frozen=True, slots=True)
+class FoundChannels:
+    """What the chain's history says of an account's channels, beside what its store knows already.
 
-    Reads the chain's history of channels, as far as the node has it. Gives the channels. Raises what reading and the
+    `noted` are in the store from now on: it has the key of a lane. `keyless` can only be closed: their keys are in
+    another store, which may use them, or lost.
+    """
+
+    noted: list[Channel]
+    keyless: list[Channel]
+
+
+async def find_channels(chain: ChainClient, store: Store) -> FoundChannels:
+    """Return the channels of the account that `store` doesn't know, and note those that it has a kept key for.
+
+    The noted ones are then used or closed as any other. What isn't found is doubted no more: whoever looks says which
+    node is believed. The chain's history of channels is read as far as the node has it. Raises what reading and the
     store raise.
     """
-    if not store.kept_keys():
-        return []
     await chain.connect()
     source = EventFollower(chain, event_types(chain, module.SCHEMA, ChannelOpened), start=OLDEST)
     opened = [module.SCHEMA.decode(ChannelOpened, each.event.contents) async for each in source.past()]
     ours = [each.channel for each in opened if each.client == chain.address]
     channels = await read_channels(chain, ours)
     lost = [key for key in store.kept_keys() if not lock_of(store, key).is_taken()]
-    found = note(chain, store, channels.values(), lost)
+    noted = note(chain, store, channels.values(), lost)
     store.believe_denied(chain.chain_id)
-    return found
+    known = {each.channel for each in store.bought()}
+    # Somebody waits for the channel of a kept key, which is noted as soon as its transaction is through.
+    awaited = store.kept_keys().keys()
+    keyless = [
+        each
+        for id, each in channels.items()
+        if id not in known and not any(lane.key in awaited for lane in each.lanes)
+    ]
+    return FoundChannels(noted, keyless)
 
 
 def lock_of(store: Store, key: bytes) -> LaneLock:
@@ -193,6 +212,10 @@ def note(
 
 
 def _bought(chain: ChainClient, channel: Channel) -> Bought:
-    state = "open" if channel.state == State.OPEN else "closing"
+    return bought_of(chain, channel, "open" if channel.state == State.OPEN else "closing")
+
+
+def bought_of(chain: ChainClient, channel: Channel, state: str) -> Bought:
+    """Return the store's row for a channel of ours."""
     place = (chain.chain_id, channel.host, channel.service, channel.client)
     return Bought(channel.id, *place, state, channel.opened_ms)

@@ -21,7 +21,7 @@ from dtp.pay import lost
 from dtp.pay.errors import OpeningBusy, OpeningUnknown, StoreError
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
-from dtp.pay.lost import find_lost, find_sent, lock_of
+from dtp.pay.lost import FoundChannels, find_channels, find_sent, lock_of
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
@@ -47,9 +47,9 @@ def test_a_channel_that_was_opened_and_not_noted_is_found_and_used(market, monke
             with pytest.raises(StoreError, match="died here"):
                 await market.connect(buyer)
         assert buyer["store"].bought() == []
-        (found,) = await find_lost(buyer["network"], buyer["store"])
+        (found,) = (await find_channels(buyer["network"], buyer["store"])).noted
         assert (found.client, found.deposited) == (buyer["network"].address, 500_000_000)
-        assert await find_lost(buyer["network"], buyer["store"]) == []
+        assert await find_channels(buyer["network"], buyer["store"]) == FoundChannels([], [])
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 1000) == 1000
             assert connection.meter.deal.channel.id == found.id
@@ -69,7 +69,7 @@ def test_a_lane_that_was_added_and_not_noted_is_found(market, monkeypatch):
                     await market.connect(buyer, keep=True)
             id = first.meter.deal.channel.id
             assert len(buyer["store"].lanes(id)) == 1
-            (found,) = await find_lost(buyer["network"], buyer["store"])
+            (found,) = (await find_channels(buyer["network"], buyer["store"])).noted
             assert found.id == id
             assert [lane.lane for _, lane in buyer["store"].lanes(id)] == [0, 1]
             async with market.connect(buyer, keep=True) as second:
@@ -324,7 +324,9 @@ def test_what_another_took_the_coin_of_locks_nobody_out(market, monkeypatch):
             await lose()
         with pytest.raises(OpeningUnknown):
             await market.connect(buyer)
-        assert await find_lost(chain, buyer["store"]) == []  # its owner has looked, and believes this node
+        assert (
+            await find_channels(chain, buyer["store"])
+        ).noted == []  # its owner has looked, and believes this node
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 10) == 10
 
@@ -463,7 +465,7 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
     with Store(tmp_path / "pay.sqlite") as store:
         for key in (one, two, three):
             store.keep_key(key, 1)
-        assert asyncio.run(find_lost(history, store)) == [both, closing]
+        assert asyncio.run(find_channels(history, store)) == FoundChannels([both, closing], [keyed(3, other)])
         assert store.bought() == [
             Bought(both.id, "here", "0xa", 1, "0xc", "open", 77),
             Bought(closing.id, "here", "0xa", 1, "0xc", "closing", NOW),
@@ -483,7 +485,7 @@ def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypat
         store.add_closing(replace(known, state="closing"))
         store.set_state(known.channel, "refused")
         store.keep_key(KEY, 1)
-        assert len(asyncio.run(find_lost(history, store))) == 1
+        assert len(asyncio.run(find_channels(history, store)).noted) == 1
         assert store.bought() == [known]
 
 
@@ -491,8 +493,11 @@ def test_a_channel_that_is_closed_is_not_noted(tmp_path, monkeypatch):
     history = History(monkeypatch, keyed(1, KEY, state=State.CLOSED))
     with Store(tmp_path / "pay.sqlite") as store:
         store.keep_key(KEY, 1)
-        assert asyncio.run(find_lost(history, store)) == []
+        closed = keyed(1, KEY, state=State.CLOSED)
+        assert asyncio.run(find_channels(history, store)) == FoundChannels([], [])
         assert store.bought() == []
+        store.forget_key(KEY.public)
+        assert asyncio.run(find_channels(history, store)) == FoundChannels([], [closed])
 
 
 @pytest.mark.parametrize("way", ["find", "connect"])
@@ -509,7 +514,7 @@ def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path, monkeypatch, way
 
     async def look(store):
         if way == "find":
-            await find_lost(history, store)
+            await find_channels(history, store)
         else:
             journal = Journal(store)
             await find_sent(history, journal)
@@ -527,11 +532,14 @@ def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path, monkeypatch, way
         waiting.release()
 
 
-def test_without_a_key_nothing_is_asked(tmp_path, monkeypatch):
-    history = History(monkeypatch, keyed(1, KEY))
+def test_channels_of_a_lost_store_are_found(tmp_path, monkeypatch):
+    """Nothing but the account's key is left: each channel is shown, and none is taken for one that can be used."""
+    ours, known, foreign = keyed(1, KEY), keyed(2, LaneKey.generate()), keyed(3, KEY, client="0xd")
+    history = History(monkeypatch, ours, known, foreign)
     with Store(tmp_path / "pay.sqlite") as store:
-        assert asyncio.run(find_lost(history, store)) == []
-    assert (history.asked, history.chain_id) == ([], "")
+        store.add_closing(Bought(known.id, "here", "0xa", 1, "0xc", "closing", 5))
+        assert asyncio.run(find_channels(history, store)) == FoundChannels([], [ours])
+        assert [each.channel for each in store.bought()] == [known.id]
 
 
 def test_keys_of_what_was_never_opened_find_nothing(market):
@@ -541,7 +549,7 @@ def test_keys_of_what_was_never_opened_find_nothing(market):
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 10)
         buyer["store"].keep_key(KEY, 1)
-        assert await find_lost(buyer["network"], buyer["store"]) == []
+        assert await find_channels(buyer["network"], buyer["store"]) == FoundChannels([], [])
         assert set(buyer["store"].kept_keys()) == {KEY.public}
 
     market(scenario)

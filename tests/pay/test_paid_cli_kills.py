@@ -134,3 +134,22 @@ def balance(net, home):
             return (await chain.balance(home.address)).total
 
     return asyncio.run(ask())
+
+
+def test_channels_of_a_lost_store_are_found_and_closed(net, homes):
+    """Nothing is left but the wallet: the chain's history names the channel, and two runs of 'close' empty it."""
+    server, client = homes
+    folder = site(server, **{"big.iso": os.urandom(100_000)})
+    with server.serving("--http", folder, "--service", "files", *PRICED) as (address, _):
+        client.run("recv", f"{address}/big.iso", "--budget", "0.5SUI", "--keep-channel")
+    for each in (client.folder / "data").glob("pay.sqlite*"):
+        each.unlink()
+    (found,) = [each for each in client.run("channel", "find") if each["event"] == "keyless"]
+    assert (found["state"], found["held"]) == ("open", 500_000_000)
+    assert f"dtp channel close {found['channel']}" in client.text("channel", "find")
+    (closing,) = client.run("channel", "close", found["channel"])
+    assert closing["event"] == "closing"
+    net.advance_clock(3_600_000)  # the server claims nothing, so that all comes back
+    (closed,) = client.run("channel", "close")
+    assert (closed["event"], closed["to_client"]) == ("closed", 500_000_000)
+    assert [each["event"] for each in client.run("channel", "find")] == ["nothing"]
