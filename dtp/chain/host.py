@@ -163,7 +163,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A machine that serves the host. `seen_ms` is its last heartbeat (0 before the first), `load` 0 to 65535."""
+    """A machine that serves the host. `load` is 0 to 65535.
+
+    `seen_ms` is its last heartbeat; 0 before the first, and once somebody has said that it answers nobody.
+    """
 
     key: bytes
     weight: int
@@ -568,6 +571,19 @@ def heartbeat(
         program.pure("u64", generation),
         program.pure("u16", load),
         program.clock(),
+    )
+
+
+def suspect(program: Program, beacon: ObjectLike, cap: ObjectLike, doubted: Endpoint) -> None:
+    """Say that an endpoint answers nobody: it isn't fresh until its next heartbeat. One that came since stands."""
+    _call(
+        program,
+        Function.SUSPECT,
+        program.use(beacon),
+        program.use(cap),
+        program.pure("vector<u8>", doubted.key),
+        program.pure("u64", doubted.generation),
+        program.pure("u64", doubted.seen_ms),
     )
 
 

@@ -186,6 +186,9 @@ async def _host(play: _Play) -> None:
         chain, host.configure, play.beacon, play.op, bytes(32), weight=2, role=host.Role.ACTIVE, hint=hint
     )
     await play.do(chain, host.heartbeat, play.beacon, play.op, bytes(32), 1, 7)
+    beacon = await chain.read(host.SCHEMA, host.Beacon, play.beacon)
+    await play.do(chain, host.suspect, play.beacon, play.op, beacon.endpoints[0])
+    await play.do(chain, host.heartbeat, play.beacon, play.op, bytes(32), 1, 7, about="behind a suspicion")
     address = "0x" + "5" * 64
     for add, remove in ((host.allow, host.disallow), (host.deny, host.undeny)):
         await play.do(chain, add, play.host, play.op, [address], about="one address")

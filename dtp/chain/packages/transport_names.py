@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "5b6c27fac97c6e6ebc7df48995f6fe65e40c6cab2da9172858b484244c6333f4"
+DIGEST: Final = "7011530428c846dc8fb69721d1e1e0674da8dc2ed9259f631b8545fbd1a7d96a"
 
 
 class Module(StrEnum):
@@ -48,6 +48,7 @@ class HostFunction(StrEnum):
     CONFIGURE = "configure"
     WITHDRAW = "withdraw"
     HEARTBEAT = "heartbeat"
+    SUSPECT = "suspect"
     OWNER = "owner"
     BEACON = "beacon"
     OP_GENERATION = "op_generation"
@@ -236,6 +237,7 @@ class HostError(IntEnum):
     BAD_RIGHTS = 28
     LISTS_NOT_EMPTY = 29
     WRONG_COIN = 30
+    HEARD_SINCE = 31
 
 
 HOST_MESSAGES: Final[dict[HostError, str]] = {
@@ -270,6 +272,7 @@ HOST_MESSAGES: Final[dict[HostError, str]] = {
     HostError.BAD_RIGHTS: "rights are a sum of 1 (heartbeat), 2 (endpoints), 4 (firewall), 8 (passes)",
     HostError.LISTS_NOT_EMPTY: "empty the allow-list and the deny-list first",
     HostError.WRONG_COIN: "the service's prices are in another coin",
+    HostError.HEARD_SINCE: "the endpoint has sent another heartbeat since: it is alive",
 }
 """What each refusal of `host` says."""
 

@@ -129,6 +129,8 @@ const EBadRights: vector<u8> =
 const EListsNotEmpty: vector<u8> = b"empty the allow-list and the deny-list first";
 #[error(code = 30)]
 const EWrongCoin: vector<u8> = b"the service's prices are in another coin";
+#[error(code = 31)]
+const EHeardSince: vector<u8> = b"the endpoint has sent another heartbeat since: it is alive";
 
 // === Types ===
 
@@ -203,7 +205,7 @@ public struct Beacon has key {
     version: u16,
     host: ID,
     op_generation: u64,
-    /// An endpoint is fresh for this long after its last heartbeat.
+    /// An endpoint is fresh for this long after its last heartbeat: hours. Within it others ask the endpoint itself.
     ttl_ms: u64,
     endpoints: vector<Endpoint>,
 }
@@ -216,7 +218,7 @@ public struct Endpoint has copy, drop, store {
     role: u8,
     /// Fencing number: heartbeats of a lower generation are refused.
     generation: u64,
-    /// Time of the last heartbeat; 0 before the first.
+    /// Time of the last heartbeat; 0 before the first, and once somebody has said that it answers nobody.
     seen_ms: u64,
     /// 0 idle to 65535 full, as the endpoint sees itself.
     load: u16,
@@ -267,7 +269,7 @@ public struct OperatorsRevoked has copy, drop {
     generation: u64,
 }
 
-/// An endpoint was enrolled (or changed) or removed.
+/// An endpoint was enrolled (or changed, or suspected) or removed.
 public struct EndpointChanged has copy, drop {
     host: ID,
     key: vector<u8>,
@@ -603,6 +605,24 @@ public fun heartbeat(
     endpoint.generation = generation;
     endpoint.seen_ms = clock.timestamp_ms();
     endpoint.load = load;
+}
+
+/// Say that an endpoint answers nobody: it isn't fresh until its next heartbeat. Who is alive all the same reads this
+/// in the beacon and sends one. `generation` and `seen_ms` are of the heartbeat that is doubted: a later one stands.
+/// Operator with the endpoints right.
+public fun suspect(
+    beacon: &mut Beacon,
+    cap: &OpCap,
+    key: vector<u8>,
+    generation: u64,
+    seen_ms: u64,
+) {
+    beacon.assert_beacon_operator(cap, RIGHT_ENDPOINTS);
+    let host = beacon.host;
+    let endpoint = beacon.endpoint_mut(&key);
+    assert!(endpoint.generation == generation && endpoint.seen_ms == seen_ms, EHeardSince);
+    endpoint.seen_ms = 0;
+    event::emit(EndpointChanged { host, key, generation, enrolled: true });
 }
 
 // === Reading ===

@@ -126,6 +126,21 @@ fun a_higher_generation_takes_an_endpoint_over() {
 }
 
 #[test]
+fun a_suspected_endpoint_is_fresh_again_by_its_next_heartbeat() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, clock, _| {
+        beacon.heartbeat(operator, signed::key_c(), 7, 0, clock);
+        beacon.suspect(operator, signed::key_c(), 7, world::start_ms());
+        assert!(!beacon.is_fresh(clock));
+        assert!(beacon.endpoints()[0].endpoint_generation() == 7);
+        assert!(event::events_by_type<host::EndpointChanged>().length() == 1);
+        beacon.heartbeat(operator, signed::key_c(), 7, 0, clock);
+        assert!(beacon.is_fresh(clock));
+    });
+    w.end();
+}
+
+#[test]
 fun endpoints_are_configured_and_withdrawn() {
     let mut w = world::new();
     world::host!(&mut w, |_, beacon, _, operator, _, _| {
@@ -154,6 +169,38 @@ fun a_revoked_operator_can_be_replaced_and_thrown_away() {
 }
 
 // === Refusals, each by the name of its error ===
+
+#[test, expected_failure(abort_code = host::EHeardSince)]
+fun heard_since() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, clock, _| {
+        beacon.heartbeat(operator, signed::key_c(), 7, 0, clock);
+        beacon.suspect(operator, signed::key_c(), 7, world::start_ms() - 1);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EHeardSince)]
+fun heard_since_by_another_generation() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, clock, _| {
+        beacon.heartbeat(operator, signed::key_c(), 7, 0, clock);
+        beacon.suspect(operator, signed::key_c(), 6, world::start_ms());
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EMissingRight)]
+fun missing_right_to_suspect() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, beacon, cap, _, clock, ctx| {
+        let weak = host.new_operator(cap, 1, ctx);
+        beacon.heartbeat(&weak, signed::key_c(), 7, 0, clock);
+        beacon.suspect(&weak, signed::key_c(), 7, world::start_ms());
+        weak.destroy_operator();
+    });
+    w.end();
+}
 
 #[test, expected_failure(abort_code = host::EWrongVersion)]
 fun wrong_version() {
