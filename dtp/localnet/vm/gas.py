@@ -1,9 +1,10 @@
 """Computation gas: what instructions and natives cost, and the meter that counts them.
 
 The model is the public one of Sui's gas model 5 and later: every instruction costs its tier's multiplier, every push
-one unit, and every abstract byte that an instruction puts on the stack its tier's multiplier; tiers rise with the
-total of instructions and with the total of bytes so far. One gas unit is 1,000 internal units; natives are priced in
-internal units. The transaction's price and rounding belong to the node (`round_units`).
+one, and every abstract byte that an instruction puts on the stack its tier's multiplier; tiers rise with the total of
+instructions and with the total of bytes so far. All of these, natives and bytes read or published are counted in
+internal units; 1,000 of them are one gas unit. The budget and the price are in gas units, and what a transaction pays
+is rounded up to 1,000 of those (`round_units`), which belongs to the node.
 
 What is an estimate: tiers are switched at the end of a basic block rather than within it; the tier of stack height
 (which needs a stack higher than 1,000 to matter) is not counted; a native's price has its published base and
@@ -106,12 +107,9 @@ class GasMeter:
         return (
             self._settled
             + self.flat
-            + INTERNAL_UNITS
-            * (
-                (self.instructions - self._settled_instructions) * self.multiplier_instructions
-                + (self.pushes - self._settled_pushes)
-                + (self.size - self._settled_size) * self.multiplier_size
-            )
+            + (self.instructions - self._settled_instructions) * self.multiplier_instructions
+            + (self.pushes - self._settled_pushes)
+            + (self.size - self._settled_size) * self.multiplier_size
         )
 
     @property
@@ -139,7 +137,7 @@ class GasMeter:
         self.multiplier_instructions, next_instructions = _tier(_INSTRUCTION_TIERS, self.instructions)
         self.multiplier_size, next_size = _tier(_SIZE_TIERS, self.size)
         # Half of what is left for each counter (pushes ride along with both): settle again long before it is gone.
-        left = (self._budget - used) // INTERNAL_UNITS
+        left = self._budget - used
         self.mark_instructions = min(
             next_instructions, self.instructions + left // (4 * self.multiplier_instructions)
         )
