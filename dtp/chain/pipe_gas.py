@@ -10,8 +10,8 @@ from dtp.chain.model import Executed
 __all__ = ["GasGuess", "frame_credit"]
 
 #: Units of computation that a frame of 16 KiB is credited with: below what any frames of this weight take, or frames
-#: that nobody needs would pay: those of 120,000 bytes, 19,200 on the embedded node (docs/decisions/0173).
-_CREDIT_UNITS: Final = 18_000
+#: that nobody needs would pay (docs/decisions/0176).
+_CREDIT_UNITS: Final = 150
 
 
 def frame_credit(gas_price: int) -> int:

@@ -21,6 +21,7 @@ from dtp.localnet.vm.contract import ExecutionFailure
 __all__ = [
     "INTERNAL_UNITS",
     "MAX_COMPUTATION_UNITS",
+    "NATIVE_CALLS_FLAT",
     "ROUNDING_STEP",
     "GasMeter",
     "round_units",
@@ -34,6 +35,9 @@ MAX_COMPUTATION_UNITS: Final = 5_000_000
 
 ROUNDING_STEP: Final = 1000
 """Computation is rounded up to a multiple of this many gas units."""
+
+NATIVE_CALLS_FLAT: Final = 700
+"""After so many calls of natives the price of one counts as instructions, and so rises with their tier."""
 
 # (first count of the tier, multiplier), ascending; the protocol's schedule number 5.
 _INSTRUCTION_TIERS: Final = (
@@ -74,6 +78,7 @@ class GasMeter:
 
     __slots__ = (
         "_budget",
+        "_native_calls",
         "_settled",
         "_settled_instructions",
         "_settled_pushes",
@@ -95,7 +100,7 @@ class GasMeter:
         self._budget = units * INTERNAL_UNITS
         self.depth = 0
         self.session: Any = None
-        self._settled = 0
+        self._settled = self._native_calls = 0
         self._settled_instructions = self._settled_pushes = self._settled_size = 0
         self.instructions = self.pushes = self.size = self.flat = 0
         self.multiplier_instructions = self.multiplier_size = 1
@@ -144,10 +149,22 @@ class GasMeter:
         self.mark_size = min(next_size, self.size + left // (4 * self.multiplier_size))
 
     def charge(self, units: int) -> None:
-        """Charge internal `units` flatly (a native, or what the node charges). Raises `InsufficientGas`."""
+        """Charge internal `units` flatly (what the node charges). Raises `InsufficientGas`."""
         self.flat += units
         if self._total() > self._budget:
             raise out_of_gas()
+
+    def charge_native(self, units: int) -> None:
+        """Charge internal `units` for a call of a native: flatly at first, as so many instructions after
+        `NATIVE_CALLS_FLAT`. Raises `InsufficientGas`."""
+        self._native_calls += 1
+        if self._native_calls <= NATIVE_CALLS_FLAT:
+            self.charge(units)
+            return
+        self.settle()
+        self.instructions += units
+        self.multiplier_instructions, _ = _tier(_INSTRUCTION_TIERS, self.instructions)
+        self.settle()
 
 
 def out_of_gas() -> ExecutionFailure:

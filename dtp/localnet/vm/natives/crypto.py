@@ -41,7 +41,7 @@ _BAD_PUBLIC_KEY = 2
 
 
 def _blake2b256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
-    c.charge(_HASH_BASE + _PER_BYTE * len(data))
+    c.charge_native(_HASH_BASE + _PER_BYTE * len(data))
     return bytearray(hashlib.blake2b(data, digest_size=32).digest())
 
 
@@ -56,12 +56,12 @@ def _keccak(data: bytes) -> bytes:
 
 
 def _keccak256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
-    c.charge(_HASH_BASE + _PER_BYTE * len(data))
+    c.charge_native(_HASH_BASE + _PER_BYTE * len(data))
     return bytearray(_keccak(bytes(data)))
 
 
 def _hmac_sha3_256(c: GasMeter, _: Types, key: bytearray, message: bytearray) -> bytearray:
-    c.charge(_HASH_BASE + _PER_BYTE * len(message))
+    c.charge_native(_HASH_BASE + _PER_BYTE * len(message))
     return bytearray(hmac.digest(key, message, hashlib.sha3_256))
 
 
@@ -79,7 +79,7 @@ def ed25519_verifies(signature: bytes, public_key: bytes, message: bytes) -> boo
 def _ed25519_verify(
     c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray
 ) -> bool:
-    c.charge(_ED25519_BASE + _PER_BYTE * len(message))
+    c.charge_native(_ED25519_BASE + _PER_BYTE * len(message))
     return ed25519_verifies(bytes(signature), bytes(public_key), bytes(message))
 
 
@@ -113,7 +113,7 @@ def _digest(number: int, message: bytes) -> bytes | None:
 def _secp256k1_verify(
     c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray, hash: int
 ) -> bool:
-    c.charge(_K1_VERIFY_BASE + _PER_BYTE * len(message))
+    c.charge_native(_K1_VERIFY_BASE + _PER_BYTE * len(message))
     digest = _digest(hash, bytes(message))
     return digest is not None and _ecdsa_verifies(
         ec.SECP256K1(), _K1_ORDER, bytes(signature), bytes(public_key), digest
@@ -123,7 +123,7 @@ def _secp256k1_verify(
 def _secp256r1_verify(
     c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray, hash: int
 ) -> bool:
-    c.charge(_R1_VERIFY_BASE + _PER_BYTE * len(message))
+    c.charge_native(_R1_VERIFY_BASE + _PER_BYTE * len(message))
     digest = _digest(hash, bytes(message))
     return digest is not None and _ecdsa_verifies(
         ec.SECP256R1(), _R1_ORDER, bytes(signature), bytes(public_key), digest
@@ -133,7 +133,7 @@ def _secp256r1_verify(
 def _secp256k1_ecrecover(
     c: GasMeter, _: Types, signature: bytearray, message: bytearray, hash: int
 ) -> bytearray:
-    c.charge(_RECOVER_BASE + _PER_BYTE * len(message))
+    c.charge_native(_RECOVER_BASE + _PER_BYTE * len(message))
     if len(signature) != 65:
         raise NativeAbort(_BAD_SIGNATURE_LENGTH)
     digest = _digest(hash, bytes(message))
@@ -157,7 +157,7 @@ def _recover(signature: bytes, digest: bytes) -> bytes:
 
 
 def _decompress(c: GasMeter, _: Types, public_key: bytearray) -> Any:
-    c.charge(_HASH_BASE)
+    c.charge_native(_HASH_BASE)
     try:
         key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), bytes(public_key))
     except ValueError:

@@ -22,8 +22,10 @@ Types = tuple[Type, ...]
 _BASE = 52
 _FIELD_BASE = 100
 _FIELD_PER_BYTE = 10
-# Above the published price: encoding costs more in Python than on the chain, and a price is what bounds it.
-_ENCODED_PER_BYTE = 20
+_ENCODED_PER_BYTE = 2
+# What measuring and writing cost for each byte of an event, and of its type's name.
+_EVENT_PER_BYTE = 12
+_EVENT_TAG_PER_BYTE = 15
 
 # std codes of sui::transfer and sui::dynamic_field
 _SHARED_NON_NEW_OBJECT = 0
@@ -56,17 +58,17 @@ def _field_id(parent: bytes, key_type: Type, data: bytes) -> bytes:
 
 
 def _borrow_uid(c: GasMeter, _: Types, object: list[Any]) -> Any:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     return object[0]
 
 
 def _delete(c: GasMeter, _: Types, id: bytes) -> None:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     c.session.objects.delete_id(id)
 
 
 def _record_new(c: GasMeter, _: Types, id: bytes) -> None:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     c.session.objects.new_id(id)
 
 
@@ -74,17 +76,17 @@ def _record_new(c: GasMeter, _: Types, id: bytes) -> None:
 
 
 def _transfer(c: GasMeter, types: Types, data: Any, recipient: bytes) -> None:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     c.session.objects.transfer(Owner(OwnerKind.ADDRESS, recipient), types[0], data)
 
 
 def _freeze(c: GasMeter, types: Types, data: Any) -> None:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     c.session.objects.transfer(Owner(OwnerKind.IMMUTABLE), types[0], data)
 
 
 def _share(c: GasMeter, types: Types, data: Any) -> None:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     if not c.session.objects.transfer(Owner(OwnerKind.SHARED), types[0], data):
         raise NativeAbort(_SHARED_NON_NEW_OBJECT)
 
@@ -92,14 +94,14 @@ def _share(c: GasMeter, types: Types, data: Any) -> None:
 def _party_transfer(
     c: GasMeter, types: Types, data: Any, default: int, members: list[bytes], rights: list[int]
 ) -> None:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     if default != 0 or rights != [_ALL_PERMISSIONS] or len(members) != 1:
         raise VmLimit("VMInvariantViolation", "a party has exactly one member with all permissions")
     c.session.objects.transfer(Owner(OwnerKind.CONSENSUS_ADDRESS, members[0]), types[0], data)
 
 
 def _receive(c: GasMeter, types: Types, parent: bytes, id: list[Any], version: int) -> Any:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     try:
         data = c.session.objects.receive(parent, id[0], version, types[0])
     except TypeMismatch:
@@ -114,17 +116,17 @@ def _receive(c: GasMeter, types: Types, parent: bytes, id: list[Any], version: i
 
 def _hash_type_and_key(c: GasMeter, types: Types, parent: bytes, key: Any) -> bytes:
     data = encode(types[0], key)
-    c.charge(_FIELD_BASE + _ENCODED_PER_BYTE * len(data))
+    c.charge_native(_FIELD_BASE + _ENCODED_PER_BYTE * len(data))
     return _field_id(parent, types[0], data)
 
 
 def _add_child(c: GasMeter, types: Types, parent: bytes, child: Any) -> None:
-    c.charge(_FIELD_BASE + _FIELD_PER_BYTE * len(types[0].tag))
+    c.charge_native(_FIELD_BASE + _FIELD_PER_BYTE * len(types[0].tag))
     c.session.objects.add_child(parent, types[0], child)
 
 
 def _borrow_child(c: GasMeter, types: Types, parent: list[Any], id: bytes) -> Any:
-    c.charge(_FIELD_BASE + _FIELD_PER_BYTE * len(types[0].tag))
+    c.charge_native(_FIELD_BASE + _FIELD_PER_BYTE * len(types[0].tag))
     try:
         data = c.session.objects.borrow_child(parent[0][0], id, types[0])
     except TypeMismatch:
@@ -135,7 +137,7 @@ def _borrow_child(c: GasMeter, types: Types, parent: list[Any], id: bytes) -> An
 
 
 def _remove_child(c: GasMeter, types: Types, parent: bytes, id: bytes) -> Any:
-    c.charge(_FIELD_BASE)
+    c.charge_native(_FIELD_BASE)
     try:
         data = c.session.objects.remove_child(parent, id, types[0])
     except TypeMismatch:
@@ -146,12 +148,12 @@ def _remove_child(c: GasMeter, types: Types, parent: bytes, id: bytes) -> Any:
 
 
 def _has_child(c: GasMeter, _: Types, parent: bytes, id: bytes) -> bool:
-    c.charge(_FIELD_BASE)
+    c.charge_native(_FIELD_BASE)
     return c.session.objects.child_exists(parent, id)  # type: ignore[no-any-return]
 
 
 def _has_child_with_type(c: GasMeter, types: Types, parent: bytes, id: bytes) -> bool:
-    c.charge(_FIELD_BASE)
+    c.charge_native(_FIELD_BASE)
     return c.session.objects.child_has_type(parent, id, types[0])  # type: ignore[no-any-return]
 
 
@@ -161,14 +163,14 @@ def _has_child_with_type(c: GasMeter, types: Types, parent: bytes, id: bytes) ->
 def _emit(c: GasMeter, types: Types, event: Any) -> None:
     session = c.session
     size = session.objects.emit(session.package, session.module, types[0], event)
-    c.charge(_BASE + _FIELD_PER_BYTE * len(types[0].tag) + _ENCODED_PER_BYTE * size)
+    c.charge_native(_BASE + _EVENT_TAG_PER_BYTE * len(tag_bcs(types[0])) + _EVENT_PER_BYTE * size)
 
 
 # ---------------------------------------------------------------------------------------------- tx_context
 
 
 def _tx(c: GasMeter) -> TxData:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     return c.session.tx  # type: ignore[no-any-return]
 
 
@@ -186,7 +188,7 @@ def _sponsor(c: GasMeter, _: Types) -> list[bytes]:
 
 
 def _is_one_time_witness(c: GasMeter, types: Types, _: Any) -> bool:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     datatype = types[0].datatype
     # Its name is that of its module; publishing saw to it that then it is a witness or that nobody can tell it is.
     return (

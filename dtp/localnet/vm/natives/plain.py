@@ -24,8 +24,7 @@ Types = tuple[Type, ...]
 
 _BASE = 52
 _PER_BYTE = 2
-# Above the published price: encoding costs more in Python than on the chain, and a price is what bounds it.
-_ENCODED_PER_BYTE = 20
+_ENCODED_PER_BYTE = 2
 
 _ADDRESS_PARSE_ERROR = 1
 
@@ -37,22 +36,22 @@ def _bcs_to_bytes(c: GasMeter, types: Types, value: Any) -> bytearray:
     target = types[0]
     data = value if target.is_container else value[0][value[1]]
     out = bytearray(encode(target, data))
-    c.charge(_BASE + _ENCODED_PER_BYTE * len(out))
+    c.charge_native(_BASE + _ENCODED_PER_BYTE * len(out))
     return out
 
 
 def _sha2_256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
-    c.charge(_BASE + _PER_BYTE * len(data))
+    c.charge_native(_BASE + _PER_BYTE * len(data))
     return bytearray(hashlib.sha256(data).digest())
 
 
 def _sha3_256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
-    c.charge(_BASE + _PER_BYTE * len(data))
+    c.charge_native(_BASE + _PER_BYTE * len(data))
     return bytearray(hashlib.sha3_256(data).digest())
 
 
 def _check_utf8(c: GasMeter, _: Types, data: bytearray) -> bool:
-    c.charge(4 + _PER_BYTE * len(data))
+    c.charge_native(4 + _PER_BYTE * len(data))
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -61,19 +60,19 @@ def _check_utf8(c: GasMeter, _: Types, data: bytearray) -> bool:
 
 
 def _is_char_boundary(c: GasMeter, _: Types, data: bytearray, at: int) -> bool:
-    c.charge(4)
+    c.charge_native(4)
     return at == len(data) or (at < len(data) and data[at] & 0xC0 != 0x80)
 
 
 def _sub_string(c: GasMeter, _: Types, data: bytearray, start: int, end: int) -> bytearray:
-    c.charge(4 + _PER_BYTE * max(0, end - start))
+    c.charge_native(4 + _PER_BYTE * max(0, end - start))
     if end > len(data) or start > end:
         raise NativeAbort(1)
     return data[start:end]
 
 
 def _index_of(c: GasMeter, _: Types, data: bytearray, sought: bytearray) -> int:
-    c.charge(4 + _PER_BYTE * (len(data) + len(sought)))
+    c.charge_native(4 + _PER_BYTE * (len(data) + len(sought)))
     found = data.find(sought)
     return len(data) if found < 0 else found
 
@@ -91,20 +90,20 @@ def _with_original_ids(c: GasMeter, types: Types) -> list[Any]:
 
 def _type_name(c: GasMeter, type: Type, original: bool) -> list[Any]:
     name = plain_name(type, original=original).encode()
-    c.charge(_BASE + _PER_BYTE * len(name))
+    c.charge_native(_BASE + _PER_BYTE * len(name))
     # TypeName { name: ascii::String { bytes } }
     return [[bytearray(name)]]
 
 
 def _defining_id(c: GasMeter, types: Types) -> bytes:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     if types[0].datatype is None:
         raise NativeAbort(0)
     return types[0].datatype.package
 
 
 def _original_id(c: GasMeter, types: Types) -> bytes:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     if types[0].datatype is None:
         raise NativeAbort(0)
     return types[0].datatype.original_package
@@ -114,17 +113,17 @@ def _original_id(c: GasMeter, types: Types) -> bytes:
 
 
 def _address_to_u256(c: GasMeter, _: Types, address: bytes) -> int:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     return int.from_bytes(address, "big")
 
 
 def _address_from_u256(c: GasMeter, _: Types, number: int) -> bytes:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     return number.to_bytes(32, "big")
 
 
 def _address_from_bytes(c: GasMeter, _: Types, data: bytearray) -> bytes:
-    c.charge(_BASE)
+    c.charge_native(_BASE)
     if len(data) != 32:
         raise NativeAbort(_ADDRESS_PARSE_ERROR)
     return bytes(data)
@@ -135,42 +134,42 @@ def _address_from_bytes(c: GasMeter, _: Types, data: bytearray) -> bytes:
 
 
 def _vector_empty(c: GasMeter, types: Types) -> Any:
-    c.charge(4)
+    c.charge_native(4)
     return bytearray() if types[0].kind == "u8" else []
 
 
 def _vector_length(c: GasMeter, _: Types, vector: Any) -> int:
-    c.charge(4)
+    c.charge_native(4)
     return len(vector)
 
 
 def _vector_borrow(c: GasMeter, types: Types, vector: Any, at: int) -> Any:
-    c.charge(4)
+    c.charge_native(4)
     if at >= len(vector):
         raise PrimitiveError("vector", VECTOR_INDEX_OUT_OF_BOUNDS)
     return vector[at] if types[0].is_container else (vector, at)
 
 
 def _vector_push_back(c: GasMeter, _: Types, vector: Any, value: Any) -> None:
-    c.charge(4)
+    c.charge_native(4)
     vector.append(value)
 
 
 def _vector_pop_back(c: GasMeter, _: Types, vector: Any) -> Any:
-    c.charge(4)
+    c.charge_native(4)
     if not vector:
         raise PrimitiveError("vector", VECTOR_POP_EMPTY)
     return vector.pop()
 
 
 def _vector_destroy_empty(c: GasMeter, _: Types, vector: Any) -> None:
-    c.charge(4)
+    c.charge_native(4)
     if vector:
         raise PrimitiveError("vector", VECTOR_UNPACK_PARITY)
 
 
 def _vector_swap(c: GasMeter, _: Types, vector: Any, i: int, j: int) -> None:
-    c.charge(4)
+    c.charge_native(4)
     if i >= len(vector) or j >= len(vector):
         raise PrimitiveError("vector", VECTOR_INDEX_OUT_OF_BOUNDS)
     vector[i], vector[j] = vector[j], vector[i]
