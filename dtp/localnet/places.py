@@ -187,12 +187,13 @@ class Places:
                 at, "InvalidGasCoinUsage", "the gas coin can be taken by value in TransferObjects only"
             )
         place = self._place(argument, at, wanted)
-        if id(place) in self._exclusive:
-            raise argument_failed(at, "InvalidReferenceArgument", f"{place.name} is borrowed in this command")
         abilities = place.type.abilities
         if abilities & COPY and not abilities & KEY:
+            # A copy may be taken beside a borrow: it is of the value before the call.
             place.last_taken = True
             return Slot(place.type, self._vm.copy(place.type, place.data))
+        if id(place) in self._exclusive:
+            raise argument_failed(at, "InvalidReferenceArgument", f"{place.name} is borrowed in this command")
         if not place.takeable:
             raise argument_failed(
                 at, "InvalidObjectByValue", f"{place.name} is immutable or read-only: it can't be taken"

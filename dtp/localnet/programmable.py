@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from dtp.localnet.failures import CommandFailed, argument_failed, from_machine, from_package
-from dtp.localnet.limits import PUBLISH_COST_PER_BYTE
+from dtp.localnet.limits import MAX_PACKAGE_SIZE, PUBLISH_COST_PER_BYTE
 from dtp.localnet.places import Place, Places
 from dtp.localnet.vm import (
     VM,
@@ -29,8 +29,8 @@ from dtp.localnet.vm import (
     Value,
 )
 from dtp.localnet.vm.natives.object import derive_id
-from dtp.localnet.vm.packages import MAX_PACKAGE_SIZE
 from dtp.localnet.vm.types import KEY, STORE
+from dtp.localnet.vm.verify import internal_parameters
 from dtp.sui.bytecode import package_digest
 from dtp.sui.effects import UpgradeProblem
 from dtp.sui.names import TypeTag
@@ -171,33 +171,38 @@ class Interpreter:
         return [Place(v.type, v.data, self._name(at), tainted=tainted) for at, v in enumerate(values)]
 
     def _check_callable(self, function: FunctionInstance, call: MoveCall) -> None:
+        """Refuse what a transaction may not call, in the protocol's order."""
         name = f"{function.module}::{function.name}"
-        public = function.visibility == "public"
-        if self.checked and not public and not function.is_entry:
-            raise CommandFailed(
-                "NonEntryFunctionInvoked",
-                f"{name} is neither public nor entry: a transaction can't call it",
-            )
         if len(call.arguments) != len(function.parameters):
             raise CommandFailed(
                 "ArityMismatch",
                 f"{name} takes {len(function.parameters)} arguments, got {len(call.arguments)}",
             )
-        if not self.checked:
-            return
-        for index, type in enumerate(function.returns):
-            if type.is_reference:
-                raise CommandFailed(
-                    "InvalidPublicFunctionReturnType", f"{name} returns a reference", index=index
-                )
-        if not public:
-            for at, argument in enumerate(call.arguments):
-                if self.places.tainted(argument, at):
-                    raise argument_failed(
-                        at,
-                        "InvalidArgumentToPrivateEntryFunction",
-                        f"a function without `entry` had it before, {name} is a private entry function",
+        if self.checked:
+            for index, type in enumerate(function.returns):
+                if type.is_reference:
+                    raise CommandFailed(
+                        "InvalidPublicFunctionReturnType", f"{name} returns a reference", index=index
                     )
+        if internal_parameters(call.package, call.module, call.function):
+            raise CommandFailed(
+                "NonEntryFunctionInvoked",
+                f"only the module that declares a type may call {name} for it, no transaction",
+            )
+        if not self.checked or function.visibility == "public":
+            return
+        if not function.is_entry:
+            raise CommandFailed(
+                "NonEntryFunctionInvoked",
+                f"{name} is neither public nor entry: a transaction can't call it",
+            )
+        for at, argument in enumerate(call.arguments):
+            if self.places.tainted(argument, at):
+                raise argument_failed(
+                    at,
+                    "InvalidArgumentToPrivateEntryFunction",
+                    f"a function without `entry` had it before, {name} is a private entry function",
+                )
 
     # ------------------------------------------------------------------------------------------------ coins
 

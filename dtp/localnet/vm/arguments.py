@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dtp.localnet.limits import MAX_TYPE_NODES
 from dtp.localnet.vm.contract import ExecutionFailure, FunctionInstance, Slot, Value
 from dtp.localnet.vm.linker import Function, Linker, MissingItem
-from dtp.localnet.vm.types import MAX_TYPE_NODES, Type, abilities_text
+from dtp.localnet.vm.types import Type, abilities_text
 from dtp.localnet.vm.values import BadBcs, copier, decode
 from dtp.sui.bytecode import Visibility
 from dtp.sui.names import SuiNameError, TypeTag, parse_type

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dtp.sui.bytecode import CodeUnit, Instruction, Opcode
 
-__all__ = ["Block", "irreducible", "successors", "to_blocks"]
+__all__ = ["Block", "block_starts", "irreducible", "loop_depths", "successors", "to_blocks"]
 
 CONDITIONAL = (Opcode.BR_TRUE, Opcode.BR_FALSE)
 _ENDS = frozenset({Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH, *CONDITIONAL})
@@ -38,15 +38,21 @@ def successors(code: Sequence[Instruction], unit: CodeUnit, at: int) -> tuple[in
     return (at + 1,)
 
 
-def to_blocks(unit: CodeUnit) -> dict[int, Block]:
-    """Blocks by their first instruction, in order of the code; only those that can be reached."""
+def block_starts(unit: CodeUnit) -> list[int]:
+    """Return the first instructions of all blocks, in order of the code."""
     code = unit.code
     leaders = {0}
     for at, (op, _) in enumerate(code):
         if op in _ENDS:
             leaders.update(successors(code, unit, at))
             leaders.add(at + 1)
-    starts = sorted(s for s in leaders if s < len(code))
+    return sorted(s for s in leaders if s < len(code))
+
+
+def to_blocks(unit: CodeUnit) -> dict[int, Block]:
+    """Blocks by their first instruction, in order of the code; only those that can be reached."""
+    code = unit.code
+    starts = block_starts(unit)
     blocks = {}
     for start, end in zip(starts, [*starts[1:], len(code)], strict=True):
         blocks[start] = Block(start, end, successors(code, unit, end - 1))
@@ -91,6 +97,25 @@ def irreducible(blocks: dict[int, Block]) -> int | None:
         if target not in dominators[start]:
             return target
     return None
+
+
+def loop_depths(blocks: dict[int, Block]) -> dict[int, int]:
+    """Return how deep loops nest at and inside each loop's head, by its head; 1 holds no other. Needs loops with one
+    head each."""
+    bodies: dict[int, set[int]] = {}
+    for start, head in _retreating(blocks):
+        body = bodies.setdefault(head, {head})
+        work = [start]
+        while work:
+            at = work.pop()
+            if at not in body:
+                body.add(at)
+                work.extend(blocks[at].sources)
+    depths: dict[int, int] = {}
+    # A loop inside another has fewer blocks.
+    for head, body in sorted(bodies.items(), key=lambda entry: len(entry[1])):
+        depths[head] = 1 + max((depths[inner] for inner in body if inner in depths), default=0)
+    return depths
 
 
 def _retreating(blocks: dict[int, Block]) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import CodeType, TracebackType
 from typing import Any, NoReturn
 
+from dtp.localnet.limits import MAX_TYPE_DEPTH, MAX_TYPE_NODES
 from dtp.localnet.vm import arguments as checks
 from dtp.localnet.vm.clever import clever_error
 from dtp.localnet.vm.contract import (
@@ -33,7 +34,7 @@ from dtp.localnet.vm.objects import ObjectRuntime
 from dtp.localnet.vm.packages import PackageBuilder
 from dtp.localnet.vm.signals import Abort, NativeAbort, PrimitiveError, Stopped, VmLimit
 from dtp.localnet.vm.translate import MAX_CALL_DEPTH, Translated, translate
-from dtp.localnet.vm.types import MAX_TYPE_DEPTH, MAX_TYPE_NODES, Type
+from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import BadBcs, copier, decode, encode
 from dtp.sui.bytecode import Opcode
 

@@ -10,6 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dtp.localnet.limits import (
+    MAX_CACHED_OBJECTS,
+    MAX_DELETED_IDS,
+    MAX_EVENT_SIZE,
+    MAX_EVENTS,
+    MAX_EVENTS_SIZE,
+    MAX_NEW_IDS,
+    MAX_TRANSFERRED_IDS,
+)
 from dtp.localnet.vm.contract import (
     ChildStore,
     Event,
@@ -25,14 +34,6 @@ from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import BadBcs, decode, encode
 
 __all__ = ["ObjectRuntime", "TypeMismatch", "object_id"]
-
-MAX_NEW_IDS: Final = 2048
-MAX_DELETED_IDS: Final = 2048
-MAX_TRANSFERRED_IDS: Final = 2048
-MAX_CACHED_OBJECTS: Final = 1000
-MAX_EVENTS: Final = 1024
-MAX_EVENT_SIZE: Final = 250 * 1024
-MAX_EVENTS_SIZE: Final = 65_536_000
 
 # Objects of genesis: sharing them is not sharing a used object.
 _SYSTEM_STATE: Final = (5).to_bytes(32, "big")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dtp.localnet.limits import MAX_DEPENDENCIES, MAX_PACKAGE_SIZE
 from dtp.localnet.vm import upgrade
 from dtp.localnet.vm.contract import Package, PackageRejected, UpgradePolicy
 from dtp.localnet.vm.linker import Linker, MissingItem, short_address
 from dtp.localnet.vm.natives import Native
-from dtp.localnet.vm.verify import Refused, verify_module
+from dtp.localnet.vm.verify import Refused, verify_move, verify_sui
 from dtp.localnet.vm.verify.link import ModuleId, check_cycles
 from dtp.sui.bytecode import BytecodeError, CompiledModule, deserialize
 
-__all__ = ["MAX_PACKAGE_SIZE", "PackageBuilder", "with_address"]
+__all__ = ["PackageBuilder", "with_address"]
 
-MAX_PACKAGE_SIZE = 100 * 1024
-"""Most bytes of all modules and their names, the protocol's limit."""
-MAX_DEPENDENCIES = 32
 _ZERO = bytes(32)
 _MALFORMED = "VMVerificationOrDeserializationError"
 
@@ -109,14 +107,19 @@ class PackageBuilder:
             for name, data in package.modules.items():
                 others[original, name] = self._linker.compiled(data)
         absent = self._missing_natives(others)
+        for name, module in compiled.items():
+            self._check_packages(module, used, original_id)
+            try:
+                verify_move(module, others, absent)
+            except Refused as refused:
+                raise _rejected(refused, name) from None
         try:
             check_cycles(own)
         except Refused as refused:
             raise _rejected(refused, "") from None
         for name, module in compiled.items():
-            self._check_packages(module, used, original_id)
             try:
-                verify_module(module, others, absent)
+                verify_sui(module)
             except Refused as refused:
                 raise _rejected(refused, name) from None
 

@@ -32,11 +32,6 @@ _PRIMITIVE_ABILITIES: Final = COPY | DROP | STORE
 _ABILITY_NAMES: Final = ((COPY, "copy"), (DROP, "drop"), (STORE, "store"), (KEY, "key"))
 INTEGER_BITS: Final = {"u8": 8, "u16": 16, "u32": 32, "u64": 64, "u128": 128, "u256": 256}
 
-MAX_TYPE_NODES: Final = 256
-"""Most nodes of one type; the protocol's limit is 256 for type arguments too."""
-MAX_TYPE_DEPTH: Final = 16
-"""Deepest nesting of one type's arguments, as the protocol's limit for type tags."""
-
 
 def abilities_text(mask: int) -> str:
     """`copy + drop`, or `none`."""

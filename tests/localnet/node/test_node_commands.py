@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from node_world import COIN, Tx, created
+from node_world import COIN, STD, Tx, created
 from playground import Play
 
 from dtp.sui.bcs import ADDRESS, STRING, U64, option, vector
@@ -209,6 +209,16 @@ def test_a_pure_input_changed_by_reference_keeps_the_change(play: Play) -> None:
     found = play.world.node.simulate(data, checks=False)
     assert int.from_bytes(found.commands[2].returned[0].bcs, "little") == 7
     assert found.commands[0].mutated[0].argument == number
+
+
+def test_a_pure_input_is_taken_beside_a_borrow_of_it(play: Play) -> None:
+    for type, raw in (("u8", b"\2ab"), ("u64", b"\1" + bytes(8))):
+        tx = play.tx()
+        values = tx.add(Pure(raw))
+        tx.call(STD, "vector::append", values, values, types=(type,))
+        tx.call(STD, "vector::length", values, types=(type,))
+        simulated = play.world.node.simulate(play.world.data(tx, play.alice))
+        assert simulated.commands[1].returned[0].json == str(2 * raw[0])
 
 
 def test_wrong_types_and_counts(play: Play) -> None:

@@ -142,9 +142,9 @@ def test_a_higher_price_costs_more(play: Play) -> None:
     ("options", "kind"),
     [
         ({"budget": 999_999}, "GasBudgetTooLow"),
-        ({"budget": 50_000_000_001}, "GasBudgetTooHigh"),
+        ({"budget": 50_000_000_000_001}, "GasBudgetTooHigh"),
         ({"price": 999}, "GasPriceUnderRGP"),
-        ({"price": 100_000, "budget": 50_000_000_000}, "GasPriceTooHigh"),
+        ({"price": 50_000_000_000, "budget": 50_000_000_000_000}, "GasPriceTooHigh"),
         ({"payment": ()}, "MissingGasPayment"),
     ],
 )

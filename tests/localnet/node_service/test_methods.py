@@ -11,6 +11,7 @@ from dtp.chain._pysui import Unresolved, unresolved_message
 from dtp.localnet.grpc import masks
 from dtp.localnet.grpc.errors import BadRequest
 from dtp.localnet.grpc.messages import library, milliseconds, timestamp, value
+from dtp.localnet.limits import PROTOCOL_VERSION
 from dtp.sui.grpc import from_value
 from dtp.sui.names import parse_digest
 from dtp.sui.objects import OBJECT
@@ -54,7 +55,7 @@ def test_epochs(call, v2):
     mask = ["epoch", "reference_gas_price", "first_checkpoint", "protocol_config.protocol_version"]
     epoch = call("LedgerService", "get_epoch", v2.GetEpochRequest(epoch=0), mask).epoch
     assert epoch.reference_gas_price == 1000
-    assert epoch.protocol_config.protocol_version > 0
+    assert epoch.protocol_config.protocol_version == PROTOCOL_VERSION == 107
     refuses(Status.NOT_FOUND, call, "LedgerService", "get_epoch", v2.GetEpochRequest(epoch=99))
 
 

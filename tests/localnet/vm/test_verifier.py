@@ -12,7 +12,7 @@ from vm_world import World, address, modules
 
 from dtp.localnet.framework import STD, SUI, system_packages
 from dtp.localnet.vm import PackageRejected
-from dtp.localnet.vm.verify import Refused, verify_module
+from dtp.localnet.vm.verify import Refused, verify_move, verify_sui
 from dtp.sui.bytecode import (
     OPERANDS,
     Ability,
@@ -83,7 +83,8 @@ def test_writing_is_the_inverse_of_reading(name: str) -> None:
     ("package", "name"), sorted(FRAMEWORK), ids=lambda v: v if isinstance(v, str) else ""
 )
 def test_the_framework_passes(package: bytes, name: str) -> None:
-    verify_module(FRAMEWORK[package, name], FRAMEWORK, (), is_framework=True)
+    verify_move(FRAMEWORK[package, name], FRAMEWORK, (), is_framework=True)
+    verify_sui(FRAMEWORK[package, name])
 
 
 MOVE = "VMVerificationOrDeserializationError"
@@ -353,7 +354,7 @@ def test_mutants_are_judged_as_by_the_genuine_verifier(seed: int) -> None:
             continue
         refused = ""
         try:
-            verify_module(mutant, {**others, (mutant.address, mutant.name): mutant})
+            verify_move(mutant, {**others, (mutant.address, mutant.name): mutant})
         except Refused as reason:
             refused = f"{reason.item}: {reason}"
         answer = genuine.genuine_call(mutant.name, _PROBES[mutant.name], [], modules=(data,))

@@ -1,4 +1,4 @@
-"""Pass 2: everything that a module names elsewhere exists, looks the same there, and may be used."""
+"""Pass 3: everything that a module names elsewhere exists, looks the same there, and may be used."""
 
 from __future__ import annotations
 
@@ -46,9 +46,6 @@ def check(
     for at, function in enumerate(module.function_handles):
         if function.module != module.self_handle:
             _check_function(module, at, others[module.module_id(function.module)], absent)
-    for friend in module.friend_decls:
-        if module.addresses[friend.address] != module.address:
-            raise Refused("foreign_friend", f"friend {module.identifiers[friend.name]} is in another package")
 
 
 def _check_datatype(module: CompiledModule, at: int, owner: CompiledModule) -> None:
@@ -125,7 +122,7 @@ def named(module: CompiledModule, token: SignatureToken) -> Named:
 
 
 def check_cycles(modules: Mapping[ModuleId, CompiledModule]) -> None:
-    """No module of a package depends on itself through others; a friend may not be a dependency."""
+    """No module of a package depends on itself through others."""
     state: dict[ModuleId, int] = {}
 
     def visit(id: ModuleId, path: tuple[ModuleId, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Pass 4: locals are used only when they hold a value, and nothing that can't be dropped is left behind."""
+"""Pass 6: locals are used only when they hold a value, and nothing that can't be dropped is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pass 5: references. A borrow graph tells, at each instruction, which references may point into which.
+"""Pass 7: references. A borrow graph tells, at each instruction, which references may point into which.
 
 Nodes are references and the frame (whose fields are the locals). An edge says that its end was borrowed from its
 start, along a path of fields; a weak edge may lead anywhere below. A value may be moved, overwritten or read only
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from dtp.localnet.vm.blocks import Block, to_blocks
 from dtp.localnet.vm.verify.common import Refused
-from dtp.localnet.vm.verify.stack import variant_of
+from dtp.localnet.vm.verify.shapes import variant_of
 from dtp.sui.bytecode import CompiledModule, FunctionDef, Opcode, ReferenceType, SignatureToken
 
 __all__ = ["check"]
@@ -74,6 +74,9 @@ class _Graph:
         for parent in self.into.pop(node):
             for path, exact in self.out[parent].pop(node):
                 for child, edges in children.items():
+                    if child == parent:
+                        # Two ways joined can borrow from each other; what leads back to its start says nothing.
+                        continue
                     for below, below_exact in edges:
                         if exact:
                             self.add_edge(parent, child, path + below, below_exact)

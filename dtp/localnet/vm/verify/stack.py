@@ -1,4 +1,4 @@
-"""Pass 3: the operand stack: balanced in every block, with the types and abilities that each instruction needs.
+"""Pass 5: the operand stack: balanced in every block, with the types and abilities that each instruction needs.
 
 Blocks start and end with an empty stack, so each is checked once, in one walk from its start.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dtp.localnet.vm.blocks import irreducible, to_blocks
+from dtp.localnet.limits import MAX_PUSHES, MAX_STACK
+from dtp.localnet.vm.blocks import block_starts
 from dtp.localnet.vm.types import COPY, DROP, abilities_text
 from dtp.localnet.vm.verify.common import Refused, abilities, subsumes
-from dtp.localnet.vm.verify.structure import MAX_PUSH, check_arguments, check_token
+from dtp.localnet.vm.verify.shapes import effect, struct_fields, substitute, variant_of
+from dtp.localnet.vm.verify.structure import check_arguments, check_token
 from dtp.sui.bytecode import (
     CompiledModule,
     DatatypeType,
@@ -21,19 +23,14 @@ from dtp.sui.bytecode import (
     ReferenceType,
     Signature,
     SignatureToken,
-    TypeParameter,
     VectorType,
 )
 
-__all__ = ["check", "ends_block", "struct_fields", "substitute", "variant_of"]
+__all__ = ["check"]
 
 _INTEGERS = frozenset(
     {Primitive.U8, Primitive.U16, Primitive.U32, Primitive.U64, Primitive.U128, Primitive.U256}
 )
-_ENDS = frozenset(
-    {Opcode.BR_TRUE, Opcode.BR_FALSE, Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH}
-)
-_UNCONDITIONAL = frozenset({Opcode.BRANCH, Opcode.RET, Opcode.ABORT, Opcode.VARIANT_SWITCH})
 _LITERALS = {
     Opcode.LD_U8: Primitive.U8,
     Opcode.LD_U16: Primitive.U16,
@@ -58,83 +55,32 @@ _SAME_INTEGERS = frozenset(
 _ORDERINGS = frozenset({Opcode.LT, Opcode.GT, Opcode.LE, Opcode.GE})
 
 
-def ends_block(op: Opcode) -> bool:
-    """Whether an instruction ends a basic block."""
-    return op in _ENDS
-
-
-def substitute(token: SignatureToken, arguments: Signature) -> SignatureToken:
-    """The type with type arguments put in."""
-    if not arguments:
-        return token
-    match token:
-        case TypeParameter(index):
-            return arguments[index]
-        case VectorType(element):
-            return VectorType(substitute(element, arguments))
-        case ReferenceType(target, mutable):
-            return ReferenceType(substitute(target, arguments), mutable)
-        case DatatypeType(handle, inner) if inner:
-            return DatatypeType(handle, tuple(substitute(t, arguments) for t in inner))
-        case _:
-            return token
-
-
-def struct_fields(
-    module: CompiledModule, definition: int, arguments: Signature
-) -> tuple[SignatureToken, list[SignatureToken]]:
-    """A struct's type and its fields' types under type arguments."""
-    entry = module.struct_defs[definition]
-    return DatatypeType(entry.handle, arguments), [substitute(f.type, arguments) for f in entry.fields or ()]
-
-
-def variant_of(
-    module: CompiledModule, handle: int, generic: bool
-) -> tuple[int, int, SignatureToken, list[SignatureToken], Signature]:
-    """Enum definition, variant number, the enum's type, the variant's field types, the type arguments."""
-    arguments: Signature = ()
-    if generic:
-        entry = module.variant_instantiations[handle]
-        instance = module.enum_instantiations[entry.enum]
-        definition, arguments = instance.target, module.signatures[instance.type_arguments]
-    else:
-        entry = module.variant_handles[handle]
-        definition = entry.enum
-    enum = module.enum_defs[definition]
-    fields = [substitute(f.type, arguments) for f in enum.variants[entry.variant].fields]
-    return definition, entry.variant, DatatypeType(enum.handle, arguments), fields, arguments
-
-
 def check(module: CompiledModule, function: FunctionDef) -> None:
     """Raise `Refused` unless every instruction of the function finds what it needs."""
     assert function.body is not None
     code = function.body.code
     name = module.function_name(function.handle)
-    if not code or code[-1].op not in _UNCONDITIONAL:
-        raise Refused("control_flow", "code runs past its end", item=name, offset=max(0, len(code) - 1))
     handle = module.function_handles[function.handle]
     constraints = [int(a) for a in handle.type_parameters]
     for token in module.signatures[function.body.locals]:
         check_token(module, token, constraints, name, references=True)
-    starts = {0}
-    for at, (op, argument) in enumerate(code):
-        if op in _ENDS:
-            starts.add(at + 1)
-            if op in (Opcode.BRANCH, Opcode.BR_TRUE, Opcode.BR_FALSE):
-                starts.add(int(argument))  # type: ignore[arg-type]
-            elif op is Opcode.VARIANT_SWITCH:
-                starts.update(function.body.jump_tables[argument].offsets)  # type: ignore[index]
-    head = irreducible(to_blocks(function.body))
-    if head is not None:
-        raise Refused("control_flow", "a loop is entered elsewhere than at its head", item=name, offset=head)
+    starts = set(block_starts(function.body))
     checker = _Checker(module, function, name, constraints)
+    pushed = 0
     for at, (op, argument) in enumerate(code):
-        if at in starts and checker.stack:
-            raise Refused(
-                "unbalanced_stack", "values are left on the stack at a block's end", item=name, offset=at
-            )
+        if at in starts:
+            if checker.stack:
+                raise Refused(
+                    "unbalanced_stack", "values are left on the stack at a block's end", item=name, offset=at
+                )
+            pushed = 0
         checker.at = at
+        pushed += effect(module, op, argument)[1]
+        if pushed > MAX_PUSHES:
+            raise checker.refuse("value_stack_push_overflow", f"a block pushes over {MAX_PUSHES} values")
         checker.step(op, argument)
+        if len(checker.stack) > MAX_STACK:
+            raise checker.refuse("value_stack_overflow", f"over {MAX_STACK} values on the stack")
     if checker.stack:
         raise Refused("unbalanced_stack", "values are left on the stack at a block's end", item=name)
 
@@ -344,7 +290,10 @@ class _Checker:
         self.stack.extend(ReferenceType(f, mutable) for f in fields)
 
     def _switch(self, table: int) -> None:
-        found = self.pop_reference().target
+        reference = self.pop_reference()
+        if reference.mutable:
+            raise self.refuse("type_mismatch", "a switch looks at an enum by an immutable reference")
+        found = reference.target
         enum = self.module.enum_defs[self.body.jump_tables[table].enum]
         if not isinstance(found, DatatypeType) or found.handle != enum.handle:
             raise self.refuse("type_mismatch", "a switch over another enum")
@@ -383,16 +332,12 @@ class _Checker:
 
     def _vector_pack(self, argument: tuple[int, int]) -> None:
         element = self.element(argument[0])
-        if argument[1] > MAX_PUSH:
-            raise self.refuse("too_many", f"a vector of {argument[1]} elements at once")
         for _ in range(argument[1]):
             self.want(element)
         self.stack.append(VectorType(element))
 
     def _vector_unpack(self, argument: tuple[int, int]) -> None:
         element = self.element(argument[0])
-        if argument[1] > MAX_PUSH:
-            raise self.refuse("too_many", f"a vector of {argument[1]} elements at once")
         self.want(VectorType(element))
         self.stack.extend([element] * argument[1])
 

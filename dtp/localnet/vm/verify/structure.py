@@ -1,4 +1,4 @@
-"""Pass 1: declarations by themselves."""
+"""Pass 2: declarations by themselves."""
 
 from __future__ import annotations
 
@@ -21,20 +21,9 @@ from dtp.sui.bytecode import (
 
 __all__ = ["check"]
 
-MAX_TYPE_NODES = 256
-MAX_TYPE_PARAMETERS = 32
-MAX_PARAMETERS = 128
-MAX_BLOCKS = 1024
-MAX_FIELDS = 32
-MAX_FUNCTIONS = 1000
-MAX_DATATYPES = 200
-MAX_PUSH = 10_000
-
 
 def check(module: CompiledModule, is_framework: bool) -> None:
     """Raise `Refused` for the first declaration that breaks a rule."""
-    _check_counts(module)
-    _check_duplicates(module)
     for definition in module.struct_defs:
         name = module.datatype_name(definition.handle)
         if definition.fields is None:
@@ -57,59 +46,9 @@ def check(module: CompiledModule, is_framework: bool) -> None:
         raise Refused("metadata", "a published module has no metadata table")
 
 
-def _check_counts(module: CompiledModule) -> None:
-    for what, count, most in (
-        ("functions", len(module.function_defs), MAX_FUNCTIONS),
-        ("datatypes", len(module.struct_defs) + len(module.enum_defs), MAX_DATATYPES),
-    ):
-        if count > most:
-            raise Refused("too_many", f"{count} {what}, {most} at most")
-
-
-def _check_duplicates(module: CompiledModule) -> None:
-    def unique(what: str, names: Sequence[object]) -> None:
-        if len(set(names)) != len(names):
-            raise Refused("duplicate", f"two {what} are the same")
-
-    m = module
-    unique("identifiers", m.identifiers)
-    unique("addresses", m.addresses)
-    unique("module handles", m.module_handles)
-    unique("datatype handles", [(h.module, h.name) for h in m.datatype_handles])
-    unique("function handles", [(h.module, h.name) for h in m.function_handles])
-    unique("function definitions", [f.handle for f in m.function_defs])
-    unique("datatype definitions", [*(s.handle for s in m.struct_defs), *(e.handle for e in m.enum_defs)])
-    for definition in m.struct_defs:
-        unique(f"fields of {m.datatype_name(definition.handle)}", [f.name for f in definition.fields or ()])
-    for enum in m.enum_defs:
-        unique(f"variants of {m.datatype_name(enum.handle)}", [v.name for v in enum.variants])
-        for variant in enum.variants:
-            unique(f"fields of {m.identifiers[variant.name]}", [f.name for f in variant.fields])
-    for handle in (*(f.handle for f in m.function_defs),):
-        if m.function_handles[handle].module != m.self_handle:
-            raise Refused("foreign_definition", f"{m.function_name(handle)} belongs to another module")
-    for handle in (*(s.handle for s in m.struct_defs), *(e.handle for e in m.enum_defs)):
-        if m.datatype_handles[handle].module != m.self_handle:
-            raise Refused("foreign_definition", f"{m.datatype_name(handle)} belongs to another module")
-    defined = {f.handle for f in m.function_defs}
-    declared = {s.handle for s in m.struct_defs} | {e.handle for e in m.enum_defs}
-    for at, function in enumerate(m.function_handles):
-        if function.module == m.self_handle and at not in defined:
-            raise Refused(
-                "missing_function", f"{m.function_name(at)} is not defined", item=m.function_name(at)
-            )
-    for at, datatype in enumerate(m.datatype_handles):
-        if datatype.module == m.self_handle and at not in declared:
-            raise Refused(
-                "missing_datatype", f"{m.datatype_name(at)} is not defined", item=m.datatype_name(at)
-            )
-
-
 def _check_datatype(module: CompiledModule, name: str, handle: int, fields: tuple[Field, ...]) -> None:
     entry = module.datatype_handles[handle]
     constraints = [int(p.constraints) for p in entry.type_parameters]
-    if len(fields) > MAX_FIELDS:
-        raise Refused("too_many", f"{len(fields)} fields, {MAX_FIELDS} at most", item=name)
     # A field must have what its owner has; the owner's key asks its fields for store.
     needed = int(entry.abilities) & ~KEY | (STORE if entry.abilities & KEY else 0)
     everything = [0xF] * len(constraints)
@@ -156,15 +95,9 @@ def check_token(
     offset: int | None = None,
 ) -> None:
     """A type is well formed: references outermost only (if `references`), type arguments meet their constraints."""
-    nodes = 0
     work = [token.target] if references and isinstance(token, ReferenceType) else [token]
     while work:
         head = work.pop()
-        nodes += 1
-        if nodes > MAX_TYPE_NODES:
-            raise Refused(
-                "type_too_large", f"a type of over {MAX_TYPE_NODES} nodes", item=item, offset=offset
-            )
         if isinstance(head, ReferenceType):
             raise Refused("reference", "a reference inside a type or a field", item=item, offset=offset)
         if isinstance(head, VectorType):
@@ -214,8 +147,6 @@ def _check_function_signatures(module: CompiledModule, handle: int, name: str) -
     entry = module.function_handles[handle]
     constraints = [int(a) for a in entry.type_parameters]
     parameters = module.signatures[entry.parameters]
-    if len(constraints) > MAX_TYPE_PARAMETERS or len(parameters) > MAX_PARAMETERS:
-        raise Refused("too_many", "too many parameters", item=name)
     for token in (*parameters, *module.signatures[entry.returns]):
         check_token(module, token, constraints, name, references=True)
 

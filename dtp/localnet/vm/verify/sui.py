@@ -1,14 +1,15 @@
-"""Pass 6: the rules of Sui on top of Move's."""
+"""Last pass: the rules of Sui on top of Move's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dtp.localnet.vm.blocks import to_blocks
 from dtp.localnet.vm.types import DROP, KEY
 from dtp.localnet.vm.verify.common import Refused, abilities, function_name
-from dtp.localnet.vm.verify.stack import variant_of
+from dtp.localnet.vm.verify.internal import internal_parameters
+from dtp.localnet.vm.verify.shapes import effect
 from dtp.sui.bytecode import (
     CompiledModule,
     DatatypeType,
@@ -27,23 +28,13 @@ __all__ = ["check"]
 
 _STD = (1).to_bytes(32, "big")
 _SUI = (2).to_bytes(32, "big")
+_READ_ONLY = ((_SUI, "clock", "Clock"), (_SUI, "random", "Random"))
 _FRESH = frozenset(
     {
         (_SUI, "object", "new"),
         (_SUI, "object", "new_uid_from_hash"),
         (_SUI, "derived_object", "claim"),
         (_SUI, "test_scenario", "new_object"),
-    }
-)
-_PRIVATE_TRANSFERS = frozenset({"transfer", "share_object", "freeze_object", "receive", "party_transfer"})
-_PUBLIC_TRANSFERS = frozenset(
-    {
-        "public_transfer",
-        "public_share_object",
-        "public_freeze_object",
-        "public_receive",
-        "public_party_transfer",
-        "receiving_object_id",
     }
 )
 
@@ -126,7 +117,7 @@ def _walk_fresh(
         elif op is Opcode.ST_LOC:
             (fresh.add if stack.pop() else fresh.discard)(argument)
         else:
-            pops, pushes = _effect(module, op, argument)
+            pops, pushes = effect(module, op, argument)
             taken = stack[len(stack) - pops :]
             del stack[len(stack) - pops :]
             if op in (Opcode.PACK, Opcode.PACK_GENERIC) and _is_object(module, op, argument) and not taken[0]:
@@ -147,64 +138,6 @@ def _is_object(module: CompiledModule, op: Opcode, argument: Any) -> bool:
         argument = module.struct_instantiations[argument].target
     struct = module.struct_defs[argument]
     return bool(module.datatype_handles[struct.handle].abilities & KEY)
-
-
-def _effect(module: CompiledModule, op: Opcode, argument: Any) -> tuple[int, int]:
-    """Values an instruction pops and pushes."""
-    plain = _EFFECTS.get(op)
-    if plain is not None:
-        return plain
-    match op:
-        case Opcode.CALL | Opcode.CALL_GENERIC:
-            handle = argument
-            if op is Opcode.CALL_GENERIC:
-                handle = module.function_instantiations[argument].target
-            entry = module.function_handles[handle]
-            return len(module.signatures[entry.parameters]), len(module.signatures[entry.returns])
-        case Opcode.PACK | Opcode.UNPACK:
-            fields = len(module.struct_defs[argument].fields or ())
-        case Opcode.PACK_GENERIC | Opcode.UNPACK_GENERIC:
-            target = module.struct_instantiations[argument].target
-            fields = len(module.struct_defs[target].fields or ())
-        case Opcode.VEC_PACK | Opcode.VEC_UNPACK:
-            fields = argument[1]
-        case _:
-            fields = len(variant_of(module, argument, "GENERIC" in op.name)[3])
-    return (fields, 1) if op in _PACKS else (1, fields)
-
-
-_PACKS = frozenset(
-    {Opcode.PACK, Opcode.PACK_GENERIC, Opcode.PACK_VARIANT, Opcode.PACK_VARIANT_GENERIC, Opcode.VEC_PACK}
-)
-
-
-def _effects() -> Iterator[tuple[Opcode, tuple[int, int]]]:
-    loads = (
-        "LD_U8 LD_U16 LD_U32 LD_U64 LD_U128 LD_U256 LD_CONST LD_TRUE LD_FALSE COPY_LOC "
-        "MUT_BORROW_LOC IMM_BORROW_LOC"
-    )
-    unary = (
-        "CAST_U8 CAST_U16 CAST_U32 CAST_U64 CAST_U128 CAST_U256 NOT READ_REF FREEZE_REF MUT_BORROW_FIELD "
-        "IMM_BORROW_FIELD MUT_BORROW_FIELD_GENERIC IMM_BORROW_FIELD_GENERIC VEC_LEN VEC_POP_BACK"
-    )
-    binary = "ADD SUB MUL DIV MOD BIT_AND BIT_OR XOR SHL SHR OR AND LT GT LE GE EQ NEQ VEC_IMM_BORROW VEC_MUT_BORROW"
-    others = {
-        "POP BR_TRUE BR_FALSE ABORT VARIANT_SWITCH": (1, 0),
-        "BRANCH NOP": (0, 0),
-        # A return takes what is there; nothing follows it in its block.
-        "RET": (0, 0),
-        "WRITE_REF VEC_PUSH_BACK": (2, 0),
-        "VEC_SWAP": (3, 0),
-        loads: (0, 1),
-        unary: (1, 1),
-        binary: (2, 1),
-    }
-    for names, effect in others.items():
-        for name in names.split():
-            yield Opcode[name], effect
-
-
-_EFFECTS = dict(_effects())
 
 
 # --------------------------------------------------------------------------------------------------- calls
@@ -243,33 +176,22 @@ def _check_private_generic(
     name: str,
     at: int,
 ) -> None:
-    package, owner, function = called
-    if package == _STD and (owner, function) == ("internal", "permit"):
-        restricted = True
-    elif package == _SUI and owner == "event" and (module.address, module.name) != (_SUI, "event"):
-        restricted = function != "events_by_type"
-    elif package == _SUI and owner == "transfer" and (module.address, module.name) != (_SUI, "transfer"):
-        if function not in _PRIVATE_TRANSFERS | _PUBLIC_TRANSFERS:
-            raise Refused(
-                "private_generic", f"transfer::{function} is not for calling", item=name, offset=at, sui=True
-            )
-        restricted = function in _PRIVATE_TRANSFERS
-    else:
-        restricted = False
-    if (module.address, module.name) == (_SUI, "test_scenario") or not restricted:
+    if (module.address, module.name) == (_SUI, "test_scenario"):
         return
-    token = types[0]
-    if (
-        not isinstance(token, DatatypeType)
-        or module.datatype_handles[token.handle].module != module.self_handle
-    ):
-        raise Refused(
-            "private_generic",
-            f"{owner}::{function} of {module.type_name(token)}: only the module that declares the type may call it",
-            item=name,
-            offset=at,
-            sui=True,
-        )
+    for index in internal_parameters(*called):
+        token = types[index]
+        if (
+            not isinstance(token, DatatypeType)
+            or module.datatype_handles[token.handle].module != module.self_handle
+        ):
+            raise Refused(
+                "private_generic",
+                f"{called[1]}::{called[2]} of {module.type_name(token)}: only the module that declares the type may "
+                "call it",
+                item=name,
+                offset=at,
+                sui=True,
+            )
 
 
 # ----------------------------------------------------------------------------------- witness, init, entry
@@ -342,12 +264,9 @@ def _check_entry(module: CompiledModule, function: FunctionDef, name: str) -> No
     if parameters and _is_context(module, parameters[-1]):
         parameters = parameters[:-1]
     for token in parameters:
-        if (
-            isinstance(token, ReferenceType)
-            and token.mutable
-            and _name(module, token.target) == (_SUI, "clock", "Clock")
-        ):
-            raise Refused("entry", "an entry function takes the clock by & only", item=name, sui=True)
+        by_value_or_mutable = token.target if isinstance(token, ReferenceType) and token.mutable else token
+        if _name(module, by_value_or_mutable) in _READ_ONLY:
+            raise Refused("entry", "an entry function takes Clock and Random by & only", item=name, sui=True)
         if not _may_be_argument(module, token, constraints):
             raise Refused(
                 "entry", f"an entry function can't take {module.type_name(token)}", item=name, sui=True
