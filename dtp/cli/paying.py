@@ -42,6 +42,8 @@ class Payment:
     coin: str | None
     keep: bool
     account: Account
+    slack: str | None = None
+    when_answered: bool = False
     _used: list[Connection] = field(default_factory=list)
 
     def connect(
@@ -53,17 +55,21 @@ class Payment:
         from dtp.chain.model import SUI_COIN
         from dtp.chain.wallet import parse_amount
         from dtp.pay.dial import connect as connect_and_pay
+        from dtp.pay.terms import Spending
 
+        paid_in = self.coin or SUI_COIN
+        slack = None if self.slack is None else parse_amount(self.slack, paid_in)
         spent = sum(bill.amount for bill in self._bills())
         return connect_and_pay(
             address,
             identity=identity,
             psk=psk,
             wallet=self.account.signer(),
-            budget=parse_amount(self.budget, self.coin or SUI_COIN) - spent,
+            budget=parse_amount(self.budget, paid_in) - spent,
             deposit=self.deposit,
             coin=self.coin,
             keep=self.keep,
+            spending=Spending(slack_amount=slack, when_answered=self.when_answered),
             network=self.account.network or address.options.get("network"),
         )
 
@@ -187,8 +193,8 @@ class _Bill:
 
 
 def payment_options(command: _Function) -> _Function:
-    """Add `--budget`, `--deposit`, `--coin`, `--keep-channel`, `--network`, `--wallet`; the command gets
-    `payment: Payment`."""
+    """Add `--budget`, `--deposit`, `--coin`, `--keep-channel`, `--slack`, `--when-answered`, `--network`, `--wallet`;
+    the command gets `payment: Payment`."""
 
     @functools.wraps(command)
     def with_payment(
@@ -197,13 +203,19 @@ def payment_options(command: _Function) -> _Function:
         deposit: str | None,
         coin: str | None,
         keep_channel: bool,
+        slack: str | None,
+        when_answered: bool,
         network: str | None,
         wallet: str | None,
         **options: Any,
     ) -> Any:
-        if budget is None and (deposit is not None or coin is not None or keep_channel):
-            raise click.UsageError("--deposit, --coin and --keep-channel are about a --budget")
-        payment = Payment(budget, deposit, coin, keep_channel, Account(network, wallet, None))
+        about = (deposit is not None, coin is not None, keep_channel, slack is not None, when_answered)
+        if budget is None and any(about):
+            raise click.UsageError(
+                "--deposit, --coin, --keep-channel, --slack and --when-answered are about a --budget"
+            )
+        account = Account(network, wallet, None)
+        payment = Payment(budget, deposit, coin, keep_channel, account, slack, when_answered)
         return command(*args, payment=payment, **options)
 
     decorated: Any = with_payment
@@ -215,6 +227,11 @@ def payment_options(command: _Function) -> _Function:
                      help="Where it is paid: localnet, testnet, mainnet or the URL of a node. "
                      "[default: $DTP_NETWORK, else localnet]"),
         click.option("--keep-channel", is_flag=True, help="Leave the payment channel open for the next time."),
+        click.option("--when-answered", is_flag=True,
+                     help="Pay a request when its answer begins, and not when it is made."),
+        click.option("--slack", metavar="AMOUNT",
+                     help="Pay for what the server counts, and never came here, on connections that broke off: at "
+                     "most so much in all on a channel's lane. [default: a voucher's step, at most 0.00075SUI]"),
         click.option("--coin", metavar="TYPE",
                      help="The coin that the service is paid in, if not SUI; amounts are in its smallest unit."),
         click.option("--deposit", metavar="AMOUNT",

@@ -22,6 +22,7 @@ from dtp.pay.errors import BudgetTooSmall
 from dtp.pay.metered import Metered
 from dtp.pay.passes import NoPass
 from dtp.pay.store import Store
+from dtp.pay.terms import Spending
 from dtp.session.codes import ConnectionRefused
 from dtp.session.limits import Limits
 
@@ -164,6 +165,7 @@ class Buyer:
             limits=self._limits,
             psk=self._psk,
             on_charge=calls,
+            spending=Spending(charge_units=0, when_answered=self._budget.when_answered),
         )
         return calls.connection
 

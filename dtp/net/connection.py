@@ -312,6 +312,11 @@ class Connection:
         return self._session.traffic
 
     @property
+    def unanswered(self) -> int:
+        """Streams opened by the client of which it has got neither a byte nor an end, be they given up since."""
+        return self._session.unanswered
+
+    @property
     def moved(self) -> int:
         """Bytes of streams sent and received, as `traffic` counts them."""
         return self._session.moved

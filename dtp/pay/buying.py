@@ -37,9 +37,9 @@ from dtp.pay.costs import agreed_total, carriage, take_credits
 from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
+from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.lost import find_sent, opening, turn
 from dtp.pay.passes import Held, NoPass, find_pass
-from dtp.pay.payer import PayerLane, Reserved
 from dtp.pay.settling import (
     Paid,
     add_money,

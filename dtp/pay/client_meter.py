@@ -22,7 +22,8 @@ from dtp.pay import answers, messages, payer
 from dtp.pay.drivers import Meter
 from dtp.pay.errors import ChargeDeclined, MoneyNotAdded, PriceTooHigh
 from dtp.pay.journal import Journal
-from dtp.pay.payer import UNRESERVED, Payer, Reserved
+from dtp.pay.lane_start import UNRESERVED, Reserved
+from dtp.pay.payer import Payer
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
@@ -94,6 +95,7 @@ class ClientMeter(Meter):
         self._refused: MoneyNotAdded | None = None  # why
         self._leaving = False  # since it is used up
         self._reserved = UNRESERVED  # of this connection; what was reserved before isn't used again
+        self._believed = meter.lane.believed  # as it is on the disk
         self._reserving = False
         self._unsigned: payer.SignWanted | None = None  # waits until it is reserved
         self.watch.received = NO_COUNT  # what is sent and what comes is the same to a client
@@ -131,7 +133,8 @@ class ClientMeter(Meter):
         self.recount()
 
     def _counted(self, opened: int, sent: int, received: int) -> None:
-        self.payer.count(opened, sent + received, self.loop.time())
+        waiting = self.connection.unanswered if self.payer.spending.when_answered else 0
+        self.payer.count(opened, sent + received, self.loop.time(), waiting)
 
     def _take(self, data: bytes) -> None:
         self.payer.receive(data, self.loop.time())
@@ -173,12 +176,18 @@ class ClientMeter(Meter):
             self.spawn(self._leave())
 
     async def _adopt(self, voucher: SignedVoucher, used: Usage) -> None:
-        await self.journal.run(lambda store: store.signed(voucher, used))
+        lane, believed = self.payer.lane, self.payer.believed
+
+        def keep(store: Store) -> None:
+            store.believe(lane.channel, lane.lane, believed)  # before it is a part of what was used
+            store.signed(voucher, used)
+
+        await self.journal.run(keep)
 
     def _sign(self, wanted: payer.SignWanted) -> None:
         """Sign what is reserved on the disk, else reserve it first. What comes next is reserved ahead."""
         voucher, reserved = wanted.voucher, self._reserved
-        if not reserved.holds(voucher):
+        if not reserved.holds(voucher) or self._believed != self.payer.believed:
             self._unsigned = wanted
             self._reserve()
             return
@@ -195,13 +204,20 @@ class ClientMeter(Meter):
 
     async def _reserve_more(self) -> None:
         lane, more = self.payer.lane, self.payer.to_reserve
+        believed = self.payer.believed
         if self._unsigned is not None:
             more = Reserved(more.sequence, max(more.amount, self._unsigned.voucher.amount))
+
+        def keep(store: Store) -> None:
+            if believed != lane.believed:  # or who dies again and again would be believed as often
+                store.believe(lane.channel, lane.lane, believed)
+            store.reserve(lane.channel, lane.lane, more)
+
         try:
-            await self.journal.run(lambda store: store.reserve(lane.channel, lane.lane, more))
+            await self.journal.run(keep)
         finally:
             self._reserving = False
-        self._reserved = more
+        self._reserved, self._believed = more, believed
         wanted, self._unsigned = self._unsigned, None
         if wanted is not None and not self._over:
             self._sign(wanted)
@@ -442,7 +458,7 @@ class ClientMeter(Meter):
 
     async def agreement(self) -> messages.Agreed | None:
         """The server's signature under an agreed close; None when it gives none in time. Doesn't raise."""
-        if self._over or self.agreed is not None or not self.payer.agrees:
+        if self._over or self.agreed is not None or not self.payer.agrees or not self.payer.agrees_on_counts:
             return self.agreed
         self.payer.ask_close()
         self.turn()

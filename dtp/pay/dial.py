@@ -84,6 +84,7 @@ def connect(
     coin: str | None = ...,
     on_charge: OnCharge | None = ...,
     spending: Spending | None = ...,
+    server_streams: int = ...,
     store: Store | str | os.PathLike[str] | None = ...,
     identity: Identity | None = ...,
     service: str | None = ...,
@@ -107,6 +108,7 @@ def connect(
     coin: str | None = None,
     on_charge: OnCharge | None = None,
     spending: Spending | None = None,
+    server_streams: int = 0,
     store: Store | str | os.PathLike[str] | None = None,
     identity: Identity | None = None,
     service: str | None = None,
@@ -127,7 +129,8 @@ def connect(
     or text such as "0.5SUI"; for a service that is paid in another `coin` (its type), numbers of its smallest
     unit, or their text. `most_per_request` and `most_per_mib` are the highest prices to agree to, `on_charge` decides
     about explicit charges (without it, and a `spending` with more `charge_units`, only one request for each stream is
-    paid), `spending` says when vouchers are signed. `store` keeps them.
+    paid), `spending` says when vouchers are signed. The server may have `server_streams` streams of its own open at
+    once: what comes on them is paid, too. `store` keeps vouchers.
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`; with a
@@ -176,6 +179,7 @@ def connect(
         keep=keep,
         on_charge=on_charge,
         spending=spending,
+        server_streams=server_streams,
         store=store,
         identity=identity,
         limits=limits,
@@ -200,6 +204,7 @@ class _PaidDialer:
         keep: bool,
         on_charge: OnCharge | None,
         spending: Spending | None,
+        server_streams: int,
         store: Store | str | os.PathLike[str] | None,
         identity: Identity | None,
         limits: Limits,
@@ -215,6 +220,7 @@ class _PaidDialer:
         self._keep = keep
         self._on_charge = on_charge
         self._spending = spending
+        self._server_streams = server_streams
         self._store = store
         self._identity = identity
         self._limits = limits
@@ -300,7 +306,10 @@ class _PaidDialer:
         dialer = net.Dialer(
             address=_without_network(self._address),
             endpoint=Endpoint(
-                self._identity or Identity.generate(), net.suites(), self._limits, psk=self._psk
+                self._identity or Identity.generate(),
+                net.suites(),
+                replace(self._limits, streams=self._server_streams),  # what comes on them is paid
+                psk=self._psk,
             ),
             service=self._service,
             resolvers=resolvers,
@@ -323,16 +332,17 @@ class _PaidDialer:
         return connection
 
     def _spending_over(self, connection: Metered) -> Spending:
-        """The defaults, fit for what carries the connection: on pipes each frame takes seconds, and costs gas."""
+        """Return what the program chose, or the defaults, fit for what carries the connection: on pipes each frame
+        takes seconds, and costs gas."""
         from dtp.pay.drivers import REPEATS
         from dtp.pay.terms import Spending
 
-        usual, patience = Spending(slack_bytes=self._limits.connection_window), connection.patience
-        if self._on_charge is not None:  # it is asked about each charge
-            usual = replace(usual, charge_units=0)
-        if patience <= self._limits.handshake:
-            return usual
-        return replace(usual, repeat=patience / REPEATS, patience=patience / 2)
+        chosen, usual, patience = self._spending, Spending(), connection.patience
+        if chosen is None:  # `on_charge` is asked about each charge
+            chosen = usual if self._on_charge is None else replace(usual, charge_units=0)
+        if patience <= self._limits.handshake or chosen.repeat != usual.repeat:
+            return chosen
+        return replace(chosen, repeat=patience / REPEATS, patience=patience / 2)
 
     async def _begin(self, connection: Metered, deal: Purchase) -> None:
         from dtp.pay.client_meter import ClientMeter
@@ -350,7 +360,7 @@ class _PaidDialer:
             deal.prices,
             deal.funds,
             lambda shown: shown.is_by(deal.key.public),
-            self._spending or self._spending_over(connection),
+            self._spending_over(connection),
             renewed=deal.topped_up,
         )
         meter = ClientMeter(

@@ -69,9 +69,17 @@ class NotPaid(PeerError):
 
 
 class CountsDisputed(PeerError):
-    """The server asks money for more than arrived here. Nothing was signed beyond our own count."""
+    """The server asks money for more than arrived here. Nothing was signed beyond our own count.
+
+    `requests` and `bytes` are what it wants paid and never came; with a `Spending.slack_amount` of `amount` they are.
+    All are 0 where it shows vouchers that are not ours.
+    """
 
     code = "counts-disputed"
+
+    def __init__(self, message: str, *, requests: int = 0, bytes: int = 0, amount: int = 0) -> None:
+        super().__init__(message)
+        self.requests, self.bytes, self.amount = requests, bytes, amount
 
 
 class ChargeDeclined(PeerError):

@@ -33,7 +33,16 @@ from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import End
-from dtp.pay.terms import FREE_NO_MORE, MIB, NO_CARRIAGE, Exposure, Prices, Usage, is_free_no_more
+from dtp.pay.terms import (
+    FREE_NO_MORE,
+    MIB,
+    NO_CARRIAGE,
+    OTHERS_PART,
+    Exposure,
+    Prices,
+    Usage,
+    is_free_no_more,
+)
 from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode
@@ -416,11 +425,13 @@ def _is_before(found: Channel, known: Channel, lanes: Iterable[int]) -> bool:
 def _begun(exposure: Exposure, admission: Admission, vouched: dict[int, int]) -> Exposure:
     """The exposure of a lane at its prices, with what its use may cost us through the chain, whatever carries it now.
 
-    Lanes cost a client next to nothing: those beyond the first may owe no more together before they have paid than
-    that one may, or than the channel has paid.
+    Lanes cost a client next to nothing: before they have paid, all of a channel may owe what one that has a single
+    lane could. Those beyond the first share a part of it, or of what the channel has paid.
     """
     most, prices, more = exposure.first_amount, admission.prices, carriage(admission.channel.terms)
     if admission.lane.lane > 0:
-        most = min(most, max(most, sum(vouched.values())) // MAX_LANES)
+        most = min(most, max(most, sum(vouched.values())) // (OTHERS_PART * MAX_LANES))
+    else:
+        most -= most // OTHERS_PART
     dear = Prices(prices.request + more.request, prices.mib + more.mib)
     return replace(exposure, first_amount=most).within(dear)

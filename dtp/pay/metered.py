@@ -209,10 +209,10 @@ class PaidRequest:
         await self.connection.charge(units, amount=amount)
 
     async def deliver(self, data: bytes, units: int = 1, *, amount: int | None = None) -> None:
-        """Sell `data`, up to 64 MiB: the client gets it sealed, pays, and gets the key; neither can cheat the other.
+        """Sell `data`, up to 64 MiB: the client gets it sealed, pays, and gets the key.
 
-        If the key is never told, what the client signed pays only with it, on chain and for all to see. Raises
-        `ChargeDeclined`, and what ended stream or connection.
+        That it is what the client wanted isn't proven. If the key is never told, what the client signed pays only
+        with it, on chain and for all to see. Raises `ChargeDeclined`, and what ended stream or connection.
         """
         meter = self.connection._serving()
         if amount is not None:

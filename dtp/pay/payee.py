@@ -132,7 +132,7 @@ PayeeEvent: TypeAlias = (
 @dataclass(slots=True)
 class _Pending:
     """A charge that the client has not decided yet. It is paid by a voucher for at least `covered` requests: what had
-    been counted here when it was asked for, and the client counts no less, and its units."""
+    been counted here when it was asked for, and its units; or for its units more than the voucher before."""
 
     charge: int
     units: int
@@ -518,7 +518,9 @@ class Payee:
     def _charge_flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
         pending = self._pending
         if pending is not None and pending.is_paid_by(voucher, charge):
-            if voucher.requests < pending.covered:
+            # Requests that the client pays later, or not at all, are unpaid beside it: they stay in the exposure.
+            paid = max(self.floor.requests, newest.requests if newest is not None else 0)
+            if voucher.requests < min(pending.covered, paid + pending.units):
                 return Flaw.CHARGE_UNPAID
             if pending.lock is not None:
                 return None if voucher.hash_lock == pending.lock else Flaw.WRONG_LOCK

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 from dtp.pay import messages
-from dtp.pay.errors import BudgetSpent, CountsDisputed, MalformedMeter, NotMetered
+from dtp.pay.errors import BudgetSpent, MalformedMeter, NotMetered
+from dtp.pay.lane_start import PayerLane, Reserved, exposure_of, start_lane
 from dtp.pay.messages import VERSION, Message, VoucherSaid
-from dtp.pay.terms import MIB, NOTHING, Exposure, Prices, Spending, Usage
+from dtp.pay.terms import LEAST_AHEAD, MIB, NOTHING, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import NO_CAP, SignedVoucher, Voucher
 
 NEVER: Final = float("inf")
@@ -29,60 +30,9 @@ _LOOKS: Final = 8
 #: for at a time (by default a MiB); somewhat more than that, since credit is given when a read is over.
 _COMPANY: Final = MIB
 _LEEWAY: Final = 3 * MIB // 2
-#: What a server is believed over all breaks of a lane, beside the slack of one: this part of what arrived.
-_BELIEVED: Final = 4
-#: Bytes that are paid ahead at a server that moves none unpaid, where the program chose nothing.
-_LEAST_AHEAD: Final = 4096
 #: Vouchers that are signed at once for a stream that goes on: signing several costs half as much as each by itself,
 #: between reads that drive everything else out of the processor's caches.
 _AHEAD: Final = 15
-
-
-class Reserved(NamedTuple):
-    """What is on the disk before vouchers are signed: sequences and amounts (smallest unit) up to these may be used.
-
-    So one write does for many vouchers, and whoever dies knows afterwards what can't have been signed.
-    """
-
-    sequence: int = 0
-    amount: int = 0
-
-    def holds(self, voucher: Voucher) -> bool:
-        """Whether this voucher may be signed."""
-        return voucher.sequence <= self.sequence and voucher.amount <= self.amount
-
-
-#: Nothing reserved.
-UNRESERVED: Final = Reserved()
-
-
-@dataclass(frozen=True, slots=True)
-class PayerLane:
-    """What a client knows of a lane when a connection begins: the newest voucher it remembers, and what it has used.
-
-    `clean` is False when the last connection broke off, or this side died: then the server may know of more.
-    `reserved` is above the newest voucher only when this side died: up to there it may have signed others. `believed`
-    is what of `used` never arrived here: the server counted it when connections broke off.
-    """
-
-    channel: str
-    lane: int
-    newest: SignedVoucher | None = None
-    used: Usage = NOTHING
-    clean: bool = True
-    reserved: Reserved = UNRESERVED
-    believed: Usage = NOTHING
-
-    @property
-    def died(self) -> bool:
-        """Whether vouchers may have been signed that aren't remembered."""
-        return self.reserved.sequence > (self.newest.voucher.sequence if self.newest is not None else 0)
-
-    @property
-    def most_signed(self) -> int:
-        """The most that a voucher of this lane can come to, whoever holds it."""
-        remembered = self.newest.voucher.amount if self.newest is not None else 0
-        return max(remembered, self.reserved.amount) if self.died else remembered
 
 
 # ------------------------------------------------------------------------------------------------------- events
@@ -186,12 +136,6 @@ class _Ending:
     final: Usage | None = None
 
 
-def _exposure(welcome: messages.Welcome) -> Exposure:
-    return Exposure(
-        welcome.first_bytes, welcome.most_bytes, welcome.first_requests, welcome.most_requests, 0.0
-    )
-
-
 @dataclass(slots=True)
 class Payer:
     """One lane's meter on the client's side, for one connection. Times are seconds of a clock that goes forward.
@@ -214,6 +158,7 @@ class Payer:
     sequence: int = field(init=False)
     newest: SignedVoucher | None = field(init=False)
     believed: Usage = field(init=False)  # see `PayerLane`
+    left: Usage = field(init=False, default=NOTHING)  # what the server counts above ours, and isn't paid
     _next: int = field(init=False)  # the next sequence, above all that were reserved before
     welcomed: bool = field(init=False, default=False)
     agrees: bool = field(init=False, default=False)  # the server signs agreed closes
@@ -223,6 +168,7 @@ class Payer:
     _interval: Usage = field(init=False, default=Usage())
     _count_streams: bool = field(init=False, default=True)
     _opened: int = field(init=False, default=0)
+    _waiting: int = field(init=False, default=0)  # of these, requests that are paid when they are answered
     _bytes: int = field(init=False, default=0)
     _charged: int = field(init=False, default=0)  # units of charges that were agreed to
     _agreed: int = field(init=False, default=0)  # the last charge that was agreed to
@@ -260,9 +206,12 @@ class Payer:
 
     # ---- what happens -------------------------------------------------------------------------------------
 
-    def count(self, opened: int, moved: int, now: float) -> None:
-        """This connection's counts so far: streams that the client opened, and bytes of streams both ways."""
-        self._opened, self._bytes = opened, moved
+    def count(self, opened: int, moved: int, now: float, waiting: int = 0) -> None:
+        """This connection's counts so far: streams that the client opened, and bytes of streams both ways.
+
+        `waiting` of the streams are not answered yet, and are not paid before (`Spending.when_answered`).
+        """
+        self._opened, self._bytes, self._waiting = opened, moved, waiting
         self._recount()
         if self._ready:
             frame = self.release(moved, now)
@@ -482,6 +431,16 @@ class Payer:
         return Reserved(self._next - 1 + spending.reserve, min(usual, self.funds))
 
     @property
+    def _unanswered(self) -> int:
+        """Requests that will have to be paid once they are answered."""
+        return self._waiting if self._count_streams else 0
+
+    @property
+    def agrees_on_counts(self) -> bool:
+        """True if the server, at an end in order, counts no more than is paid: else it agrees to no close."""
+        return not any(self.left) and not self._unanswered
+
+    @property
     def charged(self) -> int:
         """Units of the explicit charges of this connection that were agreed to."""
         return self._charged
@@ -506,7 +465,7 @@ class Payer:
 
     def missing(self, units: int = 1) -> int:
         """What `funds` lacks for so many further requests; not above 0: nothing."""
-        return self.prices.of(self.used.plus(units, 0)) - self.funds
+        return self.prices.of(self.used.plus(self._unanswered + units, 0)) - self.funds
 
     # ---- frames -------------------------------------------------------------------------------------------
 
@@ -516,23 +475,12 @@ class Payer:
         if self.welcomed:  # said again, since our answer was lost
             self._send(messages.Heard())
             return
-        newest = self._newest_of_both(message.voucher)
-        ours, clean = self.lane.used, self.lane.clean
-        lost = self._has_lost_a_lock(message.voucher)
-        if lost:
-            newest = None if message.voucher is None else self._of_ours(message.voucher)
-            ours = Usage(min(ours.requests, message.requests), ours.bytes)
-        adopted = newest is not None and newest is not self.lane.newest
-        if adopted:
-            assert newest is not None
-            ours, clean = ours.most(Usage(newest.voucher.requests, newest.voucher.bytes)), False
-        server = Usage(message.requests, message.bytes)
-        believed = self._agreed_gap(ours, server, clean)
+        start = start_lane(self.lane, message, self.prices, self.spending, self.is_ours)
         # Nothing is refused from here on.
-        self.believed = believed
-        if lost:
+        newest, self.believed, self.left = start.newest, start.believed, start.left
+        if start.lost_lock:
             self._fall_back(newest)
-        elif adopted:
+        elif start.adopted:
             assert newest is not None
             self._take(newest)
             self._lock = newest.voucher.hash_lock
@@ -545,54 +493,12 @@ class Payer:
         self._send(messages.Heard())
         if self.renewed:
             self._send(messages.Renewed())
-        self._base = ours.most(server)
+        self._base = start.used
         self._count_streams = message.count_streams
         self.agrees = message.agrees
-        self._exposure = _exposure(message)
+        self._exposure = exposure_of(message)
         self._interval = self.spending.interval(self._exposure.after(self.signed_usage))
         self._recount()
-
-    def _newest_of_both(self, theirs: VoucherSaid | None) -> SignedVoucher | None:
-        """The newer of the voucher that the server shows and of ours; ours was forgotten when theirs is newer."""
-        ours = self.lane.newest
-        if theirs is None or (ours is not None and theirs.sequence < ours.voucher.sequence):
-            return ours
-        shown = self._shown(theirs)
-        if ours is not None and shown == ours:
-            return ours
-        shown = self._of_ours(theirs)
-        if ours is not None and theirs.sequence == ours.voucher.sequence:
-            raise CountsDisputed(
-                "the server holds another voucher of the same sequence; was this lane's key used elsewhere, or an "
-                "old copy of the store? Close the channel and open another"
-            )
-        return shown
-
-    def _shown(self, theirs: VoucherSaid) -> SignedVoucher:
-        lane = self.lane
-        counts = (theirs.amount, theirs.requests, theirs.bytes)
-        voucher = Voucher(
-            lane.channel, lane.lane, theirs.sequence, *counts, theirs.hash_lock, theirs.not_after_ms
-        )
-        return SignedVoucher(voucher, theirs.signature)
-
-    def _of_ours(self, theirs: VoucherSaid) -> SignedVoucher:
-        """The voucher that the server shows, if it is ours. Raises `CountsDisputed`."""
-        shown = self._shown(theirs)
-        if not self.is_ours(shown):
-            raise CountsDisputed("the server shows a voucher that this lane's key did not sign")
-        return shown
-
-    def _has_lost_a_lock(self, theirs: VoucherSaid | None) -> bool:
-        """Whether our newest voucher is locked and the server never got it: what it is for was never given.
-
-        It would be refused for ever, since nobody asks for its charge any more. Should the server have it all the
-        same, it can claim it only by telling the key.
-        """
-        ours = self.lane.newest
-        if ours is None or ours.voucher.hash_lock is None:
-            return False
-        return theirs is None or theirs.sequence < ours.voucher.sequence
 
     def _fall_back(self, newest: SignedVoucher | None) -> None:
         """Go on from an older voucher, or from none; numbers go on above all that were used."""
@@ -601,28 +507,6 @@ class Payer:
         if newest is not None:
             self._take(newest)
             self._lock = newest.voucher.hash_lock
-
-    def _agreed_gap(self, ours: Usage, server: Usage, clean: bool) -> Usage:
-        """What is believed of this lane by now, with what the server counts above `ours`. Raises `CountsDisputed`.
-
-        A break explains what was under way. A server that breaks off again and again gets no more by it than a part
-        of what it has truly sent.
-        """
-        lane, spending, gap = self.lane, self.spending, server.beyond(ours)
-        if not any(gap):
-            return lane.believed
-        slack = Usage(spending.slack_requests, spending.slack_bytes)
-        # What came behind the newest voucher of one that died is forgotten, and has arrived.
-        forgotten = Usage(spending.voucher_requests, spending.voucher_bytes) if lane.died else NOTHING
-        believed = lane.believed.plus(*gap.beyond(forgotten))
-        arrived = ours.beyond(lane.believed)
-        most = slack.plus(arrived.requests // _BELIEVED, arrived.bytes // _BELIEVED)
-        if not clean and not any(gap.beyond(slack.plus(*forgotten))) and not any(believed.beyond(most)):
-            return believed
-        raise CountsDisputed(
-            f"the server counts {gap.requests} requests and {gap.bytes} bytes more on this channel than arrived "
-            "here; close the channel (dtp channel close) to pay what was signed and no more"
-        )
 
     def _on_charge(self, message: messages.ChargeAsked) -> None:
         if message.charge == self._decided and message.charge:
@@ -679,7 +563,7 @@ class Payer:
     # ---- steps --------------------------------------------------------------------------------------------
 
     def _recount(self) -> None:
-        streams = self._opened if self._count_streams else 0
+        streams = self._opened - self._waiting if self._count_streams else 0
         self.used = self._base.plus(streams + self._charged, self._bytes)
 
     def _pay_if_due(self, now: float) -> None:
@@ -714,10 +598,15 @@ class Payer:
         spending, size = self.spending, self.spending.ahead_bytes
         if self._exposure.first_bytes == 0 and self._exposure.after(self.signed_usage).bytes == 0:
             # Half of what came, as a server trusts a client, and to begin with what any budget has to pay for.
-            wanted = min(MIB, max(_LEAST_AHEAD, self.used.bytes // 2))
+            wanted = min(MIB, max(LEAST_AHEAD, min(self.used.bytes // 2, self._step_bytes())))
             room = self.prices.bytes_within(self.funds, self.used.requests)
             size = max(size, wanted if room is None else min(wanted, room - self.used.bytes))
         return Usage(spending.ahead_requests, size)
+
+    def _step_bytes(self) -> int:
+        """Return how many bytes cost as much as is risked at a server that is paid first."""
+        within = self.prices.bytes_within(self.spending.step_amount, 0)
+        return MIB if within is None else within
 
     def _is_due(self, target: Usage, now: float) -> bool:
         if self._demanded or self._ending is not None or self._agreed > self._newest_charge:
@@ -783,7 +672,8 @@ class Payer:
         ending = self._ending
         if ending is None or ending.final is None or self._finished or self._signing:
             return
-        if any(ending.final.beyond(self.used)) or any(self.unpaid) or self._stored < self.sequence:
+        known = self.used.plus(*self.left).plus(self._unanswered, 0)
+        if any(ending.final.beyond(known)) or any(self.unpaid) or self._stored < self.sequence:
             return
         if self._lock is not None:  # what it pays for can't be read yet
             return

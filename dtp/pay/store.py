@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from dtp import config
 from dtp.pay.errors import NoStore, StoreError
+from dtp.pay.lane_start import UNRESERVED, PayerLane, Reserved
 from dtp.pay.payee import PayeeLane
-from dtp.pay.payer import UNRESERVED, PayerLane, Reserved
 from dtp.pay.schema import FORMAT, SCHEMA, UPGRADES
 from dtp.pay.terms import NOTHING, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
@@ -426,6 +426,14 @@ class Store:
             ).rowcount
             if not changed:
                 raise StoreError(f"lane {lane} of {channel} isn't in {self.path}")
+
+    def believe(self, channel: str, lane: int, believed: Usage) -> None:
+        """Keep how much of a lane is believed that never arrived, before it is signed for. Synced."""
+        with self._synced():
+            self._db.execute(
+                "UPDATE lanes SET believed_requests = ?, believed_bytes = ? WHERE channel = ? AND lane = ?",
+                (*believed, channel, lane),
+            )
 
     def signed(self, signed: SignedVoucher, used: Usage) -> None:
         """Keep a voucher that we signed; `used` is our count. An older one changes nothing."""

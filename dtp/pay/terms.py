@@ -19,9 +19,15 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 #: Vouchers aren't asked for more often than once in so many bytes, however small the exposure.
 LEAST_INTERVAL: Final = 16 * KIB
-#: However much a MiB costs, so many bytes may be unpaid at first: what two vouchers are for, so that one comes before
-#: serving stops.
-_LEAST_FIRST: Final = 2 * LEAST_INTERVAL
+#: What a server loses at most to a client that never pays, MIST: what opening and closing a channel costs that client
+#: in gas, and no more. It is three transactions of the least gas: 1,000 units at a price of 1,000.
+FIRST_AMOUNT: Final = 3_000_000
+#: Bytes that are paid ahead at a server that moves none unpaid, where the program chose nothing.
+LEAST_AHEAD: Final = 4096
+#: Of `Exposure.first_amount` a channel's first lane has all but this part, and its other lanes share that.
+OTHERS_PART: Final = 4
+#: What one voucher is for at the beginning, in money: a quarter of what a server serves unpaid.
+STEP_AMOUNT: Final = FIRST_AMOUNT // 4
 #: A voucher falls due when this part of the exposure is used, so that it arrives before serving stops.
 _PART: Final = 4
 
@@ -84,7 +90,8 @@ NO_CARRIAGE: Final = Prices(0, 0)
 
 def _not_negative(table: object, names: str) -> None:
     for field in fields(table):  # type: ignore[arg-type]
-        if getattr(table, field.name) < 0:
+        value = getattr(table, field.name)
+        if value is not None and value < 0:
             raise ConfigError(f"{names} {field.name!r} must not be negative")
 
 
@@ -119,20 +126,27 @@ class Exposure:
     #: Seconds that a client may be late, serving stopped, before the connection is closed; and that it may take to
     #: decide a charge without a lock, before nobody waits for that any more.
     patience: float = 30.0
-    #: What the unpaid requests, and the unpaid bytes, may cost at first, in the coin's smallest unit: the gas of
-    #: opening and closing a channel. A request that costs more is paid before it is served.
-    first_amount: int = 20_000_000
+    #: What unpaid requests and bytes of all lanes may cost together at first, in the coin's smallest unit: no more
+    #: than the gas of opening and closing a channel, so that nobody gains by not paying. A request that costs more
+    #: is paid before it is served.
+    first_amount: int = FIRST_AMOUNT
 
     def __post_init__(self) -> None:
         _not_negative(self, "exposure")
 
     def within(self, prices: Prices) -> Exposure:
-        """The exposure at these prices: at first no more than `first_amount` in each count."""
-        requests, size = self.first_requests, self.first_bytes
+        """Return the exposure at these prices: at first all requests and bytes cost no more than `first_amount`.
+
+        Where that is too little for both, requests get half of it, or what bytes leave. Bytes get nothing where the
+        rest pays for less of them than the shortest interval of vouchers: then they are paid ahead.
+        """
+        requests, size, amount = self.first_requests, self.first_bytes, self.first_amount
+        wanted = prices.of(Usage(0, size))
         if prices.request:
-            requests = min(requests, self.first_amount // prices.request)
+            requests = min(requests, max(amount // 2, amount - wanted) // prices.request)
         if prices.mib:
-            size = min(size, max(_LEAST_FIRST, self.first_amount * MIB // prices.mib))
+            within = (amount - requests * prices.request) * MIB // prices.mib
+            size = min(size, within if within >= min(size, LEAST_INTERVAL) else 0)
         return replace(self, first_requests=requests, first_bytes=size)
 
     def after(self, paid: Usage) -> Usage:
@@ -159,10 +173,13 @@ class Spending:
     #: a server can take without serving.
     ahead_bytes: int = 0
     ahead_requests: int = 0
-    #: After a connection that broke off, or a crash here, the server's count is believed up to so much above ours:
-    #: what was under way then. The most that can be is a connection window.
-    slack_bytes: int = 8 * MIB
-    slack_requests: int = 64
+    #: What a server is believed above our own count, over all connections of a lane that broke off, or by a crash
+    #: here: so much money (smallest unit), and without it one voucher's step, worth at most `STEP_AMOUNT`. What it
+    #: counts beyond isn't paid: `CountsDisputed` where it serves nothing without.
+    slack_amount: int | None = None
+    #: Pay a request, where streams are counted, when the first of its answer has come, or its end, and not when it
+    #: is made. The server waits for it within its exposure.
+    when_answered: bool = False
     #: Vouchers whose numbers are reserved on the disk ahead, in one write. After a crash their numbers are not used
     #: again, and until the server shows its newest voucher they all count as signed.
     reserve: int = 128
@@ -186,6 +203,11 @@ class Spending:
             )
         if self.reserve < 1:
             raise ConfigError("spending: at least one voucher is reserved at a time")
+
+    @property
+    def step_amount(self) -> int:
+        """What may be lost to a server that is believed, or paid first: in the coin's smallest unit."""
+        return STEP_AMOUNT if self.slack_amount is None else self.slack_amount
 
     def interval(self, exposure: Usage) -> Usage:
         """How much may be unpaid before a voucher is due, with a server of this exposure."""

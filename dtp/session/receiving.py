@@ -165,8 +165,10 @@ class Receiving(Linking):
                 return  # over and forgotten: a repetition after a resume
         receive = stream.receive
         known_end = receive.ended
-        runs = receive.runs
+        runs, gap = receive.runs, receive.highest - receive.next
         pieces, rise = receive.receive(offset, data, fin)
+        # What lies behind a gap doesn't count before that is filled: it might never be.
+        self._never_arrived += receive.highest - receive.next - gap
         if runs or receive.early is not None:
             self._runs += receive.runs - runs
             if self._runs > len(self._streams) + most_runs(self.limits.connection_window):
@@ -232,6 +234,8 @@ class Receiving(Linking):
         receive.check_final(final, True)
         if receive.ended:
             return
+        if not receive.next and (stream_id & 1) == (0 if self.client else 1):
+            self._never_answered += 1
         rise = max(0, final - receive.highest)
         self._runs -= receive.runs
         missing = receive.end_by_reset(final)

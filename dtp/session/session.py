@@ -184,6 +184,15 @@ class Session(Receiving):
         return Traffic(opened >> 1, self._sent_total, self._received_total - self._never_arrived)
 
     @property
+    def unanswered(self) -> int:
+        """Streams that this side opened and got neither a byte nor an end of, be they given up since."""
+        own = 0 if self.client else 1
+        return self._never_answered + sum(
+            (each.stream_id & 1) == own and not each.receive.ended and not each.receive.next
+            for each in self._streams.values()
+        )
+
+    @property
     def moved(self) -> int:
         """Bytes of streams both ways so far: those of `traffic` together."""
         return self._sent_total + self._received_total - self._never_arrived

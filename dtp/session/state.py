@@ -86,7 +86,10 @@ class SessionState:
         self._receive_limit = limits.connection_window
         self._grant_at = limits.connection_window // 4
         self._runs = 0  # pieces of streams that wait with a gap before them
-        self._never_arrived = 0  # bytes that only the final offset of a RESET tells of
+        self._never_arrived = (
+            0  # bytes that only the final offset of a RESET tells of, or that lie behind a gap
+        )
+        self._never_answered = 0  # streams opened here that the peer has reset before any byte of theirs
         self._send_stop = MAX_OFFSET  # sending stops here, whatever the credit: see `Session.limit_sending`
         self._receive_stop = MAX_OFFSET
         # Of what was sent, bytes that are kept no more: acknowledged, or of a reset stream.

@@ -325,7 +325,12 @@ class ReceiveHalf:
 
     def grant(self) -> bool:
         """Raise the credit to what the application has read; True when that is worth telling."""
-        if self.ended or self.final is not None or self.consumed < self.grant_at:
+        if (
+            self.ended
+            or self.final is not None
+            or self.stop_code is not None  # nobody reads what still comes
+            or self.consumed < self.grant_at
+        ):
             return False
         self.limit = self.consumed + self.window
         self.grant_at = self.consumed + self.window // 4

@@ -15,9 +15,10 @@ from dtp.pay import messages
 from dtp.pay import payee as server_side
 from dtp.pay import payer as client_side
 from dtp.pay.errors import VoucherRefused
+from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.messages import build
 from dtp.pay.payee import Payee, PayeeLane
-from dtp.pay.payer import Payer, PayerLane, Reserved, said
+from dtp.pay.payer import Payer, said
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
@@ -121,6 +122,9 @@ class Meters:
         most = Reserved(max(before.sequence, more.sequence), max(before.amount, more.amount))
         self.client_disk = replace(self.client_disk, reserved=most)
 
+    def keep_believed(self, believed: Usage) -> None:
+        self.client_disk = replace(self.client_disk, believed=believed)
+
     def keep_adopted(self, voucher: SignedVoucher, used: Usage) -> None:
         # With our count, or the next crash would take back what this voucher pays for.
         self.client_disk = replace(self.client_disk, newest=voucher, used=self.client_disk.used.most(used))
@@ -221,6 +225,7 @@ class Meters:
                 case client_side.SignWanted():
                     self.sign(event)
                 case client_side.Adopted(voucher):
+                    self.keep_believed(self.payer.believed)
                     self.keep_adopted(voucher, self.payer.used)
                 case client_side.ChargeOffered(number):
                     self.told.append(event)
@@ -232,6 +237,8 @@ class Meters:
 
     def sign(self, wanted: client_side.SignWanted) -> None:
         """As the driver does: what isn't reserved is reserved on the disk first, and nothing else is written."""
+        if self.client_disk.believed != self.payer.believed:
+            self.keep_believed(self.payer.believed)
         if not self.reserved.holds(wanted.voucher):
             more = self.payer.to_reserve
             self.reserved = Reserved(more.sequence, max(more.amount, wanted.voucher.amount))
@@ -312,6 +319,11 @@ class StoredMeters(Meters):
     def keep_reserved(self, more: Reserved) -> None:
         super().keep_reserved(more)
         self.kept.reserve(self.channel, self.lane, more)
+        self.compare()
+
+    def keep_believed(self, believed: Usage) -> None:
+        super().keep_believed(believed)
+        self.kept.believe(self.channel, self.lane, believed)
         self.compare()
 
     def keep_adopted(self, voucher: SignedVoucher, used: Usage) -> None:

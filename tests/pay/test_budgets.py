@@ -24,7 +24,7 @@ from dtp.pay import buying
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
 from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded, OtherCoin
 from dtp.pay.journal import Journal
-from dtp.pay.payer import PayerLane
+from dtp.pay.lane_start import PayerLane
 from dtp.pay.serving import Selling
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Prices, Spending, Usage

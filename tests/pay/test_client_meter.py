@@ -9,8 +9,9 @@ from dtp.pay import messages
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import StoreError
 from dtp.pay.journal import Journal
+from dtp.pay.lane_start import UNRESERVED
 from dtp.pay.messages import ChargeAsked, VoucherSaid, Welcome, build, parse
-from dtp.pay.payer import UNRESERVED, Finished, Payer, said
+from dtp.pay.payer import Finished, Payer, said
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import KIB, MIB, Spending, Usage
 from dtp.pay.voucher import LaneKey

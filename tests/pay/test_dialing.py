@@ -20,9 +20,9 @@ from dtp.pay.client_meter import ClientMeter
 from dtp.pay.drivers import REPEATS
 from dtp.pay.errors import BudgetTooSmall, CountsDisputed, StoreError
 from dtp.pay.gate import PASS_OVER, QUOTA_USED_UP, USED_UP
+from dtp.pay.lane_start import PayerLane
 from dtp.pay.metered import Metered
 from dtp.pay.passes import NoPass
-from dtp.pay.payer import PayerLane
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Spending
 from dtp.pay.voucher import LaneKey
@@ -529,11 +529,22 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
 
 def test_vouchers_are_due_by_what_carries_them():
     """On pipes each frame takes seconds, and costs gas."""
-    limits = replace(DEFAULT, connection_window=98_765_432)
-    options = ("network", "host", "keep", "on_charge", "spending", "store", "identity", "psk", "resolvers")
+    limits = DEFAULT
+    options = (
+        "network",
+        "host",
+        "keep",
+        "on_charge",
+        "spending",
+        "store",
+        "identity",
+        "psk",
+        "resolvers",
+        "server_streams",
+    )
     address = Address("dtp", host_object=HOST, service="files")
     made = dial._PaidDialer(address, "files", None, Budget(), limits=limits, **dict.fromkeys(options))
-    usual = Spending(slack_bytes=98_765_432)
+    usual = Spending()
     assert made._spending_over(SimpleNamespace(patience=limits.handshake)) == usual
     slow = limits.handshake * 12
     over_pipes = replace(usual, repeat=slow / REPEATS, patience=slow / 2)

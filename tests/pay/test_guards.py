@@ -4,9 +4,10 @@ import pytest
 
 from dtp.pay import messages, payee, payer
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
+from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.messages import build
 from dtp.pay.payee import Floor, Payee, PayeeLane
-from dtp.pay.payer import Payer, PayerLane, Reserved, said
+from dtp.pay.payer import Payer, said
 from dtp.pay.terms import MIB, Exposure, Spending, Usage
 
 from .meters import CHANNEL, KEY, PRICES, lock_of, voucher

@@ -11,7 +11,7 @@ from dtp.chain.channel import State
 from dtp.pay import buying, lane_lock
 from dtp.pay.buying import Budget, LaneLock, Purchase
 from dtp.pay.errors import StoreError
-from dtp.pay.payer import PayerLane
+from dtp.pay.lane_start import PayerLane
 from dtp.pay.settling import request_close
 from dtp.pay.terms import MIB, Prices
 from dtp.pay.ticket import MAX_LANES

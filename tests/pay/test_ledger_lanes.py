@@ -66,20 +66,22 @@ def test_two_lanes_that_sign_up_to_the_deposit_at_once_are_paid_no_more_than_it(
     play(tmp_path, scenario)
 
 
-def test_all_lanes_of_a_channel_owe_no_more_at_first_than_twice_what_one_may(tmp_path):
+def test_all_lanes_of_a_channel_owe_no_more_at_first_than_one_exposure(tmp_path):
     """Lanes cost a client next to nothing: 16 of them had 16 times as much without paying."""
 
     async def scenario(served):
         served.with_lanes(MAX_LANES)
+        most = EXPOSURE.first_amount
         shares = [(await served.enter(lane)).payee.exposure.first_amount for lane in range(MAX_LANES)]
-        assert shares == [20_000_000, *[1_250_000] * 15]
+        assert shares == [most * 3 // 4, *[most // 64] * 15]
+        assert sum(shares) <= most
         # ... or than it has paid.
         await pay(served.meters[1], NEW_KEY.sign(voucher(1, 48_000, lane=1)))
         await served.meters[2].settled()
         again = [(await served.enter(lane)).payee.exposure.first_amount for lane in (0, 1, 2)]
-        assert again == [20_000_000, 3_000_000, 3_000_000]
+        assert again == [most * 3 // 4, 750_000, 750_000]
         await pay(served.meters[-2], NEW_KEY.sign(voucher(2, 480_000, lane=1)))
-        assert (await served.enter(3)).payee.exposure.first_amount == 20_000_000
+        assert (await served.enter(3)).payee.exposure.first_amount == most
 
     play(tmp_path, scenario)
 
@@ -90,11 +92,13 @@ def test_transport_is_a_part_of_what_is_unpaid_at_first(tmp_path, carrier):
     TCP may go on over pipes."""
 
     async def scenario(served):
-        terms = replace(served.channel.terms, bearer=Bearer.CLIENT, credit=5_000_000)
+        terms = replace(served.channel.terms, bearer=Bearer.CLIENT, credit=400_000)
         served.channel = replace(served.channel, terms=terms)
         meter = await served.ledger.enter(*served.admitted(carrier=carrier), EXPOSURE, True)
         limit = meter.payee.limit
-        assert limit == Usage(3, 20_000_000 * MIB // (PRICES.mib + 64 * 5_000_000))
+        share, request = 2_250_000, PRICES.request + 400_000
+        requests = share // 2 // request
+        assert limit == Usage(requests, (share - requests * request) * MIB // (PRICES.mib + 64 * 400_000))
         meter.begin()
         (told,) = (messages.parse(each, from_client=False) for each in meter.connection.sent)
         assert (told.first_requests, told.first_bytes) == limit

@@ -6,13 +6,14 @@ import pytest
 
 from dtp.pay import messages, payee, payer
 from dtp.pay.errors import CountsDisputed, Flaw, MalformedMeter
+from dtp.pay.lane_start import PayerLane
 from dtp.pay.messages import build
 from dtp.pay.payee import PayeeLane
-from dtp.pay.payer import PayerLane, said
+from dtp.pay.payer import said
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
-from .meters import CHANNEL, KEY, PRICES, SECRET, Meters, flaw_of, lock_of, voucher
+from .meters import CHANNEL, KEY, PRICES, SECRET, Meters, StoredMeters, flaw_of, lock_of, voucher
 
 # ------------------------------------------------------------------------------------------------ bad vouchers
 
@@ -184,12 +185,21 @@ def test_a_server_cannot_make_a_client_pay_for_what_did_not_come():
 
 
 def test_a_server_that_remembers_too_much_is_not_paid_for_it():
+    """It goes on as long as that is within what it serves unpaid, and asks for money no further."""
     meters = Meters().connect()
     meters.stream(MIB)
     assert meters.end()
-    meters.server_disk = replace(meters.server_disk, used=Usage(0, MIB + 1))
-    with pytest.raises(CountsDisputed, match="1 bytes"):
+    meters.server_disk = replace(meters.server_disk, used=Usage(0, MIB + MIB // 2))
+    meters.connect()
+    assert meters.payer.left == Usage(0, MIB // 2)
+    assert meters.stream(MIB) == MIB
+    assert meters.end()
+    assert meters.paid == PRICES.of(Usage(0, 2 * MIB))
+    meters.server_disk = replace(meters.server_disk, used=Usage(0, 3 * MIB))
+    with pytest.raises(CountsDisputed, match="bytes more") as disputed:
         meters.connect()
+    assert disputed.value.bytes == MIB
+    assert disputed.value.amount == 2_000_001
 
 
 def test_after_a_break_the_server_is_believed_a_little():
@@ -198,42 +208,54 @@ def test_after_a_break_the_server_is_believed_a_little():
     meters.serve(MIB // 2)  # under way when the connection breaks
     meters.lose()
     meters.connect()
-    assert meters.payer.used == meters.payee.used == Usage(0, 3 * MIB + MIB // 2)
+    believed = meters.payer.believed
+    assert 0 < believed.bytes < MIB // 2
+    assert PRICES.of(believed) <= 750_000
+    assert meters.payer.used == Usage(0, 3 * MIB + believed.bytes)
+    assert meters.stream(MIB) == MIB  # the rest is the server's, which goes on
     assert meters.end()
+    assert meters.paid == PRICES.of(Usage(0, 4 * MIB + believed.bytes))
     meters.client_disk = replace(meters.client_disk, clean=False)
     meters.server_disk = replace(meters.server_disk, used=Usage(0, 12 * MIB))
-    with pytest.raises(CountsDisputed):
+    with pytest.raises(CountsDisputed) as disputed:
         meters.connect()
+    meters.spending = Spending(slack_amount=disputed.value.amount)
+    meters.connect()
+    assert meters.payer.left == Usage()
 
 
-@pytest.mark.parametrize(("arrives", "breaks"), [(0, 2), (4 * MIB, 2), (40 * MIB, 4)])
-def test_a_server_that_breaks_off_again_and_again_is_believed_little_in_all(arrives, breaks):
-    """It would be paid for nothing, by whoever dials again by himself."""
-    meters = Meters(spending=Spending(slack_bytes=16 * MIB)).connect()
-    believed = 0
+@pytest.mark.parametrize("arrives", [0, 4 * MIB, 40 * MIB])
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_server_that_breaks_off_again_and_again_is_believed_one_step_in_all(arrives, dies):
+    """It would be paid for nothing, by whoever dials again by himself, or is killed again and again."""
+    meters = StoredMeters().connect()
     meters.stream(arrives)
-    for _ in range(breaks):
-        meters.lose()
-        meters.server_disk = replace(meters.server_disk, used=meters.server_disk.used.plus(0, 6 * MIB))
-        meters.connect()
-        believed += 6 * MIB
-        assert meters.payer.believed == Usage(0, believed)
-    meters.lose()
-    meters.server_disk = replace(meters.server_disk, used=meters.server_disk.used.plus(0, 6 * MIB))
-    with pytest.raises(CountsDisputed, match=f"{6 * MIB} bytes more"):
-        meters.connect()
-    assert meters.client_disk.believed == Usage(0, believed)
+    for _ in range(8):
+        (meters.crash_client if dies else meters.lose)()
+        meters.server_disk = replace(meters.server_disk, used=meters.server_disk.used.plus(2, MIB // 8))
+        try:
+            meters.connect()
+        except CountsDisputed:
+            break
+        meters.pass_time(6.0)
+        meters.pump()
+        assert PRICES.of(meters.payer.believed) <= 750_000
+    assert meters.paid <= PRICES.of(Usage(0, arrives)) + 750_000
+    assert PRICES.of(meters.server_disk.used) > meters.paid
+    meters.close()
 
 
-def test_what_a_process_forgot_when_it_died_is_not_only_believed():
-    """It has arrived: who is killed again and again goes on."""
-    meters = Meters(spending=Spending(slack_bytes=MIB)).connect()
+def test_who_is_killed_again_and_again_goes_on():
+    """What it forgot is the server's beyond one voucher's step: a part of what that trusts a client with."""
+    meters = Meters().connect()
     for _ in range(8):
         meters.stream(MIB)
         meters.crash_client()
         meters.connect()
-        assert meters.payer.believed == Usage()
-    assert meters.payer.used == Usage(0, 8 * MIB)
+        assert PRICES.of(meters.payer.believed) <= 750_000
+    assert meters.stream(MIB) == MIB
+    assert meters.most_unpaid.bytes <= max(MIB, meters.payee.paid.bytes // 2)
+    assert meters.end()
 
 
 def test_a_foreign_voucher_of_the_server_is_no_debt():

@@ -203,12 +203,12 @@ def test_a_charge_that_was_declined_when_nobody_waited_is_asked_for_again(tmp_pa
     play(tmp_path, scenario)
 
 
-def test_a_charge_that_leaves_out_what_was_used_before_it_is_not_paid(tmp_path):
+def test_a_charge_is_paid_by_its_units_at_least(tmp_path):
     async def scenario(meter, wire, lane):
         wire.traffic = Traffic(3, 0, 0)
         charged = asyncio.ensure_future(meter.charge(2))
         await asyncio.sleep(0)
-        wire.on_meter(build(said(KEY.sign(voucher(1, 2)), 1)))
+        wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 1)))
         assert meter.error.flaw is Flaw.CHARGE_UNPAID
         charged.cancel()
 

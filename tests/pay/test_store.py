@@ -18,8 +18,9 @@ import pytest
 from dtp import config
 from dtp.pay import store as store_module
 from dtp.pay.errors import StoreError
+from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.payee import Payee, PayeeLane, Send
-from dtp.pay.payer import Payer, PayerLane, Reserved, SignWanted
+from dtp.pay.payer import Payer, SignWanted
 from dtp.pay.store import Bought, End, Store
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
@@ -549,7 +550,7 @@ def test_a_closed_store_says_so(tmp_path):
 # forked for each N, so that only the first one has to load Python.
 _CHILD = textwrap.dedent("""
     import os, sqlite3, sys
-    from dtp.pay.payer import Reserved
+    from dtp.pay.lane_start import Reserved
     from dtp.pay.store import Bought, Store
     from dtp.pay.terms import Usage
     from dtp.pay.voucher import LaneKey, Voucher

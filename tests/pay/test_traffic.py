@@ -61,6 +61,36 @@ def test_bytes_that_only_a_reset_tells_of_are_not_received():
     assert pair.client.traffic.received == 0
 
 
+def test_bytes_behind_a_gap_are_not_received():
+    """A server was paid for all below an offset by one byte at it."""
+    pair = SessionPair()
+    stream = pair.client.open_stream()
+    pair.client.write(stream, b"ask")
+    pair.settle()
+    pair.server.write(stream, b"a")
+    pair.settle()
+    hidden = pair.client._streams[stream].receive  # as if a frame at a far offset had come
+    pair.client._on_stream(stream, hidden.limit - 1, b"z", False, 0.0)
+    assert pair.client.traffic.received == 1
+    pair.client._on_stream(stream, 1, bytes(hidden.limit - 2), False, 0.0)  # the gap is filled
+    assert pair.client.traffic.received == hidden.limit
+
+
+def test_a_stream_that_was_stopped_gets_no_further_credit():
+    """Nobody reads what comes on it, and all of it was paid."""
+    pair = SessionPair(client_limits=WINDOW)
+    stream = pair.client.open_stream()
+    pair.client.write(stream, b"ask")
+    pair.settle()
+    pair.client.stop(stream, 0)
+    receive = pair.client._streams[stream].receive
+    for _ in range(8):  # a server that doesn't heed it
+        room = receive.limit - receive.next
+        if room:
+            pair.client._on_stream(stream, receive.next, bytes(room), False, 0.0)
+    assert pair.client.traffic.received == WINDOW.stream_window
+
+
 @pytest.mark.parametrize("total", [0, 1, 999, 3000])
 def test_nothing_is_sent_beyond_the_limit_until_it_is_raised(total):
     pair = SessionPair()

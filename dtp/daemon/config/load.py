@@ -347,6 +347,7 @@ def _budget(section: Section | None) -> model.Budget | None:
         deposit=section.take("deposit", values.money, None),
         request=section.take("request", values.money, None),
         mib=section.take("mib", values.money, None),
+        when_answered=section.take("when-answered", values.boolean, False),
     )
     section.finish()
     return budget

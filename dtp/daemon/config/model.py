@@ -130,6 +130,8 @@ class Budget:
     deposit: int | None = None
     request: int | None = None
     mib: int | None = None
+    #: Requests that the service counts by streams are paid when their answers begin.
+    when_answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

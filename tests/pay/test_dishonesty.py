@@ -1,0 +1,367 @@
+"""Every way to be dishonest that `docs/paying.md` lists, played against real programs: nobody loses more than that.
+
+The table there is the data: each row names its test here or elsewhere, and the tests here get their bound from it.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from dtp.pay.buying import Budget, purchase
+from dtp.pay.errors import CountsDisputed
+from dtp.pay.journal import Journal
+from dtp.pay.serving import Selling
+from dtp.pay.settling import finalize, request_close
+from dtp.pay.terms import FIRST_AMOUNT, MIB, STEP_AMOUNT, Exposure, Prices, Spending, Usage
+from dtp.pay.ticket import MAX_LANES
+from dtp.session.codes import CloseCode, ConnectionClosed
+
+from .conftest import TERMS
+from .test_hostile import frames_of, honest, knock
+from .test_paid import PRICES, fetch, give
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "paying.md"
+#: What the words of the table come to, in the coin's smallest unit.
+BOUNDS = {"nothing": 0, "a step": STEP_AMOUNT, "an exposure": FIRST_AMOUNT}
+_ROW = re.compile(
+    r"^\| (client|server|third party|node) \| (.+?) \| (.+?) \| `(tests/\S+?)::(\w+)` \|$", re.M
+)
+
+
+def rows():
+    """The table: who, what it does, the bound in words, the file and the name of the test."""
+    return _ROW.findall(PAGE.read_text())
+
+
+def functions_of(path):
+    found = list(ast.walk(ast.parse((ROOT / path).read_text())))
+    return {each.name: each for each in found if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+@pytest.fixture
+def bound(request):
+    """What the other side may lose by the row that names this test, in the coin's smallest unit."""
+    name = request.function.__name__
+    (words,) = {row[2] for row in rows() if row[4] == name}
+    return BOUNDS[words]
+
+
+# ------------------------------------------------------------------------------------------------------ the table
+
+
+def test_every_row_has_its_test_and_every_bound_is_one():
+    table = rows()
+    assert len(table) == PAGE.read_text().count("::test_") >= 30
+    assert {row[0] for row in table} == {"client", "server", "third party", "node"}
+    for who, what, words, path, name in table:
+        functions = functions_of(path)
+        assert name in functions, f"{who}, {what}: {path} has no {name}"
+        assert words in BOUNDS, f"{who}, {what}: {words!r} is no bound"
+        if BOUNDS[words]:  # compared with what the test plays
+            arguments = [each.arg for each in functions[name].args.args]
+            assert "bound" in arguments, f"{name} doesn't look at its bound"
+
+
+def test_every_test_here_is_a_row():
+    ours = {name for name in functions_of("tests/pay/test_dishonesty.py") if name.startswith("test_")}
+    listed = {row[4] for row in rows() if row[3] == "tests/pay/test_dishonesty.py"}
+    assert ours - listed == {
+        "test_every_row_has_its_test_and_every_bound_is_one",
+        "test_every_test_here_is_a_row",
+        "test_a_server_may_open_streams_where_the_client_says_so",
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- servers
+
+
+async def broken_off(market, buyer, size=MIB):
+    """A lane whose connection broke off behind a download that was paid; gives its channel and what that cost."""
+    connection = await market.connect(buyer, keep=True)
+    await fetch(connection, size)
+    await connection.meter.finish()
+    paid = connection.paid
+    connection.meter._finished = None  # no orderly end
+    connection.abort(CloseCode.INTERNAL)
+    await connection.wait_gone()
+    await connection.meter.settled()
+    await connection.close()
+    await market.serving.ledger.settled()
+    (channel,) = await market.channels(buyer)
+    return channel, paid
+
+
+def newest_of(buyer, channel):
+    return buyer["store"].lanes(channel.id)[0][1].newest.voucher
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_server_that_counts_more_after_breaks_is_paid_a_step(market, bound, times):
+    """It got 64 requests and 16 MiB, whatever they cost, for each."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        channel, paid = await broken_off(market, buyer)
+        for _ in range(times):
+            (sold,) = market.serving.store.sold(channel.id)
+            lane = market.serving.store.sold_lane(channel.id, sold.lane)
+            market.serving.store.served(channel.id, 0, lane.used.plus(2, MIB // 8))
+            connection = await market.connect(buyer, keep=True)
+            await connection.meter.finish()
+            connection.meter._finished = None
+            connection.abort(CloseCode.INTERNAL)
+            await connection.wait_gone()
+            await connection.close()
+            await market.serving.ledger.settled()
+        assert 0 < newest_of(buyer, channel).amount - paid <= bound
+
+    market(scenario)
+
+
+def test_a_server_that_wants_all_paid_after_a_break_is_asked_about(market, bound):
+    """Nothing is signed before the program has said so, and then no more than that."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        channel, paid = await broken_off(market, buyer)
+        market.serving.store.served(channel.id, 0, Usage(1, 16 * MIB))
+        with pytest.raises(CountsDisputed) as asked:
+            await market.connect(buyer, keep=True)
+        assert asked.value.code == "counts-disputed"
+        assert newest_of(buyer, channel).amount - paid <= bound
+        assert asked.value.amount > bound
+        spending = Spending(slack_amount=asked.value.amount)
+        async with market.connect(buyer, keep=True, spending=spending) as connection:
+            assert connection.unpaid == Usage() or await connection.meter.finish()
+        assert bound < newest_of(buyer, channel).amount - paid <= asked.value.amount
+
+    market(scenario)
+
+
+def test_data_on_streams_that_the_server_opens_ends_the_connection_unpaid(market, bound):
+    """Nobody accepted them, and 0.8 of a budget of 1 SUI went for what came on them."""
+    pushed = []
+
+    async def push(connection):
+        stream = await connection.accept_stream()
+        stream.write(b"hello")
+        stream.write_eof()
+        await stream.read()
+        # A server of our own making, which doesn't care how many streams it was allowed.
+        connection._session._own_allowed = 1000
+        for _ in range(8):
+            unasked = await connection.open_stream()
+            unasked.write(bytes(MIB))
+            pushed.append(unasked)
+        await connection.wait_closed()
+
+    async def scenario(market):
+        exposure = Exposure(64 * MIB, 64 * MIB, 64, 64, first_amount=10**9)
+        await market.serve(push, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
+        buyer = await market.buyer()
+        connection = await market.connect(buyer, keep=True)
+        stream = await connection.open_stream()
+        stream.write_eof()
+        assert await stream.read() == b"hello"
+        await connection.wait_closed()
+        with pytest.raises(ConnectionClosed) as closed:
+            await connection.open_stream()
+        assert closed.value.close_code == CloseCode.LIMIT
+        await connection.close()
+        assert connection.meter.payer.cost - PRICES.of(Usage(1, 5)) <= bound
+        assert len(pushed) == 8
+
+    market(scenario)
+
+
+def test_a_server_may_open_streams_where_the_client_says_so(market):
+    async def tell(connection):
+        stream = await connection.open_stream()
+        stream.write(b"news")
+        stream.write_eof()
+        await connection.wait_closed()
+
+    async def scenario(market):
+        await market.serve(tell)
+        buyer = await market.buyer()
+        async with market.connect(buyer, server_streams=1) as connection:
+            stream = await connection.accept_stream()
+            assert await stream.read() == b"news"
+            stream.write_eof()
+        assert connection.paid == PRICES.of(Usage(0, 4))
+
+    market(scenario)
+
+
+def test_a_server_that_takes_what_is_paid_ahead_and_gives_nothing(market, bound):
+    """One that moves nothing unpaid gets a little ahead of use: as much as a voucher's step costs."""
+
+    async def nothing(connection):
+        async for stream in connection:
+            await stream.readline()
+
+    async def scenario(market):
+        ahead = Exposure(0, MIB, 0, 64, first_amount=0)
+        await market.serve(nothing, selling=Selling(exposure=ahead, recheck=3600, claim_every=3600))
+        buyer = await market.buyer()
+        connection = await market.connect(buyer, keep=True)
+        stream = await connection.open_stream()
+        stream.write(b"1000000\n")
+        await stream.drain()
+        while not connection.paid:
+            await connection.meter.changed()
+        connection.abort()
+        await connection.wait_gone()
+        await connection.close()
+        (channel,) = await market.channels(buyer)
+        newest = buyer["store"].lanes(channel.id)[0][1].newest
+        assert newest is not None
+        assert newest.voucher.amount - PRICES.of(Usage(1, 8)) <= bound
+
+    market(scenario)
+
+
+def test_a_request_that_is_never_answered_is_not_paid_where_the_client_chooses_so(market, bound):
+    async def some(connection):
+        number = 0
+        async for stream in connection:
+            number += 1
+            await stream.readline()
+            if number == 1:
+                stream.write(b"answer")
+                stream.write_eof()
+            elif number == 2:
+                stream.reset(7)
+
+    async def scenario(market):
+        await market.serve(some)
+        buyer = await market.buyer()
+        spending = Spending(when_answered=True)
+        connection = await market.connect(buyer, keep=True, spending=spending)
+        answered = await connection.open_stream()
+        answered.write(b"1\n")
+        answered.write_eof()
+        assert await answered.read() == b"answer"
+        for _ in range(2):  # one that is refused, and one that nobody answers
+            other = await connection.open_stream()
+            other.write(b"2\n")
+        await connection.ping()
+        assert connection.usage == Usage(1, 6 + 2 + 2 + 2)
+        assert await connection.meter.finish()
+        assert connection.paid - PRICES.of(Usage(1, 12)) <= bound
+        assert market.serving.store.sold_lane(connection.meter.payer.lane.channel, 0).newest is not None
+        await connection.close()
+
+    market(scenario)
+
+
+# ------------------------------------------------------------------------------------------------------- clients
+
+
+async def unpaid_on(market, ticket):
+    """Take all that is given without a voucher: how many requests are served, and bytes come."""
+    connection = await knock(market, ticket)
+    await frames_of(connection)
+    got = 0
+
+    async def take_all():
+        nonlocal got
+        while True:
+            stream = await connection.open_stream()
+            stream.write(b"%d\n" % (4 * MIB))
+            got += len(b"%d\n" % (4 * MIB))
+            while data := await stream.read(MIB):
+                got += len(data)
+
+    with pytest.raises(ConnectionClosed):
+        await take_all()
+    await connection.wait_gone()
+    return got
+
+
+@pytest.mark.parametrize("prices", [PRICES, Prices(1_000_000, 2_000_000), Prices(100_000, 100_000_000)])
+def test_a_client_that_never_pays_takes_an_exposure(market, bound, prices):
+    """Requests and bytes together: each by itself was worth `first_amount`."""
+    served = []
+
+    async def serve(connection):
+        async for stream in connection:
+            served.append(1)
+            wanted = int(await stream.readline())
+            stream.write(bytes(wanted))
+            stream.write_eof()
+
+    async def scenario(market):
+        from dataclasses import replace
+
+        terms = replace(TERMS, price_request=prices.request, price_mib=prices.mib)
+        selling = Selling(exposure=Exposure(patience=0.3), recheck=3600, claim_every=3600)
+        await market.serve(serve, terms=terms, selling=selling)
+        buyer = await market.buyer()
+        journal = Journal(buyer["store"])
+        market.stack.push_async_callback(journal.close)
+        deal = await purchase(buyer["network"], journal, market.serving.host, "files", Budget(500_000_000))
+        got = 0
+        for _ in range(3):  # coming again gives nothing again
+            got += await unpaid_on(market, honest(deal))
+        assert 0 < prices.of(Usage(len(served), got)) <= bound
+
+    market(scenario)
+
+
+def test_not_paying_costs_more_gas_than_it_brings(market, bound):
+    """The cheapest way to open a channel and have its deposit back: a non-payer gains nothing, however often."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        chain = buyer["network"]
+        before = await market.balance(chain.address)
+        journal = Journal(buyer["store"])
+        market.stack.push_async_callback(journal.close)
+        deal = await purchase(chain, journal, market.serving.host, "files", Budget(100_000_000))
+        await request_close(chain, deal.channel)
+        market.chain.advance(TERMS.claim_ms)
+        (channel,) = await market.channels(buyer)
+        await finalize(chain, channel)
+        assert await market.channels(buyer) == [None]
+        spent = before - await market.balance(chain.address)
+        assert bound <= spent
+
+    market(scenario)
+
+
+def test_more_lanes_take_no_second_exposure(market, bound):
+    """All 16 lanes of a channel together."""
+
+    async def scenario(market):
+        from functools import partial
+
+        from dtp.chain.commitment import to_its_end
+        from dtp.pay.buying import _add_lane
+        from dtp.pay.ticket import make_ticket
+
+        selling = Selling(exposure=Exposure(patience=0.2), recheck=3600, claim_every=3600)
+        await market.serve(give, selling=selling)
+        buyer = await market.buyer()
+        journal = Journal(buyer["store"])
+        market.stack.push_async_callback(journal.close)
+        deal = await purchase(buyer["network"], journal, market.serving.host, "files", Budget(500_000_000))
+        for _ in range(MAX_LANES - 1):
+            await to_its_end(partial(_add_lane, buyer["network"], journal, deal.channel))
+        for key, lane in journal.store.lanes(deal.channel.id):
+            await unpaid_on(
+                market, lambda b, p, key=key, lane=lane: make_ticket(key, deal.channel.id, lane.lane, b)
+            )
+        await market.serving.ledger.settled()
+        store = market.serving.store
+        used = [store.sold_lane(deal.channel.id, lane).used for lane in range(MAX_LANES)]
+        assert min(each.bytes for each in used) > 0
+        assert sum(PRICES.of(each) for each in used) <= bound
+
+    market(scenario)
