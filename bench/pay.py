@@ -59,6 +59,7 @@ TRANSACTIONS = (
     "ask for the close",
     "finalize",
     "delete",
+    "a day of presence",
 )
 VOLUMES = (1, 10, 100, 1000)
 CONTENDERS = tuple(
@@ -267,9 +268,10 @@ async def _gas(localnet: LocalnetThread, server: KeySigner, client: KeySigner) -
     async with ChainClient(network, server, deployments=None) as chain:
         await publish(chain, "transport")
         terms = Terms(price_request=1000, price_mib=2_000_000, claim_ms=60_000)
-        owned = await ensure_service(chain, await make_host(chain, 86_400_000), "x", terms)
+        owned = await ensure_service(chain, await make_host(chain), "x", terms)
         ((number, service),) = owned.host.services.items()
-        heart = Heart(chain, owned, server.public_key, b"tcp://127.0.0.1:1")
+        place = (owned, server.public_key, b"tcp://127.0.0.1:1")
+        heart = Heart(chain, *place, clock=lambda: localnet.now_ms() / 1000)
         await heart.start()
         await heart.stop()
         async with ChainClient(network, client, deployments=chain.deployments) as buyer:
@@ -311,6 +313,11 @@ async def _gas(localnet: LocalnetThread, server: KeySigner, client: KeySigner) -
             localnet.advance_clock(60_000)
             costs["finalize"] = await cost(buyer, lambda program: module.finalize(program, one.id))
             costs["delete"] = await cost(buyer, lambda program: module.destroy(program, one.id))
+        before = (await chain.balance(chain.address)).total
+        for _ in range(24):
+            localnet.advance_clock(3_600_000)
+            await heart.look()
+        costs["a day of presence"] = before - (await chain.balance(chain.address)).total
     return costs
 
 

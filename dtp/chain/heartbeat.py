@@ -1,4 +1,10 @@
-"""Heartbeats: how an endpoint of a host says where it is and that it is alive, until it is replaced."""
+"""Heartbeats: how an endpoint of a host says where it is and that it is alive, until it is replaced.
+
+A transaction costs gas and reading doesn't. So a heartbeat is good for hours, and every few seconds an endpoint reads
+the beacon: whether another process is in its place, and whether somebody doubts that it is alive. It asks the other
+endpoints of the host whether they are (`dtp.net.presence`), and says on chain who doesn't answer: that one isn't
+fresh from then on, so clients go to the others, to standbys where no active one is left.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +19,24 @@ from dtp.chain.client import ChainClient
 from dtp.chain.commands import Program
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Beacon, Endpoint, HostError
+from dtp.chain.resolver import direct_url
 from dtp.errors import DtpError, LocalError
 
 log = logging.getLogger("dtp.chain")
 
 #: A heartbeat each so much of the time that one is good for.
 _BEATS: Final = 3
+#: Seconds between two looks at the beacon; behind failures twice as long each time, up to `_SELDOM`.
+LOOK: Final = 5.0
+_SELDOM: Final = 60.0
+#: So long a suspected endpoint has to say that it is alive: some looks, and a transaction.
+ANSWER: Final = 4 * LOOK
+#: An endpoint that didn't answer so often in a row is suspected. Twice as often the next time: it was alive after
+#: all, the way to it may be broken only from here, and each suspicion costs gas.
+_MISSES: Final = 3
+_MOST_MISSES: Final = 1 << 14
+#: What a suspicion is refused with when it is out of date.
+_OUTDATED: Final = (HostError.HEARD_SINCE, HostError.NO_ENDPOINT)
 #: What a heartbeat is refused with when it is another process's turn, or nobody's.
 _REPLACED: Final = (HostError.FENCED, HostError.NO_ENDPOINT)
 
@@ -29,16 +47,65 @@ class EndpointsApart(LocalError):
     code = "endpoints-apart"
 
 
+#: Says whether another endpoint answers where its hint says; the second argument is that hint as a carrier's URL.
+IsAlive = Callable[[Endpoint, str], Awaitable[bool]]
+
+
 async def _alone() -> None:
     """Nobody else matters."""
+
+
+async def suspect(chain: ChainClient, beacon: str, operator: str, doubted: Endpoint) -> bool:
+    """Say on chain that an endpoint answers nobody; False where it has been heard of since. Raises `ChainError`."""
+    program = Program()
+    host.suspect(program, beacon, operator, doubted)
+    try:
+        await chain.execute(program)
+    except MoveAborted as refused:
+        if refused.error not in _OUTDATED:
+            raise
+        return False
+    return True
+
+
+class Guard:
+    """Asks the other endpoints of a host whether they are alive, and suspects those that aren't."""
+
+    def __init__(self, chain: ChainClient, operator: str, key: bytes, is_alive: IsAlive) -> None:
+        """`operator` is the cap of the endpoint `key`, which needs the right to change endpoints."""
+        self._chain, self._operator, self._key, self._is_alive = chain, operator, key, is_alive
+        self._missed: dict[bytes, int] = {}
+        self._patience: dict[bytes, int] = {}
+
+    async def look(self, beacon: Beacon, now_ms: int) -> None:
+        """Ask those that the beacon has as fresh, all at once. Raises `ChainError`."""
+        others = [each for each in beacon.fresh(now_ms) if each.key != self._key and direct_url(each)]
+        answers = await asyncio.gather(*(self._is_alive(each, direct_url(each)) for each in others))
+        missed = self._missed
+        self._missed = {
+            each.key: missed.get(each.key, 0) + 1
+            for each, answered in zip(others, answers, strict=True)
+            if not answered
+        }
+        for each in others:
+            if self._missed.get(each.key, 0) >= self._patience.get(each.key, _MISSES):
+                await self._doubt(beacon.id, each)
+
+    async def _doubt(self, beacon: str, silent: Endpoint) -> None:
+        del self._missed[silent.key]
+        patience = self._patience.get(silent.key, _MISSES)
+        self._patience[silent.key] = min(2 * patience, _MOST_MISSES)
+        if await suspect(self._chain, beacon, self._operator, silent):
+            log.warning("endpoint %s answers nobody: clients go to the others", silent.url)
 
 
 class Heartbeats:
     """Those of one endpoint, in a task of its own. Enrolls it first where it is new.
 
     Each start takes the endpoint over by a higher generation, so that a process which was replaced isn't believed.
-    One that was silent for longer than its heartbeat is good for (stopped, or without a node) was dead to others: it
-    looks whether it may be alive again, by `check_apart`, before it says so.
+    One that was silent for longer than its heartbeat is good for, or didn't answer another endpoint (stopped, or
+    without a network), was dead to others: it looks whether it may be alive again, by `check_apart`, before it says
+    so.
     """
 
     def __init__(
@@ -50,20 +117,24 @@ class Heartbeats:
         on_lost: Callable[[MoveAborted | EndpointsApart], object],
         *,
         check_apart: Callable[[], Awaitable[None]] = _alone,
+        is_alive: IsAlive | None = None,
         load: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`operator` is the cap that lets it tell of `key`; `load` is 0 (idle) to 65535 (full).
+        """`operator` is the cap that lets it tell of `key`; `load` is 0 (idle) to 65535 (full). With `is_alive` the
+        host's other endpoints are asked whether they are alive, and suspected when they aren't.
 
         `check_apart` raises `EndpointsApart` where others began meanwhile. `on_lost` is called once, with what says
         that this process is the endpoint no longer.
         """
         self._chain, self._beacon, self._operator, self._key = chain, beacon, operator, key
         self._on_lost, self._check_apart, self._load, self._clock = on_lost, check_apart, load, clock
+        self._guard = None if is_alive is None else Guard(chain, operator, key, is_alive)
         self._ttl = self._beaten = 0.0
         self._task: asyncio.Task[None] | None = None
         self.generation = 0
-        self.lost = False
+        #: Whether the beacon has been told of it; whether another process is there in its place.
+        self.started = self.lost = False
 
     async def start(self, hint: bytes, *, weight: int | None = None, role: int | None = None) -> None:
         """The first heartbeat, of an endpoint with this hint. Weight and role that are None stay as they are; a new
@@ -82,15 +153,35 @@ class Heartbeats:
         host.heartbeat(program, *place, self.generation, self._load())
         self._ttl, self._beaten = beacon.ttl_ms / 1000, self._clock()
         await self._chain.execute(program)
-        self._task = asyncio.create_task(self._run(self._ttl / _BEATS), name="dtp-heartbeat")
+        self.started = True
+        self._task = asyncio.create_task(self.run(LOOK), name="dtp-heartbeat")
 
-    async def beat(self) -> None:
-        """One heartbeat, now. Raises `ChainError`; that the endpoint is lost is told, not raised."""
+    async def look(self) -> None:
+        """Read the beacon, and do what it asks for: a heartbeat that is due or was missed; a suspicion of others.
+
+        Raises `ChainError`; that the endpoint is lost is told, not raised.
+        """
+        beacon = await self._chain.read(host.SCHEMA, Beacon, self._beacon)
+        ours = next((each for each in beacon.endpoints if each.key == self._key), None)
+        replaced = ours is None or ours.generation > self.generation
+        suspected = ours is not None and ours.seen_ms == 0
+        # The node may be behind, and show a beacon from before the last heartbeat.
+        self._ttl, since = beacon.ttl_ms / 1000, self._clock() - self._beaten
+        if replaced or (suspected and since > LOOK) or since >= self._ttl / _BEATS:
+            await self.beat(suspected=suspected)
+        elif self._guard is not None:
+            await self._guard.look(beacon, round(self._clock() * 1000))
+
+    async def beat(self, *, suspected: bool = False) -> None:
+        """Send a heartbeat now; `suspected` where the beacon says that nobody could reach this endpoint.
+
+        Raises `ChainError`; that the endpoint is lost is told, not raised.
+        """
         now = self._clock()
         program = Program()
         host.heartbeat(program, self._beacon, self._operator, self._key, self.generation, self._load())
         try:
-            if now - self._beaten > self._ttl:
+            if suspected or now - self._beaten > self._ttl:
                 await self._check_apart()
             await self._chain.execute(program)
         except (MoveAborted, EndpointsApart) as error:
@@ -101,13 +192,18 @@ class Heartbeats:
         else:
             self._beaten = now
 
-    async def _run(self, interval: float) -> None:
+    async def run(self, interval: float) -> None:
+        """Look every `interval` seconds, until the endpoint is lost; more seldom while that fails."""
+        pause = interval
         while not self.lost:
-            await asyncio.sleep(interval)
+            await asyncio.sleep(pause)
             try:
-                await self.beat()
+                await self.look()
             except DtpError as error:
                 log.warning("no heartbeat at beacon %s: %s", self._beacon, error)
+                pause = min(2 * pause, _SELDOM)
+            else:
+                pause = interval
 
     async def endpoint(self) -> Endpoint | None:
         """The endpoint as the beacon has it now. Raises `ChainError`."""
@@ -122,6 +218,7 @@ class Heartbeats:
             program = Program()
             host.withdraw(program, self._beacon, self._operator, self._key)
             await self._chain.execute(program)
+            self.started = False
 
     async def stop(self) -> None:
         """No further heartbeat. Idempotent."""

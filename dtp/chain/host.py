@@ -24,6 +24,7 @@ from dtp.chain.packages.transport_names import HostFunction as Function
 from dtp.chain.values import Schema, TableRef
 
 __all__ = [
+    "HEARTBEAT_MS",
     "NO_CAP",
     "SCHEMA",
     "Beacon",
@@ -50,6 +51,8 @@ __all__ = [
 
 #: An epoch cap, and a voucher's end, that is none.
 NO_CAP: Final = 2**64 - 1
+#: How long a heartbeat is good for where nobody says otherwise, ms: one is sent each third of it.
+HEARTBEAT_MS: Final = 12 * 3_600_000
 
 
 class Kind(IntEnum):
@@ -298,7 +301,7 @@ def _call(
 # ------------------------------------------------------------------------------------------------------ making
 
 
-def new(program: Program, ttl_ms: int = 60_000) -> tuple[Argument, Argument, Argument]:
+def new(program: Program, ttl_ms: int = HEARTBEAT_MS) -> tuple[Argument, Argument, Argument]:
     """A new host, its beacon and the owner's cap, to be shared and kept in the same program (see `create`)."""
     host, beacon, cap = _call(program, Function.NEW, program.pure("u64", ttl_ms), results=3)
     return host, beacon, cap
@@ -310,7 +313,12 @@ def share(program: Program, host: Argument, beacon: Argument) -> None:
 
 
 def create(
-    program: Program, owner: Id, *, ttl_ms: int = 60_000, operator: Id | None = None, rights: int = Rights.ALL
+    program: Program,
+    owner: Id,
+    *,
+    ttl_ms: int = HEARTBEAT_MS,
+    operator: Id | None = None,
+    rights: int = Rights.ALL,
 ) -> None:
     """A new host, shared, its cap kept by `owner`; with an operator's cap for `operator`, if one is named."""
     host, beacon, cap = new(program, ttl_ms)

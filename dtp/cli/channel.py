@@ -50,6 +50,8 @@ _SUMS = frozenset(
 _WATCH_EVERY = 30.0
 #: Claims in one transaction.
 _BATCH = 128
+#: What a claim has to have ahead for gas, about, MIST.
+_GAS_TO_CLAIM = 20_000_000
 #: How far behind a node may be, ms: so old a channel that it doesn't know is gone.
 _NODES_MS = 600_000
 
@@ -432,7 +434,6 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> Non
 
     async def work(chain: ChainClient) -> None:
         from dtp.pay.cashier import Cashier
-        from dtp.pay.errors import StoreError
 
         clock, cashier = _ChainTime(chain), None
         while True:
@@ -442,13 +443,14 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> Non
                 with vouchers.open("refuse") as stores:
                     async with _journal(stores.sold) as journal:
                         if cashier is None:
-                            cashier = Cashier(chain, journal, clock.now_ms)
+                            await _check_watching(chain, journal)
+                            cashier = Cashier(chain, journal, clock.now_ms, on_failed=_print_failed)
                             _print_watching(every, once)
                         cashier.journal = journal
                         for paid in await cashier.look():
                             _print_paid("claimed", paid)
                     await _finish_ours(chain, stores.bought)
-            except (ChainError, StoreError) as fault:  # nodes, disks and money for gas go and come back
+            except DtpError as fault:  # nodes, disks, files and money for gas go and come back
                 if once or cashier is None:
                     raise
                 _print_failed(None, fault)
@@ -457,6 +459,29 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> Non
             await asyncio.sleep(cashier.pause(every))
 
     account.run(work)
+
+
+async def _check_watching(chain: ChainClient, journal: Journal[VoucherStore]) -> None:
+    """Raise `PackageNotPublished` where no channel could be claimed on this machine; say when there is no gas."""
+    from dtp.chain import channel as module
+    from dtp.chain.errors import InsufficientFunds, PackageNotPublished
+    from dtp.pay.cashier import read_channels
+
+    unknown: list[DtpError] = []
+
+    def note(id: str, fault: DtpError) -> None:
+        if isinstance(fault, PackageNotPublished):  # which says what to do, with the package's id
+            unknown.append(fault)
+
+    channels = sorted({each.channel for each in await journal.run(lambda store: store.sold())})
+    found = await read_channels(chain, channels, note)
+    if unknown and not found:
+        raise unknown[0]
+    chain.type_of(module.SCHEMA, module.Channel)
+    held = (await chain.balance(chain.address)).total
+    if held < _GAS_TO_CLAIM:
+        text = f"{chain.address} has {amount(held)}: a claim takes {amount(_GAS_TO_CLAIM)} ahead, so send it some"
+        _print_failed(None, InsufficientFunds(text))
 
 
 def _print_watching(every: float, once: bool) -> None:

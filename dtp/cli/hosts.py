@@ -32,7 +32,7 @@ def host() -> None:
 
 
 @host.command()
-@click.option("--ttl", default=60, show_default=True, type=click.IntRange(10, 86400), metavar="SECONDS",
+@click.option("--ttl", default=43_200, show_default=True, type=click.IntRange(10, 86400), metavar="SECONDS",
               help="How long a heartbeat keeps an endpoint alive.")  # fmt: skip
 @click.option("--operator", metavar="ADDRESS",
               help="Who may send heartbeats and edit the lists. [default: the wallet]")  # fmt: skip

@@ -150,6 +150,8 @@ class Announcer:
         on_fenced: Callable[[], object],
         check_apart: Callable[[], Awaitable[None]],
         clock: Callable[[], float] = time.time,
+        *,
+        psk: bytes | None = None,
     ) -> None:
         """`load` says how much of what it can take it has, 0 to 1.
 
@@ -157,7 +159,7 @@ class Announcer:
         """
         self._config, self._chain, self._identity = config, chain, identity
         self._load, self._on_fenced = load, on_fenced
-        self._check_apart, self._clock = check_apart, clock
+        self._check_apart, self._clock, self._psk = check_apart, clock, psk
         self._beats: Heartbeats | None = None
 
     async def start(self) -> None:
@@ -165,6 +167,7 @@ class Announcer:
         from dtp.chain import host
         from dtp.chain.heartbeat import Heartbeats
         from dtp.chain.posts import hint_of
+        from dtp.pay.hosting import asks_alive
 
         beats = Heartbeats(
             self._chain,
@@ -172,6 +175,7 @@ class Announcer:
             self._identity.id.key,
             self._on_lost,
             check_apart=self._check_apart,
+            is_alive=asks_alive(self._identity, self._psk),
             load=self._how_full,
             clock=self._clock,
         )
@@ -208,7 +212,7 @@ class Announcer:
         apart = isinstance(error, LocalError)
         log.error(
             "%s: %s",
-            "another daemon began to sell while no heartbeat of this one came"
+            "another daemon began to sell while nobody could reach this one"
             if apart
             else "another process has taken this endpoint over, or its host has removed it",
             error,
@@ -225,6 +229,11 @@ class Announcer:
     def fenced(self) -> bool:
         """Whether another process is there in this one's place."""
         return self._beats is not None and self._beats.lost
+
+    async def look(self) -> None:
+        """Do what the beacon asks for, as it does every few seconds. Raises `ChainError`."""
+        assert self._beats is not None, "it was started"
+        await self._beats.look()
 
     async def beat(self) -> None:
         """One heartbeat, now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not raised."""

@@ -33,6 +33,7 @@ from dtp.session.codes import CloseCode, Refuse
 if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
     from dtp.chain.firewall import Firewall
+    from dtp.chain.heartbeat import IsAlive
 
 log = logging.getLogger("dtpd")
 
@@ -64,11 +65,18 @@ class Shop:
     """Sells the services that have a price, under the host of `[chain]`."""
 
     def __init__(
-        self, config: Chain, chain: ChainClient, firewall: Firewall, store: VoucherStore, key: bytes
+        self,
+        config: Chain,
+        chain: ChainClient,
+        firewall: Firewall,
+        store: VoucherStore,
+        key: bytes,
+        is_alive: IsAlive,
     ) -> None:
-        """`chain` is connected and signs; `store` is open, and closed with this one; `key` is the identity's."""
+        """`chain` is connected and signs; `store` is open, and closed with this one; `key` is the identity's, and
+        `is_alive` asks other endpoints."""
         self._config = config
-        self._key = key
+        self._key, self._is_alive = key, is_alive
         self._chain = chain
         self._firewall = firewall
         self._store = store
@@ -132,13 +140,13 @@ class Shop:
         if isinstance(self._store, Shared):
             return
         try:
-            await refuse_apart(self._chain, owned, self._key, self.gate._clock)
+            await refuse_apart(self._chain, owned, self._key, self.gate._clock, is_alive=self._is_alive)
         except EndpointsApart as error:
             raise EndpointsApart(
                 f"another daemon serves host {owned.host.id} and doesn't share the vouchers of this one: each would "
                 "take a caller's whole deposit for its own. Write one database into the files of all of them, "
                 '[chain] vouchers = "postgresql://USER@HOST/DATABASE" or "redis://HOST:PORT/NUMBER", '
-                "or stop the other, and wait until its heartbeats are old if it was killed"
+                "or stop the other"
             ) from error
 
     async def _offer_one(self, owned: Owned, name: str, one: Expose) -> Owned:

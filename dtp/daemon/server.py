@@ -181,7 +181,7 @@ class Daemon:
             await self._resume(counted)
             await self.side.offer(self.config.expose)  # nobody comes before the host has said the prices
             await self._apply(self.config, adopted)
-            await self.side.announce()
+            await self.side.announce(self.listener)
             self.side.look_again(self._look_again)
         except BaseException:
             await self.close()

@@ -19,7 +19,7 @@ from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
-from dtp.net.listener import Request
+from dtp.net.listener import Listener, Request
 from dtp.net.resolver import Resolver
 from dtp.session.codes import CloseCode
 from dtp.session.limits import Limits
@@ -93,8 +93,8 @@ class ChainSide:
         if self.gate is not None:
             await self.gate.start()
 
-    async def announce(self) -> None:
-        """Say in the beacon that the daemon is there, now that it is.
+    async def announce(self, listener: Listener | None = None) -> None:
+        """Say in the beacon that the daemon is there, now that it is; and to whoever dials its `listener`.
 
         Raises `NoOperator`, `ChainError`, and `EndpointsApart` where another began to sell at the same time.
         """
@@ -107,8 +107,12 @@ class ChainSide:
             self._load,
             self._on_fenced,
             self._check_apart,
+            psk=self._psk,
         )
         await self.announcer.start()
+        if listener is not None and listener.presence is not None:
+            host, hint = self._config.host or "", self._config.endpoint
+            listener.presence.serves(host, self.announcer.generation, hint)
         await self._check_apart()
 
     async def _check_apart(self) -> None:
@@ -152,12 +156,14 @@ class ChainSide:
             return
         if self.shop is None:
             from dtp.daemon.selling import Shop
+            from dtp.pay.hosting import asks_alive
 
             assert self._config is not None, "the configuration was checked"
             if self._client is None or not isinstance(self.gate, HostGate):
                 raise ConfigError("a price takes the host of [chain], not another gate")
             store = await asyncio.to_thread(open_sold, self._config.vouchers)
-            self.shop = Shop(self._config, self._client, self.gate.firewall, store, self._identity.id.key)
+            rules, is_alive = self.gate.firewall, asks_alive(self._identity, self._psk)
+            self.shop = Shop(self._config, self._client, rules, store, self._identity.id.key, is_alive)
             await self.shop.start()
         await self.shop.offer(expose)
 

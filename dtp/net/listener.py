@@ -20,6 +20,8 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
+from dtp.net.presence import SERVICE as PRESENCE
+from dtp.net.presence import Announcing
 from dtp.session.codes import CloseCode, HandshakeError, Refusal
 from dtp.session.codes import Refuse as Refuse
 from dtp.session.handshake import Endpoint, Established, ServerHandshake
@@ -112,6 +114,8 @@ class Listener:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        #: What it says of itself to whoever asks for `dtp.net.presence.SERVICE`; None where it says nothing.
+        self.presence: Announcing | None = Announcing(endpoint.identity)
 
     @property
     def peer(self) -> PeerId:
@@ -278,6 +282,12 @@ class Listener:
 
     def _decide(self, driver: LinkDriver, connection: Connection, established: Established) -> None:
         payload = established.payload
+        if payload.service == PRESENCE and self.presence is not None:
+            connection.admit()  # it never comes to a program's handler, whatever `admit` would say of it
+            return
+        if payload.service == PRESENCE:
+            connection.abort(CloseCode.UNKNOWN_SERVICE, "nothing is said of presence here")
+            return
         request = Request(
             established.peer, payload.service, payload.ticket, established.binding, driver.carrier.source
         )
@@ -335,9 +345,15 @@ class Listener:
                 self._waiter.set_result(None)
 
     def _handler(self, service: str) -> Handler | None:
+        if service == PRESENCE:
+            return self._answer_presence
         if self._services is None:
             return None
         return self._services.get(service) or self._services.get("*")
+
+    async def _answer_presence(self, connection: Connection) -> None:
+        if self.presence is not None:
+            await self.presence.answer(connection)
 
     async def _serve(self, connection: Connection, handler: Handler) -> None:
         try:

@@ -7,9 +7,9 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from dtp.chain import Program
 from dtp.chain import channel as module
@@ -54,6 +54,9 @@ from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import MAX_COUNT, LaneKey
 
 log = logging.getLogger("dtp.pay")
+
+#: Raises, as dialling does, unless somebody serves the host.
+Reach: TypeAlias = Callable[[], Awaitable[None]]
 
 #: Additional money comes in at least this part of the first deposit, so that it isn't a transaction each minute.
 _TOP_UP_PART: Final = 4
@@ -352,11 +355,13 @@ async def purchase(
     *,
     keep: bool = False,
     without: Collection[str] = (),
+    reach: Reach | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Purchase:
     """A channel for a service: one of ours that is open and free, or a new one.
 
     It is under a pass of the account's that is good and isn't one of `without`; else it is paid from the budget.
+    Before a channel is opened or topped up, `reach` raises where nobody serves the host.
 
     Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `OpeningUnknown`, `OpeningBusy`, `HostUnusable`, and what
     the chain and the store raise.
@@ -371,7 +376,7 @@ async def purchase(
         if found.mode == Mode.PASS:
             raise
         held = None
-    wanted = await _reusable(chain, journal, state, number, budget, keep, held)
+    wanted = await _reusable(chain, journal, state, number, budget, keep, held, reach)
     if wanted is not None:
         return wanted
     terms = found.terms
@@ -380,6 +385,8 @@ async def purchase(
         _check_coin(budget, terms)
         _check_prices(budget, terms)
         _check_budget(deposit, terms, service)
+    if reach is not None:
+        await reach()
 
     async def opened(signed: Signed) -> str:
         async with opening(chain, journal, signed, bounded=True) as (key, signed):
@@ -447,6 +454,7 @@ async def _reusable(
     budget: Budget,
     keep: bool,
     held: Held | None,
+    reach: Reach | None,
 ) -> Purchase | None:
     """A channel of ours that is still open for this service, under the pass, or has money left, and isn't in use."""
     now = state.host.services[number].terms
@@ -454,12 +462,12 @@ async def _reusable(
         if each.state != "open" or each.purpose != (chain.chain_id, state.host.id, number, chain.address):
             continue
         try:
-            return await _ready(chain, journal, each.channel, now, budget, keep, held)
+            return await _ready(chain, journal, each.channel, now, budget, keep, held, reach)
         except _LanesBusy as error:
             if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
                 try:
                     await to_its_end(functools.partial(_add_lane, chain, journal, error.channel))
-                    return await _ready(chain, journal, each.channel, now, budget, keep, held)
+                    return await _ready(chain, journal, each.channel, now, budget, keep, held, reach)
                 except ChannelUnusable as taken:  # by who came, or closed it, at the same time
                     log.debug("%s", taken)
                 except MoveAborted as refused:
@@ -501,6 +509,7 @@ async def _ready(
     budget: Budget,
     keep: bool,
     held: Held | None,
+    reach: Reach | None = None,
 ) -> Purchase:
     """Take a lane of a channel of ours under the pass `held`, or without any; `now` are the terms of its service.
 
@@ -520,7 +529,7 @@ async def _ready(
     _check_prices(budget, channel.terms)
     number, lock = await _take_lane(journal, channel)
     try:
-        return await _taken(chain, journal, channel, number, lock, budget, keep)
+        return await _taken(chain, journal, channel, number, lock, budget, keep, reach)
     except BaseException:
         lock.release()
         raise
@@ -568,6 +577,7 @@ async def _taken(
     lock: LaneLock,
     budget: Budget,
     keep: bool,
+    reach: Reach | None,
 ) -> Purchase:
     """A lane whose lock is ours. What is left for it is topped up where that is of no use."""
     # Read only now: whoever had the lane before us may have signed until then.
@@ -581,6 +591,8 @@ async def _taken(
         _check_budget(budget.most, channel.terms, str(channel.service))
         missing = least_budget(channel.terms) - (funds - signed)
         if missing > 0:
+            if reach is not None:
+                await reach()
             more = min(max(missing, budget.first), budget.most)
             await _count_on(journal, channel, number, funds + more, funds + more)
             paying = channel

@@ -14,7 +14,13 @@ from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
-from dtp.chain.errors import MalformedObject, NodeRefused, TransactionFailed, WrongObjectType
+from dtp.chain.errors import (
+    MalformedObject,
+    NodeRefused,
+    PackageNotPublished,
+    TransactionFailed,
+    WrongObjectType,
+)
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.pipe import Pipe
@@ -23,7 +29,7 @@ from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, lapsed, plan,
 from dtp.pay.costs import accrued, take_credits
 from dtp.pay.holding import Shared, VoucherStore
 from dtp.pay.journal import Journal
-from dtp.pay.settling import Paid, settle
+from dtp.pay.settling import OnFailed, Paid, log_failed, settle
 from dtp.pay.store import End, Sold
 from dtp.pay.terms import Usage
 
@@ -44,7 +50,8 @@ class Cashier:
     """Claims what is worth it, when it is. For one event loop.
 
     `now_ms` is the chain's time; `busy` gives the channels that are in use: a close of them may be agreed on at any
-    moment, with the credits in its total. `on_channel` hears of each that was read.
+    moment, with the credits in its total. `on_channel` hears of each that was read, `on_failed` at each look of each
+    channel with which something could not be done, which is logged otherwise.
     """
 
     def __init__(
@@ -56,8 +63,10 @@ class Cashier:
         policy: Policy | None = None,
         busy: Callable[[], Collection[str]] = tuple,
         on_channel: Callable[[Channel], None] | None = None,
+        on_failed: OnFailed | None = None,
     ) -> None:
         self._chain = chain
+        self._on_failed = on_failed or log_failed
         #: The store; another one may take its place between two looks.
         self.journal = journal
         self._now_ms = now_ms
@@ -135,7 +144,7 @@ class Cashier:
                 rest = (view for view in views if view.channel.id not in planned)
                 decisions += [at_close(view, now_ms, self._policy) for view in rest]
             await self._over([each.view.channel.id for each in decisions if each.action is Action.FORGET])
-            done = await settle(self._chain, decisions, self._policy.batch)
+            done = await settle(self._chain, decisions, self._policy.batch, self._on_failed)
             for paid, part in done:
                 sums = paid.to_server, paid.coin, paid.gas
                 log.info("%d channels: %d of %s to the server, gas %d", len(part), *sums)
@@ -165,7 +174,7 @@ class Cashier:
             try:
                 taken = await take_credits(self._chain, channel, least)
             except (TransactionFailed, NodeRefused) as refused:  # it is to hinder no other
-                log.warning("channel %s: no transport credits: %s", id, refused)
+                self._on_failed(id, refused)
                 continue
             if taken is not None:
                 log.info("channel %s: %d of transport credits", id, taken[0])
@@ -193,7 +202,7 @@ class Cashier:
             id: each for id, each in self._resting.items() if sold.get(id) == each[0] and now_ms < each[1]
         }
         asked = [id for id in sold if id not in self._resting]
-        channels = await read_channels(self._chain, asked)
+        channels = await read_channels(self._chain, asked, self._on_failed)
         credited = {id for id, each in channels.items() if self._credited(each)}
         pipes = await self._chain.owned(pipe_module.SCHEMA, Pipe, self._chain.address) if credited else []
         busy = await self.in_use(credited) if credited else ()
@@ -283,12 +292,14 @@ def _holdings(store: VoucherStore) -> tuple[dict[str, list[Sold]], dict[str, End
     return sold, {id: store.end_of(id) for id in sold}
 
 
-async def read_channels(chain: ChainClient, ids: Iterable[str]) -> dict[str, Channel]:
-    """Those of the channels that are there."""
+async def read_channels(
+    chain: ChainClient, ids: Iterable[str], on_failed: OnFailed = log_failed
+) -> dict[str, Channel]:
+    """Return those of the channels that are there, and can be read: one that can't keeps none of the others away."""
     found: dict[str, Channel] = {}
     for id, data in (await chain.objects(ids)).items():
         try:
             found[id] = chain.decode(channel_module.SCHEMA, Channel, data)
-        except (WrongObjectType, MalformedObject) as error:
-            log.warning("object %s in the store is no channel: %s", id, error)
+        except (WrongObjectType, MalformedObject, PackageNotPublished) as error:
+            on_failed(id, error)
     return found

@@ -7,11 +7,13 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, overload
 
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.net import dial as net
+from dtp.net import presence
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Connecting
@@ -266,6 +268,7 @@ class _PaidDialer:
                         self._budget,
                         keep=self._keep,
                         without=useless,
+                        reach=partial(self._reach, chain),
                     )
                 except (BudgetTooSmall, NoPass, PriceTooHigh) as fault:
                     if refusal is None or (self._budget.most and not isinstance(fault, NoPass)):
@@ -288,6 +291,30 @@ class _PaidDialer:
             await self._begin(connection, deal)
             connection.at_end(stack.pop_all())
             return connection
+
+    async def _reach(self, chain: ChainClient) -> None:
+        """Raise as dialling does unless an endpoint of the host answers: the chain knows of its death hours later.
+
+        Not for what may go through the chain itself, which is dialled over the channel that is opened.
+        """
+        from dtp.chain.resolver import HostDirectory
+
+        if self._address.options.get("via", "direct") != "direct" or self._address.scheme == "pipe":
+            return
+        resolvers = self._resolvers or (StaticResolver(), HostResolver(HostDirectory(chain)))
+        try:
+            await presence.ask(
+                _without_network(self._address),
+                resolvers=resolvers,
+                identity=self._identity,
+                limits=self._limits,
+                psk=self._psk,
+                patience=self._limits.handshake,
+            )
+        except TimeoutError as fault:
+            raise net.DialTimeout(
+                f"{self._address}: nobody answered in time; nothing is deposited"
+            ) from fault
 
     async def _dial(self, deal: Purchase) -> Metered:
         from dtp.chain.resolver import HostDirectory

@@ -13,11 +13,26 @@ from dtp.chain import Program
 from dtp.chain import host as module
 from dtp.chain.client import ChainClient
 from dtp.chain.errors import MoveAborted
-from dtp.chain.heartbeat import EndpointsApart, Heartbeats
-from dtp.chain.host import Beacon, Host, HostCap, HostCreated, HostError, Kind, Mode, OpCap, Rights, Terms
+from dtp.chain.heartbeat import ANSWER, EndpointsApart, Heartbeats, IsAlive, suspect
+from dtp.chain.host import (
+    HEARTBEAT_MS,
+    Beacon,
+    Endpoint,
+    Host,
+    HostCap,
+    HostCreated,
+    HostError,
+    Kind,
+    Mode,
+    OpCap,
+    Rights,
+    Terms,
+)
 from dtp.chain.model import Id, canonical_id
-from dtp.chain.resolver import service_number
+from dtp.chain.resolver import direct_url, service_number
 from dtp.errors import ChainError, ConfigError, LocalError
+from dtp.identity import Identity
+from dtp.net import presence
 
 log = logging.getLogger("dtp.pay")
 
@@ -103,7 +118,7 @@ async def find_host(chain: ChainClient, wanted: Id | None = None) -> Owned | Non
     return Owned(found, caps.get(id, ""), operator)
 
 
-async def make_host(chain: ChainClient, ttl_ms: int = 60_000) -> Owned:
+async def make_host(chain: ChainClient, ttl_ms: int = HEARTBEAT_MS) -> Owned:
     """A new host of the account, with an operator's cap for itself."""
     program = Program()
     module.create(program, chain.address, ttl_ms=ttl_ms, operator=chain.address)
@@ -162,24 +177,61 @@ async def ensure_service(
     return replace(owned, host=await chain.read(module.SCHEMA, Host, id))
 
 
+def asks_alive(identity: Identity, psk: bytes | None = None) -> IsAlive:
+    """Return what asks an endpoint of a host whether it is alive, by dialling it as `identity`."""
+
+    async def is_alive(endpoint: Endpoint, url: str) -> bool:
+        return await presence.is_alive(
+            endpoint.key, url, generation=endpoint.generation, identity=identity, psk=psk
+        )
+
+    return is_alive
+
+
 async def refuse_apart(
-    chain: ChainClient, owned: Owned, key: bytes, clock: Callable[[], float] = time.time
+    chain: ChainClient,
+    owned: Owned,
+    key: bytes,
+    clock: Callable[[], float] = time.time,
+    *,
+    is_alive: IsAlive | None = None,
 ) -> None:
     """Raise `EndpointsApart` when the host has a live endpoint of another key: two stores of vouchers would each take
     a client's whole deposit for their own.
 
     A standby counts as well: clients come to it, with the channels that they have, as soon as no active one is fresh.
+    One that doesn't answer `is_alive` is suspected on chain, and has `ANSWER` seconds to say there that it is alive;
+    without `is_alive` nobody is asked.
     """
     beacon = await chain.read(module.SCHEMA, Beacon, owned.host.beacon)
-    fresh = beacon.fresh(round(clock() * 1000))
-    others = [each for each in fresh if each.key != key]
+    others = _others(beacon, key, clock)
+    if others and is_alive is not None and owned.operator and not await _any_alive(others, is_alive):
+        for each in others:
+            log.warning("endpoint %s doesn't answer: it has %g s to say that it is alive", each.url, ANSWER)
+            await suspect(chain, beacon.id, owned.operator, each)
+        await asyncio.sleep(ANSWER)
+        others = _others(await chain.read(module.SCHEMA, Beacon, beacon.id), key, clock)
     if others:
         role = "a standby" if others[0].role == module.Role.STANDBY else "another"
         raise EndpointsApart(
-            f"host {owned.host.id} has {role} endpoint ({others[0].url}) until "
-            "its heartbeats end: two stores of vouchers would each take the whole deposit for their own. Share one "
-            "store and say Selling(shares_store=True), or stop the other"
+            f"host {owned.host.id} has {role} endpoint ({others[0].url}), which is alive: two stores of vouchers "
+            "would each take the whole deposit for their own. Share one store and say Selling(shares_store=True), "
+            "or stop the other"
         )
+
+
+def _others(beacon: Beacon, key: bytes, clock: Callable[[], float]) -> list[Endpoint]:
+    return [each for each in beacon.fresh(round(clock() * 1000)) if each.key != key]
+
+
+async def _any_alive(endpoints: Iterable[Endpoint], is_alive: IsAlive) -> bool:
+    """True when one of them answers, or can't be asked: it says nowhere to dial."""
+
+    async def answers(endpoint: Endpoint) -> bool:
+        url = direct_url(endpoint)
+        return not url or await is_alive(endpoint, url)
+
+    return any(await asyncio.gather(*map(answers, endpoints)))
 
 
 class Heart:
@@ -192,20 +244,29 @@ class Heart:
         key: bytes,
         hint: bytes,
         *,
+        is_alive: IsAlive | None = None,
         alone: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """With `is_alive` other endpoints are asked (`asks_alive`), and suspected where they don't answer."""
         self._chain, self._owned, self._hint = chain, owned, hint
         self._beats = Heartbeats(
-            chain, owned.host.beacon, owned.operator, key, self._on_lost, check_apart=self._look, clock=clock
+            chain,
+            owned.host.beacon,
+            owned.operator,
+            key,
+            self._on_lost,
+            check_apart=self._look,
+            is_alive=is_alive,
+            clock=clock,
         )
-        self._key, self._alone, self._clock = key, alone, clock
+        self._key, self._alone, self._clock, self._is_alive = key, alone, clock, is_alive
         #: Done when another process runs this endpoint: with the `Replaced` that says so.
         self.replaced: asyncio.Future[Replaced] = asyncio.get_running_loop().create_future()
 
     async def _look(self) -> None:
         if self._alone:
-            await refuse_apart(self._chain, self._owned, self._key, self._clock)
+            await refuse_apart(self._chain, self._owned, self._key, self._clock, is_alive=self._is_alive)
 
     async def start(self) -> None:
         """The first heartbeat. Raises `NoHost`, and what executing raises."""
@@ -213,12 +274,21 @@ class Heart:
             raise NoHost(f"{self._chain.address} has no operator's cap of host {self._owned.host.id}")
         await self._beats.start(self._hint)
 
+    @property
+    def generation(self) -> int:
+        """How often the endpoint was taken over before."""
+        return self._beats.generation
+
+    async def look(self) -> None:
+        """Do what the beacon asks for, as it does every few seconds. Raises what reading and executing raise."""
+        await self._beats.look()
+
     async def beat(self) -> None:
         """One heartbeat, now. Raises what executing raises; that another is there now is what `replaced` says."""
         await self._beats.beat()
 
     def _on_lost(self, error: MoveAborted | EndpointsApart) -> None:
-        what = f"after a while without heartbeats: {error}"
+        what = f"while nobody could reach this endpoint: {error}"
         if isinstance(error, MoveAborted):
             what = (
                 f"another process serves as this endpoint of host {self._owned.host.id} by now, and "
@@ -229,6 +299,12 @@ class Heart:
         log.warning("%s", what)
         self.replaced.set_result(Replaced(what))
 
-    async def stop(self) -> None:
-        """No further heartbeat. Idempotent."""
+    async def stop(self, *, withdraw: bool = False) -> None:
+        """No further heartbeat; `withdraw`: and nobody is sent here any more. Idempotent. Raises nothing: where the
+        beacon can't be told, others find that nobody answers."""
         await self._beats.stop()
+        if withdraw and self._beats.started:
+            try:
+                await self._beats.withdraw()
+            except ChainError as error:
+                log.warning("the beacon of host %s can't be told: %s", self._owned.host.id, error)

@@ -41,6 +41,7 @@ from dtp.pay.hosting import (
     NoHost,
     Owned,
     Replaced,
+    asks_alive,
     ensure_service,
     find_host,
     make_host,
@@ -150,6 +151,8 @@ class Serving:
         self._heart = heart
         if heart is not None:
             await heart.start()
+            if listener.presence is not None:
+                listener.presence.serves(self.host, heart.generation, self.hint)
         self._rechecking = asyncio.create_task(self._recheck(), name="dtp-pay-recheck")
         self._rechecking.add_done_callback(report_death)
         self.cashier.start(self._selling.claim_every)
@@ -199,7 +202,7 @@ class Serving:
             return
         self._closed = True
         if self._heart is not None:
-            await self._heart.stop()
+            await self._heart.stop(withdraw=True)
         if self._rechecking is not None:
             self._rechecking.cancel()
             await asyncio.gather(self._rechecking, return_exceptions=True)
@@ -275,9 +278,9 @@ async def serve(
         me = identity or identity_of(wallet, signer)
         if me is None:
             raise LocalError("the wallet's key is no identity: give `identity`, whom clients will find here")
-        alone = heartbeat and not selling.shares_store
+        alone, is_alive = heartbeat and not selling.shares_store, asks_alive(me, psk)
         if alone:
-            await refuse_apart(chain, owned, me.id.key, clock)
+            await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
         serving = Serving(chain, owned, service, handler, kept, selling, plans, clock)
         await serving.firewall.refresh()
         listener = await listen(
@@ -296,14 +299,14 @@ async def serve(
             dialled = (each for each in listener.urls if each.startswith(HINTED))
             serving.hint = hint or own_url(next(dialled, listener.urls[0]))
             place = hint_of(serving.hint, me)
-            heart = Heart(chain, owned, me.id.key, place, alone=alone, clock=clock)
+            heart = Heart(chain, owned, me.id.key, place, is_alive=is_alive, alone=alone, clock=clock)
         await serving.start(listener, heart)
         if pipe:
             await listener.add(f"pipe://{serving.host}?to={me.id.key.hex()}", kind_for(chain))
         serving._stack = stack.pop_all()
     if alone:  # of two that begin at once at least one sees the other
         try:
-            await refuse_apart(chain, owned, me.id.key, clock)
+            await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
         except BaseException:
             await serving.close(claim=False)
             raise

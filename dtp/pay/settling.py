@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from dtp.chain import Executed, Program
 from dtp.chain import channel as module
@@ -22,7 +22,7 @@ from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, Trans
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id, canonical_type
 from dtp.chain.wallet import format_amount
-from dtp.errors import ChainError
+from dtp.errors import ChainError, DtpError
 from dtp.pay import messages
 from dtp.pay.answers import lock_of
 from dtp.pay.claims import Action, Decision, gain_of
@@ -38,6 +38,15 @@ GAS_TO_CLOSE: Final = 20_000_000
 #: What opening and topping up have to have ahead themselves, about, MIST.
 _GAS_TO_OPEN: Final = 16_000_000
 _GAS_TO_ADD: Final = 10_000_000
+
+
+#: Hears what could not be done with a channel, and why.
+OnFailed: TypeAlias = Callable[[str, DtpError], None]
+
+
+def log_failed(channel: str, fault: DtpError) -> None:
+    """Log what could not be done with a channel."""
+    log.warning("channel %s: %s", channel, fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +262,10 @@ def _claim(program: Program, sold: Sold, channel: Channel, *, ours: bool) -> Non
 
 
 async def settle(
-    chain: ChainClient, decisions: Sequence[Decision], batch: int
+    chain: ChainClient, decisions: Sequence[Decision], batch: int, on_failed: OnFailed = log_failed
 ) -> list[tuple[Paid, list[Decision]]]:
     """Carry decisions out, `batch` claims in a transaction; what each did, by coin. A channel that is refused is left
-    out.
+    out, and `on_failed` hears of it.
 
     Refusals are found by simulation and cost nothing, but for what somebody else does between that and ours: a
     watcher may claim at the same moment, a client close and delete its channel. Where the account can't pay the gas
@@ -276,7 +285,7 @@ async def settle(
             # Halves find the one that is refused in few simulations, and the others still share their transactions.
             halves = _halves(part)
             if not halves:
-                log.warning("channel %s can't be settled: %s", part[0].view.channel.id, refused)
+                on_failed(part[0].view.channel.id, refused)
             parts.extendleft(reversed(halves))
         except InsufficientFunds as poor:
             left = sorted((each for some in (part, *parts) for each in some), key=partial(_dearness, chain))
@@ -285,7 +294,8 @@ async def settle(
                 if not halves and not done:
                     raise
                 if not halves:
-                    log.warning("%d channels can't be settled yet: %s", len(left), poor)
+                    for each in left:
+                        on_failed(each.view.channel.id, poor)
                     break
                 left[:1] = [each for half in halves for each in half]
             parts = _parts(left, max(1, sum(map(_claims_in, part)) // 2))

@@ -283,7 +283,7 @@ def test_what_an_owner_changes_of_a_host(shell, call, alice):
     call("host", "service", 1)
     assert "nothing to change" in shell("host", "change", code=2)
     changed = call("host", "change", "--ttl", 90, "--paid-to", "0x5")["changes"]
-    assert changed["ttl_ms"] == {"old": 60_000, "new": 90_000}
+    assert changed["ttl_ms"] == {"old": 43_200_000, "new": 90_000}
     assert changed["owner"]["old"] == alice
     assert call("host", "change", "--ttl", 90) == {"host": made["host"], "changes": {}}
     shown = call("host", "show")

@@ -235,7 +235,7 @@ def test_a_standby_gets_callers_when_no_active_one_is_there(place, client, walle
 
     async def scenario():
         async with client(wallet()) as chain, Backend(echo) as backend:
-            hosted = await make_hosted(chain, ttl_ms=10_000)
+            hosted = await make_hosted(chain, ttl_ms=DAY_MS)
             await hosted.service("api")
             roles = {"busy": "active", "idle": "standby"}
             for name in roles:
@@ -270,7 +270,7 @@ def test_a_standby_gets_callers_when_no_active_one_is_there(place, client, walle
                     return not any(each.source for each in lost)
 
                 await until(is_noticed)
-                # Until its heartbeats are old the busy one counts as there.
+                # Its last heartbeat is good for a day: the idle one finds that it answers nobody.
                 await until(lambda: all_answer(ports))
                 assert {pool.connections[0].peer for pool in pools} == {place.identity("idle").id}
             await end(programs["idle"])

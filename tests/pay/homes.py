@@ -46,6 +46,18 @@ class Home:
         assert done.returncode == code, done.stderr.decode()
         return [json.loads(line) for line in done.stdout.splitlines()]
 
+    def failing(self, *arguments, code):
+        """Run to an end by an error; that error's record."""
+        done = subprocess.run(
+            self.command(*arguments, "--json"),
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == code, done.stderr.decode()
+        return json.loads(done.stderr.splitlines()[-1])
+
     def text(self, *arguments):
         """Run to the end; what it printed for people."""
         done = subprocess.run(

@@ -8,7 +8,14 @@ import pytest
 
 from dtp.chain.channel import State
 from dtp.chain.commands import MAX_COMMANDS
-from dtp.chain.errors import MoveAborted, NodeRefused, NodeUnavailable, ProgramError, StaleObject
+from dtp.chain.errors import (
+    MoveAborted,
+    NodeRefused,
+    NodeUnavailable,
+    PackageNotPublished,
+    ProgramError,
+    StaleObject,
+)
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.pay import cashier as cashier_module
@@ -232,7 +239,7 @@ def test_credits_are_not_taken_beside_an_agreement(monkeypatch, tmp_path, agreed
         async def take_credits(chain, found, least):
             asked.append(found.id)
 
-        async def read_channels(chain, ids):
+        async def read_channels(chain, ids, on_failed=None):
             if agreed is not None:  # just now
                 store.agree(CHANNEL, 5, agreed, "chain")
             return dict.fromkeys(ids, made)
@@ -274,7 +281,7 @@ def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
         made = channel(terms=terms, server="0x5", state=state, closing_ms=NOW)
         sent = pipe(9, of=CHANNEL)
 
-        async def read_channels(chain, ids):
+        async def read_channels(chain, ids, on_failed=None):
             return dict.fromkeys(ids, made)
 
         async def owned(*_):
@@ -328,7 +335,7 @@ def test_a_channel_that_is_gone_is_noted_as_over_when_nothing_can_be_claimed(
         if seen is not None:
             there[CHANNEL] = channel(**seen)
 
-        async def read_channels(chain, ids):
+        async def read_channels(chain, ids, on_failed=None):
             return {id: there[id] for id in ids if id in there}
 
         async def owned(*args):
@@ -583,3 +590,42 @@ def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path, mon
         assert till.least == [(closing, 900), (unused, 900)]
 
     look(tmp_path, monkeypatch, scenario)
+
+
+def test_a_channel_that_can_not_be_read_keeps_no_other_from_being_looked_at():
+    """One of a package that this machine doesn't know ended the watcher at its first look."""
+
+    async def scenario():
+        told = []
+        strange, known = "0x" + "9" * 64, "0x" + "8" * 64
+
+        class Node:
+            async def objects(self, ids):
+                return {id: id for id in ids}
+
+            def decode(self, schema, kind, id):
+                if id == strange:
+                    raise PackageNotPublished("dtp move use transport 0x7")
+                return channel(id=id)
+
+        def failed(id, fault):
+            told.append((id, fault.code))
+
+        found = await cashier_module.read_channels(Node(), [strange, known], failed)
+        assert list(found) == [known]
+        assert told == [(strange, "package_not_published")]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_refused_is_told_at_each_look(told):
+    chain, heard = Chain(), []
+    refused = f"0x{3:064x}"
+    decisions = [claim(number) for number in range(1, 5)]
+    for _ in range(2):
+        chain.refused = {refused: True}
+        chain.fault = deleted
+        done = asyncio.run(settle(chain, decisions, 128, lambda id, fault: heard.append((id, fault.code))))
+        assert refused not in channels_of(done)
+        assert len(channels_of(done)) == 3
+    assert heard == [(refused, "stale_object")] * 2

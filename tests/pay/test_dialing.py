@@ -259,7 +259,7 @@ class Dialled:
         monkeypatch.setattr(dial.net, "Dialer", self._dialer)
         monkeypatch.setattr(dial, "_BEHIND", (0.0,) * (TRIES - 1))
 
-    async def _purchase(self, chain, journal, host, service, budget, *, keep, without):
+    async def _purchase(self, chain, journal, host, service, budget, *, keep, without, reach):
         self.bought.append((host, service, budget, keep))
         self.without.append(set(without))
         deal = self.deals[len(self.bought) - 1]

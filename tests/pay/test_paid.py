@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+import dtp
 from dtp.chain import Program
 from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
@@ -13,7 +14,7 @@ from dtp.chain.host import Mode, Terms
 from dtp.chain.posts import post_key
 from dtp.identity import Identity
 from dtp.net.address import Address
-from dtp.pay import answers
+from dtp.pay import answers, hosting
 from dtp.pay import serving as serving_module
 from dtp.pay.buying import LaneLock
 from dtp.pay.claims import MINUTE
@@ -635,10 +636,9 @@ def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(marke
         assert not waiting.done()
         await heart.start()  # the second one
         await heart.stop()
-        told = asyncio.ensure_future(first._heart._beats._run(0))
+        await first._heart.look()
         async with asyncio.timeout(60):
             replaced = await waiting
-            await told
         assert replaced.code == "replaced"
         assert "--identity" in str(replaced)
 
@@ -690,16 +690,21 @@ def test_a_second_endpoint_with_a_store_of_its_own_is_refused(market):
     market(scenario)
 
 
-async def announce(chain, owned, key, role):
+async def announce(market, chain, owned, role):
     """An endpoint of another process, alive from now on."""
-    heart = Heart(chain, owned, key, b"tcp://127.0.0.1:1")
+    other = Identity.generate()
+    listener = await market.stack.enter_async_context(
+        await dtp.listen("tcp://127.0.0.1:0", give, identity=other)
+    )
+    hint = listener.urls[0].encode()
+    heart = Heart(chain, owned, other.id.key, hint)
     await heart.start()
     await heart.stop()
     program = Program()
-    host_module.configure(
-        program, owned.host.beacon, owned.operator, key, weight=1, role=role, hint=b"tcp://127.0.0.1:1"
-    )
+    place = (owned.host.beacon, owned.operator, other.id.key)
+    host_module.configure(program, *place, weight=1, role=role, hint=hint)
     await chain.execute(program)
+    return listener
 
 
 @pytest.mark.parametrize("role", [host_module.Role.ACTIVE, host_module.Role.STANDBY])
@@ -709,7 +714,7 @@ def test_a_live_standby_is_another_endpoint_too(market, role):
     async def scenario(market):
         first = await market.serve(give)
         owned = first._owned
-        await announce(first.chain, owned, bytes(range(32)), role)
+        await announce(market, first.chain, owned, role)
         with pytest.raises(EndpointsApart, match="a standby" if role else "another"):
             await market.serve(give, host=first.host)
 
@@ -722,11 +727,11 @@ def test_of_two_that_begin_at_once_one_sees_the_other(market, monkeypatch):
         await first.close()
         looks = []
 
-        async def look(chain, owned, key, clock):
+        async def look(chain, owned, key, clock, *, is_alive):
             looks.append(key)
-            await refuse_apart(chain, owned, key, clock)
+            await refuse_apart(chain, owned, key, clock, is_alive=is_alive)
             if len(looks) == 1:
-                await announce(chain, owned, bytes(range(32)), host_module.Role.STANDBY)
+                await announce(market, chain, owned, host_module.Role.STANDBY)
 
         monkeypatch.setattr(serving_module, "refuse_apart", look)
         with pytest.raises(EndpointsApart):
@@ -743,14 +748,80 @@ def test_who_was_silent_for_long_looks_before_it_is_alive_again(market):
         serving = await market.serve(give)
         heart, owned = serving._heart, serving._owned
         waiting = asyncio.ensure_future(serving.replaced())
-        market.chain.advance(120_000)
+        market.chain.advance(host_module.HEARTBEAT_MS + 1000)
         await heart.beat()  # nobody else was there
-        market.chain.advance(120_000)
-        await announce(serving.chain, owned, bytes(range(32)), host_module.Role.ACTIVE)
+        market.chain.advance(host_module.HEARTBEAT_MS + 1000)
+        await announce(market, serving.chain, owned, host_module.Role.ACTIVE)
         await heart.beat()
         async with asyncio.timeout(60):
-            assert "without heartbeats" in str(await waiting)
+            assert "nobody could reach this endpoint" in str(await waiting)
 
+
+def test_a_dead_endpoint_with_another_store_keeps_nobody_out_for_long(market, monkeypatch):
+    """It was killed, and its heartbeat is good for hours: it is asked, and has seconds to say that it is alive."""
+
+    async def scenario(market):
+        monkeypatch.setattr(hosting, "ANSWER", 0.0)
+        first = await market.serve(give)
+        owned = first._owned
+        await first.close()
+        listener = await announce(market, first.chain, owned, host_module.Role.ACTIVE)
+        with pytest.raises(EndpointsApart):
+            await market.serve(give, host=first.host)
+        await listener.close()
+        second = await market.serve(give, host=first.host)
+        fresh = (await second.chain.read(host_module.SCHEMA, host_module.Beacon, owned.host.beacon)).fresh(
+            market.chain.now_ms()
+        )
+        assert [each.key for each in fresh] == [market.server_wallet.public_key]
+
+    market(scenario)
+
+
+def test_nothing_is_deposited_for_a_server_that_answers_nobody(market):
+    """Its heartbeat is good for hours: the client dials before it deposits."""
+
+    async def scenario(market):
+        serving = await market.serve(give)
+        buyer = await market.buyer()
+        await serving.listener.close()
+        account = buyer["network"].address
+        before = await market.balance(account)
+        with pytest.raises(dtp.CarrierError):
+            async with market.connect(buyer):
+                pytest.fail("nobody is there")
+        assert buyer["store"].bought() == []
+        assert await market.balance(account) == before
+
+    market(scenario)
+
+
+def test_nothing_is_added_to_a_channel_of_a_server_that_answers_nobody(market):
+    async def scenario(market):
+        serving = await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=3_000_000, keep=True) as connection:
+            await fetch(connection, MIB)
+        await serving.listener.close()
+        before = await market.balance(buyer["network"].address)
+        with pytest.raises(dtp.CarrierError):
+            async with market.connect(buyer, budget=300_000_000, keep=True):
+                pytest.fail("nobody is there")
+        assert await market.balance(buyer["network"].address) == before
+
+    market(scenario)
+
+
+def test_who_ends_in_order_is_in_the_beacon_no_more(market):
+    """Its heartbeat would send clients to nobody for hours."""
+
+    async def scenario(market):
+        serving = await market.serve(give)
+        beacon = serving._owned.host.beacon
+        await serving.close()
+        assert (await serving.chain.read(host_module.SCHEMA, host_module.Beacon, beacon)).endpoints == ()
+
+    market(scenario)
     market(scenario)
 
 

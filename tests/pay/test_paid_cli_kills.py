@@ -112,6 +112,15 @@ def test_a_watcher_claims_for_a_server_that_sleeps(net, homes):
     watcher = Home(net, server.folder.parent / "watcher")
     copy = str(watcher.folder / "copy.sqlite")
     assert server.run("channel", "backup", copy)[0]["to"] == copy
+    # On another machine nothing is known of the package: said at once, with what to do.
+    packages = watcher.env["DTP_PACKAGES"]
+    watcher.env["DTP_PACKAGES"] = str(watcher.folder / "packages.json")
+    failed = watcher.failing("channel", "watch", "--store", copy, code=3)
+    assert failed["code"] == "package_not_published"
+    told = failed["message"].rpartition("dtp ")[2].split()
+    assert told[:3] == ["move", "use", "transport"]
+    watcher.run(*told)
+    assert packages != watcher.env["DTP_PACKAGES"]
     (theirs,) = watcher.run("channel", "list", "--store", copy)[0]["channels"]
     assert (theirs["role"], theirs["claimed"]) == ("is paid", 0)
     assert theirs["vouched"] > 90_000_000

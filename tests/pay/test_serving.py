@@ -223,7 +223,7 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
         made.channel = replace(made.channel, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=100))
         made.store.received_all([(KEY.sign(voucher(1, 5)), Usage(5, 0))])
 
-        async def read_channels(chain, ids):
+        async def read_channels(chain, ids, on_failed=None):
             return dict.fromkeys(ids, made.channel)
 
         async def owned(*_):
@@ -289,7 +289,7 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(tmp_
         await made.close(grace=3.0)
         await made.close()
         assert made.done == [
-            ("heart", {}),  # first of all nobody is sent here any more
+            ("heart", {"withdraw": True}),  # first of all nobody is sent here any more
             ("listener", {"grace": 3.0}),
             ("cashier", True, {0: PRICES.request}, []),
             ("firewall", {}),
@@ -475,7 +475,8 @@ class World:
                 rules=None,
                 refresh=lambda: self.done(f"{name} refreshed"),
                 start=lambda: self.done(f"{name} started"),
-                stop=lambda: self.done(f"{name} stopped"),
+                stop=lambda **_: self.done(f"{name} stopped"),
+                generation=4,
                 close=lambda: self.done(f"{name} closed"),
             )
 
@@ -495,7 +496,7 @@ class World:
         self.note("ensure_service", service, terms, **options)
         return owned
 
-    async def refuse_apart(self, chain, owned, key, clock):
+    async def refuse_apart(self, chain, owned, key, clock, *, is_alive):
         self.note("refuse_apart", key, clock)
         if self.apart and (fault := self.apart.pop(0)) is not None:
             raise fault
@@ -503,6 +504,7 @@ class World:
     async def listen(self, urls, handler, **options):
         self.note("listen", urls, **options)
         self.listener = SimpleNamespace(urls=self.places, connections=[], add=self.add, close=self.close)
+        self.listener.presence = SimpleNamespace(serves=lambda *what: self.note("serves", *what))
         return self.listener
 
     async def add(self, url, kind):
@@ -572,7 +574,9 @@ def test_what_is_asked_for_is_begun(monkeypatch, tmp_path):
     assert (listening["identity"], listening["limits"], listening["psk"]) == (me, limits, b"p" * 32)
     given, heart = world.given("Heart")
     assert given[1:] == (world.owned, me.id.key, hint_of("tcp://there:1", me))
+    assert callable(heart.pop("is_alive"))
     assert heart == {"alone": True, "clock": clock}
+    assert world.given("serves") == ((HOST, 4, "tcp://there:1"), {})
     assert world.given("add") == ((f"pipe://{HOST}?to={me.id.key.hex()}", "pipes"), {})
     assert world.given("cashier") == ((7.0,), {})
     said = [what[0] for what, _ in world.calls]

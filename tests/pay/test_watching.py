@@ -51,12 +51,14 @@ def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
             raise NodeUnavailable("no node answers")
         if len(looks) == 2:
             raise StoreError("the disk is full")
-        if len(looks) == 4:
-            raise LocalError("enough was seen")
+        if len(looks) == 3:
+            raise LocalError("the file of the wallet is away")
         return []
 
     async def sleep(seconds):
         assert seconds == 5
+        if len(looks) == 5:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(cashier.Cashier, "look", look)
     monkeypatch.setattr(command, "asyncio", SimpleNamespace(sleep=sleep))
@@ -65,8 +67,9 @@ def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
     assert [(each["event"], each["code"]) for each in failed] == [
         ("failed", "node_unavailable"),
         ("failed", "pay-store"),
+        ("failed", "local"),
     ]
-    assert len(looks) == 4
+    assert len(looks) == 5
 
 
 def test_a_watcher_sees_the_store_that_is_at_its_place(dtp, monkeypatch, tmp_path):
@@ -93,7 +96,7 @@ def test_a_watcher_sees_the_store_that_is_at_its_place(dtp, monkeypatch, tmp_pat
         elif len(seen) == 2:
             put(3)
         if len(seen) == 3:
-            raise LocalError("enough was seen")
+            raise KeyboardInterrupt
 
     put(1)
     monkeypatch.setattr(cashier.Cashier, "look", look)
