@@ -399,7 +399,7 @@ class Till:
         self.store.received_all([(KEY.sign(voucher(1, requests, channel=id)), Usage(requests, 0))])
         return id
 
-    async def _read(self, chain, ids):
+    async def _read(self, chain, ids, on_failed=None):
         self.at_once += 1
         assert self.at_once == 1
         await asyncio.sleep(0)
@@ -409,7 +409,7 @@ class Till:
     async def _objects(self, ids):
         return self.foreign
 
-    async def _settle(self, chain, decisions, batch):
+    async def _settle(self, chain, decisions, batch, on_failed=None, *, policy=None):
         assert batch == POLICY.batch
         self.settled.append([(each.view.channel.id, each.action) for each in decisions])
         done = [each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)]
