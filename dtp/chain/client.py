@@ -17,8 +17,10 @@ endpoint, until it is known what became of them.
 from __future__ import annotations
 
 import asyncio
+import copy
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +50,7 @@ from dtp.chain.errors import (
     WrongObjectType,
     was_signed,
 )
-from dtp.chain.gas import GasCoin, GasPool, GasSlot, ObjectCache, ObjectQueues
+from dtp.chain.gas import GasCoin, GasPool, GasPurse, GasSlot, ObjectCache, ObjectQueues
 from dtp.chain.model import (
     MIST_PER_SUI,
     SUI_COIN,
@@ -79,6 +81,9 @@ from dtp.sui.transaction import TransactionData, transaction_digest
 T = TypeVar("T")
 #: Told the digest of a transaction that is signed and about to be sent.
 Signed = Callable[[str], Awaitable[None]]
+
+#: Told what gas a transaction took (MIST).
+_Took = Callable[[int], None]
 
 #: The protocol's largest budget, in MIST.
 MAX_GAS_BUDGET = 50 * MIST_PER_SUI
@@ -136,6 +141,19 @@ class ChainClient:
         self._epoch: EpochInfo | None = None
         self._sending: set[asyncio.Task[Outcome]] = set()
         self._closed = False
+        self._purse: GasPurse | None = None
+        #: Whose connections these are: itself, but of what `paying_from` gives.
+        self._root = self
+
+    def paying_from(self, purse: GasPurse) -> Self:
+        """This client, whose transactions take their gas out of `purse`: what is above it isn't signed
+        (`GasTooHigh`).
+
+        Everything else is shared, and this one is what is closed.
+        """
+        found = copy.copy(self)
+        found._purse = purse
+        return found
 
     async def __aenter__(self) -> Self:
         try:
@@ -391,19 +409,45 @@ class ChainClient:
             await held.enter_async_context(self._queues.holding(self._exclusive(ids)))
             slot = await held.enter_async_context(self._gas.take(alone=alone))
             built = await self._build(program, slot, price, gas_budget, alone)
-            signature = await signer.sign_transaction(built.data)
-            if signed is not None:
-                await signed(format_digest(transaction_digest(built.data)))
-            slot.coin = None  # from here on its version isn't known before the answer is
-            # Whoever cancels this doesn't take it back: what it uses stays in use until it is known what it did.
-            sending = asyncio.create_task(self._send(built.data, signature, slot, held.pop_all()))
+            async with self._taking(built.data) as took:
+                signature = await signer.sign_transaction(built.data)
+                if signed is not None:
+                    await signed(format_digest(transaction_digest(built.data)))
+                slot.coin = None  # from here on its version isn't known before the answer is
+                # Whoever cancels this doesn't take it back: what it uses stays in use until it is known what it did.
+                sending = asyncio.create_task(self._send(built.data, signature, slot, held.pop_all(), took))
         self._sending.add(sending)
-        sending.add_done_callback(self._sent)
+        sending.add_done_callback(self._root._sent)
         return self._succeeded(await asyncio.shield(sending))
 
-    async def _send(self, data: bytes, signature: bytes, slot: GasSlot, held: AsyncExitStack) -> Outcome:
+    @asynccontextmanager
+    async def _taking(self, data: bytes) -> AsyncIterator[_Took]:
+        """Count the gas of a transaction that is about to be signed; give what is told how much it took. Not signed
+        after all, it took nothing. Raises `GasTooHigh`."""
+        purse = self._purse
+        if purse is None:
+            yield lambda gas: None
+            return
+        gas = _decoded(data).gas_data
+        purse.sign(gas.price, gas.budget)
+        try:
+            yield functools.partial(purse.took, gas.budget)
+        except BaseException:
+            purse.took(gas.budget, 0)
+            raise
+
+    async def _send(
+        self, data: bytes, signature: bytes, slot: GasSlot, held: AsyncExitStack, took: _Took
+    ) -> Outcome:
         async with held:
-            outcome = await self._submit(data, (signature,))
+            try:
+                outcome = await self._submit(data, (signature,))
+            except OutcomeUnknown:
+                raise  # all of its gas may be gone
+            except ChainError:
+                took(0)
+                raise
+            took(outcome.executed.gas.net)
             self._learn(outcome, slot)
         return outcome
 

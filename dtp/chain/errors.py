@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MALFORMED",
     "ForeignPackage",
+    "GasTooHigh",
     "HistoryPruned",
     "InsufficientFunds",
     "KeystoreError",
@@ -163,6 +164,20 @@ class InsufficientFunds(ChainError):
     code = "insufficient_funds"
     digest: str = ""
     missing: int = 0
+
+
+class GasTooHigh(ChainError):
+    """The gas of a transaction would be above what was agreed to (`GasPurse`): it was not signed.
+
+    `needed` is what all transactions would come to at most, `most` what they may (MIST); or, where the node's price
+    of a unit is the reason, that price and the highest one.
+    """
+
+    code = "gas-too-high"
+
+    def __init__(self, message: str, *, needed: int, most: int) -> None:
+        super().__init__(message)
+        self.needed, self.most = needed, most
 
 
 class TransactionRefused(NodeRefused):

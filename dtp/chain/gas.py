@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from dtp.chain.commands import Known
-from dtp.chain.model import Executed, ObjectData, ObjectRef
+from dtp.chain.errors import GasTooHigh
+from dtp.chain.model import MIST_PER_SUI, Executed, ObjectData, ObjectRef
 
 _REMEMBERED = 4096
 
@@ -24,6 +25,47 @@ class GasCoin:
 
     ref: ObjectRef
     balance: int
+
+
+@dataclass
+class GasPurse:
+    """What the gas of several transactions may come to together, agreed to before any of them is signed (MIST).
+
+    `most` is the most in all, None for no limit; `highest_price` the most that a unit of computation may cost, which
+    every node can make up. What is signed for counts with its whole gas budget until it is known what it took.
+    """
+
+    most: int | None = None
+    highest_price: int | None = None
+    #: Kept for what has to be done yet, such as closing: others leave so much of `most`.
+    kept: int = 0
+    #: What transactions took, storage given back counted.
+    spent: int = field(init=False, default=0)
+    _signed: int = field(init=False, default=0)
+
+    def sign(self, price: int, budget: int) -> None:
+        """Count a transaction that is about to be signed with so much gas. Raises `GasTooHigh`."""
+        if self.highest_price is not None and price > self.highest_price:
+            raise GasTooHigh(
+                f"the node says that a unit of gas costs {price:,} MIST, and at most {self.highest_price:,} is to be "
+                "paid: ask another node (--network), or allow more (--max-gas-price); nothing was signed",
+                needed=price,
+                most=self.highest_price,
+            )
+        needed = max(0, self.spent) + self._signed + budget + self.kept
+        if self.most is not None and needed > self.most:
+            raise GasTooHigh(
+                f"its gas may come to {needed / MIST_PER_SUI:g} SUI with what was spent before, and at most "
+                f"{self.most / MIST_PER_SUI:g} SUI is agreed to: allow more (--max-gas); nothing was signed",
+                needed=needed,
+                most=self.most,
+            )
+        self._signed += budget
+
+    def took(self, budget: int, gas: int) -> None:
+        """A transaction that was counted with `budget` is over, and took `gas`, 0 where it was never executed."""
+        self._signed -= budget
+        self.spent += gas
 
 
 class ObjectQueues:

@@ -13,7 +13,7 @@ import click
 from dtp.cli.accounts import Account, account_options, record_of, tell_history
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
-from dtp.cli.show import amount, money, table
+from dtp.cli.show import amount, moment, money, table
 from dtp.cli.vouchers import Vouchers, store_option
 from dtp.errors import ChainError, DtpError, LocalError
 
@@ -86,7 +86,7 @@ def list_channels(vouchers: Vouchers, account: Account) -> None:
             sold = {each.channel for each in stores.sold.sold()}
             found = await read_channels(chain, [*bought, *sold])
             return [
-                _summary(stores, id, found.get(id), "pays" if id in bought else "is paid")
+                _summary(stores, id, found.get(id), "pays" if id in bought else "is paid", bought.get(id))
                 for id in dict.fromkeys([*bought, *sold])
                 if id in found or (id in bought and bought[id].state != "closed")
             ]
@@ -96,7 +96,9 @@ def list_channels(vouchers: Vouchers, account: Account) -> None:
     print_result({"channels": records}, None if wants_json() else text)
 
 
-def _summary(stores: Stores, id: str, found: Channel | None, role: str) -> dict[str, Any]:
+def _summary(
+    stores: Stores, id: str, found: Channel | None, role: str, ours: Bought | None = None
+) -> dict[str, Any]:
     lanes = [lane for _, lane in stores.bought.lanes(id)] if role == "pays" else stores.sold.sold(id)
     vouched = sum(each.newest.voucher.amount for each in lanes if each.newest is not None)
     if found is None:
@@ -112,7 +114,28 @@ def _summary(stores: Stores, id: str, found: Channel | None, role: str) -> dict[
         "claimed": found.claimed,
         "held": found.balance,
         "coin": found.coin,
+        **({} if ours is None else _lock_of(stores, found, ours)),
     }
+
+
+def _lock_of(stores: Stores, found: Channel, ours: Bought) -> dict[str, Any]:
+    """Until when a channel of ours keeps what isn't vouched (Unix ms), and why."""
+    from dtp.chain.channel import State
+    from dtp.pay.budget import is_in_use, span
+
+    until = found.claims_until_ms
+    if found.state == State.CLOSING:
+        why = "the server may claim until then; then the next command finalizes it"
+    elif is_in_use(stores.bought, found.id):
+        why = "a program uses it"
+    elif ours.refused:
+        why = "its server refuses it: the next command that pays asks for its close"
+    else:
+        claims = span(found.terms.claim_ms)
+        why = (
+            f"kept for the next connection; once asked for, the close takes {claims} where the server is gone"
+        )
+    return {"locked_until_ms": until, "why": why, "gas_mist": ours.gas}
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -120,7 +143,11 @@ def _line(record: dict[str, Any]) -> str:
         return f"{record['channel']}  {record['role']}, not on this network"
     vouched, claimed, held = (money(record[each], record["coin"]) for each in ("vouched", "claimed", "held"))
     about = f"{record['channel']}  {record['role']}, {record['state']}"
-    return f"{about}: vouched {vouched}, claimed {claimed}, holds {held}"
+    line = f"{about}: vouched {vouched}, claimed {claimed}, holds {held}"
+    if record.get("why"):
+        until = record["locked_until_ms"]
+        line += f"\n    locked{'' if until is None else f' until {moment(until)}'}: {record['why']}"
+    return line
 
 
 @channel.command()
@@ -318,37 +345,33 @@ async def _close_next(chain: ChainClient, store: Store, found: Channel, *, ask: 
 
 async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool) -> None:
     """The next step of closing a channel."""
-    from dtp.chain.channel import State
-    from dtp.pay.claims import claims_are_over
-    from dtp.pay.settling import destroy, finalize, request_close
+    from dtp.pay.ends import close_further
 
-    now = await _now_ms(chain)
-    if claims_are_over(found, now) or found.state == State.DRAINING:
-        paid = await finalize(chain, found)
-        store.set_state(found.id, "closed" if paid.state == State.CLOSED else "closing")
-        _print_paid("closed", paid)
-    elif found.state == State.CLOSED:
-        await destroy(chain, found)
-        store.set_state(found.id, "closed")
+    step = await close_further(chain, store, found, await _now_ms(chain), ask=ask)
+    if step.paid is not None:
+        _print_paid("closed", step.paid)
+    elif step.event == "closed":
         print_line({"event": "closed", "channel": found.id}, "closed")
-    elif found.state == State.OPEN and ask:
-        executed = await request_close(chain, found)
-        _note_closing(chain, store, found)
-        seconds = found.terms.claim_ms / 1000
-        print_line(
-            {"event": "closing", "channel": found.id, "seconds": seconds, "transaction": executed.digest},
-            f"{found.id}: the server may claim for {seconds:,.0f} s; then 'dtp channel close' brings the rest back",
-        )
-    elif found.claims_until_ms is not None:
-        seconds = (found.claims_until_ms - now) / 1000
-        print_line(
-            {"event": "closing", "channel": found.id, "seconds": seconds},
-            f"{found.id}: {seconds:,.0f} s are left for claims",
-        )
-    else:
+    elif step.event == "open":
         print_line(
             {"event": "open", "channel": found.id},
             f"{found.id}: is open on the chain; 'dtp channel close {found.id}' asks for its close",
+        )
+    elif step.digest:
+        print_line(
+            {
+                "event": "closing",
+                "channel": found.id,
+                "seconds": step.seconds,
+                "transaction": step.digest,
+            },
+            f"{found.id}: the server may claim for {step.seconds:,.0f} s; then 'dtp channel close' brings the rest "
+            "back",
+        )
+    else:
+        print_line(
+            {"event": "closing", "channel": found.id, "seconds": step.seconds},
+            f"{found.id}: {step.seconds:,.0f} s are left for claims",
         )
 
 
@@ -490,23 +513,23 @@ def _print_watching(every: float, once: bool) -> None:
 
 
 async def _finish_ours(chain: ChainClient, store: Store) -> None:
-    """End the channels that we asked to close, where the time for claims is over, and say what that paid."""
-    from dtp.chain.channel import State
-    from dtp.chain.errors import TransactionFailed
-    from dtp.pay.claims import claims_are_over
-    from dtp.pay.settling import finalize
+    """Bring channels that we opened and nothing uses nearer to their end, and say what that did."""
+    from dtp.pay.ends import close_due
+    from dtp.pay.journal import Journal
 
-    waiting = [each.channel for each in await _on_their_way(chain, store, "closing")]
-    now = await _now_ms(chain)
-    for id, found in (await _find(chain, waiting)).items():
-        if claims_are_over(found, now):
-            try:
-                paid = await finalize(chain, found)
-            except TransactionFailed as fault:  # the others are none the worse for it
-                _print_failed(id, fault)
-                continue
-            store.set_state(id, "closed" if paid.state == State.CLOSED else "closing")
-            _print_paid("closed", paid)
+    journal = Journal(store)
+    try:
+        done = await close_due(chain, journal, await _now_ms(chain))
+    finally:
+        await journal.close()
+    for found, step in done:
+        if step.paid is not None:
+            _print_paid("closed", step.paid)
+        elif step.digest:
+            print_line(
+                {"event": "closing", "channel": found.id, "seconds": step.seconds},
+                f"{found.id}: its server refuses it; its close is asked for",
+            )
 
 
 # ---- helpers

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ import click
 
 from dtp.cli.accounts import Account
 from dtp.cli.output import print_line
+from dtp.errors import LocalError
 from dtp.net.dial import connect
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from dtp.net.address import Address
     from dtp.net.connection import Connection
     from dtp.net.dial import Connecting
+    from dtp.pay.budget import Opening
     from dtp.pay.buying import Purchase
     from dtp.pay.client_meter import ClientMeter
     from dtp.pay.dial import PaidConnecting
@@ -27,7 +30,42 @@ if TYPE_CHECKING:
     from dtp.pay.store import Bought
     from dtp.pay.terms import Usage
 
+#: Options that `connect` takes by the same names.
+_LIMITS = (
+    "most_per_request",
+    "most_per_mib",
+    "most_per_host",
+    "most_per_day",
+    "longest_lock",
+    "max_gas",
+    "max_gas_price",
+)
+#: Above so much a deposit is asked about, MIST.
+_ASK_ABOVE = 1_000_000_000
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class NeedsYes(LocalError):
+    """Something has to be agreed to, and nobody is there to be asked."""
+
+    code = "needs-yes"
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of "90s", "15m", "12h", "7d"."""
+    if text[-1:] not in _SECONDS or not text[:-1].isdecimal():
+        raise click.BadParameter(f"{text!r} is no time: write 90s, 15m, 12h or 7d")
+    return float(text[:-1]) * _SECONDS[text[-1]]
+
+
+def _is_sui(coin: str) -> bool:
+    from dtp.chain.model import SUI_COIN, canonical_type
+
+    return canonical_type(coin) == SUI_COIN
 
 
 @dataclass(frozen=True)
@@ -40,10 +78,15 @@ class Payment:
     budget: str | None
     deposit: str | None
     coin: str | None
-    keep: bool
+    #: Whether the channel stays open; None: where that costs less.
+    keep: bool | None
     account: Account
     slack: str | None = None
     when_answered: bool = False
+    #: What `connect` takes beside that: the highest prices, what may be locked, gas.
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether a deposit above `_ASK_ABOVE` was agreed to already.
+    yes: bool = False
     _used: list[Connection] = field(default_factory=list)
 
     def connect(
@@ -70,7 +113,40 @@ class Payment:
             coin=self.coin,
             keep=self.keep,
             spending=Spending(slack_amount=slack, when_answered=self.when_answered),
+            on_opening=self._agree,
+            **self.limits,
             network=self.account.network or address.options.get("network"),
+        )
+
+    def _agree(self, opening: Opening) -> bool:
+        """Say what a channel costs beside what it pays for, before it is opened; ask where much goes into it."""
+        from dtp.cli.show import amount, money
+        from dtp.pay.budget import span
+
+        terms, sui = opening.terms, _is_sui(opening.terms.coin)
+        dear = sui and opening.gas > opening.deposit
+        print_line(
+            {
+                "event": "opening",
+                "host": opening.host,
+                "deposit": opening.deposit,
+                "coin": terms.coin,
+                "gas_mist": opening.gas,
+                "claim_ms": terms.claim_ms,
+            },
+            f"opening a channel with {money(opening.deposit, terms.coin)}; gas, with its close, about "
+            f"{amount(opening.gas)}{', more than all that it can pay for' if dear else ''}; if the server is gone "
+            f"what is left is locked for {span(terms.claim_ms)}",
+            err=True,
+        )
+        if self.yes or not sui or opening.deposit <= _ASK_ABOVE:
+            return True
+        if sys.stdin.isatty() and sys.stderr.isatty():
+            return click.confirm(f"deposit {money(opening.deposit, terms.coin)}?", err=True)
+        raise NeedsYes(
+            f"a deposit of {money(opening.deposit, terms.coin)} is above {money(_ASK_ABOVE, terms.coin)}, and "
+            "nobody is "
+            "at a terminal to agree to it: say --yes, or deposit less (--deposit); nothing was paid"
         )
 
     def keep_for_another(self, connection: Connection) -> None:
@@ -114,6 +190,11 @@ class Payment:
             words = f"isn't taken by the server any more: {how}"
         elif self.keep:
             words = f"stays open for the next time; {how}"
+        elif self.keep is None:
+            words = (
+                "stays open for the next time, since gas for another is more than a tenth of what it locks; "
+                f"{how}"
+            )
         else:
             words = f"is open: the next connection uses it where the server lets it; else {how}"
         print_line(
@@ -146,6 +227,8 @@ class _Bill:
     used: Usage
     deposited: int
     closed: Paid | None
+    #: Of all transactions of the connection, MIST.
+    gas: int
 
     @classmethod
     def of(cls, connection: Connection) -> _Bill | None:
@@ -157,7 +240,8 @@ class _Bill:
         # The lane may have had connections before, by other runs.
         amount = max(0, metered.paid - deal.start)
         used = metered.usage.beyond(meter.payer.lane.used)
-        return cls(deal.channel.id, deal.channel.coin, amount, used, deal.channel.deposited, deal.closed)
+        channel = deal.channel
+        return cls(channel.id, channel.coin, amount, used, channel.deposited, deal.closed, deal.gas)
 
     def show(self) -> None:
         """Print it."""
@@ -171,9 +255,10 @@ class _Bill:
                 "coin": coin,
                 "requests": used.requests,
                 "bytes": used.bytes,
+                "gas_mist": self.gas,
             },
             f"paid {money(self.amount, coin)} for {used.requests:,} request{'s' if used.requests != 1 else ''} and "
-            f"{used.bytes:,} bytes",
+            f"{used.bytes:,} bytes, gas {amount(self.gas)} in all",
             err=True,
         )
         if closed is not None:
@@ -187,14 +272,14 @@ class _Bill:
                     "gas_mist": closed.gas,
                 },
                 f"channel closed: {money(self.deposited - closed.to_client, coin)} to the server in all, "
-                f"{money(closed.to_client, coin)} back to you, gas {amount(closed.gas)}",
+                f"{money(closed.to_client, coin)} back to you",
                 err=True,
             )
 
 
 def payment_options(command: _Function) -> _Function:
-    """Add `--budget`, `--deposit`, `--coin`, `--keep-channel`, `--slack`, `--when-answered`, `--network`, `--wallet`;
-    the command gets `payment: Payment`."""
+    """Add `--budget`, `--deposit`, `--coin`, `--keep-channel`, `--slack`, `--when-answered`, limits, `--network`,
+    `--wallet`; the command gets `payment: Payment`."""
 
     @functools.wraps(command)
     def with_payment(
@@ -202,20 +287,22 @@ def payment_options(command: _Function) -> _Function:
         budget: str | None,
         deposit: str | None,
         coin: str | None,
-        keep_channel: bool,
+        keep_channel: bool | None,
         slack: str | None,
         when_answered: bool,
+        yes: bool,
         network: str | None,
         wallet: str | None,
         **options: Any,
     ) -> Any:
-        about = (deposit is not None, coin is not None, keep_channel, slack is not None, when_answered)
-        if budget is None and any(about):
+        limits = {name: options.pop(name) for name in _LIMITS}
+        said = [deposit, coin, keep_channel, slack, *limits.values()]
+        if budget is None and (yes or when_answered or any(each is not None for each in said)):
             raise click.UsageError(
-                "--deposit, --coin, --keep-channel, --slack and --when-answered are about a --budget"
+                "--deposit, --coin, --keep-channel, --slack, --when-answered, --yes and limits are about a --budget"
             )
         account = Account(network, wallet, None)
-        payment = Payment(budget, deposit, coin, keep_channel, account, slack, when_answered)
+        payment = Payment(budget, deposit, coin, keep_channel, account, slack, when_answered, limits, yes)
         return command(*args, payment=payment, **options)
 
     decorated: Any = with_payment
@@ -226,12 +313,30 @@ def payment_options(command: _Function) -> _Function:
         click.option("--network", envvar="DTP_NETWORK", metavar="NETWORK",
                      help="Where it is paid: localnet, testnet, mainnet or the URL of a node. "
                      "[default: $DTP_NETWORK, else localnet]"),
-        click.option("--keep-channel", is_flag=True, help="Leave the payment channel open for the next time."),
         click.option("--when-answered", is_flag=True,
                      help="Pay a request when its answer begins, and not when it is made."),
         click.option("--slack", metavar="AMOUNT",
                      help="Pay for what the server counts, and never came here, on connections that broke off: at "
                      "most so much in all on a channel's lane. [default: a voucher's step, at most 0.00075SUI]"),
+        click.option("--yes", is_flag=True, help="Agree to a deposit above 1 SUI without being asked."),
+        click.option("--max-gas-price", type=click.IntRange(min=1), metavar="MIST",
+                     help="Pay at most so much for a unit of gas, whatever a node says. [default: 10000]"),
+        click.option("--max-gas", metavar="AMOUNT",
+                     help="Gas that opening, topping up and closing may take. [default: a quarter of the budget, or "
+                     "0.1SUI if that is more]"),
+        click.option("--longest-lock", type=_seconds, metavar="TIME",
+                     help="How long a server may keep a deposit at most that it doesn't give back. [default: 1d]"),
+        click.option("--most-per-day", metavar="AMOUNT",
+                     help="What may go into channels in 24 hours, less what comes back. [default: 10 budgets, or "
+                     "10SUI if that is more]"),
+        click.option("--most-per-host", metavar="AMOUNT",
+                     help="What unused channels with a host may lock up. [default: 3 budgets, or 1SUI if "
+                     "that is more]"),
+        click.option("--most-per-mib", metavar="AMOUNT", help="The highest price of a MiB to agree to."),
+        click.option("--most-per-request", metavar="AMOUNT", help="The highest price of a request to agree to."),
+        click.option("--keep-channel/--close-channel", default=None,
+                     help="Leave the payment channel open for the next time, or close it. [default: what costs "
+                     "less]"),
         click.option("--coin", metavar="TYPE",
                      help="The coin that the service is paid in, if not SUI; amounts are in its smallest unit."),
         click.option("--deposit", metavar="AMOUNT",

@@ -20,30 +20,47 @@ from dtp.chain.errors import (
     MoveAborted,
     ObjectMissing,
     OutcomeUnknown,
-    SignerError,
     TransactionFailed,
     TransactionRefused,
     was_signed,
 )
+from dtp.chain.gas import GasPurse
 from dtp.chain.host import Bearer, Mode, Terms
-from dtp.chain.model import SUI_COIN, canonical_type
+from dtp.chain.model import canonical_type
 from dtp.chain.pipe_hub import surrender
 from dtp.chain.resolver import HostState, read_host
-from dtp.errors import ChainError
+from dtp.errors import ChainError, LocalError
 from dtp.pay import messages
 from dtp.pay.book import affordable
+from dtp.pay.budget import (
+    Budget,
+    OnOpening,
+    Opening,
+    check_budget,
+    check_coin,
+    check_limits,
+    check_lock,
+    check_prices,
+    least_budget,
+)
 from dtp.pay.client_meter import Deal
-from dtp.pay.costs import agreed_total, carriage, take_credits
-from dtp.pay.errors import BudgetTooSmall, ChannelUnusable, OtherCoin, PriceTooHigh
+from dtp.pay.costs import agreed_total, take_credits
+from dtp.pay.ends import close_due
+from dtp.pay.errors import ChannelUnusable, NotApproved, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.lost import find_sent, opening, turn
 from dtp.pay.passes import Held, NoPass, find_pass
 from dtp.pay.settling import (
+    GAS_TO_CLOSE,
+    USUAL_CLOSE,
+    USUAL_OPEN,
+    USUAL_TOP_UP,
     Paid,
     add_money,
     close_agreed,
+    gas_of_opening,
     open_channel,
     open_under_pass,
     request_close,
@@ -60,8 +77,10 @@ Reach: TypeAlias = Callable[[], Awaitable[None]]
 
 #: Additional money comes in at least this part of the first deposit, so that it isn't a transaction each minute.
 _TOP_UP_PART: Final = 4
-#: What a budget has to pay for, or its channel could not be used: a request and a short answer.
-_LEAST_USE: Final = Usage(1, 4096)
+#: ... and in so much, MIST, where the budget allows it: five times the gas of adding it.
+_LEAST_STEP: Final = 5 * USUAL_TOP_UP
+#: A channel is kept for the next connection where what it locks up is so many times the gas of another one, or less.
+_KEPT_FOR: Final = 10
 #: How long a new channel that is refused is tried again before another one is opened.
 _TRIAL_MS: Final = 600_000
 #: How long to wait for who takes a lane of a channel, or finds out whether others use it: so many pauses, s.
@@ -71,32 +90,12 @@ _TURN: Final = 0.01
 _CREDITS_WORTH: Final = 3_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What a connection may cost, in the smallest unit of the coin; gas is beside it.
-
-    `deposit` goes into the channel at first (all of `most` without), and more follows as it is used, up to `most`.
-    `price_request` and `price_mib` are the highest prices to agree to, None for any. All of it is meant in units of
-    `coin`: a service that is paid in another one isn't paid, since so many units of that may be a fortune.
-    """
-
-    most: int = 0
-    deposit: int | None = None
-    price_request: int | None = None
-    price_mib: int | None = None
-    coin: str = SUI_COIN
-
-    @property
-    def first(self) -> int:
-        """What goes into a channel at first."""
-        return self.most if self.deposit is None else min(self.deposit, self.most)
-
-
 @dataclass(slots=True)
 class Purchase(Deal):
     """A channel of ours, and the lane of it that a connection uses.
 
-    Closed with the connection unless `keep`, or unless another connection uses it by then.
+    Closed with the connection unless `keep`, or unless another connection uses it by then. With None it is kept where
+    another one would cost more gas than a tenth of what it locks up.
 
     `fresh` says that it was opened for this connection, `topped_up` that it got more money for it.
     """
@@ -107,12 +106,14 @@ class Purchase(Deal):
     key: LaneKey
     lane: PayerLane
     budget: Budget
-    keep: bool
+    keep: bool | None
     prices: Prices
     funds: int
     lock: LaneLock
     fresh: bool = False
     topped_up: bool = False
+    #: What the gas of its transactions is taken out of, None without limits.
+    purse: GasPurse | None = None
     start: int = field(init=False)
     #: What the close by agreement paid to whom.
     closed: Paid | None = field(init=False, default=None)
@@ -125,6 +126,8 @@ class Purchase(Deal):
     #: Money whose adding was signed, and isn't there by what the node says: it counts as a part of the budget, or a
     #: node that lies would have it added again and again.
     _doubted: int = field(init=False, default=0)
+    #: Gas that is noted in the store.
+    _gas_noted: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.start = _signed(self.lane, self.channel)
@@ -134,7 +137,49 @@ class Purchase(Deal):
         """Whether the channel ends with this connection."""
         store, id = self.journal.store, self.channel.id
         others = (LaneLock(store.path, id, lane) for lane in range(MAX_LANES) if lane != self.lane.lane)
-        return not self.keep and not any(each.is_taken() for each in others)
+        return not self.keeps and not any(each.is_taken() for each in others)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the channel is left open for the next connection."""
+        if self.keep is None:
+            self.keep = self.gas_of_another >= self.left // _KEPT_FOR
+        return self.keep
+
+    @property
+    def left(self) -> int:
+        """What the channel holds that isn't signed for, in its coin; 0 where gas can't be compared with it."""
+        newest = self.journal.store.lanes(self.channel.id) if self.budget.in_sui else []
+        return max(0, self.channel.deposited - sum(lane.most_signed for _, lane in newest)) if newest else 0
+
+    @property
+    def gas_of_another(self) -> int:
+        """What opening and closing a channel in place of this one would take, about, MIST."""
+        return USUAL_OPEN + USUAL_CLOSE
+
+    @property
+    def gas(self) -> int:
+        """What the transactions of this connection took, MIST, storage given back counted."""
+        return 0 if self.purse is None else self.purse.spent
+
+    @property
+    def _paying(self) -> ChainClient:
+        return self.chain if self.purse is None else self.chain.paying_from(self.purse)
+
+    def puts_off(self, wanted: int) -> bool:
+        """Whether money that isn't needed yet is left until it is: adding what the budget still allows would cost
+        more than it is."""
+        within = self.start + self.budget.most - self.funds - self._doubted
+        small = min(USUAL_TOP_UP, self.budget.first // _TOP_UP_PART)
+        return self.budget.in_sui and self.lend is None and 0 < within < small
+
+    @property
+    def _step(self) -> int:
+        """The least that is added at once, so that it isn't a transaction each minute, nor dearer than it is
+        worth."""
+        budget = self.budget
+        least = _LEAST_STEP if budget.in_sui and budget.most >= _LEAST_STEP else 0
+        return max(least, budget.first // _TOP_UP_PART)
 
     async def _is_closed(self) -> bool:
         """Whether another connection, or who uses the store, has closed the channel or asked for it."""
@@ -151,7 +196,7 @@ class Purchase(Deal):
             if not amount:
                 if self.channel.pass_ is not None:
                     return None
-                amount = self._within(max(wanted, self.budget.first // _TOP_UP_PART))
+                amount = self._within(max(wanted, self._step))
                 if amount <= 0:
                     return None
                 before, wanted = self.funds, self.funds + amount
@@ -161,11 +206,11 @@ class Purchase(Deal):
                 # Before it is there: another connection would count on it, too.
                 await _count_on(self.journal, self.channel, self.lane.lane, wanted, wanted)
                 try:
-                    await add_money(self.chain, self.channel, amount)
+                    await self.top_up(amount)
                 except OutcomeUnknown as unknown:
                     self._unknown = unknown, amount
                     raise
-                except (ChainError, SignerError) as fault:  # what isn't there isn't kept from others
+                except (ChainError, LocalError) as fault:  # what isn't there isn't kept from others
                     if was_signed(fault):
                         self._doubted += amount
                     await _count_on(self.journal, self.channel, self.lane.lane, before, before)
@@ -176,6 +221,21 @@ class Purchase(Deal):
             except ChainError as fault:  # the money is there, whatever a node says of it
                 log.info("channel %s can't be read: %s", self.channel.id, fault)
             return self.funds
+
+    async def top_up(self, amount: int, signed: Signed | None = None) -> None:
+        """Put money into the channel in turn with others of the account, as the limits allow."""
+        async with turn(self.chain, self.journal):
+            await self.journal.run(lambda store: _check_more(store, self.channel, self.budget, amount))
+            try:
+                await add_money(self._paying, self.channel, amount, signed)
+            except (ChainError, LocalError) as fault:
+                if was_signed(fault):
+                    await self._note_deposit(amount)
+                raise
+            await self._note_deposit(amount)
+
+    async def _note_deposit(self, amount: int) -> None:
+        await self.journal.run(lambda store: store.add_deposit(self.channel.id, _now_ms(), amount))
 
     def _within(self, amount: int) -> int:
         """How much of an amount the budget allows."""
@@ -199,7 +259,7 @@ class Purchase(Deal):
                 if await self.chain.transaction(unknown.digest) is None:
                     raise
         except (TransactionRefused, TransactionFailed):
-            self._doubted += amount
+            self._doubted += amount  # and it stays a deposit by what is noted
             amount = 0
         self._unknown = None
         return amount
@@ -217,13 +277,13 @@ class Purchase(Deal):
         channels = await self.journal.run(lambda store: store.bought())
         (ours,) = (each for each in channels if each.channel == self.channel.id)
         return not any(
-            each.state == "refused" and each.purpose == ours.purpose and _is_new(each.opened_ms)
+            each.refused and each.purpose == ours.purpose and _is_new(each.opened_ms)
             for each in channels
             if each is not ours
         )
 
     async def give_up(self) -> None:
-        """The server takes this channel no more: it isn't used again, and can be closed (dtp channel close)."""
+        """The server takes this channel no more: it isn't used again, and closed by who opens the store next."""
         await self.journal.run(lambda store: store.set_state(self.channel.id, "refused"))
         self.lock.release()
 
@@ -231,6 +291,7 @@ class Purchase(Deal):
         """See `Deal.break_off`. The channel stays open for the next time, unless the server has signed its close."""
         if agreed is not None and not self._settled:
             await self.give_up()
+        await self._note_gas()
 
     async def settle(self, agreed: messages.Agreed | None) -> None:
         """Close the channel unless it is kept: by agreement at once, else by asking, with `claim_ms` for claims.
@@ -243,13 +304,19 @@ class Purchase(Deal):
             return
         self._settled = True
         try:
-            if not self.keep:
+            if not self.keeps:
                 await self._close_last(agreed)
         except ChainError:
             if not await self._is_closed():
                 raise
         finally:
             self.lock.release()
+            await self._note_gas()
+
+    async def _note_gas(self) -> None:
+        more, self._gas_noted = self.gas - self._gas_noted, self.gas
+        if more:
+            await self.journal.run(lambda store: store.add_gas(self.channel.id, more))
 
     async def _close_last(self, agreed: messages.Agreed | None) -> None:
         async with _turn(self.journal, self.channel.id) as ours:
@@ -258,7 +325,10 @@ class Purchase(Deal):
             # What the server has signed is closed, whoever came meanwhile: it takes the channel no more.
             ends = agreed is not None or (ours and self.closes)
             if ends and not await self._is_closed():
-                await self._close(agreed)
+                if self.purse is not None:
+                    self.purse.kept = 0  # it was kept for this
+                async with turn(self.chain, self.journal):
+                    await self._close(agreed)
 
     async def _close(self, agreed: messages.Agreed | None) -> None:
         try:
@@ -278,7 +348,7 @@ class Purchase(Deal):
         if not await self._is_fair(agreed):
             return False
         try:
-            self.closed = await close_agreed(self.chain, self.channel, agreed, pipes)
+            self.closed = await close_agreed(self._paying, self.channel, agreed, pipes)
         except ChannelUnusable as fault:  # it isn't signed by whom it says: the chain needn't be asked
             log.warning("channel %s can't be closed by agreement: %s", id, fault)
             return False
@@ -289,16 +359,22 @@ class Purchase(Deal):
                 raise
             log.info("channel %s can't be closed by agreement: %s", id, fault)
             return False
-        await self.journal.run(lambda store: store.set_state(id, "closed"))
+        back = self.closed.to_client
+
+        def note(store: Store) -> None:
+            store.set_state(id, "closed")
+            store.add_deposit(id, _now_ms(), -back)
+
+        await self.journal.run(note)
         return True
 
     async def _ask_close(self) -> None:
         id = self.channel.id
         if self.channel.terms.bearer == Bearer.SERVER and self.channel.terms.credit:
             # What the server bears of our transport comes back with the refund, if it is more than asking costs.
-            await take_credits(self.chain, self.channel, _CREDITS_WORTH)
+            await take_credits(self._paying, self.channel, _CREDITS_WORTH)
         try:
-            await request_close(self.chain, self.channel)
+            await request_close(self._paying, self.channel)
         except MoveAborted as fault:  # anyone may ask for the close of a channel that is idle on chain
             if fault.error is not module.ChannelError.CHANNEL_CLOSED:
                 raise
@@ -341,6 +417,16 @@ async def _turn(journal: Journal[Store], channel: str) -> AsyncIterator[bool]:
         lock.release()
 
 
+def _now_ms() -> int:
+    return round(time.time() * 1000)
+
+
+def _check_more(store: Store, channel: Channel, budget: Budget, amount: int) -> None:
+    """Raise `HostLimit`, `DayLimit` unless so much more may go into a channel."""
+    for each in store.bought(channel.id):
+        check_limits(store, budget, (each.chain, each.host, each.account), amount, _now_ms())
+
+
 def _is_new(opened_ms: int) -> bool:
     # A clock behind the chain's makes the age negative: however far behind, the trial isn't to be longer for it.
     return abs(time.time() * 1000 - opened_ms) < _TRIAL_MS
@@ -353,18 +439,21 @@ async def purchase(
     service: str,
     budget: Budget,
     *,
-    keep: bool = False,
+    keep: bool | None = False,
     without: Collection[str] = (),
     reach: Reach | None = None,
+    on_opening: OnOpening | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Purchase:
-    """A channel for a service: one of ours that is open and free, or a new one.
+    """A channel for a service: one of ours that is open and free, or a new one, of whose deposit `on_opening` is
+    asked.
 
-    It is under a pass of the account's that is good and isn't one of `without`; else it is paid from the budget.
+    It is under a pass of the account's that is good and isn't one of `without`; else it is paid from the budget. What
+    can be closed of the account's channels is brought a step further first.
     Before a channel is opened or topped up, `reach` raises where nobody serves the host.
 
-    Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `OpeningUnknown`, `OpeningBusy`, `HostUnusable`, and what
-    the chain and the store raise.
+    Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `OpeningUnknown`, `OpeningBusy`, `HostUnusable`, `LockTooLong`,
+    `HostLimit`, `DayLimit`, `NotApproved`, `GasTooHigh`, and what the chain and the store raise.
     """
     state = await read_host(chain, host, clock=clock)
     number, found = state.service(service)
@@ -376,74 +465,80 @@ async def purchase(
         if found.mode == Mode.PASS:
             raise
         held = None
-    wanted = await _reusable(chain, journal, state, number, budget, keep, held, reach)
+    await close_due(chain, journal, now_ms)
+    purse = budget.purse()
+    purse.kept = min(GAS_TO_CLOSE, budget.gas_limit // 2)
+    wanted = await _reusable(chain, journal, state, number, budget, keep, held, purse, reach)
     if wanted is not None:
         return wanted
-    terms = found.terms
-    deposit = budget.first
+    paying = chain.paying_from(purse)
     if held is None:
-        _check_coin(budget, terms)
-        _check_prices(budget, terms)
-        _check_budget(deposit, terms, service)
+        await _agree(paying, state, number, service, budget, on_opening)
     if reach is not None:
         await reach()
-
-    async def opened(signed: Signed) -> str:
-        async with opening(chain, journal, signed, bounded=True) as (key, signed):
-            if held is not None:
-                plan, under = held.plan.id, held.pass_.id
-                id, _ = await open_under_pass(
-                    chain, state.host, plan, under, terms.revision, key, held.coin, signed=signed
-                )
-            else:
-                id, _ = await open_channel(
-                    chain, state.host, number, terms.revision, deposit, key, signed=signed
-                )
-            bought = Bought(id, chain.chain_id, state.host.id, number, chain.address, "open", now_ms)
-            await journal.run(lambda store: store.add_bought(bought, 0, key))
-        return id
-
-    made = await _ready(chain, journal, await to_its_end(opened), terms, budget, keep, held)
+    opened = functools.partial(_open, paying, journal, state, number, budget, held, now_ms)
+    made = await _ready(chain, journal, await to_its_end(opened), found.terms, budget, keep, held, purse)
     made.fresh = True
     return made
 
 
-def least_budget(terms: Terms) -> int:
-    """The least that a channel under these terms can be opened with and used, in the smallest unit of its coin."""
-    prices, more = Prices(terms.price_request, terms.price_mib), carriage(terms)
-    use = prices.of(_LEAST_USE) + more.of(_LEAST_USE) + 1 if any(prices) else 0
-    return max(terms.min_deposit, use)
+async def _agree(
+    chain: ChainClient,
+    state: HostState,
+    number: int,
+    service: str,
+    budget: Budget,
+    on_opening: OnOpening | None,
+) -> None:
+    """Raise what is against opening a channel with the budget's deposit: what needs no transaction to be known."""
+    terms = state.host.services[number].terms
+    check_coin(budget, terms)
+    check_prices(budget, terms)
+    check_budget(budget.first, terms, service)
+    check_lock(budget, terms)
+    if on_opening is None:
+        return
+    gas = await gas_of_opening(chain, state.host, number, terms.revision, budget.first) + USUAL_CLOSE
+    answer = on_opening(Opening(state.host.id, service, terms, budget.first, gas))
+    if not (answer if isinstance(answer, bool) else await answer):
+        raise NotApproved("the deposit was not approved; nothing was paid")
 
 
-def _check_budget(money: int, terms: Terms, service: str) -> None:
-    """Raise `BudgetTooSmall` unless a budget, or the part of it that is deposited at first, is of any use."""
-    least = least_budget(terms)
-    if money < least:
-        raise BudgetTooSmall(
-            f"service {service!r} wants a deposit of at least {terms.min_deposit}, a request costs "
-            f"{terms.price_request} and a MiB {terms.price_mib}; {money} pays for nothing: the least that does is "
-            f"{least} (what isn't used comes back)",
-            least=least,
+async def _open(
+    chain: ChainClient,
+    journal: Journal[Store],
+    state: HostState,
+    number: int,
+    budget: Budget,
+    held: Held | None,
+    now_ms: int,
+    signed: Signed,
+) -> str:
+    """Open a channel and note it; its id."""
+    host, terms = state.host, state.host.services[number].terms
+    purpose, deposit = (chain.chain_id, host.id, chain.address), 0 if held is not None else budget.first
+    async with opening(chain, journal, signed, bounded=True) as (key, signed):
+        if held is not None:
+            plan, under, coin = held.plan.id, held.pass_.id, held.coin
+            id, _ = await open_under_pass(chain, host, plan, under, terms.revision, key, coin, signed=signed)
+        else:
+            coin = terms.coin
+            await journal.run(lambda store: check_limits(store, budget, purpose, deposit, now_ms))
+            id, _ = await open_channel(chain, host, number, terms.revision, deposit, key, signed=signed)
+        bought = Bought(
+            id,
+            chain.chain_id,
+            host.id,
+            number,
+            chain.address,
+            "open",
+            now_ms,
+            canonical_type(coin),
+            terms.claim_ms,
+            deposited=deposit,
         )
-
-
-def _check_coin(budget: Budget, terms: Terms) -> None:
-    if canonical_type(terms.coin) != canonical_type(budget.coin):
-        raise OtherCoin(
-            f"the service is paid in {terms.coin}, and the budget is in {budget.coin}: name the other as `coin`"
-        )
-
-
-def _check_prices(budget: Budget, terms: Terms) -> None:
-    """With what the server may ask for transport, on whatever carrier: evidence for it are requests and bytes."""
-    extra = carriage(terms)
-    for what, price, more, most in (
-        ("request", terms.price_request, extra.request, budget.price_request),
-        ("MiB", terms.price_mib, extra.mib, budget.price_mib),
-    ):
-        if most is not None and price + more > most:
-            borne = f", and up to {more} for transport through the chain" if more else ""
-            raise PriceTooHigh(f"a {what} costs {price}{borne}; at most {most} is to be paid")
+        await journal.run(lambda store: store.add_bought(bought, 0, key))
+    return id
 
 
 async def _reusable(
@@ -452,8 +547,9 @@ async def _reusable(
     state: HostState,
     number: int,
     budget: Budget,
-    keep: bool,
+    keep: bool | None,
     held: Held | None,
+    purse: GasPurse,
     reach: Reach | None,
 ) -> Purchase | None:
     """A channel of ours that is still open for this service, under the pass, or has money left, and isn't in use."""
@@ -462,12 +558,13 @@ async def _reusable(
         if each.state != "open" or each.purpose != (chain.chain_id, state.host.id, number, chain.address):
             continue
         try:
-            return await _ready(chain, journal, each.channel, now, budget, keep, held, reach)
+            return await _ready(chain, journal, each.channel, now, budget, keep, held, purse, reach)
         except _LanesBusy as error:
             if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
                 try:
-                    await to_its_end(functools.partial(_add_lane, chain, journal, error.channel))
-                    return await _ready(chain, journal, each.channel, now, budget, keep, held, reach)
+                    paying = chain.paying_from(purse)
+                    await to_its_end(functools.partial(_add_lane, paying, journal, error.channel))
+                    return await _ready(chain, journal, each.channel, now, budget, keep, held, purse, reach)
                 except ChannelUnusable as taken:  # by who came, or closed it, at the same time
                     log.debug("%s", taken)
                 except MoveAborted as refused:
@@ -507,8 +604,9 @@ async def _ready(
     id: str,
     now: Terms,
     budget: Budget,
-    keep: bool,
+    keep: bool | None,
     held: Held | None,
+    purse: GasPurse,
     reach: Reach | None = None,
 ) -> Purchase:
     """Take a lane of a channel of ours under the pass `held`, or without any; `now` are the terms of its service.
@@ -525,11 +623,11 @@ async def _ready(
     if channel.pass_ != (None if held is None else held.pass_.id):
         raise ChannelUnusable(f"channel {id} is under another pass, or none")
     if channel.pass_ is None:
-        _check_coin(budget, channel.terms)
-    _check_prices(budget, channel.terms)
+        check_coin(budget, channel.terms)
+    check_prices(budget, channel.terms)
     number, lock = await _take_lane(journal, channel)
     try:
-        return await _taken(chain, journal, channel, number, lock, budget, keep, reach)
+        return await _taken(chain, journal, channel, number, lock, budget, keep, purse, reach)
     except BaseException:
         lock.release()
         raise
@@ -576,7 +674,8 @@ async def _taken(
     number: int,
     lock: LaneLock,
     budget: Budget,
-    keep: bool,
+    keep: bool | None,
+    purse: GasPurse,
     reach: Reach | None,
 ) -> Purchase:
     """A lane whose lock is ours. What is left for it is topped up where that is of no use."""
@@ -586,37 +685,23 @@ async def _taken(
     lane = _not_behind(lane, channel.lanes[number])
     signed = _signed(lane, channel)
     prices = Prices(channel.terms.price_request, channel.terms.price_mib)
-    funds, missing = await _count_on(journal, channel, number, 0, signed + budget.most), 0
+    funds = await _count_on(journal, channel, number, 0, signed + budget.most)
+    made = Purchase(chain, journal, channel, key, lane, budget, keep, prices, funds, lock, purse=purse)
     if any(prices):
-        _check_budget(budget.most, channel.terms, str(channel.service))
+        check_budget(budget.most, channel.terms, str(channel.service))
         missing = least_budget(channel.terms) - (funds - signed)
         if missing > 0:
             if reach is not None:
                 await reach()
             more = min(max(missing, budget.first), budget.most)
             await _count_on(journal, channel, number, funds + more, funds + more)
-            paying = channel
-
-            async def add(signed: Signed) -> None:
-                async with turn(chain, journal):
-                    await add_money(chain, paying, more, signed)
-
-            await to_its_end(add)
-            channel = await chain.read(module.SCHEMA, Channel, channel.id)
-            funds = await _count_on(journal, channel, number, 0, signed + budget.most)
-    return Purchase(
-        chain,
-        journal,
-        channel,
-        key,
-        lane,
-        budget,
-        keep,
-        prices,
-        funds,
-        lock,
-        topped_up=missing > 0,
-    )
+            await to_its_end(lambda signed: made.top_up(more, signed))
+            made.channel = await chain.read(module.SCHEMA, Channel, channel.id)
+            made.funds = await _count_on(
+                journal, made.channel, number, 0, _signed(lane, channel) + budget.most
+            )
+            made.topped_up = True
+    return made
 
 
 async def _count_on(journal: Journal[Store], channel: Channel, lane: int, least: int, most: int) -> int:

@@ -43,6 +43,10 @@ class Deal(ABC):
     def closes(self) -> bool:
         """Whether the channel is to be closed with the connection."""
 
+    def puts_off(self, wanted: int) -> bool:
+        """Whether so much money that isn't needed yet is left until it is."""
+        return False
+
     @abstractmethod
     async def settle(self, agreed: messages.Agreed | None) -> None:
         """The connection is over: close the channel, with the server's signature if there is one."""
@@ -90,6 +94,7 @@ class ClientMeter(Meter):
         self.agreed: messages.Agreed | None = None
         self._finished: payer.Finished | None = None
         self._adding = False
+        self._put_off = False  # more money is to be had, and not worth adding before it is needed
         self._affording = asyncio.Lock()
         self._no_more = on_low is None  # money can't be added
         self._refused: MoneyNotAdded | None = None  # why
@@ -171,6 +176,8 @@ class ClientMeter(Meter):
         due, leeway = sent + received + self.payer.next_look, self.payer.leeway
         self.watch.total = due + leeway
         self.watch.along = due if leeway else NO_COUNT
+        if self._put_off and self.payer.spent and not self._adding:
+            self._low(max(1, self.payer.cost - self.payer.funds))
         if self._no_more and not self._leaving and self.payer.spent and self._wanting():
             self._leaving = True
             self.spawn(self._leave())
@@ -250,7 +257,8 @@ class ClientMeter(Meter):
     # ---- money
 
     def _low(self, wanted: int) -> None:
-        if self._on_low is not None and not self._adding:
+        self._put_off = self.deal is not None and not self.payer.spent and self.deal.puts_off(wanted)
+        if self._on_low is not None and not self._adding and not self._put_off:
             self._adding = True
             self.spawn(self._add(wanted, ahead=True))
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from dtp.chain.model import Id
     from dtp.chain.networks import Network
     from dtp.identity import PeerId
-    from dtp.pay.buying import Budget, Purchase
+    from dtp.pay.budget import Budget, OnOpening
+    from dtp.pay.buying import Purchase
     from dtp.pay.client_meter import OnCharge
     from dtp.pay.metered import Metered
     from dtp.pay.store import Store
@@ -80,10 +81,16 @@ def connect(
     deposit: int | str | None = ...,
     network: str | Network | ChainClient | None = ...,
     host: Id | None = ...,
-    keep: bool = ...,
-    most_per_request: int | None = ...,
-    most_per_mib: int | None = ...,
+    keep: bool | None = ...,
+    most_per_request: int | str | None = ...,
+    most_per_mib: int | str | None = ...,
+    most_per_host: int | str | None = ...,
+    most_per_day: int | str | None = ...,
+    longest_lock: float | None = ...,
+    max_gas: int | str | None = ...,
+    max_gas_price: int | None = ...,
     coin: str | None = ...,
+    on_opening: OnOpening | None = ...,
     on_charge: OnCharge | None = ...,
     spending: Spending | None = ...,
     server_streams: int = ...,
@@ -104,10 +111,16 @@ def connect(
     deposit: int | str | None = None,
     network: str | Network | ChainClient | None = None,
     host: Id | None = None,
-    keep: bool = False,
-    most_per_request: int | None = None,
-    most_per_mib: int | None = None,
+    keep: bool | None = False,
+    most_per_request: int | str | None = None,
+    most_per_mib: int | str | None = None,
+    most_per_host: int | str | None = None,
+    most_per_day: int | str | None = None,
+    longest_lock: float | None = None,
+    max_gas: int | str | None = None,
+    max_gas_price: int | None = None,
     coin: str | None = None,
+    on_opening: OnOpening | None = None,
     on_charge: OnCharge | None = None,
     spending: Spending | None = None,
     server_streams: int = 0,
@@ -127,16 +140,21 @@ def connect(
 
     With a `wallet` the service of a host object (`dtp://0x<host>/<service>`, or any address with `host`) is paid: a
     channel is opened with `deposit` (all of `budget` without) or one that is open is used, more is added up to
-    `budget`, and closing the connection closes the channel; `keep` leaves it open for the next time. Amounts are MIST
+    `budget`, and closing the connection closes the channel; `keep` leaves it open for the next time, None where that
+    is cheaper. Amounts are MIST
     or text such as "0.5SUI"; for a service that is paid in another `coin` (its type), numbers of its smallest
     unit, or their text. `most_per_request` and `most_per_mib` are the highest prices to agree to, `on_charge` decides
     about explicit charges (without it, and a `spending` with more `charge_units`, only one request for each stream is
     paid), `spending` says when vouchers are signed. The server may have `server_streams` streams of its own open at
-    once: what comes on them is paid, too. `store` keeps vouchers.
+    once: what comes on them is paid, too. `store` keeps vouchers. `most_per_host` is what channels with the host
+    may lock up, `most_per_day` what goes into channels in 24 hours, `longest_lock` (seconds) how long a server
+    may keep what is left, `max_gas` what all transactions may take and `max_gas_price` a unit of it (MIST):
+    without them the defaults of `dtp.pay.budget.Budget`. `on_opening` is asked before a deposit is made.
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`; with a
-    wallet also `BudgetSpent`, `PriceTooHigh`, `OtherCoin`, `NoPass`, `CountsDisputed`, and `ChainError`.
+    wallet also `BudgetSpent`, `PriceTooHigh`, `OtherCoin`, `LockTooLong`, `HostLimit`, `DayLimit`, `NotApproved`,
+    `NoPass`, `CountsDisputed`, and `ChainError` (`GasTooHigh`).
     """
     target = Address.parse(address) if isinstance(address, str) else address
     if not target.is_direct:
@@ -157,19 +175,28 @@ def connect(
         )
     from dtp.chain.model import SUI_COIN, canonical_type
     from dtp.chain.wallet import parse_amount
-    from dtp.pay.buying import Budget
+    from dtp.pay.budget import Budget
 
     paid_in = SUI_COIN if coin is None else canonical_type(coin)
 
     def amount(value: int | str) -> int:
         return parse_amount(value, paid_in) if isinstance(value, str) else value
 
+    def limit(value: int | str | None) -> int | None:
+        return None if value is None else amount(value)
+
+    usual = Budget()
     money = Budget(
         amount(budget),
-        None if deposit is None else amount(deposit),
-        most_per_request,
-        most_per_mib,
+        limit(deposit),
+        limit(most_per_request),
+        limit(most_per_mib),
         paid_in,
+        limit(most_per_host),
+        limit(most_per_day),
+        usual.longest_lock_ms if longest_lock is None else round(longest_lock * 1000),
+        parse_amount(max_gas) if isinstance(max_gas, str) else max_gas,
+        usual.highest_gas_price if max_gas_price is None else max_gas_price,
     )
     dialer = _PaidDialer(
         target,
@@ -179,6 +206,7 @@ def connect(
         network=network,
         host=host,
         keep=keep,
+        on_opening=on_opening,
         on_charge=on_charge,
         spending=spending,
         server_streams=server_streams,
@@ -203,7 +231,8 @@ class _PaidDialer:
         *,
         network: str | Network | ChainClient | None,
         host: Id | None,
-        keep: bool,
+        keep: bool | None,
+        on_opening: OnOpening | None = None,
         on_charge: OnCharge | None,
         spending: Spending | None,
         server_streams: int,
@@ -220,6 +249,7 @@ class _PaidDialer:
         self._network = network
         self._host = host if host is not None else address.host_object
         self._keep = keep
+        self._on_opening = on_opening
         self._on_charge = on_charge
         self._spending = spending
         self._server_streams = server_streams
@@ -269,6 +299,7 @@ class _PaidDialer:
                         keep=self._keep,
                         without=useless,
                         reach=partial(self._reach, chain),
+                        on_opening=self._on_opening,
                     )
                 except (BudgetTooSmall, NoPass, PriceTooHigh) as fault:
                     if refusal is None or (self._budget.most and not isinstance(fault, NoPass)):

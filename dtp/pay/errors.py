@@ -14,10 +14,14 @@ __all__ = [
     "ChargeDeclined",
     "CountsDisputed",
     "DatagramsNotMetered",
+    "DayLimit",
     "Flaw",
+    "HostLimit",
+    "LockTooLong",
     "MalformedMeter",
     "MoneyNotAdded",
     "NoStore",
+    "NotApproved",
     "NotMetered",
     "NotPaid",
     "OpeningBusy",
@@ -134,6 +138,34 @@ class OtherCoin(PriceTooHigh):
     """The service is paid in another coin than the budget is in; nothing was paid."""
 
     code = "other-coin"
+
+
+class LockTooLong(LimitError):
+    """By its terms the server may keep a deposit for longer than is agreed to; nothing was paid."""
+
+    code = "lock-too-long"
+
+
+class HostLimit(LimitError):
+    """Channels with the host lock up as much as may be; nothing was signed. `locked` is how much (smallest unit)."""
+
+    code = "host-limit"
+
+    def __init__(self, message: str, *, locked: int) -> None:
+        super().__init__(message)
+        self.locked = locked
+
+
+class DayLimit(HostLimit):
+    """So much as may in a day went into channels and didn't come back; nothing was signed. `locked` is how much."""
+
+    code = "day-limit"
+
+
+class NotApproved(LimitError):
+    """Who was asked about a deposit didn't agree to it; nothing was signed."""
+
+    code = "not-approved"
 
 
 class MoneyNotAdded(ChainError):

@@ -16,7 +16,8 @@ from dtp.chain import channel as module
 from dtp.chain.channel import Channel, ChannelOpened, LaneChanged, State
 from dtp.chain.client import ChainClient, Signed
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, TransactionFailed, was_signed
-from dtp.errors import ChainError
+from dtp.chain.model import canonical_type
+from dtp.errors import ChainError, LimitError
 from dtp.pay.cashier import read_channels
 from dtp.pay.errors import OpeningBusy, OpeningUnknown
 from dtp.pay.journal import Journal
@@ -98,7 +99,7 @@ async def _new_key(
     try:
         await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
         yield key.public, keep
-    except (ChainError, SignerError, asyncio.CancelledError) as fault:
+    except (ChainError, LimitError, SignerError, asyncio.CancelledError) as fault:
         if not (is_signed or was_signed(fault)):
             # Known before anything was signed: whoever tries again and again leaves no row each time.
             await journal.run(lambda store: store.forget_key(key.public))
@@ -218,4 +219,8 @@ def _bought(chain: ChainClient, channel: Channel) -> Bought:
 def bought_of(chain: ChainClient, channel: Channel, state: str) -> Bought:
     """Return the store's row for a channel of ours."""
     place = (chain.chain_id, channel.host, channel.service, channel.client)
-    return Bought(channel.id, *place, state, channel.opened_ms)
+    terms = channel.terms
+    coin = canonical_type(channel.coin)
+    return Bought(
+        channel.id, *place, state, channel.opened_ms, coin, terms.claim_ms, deposited=channel.deposited
+    )

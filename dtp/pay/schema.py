@@ -2,7 +2,7 @@
 
 from typing import Final
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 
 SCHEMA: Final = """
 CREATE TABLE bought (           -- channels that we opened
@@ -12,7 +12,24 @@ CREATE TABLE bought (           -- channels that we opened
     service INTEGER NOT NULL,
     account TEXT NOT NULL,      -- who opened it
     state TEXT NOT NULL,        -- 'open', 'refused', 'closing', 'closed'
-    opened_ms INTEGER NOT NULL
+    opened_ms INTEGER NOT NULL,
+    coin TEXT NOT NULL DEFAULT '',
+    claim_ms INTEGER NOT NULL DEFAULT 0,    -- so long the server may claim once the close is asked for
+    gas INTEGER NOT NULL DEFAULT 0,         -- of all transactions that we made for it, storage given back counted
+    refused INTEGER NOT NULL DEFAULT 0      -- its server has refused it
+) WITHOUT ROWID;
+CREATE TABLE deposits (         -- money that went into channels that we opened (above 0), or came back (below)
+    channel TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    amount INTEGER NOT NULL
+);
+CREATE INDEX deposits_of ON deposits (channel);
+CREATE TABLE budgets (          -- what was paid out of budgets that are for a time
+    name TEXT NOT NULL,
+    period INTEGER NOT NULL,    -- which of those times since 1970
+    spent INTEGER NOT NULL,     -- for certain
+    lent INTEGER NOT NULL,      -- and at most so much more, by a program that may have died
+    PRIMARY KEY (name, period)
 ) WITHOUT ROWID;
 CREATE TABLE lanes (            -- lanes that we sign for
     channel TEXT NOT NULL,
@@ -83,5 +100,20 @@ ALTER TABLE lanes ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
     5: """
 ALTER TABLE keys ADD COLUMN chain TEXT NOT NULL DEFAULT '';
 ALTER TABLE keys ADD COLUMN denied INTEGER NOT NULL DEFAULT 0;
+""",
+    6: """
+ALTER TABLE bought ADD COLUMN coin TEXT NOT NULL DEFAULT '';
+ALTER TABLE bought ADD COLUMN claim_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE bought ADD COLUMN gas INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE bought ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE deposits (channel TEXT NOT NULL, at_ms INTEGER NOT NULL, amount INTEGER NOT NULL);
+CREATE INDEX deposits_of ON deposits (channel);
+CREATE TABLE budgets (
+    name TEXT NOT NULL,
+    period INTEGER NOT NULL,
+    spent INTEGER NOT NULL,
+    lent INTEGER NOT NULL,
+    PRIMARY KEY (name, period)
+) WITHOUT ROWID;
 """,
 }

@@ -38,6 +38,13 @@ GAS_TO_CLOSE: Final = 20_000_000
 #: What opening and topping up have to have ahead themselves, about, MIST.
 _GAS_TO_OPEN: Final = 16_000_000
 _GAS_TO_ADD: Final = 10_000_000
+#: What opening, closing by agreement and topping up take in the end, storage given back counted, about, MIST: for
+#: estimates (docs/paying.md has the table).
+USUAL_OPEN: Final = 6_300_000
+USUAL_CLOSE: Final = -2_300_000
+USUAL_TOP_UP: Final = 1_060_000
+#: The key of a lane that is never opened.
+_ANY_KEY: Final = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
 
 
 #: Hears what could not be done with a channel, and why.
@@ -112,12 +119,30 @@ async def open_channel(
     `InsufficientFunds` also where the gas for closing it would not be left.
     """
     coin = host.services[service].terms.coin
+    program = await _opening_program(chain, host, service, revision, deposit, key)
+    executed = await _deposit(chain, program, coin, deposit, _GAS_TO_OPEN, signed)
+    return opened_in(chain, executed), executed
+
+
+async def gas_of_opening(chain: ChainClient, host: Host, service: int, revision: int, deposit: int) -> int:
+    """What opening a channel would take (MIST), by a simulation; what is usual where the account can't pay for it,
+    which is found out, and said, when it is opened."""
+    program = await _opening_program(chain, host, service, revision, deposit, _ANY_KEY)
+    try:
+        return (await chain.simulate(program)).executed.gas.net
+    except (InsufficientFunds, TransactionFailed):
+        return USUAL_OPEN
+
+
+async def _opening_program(
+    chain: ChainClient, host: Host, service: int, revision: int, deposit: int, key: bytes
+) -> Program:
+    coin = host.services[service].terms.coin
     program = Program()
     money = await coins_for(chain, program, coin, deposit)
     made = module.open(program, host.id, host.beacon, service, revision, money, key, coin=coin)
     module.share(program, made, coin=coin)
-    executed = await _deposit(chain, program, coin, deposit, _GAS_TO_OPEN, signed)
-    return opened_in(chain, executed), executed
+    return program
 
 
 async def open_under_pass(

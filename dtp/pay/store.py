@@ -46,7 +46,12 @@ _making: Final = threading.Lock()
 @dataclass(frozen=True, slots=True)
 class Bought:
     """A channel that this side opened. `state` is "open", "refused" (by its server), "closing" or "closed", as far
-    as it is known here."""
+    as it is known here.
+
+    `deposited` is what went into it less what came back, in units of `coin`; `gas` what our transactions for it took
+    (MIST). So long as `claim_ms` its server may claim once the close is asked for. `refused` is 1 when its server has
+    refused it, whatever became of it since.
+    """
 
     channel: str
     chain: str
@@ -55,6 +60,11 @@ class Bought:
     account: str
     state: str
     opened_ms: int
+    coin: str = ""
+    claim_ms: int = 0
+    gas: int = 0
+    refused: int = 0
+    deposited: int = 0
 
     @property
     def purpose(self) -> tuple[str, str, int, str]:
@@ -339,8 +349,8 @@ class Store:
             self._db.execute("UPDATE bought SET state = 'closing' WHERE channel = ?", (bought.channel,))
 
     def _insert_bought(self, bought: Bought) -> None:
-        self._db.execute(
-            "INSERT OR IGNORE INTO bought VALUES (?, ?, ?, ?, ?, ?, ?)",
+        is_new = self._db.execute(
+            "INSERT OR IGNORE INTO bought VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 bought.channel,
                 bought.chain,
@@ -349,8 +359,36 @@ class Store:
                 bought.account,
                 bought.state,
                 bought.opened_ms,
+                bought.coin,
+                bought.claim_ms,
+                bought.gas,
+                max(bought.refused, bought.state == "refused"),
             ),
+        ).rowcount
+        if is_new and bought.deposited:
+            self._insert_deposit(bought.channel, bought.opened_ms, bought.deposited)
+
+    def _insert_deposit(self, channel: str, at_ms: int, amount: int) -> None:
+        self._db.execute("INSERT INTO deposits VALUES (?, ?, ?)", (channel, at_ms, amount))
+
+    def add_deposit(self, channel: str, at_ms: int, amount: int) -> None:
+        """So much more goes into a channel of ours; below 0: it came back."""
+        with self._writing():
+            self._insert_deposit(channel, at_ms, amount)
+
+    def add_gas(self, channel: str, gas: int) -> None:
+        """Transactions for a channel of ours took so much gas (MIST); below 0: they gave storage back."""
+        with self._writing():
+            self._db.execute("UPDATE bought SET gas = gas + ? WHERE channel = ?", (gas, channel))
+
+    def deposited_since(self, chain: str, account: str, coin: str, since_ms: int) -> int:
+        """What an account has put into channels of a coin since then, less what came back since, to whatever host."""
+        query = (
+            "SELECT coalesce(sum(amount), 0) FROM deposits JOIN bought USING (channel) "
+            "WHERE chain = ? AND account = ? AND coin = ? AND at_ms >= ?"
         )
+        ((total,),) = self._rows(query, chain, account, coin, since_ms)
+        return int(total)
 
     def add_lane(self, channel: str, lane: int, public: bytes) -> None:
         """The channel has a further lane, of a key that was kept before."""
@@ -373,14 +411,20 @@ class Store:
 
     def bought(self, channel: str | None = None) -> list[Bought]:
         """The channels that we opened, oldest first; or the one of that id."""
-        query = "SELECT * FROM bought"
+        query = (
+            "SELECT *, (SELECT coalesce(sum(amount), 0) FROM deposits WHERE deposits.channel = bought.channel) "
+            "FROM bought"
+        )
         rows = self._rows(f"{query} WHERE channel = ?", channel) if channel else self._rows(query)
         return sorted((Bought(*row) for row in rows), key=lambda each: each.opened_ms)
 
     def set_state(self, channel: str, state: str) -> None:
         """How far a channel of ours is: "open", "refused", "closing", "closed"."""
         with self._writing():
-            self._db.execute("UPDATE bought SET state = ? WHERE channel = ?", (state, channel))
+            self._db.execute(
+                "UPDATE bought SET state = ?, refused = max(refused, ?) WHERE channel = ?",
+                (state, state == "refused", channel),
+            )
 
     def lanes(self, channel: str) -> list[tuple[LaneKey, PayerLane]]:
         """The lanes of a channel that we sign for."""

@@ -107,7 +107,7 @@ def test_a_channel_of_another_coin_is_not_used_again(market):
 def test_the_least_budget():
     assert least_budget(Terms()) == 0
     assert least_budget(Terms(min_deposit=7)) == 7
-    assert least_budget(Terms(price_request=10, min_deposit=7)) == 11
+    assert least_budget(Terms(price_request=10, min_deposit=7)) == 10  # a budget of one request is enough
     assert least_budget(TERMS) == LEAST
     assert least_budget(replace(TERMS, min_deposit=10**9)) == 10**9
     # What the client bears of transport is paid out of it, too.
@@ -169,12 +169,13 @@ class Chain:
 
     def __init__(self):
         self.added = []
+        self.address = "0xb"
         self.channel = channel(deposited=1000, balance=1000)
 
     async def read(self, schema, cls, id):
         return self.channel
 
-    async def add_money(self, chain, known, amount):
+    async def add_money(self, chain, known, amount, signed=None):
         await asyncio.sleep(0)
         self.added.append(amount)
 
@@ -309,7 +310,7 @@ class Losing(Chain):
         super().__init__()
         self.then, self.known, self.resent = then, known, 0
 
-    async def add_money(self, chain, known, amount):
+    async def add_money(self, chain, known, amount, signed=None):
         await super().add_money(chain, known, amount)
         if len(self.added) == 1:
             raise UNKNOWN
@@ -357,7 +358,7 @@ def test_money_whose_outcome_is_unknown_is_added_once(monkeypatch, then, known, 
 def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget(monkeypatch):
     added = []
 
-    async def add_money(chain, known, amount):
+    async def add_money(chain, known, amount, signed=None):
         added.append(amount)
         fault = StaleObject("not available for consumption")
         fault.digest = "d"

@@ -17,6 +17,7 @@ from dtp.chain.errors import (
     StaleObject,
     TransactionFailed,
 )
+from dtp.chain.model import SUI_COIN
 from dtp.pay import lost
 from dtp.pay.errors import OpeningBusy, OpeningUnknown, StoreError
 from dtp.pay.journal import Journal
@@ -466,9 +467,10 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
         for key in (one, two, three):
             store.keep_key(key, 1)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([both, closing], [keyed(3, other)])
+        rest = {"coin": SUI_COIN, "claim_ms": both.terms.claim_ms, "deposited": both.deposited}
         assert store.bought() == [
-            Bought(both.id, "here", "0xa", 1, "0xc", "open", 77),
-            Bought(closing.id, "here", "0xa", 1, "0xc", "closing", NOW),
+            Bought(both.id, "here", "0xa", 1, "0xc", "open", 77, **rest),
+            Bought(closing.id, "here", "0xa", 1, "0xc", "closing", NOW, **rest),
         ]
         assert [(key.public, each.lane) for key, each in store.lanes(both.id)] == [
             (one.public, 1),
@@ -481,7 +483,7 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
 def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypatch):
     history = History(monkeypatch, keyed(1, KEY))
     with Store(tmp_path / "pay.sqlite") as store:
-        known = Bought(f"0x{1:064x}", "here", "0xa", 1, "0xc", "refused", 5)
+        known = Bought(f"0x{1:064x}", "here", "0xa", 1, "0xc", "refused", 5, refused=1)
         store.add_closing(replace(known, state="closing"))
         store.set_state(known.channel, "refused")
         store.keep_key(KEY, 1)

@@ -161,11 +161,10 @@ def test_a_budget_may_be_of_another_coin(homes):
 def test_a_bill_is_in_the_coin_that_was_paid(capsys):
     closed = Paid("x", 5000, 65_000, 1_000_000)
     with click.Context(click.Command("recv")):
-        _Bill("0xc1", "0x2::other::COIN", 5000, Usage(5, 7), 70_000, closed).show()
+        _Bill("0xc1", "0x2::other::COIN", 5000, Usage(5, 7), 70_000, closed, 3_000_000).show()
     assert capsys.readouterr().err.splitlines() == [
-        "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes",
-        "channel closed: 5,000 of 0x2::other::COIN to the server in all, 65,000 of 0x2::other::COIN back to you, "
-        "gas 0.001 SUI",
+        "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes, gas 0.003 SUI in all",
+        "channel closed: 5,000 of 0x2::other::COIN to the server in all, 65,000 of 0x2::other::COIN back to you",
     ]
 
 
@@ -256,3 +255,37 @@ def test_a_site_speaks_http_on_the_same_service(homes):
     assert answers[0].endswith(b"<p>hello</p>")
     assert b"Content-Length: 5" in answers[1]
     assert not answers[1].endswith(b"words")
+
+
+def test_what_is_agreed_to_is_said_and_what_is_not_is_refused(homes):
+    server, client = homes
+    folder = site(server, **{"a.txt": b"words"})
+    with server.serving("--file", folder, *PRICED) as (address, _):
+        receive = ("recv", f"{address}/a.txt")
+        client.run(*receive, "--max-gas", "1SUI", code=2)  # about no budget
+        client.run(*receive, "--budget", "0.5SUI", "--longest-lock", "soon", code=2)
+        for options, code, exits in (
+            (("--budget", "2SUI"), "needs-yes", 3),
+            (("--budget", "0.5SUI", "--max-gas", "0.001SUI"), "gas-too-high", 6),
+            (("--budget", "0.5SUI", "--longest-lock", "1m"), "lock-too-long", 3),
+            (("--budget", "0.5SUI", "--most-per-mib", "0.001SUI"), "price-too-high", 3),
+            (("--budget", "0.5SUI", "--most-per-host", "0.1SUI"), "host-limit", 3),
+            (("--budget", "0.5SUI", "--most-per-day", "0.1SUI"), "day-limit", 3),
+        ):
+            command = client.command(*receive, *options, "--json")
+            done = subprocess.run(command, env=client.env, capture_output=True, timeout=PATIENCE)
+            assert done.returncode == exits, done.stderr.decode()
+            assert json.loads(done.stderr.splitlines()[-1])["error"]["code"] == code
+        assert client.run("channel", "list")[0]["channels"] == []
+        done = subprocess.run(
+            client.command(*receive, "--budget", "2SUI", "--yes", "--json", "--output", client.folder),
+            env=client.env,
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        events = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
+        (opening,) = (each for each in events if each["event"] == "opening")
+        (paid,) = (each for each in events if each["event"] == "paid")
+        assert (opening["deposit"], opening["claim_ms"]) == (2_000_000_000, 3_600_000)
+        assert 0 < paid["gas_mist"] < 3 * opening["gas_mist"]

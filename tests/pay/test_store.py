@@ -166,8 +166,17 @@ def test_a_key_is_kept_before_its_channel_is_known(store):
         store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
 
 
+def drop_deposits(store):
+    """Channels as they were up to format 6."""
+    for each in ("coin", "claim_ms", "gas", "refused"):
+        store._db.execute(f"ALTER TABLE bought DROP COLUMN {each}")
+    store._db.execute("DROP TABLE deposits")
+    store._db.execute("DROP TABLE budgets")
+
+
 def drop_sent(store):
     """Keys as they were up to format 4."""
+    drop_deposits(store)
     for each in ("digest", "chain", "denied"):
         store._db.execute(f"ALTER TABLE keys DROP COLUMN {each}")
 
@@ -195,6 +204,43 @@ def test_a_key_that_was_sent_is_one_chain_s(store):
     store._db.execute("PRAGMA user_version=5")
     with again(store) as other:  # nobody knows of which
         assert other.sent_keys("here", 0) == {KEY.public: "digest"}
+
+
+def test_channels_of_the_format_before_hold_what_nobody_noted(store):
+    store.keep_key(KEY, 7)
+    store.add_bought(BOUGHT, 0, KEY.public)
+    drop_deposits(store)
+    store._db.execute("PRAGMA user_version=6")
+    with again(store) as other:
+        assert other.bought() == [BOUGHT]
+        other.add_deposit(CHANNEL, 9, 500)
+        assert other.bought()[0].deposited == 500
+
+
+def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(store):
+    known = replace(BOUGHT, coin="0x2::sui::SUI", deposited=700, claim_ms=60_000)
+    store.keep_key(KEY, 7)
+    for _ in range(2):  # noted once, whoever finds it again
+        store.add_closing(known)
+    assert store.bought()[0] == replace(known, state="closing")
+    place = (BOUGHT.chain, BOUGHT.account, known.coin)
+    assert [store.deposited_since(*place, each) for each in (5, 6)] == [700, 0]
+    store.add_deposit(CHANNEL, 50, 300)
+    store.add_deposit(CHANNEL, 60, -900)
+    assert [store.deposited_since(*place, each) for each in (0, 6, 55)] == [100, -600, -900]
+    assert store.deposited_since("another", *place[1:], 0) == 0
+    store.add_gas(CHANNEL, 40)
+    store.add_gas(CHANNEL, -15)
+    (found,) = store.bought()
+    assert (found.deposited, found.gas) == (100, 25)
+
+
+def test_a_channel_that_was_refused_stays_one_when_it_is_closed(store):
+    store.add_closing(BOUGHT)
+    for state in ("refused", "closing", "closed"):
+        store.set_state(CHANNEL, state)
+    (found,) = store.bought()
+    assert (found.state, found.refused) == ("closed", 1)
 
 
 def test_what_a_node_denied_is_doubted_until_a_later_one_is_noted(store):

@@ -1,0 +1,130 @@
+"""Channels of ours that nothing uses any more: each is brought a step nearer to its end, by whoever opens the
+store."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from dtp.chain.channel import Channel, State
+from dtp.chain.client import ChainClient
+from dtp.chain.errors import SignerError
+from dtp.chain.gas import GasPurse
+from dtp.chain.model import SUI_COIN, canonical_type
+from dtp.errors import ChainError
+from dtp.pay.budget import HIGHEST_GAS_PRICE, is_in_use
+from dtp.pay.cashier import read_channels
+from dtp.pay.claims import claims_are_over
+from dtp.pay.journal import Journal
+from dtp.pay.lost import bought_of, turn
+from dtp.pay.settling import Paid, destroy, finalize, request_close
+from dtp.pay.store import Bought, Store
+
+log = logging.getLogger("dtp.pay")
+
+#: So many are looked at by a program that does something else.
+_AT_ONCE: Final = 8
+#: What their gas may come to there, MIST: asking and finalizing for some of them.
+_GAS: Final = 100_000_000
+#: What has to be in a channel for that, MIST: some more than finalizing it, and also asking for it, takes.
+_FINALIZED: Final = 5_000_000
+_ASKED: Final = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What was done with a channel, or is waited for.
+
+    `event` is "closed", "closing" (the server may claim for `seconds`), or "open" (nothing was asked for). `digest`
+    is of the transaction that asked for the close just now.
+    """
+
+    event: str
+    paid: Paid | None = None
+    seconds: float = 0.0
+    digest: str = ""
+
+
+async def close_further(chain: ChainClient, store: Store, found: Channel, now_ms: int, *, ask: bool) -> Step:
+    """The next step of closing a channel of ours, `now_ms` by the chain's clock; with `ask` one that is open is asked
+    to close. Raises what the chain and the store raise."""
+    if claims_are_over(found, now_ms) or found.state == State.DRAINING:
+        paid = await finalize(chain, found)
+        store.set_state(found.id, "closed" if paid.state == State.CLOSED else "closing")
+        _note_return(store, found, paid.to_client, now_ms)
+        return Step("closed", paid)
+    if found.state == State.CLOSED:
+        await destroy(chain, found)
+        store.set_state(found.id, "closed")
+        _note_return(store, found, found.refunded, now_ms)
+        return Step("closed")
+    if found.state == State.OPEN and ask:
+        executed = await request_close(chain, found)
+        if (
+            found.client == chain.address
+        ):  # also one that the store didn't know: the next run has to finish it
+            store.add_closing(bought_of(chain, found, "closing"))
+        return Step("closing", seconds=found.terms.claim_ms / 1000, digest=executed.digest)
+    if found.claims_until_ms is not None:
+        return Step("closing", seconds=(found.claims_until_ms - now_ms) / 1000)
+    return Step("open")
+
+
+def _note_return(store: Store, found: Channel, amount: int, now_ms: int) -> None:
+    """Note what came back: only once, whoever finalized it."""
+    for each in store.bought(found.id):
+        if each.deposited > 0:
+            store.add_deposit(found.id, now_ms, -min(amount, each.deposited))
+
+
+async def close_due(chain: ChainClient, journal: Journal[Store], now_ms: int) -> list[tuple[Channel, Step]]:
+    """Bring channels of the account nearer to their end that were refused, or wait for time that is over; each step
+    that was made. What a node or the chain says against it is logged: the next look tries again.
+
+    Only what brings back more than it costs: a channel with less is left to 'dtp channel close'.
+    """
+    waiting = await journal.run(partial(_waiting, chain=chain))
+    if not waiting:
+        return []
+    purse = GasPurse(_GAS, HIGHEST_GAS_PRICE)
+    paying, done = chain.paying_from(purse), []
+    try:
+        channels = await read_channels(chain, [each.channel for each in waiting])
+    except ChainError as fault:
+        log.info("channels on their way to their end can't be read: %s", fault)
+        return []
+    refused = {each.channel for each in waiting if each.state == "refused"}
+    for id, found in channels.items():
+        due = claims_are_over(found, now_ms) or found.state in (State.DRAINING, State.CLOSED)
+        asks = id in refused and found.state == State.OPEN
+        if not (due or asks) or not _is_worth(found, _FINALIZED if due else _ASKED):
+            continue
+        before = purse.spent
+        try:
+            async with turn(chain, journal):
+                step = await close_further(paying, journal.store, found, now_ms, ask=id in refused)
+        except (ChainError, SignerError) as fault:
+            log.info("channel %s can't be brought to its end yet: %s", id, fault)
+            continue
+        gas = purse.spent - before
+        await journal.run(lambda store, id=id, gas=gas: store.add_gas(id, gas))  # type: ignore[misc]
+        done.append((found, step))
+        log.info("channel %s: %s", id, "its close is asked for" if step.digest else step.event)
+    return done
+
+
+def _is_worth(found: Channel, least: int) -> bool:
+    return canonical_type(found.coin) != SUI_COIN or found.balance >= least
+
+
+def _waiting(store: Store, chain: ChainClient) -> list[Bought]:
+    ours = [
+        each
+        for each in store.bought()
+        if (each.chain, each.account) == (chain.chain_id, chain.address)
+        and each.state in ("closing", "refused")
+        and not is_in_use(store, each.channel)
+    ]
+    return ours[-_AT_ONCE:]

@@ -1,0 +1,228 @@
+"""What may be locked up, and gas, are agreed to before anything is signed; what nothing uses is closed by itself."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from dtp.chain.errors import GasTooHigh
+from dtp.chain.gas import GasPurse
+from dtp.pay import dial
+from dtp.pay.budget import Budget, check_limits
+from dtp.pay.ends import close_due
+from dtp.pay.errors import DayLimit, HostLimit, LockTooLong, NotApproved
+from dtp.pay.journal import Journal
+from dtp.pay.store import Bought, Store
+from dtp.pay.voucher import LaneKey
+from dtp.session.codes import CloseCode, ConnectionRefused
+
+from .conftest import TERMS
+from .test_paid import fetch, give
+
+DAY = 24 * 3_600_000
+SUI = 1_000_000_000
+COIN = "0x0000000000000000000000000000000000000000000000000000000000000002::sui::SUI"
+
+
+async def balance(buyer):
+    return (await buyer["network"].balance(buyer["wallet"].address)).total
+
+
+async def refused(*_):
+    raise ConnectionRefused(CloseCode.TICKET, "go away")
+
+
+@pytest.mark.parametrize(
+    ("terms", "options", "fault"),
+    [
+        ({"claim_ms": 30 * DAY, "idle_ms": 40 * DAY}, {}, LockTooLong),
+        ({}, {"longest_lock": 60.0}, LockTooLong),
+        ({}, {"max_gas": "0.001SUI"}, GasTooHigh),
+        ({}, {"max_gas_price": 1}, GasTooHigh),
+        ({}, {"most_per_host": 499_999_999}, HostLimit),
+        ({}, {"most_per_day": "0.4SUI"}, DayLimit),
+        ({}, {"on_opening": lambda opening: False}, NotApproved),
+    ],
+)
+def test_what_is_not_agreed_to_is_refused_before_anything_is_signed(market, terms, options, fault):
+    async def scenario(market):
+        await market.serve(give, terms=replace(TERMS, **terms))
+        buyer = await market.buyer()
+        before = await balance(buyer)
+        with pytest.raises(fault):
+            await market.connect(buyer, **options)
+        assert await balance(buyer) == before
+        assert (buyer["store"].bought(), buyer["store"].kept_keys()) == ([], {})
+
+    market(scenario)
+
+
+def test_an_opening_says_what_it_costs_before_it_is_agreed_to(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, asked = await market.buyer(), []
+
+        async def agree(opening):
+            asked.append(opening)
+            return True
+
+        before = await balance(buyer)
+        async with market.connect(buyer, on_opening=agree) as connection:
+            await fetch(connection, 100)
+        ((opening),) = asked
+        assert (opening.deposit, opening.terms.claim_ms, opening.service) == (500_000_000, 120_000, "files")
+        gas = before - await balance(buyer) - connection.paid
+        assert connection.meter.deal.gas == gas  # with opening and closing
+        assert gas / 2 < opening.gas < gas * 2
+        (bought,) = buyer["store"].bought()
+        assert (bought.state, bought.gas, bought.deposited) == ("closed", gas, connection.paid)
+
+    market(scenario)
+
+
+def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market, monkeypatch):
+    """Each try had another deposit made, and none was ever closed."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        monkeypatch.setattr(dial._PaidDialer, "_dial", refused)
+        codes = []
+        for _ in range(12):
+            # As if each were long ago, or a lying node knew nothing of the channel.
+            for each in buyer["store"].bought():
+                buyer["store"].set_state(each.channel, "refused")
+                buyer["store"]._db.execute("UPDATE bought SET opened_ms = 1")
+            with pytest.raises((ConnectionRefused, HostLimit)) as fault:
+                await market.connect(buyer, budget=400_000_000)
+            codes.append(fault.value.code)
+        assert codes[-1] == "host-limit"
+        held = [each.balance for each in await market.channels(buyer) if each is not None]
+        assert sum(held) <= max(3 * 400_000_000, SUI)
+
+    market(scenario)
+
+
+def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market, monkeypatch):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        with monkeypatch.context() as patch:
+            patch.setattr(dial._PaidDialer, "_dial", refused)
+            with pytest.raises(ConnectionRefused):
+                await market.connect(buyer)
+        (first,) = buyer["store"].bought()
+        buyer["store"].set_state(first.channel, "refused")
+        async with market.connect(buyer) as connection:
+            await fetch(connection, 10)
+        assert [each.state for each in buyer["store"].bought(first.channel)] == ["closing"]
+        market.chain.advance(TERMS.claim_ms)
+        journal = Journal(buyer["store"])
+        ((_, step),) = await close_due(buyer["network"], journal, market.chain.now_ms())
+        await journal.close()
+        assert (step.event, step.paid.to_client) == ("closed", 500_000_000)
+        (found,) = buyer["store"].bought(first.channel)
+        assert (found.state, found.deposited) == ("closed", 0)
+        assert await market.channels(buyer) == [None] * 2
+
+    market(scenario)
+
+
+def test_connections_that_end_together_close_in_turn(market):
+    """Of six one or two ended with `stale_object`: they pay their gas by the same coin."""
+
+    async def scenario(market):
+        await market.serve(give)
+        first = await market.buyer()
+        buyers = [{**first, "network": await market.client(first["wallet"])} for _ in range(6)]
+        made = [await market.connect(each, budget=20_000_000) for each in buyers]
+        for each in made:
+            await fetch(each, 100)
+        await asyncio.gather(*(each.close() for each in made))
+        assert {each.state for each in first["store"].bought()} == {"closed"}
+        assert await market.channels(first) == [None] * 6
+
+    market(scenario)
+
+
+def test_a_channel_is_kept_where_another_would_cost_more_than_it_locks(market):
+    async def scenario(market):
+        await market.serve(give)
+        kept = []
+        for budget in (10_000_000, 900_000_000):
+            buyer = await market.buyer()
+            async with market.connect(buyer, budget=budget, keep=None) as connection:
+                await fetch(connection, 10)
+            kept.append([each.state for each in buyer["store"].bought()])
+        assert kept == [["open"], ["closed"]]
+
+    market(scenario)
+
+
+def test_a_rest_of_the_budget_that_is_less_than_its_gas_is_not_added_unasked(market):
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=100_000_000, keep=True) as connection:
+            await fetch(connection, 1000)
+        since = market.height()
+        async with market.connect(buyer, budget=100_000_000, keep=True) as connection:
+            await fetch(connection, 1000)
+        assert market.sent(since, buyer["wallet"].address) == []
+
+    market(scenario)
+
+
+# ---- without a chain
+
+
+def test_a_purse_counts_what_is_signed_until_it_is_known_what_it_took():
+    purse = GasPurse(most=100, highest_price=10)
+    with pytest.raises(GasTooHigh) as fault:
+        purse.sign(11, 1)
+    assert (fault.value.code, fault.value.needed, fault.value.most) == ("gas-too-high", 11, 10)
+    purse.sign(10, 60)
+    with pytest.raises(GasTooHigh) as fault:
+        purse.sign(10, 41)
+    assert (fault.value.needed, fault.value.most) == (101, 100)
+    purse.took(60, 30)
+    purse.kept = 50
+    with pytest.raises(GasTooHigh):
+        purse.sign(10, 21)
+    purse.sign(10, 20)
+    purse.took(20, -25)
+    assert purse.spent == 5
+
+
+def bought(number, deposited, *, host="0xa", state="open", opened_ms=0):
+    place = ("chain", host, 1, "0xb", state, opened_ms, COIN)
+    return Bought(f"0x{number:064x}", *place, deposited=deposited)
+
+
+def test_limits_count_what_nothing_uses_of_the_host_and_what_went_out_in_a_day(tmp_path):
+    with Store(tmp_path / "pay.sqlite") as store:
+        for number, each in enumerate(
+            [
+                bought(1, 300),
+                bought(2, 200, state="refused", opened_ms=2 * DAY),
+                bought(3, 100, state="closed"),
+                bought(4, 50, host="0xc", opened_ms=2 * DAY),
+            ]
+        ):
+            key = LaneKey.generate()
+            store.keep_key(key, number)
+            store.add_bought(each, 0, key.public)
+
+        def fits(amount, now_ms=2 * DAY, **limits):
+            budget = Budget(10, per_host=limits.get("host", 1000), per_day=limits.get("day", 1000))
+            check_limits(store, budget, ("chain", "0xa", "0xb"), amount, now_ms)
+
+        fits(500)
+        with pytest.raises(HostLimit, match=r"in 2 channels with this host") as fault:
+            fits(501)
+        assert (fault.value.code, fault.value.locked) == ("host-limit", 500)
+        fits(50, day=300)
+        with pytest.raises(DayLimit) as fault:
+            fits(51, day=300)
+        assert (fault.value.code, fault.value.locked) == ("day-limit", 250)
+        fits(300, day=300, now_ms=4 * DAY)
