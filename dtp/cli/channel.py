@@ -48,8 +48,6 @@ _SUMS = frozenset(
 )
 #: Seconds between two looks of the watcher.
 _WATCH_EVERY = 30.0
-#: Claims in one transaction.
-_BATCH = 128
 #: What a claim has to have ahead for gas, about, MIST.
 _GAS_TO_CLAIM = 20_000_000
 #: How far behind a node may be, ms: so old a channel that it doesn't know is gone.
@@ -209,7 +207,7 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
         from dtp.chain.channel import State
         from dtp.chain.model import canonical_id
         from dtp.pay.cashier import Cashier
-        from dtp.pay.claims import Action, Decision, Policy, claimable, gain_of, worth_of
+        from dtp.pay.claims import Action, Decision, Policy, claimable, gain_of, worth_of, worthwhile
         from dtp.pay.settling import settle
 
         wanted, clock = None if id is None else canonical_id(id), _ChainTime(chain)
@@ -222,13 +220,15 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
                 raise NoVoucher(
                     f"no voucher of {wanted} is here: 'dtp channel list' shows the channels that pay you"
                 )
-            decisions, small = [], 0
+            decisions, small, policy = [], 0, Policy()
             for view in views:
                 lanes = claimable(view, clock.now_ms())
+                if wanted is None:
+                    lanes = worthwhile(view, lanes, policy) or lanes
                 if not lanes or view.channel.state > State.CLOSING:
                     continue
                 gain = gain_of(view.channel, lanes)
-                gas = Policy().gas_in(view.channel.coin)
+                gas = policy.gas_of(view, lanes)
                 if wanted is None and worth_of(view, lanes, gain) <= gas.beside:
                     small += 1
                     print_line(
@@ -243,8 +243,15 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
                     )
                     continue
                 decisions.append(Decision(view, Action.CLAIM, lanes, gain))
-            for paid, _ in await settle(chain, decisions, _BATCH):
+            weighed = policy if wanted is None else None
+            done = await settle(chain, decisions, policy.batch, _print_failed, policy=weighed)
+            for paid, _ in done:
                 _print_paid("claimed", paid)
+            if decisions and not done and weighed is not None:
+                text = (
+                    "all that could be claimed is less than the gas; name a channel to claim it all the same"
+                )
+                print_line({"event": "small"}, text)
             if not decisions and not small:
                 print_line({"event": "nothing"}, "nothing to claim")
 

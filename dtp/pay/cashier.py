@@ -144,7 +144,9 @@ class Cashier:
                 rest = (view for view in views if view.channel.id not in planned)
                 decisions += [at_close(view, now_ms, self._policy) for view in rest]
             await self._over([each.view.channel.id for each in decisions if each.action is Action.FORGET])
-            done = await settle(self._chain, decisions, self._policy.batch, self._on_failed)
+            done = await settle(
+                self._chain, decisions, self._policy.batch, self._on_failed, policy=self._policy
+            )
             for paid, part in done:
                 sums = paid.to_server, paid.coin, paid.gas
                 log.info("%d channels: %d of %s to the server, gas %d", len(part), *sums)

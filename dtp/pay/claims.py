@@ -2,9 +2,10 @@
 
 A claim costs gas, and waiting brings more vouchers under the same gas. So it waits until the sum is worth it, and no
 longer than the chain allows: `claim_ms` after a close was requested claims stop, a voucher may have an end of its
-own. Nor does it wait longer than `idle_ms` after the last use, when anyone may request the close: who sleeps then has
-only `claim_ms` left. What is below the gas of claiming it is left to lie.
-Gas is in SUI: what it comes to in another coin is known only where the policy says so.
+own, before which it is claimed where most of it is left. Nor does it wait longer than `idle_ms` after the last use,
+when anyone may request the close: who sleeps then has only `claim_ms` left. What is below the gas of claiming it is
+left to lie, each lane by its own part of the gas; what a transaction really costs is simulated before it is signed
+(`dtp.pay.settling`). Gas is in SUI: what it comes to in another coin is known only where the policy says so.
 """
 
 from __future__ import annotations
@@ -62,29 +63,53 @@ _MIST: Final = 10**9
 class Policy:
     """What claiming costs, and how careful to be. Gas in MIST, times in ms."""
 
-    #: Gas of a transaction, and of each channel in it, less what storage gives back: measured by `bench/pay.py`.
-    gas_base: int = 1_100_000
-    gas_channel: int = 7_000_000
+    #: Gas of a transaction, of each channel and of each claim in it, and of a coin that a claim makes where it can't
+    #: be added to the one that pays the gas; less what storage gives back: measured by `bench/pay.py`, rounded up.
+    gas_base: int = 1_000_000
+    gas_channel: int = 70_000
+    gas_lane: int = 20_000
+    gas_coin: int = 1_400_000
     #: Claim by itself when the sum is so many times its gas: 20 is 5 % of it.
     worth: int = 20
+    #: Claim before time runs out when the sum is so many times its gas: less is left to lie, and with a lower factor
+    #: whoever signs vouchers for an hour has all that they are worth spent on gas.
+    worth_last: int = 2
     #: Claim what is worth it at all so long before time runs out. Half of the time, where that is less.
     margin_ms: int = MARGIN
-    #: Claims in one transaction, one for each lane; the chain takes 1,024 commands, and a claim is three.
-    batch: int = 128
+    #: Claims in one transaction, one for each lane. A longer one costs more for each: 128 of them 0.018 SUI.
+    batch: int = 32
     #: What a SUI is worth in other coins that are taken, in their smallest unit, by the coin's type. Of a coin that
     #: isn't here everything is claimed, as late as it may be.
     sui_in: Mapping[str, int] = field(default_factory=dict)
 
-    def gas_in(self, coin: str) -> Gas:
-        """Gas beside sums of a coin, rounded up."""
-        coin = canonical_type(coin)
-        rates = {SUI_COIN: _MIST, **{canonical_type(each): rate for each, rate in self.sui_in.items()}}
-        rate = rates.get(coin)
+    def gas_in(self, coin: str, claims: int = 0, made: int = 0) -> Gas:
+        """Return the gas of a channel with so many claims that make so many coins, beside sums of a coin, rounded
+        up."""
+        rate = self._rate(coin)
         if rate is None:
             return _UNKNOWN
-        alone = -(-(self.gas_base + self.gas_channel) * rate // _MIST)
-        beside = -(-self.gas_channel * rate // _MIST)
+        own = self.gas_channel + claims * self.gas_lane + made * self.gas_coin
+        alone = -(-(self.gas_base + own) * rate // _MIST)
+        beside = -(-own * rate // _MIST)
         return Gas(alone, beside, self.worth * alone, self.worth * beside)
+
+    def gas_of(self, view: View, lanes: Sequence[Sold]) -> Gas:
+        """Return the gas of claiming these lanes of a channel."""
+        return self.gas_in(view.channel.coin, len(lanes), len(lanes) if _makes_coins(view) else 0)
+
+    def lane_gas(self, view: View) -> int:
+        """Return the gas of one lane more of a channel, in the smallest unit of its coin; 0 where it isn't known."""
+        rate = self._rate(view.channel.coin) or 0
+        return -(-(self.gas_lane + (self.gas_coin if _makes_coins(view) else 0)) * rate // _MIST)
+
+    def in_mist(self, coin: str, amount: int) -> int | None:
+        """Return what a sum of a coin comes to in MIST, rounded down; None where that isn't known."""
+        rate = self._rate(coin)
+        return None if rate is None else amount * _MIST // rate
+
+    def _rate(self, coin: str) -> int | None:
+        rates = {SUI_COIN: _MIST, **{canonical_type(each): rate for each, rate in self.sui_in.items()}}
+        return rates.get(canonical_type(coin))
 
     def margin(self, time_ms: int) -> int:
         """How long before the end of such a time to act."""
@@ -117,6 +142,14 @@ class Decision:
     lanes: tuple[Sold, ...] = ()
     gain: int = 0
 
+    @property
+    def worth(self) -> int:
+        """What it brings, now and by the credits that it is the evidence for, in the smallest unit of the coin."""
+        channel = self.view.channel
+        owed = min(channel.owed, channel.balance)
+        frees = self.action in (Action.PAY_OWED, Action.FINALIZE, Action.RELEASE)
+        return worth_of(self.view, self.lanes, self.gain) + (owed if frees else 0)
+
 
 def claimable(view: View, now_ms: int) -> tuple[Sold, ...]:
     """The lanes whose voucher is for more than the chain has, can be opened, and hasn't ended."""
@@ -131,6 +164,33 @@ def claimable(view: View, now_ms: int) -> tuple[Sold, ...]:
         if more and opens and now_ms <= last_ms(view.channel, sold):
             found.append(sold)
     return tuple(found)
+
+
+def worthwhile(view: View, lanes: Sequence[Sold], policy: Policy) -> tuple[Sold, ...]:
+    """Return those of the lanes that bring more than their own part of the gas, as far as the deposit goes.
+
+    All of them where they are the evidence for credits.
+    """
+    if view.credits:
+        return tuple(lanes)
+    least, channel = policy.lane_gas(view), view.channel
+    left, chosen = channel.balance - channel.owed, []
+    for sold in sorted(lanes, key=lambda each: -_more(channel, each)):
+        more = min(left, _more(channel, sold))
+        if more <= least:
+            break
+        left -= more
+        chosen.append(sold)
+    return tuple(sorted(chosen, key=lambda each: each.lane))
+
+
+def _more(channel: Channel, sold: Sold) -> int:
+    return max(0, sold.newest.voucher.amount - channel.lanes[sold.lane].amount)
+
+
+def _makes_coins(view: View) -> bool:
+    """True when what is claimed can't be added to the coin that pays the gas: it is another's, or another coin."""
+    return not view.ours or canonical_type(view.channel.coin) != SUI_COIN
 
 
 def _is_more(voucher: Voucher, lane: Lane, *, ours: bool) -> bool:
@@ -153,7 +213,7 @@ def last_ms(channel: Channel, sold: Sold) -> int:
 
 def gain_of(channel: Channel, lanes: Iterable[Sold]) -> int:
     """What claiming these vouchers pays, now or later, as far as the deposit goes."""
-    more = sum(max(0, sold.newest.voucher.amount - channel.lanes[sold.lane].amount) for sold in lanes)
+    more = sum(_more(channel, sold) for sold in lanes)
     return max(0, min(more, channel.balance - channel.owed))
 
 
@@ -177,16 +237,16 @@ def decide(view: View, now_ms: int, epoch: int, policy: Policy) -> Decision:
         more = epoch > channel.epoch and channel.balance > 0
         worth = more and min(channel.owed, channel.terms.epoch_cap) > gas.alone
         return Decision(view, Action.FINALIZE if worth else Action.WAIT)
-    lanes = claimable(view, now_ms)
+    lanes = worthwhile(view, claimable(view, now_ms), policy)
     gain = gain_of(channel, lanes)
     if channel.state == State.CLOSING:
-        return _closing(view, lanes, gain, now_ms, gas)
+        return _closing(view, lanes, gain, now_ms, policy)
     return _open(view, lanes, gain, now_ms, epoch, policy)
 
 
-def _closing(view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, gas: Gas) -> Decision:
+def _closing(view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, policy: Policy) -> Decision:
     """The client wants to close: what is worth its gas is claimed at once, and the rest is the client's."""
-    until = view.channel.claims_until_ms
+    until, gas = view.channel.claims_until_ms, policy.gas_of(view, lanes)
     assert until is not None
     if now_ms < until:
         if worth_of(view, lanes, gain) > gas.alone:
@@ -201,20 +261,20 @@ def _open(
     view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, epoch: int, policy: Policy
 ) -> Decision:
     channel, terms = view.channel, view.channel.terms
-    gas = policy.gas_in(channel.coin)
+    gas = policy.gas_of(view, lanes)
     value = worth_of(view, lanes, gain)
     if view.end is not None and lapsed(view.end, now_ms) and value > gas.alone:
         # The client gets the rest at once, but for what is to be had for transport: that isn't by then.
         return Decision(view, Action.CLAIM if view.credits else Action.RELEASE, lanes, gain)
     if value >= gas.early and view.end is None:
         return Decision(view, Action.CLAIM, lanes, gain)
-    if value > gas.alone:
+    if value > policy.worth_last * gas.alone:
         soon = channel.active_ms + terms.idle_ms - policy.margin(terms.idle_ms)
         ends = [last_ms(channel, sold) - policy.margin(terms.claim_ms) for sold in lanes]
         if now_ms >= min([soon, *ends]):
             return Decision(view, Action.CLAIM, lanes, gain)
-    owed = min(channel.owed, channel.balance)
-    if owed and epoch > channel.epoch and min(owed, terms.epoch_cap) > gas.alone:
+    owed, least = min(channel.owed, channel.balance), policy.gas_in(channel.coin).alone
+    if owed and epoch > channel.epoch and min(owed, terms.epoch_cap) > least:
         return Decision(view, Action.PAY_OWED)
     return Decision(view, Action.WAIT)
 
@@ -235,9 +295,9 @@ def plan(views: Sequence[View], now_ms: int, epoch: int, policy: Policy) -> list
     if any(each.action in (Action.CLAIM, Action.RELEASE) for each in decisions):
         for at, each in enumerate(decisions):
             if each.action is Action.WAIT and each.view.channel.state == State.OPEN and each.view.end is None:
-                lanes = claimable(each.view, now_ms)
+                lanes = worthwhile(each.view, claimable(each.view, now_ms), policy)
                 gain = gain_of(each.view.channel, lanes)
-                if gain >= policy.gas_in(each.view.channel.coin).along:
+                if gain >= policy.gas_of(each.view, lanes).along:
                     decisions[at] = Decision(each.view, Action.CLAIM, lanes, gain)
     return sorted((d for d in decisions if d.action is not Action.WAIT), key=lambda each: -each.gain)
 
@@ -250,10 +310,10 @@ def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
     bears = view.channel.terms.bearer == Bearer.SERVER
     if bears and view.end is not None and not lapsed(view.end, now_ms):
         return Decision(view, Action.WAIT)
-    lanes = claimable(view, now_ms)
+    lanes = worthwhile(view, claimable(view, now_ms), policy)
     gain = gain_of(view.channel, lanes)
     live = view.channel.state in (State.OPEN, State.CLOSING)
-    worth = live and worth_of(view, lanes, gain) > policy.gas_in(view.channel.coin).alone
+    worth = live and worth_of(view, lanes, gain) > policy.gas_of(view, lanes).alone
     return Decision(
         view, Action.CLAIM if worth else Action.WAIT, lanes if worth else (), gain if worth else 0
     )

@@ -25,7 +25,7 @@ from dtp.chain.wallet import format_amount
 from dtp.errors import ChainError, DtpError
 from dtp.pay import messages
 from dtp.pay.answers import lock_of
-from dtp.pay.claims import Action, Decision, gain_of
+from dtp.pay.claims import Action, Decision, Policy, gain_of
 from dtp.pay.errors import ChannelUnusable
 from dtp.pay.store import Sold
 from dtp.pay.voucher import verify_raw
@@ -287,7 +287,12 @@ def _claim(program: Program, sold: Sold, channel: Channel, *, ours: bool) -> Non
 
 
 async def settle(
-    chain: ChainClient, decisions: Sequence[Decision], batch: int, on_failed: OnFailed = log_failed
+    chain: ChainClient,
+    decisions: Sequence[Decision],
+    batch: int,
+    on_failed: OnFailed = log_failed,
+    *,
+    policy: Policy | None = None,
 ) -> list[tuple[Paid, list[Decision]]]:
     """Carry decisions out, `batch` claims in a transaction; what each did, by coin. A channel that is refused is left
     out, and `on_failed` hears of it.
@@ -295,7 +300,9 @@ async def settle(
     Refusals are found by simulation and cost nothing, but for what somebody else does between that and ours: a
     watcher may claim at the same moment, a client close and delete its channel. Where the account can't pay the gas
     of all, which is more ahead than in the end, as much is done as it pays for, the cheapest first: what is claimed
-    pays for more. Raises `InsufficientFunds` when that is nothing, and what `ChainClient.execute` raises otherwise.
+    pays for more. With a `policy` what costs more gas than it brings, by a simulation, isn't done: the part of it
+    that brings most is tried, and the rest waits for the next look. Raises `InsufficientFunds` when that is nothing,
+    and what `ChainClient.execute` raises otherwise.
     """
     done: list[tuple[Paid, list[Decision]]] = []
     parts = _parts([each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)], batch)
@@ -305,6 +312,9 @@ async def settle(
         if not len(program):
             continue
         try:
+            if policy is not None and not await _pays(chain, program, part, policy):
+                parts.extendleft(_better(part))
+                continue
             executed = await chain.execute(program)
         except (TransactionFailed, NodeRefused, ProgramError) as refused:
             # Halves find the one that is refused in few simulations, and the others still share their transactions.
@@ -328,6 +338,36 @@ async def settle(
             for paid in result_of(chain, executed, [each.view.channel for each in part]):
                 done.append((paid, [each for each in part if each.view.channel.coin == paid.coin]))
     return done
+
+
+async def _pays(chain: ChainClient, program: Program, part: Sequence[Decision], policy: Policy) -> bool:
+    """True when a transaction brings more than its gas, by a simulation, or what it brings has no known worth.
+
+    Raises `TransactionFailed`.
+    """
+    worth = 0
+    for each in part:
+        mist = policy.in_mist(each.view.channel.coin, each.worth)
+        if mist is None:
+            return True
+        worth += mist
+    cost = (await chain.simulate(program)).executed.gas.net
+    if worth <= cost:
+        log.info("%d channels bring %d, and the gas would be %d: they wait", len(part), worth, cost)
+    return worth > cost
+
+
+def _better(part: list[Decision]) -> list[list[Decision]]:
+    """The half of a transaction's claims that brings more, as the only part; nothing of one claim."""
+    if len(part) > 1:
+        ranked = sorted(part, key=lambda each: -each.worth)
+        return [ranked[: (len(part) + 1) // 2]]
+    (only,) = part
+    if len(only.lanes) < 2:
+        return []
+    channel = only.view.channel
+    best = sorted(only.lanes, key=lambda each: -gain_of(channel, [each]))[: (len(only.lanes) + 1) // 2]
+    return [[Decision(only.view, Action.CLAIM, tuple(best), gain_of(channel, best))]]
 
 
 def _parts(decisions: Sequence[Decision], batch: int) -> deque[list[Decision]]:

@@ -103,7 +103,7 @@ def test_whatever_lanes_channels_have_their_claims_fit_transactions(told, lanes)
     """Else a client with sixteen lanes in each of its channels would keep everybody's claims from the chain."""
     decisions = [claim(number, lanes) for number in range(1, 200)]
     chain = Chain()
-    done = asyncio.run(settle(chain, decisions, Policy().batch))
+    done = asyncio.run(settle(chain, decisions, 128))
     assert channels_of(done) == [each.view.channel.id for each in decisions]
     assert len(chain.programs) == len(done) == -(-199 // (128 // lanes))
     assert max(sum(len(each.lanes) for each in part) for _, part in done) <= 128
@@ -428,7 +428,7 @@ class Till:
 
 
 #: Twenty requests are worth a claim by itself, and one at a close.
-POLICY = Policy(gas_base=400, gas_channel=500, worth=20, batch=9)
+POLICY = Policy(gas_base=400, gas_channel=500, gas_lane=0, gas_coin=0, worth=20, worth_last=1, batch=9)
 
 
 def look(tmp_path, monkeypatch, scenario):

@@ -28,7 +28,7 @@ from .meters import CHANNEL, KEY, lock_of, voucher
 
 HOUR = 60 * MINUTE
 TERMS = Terms(price_request=1000, price_mib=2_000_000, idle_ms=24 * HOUR, claim_ms=HOUR)
-POLICY = Policy(gas_base=1_000_000, gas_channel=500_000, worth=20)
+POLICY = Policy(gas_base=1_000_000, gas_channel=500_000, gas_lane=0, gas_coin=0, worth=20, worth_last=1)
 NOW = 100 * HOUR
 
 

@@ -418,7 +418,7 @@ def test_what_accrues_is_never_above_evidence_or_frames_with_data(bearer, reques
 
 
 def test_credits_are_worth_a_claim_that_vouchers_alone_are_not():
-    policy = Policy(gas_base=1_000_000, gas_channel=500_000, worth=20)
+    policy = Policy(gas_base=1_000_000, gas_channel=500_000, gas_lane=0, gas_coin=0, worth=20)
     held = voucher_for(1000)
     assert decide(held, NOW, 7, policy).action is Action.WAIT
     worth_it = replace(held, credits=20 * 1_500_000)

@@ -39,7 +39,7 @@ PRICES = Prices(TERMS.price_request, TERMS.price_mib)
 SERVICES = {"free": TERMS, "capped": replace(TERMS, epoch_cap=3_000_000)}
 EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32)
 #: Everything is worth its gas here.
-GREEDY = Policy(gas_base=0, gas_channel=0, worth=1)
+GREEDY = Policy(gas_base=0, gas_channel=0, gas_lane=0, gas_coin=0, worth=1)
 LANES = 3
 
 
