@@ -1,0 +1,104 @@
+"""Why a result of Sui's suite differs on the embedded node: the reasons, and which one a difference has."""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from suite_results import Result
+
+REASONS: dict[str, str] = {
+    "balances": "balances of addresses, allowances and transactions without gas are absent from the node",
+    "compiler": "the project's compiler does not take the source: an older edition, or a test of the compiler itself",
+    "coin rules": "deny lists and registries (objects 0x403, 0xc, 0xd, 0xacc) are absent from the node",
+    "pinned": "the test asks for another protocol version than the one that the node models",
+    "natives": "the framework function is absent from the node: decision 0122 and the list in docs/chain.md",
+    "own framework": "the node has a framework of its own: functions and instructions have other numbers there",
+    "old versions": "the node simulates on the present objects only, the test inspects old versions",
+    "hot arguments": "what private entry functions take was changed after the protocol version that is modelled",
+    "linkage": "InvalidLinkage came after the protocol version that is modelled",
+    "references": "references as results, and TxContext anywhere, came after the version that is modelled",
+    "init on upgrade": "init on upgrade came after the protocol version that is modelled",
+    "rounding": "computation is rounded to half of its digits since version 108, to 1,000 units before",
+    "copies": "the node does not charge copies of values between commands",
+    "order": "ids of dynamic fields are random, and so is the order in which equal types are numbered",
+    "follows": "an earlier task of the test differs, and this one uses what it made",
+    "open": "not looked into yet",
+}
+
+
+class Differing(Protocol):
+    """What a reason is given for."""
+
+    test: str
+    task: int
+    command: str
+    differs: list[str]
+    genuine: Result
+    ours: Result
+
+
+def reason_of(outcome: Differing, earlier: list[Differing]) -> str:
+    """Return the name of the reason. `earlier` are the differing tasks before it."""
+    return _by_itself(outcome) or ("follows" if earlier else "") or _by_folder(outcome) or "open"
+
+
+def _by_itself(outcome: Differing) -> str:
+    genuine, ours, test = outcome.genuine, outcome.ours, outcome.test
+    if ours.text.startswith("its source"):
+        return "compiler"
+    if re.match(r"the command (view-funds|gasless)|withdrawals|gas from the balance", ours.text):
+        return "balances"
+    if re.search(r"_v\d+$", test) or "/v0/" in test:
+        return "pinned"
+    if test.startswith(("address_balances/", "gasless/")):
+        return "balances"
+    if test.startswith("deny_list") or re.match(r"object\(\d+,None\)", ours.text):
+        return "coin rules"
+    if "InvalidLinkage" in genuine.error:
+        return "linkage"
+    if "computation" in outcome.differs and len(outcome.differs) == 1:
+        if -(-genuine.gas[0] // 1_000_000) * 1_000_000 == ours.gas[0]:
+            return "rounding"
+        return "copies" if "large_vector" in test else ""
+    if genuine.error != ours.error and _without_numbers(genuine.error) == _without_numbers(ours.error):
+        return "own framework"
+    if test.startswith("mvcc/") or ours.error in ("ObjectVersionUnavailableForConsumption",):
+        return "order" if "text" in outcome.differs else "old versions"
+    if re.search(
+        "InvalidPublicFunctionReturnType|CannotWriteToExtendedReference|InvalidReference",
+        ours.error + genuine.error,
+    ):
+        return "references"
+    if "tx_context" in test or "borrowed_arg" in test or "reference" in test:
+        return "references"
+    if (
+        "hot_" in test
+        or "private_entry" in test
+        or "InvalidArgumentToPrivateEntry" in genuine.error + ours.error
+    ):
+        return "hot arguments"
+    return ""
+
+
+def _by_folder(outcome: Differing) -> str:
+    test, ours = outcome.test, outcome.ours
+    if test.startswith(("init/upgrade", "upgrade/upgrade_init")):
+        return "init on upgrade"
+    if outcome.genuine.kind == "done" and ours.error in (
+        "FunctionNotFound",
+        "VMVerificationOrDeserializationError",
+    ):
+        return "natives"
+    if test.startswith(("rangeproofs/", "event_streams/", "party/", "random/", "epoch/")):
+        return "natives"
+    if test.startswith(("dry_run/", "dev_inspect/")):
+        return "old versions" if "object" in ours.text else ""
+    return ""
+
+
+def _without_numbers(error: str) -> str:
+    # Functions and instructions of the framework, and the lines that its `#[error]` codes carry.
+    if "address: sui" not in error and "address: std" not in error:
+        return error
+    return re.sub(r"function: \d+, instruction: \d+|, \d{19,20}\)", "", error)
