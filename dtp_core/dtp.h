@@ -30,6 +30,7 @@ typedef enum dtp_code {
     DTP_E_LIMIT = -11,    /* a limit of this side would be passed; nothing was taken */
     DTP_E_OWNER = -13,    /* a soul that is another's; nothing was made */
     DTP_E_CLOCK = -12,    /* the wall clock is far behind what was seen, or what came; nothing was made or taken */
+    DTP_E_CROWDED = -15,  /* a record has more frames than DTP_RECORD_FRAMES */
     DTP_E_RULED = -14     /* a frame that needs verdicts (dtp_graph_judge); nothing was taken */
 } dtp_code;
 
@@ -46,6 +47,7 @@ enum dtp_size {
     DTP_MAX_PLAINTEXT = 65519, /* a Noise message is at most 65,535 */
     DTP_FRAME_HEADER = 4,     /* u8 type, u8 flags, u16 length of the body */
     DTP_STREAM_HEADER = 16,   /* u64 stream, u64 offset: the first part of a STREAM body */
+    DTP_RECORD_FRAMES = 256,  /* in a record or packet at most, without PADDING and REKEY: what a reader must take at once */
     DTP_STREAM_ROOM = 24,     /* what a STREAM frame adds to its data at most: two headers, and REKEY behind it */
     DTP_RECORD_ROOM = 42,     /* and its record with it */
     DTP_WINDOW_BITS = 2048,   /* how far behind the newest a packet may be */
@@ -57,7 +59,8 @@ enum dtp_size {
 typedef enum dtp_frame_type {
     DTP_PADDING = 0x00, /* skipped */
     DTP_STREAM = 0x03,  /* DTP_STREAM_HEADER, then data */
-    DTP_REKEY = 0x0b    /* empty, last of its record, not listed; the next record is under the next key */
+    DTP_REKEY = 0x0b,   /* empty, last of its record, not listed; the next record is under the next key */
+    DTP_IGNORABLE = 0x80 /* from here on all that the table doesn't have is skipped, and not listed */
 } dtp_frame_type;
 
 enum dtp_flag {
@@ -193,8 +196,8 @@ typedef struct dtp_opened {
 /* Open every whole record in the buffer, in place, and list its frames. STREAM frames that continue the one
  * listed before them (same stream, next offset, no FIN between) are joined to it: the data is moved together,
  * so a reader gets one piece. Stops early when `frames` might not hold the next record's frames: `capacity`
- * must be at least DTP_MAX_PLAINTEXT / DTP_FRAME_HEADER + 1; call again with the rest. On failure `result`
- * tells what was opened before, and that is valid. */
+ * must be at least DTP_RECORD_FRAMES; call again with the rest. A record with more frames than that: DTP_E_CROWDED.
+ * On failure `result` tells what was opened before, and that is valid. */
 int dtp_open(dtp_cipher *cipher, uint8_t *buffer, size_t length, dtp_incoming *frames, size_t capacity,
              dtp_opened *result);
 

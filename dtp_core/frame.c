@@ -57,8 +57,8 @@ static size_t pack_stream(dtp_queue *queue, uint8_t *out, size_t room)
 
 size_t dtp_frames_pack(dtp_queue *queue, uint8_t *out, size_t room)
 {
-    size_t used = 0;
-    while (queue->next < queue->count) {
+    size_t used = 0, packed;
+    for (packed = 0; queue->next < queue->count && packed < DTP_RECORD_FRAMES; packed++) {
         const dtp_outgoing *frame = &queue->frames[queue->next];
         if (frame->type == DTP_STREAM) {
             size_t made = pack_stream(queue, out + used, room - used);
@@ -119,7 +119,7 @@ static int list_stream(uint8_t *buffer, size_t at, size_t body, uint8_t flags, d
 int dtp_frames_parse(uint8_t *buffer, size_t start, size_t length, dtp_incoming *frames, size_t *listed,
                      int *rekey)
 {
-    size_t at = start, end = start + length;
+    size_t at = start, end = start + length, parsed = 0;
 
     *rekey = 0;
     while (at < end) {
@@ -133,6 +133,8 @@ int dtp_frames_parse(uint8_t *buffer, size_t start, size_t length, dtp_incoming 
         at += DTP_FRAME_HEADER;
         if (body > end - at)
             return DTP_E_FRAME;
+        if (type != DTP_PADDING && type != DTP_REKEY && ++parsed > DTP_RECORD_FRAMES)
+            return DTP_E_CROWDED;
         if (type == DTP_STREAM) {
             int code = list_stream(buffer, at, body, flags, frames, listed);
             if (code != DTP_OK)
@@ -141,7 +143,7 @@ int dtp_frames_parse(uint8_t *buffer, size_t start, size_t length, dtp_incoming 
             if (at != end)
                 return DTP_E_FRAME; /* not empty, or not the last of its record */
             *rekey = 1;
-        } else if (type != DTP_PADDING) {
+        } else if (type != DTP_PADDING && type < DTP_IGNORABLE) {
             dtp_incoming *frame = &frames[(*listed)++];
             memset(frame, 0, sizeof *frame);
             frame->type = type;

@@ -88,13 +88,13 @@ typedef struct dtp_queue {
 /* Whether every frame can be packed into records of `limit` plaintext bytes: DTP_OK or DTP_E_FRAME. */
 int dtp_frames_check(const dtp_outgoing *frames, size_t count, size_t limit);
 
-/* Pack from the queue what fits `room`; the bytes written are returned, the queue moves on. */
+/* Pack from the queue what fits `room`, at most DTP_RECORD_FRAMES; the bytes written are returned, the queue moves on. */
 size_t dtp_frames_pack(dtp_queue *queue, uint8_t *out, size_t room);
 
 /* Parse the plaintext of one record, buffer[start .. start + length), and list its frames behind the `*listed`
- * that are there; the array has room for length / DTP_FRAME_HEADER more. Continuing STREAM frames are joined, also
+ * that are there; the array has room for length / DTP_FRAME_HEADER or DTP_RECORD_FRAMES more, whichever is less. Continuing STREAM frames are joined, also
  * to the last entry that was there: who wants to go back must have kept a copy of it. `*rekey` tells whether REKEY
- * ends the record (it isn't listed, nor is PADDING). */
+ * ends the record (it isn't listed, nor are PADDING and the types from DTP_IGNORABLE on). DTP_E_CROWDED: the record has too many frames. */
 int dtp_frames_parse(uint8_t *buffer, size_t start, size_t length, dtp_incoming *frames, size_t *listed,
                      int *rekey);
 

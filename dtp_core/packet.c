@@ -180,7 +180,7 @@ int dtp_open_packet(dtp_packet_opener *opener, uint8_t *packet, size_t length, d
     if (length < OVERHEAD || length > OVERHEAD + DTP_MAX_PLAINTEXT)
         return DTP_E_LENGTH;
     text = length - OVERHEAD;
-    if (capacity < text / DTP_FRAME_HEADER)
+    if (capacity < least(text / DTP_FRAME_HEADER, DTP_RECORD_FRAMES))
         return DTP_E_SPACE;
     counter = get64(packet);
     epoch = epoch_of(counter);

@@ -177,7 +177,7 @@ int dtp_open(dtp_cipher *cipher, uint8_t *buffer, size_t length, dtp_incoming *f
             result->wanted = need - have;
             break;
         }
-        if (capacity - result->frames < (need - DTP_TAG) / DTP_FRAME_HEADER)
+        if (capacity - result->frames < least((need - DTP_TAG) / DTP_FRAME_HEADER, DTP_RECORD_FRAMES))
             return result->records > 0 ? DTP_OK : DTP_E_SPACE;
         code = open_record(cipher, buffer, at, need - DTP_TAG, frames, result);
         if (code != DTP_OK)

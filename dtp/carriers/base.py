@@ -70,6 +70,15 @@ class Carrier(ABC):
         """
 
     @abstractmethod
+    def pause_reading(self) -> None:
+        """Report neither bytes nor the other side's end until `resume_reading`; what comes waits, and stops that side
+        when it is much. Errors and the end of `close` are reported all the same. Idempotent."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Report again, not before the next turn of the loop. Idempotent."""
+
+    @abstractmethod
     def close(self) -> None:
         """Send what was written, then end. Idempotent. Gives up after `linger` seconds of its own choosing.
 

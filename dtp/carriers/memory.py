@@ -140,7 +140,7 @@ class _Direction:
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self.receiver.started or not self._items:
+        if not self.receiver.started or self.receiver.paused or not self._items:
             return
         due = self._items[0].due
         if self._handle is not None:
@@ -156,6 +156,8 @@ class _Direction:
         """Hand on one read or packet that is due. A loop's timers may be early by its clock's resolution, so
         the time that was waited for counts as reached."""
         self._handle = None
+        if self.receiver.paused:
+            return
         now = max(due, self._loop.time())
         if self._link.cut_at is not None and self._arrived >= self._link.cut_at and not self._items[0].end:
             self._cut()
@@ -215,6 +217,7 @@ class MemoryCarrier(Carrier):
         self.reliable = reliable
         self.packet_size = 0 if reliable else PACKET_SIZE
         self.started = False
+        self.paused = False
         self._loop = asyncio.get_running_loop()
         self._out = out
         self._in = into
@@ -241,10 +244,18 @@ class MemoryCarrier(Carrier):
             raise PacketSizeError(f"{len(data)} bytes are more than a packet has ({self.packet_size})")
         return self._out.put(data)
 
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+        self._in.wake()
+
     def close(self) -> None:
         if self._ended or self._closing:
             return
         self._closing = True
+        self.paused = False
         self.started = True  # what still comes is dropped, whether or not anyone has started
         self._in.wake()
         self._linger = self._loop.call_later(LINGER, self._finish, None)

@@ -83,6 +83,7 @@ class StreamSocketCarrier(Carrier):
         self._fd = sock.fileno()
         self._receiver: Receiver | None = None
         self._state = _State.OPEN
+        self._paused = False
         self._pending = bytearray()  # what the kernel did not take yet
         self._write_error: OSError | None = None
         self._linger: asyncio.TimerHandle | None = None
@@ -99,7 +100,7 @@ class StreamSocketCarrier(Carrier):
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        if self._state is _State.OPEN:
+        if self._state is _State.OPEN and not self._paused:
             self._watcher.add_reader(self._fd, self._on_readable)
         elif self._state is _State.ENDED:
             self._loop.call_soon(receiver.carrier_lost, self._lost)
@@ -122,6 +123,18 @@ class StreamSocketCarrier(Carrier):
         self._pending += data[sent:]
         self._watcher.add_writer(self._fd, self._on_writable)
         return False
+
+    def pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            if self._state is _State.OPEN:
+                self._watcher.remove_reader(self._fd)
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._state is _State.OPEN and self._receiver is not None:
+                self._watcher.add_reader(self._fd, self._on_readable)
 
     def close(self) -> None:
         if self._state is not _State.OPEN:
@@ -205,9 +218,11 @@ class StreamSocketCarrier(Carrier):
         self._loop.call_soon(self._read_the_rest)
 
     def _read_the_rest(self) -> None:
-        if self._state is _State.OPEN and self._receiver is not None:
-            while self._state is _State.OPEN and self._on_readable():
+        if self._receiver is not None:
+            while self._state is _State.OPEN and not self._paused and self._on_readable():
                 pass
+        if self._paused and self._state is _State.OPEN:
+            return  # after `resume_reading`, which finds the error again
         if self._state is not _State.ENDED:
             assert self._write_error is not None
             self._end(broken(self._write_error))

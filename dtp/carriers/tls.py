@@ -86,10 +86,15 @@ class TlsSocketCarrier(StreamSocketCarrier):
 
     def _on_readable(self) -> bool:
         # What OpenSSL has decrypted already makes no socket readable: read until it has nothing.
-        more = self._is_open() and super()._on_readable()
+        more = self._is_open() and not self._paused and super()._on_readable()
         if more:
             self._loop.call_soon(self._on_readable)
         return more
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            super().resume_reading()
+            self._loop.call_soon(self._on_readable)
 
     def _shutdown(self) -> None:
         with contextlib.suppress(OSError, ValueError):

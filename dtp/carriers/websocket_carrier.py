@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable
+from collections import deque
 from enum import Enum, auto
 from typing import ClassVar
 
@@ -90,6 +90,9 @@ class WebSocketCarrier(Carrier):
         self._receiver: Receiver | None = None
         self._state = _State.OPEN
         self._lost: CarrierError | None = None
+        self._paused = False
+        self._held: deque[memoryview] = deque()  # came with what was reported before the pause
+        self._text = False  # a text message came behind that
         self._below_full = False
         self._owner_waits = False
         self._unsent_control = 0
@@ -116,9 +119,21 @@ class WebSocketCarrier(Carrier):
         self._owner_waits = self._below_full
         return not self._below_full
 
+    def pause_reading(self) -> None:
+        self._paused = True
+        self._below.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._loop.call_soon(self._go_on)
+
     def close(self) -> None:
         if self._state in (_State.CLOSING, _State.ENDED):
             return
+        if self._paused:
+            self._paused = False
+            self._below.resume_reading()
         leaving = self._state is _State.LEAVING
         self._state = _State.CLOSING
         if not leaving:
@@ -179,10 +194,18 @@ class WebSocketCarrier(Carrier):
         text = any(frame.opcode is Opcode.TEXT for frame in frames)
         if text:
             frames = frames[: next(i for i, frame in enumerate(frames) if frame.opcode is Opcode.TEXT)]
-        self._deliver(frame.data for frame in frames if frame.opcode in (Opcode.BINARY, Opcode.CONT))
-        if self._state is _State.ENDED:  # aborted from a report
+        self._text = self._text or text
+        self._held.extend(
+            memoryview(frame.data) for frame in frames if frame.opcode in (Opcode.BINARY, Opcode.CONT)
+        )
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Report what is held, then do what came behind it; the rest after a pause."""
+        self._deliver()
+        if self._paused or self._state is _State.ENDED:  # paused or aborted from a report
             return
-        if text:
+        if self._text:
             self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
             self._flush()
             self._fail(TextMessageError("the other side sent a text message; carriers move binary ones"))
@@ -195,26 +218,30 @@ class WebSocketCarrier(Carrier):
             self._state = _State.LEAVING
             self._linger = self._loop.call_later(LINGER, self._give_up)
 
-    def _deliver(self, payloads: Iterable[bytes | bytearray | memoryview]) -> None:
-        """Hand payloads on, as many in one report as the receiver's buffer takes."""
-        buffer: memoryview | None = None
-        used = 0
-        for payload in payloads:
-            view = memoryview(payload)
-            while view:
-                if self._state is not _State.OPEN or self._receiver is None:
-                    return
-                if buffer is None:
-                    buffer = self._receiver.carrier_buffer()
-                part = view[: len(buffer) - used]
+    def _go_on(self) -> None:
+        """Report what was held while reading was paused, then read again."""
+        self._hand_on()
+        if not self._paused and self._state is not _State.ENDED:
+            self._below.resume_reading()
+
+    def _deliver(self) -> None:
+        """Hand on what is held, as much in one report as the receiver's buffer takes, until reading is paused."""
+        held, receiver = self._held, self._receiver
+        while held and not self._paused:
+            if self._state in (_State.CLOSING, _State.ENDED) or receiver is None:
+                held.clear()
+                return
+            buffer, used = receiver.carrier_buffer(), 0
+            while held and used < len(buffer):
+                part = held[0][: len(buffer) - used]
                 buffer[used : used + len(part)] = part
                 used += len(part)
-                view = view[len(part) :]
-                if used == len(buffer):
-                    self._receiver.carrier_received(used)
-                    buffer, used = None, 0
-        if used and self._state is _State.OPEN and self._receiver is not None:
-            self._receiver.carrier_received(used)
+                if len(part) == len(held[0]):
+                    held.popleft()
+                else:
+                    held[0] = held[0][len(part) :]
+            if used:
+                receiver.carrier_received(used)
 
     def _flush(self, control: bool = False) -> None:
         """Send what the protocol has to say. `control`: it was not the owner who wrote it."""

@@ -73,6 +73,7 @@ class PipeCarrier(Carrier):
         self._receiver: Receiver | None = None
         self._state = _State.OPEN
         self._blocked = False
+        self._paused = False
         self._delivery: asyncio.Handle | None = None
         self._error: CarrierError | None = None
         self._linger: asyncio.TimerHandle | None = None
@@ -101,10 +102,18 @@ class PipeCarrier(Carrier):
         self._blocked = self._blocked or self.outgoing.waiting > HIGH_WATER
         return not self._blocked
 
+    def pause_reading(self) -> None:
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        self._deliver_soon()
+
     def close(self) -> None:
         if self._state is not _State.OPEN:
             return
         self._state = _State.CLOSING
+        self._paused = False
         self.outgoing.finish()
         self._linger = self._loop.call_later(self._end.timing.linger, self._give_up)
         self._end.wake()
@@ -162,11 +171,13 @@ class PipeCarrier(Carrier):
     def _deliver(self) -> None:
         self._delivery = None
         room = _TURN
-        while self.incoming.has_ready and room > 0 and self._state is not _State.ENDED:
+        while self.incoming.has_ready and room > 0 and not self._paused and self._state is not _State.ENDED:
             room -= self._deliver_some()
         if self._state is _State.ENDED:
             return
         self._end.wake()  # what was taken may be acknowledged
+        if self._paused:
+            return
         if self.incoming.has_ready:
             self._deliver_soon()
         elif self.incoming.finished or self._error is not None:

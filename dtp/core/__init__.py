@@ -10,12 +10,14 @@ from dtp.core.errors import (
     RecordForged,
     RecordLengthError,
     SpaceError,
+    TooManyFrames,
     UnsupportedSuite,
 )
 from dtp.core.providers import providers
 from dtp.core.records import (
     MAX_PLAINTEXT,
     PACKET_OVERHEAD,
+    RECORD_FRAMES,
     RECORD_OVERHEAD,
     STREAM_OVERHEAD,
     STREAM_ROOM,
@@ -32,6 +34,7 @@ from dtp.core.sockets import supported as sockets_supported
 __all__ = [
     "MAX_PLAINTEXT",
     "PACKET_OVERHEAD",
+    "RECORD_FRAMES",
     "RECORD_OVERHEAD",
     "STREAM_OVERHEAD",
     "STREAM_ROOM",
@@ -51,6 +54,7 @@ __all__ = [
     "RecordLengthError",
     "Sealer",
     "SpaceError",
+    "TooManyFrames",
     "UnsupportedSuite",
     "accept",
     "dial",

@@ -24,6 +24,12 @@ class FrameError(PeerError):
     code = "frame"
 
 
+class TooManyFrames(PeerError):
+    """A genuine record holds more frames than one may (`RECORD_FRAMES`): the peer's software is at fault."""
+
+    code = "too-many-frames"
+
+
 class PacketReplayed(PeerError):
     """A packet was seen before, or is too old to tell. Drop it; on a carrier that repeats this is normal."""
 
@@ -108,6 +114,7 @@ _TABLE: dict[int, tuple[tuple[type[DtpError], str], tuple[type[DtpError], str]]]
             (FrameError, "a frame does not fit its record or its type"),
             (FrameTooLong, "a frame is longer than a record may be, or is REKEY, which `rekey` asks for"),
         ),
+        (lib.DTP_E_CROWDED, (TooManyFrames, f"a record has more than {lib.DTP_RECORD_FRAMES} frames"), None),
         (
             lib.DTP_E_SPACE,
             (SpaceError, "the list of frames can't hold the next record's; take more room"),

@@ -54,8 +54,10 @@ _NUMBERS, _SIZES = ffi.typeof("uint64_t[]"), ffi.typeof("uint32_t[]")
 _pack_tail, _unpack_result = _OUTGOING_TAIL.pack_into, _RESULT.unpack_from
 _unpack_opened_one, _iter_incoming = _OPENED_ONE.unpack_from, _INCOMING.iter_unpack
 
-#: Frames listed by one `open`: two of the fullest records there can be. Untouched pages of the list cost nothing.
-_MAX_LISTED = 2 * MAX_PLAINTEXT // lib.DTP_FRAME_HEADER
+#: Frames in one record or packet at most, PADDING and REKEY apart.
+RECORD_FRAMES: int = lib.DTP_RECORD_FRAMES
+#: Frames listed by one `open`. Untouched pages of the list cost nothing.
+_MAX_LISTED = 64 * RECORD_FRAMES
 _untouched = ffi.new_allocator(should_clear_after_alloc=False)
 
 
@@ -296,16 +298,20 @@ class Opener(_Handle):
     def __init__(self, suite: str, key: bytes) -> None:
         super().__init__(suite, key, 0)
 
-    def open(self, buffer: Buffer, start: int, end: int) -> tuple[int, list[Frame], DtpError | None]:
+    def open(
+        self, buffer: Buffer, start: int, end: int, most: int = _MAX_LISTED
+    ) -> tuple[int, list[Frame], DtpError | None]:
         """Open the whole records in `buffer[start:end]`, in place: bytes taken, their frames, and what was wrong.
 
-        Call again with what is left until nothing is taken: a call lists at most some 32,000 frames. PADDING and
-        REKEY are dealt with and not listed; STREAM frames that continue each other may be joined. The error is
-        given, not raised: `RecordForged`, `RecordLengthError`, `FrameError`, `CounterExhausted`, `UnsupportedSuite`
-        (closed) or `ProviderError`. What was opened before it is genuine; the record that failed is spoiled.
+        Opens no further record once more than `most` frames are listed (16,384 if that is less), so call again with
+        what is left until nothing is taken. PADDING, REKEY and the types from 0x80 on are dealt with and not listed;
+        STREAM frames that continue each other may be joined. The error is given, not raised: `RecordForged`,
+        `RecordLengthError`, `FrameError`, `TooManyFrames`, `CounterExhausted`, `UnsupportedSuite` (closed) or
+        `ProviderError`. What was opened before it is genuine; the record that failed is spoiled.
         """
         if not 0 <= start <= end <= buffer.size:
             raise LocalError(f"{start}:{end} is not within a buffer of {buffer.size} bytes")
+        capacity = min(most + RECORD_FRAMES, _MAX_LISTED)
         scratch = _borrow()
         try:
             code = _open(
@@ -313,7 +319,7 @@ class Opener(_Handle):
                 buffer.pointer + start if start else buffer.pointer,
                 end - start,
                 scratch.incoming,
-                _MAX_LISTED,
+                capacity,
                 scratch.opened,
             )
             taken, frames = _opened(scratch, start)

@@ -130,7 +130,7 @@ class Handover:
 class Bridge:
     """The owner of a driver whose carrier can't leave this process: its bytes go over `sock`, and come from there.
 
-    What the connection at the other end has not read waits here; its own credit bounds that.
+    What the connection at the other end has not read of one read waits here, and nothing more is read meanwhile.
     """
 
     def __init__(self, driver: LinkDriver, sock: socket.socket) -> None:
@@ -144,12 +144,16 @@ class Bridge:
         driver.settle()
         self._watcher.add_reader(sock.fileno(), self._on_readable)
 
-    def _received(self, driver: LinkDriver, buffer: Buffer, start: int, end: int) -> int:
+    def _received(
+        self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
+    ) -> tuple[int, int]:
         waiting = bool(self._out)
         self._out += buffer.view[start:end]
         if not waiting:
             self._on_writable()
-        return end
+        if self._out:
+            driver.carrier.pause_reading()
+        return end, 0
 
     def _on_writable(self) -> None:
         try:
@@ -164,6 +168,7 @@ class Bridge:
             self._watcher.add_writer(self._sock.fileno(), self._on_writable)
         else:
             self._watcher.remove_writer(self._sock.fileno())
+            self._driver.carrier.resume_reading()
 
     def _on_readable(self) -> None:
         data = b""

@@ -98,6 +98,7 @@ class Connection:
         self._sent = self._received_bytes = 0
         self._cipher = session.link.suite.cipher
         self._taps: Taps | None = None
+        self._receiving: Buffer | None = None  # what was read last, where tapped bytes stand
         self._on_meter_frame: Callable[[bytes], None] | None = None
         self._meter_frames: deque[bytes] = deque(maxlen=_EARLY_METER)
         #: Who counts what moves (see `traffic`), if anybody does.
@@ -565,16 +566,19 @@ class Connection:
 
     # ---- bytes ------------------------------------------------------------------------------------------
 
-    def _received(self, driver: LinkDriver, buffer: Buffer, start: int, end: int) -> int:
+    def _received(
+        self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
+    ) -> tuple[int, int]:
         assert driver.link is not None
-        self._received_bytes += end - start
         self._corked = False
         now = self._loop.time()
-        used = self._session.receive(driver.link, buffer, start, end, now)
+        self._receiving = buffer
+        used, frames = self._session.receive(driver.link, buffer, start, end, now, most)
+        self._received_bytes += used - start
         self._after(now)
-        if self._buffers.turns.moved(end - start, now):
+        if self._buffers.turns.moved(used - start, now):
             yield_processor()
-        return used
+        return used, frames
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
         if driver in self._drivers:
@@ -761,7 +765,8 @@ class Connection:
 
     def _on_tap_data(self, event: ev.TapData) -> None:
         assert self._taps is not None
-        self._taps.deliver(event, self._buffers.read)
+        assert self._receiving is not None
+        self._taps.deliver(event, self._receiving)
 
     def _on_stream_finished(self, event: ev.StreamFinished) -> None:
         self._streams[event.stream_id]._feed_eof()

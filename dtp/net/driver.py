@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from dtp.carriers.base import Carrier
 from dtp.core import Buffer
 from dtp.errors import CarrierError
+from dtp.net.frame_budget import FEW, FrameBudget
 from dtp.net.intake import Intake
 from dtp.net.taps import GATHER
 from dtp.net.turns import MOST, Turns
@@ -25,6 +26,11 @@ from dtp.session.link import Link
 
 #: The start of a record left from the read before.
 _TAIL = 66 * 1024
+
+
+def _has_record(view: memoryview, start: int, end: int) -> bool:
+    """True if a whole record is at `start`, or what can't be one."""
+    return end - start >= 2 and end - start - 2 >= (view[start] << 8 | view[start + 1])
 
 
 def yield_processor() -> None:
@@ -41,6 +47,7 @@ class Buffers:
         #: How much of `read` and `seal` is to be used in a turn. What never is takes no memory.
         self.turns = Turns()
         self.intake = Intake()
+        self.frames = FrameBudget()
         self.read = Buffer(MOST + _TAIL)
         self.seal = Buffer(MOST)
         self.gather = Buffer(GATHER)
@@ -76,8 +83,11 @@ class Owner(Protocol):
     def closed(self) -> bool:
         """It takes nothing more."""
 
-    def _received(self, driver: LinkDriver, buffer: Buffer, start: int, end: int) -> int:
-        """Take what can be taken of the buffer from `start` to `end`; gives where that ends."""
+    def _received(
+        self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
+    ) -> tuple[int, int]:
+        """Take what can be taken of the buffer from `start` to `end`, `most` frames and those of a record more at
+        most; return where that ends, and how many frames there were."""
 
     def _flush(self) -> None:
         """The carrier can take more."""
@@ -90,6 +100,8 @@ class LinkDriver:
     """The `Receiver` of one carrier: first the handshake, then `Connection`'s records."""
 
     __slots__ = (
+        "_backlog",
+        "_backlog_at",
         "_buffers",
         "_handshake",
         "_on_established",
@@ -123,6 +135,8 @@ class LinkDriver:
         self._on_failed: OnFailed | None = on_failed
         self._on_settled = on_settled
         self._tail = b""
+        self._backlog: Buffer | None = None  # whole records that wait for a turn, and how far it is taken
+        self._backlog_at = 0
 
     def start(self) -> None:
         """Start the carrier, and send what the handshake begins with."""
@@ -158,7 +172,7 @@ class LinkDriver:
         return *found, self.take_tail()
 
     def take_tail(self) -> bytes:
-        """The bytes that have come and nobody has taken."""
+        """Return the bytes that have come and nobody has taken."""
         tail, self._tail = self._tail, b""
         return tail
 
@@ -200,8 +214,45 @@ class LinkDriver:
         if self._handshake is not None:
             used = self._receive_handshake(buffer.view[:total])
         if self.connection is not None and not self.closed:
-            used = self.connection._received(self, buffer, used, total)
+            used, more = self._pass_on(buffer, used, total)
+            if more:
+                self._keep_for_later(buffer, used, total)
+                return
         self._tail = b"" if used == total or self.closed else bytes(buffer.view[used:total])
+
+    def _pass_on(self, buffer: Buffer, start: int, end: int) -> tuple[int, bool]:
+        """Give the connection its share of this turn; return where that ends, and whether there are more records."""
+        assert self.connection is not None
+        budget = self._buffers.frames
+        most = budget.share
+        used, frames = self.connection._received(self, buffer, start, end, most)
+        if frames > FEW:
+            budget.count(frames)
+        return used, frames > most and not self.closed and _has_record(buffer.view, used, end)
+
+    def _keep_for_later(self, buffer: Buffer, start: int, end: int) -> None:
+        """Keep records that were too many for one turn, and read nothing more until they are taken."""
+        self.carrier.pause_reading()
+        self._tail = b""
+        self._backlog, self._backlog_at = Buffer(end - start), 0
+        self._backlog.view[:] = buffer.view[start:end]
+        self._buffers.frames.wait(self._go_on)
+
+    def _go_on(self) -> None:
+        """Take a share of what was kept, and the rest in a turn to come."""
+        backlog = self._backlog
+        if backlog is None or self.closed or self.connection is None:
+            self._backlog = None
+            return
+        used, more = self._pass_on(backlog, self._backlog_at, backlog.size)
+        if more:
+            self._backlog_at = used
+            self._buffers.frames.wait(self._go_on)
+            return
+        self._backlog = None
+        if not self.closed:
+            self._tail = bytes(backlog.view[used:])
+            self.carrier.resume_reading()
 
     def carrier_writable(self) -> None:
         self.writable = True

@@ -75,6 +75,10 @@ class Limits:
     connections: int = 100_000
     #: Control frames that wait to be sent (answers to pings and the like): past it the peer floods us.
     control: int = 1024
+    #: Frames that move nothing (repetitions, unasked answers, pings, empty datagrams, metering): at once, ...
+    idle_frames: int = 4096
+    #: ... and a second, beside one for each 16 KiB that moves. Past it the peer floods us.
+    idle_frame_rate: int = 1024
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -83,6 +83,7 @@ class Linking(Sealing):
     def _attach(self, link: Link, now: float) -> None:
         link.attached = True
         self._links[link.number] = link
+        self._idle.count = 0  # a list repeats much, and a handshake was paid for it
         self._attached_at = now
         self._detached_at = None
         self._events.append(ev.LinkAttached(link))

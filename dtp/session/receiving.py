@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from dtp.core import Buffer
 from dtp.core import Frame as Received
-from dtp.core.errors import FrameError
+from dtp.core.errors import FrameError, TooManyFrames
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ProtocolError
 from dtp.session.frames import (
@@ -30,9 +30,8 @@ from dtp.session.streams import SessionStream, most_runs
 
 _STREAM, _WINDOW = int(Frame.STREAM), int(Frame.WINDOW)
 _WINDOW_SIZE, _unpack_window = WINDOW.size, WINDOW.unpack_from
-#: Fewer than these from one call, and it had room for every whole record there was (`dtp.core.Opener.open`).
-_MANY_FRAMES = 16_000
-
+#: Frames of one call of `receive`, about: they cost 1 to 5 us each, and others wait for their turn.
+MOST_FRAMES = 16_000
 
 #: Data is handed on in pieces of at most this size, so that a reader who asks for 256 KiB at a time gets what there
 #: is without another copy.
@@ -50,16 +49,20 @@ def _pieces(flags: int, stream_id: int, offset: int, start: int, length: int) ->
 class Receiving(Linking):
     """The receiving half of a session."""
 
-    def receive(self, link: Link, buffer: Buffer, start: int, end: int, now: float) -> int:
+    def receive(
+        self, link: Link, buffer: Buffer, start: int, end: int, now: float, most: int = MOST_FRAMES
+    ) -> tuple[int, int]:
         """Open what a carrier brought into `buffer[start:end]`; the records are opened in place.
 
-        Gives the index behind the last whole record; what follows is the start of one and belongs in front of
-        what comes next. An error ends the link or the session; see the events.
+        Return the index behind the last record that was taken, and how many frames there were. More than `most`
+        frames, and whole records may be left for another call; else what follows is the start of one and belongs in
+        front of what comes next. An error ends the link or the session; see the events.
         """
-        used = start
-        while used < end and not link.lost and not link.refused:
-            taken, frames, error = link.opener.open(buffer, used, end)
+        used, count = start, 0
+        if used < end and not link.lost and not link.refused:
+            taken, frames, error = link.opener.open(buffer, used, end, most)
             used += taken
+            count = len(frames)
             if taken:
                 link.last_received = now
                 link.ping_sent = None
@@ -70,21 +73,20 @@ class Receiving(Linking):
                         self._events.append(ev.Confirmed())
             try:
                 self._frames(link, buffer.view, frames, now)
+                self._idle.check(now, self.moved)
             except ProtocolError as broken:
                 self._fail(link, broken)
-                break
-            if isinstance(error, FrameError):  # in a genuine record: the peer's doing, not the carrier's
-                self._fail(link, ProtocolError(str(error)))
-                break
-            if error is not None:
-                self.link_lost(link, now, str(error))
-                break
-            if len(frames) < _MANY_FRAMES:
-                break  # that was all that is whole
+            else:
+                if isinstance(error, FrameError):  # in a genuine record: the peer's doing, not the carrier's
+                    self._fail(link, ProtocolError(str(error)))
+                elif isinstance(error, TooManyFrames):
+                    self._fail(link, ProtocolError(str(error), CloseCode.LIMIT))
+                elif error is not None:
+                    self.link_lost(link, now, str(error))
         # Not while reading, or one read could open what it made room for itself.
         if self._peer_closed >= self._closed_for_more and self._next_peer >= self._opened_for_more:
             self._allow_streams()
-        return used
+        return used, count
 
     def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
         streams, events = self._streams, self._events
@@ -159,9 +161,11 @@ class Receiving(Linking):
 
     def _on_stream(self, stream_id: int, offset: int, data: bytes, fin: bool, now: float) -> None:
         stream = self._streams.get(stream_id)
+        is_new = stream is None
         if stream is None:
             stream = self._peer_stream(stream_id)
             if stream is None:
+                self._idle.count += 1
                 return  # over and forgotten: a repetition after a resume
         receive = stream.receive
         known_end = receive.ended
@@ -176,6 +180,8 @@ class Receiving(Linking):
         self._received_total += rise
         if self._received_total > self._receive_limit:
             raise _over_credit()
+        if not rise and not is_new and receive.ended == known_end:  # it came before, or is empty
+            self._idle.count += 1
         if receive.stop_code is not None:
             self._give_credit(stream, sum(map(len, pieces)))
         else:
@@ -218,6 +224,7 @@ class Receiving(Linking):
     def _on_ping(self, link: Link, flags: int, now: float, token: int) -> None:
         if len(link.control) >= self.limits.control:
             raise ProtocolError("too many pings", CloseCode.LIMIT)
+        self._idle.count += 1
         link.control.append(control(Frame.PONG, PING.pack(token)))
 
     def _on_pong(self, link: Link, flags: int, now: float, token: int) -> None:
@@ -225,14 +232,18 @@ class Receiving(Linking):
         if sent is not None:
             self.rtt = now - sent
             self._events.append(ev.Pong(token, now - sent))
+        else:
+            self._idle.count += 1
 
     def _on_reset(self, link: Link, flags: int, now: float, stream_id: int, code: int, final: int) -> None:
         stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
         if stream is None:
+            self._idle.count += 1
             return
         receive = stream.receive
         receive.check_final(final, True)
         if receive.ended:
+            self._idle.count += 1
             return
         if not receive.next and (stream_id & 1) == (0 if self.client else 1):
             self._never_answered += 1
@@ -253,16 +264,21 @@ class Receiving(Linking):
         if stream is not None and not stream.send.done and stream.send.reset_code is None:
             self.reset(stream_id, code)
             self._events.append(ev.StreamStopped(stream_id, code))
+        else:
+            self._idle.count += 1
 
     def _on_window(self, link: Link, flags: int, now: float, stream_id: int, acked: int, limit: int) -> None:
         if stream_id == CONNECTION:
+            self._idle.count += limit <= self._send_limit
             self._send_limit = max(self._send_limit, limit)
             self._bound_sending()
             return
         stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
         if stream is None:
+            self._idle.count += 1
             return
         send = stream.send
+        self._idle.count += acked <= send.acked and limit <= send.limit
         if flags & LISTED:
             link.listed.add(stream_id)
             if len(link.listed) > 2 * len(self._streams) + self.limits.control:  # of many that are over
@@ -287,16 +303,20 @@ class Receiving(Linking):
         if allowed > self._own_allowed:
             self._own_allowed = allowed
             self._events.append(ev.StreamsAllowed())
+        else:
+            self._idle.count += 1
 
     def _on_datagram(self, link: Link, flags: int, now: float, data: bytes) -> None:
         if len(data) > self.limits.datagram:
             raise ProtocolError(f"datagram of {len(data)} bytes", CloseCode.LIMIT)
         self._active_at = now
+        self._idle.count += not data
         self._events.append(ev.DatagramReceived(data))
 
     def _on_meter(self, link: Link, flags: int, now: float, data: bytes) -> None:
         if len(data) > MAX_METER:
             raise ProtocolError(f"metering frame of {len(data)} bytes", CloseCode.LIMIT)
+        self._idle.count += 1
         self._events.append(ev.MeterReceived(data))
 
     def _on_close(self, link: Link, flags: int, now: float, body: bytes) -> None:
@@ -311,6 +331,8 @@ class Receiving(Linking):
             if newest is not None:
                 receive = newest.receive
                 link.control.append(self._window(newest.stream_id, receive.acked, receive.limit))
+        else:
+            self._idle.count += 1
 
     def _on_ready(self, link: Link, flags: int, now: float) -> None:
         if not self.client:
@@ -318,6 +340,8 @@ class Receiving(Linking):
         if not self.ready:
             self.ready = True
             self._events.append(ev.Ready())
+        else:
+            self._idle.count += 1
 
     def _on_attach(self, link: Link, flags: int, now: float, *fields: object) -> None:
         raise ProtocolError("ATTACH on a link that is attached")
@@ -337,6 +361,7 @@ class Receiving(Linking):
         self._unanswered.discard(lost)
         if gone is not link:
             if lost in self._heard_lost or self.ended is not None:
+                self._idle.count += 1
                 return  # it says again what is known, be it because our own list has not come
             self._heard_lost.add(lost)
         for stream in list(self._streams.values()):

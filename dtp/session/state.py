@@ -26,6 +26,7 @@ from dtp.session.frames import (
     control,
 )
 from dtp.session.handshake import Established
+from dtp.session.idle import IdleFrames
 from dtp.session.limits import STREAMS_AHEAD, Limits
 from dtp.session.link import Link
 from dtp.session.noise import protocol_name
@@ -97,6 +98,8 @@ class SessionState:
         # The lowest of what bounds `_sent_total`, so that sealing compares with one number.
         self._send_until = 0
         self._bound_sending()
+
+        self._idle = IdleFrames(limits, now)
 
         self._links: dict[int, Link] = {}
         self._next_link = 0

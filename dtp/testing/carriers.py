@@ -442,6 +442,38 @@ async def _stops_the_writer(near: End, far: End, options: _Options) -> None:
         raise ContractError(f"carrier_writable came {times()} times for one stop")
 
 
+async def _pauses_reading(near: End, far: End, options: _Options) -> None:
+    """Paused from inside a report, it reports nothing more, not even the end, until it is resumed."""
+    data = _noise(200_000, 6)
+    reports: list[int] = []
+
+    def on_received(part: bytes) -> None:
+        reports.append(len(part))
+        far.carrier.pause_reading()
+        far.carrier.pause_reading()
+
+    far.recorder.on_received = on_received
+    _start(near, far)
+    near.write(data)
+    near.close()
+    got = 0
+    while got < len(data):
+        await far.until(lambda: bool(reports), "carrier_received")
+        await settle()
+        if len(reports) != 1:
+            raise ContractError("carrier_received although reading was paused")
+        if far.recorder.ended:
+            raise ContractError("carrier_lost although reading was paused")
+        got += reports.pop()
+        far.carrier.resume_reading()
+        far.carrier.resume_reading()
+        if reports:
+            raise ContractError("carrier_received from inside resume_reading")
+    _orderly(await far.until_lost())
+    _compare(far.recorder.received, data)
+    _orderly(await near.until_lost())
+
+
 def _fill(end: End) -> bytearray:
     """Write until the carrier says to wait, and one piece more; what was written."""
     sent = bytearray()
@@ -500,6 +532,7 @@ _STREAM_CHECKS: tuple[_Check, ...] = (
     _aborts_while_blocked,
     _aborts_a_blocked_close,
     _stops_the_writer,
+    _pauses_reading,
 )
 
 _PACKET_CHECKS: tuple[_Check, ...] = (_describes_itself, _keeps_packets_whole, _both_close)

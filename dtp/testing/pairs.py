@@ -144,7 +144,7 @@ class SessionPair:
         if not size or link.lost:
             return
         self._in.view[:size] = under_way[:size]
-        used = session.receive(link, self._in, 0, size, self.now)
+        used, _ = session.receive(link, self._in, 0, size, self.now)
         del under_way[:used]
         self._collect(session)
 

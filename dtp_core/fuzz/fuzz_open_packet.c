@@ -41,7 +41,7 @@ static void one_packet(dtp_packet_opener *opener, const dtp_cipher *keys, choice
     unsigned harm = choose8(c);
     size_t text = choose_text(c), size = DTP_PACKET_HEADER + text + DTP_TAG;
     uint8_t *packet = exactly(size), *again = exactly(size);
-    dtp_incoming *frames = list_of(text / DTP_FRAME_HEADER);
+    dtp_incoming *frames = list_of(least(text / DTP_FRAME_HEADER, DTP_RECORD_FRAMES));
     dtp_packet_opener before = *opener;
     dtp_opened opened;
     size_t i;
@@ -55,16 +55,16 @@ static void one_packet(dtp_packet_opener *opener, const dtp_cipher *keys, choice
     if (harm >= 224) /* some bit of it, the counter's too */
         packet[(harm * 31u + (unsigned)text) % size] ^= (uint8_t)(1u << harm % 8);
     memcpy(again, packet, size);
-    code = dtp_open_packet(opener, packet, size, frames, text / DTP_FRAME_HEADER, &opened);
+    code = dtp_open_packet(opener, packet, size, frames, least(text / DTP_FRAME_HEADER, DTP_RECORD_FRAMES), &opened);
     if (code != DTP_OK) {
-        CHECK(code == DTP_E_AUTH || code == DTP_E_REPLAY || code == DTP_E_FRAME);
+        CHECK(code == DTP_E_AUTH || code == DTP_E_REPLAY || code == DTP_E_FRAME || code == DTP_E_CROWDED);
         CHECK(opened.frames == 0 && opened.consumed == 0 && same_opener(opener, &before));
     } else {
         CHECK(harm < 224 && opened.consumed == size && opener->newest >= counter);
         for (i = 0; i < opened.frames; i++)
             CHECK((size_t)frames[i].start + frames[i].length <= size - DTP_TAG);
         before = *opener;
-        CHECK(dtp_open_packet(opener, again, size, frames, text / DTP_FRAME_HEADER, &opened) == DTP_E_REPLAY);
+        CHECK(dtp_open_packet(opener, again, size, frames, least(text / DTP_FRAME_HEADER, DTP_RECORD_FRAMES), &opened) == DTP_E_REPLAY);
         CHECK(same_opener(opener, &before));
     }
     free(frames);

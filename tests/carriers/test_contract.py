@@ -134,6 +134,12 @@ class _Wrapper(Carrier):
     def write(self, data: memoryview) -> bool:
         return self.inner.write(data)
 
+    def pause_reading(self) -> None:
+        self.inner.pause_reading()
+
+    def resume_reading(self) -> None:
+        self.inner.resume_reading()
+
     def close(self) -> None:
         self.inner.close()
 

@@ -94,10 +94,11 @@ class ReferenceOpener:
 
 
 def joined(frames: list[Plain]) -> list[Plain]:
-    """What a receiver may be given instead: without PADDING and REKEY, and with continuing STREAM frames joined."""
+    """What a receiver may be given instead: without PADDING, REKEY and the types from 0x80 on, and with continuing
+    STREAM frames joined."""
     result: list[Plain] = []
     for kind, flags, stream_id, offset, data in frames:
-        if kind in (PADDING, REKEY):
+        if kind in (PADDING, REKEY) or kind >= 0x80:
             continue
         last = result[-1] if result else (PADDING, 0, 0, 0, b"")
         goes_on = (last[0], last[2], last[3] + len(last[4])) == (STREAM, stream_id, offset) and not last[

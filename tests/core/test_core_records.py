@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from dtp.core import (
     MAX_PLAINTEXT,
+    RECORD_FRAMES,
     RECORD_OVERHEAD,
     STREAM_ROOM,
     Buffer,
@@ -36,6 +37,7 @@ from dtp.core import (
     RecordLengthError,
     Sealer,
     SpaceError,
+    TooManyFrames,
     UnsupportedSuite,
 )
 from dtp.core._dtp_core import ffi, lib
@@ -174,7 +176,7 @@ def test_any_split_gives_the_same_frames(
         found += more
     assert rest == b""
     whole = ReferenceOpener(suite, KEY).open(sealed)
-    assert cut(found) == cut([f for f in whole if f[0] not in (PADDING, REKEY)])
+    assert cut(found) == cut([f for f in whole if f[0] not in (PADDING, REKEY) and f[0] < 0x80])
     assert state(opener)[:40] == state(sealer)[:40]  # key and counter
     assert opener.rekeys == sealer.rekeys
 
@@ -245,15 +247,35 @@ def test_empty_record(suite: str) -> None:
 def test_more_frames_than_one_call_lists(suite: str) -> None:
     """A flood of empty frames is listed in bounded portions, and completely."""
     reference = ReferenceSealer(suite, KEY)
-    sealed = b"".join(reference.record(frame(1) * (MAX_PLAINTEXT // 4)) for _ in range(5))
+    sealed = b"".join(reference.record(frame(1) * RECORD_FRAMES) for _ in range(70))
     opener = Opener(suite, KEY)
     end, at, counts = put(sealed), 0, []
     while at < end:
-        taken, frames, error = opener.open(BUFFER, at, end)
+        taken, frames, error = opener.open(BUFFER, at, end, 300)
         assert error is None
         at += taken
         counts.append(len(frames))
-    assert counts == [2 * (MAX_PLAINTEXT // 4)] * 2 + [MAX_PLAINTEXT // 4]
+    assert counts == [2 * RECORD_FRAMES] * 35
+    assert len(Opener(suite, KEY).open(BUFFER, 0, put(sealed))[1]) == 64 * RECORD_FRAMES
+
+
+def test_a_record_of_too_many_frames_is_refused(suite: str) -> None:
+    """PADDING and REKEY don't count, frames of the types that are skipped do."""
+    reference = ReferenceSealer(suite, KEY)
+    most = frame(0xFF) * 200 + frame(1) * (RECORD_FRAMES - 200)
+    good = reference.record(frame(PADDING) * 1000 + most + frame(REKEY))
+    reference.state.rekey()
+    bad = reference.record(frame(0xFF) * (RECORD_FRAMES + 1))
+    taken, frames, error = Opener(suite, KEY).open(BUFFER, 0, put(good + bad))
+    assert (taken, len(frames), type(error)) == (len(good), RECORD_FRAMES - 200, TooManyFrames)
+
+
+def test_many_frames_are_sealed_into_several_records(suite: str) -> None:
+    frames: list[Plain] = [(1, 0, 0, 0, b"")] * (3 * RECORD_FRAMES + 1)
+    length = Sealer(suite, KEY).seal(frames, BUFFER, MAX_PLAINTEXT)
+    reference = ReferenceOpener(suite, KEY)
+    assert reference.open(bytes(BUFFER.view[:length])) == frames
+    assert [len(each) // 4 for each in reference.plaintexts] == [RECORD_FRAMES] * 3 + [1]
 
 
 def test_more_outgoing_frames_than_kept_room(suite: str) -> None:

@@ -36,6 +36,12 @@ class Slow(Carrier):
         loop.call_later(self._delay, self._inner.write, memoryview(bytes(data)))
         return True
 
+    def pause_reading(self):
+        self._inner.pause_reading()
+
+    def resume_reading(self):
+        self._inner.resume_reading()
+
     def close(self):
         asyncio.get_running_loop().call_later(self._delay, self._inner.close)
 

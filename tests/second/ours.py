@@ -18,6 +18,7 @@ from dtp.session.handshake import ClientHandshake, Endpoint, Established, Server
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.link import Link
 from dtp.session.noise import Pattern, Suite, protocol_name
+from dtp.session.receiving import MOST_FRAMES
 from dtp.session.session import Session
 
 from .handshake import Handshake, Keys, Person
@@ -61,11 +62,12 @@ class Ours:
 
     def receive(self, name: int, data: bytes) -> None:
         """Bytes from a carrier, however many."""
-        while data and not self.links[name].lost:
+        count = 0
+        while (data or count > MOST_FRAMES) and not self.links[name].lost:
             room = self.into.size - len(self.tails[name])
             part, data = self.tails[name] + data[:room], data[room:]
             self.into.view[: len(part)] = part
-            used = self.session.receive(self.links[name], self.into, 0, len(part), self.now)
+            used, count = self.session.receive(self.links[name], self.into, 0, len(part), self.now)
             self.tails[name] = bytes(self.into.view[used : len(part)])
             self.collect()
 

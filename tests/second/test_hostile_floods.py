@@ -68,10 +68,10 @@ def test_a_flood_of_pieces_that_join_is_kept_in_the_windows_size(we_dial: bool) 
     one, two = duo.second.open(), duo.second.open()
 
     def flood() -> Iterator[None]:
-        for start in range(1, 10_000, 500):
+        for start in range(1, 10_001, 125):
             pieces = [
                 stream(number, offset, bytes([offset % 256]))  # in turns, or they would be joined on reading
-                for offset in range(start, start + 500)
+                for offset in range(start, start + 125)
                 for number in (one, two)
             ]
             assert attack(duo, *pieces) is None

@@ -367,6 +367,13 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
         ("STATE of a link that never was", "server", [frame(Type.STATE, 0, 0, 7)], Code.PROTOCOL),
         ("READY from a client", "server", [frame(Type.READY)], Code.PROTOCOL),
         ("a reason above 256 bytes", "client", [frame(Type.CLOSE, 0, rest=b"r" * 257)], Code.PROTOCOL),
+        ("more than 256 frames", "server", [raw_frame(0x80, 0, b"") * 256 + frame(Type.PONG, 1)], Code.LIMIT),
+        (
+            "256 frames, PADDING and REKEY",
+            "server",
+            [raw_frame(0, 0, b"") * 99 + raw_frame(0x80, 0, b"") * 256],
+            None,
+        ),
         ("an empty record", "server", [b""], None),
         (
             "unknown types that are skipped",

@@ -272,10 +272,14 @@ def frame(type_: Type, *fields: Any, flags: int = 0, rest: bytes = b"") -> bytes
     return raw_frame(type_, flags, struct.pack(BODIES[type_][0], *fields) + rest)
 
 
+#: In a record at most, without PADDING and REKEY.
+MOST_FRAMES = 256
+
+
 def decode_frames(plaintext: bytes) -> list[Frame]:
     """The frames of one record, without those that are to be skipped; raises Breach."""
     out: list[Frame] = []
-    at = 0
+    at = count = 0
     while at < len(plaintext):
         if len(plaintext) - at < 4:
             raise Breach(Code.PROTOCOL, "a record ends inside a frame's head")
@@ -284,6 +288,9 @@ def decode_frames(plaintext: bytes) -> list[Frame]:
         at += 4 + length
         if len(body) < length:
             raise Breach(Code.PROTOCOL, "a record ends inside a frame")
+        count += kind not in (Type.PADDING, Type.REKEY)
+        if count > MOST_FRAMES:
+            raise Breach(Code.LIMIT, f"a record of more than {MOST_FRAMES} frames")
         if kind not in Type.__members__.values():
             if kind < 0x80:
                 raise Breach(Code.UNKNOWN_FRAME, f"frame type {kind:#x}")
