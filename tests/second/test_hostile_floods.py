@@ -233,3 +233,50 @@ def test_floods_of_other_frames_keep_nothing(we_dial: bool, kind: str) -> None:
         assert attack(duo, *[each] * 20, name=1) is None
     waiting = len(duo.us._control) + len(duo.us._windows) + len(duo.us._turns) + len(duo.us.link.control)
     assert waiting <= 4
+
+
+#: Frames that move nothing, by what they are: the number of one varies where its kind is to be asked about.
+IDLE = {
+    "empty DATAGRAM": lambda own, theirs: frame(Type.DATAGRAM),
+    "METER that nobody asked for": lambda own, theirs: frame(Type.METER),
+    "unasked PONG": lambda own, theirs: frame(Type.PONG, 7),
+    "STREAMS that allows nothing more": lambda own, theirs: frame(Type.STREAMS, 1),
+    "WINDOW that grants nothing more": lambda own, theirs: frame(Type.WINDOW, own, 0, 1),
+    "LISTED WINDOW": lambda own, theirs: frame(Type.WINDOW, own, 0, 1, flags=LISTED),
+    "WINDOW of the connection": lambda own, theirs: frame(Type.WINDOW, CONNECTION, 0, 1),
+    "empty STREAM": lambda own, theirs: stream(theirs, 3, b""),
+    "data that came before": lambda own, theirs: stream(theirs, 0, b"abc"),
+    "AWAY again": lambda own, theirs: frame(Type.AWAY, 2**62),
+    "STOP again": lambda own, theirs: frame(Type.STOP, own, 1),
+    "RESET again": lambda own, theirs: frame(Type.RESET, theirs, 1, 3),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("kind", IDLE)
+def test_a_flood_of_frames_that_move_nothing_ends_the_session(we_dial: bool, kind: str) -> None:
+    duo = admitted(Duo(we_dial))
+    own, theirs = duo.us.open_stream(), duo.second.open()
+    duo.us.write(own, b"hello")
+    duo.settle()
+    attack(duo, stream(theirs, 0, b"abc"))
+    flood = [IDLE[kind](own, theirs)] * 128
+    began = duo.ours.now - 1.0  # `settle` may have waited for acknowledgements
+    for _ in range(DEFAULT.idle_frames // 128):
+        assert attack(duo, *flood) is None
+    duo.ours.wait(0.25)
+    for _ in range(DEFAULT.idle_frame_rate // 4 // 128):
+        assert attack(duo, *flood) is None
+    more = round((duo.ours.now - began) * DEFAULT.idle_frame_rate) // 128
+    assert CloseCode.LIMIT in [attack(duo, *flood) for _ in range(more)]
+
+
+def test_frames_that_move_nothing_are_allowed_for_what_moves() -> None:
+    """A voucher for each MiB at 2 GB/s is 2,000 metering frames a second."""
+    duo = admitted(Duo(True))
+    number = duo.second.open()
+    for _ in range(30):
+        duo.second.write(number, bytes(1 << 20))
+        duo.settle()
+        assert attack(duo, *[frame(Type.METER)] * 128) is None
+        assert attack(duo, *[frame(Type.METER)] * 60) is None
