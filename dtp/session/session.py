@@ -192,11 +192,6 @@ class Session(Receiving):
             for each in self._streams.values()
         )
 
-    @property
-    def moved(self) -> int:
-        """Bytes of streams both ways so far: those of `traffic` together."""
-        return self._sent_total + self._received_total - self._never_arrived
-
     def passed(self, opened: int, received: int, total: int) -> bool:
         """Whether the client opened another number of streams than `opened`, more than `received` bytes have come, or
         `total` bytes have moved in all: what `traffic` says, for who looks at each read."""

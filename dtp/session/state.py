@@ -117,6 +117,11 @@ class SessionState:
         self._pings: dict[int, float] = {}
         self.rtt: float | None = None
 
+    @property
+    def moved(self) -> int:
+        """Bytes of streams both ways so far: those of `traffic` together."""
+        return self._sent_total + self._received_total - self._never_arrived
+
     # ---- ends -------------------------------------------------------------------------------------------
 
     def reset(self, stream_id: int, error_code: int) -> None:
