@@ -26,7 +26,7 @@ _BASE = 52
 _PER_BYTE = 2
 _ENCODED_PER_BYTE = 2
 
-_ADDRESS_PARSE_ERROR = 1
+_ADDRESS_PARSE_ERROR = 0
 
 
 # --------------------------------------------------------------------------------------------------- bytes

@@ -36,6 +36,7 @@ public fun new_with_fields<T: key>(
     values: vector<String>,
     ctx: &mut TxContext,
 ): Display<T> {
+    assert!(fields.length() == values.length(), EVecLengthMismatch);
     let mut display = new<T>(pub, ctx);
     display.add_multiple(fields, values);
     display

@@ -15,9 +15,9 @@ public use fun receipt_package as UpgradeReceipt.package;
 
 const ENotOneTimeWitness: u64 = 0;
 const ETooPermissive: u64 = 1;
-const EWrongUpgradeCap: u64 = 2;
-const EAlreadyAuthorized: u64 = 3;
-const ENotAuthorized: u64 = 4;
+const EAlreadyAuthorized: u64 = 2;
+const ENotAuthorized: u64 = 3;
+const EWrongUpgradeCap: u64 = 4;
 
 const COMPATIBLE: u8 = 0;
 const ADDITIVE: u8 = 128;

@@ -2,6 +2,7 @@
 module sui::priority_queue;
 
 const EPopFromEmptyHeap: u64 = 0;
+const ELengthMismatch: u64 = 1;
 
 public struct PriorityQueue<T: drop> has drop, store {
     entries: vector<Entry<T>>,
@@ -41,6 +42,7 @@ public fun new_entry<T: drop>(priority: u64, value: T): Entry<T> {
 }
 
 public fun create_entries<T: drop>(mut p: vector<u64>, mut v: vector<T>): vector<Entry<T>> {
+    assert!(p.length() == v.length(), ELengthMismatch);
     let mut entries = vector[];
     p.reverse();
     v.reverse();
