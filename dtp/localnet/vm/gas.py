@@ -93,12 +93,14 @@ class GasMeter:
         "pushes",
         "session",
         "size",
+        "stack",
     )
 
     def __init__(self, budget_units: int | None = None) -> None:
         units = MAX_COMPUTATION_UNITS if budget_units is None else min(budget_units, MAX_COMPUTATION_UNITS)
         self._budget = units * INTERNAL_UNITS
         self.depth = 0
+        self.stack = 0
         self.session: Any = None
         self._settled = self._native_calls = 0
         self._settled_instructions = self._settled_pushes = self._settled_size = 0

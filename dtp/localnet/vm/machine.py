@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import CodeType, TracebackType
 from typing import Any, NoReturn
 
-from dtp.localnet.limits import MAX_TYPE_DEPTH, MAX_TYPE_NODES
+from dtp.localnet.limits import MAX_STACK, MAX_TYPE_DEPTH, MAX_TYPE_NODES
 from dtp.localnet.vm import arguments as checks
 from dtp.localnet.vm.clever import clever_error
 from dtp.localnet.vm.contract import (
@@ -36,6 +36,7 @@ from dtp.localnet.vm.signals import Abort, NativeAbort, PrimitiveError, Stopped,
 from dtp.localnet.vm.translate import MAX_CALL_DEPTH, Translated, translate
 from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import BadBcs, copier, decode, encode
+from dtp.localnet.vm.verify.shapes import effect
 from dtp.sui.bytecode import Opcode
 
 __all__ = ["VM", "Session"]
@@ -226,7 +227,7 @@ class Session:
         if instance.tx_context:
             values.append(self._context)
         self.package, self.module = package, function.module.name
-        self.meter.depth = 0
+        self.meter.depth = self.meter.stack = 0
         results = self._execute(function, types, values)
         for slot, box in boxes:
             slot.data = box[0]
@@ -288,6 +289,8 @@ class Session:
             trace = trace.tb_next
         if isinstance(stopped, PrimitiveError) and stopped.reason == "call_depth":
             function, pc = caller  # the callee was never entered
+        if isinstance(stopped, PrimitiveError) and stopped.reason == "operand_stack":
+            pc = _overflowing(function, pc, self.meter.stack)
         if isinstance(stopped, NativeAbort) and function.definition.body is not None:
             function, pc = self._native_called(function, pc), 0
         location = MoveLocation(
@@ -319,3 +322,15 @@ def _deep_recursion() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(before)
+
+
+def _overflowing(function: Function, start: int, waiting: int) -> int:
+    """Return the instruction of a block that leaves too many values on the stack, `waiting` of them its callers'."""
+    assert function.definition.body is not None
+    height = waiting
+    for at, (op, argument) in enumerate(function.definition.body.code[start:], start):
+        pops, pushes = effect(function.module.module, op, argument)
+        height += pushes - pops
+        if height > MAX_STACK:
+            return at
+    return start

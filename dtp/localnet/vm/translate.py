@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dtp.localnet.limits import MAX_STACK
 from dtp.localnet.vm import translate_ops
 from dtp.localnet.vm.blocks import Block, to_blocks
 from dtp.localnet.vm.gas import STRUCT_SIZE
@@ -350,6 +351,7 @@ class Translation:
         self._pushes = self._static_size = 0
         condition: str | None = None
         ended = False
+        height = 0
         code = self.unit.code
         for at in range(block.start, block.end):
             self.pc = at
@@ -363,7 +365,9 @@ class Translation:
                 pass
             else:
                 ended = translate_ops.emit(self, instruction)
+            height = max(height, len(self.stack))
         self._count(block, marker, check)
+        self._bound(block, marker, height)
         if ended:
             return None
         if code[block.end - 1].op is Opcode.VARIANT_SWITCH:
@@ -385,6 +389,17 @@ class Translation:
             condition = "c.instructions > c.mark_instructions or c.size > c.mark_size"
             gas.append(Line(self.indent, f"if {condition}: c.settle()", block.start))
         self.out[marker:marker] = gas
+
+    def _bound(self, block: Block, marker: int, height: int) -> None:
+        """Insert the check of the operand stack at `marker`, unless the first block's has covered it."""
+        if block.start and height <= self._first_height:
+            return
+        if not block.start:
+            self._first_height = height
+        text = f"if c.stack > {MAX_STACK - height}: raise PrimitiveError('operand_stack')"
+        self.out.insert(marker, Line(self.indent, text, block.start))
+
+    _first_height = 0
 
     def _branch(self, block: Block, condition: str, indent: int, nesting: int) -> int | None:
         """Emit a conditional branch.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dtp.localnet.limits import MAX_VALUE_DEPTH
 from dtp.localnet.vm.gas import REFERENCE_SIZE, STRUCT_SIZE, VECTOR_SIZE
 from dtp.localnet.vm.operand import Operand
 from dtp.localnet.vm.signals import VECTOR_INDEX_OUT_OF_BOUNDS, VECTOR_POP_EMPTY, VECTOR_UNPACK_PARITY
@@ -80,7 +81,11 @@ def _call(t: Translation, handle: int, type_arguments: tuple[Type, ...] = ()) ->
     # A call may change what a waiting expression reads only through references it was given, and then no
     # reference to that place waits here: reference safety. Locals themselves can't be changed by a call.
     results = [t.temporary() for _ in returns]
-    t.emit(f"{', '.join(results)}{' = ' if results else ''}{name}({', '.join(arguments)})")
+    call = f"{', '.join(results)}{' = ' if results else ''}{name}({', '.join(arguments)})"
+    waiting = len(t.stack)
+    if waiting and not callee.definition.is_native:
+        call = f"c.stack += {waiting}; {call}; c.stack -= {waiting}"
+    t.emit(call)
     for variable, type in zip(results, returns, strict=True):
         t.push(t.held(variable, type))
     if callee.definition.is_native:
@@ -361,7 +366,14 @@ def _pack_generic(t: Translation, index: int) -> None:
     _pack_struct(t, _struct_instance(t, index))
 
 
+def _check_depth(t: Translation, type: Type) -> None:
+    """Values that are made may not nest too deep."""
+    if type.value_depth > MAX_VALUE_DEPTH:
+        t.emit("raise PrimitiveError('value_depth')")
+
+
 def _pack_struct(t: Translation, struct: Type) -> None:
+    _check_depth(t, struct)
     fields = t.pop_many(len(struct.fields))
     t.push_result(f"[{', '.join(f.text for f in fields)}]", struct)
     t.charge_size(STRUCT_SIZE)
@@ -405,6 +417,7 @@ def _variant(t: Translation, handle: int, generic: bool) -> tuple[Type, int]:
 def _pack_variant(generic: bool) -> Callable[[Translation, int], None]:
     def pack(t: Translation, handle: int) -> None:
         enum, variant = _variant(t, handle, generic)
+        _check_depth(t, enum)
         fields = t.pop_many(len(enum.variants[variant]))
         t.push_result(f"[{', '.join([str(variant), *(f.text for f in fields)])}]", enum)
         t.charge_size(STRUCT_SIZE)
@@ -448,6 +461,7 @@ def _element(t: Translation, signature: int) -> Type:
 
 def _vector_pack(t: Translation, argument: tuple[int, int]) -> None:
     element = _element(t, argument[0])
+    _check_depth(t, element)
     items = ", ".join(item.text for item in t.pop_many(argument[1]))
     vector = t.module.types.vector(element)
     if element.kind == "u8":

@@ -105,6 +105,17 @@ class Type:
         """Field types of a struct."""
         return self.variants[0]
 
+    @property
+    def value_depth(self) -> int:
+        """How deep a value of the type nests; a number is 1."""
+        found: int | None = self.operations.get("depth")
+        if found is None:
+            inner: tuple[Type, ...] = (self.element,) if self.kind == "vector" else ()
+            if self.datatype is not None:
+                inner = tuple(field for fields in self.variants for field in fields)
+            found = self.operations["depth"] = 1 + max((t.value_depth for t in inner), default=0)
+        return found
+
     def is_struct(self, package: bytes, module: str, name: str) -> bool:
         """Whether this is the struct of that name, whatever its arguments."""
         d = self.datatype

@@ -79,6 +79,8 @@ _OURS = {
     "vector": "VECTOR_OPERATION_ERROR",
     "call_depth": "CALL_STACK_OVERFLOW",
     "variant": "VARIANT_TAG_MISMATCH",
+    "operand_stack": "EXECUTION_STACK_OVERFLOW",
+    "value_depth": "VM_MAX_VALUE_DEPTH_REACHED",
 }
 
 
