@@ -94,7 +94,7 @@ class Channel:
     credit_due: int
     requests: int
     bytes: int
-    credited_weight: int
+    credited_bytes: int
     epoch: int
     epoch_spent: int
     lanes: tuple[Lane, ...]

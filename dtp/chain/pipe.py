@@ -19,11 +19,10 @@ from dtp.chain.packages.transport_names import PipeFunction as Function
 from dtp.chain.values import Schema
 
 __all__ = [
-    "CREDIT_WEIGHT",
-    "EVIDENCE_BYTES",
-    "FRAME_BASE",
+    "CREDIT_BYTES",
     "MAX_FRAME_BYTES",
     "SCHEMA",
+    "Credited",
     "Direction",
     "Frame",
     "Pipe",
@@ -31,18 +30,13 @@ __all__ = [
     "Posted",
     "credit_for",
     "evidence",
-    "evident",
     "is_credited",
 ]
 
 #: Bytes of a frame or message that the package takes. The limit of a transaction is lower by what stands around them.
 MAX_FRAME_BYTES: Final = 128 * 1024
-#: Bytes vouched for that are evidence for a frame of as many, as a request is, as the Move package has it.
-EVIDENCE_BYTES: Final = 16 * 1024
-#: What a frame with data weighs beside its bytes, a byte being one.
-FRAME_BASE: Final = 2048
-#: The weight of a frame of `EVIDENCE_BYTES`, which `Terms.credit` is for.
-CREDIT_WEIGHT: Final = FRAME_BASE + EVIDENCE_BYTES
+#: Bytes of frames that `Terms.credit` is for, as the Move package has it.
+CREDIT_BYTES: Final = 16 * 1024
 _CHUNK_TYPE = "vector<u8>"
 # The length in front of a chunk takes up to three bytes of the argument's room.
 _CHUNK_BYTES = MAX_PURE_BYTES - 3
@@ -61,24 +55,19 @@ def is_credited(terms: Terms, direction: Direction) -> bool:
     return terms.credit > 0 and terms.bearer == bearer
 
 
-def evident(requests: int, size: int) -> int:
-    """The weight of frames that vouchers for so many requests and bytes are evidence for."""
-    return (requests + size // EVIDENCE_BYTES) * CREDIT_WEIGHT
-
-
 def evidence(channel: Channel) -> int:
-    """The weight of further frames that the accepted vouchers are evidence for."""
-    return evident(channel.requests, channel.bytes) - channel.credited_weight
+    """Return how many further bytes of frames may be credited: those that accepted vouchers count."""
+    return channel.bytes - channel.credited_bytes
 
 
-def credit_for(terms: Terms, weight: int) -> int:
-    """What frames of this weight are credited with, rounded down."""
-    return weight * terms.credit // CREDIT_WEIGHT
+def credit_for(terms: Terms, size: int) -> int:
+    """Return the credit for so many bytes of frames, rounded down."""
+    return size * terms.credit // CREDIT_BYTES
 
 
 @dataclass(frozen=True)
 class Pipe:
-    """A sender's end. `sequence` frames were sent; those with data weigh `metered`; `credited` of it was credited."""
+    """A sender's end: `sequence` frames were sent, with `metered` bytes, of which `credited` were credited."""
 
     id: str
     channel: str
@@ -125,11 +114,27 @@ class Posted:
         return b"".join(self.chunks)
 
 
+@dataclass(frozen=True)
+class Credited:
+    """Event: so many bytes of a pipe's frames were credited, with `amount` in all."""
+
+    channel: str
+    direction: int
+    index: int
+    bytes: int
+    amount: int
+
+
 SCHEMA: Final = Schema(
     PACKAGE,
     Module.PIPE,
     PIPE_FIELDS,
-    {PipeStruct.PIPE: Pipe, PipeStruct.FRAME: Frame, PipeStruct.POSTED: Posted},
+    {
+        PipeStruct.PIPE: Pipe,
+        PipeStruct.FRAME: Frame,
+        PipeStruct.POSTED: Posted,
+        PipeStruct.CREDITED: Credited,
+    },
 )
 
 
@@ -196,14 +201,20 @@ def collect_credit(
 ) -> Argument:
     """Where the client bears transport cost: the server's credits for its pipe; gives the coin."""
     (money,) = _call(
-        program, Function.COLLECT_CREDIT, coin, program.use(pipe), program.use(channel), results=1
+        program,
+        Function.COLLECT_CREDIT,
+        coin,
+        program.use(pipe),
+        program.use(channel),
+        program.clock(),
+        results=1,
     )
     return money
 
 
 def charge_credit(program: Program, pipe: ObjectLike, channel: ObjectLike, *, coin: str = SUI_COIN) -> None:
     """Where the server bears transport cost: note the client's credits for its pipe."""
-    _call(program, Function.CHARGE_CREDIT, coin, program.use(pipe), program.use(channel))
+    _call(program, Function.CHARGE_CREDIT, coin, program.use(pipe), program.use(channel), program.clock())
 
 
 def destroy(program: Program, pipe: ObjectLike) -> None:

@@ -114,7 +114,7 @@ def _may_be_credited(channel: Channel, pipe: Pipe, now_ms: int) -> bool:
     if not is_credited(channel.terms, Direction.TO_CLIENT) or pipe.metered == pipe.credited:
         return False
     until = channel.claims_until_ms
-    return evidence(channel) > 0 or until is None or now_ms < until
+    return until is None or now_ms < until
 
 
 def opening(state: HostState, number: int, terms: Terms, to: bytes, pipes: int, link: int) -> Program:

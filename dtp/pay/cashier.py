@@ -156,9 +156,11 @@ class Cashier:
             return [paid for paid, _ in done]
 
     def _credited(self, channel: Channel) -> bool:
-        """Whether we are credited for transport on this channel."""
+        """Whether we are credited for transport on this channel, and still may be."""
         ours = channel.server == self._chain.address and channel.terms.bearer == Bearer.CLIENT
-        return ours and channel.terms.credit > 0 and channel.state <= State.CLOSING
+        until = channel.claims_until_ms
+        in_time = channel.state <= State.CLOSING and (until is None or self._now_ms() < until)
+        return ours and in_time and channel.terms.credit > 0
 
     async def _take_credits(self, views: Sequence[View], closing: bool) -> None:
         """Collect what clients owe for transport on chain, where that is worth its gas."""

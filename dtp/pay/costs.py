@@ -1,10 +1,10 @@
 """Who bears the cost of transport on chain: credits for frames that the other side agreed to bear, by evidence.
 
 By a channel's terms each side pays the gas of what it sends through pipes (split), or the client or the server
-bears both. Then the other side gets `credit` for a frame of 16 KiB, and for another one by its weight, which goes as
-its gas does, as far as the vouchers are evidence: each request and each full 16 KiB vouched for is evidence for a
-frame of 16 KiB, once. The chain checks all of it; here is what may be asked for, and when it is worth its gas. Empty
-frames weigh nothing, so nobody is drained by them.
+bears both. Then the other side gets `credit` for 16 KiB of frames, and for fewer or more bytes in proportion, as far
+as vouchers that the server has claimed with count bytes, each byte once; not after the time for claims that a
+requested close leaves. The chain checks all of it; here is what may be asked for, and when it is worth its gas.
+Frames that carried nothing earn nothing, and the others less than their gas.
 A close by agreement settles the same off chain: the total that is signed has the credits in it.
 """
 
@@ -19,27 +19,27 @@ from dtp.chain.channel import Channel, State
 from dtp.chain.client import ChainClient
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import Executed
-from dtp.chain.pipe import CREDIT_WEIGHT, EVIDENCE_BYTES, Direction, Pipe, credit_for, evidence, evident
+from dtp.chain.pipe import CREDIT_BYTES, Direction, Pipe, credit_for, evidence
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What a pipe can be credited with now: the weight of frames, and what it comes to."""
+    """What a pipe can be credited with now: bytes of frames, and what they come to."""
 
     pipe: Pipe
-    weight: int
+    size: int
     amount: int
 
 
 def carriage(terms: Terms) -> Prices:
-    """What transport may come to for the client, for each request and each MiB: a credit for each piece of evidence.
+    """Return what transport may come to for the client, for each MiB; requests cost none.
 
     Zero unless the client bears it.
     """
     if terms.bearer != Bearer.CLIENT:
         return NO_CARRIAGE
-    return Prices(terms.credit, terms.credit * (MIB // EVIDENCE_BYTES))
+    return Prices(0, terms.credit * (MIB // CREDIT_BYTES))
 
 
 def borne_direction(bearer: int) -> Direction | None:
@@ -63,15 +63,15 @@ def credits(channel: Channel, pipes: Sequence[Pipe], epoch: int) -> list[Credit]
     for pipe in pipes:
         if pipe.channel != channel.id or pipe.direction != direction:
             continue
-        weight = min(pipe.metered - pipe.credited, left)
-        amount = credit_for(terms, weight)
+        size = min(pipe.metered - pipe.credited, left)
+        amount = credit_for(terms, size)
         if direction is Direction.TO_CLIENT:
             if amount > money:
-                amount, weight = money, -(-money * CREDIT_WEIGHT // terms.credit)
+                amount, size = money, -(-money * CREDIT_BYTES // terms.credit)
             money -= amount
         if amount > 0:
-            left -= weight
-            found.append(Credit(pipe, weight, amount))
+            left -= size
+            found.append(Credit(pipe, size, amount))
     return found
 
 
@@ -79,9 +79,9 @@ def accrued(channel: Channel, pipes: Iterable[Pipe], used: Usage) -> int:
     """What these pipes would be credited with beyond what they were, had all vouchers, for `used`, been claimed."""
     direction = borne_direction(channel.terms.bearer)
     ours = (each for each in pipes if each.channel == channel.id and each.direction == direction)
-    weight = sum(each.metered - each.credited for each in ours)
-    left = evident(*used) - channel.credited_weight
-    return credit_for(channel.terms, max(0, min(weight, left)))
+    size = sum(each.metered - each.credited for each in ours)
+    left = used.bytes - channel.credited_bytes
+    return credit_for(channel.terms, max(0, min(size, left)))
 
 
 async def agreed_total(chain: ChainClient, channel: Channel, vouched: int, used: Usage) -> int:

@@ -369,24 +369,26 @@ def test_acknowledgements_and_credits(play, bearer):
         pipe.keep(program, pipe.open(program, id))
         await sender.execute(program)
         (held,) = await sender.owned(pipe.SCHEMA, pipe.Pipe, sender.address)
-        full = bytes(pipe.EVIDENCE_BYTES)
+        full = bytes(pipe.CREDIT_BYTES)
         for _ in range(2):
             await do(sender, pipe.send, held.id, id, world.host, full)
         await refused(pipe.PipeError.OVER_WINDOW, sender, pipe.send, held.id, id, world.host, b"frame")
         await do(receiver, pipe.ack, id, 0, 2)
         await do(sender, pipe.send, held.id, id, world.host, b"frame")
-        await do(world.server, channel.claim_for, *world.voucher(id, 1, 2000, 2))  # evidence for two frames
+        await do(world.server, channel.claim_for, *world.voucher(id, 1, 2000, 2, 2 * pipe.CREDIT_BYTES))
         program = Program()
         if bearer is host.Bearer.CLIENT:
             program.transfer([pipe.collect_credit(program, held.id, id)], sender.address)
         else:
             pipe.charge_credit(program, held.id, id)
-        await sender.execute(program)
+        done = await sender.execute(program)
+        (told,) = sender.events_in(done, pipe.SCHEMA, pipe.Credited)
+        assert (told.direction, told.bytes, told.amount) == (held.direction, 2 * pipe.CREDIT_BYTES, 100)
         found = await world.read(id)
         assert (found.credited, found.credit_due) == ((100, 0) if bearer is host.Bearer.CLIENT else (0, 100))
         assert (await sender.owned(pipe.SCHEMA, pipe.Pipe, sender.address))[
             0
-        ].credited == 2 * pipe.CREDIT_WEIGHT
+        ].credited == 2 * pipe.CREDIT_BYTES
         await do(sender, pipe.destroy, held.id)
 
     play(scenario)

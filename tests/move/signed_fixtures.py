@@ -98,9 +98,10 @@ HASH = sha256(PREIMAGE).digest()
 VOUCHERS = (
     Voucher("first", 1, 100, 10, 0, "Ten requests at ten each."),
     Voucher("second", 2, 250, 20, 100, "Ten more requests, and bytes."),
-    Voucher("third", 3, 900, 50, 50_000, "Most of the deposit; evidence for 53 frames."),
+    Voucher("third", 3, 900, 50, 50_000, "Most of the deposit, and bytes of three frames."),
     Voucher("fourth", 4, 5_000, 100, 50_000, "More than the deposit."),
     Voucher("last", 5, 5_000, 100, 50_000, "As the fourth, in the next sequence."),
+    Voucher("carried", 1, 100, 10, 65_536, "As the first, and the bytes of four frames of 16 KiB."),
     Voucher("shrunk_amount", 2, 99, 10, 0, "Less than the first was for."),
     Voucher("shrunk_requests", 2, 100, 9, 10, "Fewer requests than the first counted."),
     Voucher("shrunk_bytes", 3, 250, 20, 99, "Fewer bytes than the second counted."),

@@ -40,7 +40,7 @@ def channel(**changes):
     made = Channel(
         id=CHANNEL, version=1, host="0xa", service=1, client="0xc", server="0x5", terms=TERMS, pass_=None,
         state=State.OPEN, balance=10**9, client_credit=0, deposited=10**9, claimed=0, credited=0, refunded=0,
-        owed=0, credit_due=0, requests=0, bytes=0, credited_weight=0, epoch=7, epoch_spent=0, lanes=(lane(),),
+        owed=0, credit_due=0, requests=0, bytes=0, credited_bytes=0, epoch=7, epoch_spent=0, lanes=(lane(),),
         acks_to_server=(), acks_to_client=(), opened_ms=NOW, active_ms=NOW, closing_ms=0,
     )  # fmt: skip
     return replace(made, **changes)

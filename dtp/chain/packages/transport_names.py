@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "7011530428c846dc8fb69721d1e1e0674da8dc2ed9259f631b8545fbd1a7d96a"
+DIGEST: Final = "1908e63a48f270774761212cb7047a1e0c0a147ada14db2f1dde69ef10054447"
 
 
 class Module(StrEnum):
@@ -489,7 +489,7 @@ CHANNEL_FIELDS: Final[dict[ChannelStruct, tuple[tuple[str, str], ...]]] = {
         ("credit_due", "u128"),
         ("requests", "u128"),
         ("bytes", "u128"),
-        ("credited_weight", "u128"),
+        ("credited_bytes", "u128"),
         ("epoch", "u64"),
         ("epoch_spent", "u64"),
         ("lanes", "vector<0x0::channel::Lane>"),
@@ -666,6 +666,7 @@ class PipeStruct(StrEnum):
     PIPE = "Pipe"
     FRAME = "Frame"
     POSTED = "Posted"
+    CREDITED = "Credited"
 
 
 PIPE_FIELDS: Final[dict[PipeStruct, tuple[tuple[str, str], ...]]] = {
@@ -695,6 +696,13 @@ PIPE_FIELDS: Final[dict[PipeStruct, tuple[tuple[str, str], ...]]] = {
         ("reply_key", "vector<u8>"),
         ("fee", "u64"),
         ("chunks", "vector<vector<u8>>"),
+    ),
+    PipeStruct.CREDITED: (
+        ("channel", "0x2::object::ID"),
+        ("direction", "u8"),
+        ("index", "u8"),
+        ("bytes", "u64"),
+        ("amount", "u128"),
     ),
 }
 """Fields of each struct of `pipe`, in BCS order, with their Move types."""

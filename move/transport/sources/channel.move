@@ -32,12 +32,8 @@ const MAX_PIPES: u64 = 16;
 const HASH_BYTES: u64 = 32;
 /// A MiB is two to this power: prices are per MiB.
 const MIB_SHIFT: u8 = 20;
-/// What a frame with data weighs beside its bytes, a byte being one: below what a frame of one byte takes of the gas.
-const FRAME_BASE: u64 = 2_048;
-/// The weight of a frame of 16 KiB: what `credit` is for.
-const CREDIT_WEIGHT: u64 = 18_432;
-/// Two to this power bytes (16 KiB) are evidence for that weight, as a request is.
-const EVIDENCE_SHIFT: u8 = 14;
+/// What `credit` is for: 16 KiB of frames.
+const CREDIT_BYTES: u64 = 16_384;
 
 /// Domain of a voucher's signature.
 const VOUCHER_DOMAIN: vector<u8> = b"dtp.voucher.v1";
@@ -162,11 +158,11 @@ public struct Channel<phantom T> has key {
     owed: u128,
     /// Transport credits that the client has earned and that the next payments to the server bear.
     credit_due: u128,
-    /// Requests and bytes that the accepted vouchers count: the evidence for credits.
+    /// Requests and bytes that the accepted vouchers count; bytes are the evidence for credits.
     requests: u128,
     bytes: u128,
-    /// Weight of the frames credited so far.
-    credited_weight: u128,
+    /// Bytes of frames credited so far, never more than the vouched `bytes`.
+    credited_bytes: u128,
     /// The epoch that `epoch_spent` counts.
     epoch: u64,
     epoch_spent: u64,
@@ -611,45 +607,43 @@ public(package) fun acked<T>(channel: &Channel<T>, direction: u8, index: u8): u6
 
 public(package) fun to_server(): u8 { TO_SERVER }
 
-/// What a frame of so many bytes weighs: credits go by what it takes of the gas, and nothing is to be gained by frames
-/// of another size.
-public(package) fun frame_weight(size: u64): u64 { if (size > 0) FRAME_BASE + size else 0 }
-
-/// Pay the server its transport credits for frames of up to `weight`, from what the deposit holds beyond what is
-/// owed, within the epoch cap, and for no more than the client's vouchers are evidence for.
-/// Returns the money and the weight paid.
+/// Pay the server its transport credits for up to `bytes` of frames, from what the deposit holds beyond what is owed,
+/// within the epoch cap and the time for claims, and for no more bytes than the client's vouchers count.
+/// Returns the money and the bytes paid.
 public(package) fun credit_server<T>(
     channel: &mut Channel<T>,
-    weight: u64,
+    bytes: u64,
+    clock: &Clock,
     ctx: &mut TxContext,
 ): (Coin<T>, u64) {
-    channel.assert_version();
-    assert!(channel.state <= STATE_CLOSING, EChannelClosed);
-    assert!(channel.terms.bearer() == host::bearer_client(), ENotBorne);
-    let mut paid = channel.evident(weight);
+    channel.assert_creditable(host::bearer_client(), clock);
+    let mut paid = channel.acknowledged(bytes);
     let due = channel.credit_for(paid);
     let amount = capped(due, min(channel.unowed(), channel.room(ctx)));
     if ((amount as u128) < due) {
-        // The rest is paid another time: of the weight so much is, rounded up, that none of it is paid twice.
+        // The rest is paid another time: of the bytes so many are, rounded up, that none of them is paid twice.
         let credit = channel.terms.credit() as u128;
-        paid = (((amount as u128) * (CREDIT_WEIGHT as u128) + credit - 1) / credit) as u64;
+        paid = (((amount as u128) * (CREDIT_BYTES as u128) + credit - 1) / credit) as u64;
     };
-    channel.credited_weight = channel.credited_weight + (paid as u128);
+    channel.credited_bytes = channel.credited_bytes + (paid as u128);
     channel.credited = channel.credited + amount;
     channel.epoch_spent = channel.epoch_spent + amount;
     (coin::from_balance(channel.balance.split(amount), ctx), paid)
 }
 
-/// Note transport credits of the client for frames of up to `weight`: the next payments to the server bear them.
-/// Returns the weight noted.
-public(package) fun credit_client<T>(channel: &mut Channel<T>, weight: u64): u64 {
-    channel.assert_version();
-    assert!(channel.state <= STATE_CLOSING, EChannelClosed);
-    assert!(channel.terms.bearer() == host::bearer_server(), ENotBorne);
-    let noted = channel.evident(weight);
-    channel.credited_weight = channel.credited_weight + (noted as u128);
-    channel.credit_due = channel.credit_due + channel.credit_for(noted);
-    noted
+/// Note transport credits of the client for up to `bytes` of frames, within the time for claims: the next payments to
+/// the server bear them. Returns the credit and the bytes noted.
+public(package) fun credit_client<T>(
+    channel: &mut Channel<T>,
+    bytes: u64,
+    clock: &Clock,
+): (u128, u64) {
+    channel.assert_creditable(host::bearer_server(), clock);
+    let noted = channel.acknowledged(bytes);
+    let credit = channel.credit_for(noted);
+    channel.credited_bytes = channel.credited_bytes + (noted as u128);
+    channel.credit_due = channel.credit_due + credit;
+    (credit, noted)
 }
 
 // === Private ===
@@ -686,7 +680,7 @@ fun new_channel<T>(
         credit_due: 0,
         requests: 0,
         bytes: 0,
-        credited_weight: 0,
+        credited_bytes: 0,
         epoch: ctx.epoch(),
         epoch_spent: 0,
         lanes: vector[],
@@ -739,7 +733,7 @@ fun accept<T>(
     channel.assert_version();
     let now = clock.timestamp_ms();
     assert!(channel.state <= STATE_CLOSING, EChannelClosed);
-    assert!(channel.state == STATE_OPEN || now < channel.claims_until_ms(), EClaimWindowOver);
+    channel.assert_claimable(now);
     assert!(voucher.channel == object::id(channel), EForeignVoucher);
     assert!((voucher.lane as u64) < channel.lanes.length(), ENoLane);
     assert!(now <= voucher.not_after_ms, EVoucherExpired);
@@ -884,16 +878,28 @@ fun reserved<T>(channel: &Channel<T>): u64 {
 /// The part of the balance that is not owed to the server.
 fun unowed<T>(channel: &Channel<T>): u64 { channel.balance.value() - channel.reserved() }
 
-/// How much of `weight` the accepted vouchers are evidence for: each request and each full 16 KiB vouched is evidence
-/// for a frame of 16 KiB, once. The client signs only for what reached it, so empty frames earn nothing.
-fun evident<T>(channel: &Channel<T>, weight: u64): u64 {
-    let frames = channel.requests + (channel.bytes >> EVIDENCE_SHIFT);
-    capped(frames * (CREDIT_WEIGHT as u128) - channel.credited_weight, weight)
+/// How many of `bytes` the accepted vouchers count and no credit was given for yet: what the client has signed for and
+/// the server has claimed with. Nothing else is evidence, so frames that carried nothing earn nothing.
+fun acknowledged<T>(channel: &Channel<T>, bytes: u64): u64 {
+    capped(channel.bytes - channel.credited_bytes, bytes)
 }
 
-/// The credit for frames of this weight, rounded down.
-fun credit_for<T>(channel: &Channel<T>, weight: u64): u128 {
-    (weight as u128) * (channel.terms.credit() as u128) / (CREDIT_WEIGHT as u128)
+/// The credit for so many bytes of frames, rounded down.
+fun credit_for<T>(channel: &Channel<T>, bytes: u64): u128 {
+    (bytes as u128) * (channel.terms.credit() as u128) / (CREDIT_BYTES as u128)
+}
+
+/// Abort unless this side bears the cost of transport, and claims count.
+fun assert_creditable<T>(channel: &Channel<T>, bearer: u8, clock: &Clock) {
+    channel.assert_version();
+    assert!(channel.state <= STATE_CLOSING, EChannelClosed);
+    assert!(channel.terms.bearer() == bearer, ENotBorne);
+    channel.assert_claimable(clock.timestamp_ms());
+}
+
+/// Abort after the time for claims that a requested close leaves.
+fun assert_claimable<T>(channel: &Channel<T>, now: u64) {
+    assert!(channel.state == STATE_OPEN || now < channel.claims_until_ms(), EClaimWindowOver);
 }
 
 /// The less of both.

@@ -49,7 +49,7 @@ public struct Pipe has key {
     index: u8,
     /// Frames sent; the next has this plus one.
     sequence: u64,
-    /// Weight of the frames with data sent, and how much of it was credited: see `channel::frame_weight`.
+    /// Bytes of the frames sent, and how many of them were credited.
     metered: u64,
     credited: u64,
     /// GCRA state: theoretical arrival times in ns.
@@ -78,6 +78,16 @@ public struct Posted has copy, drop {
     reply_key: vector<u8>,
     fee: u64,
     chunks: vector<vector<u8>>,
+}
+
+/// Credits for transport: paid to the server (direction 1), or noted for the client (direction 0), for so many bytes of
+/// frames of this pipe.
+public struct Credited has copy, drop {
+    channel: ID,
+    direction: u8,
+    index: u8,
+    bytes: u64,
+    amount: u128,
 }
 
 // === Pipes ===
@@ -127,7 +137,7 @@ public fun send<T>(
         pipe.bytes_tat = gcra(pipe.bytes_tat, now_ns, rate.bytes(), size);
     };
     pipe.sequence = pipe.sequence + 1;
-    pipe.metered = pipe.metered + channel::frame_weight(size);
+    pipe.metered = pipe.metered + size;
     event::emit(Frame {
         channel: pipe.channel,
         direction: pipe.direction,
@@ -149,27 +159,28 @@ public fun ack<T>(
     channel.acknowledge(index, sequence, clock, ctx);
 }
 
-/// Where the client bears transport cost: the server takes the credits for the frames of its pipe. No frame is
-/// credited twice, and none that the client's vouchers aren't evidence for.
+/// Where the client bears transport cost: the server takes the credits for the bytes of its pipe. No byte is credited
+/// twice, none that the client's vouchers don't count, and none after the time for claims that a requested close leaves.
 public fun collect_credit<T>(
     pipe: &mut Pipe,
     channel: &mut Channel<T>,
+    clock: &Clock,
     ctx: &mut TxContext,
 ): Coin<T> {
     assert!(pipe.channel == object::id(channel), EForeignChannel);
     assert!(pipe.direction != channel::to_server(), EWrongDirection);
-    let (money, weight) = channel.credit_server(pipe.metered - pipe.credited, ctx);
-    pipe.credited = pipe.credited + weight;
+    let (money, bytes) = channel.credit_server(pipe.metered - pipe.credited, clock, ctx);
+    pipe.note_credit(bytes, money.value() as u128);
     money
 }
 
-/// Where the server bears transport cost: the client notes the credits for the frames of its pipe; the next payments
-/// to the server bear them, and the client gets them with its refund.
-public fun charge_credit<T>(pipe: &mut Pipe, channel: &mut Channel<T>) {
+/// Where the server bears transport cost: the client notes the credits for the bytes of its pipe, within the time for
+/// claims; the next payments to the server bear them, and the client gets them with its refund.
+public fun charge_credit<T>(pipe: &mut Pipe, channel: &mut Channel<T>, clock: &Clock) {
     assert!(pipe.channel == object::id(channel), EForeignChannel);
     assert!(pipe.direction == channel::to_server(), EWrongDirection);
-    let weight = channel.credit_client(pipe.metered - pipe.credited);
-    pipe.credited = pipe.credited + weight;
+    let (amount, bytes) = channel.credit_client(pipe.metered - pipe.credited, clock);
+    pipe.note_credit(bytes, amount);
 }
 
 /// Throw away a pipe; its storage deposit comes back.
@@ -222,10 +233,22 @@ public fun index(pipe: &Pipe): u8 { pipe.index }
 /// Frames sent.
 public fun sequence(pipe: &Pipe): u64 { pipe.sequence }
 
-/// Weight of the frames with data sent, and how much of it was credited.
+/// Bytes of the frames sent, and how many of them were credited.
 public fun metered(pipe: &Pipe): (u64, u64) { (pipe.metered, pipe.credited) }
 
 // === Private ===
+
+/// Remember that so many further bytes were credited, and say so.
+fun note_credit(pipe: &mut Pipe, bytes: u64, amount: u128) {
+    pipe.credited = pipe.credited + bytes;
+    event::emit(Credited {
+        channel: pipe.channel,
+        direction: pipe.direction,
+        index: pipe.index,
+        bytes,
+        amount,
+    });
+}
 
 /// Bytes of all chunks together, at most those of a frame.
 fun size_of(chunks: &vector<vector<u8>>): u64 {

@@ -5,14 +5,14 @@ use sui::{clock::Clock, coin::Coin, event, sui::SUI, test_scenario as ts};
 use transport::{
     channel::{Self, Channel},
     host::{Self, Host},
-    pipe::{Self, Frame, Pipe, Posted},
+    pipe::{Self, Credited, Frame, Pipe, Posted},
     signed,
     world::{Self, World}
 };
 
 const CREDIT: u64 = 5;
-/// Weight of a frame of 16 KiB.
-const FULL: u64 = 18_432;
+/// Bytes of a frame that a whole credit is for.
+const FULL: u64 = 16_384;
 
 fun open(): World { world::with_channel(world::terms()) }
 
@@ -106,7 +106,7 @@ fun a_frame_says_where_it_comes_from() {
         assert!(pipe.sequence() == 2 && pipe.direction() == 0 && pipe.index() == 0);
         assert!(pipe.channel() == object::id(channel));
         let (metered, credited) = pipe.metered();
-        assert!(metered == 2_048 + 3 && credited == 0);
+        assert!(metered == 3 && credited == 0);
     });
     let frames = event::events_by_type<Frame>();
     assert!(frames.length() == 2);
@@ -245,13 +245,13 @@ fun the_server_is_credited_by_evidence_and_once() {
     piped!(&mut w, |pipe, channel, host, clock, ctx| {
         full_frames!(4, pipe, channel, host, clock);
         // Nothing is vouched yet: no evidence, no credit.
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 0);
     });
-    assert!(w.claim(signed::first()) == 100);
+    assert!(w.claim(signed::carried()) == 100);
     w.as_server();
-    piped!(&mut w, |pipe, channel, _, _, ctx| {
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 4 * CREDIT);
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 4 * CREDIT);
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 0);
         let (metered, credited) = pipe.metered();
         assert!(metered == 4 * FULL && credited == metered);
         assert!(channel.credited() == 20 && channel.held() == 880);
@@ -262,7 +262,7 @@ fun the_server_is_credited_by_evidence_and_once() {
 
 #[test]
 fun empty_frames_earn_nothing_and_full_ones_no_more_than_vouched() {
-    let mut w = borne_by(1, 1_000_000);
+    let mut w = world::with_channel(world::terms_with(1_048_576, 1_000_000, 1, 50));
     limit(&mut w, 0, 0, 0, 0, 0);
     pipe_of(&mut w, signed::server());
     piped!(&mut w, |pipe, channel, host, clock, _| {
@@ -272,41 +272,133 @@ fun empty_frames_earn_nothing_and_full_ones_no_more_than_vouched() {
         let (metered, _) = pipe.metered();
         assert!(metered == 60 * FULL);
     });
-    // Fifty requests and three times 16 KiB: evidence for 53 frames, but only 100 are left after 900.
+    // 50,000 bytes come to 152, but only 100 are left after 900; fifty requests are evidence of no byte.
     assert!(w.claim(signed::third()) == 900);
     w.as_server();
-    piped!(&mut w, |pipe, channel, _, _, ctx| {
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 20 * CREDIT);
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 100);
         world::assert_conserved(channel);
     });
     w.as_client();
     let more = w.mint(1_000);
     world::channel!(&mut w, |channel, _, _| channel.top_up(more));
     w.as_server();
-    piped!(&mut w, |pipe, channel, _, _, ctx| {
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 33 * CREDIT);
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 52);
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 0);
+        let (_, credited) = pipe.metered();
+        assert!(credited == 50_000);
         world::assert_conserved(channel);
     });
     w.end();
 }
 
 #[test]
-fun a_frame_is_credited_by_what_it_weighs() {
-    let mut w = world::with_channel(world::terms_with(1_048_576, 1_000_000, 1, 18));
+fun a_frame_is_credited_by_its_bytes() {
+    let mut w = world::with_channel(world::terms_with(1_048_576, 1_000_000, 1, 16));
     pipe_of(&mut w, signed::server());
-    assert!(w.claim(signed::first()) == 100);
+    assert!(w.claim(signed::carried()) == 100);
     w.as_server();
     piped!(&mut w, |pipe, channel, host, clock, ctx| {
-        // A 1,024th of the weight each: a full frame comes to 18, one of a byte to a ninth of that.
+        // One for each KiB: frames of a byte come to nothing.
         frames!(2, pipe, channel, host, clock);
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 4);
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 0);
         full_frames!(1, pipe, channel, host, clock);
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 18);
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 16);
+        // Of the bytes vouched 49,150 are left.
         pipe.send(channel, host, 0, vector[zeros(65_536)], clock);
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 66);
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 47);
         world::assert_conserved(channel);
     });
+    w.end();
+}
+
+#[test]
+fun credits_are_told_by_events() {
+    let mut w = borne_by(1, 1_000_000);
+    pipe_of(&mut w, signed::server());
+    assert!(w.claim(signed::carried()) == 100);
+    w.as_server();
+    piped!(&mut w, |pipe, channel, host, clock, ctx| {
+        full_frames!(1, pipe, channel, host, clock);
+        pipe.collect_credit(channel, clock, ctx).burn_for_testing();
+    });
+    assert_credited(1, 16_384, CREDIT as u128);
+    w.end();
+}
+
+#[test]
+fun credits_of_the_client_are_told_by_events() {
+    let mut w = borne_by(2, 1_000_000);
+    pipe_of(&mut w, signed::client());
+    assert!(w.claim(signed::carried()) == 100);
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        full_frames!(2, pipe, channel, host, clock);
+        pipe.charge_credit(channel, clock);
+    });
+    assert_credited(0, 32_768, (2 * CREDIT) as u128);
+    w.end();
+}
+
+/// The transaction's only event of this kind says so.
+fun assert_credited(direction: u8, bytes: u64, amount: u128) {
+    let told = event::events_by_type<Credited>();
+    assert!(told.length() == 1);
+    let mut wanted = std::bcs::to_bytes(&signed::channel_id());
+    wanted.append(vector[direction, 0]);
+    wanted.append(std::bcs::to_bytes(&bytes));
+    wanted.append(std::bcs::to_bytes(&amount));
+    assert!(std::bcs::to_bytes(&told[0]) == wanted);
+}
+
+/// A channel whose close the client has asked for, with a pipe of `who`, frames and bytes vouched, at the last
+/// millisecond in which claims count.
+fun closing(bearer: u8, who: address): World {
+    let mut w = borne_by(bearer, 1_000_000);
+    pipe_of(&mut w, who);
+    piped!(&mut w, |pipe, channel, host, clock, _| full_frames!(1, pipe, channel, host, clock));
+    assert!(w.claim(signed::carried()) == 100);
+    w.as_client();
+    world::channel!(&mut w, |channel, clock, ctx| channel.request_close(clock, ctx));
+    w.wait(world::claim_ms() - 1);
+    w.tx(who);
+    w
+}
+
+#[test]
+fun the_server_collects_while_claims_count() {
+    let mut w = closing(1, signed::server());
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == CREDIT);
+    });
+    w.end();
+}
+
+#[test]
+fun the_client_charges_while_claims_count() {
+    let mut w = closing(2, signed::client());
+    piped!(&mut w, |pipe, channel, _, clock, _| pipe.charge_credit(channel, clock));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EClaimWindowOver)]
+fun claim_window_over_for_the_servers_credits() {
+    let mut w = closing(1, signed::server());
+    w.wait(1);
+    w.tx(signed::server());
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
+        pipe.collect_credit(channel, clock, ctx).burn_for_testing();
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EClaimWindowOver)]
+fun claim_window_over_for_the_clients_credits() {
+    let mut w = closing(2, signed::client());
+    w.wait(1);
+    w.tx(signed::client());
+    piped!(&mut w, |pipe, channel, _, clock, _| pipe.charge_credit(channel, clock));
     w.end();
 }
 
@@ -315,15 +407,15 @@ fun credits_count_toward_the_epoch_cap() {
     let mut w = borne_by(1, 112);
     pipe_of(&mut w, signed::server());
     piped!(&mut w, |pipe, channel, host, clock, _| full_frames!(4, pipe, channel, host, clock));
-    assert!(w.claim(signed::first()) == 100);
+    assert!(w.claim(signed::carried()) == 100);
     w.as_server();
-    piped!(&mut w, |pipe, channel, _, _, ctx| {
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 12);
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 12);
     });
     w.next_epoch();
-    piped!(&mut w, |pipe, channel, _, _, ctx| {
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
         // Of four frames' twenty; what a part of them comes to is rounded down.
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 7);
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 7);
         world::assert_conserved(channel);
     });
     assert!(w.claim(signed::second()) == 105);
@@ -337,8 +429,8 @@ fun a_credit_never_takes_what_is_owed() {
     piped!(&mut w, |pipe, channel, host, clock, _| full_frames!(4, pipe, channel, host, clock));
     assert!(w.claim(signed::fourth()) == 950);
     w.next_epoch();
-    piped!(&mut w, |pipe, channel, _, _, ctx| {
-        assert!(pipe.collect_credit(channel, ctx).burn_for_testing() == 0);
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
+        assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 0);
         world::assert_conserved(channel);
     });
     w.end();
@@ -349,11 +441,11 @@ fun the_client_is_credited_out_of_the_servers_next_payments() {
     let mut w = borne_by(2, 1_000_000);
     pipe_of(&mut w, signed::client());
     piped!(&mut w, |pipe, channel, host, clock, _| full_frames!(4, pipe, channel, host, clock));
-    assert!(w.claim(signed::first()) == 100);
+    assert!(w.claim(signed::carried()) == 100);
     w.as_client();
-    piped!(&mut w, |pipe, channel, _, _, _| {
-        pipe.charge_credit(channel);
-        pipe.charge_credit(channel);
+    piped!(&mut w, |pipe, channel, _, clock, _| {
+        pipe.charge_credit(channel, clock);
+        pipe.charge_credit(channel, clock);
         let (_, credited) = pipe.metered();
         assert!(credited == 4 * FULL && channel.credited() == 0);
     });
@@ -374,9 +466,9 @@ fun the_client_cannot_charge_more_than_the_server_earns() {
     let mut w = world::with_channel(world::terms_with(1_048_576, 1_000_000, 2, 200));
     pipe_of(&mut w, signed::client());
     piped!(&mut w, |pipe, channel, host, clock, _| full_frames!(4, pipe, channel, host, clock));
-    assert!(w.claim(signed::first()) == 100);
+    assert!(w.claim(signed::carried()) == 100);
     w.as_client();
-    piped!(&mut w, |pipe, channel, _, _, _| pipe.charge_credit(channel));
+    piped!(&mut w, |pipe, channel, _, clock, _| pipe.charge_credit(channel, clock));
     // 800 are due to the client, 150 is all there is to take them from.
     assert!(w.claim(signed::second()) == 0);
     assert!(w.claim(signed::third()) == 0);
@@ -396,11 +488,11 @@ fun a_mixed_history_conserves_money() {
     let mut w = borne_by(1, 300);
     pipe_of(&mut w, signed::server());
     let mut server = 0;
-    server = server + w.claim(signed::first());
+    server = server + w.claim(signed::carried());
     w.as_server();
     piped!(&mut w, |pipe, channel, host, clock, ctx| {
         full_frames!(4, pipe, channel, host, clock);
-        server = server + pipe.collect_credit(channel, ctx).burn_for_testing();
+        server = server + pipe.collect_credit(channel, clock, ctx).burn_for_testing();
         world::assert_conserved(channel);
     });
     server = server + w.claim(signed::second());
@@ -502,17 +594,20 @@ fun foreign_channel() {
 }
 
 /// Open a second channel and give the sender's pipe of the first to it.
-macro fun misused($world: &mut World, $f: |&mut Pipe, &mut Channel<SUI>, &mut TxContext|) {
+macro fun misused(
+    $world: &mut World,
+    $f: |&mut Pipe, &mut Channel<SUI>, &Clock, &mut TxContext|,
+) {
     let world = $world;
     world.as_client();
     world.open_channel(100);
     world.as_server();
-    let (s, _) = world.parts();
+    let (s, clock) = world.parts();
     let mut pipe = s.take_from_sender<Pipe>();
     let mut first = s.take_shared<Channel<SUI>>();
     let mut second = s.take_shared<Channel<SUI>>();
-    if (pipe.channel() == object::id(&first)) $f(&mut pipe, &mut second, s.ctx())
-    else $f(&mut pipe, &mut first, s.ctx());
+    if (pipe.channel() == object::id(&first)) $f(&mut pipe, &mut second, clock, s.ctx())
+    else $f(&mut pipe, &mut first, clock, s.ctx());
     s.return_to_sender(pipe);
     ts::return_shared(first);
     ts::return_shared(second);
@@ -522,8 +617,8 @@ macro fun misused($world: &mut World, $f: |&mut Pipe, &mut Channel<SUI>, &mut Tx
 fun foreign_channel_pays_no_credit() {
     let mut w = borne_by(1, 1_000);
     pipe_of(&mut w, signed::server());
-    misused!(&mut w, |pipe, channel, ctx| {
-        pipe.collect_credit(channel, ctx).burn_for_testing();
+    misused!(&mut w, |pipe, channel, clock, ctx| {
+        pipe.collect_credit(channel, clock, ctx).burn_for_testing();
     });
     w.end();
 }
@@ -532,7 +627,7 @@ fun foreign_channel_pays_no_credit() {
 fun foreign_channel_notes_no_credit() {
     let mut w = borne_by(2, 1_000);
     pipe_of(&mut w, signed::server());
-    misused!(&mut w, |pipe, channel, _| pipe.charge_credit(channel));
+    misused!(&mut w, |pipe, channel, clock, _| pipe.charge_credit(channel, clock));
     w.end();
 }
 
@@ -615,8 +710,8 @@ fun over_rate_of_bytes() {
 fun wrong_direction() {
     let mut w = borne_by(1, 1_000);
     pipe_of(&mut w, signed::client());
-    piped!(&mut w, |pipe, channel, _, _, ctx| {
-        pipe.collect_credit(channel, ctx).burn_for_testing();
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
+        pipe.collect_credit(channel, clock, ctx).burn_for_testing();
     });
     w.end();
 }
@@ -625,7 +720,7 @@ fun wrong_direction() {
 fun wrong_direction_to_charge() {
     let mut w = borne_by(2, 1_000);
     pipe_of(&mut w, signed::server());
-    piped!(&mut w, |pipe, channel, _, _, _| pipe.charge_credit(channel));
+    piped!(&mut w, |pipe, channel, _, clock, _| pipe.charge_credit(channel, clock));
     w.end();
 }
 
@@ -727,8 +822,8 @@ fun a_stranger_has_no_pipe() {
 fun not_borne() {
     let mut w = open();
     pipe_of(&mut w, signed::server());
-    piped!(&mut w, |pipe, channel, _, _, ctx| {
-        pipe.collect_credit(channel, ctx).burn_for_testing();
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
+        pipe.collect_credit(channel, clock, ctx).burn_for_testing();
     });
     w.end();
 }
@@ -737,7 +832,7 @@ fun not_borne() {
 fun not_borne_by_the_server() {
     let mut w = borne_by(1, 1_000);
     pipe_of(&mut w, signed::client());
-    piped!(&mut w, |pipe, channel, _, _, _| pipe.charge_credit(channel));
+    piped!(&mut w, |pipe, channel, _, clock, _| pipe.charge_credit(channel, clock));
     w.end();
 }
 
@@ -745,9 +840,9 @@ fun not_borne_by_the_server() {
 fun no_credit_from_a_closed_channel() {
     let mut w = borne_by(1, 1_000);
     pipe_of(&mut w, signed::server());
-    piped!(&mut w, |pipe, channel, _, _, ctx| {
+    piped!(&mut w, |pipe, channel, _, clock, ctx| {
         channel.release(ctx);
-        pipe.collect_credit(channel, ctx).burn_for_testing();
+        pipe.collect_credit(channel, clock, ctx).burn_for_testing();
     });
     w.end();
 }
@@ -759,7 +854,7 @@ fun no_charge_to_a_closed_channel() {
     w.as_server();
     world::channel!(&mut w, |channel, _, ctx| channel.release(ctx));
     w.as_client();
-    piped!(&mut w, |pipe, channel, _, _, _| pipe.charge_credit(channel));
+    piped!(&mut w, |pipe, channel, _, clock, _| pipe.charge_credit(channel, clock));
     w.end();
 }
 

@@ -70,7 +70,7 @@ public fun second(): Signed {
     Signed { voucher, signature: x"ea5cf06120ceb3f64b493e7a7f073bd2dbd34a4103668764a620c1961e806b95f7c6637abcc5d30e3c8a32aac2a4ebaab2c8a085758a7ac98d4b39315c59150a" }
 }
 
-/// Most of the deposit; evidence for 53 frames.
+/// Most of the deposit, and bytes of three frames.
 public fun third(): Signed {
     let voucher = channel::new_voucher(
         object::id_from_address(@0x63d9a65220318469fb169034d8a011eae3f014fed2a1f8c006183e2ece3c3975),
@@ -113,6 +113,21 @@ public fun last(): Signed {
         18446744073709551615,
     );
     Signed { voucher, signature: x"9c270fd76bbd7a643c0de5cf0bd48f5235d283b48261eb5e54f9ab11e29d975457cb96f2dd064dde42be78fa209742854575a580a7b0911aa03893ac70e52d0e" }
+}
+
+/// As the first, and the bytes of four frames of 16 KiB.
+public fun carried(): Signed {
+    let voucher = channel::new_voucher(
+        object::id_from_address(@0x63d9a65220318469fb169034d8a011eae3f014fed2a1f8c006183e2ece3c3975),
+        0,
+        1,
+        100,
+        10,
+        65536,
+        option::none(),
+        18446744073709551615,
+    );
+    Signed { voucher, signature: x"23d7b9bd1c00e26ab3519fc1fae7eaccd50922480e13482f152c452e96885005da1f3ce682f92d224e8ef4cf16c1aaa53212b29e54754723cefad89fb53b5206" }
 }
 
 /// Less than the first was for.
