@@ -9,13 +9,13 @@ from dtp.chain.model import Executed
 
 __all__ = ["GasGuess", "frame_credit"]
 
-#: Units of computation that a frame of 16 KiB is credited with: below what any frames of this weight take, or frames
-#: that nobody needs would pay (docs/decisions/0176).
+#: Gas units that 16 KiB of frames are credited with: three quarters of what their events alone take, whatever else is
+#: in the transaction, so that frames which nobody needs don't pay (docs/decisions/0176).
 _CREDIT_UNITS: Final = 150
 
 
 def frame_credit(gas_price: int) -> int:
-    """What a frame of 16 KiB may be credited with, MIST, at a gas price in MIST a unit: a little below its gas."""
+    """Return what 16 KiB of frames may be credited with, MIST, at a gas price in MIST a unit: below their gas."""
     return _CREDIT_UNITS * gas_price
 
 

@@ -87,7 +87,7 @@ _TRIAL_MS: Final = 600_000
 _TURNS: Final = 100
 _TURN: Final = 0.01
 #: Credits for transport that are worth a transaction, MIST.
-_CREDITS_WORTH: Final = 3_000_000
+_CREDITS_WORTH: Final = 1_100_000
 
 
 @dataclass(slots=True)

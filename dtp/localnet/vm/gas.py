@@ -7,8 +7,8 @@ internal units; 1,000 of them are one gas unit. The budget and the price are in 
 is rounded up to 1,000 of those (`round_units`), which belongs to the node.
 
 What is an estimate: tiers are switched at the end of a basic block rather than within it; the tier of stack height
-(which needs a stack higher than 1,000 to matter) is not counted; a native's price has its published base and
-per-byte part where `NATIVE_COSTS` names it and `NATIVE_DEFAULT` otherwise.
+(which needs a stack higher than 1,000 to matter) is not counted; some natives have only their published base (see
+docs/decisions/0175).
 """
 
 from __future__ import annotations
