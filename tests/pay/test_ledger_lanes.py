@@ -96,9 +96,9 @@ def test_transport_is_a_part_of_what_is_unpaid_at_first(tmp_path, carrier):
         served.channel = replace(served.channel, terms=terms)
         meter = await served.ledger.enter(*served.admitted(carrier=carrier), EXPOSURE, True)
         limit = meter.payee.limit
-        share, request = 2_250_000, PRICES.request + 400_000
-        requests = share // 2 // request
-        assert limit == Usage(requests, (share - requests * request) * MIB // (PRICES.mib + 64 * 400_000))
+        share, dear = 2_250_000, PRICES.mib + 64 * 400_000
+        requests = min(EXPOSURE.first_requests, share // 2 // PRICES.request)
+        assert limit == Usage(requests, (share - requests * PRICES.request) * MIB // dear)
         meter.begin()
         (told,) = (messages.parse(each, from_client=False) for each in meter.connection.sent)
         assert (told.first_requests, told.first_bytes) == limit
