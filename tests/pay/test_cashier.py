@@ -18,6 +18,7 @@ from dtp.chain.errors import (
 )
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN, canonical_type
+from dtp.chain.pipe import CREDIT_BYTES
 from dtp.pay import cashier as cashier_module
 from dtp.pay import settling
 from dtp.pay.cashier import Cashier
@@ -289,7 +290,7 @@ def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
 
         monkeypatch.setattr(cashier_module, "read_channels", read_channels)
         with Store(tmp_path / "pay.sqlite") as store:
-            store.received_all([(KEY.sign(voucher(1, 5)), Usage(5, 0))])
+            store.received_all([(KEY.sign(voucher(1, 5)), Usage(5, 5 * CREDIT_BYTES))])
             if agreed is not None:
                 store.agree(CHANNEL, 5, agreed, "chain")
             journal = Journal(store)
