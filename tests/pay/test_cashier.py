@@ -290,7 +290,8 @@ def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
 
         monkeypatch.setattr(cashier_module, "read_channels", read_channels)
         with Store(tmp_path / "pay.sqlite") as store:
-            store.received_all([(KEY.sign(voucher(1, 5)), Usage(5, 5 * CREDIT_BYTES))])
+            signed = KEY.sign(replace(voucher(1, 5), bytes=5 * CREDIT_BYTES))
+            store.received_all([(signed, Usage(5, 5 * CREDIT_BYTES))])
             if agreed is not None:
                 store.agree(CHANNEL, 5, agreed, "chain")
             journal = Journal(store)
