@@ -495,7 +495,7 @@ def test_a_price_cap_minds_what_transport_may_come_to(market):
     async def scenario(market):
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=1000))
         buyer = await market.buyer()
-        with pytest.raises(PriceTooHigh, match="up to 0.000064 SUI for transport"):
+        with pytest.raises(PriceTooHigh, match=r"up to 0\.000064 SUI for transport"):
             await market.connect(buyer, most_per_mib=2_063_999)
         async with market.connect(buyer, most_per_mib=2_064_000, most_per_request=2000) as connection:
             assert await fetch(connection, 1000) == 1000
