@@ -594,10 +594,7 @@ fun foreign_channel() {
 }
 
 /// Open a second channel and give the sender's pipe of the first to it.
-macro fun misused(
-    $world: &mut World,
-    $f: |&mut Pipe, &mut Channel<SUI>, &Clock, &mut TxContext|,
-) {
+macro fun misused($world: &mut World, $f: |&mut Pipe, &mut Channel<SUI>, &Clock, &mut TxContext|) {
     let world = $world;
     world.as_client();
     world.open_channel(100);
