@@ -22,8 +22,36 @@ REASONS: dict[str, str] = {
     "rounding": "computation is rounded to half of its digits since version 108, to 1,000 units before",
     "copies": "the node does not charge copies of values between commands",
     "order": "ids of dynamic fields are random, and so is the order in which equal types are numbered",
+    "later": "the same test was identical in the suite of January 2026, version 106: it changed after that",
+    "runner": "the runner does not read or play this as Sui's does",
+    "fault": "a fault of the node, not mended yet",
     "follows": "an earlier task of the test differs, and this one uses what it made",
     "open": "not looked into yet",
+}
+
+
+#: Tests whose first differences were looked into one by one.
+BY_NAME: dict[str, str] = {
+    "entry_points/generic_by_ref_invalid": "later",
+    "entry_points/large_enum": "later",
+    "programmable/cannot_call_emit": "later",
+    "programmable/gas_coin_by_value_invalid": "later",
+    "programmable/gas_coin_by_value_118": "later",
+    "receive_object/receive_object_owner": "later",
+    "upgrade/type_names": "later",
+    "programmable/cannot_call_emit_authenticated": "natives",
+    "programmable/coin_negative": "coin rules",
+    "programmable/coin_operations_custom_coin": "coin rules",
+    "programmable/merge_coin_mismatched_coin": "coin rules",
+    "programmable_transaction_examples/bad_syntax": "runner",
+    "programmable_transaction_examples/coin_limit": "runner",
+    "upgrade/upgrade_ratchet": "runner",
+    "programmable/pure_arg_mut": "runner",
+    "upgrade/multiple_attempts": "fault",
+    "upgrade/modules": "fault",
+    "receive_object/duplicate_receive_argument": "fault",
+    "dev_inspect/unused_value_without_drop": "fault",
+    "programmable/unused_values_valid": "fault",
 }
 
 
@@ -40,7 +68,12 @@ class Differing(Protocol):
 
 def reason_of(outcome: Differing, earlier: list[Differing]) -> str:
     """Return the name of the reason. `earlier` are the differing tasks before it."""
-    return _by_itself(outcome) or ("follows" if earlier else "") or _by_folder(outcome) or "open"
+    return (
+        _by_itself(outcome)
+        or ("follows" if earlier else "")
+        or _by_folder(outcome)
+        or BY_NAME.get(outcome.test, "open")
+    )
 
 
 def _by_itself(outcome: Differing) -> str:
