@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
-from suite_files import SuiteTest, read_test, test_names
+from suite_files import SuiteTest, names_of_tests, read_test
 from suite_play import Account, Player, account_names
 from suite_reasons import REASONS, reason_of
 from suite_results import Result, differences, parse_result
@@ -91,14 +91,14 @@ def same_files(source: Path, known: dict[str, Any]) -> set[str]:
     """Return the names of the tests whose files are those that `known` was written for."""
     tests = known["tests"]
     return {
-        n for n in test_names(source) if n in tests and _digest(read_test(source, n)) == tests[n]["files"]
+        n for n in names_of_tests(source) if n in tests and _digest(read_test(source, n)) == tests[n]["files"]
     }
 
 
 def write_known(source: Path, outcomes: list[Outcome]) -> int:
     """Write all differences with their reasons; return how many have none."""
     tests: dict[str, Any] = {
-        name: {"files": _digest(read_test(source, name)), "tasks": {}} for name in test_names(source)
+        name: {"files": _digest(read_test(source, name)), "tasks": {}} for name in names_of_tests(source)
     }
     missing = 0
     before: dict[str, list[Outcome]] = {}
@@ -119,7 +119,7 @@ def main() -> None:
     """Print each difference and the counts."""
     source, *words = sys.argv[1:]
     prefixes = tuple(word for word in words if word != "--write")
-    names = [n for n in test_names(Path(source)) if not prefixes or n.startswith(prefixes)]
+    names = [n for n in names_of_tests(Path(source)) if not prefixes or n.startswith(prefixes)]
     outcomes = run(Path(source), names)
     earlier: dict[str, list[Outcome]] = {}
     for o in outcomes:

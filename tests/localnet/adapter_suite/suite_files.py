@@ -123,7 +123,7 @@ def read_test(source: Path, name: str) -> SuiteTest:
     return SuiteTest(name, parse_tasks(move), parse_results(snap), move + snap)
 
 
-def test_names(source: Path) -> list[str]:
+def names_of_tests(source: Path) -> list[str]:
     """Return the names of all tests that have both files."""
     folder = source / FOLDER
     found = sorted(folder.rglob("*.move"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from run_suite import KNOWN, Outcome, count, read_known, run, same_files
-from suite_files import FOLDER, test_names
+from suite_files import FOLDER, names_of_tests
 from suite_sources import ROOT
 
 pytestmark = pytest.mark.long
@@ -45,7 +45,7 @@ def _differing(outcomes: list[Outcome]) -> dict[str, dict[str, str]]:
 
 def test_differences_are_those_that_are_known(capsys: pytest.CaptureFixture[str]) -> None:
     source = _source()
-    outcomes = run(source, test_names(source))
+    outcomes = run(source, names_of_tests(source))
     known = read_known()
     judged = same_files(source, known)
     with capsys.disabled():
