@@ -17,6 +17,7 @@ from dtp import config
 from dtp.chain.errors import PackageNotPublished
 from dtp.chain.model import Id, canonical_id
 from dtp.errors import ConfigError
+from dtp.identity.private import make_private_folder
 from dtp.sui.names import SuiNameError
 
 _FORMAT = 1
@@ -160,7 +161,7 @@ def _save(path: Path, everything: dict[str, _Chain]) -> None:
     hosts = {chain: known.hosts for chain, known in everything.items() if known.hosts}
     text = json.dumps({"format": _FORMAT, "chains": chains, "hosts": hosts}, indent=2) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
             file.write(text)
             file.flush()

@@ -30,6 +30,7 @@ from dtp.chain.errors import MALFORMED, HistoryPruned, NodeRefused, NodeUnavaila
 from dtp.chain.model import ChainEvent, canonical_id, canonical_type
 from dtp.chain.values import Schema
 from dtp.errors import ConfigError
+from dtp.identity.private import make_private_folder
 from dtp.sui.names import SuiNameError
 
 #: Stands for "all of that checkpoint" in a cursor.
@@ -123,7 +124,7 @@ class CursorFile:
     def save(self, cursor: Cursor) -> None:
         """Keep the cursor. Raises `ConfigError`."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.path.parent)
             with tempfile.NamedTemporaryFile(
                 "w", dir=self.path.parent, prefix=self.path.name, delete=False
             ) as file:

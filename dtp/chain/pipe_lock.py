@@ -21,6 +21,7 @@ from typing import Final, Protocol
 from dtp import config
 from dtp.chain.pipe_where import ChannelInUse
 from dtp.errors import LocalError
+from dtp.identity.private import make_private_folder
 
 __all__ = ["PipeLocks", "Sender"]
 
@@ -56,7 +57,7 @@ class PipeLocks:
 
     def __init__(self, path: Path) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as fault:
             raise LocalError(

@@ -14,6 +14,7 @@ import click
 import dtp
 from dtp.cli import output
 from dtp.errors import DtpError
+from dtp.identity.private import keep_out_of_core_dumps
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def main() -> None:
     An address looks like dtp+tcp://dtp1...@host:port/service, or dtp://NAME/service for a peer that your
     peers.toml knows.
     """
+    keep_out_of_core_dumps()
     _open_missing_files()
 
 

@@ -41,12 +41,28 @@ def wallet_path(name: str) -> Path:
     return wallets_dir() / f"{name}.pem"
 
 
+def is_secret_key(text: str) -> bool:
+    """True for a key as Sui's wallets export it: never shown, and taken from the environment or a file only."""
+    return text.strip().lower().startswith("suiprivkey")
+
+
+def refuse_key(context: click.Context, param: click.Parameter, wallet: str | None) -> str | None:
+    """Raise `ConfigError` for a key on the command line, which every user of the machine can read there."""
+    source = context.get_parameter_source(param.name or "")
+    if wallet is not None and is_secret_key(wallet) and source is not click.core.ParameterSource.ENVIRONMENT:
+        raise ConfigError(
+            "--wallet has a private key, which others see in the list of processes and your shell keeps: name a file "
+            "with it (chmod 600), or give it in $DTP_WALLET; and make another key, since this one was seen"
+        )
+    return wallet
+
+
 @dataclass(frozen=True)
 class Account:
     """Network and wallet of a command; nothing is opened before it is needed."""
 
     network: str | None
-    wallet: str | None
+    wallet: str | None = dataclasses.field(repr=False)
     passphrase_file: str | None
 
     def path(self) -> Path | None:
@@ -54,7 +70,7 @@ class Account:
         text = self.wallet
         if text is None:
             return config.identity_path()
-        if text == "sui" or text.startswith(("sui:", _EXEC)):
+        if text == "sui" or text.startswith(("sui:", _EXEC)) or is_secret_key(text):
             return None
         if "/" in text or text.endswith(".pem"):
             return Path(text)
@@ -65,6 +81,10 @@ class Account:
         from dtp.chain.keystores import load_key, sui_signer
 
         text = self.wallet or ""
+        if is_secret_key(text):
+            from dtp.chain import KeySigner
+
+            return KeySigner.from_text(text)
         if text.startswith(_EXEC):
             return _command_signer(text.removeprefix(_EXEC))
         path = self.path()
@@ -144,6 +164,7 @@ def account_options(command: _Function) -> _Function:
     )
     wallet_option = click.option(
         "--wallet",
+        callback=refuse_key,
         envvar="DTP_WALLET",
         metavar="WALLET",
         help="A name of 'dtp wallet new', a key file, sui[:ADDRESS] for the Sui command line's keys, or "

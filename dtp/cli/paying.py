@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dtp.cli.accounts import Account
+from dtp.cli.accounts import Account, refuse_key
 from dtp.cli.output import print_line
 from dtp.errors import LocalError
 from dtp.net.dial import connect
@@ -307,7 +307,7 @@ def payment_options(command: _Function) -> _Function:
 
     decorated: Any = with_payment
     for option in (
-        click.option("--wallet", envvar="DTP_WALLET", metavar="WALLET",
+        click.option("--wallet", callback=refuse_key, envvar="DTP_WALLET", metavar="WALLET",
                      help="Who pays: a name of 'dtp wallet new', a key file, or sui[:ADDRESS]. "
                      "[default: $DTP_WALLET, else your identity]"),
         click.option("--network", envvar="DTP_NETWORK", metavar="NETWORK",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dtp.cli.accounts import Account
+from dtp.cli.accounts import Account, refuse_key
 from dtp.cli.listening import DEFAULT_URL, Listening
 from dtp.cli.output import print_line, print_note
 from dtp.cli.services import Directory, Service
@@ -138,7 +138,7 @@ def selling_options(command: _Function) -> _Function:
 
     decorated: Any = with_sale
     for option in (
-        click.option("--wallet", envvar="DTP_WALLET", metavar="WALLET",
+        click.option("--wallet", callback=refuse_key, envvar="DTP_WALLET", metavar="WALLET",
                      help="Who is paid. [default: $DTP_WALLET, else your identity]"),
         click.option("--network", envvar="DTP_NETWORK", metavar="NETWORK",
                      help="Where it is paid. [default: $DTP_NETWORK, else localnet]"),

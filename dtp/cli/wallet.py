@@ -15,6 +15,7 @@ from dtp.cli.output import json_option, print_result, wants_json
 from dtp.cli.run import run
 from dtp.cli.show import table
 from dtp.errors import LocalError
+from dtp.identity.private import make_private_folder
 
 _SCHEMES = ("ed25519", "secp256k1", "secp256r1")
 
@@ -48,7 +49,7 @@ def new(name: str, scheme: str, source: Path | None, ask: bool, passphrase_file:
     else:
         signer = KeySigner.from_text(source.read_text(encoding="utf-8", errors="replace"))
     passphrase = new_passphrase(ask, passphrase_file)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(path.parent)
     save_key(signer, path, passphrase)
     print_result(
         {

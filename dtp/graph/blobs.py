@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 from dtp.core import crdt as core
 from dtp.crdt import BlobRef, Value, values
 from dtp.graph.errors import BlobError, GraphError, StoreError
+from dtp.identity.private import make_private_folder
 
 if TYPE_CHECKING:
     from dtp.crdt import Replica
@@ -103,7 +104,7 @@ class BlobStore:
                 )
             self._scratch = self._scratch or tempfile.TemporaryDirectory(prefix="dtp-blobs-")
             return Path(self._scratch.name) / name
-        self._folder.mkdir(exist_ok=True)
+        make_private_folder(self._folder)
         return self._folder / name
 
     # ---- what is there --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from dtp.graph import envelope as envelopes
 from dtp.graph import summaries
 from dtp.graph.envelope import NONE_BEFORE, Envelope, Summary
 from dtp.graph.errors import StoreError, SyncError
+from dtp.identity.private import make_private_folder
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -87,7 +88,7 @@ class Passed:
         else:
             path = self._folder / author.hex()
             try:
-                self._folder.mkdir(exist_ok=True)
+                make_private_folder(self._folder)
                 with open(f"{path}.new", "wb") as file:
                     file.write(sequence.to_bytes(8, "big") + data)
                     file.flush()

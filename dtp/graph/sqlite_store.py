@@ -16,6 +16,7 @@ from dtp.graph.envelope import Signed
 from dtp.graph.errors import StoreError
 from dtp.graph.proving import Proof
 from dtp.graph.store import Loaded, Store
+from dtp.identity.private import make_private_file
 
 #: Of the tables below; kept as SQLite's user_version.
 FORMAT: Final = 2
@@ -68,8 +69,10 @@ class SqliteStore(Store):
         self._authors: dict[bytes, int] = {}
         self._arrival = 0
         try:
+            if self._path != ":memory:":
+                make_private_file(self._path)
             self._db = sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self._path} can't be opened: {error}") from error
         try:
             self._open(name)

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtp.identity.keys import Identity, IdentityError, Passphrase
-from dtp.identity.private import open_to_others
+from dtp.identity.private import FILE_MODE, make_private_folder, open_to_others
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 #: An identity file has about 500 bytes; more than this is some other file.
 MAX_FILE_SIZE = 64 * 1024
-FILE_MODE = 0o600
 #: scrypt of OWASP's password storage cheat sheet: 16 MiB, 0.15 s. A larger N exceeds the 32 MiB that OpenSSL
 #: allows scrypt in files, and `openssl pkey` has to go on reading ours; so p = 5 makes up for it.
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 5
@@ -289,7 +288,7 @@ def _write_atomically(where: Path, content: bytes, overwrite: bool) -> None:
     temporary file replaces it. (A hard link would do it in one step, but not every file system has them.)
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(where.parent)
     temporary = where.with_name(f".{where.name}.{os.urandom(6).hex()}")
     if not overwrite:
         os.close(os.open(where, flags, FILE_MODE))

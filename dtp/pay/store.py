@@ -16,13 +16,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from dtp import config
+from dtp.identity.private import close_to_others, make_private_file, make_private_folder
 from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.lane_start import UNRESERVED, PayerLane, Reserved
 from dtp.pay.payee import PayeeLane
@@ -116,8 +117,10 @@ class Store:
         self._lock = threading.RLock()
         try:
             if make and self.path != ":memory:":
-                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-                _make(self.path)
+                make_private_folder(Path(self.path).parent)
+                with _making:
+                    make_private_file(self.path)
+            close_to_others(self.path)
             at = self.path if make else f"{Path(self.path).absolute().as_uri()}?mode=rw"
             self._db = sqlite3.connect(
                 at, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=not make
@@ -721,16 +724,6 @@ def _roll_back(db: sqlite3.Connection) -> None:
     # SQLite has done it already after some errors, a full disk among them.
     if db.in_transaction:
         db.execute("ROLLBACK")
-
-
-def _make(path: str) -> None:
-    """Make an empty file that only its owner may read, unless one is there: SQLite's would be everybody's first.
-
-    One that is there isn't touched. POSIX locks are a process's, and end when it closes any descriptor of the file:
-    those of another `Store` here would be gone, and who closes the file elsewhere would delete the log under it.
-    """
-    with _making, suppress(FileExistsError):
-        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _is_missing(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from dtp.daemon.state import Key, Used
 from dtp.daemon.state.errors import StateError
+from dtp.identity.private import make_private_file
 
 _T = TypeVar("_T")
 
@@ -51,6 +53,8 @@ class SqliteStore:
         await self._run(self._open)
 
     def _open(self) -> None:
+        with contextlib.suppress(OSError):  # SQLite says why it can't be opened
+            make_private_file(self._path)
         database = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode = WAL")
