@@ -30,7 +30,7 @@ ROWS = (
     {"net", "chain", "localnet"},
     {"session", "carriers", "crdt", "sui"},
     {"core"},
-    {"errors", "config", "identity"},
+    {"errors", "config", "identity", "tasks"},
 )
 
 #: Where names on one row may know each other after all.

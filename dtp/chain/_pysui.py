@@ -52,6 +52,7 @@ def library() -> SimpleNamespace:
     from grpclib.client import Channel
     from grpclib.const import Cardinality
     from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+    from h2.exceptions import H2Error
 
     _put_off("pysui")
     from pysui.sui.sui_bcs import bcs
@@ -67,7 +68,7 @@ def library() -> SimpleNamespace:
         Channel=_channel_class(Channel),
         Cardinality=Cardinality,
         GRPCError=GRPCError,
-        lost=(ProtocolError, StreamTerminatedError, OSError, TimeoutError, asyncio.IncompleteReadError),
+        lost=(ProtocolError, StreamTerminatedError, H2Error, OSError, TimeoutError, asyncio.IncompleteReadError),
         fast=_fast_types(bcs),
     )
 

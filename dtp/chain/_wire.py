@@ -1,7 +1,7 @@
 """One node: calls of `sui.rpc.v2` over grpclib with pysui's stubs, answers as our values, failures as our errors.
 
 A `Wire` is one endpoint and one HTTP/2 connection, made when it is first needed and again when it is lost. It doesn't
-repeat anything: `client.py` decides what may be repeated, and where. Errors mean: `NodeUnavailable` the call may not
+repeat anything: `client.py` decides what may be repeated, and where. Each call is a task of its own (`_calls.py`). Errors mean: `NodeUnavailable` the call may not
 have reached the node, or its answer was lost; `NodeRefused` and its subclasses that the node said no.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from dtp.chain import _answers as answers
 from dtp.chain import model
+from dtp.chain._calls import apart, messages_apart
 from dtp.chain._pysui import Unresolved, library, unresolved_message
 from dtp.chain.errors import (
     MALFORMED,
@@ -29,9 +30,6 @@ from dtp.chain.errors import (
 from dtp.chain.model import canonical_id
 from dtp.sui.grpc import MessageError, from_value
 from dtp.sui.names import SuiNameError
-
-if TYPE_CHECKING:
-    pass
 
 #: Of an event inside its transaction; where it stands is known there (and older nodes have no more).
 _EVENT_FIELDS: Final = ("package_id", "module", "sender", "event_type", "contents")
@@ -96,6 +94,15 @@ _CHECKPOINT_MASK: Final = (
 _PASSING: Final = frozenset(
     ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED", "INTERNAL", "UNKNOWN")
 )
+#: What grpclib and h2 raise of answers that they did not foresee.
+_LIBRARY_FAULTS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    NotImplementedError,
+)
 _ANSWER_FAULTS = (ValueError, TypeError, AttributeError, KeyError, IndexError, SuiNameError)
 
 
@@ -149,8 +156,6 @@ class Wire:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         found = library()
-        task = asyncio.current_task()
-        before = task.cancelling() if task is not None else 0
         try:
             yield
         except found.GRPCError as fault:
@@ -158,11 +163,11 @@ class Wire:
         except MessageError as fault:
             raise NodeRefused(f"{self.url} answered what is no sui.rpc.v2: {fault}", MALFORMED) from fault
         except found.lost as fault:
-            if task is not None and _cancelled_otherwise(task, before):
-                raise asyncio.CancelledError from fault
             raise NodeUnavailable(
                 f"no answer from {self.url}: {str(fault) or type(fault).__name__}"
             ) from fault
+        except _LIBRARY_FAULTS as fault:
+            raise NodeRefused(f"{self.url} answered what is no gRPC: {fault!r}", MALFORMED) from fault
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -174,10 +179,13 @@ class Wire:
             ) from fault
 
     async def _call(self, service: str, method: str, message: Any) -> Any:
-        v2 = library().v2
-        with self._translated():
-            stub = getattr(v2, service)(self._connected(), timeout=self.timeout)
-            return await getattr(stub, method)(message)
+        stub = getattr(library().v2, service)(self._connected(), timeout=self.timeout)
+
+        async def asked() -> Any:
+            with self._translated():
+                return await getattr(stub, method)(message)
+
+        return await apart(asked(), self.url)
 
     # ------------------------------------------------------------------------------------------------ ledger
 
@@ -379,18 +387,17 @@ class Wire:
             options=v2.QueryOptions(after=after or None),
         )
         stub = v2.LedgerServiceStub(self._connected(), timeout=self.timeout)
-        stream = stub.list_events(request)
-        try:
-            while True:
-                with self._translated():
-                    answer = await anext(stream, None)
-                if answer is None:
-                    return
+
+        async def asked() -> AsyncGenerator[Any, None]:
+            with self._translated():
+                async for message in stub.list_events(request):
+                    yield message
+
+        async with messages_apart(asked, self.url) as messages:
+            async for answer in messages:
                 with self._reading():
                     frame = answers.event_frame(answer, answer.end)
                 yield frame
-        finally:
-            await stream.aclose()
 
     @asynccontextmanager
     async def subscribe_events(
@@ -430,19 +437,22 @@ class Wire:
     @asynccontextmanager
     async def _stream(self, route: str, request: Any, answer_type: Any) -> AsyncIterator[AsyncIterator[Any]]:
         cardinality = library().Cardinality.UNARY_STREAM
-        with self._translated():
-            async with self._connected().request(route, cardinality, type(request), answer_type) as stream:
-                await stream.send_message(request, end=True)
-                # The node answers with headers when it has begun to collect; the stubs hide that moment.
-                await stream.recv_initial_metadata()
+        channel = self._connected()
 
-                async def messages() -> AsyncIterator[Any]:
-                    with self._translated():
-                        async for message in stream:
-                            yield message
+        async def asked() -> AsyncGenerator[Any, None]:
+            with self._translated():
+                async with channel.request(route, cardinality, type(request), answer_type) as stream:
+                    # The node answers with headers when it has begun to collect; the stubs hide that moment.
+                    async with asyncio.timeout(self.timeout):
+                        await stream.send_message(request, end=True)
+                        await stream.recv_initial_metadata()
+                    yield None
+                    async for message in stream:
+                        yield message
 
-                # Leaving the block early resets the stream; cancelling one that has ended would raise.
-                yield messages()
+        async with messages_apart(asked, self.url) as messages:
+            await anext(messages)
+            yield messages
 
 
 # --------------------------------------------------------------------------------------------- questions and errors
@@ -457,18 +467,6 @@ def _refusal(url: str, status: str, message: str) -> NodeRefused | NodeUnavailab
     if status == "UNIMPLEMENTED":
         return UnknownMethod(f"{text} (a node that doesn't serve this part of sui.rpc.v2)", status)
     return NodeRefused(text, status)
-
-
-def _cancelled_otherwise(task: asyncio.Task[Any], before: int) -> bool:
-    """Take back that grpclib cancelled the task to wake it; whether somebody else did so as well.
-
-    grpclib leaves it cancelled. Then Ctrl-C would end in a traceback instead of `KeyboardInterrupt`, and groups of
-    tasks would think that they are to end.
-    """
-    if task is asyncio.current_task() and task.cancelling() > before:
-        task.uncancel()
-        return task.cancelling() > before
-    return False
 
 
 def _mask(*paths: str) -> Any:

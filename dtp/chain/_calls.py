@@ -1,0 +1,83 @@
+"""Calls to a node as tasks of their own.
+
+When a connection ends, grpclib cancels whichever task has a call under way: once for the node's GOAWAY, once more for
+the connection's end. That is to hit nothing but the call. Who waits for it gets an error, and is cancelled only by its
+own owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from dtp import tasks
+from dtp.chain.errors import NodeUnavailable
+
+T = TypeVar("T")
+
+#: Messages of a stream that are read before anybody takes them. The rest waits at the node.
+_AHEAD: Final = 64
+
+
+async def apart(call: Coroutine[Any, Any, T], url: str) -> T:
+    """Return what a call gives, or raise what it raises; `NodeUnavailable` when a library has cancelled it.
+
+    When the caller is cancelled, so is the call.
+    """
+    task = tasks.start(call, name="dtp-node-call")
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
+    return _result(task, url)
+
+
+def _result(task: asyncio.Task[T], url: str) -> T:
+    if task.cancelled():
+        raise NodeUnavailable(f"no answer from {url}: the connection ended")
+    return task.result()
+
+
+@asynccontextmanager
+async def messages_apart(
+    source: Callable[[], AsyncGenerator[T, None]], url: str
+) -> AsyncIterator[AsyncIterator[T]]:
+    """Give the messages of `source`, which a task of its own reads. Errors as of `apart`; leaving the block ends it."""
+    waiting: deque[T] = deque()
+    news, room = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(source()) as messages:
+            async for message in messages:
+                waiting.append(message)
+                news.set()
+                while len(waiting) >= _AHEAD:
+                    room.clear()
+                    await room.wait()
+
+    async def given() -> AsyncIterator[T]:
+        while True:
+            while not waiting and not task.done():
+                news.clear()
+                await news.wait()
+            if not waiting:
+                _result(task, url)
+                return
+            message = waiting.popleft()
+            room.set()
+            yield message
+
+    task = tasks.start(read(), name="dtp-node-stream")
+    task.add_done_callback(lambda _: news.set())
+    try:
+        yield given()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody waits for more of it
