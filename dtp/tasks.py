@@ -2,10 +2,10 @@
 
 There are three kinds, by who looks at the end of it:
 
-- `start`: whoever starts it waits for it, and takes its result or its error;
+- `start_task`: whoever starts it waits for it, and takes its result or its error;
 - `TaskSet`: its owner waits for none of them by itself; what goes wrong in one is reported;
-- `SupervisedTask`: it works for as long as its owner does. When it ends without being stopped, by an error, by itself,
-  or because a library has cancelled it, that is logged and counted, and it begins again after a pause.
+- `SupervisedTask`: it works for as long as its owner does. When it ends without being stopped (by an error, by
+  itself, or because a library has cancelled it), that is logged and counted, and it begins again after a pause.
 
 `supervised()` says how those stand that the running loop has.
 """
@@ -31,20 +31,22 @@ LONGEST_PAUSE: Final = 60.0
 _SETTLED: Final = 2 * LONGEST_PAUSE
 
 
-def start(work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-    """Return a task that does `work`. The caller waits for it, or cancels it."""
-    return asyncio.get_running_loop().create_task(work, name=name)
+def start_task(
+    work: Coroutine[Any, Any, T], *, name: str, loop: asyncio.AbstractEventLoop | None = None
+) -> asyncio.Task[T]:
+    """Return a task that does `work`, in the running loop or in `loop`. The caller waits for it, or cancels it."""
+    return (loop or asyncio.get_running_loop()).create_task(work, name=name)
 
 
-async def _result(work: Awaitable[T]) -> T:
-    return await work
-
-
-def start_any(work: Awaitable[T], *, name: str) -> asyncio.Future[T]:
-    """`start`, of anything that can be awaited; what is a future already is returned as it is."""
+def as_future(work: Awaitable[T], *, name: str) -> asyncio.Future[T]:
+    """Return a future of what foreign code gave to be awaited: itself where it is one, else a task."""
     if isinstance(work, asyncio.Future):
         return work
-    return start(work if isinstance(work, Coroutine) else _result(work), name=name)
+
+    async def wait() -> T:
+        return await work
+
+    return start_task(wait(), name=name)
 
 
 class TaskSet:
@@ -63,7 +65,7 @@ class TaskSet:
 
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """Return a task that does `work`, and keep it until it has ended."""
-        task = start(work, name=name)
+        task = start_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -126,8 +128,11 @@ _KNOWN: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Known]] = WeakKeyDic
 
 def supervised() -> list[TaskStatus]:
     """Return how the supervised tasks of the running loop stand, by name: those that were started and not stopped,
-    and those that had to begin again."""
-    known = _KNOWN.get(asyncio.get_running_loop(), _Known())
+    and those that had to begin again. Nothing where no loop runs."""
+    try:
+        known = _KNOWN.get(asyncio.get_running_loop(), _Known())
+    except RuntimeError:
+        return []
     names = sorted({each.name for each in known.tasks} | known.restarts.keys())
     return [
         TaskStatus(
@@ -144,8 +149,8 @@ def supervised() -> list[TaskStatus]:
 class SupervisedTask:
     """A task that works until it is stopped. What ends it otherwise is logged and counted, and it begins again.
 
-    `work` is called for each beginning. The first pause is `first_pause` seconds, each further one twice as long, up to
-    `longest_pause`; a beginning that has lasted makes them short again.
+    `work` is called for each beginning. The first pause is `first_pause` seconds, each further one twice as long, up
+    to `longest_pause`; a beginning that has lasted makes them short again.
     """
 
     def __init__(

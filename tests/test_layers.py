@@ -115,6 +115,68 @@ def sources(folder: Path, pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in folder.rglob(pattern))
 
 
+#: The one file that creates tasks. Elsewhere only a group that waits for its own does.
+TASKS = "dtp/tasks.py"
+STARTS_TASKS = {"create_task", "ensure_future"}
+
+
+def bare_tasks(file: str, source: str) -> list[str]:
+    """Where the file starts a task whose end perhaps nobody looks at."""
+    if file == TASKS:
+        return []
+    tree = ast.parse(source)
+    groups = {
+        ast.unparse(item.optional_vars)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AsyncWith)
+        for item in node.items
+        if item.optional_vars is not None and ast.unparse(item.context_expr).endswith("TaskGroup()")
+    }
+    groups |= {
+        arg.arg
+        for arg in ast.walk(tree)
+        if isinstance(arg, ast.arg) and arg.annotation and ast.unparse(arg.annotation).endswith("TaskGroup")
+    }
+    found = []
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in STARTS_TASKS
+            and ast.unparse(node.value) not in groups
+        ):
+            found.append(f"{file}:{node.lineno}: {ast.unparse(node)}: tasks are started by dtp.tasks")
+        if isinstance(node, ast.ImportFrom) and STARTS_TASKS & {alias.name for alias in node.names}:
+            found.append(f"{file}:{node.lineno}: tasks are started by dtp.tasks")
+    return found
+
+
+@pytest.mark.parametrize("file", sources(PACKAGE, "*.py"))
+def test_file_starts_no_task_by_itself(file: str) -> None:
+    assert bare_tasks(file, (ROOT / file).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import asyncio\nasyncio.create_task(work())",
+        "import asyncio\nasyncio.ensure_future(work())",
+        "from asyncio import create_task\n",
+        "import asyncio\nasyncio.get_running_loop().create_task(work())",
+        "def f(self):\n self._loop.create_task(work())",
+        "start = loop.create_task",
+    ],
+)
+def test_a_bare_task_is_found(source: str) -> None:
+    (found,) = bare_tasks("dtp/net/x.py", source)
+    assert "tasks are started by dtp.tasks" in found
+
+
+def test_a_group_may_start_its_own_tasks() -> None:
+    group = "async def f():\n async with asyncio.TaskGroup() as group:\n  group.create_task(work())"
+    assert bare_tasks("dtp/net/x.py", group) == []
+    assert bare_tasks("dtp/net/x.py", "def f(group: asyncio.TaskGroup):\n group.create_task(work())") == []
+
+
 @pytest.mark.parametrize("file", sources(PACKAGE, "*.py"))
 def test_file_keeps_the_rules(file: str) -> None:
     assert faults(file, (ROOT / file).read_text()) == []

@@ -47,6 +47,7 @@ from dtp.carriers.websocket_upgrade import (
     upgrade_client,
     upgrade_server,
 )
+from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.carriers.websocket")
 
@@ -172,7 +173,7 @@ class WebSocketListener(CarrierListener):
             oldest = next(iter(self._upgrades))
             del self._upgrades[oldest]
             oldest.cancel()
-        task = asyncio.create_task(self._upgrade(sock), name=f"upgrade at {self.urls[0]}")
+        task = start_task(self._upgrade(sock), name=f"upgrade at {self.urls[0]}")
         self._upgrades[task] = None
         task.add_done_callback(partial(self._on_done, sock))
 

@@ -1,8 +1,8 @@
 """Calls to a node as tasks of their own.
 
-When a connection ends, grpclib cancels whichever task has a call under way: once for the node's GOAWAY, once more for
-the connection's end. That is to hit nothing but the call. Who waits for it gets an error, and is cancelled only by its
-own owner.
+When a connection ends, grpclib cancels whichever task has a call under way: once for the node's GOAWAY, once more
+for the connection's end. That is to hit nothing but the call. Who waits for it gets an error, and is cancelled only
+by its own owner.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from dtp import tasks
 from dtp.chain.errors import NodeUnavailable
+from dtp.tasks import start_task
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ async def apart(call: Coroutine[Any, Any, T], url: str) -> T:
 
     When the caller is cancelled, so is the call.
     """
-    task = tasks.start(call, name="dtp-node-call")
+    task = start_task(call, name="dtp-node-call")
     try:
         await asyncio.wait([task])
     except asyncio.CancelledError:
@@ -47,7 +47,8 @@ def _result(task: asyncio.Task[T], url: str) -> T:
 async def messages_apart(
     source: Callable[[], AsyncGenerator[T, None]], url: str
 ) -> AsyncIterator[AsyncIterator[T]]:
-    """Give the messages of `source`, which a task of its own reads. Errors as of `apart`; leaving the block ends it."""
+    """Give the messages of `source`, which a task of its own reads. Errors are those of `apart`. Leaving the block
+    ends the task."""
     waiting: deque[T] = deque()
     news, room = asyncio.Event(), asyncio.Event()
 
@@ -72,7 +73,7 @@ async def messages_apart(
             room.set()
             yield message
 
-    task = tasks.start(read(), name="dtp-node-stream")
+    task = start_task(read(), name="dtp-node-stream")
     task.add_done_callback(lambda _: news.set())
     try:
         yield given()

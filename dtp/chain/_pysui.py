@@ -68,7 +68,14 @@ def library() -> SimpleNamespace:
         Channel=_channel_class(Channel),
         Cardinality=Cardinality,
         GRPCError=GRPCError,
-        lost=(ProtocolError, StreamTerminatedError, H2Error, OSError, TimeoutError, asyncio.IncompleteReadError),
+        lost=(
+            ProtocolError,
+            StreamTerminatedError,
+            H2Error,
+            OSError,
+            TimeoutError,
+            asyncio.IncompleteReadError,
+        ),
         fast=_fast_types(bcs),
     )
 

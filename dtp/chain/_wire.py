@@ -1,7 +1,8 @@
 """One node: calls of `sui.rpc.v2` over grpclib with pysui's stubs, answers as our values, failures as our errors.
 
 A `Wire` is one endpoint and one HTTP/2 connection, made when it is first needed and again when it is lost. It doesn't
-repeat anything: `client.py` decides what may be repeated, and where. Each call is a task of its own (`_calls.py`). Errors mean: `NodeUnavailable` the call may not
+repeat anything: `client.py` decides what may be repeated, and where. Each call is a task of its own (`_calls.py`).
+Errors mean: `NodeUnavailable` the call may not
 have reached the node, or its answer was lost; `NodeRefused` and its subclasses that the node said no.
 """
 

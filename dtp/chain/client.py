@@ -77,6 +77,7 @@ from dtp.sui import transaction as sui
 from dtp.sui.bcs import BcsError
 from dtp.sui.names import format_address, format_digest
 from dtp.sui.transaction import TransactionData, transaction_digest
+from dtp.tasks import start_task
 
 T = TypeVar("T")
 #: Told the digest of a transaction that is signed and about to be sent.
@@ -415,7 +416,9 @@ class ChainClient:
                     await signed(format_digest(transaction_digest(built.data)))
                 slot.coin = None  # from here on its version isn't known before the answer is
                 # Whoever cancels this doesn't take it back: what it uses stays in use until it is known what it did.
-                sending = asyncio.create_task(self._send(built.data, signature, slot, held.pop_all(), took))
+                sending = start_task(
+                    self._send(built.data, signature, slot, held.pop_all(), took), name="dtp-chain-send"
+                )
         self._sending.add(sending)
         sending.add_done_callback(self._root._sent)
         return self._succeeded(await asyncio.shield(sending))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from dtp.chain.client import Signed
+from dtp.tasks import start_task
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ async def to_its_end(work: Callable[[Signed], Coroutine[Any, Any, T]]) -> T:
         nonlocal is_signed
         is_signed = True  # what follows is sent, without a pause in which it could be cancelled
 
-    task = asyncio.create_task(work(signed))
+    task = start_task(work(signed), name="dtp-commitment")
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -36,6 +36,7 @@ from dtp.errors import ChainError, LimitError, LocalError
 from dtp.identity import PeerId
 from dtp.session.codes import CloseCode, Refuse
 from dtp.sui.bcs import BcsError
+from dtp.tasks import start_task
 
 __all__ = [
     "Decision",
@@ -433,7 +434,7 @@ class Firewall:
             # A clock that was set back must not keep us waiting for a time that is far away now.
             waits = self._clock() < self._not_before <= self._clock() + RETRY_AFTER
             if self._reader is None and not waits:
-                self._reader = asyncio.create_task(self._renew(), name="dtp-firewall")
+                self._reader = start_task(self._renew(), name="dtp-firewall")
             if self._reader is not None and not 0 <= self._age() <= longest:
                 await asyncio.wait([self._reader])
         return self.rules if 0 <= self._age() <= longest else None

@@ -21,6 +21,7 @@ from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Beacon, Endpoint, HostError
 from dtp.chain.resolver import direct_url
 from dtp.errors import DtpError, LocalError
+from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.chain")
 
@@ -131,7 +132,7 @@ class Heartbeats:
         self._on_lost, self._check_apart, self._load, self._clock = on_lost, check_apart, load, clock
         self._guard = None if is_alive is None else Guard(chain, operator, key, is_alive)
         self._ttl = self._beaten = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._task = SupervisedTask(lambda: self.run(LOOK), name="dtp-heartbeat")
         self.generation = 0
         #: Whether the beacon has been told of it; whether another process is there in its place.
         self.started = self.lost = False
@@ -154,7 +155,7 @@ class Heartbeats:
         self._ttl, self._beaten = beacon.ttl_ms / 1000, self._clock()
         await self._chain.execute(program)
         self.started = True
-        self._task = asyncio.create_task(self.run(LOOK), name="dtp-heartbeat")
+        self._task.start()
 
     async def look(self) -> None:
         """Read the beacon, and do what it asks for: a heartbeat that is due or was missed; a suspicion of others.
@@ -204,6 +205,7 @@ class Heartbeats:
                 pause = min(2 * pause, _SELDOM)
             else:
                 pause = interval
+        self._task.retire()
 
     async def endpoint(self) -> Endpoint | None:
         """The endpoint as the beacon has it now. Raises `ChainError`."""
@@ -222,7 +224,4 @@ class Heartbeats:
 
     async def stop(self) -> None:
         """No further heartbeat. Idempotent."""
-        task, self._task = self._task, None
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await self._task.stop()

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 
 from dtp.carriers.errors import BrokenError
@@ -54,6 +55,7 @@ from dtp.chain.pipe_frames import (
 from dtp.chain.pipe_gas import GasGuess
 from dtp.chain.pipe_where import PipeRefusedError, PipeStalledError, Timing, Where
 from dtp.errors import CarrierError, ChainError, LocalError
+from dtp.tasks import SupervisedTask
 
 __all__ = ["ChannelEnd", "Link"]
 
@@ -160,7 +162,7 @@ class ChannelEnd:
         self._stuck = False
         self._loop = asyncio.get_running_loop()
         self._pipes: list[_Out] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[SupervisedTask] = []
         self._orders: dict[int, Sequences] = {}
         self._acks: dict[int, Acks] = {}
         self._peer_acks: dict[int, int] = {}
@@ -181,26 +183,26 @@ class ChannelEnd:
         if past is not None:
             self._learn_acks(past)
         self.add(pipes)
-        self._spawn(self._watch(), "dtp-pipe-watch")
+        self._supervise(self._watch, "dtp-pipe-watch")
 
     def add(self, pipes: Sequence[Pipe]) -> None:
         """Send over these, too."""
         for each in pipes:
             out = _Out(each.id, each.index, each.sequence)
             self._pipes.append(out)
-            self._spawn(self._work(out), f"dtp-pipe-{each.index}")
+            self._supervise(partial(self._work, out), "dtp-pipe-send")
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._loop.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _supervise(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        task = SupervisedTask(work, name=name)
+        self._tasks.append(task)
+        task.start()
 
     async def stop(self) -> None:
         """End all tasks. What is under way may still reach the chain."""
-        tasks = list(self._tasks)
-        for each in tasks:
+        for each in self._tasks:
             each.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for each in self._tasks:
+            await each.stop()
         self.locked.close()
 
     def fail(self, error: CarrierError) -> None:

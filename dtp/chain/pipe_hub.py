@@ -40,6 +40,7 @@ from dtp.chain.pipe_where import ChannelInUse, NoPipeChannel, Timing, Where
 from dtp.chain.pipes import opening, reclaim
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.errors import ChainError, LocalError
+from dtp.tasks import SupervisedTask, TaskSet, start_task
 
 __all__ = ["OnLink", "PipeHub"]
 
@@ -91,9 +92,10 @@ class PipeHub:
         self._loop = asyncio.get_running_loop()
         self._users = 0
         self._ending: asyncio.TimerHandle | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._following = SupervisedTask(self._follow, name="dtp-pipes")
+        self._looking_after = SupervisedTask(self._look_after, name="dtp-pipes-look-after")
         self._filling: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._begun: asyncio.Future[Cursor] | None = None
         self._cursor: Cursor | None = None
         self._heard, self._patience = self._loop.time(), self.timing.quiet
@@ -111,7 +113,7 @@ class PipeHub:
         self._listeners: dict[tuple[str, bytes], OnLink] = {}
         self._lookups = Gcra()
         self._accepts: OrderedDict[str, Gcra] = OrderedDict()
-        self._tidying: asyncio.Task[None] | None = None
+        self._tidying = SupervisedTask(self._tidy, name="dtp-pipes-tidy")
         self._purse = Purse(chain, self.gas)
 
     @classmethod
@@ -133,7 +135,7 @@ class PipeHub:
         try:
             if self._begun is None:
                 self._begun = asyncio.get_running_loop().create_future()
-                self._following = asyncio.create_task(self._follow(), name="dtp-pipes")
+                self._following.start()
             await asyncio.shield(self._begun)
         except BaseException:
             self.release()
@@ -189,22 +191,21 @@ class PipeHub:
         ends, self._ends = list(self._ends.values()), {}
         self._ending = None
         self._idle.clear()
-        for task in (self._following, self._filling, *self._tasks):
-            if task is not None:
-                task.cancel()
+        for long in (self._following, self._looking_after, self._tidying):
+            long.cancel()
+        self._tasks.cancel()
+        if self._filling is not None:
+            self._filling.cancel()
         for end in ends:
             self._spawn(end.stop(), "dtp-pipes-stop")
-        self._following = self._filling = self._begun = None
+        self._filling = self._begun = None
         self._cursor = None
         self._waiting.clear()
         self._early.clear()
         self._fresh.clear()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._tasks.start(work, name=name)
 
     async def surrender(self, channel: str) -> tuple[str, ...]:
         """Send nothing more on a channel that is about to be closed: the pipes that can be destroyed with it."""
@@ -269,7 +270,7 @@ class PipeHub:
                 self._cursor = await source.begin()
                 if not begun.done():
                     begun.set_result(self._cursor)
-                    self._spawn(self._look_after(), "dtp-pipes-look-after")
+                    self._looking_after.start()
                 async for found in source:
                     self._on_event(found)
             except HistoryPruned as fault:
@@ -283,6 +284,7 @@ class PipeHub:
                     begun.set_exception(fault)
                     begun.exception()  # seen, also when whoever waited has given up
                     self._begun = None
+                    self._following.retire()
                     return
                 log.warning("events of pipes can't be followed for now: %s", fault)
             await self.chain.endpoints.sleep(self.timing.pause)
@@ -292,7 +294,7 @@ class PipeHub:
         self._heard, self._patience = self._loop.time(), self.timing.quiet
         self._take(found)
         if self._filling is None and any(end.missing for end in self._ends.values()):
-            self._filling = asyncio.create_task(self._fill(), name="dtp-pipes-fill")
+            self._filling = start_task(self._fill(), name="dtp-pipes-fill")
 
     async def _look_after(self) -> None:
         """Read history again for what no later frame shows to be missing: when bytes wait for earlier ones, and when
@@ -401,16 +403,15 @@ class PipeHub:
         if (host, key) in self._listeners:
             raise ListenError(f"pipe://{host}: this endpoint is listened for already")
         if not self._listeners:
-            self._tidying = self._spawn(self._tidy(), "dtp-pipes-tidy")
+            self._tidying.start()
         self._listeners[host, key] = on_link
         self._foreign.clear()
 
     def unlisten(self, host: str, key: bytes) -> None:
         """Take no more."""
         self._listeners.pop((host, key), None)
-        if not self._listeners and self._tidying is not None:
+        if not self._listeners:
             self._tidying.cancel()
-            self._tidying = None
 
     def _listener(self, host: str, to: bytes) -> tuple[bytes, OnLink] | None:
         for key in (to, bytes(32)):

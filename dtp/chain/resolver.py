@@ -30,6 +30,7 @@ from dtp.chain.model import Id, canonical_id
 from dtp.chain.networks import NETWORKS, find_network
 from dtp.errors import ChainError, LocalError
 from dtp.sui.names import SuiNameError
+from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -334,9 +335,7 @@ class HostDirectory:
             return known
         task = self._fetching.get(id)
         if task is None:
-            task = self._fetching[id] = asyncio.create_task(
-                self._fetch(id, known), name=f"dtp-host-{id[:10]}"
-            )
+            task = self._fetching[id] = start_task(self._fetch(id, known), name=f"dtp-host-{id[:10]}")
             task.add_done_callback(lambda done: self._fetched(id, done))
         # Whoever gives up waiting must not take the answer away from the others.
         return await asyncio.shield(task)

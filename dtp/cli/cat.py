@@ -27,6 +27,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.relay import PIECE
 from dtp.net.stream import Stream
+from dtp.tasks import start_task
 
 
 @click.command()
@@ -63,7 +64,7 @@ async def _exchange(stream: Stream) -> None:
     """Both ways until both are over."""
     source = _Input(stream)
     source.start()
-    output = asyncio.create_task(_to_stdout(stream), name="dtp-cat")
+    output = start_task(_to_stdout(stream), name="dtp-cat")
     try:
         await asyncio.wait((output, source.broken), return_when=asyncio.FIRST_COMPLETED)
         if not output.done():

@@ -73,6 +73,7 @@ def render(
     refused = [f"{count:,} by {reason}" for reason, count in status.get("refused", {}).items() if count]
     if refused:
         parts += [Text(), Text(f"refused before they came to a service: {', '.join(refused)}")]
+    parts += _tasks(status, all_=rules)
     parts += _money(status)
     for caller, until in status.get("bans", {}).items():
         end = "" if until is None else time.strftime(" until %Y-%m-%d %H:%M:%S UTC", time.gmtime(until))
@@ -195,6 +196,18 @@ def _rules(status: Mapping[str, Any]) -> list[RenderableType]:
         if rules:
             refused = "\n".join(f"{count:,} by {policy}" for policy, count in denials.items())
             table.add_row(Text(name), Text("\n".join(rules)), Text(refused))
+    return [Text(), table] if table.row_count else []
+
+
+def _tasks(status: Mapping[str, Any], *, all_: bool) -> list[RenderableType]:
+    """The tasks that work all the time: those that had to begin again, and all of them with `all_`."""
+    table = _table("task", "state", "restarts", "last error", right=("restarts",))
+    for one in status.get("tasks") or ():
+        if all_ or one["restarts"]:
+            state = Text("begins again soon", _BAD) if one["waiting"] else Text("works")
+            table.add_row(
+                Text(one["name"]), state, f"{one['restarts']:,}", Text(printable(one["error"]), _BAD)
+            )
     return [Text(), table] if table.row_count else []
 
 

@@ -28,6 +28,7 @@ from dtp.cli.options import (
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.run import run, when_stdin_ends
 from dtp.errors import DtpError, LocalError
+from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.crdt.types import Node
@@ -551,7 +552,7 @@ def watch(opened: _Opener, address: Address, pattern: str, psk: bytes | None, hi
     async def work(graph: Graph) -> None:
         async with connect(address, identity=graph.identity, psk=psk) as connection:
             changes = graph.watch(pattern)
-            replicating = asyncio.create_task(graph.replicate(connection))
+            replicating = start_task(graph.replicate(connection), name="dtp-replicate")
             replicating.add_done_callback(lambda _: changes.close())
             print_line({"event": "watching", "pattern": pattern}, None)
             if not wants_json():

@@ -14,6 +14,7 @@ from dtp.cli.output import print_line, printable, wants_json
 from dtp.identity import PeerId
 from dtp.net.connection import Connection
 from dtp.net.files import Progress
+from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -113,7 +114,7 @@ class Meter:
     @contextlib.asynccontextmanager
     async def watch(self, connection: Connection) -> AsyncIterator[None]:
         """Meanwhile tell when the connection has lost its carrier, and when it has another."""
-        task = asyncio.create_task(self._watch(connection))
+        task = start_task(self._watch(connection), name="dtp-progress")
         try:
             yield
         finally:

@@ -16,6 +16,7 @@ from dtp.cli.output import print_line, print_note
 from dtp.cli.services import Directory, Service
 from dtp.cli.terms import change_lines, changed_terms, changes, terms_record
 from dtp.errors import ConfigError
+from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.chain.host import Terms
@@ -251,7 +252,8 @@ def _print_changes(known: Terms, terms: Terms) -> None:
 
 async def _until(stop: asyncio.Event, serving: Serving) -> Replaced | None:
     """Wait until we are to stop; or why nobody finds us any more."""
-    stopping, replacing = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(serving.replaced())
+    stopping = start_task(stop.wait(), name="dtp-stop")
+    replacing = start_task(serving.replaced(), name="dtp-replaced")
     try:
         await asyncio.wait((stopping, replacing), return_when=asyncio.FIRST_COMPLETED)
         return replacing.result() if replacing.done() else None

@@ -22,6 +22,7 @@ from dtp.net.connection import Connection
 from dtp.net.files import check_name, serve_file
 from dtp.net.relay import copy, relay
 from dtp.net.stream import Stream
+from dtp.tasks import TaskSet, start_task
 
 #: Buffer of a pipe or socket on this side of a stream, bytes.
 _BUFFER = 1024 * 1024
@@ -157,8 +158,8 @@ class Exec(Service):
             return
         assert process.stdin is not None
         assert process.stdout is not None
-        feeding = asyncio.ensure_future(self._feed(stream, process.stdin))
-        reading = asyncio.ensure_future(self._give(process.stdout, stream))
+        feeding = start_task(self._feed(stream, process.stdin), name="dtp-feed")
+        reading = start_task(self._give(process.stdout, stream), name="dtp-give")
         try:
             await asyncio.wait((feeding, reading), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
@@ -302,17 +303,13 @@ class Directory:
         """Serve every stream of a connection, until it is over."""
         found = self.find(connection.service)
         assert found is not None, "checked before it was admitted"
-        tasks: set[asyncio.Task[None]] = set()
+        tasks = TaskSet()
         try:
             while True:
                 stream = await connection.accept_stream()
-                task = asyncio.create_task(self._serve(*found, connection, stream))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                tasks.start(self._serve(*found, connection, stream), name="dtp-service")
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await tasks.stop()
 
     async def _serve(self, service: Service, below: str, connection: Connection, stream: Stream) -> None:
         try:

@@ -20,6 +20,7 @@ from typing import Any
 
 from dtp.carriers.watch import socket_watcher
 from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtpd")
 
@@ -62,7 +63,7 @@ class Channel:
         self._out: deque[tuple[memoryview, list[int]]] = deque()
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self.closed = False
         self._watcher.add_reader(sock.fileno(), self._on_readable)
 
@@ -161,9 +162,7 @@ class Channel:
             self._answer(number, error=str(error))
             return
         if inspect.isawaitable(result):
-            task = self._loop.create_task(self._answer_later(number, result))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._answer_later(number, result), name="dtpd-answer")
         else:
             self._answer(number, result=result)
 

@@ -26,6 +26,7 @@ from dtp.daemon.sockets import NoDescriptors, connect
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.codes import Refuse
+from dtp.tasks import SupervisedTask, start_task
 
 if TYPE_CHECKING:
     from dtp.daemon.http.conversation import Conversation
@@ -91,7 +92,7 @@ class Exposed:
         #: By the policy's name.
         self.denials: Counter[str] = Counter()
         self._few = logs.Few(config.service)
-        self._watch: asyncio.Task[None] | None = None
+        self._watch: SupervisedTask | None = None
         self._opening: set[asyncio.Task[None]] = set()
         #: Told of streams that have ended, if anybody wants to know.
         self.spans: Spans | None = None
@@ -102,10 +103,11 @@ class Exposed:
         """Begin to look at the backends, if that is wanted."""
         if self.config.health is not None and self._watch is None:
             first = proxy_protocol.LOCAL if self.config.proxy_protocol else b""
-            self._watch = asyncio.create_task(
-                health.watch(self.config.service, self.balancer, self.config.health, first),
+            self._watch = SupervisedTask(
+                partial(health.watch, self.config.service, self.balancer, self.config.health, first),
                 name="dtpd-health",
             )
+            self._watch.start()
 
     def retire(self) -> None:
         """Look at the backends no more; the streams that are open go on."""
@@ -191,7 +193,7 @@ class Exposed:
                 stream.reset(Reason.DRAINING)
                 self._over(caller)
 
-        task = stream.connection.loop.create_task(serving)
+        task = start_task(serving, name="dtpd-opening")
         self._opening.add(task)
         task.add_done_callback(done)
 

@@ -23,6 +23,7 @@ from dtp.daemon.relay import Relay
 from dtp.errors import CarrierError, DtpError, LimitError, PeerError
 from dtp.net.address import Address
 from dtp.net.stream import Stream
+from dtp.tasks import start_task
 
 log = logging.getLogger("dtpd")
 
@@ -130,7 +131,7 @@ class Forwarded:
             if task.cancelled():  # perhaps before its first step, so it can't do this itself
                 give_up()
 
-        task = asyncio.get_running_loop().create_task(serving)
+        task = start_task(serving, name="dtpd-opening")
         self._opening.add(task)
         task.add_done_callback(done)
 

@@ -24,6 +24,7 @@ from dtp.errors import CarrierError
 from dtp.net.driver import LinkDriver
 from dtp.net.listener import Listener
 from dtp.session.handshake import Established
+from dtp.tasks import TaskSet
 
 _READ = 256 * 1024
 
@@ -40,7 +41,7 @@ class Handover:
         self._channel = channel
         self._me = me
         self._home = home
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         #: Set once it listens.
         self.listener: Listener | None = None
         #: Carriers that were given away, and taken.
@@ -116,15 +117,11 @@ class Handover:
         self.listener.adopt(carrier, fields["established"], fields["unsent"], fields["received"])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(work, name="dtpd-handover")
 
     async def close(self) -> None:
         """Look for nothing more. Idempotent."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
 
 
 class Bridge:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dtp.identity import PeerId
 from dtp.net.connection import Connection
+from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtpd")
 
@@ -103,7 +104,7 @@ class Governor:
     ) -> None:
         self.bound = bound
         self._held, self._shed = held, shed
-        self._task: asyncio.Task[None] | None = None
+        self._task = SupervisedTask(self._run, name="dtpd-memory")
         self._collect_at = 0.0
         #: Whether nothing more should be taken up, and how many connections were closed.
         self.full = False
@@ -111,7 +112,7 @@ class Governor:
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="dtpd-memory")
+        self._task.start()
 
     async def _run(self) -> None:
         while True:
@@ -151,7 +152,4 @@ class Governor:
 
     async def close(self) -> None:
         """Look no more. Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._task.stop()

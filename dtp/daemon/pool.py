@@ -17,6 +17,7 @@ from dtp.net.resolver import Candidate, Resolver
 from dtp.net.stream import Stream
 from dtp.session.codes import ConnectionClosed, ConnectionLost
 from dtp.session.limits import Limits
+from dtp.tasks import SupervisedTask, start_task
 
 log = logging.getLogger("dtpd")
 
@@ -114,7 +115,7 @@ class Pool:
         self._closing: dict[Connection, asyncio.Task[None]] = {}
         self._giving_up: dict[Connection, asyncio.TimerHandle] = {}
         self._dialing: asyncio.Task[Connection] | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper: SupervisedTask | None = None
         self._closed = False
         #: How many want a stream and have none yet.
         self._waiting = 0
@@ -135,7 +136,8 @@ class Pool:
     def start(self) -> None:
         """Begin to keep a connection ready."""
         if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep_warm(), name="dtpd-pool")
+            self._keeper = SupervisedTask(self._keep_warm, name="dtpd-pool")
+            self._keeper.start()
 
     async def stream(self) -> Stream:
         """A new stream to the service. Raises why there is none: `NotConnected`, or the peer's refusal."""
@@ -185,7 +187,7 @@ class Pool:
         if self._closed:
             raise LocalError("the pool is closed")
         if self._dialing is None:
-            self._dialing = asyncio.create_task(self._dial(), name="dtpd-dial")
+            self._dialing = start_task(self._dial(), name="dtpd-dial")
             self._dialing.add_done_callback(self._dialled)
         # Several streams wait for one dial, and one that gives up does not end it for the others.
         return await asyncio.shield(self._dialing)
@@ -256,7 +258,7 @@ class Pool:
         if self._in_use[connection] <= 0:
             del self._in_use[connection]
             if connection in self._leaving and connection not in self._closing:
-                task = asyncio.create_task(_part(connection), name="dtpd-leave")
+                task = start_task(_part(connection), name="dtpd-leave")
                 self._closing[connection] = task
                 task.add_done_callback(lambda _: self._closed_one(connection))
 
@@ -323,7 +325,9 @@ class Pool:
     async def close(self) -> None:
         """Dial no more and close all connections. Idempotent."""
         self._closed = True
-        tasks = [task for task in (self._keeper, self._dialing, *self._closing.values()) if task is not None]
+        if self._keeper is not None:
+            await self._keeper.stop()
+        tasks = [task for task in (self._dialing, *self._closing.values()) if task is not None]
         for task in tasks:
             task.cancel()
         for later in self._giving_up.values():

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -35,6 +36,7 @@ from dtp.daemon.zygote import Zygote
 from dtp.errors import ConfigError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
+from dtp.tasks import SupervisedTask, TaskSet, start_task
 
 if TYPE_CHECKING:
     from dtp.daemon.telemetry import Figures
@@ -124,7 +126,8 @@ class Process:
         self._changing = asyncio.Lock()
         #: Held while another process gets ready: it was told of the bans that there were.
         self._upgrading = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
+        self._dog: SupervisedTask | None = None
         self.control = Control(
             path_of(config),
             {
@@ -141,7 +144,9 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_and_log()))
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: self._tasks.start(self._reload_and_log(), name="dtpd-reload")
+        )
         adopted = _by_setting(self.daemon.config, self.control.place, systemd.listening_sockets())
         await self.control.start(next(iter(adopted.get(self.control.place, ())), None))
         figures = None
@@ -152,7 +157,8 @@ class Process:
             systemd.notify("READY=1", "STATUS=Serving")
             systemd.say_ready()
             if (interval := systemd.watchdog_interval()) is not None:
-                self._spawn(self._watchdog(interval))
+                self._dog = SupervisedTask(partial(self._watchdog, interval), name="dtpd-watchdog")
+                self._dog.start()
             figures = self._tell_figures()
             ready(self)
             await self._stop.wait()
@@ -171,8 +177,9 @@ class Process:
         if self.web is not None:
             await self.web.close()
         await self.control.close()
-        for task in list(self._tasks):
-            task.cancel()
+        if self._dog is not None:
+            self._dog.cancel()
+        self._tasks.cancel()
 
     def _tell_figures(self) -> Figures | None:
         settings = self.daemon.config.telemetry
@@ -188,8 +195,8 @@ class Process:
         """Drain, unless somebody is in a hurry."""
         grace = self.daemon.config.drain
         log.info("draining: %d streams have %g s to finish", self.daemon.open_streams, grace)
-        draining = asyncio.ensure_future(self.daemon.drain(grace))
-        hurry = asyncio.ensure_future(self._hurry.wait())
+        draining = start_task(self.daemon.drain(grace), name="dtpd-drain")
+        hurry = start_task(self._hurry.wait(), name="dtpd-hurry")
         await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
         for task in (draining, hurry):
             task.cancel()
@@ -201,11 +208,6 @@ class Process:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _watchdog(self, interval: float) -> None:
         while True:
@@ -283,8 +285,8 @@ class Process:
 
     async def _hears(self, ready: BinaryIO) -> bool:
         """Whether the new process says that it serves: in time, and before this one was told to end."""
-        told = asyncio.ensure_future(_read(ready.fileno()))
-        stopped = asyncio.ensure_future(self._stop.wait())
+        told = start_task(_read(ready.fileno()), name="dtpd-ready")
+        stopped = start_task(self._stop.wait(), name="dtpd-stop")
         try:
             await asyncio.wait((told, stopped), timeout=UPGRADE, return_when=asyncio.FIRST_COMPLETED)
             return told.done() and bool(told.result()) and not stopped.done()

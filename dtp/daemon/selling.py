@@ -29,6 +29,7 @@ from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import ServerMeter
 from dtp.pay.terms import QUOTA_USED_UP, Exposure
 from dtp.session.codes import CloseCode, Refuse
+from dtp.tasks import TaskSet
 
 if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
@@ -95,7 +96,7 @@ class Shop:
         self.ledger.on_channel = self.cashier.heed
         self._sales: set[_Sale] = set()
         self._earned: dict[str, int] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving = TaskSet()
         #: Connections that were told to come again, since their passes give no more.
         self._used_up: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._offered: dict[str, Price] = {}
@@ -235,9 +236,7 @@ class Shop:
         self._do(self._leave(sale))
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._leaving.start(work, name="dtpd-leave")
 
     async def _leave(self, sale: _Sale) -> None:
         """A connection has ended. Its channel is free when all is written that whoever serves it next has to find."""

@@ -8,7 +8,7 @@ import resource
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from dtp.net.listener import Listener, listen
 from dtp.net.stream import Stream
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, KIB, Limits
+from dtp.tasks import start_task, supervised
 
 if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
@@ -445,7 +446,7 @@ class Daemon:
         if exposed is None or shop is None or self._is_free(connection) or connection in self._going:
             return
         if not shop.meters(connection, exposed.config):
-            self._going[connection] = asyncio.ensure_future(connection.go_away())
+            self._going[connection] = start_task(connection.go_away(), name="dtpd-go-away")
 
     # ---- the chain ----------------------------------------------------------------------------------------
 
@@ -471,7 +472,7 @@ class Daemon:
     def _on_fenced(self) -> None:
         """Another process serves in this one's place: take nothing new, finish what is open."""
         self.draining = True
-        self._fenced = asyncio.get_running_loop().create_task(self.drain(self.config.drain))
+        self._fenced = start_task(self.drain(self.config.drain), name="dtpd-fenced")
         if self.on_fenced is not None:
             self.on_fenced()
 
@@ -543,7 +544,7 @@ class Daemon:
         """Take nothing new, let what is open finish for `grace` seconds; True when all of it did."""
         self.draining = True
         # The chain takes its time, and those who come meanwhile find nobody listening, and dial another endpoint.
-        leaving = asyncio.ensure_future(self.side.leave())
+        leaving = start_task(self.side.leave(), name="dtpd-leave")
         for forwarded in self.forwarded.values():
             await forwarded.stop()
         await asyncio.gather(*(each.go_away() for each in self._callers if not each.closed))
@@ -667,6 +668,7 @@ class Daemon:
             "bans": self._bans.status(time.time()),
             **({} if self._sharing is None or self.config.state is None else {"state_up": self._sharing.up}),
             **self.side.status(),
+            "tasks": [asdict(each) for each in supervised()],
             "everywhere": [] if self.config.everywhere == _NO_RULES else words(self.config.everywhere),
             "events": logs.recent(),
         }

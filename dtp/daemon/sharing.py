@@ -14,6 +14,7 @@ from dtp.daemon.policies.rate import Rate
 from dtp.daemon.state import MAX_CALLERS, Key, Store, Used
 from dtp.daemon.state.errors import StateError
 from dtp.identity import PeerId
+from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtpd")
 
@@ -90,7 +91,7 @@ class Sharing:
         self._quotas, self._rates = quotas, rates
         self._on_bans = on_bans
         self._foreign = Foreign()
-        self._task: asyncio.Task[None] | None = None
+        self._task: SupervisedTask | None = None
         self._stop = asyncio.Event()
         #: What could not be done when it was tried last: an exchange, or reading bans.
         self._failing: set[str] = set()
@@ -103,14 +104,15 @@ class Sharing:
         """Open the store. Raises `StateError`."""
         await self._store.open()
         await self._read_bans()
-        self._task = asyncio.create_task(self._run(), name="dtpd-state")
+        self._task = SupervisedTask(self._run, name="dtpd-state")
+        self._task.start()
 
     async def close(self) -> None:
         """Tell what was counted last, and end. Idempotent."""
         if self._task is not None:
             # Not cancelled: an exchange under way would be told or not, and nobody would know.
             self._stop.set()
-            await self._task
+            await self._task.finish()
             self._task = None
             await self.exchange()
         await self._store.close()

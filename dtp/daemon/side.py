@@ -23,6 +23,7 @@ from dtp.net.listener import Listener, Request
 from dtp.net.resolver import Resolver
 from dtp.session.codes import CloseCode
 from dtp.session.limits import Limits
+from dtp.tasks import SupervisedTask
 
 if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
@@ -76,7 +77,7 @@ class ChainSide:
         self.shop: Shop | None = None
         self._wallet: Wallet | None = None
         self._buyers: dict[Forward, Buyer] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._looking: SupervisedTask | None = None
         #: Whether it could be asked when it was asked last.
         self._chain_up = True
 
@@ -122,7 +123,9 @@ class ChainSide:
     def look_again(self, look: Callable[[], Awaitable[None]]) -> None:
         """From now on ask the chain again, every `[chain] refresh`, and call `look`."""
         if self._config is not None and self._looking is None:
-            self._looking = asyncio.create_task(self._look(look, self._config.refresh), name="dtpd-recheck")
+            every = self._config.refresh
+            self._looking = SupervisedTask(lambda: self._look(look, every), name="dtpd-recheck")
+            self._looking.start()
 
     async def _look(self, look: Callable[[], Awaitable[None]], every: float) -> None:
         while True:
@@ -273,8 +276,7 @@ class ChainSide:
     async def close(self) -> None:
         """After the last connection: claim what is worth it, and close all. Idempotent."""
         if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+            await self._looking.stop()
             self._looking = None
         await self.leave()
         if self.shop is not None:

@@ -10,7 +10,12 @@ _OF_ALL = {"connected", "state_up", "chain_up"}
 #: Numbers of which the largest stands for all.
 _LARGEST = {"failures", "uptime", "reloads"}
 #: Lists whose elements are the same things seen by each worker -> what tells them apart.
-_SAME = {"exposed": ("service",), "forwarded": ("listen", "to", "mode"), "backends": ("place",)}
+_SAME = {
+    "exposed": ("service",),
+    "forwarded": ("listen", "to", "mode"),
+    "backends": ("place",),
+    "tasks": ("name",),
+}
 #: Lists whose elements are each worker's own.
 _OWN = {"callers", "events"}
 #: What all workers say alike.
@@ -63,6 +68,7 @@ def ended(status: Mapping[str, Any]) -> dict[str, Any]:
     """What stays of the status of a worker that has died: what it had counted, and nothing that is open."""
     return {
         "callers": [],
+        "tasks": [{**one, "running": 0, "waiting": 0} for one in status.get("tasks", ())],
         "refused": status["refused"],
         "exposed": [
             {

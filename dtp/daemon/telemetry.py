@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import h11
 
 from dtp.daemon.config.model import Telemetry
+from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtpd")
 
@@ -46,12 +47,13 @@ class Exporter:
         self._every, self._make = settings.every, make
         self._away = False
         self._stop = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name="dtpd-telemetry")
+        self._task = SupervisedTask(self._run, name="dtpd-telemetry")
+        self._task.start()
 
     async def close(self) -> None:
         """Send what there is, once more, and end."""
         self._stop.set()
-        await self._task
+        await self._task.finish()
 
     async def _run(self) -> None:
         ends = False

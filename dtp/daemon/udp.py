@@ -25,6 +25,7 @@ from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.codes import DatagramTooLarge, StreamReset
+from dtp.tasks import start_task
 
 log = logging.getLogger("dtpd")
 
@@ -55,7 +56,7 @@ class Hub:
         self._connection = connection
         self._sessions: dict[int, _Receiver] = {}
         self._early: deque[tuple[int, memoryview]] = deque(maxlen=_EARLY)
-        self._task = asyncio.create_task(self._run(), name="dtpd-datagrams")
+        self._task = start_task(self._run(), name="dtpd-datagrams")
 
     @classmethod
     def of(cls, connection: Connection) -> Hub:

@@ -13,7 +13,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from socket import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +39,7 @@ from dtp.daemon.zygote import Zygote
 from dtp.errors import CarrierError, DtpError, LocalError
 from dtp.identity import PeerId
 from dtp.net.address import Address
+from dtp.tasks import SupervisedTask, supervised
 
 log = logging.getLogger("dtpd")
 
@@ -80,7 +82,7 @@ class Seat:
     #: What its predecessors had counted.
     before: list[dict[str, Any]] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
-    watching: asyncio.Task[None] | None = None
+    watching: SupervisedTask | None = None
 
 
 class Workers:
@@ -103,10 +105,9 @@ class Workers:
         self._bans = Bans()
         #: Whether the bans that others share could be read the last time.
         self._store_up = True
-        self._polling: asyncio.Task[None] | None = None
+        self._polling = SupervisedTask(self._poll_bans, name="dtpd-bans")
         self._ending = False
         self._changing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- beginning ------------------------------------------------------------------------------------------
 
@@ -131,8 +132,9 @@ class Workers:
             await self.close()
             raise
         for seat in self._seats:
-            seat.watching = asyncio.create_task(self._watch(seat), name="dtpd-worker")
-        self._polling = asyncio.create_task(self._poll_bans(), name="dtpd-bans")
+            seat.watching = SupervisedTask(partial(self._watch, seat), name="dtpd-worker")
+            seat.watching.start()
+        self._polling.start()
 
     async def _resume(self, counted: Counted) -> None:
         """What the process before has counted: in the store, where it wasn't kept there, and in the table."""
@@ -428,8 +430,7 @@ class Workers:
         for seat in self._seats:
             if seat.watching is not None:
                 seat.watching.cancel()
-        if self._polling is not None:
-            self._polling.cancel()
+        self._polling.cancel()
         there = list(self._there())
         for _, channel in there:
             channel.tell("end")
@@ -479,6 +480,7 @@ class Workers:
         """As `Daemon.status`, over all workers and those that died, as of the last `refresh`; and `workers`."""
         found = merge([seat.figures for seat in self._seats if seat.figures])
         found = merge([found, *(still(before, found) for seat in self._seats for before in seat.before)])
+        found = merge([found, {"tasks": [asdict(each) for each in supervised()]}])
         found.setdefault("exposed", [])
         found.setdefault("forwarded", [])
         found.setdefault("listen", [])

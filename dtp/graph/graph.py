@@ -31,6 +31,7 @@ from dtp.graph.proving import Proof
 from dtp.graph.store import Store
 from dtp.graph.verifying import last_clock, verify
 from dtp.identity import Identity, PeerId
+from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.graph.private import PrivateNode
@@ -157,7 +158,7 @@ class Graph(Contents):
     def _made(self) -> None:
         self._offer()
         if self._flush is None and self._loop.is_running():
-            self._flush = self._loop.create_task(self._flush_soon())
+            self._flush = start_task(self._flush_soon(), name="dtp-graph-flush", loop=self._loop)
 
     async def _flush_soon(self) -> None:
         self._flush = None
@@ -242,7 +243,7 @@ class Graph(Contents):
 
     def _take_news_soon(self) -> None:
         if self._news is None and not self._closed:
-            self._news = self._loop.create_task(self._take_news())
+            self._news = start_task(self._take_news(), name="dtp-graph-news", loop=self._loop)
 
     async def _take_news(self) -> None:
         try:
@@ -285,7 +286,7 @@ class Graph(Contents):
                 self._offer()
         self._wait_for_due()
         if self._replica.must_rebuild and self._flush is None:
-            self._flush = self._loop.create_task(self._flush_soon())
+            self._flush = start_task(self._flush_soon(), name="dtp-graph-flush", loop=self._loop)
 
     async def _rebuild(self) -> None:
         """Take all frames again when what was let in is void now, or builds on text that was forgotten here."""

@@ -15,6 +15,7 @@ from dtp.graph import sync as protocol
 from dtp.graph.errors import Equivocation, GraphError, SyncError
 from dtp.graph.passing import Taking
 from dtp.session.codes import ConnectionClosed, StreamReset
+from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -63,7 +64,10 @@ class _Session:
             await self._graph.commit()  # what was made just now is part of what there is
             agreed = self._graph.agreed.get(self._peer)
             await self._send(self._side.start(self._graph.vector(), agreed=agreed))
-            tasks = {asyncio.ensure_future(self._receive_on()), asyncio.ensure_future(self._send_on())}
+            tasks = {
+                start_task(self._receive_on(), name="dtp-sync-receive"),
+                start_task(self._send_on(), name="dtp-sync-send"),
+            }
             pending = tasks
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)

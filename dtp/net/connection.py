@@ -29,6 +29,7 @@ from dtp.session.limits import Limits
 from dtp.session.link import Link
 from dtp.session.session import Session, Traffic
 from dtp.session.state import NEVER
+from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.net")
 
@@ -835,7 +836,7 @@ class Connection:
 
     def _on_detached(self, event: ev.Detached) -> None:
         if self._redial is not None and self._resuming is None:
-            self._resuming = self._loop.create_task(self._resume(), name="dtp-resume")
+            self._resuming = start_task(self._resume(), name="dtp-resume", loop=self._loop)
 
     def _on_resumed(self, event: ev.Resumed) -> None:
         self._resumes += 1

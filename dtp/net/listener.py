@@ -8,9 +8,9 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
@@ -27,6 +27,7 @@ from dtp.session.codes import Refuse as Refuse
 from dtp.session.handshake import Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.session import Session
+from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.net")
 
@@ -111,7 +112,7 @@ class Listener:
         self._connections: dict[bytes, Connection] = {}
         self._accepted: deque[Connection] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._loop = asyncio.get_running_loop()
         self._closed = False
         #: What it says of itself to whoever asks for `dtp.net.presence.SERVICE`; None where it says nothing.
@@ -368,11 +369,8 @@ class Listener:
             connection.abort(CloseCode.INTERNAL)
         await connection.close()
 
-    def _spawn(self, coroutine: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(coroutine)
-        assert isinstance(task, asyncio.Task)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._tasks.start(coroutine, name="dtp-listener")
 
     # ---- the end ----------------------------------------------------------------------------------------
 
@@ -391,13 +389,10 @@ class Listener:
         if grace != 0:
             await asyncio.gather(*(each.go_away() for each in connections if not each.closed))
         if grace != 0 and self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
+            await asyncio.wait(list(self._tasks), timeout=grace)
         for connection in connections:
             connection.abort(CloseCode.SHUTDOWN, "the listener closes")
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await asyncio.gather(*(connection.wait_gone() for connection in connections))
 
     async def __aenter__(self) -> Listener:

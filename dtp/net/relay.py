@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from dtp.tasks import start_task
+
 #: Bytes per step: what a stream hands out at once, and few enough that a slow reader is felt soon.
 PIECE = 256 * 1024
 
@@ -45,8 +47,8 @@ async def relay(a: tuple[Source, Sink], b: tuple[Source, Sink]) -> tuple[int, in
     Gives the bytes from `a` to `b` and from `b` to `a`. When one direction fails the other is cancelled, and the
     error raised: closing the ends is up to the caller.
     """
-    there = asyncio.ensure_future(copy(a[0], b[1]))
-    back = asyncio.ensure_future(copy(b[0], a[1]))
+    there = start_task(copy(a[0], b[1]), name="dtp-there")
+    back = start_task(copy(b[0], a[1]), name="dtp-back")
     try:
         sent, received = await asyncio.gather(there, back)
     finally:

@@ -23,6 +23,7 @@ from dtp.net.transport import StreamTransport
 from dtp.session.codes import CloseCode, ConnectionClosed
 from dtp.session.handshake import Ticket
 from dtp.session.limits import Limits
+from dtp.tasks import start_task
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -228,7 +229,7 @@ class StreamServer(asyncio.AbstractServer):
     def close(self) -> None:
         """Accept nothing more; streams that are open go on. Idempotent."""
         if self._closing is None:
-            self._closing = self._loop.create_task(self._close(), name="dtp-server-close")
+            self._closing = start_task(self._close(), name="dtp-server-close", loop=self._loop)
             if self._serving_forever is not None and not self._serving_forever.done():
                 self._serving_forever.cancel()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
+from dtp.tasks import start_task
 
 Bytes = bytes | bytearray | memoryview
 
@@ -256,7 +257,7 @@ class StreamTransport(transports._FlowControlMixin):
         if not self._owner:
             self._loop.call_soon(self._tell_lost, reason)
         elif error is None and not aborted:
-            self._ending = self._loop.create_task(self._end_connection(), name="dtp-close")
+            self._ending = start_task(self._end_connection(), name="dtp-close", loop=self._loop)
         else:
             # In this order, so that the peer hears of the reset before the connection goes.
             self._loop.call_soon(self._connection.abort)

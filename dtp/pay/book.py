@@ -21,6 +21,7 @@ from dtp.chain.errors import MalformedObject, ObjectMissing, WrongObjectType
 from dtp.chain.firewall import Gcra
 from dtp.chain.host import Bearer, Rate
 from dtp.errors import LimitError
+from dtp.tasks import start_task
 
 _NS: Final = 1_000_000_000
 
@@ -111,7 +112,7 @@ class ChannelBook:
         """A channel as it is now; those who ask at the same time share one question. None when there is none."""
         task = self._reading.get(id)
         if task is None:
-            task = self._reading[id] = asyncio.create_task(self._read(id), name="dtp-pay-channel")
+            task = self._reading[id] = start_task(self._read(id), name="dtp-pay-channel")
             task.add_done_callback(lambda _: self._reading.pop(id, None))
         return await asyncio.shield(task)
 

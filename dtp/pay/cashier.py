@@ -32,6 +32,7 @@ from dtp.pay.journal import Journal
 from dtp.pay.settling import OnFailed, Paid, log_failed, settle
 from dtp.pay.store import End, Sold
 from dtp.pay.terms import Usage
+from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.pay")
 
@@ -73,7 +74,7 @@ class Cashier:
         self._policy = policy or Policy()
         self._busy = busy
         self._on_channel = on_channel
-        self._task: asyncio.Task[None] | None = None
+        self._task: SupervisedTask | None = None
         self._working = asyncio.Lock()
         #: The shortest time for claims after a close was asked for, of all channels that were seen, ms.
         self._claim_ms = float("inf")
@@ -91,8 +92,8 @@ class Cashier:
 
         More often where channels leave less time for claims than that.
         """
-        self._task = asyncio.create_task(self._run(interval), name="dtp-cashier")
-        self._task.add_done_callback(report_death)
+        self._task = SupervisedTask(lambda: self._run(interval), name="dtp-cashier")
+        self._task.start()
 
     async def _run(self, interval: float) -> None:
         while True:
@@ -119,8 +120,7 @@ class Cashier:
     async def stop(self, *, claim: bool) -> None:
         """End; with `claim` after claiming what is worth its gas."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task.stop()
             self._task = None
         if claim:
             try:
@@ -271,14 +271,6 @@ class Cashier:
 
         if ids:
             await self.journal.run(work)
-
-
-def report_death(task: asyncio.Task[None]) -> None:
-    """For a task that never ends by itself and nobody waits for: say so when a fault that nobody foresaw ended it."""
-    fault = None if task.cancelled() else task.exception()
-    if fault is not None:
-        message = f"{task.get_name()} has ended, and what it does isn't done any more"
-        task.get_loop().call_exception_handler({"message": message, "exception": fault, "task": task})
 
 
 def _claims(store: VoucherStore) -> bool:

@@ -28,6 +28,7 @@ from dtp.pay.store import Store
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 from dtp.session.codes import CloseCode
+from dtp.tasks import as_future, start_task
 
 log = logging.getLogger("dtp.pay")
 
@@ -325,7 +326,7 @@ class ClientMeter(Meter):
 
     async def _to_its_end(self, adding: Coroutine[Any, Any, None]) -> None:
         """Wait for money that is added; when that is cancelled, it is added all the same, and counted."""
-        task = self.loop.create_task(adding, name="dtp-pay")
+        task = start_task(adding, name="dtp-pay", loop=self.loop)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
@@ -390,7 +391,7 @@ class ClientMeter(Meter):
 
     async def _answered(self, answer: Awaitable[bool]) -> bool:
         """What the caller says; no when the connection is over first, for then nobody waits for it any more."""
-        asked = asyncio.ensure_future(answer)
+        asked = as_future(answer, name="dtp-pay-charge")
         self._asked.add(asked)
         try:
             await asyncio.wait([asked])

@@ -19,6 +19,7 @@ from dtp.pay.errors import CountsDisputed, MalformedMeter, NotMetered, StoreErro
 from dtp.pay.payer import NEVER
 from dtp.session.codes import CloseCode
 from dtp.session.session import Traffic
+from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.pay")
 
@@ -181,7 +182,7 @@ class Meter(ABC):
                 else:  # such as its last counts on a full disk
                     log.warning("%r: %s", self.connection, error)
 
-        task = self.loop.create_task(guarded(), name="dtp-pay")
+        task = start_task(guarded(), name="dtp-pay", loop=self.loop)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 

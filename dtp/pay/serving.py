@@ -32,7 +32,7 @@ from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Request, listen
 from dtp.net.reachable import is_any_url, own_url
 from dtp.pay.book import BookLimits, ChannelBook
-from dtp.pay.cashier import Cashier, report_death
+from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined
 from dtp.pay.gate import Admission, Gate
@@ -56,6 +56,7 @@ from dtp.pay.terms import Exposure
 from dtp.pay.wallets import Wallet, identity_of, signer_of
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, Limits
+from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.pay")
 
@@ -125,7 +126,7 @@ class Serving:
         self.ledger.on_channel = self.cashier.heed
         self._number = service_number(service)
         self._heart: Heart | None = None
-        self._rechecking: asyncio.Task[None] | None = None
+        self._rechecking = SupervisedTask(self._recheck, name="dtp-pay-recheck")
         self._stack = AsyncExitStack()
         self._closed = False
         #: Where others dial, as the host's beacon says; "" without heartbeats.
@@ -153,8 +154,7 @@ class Serving:
             await heart.start()
             if listener.presence is not None:
                 listener.presence.serves(self.host, heart.generation, self.hint)
-        self._rechecking = asyncio.create_task(self._recheck(), name="dtp-pay-recheck")
-        self._rechecking.add_done_callback(report_death)
+        self._rechecking.start()
         self.cashier.start(self._selling.claim_every)
 
     async def admit(self, request: Request) -> Admission:
@@ -203,10 +203,7 @@ class Serving:
         self._closed = True
         if self._heart is not None:
             await self._heart.stop(withdraw=True)
-        if self._rechecking is not None:
-            self._rechecking.cancel()
-            await asyncio.gather(self._rechecking, return_exceptions=True)
-            self._rechecking = None
+        await self._rechecking.stop()
         await self.listener.close(grace=grace)
         await self.ledger.settled()
         await self.cashier.stop(claim=claim)

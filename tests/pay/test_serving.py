@@ -33,6 +33,7 @@ from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
 from dtp.session.codes import CloseCode, ConnectionRefused, Refuse
 from dtp.session.limits import DEFAULT
+from dtp.tasks import SupervisedTask
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import TERMS, channel
@@ -280,7 +281,8 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(tmp_
             await asyncio.Event().wait()
 
         made._handler, made._heart = handler, Noted("heart", made.done)
-        made._rechecking = rechecking = asyncio.ensure_future(looks())
+        made._rechecking = rechecking = SupervisedTask(looks, name="looks")
+        rechecking.start()
         monkeypatch.setattr(made.cashier, "stop", stop)
         monkeypatch.setattr(made.firewall, "close", Noted("firewall", made.done).close)
         made._stack = AsyncExitStack()
@@ -295,7 +297,8 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(tmp_
             ("firewall", {}),
             ("what it was opened with", {}),
         ]
-        assert rechecking.cancelled()
+        assert not rechecking.running
+        assert not rechecking.started
         with pytest.raises(RuntimeError):  # the thread has ended
             await made.journal.run(lambda store: None)
 

@@ -16,6 +16,7 @@ from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import Reason, words
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
+from dtp.tasks import TaskSet, start_task
 
 if TYPE_CHECKING:
     from dtp.daemon.expose import Exposed
@@ -38,7 +39,7 @@ class GrpcSession(Conversation):
         self._filter = Filter(self._judge, self._rewrite)
         self._finishing = False
         #: Calls that are being paid, once there is a backend.
-        self._bills: set[asyncio.Task[None]] = set()
+        self._bills = TaskSet()
         self._linked = asyncio.Event()
         #: A frame that has begun, and when it has to be there.
         self._head = 0
@@ -52,9 +53,7 @@ class GrpcSession(Conversation):
         if self._filter.lost is not None:  # it is told so, for nothing
             self._release([call], paid=False)
             return None
-        task = asyncio.ensure_future(self._bill(number, call))
-        self._bills.add(task)
-        task.add_done_callback(self._bills.discard)
+        self._bills.start(self._bill(number, call), name="dtpd-bill")
         return Waits.YET
 
     async def _bill(self, number: int, call: Call) -> None:
@@ -122,8 +121,8 @@ class GrpcSession(Conversation):
         self._link = await self._exposed.dial_streams(self._caller)
         if self._link is not None:
             self._linked.set()
-        there = asyncio.ensure_future(self._pump_there())
-        back = asyncio.ensure_future(self._pump_back())
+        there = start_task(self._pump_there(), name="dtpd-there")
+        back = start_task(self._pump_back(), name="dtpd-back")
         try:
             await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
             if not back.done():
@@ -166,7 +165,7 @@ class GrpcSession(Conversation):
             with contextlib.suppress(OSError):  # reading tells, and may have last words
                 await self._link.writer.drain()
         while self._linked.is_set() and self._bills and self._filter.held > _MOST_HELD:
-            await asyncio.wait(self._bills, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(list(self._bills), return_when=asyncio.FIRST_COMPLETED)
         await self.stream.drain()
 
     def _flush(self) -> None:
@@ -186,7 +185,7 @@ class GrpcSession(Conversation):
             if not await self._step():
                 break
         if self._bills:  # what was asked before the end may still be paid
-            await asyncio.wait(self._bills)
+            await asyncio.wait(list(self._bills))
         if self._link is not None:
             self._link.writer.write_eof()
 

@@ -23,6 +23,7 @@ from dtp.daemon.reasons import TELLINGS, Reason, words
 from dtp.errors import DtpError
 from dtp.net.relay import relay
 from dtp.net.stream import Stream
+from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.daemon.expose import Exposed
@@ -216,7 +217,7 @@ class HttpSession(Conversation):
 
     async def _wait_for_request(self) -> bytes | None:
         """The first bytes of a request; None when `finish` came first, or nothing for too long."""
-        self._idle = asyncio.ensure_future(self._read_uncounted(conversation.READ))
+        self._idle = start_task(self._read_uncounted(conversation.READ), name="dtpd-read")
         if self._finishing:  # before it began: what was asked by then is answered
             asyncio.get_running_loop().call_soon(self._idle.cancel)
         try:
@@ -302,8 +303,8 @@ class HttpSession(Conversation):
                 return False
             self._keep_link(backend)
             return True
-        pump = asyncio.create_task(self._pass_body(backend))
-        answer = asyncio.create_task(self._pass_answer(backend))
+        pump = start_task(self._pass_body(backend), name="dtpd-body")
+        answer = start_task(self._pass_answer(backend), name="dtpd-answer")
         try:
             await asyncio.wait((pump, answer), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():

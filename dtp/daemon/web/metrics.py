@@ -61,6 +61,7 @@ class DaemonCollector(Collector):
         for key, what in (("state_up", "state"), ("chain_up", "chain")):
             if key in status:
                 yield GaugeMetricFamily(f"dtpd_{key}", f"1 while the {what} can be asked", value=status[key])
+        yield from self._tasks(status.get("tasks", ()))
         parts = [("exposed", one["service"], one) for one in status["exposed"]]
         parts += [("forwarded", ", ".join(one["listen"]), one) for one in status["forwarded"]]
         for key, name, words, grows in _FIGURES:
@@ -74,6 +75,19 @@ class DaemonCollector(Collector):
         for one in status["forwarded"]:
             connected.add_metric([", ".join(one["listen"])], one["connected"])
         yield connected
+
+    @staticmethod
+    def _tasks(tasks: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "dtpd_tasks_waiting", "Tasks that have ended and wait to begin again", labels=["task"]
+        )
+        restarts = CounterMetricFamily(
+            "dtpd_task_restarts", "How often a task has ended without being stopped", labels=["task"]
+        )
+        for one in tasks:
+            waiting.add_metric([one["name"]], one["waiting"])
+            restarts.add_metric([one["name"]], one["restarts"])
+        yield from (waiting, restarts)
 
     @staticmethod
     def _backends(exposed: list[dict[str, object]]) -> Iterator[Metric]:

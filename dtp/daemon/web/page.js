@@ -111,6 +111,9 @@ function show(status) {
     (status.workers ?? []).map((one) => [`${one.worker}`, figure(`${one.pid}`), { text: one.up ? "up" : "down", kind: "short", bad: !one.up },
       figure(count(one.open)), figure(count(one.connections)), figure(count(one.deaths)), figure(count(one.lost))]),
     null);
+  fill("tasks", ["task", "state", "restarts", "last error"],
+    (status.tasks ?? []).map((one) => [one.name, { text: one.waiting ? "begins again soon" : "works", kind: "short", bad: one.waiting > 0 },
+      figure(count(one.restarts)), wide(one.error, true)]), null);
   const money = status.exposed.filter((one) => "earned" in one).map((one) => [`earned by ${one.service}`, figure(sui(one.earned))]);
   money.push(...Object.entries(status.claimed ?? {}).map(([coin, units]) =>
     ["claimed of it on chain", figure(/^0x0*2::sui::SUI$/.test(coin) ? sui(units) : `${count(units)} of ${coin}`)]));

@@ -16,6 +16,7 @@ import h11
 
 from dtp.daemon import sockets
 from dtp.daemon.config.values import Place
+from dtp.tasks import TaskSet
 
 if TYPE_CHECKING:
     from dtp.carriers.stream_socket import SocketListener
@@ -112,7 +113,7 @@ class WebServer:
     def __init__(self, daemon: Watched, place: Place) -> None:
         self._daemon = daemon
         self._place = place
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients = TaskSet()
         self.listener: SocketListener | None = None
 
     async def start(self, adopted: Sequence[socket.socket] = ()) -> None:
@@ -131,17 +132,13 @@ class WebServer:
         """Listen no more, and end what is open."""
         if self.listener is not None:
             await self.listener.close()
-        for task in list(self._clients):
-            task.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+        await self._clients.stop()
 
     def _on_socket(self, sock: socket.socket) -> None:
         if len(self._clients) >= _MOST:
             sock.close()
             return
-        task = asyncio.get_running_loop().create_task(self._serve(sock))
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
+        self._clients.start(self._serve(sock), name="dtpd-web")
 
     async def _serve(self, sock: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=sock)
