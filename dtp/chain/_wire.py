@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -131,6 +132,8 @@ class Wire:
         self.timeout = timeout
         self._host, self._port, self._secure = parse_url(url)
         self._channel: Any = None
+        #: Calls under way by the channel that has them; one that is no more in use is closed behind its last.
+        self._using: Counter[Any] = Counter()
         self._closed = False
 
     def open(self) -> None:
@@ -141,9 +144,10 @@ class Wire:
         """Close the connection. Calls raise `ClientClosed` from now on: what one opened that comes late, nobody
         would close."""
         self._closed = True
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        channels = {*self._using, self._channel} - {None}
+        self._channel = None
+        for channel in channels:
+            channel.close()
 
     def _connected(self) -> Any:
         if self._closed:
@@ -179,11 +183,29 @@ class Wire:
                 f"{self.url} answered what is no answer of sui.rpc.v2: {fault!r}", MALFORMED
             ) from fault
 
-    async def _call(self, service: str, method: str, message: Any) -> Any:
-        stub = getattr(library().v2, service)(self._connected(), timeout=self.timeout)
+    @contextmanager
+    def _channel_for_call(self) -> Iterator[Any]:
+        """The connection for a call. When there is no answer in time another one is made for the next: the node may
+        be well, and this connection dead."""
+        channel = self._connected()
+        self._using[channel] += 1
+        try:
+            yield channel
+        except TimeoutError:
+            if channel is self._channel:
+                self._channel = None
+            raise
+        finally:
+            self._using[channel] -= 1
+            if not self._using[channel]:
+                del self._using[channel]
+                if channel is not self._channel:
+                    channel.close()
 
+    async def _call(self, service: str, method: str, message: Any) -> Any:
         async def asked() -> Any:
-            with self._translated():
+            with self._translated(), self._channel_for_call() as channel:
+                stub = getattr(library().v2, service)(channel, timeout=self.timeout)
                 return await getattr(stub, method)(message)
 
         return await apart(asked(), self.url)
@@ -387,10 +409,10 @@ class Wire:
             filter=_event_filter(types),
             options=v2.QueryOptions(after=after or None),
         )
-        stub = v2.LedgerServiceStub(self._connected(), timeout=self.timeout)
 
         async def asked() -> AsyncGenerator[Any, None]:
-            with self._translated():
+            with self._translated(), self._channel_for_call() as channel:
+                stub = v2.LedgerServiceStub(channel, timeout=self.timeout)
                 async for message in stub.list_events(request):
                     yield message
 
@@ -438,10 +460,9 @@ class Wire:
     @asynccontextmanager
     async def _stream(self, route: str, request: Any, answer_type: Any) -> AsyncIterator[AsyncIterator[Any]]:
         cardinality = library().Cardinality.UNARY_STREAM
-        channel = self._connected()
 
         async def asked() -> AsyncGenerator[Any, None]:
-            with self._translated():
+            with self._translated(), self._channel_for_call() as channel:
                 async with channel.request(route, cardinality, type(request), answer_type) as stream:
                     # The node answers with headers when it has begun to collect; the stubs hide that moment.
                     async with asyncio.timeout(self.timeout):
