@@ -96,6 +96,9 @@ class _OneLane(Account):
     def pending_beside(self, meter: ServerMeter) -> int:
         return 0
 
+    async def make_room(self, meter: ServerMeter, requests: int) -> None:
+        pass
+
     def look_again(self, meter: ServerMeter) -> None:
         pass
 

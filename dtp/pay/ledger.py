@@ -257,6 +257,10 @@ class Ledger(Account):
         """See `Account`."""
         return self._quotas.pending_beside(meter)
 
+    async def make_room(self, meter: ServerMeter, requests: int) -> None:
+        """See `Account`."""
+        await self._quotas.make_room(meter, requests)
+
     def look_again(self, meter: ServerMeter) -> None:
         """See `Account`."""
         entry = self._entry(meter)

@@ -1,12 +1,15 @@
 """Quotas of subscriptions: how much of a period's requests and bytes a pass has used, over all its connections.
 
-The chain counts no use, so the server does: in memory while connections run, in the store from time to time, so that
-neither reconnecting nor a restart gives a quota twice. Periods begin when the pass was bought.
+The chain counts no use, so the server does. Endpoints that share a store lease parts of a quota from it: a part
+counts as used there before any of it is served, and what is left of it comes back when nobody uses the pass here any
+more. So all of them together serve no more than the quota, whatever dies when; who dies keeps its lease, a 64th of
+the quota or two. Periods begin when the pass was bought.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,9 +28,10 @@ from dtp.session.codes import CloseCode
 if TYPE_CHECKING:
     from dtp.pay.server_meter import ServerMeter
 
-#: Bytes and requests that may be used before they are written down: what a crash gives for nothing.
-WRITE_AFTER: Final = 16 * 1024 * 1024
-WRITE_REQUESTS: Final = 256
+#: The part of a quota that one lease is: few enough writes, and what a crash takes from who holds the pass.
+LEASE_PART: Final = 64
+#: The least that a lease is: else a pass that gives little would wait for the store at each request.
+LEAST_LEASE: Final = Usage(16, 64 * 1024)
 
 
 def period_of(held: HolderOfPass, now_ms: int, epoch: int) -> int:
@@ -43,14 +47,27 @@ def period_of(held: HolderOfPass, now_ms: int, epoch: int) -> int:
 
 @dataclass(slots=True)
 class _Running:
-    """A pass in use, as it was when the first one came; its period, what was used in it, and what isn't written."""
+    """A pass in use, as it was when the first one came; its period, and what is `left` of the leases in it, below 0
+    where more came than may be served. `dry` says of each count whether the store gave less than it was asked for."""
 
     held: HolderOfPass
     plan: Plan
     period: int
-    used: Usage
-    unwritten: Usage = NOTHING
+    left: Usage = NOTHING
+    dry: list[bool] = field(default_factory=lambda: [False, False])
     meters: set[ServerMeter] = field(default_factory=set)
+    leasing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def quota(self) -> Usage:
+        """What the plan gives in a period; 0 for no limit."""
+        return Usage(self.plan.quota_requests, self.plan.quota_bytes)
+
+    def has(self, wanted: Usage) -> bool:
+        """True if so much is left of each count that has a limit."""
+        return all(
+            not most or left >= need for most, left, need in zip(self.quota, self.left, wanted, strict=True)
+        )
 
 
 class Quotas:
@@ -62,11 +79,13 @@ class Quotas:
         journal: Journal[VoucherStore],
         firewall: Firewall,
         clock: Callable[[], float] = time.time,
+        part: int = LEASE_PART,
     ) -> None:
         self._chain = chain
         self._journal = journal
         self._firewall = firewall
         self._clock = clock
+        self._part = part
         self._running: dict[str, _Running] = {}
         self._of: dict[ServerMeter, _Running] = {}
         self._plans: dict[str, Plan] = {}
@@ -83,19 +102,20 @@ class Quotas:
         if not plan.quota_requests and not plan.quota_bytes:
             return False
         running = self._running.get(held.pass_id)
-        if running is not None and running.period == period:
-            used = running.used
-        else:
-            used = await self._journal.run(lambda store: store.pass_used(held.pass_id, period))
+        if running is not None and running.period == period and running.has(Usage(1, 1)):
+            return False
+        used = await self._journal.run(lambda store: store.pass_used(held.pass_id, period))
         return 0 < plan.quota_requests <= used.requests or 0 < plan.quota_bytes <= used.bytes
 
     async def prepare(self, held: HolderOfPass) -> None:
-        """Read what was used of a pass, right before `enter`: who waits in between may find it gone again."""
+        """Lease a part of what a pass has left, right before `enter`: who waits in between may find it gone again."""
         await self.know(held)
         if held.pass_id not in self._running:
-            period = self._period(held)
-            used = await self._journal.run(lambda store: store.pass_used(held.pass_id, period))
-            self._running.setdefault(held.pass_id, _Running(held, self._plans[held.plan], period, used))
+            running = _Running(held, self._plans[held.plan], self._period(held))
+            await self._lease(running, Usage(1, 1))
+            first = self._running.setdefault(held.pass_id, running)
+            if first is not running:  # another connection came meanwhile
+                first.left = first.left.plus(*running.left)
 
     def enter(self, meter: ServerMeter, held: HolderOfPass) -> None:
         """A connection under a pass that was prepared."""
@@ -109,12 +129,19 @@ class Quotas:
         running = self._of.get(meter)
         if running is None:
             return
-        running.used = running.used.plus(*more)
-        running.unwritten = running.unwritten.plus(*more)
+        running.left = Usage(running.left.requests - more.requests, running.left.bytes - more.bytes)
         if len(running.meters) > 1:
-            self._set(running, but=meter)
-        if running.unwritten.bytes >= WRITE_AFTER or running.unwritten.requests >= WRITE_REQUESTS:
-            meter.spawn(self._write(running))
+            self._set(running, counting=meter)
+        half = Usage(*(-(-each // 2) for each in self._size(running)))
+        if not running.leasing.locked() and any(self._missing(running, half)):
+            meter.spawn(self._lease(running, half))
+
+    async def make_room(self, meter: ServerMeter, requests: int) -> None:
+        """Lease so many requests beside those that clients were asked for, as far as the quota goes."""
+        running = self._of.get(meter)
+        if running is not None:
+            pending = sum(each.pending for each in running.meters)
+            await self._lease(running, Usage(requests + pending, 0))
 
     def pending_beside(self, meter: ServerMeter) -> int:
         """Requests that the other connections of a meter's pass were asked for and may still pay."""
@@ -127,9 +154,26 @@ class Quotas:
         if running is None:
             return
         running.meters.discard(meter)
-        await self._write(running)
-        if not running.meters:
-            self._running.pop(running.held.pass_id, None)
+        await self._end(running)
+
+    async def _end(self, running: _Running) -> None:
+        """Give back what is left where nobody uses a pass here any more. Raises `StoreError`; then it is kept."""
+        if running.meters:
+            return
+        pass_id, period = running.held.pass_id, running.period
+        back = Usage(max(0, running.left.requests), max(0, running.left.bytes))
+        running.left = running.left.plus(-back.requests, -back.bytes)
+        try:
+            if any(back):
+                given = Usage(-back.requests, -back.bytes)
+                await self._journal.run(lambda store: store.add_pass_used(pass_id, period, given))
+        except StoreError:
+            running.left = running.left.plus(*back)
+            raise
+        if running.meters:  # somebody came meanwhile
+            await self._lease(running, Usage(1, 1))
+        else:
+            self._running.pop(pass_id, None)
 
     async def refresh(self) -> None:
         """Read the passes again: one may have been renewed, cancelled or revoked. Raises what reading raises."""
@@ -145,16 +189,16 @@ class Quotas:
                 await self._renew(running, held)
             for meter in list(running.meters) if held is None else ():
                 meter.connection.abort(CloseCode.PAYMENT, "the pass is over: renew it")
-            if not running.meters:  # the last one left when nothing could be written, or it never came in
-                self._running.pop(running.held.pass_id, None)
+            await self._end(running)  # the last one left when the store was away, or it never came in
 
     async def _renew(self, running: _Running, held: HolderOfPass) -> None:
         period = self._period(held)
-        await self._write(running)
         if period != running.period:
-            # What was used while that was written counts in the new one.
-            running.period, running.used = period, running.unwritten
-            await self._write(running)
+            running.period, running.left = period, NOTHING
+        running.dry = [False, False]  # others may have given something back
+        if running.meters:
+            await self._lease(running, Usage(1, 1))
+            self._set(running)
 
     def _now(self, running: _Running) -> HolderOfPass | None:
         rules = self._firewall.rules
@@ -174,37 +218,51 @@ class Quotas:
             return period_of(held, round(now * 1000), 0)
         return period_of(held, rules.state.now_ms(now), rules.epoch)
 
-    def _set(self, running: _Running, but: ServerMeter | None = None) -> None:
+    def _set(self, running: _Running, counting: ServerMeter | None = None) -> None:
         """Tell every meter what is left for it: its own use so far, and what the pass has left."""
         plan, now = running.plan, asyncio.get_running_loop().time()
         for meter in running.meters:
-            if meter is but:
-                continue
             own, most = meter.payee.used, meter.payee.quota_requests
             # Requests that wait since they are beyond it were counted, not served, and don't raise it.
             served = own.requests if most is None else min(own.requests, most)
-            requests = served + max(0, plan.quota_requests - running.used.requests)
-            size = own.bytes + max(0, plan.quota_bytes - running.used.bytes)
+            requests = served + max(0, running.left.requests)
+            # Each hears of the others' bytes when it stops at its part.
+            size = own.bytes + max(0, -(-running.left.bytes // len(running.meters)))
             meter.payee.set_quota(
                 requests if plan.quota_requests else None, size if plan.quota_bytes else None, now
             )
-            meter.turn()
+            if meter is not counting:  # which looks at its limits next
+                meter.turn()
 
-    async def _write(self, running: _Running) -> None:
-        """Write what isn't written yet, and learn what all servers of the host have served of the period."""
-        more, running.unwritten = running.unwritten, NOTHING
-        pass_id, period = running.held.pass_id, running.period
+    async def _lease(self, running: _Running, wanted: Usage) -> None:
+        """Have so much left of each count, or what the quota still gives. It counts when it is in the store."""
+        async with running.leasing:
+            while any(more := self._missing(running, wanted)):
+                pass_id, period, quota = running.held.pass_id, running.period, running.quota
+                work = functools.partial(_lease_of, pass_=pass_id, period=period, wanted=more, quota=quota)
+                given = await self._journal.run(work)
+                if period != running.period:
+                    continue  # what was leased of a period that is over is forgotten with it
+                running.left = running.left.plus(*given)
+                for count, (got, each) in enumerate(zip(given, more, strict=True)):
+                    running.dry[count] |= got < each
+                self._set(running)
 
-        def work(store: VoucherStore) -> Usage:
-            if any(more):
-                store.add_pass_used(pass_id, period, more)
-            return store.pass_used(pass_id, period)
+    def _size(self, running: _Running) -> Usage:
+        """How much one lease is; 0 of a count without a quota."""
+        counts = zip(running.quota, LEAST_LEASE, strict=True)
+        return Usage(*(min(most, max(-(-most // self._part), least)) for most, least in counts))
 
-        try:
-            stored = await self._journal.run(work)
-        except StoreError:
-            running.unwritten = running.unwritten.plus(*more)
-            raise
-        if period == running.period:
-            running.used = running.used.most(stored.plus(*running.unwritten))
-            self._set(running)
+    def _missing(self, running: _Running, wanted: Usage) -> Usage:
+        """What to lease so that so much is left: a lease at least, of each count that has less and isn't dry."""
+        counts = zip(self._size(running), running.left, wanted, running.dry, strict=True)
+        return Usage(
+            *(
+                max(size, need - left) if size and left < need and not dry else 0
+                for size, left, need, dry in counts
+            )
+        )
+
+
+def _lease_of(store: VoucherStore, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
+    return store.lease_pass(pass_, period, wanted, quota)

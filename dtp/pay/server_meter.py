@@ -299,6 +299,7 @@ class ServerMeter(Meter):
         if preimage is not None:
             await self._sell(units, preimage)
             return
+        await self._make_room(units)
         self._raise_if_overdue()
         if len(self._waiting) >= _MOST_WAITING:
             raise ChargeDeclined(
@@ -318,6 +319,7 @@ class ServerMeter(Meter):
                 while not self.payee.may_charge(locked=True):
                     self._raise_if_overdue()
                     await self.changed()
+                await self._make_room(units)
                 await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, preimage))
                 ask = self._new_ask(units, refund=0)
                 self._count()
@@ -330,6 +332,14 @@ class ServerMeter(Meter):
         finally:
             self._charge_waiting()
             self.turn()
+
+    async def _make_room(self, units: int) -> None:
+        """Have a pass, if there is one, give so many requests beside those that wait, if it still does."""
+        if self.payee.quota_requests is not None:
+            waiting = sum(each.units for each in self._waiting)
+            if units + waiting > self._room() - self.payee.pending:
+                await self._account.make_room(self, units + waiting)
+                self._raise_if_over()
 
     def _new_ask(self, units: int, refund: int) -> _Ask:
         return _Ask(units, refund, self.loop.create_future())
@@ -499,6 +509,10 @@ class Account(ABC):
     @abstractmethod
     def pending_beside(self, meter: ServerMeter) -> int:
         """Requests that the clients of all other connections under the same pass were asked for and may still pay."""
+
+    @abstractmethod
+    async def make_room(self, meter: ServerMeter, requests: int) -> None:
+        """Let the pass of a connection give so many requests more here, if it has them. Raises `StoreError`."""
 
     @abstractmethod
     def look_again(self, meter: ServerMeter) -> None:

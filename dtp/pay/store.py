@@ -28,7 +28,7 @@ from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.lane_start import UNRESERVED, PayerLane, Reserved
 from dtp.pay.payee import PayeeLane
 from dtp.pay.schema import FORMAT, SCHEMA, UPGRADES
-from dtp.pay.terms import NOTHING, Usage
+from dtp.pay.terms import NOTHING, Usage, leased
 from dtp.pay.voucher import LaneKey, SignedVoucher, decode_voucher, encode_voucher
 
 if TYPE_CHECKING:
@@ -647,14 +647,28 @@ class Store:
         return Usage(*rows[0]) if rows else Usage()
 
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
-        """So much more was used under a pass; older periods are forgotten."""
+        """So much more was used under a pass, or, below 0, is given back of a lease; older periods are forgotten."""
         with self._writing():
-            self._db.execute("DELETE FROM passes WHERE pass = ? AND period < ?", (pass_, period))
-            self._db.execute(
-                "INSERT INTO passes VALUES (?, ?, ?, ?) ON CONFLICT (pass, period) DO UPDATE SET "
-                "requests = requests + excluded.requests, bytes = bytes + excluded.bytes",
-                (pass_, period, *more),
-            )
+            self._add_pass_used(pass_, period, more)
+
+    def _add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
+        self._db.execute("DELETE FROM passes WHERE pass = ? AND period < ?", (pass_, period))
+        self._db.execute(
+            "INSERT INTO passes VALUES (?, ?, ?, ?) ON CONFLICT (pass, period) DO UPDATE SET "
+            "requests = requests + excluded.requests, bytes = bytes + excluded.bytes",
+            (pass_, period, *more),
+        )
+
+    def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
+        """Count `wanted` as used of a pass before it is, as far as its quota goes; return how much of it was counted.
+
+        A count without a quota (0) is not bounded, and not counted.
+        """
+        with self._writing():
+            given = leased(self.pass_used(pass_, period), wanted, quota)
+            if any(given):
+                self._add_pass_used(pass_, period, given)
+        return given
 
     def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """Keep that the channel of a chain (its id) is to be closed for `total`, before the signature leaves; the

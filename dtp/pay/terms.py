@@ -55,6 +55,13 @@ class Usage(NamedTuple):
 NOTHING: Final = Usage()
 
 
+def leased(used: Usage, wanted: Usage, quota: Usage) -> Usage:
+    """Return how much of `wanted` a quota still gives that so much was `used` of; 0 where a count has none."""
+    return Usage(
+        *(max(0, min(more, most - before)) for before, more, most in zip(used, wanted, quota, strict=True))
+    )
+
+
 #: Why somebody gets nothing more under a pass.
 QUOTA_USED_UP: Final = "the quota of the pass is used up until its next period"
 #: Why a channel isn't taken that was opened while its service was free.

@@ -138,6 +138,30 @@ def test_two_daemons_take_vouchers_at_once(open_store):
     assert all(len(each) == 40 for each in kept)
 
 
+def test_daemons_lease_one_quota_at_once(open_store):
+    """Together they get what it gives and no more, and what is given back is leased again."""
+    quota, given = Usage(100, 0), [Usage(), Usage()]
+
+    def lease(at):
+        with open_store() as store:
+            for _ in range(40):
+                given[at] = given[at].plus(*store.lease_pass("0xpass", 3, Usage(3, 1000), quota))
+
+    threads = [threading.Thread(target=lease, args=(at,)) for at in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert given[0].requests + given[1].requests == 100
+    with open_store() as store:
+        assert store.pass_used("0xpass", 3) == Usage(100, 0)
+        store.add_pass_used("0xpass", 3, Usage(-2, 0))
+        assert store.lease_pass("0xpass", 3, Usage(3, 0), quota) == Usage(2, 0)
+        assert store.lease_pass("0xpass", 3, Usage(3, 0), quota) == Usage()
+        assert store.lease_pass("0xpass", 4, Usage(7, 0), quota) == Usage(7, 0)  # the next period
+        assert store.pass_used("0xpass", 3) == Usage()
+
+
 def test_one_of_them_claims(open_store):
     first, second = open_store(), open_store()
     assert [first.claims(), second.claims(), first.claims()] == [True, False, True]

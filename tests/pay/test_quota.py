@@ -1,6 +1,9 @@
 """Quotas of passes: one count for all connections, that neither a race nor a store that fails forgets."""
 
 import asyncio
+import contextlib
+import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,9 +13,9 @@ import pytest
 from dtp.chain.firewall import HolderOfPass
 from dtp.chain.pass_ import Account
 from dtp.pay.errors import StoreError
-from dtp.pay.quota import WRITE_AFTER, WRITE_REQUESTS, Quotas, period_of
+from dtp.pay.quota import LEASE_PART, Quotas, period_of
 from dtp.pay.store import Store
-from dtp.pay.terms import Usage
+from dtp.pay.terms import MIB, Usage
 
 PASS = "0x" + "9a" * 32
 HOUR = 3_600_000
@@ -38,6 +41,7 @@ class Meter:
     def __init__(self):
         self.payee = SimpleNamespace(used=Usage(), quota_requests=None, set_quota=self._set_quota)
         self.ended = None
+        self.pending = 0
         self.connection = SimpleNamespace(abort=self._abort)
         self.left = None
         self.turns = 0
@@ -45,10 +49,16 @@ class Meter:
 
     def _set_quota(self, requests, size, now):
         used, self.payee.quota_requests = self.payee.used, requests
+        self._most = size
         self.left = (
             None if requests is None else requests - used.requests,
             None if size is None else size - used.bytes,
         )
+
+    @property
+    def left_now(self):
+        """Bytes that it may still move."""
+        return self._most - self.payee.used.bytes
 
     def _abort(self, code, reason):
         self.ended = reason
@@ -63,14 +73,14 @@ class Meter:
 class Sale:
     """A host that sells passes, as one of its servers has it."""
 
-    def __init__(self, store, requests=1000, size=0):
+    def __init__(self, store, requests=1000, size=0, part=1):
         self.now_ms, self.start = 100 * HOUR, 100 * HOUR
         self.journal = Journal(store)
         plan = SimpleNamespace(quota_requests=requests, quota_bytes=size)
         chain = SimpleNamespace(read=self._plan)
         self._found = plan
         rules = SimpleNamespace(state=SimpleNamespace(now_ms=lambda now: self.now_ms), epoch=5, passes={})
-        self.quotas = Quotas(chain, self.journal, SimpleNamespace(rules=rules))
+        self.quotas = Quotas(chain, self.journal, SimpleNamespace(rules=rules), part=part)
         self.rules = rules
 
     async def _plan(self, schema, cls, id):
@@ -103,6 +113,7 @@ def store_away(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "add_pass_used", broken)
+        patch.setattr(Store, "lease_pass", broken)
         yield
 
 
@@ -129,11 +140,12 @@ def test_a_connection_that_comes_while_the_last_one_leaves():
 
 def test_a_write_that_fails_forgets_nothing(monkeypatch):
     async def scenario(sale):
-        meter, other = await sale.enter(), await sale.enter()
+        meter = await sale.enter()
         sale.use(meter, 10)
-
         with store_away(monkeypatch), pytest.raises(StoreError):
             await sale.quotas.leave(meter)
+        other = await sale.enter()
+        assert other.left == (990, None)
         sale.use(other, 5)
         await sale.quotas.leave(other)
         period = period_of(sale.held, sale.now_ms, 5)
@@ -143,30 +155,96 @@ def test_a_write_that_fails_forgets_nothing(monkeypatch):
     play(scenario)
 
 
-@pytest.mark.parametrize("more", [Usage(WRITE_REQUESTS, 0), Usage(0, WRITE_AFTER)])
-def test_what_a_crash_gives_for_nothing_is_bounded(more):
+def test_what_is_served_was_counted_before_and_a_crash_takes_a_lease():
+    """What dies, whenever that is, gives nothing for nothing, and keeps two leases at most."""
+
     async def scenario(sale):
         meter = await sale.enter()
-        sale.use(meter, *more)
-        await asyncio.gather(*meter.tasks)
-        assert sale.journal.store.pass_used(PASS, period_of(sale.held, sale.now_ms, 5)) == more
+        period, store = period_of(sale.held, sale.now_ms, 5), sale.journal.store
+        lease = Usage(10_000 // LEASE_PART + 1, MIB)
+        for number in range(1, 200):
+            sale.use(meter, 10, 100_000)
+            while meter.tasks:
+                await asyncio.gather(meter.tasks.pop())
+            counted, used = store.pass_used(PASS, period), Usage(10 * number, 100_000 * number)
+            assert counted.requests >= used.requests
+            assert counted.bytes >= used.bytes
+            assert counted.requests - used.requests <= 2 * lease.requests
+            assert counted.bytes - used.bytes <= 2 * lease.bytes
+        await sale.quotas.leave(meter)
+        assert store.pass_used(PASS, period) == Usage(1990, 19_900_000)
 
-    play(scenario, requests=10**6)
+    play(scenario, requests=10_000, size=64 * MIB, part=LEASE_PART)
+
+
+@pytest.mark.parametrize("endpoints", [1, 4])
+def test_endpoints_that_share_a_store_serve_one_quota_together(tmp_path, endpoints):
+    """Each served all of it before it looked at what the others had: 32 MiB of 8."""
+
+    async def work():
+        with contextlib.ExitStack() as stack:
+            stores = [stack.enter_context(Store(tmp_path / "pay.sqlite")) for _ in range(endpoints)]
+            sales = [Sale(store, requests=0, size=8 * MIB, part=LEASE_PART) for store in stores]
+            meters = [await sale.enter() for sale in sales for _ in range(2)]
+            served = 0
+            while True:
+                before = served
+                for number, meter in enumerate(meters):
+                    sale = sales[number // 2]
+                    size = max(0, meter.left_now)
+                    served += size
+                    sale.use(meter, 0, size)
+                    while meter.tasks:
+                        await asyncio.gather(meter.tasks.pop())
+                if served == before:
+                    break
+            assert 8 * MIB - len(meters) <= served <= 8 * MIB + len(meters)
+            assert all([await sale.quotas.used_up(sale.held) for sale in sales])
+
+    asyncio.run(work())
+
+
+def test_what_an_endpoint_gives_back_another_one_leases():
+    async def scenario(sale):
+        meter = await sale.enter()
+        period = period_of(sale.held, sale.now_ms, 5)
+        sale.use(meter, 985)
+        await asyncio.gather(*meter.tasks)
+        other = Sale(sale.journal.store, part=LEASE_PART)
+        late = await other.enter()
+        assert late.left == (0, None)  # all is leased
+        assert await other.quotas.used_up(other.held)
+        await sale.quotas.leave(meter)
+        assert sale.journal.store.pass_used(PASS, period) == Usage(985, 0)
+        await other.quotas.look()
+        assert late.left == (15, None)
+
+    play(scenario)
+
+
+def test_a_charge_leases_what_it_needs():
+    async def scenario(sale):
+        meter = await sale.enter()
+        assert meter.left == (16, None)
+        await sale.quotas.make_room(meter, 300)
+        assert meter.left == (300, None)
+        await sale.quotas.make_room(meter, 5000)
+        assert meter.left == (1000, None)  # all that there is
+
+    play(scenario, part=LEASE_PART)
 
 
 def test_what_other_servers_of_the_host_have_served_counts():
     """They have the same store: each would give the quota once more."""
 
     async def scenario(sale):
-        meter, other = await sale.enter(), await sale.enter()
         period = period_of(sale.held, sale.now_ms, 5)
         sale.journal.store.add_pass_used(PASS, period, Usage(600, 0))  # by another server
+        meter, other = await sale.enter(), await sale.enter()
         sale.use(meter, 100)
+        assert meter.left == (400, None) or other.left == (300, None)
         await sale.quotas.look()
         assert meter.left == other.left == (300, None)
-        sale.journal.store.add_pass_used(PASS, period, Usage(300, 0))
-        await sale.quotas.look()
-        assert meter.left == (0, None)
 
     play(scenario)
 
@@ -197,7 +275,7 @@ def test_a_pass_that_is_bought_anew_after_it_was_over_begins_anew():
         await sale.quotas.leave(meter)
         assert (await sale.enter()).left == (0, None)
         sale.quotas = Quotas(
-            SimpleNamespace(read=sale._plan), sale.journal, SimpleNamespace(rules=sale.rules)
+            SimpleNamespace(read=sale._plan), sale.journal, SimpleNamespace(rules=sale.rules), part=1
         )
         sale.now_ms += 50 * HOUR
         sale.start = sale.now_ms  # `pass::renew` of one that is over
@@ -221,9 +299,13 @@ def test_bytes_are_counted_as_requests_are():
     async def scenario(sale):
         first, second = await sale.enter(), await sale.enter()
         sale.use(first, 0, 300)
-        assert second.left == (None, 700)
-        sale.use(second, 0, 600)
-        assert first.left == (None, 100)
+        assert first.left == second.left == (None, 350)  # a part each, of which the others hear later
+        sale.use(second, 0, 350)
+        assert first.left == second.left == (None, 175)
+        await sale.quotas.leave(second)
+        sale.use(first, 0, 100)
+        await sale.quotas.look()
+        assert first.left == (None, 250)
 
     play(scenario, requests=0, size=1000)
 
@@ -265,7 +347,7 @@ def test_a_pass_that_nobody_uses_any_more_is_forgotten(monkeypatch, over):
             sale.rules.passes.clear()
         await sale.quotas.look()
         assert not sale.quotas._running
-        assert (await sale.enter()).left == (1000 if over else 990, None)
+        assert (await sale.enter()).left == (990, None)
 
     play(scenario)
 
@@ -296,22 +378,22 @@ def test_a_pass_is_read_again_when_its_last_connection_has_left():
     play(scenario)
 
 
-def test_what_is_written_of_a_period_that_is_over_is_not_used_of_the_next():
+def test_what_is_leased_of_a_period_that_is_over_is_not_left_of_the_next():
     async def scenario(sale):
         meter = await sale.enter()
-        sale.use(meter, 10)
         sale.journal.free.clear()
+        sale.use(meter, 16)  # more is leased, of this period
         sale.now_ms += HOUR
         looking = asyncio.ensure_future(sale.quotas.look())
-        await asyncio.sleep(0)
-        sale.use(meter, WRITE_REQUESTS)  # is written behind the last of the period
         await asyncio.sleep(0)
         sale.journal.free.set()
         await looking
         await asyncio.gather(*meter.tasks)
-        assert meter.left == (1000, None)
+        period = period_of(sale.held, sale.now_ms, 5)
+        assert sale.journal.store.pass_used(PASS, period) == Usage(16, 0)
+        assert meter.left == (16, None)
 
-    play(scenario)
+    play(scenario, part=LEASE_PART)
 
 
 def test_a_quota_is_used_up_by_who_is_there_and_who_was_and_until_the_next_period():
@@ -350,3 +432,34 @@ def test_requests_that_wait_beyond_a_quota_do_not_get_it_raised():
                 assert (meter.left, other.left) == ((-5, None), (0, None))
 
     asyncio.run(scenario())
+
+
+_LEASING = """
+import sys
+from dtp.pay.store import Store
+from dtp.pay.terms import Usage
+with Store(sys.argv[1]) as store:
+    while (given := store.lease_pass("0xpass", 3, Usage(7, 700), Usage(10_000, 1_000_000))).requests:
+        print(*given, flush=True)
+"""
+
+
+def test_processes_that_are_killed_served_no_more_than_they_leased(tmp_path):
+    """Whichever write they die at: what any of them could serve is in the store, and within the quota."""
+    path = tmp_path / "pay.sqlite"
+    Store(path).close()
+    served = Usage()
+    for lines in (1, 2, 3, 5, 8, 13):
+        running = [
+            subprocess.Popen([sys.executable, "-c", _LEASING, path], stdout=subprocess.PIPE) for _ in range(2)
+        ]
+        for each in running:
+            told = [each.stdout.readline() for _ in range(lines)]
+            each.kill()
+            told += each.communicate()[0].splitlines()
+            for line in filter(None, told):
+                served = served.plus(*map(int, line.split()))
+        with Store(path) as store:
+            counted = store.pass_used("0xpass", 3)
+        assert not any(served.beyond(counted))
+        assert not any(counted.beyond(Usage(10_000, 1_000_000)))

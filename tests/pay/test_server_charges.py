@@ -482,6 +482,9 @@ class Shared(Lane):
     def pending_beside(self, meter):
         return self.quotas.pending_beside(meter)
 
+    async def make_room(self, meter, requests):
+        await self.quotas.make_room(meter, requests)
+
 
 @pytest.mark.parametrize("end", ["paid", "paid late", "declined", "ended"])
 def test_a_quota_is_not_given_again_to_each_connection_of_its_pass(tmp_path, end):

@@ -85,6 +85,9 @@ class Lane(Account):
     def pending_beside(self, meter):
         return 0
 
+    async def make_room(self, meter, requests):
+        pass
+
     def look_again(self, meter):
         pass
 

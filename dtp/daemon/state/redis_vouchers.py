@@ -107,6 +107,21 @@ end
 redis.call('HINCRBY', name, ARGV[2] .. ':requests', ARGV[3])
 redis.call('HINCRBY', name, ARGV[2] .. ':bytes', ARGV[4])
 """
+#: A count without a quota isn't leased, as `dtp.pay.terms.leased` says.
+_LEASE = """
+local name = KEYS[1] .. 'pass:' .. ARGV[1]
+for _, field in ipairs(redis.call('HKEYS', name)) do
+  if tonumber(string.match(field, '^%d+')) < tonumber(ARGV[2]) then redis.call('HDEL', name, field) end
+end
+local given = {}
+for place, what in ipairs({':requests', ':bytes'}) do
+  local field = ARGV[2] .. what
+  local left = tonumber(ARGV[4 + place]) - tonumber(redis.call('HGET', name, field) or '0')
+  given[place] = math.max(0, math.min(tonumber(ARGV[2 + place]), left))
+  redis.call('HINCRBY', name, field, string.format('%.0f', given[place]))
+end
+return given
+"""
 _AGREE = """
 local holder = redis.call('GET', KEYS[1] .. 'holder:' .. ARGV[1])
 if holder and holder ~= ARGV[4] then return false end
@@ -368,6 +383,10 @@ class RedisVouchers:
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
         """See `Store`."""
         self._run(_PASS, pass_, str(period), *map(str, more))
+
+    def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
+        """See `Store`."""
+        return Usage(*self._run(_LEASE, pass_, str(period), *map(str, (*wanted, *quota))))
 
     def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """See `Store`."""

@@ -16,7 +16,7 @@ from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.payee import PayeeLane
 from dtp.pay.store import End, Sold, end_of_row, signed_of, sold_lane_of, sold_of
-from dtp.pay.terms import Usage
+from dtp.pay.terms import Usage, leased
 from dtp.pay.voucher import SignedVoucher, encode_voucher
 
 try:
@@ -264,6 +264,24 @@ class PostgresVouchers:
                 "requests = known.requests + excluded.requests, bytes = known.bytes + excluded.bytes",
                 (pass_, period, *more),
             )
+
+    def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
+        """See `Store`."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM dtp_passes WHERE pass = %s AND period < %s", (pass_, period))
+            database.execute(
+                "INSERT INTO dtp_passes VALUES (%s, %s, 0, 0) ON CONFLICT DO NOTHING", (pass_, period)
+            )
+            rows = database.execute(  # others wait here until this one is written
+                "SELECT requests, bytes FROM dtp_passes WHERE pass = %s AND period = %s FOR UPDATE",
+                (pass_, period),
+            ).fetchall()
+            given = leased(Usage(int(rows[0][0]), int(rows[0][1])), wanted, quota)
+            database.execute(
+                "UPDATE dtp_passes SET requests = requests + %s, bytes = bytes + %s WHERE pass = %s AND period = %s",
+                (*given, pass_, period),
+            )
+        return given
 
     def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """See `Store`."""
