@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from dtp.chain.resolver import HostDirectory
+from dtp.chain.model import SUI_COIN, canonical_id
+from dtp.chain.resolver import HostDirectory, service_number
+from dtp.daemon.calls import Calls, count_on
 from dtp.daemon.config.model import Budget
 from dtp.daemon.reasons import FREE
 from dtp.errors import PeerError
@@ -16,6 +20,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
 from dtp.pay import dial
+from dtp.pay.budget import money, span
 from dtp.pay.buying import Purchase
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import BudgetTooSmall
@@ -31,8 +36,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
-#: Bytes of the shortest call that can be understood, and so be charged: HTTP/2 takes 13, HTTP/1 and JSON-RPC more.
-_LEAST_CALL: Final = 12
+
+#: So many budgets, or so much (MIST), may be locked at the host by channels that nothing uses.
+_BUDGETS_LOCKED: Final = 3
+_LEAST_LOCKED: Final = 1_000_000_000
 
 
 class BudgetUsedUp(PeerError):
@@ -59,18 +66,6 @@ class Wallet:
         self.store.close()
 
 
-class _Calls:
-    """Agrees to explicit charges, for as many calls as what was sent on a connection can have been."""
-
-    def __init__(self) -> None:
-        self.connection: Metered | None = None
-
-    def __call__(self, units: int, amount: int, locked: bool) -> bool:
-        if self.connection is None or not isinstance(self.connection.meter, ClientMeter):
-            return False  # nothing was sent yet
-        return self.connection.meter.payer.charged + units <= self.connection.traffic.sent // _LEAST_CALL
-
-
 class Buyer:
     """Dials one service and pays for it: what a pool dials by.
 
@@ -79,23 +74,65 @@ class Buyer:
     """
 
     def __init__(
-        self, wallet: Wallet, budget: Budget, identity: Identity, limits: Limits, psk: bytes | None
+        self,
+        wallet: Wallet,
+        budget: Budget,
+        identity: Identity,
+        limits: Limits,
+        psk: bytes | None,
+        to: Sequence[Address],
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`to` are the addresses of the service: what was paid there is remembered by them. `clock` is Unix time."""
         self._wallet, self._budget = wallet, budget
         self._identity, self._limits, self._psk = identity, limits, psk
+        self._clock = clock
+        self._name = " ".join(map(str, to))
+        self._services = {
+            (canonical_id(each.host_object), service_number(each.service)) for each in to if each.host_object
+        }
+        #: Signed by programs before this one, by this one's connections that are over; and when the period began.
+        self._earlier: int | None = None
         self._past = 0
+        self._before = 0
+        self._period = -1
         self._meters: set[ClientMeter] = set()
         self._lent: dict[object, int] = {}
 
     @property
     def spent(self) -> int:
-        """What was signed for since the start, in the smallest unit of the service's coin."""
-        return self._past + sum(map(_spent, self._meters))
+        """What was signed for since the budget's time began, in the smallest unit of the service's coin, also by
+        programs that ran before this one."""
+        self._look_at_clock()
+        return self._signed - self._before
+
+    @property
+    def _signed(self) -> int:
+        """What was ever signed for the service."""
+        if self._earlier is None:  # the chain's id is known by now
+            store, here = self._wallet.store, self._wallet.chain.chain_id
+            self._earlier = sum(store.signed_for(here, *each) for each in self._services)
+        return self._earlier + self._past + sum(map(_spent, self._meters))
+
+    def _look_at_clock(self) -> None:
+        """Begin the budget anew when its time is over; it is noted, so that a restart doesn't."""
+        every = self._budget.every
+        period = 0 if every is None else int(self._clock() // every)
+        if period > self._period:
+            before = self._wallet.store.signed_before(
+                f"{self._name} {every}", period, self._starts_at(period)
+            )
+            self._period, self._before = period, before
+
+    def _starts_at(self, period: int) -> int:
+        """What counts as signed before a period that begins now: a budget that is for ever begins with nothing."""
+        return self._signed if self._budget.every is not None else 0
 
     @property
     def _left(self) -> int:
         """What is neither spent nor lent."""
-        return self._budget.most - self._past - sum(self._lent.values())
+        live = sum(map(_spent, self._meters))
+        return self._budget.most - (self.spent - live) - sum(self._lent.values())
 
     def _lend(self, borrower: object, amount: int) -> int:
         """Let a connection spend so much more, or what is left; how much it is."""
@@ -133,8 +170,16 @@ class Buyer:
             return await self._dial(address, 0)
         except (BudgetTooSmall, NoPass) as fault:
             raise BudgetUsedUp(
-                f"{address}: all of the budget of {self._budget.most} is spent; raise it and reload"
+                f"{address}: all of the budget of {money(self._budget.most, SUI_COIN)} is spent"
+                f"{self._until()}; raise it and reload"
             ) from fault
+
+    def _until(self) -> str:
+        every = self._budget.every
+        if every is None:
+            return ""
+        left = (self._period + 1) * every - self._clock()
+        return f" for another {span(round(left * 1000))}"
 
     async def _dial(self, address: Address, amount: int) -> Metered:
         """A connection that may spend so much at first."""
@@ -151,8 +196,8 @@ class Buyer:
     async def _connect(self, address: Address, amount: int) -> Metered:
         signer = self._wallet.chain.signer
         assert signer is not None, "the client was made with one"
-        calls = _Calls()
-        calls.connection = await dial.connect(
+        calls = Calls(self._budget.calls, asyncio.get_running_loop().time)
+        connection = await dial.connect(
             address,
             wallet=signer,
             budget=amount,
@@ -164,10 +209,12 @@ class Buyer:
             identity=self._identity,
             limits=self._limits,
             psk=self._psk,
-            on_charge=calls,
+            most_per_host=max(_BUDGETS_LOCKED * self._budget.most, _LEAST_LOCKED),
+            on_charge=lambda units, amount, locked: calls.agree(units),
             spending=Spending(charge_units=0, when_answered=self._budget.when_answered),
         )
-        return calls.connection
+        count_on(connection, calls)
+        return connection
 
     def _count(self, connection: Metered, borrower: object) -> None:
         meter = connection.meter

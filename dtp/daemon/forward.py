@@ -13,6 +13,7 @@ from typing import Any
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener
 from dtp.daemon import sockets, udp
+from dtp.daemon.calls import reader_of
 from dtp.daemon.config.model import Forward
 from dtp.daemon.dynamic import GREETINGS, Greeting, Rejected
 from dtp.daemon.ledger import Ledger
@@ -155,14 +156,27 @@ class Forwarded:
             first = greeting.succeeded()
             if greeting.rest:
                 stream.write(greeting.rest)
-        self._join(pool, stream, sock, first, keep=greeting is None or not greeting.rest)
+        self._join(pool, stream, sock, first, rest=b"" if greeting is None else greeting.rest)
 
     def _join(
-        self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes, *, keep: bool = True
+        self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes, *, rest: bytes = b""
     ) -> None:
+        """Relay between them; `rest` is what the program has sent already."""
         ended = partial(self._ended, pool)
-        broken = Reason.CLIENT_GONE
-        self.ledger.add(Relay(stream, sock, broken=broken, on_end=ended, first=first, keep=keep))
+        reader = reader_of(stream.connection)
+        if reader is not None and rest:
+            reader.feed(rest)
+        watch = None if reader is None else reader.feed
+        relay = Relay(
+            stream,
+            sock,
+            broken=Reason.CLIENT_GONE,
+            on_end=ended,
+            first=first,
+            keep=not rest,
+            watch=watch,
+        )
+        self.ledger.add(relay)
 
     async def _serve_again(self, pool: Pool, sock: socket.socket) -> None:
         """A stream for a program whose peer was lost before either said a word: at another endpoint, if need be."""

@@ -86,6 +86,7 @@ class Relay:
         "_tap",
         "_timers",
         "_turns",
+        "_watch",
         "_writing",
         "counts",
         "ended",
@@ -105,8 +106,10 @@ class Relay:
         meter: Meter | None = None,
         bounds: Bounds | None = None,
         keep: bool = False,
+        watch: Callable[[bytes], object] | None = None,
     ) -> None:
-        """`first` goes to the socket before all else. `on_end` is called once, when nothing is left open.
+        """`first` goes to the socket before all else. `watch` is given what the socket sends, before the
+        stream is. `on_end` is called once, when nothing is left open.
 
         `keep`: when the connection is lost before a byte has moved, the socket stays open, and is `left`.
         """
@@ -126,6 +129,7 @@ class Relay:
         self._broken = broken
         self._on_end = on_end
         self._meter = meter
+        self._watch = watch
         self._high = connection.limits.write_low  # what several have queued is to stay in the cache
         self._read_size = READ_MIN
         self._reading = False
@@ -143,7 +147,7 @@ class Relay:
         self._data_left = bounds.data if bounds is not None else None
         self._timers: set[asyncio.TimerHandle] | None = None
         self._looked = (0, -1)
-        measured = meter is not None or self._data_left is not None
+        measured = meter is not None or watch is not None or self._data_left is not None
         self._tap: Tap | None = None if measured else stream.tap(self._fd, self)
         if self._tap is None:
             self._turns.widen()
@@ -182,6 +186,8 @@ class Relay:
             self._end_of_socket()
             return
         self.counts.sent += got
+        if self._watch is not None:
+            self._watch(data)
         try:
             self.stream.write(data)
         except DtpError as error:

@@ -226,7 +226,7 @@ class ChainSide:
             return find
         from dtp.daemon.buying import Buyer
 
-        buyer = Buyer(wallet, forward.budget, self._identity, self._limits, self._psk)
+        buyer = Buyer(wallet, forward.budget, self._identity, self._limits, self._psk, forward.to)
         self._buyers[forward] = buyer
         return buyer.dial
 
@@ -253,7 +253,7 @@ class ChainSide:
         buyer = self._buyers.get(config)
         if buyer is None or config.budget is None:
             return {}
-        return {"spent": buyer.spent, "budget": config.budget.most}
+        return {"spent": buyer.spent, "budget": config.budget.most, "every": config.budget.every}
 
     def status(self) -> dict[str, Any]:
         """What the status of the daemon says besides."""

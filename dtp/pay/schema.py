@@ -24,12 +24,10 @@ CREATE TABLE deposits (         -- money that went into channels that we opened 
     amount INTEGER NOT NULL
 );
 CREATE INDEX deposits_of ON deposits (channel);
-CREATE TABLE budgets (          -- what was paid out of budgets that are for a time
-    name TEXT NOT NULL,
-    period INTEGER NOT NULL,    -- which of those times since 1970
-    spent INTEGER NOT NULL,     -- for certain
-    lent INTEGER NOT NULL,      -- and at most so much more, by a program that may have died
-    PRIMARY KEY (name, period)
+CREATE TABLE budgets (          -- budgets that are for a time
+    name TEXT PRIMARY KEY,
+    period INTEGER NOT NULL,    -- the newest that began: which of those times since 1970
+    before INTEGER NOT NULL     -- what had been signed when it began
 ) WITHOUT ROWID;
 CREATE TABLE lanes (            -- lanes that we sign for
     channel TEXT NOT NULL,
@@ -108,12 +106,6 @@ ALTER TABLE bought ADD COLUMN gas INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE bought ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE deposits (channel TEXT NOT NULL, at_ms INTEGER NOT NULL, amount INTEGER NOT NULL);
 CREATE INDEX deposits_of ON deposits (channel);
-CREATE TABLE budgets (
-    name TEXT NOT NULL,
-    period INTEGER NOT NULL,
-    spent INTEGER NOT NULL,
-    lent INTEGER NOT NULL,
-    PRIMARY KEY (name, period)
-) WITHOUT ROWID;
+CREATE TABLE budgets (name TEXT PRIMARY KEY, period INTEGER NOT NULL, before INTEGER NOT NULL) WITHOUT ROWID;
 """,
 }

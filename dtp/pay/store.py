@@ -384,6 +384,25 @@ class Store:
         with self._writing():
             self._db.execute("UPDATE bought SET gas = gas + ? WHERE channel = ?", (gas, channel))
 
+    def signed_for(self, chain: str, host: str, service: int) -> int:
+        """What vouchers for a service can come to, of all channels that were ever opened for it here."""
+        ours = [
+            each for each in self.bought() if (each.chain, each.host, each.service) == (chain, host, service)
+        ]
+        return sum(lane.most_signed for each in ours for _, lane in self.lanes(each.channel))
+
+    def signed_before(self, name: str, period: int, signed: int) -> int:
+        """What had been signed when this period of a budget began: `signed`, where it begins now. A period before the
+        newest one doesn't begin again, whatever a clock says."""
+        with self._writing():
+            self._db.execute(
+                "INSERT INTO budgets VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "period = excluded.period, before = excluded.before WHERE excluded.period > period",
+                (name, period, signed),
+            )
+            ((before,),) = self._rows("SELECT before FROM budgets WHERE name = ?", name)
+        return int(before)
+
     def deposited_since(self, chain: str, account: str, coin: str, since_ms: int) -> int:
         """What an account has put into channels of a coin since then, less what came back since, to whatever host."""
         query = (

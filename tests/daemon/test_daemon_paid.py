@@ -14,6 +14,7 @@ from dtp.chain.host import Bearer, Terms
 from dtp.chain.pipe_where import channel_of
 from dtp.chain.resolver import service_number
 from dtp.daemon.buying import Buyer, Wallet
+from dtp.daemon.calls import reader_of
 from dtp.daemon.config.model import Budget
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.server import Daemon
@@ -267,8 +268,8 @@ def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet
                     limits=limits,
                 )  # fmt: skip
                 async with serving:
-                    buyer = Buyer(Wallet(payer, bought), Budget(10_000_000), NEAR, limits, None)
                     address = Address.parse(f"{serving.address}?via=pipe")
+                    buyer = Buyer(Wallet(payer, bought), Budget(10_000_000), NEAR, limits, None, (address,))
                     connection = await buyer.dial(address, None)
                     (channel,) = (each.channel for each in bought.bought())
                     assert [channel_of(each) for each in connection.stats.carriers] == [channel]
@@ -277,13 +278,15 @@ def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet
     asyncio.run(scenario())
 
 
-def test_a_forward_pays_for_no_more_calls_than_it_can_have_sent(tmp_path, client, wallet):
-    """Else a server could charge the whole budget before a byte has come."""
+def test_a_forward_pays_for_no_more_calls_than_it_has_sent(tmp_path, client, wallet):
+    """Else a server could charge the whole budget before a byte has come, or for each 12 bytes of an upload."""
     declined = []
+    three = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n" + bytes(5000)
+    three += b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2
 
     async def take(connection):
         async for request in connection.requests():
-            await request.stream.readexactly(36)
+            await request.stream.readexactly(len(three))
             for units in (2, 1_000_000, 2, 1):
                 try:
                     await request.charge(units)
@@ -299,10 +302,12 @@ def test_a_forward_pays_for_no_more_calls_than_it_can_have_sent(tmp_path, client
                     "api", take, wallet=signer, network=seller, terms=Terms(price_request=10), store=sold
                 )
                 async with serving:
-                    buyer = Buyer(Wallet(payer, bought), Budget(100_000_000), NEAR, Limits(), None)
+                    to = (serving.address,)
+                    buyer = Buyer(Wallet(payer, bought), Budget(100_000_000), NEAR, Limits(), None, to)
                     connection = await buyer.dial(serving.address, None)
                     stream = await connection.open_stream()
-                    stream.write(bytes(36))
+                    reader_of(connection).feed(three)
+                    stream.write(three)
                     assert await stream.read() == b""
                     await connection.close()
                     assert connection.usage.requests == 1 + 3

@@ -51,7 +51,7 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monke
         assert buyer.spent == lane.newest.voucher.amount >= cost_of(250_000)
         # What one that died has signed, and didn't note, was of its own budget.
         store._db.execute("UPDATE lanes SET message = NULL, signature = NULL")
-        again = Buyer(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None)
+        again = Buyer(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None, ())
         connection = await again.dial(address, None)
         assert connection.paid >= lane.newest.voucher.amount
         assert again.spent == connection.paid - lane.newest.voucher.amount

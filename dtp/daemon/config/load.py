@@ -342,8 +342,11 @@ def _exposure(section: Section | None) -> Exposure:
 def _budget(section: Section | None) -> model.Budget | None:
     if section is None:
         return None
+    most, every = section.take("most", values.money_per)
     budget = model.Budget(
-        most=section.take("most", values.money),
+        most=most,
+        every=every,
+        calls=section.take("calls", values.request_rate, None),
         deposit=section.take("deposit", values.money, None),
         request=section.take("request", values.money, None),
         mib=section.take("mib", values.money, None),

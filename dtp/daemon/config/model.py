@@ -124,9 +124,12 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a forward may pay from the daemon's start on, what goes into the channel at first, the highest prices."""
+    """What a forward may pay in each `every` seconds (None: ever), what goes into the channel at first, the highest
+    prices, and the most calls that are paid in a time. What was paid is remembered over restarts."""
 
     most: int
+    every: float | None = None
+    calls: Rate | None = None
     deposit: int | None = None
     request: int | None = None
     mib: int | None = None

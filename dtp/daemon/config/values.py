@@ -316,6 +316,21 @@ def money(value: Any) -> int:
     return int(match["whole"]) * 10**9 + int((match["part"] or "").ljust(9, "0"))
 
 
+_PERIODS = {"hour": 3600.0, "day": 86400.0, "week": 7 * 86400.0, "month": 30 * 86400.0}
+_PER = re.compile(r"(?P<amount>.+?) (?:a|an|per|each) (?P<period>\w+)")
+
+
+def money_per(value: Any) -> tuple[int, float | None]:
+    """An amount, and the seconds that it is for: "0.5SUI a day" (hour, week, month of 30 days); None for ever."""
+    match = _PER.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return money(value), None
+    period = match["period"]
+    if period not in _PERIODS:
+        raise Wrong(f"{value!r}: there is no {period!r}; {did_you_mean(period, _PERIODS)}")
+    return money(match["amount"]), _PERIODS[period]
+
+
 def service(value: Any) -> str:
     """The name of a service."""
     name = text(value)
