@@ -122,6 +122,8 @@ mode = "direct"
 kind = "tcp"
 public = true
 [forward.budget]
+calls = "100/s"
+when-answered = true
 most = "1SUI"
 deposit = "0.5SUI"
 request = "0.00002SUI"

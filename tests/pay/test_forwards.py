@@ -39,7 +39,7 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monke
         ours = await market.buyer()
         store = ours["store"]
         budget = Budget(most=20_000_000, deposit=None, request=None, mib=None)
-        buyer = Late(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None)
+        buyer = Late(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None, ())
         address = Address.parse(str(market.serving.address))
         for _ in range(2):
             connection = await buyer.dial(address, None)

@@ -342,7 +342,7 @@ def _exposure(section: Section | None) -> Exposure:
 def _budget(section: Section | None) -> model.Budget | None:
     if section is None:
         return None
-    most, every = section.take("most", values.money_per)
+    most, every = section.take("most", values.money_per) or (0, None)  # what is wrong is noted
     budget = model.Budget(
         most=most,
         every=every,
