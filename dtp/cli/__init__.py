@@ -28,7 +28,7 @@ class Row:
 COMMANDS = {
     "cat": Row("dtp.cli.cat:cat", "Connect standard input and output to a service."),
     "chain": Row("dtp.cli.chain:chain", "Look at a Sui network: objects, events, the node."),
-    "channel": Row("dtp.cli.channel:channel", "Payment channels: list, claim, close, watch."),
+    "channel": Row("dtp.cli.channel:channel", "Payment channels: list, history, claim, close, watch."),
     "demo": Row("dtp.cli.demo:demo", "Move a file between two processes, and check it."),
     "graph": Row("dtp.cli.graph:graph", "Graphs in files: look, change, sync, serve."),
     "host": Row("dtp.cli.hosts:host", "A host on chain: its services, prices, lists and heartbeats."),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, record_of, tell_history
+from dtp.cli.channel_history import history
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.show import amount, moment, money, table
@@ -67,6 +68,9 @@ def channel() -> None:
     Vouchers are in pay.sqlite in the data folder ($DTP_PAY_STORE), or where a daemon keeps its own (--store). Who
     loses them loses what was not claimed.
     """
+
+
+channel.add_command(history)
 
 
 @channel.command("list")
@@ -231,31 +235,27 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
                 gas = policy.gas_of(view, lanes)
                 if wanted is None and worth_of(view, lanes, gain) <= gas.beside:
                     small += 1
-                    print_line(
-                        {
-                            "event": "small",
-                            "channel": view.channel.id,
-                            "amount": gain,
-                            "coin": view.channel.coin,
-                        },
-                        f"{view.channel.id}: {money(gain, view.channel.coin)} is less than the gas; "
-                        "name it to claim it all the same",
-                    )
+                    _print_small(view.channel, gain)
                     continue
                 decisions.append(Decision(view, Action.CLAIM, lanes, gain))
             weighed = policy if wanted is None else None
             done = await settle(chain, decisions, policy.batch, _print_failed, policy=weighed)
             for paid, _ in done:
                 _print_paid("claimed", paid)
-            if decisions and not done and weighed is not None:
-                text = (
-                    "all that could be claimed is less than the gas; name a channel to claim it all the same"
-                )
-                print_line({"event": "small"}, text)
+            if not done and weighed is not None:  # the simulation knows better what it costs
+                for each in decisions:
+                    _print_small(each.view.channel, each.gain)
             if not decisions and not small:
                 print_line({"event": "nothing"}, "nothing to claim")
 
     account.run(work)
+
+
+def _print_small(found: Channel, gain: int) -> None:
+    print_line(
+        {"event": "small", "channel": found.id, "amount": gain, "coin": found.coin},
+        f"{found.id}: {money(gain, found.coin)} is less than the gas; name it to claim it all the same",
+    )
 
 
 @channel.command()

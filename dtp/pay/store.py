@@ -379,6 +379,10 @@ class Store:
         with self._writing():
             self._insert_deposit(channel, at_ms, amount)
 
+    def deposits(self, channel: str) -> list[int]:
+        """Return the sums that went into a channel of ours (above 0) or came back (below), in the order of time."""
+        return [amount for (amount,) in self._rows("SELECT amount FROM deposits WHERE channel = ?", channel)]
+
     def add_gas(self, channel: str, gas: int) -> None:
         """Transactions for a channel of ours took so much gas (MIST); below 0: they gave storage back."""
         with self._writing():

@@ -14,6 +14,7 @@ from dtp.chain.errors import ProgramError
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.pipe_gas import frame_credit
+from dtp.chain.wallet import format_amount
 from dtp.cli import channel as command
 from dtp.cli import selling
 from dtp.cli.paying import _Bill
@@ -133,6 +134,15 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
     assert closed["to_client"] == 500_000_000 - paid["amount"]
     assert client.run("channel", "close") == [{"event": "nothing"}]
     assert client.run("channel", "list")[0]["channels"] == []
+    # The closed one is remembered, with all that it cost.
+    for by in ("channel", "host", "day"):
+        (history,) = client.run("channel", "history", "--by", by)
+        ((spent,), (total,)) = history[by], history["total"]
+        assert spent == {by: spent[by], **total}
+        assert (spent["deposited"], spent["paid"], spent["channels"]) == (500_000_000, paid["amount"], 1)
+        assert spent["came_back"] == closed["to_client"]
+        assert spent["gas_mist"] > 5_000_000
+    assert f"paid {format_amount(paid['amount'])} (went in 0.5 SUI" in client.text("channel", "history")
 
 
 def test_without_a_budget_nothing_is_bought(homes):

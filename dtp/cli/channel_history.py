@@ -1,0 +1,113 @@
+"""`dtp channel history`: what channels have cost, also the closed ones, by the store alone."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.show import amount, money
+from dtp.cli.vouchers import Vouchers, store_option
+
+if TYPE_CHECKING:
+    from dtp.pay.store import Bought, Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """Sums of one coin, in its smallest unit; gas in MIST. `paid` is what the servers got or hold vouchers for."""
+
+    coin: str
+    channels: int = 0
+    deposited: int = 0
+    came_back: int = 0
+    paid: int = 0
+    gas_mist: int = 0
+
+
+_BY: Final[dict[str, Callable[[Bought], str]]] = {
+    "channel": lambda bought: bought.channel,
+    "host": lambda bought: bought.host,
+    "day": lambda bought: _day(bought.opened_ms),
+}
+
+
+@click.command()
+@click.option("--by", type=click.Choice(tuple(_BY)), default="channel", show_default=True,
+              help="A line for each of these; the day is that of the opening, UTC.")  # fmt: skip
+@store_option
+@json_option
+def history(by: str, vouchers: Vouchers) -> None:
+    """Show what your channels cost, also the closed ones: what went in, came back and was paid, and the gas apart.
+
+    The store of vouchers is read, and no node is asked: what was done with another store isn't in it.
+    """
+    with vouchers.open() as stores:
+        rows = list(_sums(stores.bought, _BY[by]))
+        total = list(_sums(stores.bought, lambda _: "total"))
+    record = {
+        by: [_record(by, name, each) for name, each in rows],
+        "total": [_record("", "", each) for _, each in total],
+    }
+    lines = [_line(name, each) for name, each in [*rows, *total]]
+    print_result(
+        record, None if wants_json() else "\n".join(lines) or "no channel was opened with this store"
+    )
+
+
+def _sums(store: Store, name_of: Callable[[Bought], str]) -> Iterable[tuple[str, _Spent]]:
+    """Return the sums by name and coin, in the order in which the first channel of each was opened."""
+    found: dict[tuple[str, str], _Spent] = {}
+    for bought in store.bought():
+        key = name_of(bought), bought.coin
+        one, sums = _spent(store, bought), found.get(key, _Spent(bought.coin))
+        found[key] = replace(
+            sums,
+            channels=sums.channels + 1,
+            deposited=sums.deposited + one.deposited,
+            came_back=sums.came_back + one.came_back,
+            paid=sums.paid + one.paid,
+            gas_mist=sums.gas_mist + one.gas_mist,
+        )
+    return [(name, sums) for (name, _), sums in found.items()]
+
+
+def _spent(store: Store, bought: Bought) -> _Spent:
+    moved = store.deposits(bought.channel)
+    deposited = sum(each for each in moved if each > 0)
+    came_back = -sum(each for each in moved if each < 0)
+    vouched = sum(
+        lane.newest.voucher.amount for _, lane in store.lanes(bought.channel) if lane.newest is not None
+    )
+    paid = deposited - came_back if bought.state == "closed" else vouched
+    return _Spent(bought.coin, 1, deposited, came_back, paid, bought.gas)
+
+
+def _record(by: str, name: str, spent: _Spent) -> dict[str, Any]:
+    return {
+        **({by: name} if by else {}),
+        "coin": spent.coin,
+        "channels": spent.channels,
+        "deposited": spent.deposited,
+        "came_back": spent.came_back,
+        "paid": spent.paid,
+        "gas_mist": spent.gas_mist,
+    }
+
+
+def _line(name: str, spent: _Spent) -> str:
+    paid, deposited, back = (
+        money(each, spent.coin) for each in (spent.paid, spent.deposited, spent.came_back)
+    )
+    several = "" if spent.channels == 1 else f" in {spent.channels:,} channels"
+    return (
+        f"{name}: paid {paid}{several} (went in {deposited}, came back {back}), gas {amount(spent.gas_mist)}"
+    )
+
+
+def _day(ms: int) -> str:
+    return datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).date().isoformat()
