@@ -177,7 +177,7 @@ async def _host(chain: ChainClient) -> str:
     program = Program()
     host.add_service(program, made.host, cap.id, 1, host.Terms())
     host.set_open(program, made.host, cap.id, 1, True)
-    host.enroll(program, made.beacon, op.id, bytes(32))
-    host.heartbeat(program, made.beacon, op.id, bytes(32), 1, 0)
+    host.enroll(program, made.beacon, op.id, b"e" * 32)
+    host.heartbeat(program, made.beacon, op.id, b"e" * 32, 1, 0)
     await chain.execute(program)
     return made.host

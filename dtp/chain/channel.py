@@ -31,11 +31,14 @@ __all__ = [
     "Agreement",
     "Channel",
     "ChannelError",
+    "ChannelMigrated",
     "ChannelOpened",
     "Claimed",
     "CloseRequested",
+    "ClosedPipe",
     "Lane",
     "LaneChanged",
+    "OwedPaid",
     "Settled",
     "State",
     "ToppedUp",
@@ -72,6 +75,16 @@ class Lane:
 
 
 @dataclass(frozen=True)
+class ClosedPipe:
+    """What is left of a pipe that was closed: the next one of its direction takes its index, and goes on with its
+    numbers and its rates."""
+
+    index: int
+    requests_tat: int
+    bytes_tat: int
+
+
+@dataclass(frozen=True)
 class Channel:
     """A channel. At all times deposited = claimed + credited + refunded + held (`balance`, `client_credit`)."""
 
@@ -100,6 +113,8 @@ class Channel:
     lanes: tuple[Lane, ...]
     acks_to_server: tuple[int, ...]
     acks_to_client: tuple[int, ...]
+    free_to_server: tuple[ClosedPipe, ...]
+    free_to_client: tuple[ClosedPipe, ...]
     opened_ms: int
     active_ms: int
     closing_ms: int
@@ -152,6 +167,7 @@ class ChannelOpened:
     deposit: int
     revision: int
     pass_: str | None
+    coin: str
 
 
 @dataclass(frozen=True)
@@ -160,6 +176,7 @@ class ToppedUp:
 
     channel: str
     amount: int
+    coin: str
 
 
 @dataclass(frozen=True)
@@ -181,6 +198,16 @@ class Claimed:
     amount: int
     paid: int
     preimage: bytes
+    coin: str
+
+
+@dataclass(frozen=True)
+class OwedPaid:
+    """Event: what earlier claims left owed was paid, outside of a claim."""
+
+    channel: str
+    amount: int
+    coin: str
 
 
 @dataclass(frozen=True)
@@ -199,6 +226,16 @@ class Settled:
     to_server: int
     to_client: int
     state: int
+    coin: str
+
+
+@dataclass(frozen=True)
+class ChannelMigrated:
+    """Event: the channel was moved to another version of the package. `from_` is the one before."""
+
+    channel: str
+    from_: int
+    to: int
 
 
 SCHEMA: Final = Schema(
@@ -208,14 +245,17 @@ SCHEMA: Final = Schema(
     {
         ChannelStruct.CHANNEL: Channel,
         ChannelStruct.LANE: Lane,
+        ChannelStruct.CLOSED_PIPE: ClosedPipe,
         ChannelStruct.VOUCHER: Voucher,
         ChannelStruct.AGREEMENT: Agreement,
         ChannelStruct.CHANNEL_OPENED: ChannelOpened,
         ChannelStruct.TOPPED_UP: ToppedUp,
         ChannelStruct.LANE_CHANGED: LaneChanged,
         ChannelStruct.CLAIMED: Claimed,
+        ChannelStruct.OWED_PAID: OwedPaid,
         ChannelStruct.CLOSE_REQUESTED: CloseRequested,
         ChannelStruct.SETTLED: Settled,
+        ChannelStruct.CHANNEL_MIGRATED: ChannelMigrated,
     },
     uses=(host_module.SCHEMA,),
 )
@@ -336,9 +376,16 @@ def add_lane(program: Program, channel: ObjectLike, key: bytes, *, coin: str = S
 def rotate_lane(
     program: Program, channel: ObjectLike, lane: int, key: bytes, *, coin: str = SUI_COIN
 ) -> None:
-    """Change a lane's key; the old one is honoured for `claim_ms`. Client only."""
+    """Change a lane's key; the old one is honoured for `claim_ms`, and through a close asked for by then. Client
+    only.
+    """
     place, public = program.pure("u8", lane), program.pure("vector<u8>", key)
     _call(program, Function.ROTATE_LANE, coin, program.use(channel), place, public, program.clock())
+
+
+def migrate(program: Program, channel: ObjectLike, *, coin: str = SUI_COIN) -> None:
+    """Move a channel to the package's version. Server only."""
+    _call(program, Function.MIGRATE, coin, program.use(channel))
 
 
 # --------------------------------------------------------------------------------------------------- claiming

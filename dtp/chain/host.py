@@ -35,10 +35,14 @@ __all__ = [
     "HostCap",
     "HostCreated",
     "HostError",
+    "HostList",
+    "HostMigrated",
     "Kind",
+    "ListChanged",
     "Mode",
     "OpCap",
     "OperatorsRevoked",
+    "OwnerChanged",
     "Rate",
     "RateLimit",
     "Rights",
@@ -88,6 +92,13 @@ class Role(IntEnum):
 
     ACTIVE = 0
     STANDBY = 1
+
+
+class HostList(IntEnum):
+    """A list of a host, as events name it."""
+
+    ALLOW = 0
+    DENY = 1
 
 
 class Rights(IntFlag):
@@ -268,6 +279,33 @@ class EndpointChanged:
     enrolled: bool
 
 
+@dataclass(frozen=True)
+class OwnerChanged:
+    """Event: the host is paid elsewhere from now on."""
+
+    host: str
+    owner: str
+
+
+@dataclass(frozen=True)
+class ListChanged:
+    """Event: addresses were put on the list of `HostList`, or taken off."""
+
+    host: str
+    list: int
+    added: bool
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HostMigrated:
+    """Event: a host and its beacon were moved to another version of the package. `from_` is the one before."""
+
+    host: str
+    from_: int
+    to: int
+
+
 SCHEMA: Final = Schema(
     PACKAGE,
     Module.HOST,
@@ -287,6 +325,9 @@ SCHEMA: Final = Schema(
         HostStruct.SERVICE_REMOVED: ServiceRemoved,
         HostStruct.OPERATORS_REVOKED: OperatorsRevoked,
         HostStruct.ENDPOINT_CHANGED: EndpointChanged,
+        HostStruct.OWNER_CHANGED: OwnerChanged,
+        HostStruct.LIST_CHANGED: ListChanged,
+        HostStruct.HOST_MIGRATED: HostMigrated,
     },
 )
 
@@ -344,6 +385,11 @@ def destroy_cap(program: Program, cap: ObjectLike) -> None:
 def set_owner(program: Program, host: ObjectLike, cap: ObjectLike, owner: Id) -> None:
     """Change where the host is paid."""
     _call(program, Function.SET_OWNER, program.use(host), program.use(cap), program.pure("address", owner))
+
+
+def migrate(program: Program, host: ObjectLike, beacon: ObjectLike, cap: ObjectLike) -> None:
+    """Move a host and its beacon to the package's version."""
+    _call(program, Function.MIGRATE, program.use(host), program.use(beacon), program.use(cap))
 
 
 def new_terms(program: Program, terms: Terms) -> Argument:

@@ -71,6 +71,7 @@ class Locked:
     condition: int
     commitment: bytes
     deadline_ms: int
+    coin: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Claimed:
     amount: int
     relay_fee: int
     preimage: bytes
+    coin: str
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Refunded:
 
     lock: str
     amount: int
+    coin: str
 
 
 SCHEMA: Final = Schema(

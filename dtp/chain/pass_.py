@@ -25,6 +25,8 @@ __all__ = [
     "Plan",
     "PlanCreated",
     "PlanDrawn",
+    "PlanMigrated",
+    "SaleChanged",
 ]
 
 
@@ -84,6 +86,15 @@ class PlanCreated:
     service: int
     price: int
     period_ms: int
+    coin: str
+
+
+@dataclass(frozen=True)
+class SaleChanged:
+    """Event: a plan's selling was stopped or resumed."""
+
+    plan: str
+    on_sale: bool
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,8 @@ class PassPaid:
     holder: str
     periods: int
     until: int
+    amount: int
+    coin: str
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,8 @@ class PassRefunded:
     pass_: str
     periods: int
     revoked: bool
+    amount: int
+    coin: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,16 @@ class PlanDrawn:
 
     plan: str
     amount: int
+    coin: str
+
+
+@dataclass(frozen=True)
+class PlanMigrated:
+    """Event: a plan was moved to another version of the package. `from_` is the one before."""
+
+    plan: str
+    from_: int
+    to: int
 
 
 SCHEMA: Final = Schema(
@@ -127,6 +152,8 @@ SCHEMA: Final = Schema(
         PassStruct.PASS_PAID: PassPaid,
         PassStruct.PASS_REFUNDED: PassRefunded,
         PassStruct.PLAN_DRAWN: PlanDrawn,
+        PassStruct.SALE_CHANGED: SaleChanged,
+        PassStruct.PLAN_MIGRATED: PlanMigrated,
     },
 )
 
@@ -186,6 +213,19 @@ def set_on_sale(
     )
 
 
+def migrate(program: Program, plan: ObjectLike, cap: ObjectLike, *, coin: str = SUI_COIN) -> None:
+    """Move a plan to the package's version."""
+    _call(program, Function.MIGRATE, coin, program.use(plan), program.use(cap))
+
+
+def forget(
+    program: Program, plan: ObjectLike, cap: ObjectLike, passes: Sequence[Id], *, coin: str = SUI_COIN
+) -> None:
+    """Forget passes that are over, of a plan that isn't on sale: they don't keep it from `retire`."""
+    ids = program.pure("vector<0x2::object::ID>", tuple(passes))
+    _call(program, Function.FORGET, coin, program.use(plan), program.use(cap), ids, program.clock())
+
+
 def draw(
     program: Program, plan: ObjectLike, cap: ObjectLike, passes: Sequence[Id], *, coin: str = SUI_COIN
 ) -> Argument:
@@ -198,7 +238,7 @@ def draw(
 
 
 def retire(program: Program, plan: ObjectLike, cap: ObjectLike, *, coin: str = SUI_COIN) -> Argument:
-    """Delete a plan all of whose passes were destroyed; gives the coin of what was not drawn."""
+    """Delete a plan all of whose passes were destroyed or forgotten; gives the coin of what was not drawn."""
     (money,) = _call(program, Function.RETIRE, coin, program.use(plan), program.use(cap), results=1)
     return money
 
@@ -283,6 +323,28 @@ def cancel(program: Program, plan: ObjectLike, pass_: ObjectLike, *, coin: str =
     return money
 
 
+def cancel_refused(
+    program: Program, plan: ObjectLike, host: ObjectLike, pass_: ObjectLike, *, coin: str = SUI_COIN
+) -> Argument:
+    """Give back all periods that aren't over while the host refuses the holder; gives the coin."""
+    (money,) = _call(
+        program,
+        Function.CANCEL_REFUSED,
+        coin,
+        program.use(plan),
+        program.use(host, mutable=False),
+        program.use(pass_),
+        program.clock(),
+        results=1,
+    )
+    return money
+
+
+def discard(program: Program, pass_: ObjectLike) -> None:
+    """Throw away a pass whose plan was retired."""
+    program.call(PACKAGE, Module.PASS, Function.DISCARD, (program.use(pass_),), (), 0)
+
+
 def destroy(program: Program, plan: ObjectLike, pass_: ObjectLike, *, coin: str = SUI_COIN) -> None:
-    """Throw away a pass that is over."""
+    """Throw away a pass that is over, or that its plan has forgotten."""
     _call(program, Function.DESTROY, coin, program.use(plan), program.use(pass_), program.clock())

@@ -106,6 +106,7 @@ class Posted:
     sender: str
     reply_key: bytes
     fee: int
+    coin: str
     chunks: tuple[bytes, ...]
 
     @property
@@ -217,8 +218,13 @@ def charge_credit(program: Program, pipe: ObjectLike, channel: ObjectLike, *, co
     _call(program, Function.CHARGE_CREDIT, coin, program.use(pipe), program.use(channel), program.clock())
 
 
+def close(program: Program, pipe: ObjectLike, channel: ObjectLike, *, coin: str = SUI_COIN) -> None:
+    """Throw away a pipe and give its index back to the channel, for the next pipe of this direction."""
+    _call(program, Function.CLOSE, coin, program.use(pipe), program.use(channel))
+
+
 def destroy(program: Program, pipe: ObjectLike) -> None:
-    """Throw away a pipe."""
+    """Throw away a pipe whose channel was deleted, or is about to be."""
     program.call(PACKAGE, Module.PIPE, Function.DESTROY, (program.use(pipe),), (), 0)
 
 

@@ -505,7 +505,7 @@ class PipeHub:
         program = Program()
         # A pipe costs a deposit: no more of ours than there are of its own, whatever a client asks for.
         found = await self.chain.read(channel_module.SCHEMA, Channel, where.channel)
-        count = max(1, min(header.pipes, len(found.acks_to_server)))
+        count = max(1, min(header.pipes, len(found.acks_to_server) - len(found.free_to_server)))
         pipes = [pipe_module.open(program, where.channel, coin=where.coin) for _ in range(count)]
         frame, flags = encode(Header(header.link), Flags.ACCEPT), int(Flags.ACCEPT)
         pipe_module.send(program, pipes[0], where.channel, where.host, frame, flags=flags, coin=where.coin)
@@ -614,7 +614,8 @@ class PipeHub:
         channel, host = found.id, found.host
         held = await self._own_pipes(channel) if found.acks_to_server else []
         before = self._cursor
-        missing = min(pipes, MAX_PIPES - len(found.acks_to_server)) - len(held)
+        unused = MAX_PIPES - len(found.acks_to_server) + len(found.free_to_server)
+        missing = min(pipes, unused) - len(held)
         await self._purse.fund(pipes)
         if missing > 0:
             program = Program()

@@ -14,10 +14,11 @@ from dtp.errors import ConfigError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
+    from dtp.chain.pass_ import Plan
 
 _PERIOD = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>[smhd])")
 _PERIOD_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-#: Passes whose periods one transaction draws.
+#: Passes that one transaction draws for, or forgets.
 _DRAWN_AT_ONCE = 500
 
 
@@ -97,13 +98,11 @@ def draw(plan_id: str, account: Account) -> None:
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program, pass_
-        from dtp.chain.values import codec
         from dtp.pay.passes import read_plan
 
         found, coin = await read_plan(chain, plan_id)
         _, cap = await owned_host(chain, found.host)
-        name = codec("address")
-        passes = [name.decode(each.name) async for each in chain.dynamic_fields(found.accounts.id)]
+        passes = await _passes_of(chain, found)
         drawn = gas = 0
         for at in range(0, len(passes), _DRAWN_AT_ONCE):
             program = Program()
@@ -153,7 +152,7 @@ def sale(plan_id: str, on_sale: bool, account: Account) -> None:
 @account_options
 @json_option
 def retire(plan_id: str, account: Account) -> None:
-    """Delete PLAN, and draw what is left in it. Its passes have to be over, and destroyed by their holders."""
+    """Delete PLAN, and draw what is left in it. It has to be off sale, and its passes over."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program, pass_
@@ -161,12 +160,31 @@ def retire(plan_id: str, account: Account) -> None:
 
         found, coin = await read_plan(chain, plan_id)
         _, cap = await owned_host(chain, found.host)
+        passes = await _passes_of(chain, found)
+        # Holders may keep passes that are over for ever. All but the last of them are forgotten beforehand.
+        last = max(0, len(passes) - 1) // _DRAWN_AT_ONCE * _DRAWN_AT_ONCE
+        gas = 0
+        for at in range(0, last, _DRAWN_AT_ONCE):
+            program = Program()
+            pass_.forget(program, found.id, cap, passes[at : at + _DRAWN_AT_ONCE], coin=coin)
+            gas += (await chain.execute(program)).gas.net
         program = Program()
+        if passes:
+            pass_.forget(program, found.id, cap, passes[last:], coin=coin)
         program.transfer([pass_.retire(program, found.id, cap, coin=coin)], chain.address)
-        executed = await chain.execute(program)
-        return {"plan": found.id, "drawn": found.pot, "coin": coin, **executed_record(executed)}
+        record = executed_record(await chain.execute(program))
+        record["gas_mist"] += gas
+        return {"plan": found.id, "drawn": found.pot, "coin": coin, **record}
 
     print_record(account.run(work))
+
+
+async def _passes_of(chain: ChainClient, plan: Plan) -> list[str]:
+    """Return the passes that a plan knows of."""
+    from dtp.chain.values import codec
+
+    name = codec("address")
+    return [name.decode(each.name) async for each in chain.dynamic_fields(plan.accounts.id)]
 
 
 @click.command()

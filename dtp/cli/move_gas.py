@@ -38,6 +38,7 @@ README: Final = "move/README.md"
 BEGIN, END = "<!-- dtp move gas: begin -->", "<!-- dtp move gas: end -->"
 _ROW = re.compile(r"^\| `(\w+::\w+)` \| (.+?) \|", re.MULTILINE)
 _FUNDS, _DAY = 100_000_000_000, 86_400_000
+_ENDPOINT: Final = b"e" * 32
 _START: Final = 1_750_000_000_000
 _TERMS: Final = host.Terms(price_request=1000, min_deposit=1000, idle_ms=3_600_000, claim_ms=600_000)
 
@@ -181,14 +182,14 @@ async def _host(play: _Play) -> None:
     await play.do(chain, host.set_owner, *owned, chain.address)
     await play.do(chain, host.set_ttl, play.beacon, play.cap, _DAY)
     hint = b"dtp+tcp://203.0.113.7:9000"
-    await play.do(chain, host.enroll, play.beacon, play.op, bytes(32), hint=hint)
+    await play.do(chain, host.enroll, play.beacon, play.op, _ENDPOINT, hint=hint)
     await play.do(
-        chain, host.configure, play.beacon, play.op, bytes(32), weight=2, role=host.Role.ACTIVE, hint=hint
+        chain, host.configure, play.beacon, play.op, _ENDPOINT, weight=2, role=host.Role.ACTIVE, hint=hint
     )
-    await play.do(chain, host.heartbeat, play.beacon, play.op, bytes(32), 1, 7)
+    await play.do(chain, host.heartbeat, play.beacon, play.op, _ENDPOINT, 1, 7)
     beacon = await chain.read(host.SCHEMA, host.Beacon, play.beacon)
     await play.do(chain, host.suspect, play.beacon, play.op, beacon.endpoints[0])
-    await play.do(chain, host.heartbeat, play.beacon, play.op, bytes(32), 1, 7, about="behind a suspicion")
+    await play.do(chain, host.heartbeat, play.beacon, play.op, _ENDPOINT, 1, 7, about="behind a suspicion")
     address = "0x" + "5" * 64
     for add, remove in ((host.allow, host.disallow), (host.deny, host.undeny)):
         await play.do(chain, add, play.host, play.op, [address], about="one address")
@@ -224,11 +225,15 @@ async def _passes(play: _Play) -> None:
     await play.do(owner, pass_.draw, id, play.cap, [first], about="one pass")
     await play.do(client, pass_.cancel, id, first)
     await play.do(owner, pass_.revoke, id, play.host, play.op, second)
-    for held in (first, second):
-        play.advance(600_000)
-        await play.do(client, pass_.destroy, id, held, about="" if held == first else "revoked")
+    await play.do(owner, host.deny, play.host, play.op, [client.address], about="again, of the client")
+    await play.do(client, pass_.cancel_refused, id, play.host, first)
+    await play.do(owner, host.undeny, play.host, play.op, [client.address], about="again, of the client")
+    play.advance(600_000)
+    await play.do(client, pass_.destroy, id, first)
     await play.do(owner, pass_.set_on_sale, id, play.cap, False, about="off")
+    await play.do(owner, pass_.forget, id, play.cap, [second], about="one pass")
     await play.do(owner, pass_.retire, id, play.cap)
+    await play.do(client, pass_.discard, second)
 
 
 async def _channels(play: _Play) -> None:
@@ -255,7 +260,7 @@ async def _channels(play: _Play) -> None:
     idle = await play.open_channel("again")
     play.advance(_TERMS.idle_ms)
     await play.do(owner, channel.request_close, idle, about="idle, by anyone")
-    await play.do(owner, host.heartbeat, play.beacon, play.op, bytes(32), 1, 7, about="again")
+    await play.do(owner, host.heartbeat, play.beacon, play.op, _ENDPOINT, 1, 7, about="again")
 
 
 async def _pipes(play: _Play) -> None:
@@ -280,7 +285,10 @@ async def _pipes(play: _Play) -> None:
         await play.do(client, channel.claim_for, *play.voucher(id, 1, 10_000), about="after frames")
         settle = pipe.collect_credit if bearer is host.Bearer.CLIENT else pipe.charge_credit
         await play.do(sender, settle, held.id, id)
-        await play.do(sender, pipe.destroy, held.id)
+        if bearer is host.Bearer.CLIENT:
+            await play.do(sender, pipe.close, held.id, id)
+        else:
+            await play.do(sender, pipe.destroy, held.id)
     await play.pay(
         client,
         10,
@@ -316,7 +324,7 @@ async def _locks(play: _Play) -> None:
 
 async def _end_of_host(play: _Play) -> None:
     chain = play.owner
-    await play.do(chain, host.withdraw, play.beacon, play.op, bytes(32))
+    await play.do(chain, host.withdraw, play.beacon, play.op, _ENDPOINT)
     program = Program()
     program.transfer([host.new_operator(program, play.host, play.cap)], chain.address)
     await play.note(chain, program)
@@ -353,9 +361,13 @@ def table(rows: list[Row]) -> str:
 
 
 def without_row(readme: str, rows: list[Row]) -> list[str]:
-    """Functions that the README lists as more than reading, and that no transaction calls."""
+    """Return the functions that the README lists as more than reading, and that no transaction calls.
+
+    What moves an object of an older version on has none to move, where all is of the version that ships.
+    """
     called = {each for row in rows for each in row.functions}
-    listed = [name for name, who in _ROW.findall(readme) if "anyone; reads" not in who]
+    without = ("anyone; reads", "of an older version")
+    listed = [name for name, who in _ROW.findall(readme) if not any(each in who for each in without)]
     return [name for name in dict.fromkeys(listed) if name not in called]
 
 

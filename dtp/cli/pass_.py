@@ -137,7 +137,11 @@ def buy(plan: str, periods: int, account: Account) -> None:
 @account_options
 @json_option
 def cancel(pass_id: str, account: Account) -> None:
-    """Give back the periods of PASS that have not started; their money comes back."""
+    """Give back the periods of PASS that have not started; their money comes back.
+
+    The running period comes back too while the host does not let you in: denied, not on its allow-list, or the
+    service was removed.
+    """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain.model import canonical_id
@@ -165,20 +169,19 @@ def cancel(pass_id: str, account: Account) -> None:
 @account_options
 @json_option
 def destroy(pass_id: str, account: Account) -> None:
-    """Throw PASS away, whose periods are over; its storage deposit comes back."""
+    """Throw PASS away, whose periods are over or whose plan was retired; its storage deposit comes back."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain import Program, pass_
+        from dtp.chain import pass_
         from dtp.chain.model import canonical_id
-        from dtp.pay.passes import held_passes
+        from dtp.pay import passes
 
         wanted = canonical_id(pass_id)
-        async for held in held_passes(chain, chain.address):
-            if held.pass_.id == wanted:
-                program = Program()
-                pass_.destroy(program, held.plan.id, wanted, coin=held.coin)
-                return {"pass": wanted, "plan": held.plan.id, **executed_record(await chain.execute(program))}
-        raise NoPlan(f"{chain.address} holds no pass {wanted}")
+        held = await chain.owned(pass_.SCHEMA, pass_.Pass, chain.address)
+        if wanted not in {each.id for each in held}:
+            raise NoPlan(f"{chain.address} holds no pass {wanted}")
+        plan, executed = await passes.destroy(chain, wanted)
+        return {"pass": wanted, "plan": plan, **executed_record(executed)}
 
     _print(account.run(work))
 

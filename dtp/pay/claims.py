@@ -205,9 +205,12 @@ def _is_more(voucher: Voucher, lane: Lane, *, ours: bool) -> bool:
 def last_ms(channel: Channel, sold: Sold) -> int:
     """The last ms at which the chain takes a voucher: its own end, or that of the key that signed it.
 
-    A client that changes a lane's key makes what the old one signed worthless after `claim_ms`.
+    A client that changes a lane's key makes what the old one signed worthless after `claim_ms`, but for a close that
+    was requested by then: through that it is honoured.
     """
     lane, end = channel.lanes[sold.lane], sold.newest.voucher.not_after_ms
+    if channel.state == State.CLOSING and channel.closing_ms < lane.old_until_ms:
+        return end
     return end if sold.newest.is_by(lane.key) else min(end, lane.old_until_ms - 1)
 
 

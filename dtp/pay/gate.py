@@ -64,7 +64,7 @@ def floor_of(lane: Lane) -> Floor:
 
 
 def honoured_keys(lane: Lane, now_ms: int) -> tuple[bytes, ...]:
-    """The keys that sign for a lane at the chain's time `now_ms`: its own, and the one before for a while."""
+    """Return the keys that sign for a lane at the chain's time `now_ms`: its own, and the one before for a while."""
     return (lane.key, lane.old_key) if lane.old_key and now_ms < lane.old_until_ms else (lane.key,)
 
 

@@ -10,6 +10,7 @@ from dtp.chain import pass_ as module
 from dtp.chain.client import ChainClient
 from dtp.chain.coins import coins_for
 from dtp.chain.commitment import to_its_end
+from dtp.chain.errors import MoveAborted, NotFound
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.pass_ import Account, Pass, PassRefunded, Plan
 from dtp.chain.values import codec
@@ -73,8 +74,11 @@ async def held_passes(chain: ChainClient, holder: Id) -> AsyncIterator[Held]:
 
 
 async def _held(chain: ChainClient, each: Pass) -> Held | None:
-    """A pass with its plan; None where that knows nothing of it."""
-    plan, coin = await read_plan(chain, each.plan)
+    """Return a pass with its plan; None where that was retired, or knows nothing of it."""
+    try:
+        plan, coin = await read_plan(chain, each.plan)
+    except NotFound:
+        return None
     account = await account_of(chain, plan, each.id)
     return None if account is None else Held(each, plan, account, coin)
 
@@ -121,9 +125,42 @@ async def renew(chain: ChainClient, held: Held, periods: int) -> Executed:
 
 
 async def cancel(chain: ChainClient, held: Held) -> tuple[int, Executed]:
-    """Give back the periods that haven't started; how many, the money comes back to the account."""
-    program = Program()
-    program.transfer([module.cancel(program, held.plan.id, held.pass_.id, coin=held.coin)], chain.address)
-    executed = await chain.execute(program)
+    """Give back the periods that haven't started, and the running one too while the host refuses the account.
+
+    Return how many; the money comes back to the account. Raise what `ChainClient.execute` raises.
+    """
+    try:
+        executed = await _cancel(chain, held, refused=True)
+    except (MoveAborted, NotFound) as fault:
+        # The host lets the account in, or it was deleted and can say nothing: what has started is paid for.
+        if isinstance(fault, MoveAborted) and fault.error is not module.PassError.NOT_REFUSED:
+            raise
+        executed = await _cancel(chain, held, refused=False)
     back = chain.events_in(executed, module.SCHEMA, PassRefunded)
     return sum(each.periods for each in back), executed
+
+
+async def _cancel(chain: ChainClient, held: Held, *, refused: bool) -> Executed:
+    program, plan, pass_ = Program(), held.plan, held.pass_.id
+    if refused:
+        money = module.cancel_refused(program, plan.id, plan.host, pass_, coin=held.coin)
+    else:
+        money = module.cancel(program, plan.id, pass_, coin=held.coin)
+    program.transfer([money], chain.address)
+    return await chain.execute(program)
+
+
+async def destroy(chain: ChainClient, pass_: Id) -> tuple[str, Executed]:
+    """Throw a pass away that is over, forgotten by its plan, or whose plan was retired; return its plan.
+
+    Raise what `ChainClient.read` and `execute` raise.
+    """
+    held = await chain.read(module.SCHEMA, Pass, pass_)
+    program = Program()
+    try:
+        plan, coin = await read_plan(chain, held.plan)
+    except NotFound:
+        module.discard(program, held.id)
+    else:
+        module.destroy(program, plan.id, held.id, coin=coin)
+    return held.plan, await chain.execute(program)

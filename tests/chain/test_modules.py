@@ -20,6 +20,8 @@ CLAIM_MS, IDLE_MS = 60_000, 120_000
 TERMS = host.Terms(
     price_request=1000, price_mib=2_000_000, min_deposit=1_000, idle_ms=IDLE_MS, claim_ms=CLAIM_MS
 )
+#: A key that is none of small order, whose hosts nobody dials.
+ENDPOINT_KEY = b"e" * 32
 COIN = canonical_type("0x2::coin::Coin<0x2::sui::SUI>")
 
 
@@ -70,8 +72,8 @@ class World:
         program = Program()
         host.add_service(program, self.host, self.cap, 1, terms, **service)
         host.set_open(program, self.host, self.cap, 1, True)
-        host.enroll(program, self.beacon, self.op, bytes(32), weight=3, hint=b"tcp://h:1")
-        host.heartbeat(program, self.beacon, self.op, bytes(32), 1, 7)
+        host.enroll(program, self.beacon, self.op, ENDPOINT_KEY, weight=3, hint=b"tcp://h:1")
+        host.heartbeat(program, self.beacon, self.op, ENDPOINT_KEY, 1, 7)
         await chain.execute(program)
         return self
 
@@ -172,7 +174,7 @@ def test_operators_lists_and_endpoints(play):
         assert beacon.ttl_ms == 20_000
         assert beacon.fresh(first.seen_ms + 20_000) == (first,)
         assert beacon.fresh(first.seen_ms + 20_001) == ()
-        await refused(host.HostError.FENCED, chain, host.heartbeat, world.beacon, world.op, bytes(32), 0)
+        await refused(host.HostError.FENCED, chain, host.heartbeat, world.beacon, world.op, ENDPOINT_KEY, 0)
         await do(chain, host.withdraw, world.beacon, world.op, key)
         await do(chain, host.revoke_operators, world.host, world.beacon, world.cap)
         await refused(host.HostError.REVOKED_OPERATOR, chain, host.allow, world.host, world.op, ["0x1"])
@@ -309,6 +311,159 @@ def test_subscriptions(play, net):
 
     async def plan_of(chain, id):
         return await chain.read(pass_.SCHEMA, pass_.Plan, id)
+
+    play(scenario)
+
+
+def test_who_is_denied_gets_the_running_period_back_and_keeps_no_plan(play, net):
+    async def scenario(world):
+        server, client = world.server, world.client
+        await world.set_up(mode=host.Mode.PASS)
+        program = Program()
+        pass_.share(program, pass_.new_plan(program, world.host, world.cap, 1, price=1000, period_ms=60_000))
+        made = server.events_in(await server.execute(program), pass_.SCHEMA, pass_.PlanCreated)[0]
+        assert made.coin == canonical_type("0x2::sui::SUI")
+
+        async def buys():
+            program = Program()
+            (money,) = program.split(program.gas, [3000])
+            pass_.keep(program, pass_.buy(program, made.plan, world.host, money, 3))
+            executed = await client.execute(program)
+            return client.events_in(executed, pass_.SCHEMA, pass_.PassPaid)[0].pass_
+
+        async def gives_back(held):
+            program = Program()
+            money = pass_.cancel_refused(program, made.plan, world.host, held)
+            program.transfer([money], client.address)
+            executed = await client.execute(program)
+            return client.events_in(executed, pass_.SCHEMA, pass_.PassRefunded)[0]
+
+        held = await buys()
+        with pytest.raises(MoveAborted) as aborted:
+            await gives_back(held)
+        assert aborted.value.error is pass_.PassError.NOT_REFUSED
+        net.advance_clock(60_000)
+        executed = await do(server, host.deny, world.host, world.op, [client.address])
+        (listed,) = server.events_in(executed, host.SCHEMA, host.ListChanged)
+        assert (listed.list, listed.added, listed.addresses) == (host.HostList.DENY, True, (client.address,))
+        back = await gives_back(held)
+        assert (back.periods, back.amount, back.revoked) == (2, 2000, False)
+        with pytest.raises(MoveAborted) as aborted:
+            await buys()
+        assert aborted.value.error is host.HostError.DENIED
+        # The pass is kept, and keeps no plan: the first period is earned.
+        await refused(pass_.PassError.ON_SALE, server, pass_.forget, made.plan, world.cap, [held])
+        executed = await do(server, pass_.set_on_sale, made.plan, world.cap, False)
+        assert server.events_in(executed, pass_.SCHEMA, pass_.SaleChanged)[0].on_sale is False
+        program = Program()
+        pass_.forget(program, made.plan, world.cap, [held])
+        program.transfer([pass_.retire(program, made.plan, world.cap)], server.address)
+        await server.execute(program)
+        await do(client, pass_.discard, held)
+        assert not await client.owned(pass_.SCHEMA, pass_.Pass, client.address)
+
+    play(scenario)
+
+
+def test_who_sells_by_an_allow_list_sells_to_those_on_it(play):
+    async def scenario(world):
+        server, client = world.server, world.client
+        await world.set_up(mode=host.Mode.ALLOW_LIST)
+        program = Program()
+        pass_.share(program, pass_.new_plan(program, world.host, world.cap, 1, price=1000, period_ms=60_000))
+        plan = server.events_in(await server.execute(program), pass_.SCHEMA, pass_.PlanCreated)[0].plan
+
+        def buying():
+            program = Program()
+            (money,) = program.split(program.gas, [1000])
+            pass_.keep(program, pass_.buy(program, plan, world.host, money, 1))
+            return program
+
+        with pytest.raises(MoveAborted) as aborted:
+            await client.execute(buying())
+        assert aborted.value.error is host.HostError.NOT_ALLOWED
+        await do(server, host.allow, world.host, world.op, [client.address])
+        (paid,) = client.events_in(await client.execute(buying()), pass_.SCHEMA, pass_.PassPaid)
+        assert (paid.periods, paid.amount) == (1, 1000)
+
+    play(scenario)
+
+
+def test_an_index_of_a_pipe_comes_back_and_its_numbers_go_on(play):
+    async def scenario(world):
+        await world.set_up()
+        id = await world.open_channel()
+
+        async def opened():
+            program = Program()
+            pipe.keep(program, pipe.open(program, id))
+            await world.client.execute(program)
+            (held,) = await world.client.owned(pipe.SCHEMA, pipe.Pipe, world.client.address)
+            return held
+
+        for before in range(18):  # a direction has sixteen indices
+            held = await opened()
+            assert (held.index, held.sequence) == (0, before)
+            await do(world.client, pipe.send, held.id, id, world.host, b"frame")
+            await do(world.client, pipe.close, held.id, id)
+        found = await world.read(id)
+        assert (found.acks_to_server, found.free_to_client) == ((18,), ())
+        assert found.free_to_server == (channel.ClosedPipe(0, 0, 0),)
+
+    play(scenario)
+
+
+WEAK_KEYS = [
+    *(bytes([first]) + bytes(30) + bytes([last]) for first in (0, 1) for last in (0, 128)),
+    *(bytes([first]) + b"\xff" * 30 + bytes([last]) for first in (0xEC, 0xED, 0xEE) for last in (127, 255)),
+    *(
+        bytes.fromhex(first + last)
+        for last in ("05", "85")
+        for first in ("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc",)
+    ),
+    *(
+        bytes.fromhex(first + last)
+        for last in ("7a", "fa")
+        for first in ("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03",)
+    ),
+]
+
+
+def test_keys_that_anyone_can_sign_for_are_refused(play, net):
+    """All fourteen encodings of the eight points of small order, wherever a key is set."""
+    assert len(set(WEAK_KEYS)) == 14
+
+    async def scenario(world):
+        await world.set_up()
+        id = await world.open_channel()
+        await do(world.client, channel.add_lane, id, ENDPOINT_KEY)
+        for key in WEAK_KEYS:
+            await refused(channel.ChannelError.WEAK_KEY, world.client, channel.add_lane, id, key)
+            await refused(channel.ChannelError.WEAK_KEY, world.client, channel.rotate_lane, id, 0, key)
+            await refused(host.HostError.WEAK_KEY, world.server, host.enroll, world.beacon, world.op, key)
+            program = Program()
+            (money,) = program.split(program.gas, [1000])
+            deadline = net.now_ms() + 100_000
+            lock.share(program, lock.new_key_lock(program, money, key, relay_fee=0, deadline_ms=deadline))
+            with pytest.raises(MoveAborted) as aborted:
+                await world.client.execute(program)
+            assert aborted.value.error is lock.LockError.WEAK_KEY
+
+    play(scenario)
+
+
+def test_an_old_key_pays_through_a_close_that_began_in_its_time(play, net):
+    async def scenario(world):
+        await world.set_up()
+        id = await world.open_channel()
+        voucher = world.voucher(id, 1, 1000, 1)
+        await do(world.client, channel.rotate_lane, id, 0, KeySigner.generate().public_key)
+        net.advance_clock(CLAIM_MS - 1000)
+        await do(world.client, channel.request_close, id)
+        net.advance_clock(CLAIM_MS - 1000)
+        executed = await do(world.client, channel.claim_for, *voucher)
+        (claimed,) = world.client.events_in(executed, channel.SCHEMA, channel.Claimed)
+        assert (claimed.paid, claimed.coin) == (1000, canonical_type("0x2::sui::SUI"))
 
     play(scenario)
 

@@ -41,7 +41,8 @@ def channel(**changes):
         id=CHANNEL, version=1, host="0xa", service=1, client="0xc", server="0x5", terms=TERMS, pass_=None,
         state=State.OPEN, balance=10**9, client_credit=0, deposited=10**9, claimed=0, credited=0, refunded=0,
         owed=0, credit_due=0, requests=0, bytes=0, credited_bytes=0, epoch=7, epoch_spent=0, lanes=(lane(),),
-        acks_to_server=(), acks_to_client=(), opened_ms=NOW, active_ms=NOW, closing_ms=0,
+        acks_to_server=(), acks_to_client=(), free_to_server=(), free_to_client=(),
+        opened_ms=NOW, active_ms=NOW, closing_ms=0,
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -181,6 +182,10 @@ def test_a_voucher_of_a_key_that_was_changed_is_claimed_before_its_grace_ends():
     assert decide(case, NOW + 50 * MINUTE - 1, 7, POLICY).action is Action.CLAIM
     assert claimable(case, NOW + HOUR - 1) == case.lanes
     assert claimable(case, NOW + HOUR) == ()
+    # A close that was asked for in the old key's time leaves it the whole window; one behind that time nothing.
+    for closing, left in ((NOW + HOUR - 1, case.lanes), (NOW + HOUR, ())):
+        late = channel(lanes=(rotated,), state=State.CLOSING, closing_ms=closing)
+        assert claimable(View(late, case.lanes), NOW + HOUR + 1) == left
     # What the new key has signed is as good as ever.
     fresh = Sold(CHANNEL, 0, other.sign(voucher(2, SOME // 1000)), None)
     assert claimable(View(channel(lanes=(rotated,)), (fresh,)), NOW + HOUR) == (fresh,)

@@ -51,7 +51,7 @@ def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
     client.run("host", "revoke", again["pass"], code=6)
     (back,) = server.run("host", "revoke", again["pass"])
     assert (back["periods"], back["refunded"]) == (2, 2_000_000)
-    server.run("host", "retire", plan, code=6)
+    server.run("host", "retire", plan, code=6)  # the first pass is neither over nor off sale
     (gone,) = client.run("pass", "destroy", again["pass"])
     assert (gone["pass"], client.run("pass", "plans")[0]["plans"]) == (again["pass"], [])
     client.run("pass", "destroy", again["pass"], code=6)

@@ -6,13 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from dtp.chain import Program
+from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
 from dtp.chain.host import Mode
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pass_ import Account, Pass
 from dtp.pay import passes
 from dtp.pay.gate import QUOTA_USED_UP
-from dtp.pay.passes import Held, NoPass, PassHeld, account_of, buy, find_pass, held_passes, renew
+from dtp.pay.passes import Held, NoPass, PassHeld, account_of, buy, cancel, find_pass, held_passes, renew
 from dtp.session.codes import ConnectionRefused
 
 from .conftest import TERMS, withheld
@@ -165,6 +167,28 @@ def test_a_channel_under_a_pass_is_of_the_plans_coin_and_closes(market):
             assert await fetch(connection, 1000) == 1000
             assert connection.meter.deal.channel.coin == SUI_COIN
         assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_what_a_denied_holder_cannot_use_comes_back(market):
+    """Also the running period: the host kept it."""
+
+    async def scenario(market):
+        plan = await serve_subscribers(market)
+        buyer = (await market.buyer())["network"]
+        await buy(buyer, plan, 3)
+        (held,) = [each async for each in held_passes(buyer, buyer.address)]
+        assert (await cancel(buyer, held))[0] == 2
+        async with await market.client(market.server_wallet) as seller:
+            caps = await seller.owned(host_module.SCHEMA, host_module.OpCap, seller.address)
+            may = host_module.Rights.FIREWALL
+            cap = next(each for each in caps if each.host == held.plan.host and each.rights & may)
+            program = Program()
+            host_module.deny(program, held.plan.host, cap.id, [buyer.address])
+            await seller.execute(program)
+        (held,) = [each async for each in held_passes(buyer, buyer.address)]
+        assert (await cancel(buyer, held))[0] == 1
 
     market(scenario)
 

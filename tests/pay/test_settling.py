@@ -196,15 +196,15 @@ def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled():
     made, other = channel(), channel(id="0x0e", terms=Terms(coin=OTHER_COIN))
     id = made.id
     events = {
-        Claimed: [Claimed(id, 0, 1, 5000, 4000, b""), Claimed(id, 1, 1, 500, 500, b"")],
-        Settled: [Settled(id, 30, 200, State.DRAINING), Settled(id, 1, 2, State.CLOSED)],
+        Claimed: [Claimed(id, 0, 1, 5000, 4000, b"", SUI_COIN), Claimed(id, 1, 1, 500, 500, b"", SUI_COIN)],
+        Settled: [Settled(id, 30, 200, State.DRAINING, SUI_COIN), Settled(id, 1, 2, State.CLOSED, SUI_COIN)],
     }
     chain = SimpleNamespace(events_in=lambda executed, schema, kind: events[kind])
     executed = SimpleNamespace(digest="x", gas=SimpleNamespace(net=7))
     assert settling.result_of(chain, executed, [made]) == [Paid("x", 4531, 202, 7, State.CLOSED)]
     events[Settled].clear()
     assert settling.result_of(chain, executed, [made]) == [Paid("x", 4500, 0, 7, None)]
-    events[Claimed].append(Claimed(other.id, 0, 1, 9, 9, b""))
+    events[Claimed].append(Claimed(other.id, 0, 1, 9, 9, b"", SUI_COIN))
     assert settling.result_of(chain, executed, [made, other, made]) == [
         Paid("x", 4500, 0, 7),
         Paid("x", 9, 0, 0, coin=OTHER_COIN),

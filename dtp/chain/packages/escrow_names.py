@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "escrow"
-DIGEST: Final = "3d51eb3fc2d12105bc39d0474bdf0ab7bd0cfc11d199bb289342ec57cb85910c"
+DIGEST: Final = "f9f4be270fed2ff0f56345fb20055e81fe44a0d4aa732631a47c3397b530babd"
 
 
 class Module(StrEnum):
@@ -70,6 +70,7 @@ LOCK_FIELDS: Final[dict[LockStruct, tuple[tuple[str, str], ...]]] = {
         ("condition", "u8"),
         ("commitment", "vector<u8>"),
         ("deadline_ms", "u64"),
+        ("coin", "0x1::type_name::TypeName"),
     ),
     LockStruct.CLAIMED: (
         ("lock", "0x2::object::ID"),
@@ -77,10 +78,12 @@ LOCK_FIELDS: Final[dict[LockStruct, tuple[tuple[str, str], ...]]] = {
         ("amount", "u64"),
         ("relay_fee", "u64"),
         ("preimage", "vector<u8>"),
+        ("coin", "0x1::type_name::TypeName"),
     ),
     LockStruct.REFUNDED: (
         ("lock", "0x2::object::ID"),
         ("amount", "u64"),
+        ("coin", "0x1::type_name::TypeName"),
     ),
 }
 """Fields of each struct of `lock`, in BCS order, with their Move types."""
@@ -101,6 +104,8 @@ class LockError(IntEnum):
     NOT_KEY_LOCK = 9
     WRONG_PREIMAGE = 10
     BAD_SIGNATURE = 11
+    WEAK_KEY = 12
+    NO_PAYEE = 13
 
 
 LOCK_MESSAGES: Final[dict[LockError, str]] = {
@@ -116,5 +121,7 @@ LOCK_MESSAGES: Final[dict[LockError, str]] = {
     LockError.NOT_KEY_LOCK: "this lock opens by a preimage",
     LockError.WRONG_PREIMAGE: "the preimage is not the 32 bytes that the lock asks for",
     LockError.BAD_SIGNATURE: "the signature does not verify",
+    LockError.WEAK_KEY: "anyone can sign for this key: it is a point of small order, or not in its one encoding",
+    LockError.NO_PAYEE: "the zero address can't be paid",
 }
 """What each refusal of `lock` says."""

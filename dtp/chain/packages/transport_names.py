@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "1908e63a48f270774761212cb7047a1e0c0a147ada14db2f1dde69ef10054447"
+DIGEST: Final = "43a31769d9bc15bcb3ef424312d474d6a2a7c87b3ef789327816385546399440"
 
 
 class Module(StrEnum):
@@ -28,6 +28,7 @@ class HostFunction(StrEnum):
     DESTROY = "destroy"
     DESTROY_CAP = "destroy_cap"
     SET_OWNER = "set_owner"
+    MIGRATE = "migrate"
     NEW_TERMS = "new_terms"
     NEW_RATE_LIMIT = "new_rate_limit"
     ADD_SERVICE = "add_service"
@@ -103,6 +104,9 @@ class HostStruct(StrEnum):
     SERVICE_REMOVED = "ServiceRemoved"
     OPERATORS_REVOKED = "OperatorsRevoked"
     ENDPOINT_CHANGED = "EndpointChanged"
+    OWNER_CHANGED = "OwnerChanged"
+    LIST_CHANGED = "ListChanged"
+    HOST_MIGRATED = "HostMigrated"
 
 
 HOST_FIELDS: Final[dict[HostStruct, tuple[tuple[str, str], ...]]] = {
@@ -199,6 +203,21 @@ HOST_FIELDS: Final[dict[HostStruct, tuple[tuple[str, str], ...]]] = {
         ("generation", "u64"),
         ("enrolled", "bool"),
     ),
+    HostStruct.OWNER_CHANGED: (
+        ("host", "0x2::object::ID"),
+        ("owner", "address"),
+    ),
+    HostStruct.LIST_CHANGED: (
+        ("host", "0x2::object::ID"),
+        ("list", "u8"),
+        ("added", "bool"),
+        ("addresses", "vector<address>"),
+    ),
+    HostStruct.HOST_MIGRATED: (
+        ("host", "0x2::object::ID"),
+        ("from", "u16"),
+        ("to", "u16"),
+    ),
 }
 """Fields of each struct of `host`, in BCS order, with their Move types."""
 
@@ -238,6 +257,9 @@ class HostError(IntEnum):
     LISTS_NOT_EMPTY = 29
     WRONG_COIN = 30
     HEARD_SINCE = 31
+    WEAK_KEY = 32
+    NO_OWNER = 33
+    UP_TO_DATE = 34
 
 
 HOST_MESSAGES: Final[dict[HostError, str]] = {
@@ -273,6 +295,9 @@ HOST_MESSAGES: Final[dict[HostError, str]] = {
     HostError.LISTS_NOT_EMPTY: "empty the allow-list and the deny-list first",
     HostError.WRONG_COIN: "the service's prices are in another coin",
     HostError.HEARD_SINCE: "the endpoint has sent another heartbeat since: it is alive",
+    HostError.WEAK_KEY: "anyone can sign for this key: it is a point of small order, or not in its one encoding",
+    HostError.NO_OWNER: "a host can't be paid at the zero address",
+    HostError.UP_TO_DATE: "the object is of this version already",
 }
 """What each refusal of `host` says."""
 
@@ -283,14 +308,18 @@ class PassFunction(StrEnum):
     NEW_PLAN = "new_plan"
     SHARE = "share"
     SET_ON_SALE = "set_on_sale"
+    MIGRATE = "migrate"
     DRAW = "draw"
+    FORGET = "forget"
     RETIRE = "retire"
     REVOKE = "revoke"
     BUY = "buy"
     KEEP = "keep"
     RENEW = "renew"
     CANCEL = "cancel"
+    CANCEL_REFUSED = "cancel_refused"
     DESTROY = "destroy"
+    DISCARD = "discard"
     IS_VALID = "is_valid"
     VALID_UNTIL = "valid_until"
     HOLDER = "holder"
@@ -313,9 +342,11 @@ class PassStruct(StrEnum):
     ACCOUNT = "Account"
     PASS = "Pass"
     PLAN_CREATED = "PlanCreated"
+    SALE_CHANGED = "SaleChanged"
     PASS_PAID = "PassPaid"
     PASS_REFUNDED = "PassRefunded"
     PLAN_DRAWN = "PlanDrawn"
+    PLAN_MIGRATED = "PlanMigrated"
 
 
 PASS_FIELDS: Final[dict[PassStruct, tuple[tuple[str, str], ...]]] = {
@@ -352,6 +383,11 @@ PASS_FIELDS: Final[dict[PassStruct, tuple[tuple[str, str], ...]]] = {
         ("service", "u16"),
         ("price", "u64"),
         ("period_ms", "u64"),
+        ("coin", "0x1::type_name::TypeName"),
+    ),
+    PassStruct.SALE_CHANGED: (
+        ("plan", "0x2::object::ID"),
+        ("on_sale", "bool"),
     ),
     PassStruct.PASS_PAID: (
         ("plan", "0x2::object::ID"),
@@ -359,16 +395,26 @@ PASS_FIELDS: Final[dict[PassStruct, tuple[tuple[str, str], ...]]] = {
         ("holder", "address"),
         ("periods", "u64"),
         ("until", "u64"),
+        ("amount", "u64"),
+        ("coin", "0x1::type_name::TypeName"),
     ),
     PassStruct.PASS_REFUNDED: (
         ("plan", "0x2::object::ID"),
         ("pass", "0x2::object::ID"),
         ("periods", "u64"),
         ("revoked", "bool"),
+        ("amount", "u64"),
+        ("coin", "0x1::type_name::TypeName"),
     ),
     PassStruct.PLAN_DRAWN: (
         ("plan", "0x2::object::ID"),
         ("amount", "u64"),
+        ("coin", "0x1::type_name::TypeName"),
+    ),
+    PassStruct.PLAN_MIGRATED: (
+        ("plan", "0x2::object::ID"),
+        ("from", "u16"),
+        ("to", "u16"),
     ),
 }
 """Fields of each struct of `pass`, in BCS order, with their Move types."""
@@ -392,6 +438,9 @@ class PassError(IntEnum):
     STILL_RUNNING = 12
     UNKNOWN_PASS = 13
     PASSES_LEFT = 14
+    ON_SALE = 15
+    NOT_REFUSED = 16
+    UP_TO_DATE = 17
 
 
 PASS_MESSAGES: Final[dict[PassError, str]] = {
@@ -409,7 +458,10 @@ PASS_MESSAGES: Final[dict[PassError, str]] = {
     PassError.LAPSED: "the pass has no period left: renew it",
     PassError.STILL_RUNNING: "the pass still has periods: cancel it and wait for the end of this one",
     PassError.UNKNOWN_PASS: "the plan knows no such pass",
-    PassError.PASSES_LEFT: "the plan still has passes: they must be destroyed first",
+    PassError.PASSES_LEFT: "the plan still has passes: forget those that are over first",
+    PassError.ON_SALE: "the plan is on sale: stop selling first",
+    PassError.NOT_REFUSED: "the host lets the holder in: cancel gives back what has not started",
+    PassError.UP_TO_DATE: "the object is of this version already",
 }
 """What each refusal of `pass` says."""
 
@@ -432,6 +484,7 @@ class ChannelFunction(StrEnum):
     RELEASE = "release"
     CLOSE_AGREED = "close_agreed"
     DESTROY = "destroy"
+    MIGRATE = "migrate"
     HOST = "host"
     SERVICE = "service"
     CLIENT = "client"
@@ -458,14 +511,17 @@ class ChannelStruct(StrEnum):
 
     CHANNEL = "Channel"
     LANE = "Lane"
+    CLOSED_PIPE = "ClosedPipe"
     VOUCHER = "Voucher"
     AGREEMENT = "Agreement"
     CHANNEL_OPENED = "ChannelOpened"
     TOPPED_UP = "ToppedUp"
     LANE_CHANGED = "LaneChanged"
     CLAIMED = "Claimed"
+    OWED_PAID = "OwedPaid"
     CLOSE_REQUESTED = "CloseRequested"
     SETTLED = "Settled"
+    CHANNEL_MIGRATED = "ChannelMigrated"
 
 
 CHANNEL_FIELDS: Final[dict[ChannelStruct, tuple[tuple[str, str], ...]]] = {
@@ -495,6 +551,8 @@ CHANNEL_FIELDS: Final[dict[ChannelStruct, tuple[tuple[str, str], ...]]] = {
         ("lanes", "vector<0x0::channel::Lane>"),
         ("acks_to_server", "vector<u64>"),
         ("acks_to_client", "vector<u64>"),
+        ("free_to_server", "vector<0x0::channel::ClosedPipe>"),
+        ("free_to_client", "vector<0x0::channel::ClosedPipe>"),
         ("opened_ms", "u64"),
         ("active_ms", "u64"),
         ("closing_ms", "u64"),
@@ -507,6 +565,11 @@ CHANNEL_FIELDS: Final[dict[ChannelStruct, tuple[tuple[str, str], ...]]] = {
         ("amount", "u64"),
         ("requests", "u64"),
         ("bytes", "u64"),
+    ),
+    ChannelStruct.CLOSED_PIPE: (
+        ("index", "u8"),
+        ("requests_tat", "u128"),
+        ("bytes_tat", "u128"),
     ),
     ChannelStruct.VOUCHER: (
         ("domain", "vector<u8>"),
@@ -534,10 +597,12 @@ CHANNEL_FIELDS: Final[dict[ChannelStruct, tuple[tuple[str, str], ...]]] = {
         ("deposit", "u64"),
         ("revision", "u64"),
         ("pass", "0x1::option::Option<0x2::object::ID>"),
+        ("coin", "0x1::type_name::TypeName"),
     ),
     ChannelStruct.TOPPED_UP: (
         ("channel", "0x2::object::ID"),
         ("amount", "u64"),
+        ("coin", "0x1::type_name::TypeName"),
     ),
     ChannelStruct.LANE_CHANGED: (
         ("channel", "0x2::object::ID"),
@@ -551,6 +616,12 @@ CHANNEL_FIELDS: Final[dict[ChannelStruct, tuple[tuple[str, str], ...]]] = {
         ("amount", "u64"),
         ("paid", "u64"),
         ("preimage", "vector<u8>"),
+        ("coin", "0x1::type_name::TypeName"),
+    ),
+    ChannelStruct.OWED_PAID: (
+        ("channel", "0x2::object::ID"),
+        ("amount", "u64"),
+        ("coin", "0x1::type_name::TypeName"),
     ),
     ChannelStruct.CLOSE_REQUESTED: (
         ("channel", "0x2::object::ID"),
@@ -561,6 +632,12 @@ CHANNEL_FIELDS: Final[dict[ChannelStruct, tuple[tuple[str, str], ...]]] = {
         ("to_server", "u64"),
         ("to_client", "u64"),
         ("state", "u8"),
+        ("coin", "0x1::type_name::TypeName"),
+    ),
+    ChannelStruct.CHANNEL_MIGRATED: (
+        ("channel", "0x2::object::ID"),
+        ("from", "u16"),
+        ("to", "u16"),
     ),
 }
 """Fields of each struct of `channel`, in BCS order, with their Move types."""
@@ -602,6 +679,8 @@ class ChannelError(IntEnum):
     TOO_MANY_PIPES = 30
     NO_PIPE = 31
     STALE_ACK = 32
+    WEAK_KEY = 33
+    UP_TO_DATE = 34
 
 
 CHANNEL_MESSAGES: Final[dict[ChannelError, str]] = {
@@ -638,6 +717,8 @@ CHANNEL_MESSAGES: Final[dict[ChannelError, str]] = {
     ChannelError.TOO_MANY_PIPES: "a channel has at most 16 pipes in each direction",
     ChannelError.NO_PIPE: "the channel has no pipe of that index in this direction",
     ChannelError.STALE_ACK: "that frame or a later one was already acknowledged",
+    ChannelError.WEAK_KEY: "anyone can sign for this key: it is a point of small order, or not in its one encoding",
+    ChannelError.UP_TO_DATE: "the object is of this version already",
 }
 """What each refusal of `channel` says."""
 
@@ -651,6 +732,7 @@ class PipeFunction(StrEnum):
     ACK = "ack"
     COLLECT_CREDIT = "collect_credit"
     CHARGE_CREDIT = "charge_credit"
+    CLOSE = "close"
     DESTROY = "destroy"
     POST = "post"
     CHANNEL = "channel"
@@ -695,6 +777,7 @@ PIPE_FIELDS: Final[dict[PipeStruct, tuple[tuple[str, str], ...]]] = {
         ("sender", "address"),
         ("reply_key", "vector<u8>"),
         ("fee", "u64"),
+        ("coin", "0x1::type_name::TypeName"),
         ("chunks", "vector<vector<u8>>"),
     ),
     PipeStruct.CREDITED: (

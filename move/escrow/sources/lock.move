@@ -7,7 +7,7 @@
 /// and is gone with it.
 module escrow::lock;
 
-use std::{bcs, hash};
+use std::{bcs, hash, type_name::{Self, TypeName}};
 use sui::{balance::Balance, clock::Clock, coin::{Self, Coin}, ed25519, event};
 
 // === Constants ===
@@ -19,6 +19,18 @@ const VERSION: u16 = 1;
 const HASH_BYTES: u64 = 32;
 /// Length of an Ed25519 public key.
 const KEY_BYTES: u64 = 32;
+/// Last byte of an Ed25519 public key without the sign of x.
+const SIGN_MASK: u8 = 0x7f;
+/// y of the eight points of small order, without the sign of x.
+const SMALL_ORDER: vector<vector<u8>> = vector[
+    x"0000000000000000000000000000000000000000000000000000000000000000",
+    x"0100000000000000000000000000000000000000000000000000000000000000",
+    x"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    x"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    x"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+];
+/// First byte of the smallest y that isn't reduced, 2^255 - 19; its last is `SIGN_MASK`, the others are 0xff.
+const UNREDUCED: u8 = 0xed;
 /// Farthest deadline: two years of 366 days, so that a slip of the pen doesn't bury the money.
 const MAX_TERM_MS: u64 = 63_244_800_000;
 
@@ -57,6 +69,11 @@ const ENotKeyLock: vector<u8> = b"this lock opens by a preimage";
 const EWrongPreimage: vector<u8> = b"the preimage is not the 32 bytes that the lock asks for";
 #[error(code = 11)]
 const EBadSignature: vector<u8> = b"the signature does not verify";
+#[error(code = 12)]
+const EWeakKey: vector<u8> =
+    b"anyone can sign for this key: it is a point of small order, or not in its one encoding";
+#[error(code = 13)]
+const ENoPayee: vector<u8> = b"the zero address can't be paid";
 
 // === Types ===
 
@@ -94,6 +111,7 @@ public struct Locked has copy, drop {
     condition: u8,
     commitment: vector<u8>,
     deadline_ms: u64,
+    coin: TypeName,
 }
 
 /// A lock was claimed. `preimage` is what opened a hash lock, or empty: here the payer finds it.
@@ -103,12 +121,14 @@ public struct Claimed has copy, drop {
     amount: u64,
     relay_fee: u64,
     preimage: vector<u8>,
+    coin: TypeName,
 }
 
 /// A lock was paid back.
 public struct Refunded has copy, drop {
     lock: ID,
     amount: u64,
+    coin: TypeName,
 }
 
 // === Locking ===
@@ -124,6 +144,7 @@ public fun new_hash_lock<T>(
     ctx: &mut TxContext,
 ): Lock<T> {
     assert!(hash.length() == HASH_BYTES, EBadHash);
+    assert!(payee != @0x0, ENoPayee);
     new(payment, BY_HASH, hash, payee, relay_fee, deadline_ms, clock, ctx)
 }
 
@@ -137,6 +158,7 @@ public fun new_key_lock<T>(
     ctx: &mut TxContext,
 ): Lock<T> {
     assert!(key.length() == KEY_BYTES, EBadKey);
+    assert!(!is_weak_key(&key), EWeakKey);
     let payer = ctx.sender();
     new(payment, BY_KEY, key, payer, relay_fee, deadline_ms, clock, ctx)
 }
@@ -174,6 +196,7 @@ public fun claim_by_key<T>(
 ) {
     lock.assert_claimable(clock);
     assert!(lock.condition == BY_KEY, ENotKeyLock);
+    assert!(recipient != @0x0, ENoPayee);
     let message = release_bytes(object::id(&lock), recipient);
     assert!(ed25519::ed25519_verify(&signature, &lock.commitment, &message), EBadSignature);
     lock.pay(recipient, vector[], ctx);
@@ -184,7 +207,8 @@ public fun refund<T>(lock: Lock<T>, clock: &Clock, ctx: &mut TxContext) {
     lock.assert_version();
     assert!(clock.timestamp_ms() > lock.deadline_ms, ETooEarly);
     let Lock { id, payer, balance, .. } = lock;
-    event::emit(Refunded { lock: id.to_inner(), amount: balance.value() });
+    let amount = balance.value();
+    event::emit(Refunded { lock: id.to_inner(), amount, coin: type_name::with_defining_ids<T>() });
     id.delete();
     send(balance, payer, ctx);
 }
@@ -253,6 +277,7 @@ fun new<T>(
         condition,
         commitment,
         deadline_ms,
+        coin: type_name::with_defining_ids<T>(),
     });
     lock
 }
@@ -271,6 +296,7 @@ fun pay<T>(lock: Lock<T>, recipient: address, preimage: vector<u8>, ctx: &mut Tx
         amount: balance.value(),
         relay_fee,
         preimage,
+        coin: type_name::with_defining_ids<T>(),
     });
     id.delete();
     send(balance, recipient, ctx);
@@ -285,6 +311,28 @@ fun send<T>(money: Balance<T>, to: address, ctx: &mut TxContext) {
     } else {
         transfer::public_transfer(coin::from_balance(money, ctx), to);
     }
+}
+
+/// True when signatures of the key can be made without its secret, or when it is not in the one encoding of its point.
+/// The chain checks Ed25519 by ZIP-215: it takes such keys, and any message is signed by a point of small order.
+fun is_weak_key(key: &vector<u8>): bool {
+    let mut y = *key;
+    let last = KEY_BYTES - 1;
+    let top = y[last] & SIGN_MASK;
+    *(&mut y[last]) = top;
+    let small = SMALL_ORDER;
+    small.contains(&y) || is_unreduced(&y)
+}
+
+/// True when y is 2^255 - 19 or more: its point has another encoding.
+fun is_unreduced(y: &vector<u8>): bool {
+    if (y[0] < UNREDUCED || y[KEY_BYTES - 1] != SIGN_MASK) return false;
+    let mut i = 1;
+    while (i < KEY_BYTES - 1) {
+        if (y[i] != 0xff) return false;
+        i = i + 1;
+    };
+    true
 }
 
 fun assert_version<T>(lock: &Lock<T>) {

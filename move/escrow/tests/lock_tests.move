@@ -295,3 +295,39 @@ fun bad_signature_in_another_lock_of_the_same_key() {
     open_with_key(&mut s, &clock, BOB, signed::release());
     end(s, clock);
 }
+
+#[test, expected_failure(abort_code = lock::EWeakKey)]
+fun weak_key() {
+    let identity = x"0100000000000000000000000000000000000000000000000000000000000000";
+    let (s, clock) = by_key(identity, FEE);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = lock::EWeakKey)]
+fun weak_key_that_is_not_reduced() {
+    let identity = x"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f";
+    let (s, clock) = by_key(identity, FEE);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = lock::EWeakKey)]
+fun weak_key_with_the_sign_of_x_set() {
+    let order_four = x"0000000000000000000000000000000000000000000000000000000000000080";
+    let (s, clock) = by_key(order_four, FEE);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = lock::ENoPayee)]
+fun no_payee() {
+    let (mut s, clock) = begin();
+    let payment = coin::mint_for_testing<SUI>(AMOUNT, s.ctx());
+    lock::new_hash_lock(payment, signed::hash(), @0x0, FEE, DEADLINE, &clock, s.ctx()).share();
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = lock::ENoPayee)]
+fun no_payee_named_by_the_key() {
+    let (mut s, clock) = key_lock();
+    open_with_key(&mut s, &clock, @0x0, signed::release());
+    end(s, clock);
+}

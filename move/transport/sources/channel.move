@@ -8,7 +8,7 @@
 /// by anyone: a watcher needs no right. Of a lane's vouchers the one for most counts: replaying or reordering gains nothing.
 module transport::channel;
 
-use std::{bcs, hash};
+use std::{bcs, hash, type_name::{Self, TypeName}};
 use sui::{
     address,
     balance::{Self, Balance},
@@ -128,6 +128,11 @@ const ETooManyPipes: vector<u8> = b"a channel has at most 16 pipes in each direc
 const ENoPipe: vector<u8> = b"the channel has no pipe of that index in this direction";
 #[error(code = 32)]
 const EStaleAck: vector<u8> = b"that frame or a later one was already acknowledged";
+#[error(code = 33)]
+const EWeakKey: vector<u8> =
+    b"anyone can sign for this key: it is a point of small order, or not in its one encoding";
+#[error(code = 34)]
+const EUpToDate: vector<u8> = b"the object is of this version already";
 
 // === Types ===
 
@@ -170,6 +175,9 @@ public struct Channel<phantom T> has key {
     /// Newest acknowledged sequence of each pipe towards the server, and towards the client.
     acks_to_server: vector<u64>,
     acks_to_client: vector<u64>,
+    /// Pipes that were closed, towards the server and towards the client: the next pipe takes the place of one of them.
+    free_to_server: vector<ClosedPipe>,
+    free_to_client: vector<ClosedPipe>,
     opened_ms: u64,
     /// Time of the last opening, claim or acknowledgement: what `idle_ms` counts from.
     active_ms: u64,
@@ -188,6 +196,13 @@ public struct Lane has copy, drop, store {
     amount: u64,
     requests: u64,
     bytes: u64,
+}
+
+/// What is left of a pipe that was closed: its index, and how far it has used the rate. Its sequence is in the acks.
+public struct ClosedPipe has copy, drop, store {
+    index: u8,
+    requests_tat: u128,
+    bytes_tat: u128,
 }
 
 /// What a lane's key signs, in BCS, in this order of fields. All counts are cumulative for the lane.
@@ -224,12 +239,14 @@ public struct ChannelOpened has copy, drop {
     deposit: u64,
     revision: u64,
     pass: Option<ID>,
+    coin: TypeName,
 }
 
 /// Money was added.
 public struct ToppedUp has copy, drop {
     channel: ID,
     amount: u64,
+    coin: TypeName,
 }
 
 /// A lane was added, or got another key.
@@ -247,6 +264,14 @@ public struct Claimed has copy, drop {
     amount: u64,
     paid: u64,
     preimage: vector<u8>,
+    coin: TypeName,
+}
+
+/// What earlier claims left owed was paid to the server, outside of a claim.
+public struct OwedPaid has copy, drop {
+    channel: ID,
+    amount: u64,
+    coin: TypeName,
 }
 
 /// A close was requested, by the client or of an idle channel; claims count until `until_ms`.
@@ -261,6 +286,14 @@ public struct Settled has copy, drop {
     to_server: u64,
     to_client: u64,
     state: u8,
+    coin: TypeName,
+}
+
+/// The channel was moved to another version of the package.
+public struct ChannelMigrated has copy, drop {
+    channel: ID,
+    from: u16,
+    to: u16,
 }
 
 // === Opening ===
@@ -314,7 +347,7 @@ public fun top_up<T>(channel: &mut Channel<T>, payment: Coin<T>) {
     let amount = payment.value();
     channel.deposited = channel.deposited + amount;
     channel.balance.join(payment.into_balance());
-    event::emit(ToppedUp { channel: object::id(channel), amount });
+    event::emit(ToppedUp { channel: object::id(channel), amount, coin: coin_of<T>() });
 }
 
 /// Add a lane with a key of its own: a device, or a connection. Client only.
@@ -325,8 +358,9 @@ public fun add_lane<T>(channel: &mut Channel<T>, key: vector<u8>, ctx: &mut TxCo
     channel.push_lane(key);
 }
 
-/// Change a lane's key. Vouchers of the old key are honoured for `claim_ms`, and only then may the key change again:
-/// else two quick rotations would void what the server holds. Client only.
+/// Change a lane's key. Vouchers of the old key are honoured for `claim_ms`, and to the end of the claims when a close
+/// is requested within that time; only then may the key change again: else two quick rotations would void what the
+/// server holds. Client only.
 public fun rotate_lane<T>(
     channel: &mut Channel<T>,
     lane: u8,
@@ -336,7 +370,7 @@ public fun rotate_lane<T>(
 ) {
     channel.assert_open();
     channel.assert_client(ctx);
-    assert!(key.length() == host::key_bytes(), EBadKey);
+    assert_key(&key);
     let grace_until = clock.timestamp_ms() + channel.terms.claim_ms();
     let entry = channel.lane_mut(lane);
     assert!(clock.timestamp_ms() >= entry.old_until_ms, ERotationPending);
@@ -406,6 +440,11 @@ public fun pay_owed<T>(channel: &mut Channel<T>, ctx: &mut TxContext) {
     channel.assert_version();
     assert!(channel.state <= STATE_CLOSING, EChannelClosed);
     let paid = channel.take_due(ctx);
+    event::emit(OwedPaid {
+        channel: object::id(channel),
+        amount: paid.value(),
+        coin: coin_of<T>(),
+    });
     send(paid, channel.server, ctx);
 }
 
@@ -464,7 +503,7 @@ public fun close_agreed<T>(
     assert!(sender == channel.client || sender == channel.server, ENotParty);
     assert!(clock.timestamp_ms() <= not_after_ms, EAgreementExpired);
     let other = if (sender == channel.client) channel.server else channel.client;
-    assert!(public_key.length() == host::key_bytes(), EBadKey);
+    assert_key(&public_key);
     assert!(ed25519_address(&public_key) == other, EWrongSigner);
     let agreement = Agreement {
         domain: CLOSE_DOMAIN,
@@ -493,6 +532,19 @@ public fun destroy<T>(channel: Channel<T>, ctx: &mut TxContext) {
     id.delete();
     balance.destroy_zero();
     client_credit.destroy_zero();
+}
+
+/// Move a channel to this version of the package: older ones refuse it from then on. Server only: its claims have an
+/// end and the client's refund has none, so who has not changed to this version yet loses nothing by it.
+public fun migrate<T>(channel: &mut Channel<T>, ctx: &mut TxContext) {
+    assert!(ctx.sender() == channel.server, ENotServer);
+    assert!(channel.version < VERSION, EUpToDate);
+    event::emit(ChannelMigrated {
+        channel: object::id(channel),
+        from: channel.version,
+        to: VERSION,
+    });
+    channel.version = VERSION;
 }
 
 // === Reading ===
@@ -570,15 +622,40 @@ public(package) fun assert_open<T>(channel: &Channel<T>) {
     assert!(channel.state == STATE_OPEN, EChannelClosed);
 }
 
-/// Register a pipe of the sender; returns its direction and index.
-public(package) fun register_pipe<T>(channel: &mut Channel<T>, ctx: &TxContext): (u8, u8) {
+/// Register a pipe of the sender; returns its direction, its index, the last sequence number that this index has had,
+/// and how far the rates are used. An index that was given back is taken first. Its numbers go on, so that no frame,
+/// acknowledgement or transaction of the pipe before is taken for one of the new pipe, and so do its rates, so that
+/// nobody gets around them by opening pipes.
+public(package) fun register_pipe<T>(
+    channel: &mut Channel<T>,
+    ctx: &TxContext,
+): (u8, u8, u64, u128, u128) {
     channel.assert_open();
     let direction = channel.direction_from(ctx);
+    let free = channel.free_mut(direction);
+    if (!free.is_empty()) {
+        let ClosedPipe { index, requests_tat, bytes_tat } = free.pop_back();
+        return (direction, index, channel.acked(direction, index), requests_tat, bytes_tat)
+    };
     let acks = channel.acks_mut(direction);
     let index = acks.length();
     assert!(index < MAX_PIPES, ETooManyPipes);
     acks.push_back(0);
-    (direction, index as u8)
+    (direction, index as u8, 0, 0, 0)
+}
+
+/// Give the index of a pipe back, whose last frame had this sequence number. What it has sent counts as acknowledged.
+public(package) fun release_pipe<T>(
+    channel: &mut Channel<T>,
+    direction: u8,
+    index: u8,
+    sequence: u64,
+    requests_tat: u128,
+    bytes_tat: u128,
+) {
+    channel.assert_version();
+    *(&mut channel.acks_mut(direction)[index as u64]) = sequence;
+    channel.free_mut(direction).push_back(ClosedPipe { index, requests_tat, bytes_tat });
 }
 
 /// Acknowledge frames of the other side's pipe; the sender is the receiver of that direction.
@@ -686,6 +763,8 @@ fun new_channel<T>(
         lanes: vector[],
         acks_to_server: vector[],
         acks_to_client: vector[],
+        free_to_server: vector[],
+        free_to_client: vector[],
         opened_ms: now,
         active_ms: now,
         closing_ms: 0,
@@ -699,13 +778,14 @@ fun new_channel<T>(
         deposit: channel.deposited,
         revision: terms.revision(),
         pass,
+        coin: coin_of<T>(),
     });
     channel.push_lane(key);
     channel
 }
 
 fun push_lane<T>(channel: &mut Channel<T>, key: vector<u8>) {
-    assert!(key.length() == host::key_bytes(), EBadKey);
+    assert_key(&key);
     let lane = channel.lanes.length() as u8;
     channel
         .lanes
@@ -741,6 +821,9 @@ fun accept<T>(
     voucher.assert_preimage(&preimage);
     // Counts are evidence of use, which only the server gives: a client's own claim could say anything that is free.
     let by_server = ctx.sender() == channel.server;
+    // A key that was honoured when the close was requested is so to the end of the claims: else a rotation before the
+    // close would shorten the time that vouchers of the old key have.
+    let honoured_ms = if (channel.state == STATE_CLOSING) channel.closing_ms else now;
     let entry = channel.lane_mut(voucher.lane);
     // What pays more wins, whatever its sequence: else a client that claims a voucher for less under a sequence above
     // all others would void what the server holds. Its evidence stands whatever a client has paid by claims of its own.
@@ -750,7 +833,7 @@ fun accept<T>(
     let more = more_amount > 0 || more_requests > 0 || more_bytes > 0;
     assert!(more || voucher.amount >= entry.amount, EShrunkVoucher);
     assert!(more, EStaleVoucher);
-    entry.assert_signature(&voucher, &signature, now);
+    entry.assert_signature(&voucher, &signature, honoured_ms);
     if (voucher.sequence > entry.sequence) entry.sequence = voucher.sequence;
     entry.amount = entry.amount + more_amount;
     entry.requests = entry.requests + more_requests;
@@ -767,6 +850,7 @@ fun accept<T>(
         amount: voucher.amount,
         paid: paid.value(),
         preimage,
+        coin: coin_of<T>(),
     });
     paid
 }
@@ -794,11 +878,11 @@ fun assert_preimage(voucher: &Voucher, preimage: &vector<u8>) {
     assert!(preimage.length() == HASH_BYTES && hash::sha2_256(*preimage) == *lock, EWrongPreimage);
 }
 
-fun assert_signature(lane: &Lane, voucher: &Voucher, signature: &vector<u8>, now: u64) {
+fun assert_signature(lane: &Lane, voucher: &Voucher, signature: &vector<u8>, honoured_ms: u64) {
     let message = bcs::to_bytes(voucher);
     let valid =
         ed25519::ed25519_verify(signature, &lane.key, &message)
-        || (now < lane.old_until_ms && ed25519::ed25519_verify(signature, &lane.old_key, &message));
+        || (honoured_ms < lane.old_until_ms && ed25519::ed25519_verify(signature, &lane.old_key, &message));
     assert!(valid, EBadSignature);
 }
 
@@ -846,6 +930,7 @@ fun finish<T>(
         to_server: to_server.value(),
         to_client: to_client.value(),
         state: channel.state,
+        coin: coin_of<T>(),
     });
     send(to_server, channel.server, ctx);
     send(to_client, channel.client, ctx);
@@ -919,6 +1004,10 @@ fun acks_mut<T>(channel: &mut Channel<T>, direction: u8): &mut vector<u64> {
     if (direction == TO_SERVER) &mut channel.acks_to_server else &mut channel.acks_to_client
 }
 
+fun free_mut<T>(channel: &mut Channel<T>, direction: u8): &mut vector<ClosedPipe> {
+    if (direction == TO_SERVER) &mut channel.free_to_server else &mut channel.free_to_client
+}
+
 fun lane_mut<T>(channel: &mut Channel<T>, lane: u8): &mut Lane {
     assert!((lane as u64) < channel.lanes.length(), ENoLane);
     &mut channel.lanes[lane as u64]
@@ -931,6 +1020,13 @@ fun assert_version<T>(channel: &Channel<T>) {
 fun assert_client<T>(channel: &Channel<T>, ctx: &TxContext) {
     assert!(ctx.sender() == channel.client, ENotClient);
 }
+
+fun assert_key(key: &vector<u8>) {
+    assert!(key.length() == host::key_bytes(), EBadKey);
+    assert!(!host::is_weak_key(key), EWeakKey);
+}
+
+fun coin_of<T>(): TypeName { type_name::with_defining_ids<T>() }
 
 fun min(a: u64, b: u64): u64 { if (a < b) a else b }
 

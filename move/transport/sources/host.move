@@ -22,6 +22,18 @@ const MAX_ENDPOINTS: u64 = 16;
 const MAX_HINT_BYTES: u64 = 512;
 /// Length of an Ed25519 public key.
 const KEY_BYTES: u64 = 32;
+/// Last byte of an Ed25519 public key without the sign of x.
+const SIGN_MASK: u8 = 0x7f;
+/// y of the eight points of small order, without the sign of x.
+const SMALL_ORDER: vector<vector<u8>> = vector[
+    x"0000000000000000000000000000000000000000000000000000000000000000",
+    x"0100000000000000000000000000000000000000000000000000000000000000",
+    x"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    x"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    x"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+];
+/// First byte of the smallest y that isn't reduced, 2^255 - 19; its last is `SIGN_MASK`, the others are 0xff.
+const UNREDUCED: u8 = 0xed;
 /// Length of the hash of a service's terms, when there is one.
 const HASH_BYTES: u64 = 32;
 
@@ -62,6 +74,10 @@ const RIGHT_FIREWALL: u8 = 4;
 /// May revoke passes (which pays their holders back).
 const RIGHT_PASSES: u8 = 8;
 const RIGHTS_ALL: u8 = 15;
+
+/// The list in an event.
+const LIST_ALLOW: u8 = 0;
+const LIST_DENY: u8 = 1;
 
 // === Errors ===
 
@@ -131,6 +147,13 @@ const EListsNotEmpty: vector<u8> = b"empty the allow-list and the deny-list firs
 const EWrongCoin: vector<u8> = b"the service's prices are in another coin";
 #[error(code = 31)]
 const EHeardSince: vector<u8> = b"the endpoint has sent another heartbeat since: it is alive";
+#[error(code = 32)]
+const EWeakKey: vector<u8> =
+    b"anyone can sign for this key: it is a point of small order, or not in its one encoding";
+#[error(code = 33)]
+const ENoOwner: vector<u8> = b"a host can't be paid at the zero address";
+#[error(code = 34)]
+const EUpToDate: vector<u8> = b"the object is of this version already";
 
 // === Types ===
 
@@ -277,6 +300,28 @@ public struct EndpointChanged has copy, drop {
     enrolled: bool,
 }
 
+/// The host is paid elsewhere from now on.
+public struct OwnerChanged has copy, drop {
+    host: ID,
+    owner: address,
+}
+
+/// Addresses were put on a list of the host, or taken off; those that were there, or weren't, are named too.
+public struct ListChanged has copy, drop {
+    host: ID,
+    /// 0 the allow-list, 1 the deny-list.
+    list: u8,
+    added: bool,
+    addresses: vector<address>,
+}
+
+/// The host and its beacon were moved to another version of the package.
+public struct HostMigrated has copy, drop {
+    host: ID,
+    from: u16,
+    to: u16,
+}
+
 // === Creation ===
 
 /// A new host with its beacon and its owner's cap. The sender is paid until `set_owner` says otherwise.
@@ -340,7 +385,20 @@ public fun destroy_cap(cap: HostCap) {
 /// Change where the host is paid. Channels that are open keep paying the address they were opened with.
 public fun set_owner(host: &mut Host, cap: &HostCap, owner: address) {
     assert_owner(host, cap);
+    assert!(owner != @0x0, ENoOwner);
     host.owner = owner;
+    event::emit(OwnerChanged { host: object::id(host), owner });
+}
+
+/// Move a host and its beacon to this version of the package: older ones refuse them from then on. Open channels keep
+/// their own version.
+public fun migrate(host: &mut Host, beacon: &mut Beacon, cap: &HostCap) {
+    assert!(cap.host == object::id(host), EWrongCap);
+    assert!(host.beacon == object::id(beacon), EForeignBeacon);
+    assert!(host.version < VERSION, EUpToDate);
+    event::emit(HostMigrated { host: object::id(host), from: host.version, to: VERSION });
+    host.version = VERSION;
+    beacon.version = VERSION;
 }
 
 /// Terms in coin `T`; the revision is set when they are given to a service. `epoch_cap` of 2^64-1 is no cap.
@@ -503,24 +561,28 @@ public fun destroy_operator(cap: OpCap) {
 public fun allow(host: &mut Host, cap: &OpCap, addresses: vector<address>) {
     assert_operator(host, cap, RIGHT_FIREWALL);
     insert_all(&mut host.allow, &addresses);
+    host.emit_list(LIST_ALLOW, true, addresses);
 }
 
 /// Take addresses off the allow-list; those not on it are skipped. Operator with the firewall right.
 public fun disallow(host: &mut Host, cap: &OpCap, addresses: vector<address>) {
     assert_operator(host, cap, RIGHT_FIREWALL);
     remove_all(&mut host.allow, &addresses);
+    host.emit_list(LIST_ALLOW, false, addresses);
 }
 
 /// Put addresses on the deny-list, which wins over every mode. Operator with the firewall right.
 public fun deny(host: &mut Host, cap: &OpCap, addresses: vector<address>) {
     assert_operator(host, cap, RIGHT_FIREWALL);
     insert_all(&mut host.deny, &addresses);
+    host.emit_list(LIST_DENY, true, addresses);
 }
 
 /// Take addresses off the deny-list; those not on it are skipped. Operator with the firewall right.
 public fun undeny(host: &mut Host, cap: &OpCap, addresses: vector<address>) {
     assert_operator(host, cap, RIGHT_FIREWALL);
     remove_all(&mut host.deny, &addresses);
+    host.emit_list(LIST_DENY, false, addresses);
 }
 
 // === Endpoints ===
@@ -545,6 +607,7 @@ public fun enroll(
 ) {
     beacon.assert_beacon_operator(cap, RIGHT_ENDPOINTS);
     assert!(key.length() == KEY_BYTES, EBadKey);
+    assert!(!is_weak_key(&key), EWeakKey);
     assert!(role == ROLE_ACTIVE || role == ROLE_STANDBY, EBadRole);
     assert!(hint.length() <= MAX_HINT_BYTES, EHintTooLong);
     assert!(beacon.find(&key).is_none(), EEndpointExists);
@@ -760,8 +823,7 @@ public(package) fun admit(
 ): Terms {
     host.assert_version();
     host.assert_beacon(beacon);
-    let entry = host.reachable(service, who);
-    assert!(entry.mode != MODE_ALLOW_LIST || host.allow.contains(who), ENotAllowed);
+    let entry = host.admissible(service, who);
     assert!(entry.mode != MODE_PASS || with_pass, ENeedsPass);
     assert!(beacon.is_fresh(clock), ENotFresh);
     entry.terms
@@ -776,12 +838,32 @@ public(package) fun reachable(host: &Host, service: u16, who: address): &Service
     entry
 }
 
-/// The service, if `who` may send it a connectionless message: as `reachable`, and on the allow-list where the
-/// service has one. A pass isn't asked for, since a message is the way to ask for one.
-public(package) fun postable(host: &Host, service: u16, who: address): &Service {
+/// The service, if `who` may come in but for a pass: as `reachable`, and on the allow-list where the service has one.
+/// Who buys a pass has none yet, and a message is the way to ask for one.
+public(package) fun admissible(host: &Host, service: u16, who: address): &Service {
     let entry = host.reachable(service, who);
     assert!(entry.mode != MODE_ALLOW_LIST || host.allow.contains(who), ENotAllowed);
     entry
+}
+
+/// True when `who` can't come in whatever it holds: the service was removed, or `who` is denied or not on its
+/// allow-list. A service that is closed refuses everybody, maybe for an hour: that isn't meant.
+public(package) fun refuses(host: &Host, service: u16, who: address): bool {
+    host.assert_version();
+    if (!host.services.contains(&service) || host.deny.contains(who)) return true;
+    host.service(service).mode == MODE_ALLOW_LIST && !host.allow.contains(who)
+}
+
+/// True when signatures of the key can be made without its secret, or when it is not in the one encoding of its point.
+/// The chain checks Ed25519 by ZIP-215: it takes such keys, and any message is signed by a point of small order.
+/// `key` has 32 bytes.
+public(package) fun is_weak_key(key: &vector<u8>): bool {
+    let mut y = *key;
+    let last = KEY_BYTES - 1;
+    let top = y[last] & SIGN_MASK;
+    *(&mut y[last]) = top;
+    let small = SMALL_ORDER;
+    small.contains(&y) || is_unreduced(&y)
 }
 
 /// Abort unless the terms are in coin `T`.
@@ -878,6 +960,21 @@ fun emit_changed(host: &Host, service: u16) {
         revision: entry.terms.revision,
         open: entry.open,
     });
+}
+
+fun emit_list(host: &Host, list: u8, added: bool, addresses: vector<address>) {
+    event::emit(ListChanged { host: object::id(host), list, added, addresses });
+}
+
+/// True when y is 2^255 - 19 or more: its point has another encoding.
+fun is_unreduced(y: &vector<u8>): bool {
+    if (y[0] < UNREDUCED || y[KEY_BYTES - 1] != SIGN_MASK) return false;
+    let mut i = 1;
+    while (i < KEY_BYTES - 1) {
+        if (y[i] != 0xff) return false;
+        i = i + 1;
+    };
+    true
 }
 
 fun find(beacon: &Beacon, key: &vector<u8>): Option<u64> {

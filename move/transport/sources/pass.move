@@ -2,10 +2,11 @@
 ///
 /// The price of a plan never changes (close it and make another), so what a subscriber paid for is fixed at purchase.
 /// Money waits in the plan's pot: the owner draws a period's price only after the period has elapsed, the
-/// subscriber gets periods that have not started back at any time, and when the host revokes a pass the running
-/// period comes back too. At all times: paid = drawn + refunded + pot.
+/// subscriber gets periods that have not started back at any time, and when the host revokes a pass or refuses its
+/// holder the running period comes back too. At all times: paid = drawn + refunded + pot.
 module transport::pass;
 
+use std::type_name::{Self, TypeName};
 use sui::{balance::{Self, Balance}, clock::Clock, coin::{Self, Coin}, event, table::{Self, Table}};
 use transport::host::{Host, HostCap, OpCap};
 
@@ -54,7 +55,14 @@ const EStillRunning: vector<u8> =
 #[error(code = 13)]
 const EUnknownPass: vector<u8> = b"the plan knows no such pass";
 #[error(code = 14)]
-const EPassesLeft: vector<u8> = b"the plan still has passes: they must be destroyed first";
+const EPassesLeft: vector<u8> = b"the plan still has passes: forget those that are over first";
+#[error(code = 15)]
+const EOnSale: vector<u8> = b"the plan is on sale: stop selling first";
+#[error(code = 16)]
+const ENotRefused: vector<u8> =
+    b"the host lets the holder in: cancel gives back what has not started";
+#[error(code = 17)]
+const EUpToDate: vector<u8> = b"the object is of this version already";
 
 // === Types ===
 
@@ -110,6 +118,13 @@ public struct PlanCreated has copy, drop {
     service: u16,
     price: u64,
     period_ms: u64,
+    coin: TypeName,
+}
+
+/// A plan's selling was stopped or resumed.
+public struct SaleChanged has copy, drop {
+    plan: ID,
+    on_sale: bool,
 }
 
 /// Periods were bought: with a new pass, or added to one. `until` is the end of the last period, in ms or epochs.
@@ -119,20 +134,33 @@ public struct PassPaid has copy, drop {
     holder: address,
     periods: u64,
     until: u64,
+    amount: u64,
+    coin: TypeName,
 }
 
-/// Periods came back to the holder: by its own cancel, or because the host revoked the pass.
+/// Periods came back to the holder: by its own cancel, because the host refuses it, or (`revoked`) because the host
+/// revoked the pass.
 public struct PassRefunded has copy, drop {
     plan: ID,
     pass: ID,
     periods: u64,
     revoked: bool,
+    amount: u64,
+    coin: TypeName,
 }
 
 /// The owner drew elapsed periods.
 public struct PlanDrawn has copy, drop {
     plan: ID,
     amount: u64,
+    coin: TypeName,
+}
+
+/// The plan was moved to another version of the package.
+public struct PlanMigrated has copy, drop {
+    plan: ID,
+    from: u16,
+    to: u16,
 }
 
 // === The owner ===
@@ -175,6 +203,7 @@ public fun new_plan<T>(
         service,
         price,
         period_ms,
+        coin: type_name::with_defining_ids<T>(),
     });
     plan
 }
@@ -186,6 +215,15 @@ public fun share<T>(plan: Plan<T>) { transfer::share_object(plan) }
 public fun set_on_sale<T>(plan: &mut Plan<T>, cap: &HostCap, on_sale: bool) {
     plan.assert_plan_owner(cap);
     plan.on_sale = on_sale;
+    event::emit(SaleChanged { plan: object::id(plan), on_sale });
+}
+
+/// Move a plan to this version of the package: older ones refuse it from then on.
+public fun migrate<T>(plan: &mut Plan<T>, cap: &HostCap) {
+    assert!(plan.host == cap.cap_host(), EWrongCap);
+    assert!(plan.version < VERSION, EUpToDate);
+    event::emit(PlanMigrated { plan: object::id(plan), from: plan.version, to: VERSION });
+    plan.version = VERSION;
 }
 
 /// Draw the elapsed periods of these passes, and what is earned for good.
@@ -208,11 +246,34 @@ public fun draw<T>(
         account.drawn = elapsed;
         i = i + 1;
     };
-    event::emit(PlanDrawn { plan: object::id(plan), amount });
+    event::emit(PlanDrawn {
+        plan: object::id(plan),
+        amount,
+        coin: type_name::with_defining_ids<T>(),
+    });
     coin::from_balance(plan.pot.split(amount), ctx)
 }
 
-/// Delete a plan all of whose passes were destroyed; returns what was earned and not drawn.
+/// Forget passes that are over, lapsed or revoked, of a plan that isn't on sale: a holder that keeps its pass keeps the
+/// plan from `retire` no longer. What they earned stays earned.
+public fun forget<T>(
+    plan: &mut Plan<T>,
+    cap: &HostCap,
+    passes: vector<ID>,
+    clock: &Clock,
+    ctx: &mut TxContext,
+) {
+    plan.assert_plan_owner(cap);
+    // While it is on sale a lapsed pass can be renewed.
+    assert!(!plan.on_sale, EOnSale);
+    let mut i = 0;
+    while (i < passes.length()) {
+        plan.close_account(passes[i], clock, ctx);
+        i = i + 1;
+    };
+}
+
+/// Delete a plan all of whose passes were destroyed or forgotten; returns what was earned and not drawn.
 public fun retire<T>(plan: Plan<T>, cap: &HostCap, ctx: &mut TxContext): Coin<T> {
     plan.assert_plan_owner(cap);
     assert!(plan.accounts.is_empty(), EPassesLeft);
@@ -319,14 +380,36 @@ public fun cancel<T>(plan: &mut Plan<T>, pass: &Pass, clock: &Clock, ctx: &mut T
     plan.give_back(id, kept, false, ctx)
 }
 
-/// Throw away a pass that is over; its storage deposit comes back.
+/// Give back all periods that haven't elapsed, the running one included, while the host refuses the holder: the service
+/// was removed, or the holder is on the deny-list or not on its allow-list. The pass can be renewed when the host lets
+/// the holder in again.
+public fun cancel_refused<T>(
+    plan: &mut Plan<T>,
+    host: &Host,
+    pass: &Pass,
+    clock: &Clock,
+    ctx: &mut TxContext,
+): Coin<T> {
+    plan.assert_version();
+    assert!(plan.host == object::id(host), EForeignHost);
+    let id = plan.assert_pass(pass);
+    let elapsed = plan.elapsed(id, clock, ctx);
+    let account = plan.accounts.borrow(id);
+    assert!(!account.revoked, ERevoked);
+    assert!(host.refuses(plan.service, account.holder), ENotRefused);
+    plan.give_back(id, elapsed, false, ctx)
+}
+
+/// Throw away a pass that is over, or that the plan has forgotten; its storage deposit comes back.
 public fun destroy<T>(plan: &mut Plan<T>, pass: Pass, clock: &Clock, ctx: &mut TxContext) {
     plan.assert_version();
     let id = plan.assert_pass(&pass);
-    let elapsed = plan.elapsed(id, clock, ctx);
-    let account = plan.accounts.remove(id);
-    assert!(elapsed == account.periods, EStillRunning);
-    plan.earned = plan.earned + (elapsed - account.drawn) * plan.price;
+    if (plan.accounts.contains(id)) plan.close_account(id, clock, ctx);
+    pass.discard();
+}
+
+/// Throw away a pass without its plan, for when that was retired. What it has ahead of it is not paid back.
+public fun discard(pass: Pass) {
     let Pass { id, .. } = pass;
     id.delete();
 }
@@ -417,7 +500,7 @@ fun assert_sale<T>(plan: &Plan<T>, host: &Host, ctx: &TxContext) {
     assert!(plan.host == object::id(host), EForeignHost);
     assert!(plan.on_sale, ENotOnSale);
     // Nobody pays for a service that is closed, or closed to the payer.
-    let _ = host.reachable(plan.service, ctx.sender());
+    let _ = host.admissible(plan.service, ctx.sender());
 }
 
 fun assert_pass<T>(plan: &Plan<T>, pass: &Pass): ID {
@@ -460,8 +543,18 @@ fun give_back<T>(
     let account = plan.accounts.borrow_mut(pass);
     let periods = account.periods - kept;
     account.periods = kept;
-    event::emit(PassRefunded { plan: object::id(plan), pass, periods, revoked });
-    coin::from_balance(plan.pot.split(periods * plan.price), ctx)
+    let amount = periods * plan.price;
+    let coin = type_name::with_defining_ids<T>();
+    event::emit(PassRefunded { plan: object::id(plan), pass, periods, revoked, amount, coin });
+    coin::from_balance(plan.pot.split(amount), ctx)
+}
+
+/// Remove what the plan knows of a pass that is over; what it earned stays earned.
+fun close_account<T>(plan: &mut Plan<T>, pass: ID, clock: &Clock, ctx: &TxContext) {
+    let elapsed = plan.elapsed(pass, clock, ctx);
+    let account = plan.accounts.remove(pass);
+    assert!(elapsed == account.periods, EStillRunning);
+    plan.earned = plan.earned + (elapsed - account.drawn) * plan.price;
 }
 
 fun emit_paid<T>(plan: &Plan<T>, pass: ID, periods: u64) {
@@ -471,6 +564,8 @@ fun emit_paid<T>(plan: &Plan<T>, pass: ID, periods: u64) {
         holder: plan.accounts.borrow(pass).holder,
         periods,
         until: plan.valid_until(pass),
+        amount: periods * plan.price,
+        coin: type_name::with_defining_ids<T>(),
     });
 }
 

@@ -6,6 +6,7 @@
 /// transaction: no event, and nothing for the receiver to pay or look at.
 module transport::pipe;
 
+use std::type_name::{Self, TypeName};
 use sui::{clock::Clock, coin::Coin, event};
 use transport::{channel::{Self, Channel}, host::{Host, Rate}};
 
@@ -47,7 +48,8 @@ public struct Pipe has key {
     /// 0 towards the server, 1 towards the client.
     direction: u8,
     index: u8,
-    /// Frames sent; the next has this plus one.
+    /// Number of the last frame; the next has this plus one. An index that another pipe had goes on with its numbers
+    /// and its rates.
     sequence: u64,
     /// Bytes of the frames sent, and how many of them were credited.
     metered: u64,
@@ -77,6 +79,7 @@ public struct Posted has copy, drop {
     sender: address,
     reply_key: vector<u8>,
     fee: u64,
+    coin: TypeName,
     chunks: vector<vector<u8>>,
 }
 
@@ -95,17 +98,17 @@ public struct Credited has copy, drop {
 /// A pipe of the sender in this channel: towards the server if it is the client, towards the client if it is the
 /// server. Keep it with `keep`.
 public fun open<T>(channel: &mut Channel<T>, ctx: &mut TxContext): Pipe {
-    let (direction, index) = channel.register_pipe(ctx);
+    let (direction, index, sequence, requests_tat, bytes_tat) = channel.register_pipe(ctx);
     Pipe {
         id: object::new(ctx),
         channel: object::id(channel),
         direction,
         index,
-        sequence: 0,
+        sequence,
         metered: 0,
         credited: 0,
-        requests_tat: 0,
-        bytes_tat: 0,
+        requests_tat,
+        bytes_tat,
     }
 }
 
@@ -183,7 +186,16 @@ public fun charge_credit<T>(pipe: &mut Pipe, channel: &mut Channel<T>, clock: &C
     pipe.note_credit(bytes, amount);
 }
 
-/// Throw away a pipe; its storage deposit comes back.
+/// Throw away a pipe and give its index back to the channel, for the next pipe of this direction. Frames that were not
+/// credited yet never are.
+public fun close<T>(pipe: Pipe, channel: &mut Channel<T>) {
+    assert!(pipe.channel == object::id(channel), EForeignChannel);
+    let Pipe { id, direction, index, sequence, requests_tat, bytes_tat, .. } = pipe;
+    channel.release_pipe(direction, index, sequence, requests_tat, bytes_tat);
+    id.delete();
+}
+
+/// Throw away a pipe without its channel, for when that was deleted; its storage deposit comes back.
 public fun destroy(pipe: Pipe) {
     let Pipe { id, .. } = pipe;
     id.delete();
@@ -201,7 +213,7 @@ public fun post<T>(
     fee: Coin<T>,
     ctx: &mut TxContext,
 ) {
-    let entry = host.postable(service, ctx.sender());
+    let entry = host.admissible(service, ctx.sender());
     entry.terms().assert_coin<T>();
     assert!(reply_key.length() == REPLY_KEY_BYTES, EBadReplyKey);
     assert!(size_of(&chunks) > 0, EEmptyMessage);
@@ -213,6 +225,7 @@ public fun post<T>(
         sender: ctx.sender(),
         reply_key,
         fee: amount,
+        coin: type_name::with_defining_ids<T>(),
         chunks,
     });
     // The receiver is the host's owner, not the sender: a transfer, not a return value.
@@ -230,7 +243,7 @@ public fun direction(pipe: &Pipe): u8 { pipe.direction }
 /// The pipe's number in its direction.
 public fun index(pipe: &Pipe): u8 { pipe.index }
 
-/// Frames sent.
+/// Number of the last frame that was sent.
 public fun sequence(pipe: &Pipe): u64 { pipe.sequence }
 
 /// Bytes of the frames sent, and how many of them were credited.

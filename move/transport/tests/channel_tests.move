@@ -959,3 +959,118 @@ fun not_client_to_destroy() {
     channel.destroy(s.ctx());
     w.end();
 }
+
+// === Keys, versions, events ===
+
+const IDENTITY: vector<u8> = x"0100000000000000000000000000000000000000000000000000000000000000";
+
+#[test, expected_failure(abort_code = channel::EWeakKey)]
+fun weak_key() {
+    let mut w = open();
+    world::channel!(&mut w, |channel, _, ctx| channel.add_lane(IDENTITY, ctx));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EWeakKey)]
+fun weak_key_of_a_rotation() {
+    let mut w = open();
+    world::channel!(&mut w, |channel, clock, ctx| channel.rotate_lane(0, IDENTITY, clock, ctx));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EWeakKey)]
+fun weak_key_of_the_other_party() {
+    let mut w = open();
+    world::channel!(&mut w, |channel, clock, ctx| {
+        channel.close_agreed(0, 2_000_000, IDENTITY, vector[], clock, ctx);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EWeakKey)]
+fun weak_key_of_the_first_lane() {
+    let mut w = world::new();
+    let deposit = w.mint(1_000);
+    let (s, clock) = w.parts();
+    let host = s.take_shared<Host>();
+    let beacon = s.take_shared<Beacon>();
+    channel::open(&host, &beacon, 1, 1, deposit, IDENTITY, clock, s.ctx()).share();
+    ts::return_shared(host);
+    ts::return_shared(beacon);
+    w.end();
+}
+
+#[test]
+fun an_old_key_is_honoured_through_a_close_that_was_asked_for_in_its_time() {
+    let mut w = open();
+    world::channel!(
+        &mut w,
+        |channel, clock, ctx| channel.rotate_lane(0, signed::key_c(), clock, ctx),
+    );
+    // The last ms of the old key: a close that begins here leaves the server its whole time.
+    w.wait(world::claim_ms() - 1);
+    close_by_client(&mut w);
+    w.wait(world::claim_ms() - 1);
+    assert!(w.claim(signed::first()) == 100);
+    assert!(w.claim(signed::rotated()) == 150);
+    w.wait(1);
+    finalize_by_stranger(&mut w);
+    assert!(w.receive(signed::client()) == 750);
+    world::channel!(&mut w, |channel, _, _| world::assert_conserved(channel));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EBadSignature)]
+fun bad_signature_of_an_old_key_in_a_close_after_its_grace() {
+    let mut w = open();
+    world::channel!(
+        &mut w,
+        |channel, clock, ctx| channel.rotate_lane(0, signed::key_c(), clock, ctx),
+    );
+    w.wait(world::claim_ms());
+    close_by_client(&mut w);
+    w.claim(signed::first());
+    w.end();
+}
+
+#[test]
+fun what_is_paid_of_what_is_owed_is_told() {
+    let mut w = capped(100);
+    assert!(w.claim(signed::second()) == 100);
+    w.next_epoch();
+    world::channel!(&mut w, |channel, _, ctx| channel.pay_owed(ctx));
+    assert!(event::events_by_type<channel::OwedPaid>().length() == 1);
+    assert!(w.receive(signed::server()) == 100);
+    w.end();
+}
+
+#[test]
+fun a_server_migrates_a_channel_of_an_older_version() {
+    let mut w = open();
+    w.as_server();
+    world::channel!(&mut w, |channel, _, ctx| {
+        channel.set_version_for_testing(0);
+        channel.migrate(ctx);
+    });
+    assert!(event::events_by_type<channel::ChannelMigrated>().length() == 1);
+    assert!(w.claim(signed::first()) == 100);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EUpToDate)]
+fun up_to_date() {
+    let mut w = open();
+    w.as_server();
+    world::channel!(&mut w, |channel, _, ctx| channel.migrate(ctx));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::ENotServer)]
+fun not_server_to_migrate() {
+    let mut w = open();
+    world::channel!(&mut w, |channel, _, ctx| {
+        channel.set_version_for_testing(0);
+        channel.migrate(ctx);
+    });
+    w.end();
+}

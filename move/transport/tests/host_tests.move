@@ -550,7 +550,7 @@ fun too_many_endpoints() {
         let mut number = 0u8;
         while (number < 16) {
             let mut key = bytes(31);
-            key.push_back(number);
+            key.push_back(number + 1);
             beacon.enroll(operator, key, 1, 0, 0, vector[]);
             number = number + 1;
         };
@@ -671,5 +671,131 @@ fun wrong_coin() {
     transport::channel::open(&host, &beacon, 1, 1, fake, key, clock, s.ctx()).share();
     ts::return_shared(host);
     ts::return_shared(beacon);
+    w.end();
+}
+
+/// y of each point of small order, and those that aren't reduced: with either sign of x.
+fun weak_keys(): vector<vector<u8>> {
+    let keys = vector[
+        x"0000000000000000000000000000000000000000000000000000000000000000",
+        x"0100000000000000000000000000000000000000000000000000000000000000",
+        x"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        x"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        x"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        x"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        x"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        x"f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        x"ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ];
+    keys
+}
+
+#[test]
+fun weak_keys_are_known_with_either_sign_and_others_are_let_be() {
+    let keys = weak_keys();
+    let mut i = 0;
+    while (i < keys.length()) {
+        let mut key = keys[i];
+        assert!(host::is_weak_key(&key));
+        let signed = key[31] + 128;
+        *(&mut key[31]) = signed;
+        assert!(host::is_weak_key(&key));
+        // Another point: one byte in the middle differs.
+        let other = if (key[15] == 0) 1 else key[15] - 1;
+        *(&mut key[15]) = other;
+        assert!(!host::is_weak_key(&key));
+        i = i + 1;
+    };
+    assert!(!host::is_weak_key(&signed::key_a()) && !host::is_weak_key(&signed::key_b()));
+    // The largest y that is reduced but one: the largest itself is of order two.
+    let largest = x"ebffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f";
+    assert!(!host::is_weak_key(&largest));
+}
+
+#[test, expected_failure(abort_code = host::EWeakKey)]
+fun weak_key() {
+    let mut w = world::new();
+    world::host!(&mut w, |_, beacon, _, operator, _, _| {
+        beacon.enroll(operator, weak_keys()[1], 1, 0, 0, vector[]);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::ENoOwner)]
+fun no_owner() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, _, _, _| host.set_owner(cap, @0x0));
+    w.end();
+}
+
+#[test]
+fun what_the_owner_and_the_lists_change_is_told() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, _, cap, operator, _, _| {
+        host.set_owner(cap, @0xCAFE);
+        host.allow(operator, vector[@0x1]);
+        host.disallow(operator, vector[@0x1]);
+        host.deny(operator, vector[@0x2, @0x3]);
+        host.undeny(operator, vector[@0x2, @0x3]);
+    });
+    assert!(event::events_by_type<host::OwnerChanged>().length() == 1);
+    assert!(event::events_by_type<host::ListChanged>().length() == 4);
+    w.end();
+}
+
+#[test]
+fun an_owner_migrates_a_host_of_an_older_version_with_its_beacon() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, beacon, cap, operator, clock, _| {
+        host.set_version_for_testing(0);
+        beacon.set_beacon_version_for_testing(0);
+        host.migrate(beacon, cap);
+        host.set_open(cap, 1, true);
+        beacon.heartbeat(operator, signed::key_c(), 1, 0, clock);
+    });
+    assert!(event::events_by_type<host::HostMigrated>().length() == 1);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EUpToDate)]
+fun up_to_date() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, beacon, cap, _, _, _| host.migrate(beacon, cap));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EUpToDate)]
+fun a_newer_host_is_not_migrated_back() {
+    let mut w = world::new();
+    world::host!(&mut w, |host, beacon, cap, _, _, _| {
+        host.set_version_for_testing(2);
+        host.migrate(beacon, cap);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EWrongCap)]
+fun wrong_cap_to_migrate() {
+    let mut w = world::new();
+    let (other, beacon, cap) = second(&mut w);
+    world::host!(&mut w, |host, beacon, _, _, _, _| {
+        host.set_version_for_testing(0);
+        host.migrate(beacon, &cap);
+    });
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
+    w.end();
+}
+
+#[test, expected_failure(abort_code = host::EForeignBeacon)]
+fun foreign_beacon_to_migrate() {
+    let mut w = world::new();
+    let (other, mut beacon, cap) = second(&mut w);
+    world::host!(&mut w, |host, _, cap, _, _, _| {
+        host.set_version_for_testing(0);
+        host.migrate(&mut beacon, cap);
+    });
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
     w.end();
 }

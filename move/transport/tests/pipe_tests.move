@@ -887,3 +887,127 @@ fun stale_ack() {
     });
     w.end();
 }
+
+// === Indices that come back ===
+
+#[test]
+fun an_index_comes_back_and_its_numbers_go_on() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(3, pipe, channel, host, clock));
+    w.as_client();
+    let (s, _) = w.parts();
+    let mut channel = s.take_shared<Channel<SUI>>();
+    s.take_from_sender<Pipe>().close(&mut channel);
+    let pipe = pipe::open(&mut channel, s.ctx());
+    // Nothing of the pipe before can be taken for this one's: its first frame has number 4.
+    assert!(pipe.index() == 0 && pipe.sequence() == 3 && pipe.direction() == 0);
+    pipe.keep(s.ctx());
+    ts::return_shared(channel);
+    w.as_client();
+    // What was sent before takes no room in its window of four.
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        frames!(4, pipe, channel, host, clock);
+        assert!(pipe.sequence() == 7);
+        let (metered, credited) = pipe.metered();
+        assert!(metered == 4 && credited == 0);
+    });
+    w.end();
+}
+
+#[test]
+fun a_direction_is_not_used_up_by_openings() {
+    let mut w = open();
+    world::channel!(&mut w, |channel, _, ctx| {
+        let mut opened = 0u64;
+        let mut kept = vector[];
+        while (opened < 15) {
+            kept.push_back(pipe::open(channel, ctx));
+            opened = opened + 1;
+        };
+        while (opened < 40) {
+            let pipe = pipe::open(channel, ctx);
+            assert!(pipe.index() == 15);
+            pipe.close(channel);
+            opened = opened + 1;
+        };
+        // In any order: the index that was given back last is taken first.
+        kept.swap_remove(3).close(channel);
+        kept.swap_remove(5).close(channel);
+        let (first, second) = (pipe::open(channel, ctx), pipe::open(channel, ctx));
+        assert!(first.index() == 5 && second.index() == 3);
+        first.close(channel);
+        second.close(channel);
+        while (!kept.is_empty()) kept.pop_back().close(channel);
+        kept.destroy_empty();
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EStaleAck)]
+fun an_acknowledgement_of_the_pipe_before_is_stale() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(3, pipe, channel, host, clock));
+    w.as_client();
+    let (s, _) = w.parts();
+    let mut channel = s.take_shared<Channel<SUI>>();
+    s.take_from_sender<Pipe>().close(&mut channel);
+    pipe::open(&mut channel, s.ctx()).keep(s.ctx());
+    ts::return_shared(channel);
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 3, clock, ctx));
+    w.end();
+}
+
+#[test]
+fun a_pipe_of_a_closing_channel_can_be_closed() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    world::channel!(&mut w, |channel, clock, ctx| channel.request_close(clock, ctx));
+    w.as_client();
+    let (s, _) = w.parts();
+    let mut channel = s.take_shared<Channel<SUI>>();
+    s.take_from_sender<Pipe>().close(&mut channel);
+    ts::return_shared(channel);
+    w.as_client();
+    assert!(ts::ids_for_address<Pipe>(signed::client()).is_empty());
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EForeignChannel)]
+fun foreign_channel_takes_no_index_back() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    w.open_channel(1_000);
+    w.as_client();
+    let (s, _) = w.parts();
+    let pipe = s.take_from_sender<Pipe>();
+    let first = s.take_shared<Channel<SUI>>();
+    let second = s.take_shared<Channel<SUI>>();
+    let (right, mut wrong) = if (pipe.channel() == object::id(&first)) (first, second) else (
+        second,
+        first,
+    );
+    pipe.close(&mut wrong);
+    ts::return_shared(right);
+    ts::return_shared(wrong);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EOverRate)]
+fun over_rate_with_the_pipe_opened_again() {
+    let mut w = open();
+    limit(&mut w, 1_000_000_000, 2, 0, 0, 0);
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(2, pipe, channel, host, clock));
+    w.as_client();
+    let (s, _) = w.parts();
+    let mut channel = s.take_shared<Channel<SUI>>();
+    s.take_from_sender<Pipe>().close(&mut channel);
+    pipe::open(&mut channel, s.ctx()).keep(s.ctx());
+    ts::return_shared(channel);
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(1, pipe, channel, host, clock));
+    w.end();
+}

@@ -33,3 +33,5 @@ public native fun append<Element>(lhs: &mut vector<Element>, other: vector<Eleme
 public native fun is_empty<Element>(v: &vector<Element>): bool;
 
 public native fun swap_remove<Element>(v: &mut vector<Element>, i: u64): Element;
+
+public native fun contains<Element>(v: &vector<Element>, e: &Element): bool;
