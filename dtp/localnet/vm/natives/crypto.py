@@ -1,7 +1,7 @@
 """Cryptographic natives, by the libraries that the package already uses.
 
-Edge cases of malformed keys follow those libraries: a signature that they call valid is valid. The chain's own
-library accepts a few exotic Ed25519 encodings (ZIP-215) that libsodium refuses; no signer makes such signatures.
+Edge cases of malformed ECDSA keys follow those libraries: a signature that they call valid is valid. Those of Ed25519
+follow the chain: see `zip215`.
 `keccak256` needs `pycryptodome` and recovering a key `coincurve`: they are asked for only when a program calls them.
 """
 
@@ -15,14 +15,13 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
-from nacl.bindings import crypto_sign_open
-from nacl.exceptions import BadSignatureError
 
 from dtp.localnet.vm.gas import GasMeter
+from dtp.localnet.vm.natives.zip215 import ed25519_verifies
 from dtp.localnet.vm.signals import NativeAbort, VmLimit
 from dtp.localnet.vm.types import Type
 
-__all__ = ["TABLE", "ed25519_verifies"]
+__all__ = ["TABLE"]
 
 Types = tuple[Type, ...]
 
@@ -63,17 +62,6 @@ def _keccak256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
 def _hmac_sha3_256(c: GasMeter, _: Types, key: bytearray, message: bytearray) -> bytearray:
     c.charge_native(_HASH_BASE + _PER_BYTE * len(message))
     return bytearray(hmac.digest(key, message, hashlib.sha3_256))
-
-
-def ed25519_verifies(signature: bytes, public_key: bytes, message: bytes) -> bool:
-    """Whether the signature is the key's over the message; False for wrong lengths."""
-    if len(signature) != 64 or len(public_key) != 32:
-        return False
-    try:
-        crypto_sign_open(signature + message, public_key)
-    except BadSignatureError:
-        return False
-    return True
 
 
 def _ed25519_verify(
