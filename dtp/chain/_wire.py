@@ -277,6 +277,17 @@ class Wire:
         with self._reading():
             return answers.outcome(answer.transaction)
 
+    async def transaction_data(self, digest: str) -> bytes | None:
+        """Return the BCS of what was signed as a transaction, None if the node doesn't know it."""
+        v2 = library().v2
+        request = v2.GetTransactionRequest(digest=digest, read_mask=_mask("digest", "transaction.bcs"))
+        try:
+            answer = await self._call("LedgerServiceStub", "get_transaction", request)
+        except NotFound:
+            return None
+        with self._reading():
+            return bytes(answer.transaction.transaction.bcs.value)
+
     async def checkpoint(self, sequence: int | None = None) -> model.CheckpointData | None:
         """A checkpoint with its events, the newest if no number is given; None if there is none of that number."""
         v2 = library().v2

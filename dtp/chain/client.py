@@ -347,6 +347,10 @@ class ChainClient:
         outcome = await self.endpoints.ask(lambda wire: wire.transaction(digest))
         return None if outcome is None else self._succeeded(outcome)
 
+    async def transaction_data(self, digest: str) -> bytes | None:
+        """Return the BCS of what was signed as a transaction, None if the node doesn't know it (any more)."""
+        return await self.endpoints.ask(lambda wire: wire.transaction_data(digest))
+
     def events_in(self, executed: Executed, schema: Schema, cls: type[T]) -> list[T]:
         """The events of one of our structs that a transaction emitted."""
         kind = self.type_of(schema, cls)

@@ -29,7 +29,8 @@ class Deployment:
     """A published package. Calls go to `id`, types are named by `original_id`; they differ after an upgrade.
 
     `digest` is that of the bytecode (hex), `upgrade_cap` the object that may upgrade it (empty if given up),
-    `transaction` the one that published it.
+    `transaction` the one that published it. `policy` is what upgrades may change, as it was when the package was
+    published or looked at (see `dtp.chain.upgrades.Policy`).
     """
 
     package: str
@@ -38,6 +39,7 @@ class Deployment:
     digest: str
     upgrade_cap: str = ""
     transaction: str = ""
+    policy: str = "unknown"
 
 
 @dataclass
@@ -111,6 +113,11 @@ class Deployments:
         _save(self._path, everything)
 
 
+def known_deployments() -> dict[str, tuple[Deployment, ...]]:
+    """Return the packages that the file knows, by chain id. Raise `ConfigError` when it can't be read."""
+    return {chain: tuple(known.packages.values()) for chain, known in _load(packages_path()).items()}
+
+
 def packages_path() -> Path:
     """The file: `$DTP_PACKAGES`, else `packages.json` in the settings folder."""
     named = os.environ.get(PACKAGES_VARIABLE)
@@ -147,6 +154,7 @@ def _deployment(name: str, entry: dict[str, str]) -> Deployment:
         digest=entry["digest"],
         upgrade_cap=entry.get("upgrade_cap", ""),
         transaction=entry.get("transaction", ""),
+        policy=entry.get("policy", "unknown"),
     )
 
 

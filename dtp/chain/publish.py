@@ -7,15 +7,16 @@ from dtp.chain.client import ChainClient
 from dtp.chain.commands import Program
 from dtp.chain.deployments import Deployment
 from dtp.chain.errors import MALFORMED, ForeignPackage, NodeRefused, NotFound
-from dtp.chain.model import Executed, Id, canonical_type, id_bytes
-
-_UPGRADE_CAP = canonical_type("0x2::package::UpgradeCap")
+from dtp.chain.model import Executed, Id, id_bytes
+from dtp.chain.upgrades import UPGRADE_CAP, Policy, give_up, read_upgrades
 
 
 async def publish(
-    chain: ChainClient, name: str, *, again: bool = False
+    chain: ChainClient, name: str, *, again: bool = False, immutable: bool = False
 ) -> tuple[Deployment, Executed | None]:
-    """Publish a package that ships; its upgrade cap goes to the sender.
+    """Publish a package that ships; its upgrade cap goes to the sender, or is given up at once (`immutable`).
+
+    Whoever has the cap can take what the package's objects hold: publish immutable what others are to use.
 
     What is already there with the same bytecode isn't published a second time, unless `again`: then the
     transaction is None. Raises `PackageError` for an unknown name, and what `ChainClient.execute` raises.
@@ -32,12 +33,15 @@ async def publish(
             return known, None
     program = Program()
     cap = program.publish(package.modules.values(), package.dependencies)
-    program.transfer([cap], chain.address)
+    if immutable:
+        give_up(program, cap)
+    else:
+        program.transfer([cap], chain.address)
     executed = await chain.execute(program)
     made = [
         change.id for change in executed.changes if change.type == "package" and change.output is not None
     ]
-    caps = executed.created(_UPGRADE_CAP)
+    caps = executed.created(UPGRADE_CAP)
     if len(made) != 1:
         raise NodeRefused(f"transaction {executed.digest} tells of {len(made)} packages", MALFORMED)
     deployment = Deployment(
@@ -47,6 +51,7 @@ async def publish(
         digest=package.digest.hex(),
         upgrade_cap=caps[0].id if caps else "",
         transaction=executed.digest,
+        policy=Policy.IMMUTABLE if immutable else Policy.COMPATIBLE,
     )
     chain.deployments.remember(deployment)
     return deployment, executed
@@ -73,8 +78,13 @@ async def adopt(chain: ChainClient, name: str, id: Id) -> Deployment:
             f"{found.id} is not the {name!r} of this dtp: {', '.join(differ)} differ; "
             "ask for the id, or for the release that it was published from"
         )
+    upgrades = await read_upgrades(chain, found.id)
     deployment = Deployment(
-        package=name, id=found.id, original_id=found.original_id, digest=package.digest.hex()
+        package=name,
+        id=found.id,
+        original_id=found.original_id,
+        digest=package.digest.hex(),
+        policy=upgrades.policy,
     )
     chain.deployments.remember(deployment)
     return deployment

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -28,6 +29,7 @@ from dtp.chain.errors import ObjectMissing
 from dtp.chain.host import Beacon, Endpoint, Host, Role, Service
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.networks import NETWORKS, find_network
+from dtp.chain.upgrades import Policy
 from dtp.errors import ChainError, LocalError
 from dtp.sui.names import SuiNameError
 from dtp.tasks import start_task
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
     from dtp.carriers.base import Carrier
+
+log = logging.getLogger("dtp.chain")
 
 __all__ = [
     "HostDirectory",
@@ -317,6 +321,7 @@ class HostDirectory:
         self._clock = clock
         self._known: OrderedDict[str, tuple[HostState | None, float]] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[HostState]] = {}
+        self._told: set[str] = set()
 
     async def find(self, host_object: Id) -> HostState:
         """The host, out of memory or as the chain has it now.
@@ -394,7 +399,27 @@ class HostDirectory:
 
     async def _fetch(self, id: str, before: HostState | None) -> HostState:
         async with self._opened() as chain:
-            return await read_host(chain, id, beacon=before.host.beacon if before else "", clock=self._clock)
+            found = await read_host(chain, id, beacon=before.host.beacon if before else "", clock=self._clock)
+            self._tell_upgradable(chain)
+            return found
+
+    def _tell_upgradable(self, chain: ChainClient) -> None:
+        """Say once who can change the package that hosts are of; only to those who look where SUI is free."""
+        package = chain.deployments.find(host_module.SCHEMA.package)
+        if package.id in self._told or package.policy in (Policy.IMMUTABLE, Policy.DEPENDENCIES):
+            return
+        self._told.add(package.id)
+        if package.policy == Policy.UNKNOWN:
+            what = "may be upgradable, which this node couldn't tell"
+        else:
+            what = f"can be upgraded ({package.policy})"
+        log.log(
+            logging.INFO if chain.network.faucet else logging.WARNING,
+            "package %s at %s %s: who upgrades it can take what channels hold",
+            package.package,
+            package.id,
+            what,
+        )
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[ChainClient]:

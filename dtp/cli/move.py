@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dtp.chain import packages
+from dtp.chain.deployments import known_deployments
 from dtp.chain.packages.surface import Surface, surfaces
 from dtp.cli import move_build
 from dtp.cli.move_build import Checkout, CompileError
 from dtp.cli.output import json_option, print_error, print_result, wants_json
-from dtp.cli.publish import publish, use
+from dtp.cli.publish import migrate, publish, restrict, upgrade, use
 
 #: What `build` and `check` end with when a source doesn't compile or a check finds something.
 EXIT_FOUND = 1
@@ -41,8 +42,8 @@ def move() -> None:
     """
 
 
-move.add_command(publish)
-move.add_command(use)
+for command in (publish, use, restrict, upgrade, migrate):
+    move.add_command(command)
 
 
 @move.command()
@@ -192,7 +193,7 @@ def gas(ctx: click.Context, source: Path | None, checking: bool) -> None:
 @click.argument("name", metavar="[PACKAGE]", required=False)
 @json_option
 def info(name: str | None) -> None:
-    """Show what is in a shipped package, or list the packages."""
+    """Show what is in a shipped package, and where it is used, or list the packages."""
     if name is None:
         loaded = [packages.load(each) for each in packages.available()]
         records = [
@@ -245,8 +246,19 @@ def _built_text(built: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _used(name: str) -> list[dict[str, str]]:
+    """Return where a package is used: chain, id, and who may upgrade it, as it was when that was looked at."""
+    return [
+        {"chain_id": chain, "id": each.id, "policy": each.policy, "upgrade_cap": each.upgrade_cap}
+        for chain, known in known_deployments().items()
+        for each in known
+        if each.package == name
+    ]
+
+
 def _info_record(package: packages.MovePackage, shown: tuple[Surface, ...]) -> dict[str, Any]:
     return {
+        "used": _used(package.name),
         "package": package.name,
         "digest": package.digest.hex(),
         "compiler": package.compiler,
@@ -272,6 +284,8 @@ def _print_info(package: packages.MovePackage, shown: tuple[Surface, ...]) -> No
         f"{package.name}: {package.size:,} bytes of bytecode, by {package.compiler}", highlight=False
     )
     console.print(f"digest {package.digest.hex()}", highlight=False)
+    for each in _used(package.name):
+        console.print(f"used at {each['id']} on chain {each['chain_id']}, {each['policy']}", highlight=False)
     for module in shown:
         title = f"{package.name}::{module.module} ({module.size:,} bytes)"
         functions = [{"function": str(function)} for function in module.functions]

@@ -1,14 +1,16 @@
-"""`dtp move publish` and `use`: put the packages that ship on a network, or use those that are there."""
+"""`dtp move publish`, `use`, `restrict`, `upgrade`, `migrate`: packages on a network, and who may change them."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options
+from dtp.cli.accounts import Account, account_options, executed_record
 from dtp.cli.output import json_option, print_result, wants_json
 from dtp.cli.show import amount
+from dtp.errors import ConfigError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -17,40 +19,65 @@ if TYPE_CHECKING:
 @click.command("publish")
 @click.argument("names", nargs=-1, metavar="[PACKAGE]...")
 @click.option("--again", is_flag=True, help="Publish also what is there already.")
+@click.option("--immutable/--upgradable", default=None,
+              help="Give up the upgrade caps, or keep them. [default: asks, keeps where SUI is free]")  # fmt: skip
 @account_options
 @json_option
-def publish(names: tuple[str, ...], again: bool, account: Account) -> None:
+def publish(names: tuple[str, ...], again: bool, immutable: bool | None, account: Account) -> None:
     """Publish packages (default: all) on a network, and remember where they are.
 
-    What is there with the same bytecode is left as it is. The upgrade caps go to the wallet.
+    What is there with the same bytecode is left as it is. Whoever has a package's upgrade cap can take the money of
+    all who use it: publish --immutable what others are to use. Without a terminal to ask on, say --immutable or
+    --upgradable; on networks with a faucet the caps are kept unasked.
     """
     from dtp.chain import packages
 
     chosen = names or packages.available()
     for name in chosen:
         packages.load(name)  # an unknown name is told before anything is sent
-    published = account.run(lambda chain: _publish(chain, chosen, again))
+    published = account.run(lambda chain: _publish(chain, chosen, again, immutable))
     width = max(map(len, chosen))
     lines = [
         f"{record['package']:<{width}}  {record['id']}  "
         + (f"published for {amount(record['gas_mist'])}" if record["transaction"] else "was there already")
+        + (", immutable" if record["policy"] == "immutable" else "")
         for record in published
     ]
     print_result({"packages": published}, None if wants_json() else "\n".join(lines))
 
 
-async def _publish(chain: ChainClient, names: tuple[str, ...], again: bool) -> list[dict[str, Any]]:
+def _gives_up(chain: ChainClient, immutable: bool | None) -> bool:
+    """Return whether upgrade caps are given up; ask where nothing was said. Raise `ConfigError` if nobody can say."""
+    if immutable is not None:
+        return immutable
+    if chain.network.faucet:
+        return False
+    if not sys.stdin.isatty() or wants_json():
+        raise ConfigError(
+            f"say --immutable or --upgradable: who has an upgrade cap on {chain.network.name} can take the money of "
+            "all who use the package"
+        )
+    return click.confirm(
+        "Make the packages immutable? Recommended for what others are to use: nobody can change them then"
+    )
+
+
+async def _publish(
+    chain: ChainClient, names: tuple[str, ...], again: bool, immutable: bool | None
+) -> list[dict[str, Any]]:
     from dtp.chain.publish import publish as publish_package
 
+    gives_up = _gives_up(chain, immutable)
     records = []
     for name in names:
-        deployment, executed = await publish_package(chain, name, again=again)
+        deployment, executed = await publish_package(chain, name, again=again, immutable=gives_up)
         records.append(
             {
                 "package": name,
                 "id": deployment.id,
                 "digest": deployment.digest,
                 "upgrade_cap": deployment.upgrade_cap,
+                "policy": deployment.policy,
                 "chain_id": chain.chain_id,
                 "transaction": executed.digest if executed is not None else None,
                 "gas_mist": executed.gas.net if executed is not None else 0,
@@ -67,14 +94,99 @@ async def _publish(chain: ChainClient, names: tuple[str, ...], again: bool) -> l
 def use(name: str, id: str, account: Account) -> None:
     """Use the PACKAGE that somebody has published at ID on a network, and remember it.
 
-    Its bytecode is compared with what ships here: only the same is used.
+    Its bytecode is compared with what ships here: only the same is used. This says who may upgrade it; calls go to ID
+    until another is told.
     """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain.publish import adopt
+        from dtp.chain.upgrades import read_upgrades
 
         found = await adopt(chain, name, id)
-        return {"package": name, "id": found.id, "digest": found.digest, "chain_id": chain.chain_id}
+        upgrades = await read_upgrades(chain, found.id)
+        return {
+            "package": name,
+            "id": found.id,
+            "digest": found.digest,
+            "chain_id": chain.chain_id,
+            "policy": str(upgrades.policy),
+            "upgrade_cap": upgrades.cap,
+            "holder": upgrades.holder,
+            "text": upgrades.text,
+        }
 
     record = account.run(work, signing=False)
-    print_result(record, None if wants_json() else f"{name}  {record['id']}  is what ships here")
+    text = record.pop("text")
+    print_result(record, None if wants_json() else f"{name}  {record['id']}  is what ships here; {text}")
+
+
+@click.command("restrict")
+@click.argument("name", metavar="PACKAGE")
+@click.option(
+    "--immutable", "policy", flag_value="immutable", help="No upgrades any more: the cap is given up."
+)
+@click.option("--dependencies-only", "policy", flag_value="dependencies", help="Only of what it depends on.")
+@click.option("--additive", "policy", flag_value="additive", help="Only new functions.")
+@account_options
+@json_option
+def restrict(name: str, policy: str | None, account: Account) -> None:
+    """Allow fewer upgrades of PACKAGE from now on. There is no way back.
+
+    A new function can still take what others' objects hold: only --dependencies-only and --immutable protect them.
+    """
+    if policy is None:
+        raise click.UsageError("say --immutable, --dependencies-only or --additive")
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain.upgrades import Policy
+        from dtp.chain.upgrades import restrict as restrict_upgrades
+
+        deployment = chain.deployments.find(name)
+        executed = await restrict_upgrades(chain, deployment, Policy(policy))
+        return {"package": name, "id": deployment.id, "policy": policy, **executed_record(executed)}
+
+    record = account.run(work)
+    print_result(record, None if wants_json() else f"{name}  {record['id']}  {policy}")
+
+
+@click.command("upgrade")
+@click.argument("name", metavar="PACKAGE")
+@account_options
+@json_option
+def upgrade(name: str, account: Account) -> None:
+    """Publish the PACKAGE that ships here as the next version of the one in use, with the wallet's upgrade cap.
+
+    Objects stay with their version until 'dtp move migrate' moves them. Others go on with the version that they were
+    told: tell them the new id.
+    """
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain.upgrades import upgrade as upgrade_package
+
+        before = chain.deployments.find(name)
+        newer, executed = await upgrade_package(chain, before)
+        return {"package": name, "id": newer.id, "before": before.id, **executed_record(executed)}
+
+    record = account.run(work)
+    print_result(
+        record, None if wants_json() else f"{name}  {record['id']}  took the place of {record['before']}"
+    )
+
+
+@click.command("migrate")
+@click.argument("objects", nargs=-1, required=True, metavar="OBJECT...")
+@account_options
+@json_option
+def migrate(objects: tuple[str, ...], account: Account) -> None:
+    """Move hosts (with their beacons), plans and channels to the version of the package in use.
+
+    The version before refuses them from then on. Hosts and plans need their owner's wallet, channels their server's.
+    """
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain.upgrades import migrate as migrate_objects
+
+        return {"objects": list(objects), **executed_record(await migrate_objects(chain, objects))}
+
+    record = account.run(work)
+    print_result(record, None if wants_json() else f"migrated {len(objects)}")

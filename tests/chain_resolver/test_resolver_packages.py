@@ -1,0 +1,48 @@
+"""A program that looks a host up is told once who can change the package that the host is of."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from dtp.chain import ChainClient, KeySigner
+from dtp.chain.deployments import Deployments
+from dtp.chain.resolver import HostDirectory
+from dtp.chain.upgrades import Policy
+
+from .hosts import make_host, run
+
+
+@pytest.mark.parametrize(
+    ("policy", "faucet", "level", "said"),
+    [
+        (Policy.COMPATIBLE, "", logging.WARNING, "can be upgraded (compatible)"),
+        (Policy.ADDITIVE, "", logging.WARNING, "can be upgraded (additive)"),
+        (Policy.UNKNOWN, "", logging.WARNING, "couldn't tell"),
+        (Policy.COMPATIBLE, "http://faucet", logging.INFO, "can be upgraded"),
+        (Policy.DEPENDENCIES, "", logging.WARNING, None),
+        (Policy.IMMUTABLE, "", logging.WARNING, None),
+    ],
+)
+def test_who_can_change_the_package_is_told_once(
+    client, wallet, network, deployments, caplog, policy, faucet, level, said
+):
+    async def scenario():
+        async with client(wallet()) as owner:
+            made = await make_host(owner)
+        known = Deployments()
+        known.remember(replace(deployments.find("transport"), policy=policy))
+        there = replace(network, faucet=faucet)
+        async with ChainClient(there, KeySigner.generate(), deployments=known) as chain:
+            directory = HostDirectory(chain, max_age=0.0)
+            for _ in range(2):
+                await directory.find(made.id)
+
+    with caplog.at_level(logging.INFO, logger="dtp.chain"):
+        run(scenario())
+    told = [each for each in caplog.records if "upgrade" in each.getMessage()]
+    if said is None:
+        assert told == []
+    else:
+        (record,) = told
+        assert (record.levelno, said in record.getMessage()) == (level, True)
