@@ -322,6 +322,36 @@ def test_a_package_that_somebody_else_published(shell, call, alice, home):
     assert "is what ships here" in shell("move", "use", "escrow", escrow["id"])
 
 
+def test_who_can_change_a_package(shell, call, alice, monkeypatch):
+    # Where SUI isn't free and nobody can be asked, it has to be said.
+    monkeypatch.delenv("DTP_FAUCET")
+    for command in (shell, call):
+        command("move", "publish", "escrow", code=3)
+    (kept,) = call("move", "publish", "escrow", "--upgradable")["packages"]
+    assert (kept["policy"], bool(kept["upgrade_cap"])) == ("compatible", True)
+    assert f"can be upgraded (compatible) by {alice}" in shell("move", "use", "escrow", kept["id"])
+    assert "--immutable" in shell("move", "restrict", "escrow", code=2)
+    assert call("move", "restrict", "escrow", "--dependencies-only")["policy"] == "dependencies"
+    assert call("move", "use", "escrow", kept["id"])["policy"] == "dependencies"
+    call("move", "restrict", "escrow", "--additive", code=6)
+    assert call("move", "restrict", "escrow", "--immutable")["policy"] == "immutable"
+    (known,) = call("move", "info", "escrow")["used"]
+    assert (known["id"], known["policy"], known["upgrade_cap"]) == (kept["id"], "immutable", "")
+    assert "isn't known" in shell("move", "use", "escrow", kept["id"])
+    (made,) = call("move", "publish", "escrow", "--again", "--immutable")["packages"]
+    assert (made["policy"], made["upgrade_cap"]) == ("immutable", "")
+    assert "nobody can change it" in shell("move", "use", "escrow", made["id"])
+    assert call("move", "upgrade", "escrow", code=3)["code"] == "not_upgradable"
+    # A package in use is replaced by what ships, and what is of that version already isn't migrated.
+    (first,) = call("move", "publish", "transport", "--upgradable")["packages"]
+    found = call("host", "create")["host"]
+    newer = call("move", "upgrade", "transport")
+    assert (newer["before"], newer["id"] != first["id"]) == (first["id"], True)
+    assert call("move", "migrate", found, code=6)["code"] == "move_abort"
+    assert call("move", "migrate", "0x6", code=6)["code"] == "not_migratable"
+    assert found in shell("host", "show", "--json")
+
+
 def test_hosts_are_named_when_there_are_several(shell, call, alice):
     shell("move", "publish", "transport")
     assert "dtp host create" in shell("host", "service", 1, code=6)
