@@ -370,7 +370,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
         Identity.load(tmp_path)
     file = put(tmp_path / "file", "")
     for overwrite in (False, True):
-        with pytest.raises(IdentityFileError, match=f"can't write .*{file} is no folder"):
+        with pytest.raises(IdentityFileError, match=f"can't write {file}.*: Not a directory"):
             IDENTITY.save(file / "identity.pem", overwrite=overwrite)
     with pytest.raises(IdentityFileError, match="can't write"):
         IDENTITY.save(tmp_path, overwrite=True)

@@ -112,7 +112,7 @@ def test_the_least_budget():
     assert least_budget(replace(TERMS, min_deposit=10**9)) == 10**9
     # What the client bears of transport is paid out of it, too.
     borne = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
-    assert least_budget(borne) == LEAST + 100 + 6400 * 4096 // MIB
+    assert least_budget(borne) == LEAST + 6400 * 4096 // MIB  # for bytes; a request is evidence of nothing
     assert least_budget(replace(borne, bearer=Bearer.SERVER)) == LEAST
 
 

@@ -33,7 +33,7 @@ from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
 from dtp.session.codes import CloseCode, ConnectionRefused, Refuse
 from dtp.session.limits import DEFAULT
-from dtp.tasks import SupervisedTask
+from dtp.tasks import SupervisedTask, supervised
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import TERMS, channel
@@ -122,7 +122,9 @@ def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(tmp_path
         made._handler = handler
         await made.handle(caller(made))
         (payee,) = handled
-        assert (payee.exposure, payee.count_streams) == (Exposure(5, 6, 7, 8), False)
+        # The channel's other lanes have a quarter of what may be unpaid at first.
+        ours = Exposure(5, 6, 7, 8, first_amount=Exposure().first_amount * 3 // 4)
+        assert (payee.exposure, payee.count_streams) == (ours, False)
         assert made.gate._least_revision == 9
         assert made.ledger.channels == [CHANNEL]
 
@@ -196,25 +198,27 @@ def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path, monkeypatch):
     play(tmp_path, monkeypatch, scenario, recheck=0.0)
 
 
+#: What works for a server as long as it serves, by the names that its supervisor knows.
+BOTH = {"dtp-cashier", "dtp-pay-recheck"}
+
+
 def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(tmp_path, monkeypatch):
     async def scenario(made):
-        heard, both = [], asyncio.Event()
-
-        def hear(loop, context):
-            heard.append(context["message"].split()[0])
-            if len(heard) == 2:
-                both.set()
+        both = asyncio.Event()
 
         async def fail(*_):
+            if {each.name: each.restarts for each in supervised() if each.restarts >= 1}.keys() >= BOTH:
+                both.set()
             raise KeyError("a bug")
 
-        asyncio.get_running_loop().set_exception_handler(hear)
         monkeypatch.setattr(made.firewall, "refresh", fail)
         monkeypatch.setattr(made.cashier, "look", fail)
         await made.start(made.listener, None)
         async with asyncio.timeout(20):
             await both.wait()
-        assert sorted(heard) == ["dtp-cashier", "dtp-pay-recheck"]
+        found = {each.name: each for each in supervised() if each.name in BOTH}
+        assert found.keys() == BOTH
+        assert all("a bug" in each.error for each in found.values())
 
     play(tmp_path, monkeypatch, scenario, recheck=0.0)
 
@@ -222,7 +226,8 @@ def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(tmp_p
 def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
     async def scenario(made):
         made.channel = replace(made.channel, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=100))
-        made.store.received_all([(KEY.sign(voucher(1, 5)), Usage(5, 0))])
+        size = 5 * CREDIT_BYTES
+        made.store.received_all([(KEY.sign(voucher(1, 5, size)), Usage(5, size))])
 
         async def read_channels(chain, ids, on_failed=None):
             return dict.fromkeys(ids, made.channel)
@@ -345,7 +350,7 @@ def test_a_channel_from_when_the_service_was_free_pays_for_nothing(market, monke
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, MIB)
         assert connection.paid == cost_of(MIB)
-        assert [each.state for each in buyer["store"].bought()] == ["refused", "open"]
+        assert [each.state for each in buyer["store"].bought()] == ["closing", "open"]
 
     market(scenario)
 
