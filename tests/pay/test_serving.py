@@ -12,6 +12,7 @@ from dtp.chain import host as host_module
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Bearer, HostCreated, Kind, Mode, Terms
+from dtp.chain.pipe import CREDIT_BYTES
 from dtp.chain.posts import hint_of
 from dtp.chain.signer import KeySigner
 from dtp.errors import ConfigError, LocalError
