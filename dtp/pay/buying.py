@@ -191,12 +191,15 @@ class Purchase(Deal):
 
         Raises as `ChainClient.execute` does. After `OutcomeUnknown` the next call sends the identical bytes first.
         """
+        enough = self.funds + wanted
         async with self._adding:  # two at once would each see the same rest of the budget
+            if self.funds >= enough:  # what another has added meanwhile is for both
+                return self.funds
             amount = await self._added_before()
             if not amount:
                 if self.channel.pass_ is not None:
                     return None
-                amount = self._within(max(wanted, self._step))
+                amount = self._within(max(enough - self.funds, self._step))
                 if amount <= 0:
                     return None
                 before, wanted = self.funds, self.funds + amount

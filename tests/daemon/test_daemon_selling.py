@@ -64,6 +64,10 @@ def broken(*_):
     raise StoreError("the database is away")
 
 
+async def is_alive(endpoint, url):
+    raise AssertionError("no other endpoint is asked here")
+
+
 def play(tmp_path, monkeypatch, scenario):
     monkeypatch.setattr(selling, "Metered", Connected)
 
@@ -71,7 +75,7 @@ def play(tmp_path, monkeypatch, scenario):
         signer = KeySigner.generate()
         chain = SimpleNamespace(signer=signer)
         store = SharedStore(tmp_path / "pay.sqlite")
-        shop = Shop(None, chain, SimpleNamespace(rules=None), store, b"")
+        shop = Shop(None, chain, SimpleNamespace(rules=None), store, b"", is_alive)
         shop.made = channel(server=signer.address)
         try:
             await scenario(shop, store)
@@ -89,6 +93,12 @@ def caller(shop, store):
     made.admission = Admission(shop.made, lane, (KEY.public,), PRICES, shop.made.deposited, None)
     made.service = "api"
     return made
+
+
+def agreed_with(connection):
+    """The exposure of a caller, whichever part of its sum is the lane's, and whether streams are counted."""
+    payee = connection.meter.payee
+    return replace(payee.exposure, first_amount=Exposure().first_amount), payee.count_streams
 
 
 def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path, monkeypatch):
@@ -150,12 +160,12 @@ def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_str
         await shop.offer((replace(priced, kind=kind, exposure=tight),))
         wire = caller(shop, store)
         assert await shop.enter(wire)
-        assert (wire.meter.payee.exposure, wire.meter.payee.count_streams) == (tight, by_stream)
+        assert agreed_with(wire) == (tight, by_stream)
         await shop.offer((priced,))
         other = caller(shop, store)
         other.service = "gone"
         assert await shop.enter(other)
-        assert (other.meter.payee.exposure, other.meter.payee.count_streams) == (Exposure(), True)
+        assert agreed_with(other) == (Exposure(), True)
 
     play(tmp_path, monkeypatch, scenario)
 
