@@ -58,7 +58,6 @@ from dtp.pay.settling import (
     USUAL_OPEN,
     USUAL_TOP_UP,
     Paid,
-    add_money,
     close_agreed,
     gas_of_opening,
     open_channel,
@@ -68,6 +67,7 @@ from dtp.pay.settling import (
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import FREE_NO_MORE, Prices, Usage, is_free_no_more
 from dtp.pay.ticket import MAX_LANES
+from dtp.pay.top_up import add_noted, believable, now_ms, room_for, settle_doubted
 from dtp.pay.voucher import MAX_COUNT, LaneKey
 
 log = logging.getLogger("dtp.pay")
@@ -200,6 +200,7 @@ class Purchase(Deal):
                 if self.channel.pass_ is not None:
                     return None
                 amount = self._within(max(enough - self.funds, self._step))
+                amount = min(amount, await self.room())
                 if amount <= 0:
                     return None
                 before, wanted = self.funds, self.funds + amount
@@ -220,25 +221,20 @@ class Purchase(Deal):
                     raise
             self.funds += amount
             try:
-                self.channel = await self.chain.read(module.SCHEMA, Channel, self.channel.id)
+                self.channel = await _read(self.chain, self.journal, self.channel.id)
             except ChainError as fault:  # the money is there, whatever a node says of it
                 log.info("channel %s can't be read: %s", self.channel.id, fault)
             return self.funds
 
     async def top_up(self, amount: int, signed: Signed | None = None) -> None:
         """Put money into the channel in turn with others of the account, as the limits allow."""
-        async with turn(self.chain, self.journal):
-            await self.journal.run(lambda store: _check_more(store, self.channel, self.budget, amount))
-            try:
-                await add_money(self._paying, self.channel, amount, signed)
-            except (ChainError, LocalError) as fault:
-                if was_signed(fault):
-                    await self._note_deposit(amount)
-                raise
-            await self._note_deposit(amount)
+        await add_noted(self._paying, self.journal, self.channel, self.budget, amount, signed)
 
-    async def _note_deposit(self, amount: int) -> None:
-        await self.journal.run(lambda store: store.add_deposit(self.channel.id, _now_ms(), amount))
+    async def room(self) -> int:
+        """How much may be added by what is noted here, whatever a node says of the channel."""
+        return await self.journal.run(
+            lambda store: room_for(store, self.channel, self.lane.lane, self.budget)
+        )
 
     def _within(self, amount: int) -> int:
         """How much of an amount the budget allows."""
@@ -263,7 +259,9 @@ class Purchase(Deal):
                     raise
         except (TransactionRefused, TransactionFailed):
             self._doubted += amount  # and it stays a deposit by what is noted
-            amount = 0
+            self._unknown = None
+            return 0
+        await self.journal.run(lambda store: store.settle_deposit(self.channel.id, unknown.digest))
         self._unknown = None
         return amount
 
@@ -366,7 +364,7 @@ class Purchase(Deal):
 
         def note(store: Store) -> None:
             store.set_state(id, "closed")
-            store.add_deposit(id, _now_ms(), -back)
+            store.add_deposit(id, now_ms(), -back)
 
         await self.journal.run(note)
         return True
@@ -418,16 +416,6 @@ async def _turn(journal: Journal[Store], channel: str) -> AsyncIterator[bool]:
         yield ours
     finally:
         lock.release()
-
-
-def _now_ms() -> int:
-    return round(time.time() * 1000)
-
-
-def _check_more(store: Store, channel: Channel, budget: Budget, amount: int) -> None:
-    """Raise `HostLimit`, `DayLimit` unless so much more may go into a channel."""
-    for each in store.bought(channel.id):
-        check_limits(store, budget, (each.chain, each.host, each.account), amount, _now_ms())
 
 
 def _is_new(opened_ms: int) -> bool:
@@ -616,7 +604,8 @@ async def _ready(
 
     Raises `ChannelUnusable`, `PriceTooHigh`, `BudgetTooSmall`.
     """
-    channel = await chain.read(module.SCHEMA, Channel, id)
+    await settle_doubted(chain, journal, id)
+    channel = await _read(chain, journal, id)
     if channel.state != State.OPEN:
         await journal.run(lambda store: store.set_state(id, "closing"))
         raise ChannelUnusable(f"channel {id} is closing or closed")
@@ -634,6 +623,12 @@ async def _ready(
     except BaseException:
         lock.release()
         raise
+
+
+async def _read(chain: ChainClient, journal: Journal[Store], id: str) -> Channel:
+    """A channel of ours as a node shows it, as far as that agrees with what is noted."""
+    found = await chain.read(module.SCHEMA, Channel, id)
+    return await journal.run(lambda store: believable(store, found))
 
 
 async def _take_lane(journal: Journal[Store], channel: Channel) -> tuple[int, LaneLock]:
@@ -696,10 +691,16 @@ async def _taken(
         if missing > 0:
             if reach is not None:
                 await reach()
-            more = min(max(missing, budget.first), budget.most)
+            more = min(max(missing, budget.first), budget.most, await made.room())
+            if more < missing:
+                await journal.run(lambda store: store.set_state(channel.id, "refused"))
+                raise ChannelUnusable(
+                    f"the node says that channel {channel.id} is used up, and by what is noted here it isn't: "
+                    "no money is added to it"
+                )
             await _count_on(journal, channel, number, funds + more, funds + more)
             await to_its_end(lambda signed: made.top_up(more, signed))
-            made.channel = await chain.read(module.SCHEMA, Channel, channel.id)
+            made.channel = await _read(chain, journal, channel.id)
             made.funds = await _count_on(
                 journal, made.channel, number, 0, _signed(lane, channel) + budget.most
             )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-FORMAT: Final = 7
+FORMAT: Final = 8
 
 SCHEMA: Final = """
 CREATE TABLE bought (           -- channels that we opened
@@ -21,7 +21,8 @@ CREATE TABLE bought (           -- channels that we opened
 CREATE TABLE deposits (         -- money that went into channels that we opened (above 0), or came back (below)
     channel TEXT NOT NULL,
     at_ms INTEGER NOT NULL,
-    amount INTEGER NOT NULL
+    amount INTEGER NOT NULL,
+    digest TEXT NOT NULL DEFAULT ''     -- of its transaction, while it isn't known that the chain has it
 );
 CREATE INDEX deposits_of ON deposits (channel);
 CREATE TABLE budgets (          -- budgets that are for a time
@@ -108,4 +109,5 @@ CREATE TABLE deposits (channel TEXT NOT NULL, at_ms INTEGER NOT NULL, amount INT
 CREATE INDEX deposits_of ON deposits (channel);
 CREATE TABLE budgets (name TEXT PRIMARY KEY, period INTEGER NOT NULL, before INTEGER NOT NULL) WITHOUT ROWID;
 """,
+    7: "ALTER TABLE deposits ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
 }

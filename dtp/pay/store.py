@@ -371,13 +371,34 @@ class Store:
         if is_new and bought.deposited:
             self._insert_deposit(bought.channel, bought.opened_ms, bought.deposited)
 
-    def _insert_deposit(self, channel: str, at_ms: int, amount: int) -> None:
-        self._db.execute("INSERT INTO deposits VALUES (?, ?, ?)", (channel, at_ms, amount))
+    def _insert_deposit(self, channel: str, at_ms: int, amount: int, digest: str = "") -> None:
+        self._db.execute("INSERT INTO deposits VALUES (?, ?, ?, ?)", (channel, at_ms, amount, digest))
 
-    def add_deposit(self, channel: str, at_ms: int, amount: int) -> None:
-        """So much more goes into a channel of ours; below 0: it came back."""
+    def add_deposit(self, channel: str, at_ms: int, amount: int, digest: str = "") -> None:
+        """So much more goes into a channel of ours; below 0: it came back. With the digest of the transaction that is
+        about to be sent it counts, but is doubted until `settle_deposit`. Synced then.
+
+        The same transaction, signed again by who died before it was sent, is one deposit.
+        """
+        with self._synced() if digest else self._writing():
+            if not (digest and digest in self.doubted_deposits(channel)):
+                self._insert_deposit(channel, at_ms, amount, digest)
+
+    def settle_deposit(self, channel: str, digest: str) -> None:
+        """The chain has the transaction of a deposit: it is doubted no more."""
         with self._writing():
-            self._insert_deposit(channel, at_ms, amount)
+            self._db.execute(
+                "UPDATE deposits SET digest = '' WHERE channel = ? AND digest = ?", (channel, digest)
+            )
+
+    def deposited(self, channel: str) -> int:
+        """Return what went into a channel of ours less what came back, doubted deposits counted."""
+        return sum(self.deposits(channel))
+
+    def doubted_deposits(self, channel: str) -> dict[str, int]:
+        """Return the deposits that were signed, and aren't known to be there: digest -> amount, the oldest first."""
+        query = "SELECT digest, amount FROM deposits WHERE channel = ? AND digest != '' ORDER BY at_ms"
+        return dict(self._rows(query, channel))
 
     def deposits(self, channel: str) -> list[int]:
         """Return the sums that went into a channel of ours (above 0) or came back (below), in the order of time."""
@@ -477,6 +498,10 @@ class Store:
                 "UPDATE lanes SET held = ? WHERE channel = ? AND lane = ?", (held, channel, lane)
             )
         return held
+
+    def held(self, channel: str) -> dict[int, int]:
+        """Return what of the deposit connections count on by `hold`, by lane."""
+        return dict(self._rows("SELECT lane, held FROM lanes WHERE channel = ?", channel))
 
     def begin_lane(self, channel: str, lane: int) -> None:
         """A connection begins: until `end_lane` says otherwise it broke off."""

@@ -20,7 +20,7 @@ from dtp.chain.errors import (
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.wallet import send
 from dtp.errors import DtpError, LocalError
-from dtp.pay import buying
+from dtp.pay import buying, top_up
 from dtp.pay.buying import Budget, LaneLock, Purchase, least_budget
 from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded, OtherCoin
 from dtp.pay.journal import Journal
@@ -197,7 +197,7 @@ async def deal_on(chain, budget, funds, newest=None, known=None):
 def test_money_that_is_added_twice_at_once_stays_within_the_budget(monkeypatch):
     async def scenario():
         chain = Chain()
-        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
             got = await asyncio.gather(*map(deal.add, (2000, 3000, 4000, 4000, 1000)))
         assert sum(chain.added) == 3000
@@ -210,7 +210,7 @@ def test_money_that_is_added_twice_at_once_stays_within_the_budget(monkeypatch):
 def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_is_added(monkeypatch):
     async def scenario():
         chain, asked = Chain(), []
-        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        monkeypatch.setattr(top_up, "add_money", chain.add_money)
 
         def lend(amount):
             asked.append(amount)
@@ -233,7 +233,7 @@ def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before
 
     async def scenario():
         chain = Chain()
-        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         async with deal_on(chain, Budget(4000, 1000), 3000, KEY.sign(voucher(1, 2))) as deal:
             deal.lend = nobody
             assert await deal.add(1) == 3250
@@ -253,7 +253,7 @@ def test_money_that_could_not_be_added_is_kept_from_nobody(monkeypatch):
         async def empty(*_):
             raise InsufficientFunds("the wallet is empty")
 
-        monkeypatch.setattr(buying, "add_money", empty)
+        monkeypatch.setattr(top_up, "add_money", empty)
         async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
             with pytest.raises(InsufficientFunds):
                 await deal.add(2000)
@@ -282,7 +282,7 @@ def test_a_channel_that_another_connection_gave_up_just_before_is_replaced():
 def test_nothing_is_added_under_a_pass(monkeypatch):
     async def scenario():
         chain = Chain()
-        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         under = replace(chain.channel, pass_="0x" + "9" * 64)
         async with deal_on(chain, Budget(4000, 1000), 1000, known=under) as deal:
             assert await deal.add(2000) is None
@@ -341,7 +341,7 @@ class Losing(Chain):
 def test_money_whose_outcome_is_unknown_is_added_once(monkeypatch, then, known, added):
     async def scenario():
         chain = Losing(then, known)
-        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             with pytest.raises(OutcomeUnknown):
                 await deal.add(2000)
@@ -365,7 +365,7 @@ def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget(mon
         raise fault
 
     async def scenario():
-        monkeypatch.setattr(buying, "add_money", add_money)
+        monkeypatch.setattr(top_up, "add_money", add_money)
         async with deal_on(Chain(), Budget(6000, 1000), 1000) as deal:
             for _ in range(3):
                 with pytest.raises(StaleObject):
@@ -379,7 +379,7 @@ def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget(mon
 def test_money_isn_t_added_anew_while_an_outcome_stays_unknown(monkeypatch):
     async def scenario():
         chain = Losing(UNKNOWN, None)
-        monkeypatch.setattr(buying, "add_money", chain.add_money)
+        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             for _ in range(3):
                 with pytest.raises(OutcomeUnknown):
@@ -422,7 +422,7 @@ def test_a_stream_waits_while_nodes_are_away_during_a_top_up(market, monkeypatch
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        genuine, tries = buying.add_money, []
+        genuine, tries = top_up.add_money, []
 
         async def add_money(*args):
             tries.append(args)
@@ -433,7 +433,7 @@ def test_a_stream_waits_while_nodes_are_away_during_a_top_up(market, monkeypatch
         async def resubmit(unknown):
             raise TransactionFailed("aborted", kind="MOVE_ABORT")
 
-        monkeypatch.setattr(buying, "add_money", add_money)
+        monkeypatch.setattr(top_up, "add_money", add_money)
         monkeypatch.setattr(buyer["network"], "resubmit", resubmit)
         deposit = cost_of(3 * MIB)
         spending = Spending(repeat=0.01)
@@ -455,7 +455,7 @@ def test_a_node_that_stays_away_ends_the_connection_with_a_name(market, monkeypa
         async def add_money(*args):
             raise NodeUnavailable("no node")
 
-        monkeypatch.setattr(buying, "add_money", add_money)
+        monkeypatch.setattr(top_up, "add_money", add_money)
         deposit = cost_of(2 * MIB)
         spending = Spending(repeat=0.01, funding=0.05)
         async with market.connect(
@@ -491,7 +491,7 @@ def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkey
             tried.set()
             raise fault("the wallet is empty")
 
-        monkeypatch.setattr(buying, "add_money", add_money)
+        monkeypatch.setattr(top_up, "add_money", add_money)
         deposit = cost_of(2 * MIB)
         async with market.connect(buyer, budget=5 * deposit, deposit=deposit) as connection:
             assert await fetch(connection, MIB) == MIB
@@ -511,7 +511,7 @@ def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkey
 def test_who_has_got_money_since_is_told_what_the_budget_is(market, monkeypatch):
     async def scenario(market):
         await market.serve(give)
-        buyer, tries, genuine = await market.buyer(), [], buying.add_money
+        buyer, tries, genuine = await market.buyer(), [], top_up.add_money
 
         async def add_money(*args):
             tries.append(args)
@@ -519,7 +519,7 @@ def test_who_has_got_money_since_is_told_what_the_budget_is(market, monkeypatch)
                 raise InsufficientFunds("the wallet is empty")
             return await genuine(*args)
 
-        monkeypatch.setattr(buying, "add_money", add_money)
+        monkeypatch.setattr(top_up, "add_money", add_money)
         async with market.connect(buyer, budget=3 * LEAST, deposit=LEAST) as connection:
             with pytest.raises(BudgetSpent):
                 await fetch_many(connection, 200)
