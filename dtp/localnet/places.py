@@ -189,8 +189,9 @@ class Places:
         place = self._place(argument, at, wanted)
         abilities = place.type.abilities
         if abilities & COPY and not abilities & KEY:
-            # A copy may be taken beside a borrow: it is of the value before the call.
-            place.last_taken = True
+            # A copy may be taken beside a borrow: it is of the value before the call. Only without one it may be the
+            # value's last use, which needs no `drop`.
+            place.last_taken = id(place) not in self._shared | self._exclusive
             return Slot(place.type, self._vm.copy(place.type, place.data))
         if id(place) in self._exclusive:
             raise argument_failed(at, "InvalidReferenceArgument", f"{place.name} is borrowed in this command")

@@ -74,7 +74,7 @@ class Trace:
 
 
 class Interpreter:
-    """Runs commands. With `checked=False` any function may be called and references may be returned."""
+    """Runs commands. With `checked=False` any function may be called, references may be returned and results left."""
 
     def __init__(
         self,
@@ -112,7 +112,8 @@ class Interpreter:
             if self.traces is not None:
                 trace.returned = [Value(p.type, self.vm.copy(p.type, p.data)) for p in results]
                 self.traces.append(trace)
-        self.places.check_results_used()
+        if self.checked:
+            self.places.check_results_used()
 
     def _command(self, command: Command, trace: Trace) -> list[Place]:
         match command:
@@ -304,6 +305,16 @@ class Interpreter:
         cap = self.vm.type("0x2::package::UpgradeCap")
         return Place(cap, [[[self._fresh_object()]], [package.storage_id], 1, 0], self._name())
 
+    def _refuse_new_init(self, previous: Package, package: Package) -> None:
+        """Refuse an upgrade that adds a module with an `init` function: nothing would run it."""
+        linked = self.vm.linker.link(package)
+        for name in package.modules:
+            if name not in previous.modules and "init" in linked.module(name).functions:
+                raise CommandFailed(
+                    "FeatureNotYetSupported",
+                    f"the new module {name} has an `init` function, which no upgrade runs: remove it",
+                )
+
     def _upgrade(self, command: Upgrade) -> Place:
         ticket = self.places.take(command.ticket, 0, self.vm.type("0x2::package::UpgradeTicket"))
         cap, (allowed,), policy, digest = ticket.data
@@ -325,6 +336,7 @@ class Interpreter:
             self.vm.check_upgrade(previous, package, UpgradePolicy(policy))
         except PackageRejected as rejected:
             raise CommandFailed.of(from_package(rejected, 0, MAX_PACKAGE_SIZE)) from None
+        self._refuse_new_init(previous, package)
         self.packages.add_package(package)
         receipt = self.vm.type("0x2::package::UpgradeReceipt")
         return Place(receipt, [cap, [package.storage_id]], self._name())

@@ -173,7 +173,10 @@ class FunctionInstance:
 
 @dataclass(frozen=True)
 class MoveLocation:
-    """Where a program stopped. `package` is the original id in the bytecode; `function` is a definition index."""
+    """Where a program stopped; `function` is a definition index.
+
+    `package` is the version that ran (its storage id) for an abort, the original id for every other failure.
+    """
 
     package: bytes
     module: str

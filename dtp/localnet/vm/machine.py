@@ -293,8 +293,9 @@ class Session:
             pc = _overflowing(function, pc, self.meter.stack)
         if isinstance(stopped, NativeAbort) and function.definition.body is not None:
             function, pc = self._native_called(function, pc), 0
+        package = function.module.package.package
         location = MoveLocation(
-            function.module.package.package.original_id,
+            package.storage_id if isinstance(stopped, Abort) else package.original_id,
             function.module.name,
             function.index,
             pc,

@@ -296,9 +296,56 @@ def test_unused_values(play: Play) -> None:
     play.call(tx, "see_mark", mark)  # the last use only looked
     play.fails(tx, "UnusedValueWithoutDrop", None)
     tx = play.tx()
+    mark = play.call(tx, "mark", tx.u64(1))
+    play.call(tx, "see_mark", mark)
+    play.call(tx, "use_mark", mark)  # the last use took it
+    play.ok(tx)
+    tx = play.tx()
     play.call(tx, "cool", play.call(tx, "potato"))
     play.call(tx, "number")
     play.ok(tx)
+
+
+def test_a_value_taken_while_it_is_borrowed_is_a_copy_and_stays_behind(play: Play) -> None:
+    tx = play.tx()
+    mark = play.call(tx, "mark", tx.u64(1))
+    play.call(tx, "see_and_use_mark", mark, mark)
+    play.fails(tx, "UnusedValueWithoutDrop", None)
+
+
+def test_a_simulation_without_checks_may_leave_values_unused(play: Play) -> None:
+    tx = play.tx()
+    play.call(tx, "new", tx.u64(1))
+    data = play.world.data(tx, play.alice)
+    assert play.world.node.simulate(data, checks=False).effects.ok
+    refused = play.world.node.simulate(data, checks=True).effects.error
+    assert refused is not None
+    assert refused.kind == "UnusedValueWithoutDrop"
+
+
+@pytest.mark.parametrize(
+    ("function", "numbers", "code"),
+    [
+        ("borrow", (2,), 1),
+        ("borrow_mut", (2,), 1),
+        ("swap", (0, 2), 1),
+        ("pop_back", (), 2),
+        ("destroy_empty", (), 3),
+    ],
+)
+def test_natives_of_vectors_abort_when_a_transaction_calls_them(
+    play: Play, function: str, numbers: tuple[int, ...], code: int
+) -> None:
+    tx = play.tx()
+    items = () if function == "pop_back" else (tx.u64(1), tx.u64(2))
+    vector_of = tx.command(MakeMoveVec(U64_TAG, items))
+    tx.call(STD, f"vector::{function}", vector_of, *map(tx.u64, numbers), types=("u64",))
+    data = play.world.data(tx, play.alice)
+    error = play.world.node.simulate(data, checks=False).effects.error
+    assert error is not None
+    assert (error.kind, error.command, error.content.get("code")) == ("MoveAbort", 1, code)
+    location = error.content["location"]
+    assert (location.package, location.module, location.function_name) == (STD, "vector", function)
 
 
 def test_vectors(play: Play) -> None:

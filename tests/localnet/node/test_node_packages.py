@@ -9,7 +9,7 @@ from node_world import STD, SUI, Tx, created, fixture_modules, package_of
 from playground import Play
 
 from dtp.chain.packages import available, load
-from dtp.sui.bytecode import package_digest
+from dtp.sui.bytecode import deserialize, package_digest
 from dtp.sui.effects import UpgradeProblem
 from dtp.sui.objects import Immutable
 from dtp.sui.transaction import Publish, Upgrade
@@ -138,6 +138,33 @@ def test_upgrade(play: Play) -> None:
     # And again, from the upgraded package.
     newest = package_of(play.ok(upgrade(play, LATER, package=later)))
     assert node.package_versions(later).items[-1] == (3, newest)
+
+
+def test_an_abort_names_the_version_that_ran(play: Play) -> None:
+    later = package_of(play.ok(upgrade(play, LATER)))
+    for package in (play.package, later):
+        tx = play.tx()
+        tx.call(package, "things::fail")
+        error = play.fails(tx, "MoveAbort").effects.error
+        assert error is not None
+        assert error.content["location"].package == package
+
+
+def test_an_upgrade_may_not_add_a_module_with_init(play: Play) -> None:
+    things = tuple(m for m in LATER if deserialize(m).name == "things")
+    assert len(things) == len(LATER) - 1
+    package = play.world.publish(play.alice, things, (STD, SUI))
+    (cap,) = (
+        r
+        for r in play.world.node.objects_owned_by(play.alice.address).items
+        if str(r.type).endswith("::package::UpgradeCap") and r.contents[32:64] == package
+    )
+    tx = play.tx()
+    digest = package_digest(LATER, (STD, SUI))
+    ticket = tx.call(SUI, "package::authorize_upgrade", tx.object(cap.id), tx.u8(0), tx.bytes(digest))
+    receipt = tx.command(Upgrade(LATER, (STD, SUI), package, ticket))
+    tx.call(SUI, "package::commit_upgrade", tx.object(cap.id), receipt)
+    play.fails(tx, "FeatureNotYetSupported", 1)
 
 
 def problem_of(play: Play, tx: Tx) -> Any:

@@ -12,7 +12,6 @@ from dtp.localnet.vm.signals import (
     VECTOR_POP_EMPTY,
     VECTOR_UNPACK_PARITY,
     NativeAbort,
-    PrimitiveError,
 )
 from dtp.localnet.vm.tags import plain_name
 from dtp.localnet.vm.types import Type
@@ -130,7 +129,7 @@ def _address_from_bytes(c: GasMeter, _: Types, data: bytearray) -> bytes:
 
 
 # -------------------------------------------------------------------------------------------------- vector
-# The compiler turns these into instructions; other ways to make bytecode may call them.
+# The compiler turns these into instructions; transactions call them, and they abort where instructions fail.
 
 
 def _vector_empty(c: GasMeter, types: Types) -> Any:
@@ -146,7 +145,7 @@ def _vector_length(c: GasMeter, _: Types, vector: Any) -> int:
 def _vector_borrow(c: GasMeter, types: Types, vector: Any, at: int) -> Any:
     c.charge_native(4)
     if at >= len(vector):
-        raise PrimitiveError("vector", VECTOR_INDEX_OUT_OF_BOUNDS)
+        raise NativeAbort(VECTOR_INDEX_OUT_OF_BOUNDS)
     return vector[at] if types[0].is_container else (vector, at)
 
 
@@ -158,20 +157,20 @@ def _vector_push_back(c: GasMeter, _: Types, vector: Any, value: Any) -> None:
 def _vector_pop_back(c: GasMeter, _: Types, vector: Any) -> Any:
     c.charge_native(4)
     if not vector:
-        raise PrimitiveError("vector", VECTOR_POP_EMPTY)
+        raise NativeAbort(VECTOR_POP_EMPTY)
     return vector.pop()
 
 
 def _vector_destroy_empty(c: GasMeter, _: Types, vector: Any) -> None:
     c.charge_native(4)
     if vector:
-        raise PrimitiveError("vector", VECTOR_UNPACK_PARITY)
+        raise NativeAbort(VECTOR_UNPACK_PARITY)
 
 
 def _vector_swap(c: GasMeter, _: Types, vector: Any, i: int, j: int) -> None:
     c.charge_native(4)
     if i >= len(vector) or j >= len(vector):
-        raise PrimitiveError("vector", VECTOR_INDEX_OUT_OF_BOUNDS)
+        raise NativeAbort(VECTOR_INDEX_OUT_OF_BOUNDS)
     vector[i], vector[j] = vector[j], vector[i]
 
 
