@@ -841,11 +841,16 @@ class Connection:
     def _on_resumed(self, event: ev.Resumed) -> None:
         self._resumes += 1
 
+    def _explain(self, closed: ConnectionClosed) -> DtpError:
+        """Return what all that waits here is told of the end: another error where its cause is known here."""
+        return closed
+
     def _on_ended(self, event: ev.Ended) -> None:
         if event.lost:
             self._error = ConnectionLost(f"connection to {self.peer.short} is lost: {event.reason}")
         else:
-            self._error = ConnectionClosed(event.close_code, event.reason, event.by_peer, event.application)
+            closed = ConnectionClosed(event.close_code, event.reason, event.by_peer, event.application)
+            self._error = self._explain(closed)
         for stream in self._streams.values():
             stream._fail_read(self._error)
             stream._fail_write(self._error, delivered=self._acknowledged(stream.id))

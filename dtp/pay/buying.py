@@ -133,6 +133,11 @@ class Purchase(Deal):
         self.start = _signed(self.lane, self.channel)
 
     @property
+    def coin(self) -> str:
+        """See `Deal.coin`."""
+        return self.channel.coin
+
+    @property
     def closes(self) -> bool:
         """Whether the channel ends with this connection."""
         store, id = self.journal.store, self.channel.id

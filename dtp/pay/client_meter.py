@@ -14,13 +14,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, StaleObject, was_signed
+from dtp.chain.model import SUI_COIN
 from dtp.errors import ChainError, DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.net.watch import NO_COUNT
 from dtp.pay import answers, messages, payer
+from dtp.pay.budget import money
 from dtp.pay.drivers import Meter
-from dtp.pay.errors import ChargeDeclined, MoneyNotAdded, PriceTooHigh
+from dtp.pay.errors import BudgetSpent, ChargeDeclined, MoneyNotAdded, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_start import UNRESERVED, Reserved
 from dtp.pay.payer import Payer
@@ -38,6 +40,11 @@ class Deal(ABC):
 
     #: What the lane came to before this connection, as far as it is known.
     start: int
+
+    @property
+    def coin(self) -> str:
+        """The type of what is paid with."""
+        return SUI_COIN
 
     @property
     @abstractmethod
@@ -93,6 +100,8 @@ class ClientMeter(Meter):
         self.unopened: dict[bytes, answers.SealedAnswer] = {}
         #: The server's signature under an agreed close, once it is here.
         self.agreed: messages.Agreed | None = None
+        #: Why the last charge was declined, where that was for want of money; None otherwise.
+        self.unaffordable: BudgetSpent | MoneyNotAdded | None = None
         self._finished: payer.Finished | None = None
         self._adding = False
         self._put_off = False  # more money is to be had, and not worth adding before it is needed
@@ -387,7 +396,20 @@ class ClientMeter(Meter):
         needed = self.payer.cost + offer.amount - self.payer.funds
         if agree and needed > 0 and self._on_low is not None:
             await self._to_its_end(self._add(needed))
+        self.unaffordable = None
+        if agree and (lacking := self.payer.missing(offer.units)) > 0:
+            self.unaffordable = self._refused or self._lacks(offer.amount, lacking)
         return agree
+
+    def _lacks(self, amount: int, lacking: int) -> BudgetSpent:
+        coin = self.deal.coin if self.deal is not None else SUI_COIN
+        return BudgetSpent(
+            f"a charge of {money(amount, coin)} is {money(lacking, coin)} more than what is left of the budget, and "
+            "was declined: connect again with a larger one (--budget)",
+            paid=self.payer.signed_amount,
+            requests=self.payer.used.requests,
+            bytes=self.payer.used.bytes,
+        )
 
     async def _answered(self, answer: Awaitable[bool]) -> bool:
         """What the caller says; no when the connection is over first, for then nobody waits for it any more."""
@@ -417,6 +439,8 @@ class ClientMeter(Meter):
         await self._decide(offer)
         if not self.payer.agreed_to(offer.charge):
             self._raise_if_over()
+            if self.unaffordable is not None:
+                raise self.unaffordable
             raise ChargeDeclined(
                 f"a charge of {offer.amount} for this answer was declined here, or above the budget"
             )

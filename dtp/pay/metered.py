@@ -11,7 +11,7 @@ import bisect
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
-from dtp.errors import LocalError
+from dtp.errors import DtpError, LocalError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.pay import answers
@@ -22,6 +22,7 @@ from dtp.pay.payee import Payee
 from dtp.pay.payer import Payer
 from dtp.pay.server_meter import ServerMeter
 from dtp.pay.terms import Usage
+from dtp.session.codes import CloseCode, ConnectionClosed
 
 
 class Metered(Connection):
@@ -78,6 +79,13 @@ class Metered(Connection):
         ):
             raise self.meter.error
         super()._check()
+
+    def _explain(self, closed: ConnectionClosed) -> DtpError:
+        """Return `BudgetSpent` where the server ended what our money didn't suffice for."""
+        meter = self.meter
+        if closed.by_peer and closed.close_code == CloseCode.PAYMENT and isinstance(meter, ClientMeter):
+            return meter.unaffordable or closed
+        return closed
 
     def try_open_stream(self) -> Stream | None:
         """As `Connection.try_open_stream`. A client gets `BudgetSpent` when its money covers no other request."""

@@ -315,6 +315,24 @@ def test_what_costs_too_much_is_not_begun(market):
     market(scenario)
 
 
+def test_a_charge_above_the_budget_ends_with_what_is_missing(market):
+    async def answer(connection):
+        async for request in connection.requests():
+            await request.charge(1000)
+
+    async def scenario(market):
+        await market.serve(answer)
+        buyer = await market.buyer()
+        options = {"budget": 100_000, "on_charge": lambda *_: True}
+        async with market.connect(buyer, **options) as connection:
+            stream = await connection.open_stream()
+            stream.write(b"a")
+            with pytest.raises(BudgetSpent, match=r"a charge of 0\.001 SUI is 0\.000901\d* SUI more"):
+                await stream.read()
+
+    market(scenario)
+
+
 def test_explicit_charges(market):
     outcomes = []
 
