@@ -47,11 +47,9 @@ BY_NAME: dict[str, str] = {
     "programmable_transaction_examples/coin_limit": "runner",
     "upgrade/upgrade_ratchet": "runner",
     "programmable/pure_arg_mut": "runner",
-    "upgrade/multiple_attempts": "fault",
-    "upgrade/modules": "fault",
+    "upgrade/multiple_attempts": "own framework",
+    "upgrade/modules": "runner",
     "receive_object/duplicate_receive_argument": "fault",
-    "dev_inspect/unused_value_without_drop": "fault",
-    "programmable/unused_values_valid": "fault",
 }
 
 
