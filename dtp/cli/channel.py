@@ -526,7 +526,7 @@ async def _finish_ours(chain: ChainClient, store: Store) -> None:
 
     journal = Journal(store)
     try:
-        done = await close_due(chain, journal, await _now_ms(chain))
+        done = await close_due(chain, journal, await _now_ms(chain), _print_failed)
     finally:
         await journal.close()
     for found, step in done:

@@ -42,11 +42,12 @@ class _Party:
     def signer(self) -> KeySigner:
         return KeySigner.from_identity(self.identity)
 
-    def environment(self, network: str, packages: Path) -> dict[str, str]:
+    def environment(self, localnet: Localnet, packages: Path) -> dict[str, str]:
         return {
             **os.environ,
             "DTP_HOME": str(self.home),
-            "DTP_NETWORK": network,
+            "DTP_NETWORK": localnet.url,
+            "DTP_FAUCET": localnet.faucet_url,
             "DTP_PACKAGES": str(packages),
             "DTP_IDENTITY": str(self.home / "identity.pem"),
             "DTP_PAY_STORE": str(self.home / "pay.sqlite"),
@@ -77,15 +78,15 @@ async def paid_demo(folder: Path, file: Path, digest: str) -> None:
                 f"chain      {localnet.url}, in memory\nhost       {owned.host.id}\n"
                 f"price      {format_amount(PRICE_MIB)} a MiB, {format_amount(PRICE_REQUEST)} a request",
             )
-            async with _serving(server, localnet.url, packages, file) as (events, process):
+            async with _serving(server, localnet, packages, file) as (events, process):
                 address = (await _next(events, "listening"))["address"]
                 before = await _balances(chain, server, client)
-                bought = await _buy(client, localnet.url, packages, address, folder)
+                bought = await _buy(client, localnet, packages, address, folder)
                 served = await _next(events, "served")
+                after = await _balances(chain, server, client)  # before the server takes its endpoint off
                 assert process.stdin is not None
                 process.stdin.close()
                 await process.wait()
-            after = await _balances(chain, server, client)
     _report(file, digest, bought, served, before, after)
 
 
@@ -95,7 +96,7 @@ async def _balances(chain: ChainClient, *parties: _Party) -> dict[str, int]:
 
 @contextlib.asynccontextmanager
 async def _serving(
-    party: _Party, url: str, packages: Path, file: Path
+    party: _Party, localnet: Localnet, packages: Path, file: Path
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.subprocess.Process]]:
     """`dtp serve` with a price, in a process of its own."""
     site = party.home / "site"
@@ -105,7 +106,7 @@ async def _serving(
         *(sys.executable, "-P", "-m", "dtp", "serve", "--json", "--until-eof"),
         *("--http", str(site), "--service", "files"),
         *("--price-mib", str(PRICE_MIB), "--price-request", str(PRICE_REQUEST)),
-        env=party.environment(url, packages),
+        env=party.environment(localnet, packages),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -129,15 +130,26 @@ async def _next(events: asyncio.StreamReader, name: str) -> dict[str, Any]:
 
 
 async def _buy(
-    party: _Party, url: str, packages: Path, address: str, folder: Path
+    party: _Party, localnet: Localnet, packages: Path, address: str, folder: Path
 ) -> dict[str, dict[str, Any]]:
     """`dtp recv` with a budget, in a process of its own; what it said, by event."""
     (folder / "received").mkdir()
     name = next((folder / "server" / "site").iterdir()).name
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "dtp", "recv", "--json", "--budget", "5SUI"),
+        *(
+            sys.executable,
+            "-P",
+            "-m",
+            "dtp",
+            "recv",
+            "--json",
+            "--yes",
+            "--close-channel",
+            "--budget",
+            "5SUI",
+        ),
         *("--output", str(folder / "received"), f"{address}/{name}"),
-        env=party.environment(url, packages),
+        env=party.environment(localnet, packages),
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(_PATIENCE):

@@ -4,6 +4,7 @@ store."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,7 +14,7 @@ from dtp.chain.client import ChainClient
 from dtp.chain.errors import SignerError
 from dtp.chain.gas import GasPurse
 from dtp.chain.model import SUI_COIN, canonical_type
-from dtp.errors import ChainError
+from dtp.errors import ChainError, DtpError
 from dtp.pay.budget import HIGHEST_GAS_PRICE, is_in_use
 from dtp.pay.cashier import read_channels
 from dtp.pay.claims import claims_are_over
@@ -79,9 +80,19 @@ def _note_return(store: Store, found: Channel, amount: int, now_ms: int) -> None
             store.add_deposit(found.id, now_ms, -min(amount, each.deposited))
 
 
-async def close_due(chain: ChainClient, journal: Journal[Store], now_ms: int) -> list[tuple[Channel, Step]]:
+def _log_failed(id: str, fault: DtpError) -> None:
+    log.info("channel %s can't be brought to its end yet: %s", id, fault)
+
+
+async def close_due(
+    chain: ChainClient,
+    journal: Journal[Store],
+    now_ms: int,
+    on_failed: Callable[[str, DtpError], object] = _log_failed,
+) -> list[tuple[Channel, Step]]:
     """Bring channels of the account nearer to their end that were refused, or wait for time that is over; each step
-    that was made. What a node or the chain says against it is logged: the next look tries again.
+    that was made. `on_failed` hears of each that a node or the chain says something against: the next look tries
+    again.
 
     Only what brings back more than it costs: a channel with less is left to 'dtp channel close'.
     """
@@ -106,7 +117,7 @@ async def close_due(chain: ChainClient, journal: Journal[Store], now_ms: int) ->
             async with turn(chain, journal):
                 step = await close_further(paying, journal.store, found, now_ms, ask=id in refused)
         except (ChainError, SignerError) as fault:
-            log.info("channel %s can't be brought to its end yet: %s", id, fault)
+            on_failed(id, fault)
             continue
         gas = purse.spent - before
         await journal.run(lambda store, id=id, gas=gas: store.add_gas(id, gas))  # type: ignore[misc]

@@ -205,7 +205,7 @@ def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_
     folder = site(server, **{"big.iso": data})
     with server.serving("--file", folder, *PRICED) as (address, _):
         done = subprocess.run(
-            client.command("recv", f"{address}/big.iso", "--budget", "0.004SUI", "--json"),
+            client.command("recv", f"{address}/big.iso", "--budget", "0.004SUI", "--close-channel", "--json"),
             env=client.env,
             cwd=client.folder,
             capture_output=True,

@@ -15,7 +15,7 @@ from dtp.chain.errors import NodeUnavailable, TransactionFailed
 from dtp.cli import channel as command
 from dtp.cli import main
 from dtp.errors import LocalError
-from dtp.pay import cashier, settling
+from dtp.pay import cashier, ends
 from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
@@ -170,14 +170,14 @@ def closing(net, homes, count):
 @pytest.mark.parametrize("how", [("close",), ("watch", "--once")])
 def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(net, homes, dtp, monkeypatch, how):
     first, second = closing(net, homes, 2)
-    genuine = settling.finalize
+    genuine = ends.finalize
 
     async def finalize(chain, found):
         if found.id == first:
             raise TransactionFailed("aborted", kind="MOVE_ABORT")
         return await genuine(chain, found)
 
-    monkeypatch.setattr(settling, "finalize", finalize)
+    monkeypatch.setattr(ends, "finalize", finalize)
     failed, closed = dtp("channel", *how)
     assert (failed["event"], failed["channel"], failed["reason"]) == ("failed", first, "aborted")
     assert closed["event"] == "closed"
