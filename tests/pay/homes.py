@@ -56,7 +56,7 @@ class Home:
             timeout=PATIENCE,
         )
         assert done.returncode == code, done.stderr.decode()
-        return json.loads(done.stderr.splitlines()[-1])
+        return json.loads(done.stderr.splitlines()[-1])["error"]
 
     def text(self, *arguments):
         """Run to the end; what it printed for people."""

@@ -399,7 +399,12 @@ class Money(RuleBasedStateMachine):
         """Everything that is open is claimed and closed, and everybody has what is theirs to the last MIST."""
         self.look(self.world.server, closing=True)
         for line, channel in self.lines_that(State.OPEN, State.CLOSING):
-            assert channel.claimed + channel.owed >= self.sold(line) or channel.state == State.CLOSING
+            # What is below the gas of a claim is left to the client.
+            small = (
+                self.sold(line) - channel.claimed - channel.owed
+                <= Policy().gas_in(channel.coin, claims=1).alone
+            )
+            assert small or channel.state == State.CLOSING
             if channel.state == State.OPEN:
                 self.run(request_close(self.world.client, channel))
         self.look(self.world.watcher, closing=True)
