@@ -706,9 +706,9 @@ async def _taken(
             await _count_on(journal, channel, number, funds + more, funds + more)
             await to_its_end(lambda signed: made.top_up(more, signed))
             made.channel = await _read(chain, journal, channel.id)
-            made.funds = await _count_on(
-                journal, made.channel, number, 0, _signed(lane, channel) + budget.most
-            )
+            # At least what was added here: others may count on money that they have yet to add.
+            most = _signed(lane, channel) + budget.most
+            made.funds = await _count_on(journal, made.channel, number, min(funds + more, most), most)
             made.topped_up = True
     return made
 

@@ -493,7 +493,7 @@ def test_the_commands_for_channels_work_with_a_database(
         async with client(accounts[0]) as seller, client(accounts[1]) as buyer:
             hosted = await make_host(seller)
             number = await hosted.service("api", price_request=1000, min_deposit=1)
-            await hosted.endpoint(bytes(32))
+            await hosted.endpoint(KEY.public)
             return await open_channel(buyer, hosted, number, KEY.public, deposit=10**9)
 
     async def ask_for_close():

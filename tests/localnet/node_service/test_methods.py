@@ -145,7 +145,10 @@ def test_transactions(call, v2, history):
     assert found.effects.transaction_digest == history.changed
     assert found.effects.lamport_version in {each.output_version for each in found.effects.changed_objects}
     assert found.effects.gas_object.object_type == COIN
-    assert [each.event_type.split("::")[2] for each in found.events.events] == ["ServiceChanged"]
+    assert [each.event_type.split("::")[2] for each in found.events.events] == [
+        "ListChanged",
+        "ServiceChanged",
+    ]
     assert found.balance_changes[0].coin_type.endswith("::sui::SUI")
     assert int(found.balance_changes[0].amount) < 0
     assert {each.object_id for each in found.objects.objects} >= {history.host}
