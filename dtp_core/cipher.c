@@ -19,7 +19,7 @@ static const dtp_provider *provider_of(int suite)
     return &providers[suite];
 }
 
-static void make_nonce(uint32_t suite, uint64_t counter, uint8_t *nonce)
+static void make_nonce(int suite, uint64_t counter, uint8_t *nonce)
 {
     int i;
     memset(nonce, 0, 4);
@@ -36,10 +36,17 @@ int dtp_cipher_init(dtp_cipher *cipher, int suite, const uint8_t *key, uint64_t 
     memset(cipher, 0, sizeof *cipher);
     if (provider_of(suite) == NULL)
         return DTP_E_SUITE;
-    cipher->suite = (uint32_t)suite;
+    cipher->suite = (uint16_t)suite;
     cipher->rekey_bytes = rekey_bytes;
     memcpy(cipher->key, key, DTP_KEY);
     return DTP_OK;
+}
+
+static void drop_fresh(dtp_cipher *cipher)
+{
+    if (cipher->fresh != NULL)
+        dtp_wipe(cipher->fresh, DTP_KEY);
+    cipher->fresh = NULL;
 }
 
 void dtp_cipher_wipe(dtp_cipher *cipher)
@@ -47,6 +54,7 @@ void dtp_cipher_wipe(dtp_cipher *cipher)
     const dtp_provider *provider = provider_of((int)cipher->suite);
     if (provider != NULL)
         provider->forget(provider, cipher);
+    drop_fresh(cipher);
     dtp_wipe(cipher, sizeof *cipher); /* suite 0 remains: every later use is DTP_E_SUITE */
 }
 
@@ -85,6 +93,7 @@ int dtp_cipher_rekey(dtp_cipher *cipher)
     if (provider == NULL)
         return DTP_E_SUITE;
     once.context = NULL;
+    once.fresh = NULL;
     code = dtp_cipher_seal(&once, UINT64_MAX, block, DTP_KEY);
     dtp_cipher_wipe(&once);
     if (code == DTP_OK) {
@@ -95,6 +104,25 @@ int dtp_cipher_rekey(dtp_cipher *cipher)
     }
     dtp_wipe(block, sizeof block);
     return code;
+}
+
+void dtp_cipher_set_fresh(dtp_cipher *cipher, uint8_t *key)
+{
+    drop_fresh(cipher);
+    cipher->fresh = key;
+    if (provider_of((int)cipher->suite) == NULL)
+        drop_fresh(cipher); /* the cipher was wiped: it takes no key any more */
+}
+
+void dtp_cipher_take_fresh(dtp_cipher *cipher)
+{
+    const dtp_provider *provider = provider_of((int)cipher->suite);
+    if (provider != NULL)
+        provider->forget(provider, cipher); /* its context holds the old key */
+    memcpy(cipher->key, cipher->fresh, DTP_KEY);
+    drop_fresh(cipher);
+    cipher->bytes = 0;
+    cipher->rekeys++;
 }
 
 /* ---- installing ----------------------------------------------------------------------------------------- */
@@ -124,11 +152,11 @@ static int passes_known_answer(int suite, const dtp_provider *provider)
     int i, good;
 
     memset(&sealer, 0, sizeof sealer);
-    sealer.suite = (uint32_t)suite;
+    sealer.suite = (uint16_t)suite;
     for (i = 0; i < DTP_KEY; i++)
         sealer.key[i] = (uint8_t)i;
     opener = sealer;
-    make_nonce((uint32_t)suite, UINT64_C(0x0102030405060708), nonce);
+    make_nonce(suite, UINT64_C(0x0102030405060708), nonce);
     for (i = 0; i < KNOWN_TEXT; i++)
         record[i] = (uint8_t)i;
 

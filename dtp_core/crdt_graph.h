@@ -60,7 +60,7 @@ typedef struct dtp_value {
     } as;
 } dtp_value;
 
-enum { DTP_VALUE_NEAR = 9, DTP_VALUE_LIMIT = DTP_VALUE_BYTES, DTP_DELETED = 0xc1, DTP_VALUE_DEPTH = 32 };
+enum { DTP_VALUE_NEAR = 9, DTP_VALUE_LIMIT = DTP_VALUE_BYTES, DTP_DELETED = 0xc1 };
 
 typedef struct dtp_bytes {
     const uint8_t *at;

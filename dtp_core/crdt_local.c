@@ -19,12 +19,12 @@ static uint64_t own_last(const dtp_graph *graph)
     return graph->made.count > 0 ? graph->made.last : last;
 }
 
-/* The first of `count` clocks for ops made now. DTP_E_CLOCK: the wall clock is behind what was seen, by too much. */
-static int tick(const dtp_graph *graph, uint64_t now, uint64_t limit, size_t count, uint64_t *first)
+/* The first of `count` clocks for ops made now: above all that was seen, however far the wall clock is behind that. */
+static int tick(const dtp_graph *graph, uint64_t now, size_t count, uint64_t *first)
 {
     uint64_t last = own_last(graph) > graph->newest ? own_last(graph) : graph->newest;
     *first = last < now ? now : last + 1;
-    return last > limit || *first > INT64_MAX - count ? DTP_E_CLOCK : DTP_OK;
+    return *first > INT64_MAX - count ? DTP_E_LIMIT : DTP_OK;
 }
 
 /* ---- keeping for the commit ------------------------------------------------------------------------------------------ */
@@ -170,8 +170,7 @@ static int read_rows(dtp_graph *graph, dtp_reader *reader)
     return reader->at == reader->end ? DTP_OK : DTP_E_FORMAT;
 }
 
-int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t now, uint64_t limit,
-                  dtp_merged *result)
+int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t now, dtp_merged *result)
 {
     dtp_reader reader = {rows, rows, rows + length};
     dtp_parsed *p = &graph->parsed;
@@ -183,7 +182,7 @@ int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t
     result->place = (size_t)(reader.at - reader.start);
     if (code != DTP_OK)
         return code;
-    TRY(tick(graph, now, limit, p->count, &clock));
+    TRY(tick(graph, now, p->count, &clock));
     size = length + p->count * OP_OVERHEAD;
     TRY(made_reserve(graph, p->count, 0, length, size));
     TRY(dtp_map_names(graph, rows));
@@ -198,15 +197,11 @@ int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t
     return DTP_OK;
 }
 
-int dtp_graph_write(dtp_graph *graph, const uint8_t *rows, size_t length, double wall, uint64_t ahead)
+int dtp_graph_write(dtp_graph *graph, const uint8_t *rows, size_t length, double wall)
 {
-    uint64_t now;
-    if (!(wall >= 0 && wall < (double)(INT64_MAX >> 16) / 1000)) { /* nor a NaN: the conversion would be undefined */
-        memset(&graph->result, 0, sizeof graph->result);
-        return DTP_E_CLOCK;
-    }
-    now = (uint64_t)(wall * 1000) << 16;
-    return dtp_graph_put(graph, rows, length, now, now + ahead, &graph->result);
+    /* a time that can't be (a NaN, too) says nothing: what was seen counts on */
+    int is_time = wall >= 0 && wall < (double)(INT64_MAX >> 16) / 1000;
+    return dtp_graph_put(graph, rows, length, is_time ? (uint64_t)(wall * 1000) << 16 : 0, &graph->result);
 }
 
 /* ---- one op of another kind --------------------------------------------------------------------------------------------- */
@@ -333,7 +328,7 @@ static int do_check(const dtp_do *what, size_t *place)
     return DTP_OK;
 }
 
-int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, uint64_t limit, dtp_merged *result)
+int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, dtp_merged *result)
 {
     dtp_op op;
     uint8_t total[9];
@@ -351,7 +346,7 @@ int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, uint64_t li
     op.value = what->value;
     op.value_length = (uint32_t)what->value_length;
     op.position_length = (uint32_t)what->position_length;
-    TRY(tick(graph, now, limit, 1, &op.clock));
+    TRY(tick(graph, now, 1, &op.clock));
     TRY(dtp_name_intern(graph, what->soul, what->soul_length,
                         (uint32_t)dtp_hash(graph->seed, what->soul, what->soul_length), &op.soul));
     TRY(dtp_name_intern(graph, what->key, what->key_length,

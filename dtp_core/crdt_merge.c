@@ -245,6 +245,11 @@ int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t len
     return DTP_OK;
 }
 
+uint32_t dtp_graph_deferred(const dtp_graph *graph, uint32_t author)
+{
+    return author < graph->author_count ? (uint32_t)graph->authors[author].deferred : 0;
+}
+
 uint64_t dtp_graph_waiting(const dtp_graph *graph)
 {
     uint64_t first = 0;
@@ -307,7 +312,7 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
                     int may_wait, dtp_merged *result)
 {
     dtp_parsed *p = &graph->parsed;
-    int code;
+    int code, waits;
     dtp_begin(graph, result);
     if (author >= graph->author_count)
         return DTP_E_LIMIT;
@@ -320,14 +325,15 @@ int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size
     result->last = p->last;
     if (dtp_seen_covers(&graph->authors[author], p->before, p->last))
         return DTP_OK;
-    if (p->last > limit && !may_wait)
+    waits = p->last > limit || graph->authors[author].deferred > 0; /* an author's frames take effect in their order */
+    if (waits && !may_wait)
         return DTP_E_CLOCK;
-    code = p->last > limit ? DTP_OK : dtp_take_verdicts(graph, author);
+    code = waits ? DTP_OK : dtp_take_verdicts(graph, author);
     if (code != DTP_OK)
         return code;
     if (dtp_seen_reserve(&graph->authors[author]) != DTP_OK)
         return DTP_E_MEMORY;
-    if (p->last > limit) {
+    if (waits) {
         code = dtp_defer(graph, author, body, length);
         result->deferred = code == DTP_OK;
     } else {

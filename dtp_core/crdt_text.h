@@ -66,6 +66,7 @@ typedef struct dtp_text_state {
     uint64_t patch_count; /* what the last merge, undo or redo changed, ... */
     const struct dtp_text_patch *patches;
     const uint8_t *patch_text; /* ... and the text that it inserted */
+    uint64_t taken;    /* number of the first own operation that dtp_text_take gives. May be raised, up to `next` */
     uint64_t refused;  /* operations that had waited, and then referred to no character: thrown away */
 } dtp_text_state;
 
@@ -131,8 +132,8 @@ int dtp_text_merge(dtp_text *text, const uint8_t *data, size_t size, int patches
 int64_t dtp_text_version(dtp_text *text, const uint8_t **out);
 /* What a replica at `version` (encoded; size 0: an empty one) lacks. Empty when it lacks nothing. */
 int64_t dtp_text_changes(dtp_text *text, const uint8_t *version, size_t size, const uint8_t **out);
-/* What was made here since the last call. */
-int64_t dtp_text_take(dtp_text *text, const uint8_t **out);
+/* The own operations from the state's `taken` to before number `stop`. The caller sets `taken` once it has kept them. */
+int64_t dtp_text_take(dtp_text *text, uint64_t stop, const uint8_t **out);
 
 void dtp_text_discard(dtp_text *text); /* give back the memory behind `*out` */
 

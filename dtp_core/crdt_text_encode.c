@@ -198,11 +198,12 @@ static int put_insertions(writer *w, uint32_t who, uint32_t seq, uint32_t end)
     return DTP_TEXT_OK;
 }
 
-static int put_run(writer *w, uint32_t who, size_t i, uint32_t seq)
+/* A run's operations [seq, stop), or to its end. */
+static int put_run(writer *w, uint32_t who, size_t i, uint32_t seq, uint32_t stop)
 {
     const agent *a = &w->t->agents[who];
     run op = a->runs[i];
-    uint32_t end = run_end(a, i);
+    uint32_t end = run_end(a, i) < stop ? run_end(a, i) : stop;
     if (op.kind < DELETE_UP && w->state)
         return put_operation(w, &op, end - seq, 0); /* from its first number on */
     if (op.kind < DELETE_UP)
@@ -259,7 +260,7 @@ static int put_author(writer *w, uint32_t who, uint32_t *blocked)
             code = begin_group(w, who, a->mark);
         open = 1;
         if (code == DTP_TEXT_OK)
-            code = put_run(w, who, i, a->mark);
+            code = put_run(w, who, i, a->mark, a->next);
         if (code != DTP_TEXT_OK)
             return code;
         a->mark = run_end(a, i);
@@ -534,25 +535,26 @@ int64_t dtp_text_changes(dtp_text *t, const uint8_t *version, size_t size, const
     return leave_with(t, code, out);
 }
 
-int64_t dtp_text_take(dtp_text *t, const uint8_t **out)
+int64_t dtp_text_take(dtp_text *t, uint64_t stop, const uint8_t **out)
 {
     writer w;
     agent *me = &t->agents[0];
+    uint32_t first, end;
     size_t i;
     int code = DTP_TEXT_OK;
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
     begin(&w, t);
-    if (t->taken < me->base)
-        t->taken = me->base; /* compacted, so everybody has it */
-    if (t->taken < me->next) {
-        code = begin_group(&w, 0, t->taken);
-        for (i = log_find(me, t->taken); i < me->run_count && code == DTP_TEXT_OK; i++)
-            code = put_run(&w, 0, i, me->runs[i].seq > t->taken ? me->runs[i].seq : t->taken);
+    if (t->state.taken < me->base)
+        t->state.taken = me->base; /* compacted, so everybody has it */
+    first = (uint32_t)t->state.taken;
+    end = stop < me->next ? (uint32_t)stop : me->next;
+    if (first < end) {
+        code = begin_group(&w, 0, first);
+        for (i = log_find(me, first); i < me->run_count && me->runs[i].seq < end && code == DTP_TEXT_OK; i++)
+            code = put_run(&w, 0, i, me->runs[i].seq > first ? me->runs[i].seq : first, end);
         if (code == DTP_TEXT_OK)
             code = finish(&w, NULL, 0);
-        if (code == DTP_TEXT_OK)
-            t->taken = me->next;
     }
     return leave_with(t, code, out);
 }

@@ -172,7 +172,6 @@ struct dtp_text {
     uint32_t *table; /* of 1 + agent by hash of the name */
     size_t table_mask;
     uint32_t last_agent; /* that a name led to */
-    uint32_t taken;      /* own operations that dtp_text_take has given */
     node *root;
     leaf *first;
     leaf *last;

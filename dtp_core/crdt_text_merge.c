@@ -170,8 +170,8 @@ static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, siz
     }
     if (code == DTP_TEXT_OK) {
         t->state.merged += op.len;
-        if (who == 0 && t->taken == op.op.seq)
-            t->taken = a->next;
+        if (who == 0 && t->state.taken == op.op.seq)
+            t->state.taken = a->next;
     }
     return code;
 }
@@ -524,7 +524,7 @@ static int merge_state(dtp_text *t, const message *m, const uint8_t *start)
         return code;
     }
     fresh->state.merged = t->state.merged + operations(fresh) - operations(t);
-    fresh->taken = fresh->agents[0].next;
+    fresh->state.taken = fresh->agents[0].next;
     fresh->patching = t->patching;
     replace(t, fresh);
     return DTP_TEXT_OK;

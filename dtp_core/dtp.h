@@ -29,7 +29,7 @@ typedef enum dtp_code {
     DTP_E_FORMAT = -10,   /* bytes that are not what docs/graph.md says they are; nothing of them was taken */
     DTP_E_LIMIT = -11,    /* a limit of this side would be passed; nothing was taken */
     DTP_E_OWNER = -13,    /* a soul that is another's; nothing was made */
-    DTP_E_CLOCK = -12,    /* the wall clock is far behind what was seen, or what came; nothing was made or taken */
+    DTP_E_CLOCK = -12,    /* what came is too far in the future, and may not wait; nothing was taken */
     DTP_E_CROWDED = -15,  /* a record has more frames than DTP_RECORD_FRAMES */
     DTP_E_RULED = -14     /* a frame that needs verdicts (dtp_graph_judge); nothing was taken */
 } dtp_code;
@@ -59,12 +59,13 @@ enum dtp_size {
 typedef enum dtp_frame_type {
     DTP_PADDING = 0x00, /* skipped */
     DTP_STREAM = 0x03,  /* DTP_STREAM_HEADER, then data */
-    DTP_REKEY = 0x0b,   /* empty, last of its record, not listed; the next record is under the next key */
+    DTP_REKEY = 0x0b,   /* empty, last of its record, not listed; the next record is under the next key, see DTP_FRESH */
     DTP_IGNORABLE = 0x80 /* from here on all that the table doesn't have is skipped, and not listed */
 } dtp_frame_type;
 
 enum dtp_flag {
-    DTP_FIN = 1 /* on STREAM: the stream ends behind this data */
+    DTP_FIN = 1,  /* on STREAM: the stream ends behind this data */
+    DTP_FRESH = 1 /* on REKEY: the next key is that of dtp_cipher_set_fresh, and not REKEY(k) of the one before */
 };
 
 /* ---- providers: where the ciphers come from ------------------------------------------------------------- */
@@ -127,11 +128,16 @@ struct dtp_cipher {
     uint64_t bytes;       /* plaintext under this key so far */
     uint64_t rekey_bytes; /* seal: move to the next key when `bytes` has reached this; 0: never by itself */
     void *context;        /* the provider's, may be NULL */
-    uint32_t suite;
-    uint32_t rekeys; /* how many keys came before this one */
+    uint16_t suite;
+    uint16_t padding; /* seal: the least length of a record in bytes, see dtp_seal; 0: none is padded */
+    uint32_t rekeys;  /* how many keys came before this one */
+    uint8_t *fresh;  /* the key that the next REKEY takes, in the caller's memory; NULL: none */
 };
 
 int dtp_cipher_init(dtp_cipher *cipher, int suite, const uint8_t *key, uint64_t rekey_bytes);
+/* Records only: the next REKEY that is sealed is FRESH and takes this key; to open, a FRESH one may come and does. The 32
+ * bytes must stay until cipher->fresh is NULL again; they are wiped then. */
+void dtp_cipher_set_fresh(dtp_cipher *cipher, uint8_t *key);
 void dtp_cipher_wipe(dtp_cipher *cipher); /* forget the key, give back the provider's context; idempotent */
 
 /* ---- frames --------------------------------------------------------------------------------------------- */
@@ -171,7 +177,9 @@ typedef struct dtp_sealed {
 /* Pack frames into as few records as they need, each of at most `record_size` plaintext bytes, and seal them.
  * Stops where `out` is full (see dtp_sealed); DTP_E_SPACE when not even one frame went in. With count == 0 one
  * empty record is made. `rekey` != 0: end with a REKEY frame. A REKEY is also put in by itself when
- * rekey_bytes is reached. A non-STREAM frame above record_size: DTP_E_FRAME. */
+ * rekey_bytes is reached. A non-STREAM frame above record_size: DTP_E_FRAME.
+ * With cipher->padding every record has a PADDING frame that makes it padding, 2 * padding, 4 * padding... bytes long, or as
+ * long as a full one. */
 int dtp_seal(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count, size_t record_size, int rekey,
              uint8_t *out, size_t capacity, dtp_sealed *result);
 
@@ -235,6 +243,7 @@ enum dtp_graph_size {
     DTP_FRAME_BYTES = 16777216, /* bytes of one frame, at most */
     DTP_NAME_BYTES = 1024,      /* of a soul or a key, at most; a soul has at least 1 */
     DTP_VALUE_BYTES = 1048576,  /* of one value, at most: larger things are blobs */
+    DTP_VALUE_DEPTH = 32,       /* lists and maps in one another, at most */
     DTP_POSITION_BYTES = 4096,  /* of a list's position, at most */
     DTP_DEFERRED_FRAMES = 64,   /* of one author, that wait for their time */
     DTP_OWNER_BYTES = 96        /* of an author's name in souls, at most */
@@ -309,8 +318,8 @@ int dtp_graph_set_owner(dtp_graph *graph, uint32_t number, const uint8_t *name, 
 int dtp_graph_author_id(const dtp_graph *graph, uint32_t number, const uint8_t **id);
 int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text, size_t *length);
 
-/* Merge a frame of an author. When its last clock is above `limit` and it may wait, it does (bounded: DTP_E_LIMIT, and
- * it may come again), and counts as seen; when it may not, DTP_E_CLOCK. Nothing is taken from a frame with a fault.
+/* Merge a frame of an author. When its last clock is above `limit`, or one of the author waits already, and it may wait,
+ * it does (bounded: DTP_E_LIMIT, and it may come again), and counts as seen; when it may not, DTP_E_CLOCK. Nothing is taken from a frame with a fault.
  * Edits of texts that aren't edits of the frame's author are a fault. 1 instead of DTP_OK: there are edits to be merged. */
 int dtp_graph_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length, uint64_t limit,
                     int may_wait, dtp_merged *result);
@@ -323,6 +332,8 @@ void dtp_graph_take_until(dtp_graph *graph, uint64_t limit);
 dtp_merged *dtp_graph_result(dtp_graph *graph);
 /* The last clock of the frame that is due first; 0 when none waits. */
 uint64_t dtp_graph_waiting(const dtp_graph *graph);
+/* How many frames of an author wait. */
+uint32_t dtp_graph_deferred(const dtp_graph *graph, uint32_t author);
 /* Apply what waited and is not above `limit` now. Call again while `ops` is not 0. */
 int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result);
 /* That frame and its author, in `view`; a length of 0 when none is due. */
@@ -345,14 +356,13 @@ void dtp_graph_trust(dtp_graph *graph, int trusted);
 /* The highest clock there is: of what was applied, or made here. */
 uint64_t dtp_graph_newest(const dtp_graph *graph);
 
-/* Make ops here. `now` is the wall clock as an HLC; when what was merged is ahead of `limit`, DTP_E_CLOCK: the wall
- * clock was set back. They are visible at once and leave with the next commit.
+/* Make ops here. `now` is the wall clock as an HLC; the ops' clocks are above it and above all that was seen. They are
+ * visible at once and leave with the next commit.
  * DTP_E_OWNER for a soul that is another's. put: MessagePack, an array of [soul, key, value], or [soul, key] to delete. */
-int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t now, uint64_t limit,
-                  dtp_merged *result);
+int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t now, dtp_merged *result);
 
-/* put, for one who calls for every property: the time is `wall`, seconds since 1970, and the limit is `ahead` above it. */
-int dtp_graph_write(dtp_graph *graph, const uint8_t *rows, size_t length, double wall, uint64_t ahead);
+/* put, for one who calls for every property: the time is `wall`, seconds since 1970. */
+int dtp_graph_write(dtp_graph *graph, const uint8_t *rows, size_t length, double wall);
 
 /* One op of another kind. `value` is MessagePack. TEXT_EDIT is kept as made, not listed as an edit to be
  * merged. SET_ADD and VALUES_PUT replace what is observed; SET_REMOVE removes
@@ -372,7 +382,7 @@ typedef struct dtp_do {
     uint32_t kind;
 } dtp_do;
 
-int dtp_graph_do(dtp_graph *graph, const dtp_do *op, uint64_t now, uint64_t limit, dtp_merged *result);
+int dtp_graph_do(dtp_graph *graph, const dtp_do *op, uint64_t now, dtp_merged *result);
 
 /* The frame of all that was made here since the last commit; `length` 0 when there was nothing. */
 typedef struct dtp_committed {

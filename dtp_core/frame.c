@@ -142,7 +142,7 @@ int dtp_frames_parse(uint8_t *buffer, size_t start, size_t length, dtp_incoming 
         } else if (type == DTP_REKEY) {
             if (at != end)
                 return DTP_E_FRAME; /* not empty, or not the last of its record */
-            *rekey = 1;
+            *rekey = flags & DTP_FRESH ? FRESH_KEY : DERIVED_KEY;
         } else if (type != DTP_PADDING && type < DTP_IGNORABLE) {
             dtp_incoming *frame = &frames[(*listed)++];
             memset(frame, 0, sizeof *frame);

@@ -72,10 +72,16 @@ int dtp_cipher_open(dtp_cipher *cipher, uint64_t counter, uint8_t *text, size_t 
 /* Noise's REKEY(k). The counter goes on; `bytes` starts again. On failure nothing has changed. */
 int dtp_cipher_rekey(dtp_cipher *cipher);
 
+/* Take the key of dtp_cipher_set_fresh, else as dtp_cipher_rekey. */
+void dtp_cipher_take_fresh(dtp_cipher *cipher);
+
 /* Overwrite with zeros in a way that a compiler may not leave out. */
 void dtp_wipe(void *memory, size_t length);
 
 /* ---- frames --------------------------------------------------------------------------------------------- */
+
+/* What a REKEY frame says that the next key is. */
+enum { DERIVED_KEY = 1, FRESH_KEY = 2 };
 
 /* Where packing stands in a queue of outgoing frames. */
 typedef struct dtp_queue {
@@ -94,7 +100,7 @@ size_t dtp_frames_pack(dtp_queue *queue, uint8_t *out, size_t room);
 /* Parse the plaintext of one record, buffer[start .. start + length), and list its frames behind the `*listed`
  * that are there; the array has room for length / DTP_FRAME_HEADER or DTP_RECORD_FRAMES more, whichever is less. Continuing STREAM frames are joined, also
  * to the last entry that was there: who wants to go back must have kept a copy of it. `*rekey` tells whether REKEY
- * ends the record (it isn't listed, nor are PADDING and the types from DTP_IGNORABLE on). DTP_E_CROWDED: the record has too many frames. */
+ * ends the record: 0, DERIVED_KEY or FRESH_KEY (it isn't listed, nor are PADDING and the types from DTP_IGNORABLE on). DTP_E_CROWDED: the record has too many frames. */
 int dtp_frames_parse(uint8_t *buffer, size_t start, size_t length, dtp_incoming *frames, size_t *listed,
                      int *rekey);
 

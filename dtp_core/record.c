@@ -2,7 +2,7 @@
  * docs/wire.md, "Records". */
 #include "internal.h"
 
-enum { OVERHEAD = DTP_RECORD_HEADER + DTP_TAG, REKEY_RECORD = OVERHEAD + DTP_FRAME_HEADER };
+enum { OVERHEAD = DTP_RECORD_HEADER + DTP_TAG };
 
 /* The counter 2^64-1 is the rekey's own (Noise 5.1), so no record may have it. */
 static int exhausted(const dtp_cipher *cipher)
@@ -12,20 +12,48 @@ static int exhausted(const dtp_cipher *cipher)
 
 /* ---- seal ----------------------------------------------------------------------------------------------- */
 
-/* Seal `length` bytes that stand behind the header at `out`, with a REKEY frame behind them if asked. */
-static int seal_record(dtp_cipher *cipher, uint8_t *out, size_t length, int rekey, dtp_sealed *result)
+/* What a frame of padding takes at least of a record. */
+static size_t padding_header(const dtp_cipher *cipher)
 {
+    return cipher->padding != 0 ? DTP_FRAME_HEADER : 0;
+}
+
+/* The plaintext of a record, `limit` bytes at most, that holds `length` bytes of other frames. */
+static size_t padded(const dtp_cipher *cipher, size_t length, size_t limit)
+{
+    size_t whole = cipher->padding;
+    if (whole == 0)
+        return length;
+    while (whole < OVERHEAD + length + DTP_FRAME_HEADER)
+        whole *= 2;
+    return least(whole - OVERHEAD, limit);
+}
+
+/* Seal `length` bytes that stand behind the header at `out`, with padding and a REKEY frame behind them if asked. There
+ * must be room for `limit` bytes, or for what `padded` says. */
+static int seal_record(dtp_cipher *cipher, uint8_t *out, size_t length, int rekey, size_t limit, dtp_sealed *result)
+{
+    size_t rest = rekey ? DTP_FRAME_HEADER : 0;
     int code;
+    if (cipher->padding != 0) {
+        size_t whole = padded(cipher, length + rest, limit) - rest;
+        uint8_t *frame = out + DTP_RECORD_HEADER + length;
+        memset(frame, 0, whole - length); /* which is DTP_PADDING, too */
+        put16(frame + 2, whole - length - DTP_FRAME_HEADER);
+        length = whole;
+    }
     if (rekey) {
         uint8_t *frame = out + DTP_RECORD_HEADER + length;
         frame[0] = DTP_REKEY;
-        frame[1] = 0;
+        frame[1] = cipher->fresh != NULL ? DTP_FRESH : 0;
         put16(frame + 2, 0);
         length += DTP_FRAME_HEADER;
     }
     put16(out, length + DTP_TAG);
     code = dtp_cipher_seal(cipher, cipher->counter, out + DTP_RECORD_HEADER, length);
-    if (code == DTP_OK && rekey)
+    if (code == DTP_OK && rekey && cipher->fresh != NULL)
+        dtp_cipher_take_fresh(cipher);
+    else if (code == DTP_OK && rekey)
         code = dtp_cipher_rekey(cipher);
     if (code != DTP_OK)
         return code;
@@ -42,15 +70,17 @@ static int seal_next(dtp_cipher *cipher, dtp_queue *queue, size_t limit, int *re
                      dtp_sealed *result)
 {
     dtp_queue before = *queue;
-    size_t packed, room, reserved = 0;
+    size_t packed, room, all, reserved = 0, pad = padding_header(cipher);
+    size_t own_record = *rekey ? OVERHEAD + padded(cipher, DTP_FRAME_HEADER, limit) : 0; /* if REKEY needs one */
     uint64_t due = cipher->rekey_bytes;
     int now, code;
 
     if (exhausted(cipher))
         return DTP_E_EXHAUSTED;
-    if (capacity < (*rekey ? REKEY_RECORD + OVERHEAD : OVERHEAD))
+    if (capacity < own_record + OVERHEAD + pad)
         return DTP_E_SPACE;
-    room = least(limit, capacity - OVERHEAD - (*rekey ? REKEY_RECORD : 0));
+    all = least(limit, capacity - OVERHEAD) - pad;
+    room = least(limit, capacity - OVERHEAD - own_record) - pad;
     /* With bytes == 0 the key is new: a record without REKEY may always come, so tiny limits can't stall us. */
     if (due != 0 && cipher->bytes > 0 && cipher->bytes + room >= due && room >= DTP_FRAME_HEADER)
         reserved = DTP_FRAME_HEADER;
@@ -59,9 +89,14 @@ static int seal_next(dtp_cipher *cipher, dtp_queue *queue, size_t limit, int *re
         return DTP_E_SPACE;
     now = (packed == 0 && reserved > 0) || (due != 0 && cipher->bytes + packed >= due)
        || (*rekey && queue->next == queue->count);
-    if (now && least(limit, capacity - OVERHEAD) - packed < DTP_FRAME_HEADER)
+    if (now && all - packed < DTP_FRAME_HEADER)
         now = 0;
-    code = seal_record(cipher, out, packed, now, result);
+    if (cipher->padding != 0
+        && padded(cipher, packed + (now ? DTP_FRAME_HEADER : 0), limit) + OVERHEAD
+               > capacity - (now && queue->next == queue->count ? 0 : own_record))
+        code = DTP_E_SPACE;
+    else
+        code = seal_record(cipher, out, packed, now, limit, result);
     if (code != DTP_OK)
         *queue = before;
     else if (now && queue->next == queue->count)
@@ -77,7 +112,9 @@ int dtp_seal(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count, size_
     int code;
 
     memset(result, 0, sizeof *result);
-    code = dtp_frames_check(frames, count, limit);
+    if (limit < 2 * padding_header(cipher)) /* no room for REKEY beside it */
+        return DTP_E_FRAME;
+    code = dtp_frames_check(frames, count, limit - padding_header(cipher));
     if (code != DTP_OK)
         return code;
     rekey = rekey != 0;
@@ -85,7 +122,7 @@ int dtp_seal(dtp_cipher *cipher, const dtp_outgoing *frames, size_t count, size_
         code = seal_next(cipher, &queue, limit, &rekey, out + result->length, capacity - result->length, result);
     } while (code == DTP_OK && queue.next < count);
     if (code == DTP_OK && rekey) { /* there was no room behind the last frame; seal_next kept some for this */
-        code = exhausted(cipher) ? DTP_E_EXHAUSTED : seal_record(cipher, out + result->length, 0, 1, result);
+        code = exhausted(cipher) ? DTP_E_EXHAUSTED : seal_record(cipher, out + result->length, 0, 1, limit, result);
     }
     result->frames = queue.next;
     result->partial = queue.partial;
@@ -146,7 +183,11 @@ static int open_record(dtp_cipher *cipher, uint8_t *buffer, size_t at, size_t le
     code = dtp_cipher_open(cipher, cipher->counter, buffer + text, length);
     if (code == DTP_OK)
         code = dtp_frames_parse(buffer, text, length, frames, &listed, &rekey);
-    if (code == DTP_OK && rekey)
+    if (code == DTP_OK && rekey == FRESH_KEY && cipher->fresh == NULL)
+        code = DTP_E_FRAME; /* no fresh key was agreed on */
+    else if (code == DTP_OK && rekey == FRESH_KEY)
+        dtp_cipher_take_fresh(cipher);
+    else if (code == DTP_OK && rekey)
         code = dtp_cipher_rekey(cipher);
     else if (code == DTP_OK)
         cipher->bytes += length;

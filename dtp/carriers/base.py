@@ -91,6 +91,11 @@ class Carrier(ABC):
         """End now, also in the middle of `close`; what was not sent is dropped. Idempotent. The other side
         sees an error where the carrier has a way to tell it from an orderly end (a Unix socket has none)."""
 
+    @property
+    def held(self) -> int:
+        """Bytes that are kept here: written and not yet sent, or come and not yet reported."""
+        return 0
+
     def detach(self) -> tuple[socket.socket, bytes] | None:
         """Give the socket away, for a carrier in another process: the socket, and what was written and isn't sent.
 
@@ -120,6 +125,7 @@ class CarrierListener(ABC):
 
 
 Dial = Callable[[str], Awaitable[Carrier]]
+#: What is called with each carrier that comes in; it has to start it.
 Accept = Callable[[Carrier], None]
 Listen = Callable[[str, Accept], Awaitable[CarrierListener]]
 

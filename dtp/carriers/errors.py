@@ -82,6 +82,12 @@ class HeadSizeError(UpgradeError):
     code: ClassVar[str] = "upgrade-size"
 
 
+class OriginError(UpgradeError):
+    """A web page asked for a WebSocket, of an origin that the listener's `origins=` doesn't name."""
+
+    code: ClassVar[str] = "upgrade-origin"
+
+
 class UpgradeTimeoutError(UpgradeError):
     """The opening handshake took longer than `UPGRADE_TIMEOUT` seconds."""
 

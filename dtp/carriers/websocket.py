@@ -6,8 +6,9 @@ authorities in that file; `proxy=http://user:password@host:port` dials through a
 through none; without it the environment decides as it does for other programs (`https_proxy`, `no_proxy`).
 
 When listening: `cert=/chain.pem` and `key=/key.pem` (wss), `reuse_port=1`, `backlog=N`, `trust_forwarded=1`
-(only behind a proxy of one's own: take `source` from the last `X-Forwarded-For`). With a path, only that one
-is served.
+(only behind a proxy of one's own: take `source` from the last `X-Forwarded-For`),
+`origins=https://a.example,https://b.example:8443` (web pages that may connect: browsers say where a page is from, and
+without this none may; programs say nothing, and may). With a path, only that one is served.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import ssl
 from functools import partial
@@ -58,8 +60,11 @@ MAX_UPGRADES = 512
 #: Seconds for somebody who was refused to read why.
 REFUSAL_LINGER = 1.0
 
+#: What browsers say of a page: scheme, host, and the port where it isn't the scheme's own (RFC 6454, 6.2).
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
 _DIAL_OPTIONS = {"ca", "proxy"}
-_LISTEN_OPTIONS = {"reuse_port", "backlog", "trust_forwarded"}
+_LISTEN_OPTIONS = {"reuse_port", "backlog", "trust_forwarded", "origins"}
 
 
 async def dial(url: str) -> WebSocketCarrier:
@@ -125,7 +130,19 @@ def _listen_options(url: str) -> tuple[CarrierUrl, UpgradePolicy, ssl.SSLContext
     parts = parse_url(url, _LISTEN_OPTIONS | ({"cert", "key"} if secure else set()))
     context = server_context(url, parts.options.get("cert"), parts.options.get("key")) if secure else None
     path = parts.path if parts.path not in ("", "/") else None
-    return parts, UpgradePolicy(path, parts.flag("trust_forwarded")), context
+    return parts, UpgradePolicy(path, parts.flag("trust_forwarded"), _origins(parts)), context
+
+
+def _origins(parts: CarrierUrl) -> tuple[str, ...]:
+    """Return the option `origins`. Raise `CarrierUrlError` for what no browser would say."""
+    listed = tuple(filter(None, parts.options.get("origins", "").split(",")))
+    for each in listed:
+        if not _ORIGIN.fullmatch(each):
+            raise CarrierUrlError(
+                f"{parts.text}: {each!r} is no origin of web pages; write https://host or https://host:port, "
+                "in small letters and without a path"
+            )
+    return listed
 
 
 def _listener(

@@ -19,7 +19,7 @@ from websockets.protocol import SEND_EOF, Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import WebSocketURI
 
-from dtp.carriers.errors import CarrierUrlError, HeadSizeError, UpgradeError
+from dtp.carriers.errors import CarrierUrlError, HeadSizeError, OriginError, UpgradeError
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.url import format_host
 from dtp.carriers.websocket_carrier import MAX_MESSAGE
@@ -101,10 +101,15 @@ async def upgrade_client(io: SocketIO, uri: WebSocketURI) -> tuple[ClientProtoco
 
 @dataclass(frozen=True)
 class UpgradePolicy:
-    """What a listener asks of those that come: `path` is the only one that is served (None: any)."""
+    """What a listener asks of those that come: `path` is the only one that is served (None: any).
+
+    `origins` are the web pages that may come (RFC 6454, as browsers write it: `https://host` or `https://host:port`).
+    Programs name no origin and need none.
+    """
 
     path: str | None
     trust_forwarded: bool
+    origins: tuple[str, ...] = ()
 
 
 async def upgrade_server(io: SocketIO, policy: UpgradePolicy) -> tuple[ServerProtocol, str | None]:
@@ -125,6 +130,13 @@ async def upgrade_server(io: SocketIO, policy: UpgradePolicy) -> tuple[ServerPro
         raise UpgradeError(f"not a WebSocket request: {protocol.handshake_exc}") from protocol.handshake_exc
     (request,) = protocol.events_received()
     assert isinstance(request, Request)
+    page = next((each for each in request.headers.get_all("Origin") if each not in policy.origins), None)
+    if page is not None:
+        protocol.send_response(protocol.reject(403, "Pages of this origin may not connect.\n"))
+        await _send(io, protocol)
+        raise OriginError(
+            f"a web page of {page!r} wants in; origins= in the listener's URL lists those that may"
+        )
     if policy.path is not None and request.path.partition("?")[0] != policy.path:
         response = protocol.reject(404, "No carrier at this path.\n")
     elif rest:

@@ -1,5 +1,16 @@
 """The only Python that touches C: typed handles for records and packets, and the choice of cipher providers."""
 
+try:
+    import dtp.core._dtp_core  # noqa: F401  # before what takes names from it
+except ModuleNotFoundError as error:
+    if error.name != "dtp.core._dtp_core":
+        raise
+    raise ImportError(
+        f"the C core of dtp is not built in {__path__[0]}. If dtp is installed, this is the folder of a checkout that"
+        " hides it: run Python from another folder, or with -P. In a checkout, `pip install -e .` builds the core.",
+        name=error.name,
+    ) from error
+
 from dtp.core.buffer import Buffer
 from dtp.core.errors import (
     CounterExhausted,

@@ -43,6 +43,8 @@ FRAME_BYTES: Final[int] = lib.DTP_FRAME_BYTES
 NAME_BYTES: Final[int] = lib.DTP_NAME_BYTES
 #: MessagePack bytes of a value, at most.
 VALUE_BYTES: Final[int] = lib.DTP_VALUE_BYTES
+#: Lists and dicts in one another in a value, at most.
+VALUE_DEPTH: Final[int] = lib.DTP_VALUE_DEPTH
 #: Frames of one author that may wait for their time.
 DEFERRED_FRAMES: Final[int] = lib.DTP_DEFERRED_FRAMES
 #: A clock is below this.
@@ -63,9 +65,9 @@ _buffer = ffi.buffer
 #: `take(handle, author's number, body, its length)` -> changes * 2, plus 1 when there are edits of texts. Negative:
 #: nothing was taken, `GraphCore.merge` does it or says why not. The limit is that of `take_until`.
 take: Final[Callable[[Any, int, bytes, int], int]] = lib.dtp_graph_take
-#: `write(handle, rows, their length, seconds since 1970, by how much clocks may be ahead of it)`. Negative: nothing
-#: was made, `GraphCore.written` raises why.
-write: Final[Callable[[Any, bytes, int, float, int], int]] = lib.dtp_graph_write
+#: `write(handle, rows, their length, seconds since 1970)`. Negative: nothing was made; `GraphCore.written` raises
+#: why.
+write: Final[Callable[[Any, bytes, int, float], int]] = lib.dtp_graph_write
 
 
 class GraphCore:
@@ -146,7 +148,7 @@ class GraphCore:
             return merging_error(
                 code,
                 message=f"{DEFERRED_FRAMES} frames of author {author} are too far in the future already; "
-                "look at both clocks",
+                "look at both clocks, or take it again when they are due",
             )
         return merging_error(code, self._merged.place, "not a valid frame")
 
@@ -178,6 +180,10 @@ class GraphCore:
     def waiting(self) -> int:
         """The last clock of the frame that is due first, 0 when none waits."""
         return int(lib.dtp_graph_waiting(self._graph))
+
+    def waiting_of(self, author: int) -> int:
+        """Return how many frames of the author with this number wait."""
+        return int(lib.dtp_graph_deferred(self._graph, author))
 
     def due(self, limit: int) -> bool:
         """Apply one frame that waited and isn't above `limit` now; whether there was one (see `changes`)."""
@@ -269,13 +275,13 @@ class GraphCore:
 
     # ---- making ops ---------------------------------------------------------------------------------------------
 
-    def put(self, rows: bytes, now: int, limit: int) -> None:
+    def put(self, rows: bytes, now: int) -> None:
         """Registers: MessagePack of `[[soul, key, value] or [soul, key] (deleted)...]`, all or none.
 
-        `now` is the wall clock. Raises `EncodingError` for rows that are none, `StateLimit` when the frame to come
-        would be too large (commit, or take fewer rows) and `ClockBehind` when what was seen is ahead of `limit`.
+        `now` is the wall clock. Raises `EncodingError` for rows that are none, and `StateLimit` when the frame to
+        come would be too large (commit, or take fewer rows).
         """
-        self.written(lib.dtp_graph_put(self._graph, rows, len(rows), now, limit, self._merged))
+        self.written(lib.dtp_graph_put(self._graph, rows, len(rows), now, self._merged))
 
     def written(self, code: int) -> None:
         """Raise what a negative result of `write` says. Errors as `put`'s."""
@@ -288,7 +294,6 @@ class GraphCore:
         soul: bytes,
         key: bytes,
         now: int,
-        limit: int,
         *,
         value: bytes = b"",
         position: bytes = b"",
@@ -305,7 +310,7 @@ class GraphCore:
         do.value_length, do.position_length = len(value), len(position)
         do.item_author, do.item_clock = item
         do.kind = kind
-        code = lib.dtp_graph_do(self._graph, do, now, limit, self._merged)
+        code = lib.dtp_graph_do(self._graph, do, now, self._merged)
         if code < 0:
             raise self._make_error(code)
         return bool(self._merged.ops)

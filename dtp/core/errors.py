@@ -94,15 +94,6 @@ class NotOwner(LocalError):
     code = "not-owner"
 
 
-class ClockBehind(LocalError):
-    """This machine's clock is far behind ops that were taken already: what is made now would not be taken by others.
-
-    Set the clock right; nothing was made.
-    """
-
-    code = "clock-behind"
-
-
 #: Code -> class and message when opening, class and message when sealing. Each fact once; the codes are dtp.h's.
 _TABLE: dict[int, tuple[tuple[type[DtpError], str], tuple[type[DtpError], str]]] = {
     code: (opening, sealing or opening)
@@ -150,11 +141,15 @@ _MERGING: dict[int, tuple[type[DtpError], str]] = {
     lib.DTP_E_FORMAT: (EncodingError, "not a valid encoding"),
     lib.DTP_E_LIMIT: (StateLimit, "past a limit of this side"),
     lib.DTP_E_OWNER: (NotOwner, "souls that begin with ~ and a name are for the author of that name alone"),
-    lib.DTP_E_CLOCK: (ClockBehind, "the wall clock is behind what was seen; set it right"),
 }
 
 
 def merging_error(code: int, place: int | None = None, message: str | None = None) -> DtpError:
-    """The exception for a negative code of a function for replicated data; `place`: where the bytes are wrong."""
+    """Return the exception for a negative code of a function for replicated data.
+
+    With `place`, where the bytes are wrong, `message` is about the bytes; else it is about what `code` says.
+    """
     cls, usual = _MERGING[code]
-    return EncodingError(message or usual, place) if cls is EncodingError else cls(message or usual)
+    if cls is EncodingError:
+        return EncodingError(message or usual, place)
+    return cls(usual if place is not None or message is None else message)

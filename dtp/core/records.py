@@ -154,9 +154,10 @@ def _opened(scratch: _Scratch, start: int) -> tuple[int, list[Frame]]:
 class _Handle:
     """One direction's key and counter, in C's memory."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_cipher", "_fresh")
 
     def __init__(self, suite: str, key: bytes, rekey_bytes: int) -> None:
+        self._fresh: Any = None  # where the fresh key stands, as long as C points to it
         self._cipher: Any = ffi.gc(ffi.new("dtp_cipher *"), wipe)
         if len(key) != lib.DTP_KEY:
             raise LocalError(f"a key has {lib.DTP_KEY} bytes, not {len(key)}")
@@ -174,23 +175,41 @@ class _Handle:
         """How many keys came before the present one."""
         return int(self._cipher.rekeys)
 
+    @property
+    def waits_for_fresh(self) -> bool:
+        """True between `set_fresh` and the REKEY that takes that key."""
+        return bool(self._cipher.fresh)
+
     def close(self) -> None:
         """Wipe the key; whatever is called after this raises or gives `UnsupportedSuite`. Idempotent."""
         wipe(self._cipher)
+
+    def _set_fresh(self, key: bytes) -> None:
+        if len(key) != lib.DTP_KEY:
+            raise LocalError(f"a key has {lib.DTP_KEY} bytes, not {len(key)}")
+        before, self._fresh = self._fresh, ffi.new("uint8_t[]", key)
+        lib.dtp_cipher_set_fresh(self._cipher, self._fresh)  # which wipes the one before
+        del before
 
 
 class Sealer(_Handle):
     """The sending direction of a link over a carrier that keeps the order.
 
     `suite` is `AESGCM` or `ChaChaPoly`, `key` 32 bytes. With `rekey_bytes`, the next key is taken when that much
-    plaintext was sealed under one (at most one record later); 0 leaves it to `rekey` alone.
+    plaintext was sealed under one (at most one record later); 0 leaves it to `rekey` alone. With `padding` (1 to
+    65,535) every record is as long as a full one, or `padding` bytes times a power of two.
     Raises `UnsupportedSuite`, `LocalError`.
     """
 
     __slots__ = ()
 
-    def __init__(self, suite: str, key: bytes, rekey_bytes: int = 0) -> None:
+    def __init__(self, suite: str, key: bytes, rekey_bytes: int = 0, padding: int = 0) -> None:
         super().__init__(suite, key, rekey_bytes)
+        self._cipher.padding = padding
+
+    def set_fresh(self, key: bytes) -> None:
+        """Have the next REKEY take `key` (32 bytes) instead of the one that follows from the present, and say so."""
+        self._set_fresh(key)
 
     def seal(self, frames: Sequence[Outgoing], out: Buffer, record_size: int, rekey: bool = False) -> int:
         """Seal all frames into `out`, in records of at most `record_size` plaintext bytes; bytes written.
@@ -297,6 +316,10 @@ class Opener(_Handle):
 
     def __init__(self, suite: str, key: bytes) -> None:
         super().__init__(suite, key, 0)
+
+    def set_fresh(self, key: bytes) -> None:
+        """Take `key` (32 bytes) at the next REKEY that says that it is a fresh one, a `FrameError` without."""
+        self._set_fresh(key)
 
     def open(
         self, buffer: Buffer, start: int, end: int, most: int = _MAX_LISTED

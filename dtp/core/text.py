@@ -394,8 +394,29 @@ class TextHandle:
         return self._take_out(lib.dtp_text_changes(self._text, version, len(version), self._out))
 
     def take_changes(self) -> bytes:
-        """What was written here since the last call, as a message; empty when nothing was."""
-        return self._take_out(lib.dtp_text_take(self._text, self._out))
+        """Return what was written here since the last call, as a message; empty if nothing was."""
+        changes, stop = self.pending_changes()
+        self.mark_taken(stop)
+        return changes
+
+    def pending_changes(self, size: int | None = None) -> tuple[bytes, int]:
+        """Return what was written here and not yet marked as taken, as a message, and the number to mark it with.
+
+        The message has at most about `size` bytes: then it holds the first part, at least one operation, and the
+        rest comes after `mark_taken`. It is empty if nothing was written.
+        """
+        state = self._state
+        stop = state.next
+        while True:
+            changes = self._take_out(lib.dtp_text_take(self._text, stop, self._out))
+            first = state.taken
+            if size is None or len(changes) <= size or stop - first == 1:
+                return changes, int(stop)
+            stop = first + max(1, (stop - first) * size // len(changes) * 9 // 10)
+
+    def mark_taken(self, stop: int) -> None:
+        """Have later calls begin at operation `stop`, which `pending_changes` returned."""
+        self._state.taken = stop
 
     def _compact(self, stable: bytes) -> int:
         forgotten = lib.dtp_text_compact(self._text, stable, len(stable))

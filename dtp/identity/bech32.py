@@ -6,12 +6,18 @@ Own code because there is little of it and no library on PyPI both says where a 
 
 from __future__ import annotations
 
+import base64
+import functools
+from collections.abc import Iterable
 from typing import Literal
 
 from dtp.errors import LocalError
 
 _CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _VALUE = {char: value for value, char in enumerate(_CHARSET)}
+_BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_TO_CHARSET = bytes.maketrans(_BASE32, _CHARSET.encode())
+_TO_VALUE = bytes.maketrans(_BASE32, bytes(range(32)))
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _CONSTANT = {"bech32": 1, "bech32m": 0x2BC830A3}
 _CHECKSUM_LENGTH = 6
@@ -35,21 +41,20 @@ class Bech32Error(LocalError, ValueError):
         self.place = place
 
 
+#: What is added for the five bits that leave the polynomial (BIP-173, "Checksum").
+_LEAVING = [
+    functools.reduce(int.__xor__, (one for bit, one in enumerate(_GENERATOR) if top >> bit & 1), 0)
+    for top in range(32)
+]
+
+
 def _step(checksum: int, value: int) -> int:
-    """Multiply the checksum polynomial by x and add `value` (BIP-173, "Checksum")."""
-    top = checksum >> 25
-    checksum = (checksum & 0x1FFFFFF) << 5 ^ value
-    for bit, generator in enumerate(_GENERATOR):
-        if top >> bit & 1:
-            checksum ^= generator
-    return checksum
+    """Multiply the checksum polynomial by x and add `value`."""
+    return (checksum & 0x1FFFFFF) << 5 ^ value ^ _LEAVING[checksum >> 25]
 
 
-def _polymod(hrp: str, values: list[int]) -> int:
-    checksum = 1
-    for value in (*(ord(c) >> 5 for c in hrp), 0, *(ord(c) & 31 for c in hrp), *values):
-        checksum = _step(checksum, value)
-    return checksum
+def _polymod(hrp: str, values: Iterable[int]) -> int:
+    return functools.reduce(_step, (*(ord(c) >> 5 for c in hrp), 0, *(ord(c) & 31 for c in hrp), *values), 1)
 
 
 def _regroup(values: list[int] | bytes, width_in: int, width_out: int) -> tuple[list[int], int, int]:
@@ -70,12 +75,10 @@ def encode(hrp: str, data: bytes, *, variant: Variant = "bech32m") -> str:
 
     `hrp` is lower case and printable ASCII; it is written by this package, so it is not checked.
     """
-    values, rest, bits = _regroup(data, 8, 5)
-    if bits:
-        values.append(rest << (5 - bits))
-    residue = _polymod(hrp, [*values, *[0] * _CHECKSUM_LENGTH]) ^ _CONSTANT[variant]
-    checksum = [residue >> 5 * (5 - i) & 31 for i in range(_CHECKSUM_LENGTH)]
-    return f"{hrp}1{''.join(_CHARSET[value] for value in (*values, *checksum))}"
+    text = base64.b32encode(data).rstrip(b"=")  # groups the bits as BIP-173 does, in other characters
+    residue = _polymod(hrp, text.translate(_TO_VALUE) + bytes(_CHECKSUM_LENGTH)) ^ _CONSTANT[variant]
+    checksum = "".join(_CHARSET[residue >> 5 * (5 - i) & 31] for i in range(_CHECKSUM_LENGTH))
+    return f"{hrp}1{text.translate(_TO_CHARSET).decode()}{checksum}"
 
 
 def decode(text: str, *, variant: Variant = "bech32m") -> tuple[str, bytes]:

@@ -14,7 +14,7 @@ from dtp.identity.peer_id import PeerId
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Goes before the static key in what the identity key signs. No other signature of this project begins so.
+#: Goes before the static key in what the identity key signs for those who seal to it; no handshake asks for it.
 STATIC_CONTEXT: Final = b"dtp.static.v1"
 SIGNATURE_SIZE: Final = 64
 _SECRET_SIZE = 32
@@ -35,8 +35,8 @@ class IdentityError(LocalError):
 class Identity:
     """An Ed25519 key pair that names a peer, and a separate X25519 static key for the transport's handshake.
 
-    The static key is bound to the name by `static_proof`, as libp2p's Noise does it, so the identity key
-    signs and never takes part in a key exchange. Immutable. Neither `repr` nor an error shows a secret;
+    The identity key signs, each handshake among other things, and never takes part in a key exchange. `static_proof`
+    is for those who seal to the static key. Immutable. Neither `repr` nor an error shows a secret;
     pickling raises `IdentityError` (use `save`). Python can't wipe `bytes`: secrets stay in memory until it
     is reused.
     """

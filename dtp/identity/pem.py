@@ -145,7 +145,7 @@ def _read_private(where: Path) -> bytes:
             text = file.read(MAX_FILE_SIZE + 1)
     except FileNotFoundError:
         raise IdentityFileMissing(
-            f"there is no identity at {where}; 'dtp keygen --file {where}' makes one"
+            f"there is no identity at {where}; 'dtp keygen --identity {where}' makes one"
         ) from None
     except OSError as error:
         raise IdentityFileError(f"can't read {where}: {error.strerror or error}") from error

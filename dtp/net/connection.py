@@ -11,18 +11,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from dtp import carriers
+from dtp.carriers.base import Carrier
 from dtp.carriers.watch import socket_watcher
 from dtp.core import Buffer, sockets_supported
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.identity import PeerId
 from dtp.net.driver import Buffers, LinkDriver, OnEstablished, yield_processor
-from dtp.net.intake import LOW
+from dtp.net.held import HeldBudget
+from dtp.net.retries import Retries
 from dtp.net.stream import Stream
 from dtp.net.taps import Taps
-from dtp.net.turns import Turns
+from dtp.net.turn_budget import LOW
+from dtp.net.turns import MUCH, Turns
 from dtp.net.watch import Watch
 from dtp.session import events as ev
-from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset, TooManyStreams
+from dtp.session.codes import (
+    CloseCode,
+    ConnectionClosed,
+    ConnectionLost,
+    HandshakeRefused,
+    StreamReset,
+    TooManyStreams,
+    check_code,
+)
 from dtp.session.datagrams import DatagramQueue
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
@@ -33,8 +44,6 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.net")
 
-#: How often a client tries to get a carrier again: at once, then slower, but never seconds apart for long.
-RETRY = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5)
 #: How long `close` waits for what was finished to arrive.
 LINGER = 5.0
 #: Seconds for the peer to hear that it may open no more streams.
@@ -77,7 +86,7 @@ class Connection:
         self._loop = loop
         self._redial = redial
         self._buffers = Buffers.of(loop)
-        self._intake = self._buffers.intake
+        self._intake = self._buffers.streams
         self._drivers: list[LinkDriver] = []
         self._streams: dict[int, Stream] = {}
         self._accepted: deque[Stream] = deque()
@@ -96,6 +105,7 @@ class Connection:
         self._refusal: PeerError | None = None
         self._resuming: asyncio.Task[None] | None = None
         self._resumes = 0
+        self._retries = Retries(limits.resume)
         self._sent = self._received_bytes = 0
         self._cipher = session.link.suite.cipher
         self._taps: Taps | None = None
@@ -112,8 +122,12 @@ class Connection:
         self.on_confirmed: Callable[[Connection], None] | None = None
         #: Called whenever a further carrier, or one instead of those before, has proven that it belongs here.
         self.on_carrier: Callable[[Connection], object] | None = None
+        #: As `on_carrier`, for the listener: it is given the carrier.
+        self.on_further_carrier: Callable[[Carrier], None] | None = None
         #: True once the client has proven that (listener side).
         self.confirmed = False
+        #: What all connections of a listener keep, if one made this; see `Limits.held`.
+        self.budget: HeldBudget[Connection] | None = None
         self._join(driver, session.link)
 
     # ---- what it is -------------------------------------------------------------------------------------
@@ -163,8 +177,12 @@ class Connection:
 
     @property
     def source(self) -> str:
-        """Where the newest carrier comes from, such as an IP address; "" while there is none."""
-        return self._drivers[-1].carrier.source if self._drivers else ""
+        """Where the newest carrier comes from that has proven that it belongs here, such as an IP address; "" while
+        there is none."""
+        for driver in reversed(self._drivers):
+            if driver.link is not None and driver.link.attached:
+                return driver.carrier.source
+        return ""
 
     @property
     def held(self) -> int:
@@ -233,11 +251,11 @@ class Connection:
             if not self._accepted:
                 self._check()
                 await self._wait("accept")
-            elif self._intake.left > LOW or self._intake.spares():
+            elif self._intake.left > LOW or self._intake.has_room():
                 self._intake.left -= 1
                 has_room = True
             else:
-                await self._intake.room()
+                await self._intake.wait_room()
                 has_room = True
         return self._accepted.popleft()
 
@@ -251,7 +269,7 @@ class Connection:
         """
         self._on_stream, intake = on_stream, self._intake
         while self._accepted:
-            if intake.left <= LOW and not intake.spares():
+            if intake.left <= LOW and not intake.has_room():
                 intake.wait(self._take_waiting)
                 break
             intake.left -= 1
@@ -281,6 +299,14 @@ class Connection:
             self._check()
             await self._wait("datagram")
         return self._datagrams.take()
+
+    @property
+    def datagrams_dropped(self) -> int:
+        """Datagrams so far that went since too many waited, to be sent or to be read, or as the connection ended.
+
+        Those that were under way when a carrier was cut are not among them: nobody knows of them.
+        """
+        return self._session.datagrams_dropped + self._datagrams.dropped
 
     async def ping(self) -> float:
         """The time to the peer and back, in seconds."""
@@ -355,6 +381,12 @@ class Connection:
             self._check()
             await self._wait("carrier")
 
+    @property
+    def link_hashes(self) -> list[bytes]:
+        """The handshake hash (32 bytes) of each carrier that is attached; the peer's are the same."""
+        links = [driver.link for driver in self._drivers]
+        return [link.hash for link in links if link is not None and link.attached]
+
     def join(self, driver: LinkDriver, established: Established) -> None:
         """A carrier that is to carry this connection on, instead of all others; its session checks the proof."""
         self._join(driver, self._session.new_link(established, self._loop.time()))
@@ -368,17 +400,21 @@ class Connection:
     async def _resume(self) -> None:
         """Client: get a carrier again and let the session go on; gives up when the session does."""
         assert self._redial is not None
-        attempt = 0
+        self._retries.lost(self._loop.time(), self._session.moved, self._session.buffered)
         while self._error is None and not self._session.attached:
-            await asyncio.sleep(RETRY[min(attempt, len(RETRY) - 1)])
-            attempt += 1
+            pause = self._retries.pause(self._loop.time())
+            if pause is None:
+                log.info(
+                    "%r: carriers come and go, and nothing gets through: no more attempts to resume", self
+                )
+                break
+            await asyncio.sleep(pause)
             try:
                 await self._redial(self._session.connection_id, self.join)
             except (CarrierError, PeerError) as error:
-                log.debug("%r: attempt %d to resume failed: %s", self, attempt, error)
+                log.debug("%r: an attempt to resume failed: %s", self, error)
                 if isinstance(error, PeerError) and not self._session.ready:
-                    self._refusal = error  # lost before we were admitted, and now refused: that is why
-                    self._wake("ready")
+                    self._give_up(error)  # lost before we were admitted, and now refused: that is why
                     break
                 continue
             while self._drivers and not self._session.attached and self._error is None:
@@ -393,6 +429,7 @@ class Connection:
         `code` and `reason` (0 to 2^32 - 1; at most 256 bytes) are the application's and reach the peer's
         `ConnectionClosed`. Idempotent.
         """
+        check_code(code)
         await self.delivered()
         self.abort(code, reason, application=code != 0)
         await self.wait_gone()
@@ -577,6 +614,8 @@ class Connection:
         used, frames = self._session.receive(driver.link, buffer, start, end, now, most)
         self._received_bytes += used - start
         self._after(now)
+        if used - start >= MUCH:
+            self._buffers.movers.count()
         if self._buffers.turns.moved(used - start, now):
             yield_processor()
         return used, frames
@@ -623,12 +662,24 @@ class Connection:
             if size:
                 sealed += size
                 driver.writable = driver.carrier.write(out.view[:size])
+                if size >= MUCH:
+                    self._buffers.movers.count()
                 if size > most // 2 and driver.writable and not self._flush_scheduled:
                     self._flush_scheduled = True
                     self._loop.call_soon(self._scheduled_flush)
         if sealed:
             self._sent += sealed
             self._tell_watch()
+        if self.budget is not None:
+            self._driver_keeps()
+
+    def _driver_keeps(self) -> None:
+        """Have all that is kept for this connection counted."""
+        if self.budget is not None and self._error is None:
+            kept = self._session.buffered + self._datagrams.size
+            for driver in self._drivers:
+                kept += driver.held
+            self.budget.note(self, self.source, kept)
 
     def _tell_watch(self) -> None:
         """Something came or was sealed: tell the watch if it is to know."""
@@ -694,8 +745,11 @@ class Connection:
     # ---- events -----------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
+        confirmed = self.confirmed
         for event in self._session.events():
             _HANDLERS[type(event)](self, event)
+        if self.confirmed and not confirmed and self.on_confirmed is not None:
+            self.on_confirmed(self)  # last: it may end the connection
 
     def _on_ready(self, event: ev.Ready) -> None:
         self._wake("ready")
@@ -704,9 +758,12 @@ class Connection:
         """Client: wait until the server has admitted this connection; raises its refusal."""
         while not self._session.ready:
             self._check()
-            if self._refusal is not None:
-                raise self._refusal
             await self._wait("ready")
+
+    def refuse_once_confirmed(self, code: int, reason: str) -> None:
+        """Listener side: close when the client has proven that it holds the keys, whatever it says. Until then say
+        nothing, since its first message may be another's that is sent again."""
+        self._session.refuse_once_confirmed(code, reason)
 
     def admit(self) -> None:
         """Listener side: let the client go on."""
@@ -717,8 +774,6 @@ class Connection:
         self.confirmed = True
         for driver in self._drivers:
             driver.settle()
-        if self.on_confirmed is not None:
-            self.on_confirmed(self)
 
     def _on_stream_opened(self, event: ev.StreamOpened) -> None:
         stream_id = event.stream_id
@@ -727,7 +782,7 @@ class Connection:
         if self._on_stream is None:
             self._accepted.append(stream)
             self._wake("accept")
-        elif intake.left > LOW or intake.spares():
+        elif intake.left > LOW or intake.has_room():
             intake.left -= 1
             try:
                 self._on_stream(stream)
@@ -820,12 +875,17 @@ class Connection:
         for driver in self._drivers:
             if driver.link is event.link and self.confirmed:
                 driver.settle()
+                if self.on_further_carrier is not None:
+                    # Not now: it may end the connection, and what came with this is still to be told.
+                    self._loop.call_soon(self.on_further_carrier, driver.carrier)
         self._wake("carrier")
         if self.on_carrier is not None:
             self.on_carrier(self)
 
     def _on_link_lost(self, event: ev.LinkLost) -> None:
         log.debug("%r: link %d lost: %s", self, event.link.number, event.reason)
+        if event.refusal is not None and not self._session.ready:
+            self._give_up(HandshakeRefused(event.refusal))
         self._flush()
         for driver in list(self._drivers):
             if driver.link is event.link:
@@ -834,12 +894,18 @@ class Connection:
         self._wake("carrier")
         self._wake("gone")
 
+    def _give_up(self, error: PeerError) -> None:
+        """Client: end what was never admitted, and give the reason to all that waits."""
+        self._refusal = error
+        self._loop.call_soon(self.abort)
+
     def _on_detached(self, event: ev.Detached) -> None:
         if self._redial is not None and self._resuming is None:
             self._resuming = start_task(self._resume(), name="dtp-resume", loop=self._loop)
 
     def _on_resumed(self, event: ev.Resumed) -> None:
         self._resumes += 1
+        self._retries.resumed(self._loop.time())
 
     def _explain(self, closed: ConnectionClosed) -> DtpError:
         """Return what all that waits here is told of the end: another error where its cause is known here."""
@@ -850,7 +916,7 @@ class Connection:
             self._error = ConnectionLost(f"connection to {self.peer.short} is lost: {event.reason}")
         else:
             closed = ConnectionClosed(event.close_code, event.reason, event.by_peer, event.application)
-            self._error = self._explain(closed)
+            self._error = self._explain(closed) if self._refusal is None else self._refusal
         for stream in self._streams.values():
             stream._fail_read(self._error)
             stream._fail_write(self._error, delivered=self._acknowledged(stream.id))

@@ -16,9 +16,10 @@ from dtp.errors import CarrierError, PeerError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
-from dtp.net.driver import LinkDriver, OnEstablished
+from dtp.net.driver import ClosedInHandshake, LinkDriver, OnEstablished
 from dtp.net.resolver import Candidate, HostResolver, Resolver, StaticResolver, in_order, resolve_all
 from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeError, HandshakeRefused, Refusal
+from dtp.session.exchange import Exchanges
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.noise import Suite
@@ -80,18 +81,26 @@ class Dialer:
     resolvers: Sequence[Resolver]
     ticket: Ticket | None = None
     make: type[Connection] = Connection
+    #: Give the connection when it has its keys, before the server has admitted it.
+    early: bool = False
 
     async def connect(self) -> Connection:
-        """A connection that the server has admitted. Raises the last candidate's error when none works."""
+        """A connection that the server has admitted, or with `early` one whose first words go along with the record
+        that the server waits for. Raises the last candidate's error when none works."""
         loop = asyncio.get_running_loop()
         made: list[Connection] = []
 
         def take_over(driver: LinkDriver, established: Established) -> None:
-            session = Session(established, self.endpoint.limits, loop.time(), client=True)
+            exchanges = Exchanges(self.endpoint.identity, os.urandom)
+            session = Session(
+                established, self.endpoint.limits, loop.time(), client=True, exchanges=exchanges
+            )
             made.append(self.make(session, driver, loop, self.dial))
 
         try:
             await self.dial(b"", take_over)
+            if self.early:
+                return made[0]
             async with asyncio.timeout(made[0].patience):
                 await made[0].wait_ready()
         except ConnectionClosed as error:
@@ -101,14 +110,9 @@ class Dialer:
                 raise
             made[0].abort()
             raise DialTimeout(f"{self.address}: the peer did not admit us in time") from None
-        except (asyncio.CancelledError, HandshakeError) as error:
+        except asyncio.CancelledError:
             for connection in made:
                 connection.abort()
-            if made and self.endpoint.psk is not None and isinstance(error, HandshakeError):
-                # By XXpsk3 the client is through before the server can compare the keys.
-                raise HandshakeError(
-                    "the peer broke off when the handshake was done; its pre-shared key must be another one"
-                ) from error
             raise
         return made[0]
 
@@ -135,26 +139,36 @@ class Dialer:
         raise failure
 
     async def _handshake(self, candidate: Candidate, resume: bytes, take_over: OnEstablished) -> None:
-        """Try what is best first: IK with a key known from before, then XX; each suite until one is accepted."""
+        """Try what is best first: IK with a key known from before, then XX; each suite until one is accepted.
+
+        Whoever holds a pre-shared key says nothing to those that he can't read, be it for the key, the suite or the
+        static key: so each is tried.
+        """
         peer = self.address.peer or candidate.address.peer
-        static = _known.get(peer)
-        refused: HandshakeRefused | None = None
+        failure: HandshakeError | None = None
         for suite in self.endpoint.suites:
-            try:
+            static = _known.get(peer)
+            for known in (None,) if static is None else (static, None):
                 try:
-                    return await self._attempt(candidate, peer, suite, static, resume, take_over)
+                    return await self._attempt(candidate, peer, suite, known, resume, take_over)
                 except HandshakeRefused as error:
-                    if static is None or error.refusal != Refusal.FAILED:
+                    if error.refusal == Refusal.FAILED and known is not None:
+                        _known.forget(peer)
+                        continue
+                    if error.refusal != Refusal.SUITE:
                         raise
+                    failure = error
+                    break
+                except ClosedInHandshake as error:
+                    if self.endpoint.psk is None:
+                        raise ClosedInHandshake(f"{error}; it may want a pre-shared key") from None
                     _known.forget(peer)
-                    static = None
-                    return await self._attempt(candidate, peer, suite, None, resume, take_over)
-            except HandshakeRefused as error:
-                if error.refusal != Refusal.SUITE:
-                    raise
-                refused = error
-        assert refused is not None  # there is always a suite to try
-        raise refused
+                    failure = HandshakeError(
+                        f"{error}, without a word: its pre-shared key must be another one, or it has none"
+                    )
+                    failure.__cause__ = error
+        assert failure is not None  # there is always a suite to try
+        raise failure
 
     async def _attempt(
         self,
@@ -236,13 +250,16 @@ def connect(
     psk: bytes | None = None,
     resolvers: Sequence[Resolver] | None = None,
     ticket: Ticket | None = None,
+    early: bool = False,
 ) -> Connecting:
     """Connect to the service of a peer: `connection = await connect(...)` or `async with connect(...) as ...`.
 
     `address` is an `Address` or its text. `identity` is who we are; without it a new identity is made for this
     one connection. `service` overrides the one in the address. `psk` (32 bytes) must be the server's, if it has
     one. `resolvers` are asked in order for `dtp:` addresses; by default the static peer table, then
-    the chain for host objects.
+    the chain for host objects. With `early` the connection is there a round trip sooner, before the server has let us
+    in: what is written at once goes along, is read by the service only if it does, and can't be replayed. A refusal
+    is then `ConnectionClosed`, from whatever waits; `await connection.wait_ready()` waits for the verdict alone.
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`.
@@ -258,5 +275,6 @@ def connect(
             service=target.service if service is None else service,
             resolvers=asked,
             ticket=ticket,
+            early=early,
         )
     )

@@ -16,9 +16,18 @@ from weakref import WeakKeyDictionary
 from dtp.carriers.base import Carrier
 from dtp.core import Buffer
 from dtp.errors import CarrierError
-from dtp.net.frame_budget import FEW, FrameBudget
-from dtp.net.intake import Intake
+from dtp.net.held import STEP, source_group
 from dtp.net.taps import GATHER
+from dtp.net.turn_budget import (
+    FEW,
+    HANDSHAKES,
+    HEAVY,
+    LEAST,
+    FrameBudget,
+    MoverCount,
+    StreamBudget,
+    TurnBudget,
+)
 from dtp.net.turns import MOST, Turns
 from dtp.session.codes import HandshakeError, Refusal
 from dtp.session.handshake import ClientHandshake, Established, ServerHandshake
@@ -26,6 +35,9 @@ from dtp.session.link import Link
 
 #: The start of a record left from the read before.
 _TAIL = 66 * 1024
+#: Bytes of the first read of a carrier, and behind one that had more frames than a share. Each that is filled doubles
+#: it: what can't be taken in one turn has to be copied.
+_FIRST_READ = 64 * 1024
 
 
 def _has_record(view: memoryview, start: int, end: int) -> bool:
@@ -46,8 +58,10 @@ class Buffers:
     def __init__(self) -> None:
         #: How much of `read` and `seal` is to be used in a turn. What never is takes no memory.
         self.turns = Turns()
-        self.intake = Intake()
+        self.streams = StreamBudget()
         self.frames = FrameBudget()
+        self.movers = MoverCount(self.turns.share)
+        self.handshakes = TurnBudget(HANDSHAKES, each=1, keep=0)
         self.read = Buffer(MOST + _TAIL)
         self.seal = Buffer(MOST)
         self.gather = Buffer(GATHER)
@@ -76,6 +90,13 @@ OnFailed = Callable[["LinkDriver", Exception], None]
 OnSettled = Callable[["LinkDriver"], None]
 
 
+class ClosedInHandshake(CarrierError):
+    """The other side has closed the carrier before the handshake was done, and said nothing: it may want a pre-shared
+    key, or another one."""
+
+    code = "closed-in-handshake"
+
+
 class Owner(Protocol):
     """What a driver passes records to once the handshake is done: a `Connection`, mostly."""
 
@@ -92,6 +113,9 @@ class Owner(Protocol):
     def _flush(self) -> None:
         """The carrier can take more."""
 
+    def _driver_keeps(self) -> None:
+        """What a driver keeps of what came has grown to more than a little."""
+
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
         """The carrier has ended."""
 
@@ -104,9 +128,12 @@ class LinkDriver:
         "_backlog_at",
         "_buffers",
         "_handshake",
+        "_heavy_until",
+        "_loop",
         "_on_established",
         "_on_failed",
         "_on_settled",
+        "_read_size",
         "_tail",
         "carrier",
         "closed",
@@ -129,7 +156,10 @@ class LinkDriver:
         self.link: Link | None = None
         self.writable = True
         self.closed = False
+        self._loop = loop
         self._buffers = Buffers.of(loop)
+        self._read_size = _FIRST_READ
+        self._heavy_until = 0.0  # it has brought many frames at once lately
         self._handshake: ClientHandshake | ServerHandshake | None = handshake
         self._on_established = on_established
         self._on_failed: OnFailed | None = on_failed
@@ -153,9 +183,8 @@ class LinkDriver:
         if unsent:
             self.writable = self.carrier.write(memoryview(unsent))
         self._on_established(self, established)
-        if received and not self.closed:
-            self._buffers.read.view[: len(received)] = received
-            self.carrier_received(len(received))
+        self._tail = received
+        self.take_waiting()
 
     def detach(self) -> tuple[socket.socket, bytes, bytes] | None:
         """After the handshake, when no connection has taken over: give the carrier's socket to another process.
@@ -171,6 +200,13 @@ class LinkDriver:
         self.settle()
         return *found, self.take_tail()
 
+    def take_waiting(self) -> None:
+        """Take what has come while there was nobody to take it, as if it came now."""
+        tail, self._tail = self._tail, b""
+        if tail and not self.closed:
+            self._buffers.read.view[: len(tail)] = tail
+            self._take(len(tail))
+
     def take_tail(self) -> bytes:
         """Return the bytes that have come and nobody has taken."""
         tail, self._tail = self._tail, b""
@@ -182,12 +218,19 @@ class LinkDriver:
         self.link = link
         self._on_failed = None
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Instead of `start`: tell the other side that we won't, and close."""
+    def refuse(self, refusal: Refusal | None) -> None:
+        """Instead of `start`: tell the other side that we won't, unless it is None, and close."""
         self._handshake = self._on_failed = self._on_settled = None
         self.carrier.start(self)
-        self.carrier.write(memoryview(bytes(2) + int(refusal).to_bytes(2)))
+        if refusal is not None:
+            self.carrier.write(memoryview(bytes(2) + int(refusal).to_bytes(2)))
         self.close()
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept here and in the carrier."""
+        backlog = 0 if self._backlog is None else self._backlog.size
+        return len(self._tail) + backlog + self.carrier.held
 
     def settle(self) -> None:
         """The peer has proven itself, or the carrier is gone. Idempotent."""
@@ -201,24 +244,56 @@ class LinkDriver:
         buffers = self._buffers
         view = buffers.read.view
         tail = self._tail
-        size = buffers.turns.room
+        size = min(buffers.turns.room, self._read_size)
         if tail:
             view[: len(tail)] = tail
             return view[len(tail) : len(tail) + size]
         return view[:size]
 
     def carrier_received(self, size: int) -> None:
-        buffer = self._buffers.read
         total = len(self._tail) + size
+        if size >= self._read_size and size < MOST:
+            self._read_size *= 2
+        if isinstance(self._handshake, ServerHandshake):
+            handshakes = self._buffers.handshakes
+            if handshakes.left <= 0:  # many strangers came in this turn: those who are connected come first
+                self._tail = bytes(self._buffers.read.view[:total])
+                self.carrier.pause_reading()
+                handshakes.wait(self._go_on_with_handshake, source_group(self.carrier.source))
+                return
+            handshakes.left -= 1
+            handshakes.renew_soon()
+        self._take(total)
+
+    def _go_on_with_handshake(self) -> bool:
+        """Take what has come of a handshake that had to wait for a turn with room."""
+        if self._handshake is not None and not self.closed:
+            self.carrier.resume_reading()
+            self.take_waiting()
+        return False
+
+    def _take(self, total: int) -> None:
+        """Take the first `total` bytes of the buffer, and keep what is the start of more."""
+        buffer = self._buffers.read
         used = 0
         if self._handshake is not None:
             used = self._receive_handshake(buffer.view[:total])
         if self.connection is not None and not self.closed:
-            used, more = self._pass_on(buffer, used, total)
+            more = self._buffers.frames.left < LEAST and self._has_to_wait(used, total)
+            if not more:
+                used, more = self._pass_on(buffer, used, total)
             if more:
                 self._keep_for_later(buffer, used, total)
                 return
         self._tail = b"" if used == total or self.closed else bytes(buffer.view[used:total])
+        if len(self._tail) >= STEP and self.connection is not None:
+            self.connection._driver_keeps()
+
+    def _has_to_wait(self, start: int, end: int) -> bool:
+        """True if there are records, and no room in this turn for as many frames as they may have."""
+        heavy = self._heavy_until > self._loop.time()
+        buffers = self._buffers
+        return not buffers.frames.has_room(end - start, heavy) and _has_record(buffers.read.view, start, end)
 
     def _pass_on(self, buffer: Buffer, start: int, end: int) -> tuple[int, bool]:
         """Give the connection its share of this turn; return where that ends, and whether there are more records."""
@@ -228,31 +303,36 @@ class LinkDriver:
         used, frames = self.connection._received(self, buffer, start, end, most)
         if frames > FEW:
             budget.count(frames)
+            if frames > LEAST:
+                self._heavy_until = self._loop.time() + HEAVY
         return used, frames > most and not self.closed and _has_record(buffer.view, used, end)
 
     def _keep_for_later(self, buffer: Buffer, start: int, end: int) -> None:
         """Keep records that were too many for one turn, and read nothing more until they are taken."""
         self.carrier.pause_reading()
+        self._read_size = _FIRST_READ
         self._tail = b""
         self._backlog, self._backlog_at = Buffer(end - start), 0
         self._backlog.view[:] = buffer.view[start:end]
-        self._buffers.frames.wait(self._go_on)
+        assert self.connection is not None
+        self.connection._driver_keeps()
+        self._buffers.frames.wait(self._go_on, source_group(self.carrier.source))
 
-    def _go_on(self) -> None:
-        """Take a share of what was kept, and the rest in a turn to come."""
+    def _go_on(self) -> bool:
+        """Take a share of what was kept; True if there is more, for a turn to come."""
         backlog = self._backlog
         if backlog is None or self.closed or self.connection is None:
             self._backlog = None
-            return
+            return False
         used, more = self._pass_on(backlog, self._backlog_at, backlog.size)
         if more:
             self._backlog_at = used
-            self._buffers.frames.wait(self._go_on)
-            return
+            return True
         self._backlog = None
         if not self.closed:
             self._tail = bytes(backlog.view[used:])
             self.carrier.resume_reading()
+        return False
 
     def carrier_writable(self) -> None:
         self.writable = True
@@ -267,7 +347,8 @@ class LinkDriver:
             self.connection._carrier_lost(self, error)
         else:
             self._fail(
-                error or CarrierError(f"{self.carrier.remote} closed the connection during the handshake")
+                error
+                or ClosedInHandshake(f"{self.carrier.remote} closed the connection during the handshake")
             )
 
     # ---- the handshake ----------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from random import randrange
 from typing import Any, ClassVar, Protocol
 
 from dtp import carriers
@@ -20,10 +22,12 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
+from dtp.net.held import HeldBudget, source_group
 from dtp.net.presence import SERVICE as PRESENCE
 from dtp.net.presence import Announcing
 from dtp.session.codes import CloseCode, HandshakeError, Refusal
 from dtp.session.codes import Refuse as Refuse
+from dtp.session.exchange import Exchanges
 from dtp.session.handshake import Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.session import Session
@@ -37,17 +41,22 @@ Handler = Callable[[Connection], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Someone who has proven an identity asks for a service. `ticket` is opaque and bound to `binding`."""
+    """Someone who has proven an identity asks for a service. `ticket` is opaque and bound to `binding`.
+
+    `again` is True for who was let in before and comes over another carrier: the rest is what it was then, `source`
+    apart. What counts those who come shouldn't count it.
+    """
 
     peer: PeerId
     service: str
     ticket: bytes
     binding: bytes
     source: str
+    again: bool = False
 
 
 #: Looks at a request and raises `Refuse`, or lets it pass. May be a coroutine function. What it gives is the
-#: connection's `admission`.
+#: connection's `admission`, but for requests that come again.
 Admit = Callable[[Request], Awaitable[object] | object]
 
 
@@ -104,12 +113,14 @@ class Listener:
         self._endpoint = endpoint
         self._make = make
         self._limits = endpoint.limits
+        self._exchanges = Exchanges(endpoint.identity, os.urandom)
         self._services = services
         self._admit = admit
         self._listeners: list[CarrierListener] = []
         self._half_open: dict[LinkDriver, asyncio.TimerHandle] = {}
-        self._half_open_by_source: dict[str, dict[LinkDriver, None]] = {}  # the oldest first
+        self._half_open_by_source: dict[str, dict[LinkDriver, None]] = {}
         self._connections: dict[bytes, Connection] = {}
+        self._held = HeldBudget[Connection](endpoint.limits.held, self._end_greedy)
         self._accepted: deque[Connection] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._tasks = TaskSet()
@@ -187,27 +198,29 @@ class Listener:
         driver = LinkDriver(
             self._loop, carrier, handshake, self._on_established, self._on_failed, self._settle
         )
-        source = carrier.source
+        source = source_group(carrier.source)
         if len(self._connections) >= self._limits.connections or not self._room_for(source):
-            self._say_failed(source, Crowded("too many half-open or open connections"))
-            driver.refuse(Refusal.BUSY)
+            self._say_failed(carrier.source, Crowded("too many half-open or open connections"))
+            # Where a pre-shared key is wanted nobody hears anything without it.
+            driver.refuse(Refusal.BUSY if self._endpoint.psk is None else None)
             return
         self._half_open_now(driver)
         driver.start()
 
     def _room_for(self, source: str) -> bool:
-        """See that one more may be half-open. Whoever has been at it for longest makes room, of this source or of the
-        one that holds most: a handshake takes milliseconds, so a flood throws out its own."""
+        """See that one more may be half-open. One makes room, of this source or of the one that holds most; the lot
+        decides which. A flood from behind the same address throws out mostly its own then, while the oldest would
+        be whoever waits for an answer over a long way."""
         limits, by_source = self._limits, self._half_open_by_source
         crowd = by_source.get(source, {})
         if len(crowd) < limits.half_open_per_source:
             if len(self._half_open) < limits.half_open:
                 return True
             crowd = max(by_source.values(), key=len, default={})
-        oldest = next(iter(crowd), None)
-        if oldest is None:  # a limit is 0
+        if not crowd:  # a limit is 0
             return False
-        oldest.abort(Crowded("others wanted to come in, and this one was half-open for longest"))
+        drawn = next(islice(crowd, randrange(len(crowd)), None))
+        drawn.abort(Crowded("others wanted to come in, and this one was half-open"))
         return True
 
     def _half_open_now(self, driver: LinkDriver) -> None:
@@ -215,14 +228,14 @@ class Listener:
         patience = max(self._limits.handshake, carriers.patience(driver.carrier.scheme))
         expired = HandshakeError(f"no handshake from {source} in {patience:g} s")
         self._half_open[driver] = self._loop.call_later(patience, driver.abort, expired)
-        self._half_open_by_source.setdefault(source, {})[driver] = None
+        self._half_open_by_source.setdefault(source_group(source), {})[driver] = None
 
     def _settle(self, driver: LinkDriver) -> None:
         """This carrier is no longer half-open."""
         timer = self._half_open.pop(driver, None)
         if timer is not None:
             timer.cancel()
-            source = driver.carrier.source
+            source = source_group(driver.carrier.source)
             crowd = self._half_open_by_source[source]
             del crowd[driver]
             if not crowd:
@@ -237,28 +250,42 @@ class Listener:
             return
         if self._is_for_another(driver, established):
             return
-        self.give_back(driver, established)
+        self._keep(driver, established)
 
     def _is_for_another(self, driver: LinkDriver, established: Established) -> bool:
         here = established.payload.resume in self._connections
         return self._neighbours is not None and not here and self._neighbours.takes(driver, established)
 
     def give_back(self, driver: LinkDriver, established: Established) -> None:
-        """Whoever has finished this handshake is for this listener, and no other."""
+        """Whoever has finished this handshake is for this listener, and no other: a neighbour was asked meanwhile."""
+        self._keep(driver, established)
+        driver.take_waiting()
+
+    def _keep(self, driver: LinkDriver, established: Established) -> None:
+        """Let whoever has finished this handshake in, or on with a connection that is here."""
         if established.payload.resume:
             self._resume(driver, established)
             return
-        session = Session(established, self._limits, self._loop.time(), client=False)
+        session = Session(
+            established, self._limits, self._loop.time(), client=False, exchanges=self._exchanges
+        )
         connection = self._make(session, driver, self._loop, None)
         self._connections[session.connection_id] = connection
+        connection.budget = self._held
         connection.on_end = lambda _: self._forget(session.connection_id)
         if self._neighbours is not None:
             self._neighbours.opened(session.connection_id)
-        connection.on_confirmed = self._serve_if_ready
-        self._decide(driver, connection, established)
+        # The first message of IK may be a recorded one that is sent again. So until a record has come, which only the
+        # holder of the keys can seal, nobody is asked about it, and no answer depends on what it says.
+        connection.on_confirmed = lambda _: self._decide(driver, connection, established)
+
+    def _end_greedy(self, connection: Connection, size: int) -> None:
+        why = f"{size >> 10} KiB were kept for it, unread or not acknowledged, and others need room"
+        log.info("%r from %s: %s", connection, connection.source, why)
+        self._loop.call_soon(connection.abort, CloseCode.LIMIT, why)
 
     def _forget(self, connection_id: bytes) -> None:
-        del self._connections[connection_id]
+        self._held.forget(self._connections.pop(connection_id))
         if self._neighbours is not None:
             self._neighbours.closed(connection_id)
 
@@ -275,16 +302,20 @@ class Listener:
         if connection is None or connection.peer != established.peer:
             session = Session(established, self._limits, now, client=False)
             unknown = Connection(session, driver, self._loop, None)
-            unknown.abort(CloseCode.RESUME_UNKNOWN, "no such connection, or it was given up")
+            unknown.refuse_once_confirmed(CloseCode.RESUME_UNKNOWN, "no such connection, or it was given up")
             return
         connection.join(driver, established)
 
     # ---- admission --------------------------------------------------------------------------------------
 
     def _decide(self, driver: LinkDriver, connection: Connection, established: Established) -> None:
+        if connection.closed:
+            return
         payload = established.payload
         if payload.service == PRESENCE and self.presence is not None:
-            connection.admit()  # it never comes to a program's handler, whatever `admit` would say of it
+            self._let_in(
+                connection
+            )  # it never comes to a program's handler, whatever `admit` would say of it
             return
         if payload.service == PRESENCE:
             connection.abort(CloseCode.UNKNOWN_SERVICE, "nothing is said of presence here")
@@ -300,28 +331,41 @@ class Listener:
             connection.abort(CloseCode.UNKNOWN_SERVICE, f"no service {payload.service!r} here")
             return
         if self._admit is None:
-            connection.admit()
+            self._let_in(connection)
             return
+        connection.on_further_carrier = lambda carrier: self._ask_again(connection, request, carrier.source)
+        self._ask(self._admit, connection, request)
+
+    def _ask_again(self, connection: Connection, request: Request, source: str) -> None:
+        """Another carrier has proven that it belongs to the connection: is its peer still welcome, from there?"""
+        if self._admit is not None and connection.admitted:
+            self._ask(self._admit, connection, replace(request, source=source, again=True))
+
+    def _ask(self, admit: Admit, connection: Connection, request: Request) -> None:
         try:
-            verdict = self._admit(request)
+            verdict = admit(request)
         except Exception as error:  # noqa: BLE001 - see `_refuse`
             self._refuse(connection, error)
             return
         if inspect.isawaitable(verdict):
-            self._spawn(self._decide_later(connection, verdict))
+            self._spawn(self._decide_later(connection, request, verdict))
         else:
-            connection.admission = verdict
-            connection.admit()
+            self._decided(connection, request, verdict)
 
-    async def _decide_later(self, connection: Connection, verdict: Awaitable[object]) -> None:
+    async def _decide_later(
+        self, connection: Connection, request: Request, verdict: Awaitable[object]
+    ) -> None:
         try:
-            connection.admission = await verdict
+            decided = await verdict
         except Exception as error:  # noqa: BLE001 - see `_refuse`
             self._refuse(connection, error)
             return
-        if not connection.closed:
-            connection.admit()
-            self._serve_if_ready(connection)
+        self._decided(connection, request, decided)
+
+    def _decided(self, connection: Connection, request: Request, verdict: object) -> None:
+        if not connection.closed and not request.again:
+            connection.admission = verdict
+            self._let_in(connection)
 
     def _refuse(self, connection: Connection, error: Exception) -> None:
         """`admit` is foreign code, as a handler is: a bug of it lets nobody in, keeps nobody waiting, and is told."""
@@ -333,10 +377,8 @@ class Listener:
         )
         connection.abort(CloseCode.INTERNAL)
 
-    def _serve_if_ready(self, connection: Connection) -> None:
-        """Both have to be true, in either order: we admitted the client, and it proved that it is live."""
-        if not connection.admitted or not connection.confirmed or connection.closed:
-            return
+    def _let_in(self, connection: Connection) -> None:
+        connection.admit()
         handler = self._handler(connection.service)
         if handler is not None:
             self._spawn(self._serve(connection, handler))

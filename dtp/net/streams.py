@@ -43,6 +43,7 @@ class ConnectOptions(TypedDict, total=False):
     psk: bytes | None
     resolvers: Sequence[Resolver] | None
     ticket: Ticket | None
+    early: bool
 
 
 class ListenOptions(TypedDict, total=False):

@@ -75,7 +75,8 @@ class StreamTransport(transports._FlowControlMixin):
         self._finished = False  # `write_eof` was called
         self._lost = False
         self._write_error: DtpError | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._delivered = asyncio.Event()  # the peer has all that was written before `close()`
+        self._ending: asyncio.Task[None] | None = None  # waits for that, then ends the connection
         self.set_protocol(protocol)
         limits = connection.limits
         self.set_write_buffer_limits(limits.write_high, min(limits.write_low, limits.write_high))
@@ -236,6 +237,10 @@ class StreamTransport(transports._FlowControlMixin):
         self._closing = True
         self._drop()
         self._stream.write_eof()
+        if self._owner:
+            # From here on and not only once the peer has everything: `asyncio.run` cancels the tasks that there are
+            # when its program ends, which tells the peer, and what begins behind that is destroyed while it waits.
+            self._start_ending()
         self.stream_writable()
 
     def abort(self) -> None:
@@ -257,19 +262,29 @@ class StreamTransport(transports._FlowControlMixin):
         if not self._owner:
             self._loop.call_soon(self._tell_lost, reason)
         elif error is None and not aborted:
-            self._ending = start_task(self._end_connection(), name="dtp-close", loop=self._loop)
+            self._delivered.set()
+            self._start_ending()
         else:
             # In this order, so that the peer hears of the reset before the connection goes.
             self._loop.call_soon(self._connection.abort)
             self._loop.call_soon(self._tell_lost, reason)
+            if self._ending is not None:
+                self._ending.cancel()
+
+    def _start_ending(self) -> None:
+        if self._ending is None:
+            self._ending = start_task(self._end_connection(), name="dtp-close", loop=self._loop)
+            self._ending.add_done_callback(self._ended)
 
     async def _end_connection(self) -> None:
-        try:
-            await self._connection.close()
-        except asyncio.CancelledError:
-            self._connection.abort()
-            raise
-        finally:
+        await self._delivered.wait()
+        await self._connection.close()
+
+    def _ended(self, ending: asyncio.Task[None]) -> None:
+        """The connection is over, or `ending` was cancelled, which may be before its first step."""
+        if ending.cancelled():
+            self._connection.abort()  # where the peer doesn't have everything, `_lose` hears of it
+        if self._delivered.is_set():
             self._tell_lost(None)
 
     def _tell_lost(self, error: Exception | None) -> None:

@@ -14,6 +14,13 @@ STEADY = 512 * KIB
 WIDE = 2048 * KIB
 #: The largest room.
 MOST = WIDE + WIDE // 8
+#: Bytes that all movers of a turn have together, where there are many: a visitor waits for two or three turns, of
+#: about 1 ms for each MiB.
+ALL = 4096 * KIB
+#: ... and each of them at least, however many there are.
+PART = 32 * KIB
+#: Who moves so much in a turn is one of them.
+MUCH = 16 * KIB
 #: ... and where they have been: a request passes four busy turns, its own way and back through two daemons. Each turn
 #: costs 50 to 100 us whatever it moves, so below this a bulk transfer loses more than the request gains.
 BRIEF = 16 * KIB
@@ -29,18 +36,25 @@ HOLD = 0.25
 class Turns:
     """The turns of one event loop. Times are seconds of the caller's clock."""
 
-    __slots__ = ("_brief_until", "_full", "room", "size")
+    __slots__ = ("_brief_until", "_full", "_part", "_set_to", "room", "size")
 
     def __init__(self) -> None:
         self._full = STEADY
         self._brief_until: float | None = None
+        self._part = ALL
         self._set(STEADY)
 
     def _set(self, size: int) -> None:
-        #: Bytes that a turn may move now.
-        self.size = size
+        self._set_to = size
+        #: Bytes that a turn may move now for one connection, in one direction.
+        self.size = min(size, self._part)
         #: ... and with the headers and tags of their records and frames.
-        self.room = size + size // 8
+        self.room = self.size + self.size // 8
+
+    def share(self, movers: int) -> None:
+        """So many moved much in the last turn: in the next each has its part of `ALL`."""
+        self._part = max(PART, ALL // max(1, movers))
+        self._set(self._set_to)
 
     def widen(self) -> None:
         """From now on relays tell of messages (`message`), so turns need not be short for fear of one. Idempotent."""
@@ -52,7 +66,7 @@ class Turns:
     def message(self, now: float) -> None:
         """A message of an exchange has passed: others will follow, and somebody waits for each."""
         self._brief_until = now + HOLD
-        if self.size != BRIEF:
+        if self._set_to != BRIEF:
             self._set(BRIEF)
 
     def moved(self, size: int, now: float) -> bool:

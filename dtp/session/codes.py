@@ -17,6 +17,7 @@ class Refusal(IntEnum):
     SUITE = 2
     FAILED = 3
     BUSY = 4
+    DOWNGRADE = 5
 
 
 class CloseCode(IntEnum):
@@ -39,10 +40,20 @@ class CloseCode(IntEnum):
     TICKET = 14
 
 
+def check_code(code: int) -> None:
+    """Raise `LocalError` for a number that no frame has room for."""
+    if not 0 <= code < 1 << 32:
+        raise LocalError(f"a code is from 0 to 2^32 - 1, not {code}")
+
+
 class Refuse(Exception):
-    """Raised by whoever decides on a request (`listen(admit=...)`); `code` and `reason` reach the client."""
+    """Raised by whoever decides on a request (`listen(admit=...)`); `code` and `reason` reach the client.
+
+    `LocalError` for a code that is not from 0 to 2^32 - 1.
+    """
 
     def __init__(self, code: int = CloseCode.DENIED, reason: str = "") -> None:
+        check_code(code)
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -59,6 +70,7 @@ _REFUSALS = {
     Refusal.SUITE: "it does not support this handshake pattern or cipher suite, or wants a pre-shared key",
     Refusal.FAILED: "it could not read our message; another static or pre-shared key may be in use there",
     Refusal.BUSY: "it has too many handshakes under way; try again later",
+    Refusal.DOWNGRADE: "both sides have a better cipher suite: somebody between them forges refusals of it",
 }
 
 

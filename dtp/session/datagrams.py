@@ -10,13 +10,15 @@ from dtp.session.limits import Limits
 class DatagramQueue(deque[bytes]):
     """A deque that knows its bytes; fill it with `put` and empty it with `take` only."""
 
-    __slots__ = ("_buffer", "_most", "size")
+    __slots__ = ("_buffer", "_most", "dropped", "size")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self._most, self._buffer = limits.datagrams, limits.datagram_buffer
         #: Bytes of all that wait.
         self.size = 0
+        #: How many went without being taken, so far.
+        self.dropped = 0
 
     def put(self, data: bytes) -> None:
         """Another one, and the oldest are dropped that it leaves no room for."""
@@ -24,6 +26,7 @@ class DatagramQueue(deque[bytes]):
         self.size += len(data)
         while len(self) > self._most or self.size > self._buffer:
             self.take()
+            self.dropped += 1
 
     def take(self) -> bytes:
         """The oldest. Raises `IndexError` where none waits."""
@@ -33,5 +36,6 @@ class DatagramQueue(deque[bytes]):
 
     def clear(self) -> None:
         """Drop all of them."""
+        self.dropped += len(self)
         super().clear()
         self.size = 0

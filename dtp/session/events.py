@@ -127,10 +127,14 @@ class LinkAttached:
 
 @dataclass(slots=True)
 class LinkLost:
-    """This carrier is of no use any more: send what is sealed for it, then close it."""
+    """This carrier is of no use any more: send what is sealed for it, then close it.
+
+    `refusal` is the code that the server gave instead of a first record, unauthenticated (client side).
+    """
 
     link: Link
     reason: str
+    refusal: int | None = None
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 
+from dtp.escaping import escape_text
 from dtp.session.codes import CloseCode, ProtocolError
 
 
@@ -30,6 +31,7 @@ class Frame(IntEnum):
     READY = 0x0C
     ATTACH = 0x0D
     STATE = 0x0E
+    EXCHANGE = 0x0F
     METER = 0x10
 
 
@@ -63,6 +65,7 @@ CLOSE_CODE = Struct(">I")
 AWAY = Struct(">Q")
 ATTACH = Struct(">16sI32s")
 STATE = Struct(">QQI")
+EXCHANGE = Struct(">32s64s")
 
 #: Exact body length of each fixed frame; the others have their own rule.
 FIXED: dict[int, Struct] = {
@@ -76,6 +79,7 @@ FIXED: dict[int, Struct] = {
     Frame.READY: Struct(""),
     Frame.ATTACH: ATTACH,
     Frame.STATE: STATE,
+    Frame.EXCHANGE: EXCHANGE,
 }
 
 #: A frame to seal: type, flags, stream, offset, body (STREAM: data without header).
@@ -106,11 +110,11 @@ def build_close(close: Close) -> Outgoing:
 
 
 def parse_close(flags: int, body: bytes) -> Close:
-    """CLOSE from the peer. The reason is for people: broken UTF-8 is shown as such."""
+    """CLOSE from the peer. The reason is for people: broken UTF-8 is shown as such, and so are control characters."""
     if len(body) < CLOSE_CODE.size or len(body) > CLOSE_CODE.size + MAX_REASON:
         raise ProtocolError(f"CLOSE frame of {len(body)} bytes")
     (code,) = CLOSE_CODE.unpack_from(body)
-    reason = body[CLOSE_CODE.size :].decode(errors="backslashreplace")
+    reason = escape_text(body[CLOSE_CODE.size :].decode(errors="backslashreplace"))
     return Close(code, reason, bool(flags & APPLICATION))
 
 

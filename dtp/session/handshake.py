@@ -8,19 +8,23 @@ On a packet carrier the same bytes stand alone in a packet.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from dtp.identity import Identity, PeerId, verify_static
+from dtp.errors import LocalError
+from dtp.identity import Identity, PeerId
 from dtp.session.codes import HandshakeError, HandshakeRefused, Refusal, WrongIdentity
 from dtp.session.limits import DEFAULT, Limits
-from dtp.session.noise import MAX_MESSAGE, NoiseHandshake, Pattern, Split, StaticKey, Suite
+from dtp.session.noise import KEY, MAX_MESSAGE, NoiseHandshake, Pattern, Split, StaticKey, Suite
 from dtp.session.payload import VERSIONS, Params, Payload, build_payload, choose_version, parse_payload
 
 MAGIC = b"DTP"
 WIRE_VERSION = 1
-#: magic, version, pattern, suite
-HELLO = 6
+#: magic, version, pattern, suite, suites that are offered
+HELLO = 7
+#: Go before what an identity signs in a handshake: a signature of one role is of no use in the other.
+CLIENT_CONTEXT = b"dtp.client.v1"
+SERVER_CONTEXT = b"dtp.server.v1"
 
 #: Draws `n` random bytes; an argument, so that a handshake can be repeated exactly in a test.
 Entropy = Callable[[int], bytes]
@@ -28,9 +32,14 @@ Entropy = Callable[[int], bytes]
 Ticket = Callable[[bytes, PeerId | None], bytes]
 
 
+def offer(suites: Iterable[Suite]) -> int:
+    """Return the byte of the hello that says which suites a client would use: a bit for each."""
+    return sum(1 << suite - 1 for suite in set(suites))
+
+
 @dataclass(frozen=True)
 class Endpoint:
-    """What one side brings to its handshakes, the same for all of them."""
+    """What one side brings to its handshakes, the same for all of them. `LocalError` for a `psk` not of 32 bytes."""
 
     identity: Identity
     suites: tuple[Suite, ...]
@@ -40,6 +49,10 @@ class Endpoint:
     static: StaticKey = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.psk is not None and len(self.psk) != KEY:
+            raise LocalError(
+                f"a pre-shared key has {KEY} bytes, not {len(self.psk)}: hash a longer secret to that many"
+            )
         object.__setattr__(self, "static", StaticKey(self.identity.static_private))
 
 
@@ -113,9 +126,11 @@ class _Handshake:
         self._out += bytes(2) + int(refusal).to_bytes(2)
         return HandshakeError(message)
 
-    def _start(self, pattern: Pattern, suite: Suite, *, initiator: bool, remote_static: bytes | None) -> None:
+    def _start(
+        self, pattern: Pattern, suite: Suite, offered: int, *, initiator: bool, remote_static: bytes | None
+    ) -> None:
         self._pattern, self._suite = pattern, suite
-        self._hello = MAGIC + bytes([WIRE_VERSION, pattern, suite])
+        self._hello = MAGIC + bytes([WIRE_VERSION, pattern, suite, offered])
         self._noise = NoiseHandshake(
             pattern,
             suite,
@@ -132,7 +147,7 @@ class _Handshake:
         return build_payload(
             Payload(
                 peer=identity.id,
-                proof=identity.static_proof,
+                proof=identity.sign(self._signed_here()),
                 params=Params.of(self._endpoint.limits),
                 features=self._endpoint.features,
                 service=service,
@@ -144,12 +159,22 @@ class _Handshake:
     def _check(self, data: bytes) -> Payload:
         """Parse the peer's payload and check all of it that is not the caller's to judge, before ours is sent."""
         payload = parse_payload(data, self._endpoint.limits)
-        static = self._noise.remote_static
-        if static is None or not verify_static(payload.peer, static, payload.proof):
-            raise HandshakeError(f"{payload.peer.short} does not vouch for the static key in use")
+        if not payload.peer.verify(payload.proof, self._signed_there()):
+            raise HandshakeError(f"{payload.peer.short} has not signed this handshake")
         self._version = choose_version(VERSIONS, payload.versions)
         self._peer_payload = payload
         return payload
+
+    def _signed_here(self) -> bytes:
+        """Return what our identity signs of this handshake."""
+        raise NotImplementedError
+
+    def _signed_there(self) -> bytes:
+        """Return what the peer's identity must have signed."""
+        raise NotImplementedError
+
+    def _server_signs(self, client_ephemeral: bytes, server_ephemeral: bytes, server_static: bytes) -> bytes:
+        return SERVER_CONTEXT + self._hello + client_ephemeral + server_ephemeral + server_static
 
     def _binding(self, client_ephemeral: bytes, client_static: bytes, server_static: bytes) -> bytes:
         parts = b"dtp.binding.v1" + self._hello + client_ephemeral + client_static + server_static
@@ -190,10 +215,11 @@ class ClientHandshake(_Handshake):
         self._resume = resume
         psk = endpoint.psk is not None
         if remote_static is None:
-            pattern = Pattern.XXpsk3 if psk else Pattern.XX
+            pattern = Pattern.XXpsk0 if psk else Pattern.XX
         else:
-            pattern = Pattern.IKpsk2 if psk else Pattern.IK
-        self._start(pattern, suite, initiator=True, remote_static=remote_static)
+            pattern = Pattern.IKpsk0 if psk else Pattern.IK
+        offered = offer({suite, *endpoint.suites})
+        self._start(pattern, suite, offered, initiator=True, remote_static=remote_static)
         self._out += self._hello
         # XX sends its first payload in the clear: it stays empty.
         self._send(self._noise.write(b"" if remote_static is None else self._own_payload()))
@@ -201,6 +227,15 @@ class ClientHandshake(_Handshake):
     def _own_payload(self) -> bytes:
         ticket = self._ticket(self._client_binding(), self._expected) if self._ticket is not None else b""
         return self._payload(self._service, ticket, self._resume)
+
+    def _signed_here(self) -> bytes:
+        return CLIENT_CONTEXT + self._client_binding()
+
+    def _signed_there(self) -> bytes:
+        noise = self._noise
+        static = noise.remote_static
+        assert static is not None
+        return self._server_signs(noise.ephemeral_public, noise.remote_ephemeral, static)
 
     def _client_binding(self) -> bytes:
         static = self._noise.remote_static
@@ -223,7 +258,8 @@ class ClientHandshake(_Handshake):
 
 
 class ServerHandshake(_Handshake):
-    """The side that listens. With a pre-shared key in `endpoint` only the psk patterns are taken."""
+    """The side that listens. With a pre-shared key in `endpoint` only the psk patterns are taken, and whoever has not
+    shown that he holds it hears nothing, not even a refusal."""
 
     def __init__(self, endpoint: Endpoint, entropy: Entropy) -> None:
         super().__init__(endpoint, entropy)
@@ -243,26 +279,54 @@ class ServerHandshake(_Handshake):
         if found is None:
             return 0
         message, end = found
+        refusal = Refusal.FAILED
         try:
-            self._read(self._noise.read(message))
+            payload = self._noise.read(message)
+            first, self._reading_first = self._reading_first, False
+            if self._is_downgraded():
+                refusal = Refusal.DOWNGRADE
+                raise HandshakeError("both sides have a better suite than the one in use")
+            self._read(payload, first=first)
         except HandshakeError as error:
-            raise self._refuse(Refusal.FAILED, str(error)) from None
-        self._reading_first = False
+            raise self._refuse(refusal, str(error)) from None
         return end
 
+    def _refuse(self, refusal: Refusal, message: str) -> HandshakeError:
+        if self._endpoint.psk is not None and self._reading_first:
+            return HandshakeError(message)
+        return super()._refuse(refusal, message)
+
+    def _is_downgraded(self) -> bool:
+        """True where both have a better suite: somebody has forged the refusal that led to this one."""
+        better = offer([self._suite]) - 1
+        return bool(self._hello[-1] & offer(self._endpoint.suites) & better)
+
     def _read_hello(self, data: bytes) -> None:
-        version, pattern, suite = data[3], data[4], data[5]
+        version, pattern, suite, offered = data[3], data[4], data[5], data[6]
         if version != WIRE_VERSION:
             raise self._refuse(Refusal.VERSION, f"handshake version {version}, we speak {WIRE_VERSION}")
         if pattern not in list(Pattern) or Pattern(pattern).psk != (self._endpoint.psk is not None):
             raise self._refuse(Refusal.SUITE, f"handshake pattern {pattern} is not accepted here")
-        if suite not in self._endpoint.suites:
+        if suite not in self._endpoint.suites or not offered & offer([Suite(suite)]):
             raise self._refuse(Refusal.SUITE, f"cipher suite {suite} is not accepted here")
-        self._start(Pattern(pattern), Suite(suite), initiator=False, remote_static=None)
+        self._start(Pattern(pattern), Suite(suite), offered, initiator=False, remote_static=None)
 
-    def _read(self, data: bytes) -> None:
+    def _signed_here(self) -> bytes:
+        noise = self._noise
+        return self._server_signs(
+            noise.remote_ephemeral, noise.ephemeral_public, self._endpoint.static.public
+        )
+
+    def _signed_there(self) -> bytes:
+        return CLIENT_CONTEXT + self._client_binding()
+
+    def _client_binding(self) -> bytes:
+        static = self._noise.remote_static
+        assert static is not None
+        return self._binding(self._noise.remote_ephemeral, static, self._endpoint.static.public)
+
+    def _read(self, data: bytes, *, first: bool) -> None:
         """One message was authentic; `data` is its payload. Answer, or finish."""
-        first = self._reading_first
         if first and self._pattern.messages == 3:
             if data:
                 raise HandshakeError("the first message of XX carries no payload")
@@ -271,6 +335,4 @@ class ServerHandshake(_Handshake):
         self._check(data)
         if first:
             self._send(self._noise.write(self._payload()))
-        static = self._noise.remote_static
-        assert static is not None
-        self._establish(self._binding(self._noise.remote_ephemeral, static, self._endpoint.static.public))
+        self._establish(self._client_binding())

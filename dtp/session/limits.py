@@ -14,6 +14,9 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
+#: Between these is the least length of a padded record: below it hides little, above it most of a line is padding.
+LEAST_PADDING, MOST_PADDING = 64, 4 * KIB
+
 #: Streams that the peer may open before it hears that it may open more, whatever `streams` allows: one frame opens
 #: all up to the one that it names, at 3 to 5 us each.
 STREAMS_AHEAD = 2048
@@ -30,6 +33,9 @@ class Limits:
     #: Plaintext of a record. From 4 KiB up the size hardly matters for speed; larger ones delay small messages
     #: on slow lines.
     record: int = 65_519
+    #: Records are padded to this length on the wire, or its double, fourfold... up to a full record; 0: not at all.
+    #: Who listens then learns sizes only roughly, for less than twice the bytes. He still sees when some is sent.
+    padding: int = 0
     #: What one stream may have unread (told). Full speed over 100 ms needs bandwidth x delay: 4 MiB is 320 Mbit/s.
     stream_window: int = 4 * MIB
     #: What all streams of a connection may have unread together (told): bounds memory, lets several streams run.
@@ -37,6 +43,10 @@ class Limits:
     #: What is sent and not acknowledged, and so kept; above it sending pauses, whatever credit the peer gives. Eight
     #: default windows, and 1.3 GB/s over `ack_delay`: only who never acknowledges gets there.
     unacknowledged: int = 128 * MIB
+    #: What all connections of a listener keep together, unread, not acknowledged, in carriers or for open streams;
+    #: those of one source (an address, or an IPv6 /64) half of it: sixteen full connection windows. Past it the one
+    #: that keeps most is ended.
+    held: int = 512 * MIB
     #: Streams that the peer may have open at once (told, see `STREAMS_AHEAD`). 1,000 idle streams cost about 2 MiB.
     streams: int = 1024
     #: A datagram (told): what fits one record with its frame header.
@@ -63,14 +73,18 @@ class Limits:
     quantum: int = 32 * KIB
     #: Move to the next key after so much plaintext: far below AES-GCM's bound of 2^36 records of 2^16 blocks.
     rekey_bytes: int = 64 * 1024 * MIB
-    #: ... and after so much time, so that a stolen key opens little of the past. WireGuard: 120 s by handshake.
+    #: ... and after so much time, so that a stolen key opens little of the past, also where nothing moves.
     rekey_time: float = 900.0
+    #: A client asks for keys of a fresh exchange when those in use are so old, or have sealed `rekey_bytes`, and
+    #: something moves (0: never), so that a stolen key opens little of the future either. As WireGuard; over pipes
+    #: through the chain an hour at least.
+    exchange: float = 120.0
     #: Carriers at once: more than a handful gains nothing and costs a socket each.
     links: int = 8
-    #: Half-open connections (listener): in all, and from one source. A handshake takes milliseconds, so past it the
-    #: oldest makes room for who comes.
+    #: Half-open connections (listener): in all, and from one source. Past it the lot decides who makes
+    #: room: of 800 a second from one address, three of four that need 0.1 s for an answer come through.
     half_open: int = 512
-    half_open_per_source: int = 64
+    half_open_per_source: int = 256
     #: Connections that one listener holds; each idle one costs about 20 KiB.
     connections: int = 100_000
     #: Control frames that wait to be sent (answers to pings and the like): past it the peer floods us.
@@ -86,6 +100,12 @@ class Limits:
                 raise ConfigError(f"limit {field.name!r} must not be negative")
         if not 256 <= self.record <= 65_519:
             raise ConfigError("limit 'record' must be between 256 and 65519 bytes (a Noise message)")
+        if 0 < self.exchange < 1:
+            raise ConfigError("limit 'exchange' must be 0, or at least 1 second: servers answer no more")
+        if self.padding and not LEAST_PADDING <= self.padding <= MOST_PADDING:
+            raise ConfigError(
+                f"limit 'padding' must be 0, or between {LEAST_PADDING} and {MOST_PADDING} bytes"
+            )
         if self.stream_window < KIB or self.connection_window < self.stream_window:
             raise ConfigError(
                 "limit 'connection_window' must be at least 'stream_window', and that 1024 bytes"

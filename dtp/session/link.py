@@ -10,6 +10,7 @@ import hmac
 from collections import deque
 
 from dtp.core import Opener, Sealer
+from dtp.session.exchange import LinkExchange
 from dtp.session.frames import ADD, ATTACH, Frame, Outgoing, control
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
@@ -26,7 +27,7 @@ class Link:
         "attached",
         "confirmed",
         "control",
-        "first_record_due",
+        "exchange",
         "hash",
         "last_received",
         "listed",
@@ -36,6 +37,7 @@ class Link:
         "opener",
         "patience",
         "ping_sent",
+        "record_due",
         "refused",
         "rekey_at",
         "sealer",
@@ -47,7 +49,7 @@ class Link:
         self.number = number
         self.suite: Suite = established.suite
         self.hash = split.hash
-        self.sealer = Sealer(established.suite.cipher, split.send, limits.rekey_bytes)
+        self.sealer = Sealer(established.suite.cipher, split.send, limits.rekey_bytes, limits.padding)
         self.opener = Opener(established.suite.cipher, split.receive)
         #: True once it carries the session's frames; before, only ATTACH is accepted.
         self.attached = False
@@ -58,7 +60,7 @@ class Link:
         #: True once the peer has sent a record: it holds the keys. An IK client has not proven that before.
         self.confirmed = False
         #: A record must go out even with nothing to say, because the peer waits for it.
-        self.first_record_due = False
+        self.record_due = False
         self.lost = False
         self.control: deque[Outgoing] = deque()
         #: What is left to seal of the list whose place (`Sealing`) is the first in `control`.
@@ -69,6 +71,8 @@ class Link:
         self.patience = 0.0
         self.last_received = now
         self.ping_sent: float | None = None
+        #: Fresh keys for this link, from time to time.
+        self.exchange = LinkExchange(split.root, split.hash, now)
         self.rekey_at = now + limits.rekey_time if limits.rekey_time else float("inf")
 
     def close(self) -> None:
@@ -77,6 +81,7 @@ class Link:
         self.control.clear()
         self.listing.clear()
         self.listed.clear()
+        self.exchange.close()
         self.sealer.close()
         self.opener.close()
 

@@ -11,6 +11,7 @@ from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ProtocolError, describe
 from dtp.session.frames import (
     ADD,
+    IGNORABLE,
     Close,
     Frame,
     parse_close,
@@ -34,6 +35,7 @@ class Linking(Sealing):
         # The client numbers the links; a server's link has no number until ATTACH tells it.
         number = self._next_link if self.client or not self._next_link else -1
         link = Link(number, established, self.limits, now)
+        link.exchange.moved = self.moved
         if number > 0:
             self._used_links.add(number)
             link.adding = add
@@ -45,14 +47,17 @@ class Linking(Sealing):
         self._next_link += 1
         return link
 
-    def link_lost(self, link: Link, now: float, reason: str = "carrier lost") -> None:
+    def link_lost(
+        self, link: Link, now: float, reason: str = "carrier lost", refusal: int | None = None
+    ) -> None:
         """This carrier is gone. With others left they take over; else `Detached` until resumed. Idempotent."""
         if link.lost:
             return
         link.close()
         if self._links.pop(link.number, None) is None or self.ended is not None:
             return
-        self._events.append(ev.LinkLost(link, reason))
+        self._events.append(ev.LinkLost(link, reason, refusal))
+        self._acks.reset(now)
         self._unanswered.add(link.number)
         if len(self._unanswered) > self.limits.control:
             self.close(CloseCode.LIMIT, "too many carriers were lost of which the peer says nothing")
@@ -84,6 +89,7 @@ class Linking(Sealing):
         link.attached = True
         self._links[link.number] = link
         self._idle.count = 0  # a list repeats much, and a handshake was paid for it
+        self._acks.reset(now)
         self._attached_at = now
         self._detached_at = None
         self._events.append(ev.LinkAttached(link))
@@ -115,6 +121,8 @@ class Linking(Sealing):
             return
         if frame == Frame.CLOSE:
             self._on_fresh_close(link, parse_close(flags, body))
+            return
+        if frame >= IGNORABLE:
             return
         if frame != Frame.ATTACH:
             raise ProtocolError("a new carrier must begin with ATTACH", CloseCode.RESUME_PROOF)

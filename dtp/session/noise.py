@@ -41,18 +41,18 @@ class Pattern(IntEnum):
 
     XX = 1
     IK = 2
-    XXpsk3 = 3
-    IKpsk2 = 4
+    XXpsk0 = 3
+    IKpsk0 = 4
 
     @property
     def messages(self) -> int:
         """How many handshake messages the pattern has: 3 or 2."""
-        return 3 if self in (Pattern.XX, Pattern.XXpsk3) else 2
+        return 3 if self in (Pattern.XX, Pattern.XXpsk0) else 2
 
     @property
     def psk(self) -> bool:
         """True where both sides must hold the same 32-byte pre-shared key."""
-        return self in (Pattern.XXpsk3, Pattern.IKpsk2)
+        return self in (Pattern.XXpsk0, Pattern.IKpsk0)
 
 
 class Suite(IntEnum):
@@ -115,6 +115,8 @@ class Split:
     hash: bytes
     secret: bytes
     remote_static: bytes
+    #: As `secret`, for the exchanges of this link (`dtp.session.exchange`).
+    root: bytes
 
     def __repr__(self) -> str:
         return f"Split(hash={self.hash.hex()})"
@@ -229,4 +231,5 @@ class NoiseHandshake:
             hash=protocol.handshake_hash,
             secret=hmac.digest(self._symmetric.ck, b"dtp.resume.v1", self._suite.hash_name),
             remote_static=remote,
+            root=hmac.digest(self._symmetric.ck, b"dtp.exchange.v1", self._suite.hash_name),
         )

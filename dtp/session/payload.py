@@ -22,6 +22,7 @@ CONNECTION_ID = 16
 
 _PROOF = 64
 _MAX_FEATURES = 64
+_MAX_DEPTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,13 @@ def parse_payload(data: bytes, limits: Limits) -> Payload:
     if len(data) > limits.payload:
         raise HandshakeError(f"payload of {len(data)} bytes is above {limits.payload}")
     try:
-        fields = msgpack.unpackb(data, raw=False, strict_map_key=True)
+        fields = msgpack.unpackb(data, raw=False, strict_map_key=True, object_pairs_hook=_map_of)
     except (ValueError, msgpack.UnpackException) as error:  # also UnicodeDecodeError, a ValueError
         raise HandshakeError(f"payload is not MessagePack: {type(error).__name__}") from None
-    if not isinstance(fields, dict):
-        raise HandshakeError("payload is not a map")
+    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
+        raise HandshakeError("payload is not a map whose keys are strings")
+    if _depth(fields) > _MAX_DEPTH:
+        raise HandshakeError(f"payload nests more than {_MAX_DEPTH} deep")
     try:
         peer = PeerId(_bytes(fields, "id", 32))
     except PeerIdError as error:
@@ -103,6 +106,26 @@ def parse_payload(data: bytes, limits: Limits) -> Payload:
         ticket=_bytes(fields, "ticket", None),
         resume=_bytes(fields, "resume", CONNECTION_ID) if "resume" in fields else b"",
     )
+
+
+def _map_of(pairs: list[tuple[object, object]]) -> dict[object, object]:
+    """Return a map of MessagePack; raise `ValueError` where a key comes twice: readers would differ in what it is."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _depth(value: object) -> int:
+    """Return how deep arrays and maps are in each other, or `_MAX_DEPTH` and one where it is more."""
+    level, deep = [value], 0
+    while deep <= _MAX_DEPTH:
+        held = [each for each in level if isinstance(each, dict | list)]
+        if not held:
+            return deep
+        level = [one for each in held for one in (each.values() if isinstance(each, dict) else each)]
+        deep += 1
+    return deep
 
 
 def choose_version(ours: tuple[int, ...], theirs: tuple[int, ...]) -> int:

@@ -9,6 +9,7 @@ from dtp.core import Frame as Received
 from dtp.core.errors import FrameError, TooManyFrames
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ProtocolError
+from dtp.session.exchange import COST as EXCHANGE_COST
 from dtp.session.frames import (
     CONNECTION,
     FIN,
@@ -66,11 +67,15 @@ class Receiving(Linking):
             if taken:
                 link.last_received = now
                 link.ping_sent = None
+                if link.exchange.changing and not link.opener.waits_for_fresh:
+                    self._peer_changed_over(link, now)
                 if not link.confirmed:
                     link.confirmed = True
                     if not self.client and not self._confirmed:
                         self._confirmed = True
                         self._events.append(ev.Confirmed())
+                        if self._refusal is not None:
+                            self.close(*self._refusal)
             try:
                 self._frames(link, buffer.view, frames, now)
                 self._idle.check(now, self.moved)
@@ -82,7 +87,7 @@ class Receiving(Linking):
                 elif isinstance(error, TooManyFrames):
                     self._fail(link, ProtocolError(str(error), CloseCode.LIMIT))
                 elif error is not None:
-                    self.link_lost(link, now, str(error))
+                    self.link_lost(link, now, str(error), self._refusal_at(link, buffer.view[used:end]))
         # Not while reading, or one read could open what it made room for itself.
         if self._peer_closed >= self._closed_for_more and self._next_peer >= self._opened_for_more:
             self._allow_streams()
@@ -159,6 +164,12 @@ class Receiving(Linking):
             elif (error := unknown(frame)) is not None:
                 raise error
 
+    def _refusal_at(self, link: Link, data: memoryview) -> int | None:
+        """Client: the code of the refusal that stands where the server's first record should, if that is one."""
+        if self.client and not link.confirmed and len(data) >= 4 and data[:2] == bytes(2):
+            return int.from_bytes(data[2:4])
+        return None
+
     def _on_stream(self, stream_id: int, offset: int, data: bytes, fin: bool, now: float) -> None:
         stream = self._streams.get(stream_id)
         is_new = stream is None
@@ -231,6 +242,7 @@ class Receiving(Linking):
         sent = self._pings.pop(token, None)
         if sent is not None:
             self.rtt = now - sent
+            self._acks.answered(token, now, link.patience)
             self._events.append(ev.Pong(token, now - sent))
         else:
             self._idle.count += 1
@@ -312,6 +324,34 @@ class Receiving(Linking):
         self._active_at = now
         self._idle.count += not data
         self._events.append(ev.DatagramReceived(data))
+
+    def _on_exchange(self, link: Link, flags: int, now: float, key: bytes, signature: bytes) -> None:
+        own, exchange = self._exchanges, link.exchange
+        if own is None:
+            raise ProtocolError("EXCHANGE where none is made")
+        if self.client:
+            fresh = exchange.finish(self.peer, key, signature)
+            link.opener.set_fresh(fresh.server)
+            self._change_over(link, fresh.client, now)
+            return
+        if exchange.changing or link.sealer.waits_for_fresh:
+            raise ProtocolError("EXCHANGE before the one before is done")
+        self._idle.count += EXCHANGE_COST
+        answer, fresh = exchange.answer(own, self.peer, key, signature)
+        link.opener.set_fresh(fresh.client)
+        link.control.append(answer)
+
+    def _peer_changed_over(self, link: Link, now: float) -> None:
+        """What comes from now on is under the fresh key."""
+        key = link.exchange.finish_change(now, self.moved)
+        if not self.client:
+            self._change_over(link, key, now)
+
+    def _change_over(self, link: Link, key: bytes, now: float) -> None:
+        """Seal under the fresh key from the next record on."""
+        link.sealer.set_fresh(key)
+        link.rekey_at = now
+        link.record_due = True
 
     def _on_meter(self, link: Link, flags: int, now: float, data: bytes) -> None:
         if len(data) > MAX_METER:
@@ -406,5 +446,6 @@ _HANDLERS: dict[int, Callable[..., None]] = {
     Frame.READY: Receiving._on_ready,
     Frame.ATTACH: Receiving._on_attach,
     Frame.STATE: Receiving._on_state,
+    Frame.EXCHANGE: Receiving._on_exchange,
     Frame.METER: Receiving._on_meter,
 }

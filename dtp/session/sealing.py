@@ -7,9 +7,12 @@ from collections.abc import Iterable
 
 from dtp.core import Buffer
 from dtp.session import events as ev
+from dtp.session.exchange import LOOK as LOOK_AT_EXCHANGE
+from dtp.session.exchange import SLOW as SLOW_EXCHANGE
 from dtp.session.frames import (
     AWAY,
     CONNECTION,
+    EXCHANGE,
     FIN,
     LISTED,
     PING,
@@ -22,11 +25,15 @@ from dtp.session.frames import (
     control,
 )
 from dtp.session.link import Link
-from dtp.session.state import SessionState
+from dtp.session.state import NEVER, SessionState
 
 _STREAM = int(Frame.STREAM)
 #: What one frame adds at most to what is sealed: its header, and a share of its record's.
 _FRAME_COST = 64
+
+
+#: And what EXCHANGE does.
+_EXCHANGE_COST = EXCHANGE.size + _FRAME_COST
 
 
 #: Stands in a link's control frames for a list (docs/wire.md, "Resume"), which is made when its turn has come: so a
@@ -52,10 +59,16 @@ class Sealing(SessionState):
         frames: list[Outgoing] = []
         record = self.limits.record
         size = out.size if most is None else min(most, out.size)
+        if self.limits.padding:  # may double what is sealed
+            size = min(size, out.size // 2 - record)
         room = (size - 1024) * record // (record + _FRAME_COST)
         if link.control:
             room = self._take_own(link, frames, room)
         if link.attached and self.ended is None:
+            if now >= link.exchange.look_at and self._wants_fresh_keys(link, now):
+                assert self._exchanges is not None
+                frames.append(link.exchange.ask(self._exchanges, now))
+                room -= _EXCHANGE_COST
             if self._control:
                 room = self._take_control(self._control, frames, room)
             if self._windows:
@@ -64,13 +77,27 @@ class Sealing(SessionState):
                 room = self._take_datagrams(frames, room)
             if self._turns and not self._awaiting_state:
                 self._take_streams(frames, room)
-        if not frames and not link.first_record_due:
+        if not frames and not link.record_due:
             return 0
-        link.first_record_due = False
+        link.record_due = False
         rekey = now >= link.rekey_at
         if rekey:
             link.rekey_at = now + self.limits.rekey_time
         return link.sealer.seal(frames, out, record, rekey)
+
+    def _wants_fresh_keys(self, link: Link, now: float) -> bool:
+        """Whether the client is to ask for them: they are old, or have been used for much, and something moves."""
+        exchange, limits = link.exchange, self.limits
+        if not self.client or self._exchanges is None or not limits.exchange:
+            exchange.look_at = NEVER
+            return False
+        exchange.look_at = now + LOOK_AT_EXCHANGE
+        if exchange.asked_at is not None:
+            return False
+        used = limits.rekey_bytes and self.moved - exchange.moved >= limits.rekey_bytes
+        if not used and now < exchange.since + max(limits.exchange, SLOW_EXCHANGE * link.patience):
+            return False
+        return bool(self._turns or self._datagrams) or self._active_at > exchange.since
 
     def seal_write(self, link: Link, stream_id: int, data: bytes, out: Buffer, now: float) -> int:
         """Seal a small write as it is, when nothing else waits: the bytes in `out`; 0 when it has to be queued.
@@ -90,7 +117,7 @@ class Sealing(SessionState):
         if not send.takes(data, offset + size):
             return 0
         self._sent_total = total
-        link.first_record_due = False
+        link.record_due = False
         return link.sealer.seal_stream(stream_id, offset, data, out, self.limits.record)
 
     def seal_pieces(
@@ -109,6 +136,7 @@ class Sealing(SessionState):
             and not link.lost
             and now < link.rekey_at
             and not self._awaiting_state
+            and not self.limits.padding  # which `out` need not have the room for
         )
         fresh = self._send_until - self._sent_total
         ids: list[int] = []
@@ -138,7 +166,7 @@ class Sealing(SessionState):
         if link is None or not ids:
             return 0, queued
         self._sent_total += sum(sizes)
-        link.first_record_due = False
+        link.record_due = False
         return link.sealer.seal_pieces(ids, offsets, starts, sizes, block, out, self.limits.record), queued
 
     def may_seal(self, link: Link) -> bool:
@@ -148,7 +176,7 @@ class Sealing(SessionState):
         waits = self._turns or self._windows or self._control or self._datagrams
         if waits and link.attached and self.ended is None:
             return True
-        return bool(link.control) or link.first_record_due
+        return bool(link.control) or link.record_due
 
     def _take_own(self, link: Link, frames: list[Outgoing], room: int) -> int:
         """The control frames of this link, and the lists that have their place among them."""

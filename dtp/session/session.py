@@ -15,10 +15,13 @@ from typing import NamedTuple
 
 from dtp.errors import LimitError
 from dtp.session import events as ev
+from dtp.session.ack_watch import Verdict
 from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
+from dtp.session.exchange import Exchanges
 from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, Frame, control
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
+from dtp.session.link import Link
 from dtp.session.reassembly import RUN
 from dtp.session.receiving import Receiving
 from dtp.session.state import NEVER
@@ -37,19 +40,32 @@ class Traffic(NamedTuple):
     received: int
 
 
+#: About what a stream takes, and what a control frame does that waits to be sent, bytes.
+STREAM, CONTROL = 2048, 192
+
+
 class Session(Receiving):
     """One end of a connection. Times are seconds of any clock that only goes forward.
 
     Made from a finished handshake; `link` is the link of that handshake, attached and ready. Built up from
-    `state` (what it knows), `sealing` (bytes out), `linking` (carriers) and `receiving` (bytes in).
+    `state` (what it knows), `sealing` (bytes out), `linking` (carriers) and `receiving` (bytes in). Without
+    `exchanges` a client asks for no fresh keys, and a server takes the question for a breach.
     """
 
-    def __init__(self, established: Established, limits: Limits, now: float, *, client: bool) -> None:
-        super().__init__(established, limits, now, client=client)
+    def __init__(
+        self,
+        established: Established,
+        limits: Limits,
+        now: float,
+        *,
+        client: bool,
+        exchanges: Exchanges | None = None,
+    ) -> None:
+        super().__init__(established, limits, now, client=client, exchanges=exchanges)
         self.link = self.new_link(established, now)
         self._attach(self.link, now)
         # An IK client is the first to be able to send records; the server waits for one as proof of the keys.
-        self.link.first_record_due = client
+        self.link.record_due = client
 
     # ---- what the application asks for ------------------------------------------------------------------
 
@@ -210,11 +226,28 @@ class Session(Receiving):
         return self._send_stop > before
 
     @property
+    def datagrams_dropped(self) -> int:
+        """Datagrams that were to be sent and went, so far: too many waited, or the session ended."""
+        return self._datagrams.dropped
+
+    @property
     def held(self) -> int:
         """Bytes that are kept: of streams received and not consumed (with the gaps between them, and what keeping the
         order takes), or written and not acknowledged; of datagrams to be sent."""
         waiting = self._received_total - self._consumed_total + self._datagrams.size + self._runs * RUN
         return waiting + sum(max(0, each.send.end - each.send.acked) for each in self._streams.values())
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that are kept for the peer's sake: received and not consumed, or sent and not acknowledged; with what
+        streams, control frames that wait and keeping an order take, and datagrams to be sent. As `held`, but for what
+        waits to be sent; in few steps."""
+        unread = self._received_total - self._consumed_total + self._runs * RUN
+        control = len(self._control)
+        for link in self._links.values():
+            control += len(link.control)
+        kept = len(self._streams) * STREAM + control * CONTROL
+        return unread + self._sent_total - self._released_total + self._datagrams.size + kept
 
     def limit_receiving(self, total: int | None) -> bool:
         """Give credit for at most so many bytes of streams in all; None for no limit of ours.
@@ -231,6 +264,10 @@ class Session(Receiving):
         self._check_open()
         self._queue(Frame.PING, self._new_ping(now))
         return self._ping_token
+
+    def refuse_once_confirmed(self, code: int, reason: str) -> None:
+        """Server: close with this when the first record has come, and hear nothing of what is in it."""
+        self._refusal = (code, reason)
 
     def admit(self) -> None:
         """Server: tell the client that it may go on."""
@@ -258,6 +295,8 @@ class Session(Receiving):
             return NEVER
         times = [self._ack_at]
         limits = self.limits
+        if self._sent_total > self._released_total and self._links:
+            times.append(self._acks.look_at)
         if self._detached_at is not None:
             times.append(self._detached_at + limits.resume)
         if limits.idle:
@@ -265,8 +304,10 @@ class Session(Receiving):
         for link in self._links.values():
             if link.ping_sent is not None:
                 times.append(link.ping_sent + max(limits.dead, link.patience))
-            elif limits.keepalive:
+            elif self._keeps_alive:
                 times.append(link.last_received + max(limits.keepalive, link.patience))
+            if link.exchange.asked_at is not None:
+                times.append(link.exchange.asked_at + self._patience_for_exchange(link))
         return min(times)
 
     def tick(self, now: float) -> None:
@@ -290,14 +331,47 @@ class Session(Receiving):
             reason = f"{came} for {limits.resume:g} s"
             self._end(ev.Ended(CloseCode.IDLE, reason, by_peer=False, lost=True))
             return
+        if self._sent_total > self._released_total and self._links and now >= self._acks.look_at:
+            self._look_for_acknowledgements(now)
+            if self.ended is not None:
+                return
         for link in list(self._links.values()):
+            asked_at = link.exchange.asked_at
+            if asked_at is not None and now >= asked_at + (wait := self._patience_for_exchange(link)):
+                # Whoever has stolen the keys, and stands between, would keep them in use by holding this back.
+                self.link_lost(link, now, f"no fresh keys for {wait:g} s")
+                continue
             if link.ping_sent is not None:
                 dead = max(limits.dead, link.patience)
                 if now >= link.ping_sent + dead:
                     self.link_lost(link, now, f"no answer for {dead:g} s")
-            elif limits.keepalive and now >= link.last_received + max(limits.keepalive, link.patience):
+            elif self._keeps_alive and now >= link.last_received + max(limits.keepalive, link.patience):
                 link.ping_sent = now
                 link.control.append(control(Frame.PING, self._new_ping(now)))
+
+    def _patience_for_exchange(self, link: Link) -> float:
+        """Seconds from asking for fresh keys to their use: half of what is between two exchanges."""
+        return max(self.limits.exchange / 2, self.limits.dead, link.patience)
+
+    @property
+    def _keeps_alive(self) -> bool:
+        """Whether silence is ended by pings. A server says nothing to whom it may have heard before: see
+        `refuse_once_confirmed`."""
+        return self.limits.keepalive > 0 and (self.client or self._confirmed)
+
+    def _look_for_acknowledgements(self, now: float) -> None:
+        verdict = self._acks.look(now, self._sent_total, self._released_total)
+        if verdict is Verdict.OVERDUE:
+            self.close(CloseCode.LIMIT, "what has arrived is not acknowledged")
+        elif verdict is Verdict.ASK:
+            if any(each.send.sent < each.send.highest for each in self._streams.values()):
+                self._acks.reset(now)  # a PONG would say nothing of what is still to be sent again
+                return
+            tokens = []
+            for link in self._links.values():
+                link.control.append(control(Frame.PING, self._new_ping(now)))
+                tokens.append(self._ping_token)
+            self._acks.asked(tokens)
 
     @property
     def has_events(self) -> bool:

@@ -9,8 +9,10 @@ from dtp.core import STREAM_ROOM
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.session import events as ev
-from dtp.session.codes import CloseCode, ConnectionClosed, ProtocolError, StreamClosed
+from dtp.session.ack_watch import AckWatch
+from dtp.session.codes import CloseCode, ConnectionClosed, ProtocolError, StreamClosed, check_code
 from dtp.session.datagrams import DatagramQueue
+from dtp.session.exchange import Exchanges
 from dtp.session.frames import (
     CONNECTION,
     MAX_OFFSET,
@@ -42,8 +44,17 @@ _MAX_PINGS = 64
 class SessionState:
     """The fields of a session and the small steps on them. `Session` has the interface."""
 
-    def __init__(self, established: Established, limits: Limits, now: float, *, client: bool) -> None:
+    def __init__(
+        self,
+        established: Established,
+        limits: Limits,
+        now: float,
+        *,
+        client: bool,
+        exchanges: Exchanges | None = None,
+    ) -> None:
         self.client = client
+        self._exchanges = exchanges
         self.limits = limits
         self.peer: PeerId = established.peer
         self.service = established.payload.service
@@ -64,6 +75,8 @@ class SessionState:
         #: Client: the server has admitted us. Server: we have admitted the client.
         self.ready = False
         self._confirmed = False  # the peer has sent a record, so it holds the keys
+        #: What to say to whoever sends the first record, if it is to be refused: code and reason.
+        self._refusal: tuple[int, str] | None = None
 
         self._streams: dict[int, SessionStream] = {}
         self._turns: deque[SessionStream] = deque()
@@ -100,6 +113,7 @@ class SessionState:
         self._bound_sending()
 
         self._idle = IdleFrames(limits, now)
+        self._acks = AckWatch(limits, now)
 
         self._links: dict[int, Link] = {}
         self._next_link = 0
@@ -125,7 +139,9 @@ class SessionState:
     # ---- ends -------------------------------------------------------------------------------------------
 
     def reset(self, stream_id: int, error_code: int) -> None:
-        """Give up sending; the peer gets `error_code`. What waits to be sent is dropped. Idempotent."""
+        """Give up sending; the peer gets `error_code`. What waits to be sent is dropped. Idempotent. `LocalError` for
+        a code that is not from 0 to 2^32 - 1, as in `stop` and `close`."""
+        check_code(error_code)
         stream = self._streams.get(stream_id)
         if stream is not None and stream.send.reset_code is None and not stream.send.done:
             self._release(stream.send.kept)
@@ -134,6 +150,7 @@ class SessionState:
 
     def stop(self, stream_id: int, error_code: int) -> None:
         """Nothing more will be read: the peer is asked to stop sending. Idempotent."""
+        check_code(error_code)
         stream = self._streams.get(stream_id)
         if stream is not None and stream.receive.stop_code is None and not stream.receive.ended:
             receive = stream.receive
@@ -144,6 +161,7 @@ class SessionState:
 
     def close(self, code: int = 0, reason: str = "", *, application: bool = False) -> None:
         """End the session. One CLOSE frame is still to be sealed on each link; then the carriers may go."""
+        check_code(code)
         if self.ended is None:
             acks = self._acks_due(*self._ack_due)
             self._end(ev.Ended(code, reason, by_peer=False, application=application))

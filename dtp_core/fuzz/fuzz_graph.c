@@ -125,7 +125,7 @@ static void any_verdicts(choices *c)
         const char *soul = souls[choose8(c) % 6], *key = names[choose8(c) & 1];
         uint8_t value = (uint8_t)(choose8(c) & 3);
         dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), &value, 1, NULL, 0, 0, 0, DTP_SET_ADD};
-        CHECK(dtp_graph_do(maker, &what, (uint64_t)(1 + choose8(c)) << 16, limit, &merged) == DTP_OK);
+        CHECK(dtp_graph_do(maker, &what, (uint64_t)(1 + choose8(c)) << 16, &merged) == DTP_OK);
         verdicts[i] = (uint8_t)(choose8(c) % 3);
         voids[i] = DTP_VOID;
         needs += soul[0] != 'a';
@@ -181,7 +181,7 @@ static void any_rows(choices *c)
     kept rows = keep(c->data, c->left, 0);
     dtp_merged merged;
     dtp_committed committed;
-    int code = dtp_graph_put(graph, rows.bytes, rows.length, 1 << 16, limit, &merged);
+    int code = dtp_graph_put(graph, rows.bytes, rows.length, 1 << 16, &merged);
     CHECK(code == DTP_OK || code == DTP_E_FORMAT || code == DTP_E_LIMIT || code == DTP_E_OWNER); /* "~": another's soul */
     CHECK(dtp_graph_commit(graph, &committed) == DTP_OK);
     CHECK((committed.length > 0) == (code == DTP_OK && merged.ops > 0));
@@ -306,7 +306,7 @@ static void make(dtp_graph *graph, choices *c)
                 what.item_clock = what.item_clock << 8 | view.bytes[4 + i];
         }
     }
-    CHECK(dtp_graph_do(graph, &what, (uint64_t)(1 + choose8(c)) << 16, limit, &merged) == DTP_OK);
+    CHECK(dtp_graph_do(graph, &what, (uint64_t)(1 + choose8(c)) << 16, &merged) == DTP_OK);
 }
 
 static void deliver(dtp_graph *graph, kept frame)

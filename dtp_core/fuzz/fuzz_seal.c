@@ -144,6 +144,7 @@ static void one_packet(choices *c, int suite, const dtp_outgoing *frames, size_t
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    uint8_t fresh[2][DTP_KEY];
     static uint8_t sealed[FRAMES * STREAM_BYTES];
     choices c = {data, size};
     unsigned how = choose8(&c);
@@ -156,6 +157,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     harness_ciphers((int)(how & 1));
     CHECK(dtp_cipher_init(&sealer, suite, harness_key, how & 4 ? choose16(&c) : 0) == DTP_OK);
     CHECK(dtp_cipher_init(&opener, suite, harness_key, 0) == DTP_OK);
+    if (how & 32)
+        sealer.padding = (uint16_t)choose16(&c);
+    if (how & 16) {
+        memset(fresh, 77, sizeof fresh);
+        dtp_cipher_set_fresh(&sealer, fresh[0]);
+        dtp_cipher_set_fresh(&opener, fresh[1]);
+    }
     record = choose_length(&c);
     count = choose_frames(&c, record, frames, &expected);
     memcpy(kept, frames, sizeof kept);
@@ -165,6 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         open_all(&opener, &c, sealed, length, &got);
         CHECK(memcmp(&got, &expected, sizeof got) == 0);
         CHECK(memcmp(sealer.key, opener.key, DTP_KEY) == 0 && sealer.rekeys == opener.rekeys);
+        CHECK((sealer.fresh == NULL) == (opener.fresh == NULL) && (sealer.rekeys == 0 || sealer.fresh == NULL));
     }
     for (i = 0; i < count; i++)
         release((uint8_t *)(uintptr_t)kept[i].data, kept[i].length);

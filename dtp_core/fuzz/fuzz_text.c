@@ -184,7 +184,9 @@ static void live(choices *c, int broken)
             CHECK(code_is_known(what & 64 ? dtp_text_undo(t) : dtp_text_redo(t)));
             break;
         case 5:
-            size = dtp_text_take(t, &out);
+            size = dtp_text_take(t, what & 64 ? UINT64_MAX : dtp_text_look(t)->taken + 2, &out);
+            if (what & 64)
+                dtp_text_look(t)->taken = dtp_text_look(t)->next;
             keep(slot, out, size);
             break;
         case 6:

@@ -98,7 +98,8 @@ static inline dtp_incoming *list_of(size_t count)
 static inline int same_cipher(const dtp_cipher *a, const dtp_cipher *b)
 {
     return memcmp(a->key, b->key, sizeof a->key) == 0 && a->counter == b->counter && a->bytes == b->bytes
-        && a->rekey_bytes == b->rekey_bytes && a->suite == b->suite && a->rekeys == b->rekeys;
+        && a->rekey_bytes == b->rekey_bytes && a->suite == b->suite && a->rekeys == b->rekeys
+        && a->fresh == b->fresh;
 }
 
 static const uint8_t harness_key[DTP_KEY] = "a key of 32 bytes, known to all";

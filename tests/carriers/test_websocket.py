@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loops import LoopFactory, on_every_loop
-from strangers import REQUEST, frame, on_sockets, port_of, stranger_at
+from strangers import REQUEST, frame, on_sockets, port_of, server_that, stranger_at
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.client import ClientProtocol
@@ -35,6 +35,7 @@ from dtp.carriers.websocket_carrier import (
     WebSocketCarrier,
 )
 from dtp.carriers.websocket_upgrade import MAX_HEAD
+from dtp.errors import CarrierError
 from dtp.testing.carriers import End
 from dtp.testing.clock import run
 
@@ -219,6 +220,57 @@ def test_broken_frames_lose_the_carrier_by_name(sent: bytes, error: type[WebSock
     on_sockets(main())
 
 
+def test_messages_of_every_size_up_to_a_mebibyte_are_taken_and_empty_ones_skipped() -> None:
+    async def main() -> None:
+        async with stranger_at() as (stranger, accepted, _listener):
+            await stranger.upgraded()
+            end = End(await accepted.get()).start()
+            largest = bytes(range(256)) * (MAX_MESSAGE // 256)
+            parts = frame(2, largest[:-1], fin=False) + frame(0, b"", fin=False) + frame(0, largest[-1:])
+            stranger.writer.write(frame(2, b"") + frame(2, largest) + frame(2, b"") + parts + frame(2, b"x"))
+            await end.until_received(largest + largest + b"x")
+            end.abort()
+
+    on_sockets(main())
+
+
+def test_nothing_is_asked_for_beside_the_websocket_and_nothing_is_taken() -> None:
+    offers = b"Sec-WebSocket-Protocol: dtp, chat\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+    dialled: list[bytes] = []
+
+    async def note(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.append(head.lower())
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    async def main() -> None:
+        async with stranger_at() as (stranger, accepted, _listener):
+            stranger.writer.write(REQUEST + offers + b"\r\n")
+            head = (await stranger.head()).lower()
+            assert head.startswith(b"http/1.1 101 ")
+            assert b"sec-websocket-protocol" not in head
+            assert b"sec-websocket-extensions" not in head
+            end = End(await accepted.get()).start()
+            for size in (1, 64 * 1024, 3 * MAX_MESSAGE):
+                end.write(bytes(size))
+                left = size
+                while left:
+                    first, length = await stranger.reader.readexactly(2)
+                    assert first == 0x82  # one whole binary message after the other
+                    if length >= 126:
+                        length = int.from_bytes(await stranger.reader.readexactly(2 if length == 126 else 8))
+                    assert 0 < length <= MAX_MESSAGE
+                    left -= len(await stranger.reader.readexactly(length))
+            end.abort()
+        async with server_that(note) as url:
+            with pytest.raises(CarrierError, match="404"):
+                await dial(url)
+        assert b"sec-websocket-key" in dialled[0]
+        assert b"sec-websocket-protocol" not in dialled[0]
+        assert b"sec-websocket-extensions" not in dialled[0]
+
+    on_sockets(main())
+
+
 def test_an_end_without_the_closing_handshake_is_an_error() -> None:
     async def main() -> None:
         async with stranger_at() as (stranger, accepted, _listener):
@@ -385,6 +437,31 @@ def test_a_closing_handshake_that_is_never_answered_ends_after_the_linger(
         return asyncio.get_running_loop().time()
 
     assert run(main()) == websocket_carrier.LINGER
+
+
+@pytest.mark.parametrize("said", [frame(1, b"text"), frame(8, b"x"), frame(2, b"x", mask=False)])
+def test_who_breaks_the_protocol_and_stays_is_left_after_a_second(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner has let it go by then and counts it no more: each would hold a descriptor for as long as an honest
+    one that is closed. What it is told can be read before."""
+
+    async def main() -> None:
+        below, far = memory.pair()
+        loop, ended = asyncio.get_running_loop(), []
+        abort = below.abort
+        monkeypatch.setattr(below, "abort", lambda: (ended.append(loop.time()), abort()))
+        peer = End(far).start()
+        end = End(server_carrier(below)).start()
+        far.pause_reading()
+        peer.write(said)
+        assert isinstance(await end.until_lost(), WebSocketError)
+        assert loop.time() < 0.1
+        await asyncio.sleep(websocket_carrier.LINGER)
+        assert ended == [pytest.approx(websocket_carrier.FAULT_LINGER, abs=0.1)]
+        far.abort()
+
+    run(main())
 
 
 def test_a_server_that_says_close_and_stays_is_left_after_the_linger() -> None:

@@ -8,7 +8,7 @@ from noise.backends.default.ciphers import AESGCMCipher, ChaCha20Cipher
 from noise.state import CipherState
 
 CIPHERS = {"AESGCM": AESGCMCipher, "ChaChaPoly": ChaCha20Cipher}
-PADDING, STREAM, REKEY, FIN = 0, 3, 11, 1
+PADDING, STREAM, REKEY, FIN, FRESH = 0, 3, 11, 1, 1
 
 #: type, flags, stream, offset, data
 Plain = tuple[int, int, int, int, bytes]
@@ -23,6 +23,12 @@ def cipher_state(suite: str, key: bytes, counter: int = 0) -> CipherState:
     state.initialize_key(key)
     state.n = counter
     return state
+
+
+def take_key(state: CipherState, key: bytes) -> None:
+    counter = state.n
+    state.initialize_key(key)
+    state.n = counter
 
 
 def frame(kind: int, body: bytes = b"", flags: int = 0) -> bytes:
@@ -70,6 +76,10 @@ class ReferenceSealer:
     def rekey(self) -> None:
         self.state.rekey()
 
+    def take(self, key: bytes) -> None:
+        """Go on with a key of a fresh exchange; the counter goes on, too."""
+        take_key(self.state, key)
+
 
 class ReferenceOpener:
     """Opens a byte string of whole records; `plaintexts` keeps each record's."""
@@ -77,6 +87,7 @@ class ReferenceOpener:
     def __init__(self, suite: str, key: bytes) -> None:
         self.state = cipher_state(suite, key)
         self.plaintexts: list[bytes] = []
+        self.fresh: bytes | None = None
 
     def open(self, data: bytes) -> list[Plain]:
         frames: list[Plain] = []
@@ -88,7 +99,12 @@ class ReferenceOpener:
             self.plaintexts.append(plaintext)
             found = parse(plaintext)
             frames += found
-            if found and found[-1][0] == REKEY:
+            if found and found[-1][0] == REKEY and found[-1][1] & FRESH:
+                if self.fresh is None:
+                    raise Broken("no fresh key was agreed on")
+                take_key(self.state, self.fresh)
+                self.fresh = None
+            elif found and found[-1][0] == REKEY:
                 self.state.rekey()
         return frames
 

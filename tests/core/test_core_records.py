@@ -9,6 +9,7 @@ from itertools import pairwise, product
 import pytest
 from core_reference import (
     FIN,
+    FRESH,
     PADDING,
     REKEY,
     STREAM,
@@ -336,6 +337,86 @@ def test_rekey_by_bytes_is_at_most_a_record_late(suite: str) -> None:
     assert sealer.rekeys >= 16
 
 
+@given(
+    frames=continued(),
+    record=st.sampled_from([100, 1000, MAX_PLAINTEXT]),
+    padding=st.sampled_from([1, 64, 100, 4096, 65535]),
+    rekey=st.booleans(),
+    rekey_bytes=st.sampled_from([0, 3000]),
+)
+def test_padded_records_have_one_of_few_lengths(
+    suite: str, frames: list[Plain], record: int, padding: int, rekey: bool, rekey_bytes: int
+) -> None:
+    allowed = {record + RECORD_OVERHEAD} | {padding << n for n in range(17)}
+    frames = [each for each in frames if each[0] == STREAM or len(each[4]) + 8 <= record]
+    sealer, opener = Sealer(suite, KEY, rekey_bytes, padding), Opener(suite, KEY)
+    reference = ReferenceOpener(suite, KEY)
+    sealed = seal(sealer, frames, record, rekey=rekey)
+    assert joined(reference.open(sealed)) == joined(frames)
+    for plaintext in reference.plaintexts:
+        assert len(plaintext) + RECORD_OVERHEAD in allowed
+        assert PADDING in plaintext
+    assert bool(rekey) <= (reference.plaintexts[-1][-4:] == frame(REKEY))
+    assert open_all(opener, sealed) == (b"", joined(frames), None)
+    assert (sealer.counter, sealer.rekeys) == (opener.counter, opener.rekeys)
+
+
+def test_a_buffer_too_small_for_the_padding_takes_nothing(suite: str) -> None:
+    sealer = Sealer(suite, KEY, 0, 1000)
+    before = state(sealer)
+    with pytest.raises(SpaceError):
+        sealer.seal([(STREAM, 0, 0, 0, b"x")], Buffer(999), 65519)
+    assert state(sealer) == before
+    assert sealer.seal([(STREAM, 0, 0, 0, b"x")], Buffer(1000), 65519) == 1000
+
+
+def test_the_next_rekey_takes_a_fresh_key_and_says_so(suite: str) -> None:
+    sealer, opener, reference = Sealer(suite, KEY), Opener(suite, KEY), ReferenceOpener(suite, KEY)
+    fresh = bytes(range(100, 132))
+
+    def send(data: bytes, rekey: bool) -> Plain:
+        sealed = seal(sealer, [(STREAM, 0, 0, 0, data)], rekey=rekey)
+        assert open_all(opener, sealed) == (b"", [(STREAM, 0, 0, 0, data)], None)
+        return reference.open(sealed)[-1]
+
+    assert not sealer.waits_for_fresh
+    for side in (sealer, opener):
+        side.set_fresh(fresh)
+    reference.fresh = fresh
+    assert send(b"still under the first", rekey=False)[0] == STREAM
+    assert sealer.waits_for_fresh
+    assert opener.waits_for_fresh
+    assert send(b"the last under it", rekey=True) == (REKEY, FRESH, 0, 0, b"")
+    assert not sealer.waits_for_fresh
+    assert not opener.waits_for_fresh
+    assert send(b"under the fresh one", rekey=False)[0] == STREAM
+    assert send(b"and the one that follows from it", rekey=True) == (REKEY, 0, 0, 0, b"")
+    send(b"under that", rekey=False)
+    assert (sealer.rekeys, opener.rekeys) == (2, 2)
+    assert sealer.counter == opener.counter == 5
+
+
+def test_an_opener_that_waits_for_a_fresh_key_takes_others_before(suite: str) -> None:
+    sealer, opener = Sealer(suite, KEY), Opener(suite, KEY)
+    opener.set_fresh(bytes(32))
+    for _ in range(2):
+        assert open_all(opener, seal(sealer, [], rekey=True)) == (b"", [], None)
+    assert opener.waits_for_fresh
+    sealer.set_fresh(bytes(32))
+    for _ in range(2):
+        assert open_all(opener, seal(sealer, [], rekey=True)) == (b"", [], None)
+    assert not opener.waits_for_fresh
+
+
+def test_a_fresh_key_has_its_length_and_nothing_to_do_with_a_closed_one(suite: str) -> None:
+    for side in (Sealer(suite, KEY), Opener(suite, KEY)):
+        with pytest.raises(LocalError, match="32 bytes, not 31"):
+            side.set_fresh(bytes(31))
+        side.close()
+        side.set_fresh(bytes(32))
+        assert not side.waits_for_fresh
+
+
 def test_counter_goes_on_through_rekeys(suite: str) -> None:
     sealer = Sealer(suite, KEY)
     for i in range(5):
@@ -410,6 +491,7 @@ BROKEN = {
     "stream without its header": frame(STREAM, bytes(15)),
     "stream whose offset wraps": stream(0, 2**64 - 2, b"abc"),
     "rekey with a body": frame(REKEY, b"x"),
+    "rekey to a fresh key without any": frame(REKEY, flags=FRESH),
     "rekey before another frame": frame(REKEY) + frame(1),
     "rekey twice": frame(REKEY) * 2,
     "rekey before padding": frame(REKEY) + frame(PADDING),

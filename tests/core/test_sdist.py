@@ -102,5 +102,5 @@ def test_wheel_is_for_every_python_from_3_11(sdist: Path, tmp_path: Path) -> Non
         cwd=tmp_path,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.name.startswith("dtp-")
+    assert wheel.name.startswith("dtp_sockets-")
     assert "-cp311-abi3-" in wheel.name

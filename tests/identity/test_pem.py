@@ -364,7 +364,7 @@ def test_every_damaged_byte_of_an_encrypted_file_is_refused_or_harmless(path, ch
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(IdentityFileMissing, match=r"'dtp keygen --file .*' makes one"):
+    with pytest.raises(IdentityFileMissing, match=r"'dtp keygen --identity .*' makes one"):
         Identity.load(tmp_path / "none.pem")
     with pytest.raises(IdentityFileError, match="Is a directory"):
         Identity.load(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 
 import dtp
@@ -45,9 +46,8 @@ async def roundtrip(connection: dtp.Connection, data: bytes) -> bytes:
 def on_fake_clock(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Run a test on virtual time: it may wait for hours, and says so at once when it waits for ever."""
 
+    @functools.wraps(test)
     def run(**arguments: object) -> None:
         clock.run(test(**arguments))
 
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
     return run

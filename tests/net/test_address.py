@@ -1,7 +1,6 @@
 """Addresses: text and value are inverse, and a mistake is told where it is and what was meant."""
 
 import pickle
-import string
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,6 +17,7 @@ from dtp.net.address import (
     check_petname,
     check_service,
 )
+from dtp.testing.strategies import addresses
 
 PEER = Identity(bytes(range(32)), bytes(32)).id
 OTHER = Identity(bytes(range(1, 33)), bytes(32)).id
@@ -130,54 +130,8 @@ def test_other_spellings(spelled, meant):
 
 # --- Text and value are inverse.
 
-services = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=60).filter(
-    lambda name: _is_service(name)
-)
-labels = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12)
-hosts = st.one_of(
-    st.lists(labels, min_size=1, max_size=4).map(".".join),
-    st.ip_addresses().map(str),
-    st.ip_addresses(v=6).map(lambda ip: f"{ip}%eth0"),
-)
-values = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-names = st.from_regex(r"(carrier\.)?[a-z][a-z0-9_-]{0,8}", fullmatch=True).filter(
-    lambda name: name not in ("path", "service")
-)
-queries = st.dictionaries(names, values, max_size=3).map(lambda options: tuple(options.items()))
-paths = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40).map("/".__add__)
-ports = st.integers(1, 65535)
-peers = st.sampled_from([PEER, OTHER])
-maybe_ports = st.one_of(st.none(), ports)
-maybe_paths = st.one_of(st.just(""), paths)
 
-addresses = st.one_of(
-    st.builds(Address, st.just("dtp"), peers, service=services, query=queries),
-    st.builds(Address, st.just("dtp"), service=services, query=queries, host_object=st.just(HOST_OBJECT)),
-    st.builds(Address, st.just("dtp"), service=services, query=queries, name=labels.map("n-".__add__)),
-    st.builds(Address, st.just("dtp+tcp"), peers, hosts, ports, service=services, query=queries),
-    st.builds(Address, st.just("dtp+unix"), peers, path=paths, service=services, query=queries),
-    st.builds(
-        Address,
-        st.sampled_from(["dtp+ws", "dtp+wss"]),
-        peers,
-        hosts,
-        maybe_ports,
-        maybe_paths,
-        services,
-        query=queries,
-    ),
-)
-
-
-def _is_service(name):
-    try:
-        check_service(name)
-    except AddressError:
-        return False
-    return True
-
-
-@given(addresses)
+@given(addresses())
 def test_text_and_back(address):
     text = str(address)
     assert Address.parse(text) == address
@@ -186,7 +140,7 @@ def test_text_and_back(address):
     assert pickle.loads(pickle.dumps(address)) == address
 
 
-@given(addresses)
+@given(addresses())
 def test_the_standard_parser_agrees(address):
     parts = urlsplit(str(address))
     assert parts.scheme == address.scheme

@@ -66,9 +66,9 @@ async def test_silent_and_slow_strangers_are_thrown_out_in_time() -> None:
         silent, slow, half = guests
         start = asyncio.get_running_loop().time()
         half.carrier.write(
-            memoryview(b"DTP\x01\x01\x01\x00\x20" + bytes(32))
+            memoryview(b"DTP\x01\x01\x01\x0f\x00\x20" + bytes(32))
         )  # a first message of XX, no more
-        for byte in b"DTP\x01\x01\x01\x00":
+        for byte in b"DTP\x01\x01\x01\x0f":
             slow.carrier.write(memoryview(bytes([byte])))
             await asyncio.sleep(1)
         await asyncio.gather(*(guest.ended for guest in guests))
@@ -84,14 +84,14 @@ async def test_silent_and_slow_strangers_are_thrown_out_in_time() -> None:
     [
         (b"GET / HTTP/1.1\r\n\r\n", b""),
         (b"\x16\x03\x01\x02\x00", b""),
-        (b"DTP\x02\x01\x01\x00\x20" + bytes(32), b"\0\0\0\x01"),
-        (b"DTP\x01\x09\x01\x00\x20" + bytes(32), b"\0\0\0\x02"),
-        (b"DTP\x01\x03\x01\x00\x20" + bytes(32), b"\0\0\0\x02"),
-        (b"DTP\x01\x01\x09\x00\x20" + bytes(32), b"\0\0\0\x02"),
-        (b"DTP\x01\x02\x01\x00\x60" + bytes(96), b"\0\0\0\x03"),
-        (b"DTP\x01\x01\x01\xff\xff" + bytes(10), b"\0\0\0\x03"),
-        (b"DTP\x01\x01\x01\x00\x01x", b"\0\0\0\x03"),
-        (b"DTP\x01\x01\x01\x00\x00\x00\x03", b""),
+        (b"DTP\x02\x01\x01\x0f\x00\x20" + bytes(32), b"\0\0\0\x01"),
+        (b"DTP\x01\x09\x01\x0f\x00\x20" + bytes(32), b"\0\0\0\x02"),
+        (b"DTP\x01\x03\x01\x0f\x00\x20" + bytes(32), b"\0\0\0\x02"),
+        (b"DTP\x01\x01\x09\x0f\x00\x20" + bytes(32), b"\0\0\0\x02"),
+        (b"DTP\x01\x02\x01\x0f\x00\x60" + bytes(96), b"\0\0\0\x03"),
+        (b"DTP\x01\x01\x01\x0f\xff\xff" + bytes(10), b"\0\0\0\x03"),
+        (b"DTP\x01\x01\x01\x0f\x00\x01x", b"\0\0\0\x03"),
+        (b"DTP\x01\x01\x01\x0f\x00\x00\x00\x03", b""),
     ],
 )
 def test_strangers_hear_a_code_or_nothing(said: bytes, heard: bytes) -> None:
@@ -118,7 +118,8 @@ async def test_flood_of_half_open_carriers_keeps_nobody_out() -> None:
         strangers(listener, 30) as guests,
     ):
         await asyncio.sleep(0.1)
-        assert [guest.ended.done() for guest in guests] == [True] * 20 + [False] * 10  # the oldest made room
+        assert sum(guest.ended.done() for guest in guests) == 20  # they made room, by lot
+        assert not guests[-1].ended.done()  # and not who comes
         assert {guest.heard for guest in guests} == {b""}
         assert await roundtrip(connection, b"hi") == b"hi"
         async with dtp.connect(listener.address()) as later:
@@ -174,8 +175,12 @@ def test_a_flood_from_many_sources_keeps_nobody_out() -> None:
 
     async def flood(source: str) -> None:
         for _ in range(30):
-            _, writer = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
-            writer.write(b"DTP\x01\x01\x01\x00\x20"[: next(count) % 9])  # some say nothing, some a little
+            try:
+                _, writer = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
+            except ConnectionError:  # the lot fell on it before it knew that it had come in
+                continue
+            some = next(count) % 10  # some say nothing, some a little
+            writer.write(b"DTP\x01\x01\x01\x0f\x00\x20"[:some])
             writers.append(writer)
 
     async def main() -> None:

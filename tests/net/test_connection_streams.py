@@ -183,6 +183,15 @@ async def test_datagrams_drop_the_oldest_and_refuse_the_largest() -> None:
             connection.send_datagram(bytes([i]))
         await asyncio.sleep(1)
         assert [await far.recv_datagram() for _ in range(10)] == [bytes([i]) for i in range(20, 30)]
+        assert (connection.datagrams_dropped, far.datagrams_dropped) == (0, 20)
+        for i in range(20):
+            for j in range(2):
+                connection.send_datagram(bytes([i, j]))
+            await asyncio.sleep(1)
+        assert (connection.datagrams_dropped, far.datagrams_dropped) == (0, 50)
+        connection.send_datagram(b"never sent")
+        connection.abort()
+        assert connection.datagrams_dropped == 1
 
 
 @on_fake_clock

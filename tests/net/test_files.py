@@ -37,6 +37,7 @@ from dtp.net.files.store import CHUNK, Incoming, Outgoing
 from dtp.net.listener import listen
 from dtp.pay.errors import BudgetSpent
 from dtp.session.codes import StreamReset
+from dtp.session.limits import DEFAULT
 
 SERVER = Identity(b"s" * 32, b"t" * 32)
 _places = itertools.count()
@@ -188,7 +189,7 @@ def test_a_partial_file_of_something_else_is_not_used(folders, part):
 
 def test_what_came_before_a_cut_is_kept(folders):
     here, there = folders
-    data = content(4 * CHUNK)
+    data = content(2 * DEFAULT.stream_window)  # more than can be under way before anything is written
     (here / "f").write_bytes(data)
 
     async def cut():

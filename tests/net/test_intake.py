@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 import dtp
-from dtp.net.intake import LOW, STREAMS, Intake
+from dtp.net.turn_budget import LOW, STREAMS, StreamBudget
 from dtp.session.codes import CloseCode
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
@@ -60,7 +60,7 @@ async def open_many(near: dtp.Connection, count: int = MANY) -> list[dtp.Stream]
 
 def test_what_is_taken_up_in_a_turn_is_counted() -> None:
     async def main() -> None:
-        intake, turns, taken = Intake(), Turns(), list[tuple[int, str]]()
+        intake, turns, taken = StreamBudget(), Turns(), list[tuple[int, str]]()
 
         def takes(name: str, count: int) -> Callable[[], bool]:
             def take() -> bool:
@@ -69,7 +69,7 @@ def test_what_is_taken_up_in_a_turn_is_counted() -> None:
 
             return take
 
-        while intake.left > LOW or intake.spares():
+        while intake.left > LOW or intake.has_room():
             intake.left -= 1
         intake.wait(takes("many", 100))
         intake.wait(takes("few", 3))

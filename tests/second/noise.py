@@ -1,4 +1,4 @@
-"""Noise (revision 34): the handshakes XX, IK, XXpsk3 and IKpsk2 over 25519, in the specification's own words."""
+"""Noise (revision 34): the handshakes XX, IK, XXpsk0 and IKpsk0 over 25519, in the specification's own words."""
 
 import hashlib
 import hmac
@@ -17,8 +17,8 @@ REKEY_NONCE = 2**64 - 1
 PATTERNS: dict[str, tuple[bool, list[str]]] = {
     "XX": (False, ["e", "e ee s es", "s se"]),
     "IK": (True, ["e es s ss", "e ee se"]),
-    "XXpsk3": (False, ["e", "e ee s es", "s se psk"]),
-    "IKpsk2": (True, ["e es s ss", "e ee se psk"]),
+    "XXpsk0": (False, ["psk e", "e ee s es", "s se"]),
+    "IKpsk0": (True, ["psk e es s ss", "e ee se"]),
 }
 SUITES = (
     "25519_AESGCM_SHA256",

@@ -14,6 +14,7 @@ from dtp.core import Buffer
 from dtp.identity import Identity
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, HandshakeError
+from dtp.session.exchange import Exchanges
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.link import Link
@@ -34,8 +35,12 @@ E = TypeVar("E")
 SMALL = Limits(stream_window=1024, connection_window=2048, streams=4, datagram=100, record=512, quantum=200)
 
 
-def endpoint(person: Person, limits: Limits = DEFAULT, psk: bytes | None = None) -> Endpoint:
-    return Endpoint(Identity(person.seed, person.static), tuple(Suite), limits, psk=psk)
+def endpoint(
+    person: Person, limits: Limits = DEFAULT, psk: bytes | None = None, best: Suite = Suite.AESGCM_SHA256
+) -> Endpoint:
+    """One with the suite `best` and all that are worse."""
+    suites = tuple(suite for suite in Suite if suite >= best)
+    return Endpoint(Identity(person.seed, person.static), suites, limits, psk=psk)
 
 
 def params_of(limits: Limits) -> list[int]:
@@ -46,10 +51,12 @@ class Ours:
     """A `Session` with its carriers' bytes. The application in it reads at once unless `lazy`."""
 
     def __init__(self, established: Established, limits: Limits, *, client: bool, lazy: bool = False) -> None:
+        person = ALICE if client else BOB
+        exchanges = Exchanges(Identity(person.seed, person.static), random.Random("exchanges").randbytes)
         self.now = 1000.0
         self.limits = limits
         self.lazy = lazy
-        self.session = Session(established, limits, self.now, client=client)
+        self.session = Session(established, limits, self.now, client=client, exchanges=exchanges)
         self.links: dict[int, Link] = {0: self.session.link}
         self.tails: dict[int, bytes] = defaultdict(bytes)
         self.events: list[ev.Event] = []
@@ -147,7 +154,7 @@ def shake(
     rng = random.Random(f"{pattern} {suite} {seed}")
     psk = PSK if "psk" in pattern else None
     us, them = (ALICE, BOB) if we_dial else (BOB, ALICE)
-    ending = endpoint(us, limits, psk)
+    ending = endpoint(us, limits, psk, SUITES[suite] if we_dial else Suite.AESGCM_SHA256)
     ours: ClientHandshake | ServerHandshake
     payload = theirs or them.payload(resume=resume or None if not we_dial else None)
     if we_dial:

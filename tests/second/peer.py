@@ -5,14 +5,17 @@ sent. `pump` decides what to send; `raw` seals any bytes as frames, which is how
 """
 
 import hmac
+import random
 from dataclasses import dataclass, field
 
+from .exchange import Exchanger
 from .handshake import Keys
 from .wire import (
     ADD,
     APPLICATION,
     CONNECTION,
     FIN,
+    FRESH,
     LISTED,
     Breach,
     Code,
@@ -83,6 +86,13 @@ class Link:
         self.sealer = RecordSealer(keys.suite, keys.send)
         self.opener = RecordOpener(keys.suite, keys.receive)
         self.out = b""
+        self.exchange = Exchanger(keys.client, keys.h, keys.root, keys.seed, keys.peer.id)
+
+    def change_over(self) -> None:
+        """Send under the fresh key from here on."""
+        assert self.exchange.send_key is not None
+        self.send(frame(Type.REKEY, flags=FRESH))
+        self.sealer.key, self.exchange.send_key = self.exchange.send_key, None
 
     def send(self, *frames: bytes) -> None:
         self.out += self.sealer.seal(b"".join(frames))
@@ -112,6 +122,7 @@ class SecondPeer:
         self.my_window, self.conn_given, self.may_be_opened, self.datagram_given = keys.mine.params[:4]
         self.conn_window = self.conn_told = self.conn_given
         self.conn_sent = self.conn_arrived = self.conn_taken = 0
+        self.draw = random.Random(keys.h).randbytes
         self.ready = False
         self.away: int | None = None
         self.datagrams: list[bytes] = []
@@ -395,12 +406,36 @@ class SecondPeer:
         for got in decode_frames(plaintext):
             if self.closed:
                 return
+            if got.type == Type.REKEY and got.flags & FRESH:
+                self.peer_changed_over(link)
+                continue
             if got.type == Type.REKEY:
                 link.opener.rekey()
                 continue
             if not link.attached and got.type not in (Type.ATTACH, Type.CLOSE):
                 raise Breach(Code.RESUME_PROOF, f"{got.type.name} before ATTACH")
             HANDLERS[got.type](self, link, got)
+
+    def peer_changed_over(self, link: Link) -> None:
+        key, link.exchange.receive_key = link.exchange.receive_key, None
+        if key is None:
+            raise Breach(Code.PROTOCOL, "FRESH where no key waits")
+        link.opener.key = key
+        if not self.client:
+            link.change_over()
+
+    def ask_for_fresh_keys(self, number: int | None = None) -> None:
+        """Client: EXCHANGE on a link."""
+        link = self.link(number)
+        link.send(frame(Type.EXCHANGE, *link.exchange.ask(self.draw(32))))
+
+    def on_exchange(self, link: Link, got: Frame) -> None:
+        if self.client:
+            link.exchange.heard(*got.fields)
+            link.change_over()
+        else:
+            key, signature = got.fields
+            link.send(frame(Type.EXCHANGE, *link.exchange.answer(key, signature, self.draw(32))))
 
     def named(self, stream: int) -> Stream | None:
         """The stream that a frame names, opened where it is the peer's; None when it is forgotten."""
@@ -561,6 +596,8 @@ class SecondPeer:
         self.ready = True
 
     def on_meter(self, _link: Link, got: Frame) -> None:
+        if len(got.rest) > 4096:
+            raise Breach(Code.LIMIT, "METER above 4,096 bytes")
         self.meters.append(got.rest)
 
 
@@ -579,4 +616,5 @@ HANDLERS = {
     Type.ATTACH: SecondPeer.on_attach,
     Type.STATE: SecondPeer.on_state,
     Type.METER: SecondPeer.on_meter,
+    Type.EXCHANGE: SecondPeer.on_exchange,
 }

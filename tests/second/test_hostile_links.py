@@ -77,6 +77,59 @@ def test_the_number_of_a_link_that_was_lost_is_not_taken_again() -> None:
     assert duo.us.ended is None
 
 
+def test_what_is_skipped_anyway_may_come_before_attach() -> None:
+    duo = admitted(Duo(False))
+    name, sealer, h = fresh(duo)
+    skipped = raw_frame(0, 0xFF, b"padding") + raw_frame(0x80, 1, b"later") + raw_frame(0xFF, 0, b"")
+    duo.ours.receive(name, sealer.seal(b"") + sealer.seal(skipped + frame(Type.REKEY)))
+    sealer.rekey()
+    duo.ours.receive(name, sealer.seal(skipped + attach(duo, h)))
+    assert duo.ours.links[name].attached
+    theirs = admitted(Duo(True))  # and the second implementation reads it likewise
+    theirs.cut(0)
+    again = theirs.dial()
+    theirs.ours.links[again].control.appendleft((0x80, 0, 0, 0, b"later"))
+    theirs.settle()
+    assert theirs.ours.links[again].attached
+
+
+def test_a_refused_attach_leaves_its_number_free() -> None:
+    duo = admitted(Duo(False))
+    for secret, taken in ((b"\x01" * 32, False), (None, True)):
+        name, sealer, h = fresh(duo)
+        duo.ours.receive(name, sealer.seal(attach(duo, h, number=5, secret=secret, flags=ADD)))
+        assert duo.ours.links[name].attached == taken
+
+
+@pytest.mark.parametrize("we_dial", [True, False])
+def test_a_second_state_that_names_the_link_it_comes_on_is_an_error(we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial))
+    duo.cut(0)
+    name = duo.dial()
+    duo.settle()
+    number = duo.second.links[duo.theirs[name]].number
+    assert attack(duo, frame(Type.STATE, 0, 0, number), name=name) == CloseCode.PROTOCOL
+
+
+@pytest.mark.parametrize("we_dial", [True, False])
+def test_a_link_that_replaced_all_and_is_lost_has_two_lists(we_dial: bool) -> None:
+    """The one it began with, and another, over the next link, that counts for itself."""
+    duo = admitted(Duo(we_dial))
+    duo.cut(0)
+    first = duo.dial()
+    duo.settle()
+    duo.dial(add=True)
+    duo.settle()
+    number = duo.second.open()
+    duo.second.write(number, b"x" * 500)
+    duo.second.pump(duo.second.links[duo.theirs[first]].number)
+    duo.cut(first)  # with what is under way, which the second list brings back
+    duo.second.write(number, b"y", fin=True)
+    duo.settle()
+    assert duo.ours.got[number] == b"x" * 500 + b"y"
+    assert duo.us.ended is None
+
+
 def test_wrong_proofs_are_told_so() -> None:
     duo = admitted(Duo(False))
     duo.names += 1

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dtp import core
+from dtp.errors import LocalError
 from dtp.session import events as ev
 from dtp.session.codes import ConnectionClosed
 
@@ -81,6 +82,30 @@ def test_everything_beside_streams(we_dial: bool) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_client_speaks_and_is_heard_before_it_is_admitted(pattern: str, we_dial: bool) -> None:
+    duo = Duo(we_dial, pattern=pattern)
+    stream = duo.us.open_stream() if we_dial else duo.second.open()
+    if we_dial:
+        duo.us.write(stream, b"early")
+        duo.us.finish(stream)
+    else:
+        duo.second.write(stream, b"early", fin=True)
+    duo.settle()
+    assert not duo.us.ready
+    assert not duo.second.ready
+    assert bytes(duo.second.streams[stream].got if we_dial else duo.ours.got[stream]) == b"early"
+    admitted(duo)
+    if we_dial:
+        duo.second.write(stream, b"late", fin=True)
+    else:
+        duo.us.write(stream, b"late")
+        duo.us.finish(stream)
+    duo.settle()
+    assert bytes(duo.ours.got[stream] if we_dial else duo.second.archive[stream].got) == b"late"
+
+
+@BOTH
 def test_close_is_heard_with_its_reason(we_dial: bool) -> None:
     duo = admitted(Duo(we_dial))
     duo.us.close(7, "ü" * 200, application=True)
@@ -99,7 +124,7 @@ def test_close_is_heard_with_its_reason(we_dial: bool) -> None:
 
 @BOTH
 def test_rekey_by_both_sides(we_dial: bool) -> None:
-    duo = admitted(Duo(we_dial, limits=replace(DEFAULT, rekey_bytes=1500, record=512)))
+    duo = admitted(Duo(we_dial, limits=replace(DEFAULT, rekey_bytes=1500, record=512, exchange=0.0)))
     up, down = random.Random(1).randbytes(20_000), random.Random(2).randbytes(20_000)
     stream = duo.us.open_stream()
     duo.us.write(stream, up)
@@ -179,6 +204,57 @@ def test_resets_and_stops_from_both_sides(we_dial: bool) -> None:
     assert duo.second.streams[three].got == bytes(3000)
 
 
+@BOTH
+@pytest.mark.parametrize("code", [0, 2**32 - 1])
+def test_codes_of_the_application_have_32_bits(code: int, we_dial: bool) -> None:
+    duo = admitted(Duo(we_dial))
+    one, two = duo.us.open_stream(), duo.us.open_stream()
+    duo.settle()
+    duo.us.reset(one, code)
+    duo.us.stop(two, code)
+    duo.second.do_reset(one, code)
+    duo.settle()
+    assert duo.second.archive[one].reset_heard == code
+    assert duo.second.streams[two].stop_heard == code
+    assert duo.ours.resets == {one: code, two: code}
+    for wrong in (-1, 2**32):
+        three = duo.us.open_stream()
+        for act in (duo.us.reset, duo.us.stop):
+            with pytest.raises(LocalError, match="a code is from 0 to 2\\^32 - 1"):
+                act(three, wrong)
+        with pytest.raises(LocalError, match="a code is from 0 to 2\\^32 - 1"):
+            duo.us.close(wrong, application=True)
+        duo.us.write(three, b"as before")
+        duo.us.finish(three)
+        duo.settle()
+        assert bytes(duo.second.streams[three].got) == b"as before"
+    duo.us.close(code, application=True)
+    duo.settle()
+    assert duo.second.closed == (True, code, "")
+
+
+@BOTH
+def test_nobody_waits_for_an_answer_to_close(we_dial: bool) -> None:
+    """Who has said it hears nothing more; who hears it says nothing more."""
+    duo = admitted(Duo(we_dial))
+    stream = duo.us.open_stream()
+    duo.settle()
+    duo.us.close(1)
+    assert duo.ours.take(0)
+    duo.second.raw(frame(Type.PING, 1), frame(Type.DATAGRAM, rest=b"too late"))
+    duo.ours.receive(0, duo.second.take(0))
+    assert duo.ours.take(0) == b""
+    assert duo.ours.named(ev.DatagramReceived) == []
+    duo = admitted(Duo(we_dial))
+    stream = duo.us.open_stream()
+    duo.us.write(stream, b"under way")
+    duo.us.ping(duo.ours.now)
+    duo.second.raw(frame(Type.CLOSE, 1), frame(Type.PING, 1))
+    duo.ours.receive(0, duo.second.take(0))
+    assert duo.us.ended is not None
+    assert duo.ours.take(0) == b""
+
+
 STEP = st.tuples(
     st.sampled_from(
         ["open", "write", "write", "fin", "reset", "stop", "read", "ours", "second", "ours", "second"]
@@ -188,7 +264,7 @@ STEP = st.tuples(
     st.integers(0, 2500),
 )
 LINKS = st.tuples(
-    st.sampled_from(["cut", "half", "add", "add", "resume", "rekey", "wait", "datagram"]),
+    st.sampled_from(["cut", "half", "add", "add", "resume", "rekey", "fresh", "fresh", "wait", "datagram"]),
     st.booleans(),
     st.integers(0, 5),
     st.integers(0, 2500),
@@ -200,7 +276,9 @@ class Play:
 
     def __init__(self, we_dial: bool, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.duo = admitted(Duo(we_dial, limits=SMALL, lazy=True, chunk=self.rng.choice([1, 90, 500])))
+        limits = replace(SMALL, exchange=1.0)
+        self.duo = admitted(Duo(we_dial, limits=limits, lazy=True, chunk=self.rng.choice([1, 90, 500])))
+        self.asked = 0
         self.up: dict[int, bytearray] = {}
         self.down: dict[int, bytearray] = {}
         self.gone: set[int] = set()  # reset or stopped by somebody: a prefix is enough
@@ -300,6 +378,17 @@ class Play:
     def rekey(self, _ours: bool, _which: int, _size: int) -> None:
         if self.duo.second.attached:
             self.duo.second.rekey()
+
+    def fresh(self, _ours: bool, which: int, _size: int) -> None:
+        """The client asks: ours by itself, the second implementation here."""
+        attached = self.duo.second.attached
+        if self.duo.we_dial:
+            self.duo.ours.wait(1.0)
+        elif attached and self.asked < 12:  # more are a flood
+            link = self.duo.second.links[attached[which % len(attached)]]
+            if link.exchange.is_over:
+                self.duo.second.ask_for_fresh_keys(link.number)
+                self.asked += 1
 
     def wait(self, _ours: bool, _which: int, size: int) -> None:
         self.duo.ours.wait(size / 1000)

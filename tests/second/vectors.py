@@ -7,14 +7,16 @@ from typing import Any
 
 import msgpack
 
+from .exchange import Exchanger
 from .handshake import Handshake, Keys, Person
-from .noise import PATTERNS, SUITES
+from .noise import PATTERNS, SUITES, public
 from .peer import SecondPeer
 from .wire import (
     ADD,
     APPLICATION,
     CONNECTION,
     FIN,
+    FRESH,
     LISTED,
     Breach,
     Code,
@@ -27,7 +29,9 @@ from .wire import (
     attach_proof,
     decode_payload,
     frame,
+    prove,
     raw_frame,
+    torsion,
 )
 
 PATH = Path(__file__).parents[2] / "docs" / "vectors" / "wire.json"
@@ -43,6 +47,15 @@ ABOUT = (
 )
 
 
+#: Alice's key and a point of order 8.
+TORSION = torsion(CLIENT.id)
+
+
+def nested(deep: int) -> list[Any]:
+    """An array in an array..."""
+    return [nested(deep - 1)] if deep > 1 else []
+
+
 def key_of(label: str) -> bytes:
     return random.Random(label).randbytes(32)
 
@@ -53,11 +66,14 @@ def handshake(
     """One handshake and what is to be written of it."""
     psk = PSK if "psk" in pattern else None
     entropy = [key_of(f"{pattern} {suite} {side}") for side in ("client", "server")]
-    one = Handshake(True, CLIENT, entropy[0], client, pattern=pattern, suite=suite, server=SERVER, psk=psk)
-    two = Handshake(False, SERVER, entropy[1], server, psk=psk)
-    hello, messages = one.out[:6], []
+    offered = SUITES[SUITES.index(suite) :]
+    one = Handshake(
+        True, CLIENT, entropy[0], client, pattern=pattern, suite=suite, server=SERVER, psk=psk, suites=offered
+    )
+    two = Handshake(False, SERVER, entropy[1], server, psk=psk, suites=offered)
+    hello, messages = one.out[:7], []
     two.feed(hello)
-    one.out = one.out[6:]
+    one.out = one.out[7:]
     sides = [(one, two), (two, one)]
     for index in range(len(PATTERNS[pattern][1])):
         writer, reader = sides[index % 2]
@@ -72,8 +88,8 @@ def handshake(
     if psk is not None:
         vector["psk"] = psk.hex()
     for side, person, ephemeral, mine, other in (
-        ("client", CLIENT, entropy[0], client, two.noise),
-        ("server", SERVER, entropy[1], server, one.noise),
+        ("client", CLIENT, entropy[0], one.payload, two.noise),
+        ("server", SERVER, entropy[1], two.payload, one.noise),
     ):
         assert other.re is not None
         vector[side] = {
@@ -92,6 +108,7 @@ def handshake(
         "server_to_client": one.keys.receive.hex(),
         "h": one.keys.h.hex(),
         "secret": one.keys.secret.hex(),
+        "exchange_root": one.keys.root.hex(),
         "connection_id": one.keys.connection_id.hex(),
         "binding": one.keys.binding.hex(),
     }
@@ -105,8 +122,8 @@ def handshakes() -> list[dict[str, Any]]:
 
 
 def payloads() -> list[dict[str, Any]]:
-    """Payloads that are taken or refused whoever sends them; the proof is the client's."""
-    base = vars(CLIENT.payload())
+    """Payloads that are taken or refused whoever sends them; what the proof signs is not looked at."""
+    base = vars(CLIENT.payload(proof=prove(CLIENT.seed, b"")))
     good = {key: base[key] for key in ("id", "proof", "versions", "params")}
     long = {"features": ["f"] * 64, "service": "s" * 255, "resume": b"r" * 16, "ticket": b"t" * 7000}
     cases: list[tuple[str, Any, bool]] = [
@@ -120,6 +137,11 @@ def payloads() -> list[dict[str, Any]]:
         ("not a map", [1], False),
         ("a key that is not a string", good | {1: 2}, False),
         ("id of 31 bytes", good | {"id": bytes(31)}, False),
+        ("id of small order", good | {"id": b"\x01" + bytes(31)}, False),
+        ("id with a torsion part", good | {"id": TORSION}, False),
+        ("a key as bin", good | {b"later": 1}, False),
+        ("sixteen deep", good | {"later": nested(15)}, True),
+        ("seventeen deep", good | {"later": nested(16)}, False),
         ("id as str", good | {"id": "i" * 32}, False),
         ("proof of 65 bytes", good | {"proof": bytes(65)}, False),
         ("no common version", good | {"versions": [2]}, False),
@@ -150,7 +172,10 @@ def payloads() -> list[dict[str, Any]]:
             assert not taken, name
         out.append({"name": name, "payload": packed.hex(), "taken": taken})
     packed = msgpack.packb(good)
+    count = bytes([0x80 | len(good) + 1])
     for name, data in (
+        ("a key twice", count + packed[1:] + msgpack.packb("versions") + msgpack.packb([1])),
+        ("an unknown key's map with a key twice", count + packed[1:] + b"\xa1x\x82\xa1y\x01\xa1y\x01"),
         ("a byte behind the map", packed + b"\0"),
         ("cut short", packed[:-1]),
         ("nothing", b""),
@@ -179,8 +204,12 @@ def records() -> list[dict[str, Any]]:
             ("rekey behind a frame", [frame(Type.READY), frame(Type.REKEY)], True),
             ("under the second key", [frame(Type.DATAGRAM, rest=b"datagram")], False),
             ("rekey alone", [frame(Type.REKEY)], True),
-            ("under the third key", [frame(Type.CLOSE, 9, flags=APPLICATION, rest=b"bye")], False),
+            ("under the third key", [frame(Type.METER, rest=b"meter")], False),
+            ("rekey to a fresh key", [frame(Type.PING, 8), frame(Type.REKEY, flags=FRESH)], True),
+            ("under the fresh key", [frame(Type.READY), frame(Type.REKEY)], True),
+            ("under the one behind it", [frame(Type.CLOSE, 9, flags=APPLICATION, rest=b"bye")], False),
         ]
+        fresh = key_of(f"fresh {suite}")
         for name, frames, rekeys in plain:
             plaintext = b"".join(frames)
             steps.append(
@@ -190,9 +219,11 @@ def records() -> list[dict[str, Any]]:
                     "record": sealer.seal(plaintext).hex(),
                 }
             )
-            if rekeys:
+            if "to a fresh key" in name:
+                sealer.key = fresh
+            elif rekeys:
                 sealer.rekey()
-        out.append({"suite": suite, "key": key.hex(), "records": steps})
+        out.append({"suite": suite, "key": key.hex(), "fresh_key": fresh.hex(), "records": steps})
     return out
 
 
@@ -263,6 +294,51 @@ def attaches() -> list[dict[str, Any]]:
     return out
 
 
+def exchanges() -> list[dict[str, Any]]:
+    """Two exchanges of one link, for each suite."""
+    out = []
+    for suite in SUITES:
+        vector, one, two = handshake(
+            "IK", suite, CLIENT.payload(params=PARAMS), SERVER.payload(params=PARAMS)
+        )
+        client, server = (
+            Exchanger(keys.client, keys.h, keys.root, keys.seed, keys.peer.id) for keys in (one, two)
+        )
+        steps = []
+        for n in (1, 2):
+            privates = [key_of(f"exchange {suite} {n} {side}") for side in ("client", "server")]
+            asked = client.ask(privates[0])
+            answered = server.answer(*asked, privates[1])
+            client.heard(*answered)
+            assert (client.root, client.send_key, client.receive_key) == (
+                server.root,
+                server.receive_key,
+                server.send_key,
+            )
+            assert client.send_key is not None
+            assert client.receive_key is not None
+            steps.append(
+                {
+                    "n": n,
+                    "client_private": privates[0].hex(),
+                    "server_private": privates[1].hex(),
+                    "client_frame": frame(Type.EXCHANGE, *asked).hex(),
+                    "server_frame": frame(Type.EXCHANGE, *answered).hex(),
+                    "root": client.root.hex(),
+                    "client_to_server": client.send_key.hex(),
+                    "server_to_client": client.receive_key.hex(),
+                }
+            )
+            for side in (client, server):
+                side.send_key = side.receive_key = None
+        people = {
+            side: {key: vector[side][key] for key in ("identity_seed", "identity")}
+            for side in ("client", "server")
+        }
+        out.append({"suite": suite, **people, "h": vector["h"], "root": one.root.hex(), "exchanges": steps})
+    return out
+
+
 def stream(number: int, offset: int, data: bytes, fin: bool = False) -> bytes:
     return frame(Type.STREAM, number, offset, flags=FIN if fin else 0, rest=data)
 
@@ -281,6 +357,7 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
         Type.READY: 0,
         Type.ATTACH: 52,
         Type.STATE: 20,
+        Type.EXCHANGE: 96,
     }
     out: list[tuple[str, str, list[bytes], Code | None]] = []
     for kind, size in fixed.items():
@@ -291,7 +368,7 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
             )
     for kind, size in ((Type.STREAM, 16), (Type.CLOSE, 4)):
         out.append((f"{kind.name} too short", "client", [raw_frame(kind, 0, bytes(size - 1))], Code.PROTOCOL))
-    for type_ in (0x0F, 0x11, 0x7F):
+    for type_ in (0x11, 0x12, 0x7F):
         out.append((f"unknown type {type_:#x}", "client", [raw_frame(type_, 0, b"x")], Code.UNKNOWN_FRAME))
     s, ping = Type.STREAM, frame(Type.PING, 1)
     out += [
@@ -365,6 +442,20 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
         ("ATTACH on a first link", "client", [frame(Type.ATTACH, bytes(16), 1, bytes(32))], Code.PROTOCOL),
         ("STATE on a first link", "server", [frame(Type.STATE, 0, 0, 0)], Code.PROTOCOL),
         ("STATE of a link that never was", "server", [frame(Type.STATE, 0, 0, 7)], Code.PROTOCOL),
+        (
+            "EXCHANGE that was not asked for",
+            "client",
+            [frame(Type.EXCHANGE, public(key_of("exchange")), bytes(64))],
+            Code.PROTOCOL,
+        ),
+        (
+            "EXCHANGE that nobody has signed",
+            "server",
+            [frame(Type.EXCHANGE, public(key_of("exchange")), bytes(64))],
+            Code.PROTOCOL,
+        ),
+        ("a fresh key that nobody knows of", "server", [frame(Type.REKEY, flags=FRESH)], Code.PROTOCOL),
+        ("a fresh key that nobody knows of", "client", [frame(Type.REKEY, flags=FRESH)], Code.PROTOCOL),
         ("READY from a client", "server", [frame(Type.READY)], Code.PROTOCOL),
         ("a reason above 256 bytes", "client", [frame(Type.CLOSE, 0, rest=b"r" * 257)], Code.PROTOCOL),
         ("more than 256 frames", "server", [raw_frame(0x80, 0, b"") * 256 + frame(Type.PONG, 1)], Code.LIMIT),
@@ -400,8 +491,29 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
             [stream(0, 0, b"ab", True) + frame(Type.RESET, 0, 1, 2)],
             None,
         ),
+        (
+            "RESET and STOP with the greatest code",
+            "server",
+            [frame(Type.RESET, 0, 2**32 - 1, 0) + frame(Type.STOP, 0, 2**32 - 1)],
+            None,
+        ),
+        ("RESET with code 0", "server", [frame(Type.RESET, 0, 0, 0)], None),
+        (
+            "CLOSE with the greatest code",
+            "client",
+            [frame(Type.CLOSE, 2**32 - 1, flags=APPLICATION, rest=b"r" * 256)],
+            None,
+        ),
+        ("an unpaid METER that is empty", "client", [frame(Type.METER)], None),
         ("STOP opens a stream of the peer's", "server", [frame(Type.STOP, 2, 9)], None),
         ("LISTED outside a list", "server", [frame(Type.WINDOW, 0, 0, 5, flags=LISTED)], None),
+        (
+            "METER of the largest size, where nothing is paid",
+            "server",
+            [raw_frame(Type.METER, 0, bytes(4096))],
+            None,
+        ),
+        ("METER above 4,096 bytes", "server", [raw_frame(Type.METER, 0, bytes(4097))], Code.LIMIT),
         ("a datagram of the largest size", "server", [frame(Type.DATAGRAM, rest=bytes(50))], None),
         ("a limit that is lower", "client", [frame(Type.WINDOW, CONNECTION, 0, 1)], None),
         ("a PONG that nobody asked for", "client", [frame(Type.PONG, 99)], None),
@@ -449,6 +561,7 @@ def build() -> str:
         "records": records(),
         "packets": packets(),
         "attach": attaches(),
+        "exchanges": exchanges(),
         "frames": {
             "about": "A session in its first moment, both sides' params as given, gets the plaintexts as records.",
             "params": PARAMS,

@@ -1,9 +1,10 @@
 """What docs/wire.md puts on the wire, as values: identity proof, hello, payload, frames, records, packets."""
 
+import functools
 import hashlib
 import hmac
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -46,6 +47,7 @@ class Refusal(IntEnum):
     SUITE = 2
     FAILED = 3
     BUSY = 4
+    DOWNGRADE = 5
 
 
 class Breach(Exception):
@@ -68,10 +70,29 @@ class Refused(Exception):
 
 P = 2**255 - 19
 D = -121665 * pow(121666, P - 2, P) % P
+ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
+def add(one: tuple[int, int], two: tuple[int, int]) -> tuple[int, int]:
+    """The sum of two points of the curve."""
+    (x1, y1), (x2, y2) = one, two
+    t = D * x1 * x2 * y1 * y2
+    return (x1 * y2 + x2 * y1) * pow(1 + t, P - 2, P) % P, (y1 * y2 + x1 * x2) * pow(1 - t, P - 2, P) % P
+
+
+def times(count: int, point: tuple[int, int]) -> tuple[int, int]:
+    """`count` times the point."""
+    total = (0, 1)
+    while count:
+        if count & 1:
+            total = add(total, point)
+        point, count = add(point, point), count >> 1
+    return total
+
+
+@functools.lru_cache(1024)
 def check_identity(key: bytes) -> None:
-    """Raises ValueError unless `key` is a canonical Ed25519 key, on the curve and not of small order."""
+    """Raises ValueError unless `key` is a canonical Ed25519 key, on the curve and of prime order."""
     if len(key) != 32:
         raise ValueError("an identity has 32 bytes")
     number = int.from_bytes(key, "little")
@@ -87,29 +108,58 @@ def check_identity(key: bytes) -> None:
         raise ValueError("not on the curve")
     if x == 0 and sign:
         raise ValueError("x = 0 with a sign is not canonical")
-    for _ in range(3):  # 8 times the point is the neutral element (0, 1) for the points of small order
-        t = D * x * x * y * y
-        x, y = 2 * x * y * pow(1 + t, P - 2, P) % P, (y * y + x * x) * pow(1 - t, P - 2, P) % P
-    if (x, y) == (0, 1):
+    if times(8, (x, y)) == (0, 1):
         raise ValueError("of small order")
+    if times(ORDER, (x, y)) != (0, 1):
+        raise ValueError("with a torsion part")
+
+
+def recover(number: int) -> tuple[int, int]:
+    """The point of a key, as the number that its 32 bytes are."""
+    sign, y = number >> 255, number & (2**255 - 1)
+    squared = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
+    x = pow(squared, (P + 3) // 8, P)
+    if x * x % P != squared:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    return (P - x if x & 1 != sign else x), y
+
+
+def torsion(key: bytes) -> bytes:
+    """`key` and a point of order 8: on the curve, not of small order, and not of prime order either."""
+    eighth = times(ORDER, recover(6))  # 6 is the y of a point whose order 8 divides
+    assert times(4, eighth) != (0, 1)
+    x, y = add(recover(int.from_bytes(key, "little")), eighth)
+    return (y | (x & 1) << 255).to_bytes(32, "little")
 
 
 def identity_public(seed: bytes) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 
 
-def prove_static(seed: bytes, static_public: bytes) -> bytes:
+def what_client_signs(bound: bytes) -> bytes:
+    """What the client's identity signs; `bound` is the handshake's binding."""
+    return b"dtp.client.v1" + bound
+
+
+def what_server_signs(
+    seven: bytes, client_ephemeral: bytes, server_ephemeral: bytes, server_static: bytes
+) -> bytes:
+    """What the server's identity signs."""
+    return b"dtp.server.v1" + seven + client_ephemeral + server_ephemeral + server_static
+
+
+def prove(seed: bytes, signed: bytes) -> bytes:
     """`proof` of the payload: 64 bytes."""
-    return Ed25519PrivateKey.from_private_bytes(seed).sign(b"dtp.static.v1" + static_public)
+    return Ed25519PrivateKey.from_private_bytes(seed).sign(signed)
 
 
-def check_static(identity: bytes, static_public: bytes, proof: bytes) -> None:
-    """Raises Refused unless the identity vouches for the static key."""
+def check_proof(identity: bytes, signed: bytes, proof: bytes) -> None:
+    """Raises Refused unless the identity has signed this handshake."""
     try:
         check_identity(identity)
-        Ed25519PublicKey.from_public_bytes(identity).verify(proof, b"dtp.static.v1" + static_public)
+        Ed25519PublicKey.from_public_bytes(identity).verify(proof, signed)
     except (ValueError, InvalidSignature) as error:
-        raise Refused(Refusal.FAILED, f"the static key is not the identity's: {error!r}") from error
+        raise Refused(Refusal.FAILED, f"this handshake is not the identity's: {error!r}") from error
 
 
 # --- hello, payload -------------------------------------------------------------------------------------
@@ -118,17 +168,26 @@ PATTERN_NAMES = dict(enumerate(PATTERNS, 1))
 SUITE_NAMES = dict(enumerate(SUITES, 1))
 
 
-def hello(pattern: str, suite: str) -> bytes:
-    return b"DTP" + bytes([1, list(PATTERNS).index(pattern) + 1, SUITES.index(suite) + 1])
+def offer(suites: Iterable[str]) -> int:
+    """The last byte of the hello: a bit for each suite that the client would use."""
+    return sum(1 << SUITES.index(suite) for suite in set(suites))
 
 
-def prologue(six: bytes) -> bytes:
-    return b"dtp.noise.v1" + six
+def hello(pattern: str, suite: str, suites: Iterable[str] = ()) -> bytes:
+    """The hello; `suites` are what else the client would use."""
+    offered = offer({suite, *suites})
+    return b"DTP" + bytes([1, list(PATTERNS).index(pattern) + 1, SUITES.index(suite) + 1, offered])
 
 
-def binding(six: bytes, client_ephemeral: bytes, client_static: bytes, server_static: bytes) -> bytes:
+def prologue(seven: bytes) -> bytes:
+    return b"dtp.noise.v1" + seven
+
+
+def binding(seven: bytes, client_ephemeral: bytes, client_static: bytes, server_static: bytes) -> bytes:
     """What a ticket is bound to, 32 bytes."""
-    return hashlib.sha256(b"dtp.binding.v1" + six + client_ephemeral + client_static + server_static).digest()
+    return hashlib.sha256(
+        b"dtp.binding.v1" + seven + client_ephemeral + client_static + server_static
+    ).digest()
 
 
 @dataclass
@@ -136,7 +195,8 @@ class Payload:
     """A handshake payload; `params` are stream window, connection window, streams, datagram."""
 
     id: bytes
-    proof: bytes
+    #: The signature of this handshake, 64 bytes. Empty until it is made.
+    proof: bytes = b""
     versions: list[int] = field(default_factory=lambda: [1])
     params: list[int] = field(default_factory=lambda: [65536, 262144, 16, 1200])
     features: list[str] | None = None
@@ -172,14 +232,30 @@ PAYLOAD_CHECKS = {
 }
 
 
+def once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The map; ValueError where a key comes twice."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key comes twice")
+    return dict(pairs)
+
+
+def depth(value: Any) -> int:
+    """How deep arrays and maps are in each other."""
+    if isinstance(value, dict):
+        return 1 + max(map(depth, value.values()), default=0)
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
 def decode_payload(data: bytes) -> Payload:
     """Raises Refused(FAILED) at anything that isn't well-formed."""
     if len(data) > 8192:
         raise Refused(Refusal.FAILED, "the payload has more than 8192 bytes")
     try:
-        value: Any = msgpack.unpackb(data, raw=False, strict_map_key=True)
+        value: Any = msgpack.unpackb(data, raw=False, strict_map_key=True, object_pairs_hook=once)
     except (ValueError, msgpack.UnpackException) as error:
         raise Refused(Refusal.FAILED, f"the payload is not MessagePack: {error}") from error
+    if depth(value) > 16:
+        raise Refused(Refusal.FAILED, "the payload nests too deep")
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise Refused(Refusal.FAILED, "the payload is not a map with string keys")
     known = {key: value[key] for key in PAYLOAD_CHECKS if key in value}
@@ -191,6 +267,10 @@ def decode_payload(data: bytes) -> Payload:
             raise Refused(Refusal.FAILED, f"the payload's {key} has the wrong type or size")
     if 1 not in known["versions"]:
         raise Refused(Refusal.FAILED, "no version in common")
+    try:
+        check_identity(known["id"])
+    except ValueError as error:
+        raise Refused(Refusal.FAILED, f"the payload's id: {error}") from error
     return Payload(**known)
 
 
@@ -227,10 +307,11 @@ class Type(IntEnum):
     READY = 0x0C
     ATTACH = 0x0D
     STATE = 0x0E
+    EXCHANGE = 0x0F
     METER = 0x10
 
 
-FIN = LISTED = APPLICATION = ADD = 1
+FIN = LISTED = APPLICATION = ADD = FRESH = 1
 
 # The fixed part of each body, and whether more bytes may follow.
 BODIES: dict[Type, tuple[str, bool]] = {
@@ -249,6 +330,7 @@ BODIES: dict[Type, tuple[str, bool]] = {
     Type.READY: (">", False),
     Type.ATTACH: (">16sI32s", False),
     Type.STATE: (">QQI", False),
+    Type.EXCHANGE: (">32s64s", False),
     Type.METER: (">", True),
 }
 
@@ -316,7 +398,7 @@ class RecordSealer:
         self.suite, self.key, self.n = suite, key, 0
 
     def seal(self, plaintext: bytes) -> bytes:
-        """One record. A REKEY at its end must be followed by `rekey`."""
+        """One record. A REKEY at its end must be followed by `rekey`, or another `key`."""
         assert len(plaintext) <= MAX_PLAINTEXT
         sealed = encrypt(self.suite, self.key, self.n, b"", plaintext)
         self.n += 1

@@ -26,6 +26,8 @@ keys. Keys that a reader doesn't know are ignored.
   `messages.REFUSALS`. The receiver may do so while bytes come, and then stops the stream (STOP). A sender whose
   file fails or changes while bytes go resets the stream: 1 for an error of reading, 2 for a file that changed.
 - After the last message both sides finish the stream.
+- Who only asks about a file finishes the stream behind `get`, and gets `file` or `refuse`. A paid service answers
+  that unpaid, to connections without a ticket that name the service `dtp.ask/NAME` in place of NAME.
 
 What was received of a file that did not come whole stays as `NAME.part`, and the next transfer of the same file goes
 on behind it. `dtp.net.files.transfer` has the functions to call.
@@ -44,13 +46,25 @@ from dtp.net.files.errors import (
 )
 from dtp.net.files.messages import FileInfo
 from dtp.net.files.names import check_name
-from dtp.net.files.transfer import Progress, Received, Sent, fetch_file, receive_file, send_file, serve_file
+from dtp.net.files.store import Here, look_here
+from dtp.net.files.transfer import (
+    Progress,
+    Received,
+    Sent,
+    ask_file,
+    fetch_file,
+    receive_file,
+    send_file,
+    serve_file,
+    tell_file,
+)
 
 __all__ = [
     "FileExists",
     "FileInfo",
     "FileProblem",
     "FileTransferError",
+    "Here",
     "NameRefused",
     "NoSpace",
     "NotTheSame",
@@ -58,9 +72,12 @@ __all__ = [
     "Received",
     "Sent",
     "TransferRefused",
+    "ask_file",
     "check_name",
     "fetch_file",
+    "look_here",
     "receive_file",
     "send_file",
     "serve_file",
+    "tell_file",
 ]

@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -80,6 +81,49 @@ class Outgoing:
             self._descriptor = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What is here of a file that is offered: `have` bytes at most are equal; `same` says that a whole file of its
+    size and time is at `path`, which is equal as far as can be known without reading both."""
+
+    path: Path
+    have: int
+    same: bool
+
+
+def look_here(folder: Path, name: str, info: FileInfo, *, overwrite: bool) -> Here:
+    """Return what is in `folder` of a file that would be stored as `name`, before it is asked for.
+
+    Raise `FileExists` where another file has the name and must stay.
+    """
+    path = folder / name
+    there = _same_size(path, info, overwrite=overwrite)
+    if there is not None:
+        return Here(path, info.size, there.st_mtime_ns == info.mtime)
+    try:
+        size = os.lstat(folder / (name + PART_SUFFIX)).st_size
+    except OSError:
+        size = 0
+    return Here(path, size if size <= info.size else 0, False)
+
+
+def _same_size(path: Path, info: FileInfo, *, overwrite: bool) -> os.stat_result | None:
+    """A file that is there and may be equal; `FileExists` for one that can't and must stay."""
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FileProblem(f"can't look at {path}: {error.strerror}") from error
+    if stat.S_ISDIR(there.st_mode):
+        raise FileExists(f"{path} is a folder")
+    if stat.S_ISREG(there.st_mode) and there.st_size == info.size:
+        return there
+    if not overwrite:
+        raise FileExists(f"{path} is there already, with other content; it was left as it is")
+    return None
+
+
 class Incoming:
     """A file that comes, for `folder / name`. Holds a lock on `NAME.part`; `close` it.
 
@@ -106,7 +150,7 @@ class Incoming:
         self._failure: FileProblem | None = None
         self.hash: Hash = hashlib.new(HASH)
         self.have = 0
-        self.complete = self._same_size()
+        self.complete = _same_size(self.path, info, overwrite=overwrite) is not None
         if not folder.is_dir():
             raise FileProblem(f"{folder} is not a folder")
         self._open()
@@ -120,22 +164,6 @@ class Incoming:
         except BaseException:
             self.close()
             raise
-
-    def _same_size(self) -> bool:
-        """Whether a file is there that may be equal; `FileExists` for one that can't and must stay."""
-        try:
-            there = os.lstat(self.path)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise FileProblem(f"can't look at {self.path}: {error.strerror}") from error
-        if stat.S_ISDIR(there.st_mode):
-            raise FileExists(f"{self.path} is a folder")
-        if stat.S_ISREG(there.st_mode) and there.st_size == self.info.size:
-            return True
-        if not self._overwrite:
-            raise FileExists(f"{self.path} is there already, with other content; it was left as it is")
-        return False
 
     def _open(self) -> None:
         """Open and lock the partial file, the one that has the name when the lock is ours."""

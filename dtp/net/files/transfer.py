@@ -123,6 +123,31 @@ async def serve_file(
             return await _Sending(stream, file, threads, progress).run()
 
 
+async def tell_file(stream: Stream, root: str | os.PathLike[str], below: str = "") -> m.FileInfo:
+    """Answer one stream that asks about a file (`ask_file`) out of the folder `root`, or the file `root` itself; what
+    was told. Nothing of it is read. Raises as `serve_file`; the peer has been told."""
+    async with _ending(stream):
+        wanted = await _hear(stream, m.Get)
+        check_path(wanted.name)
+        path = "/".join(part for part in (below, wanted.name) if part)
+        with contextlib.closing(Outgoing(*open_below(Path(root), path))) as file:
+            check_name(file.info.name)
+            await _say(stream, m.Offer(file.info))
+            return file.info
+
+
+async def ask_file(connection: Connection, path: str = "") -> m.FileInfo:
+    """Return what a peer says of a file (`tell_file`): `path` below what the connection's service names.
+
+    Raises `TransferRefused` when the peer has no such file, `FileTransferError`, and what ends a connection.
+    """
+    check_path(path)
+    stream = await connection.open_stream()
+    async with _ending(stream):
+        await _say(stream, m.Get(path))
+        return (await _hear(stream, m.Offer)).file
+
+
 async def receive_file(
     stream: Stream,
     folder: str | os.PathLike[str],

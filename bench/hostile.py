@@ -1,0 +1,204 @@
+"""`python -m bench.hostile`: what a visitor and newcomers feel while others attack the same listener.
+
+Listener, attackers and the one that measures are processes of their own. Where the cores are fewer than the processes
+attackers take processor time from everybody, whatever the listener does: the row `processor only` has as many
+processes that connect to nothing, `honest and busy` as many connections with small round trips. What the listener
+itself makes others wait is in `turn p99`: of its processor time, 99 hundredths passed in turns of the loop no longer
+than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import datetime
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dtp
+from bench import machine
+from bench.hostile_side import FRAMES
+from bench.runner import ROOT, MeasurementFailed
+
+ATTACKS = ("processor only", "honest and busy", *FRAMES, "all in step", "memory holders", "half-open",
+           "half-open elsewhere", "slow loris")  # fmt: skip
+#: The bar: the visitor's p99 while the listener is attacked, and after, in ms.
+BAR = 20.0
+#: A round trip or a newcomer that takes longer is given up, and counts as so long.
+GIVE_UP = 5.0
+Figures = dict[str, float]
+
+
+def _side(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.hostile_side", *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@contextlib.contextmanager
+def _ended(*processes: subprocess.Popen[str]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for each in processes:
+            each.kill()
+        for each in processes:
+            each.communicate()
+
+
+def _percentile(times: list[float], part: float) -> float:
+    """In ms; what nobody got through in the whole time is endless."""
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1e3 if ordered else float("inf")
+
+
+async def _visit(address: str, until: float) -> list[float]:
+    """Round trips of 64 bytes over one connection; begins anew when that ends."""
+    times: list[float] = []
+    while (began := time.monotonic()) < until:
+        with contextlib.suppress(dtp.DtpError, TimeoutError):
+            async with asyncio.timeout(GIVE_UP), dtp.connect(address) as connection:
+                stream = await connection.open_stream()
+                while (began := time.monotonic()) < until:
+                    stream.write(bytes(64))
+                    await stream.readexactly(64)
+                    times.append(time.monotonic() - began)
+                    await asyncio.sleep(0.001)
+                return times
+        times.append(time.monotonic() - began)
+    return times
+
+
+async def _come(address: str, until: float) -> list[float]:
+    """Connections of newcomers, one after the other: seconds each, up to the answer to its first byte."""
+    times: list[float] = []
+    while (began := time.monotonic()) < until:
+        with contextlib.suppress(dtp.DtpError, TimeoutError):
+            async with asyncio.timeout(GIVE_UP), dtp.connect(address) as connection:
+                stream = await connection.open_stream()
+                stream.write(b"x")
+                await stream.readexactly(1)
+                times.append(time.monotonic() - began)
+                connection.abort()
+        await asyncio.sleep(0.02)
+    return times
+
+
+async def _phase(name: str, address: str, seconds: float) -> Figures:
+    until = time.monotonic() + seconds
+    visits, newcomers = await asyncio.gather(_visit(address, until), _come(address, until))
+    return {
+        f"{name} p50": _percentile(visits, 0.5),
+        f"{name} p99": _percentile(visits, 0.99),
+        f"{name} newcomers": len(newcomers) / seconds,
+        f"{name} new p50": _percentile(newcomers, 0.5),
+        f"{name} new p99": _percentile(newcomers, 0.99),
+    }
+
+
+def _turns(server: subprocess.Popen[str]) -> Figures:
+    """Figures of the turns of the listener's loop since this was asked last."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write("\n")
+    server.stdin.flush()
+    found: Figures = json.loads(server.stdout.readline())
+    return found
+
+
+def _memory(pid: int) -> float:
+    """MiB that a process has had at most."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def measure(attack: str, attackers: int, processes: int, seconds: float) -> Figures:
+    """Return the figures of one attack, against a listener of its own."""
+    server = _side("listen")
+    with _ended(server):
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        host, _, port = address.rpartition("@")[2].partition("/")[0].rpartition(":")
+        figures = asyncio.run(_phase("before", address, seconds / 2))
+        crowd = [
+            _side("attack", attack, attackers // processes, address, host, port) for _ in range(processes)
+        ]
+        with _ended(*crowd):
+            time.sleep(1.0)  # they have to start
+            _turns(server)
+            figures |= asyncio.run(_phase("during", address, seconds)) | _turns(server)
+            if any(each.poll() is not None for each in crowd):
+                raise MeasurementFailed(f"{attack}: attackers could not attack")
+            figures["descriptors"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+        figures |= asyncio.run(_phase("after", address, seconds / 2))
+        figures["MiB"] = _memory(server.pid)
+        figures["descriptors after"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+    return figures
+
+
+_COLUMNS = ("before p50", "before p99", "during p50", "during p99", "after p99", "before new p50",
+            "during new p50", "during new p99", "during newcomers", "after new p99", "turn p99", "turn max", "MiB",
+            "descriptors", "descriptors after")  # fmt: skip
+
+
+def as_markdown(facts: dict[str, object], rows: dict[str, Figures], date: str) -> str:
+    """Return the table, with the machine and the date."""
+    lines = [f"# Under attack, {date}", "", *(f"- {key}: {value}" for key, value in facts.items()), ""]
+    lines += [
+        "Times in ms; `newcomers` a second. The verdict is of the visitor's p99 and of whether newcomers get in."
+    ]
+    lines += ["", "| attack | " + " | ".join(_COLUMNS) + " | verdict |", "|---" * (len(_COLUMNS) + 2) + "|"]
+    for name, row in rows.items():
+        cells = [f"{row[column]:.3g}" for column in _COLUMNS]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {verdict(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def verdict(row: Figures) -> str:
+    """Return whether the bar was met."""
+    met = max(row["during p99"], row["after p99"]) < BAR
+    got_in = min(row["during newcomers"], row["after newcomers"]) > 0
+    return "met" if met and got_in else "missed"
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
+    parser.add_argument("--only", action="append", choices=ATTACKS, help="one attack (repeatable)")
+    parser.add_argument("--attackers", type=int, default=32, help="how many connect (default 32)")
+    parser.add_argument("--processes", type=int, default=2, help="... from so many processes (default 2)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of an attack (default 4)")
+    parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
+    arguments = parser.parse_args()
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    rows = {}
+    for name in arguments.only or ATTACKS:
+        print(name, file=sys.stderr, flush=True)
+        rows[name] = measure(name, arguments.attackers, arguments.processes, arguments.seconds)
+    chosen = {
+        "attackers": arguments.attackers,
+        "processes": arguments.processes,
+        "seconds": arguments.seconds,
+    }
+    facts = machine.facts() | chosen | {"load average at the end": machine.load()}
+    text = as_markdown(facts, rows, date)
+    if arguments.save:
+        base = ROOT / "bench" / "results" / f"{date}-hostile"
+        base.with_suffix(".md").write_text(text, encoding="utf-8")
+        base.with_suffix(".json").write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

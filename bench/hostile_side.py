@@ -1,0 +1,285 @@
+"""The processes of `bench.hostile` beside the one that measures: the listener, and those who attack it.
+
+The listener says on each line that it reads how much processor time the turns of its loop took since the line before:
+that is what it does to whoever waits, however many other programs want the processor meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import selectors
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import dtp
+from dtp.core import Buffer
+from dtp.identity import Identity
+from dtp.session.frames import AWAY, CONNECTION, PING, RESET, STOP, STREAMS, WINDOW, Frame, Outgoing, control
+from dtp.session.handshake import ClientHandshake, Endpoint, Established
+from dtp.session.limits import DEFAULT
+from dtp.session.noise import Suite
+from dtp.session.session import Session
+
+#: Frames of a record: what docs/wire.md allows.
+_FRAMES = 256
+_STREAM: Outgoing = (int(Frame.STREAM), 0, 0, 0, b"")
+#: What each attack repeats, once stream 0 is open.
+FRAMES: dict[str, Outgoing] = {
+    "empty DATAGRAM": control(Frame.DATAGRAM),
+    "unpaid METER": control(Frame.METER, b"\x91\x01"),
+    "unknown 0x80": control(0x80),
+    "unasked PONG": control(Frame.PONG, PING.pack(2**40)),
+    "repeated RESET": control(Frame.RESET, RESET.pack(0, 1, 0)),
+    "WINDOW": control(Frame.WINDOW, WINDOW.pack(CONNECTION, 0, 0)),
+    "AWAY": control(Frame.AWAY, AWAY.pack(2**62)),
+    "STREAMS": control(Frame.STREAMS, STREAMS.pack(0)),
+    "STOP": control(Frame.STOP, STOP.pack(0, 1)),
+}
+_GREEDY = replace(DEFAULT, ack_delay=1e6, stream_window=2**61, connection_window=2**61)
+
+
+async def _echo(connection: dtp.Connection) -> None:
+    async for stream in connection:
+        while data := await stream.read(65536):
+            stream.write(data)
+            await stream.drain()
+        stream.write_eof()
+
+
+async def _pour(connection: dtp.Connection) -> None:
+    """Answer a stream with all that its credit lets through."""
+    async for stream in connection:
+        while True:
+            stream.write(bytes(1 << 20))
+            await stream.drain()
+
+
+class _Watch(selectors.DefaultSelector):
+    """A selector that notes how much processor time passes between two of its calls: a turn of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[float] = []
+        self._began = time.thread_time()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turns.append(time.thread_time() - self._began)
+        found = super().select(timeout)
+        self._began = time.thread_time()
+        return found
+
+    def tell(self) -> dict[str, float]:
+        """Return figures of the turns since the last call, in ms: the longest, and the longest that is met by 99 of
+        100 who come while there is one."""
+        turns, self.turns = sorted(self.turns), []
+        passed = list(itertools.accumulate(turns))
+        met = next(turn for turn, until in zip(turns, passed, strict=True) if until >= 0.99 * passed[-1])
+        return {"turn p99": met * 1e3, "turn max": turns[-1] * 1e3}
+
+
+async def _listen(watch: _Watch) -> None:
+    listener = await dtp.listen("tcp://127.0.0.1:0", {"": _echo, "pour": _pour}, identity=Identity.generate())
+    print(listener.address(), flush=True)
+    loop = asyncio.get_running_loop()
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        print(json.dumps(watch.tell()), flush=True)
+    os._exit(0)
+
+
+def _connect(host: str, port: int, source: str = "") -> socket.socket:
+    return socket.create_connection((host, port), timeout=5, source_address=(source, 0) if source else None)
+
+
+def _shake(host: str, port: int) -> tuple[socket.socket, Established]:
+    """Connect, and do the handshake as anybody may."""
+    sock = _connect(host, port)
+    endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
+    handshake = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2))
+    data = b""
+    while handshake.established is None:
+        if out := handshake.outgoing():
+            sock.sendall(out)
+            continue
+        got = sock.recv(65536)
+        if not got:
+            raise ConnectionResetError("refused")
+        data += got
+        data = data[handshake.receive(data) :]
+    sock.sendall(handshake.outgoing())
+    return sock, handshake.established
+
+
+def _records(established: Established, frame: Outgoing) -> Iterator[bytes]:
+    """The bytes of one attacker, a record of tiny frames at a time."""
+    link = Session(established, DEFAULT, 0.0, client=True).link
+    out = Buffer(1 << 18)
+    yield bytes(out.view[: link.sealer.seal([_STREAM], out, 65519, False)])
+    while True:
+        yield bytes(out.view[: link.sealer.seal([frame] * _FRAMES, out, 65519, False)])
+
+
+def _flood(host: str, port: int, frame: Outgoing, count: int) -> None:
+    """So many attackers at full speed, each of which comes again as soon as it is thrown out."""
+    selector = selectors.DefaultSelector()
+    waiting: dict[socket.socket, tuple[Iterator[bytes], bytes]] = {}
+
+    _shake(host, port)[0].close()  # fails here if it can't attack at all
+
+    def come() -> None:
+        try:
+            sock, established = _shake(host, port)
+        except (OSError, dtp.DtpError):
+            return
+        sock.setblocking(False)
+        waiting[sock] = (_records(established, frame), b"")
+        selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+
+    def go_on(sock: socket.socket, events: int) -> None:
+        records, rest = waiting[sock]
+        if events & selectors.EVENT_READ and not sock.recv(65536):
+            raise ConnectionResetError("thrown out")
+        if events & selectors.EVENT_WRITE:
+            data = rest or next(records)
+            waiting[sock] = (records, data)
+            waiting[sock] = (records, data[sock.send(data) :])
+
+    while True:
+        if len(waiting) < count:
+            come()
+        for key, events in selector.select(0.01):
+            sock = key.fileobj
+            assert isinstance(sock, socket.socket)
+            try:
+                with contextlib.suppress(BlockingIOError):
+                    go_on(sock, events)
+            except OSError:
+                selector.unregister(sock)
+                del waiting[sock]
+                sock.close()
+
+
+def _in_step(host: str, port: int, count: int) -> None:
+    """So many that send a record of METER frames, all at the same time, and no more than is allowed for ever."""
+    crowd = []
+    for _ in range(count):
+        sock, established = _shake(host, port)
+        crowd.append((sock, _records(established, FRAMES["unpaid METER"])))
+        sock.sendall(next(crowd[-1][1]))
+    while True:
+        ready = [(sock, next(records)) for sock, records in crowd]
+        time.sleep(0.26 - time.time() % 0.26)  # the other process looks at the same clock
+        for sock, data in ready:
+            sock.sendall(data)
+
+
+async def _busy(address: str, count: int) -> None:
+    """So many honest ones, each with one round trip of 64 bytes after the other."""
+
+    async def one() -> None:
+        async with dtp.connect(address) as connection:
+            stream = await connection.open_stream()
+            while True:
+                stream.write(bytes(64))
+                await stream.readexactly(64)
+
+    await asyncio.gather(*(one() for _ in range(count)))
+
+
+def _half_open(host: str, port: int, count: int, source: str = "") -> None:
+    """First messages of handshakes that nobody finishes, as fast as they go, `count` kept open."""
+    kept: list[socket.socket] = []
+    while True:
+        endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
+        handshake = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2))
+        try:
+            sock = _connect(host, port, source)
+            sock.sendall(handshake.outgoing())
+        except OSError:
+            continue
+        kept.append(sock)
+        if len(kept) > count:
+            kept.pop(0).close()
+
+
+def _slow(host: str, port: int, count: int) -> None:
+    """Connections that say one byte of a hello a second, and come again when they are thrown out."""
+    kept: dict[socket.socket, int] = {}
+    while True:
+        while len(kept) < count:
+            try:
+                sock = _connect(host, port)
+            except OSError:
+                break
+            sock.setblocking(False)
+            kept[sock] = 0
+        for sock, said in list(kept.items()):
+            try:
+                sock.send(b"DTP\x01\x01\x02\x0f\x00\x20"[said % 9 : said % 9 + 1])
+                kept[sock] = said + 1
+            except OSError:
+                sock.close()
+                del kept[sock]
+        time.sleep(1.0)
+
+
+async def _hold(address: str, count: int) -> None:
+    """So many that grant all credit, and acknowledge nothing; each comes again when it is ended."""
+
+    async def one() -> None:
+        while True:
+            try:
+                async with dtp.connect(address, service="pour", limits=_GREEDY) as connection:
+                    stream = await connection.open_stream()
+                    stream.write(b"go")
+                    await connection.wait_closed()
+            except dtp.DtpError:
+                await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(one() for _ in range(count)))
+
+
+def _burn() -> None:
+    while True:
+        pass
+
+
+def main() -> None:
+    """`listen`, or `attack NAME COUNT ADDRESS HOST PORT`."""
+    if sys.argv[1] == "listen":
+        watch = _Watch()
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch)) as runner:
+            runner.run(_listen(watch))
+    name, count, address, host, port = (
+        sys.argv[2],
+        int(sys.argv[3]),
+        sys.argv[4],
+        sys.argv[5],
+        int(sys.argv[6]),
+    )
+    if name in FRAMES:
+        _flood(host, port, FRAMES[name], count)
+    elif name == "honest and busy":
+        asyncio.run(_busy(address, count))
+    elif name == "all in step":
+        _in_step(host, port, count)
+    elif name == "memory holders":
+        asyncio.run(_hold(address, count))
+    elif name == "half-open":
+        _half_open(host, port, 8 * count)
+    elif name == "half-open elsewhere":
+        _half_open(host, port, 8 * count, "127.0.0.2")
+    elif name == "slow loris":
+        _slow(host, port, 8 * count)
+    else:
+        _burn()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""One budget for what all connections of a listener keep: bytes that nobody has read, or acknowledged.
+
+A connection may keep 128 MiB and more for a good reason, a thousand of them may not. Whoever keeps most goes first,
+of the source that keeps most, so a flood throws out its own. See docs/decisions/0197.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from typing import Final, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+#: A connection is counted anew when it keeps so much more, or less, than when it was counted last.
+STEP: Final = 16 * 1024
+
+
+def source_group(source: str) -> str:
+    """Return who is counted as one: an IPv6 address's /64, which one customer has; else `source` itself."""
+    if source.count(":") < 2:  # most: an IPv4 address, or none
+        return source
+    return _prefix(source)
+
+
+@lru_cache(maxsize=4096)
+def _prefix(source: str) -> str:
+    try:
+        return str(ipaddress.ip_network((ipaddress.IPv6Address(source), 64), strict=False))
+    except ValueError:
+        return source
+
+
+class HeldBudget(Generic[K]):
+    """What each connection keeps, by source. `end` is told of one that has to go, and how many bytes it kept."""
+
+    def __init__(self, most: int, end: Callable[[K, int], object]) -> None:
+        """All may keep `most` bytes, those of one source half of that."""
+        self._most, self._end = most, end
+        self._sizes: dict[K, int] = {}
+        self._groups: dict[K, str] = {}
+        self._by_group: dict[str, dict[K, None]] = {}
+        self._totals: dict[str, int] = {}
+        #: Bytes that were counted, of all.
+        self.total = 0
+
+    def note(self, key: K, source: str, size: int) -> None:
+        """Say that a connection from `source` keeps `size` bytes now. May end it, or another."""
+        change = size - self._sizes.get(key, 0)
+        if -STEP < change < STEP:
+            return
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = source_group(source)
+            self._by_group.setdefault(group, {})[key] = None
+        self._sizes[key] = size
+        self._add(group, change)
+        if change > 0:
+            self._enforce(group)
+
+    def forget(self, key: K) -> None:
+        """Count a connection no more. Idempotent."""
+        group = self._groups.pop(key, None)
+        if group is not None:
+            self._add(group, -self._sizes.pop(key))
+            del self._by_group[group][key]
+            if not self._by_group[group]:
+                del self._by_group[group], self._totals[group]
+
+    def _add(self, group: str, change: int) -> None:
+        self.total += change
+        self._totals[group] = self._totals.get(group, 0) + change
+
+    def _enforce(self, group: str) -> None:
+        while self._totals.get(group, 0) > self._most // 2:
+            self._end_greediest(group)
+        while self.total > self._most:
+            self._end_greediest(max(self._totals, key=self._totals.__getitem__))
+
+    def _end_greediest(self, group: str) -> None:
+        greediest = max(self._by_group[group], key=self._sizes.__getitem__)
+        size = self._sizes[greediest]
+        self.forget(greediest)
+        self._end(greediest, size)

@@ -1,0 +1,170 @@
+"""What the connections of one event loop do in one turn of it, so that nobody waits long behind anybody.
+
+A frame costs 1 to 5 us, so a flood of tiny ones holds up the loop: whoever reads more than its share keeps the rest
+for turns to come, in which it reads nothing more from its carrier (docs/decisions/0188). One frame may open all the
+streams that a peer is allowed, and each asks rules, connects to a backend and begins what it is for: 0.1 to 1 ms.
+What is above the number waits for the next turns, connection by connection (docs/decisions/0172). Those who wait come
+last in each turn, behind whoever says little (docs/decisions/0191).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+#: Frames of one connection in a turn, before others have theirs. Records are opened up to the one that goes beyond,
+#: which may have 256 and is taken whole: so one of those is a share.
+SHARE: Final = 255
+#: ... and of all connections together; those that just came from a carrier have `LEAST` all the same.
+TURN: Final = 256
+#: What a connection reads at once however full the turn is: the request of somebody who waits.
+LEAST: Final = 32
+#: Seconds for which whoever brought more than `LEAST` at once waits where a turn is full. A record is taken whole, so
+#: many who have a full one each in the same turn would make it long.
+HEAVY: Final = 10.0
+#: Bytes of a request: 120 frames at most, and mostly one.
+REQUEST: Final = 512
+#: Frames of them that a turn has at most, beyond its own.
+REQUESTS: Final = 8 * TURN
+#: Reads of so few frames aren't counted: as many of them as a turn has sockets cost no more than their system calls.
+FEW: Final = 8
+
+#: Streams that a turn takes up.
+STREAMS: Final = 64
+#: With so many left a new number is asked for, so that only turns which use up more than half are ever counted.
+LOW: Final = STREAMS // 2
+
+#: Steps of handshakes that a turn takes as a server, 0.2 to 0.5 ms each: strangers can have any number of them under
+#: way, and whoever is connected waits for no more than these.
+HANDSHAKES: Final = 2
+
+
+class TurnBudget:
+    """A number that each turn of the loop has anew, and who waits for a turn with room. Used within the loop.
+
+    Who waits is called once; a True from it puts it behind all others of its line, for another call. Lines have one
+    call each in turn, so nobody waits behind the crowd of another.
+    """
+
+    __slots__ = ("_each", "_keep", "_lines", "_renewing", "_size", "left")
+
+    def __init__(self, size: int, *, each: int, keep: int) -> None:
+        """`size` is the number, of which those that waited take it up while more than `keep` is left; each call of
+        one counts `each` off before it counts more itself."""
+        #: How much may still be done now; who does something counts it off.
+        self.left = size
+        self._size, self._each, self._keep = size, each, keep
+        self._renewing = False
+        self._lines: dict[str, deque[Callable[[], bool]]] = {}
+
+    def wait(self, go_on: Callable[[], bool], line: str = "") -> None:
+        """Call `go_on` in a turn to come that has room, behind those that wait in this line already."""
+        self._lines.setdefault(line, deque()).append(go_on)
+        self.renew_soon()
+
+    def renew_soon(self) -> None:
+        """Have the whole number again in the next turn. Idempotent within a turn."""
+        if not self._renewing:
+            self._renewing = True
+            # Not `call_soon`: in each turn timers come behind whatever carriers brought and whoever was woken by it.
+            loop = asyncio.get_running_loop()
+            loop.call_at(loop.time(), self._renew)
+
+    def _renew(self) -> None:
+        self._renewing = False
+        self.left = self._size
+        lines = self._lines
+        while lines and self.left > self._keep:
+            self.left -= self._each
+            line, waiting = next(iter(lines.items()))
+            go_on = waiting.popleft()
+            if go_on():
+                waiting.append(go_on)
+            del lines[line]
+            if waiting:
+                lines[line] = waiting  # behind the others
+        if lines:
+            self.renew_soon()
+
+
+class FrameBudget(TurnBudget):
+    """The frames of a turn."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(TURN, each=0, keep=LEAST)
+
+    def has_room(self, size: int, heavy: bool) -> bool:
+        """True if `size` bytes may be read at once. In a full turn, of those who aren't `heavy`: as much again, and
+        of requests more than that."""
+        if self.left >= LEAST:
+            return True
+        return not heavy and self.left > (-REQUESTS if size <= REQUEST else -TURN)
+
+    @property
+    def share(self) -> int:
+        """Return how many frames a connection may read now."""
+        return max(LEAST, min(SHARE, self.left))
+
+    def count(self, frames: int) -> None:
+        """Note that so many were read."""
+        self.left -= frames
+        self.renew_soon()
+
+
+class MoverCount:
+    """How many moved much in a turn, told at its end."""
+
+    __slots__ = ("_count", "_counting", "_tell")
+
+    def __init__(self, tell: Callable[[int], object]) -> None:
+        """`tell` is called at the end of each turn in which somebody did, and of the first in which nobody did."""
+        self._count, self._counting = 0, False
+        self._tell = tell
+
+    def count(self) -> None:
+        """One did."""
+        self._count += 1
+        if not self._counting:
+            self._counting = True
+            self._call_at_end()
+
+    def _call_at_end(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_at(loop.time(), self._at_end)
+
+    def _at_end(self) -> None:
+        count, self._count = self._count, 0
+        self._tell(count)
+        self._counting = count > 0
+        if count:
+            self._call_at_end()
+
+
+class StreamBudget(TurnBudget):
+    """The streams that a turn takes up. Above `LOW` there is nothing to do but to count one off `left`."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(STREAMS, each=1, keep=0)
+
+    def has_room(self) -> bool:
+        """With `left` at `LOW` or less: True if one may be taken up all the same."""
+        self.renew_soon()
+        return self.left > 0
+
+    async def wait_room(self) -> None:
+        """Wait for a turn that has room for one, and count it off."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def take() -> bool:
+            if not future.done():
+                future.set_result(None)
+            return False
+
+        self.wait(take)
+        await future

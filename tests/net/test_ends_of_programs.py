@@ -1,0 +1,64 @@
+"""What the end of a program leaves behind `close()`: nothing is printed, and the peer is told."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from stream_pairs import ME
+
+import dtp
+
+PROGRAM = """
+import asyncio, sys, dtp
+
+async def main():
+    reader, writer = await dtp.open_connection(sys.argv[1])
+    writer.write(b"hello\\n")
+    {wait}
+    writer.close()
+
+asyncio.run(main())
+"""
+
+#: What stands before `writer.close()`.
+WAITS = {
+    "the answer": "await reader.readline()",
+    "the end": "await reader.read()",
+    "nothing": "pass",
+}
+
+
+@pytest.mark.parametrize("carrier", ["tcp", "ws", "unix"])
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_a_program_that_ends_behind_close_prints_nothing(wait: str, carrier: str, tmp_path: Path) -> None:
+    url = f"unix://{tmp_path}/s" if carrier == "unix" else f"{carrier}://127.0.0.1:0"
+    got: list[bytes] = []
+
+    async def main() -> tuple[bytes, bytes]:
+        ended = asyncio.Event()
+
+        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            line = await reader.readline()
+            writer.write(line)
+            writer.write_eof()
+            got.append(line + await reader.read())
+            await writer.get_extra_info("dtp_connection").wait_closed()
+            writer.close()
+            ended.set()
+
+        async with await dtp.start_server(echo, url, identity=ME) as server:
+            program = await asyncio.create_subprocess_exec(
+                *[sys.executable, "-P", "-c", PROGRAM.format(wait=wait), str(server.address)],
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            said = await program.communicate()
+            async with asyncio.timeout(20):  # a client that says nothing is waited for a minute
+                await ended.wait()
+            return said
+
+    assert asyncio.run(main()) == (b"", b"")
+    assert got == [b"hello\n"]

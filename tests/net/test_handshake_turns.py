@@ -1,0 +1,113 @@
+"""Handshakes that come all at once are taken over turns of the loop, and half-open ones make room by lot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+from echo_service import echo, on_fake_clock, roundtrip
+from test_connection_strangers import strangers
+from test_intake import Turns, until
+
+import dtp
+from dtp import carriers
+from dtp.carriers.base import Carrier
+from dtp.carriers.stream_socket import ACCEPTS_PER_TURN
+from dtp.net.dial import suites
+from dtp.net.turn_budget import HANDSHAKES, TurnBudget
+from dtp.session.handshake import ClientHandshake, Endpoint
+from dtp.session.limits import DEFAULT
+from dtp.testing.pairs import ALICE, BOB
+
+CROWD = 40
+
+
+def first_message() -> bytes:
+    endpoint = Endpoint(ALICE, suites())
+    return ClientHandshake(endpoint, os.urandom, expected=None, suite=endpoint.suites[0]).outgoing()
+
+
+@on_fake_clock
+async def test_a_turn_takes_few_steps_of_handshakes_and_a_visitor_waits_for_no_more() -> None:
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB) as listener,
+        dtp.connect(listener.address()) as visitor,
+        strangers(listener, CROWD) as guests,
+    ):
+        for guest in guests:
+            guest.carrier.write(memoryview(first_message()))
+        turns, answered = Turns(), [0]
+        visit = asyncio.create_task(roundtrip(visitor, b"hi"))
+        visit.add_done_callback(lambda _: answered.append(-1))
+        while answered[-1] < CROWD:
+            before = turns.now
+            await asyncio.sleep(0)
+            assert turns.now - before <= 1
+            if answered[-1] == -1:
+                assert answered[-2] < CROWD  # it did not wait for all of them
+            answered.append(sum(bool(guest.heard) for guest in guests))
+        turns.running = False
+        assert await visit == b"hi"
+        counts = [each for each in answered if each >= 0]
+        steps = [after - before for before, after in pairwise(counts)]
+        assert max(steps) <= 2 * HANDSHAKES
+
+
+@on_fake_clock
+async def test_whoever_waits_does_so_only_behind_those_of_its_own_source() -> None:
+    budget, order = TurnBudget(HANDSHAKES, each=1, keep=0), list[str]()
+
+    def step(name: str) -> Callable[[], bool]:
+        return lambda: order.append(name) is not None
+
+    for number in range(CROWD):
+        budget.wait(step(f"flood {number}"), "192.0.2.1")
+    budget.wait(step("newcomer"), "198.51.100.1")
+    await until(lambda: len(order) == CROWD + 1)
+    assert order[:3] == ["flood 0", "newcomer", "flood 1"]
+    assert order[-1] == f"flood {CROWD - 1}"
+
+
+def test_a_turn_accepts_few_carriers() -> None:
+    """Each costs 0.1 ms and more, before it has said anything."""
+
+    async def main() -> None:
+        taken: list[int] = []
+
+        def take(carrier: Carrier) -> None:
+            taken.append(turns.now)
+            carrier.abort()
+
+        listener = await carriers.listen("tcp://127.0.0.1:0", take)
+        host, port = listener.urls[0].removeprefix("tcp://").split(":")
+        guests = [socket.create_connection((host, int(port))) for _ in range(CROWD)]
+        turns = Turns()
+        await until(lambda: len(taken) == CROWD)
+        turns.running = False
+        assert max(Counter(taken).values()) == ACCEPTS_PER_TURN <= 8
+        for guest in guests:
+            guest.close()
+        await listener.close()
+
+    asyncio.run(main())
+
+
+@on_fake_clock
+async def test_a_newcomer_that_needs_long_comes_in_from_the_address_of_a_flood() -> None:
+    """Ten times as many as there are places come while each newcomer is half-open: by age none would stay."""
+    limits = replace(DEFAULT, half_open_per_source=16)
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener,
+        strangers(listener, 10) as newcomers,
+        strangers(listener, 20) as flood,
+    ):
+        await asyncio.sleep(0.1)
+        assert sum(not each.ended.done() for each in [*newcomers, *flood]) == 16
+        assert any(not each.ended.done() for each in newcomers)
+        async with dtp.connect(listener.address()) as connection:
+            assert await roundtrip(connection, b"hi") == b"hi"

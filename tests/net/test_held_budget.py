@@ -1,0 +1,230 @@
+"""Peers that make a listener keep much: who keeps most is ended, who acknowledges nothing too, and visitors stay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import pytest
+from attackers import OPEN, Attacker
+from echo_service import echo, on_fake_clock, roundtrip
+from test_intake import until
+
+import dtp
+from dtp import carriers
+from dtp.carriers.base import Carrier
+from dtp.net.held import STEP, HeldBudget, source_group
+from dtp.session.codes import CloseCode, ConnectionClosed
+from dtp.session.frames import PING, Frame, control
+from dtp.session.limits import DEFAULT, MIB
+from dtp.testing.pairs import ALICE, BOB
+
+#: Grants credit without end, answers PING, and acknowledges nothing.
+GREEDY = replace(DEFAULT, ack_delay=1e6, stream_window=2**40, connection_window=2**40)
+
+
+async def pour(connection: dtp.Connection) -> None:
+    """Answer each stream with 700 KiB."""
+    async for stream in connection:
+        stream.write(bytes(700 * 1024))
+
+
+async def cut_off(connection: dtp.Connection) -> ConnectionClosed:
+    await connection.wait_closed()
+    with pytest.raises(ConnectionClosed) as caught:
+        connection.try_open_stream()
+    return caught.value
+
+
+@on_fake_clock
+async def test_who_acknowledges_nothing_is_ended_and_visitors_are_not() -> None:
+    services = {"pour": pour, "echo": echo}
+    async with (
+        await dtp.listen("memory://x", services, identity=BOB) as listener,
+        dtp.connect(listener.address("echo"), identity=ALICE) as visitor,
+        dtp.connect(listener.address("pour"), limits=GREEDY) as greedy,
+        dtp.connect(listener.address("pour")) as lazy,  # reads nothing, as it may, and says what has come
+    ):
+        began = asyncio.get_running_loop().time()
+        for each in (greedy, lazy):
+            (await each.open_stream()).write(b"go")
+        error = await cut_off(greedy)
+        assert error.by_peer
+        assert error.close_code == CloseCode.LIMIT
+        assert asyncio.get_running_loop().time() - began < 2 * DEFAULT.dead
+        await asyncio.sleep(60)
+        assert not lazy.closed
+        assert await roundtrip(visitor, b"hi") == b"hi"
+
+
+@on_fake_clock
+async def test_of_many_that_keep_much_the_greediest_goes_first() -> None:
+    limits = replace(DEFAULT, held=4 * MIB)
+    services = {"pour": pour, "echo": echo}
+    async with (
+        await dtp.listen("memory://x", services, identity=BOB, limits=limits) as listener,
+        dtp.connect(listener.address("echo"), identity=ALICE) as visitor,
+        dtp.connect(listener.address("pour"), limits=GREEDY) as first,
+        dtp.connect(listener.address("pour"), limits=GREEDY) as second,
+    ):
+        (await second.open_stream()).write(b"go")
+        for _ in range(2):
+            (await first.open_stream()).write(b"go")
+            await asyncio.sleep(0.1)
+            assert await roundtrip(visitor, b"hi") == b"hi"
+        error = await cut_off(first)
+        assert error.close_code == CloseCode.LIMIT
+        assert "kept for it" in error.reason
+        assert not second.closed
+        assert sum(each.held for each in listener.connections) <= limits.held // 2
+
+
+def test_a_source_has_half_and_all_have_the_whole() -> None:
+    ended: list[tuple[str, int]] = []
+    budget = HeldBudget[str](10 * STEP, lambda key, size: ended.append((key, size)))
+    budget.note("a1", "192.0.2.1", 3 * STEP)
+    budget.note("a2", "192.0.2.1", 2 * STEP)
+    assert ended == []
+    budget.note("a2", "192.0.2.1", 2 * STEP + STEP // 2)  # too little to be counted anew
+    assert budget.total == 5 * STEP
+    budget.note("a2", "192.0.2.1", 3 * STEP)
+    assert ended == [("a1", 3 * STEP)]
+    for number in range(4):
+        budget.note(f"b{number}", f"198.51.100.{number}", 2 * STEP)
+    assert [key for key, _ in ended] == ["a1", "a2"]  # of the source that keeps most
+    budget.note("b0", "198.51.100.0", 0)
+    for key in ("b0", "b1", "b2", "b3", "b3"):
+        budget.forget(key)
+    assert budget.total == 0
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_one_that_has_a_whole_prefix_is_one_source(count: int) -> None:
+    ended: list[int] = []
+    budget = HeldBudget[int](100 * STEP, lambda key, _: ended.append(key))
+    for number in range(count):
+        budget.note(number, f"2001:db8:0:1::{number:x}", 60 * STEP // count)
+    assert ended
+    assert budget.total <= 50 * STEP
+
+
+def test_sources() -> None:
+    assert (
+        source_group("2001:db8:0:1::5")
+        == source_group("2001:db8:0:1:ffff::")
+        != source_group("2001:db8:0:2::")
+    )
+    assert source_group("192.0.2.1") != source_group("192.0.2.2")
+    assert source_group("unix:uid=1000") == "unix:uid=1000"
+
+
+class Sink:
+    """Counts what comes."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self._buffer = memoryview(bytearray(1 << 20))
+
+    def carrier_buffer(self) -> memoryview:
+        return self._buffer
+
+    def carrier_received(self, size: int) -> None:
+        self.read += size
+
+    def carrier_writable(self) -> None: ...
+
+    def carrier_lost(self, error: object) -> None: ...
+
+
+# ---- what is kept besides bytes of streams -------------------------------------------------------------------
+
+
+@on_fake_clock
+async def test_streams_that_are_open_and_say_nothing_count() -> None:
+    """Each is 2 KiB of memory here, and costs its peer 20 bytes."""
+    limits = replace(DEFAULT, held=4 * MIB)
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener,
+        dtp.connect(listener.address(), identity=ALICE) as visitor,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        crowd = [await stack.enter_async_context(dtp.connect(listener.address())) for _ in range(4)]
+        for each in crowd:
+            with contextlib.suppress(ConnectionClosed):
+                for _ in range(900):
+                    await each.open_stream()
+            await asyncio.sleep(1)
+            assert await roundtrip(visitor, b"hi") == b"hi"
+        assert [(await cut_off(each)).close_code for each in crowd if each.closed] == [CloseCode.LIMIT] * 3
+
+
+@on_fake_clock
+async def test_records_that_never_end_count() -> None:
+    """Of each, up to 64 KiB wait for the rest."""
+    limits = replace(DEFAULT, held=4 * MIB)
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener,
+        dtp.connect(listener.address(), identity=ALICE) as visitor,
+    ):
+        crowd = []
+        for _ in range(60):
+            attacker = await Attacker.dial(listener.urls[0])
+            await asyncio.sleep(0.1)
+            attacker.say([OPEN])
+            attacker.write((65_535).to_bytes(2) + bytes(60_000))
+            crowd.append(attacker)
+        await asyncio.sleep(1)
+        assert await roundtrip(visitor, b"hi") == b"hi"
+        left = limits.held // 2 // 60_000
+        assert len([each for each in crowd if each.ended is None]) <= left
+        assert len(listener.connections) <= 1 + left
+        for each in crowd:
+            each.leave()
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "ws://127.0.0.1:0"])
+def test_what_a_carrier_could_not_send_is_known(url: str) -> None:
+    """A stream that is given up is kept no more, and what was sealed of it waits for a socket that nobody reads."""
+    size = 16 * MIB
+
+    async def main() -> None:
+        taken: asyncio.Future[Carrier] = asyncio.get_running_loop().create_future()
+        listener = await carriers.listen(url, taken.set_result)
+        near = await carriers.dial(listener.urls[0])
+        far = await taken
+        reader, writer = Sink(), Sink()
+        near.start(reader)
+        near.pause_reading()
+        far.start(writer)
+        assert far.held == 0
+        assert not far.write(memoryview(bytes(size)))
+        assert size // 4 < far.held < 2 * size
+        near.resume_reading()
+        await until(lambda: reader.read == size)
+        assert far.held == 0
+        for each in (near, far):
+            each.abort()
+        await listener.close()
+
+    asyncio.run(main())
+
+
+@on_fake_clock
+async def test_answers_that_wait_count() -> None:
+    """Of a peer whose carrier takes nothing more: the answers to its pings are kept."""
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB) as listener,
+    ):
+        attacker = await Attacker.dial(listener.urls[0])
+        await asyncio.sleep(0.1)
+        attacker.say([OPEN])
+        await asyncio.sleep(0.1)
+        (connection,) = listener.connections
+        budget = connection.budget = HeldBudget[dtp.Connection](1 << 40, lambda *_: None)
+        for driver in connection._drivers:
+            driver.writable = False
+        attacker.say([control(Frame.PING, PING.pack(number)) for number in range(250)])
+        await asyncio.sleep(0.01)
+        assert budget.total >= 250 * 100
+        attacker.leave()
