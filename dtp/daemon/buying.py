@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from dtp.chain.model import SUI_COIN, canonical_id
 from dtp.chain.resolver import HostDirectory, service_number
+from dtp.chain.wallet import money
 from dtp.daemon.calls import Calls, count_on
 from dtp.daemon.config.model import Budget
 from dtp.daemon.reasons import FREE
@@ -20,8 +21,8 @@ from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
 from dtp.pay import dial
-from dtp.pay.budget import money, span
-from dtp.pay.buying import Purchase
+from dtp.pay.budget import span
+from dtp.pay.channel_in_use import Purchase
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import BudgetTooSmall
 from dtp.pay.metered import Metered
@@ -60,6 +61,21 @@ class Wallet:
     def resolvers(self) -> Sequence[Resolver]:
         """Who knows where hosts are, by this account's network."""
         return (StaticResolver(), HostResolver(self.directory))
+
+    def tell_open(self) -> None:
+        """Log what channels are left open, with what they hold and how it comes back."""
+        ours = self.chain.chain_id, self.chain.address
+        for each in self.store.bought():
+            if (each.chain, each.account) != ours or each.state == "closed":
+                continue
+            signed = sum(lane.most_signed for _, lane in self.store.lanes(each.channel))
+            left = money(max(0, each.deposited - signed), each.coin)
+            log.info(
+                "channel %s is left %s and holds %s of yours: the next start uses it where it is open; 'dtp channel "
+                "close %s --store %s' brings that back, at once where the server agrees, else %s later",
+                *(each.channel, each.state, left, each.channel, self.store.path, span(each.claim_ms)),
+                extra={"fields": {"event": "channel", "channel": each.channel, "state": each.state}},
+            )
 
     def close(self) -> None:
         """Close the store."""
@@ -209,12 +225,21 @@ class Buyer:
             identity=self._identity,
             limits=self._limits,
             psk=self._psk,
-            most_per_host=max(_BUDGETS_LOCKED * self._budget.most, _LEAST_LOCKED),
+            most_per_host=self._per_host,
+            most_per_day=self._budget.per_day,
+            longest_lock=self._budget.longest_lock,
+            max_gas=self._budget.max_gas,
             on_charge=lambda units, amount, locked: calls.agree(units),
             spending=Spending(charge_units=0, when_answered=self._budget.when_answered),
         )
         count_on(connection, calls)
         return connection
+
+    @property
+    def _per_host(self) -> int:
+        if self._budget.per_host is not None:
+            return self._budget.per_host
+        return max(_BUDGETS_LOCKED * self._budget.most, _LEAST_LOCKED)
 
     def _count(self, connection: Metered, borrower: object) -> None:
         meter = connection.meter

@@ -64,14 +64,19 @@ class Door:
         """See `dtp.net.listener.Admit`. Raises `Refuse`."""
         caller = Caller(request.peer, request.peer.sui_address, request.source)
         exposed = self._find(request.service)
+        if exposed is None and request.again:
+            return None  # it was taken out of the configuration, and what is under way ends by itself
         if exposed is None:
             self._no_service(caller, request.service)
             raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
-        denial = self._shut() or self.ban_of(caller)
+        # Whoever was let in before may go on while nobody new is.
+        denial = (None if request.again else self._shut()) or self.ban_of(caller)
         if denial is not None:
             exposed.deny(caller, denial)
             raise Refuse(*told(denial))
         exposed.admit(caller)
+        if request.again:
+            return None  # by the chain it is looked at now and then, with all who are here
         if request.ticket and exposed.config.price is None:
             exposed.deny(caller, Denial("price", Reason.UNPAID, FREE))
             raise Refuse(CloseCode.PAYMENT, FREE)
@@ -100,7 +105,7 @@ class Door:
 
     def _no_service(self, caller: Caller, service: str) -> None:
         self.refused[UNKNOWN_SERVICE] += 1
-        if self._few[UNKNOWN_SERVICE].may():
+        if self._few[UNKNOWN_SERVICE].may(str(caller.peer)):
             fields = {"event": "unknown-service", **logs.of_caller(caller), "service": service}
             log.info(
                 "%s asked for the service %r, which is not here",
@@ -115,7 +120,7 @@ class Door:
             return
         reason = HALF_OPEN if isinstance(error, Crowded) else HANDSHAKE
         self.refused[reason] += 1
-        if self._few[reason].may():
+        if self._few[reason].may(source):
             # Nobody has proven who it is: strangers must not push out what is shown of others.
             fields = {"event": "refused", "source": source, "reason": reason, "why": str(error)}
             log.info("somebody from %s refused by %s: %s", source, reason, error, extra={"fields": fields})

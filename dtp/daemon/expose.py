@@ -17,11 +17,13 @@ from dtp.daemon import health, logs, proxy_protocol, udp
 from dtp.daemon.backends import Backend, Balancer
 from dtp.daemon.config.model import Expose
 from dtp.daemon.direct import connect_now
+from dtp.daemon.dropped import Dropped
 from dtp.daemon.ledger import Ledger, Session
 from dtp.daemon.policies import Arrive, Bounds, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
 from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.reasons import TELLINGS, Reason
-from dtp.daemon.relay import Relay
+from dtp.daemon.relay import Counts, Relay
+from dtp.daemon.requests import Answered, Requests, log_request
 from dtp.daemon.sockets import NoDescriptors, connect
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
@@ -44,9 +46,13 @@ _new_tuple = tuple.__new__
 FLUSH = 10.0
 
 
+#: Kinds of services whose requests are counted by their answers.
+_ANSWERED = ("http", "json-rpc", "websocket")
+
+
 def _short(error: NoDescriptors) -> Denial:
     """Ours, not the backend's: it stays up, and another one could be reached no better."""
-    return Denial("descriptors", Reason.TOO_MANY, str(error))
+    return Denial("descriptors", Reason.NO_DESCRIPTORS, str(error))
 
 
 def moment() -> Moment:
@@ -87,11 +93,16 @@ class Exposed:
         self.chain = Chain(policies)
         self.balancer = Balancer(config.backends, config.balance, config.slow_start)
         self.ledger = Ledger()
+        #: Of a service whose requests are understood.
+        self.requests = Requests()
         #: Streams that were let in and are not over: those of the ledger, and those that wait for a backend.
         self.active = 0
         #: By the policy's name.
         self.denials: Counter[str] = Counter()
+        #: Datagrams of a service of UDP.
+        self.dropped = Dropped(config.service)
         self._few = logs.Few(config.service)
+        self._few_broken = logs.Few(config.service, "streams that broke off")
         self._watch: SupervisedTask | None = None
         self._opening: set[asyncio.Task[None]] = set()
         #: Told of streams that have ended, if anybody wants to know.
@@ -132,7 +143,9 @@ class Exposed:
             "service": self.config.service,
             "kind": self.config.kind,
             **self.ledger.status(),
+            **({"requests": self.requests.status()} if self.config.kind in _ANSWERED else {}),
             "denials": dict(self.denials),
+            **({"dropped": dict(self.dropped.counts)} if self.config.kind == "udp" else {}),
             "rules": [*words(self.config.rules), *price_words(self.config.price)],
             "backends": [
                 {
@@ -180,6 +193,25 @@ class Exposed:
         else:
             self._go_on(caller, stream, self._converse(caller, stream, opened))
 
+    def take_over(self, session: Conversation, caller: Caller) -> Bounds:
+        """Serve a session from now on in the place of what has served it; the bounds that it has here.
+
+        It is open, so that a lower limit doesn't end it; but it does end if its caller isn't let in any more.
+        """
+        session.exposed.ledger.leave(session)
+        session.exposed._over(caller)
+        session.exposed, session.counts = self, Counts()
+        opened, now = Open(caller), moment()
+        self.chain.tell(opened, now)
+        self.active += 1
+        self.ledger.streams += 1
+        self.ledger.add(session)
+        denial = self.chain.ask(Arrive(caller), now)
+        if denial is not None:
+            self._log_denial(denial, caller)
+            session.abort(denial.reason)
+        return self.chain.bounds(opened)
+
     async def _wait(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Begin once the rate of bytes allows it: each stream's first window passes, so streams would multiply it."""
         while delay := self.delay(caller, 0):  # noqa: ASYNC110 - time alone passes
@@ -213,7 +245,7 @@ class Exposed:
 
     def _log_denial(self, denial: Denial, caller: Caller) -> None:
         self.denials[denial.policy] += 1
-        if not self._few.may():
+        if not self._few.may(str(caller.peer)):
             return
         fields = {
             "event": "denied",
@@ -251,6 +283,11 @@ class Exposed:
         denial = Denial("price", Reason.UNPAID, why)
         self._log_denial(denial, caller)
         return denial
+
+    def answered(self, caller: Caller, request: Answered) -> None:
+        """A request is over: count it, and log it if that is wanted."""
+        self.requests.add(request)
+        log_request(self.config.service, caller, request)
 
     def moved(self, caller: Caller, size: int) -> float | Reason:
         """Bytes of an open stream have come: the seconds to wait before the next are read, or why it must end."""
@@ -352,7 +389,7 @@ class Exposed:
             self._over(caller)
             return
         backend.active += 1
-        end = udp.BackendSocket(sock)
+        end = udp.BackendSocket(sock, self.dropped)
 
         def ended(session: udp.UdpSession) -> None:
             end.close()
@@ -360,7 +397,8 @@ class Exposed:
             self._ended(caller, backend, began, session)
 
         meter = partial(self.moved, caller) if self.chain.counts_bytes else None
-        session = udp.UdpSession(stream, end.deliver, ended, meter=meter, bounds=self.chain.bounds(opened))
+        bounds = self.chain.bounds(opened)
+        session = udp.UdpSession(stream, end.deliver, ended, dropped=self.dropped, meter=meter, bounds=bounds)
         end.start(session)
         self.ledger.add(session)
 
@@ -373,28 +411,33 @@ class Exposed:
             with contextlib.suppress(asyncio.CancelledError):  # its client is told
                 await session.run()
         finally:
-            self._ended(caller, None, began, session)
+            session.exposed._ended(caller, None, began, session)
 
     def _conversation(self) -> Callable[[Exposed, Caller, Stream, Bounds], Conversation]:
         if self.config.kind == "grpc":
             from dtp.daemon.http.grpc_session import GrpcSession
 
             return GrpcSession
+        if self.config.kind == "json-rpc":
+            from dtp.daemon.http.rpc_session import RpcSession
+
+            return RpcSession
         from dtp.daemon.http.session import HttpSession
 
         return HttpSession
 
     # ---- backends -----------------------------------------------------------------------------------------
 
-    async def dial_streams(self, caller: Caller) -> Link | None:
-        """A backend for the caller, by asyncio's streams; None when none can be reached."""
+    async def dial_streams(self, caller: Caller) -> Link | Reason:
+        """A backend for the caller, by asyncio's streams; or why there is none, theirs or ours."""
         try:
             dialled = await self._dial(caller)
         except NoDescriptors as error:
-            self._log_denial(_short(error), caller)
-            return None
+            denial = _short(error)
+            self._log_denial(denial, caller)
+            return denial.reason
         if dialled is None:
-            return None
+            return Reason.NO_BACKEND
         backend, sock, first = dialled
         try:
             reader, writer = await asyncio.open_connection(sock=sock)
@@ -478,7 +521,7 @@ class Exposed:
     def _ended(self, caller: Caller, backend: Backend | None, began: float, session: Session) -> None:
         self.ledger.ended(session)
         self._over(caller)
-        level = logging.INFO if session.why else logging.DEBUG
+        level = logging.INFO if session.why and self._few_broken.may(str(caller.peer)) else logging.DEBUG
         if self.spans is None and not log.isEnabledFor(level):
             return  # the words would cost more than the stream
         seconds = time.monotonic() - began

@@ -12,9 +12,10 @@ from typing import Any
 
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener
-from dtp.daemon import sockets, udp
+from dtp.daemon import logs, sockets, udp
 from dtp.daemon.calls import reader_of
 from dtp.daemon.config.model import Forward
+from dtp.daemon.dropped import Dropped
 from dtp.daemon.dynamic import GREETINGS, Greeting, Rejected
 from dtp.daemon.ledger import Ledger
 from dtp.daemon.policies import Denial
@@ -50,6 +51,7 @@ class Forwarded:
         says why no more programs can be served now; "" where they can."""
         self.config = config
         self.pool = pool
+        self._few = logs.Few(str(config.listen), "streams that broke off")
         self._dynamic, self._no_room = dynamic, no_room
         self.ledger = Ledger()
         self.listener: SocketListener | None = None
@@ -261,7 +263,7 @@ class Forwarded:
             # After a reload the forward may lead elsewhere.
             again = self._serve_again(self.pool or pool, relay.left)
             self._open(again, partial(sockets.reset, relay.left))
-        if relay.why:
+        if relay.why and self._few.may():
             log.info(
                 "%s: a stream broke off: %s",
                 self.config.listen,
@@ -284,12 +286,23 @@ class ForwardedUdp(Forwarded):
     _sources: udp.Sources | None = None
     _name = ""
 
+    def __init__(
+        self,
+        config: Forward,
+        pool: Pool | None,
+        dynamic: Callable[[Address], Pool],
+        no_room: Callable[[], Denial | None],
+    ) -> None:
+        """See `Forwarded`."""
+        super().__init__(config, pool, dynamic, no_room)
+        self._dropped = Dropped(config.name)
+
     async def start(self, open_sockets: list[socket.socket] | None = None) -> None:
         """Listen, at a socket that is bound already if there is one. Raises `ListenError`."""
         sock = open_sockets[0] if open_sockets else udp.bind(self.config.listen)
         sock.setblocking(False)
         self._name = f"udp:{sockets.name_of(sock)}"
-        self._sources = udp.Sources(sock, self._on_source)
+        self._sources = udp.Sources(sock, self._on_source, self._dropped)
 
     async def stop(self) -> None:
         """Take no new sources; those that are there go on."""
@@ -316,6 +329,10 @@ class ForwardedUdp(Forwarded):
         """Where it listens, with the real port."""
         return [] if self._sources is None else [self._name]
 
+    def status(self) -> dict[str, Any]:
+        """For `Daemon.status`: with the datagrams that were dropped, by why."""
+        return {**super().status(), "dropped": dict(self._dropped.counts)}
+
     def _on_source(self, source: tuple[str, int]) -> None:
         assert self._sources is not None
         self.ledger.streams += 1
@@ -340,7 +357,7 @@ class ForwardedUdp(Forwarded):
             sources.forget(source)
             self._ended(pool, session)
 
-        session = udp.UdpSession(stream, partial(sources.answer, source), ended)
+        session = udp.UdpSession(stream, partial(sources.answer, source), ended, dropped=self._dropped)
         self.ledger.add(session)
         sources.opened(source, session)
 

@@ -181,6 +181,9 @@ class Bridge:
         if not self._driver.writable:
             self._watcher.remove_reader(self._sock.fileno())
 
+    def _driver_keeps(self) -> None:
+        """What comes is passed on, and counts where the connection is."""
+
     def _flush(self) -> None:
         if not self.closed:
             self._watcher.add_reader(self._sock.fileno(), self._on_readable)

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
-from typing import Any, Protocol
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relay import Counts
 from dtp.net.stream import Stream
+
+if TYPE_CHECKING:
+    from dtp.daemon.expose import Exposed
+    from dtp.net.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a session ends that takes up nothing new: its daemon ends, or its service has another in its place."""
+
+    #: Seconds in which an idle client may still ask for something, and hears with the answer that it is the last.
+    #: Who closes at once cuts off what was asked just then.
+    patience: float = 0.0
+    #: What serves a connection from now on, so that its sessions can go on there; None where they have to end.
+    successor: Callable[[Connection], Exposed | None] | None = None
 
 
 class Session(Protocol):
@@ -27,8 +43,8 @@ class Session(Protocol):
     def abort(self, reason: Reason) -> None:
         """End it now. Idempotent."""
 
-    def finish(self) -> None:
-        """The daemon is about to end: take up nothing new. What is under way may be finished."""
+    def finish(self, end: Ending) -> None:
+        """Take up nothing new, except as `end` says. What is under way may be finished."""
 
 
 class Ledger:
@@ -40,7 +56,7 @@ class Ledger:
         self.streams = 0
         self.failed = 0
         self._sent = self._received = 0
-        self._finishing = False
+        self._end: Ending | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -50,17 +66,21 @@ class Ledger:
             if not self.open:
                 self._empty.clear()
             self.open.add(session)
-            if self._finishing:
-                session.finish()
+            if self._end is not None:
+                session.finish(self._end)
 
-    def ended(self, session: Session) -> None:
-        """A session is over, also one that never began."""
+    def leave(self, session: Session) -> None:
+        """A session goes on elsewhere; what it has moved here stays in the sums."""
         self._sent += session.counts.sent
         self._received += session.counts.received
-        self.failed += bool(session.why)
         self.open.discard(session)
         if not self.open:
             self._empty.set()
+
+    def ended(self, session: Session) -> None:
+        """A session is over, also one that never began."""
+        self.failed += bool(session.why)
+        self.leave(session)
 
     async def wait_empty(self, coming: Set[asyncio.Task[None]] = frozenset()) -> None:
         """Until nothing is open, and none of the tasks in `coming` is left, which may open something yet."""
@@ -69,11 +89,11 @@ class Ledger:
             await asyncio.sleep(0)  # for what takes them out
         await self._empty.wait()
 
-    def finish(self) -> None:
-        """Let what is open, and what was let in and begins yet, take up nothing new."""
-        self._finishing = True
+    def finish(self, end: Ending) -> None:
+        """Let what is open, and what was let in and begins yet, take up nothing new, except as `end` says."""
+        self._end = end
         for session in list(self.open):
-            session.finish()
+            session.finish(end)
 
     def abort(self, reason: Reason) -> None:
         """End all that is open, now."""

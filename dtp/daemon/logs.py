@@ -10,17 +10,22 @@ import select
 import stat
 import sys
 import time
-import unicodedata
-from collections import deque
+from collections import Counter, deque
+from io import TextIOWrapper
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dtp.daemon.config.model import Log
+from dtp.escaping import LineFormatter, escape_text
 
 if TYPE_CHECKING:
     from dtp.daemon.policies import Caller
 
 _log = logging.getLogger("dtpd")
 
+#: Name of the logger of requests (`dtp.daemon.requests`), which has a file of its own.
+ACCESS = "dtpd.access"
 #: Under which journald finds the level at the front of a line (sd-daemon(3)).
 _PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
 
@@ -51,27 +56,36 @@ class Bounded(logging.Filter):
         return count < LOGGED
 
 
-#: Refusals of one kind that are logged in a second.
-REFUSED = 20
+#: Refusals of one kind, or streams that broke off, that are logged in a second, and how many of them of one caller.
+REFUSED, OF_ONE = 20, 5
 
 
 class Few:
-    """Being refused must not fill the disk: beyond `REFUSED` lines a second, only their number is told."""
+    """What peers do must not fill the disk: beyond `REFUSED` lines a second, only their number is told.
 
-    def __init__(self, what: str) -> None:
-        """`what` is refused: a service's name, or the like."""
-        self._what = what
-        self._since, self._count = 0.0, 0
+    One caller has `OF_ONE` of them, so that it doesn't hide the others.
+    """
 
-    def may(self) -> bool:
-        """Whether one more may be logged."""
+    def __init__(self, what: str, events: str = "denials") -> None:
+        """`what` is refused: a service's name, or the like. `events` are what is counted."""
+        self._what, self._events = what, events
+        self._since, self._left_out = 0.0, 0
+        #: Lines of this second, by caller.
+        self._logged: Counter[str] = Counter()
+
+    def may(self, who: str = "") -> bool:
+        """Whether one more may be logged, of the caller `who` if it is one's."""
         now = time.monotonic()
         if now - self._since >= 1.0:
-            if (left_out := self._count - REFUSED) > 0:
-                _log.info("%s: %d more denials were not logged", self._what, left_out)
-            self._since, self._count = now, 0
-        self._count += 1
-        return self._count <= REFUSED
+            if self._left_out:
+                _log.info("%s: %d more %s were not logged", self._what, self._left_out, self._events)
+            self._since, self._left_out = now, 0
+            self._logged.clear()
+        if self._logged.total() >= REFUSED or (who and self._logged[who] >= OF_ONE):
+            self._left_out += 1
+            return False
+        self._logged[who] += 1
+        return True
 
 
 def name_of(caller: Caller) -> str:
@@ -84,25 +98,38 @@ def of_caller(caller: Caller) -> dict[str, str]:
     return {"peer": str(caller.peer), "account": caller.account, "source": caller.source}
 
 
-#: Records that are kept to be shown, and what they are about where they are no warnings.
-RECENT = 50
+#: Records that are kept to be shown, and how many of them may be about one caller.
+RECENT, RECENT_OF_ONE = 50, 10
+#: What records are about that are shown though they are no warnings.
 _SHOWN = {"denied", "ended", "unknown-service", "not-connected", "connected", "reloaded", "upgraded"}
 
 
 class Recent(logging.Handler):
-    """Keeps the last records that an operator wants to see without looking for the log."""
+    """Keeps the last records that an operator wants to see without looking for the log.
+
+    Of those about one caller only the last few: a noisy one would push out all others.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        #: By whom they are about ("" for nobody), the oldest first.
+        self._kept: deque[tuple[str, dict[str, Any]]] = deque(maxlen=RECENT)
+
+    @property
+    def kept(self) -> list[dict[str, Any]]:
+        """`time` (Unix), `level` and `message`; the oldest first."""
+        return [record for _, record in self._kept]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Warnings and worse, refusals, streams that broke off, peers that came and went."""
         fields = getattr(record, "fields", {})
         shown = fields.get("event") in _SHOWN and (fields["event"] != "ended" or fields.get("why"))
         if record.levelno >= logging.WARNING or shown:
-            level, message = record.levelname.lower(), record.getMessage()
-            self.kept.append({"time": round(record.created, 3), "level": level, "message": message})
+            level, message = record.levelname.lower(), escape_text(record.getMessage())
+            who = str(fields.get("peer") or fields.get("source") or "")
+            if who and sum(whose == who for whose, _ in self._kept) >= RECENT_OF_ONE:
+                self._kept.remove(next(each for each in self._kept if each[0] == who))
+            self._kept.append((who, {"time": round(record.created, 3), "level": level, "message": message}))
 
 
 _recent = Recent()
@@ -110,14 +137,14 @@ _recent = Recent()
 
 def recent() -> list[dict[str, Any]]:
     """The last records of this process: `time` (Unix), `level` and `message`; the oldest first."""
-    return list(_recent.kept)
+    return _recent.kept
 
 
 def _left_out(record: logging.LogRecord) -> int:
     return int(getattr(record, "left_out", 0))
 
 
-class Human(logging.Formatter):
+class Human(LineFormatter):
     """`2026-01-31 12:00:00 INFO words`; for the journal, which knows the time, `<6>words`."""
 
     def __init__(self, journal: bool) -> None:
@@ -126,18 +153,17 @@ class Human(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """A line; what a peer said can't end it or drive a terminal."""
-        text = "".join(
-            char
-            if char == "\n" or unicodedata.category(char) not in ("Cc", "Cf", "Cs")
-            else ascii(char)[1:-1]
-            for char in super().format(record)
-        ).replace("\n", "\n  ")
+        text = super().format(record)
         if left_out := _left_out(record):
             text += f" (and {left_out} more like this)"
         if not self._journal:
             return text
         mark = next((mark for level, mark in _PRIORITIES if record.levelno >= level), "<7>")
         return mark + text
+
+
+def _escaped(value: Any) -> Any:
+    return escape_text(value) if isinstance(value, str) else value
 
 
 class Json(logging.Formatter):
@@ -148,8 +174,8 @@ class Json(logging.Formatter):
         body = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
+            "message": escape_text(record.getMessage()),
+            **{name: _escaped(value) for name, value in getattr(record, "fields", {}).items()},
         }
         if left_out := _left_out(record):
             body["left_out"] = left_out
@@ -231,6 +257,61 @@ def _is_journal(stream: TextIO) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
+class AccessFile(WatchedFileHandler):
+    """Appends to a file, which is opened anew after it was moved away, as logrotate does.
+
+    Where it can't be written, as on a full disk, lines are left out; that is said once, and how many they were.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lost = 0
+        super().__init__(path, delay=True)
+
+    def _open(self) -> TextIOWrapper:
+        # Who has asked for what is nobody's affair but the operator's.
+        number = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        return open(number, "a", encoding="utf-8", errors="backslashreplace")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line, or one more that is lost."""
+        try:
+            self.reopenIfNeeded()
+            if self.stream is None:
+                self.stream = self._open()
+                self._statstream()
+            self.stream.write(self.format(record) + self.terminator)
+            self.stream.flush()
+        except OSError as error:
+            self._drop_stream()
+            self._lost += 1
+            if self._lost == 1:
+                _log.error("the access log can't be written: %s: %s", self.baseFilename, error.strerror)
+            return
+        if self._lost:
+            _log.warning("the access log can be written again: %d lines were left out", self._lost)
+            self._lost = 0
+
+    def _drop_stream(self) -> None:
+        """Let go of a file whose buffer can't be written: closing would try that again."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def _write_access(log: Log) -> None:
+    access = logging.getLogger(ACCESS)
+    for old in list(access.handlers):
+        access.removeHandler(old)
+        old.close()
+    access.propagate = False
+    access.setLevel(logging.CRITICAL if log.access is None else logging.INFO)
+    if log.access is not None:
+        handler = AccessFile(log.access)
+        handler.setFormatter(Json() if log.format == "json" else Human(False))
+        access.addHandler(handler)
+
+
 def set_up(log: Log, stream: TextIO | None = None) -> None:
     """Log as `log` says, to standard error; what was set up before is replaced."""
     stream = stream or sys.stderr
@@ -245,5 +326,6 @@ def set_up(log: Log, stream: TextIO | None = None) -> None:
     # Libraries may log what they handle when they are asked for details (headers, queries): they never are.
     root.setLevel(logging.WARNING)
     logging.getLogger("dtpd").setLevel(log.level.upper())
+    _write_access(log)
     # What the daemon makes of carriers and handshakes it says itself; theirs is for those who look for a fault.
     logging.getLogger("dtp").setLevel(logging.DEBUG if log.level == "debug" else logging.WARNING)

@@ -64,7 +64,7 @@ async def client_of(config: Chain, identity: Identity) -> ChainClient:
     from dtp.chain.signer import KeySigner
 
     signer = KeySigner.from_identity(identity) if config.wallet is None else load_key(config.wallet)
-    chain = ChainClient(config.network, signer)
+    chain = ChainClient(config.network, signer, max_gas_price=config.max_gas_price)
     try:
         await chain.connect()
     except DtpError:
@@ -224,6 +224,11 @@ class Announcer:
     def generation(self) -> int:
         """How often the endpoint was taken over before."""
         return 0 if self._beats is None else self._beats.generation
+
+    @property
+    def gas(self) -> int:
+        """What heartbeats took since the start, MIST."""
+        return 0 if self._beats is None else self._beats.gas
 
     @property
     def fenced(self) -> bool:

@@ -26,6 +26,7 @@ from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import Wrong
 from dtp.daemon.control import Control, path_of
 from dtp.daemon.counted import COUNTED, NOTHING, Counted, file_of, inherited
+from dtp.daemon.kept_bans import KeptBans
 from dtp.daemon.server import Daemon
 from dtp.daemon.sockets import name_of
 from dtp.daemon.table import Table
@@ -36,6 +37,7 @@ from dtp.daemon.zygote import Zygote
 from dtp.errors import ConfigError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
+from dtp.plurals import count_of
 from dtp.tasks import SupervisedTask, TaskSet, start_task
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class Serving(Protocol):
         self, adopted: Mapping[str, Sequence[socket.socket]] | None = None, counted: Counted = NOTHING
     ) -> None: ...
     def counted(self) -> Counted: ...
+    async def take_over(self) -> None: ...
     async def reload(self, config: Config) -> None: ...
     async def drain(self, grace: float) -> bool: ...
     async def hand_over(self) -> None: ...
@@ -128,6 +131,8 @@ class Process:
         self._upgrading = asyncio.Lock()
         self._tasks = TaskSet()
         self._dog: SupervisedTask | None = None
+        #: Bans for the next start.
+        self._kept = KeptBans.of(config.path)
         self.control = Control(
             path_of(config),
             {
@@ -151,11 +156,15 @@ class Process:
         await self.control.start(next(iter(adopted.get(self.control.place, ())), None))
         figures = None
         try:
-            await self.daemon.start(adopted, inherited())
+            counted = inherited() if systemd.replaces() else self._kept.read()
+            await self.daemon.start(adopted, counted)
             if self.web is not None:
                 await self.web.start(adopted.get(_of_web(self.daemon.config), ()))
             systemd.notify("READY=1", "STATUS=Serving")
-            systemd.say_ready()
+            if (pipe := systemd.say_ready()) is not None:
+                self._tasks.start(self._take_over(pipe), name="dtpd-take-over")
+            elif counted.bans:
+                self._tasks.start(self.daemon.take_over(), name="dtpd-take-over")
             if (interval := systemd.watchdog_interval()) is not None:
                 self._dog = SupervisedTask(partial(self._watchdog, interval), name="dtpd-watchdog")
                 self._dog.start()
@@ -165,12 +174,21 @@ class Process:
             if self._successor is None:
                 systemd.tell("STOPPING=1", "STATUS=Draining")
             await self._finish()
+            if self._successor is None:
+                self._kept.write(self.daemon.counted())
         finally:
             try:
                 if figures is not None:
                     await figures.exporter.close()
             finally:  # whatever becomes of the figures: the daemon has claims to make, and a store to close
                 await self._close()
+
+    async def _take_over(self, pipe: BinaryIO) -> None:
+        """Wait until the process at the other end of `pipe` has given way; it may as well end this one."""
+        with pipe:
+            await _until_closed(pipe.fileno())
+        self._kept.write(self.daemon.counted())
+        await self.daemon.take_over()
 
     async def _close(self) -> None:
         await self.daemon.close()
@@ -194,7 +212,7 @@ class Process:
     async def _finish(self) -> None:
         """Drain, unless somebody is in a hurry."""
         grace = self.daemon.config.drain
-        log.info("draining: %d streams have %g s to finish", self.daemon.open_streams, grace)
+        log.info("draining: %s may finish within %g s", count_of(self.daemon.open_streams, "stream"), grace)
         draining = start_task(self.daemon.drain(grace), name="dtpd-drain")
         hurry = start_task(self._hurry.wait(), name="dtpd-hurry")
         await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
@@ -202,7 +220,7 @@ class Process:
             task.cancel()
         await asyncio.gather(draining, hurry, return_exceptions=True)
         if left := self.daemon.open_streams:
-            log.warning("%d streams were cut off", left)
+            log.warning("cut off: %s", count_of(left, "stream"))
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
@@ -234,6 +252,7 @@ class Process:
         async with self._upgrading:
             if self._successor is not None:  # which may keep bans elsewhere
                 raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
+            self._kept.write(self.daemon.counted())
         fields = {"event": "banned", "caller": caller, "seconds": seconds}
         words = f"{caller} is banned" if until else f"{caller} is let in again"
         log.info("%s", words, extra={"fields": fields})
@@ -272,13 +291,13 @@ class Process:
             socks[_of_web(self.daemon.config)] = self.web.sockets
         successor, ready = _start_successor(socks, self.daemon.counted())
         serves = False
-        try:
-            with ready:
+        with ready:  # closed last: that tells it that this process gives way
+            try:
                 serves = await self._hears(ready)
-        finally:
-            if not serves:
-                successor.kill()
-                successor.wait()
+            finally:
+                if not serves:
+                    successor.kill()
+                    successor.wait()
         if not serves:
             raise UpgradeFailed("the new process did not begin to serve; its log says why. This one goes on")
         return successor
@@ -328,6 +347,17 @@ async def _read(descriptor: int) -> bytes:
     finally:
         loop.remove_reader(descriptor)
     return os.read(descriptor, 1)
+
+
+async def _until_closed(descriptor: int) -> None:
+    """Wait until nobody can read any more what is written here."""
+    loop = asyncio.get_running_loop()
+    closed = asyncio.Event()
+    loop.add_reader(descriptor, closed.set)  # told of errors, too, and of nothing else: it can't be read
+    try:
+        await closed.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 def _start_successor(

@@ -26,17 +26,22 @@ class Reason(IntEnum):
     MALFORMED = 119
     DRAINING = 120
     UNPAID = 121
+    NO_DESCRIPTORS = 122
 
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """How a reason is told: in words, as the code of CLOSE, as an HTTP status, as codes of JSON-RPC and gRPC."""
+    """How a reason is told: in words, as the code of CLOSE, as an HTTP status, as codes of JSON-RPC and gRPC.
+
+    `retry`: seconds after which it may be tried again, where that is said.
+    """
 
     words: str
     close: CloseCode
     http: int
     json_rpc: int
     grpc: int
+    retry: int | None = None
 
 
 #: JSON-RPC codes: -32005 is "limit exceeded" (EIP-1474), -32601 and -32600 are of the specification. gRPC's are
@@ -57,6 +62,9 @@ TELLINGS: dict[Reason, Telling] = {
     Reason.MALFORMED: Telling("the request can't be understood", CloseCode.PROTOCOL, 400, -32600, 13),
     Reason.DRAINING: Telling("the daemon is about to end", CloseCode.SHUTDOWN, 503, -32603, 14),
     Reason.UNPAID: Telling("it is not paid", CloseCode.PAYMENT, 402, -32005, 8),
+    Reason.NO_DESCRIPTORS: Telling(
+        "the daemon has no room for another connection now", CloseCode.BUSY, 503, -32005, 14, retry=1
+    ),
 }
 
 

@@ -13,6 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dtp.carriers.watch import Watcher, socket_watcher
 from dtp.daemon.policies.base import Bounds
@@ -24,6 +25,9 @@ from dtp.net.stream import Stream
 from dtp.net.taps import PIECE, Tap
 from dtp.net.turns import WIDE
 from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamReset
+
+if TYPE_CHECKING:
+    from dtp.daemon.ledger import Ending
 
 #: Bytes per read of the socket: small at first, since most messages are; larger while reads come back full.
 READ_MIN, READ_MAX = PIECE, WIDE
@@ -185,6 +189,8 @@ class Relay:
         if not got:
             self._end_of_socket()
             return
+        if not self._may_pass(got):
+            return
         self.counts.sent += got
         if self._watch is not None:
             self._watch(data)
@@ -264,7 +270,7 @@ class Relay:
         """The next bytes for the socket. Their credit goes back when the kernel has them."""
         size = len(data)
         self.counts.received += size
-        if self._shut or self.ended:
+        if self._shut or self.ended or not self._may_pass(size):
             self.stream.consumed(size)
             return
         if self._out:
@@ -337,6 +343,8 @@ class Relay:
     def _on_writable(self) -> None:
         out = self._out
         while out:
+            if not (self._ours or self._may_pass(0)):
+                return
             try:
                 sent = self._sock.send(out[0])
             except (BlockingIOError, InterruptedError):
@@ -419,6 +427,15 @@ class Relay:
 
     # ---- bounds -------------------------------------------------------------------------------------------
 
+    def _may_pass(self, size: int) -> bool:
+        """Whether bytes may go on, which count once they have. False ends the relay: nothing passes a quota that was
+        used up by another stream, nor more than a limit of this one."""
+        if self._data_left is not None and size > self._data_left:
+            self.abort(Reason.SIZE)
+        elif self._meter is not None and isinstance(verdict := self._meter(0), Reason):
+            self.abort(verdict)
+        return not self.ended
+
     def _measure(self, size: int) -> float:
         """Count bytes: the seconds to wait for the next ones. Ends the relay when there may be no more."""
         if self._data_left is not None:
@@ -464,7 +481,7 @@ class Relay:
         """End both sides now, and tell the other daemon why. Idempotent."""
         self._lose(reason, words(reason))
 
-    def finish(self) -> None:
+    def finish(self, end: Ending) -> None:
         """Nobody but its ends knows when it is finished."""
 
     def _end_if_done(self) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Kind, Mode, Terms
+from dtp.chain.model import canonical_type
 from dtp.chain.resolver import service_number
+from dtp.chain.wallet import money
 from dtp.daemon.config.model import BY_CALL, Chain, Expose, Price
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook
 from dtp.pay.cashier import Cashier
-from dtp.pay.errors import StoreError
+from dtp.pay.claims import Policy
+from dtp.pay.errors import ChargeDeclined, StoreError
 from dtp.pay.gate import Admission, Gate
 from dtp.pay.holding import Shared, VoucherStore
 from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
@@ -28,6 +32,7 @@ from dtp.pay.metered import Metered
 from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import ServerMeter
 from dtp.pay.terms import QUOTA_USED_UP, Exposure
+from dtp.plurals import count_of
 from dtp.session.codes import CloseCode, Refuse
 from dtp.tasks import TaskSet
 
@@ -50,6 +55,13 @@ class _Sale:
     service: str
     meter: ServerMeter
     before: int
+
+    @property
+    def coin(self) -> str:
+        """The type of what it pays with."""
+        admission = self.meter.connection.admission
+        assert isinstance(admission, Admission)
+        return canonical_type(admission.channel.coin)
 
     @property
     def earned(self) -> int:
@@ -85,17 +97,22 @@ class Shop:
         self.book = ChannelBook(chain)
         quotas = Quotas(chain, self.journal, firewall)
         self.gate = Gate(self.book, firewall, self.journal, quotas)
-        self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms)
+        # Of daemons that share a store one claims, and the others can't have it claim at once.
+        policy = Policy(most_unclaimed=None) if isinstance(store, Shared) else Policy()
+        self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms, policy)
         self.cashier = Cashier(
             chain,
             self.journal,
             self.gate.now_ms,
+            policy=policy,
             busy=lambda: self.ledger.channels,
             on_channel=self.book.learn,
+            on_claimed=self.ledger.claimed,
         )
         self.ledger.on_channel = self.cashier.heed
+        self.ledger.on_unclaimed = self.cashier.claim_soon
         self._sales: set[_Sale] = set()
-        self._earned: dict[str, int] = {}
+        self._earned: Counter[tuple[str, str]] = Counter()  # by service and coin
         self._leaving = TaskSet()
         #: Connections that were told to come again, since their passes give no more.
         self._used_up: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -161,7 +178,8 @@ class Shop:
         found = await ensure_service(self._chain, owned, name, terms, kind=_KINDS.get(one.kind, Kind.OTHER))
         for field, amount in said.items():
             if known is not None and getattr(before, field) != amount:
-                log.info("service %r: %s was %d, is %d", name, field, getattr(before, field), amount)
+                was, now = (money(each, terms.coin) for each in (getattr(before, field), amount))
+                log.info("service %r: %s was %s, is %s", name, field, was, now)
         return found
 
     # ---- callers --------------------------------------------------------------------------------------------
@@ -242,7 +260,7 @@ class Shop:
         """A connection has ended. Its channel is free when all is written that whoever serves it next has to find."""
         await sale.meter.settled()
         self._sales.discard(sale)
-        self._earned[sale.service] = self._earned.get(sale.service, 0) + sale.earned
+        self._earned[sale.service, sale.coin] += sale.earned
         await self._free(sale.meter.payee.lane.channel)
 
     async def charge(self, connection: Connection, units: int) -> str:
@@ -263,6 +281,13 @@ class Shop:
             ):
                 self._used_up.add(connection)
                 self._do(connection.go_away())  # it comes again, to pay as they do
+            if isinstance(error, ChargeDeclined) and str(error) != QUOTA_USED_UP:
+                asked = money(units * admission.prices.request, admission.channel.coin)
+                count = count_of(units, "request")
+                return (
+                    f"{error.code}: {asked} for {count} wasn't agreed to by the caller's end: it is more than its "
+                    "budget has left, or than what it was set to pay"
+                )
             return str(error)
         return ""
 
@@ -277,14 +302,23 @@ class Shop:
 
     # ---- figures --------------------------------------------------------------------------------------------
 
-    def earned(self, service: str) -> int:
-        """What callers have vouched for a service since the start, in the smallest unit of its coin."""
-        return self._earned.get(service, 0) + sum(s.earned for s in self._sales if s.service == service)
+    def earned(self, service: str) -> dict[str, int]:
+        """What callers have vouched for a service since the start, by coin, in its smallest unit."""
+        found = Counter({coin: units for (name, coin), units in self._earned.items() if name == service})
+        for sale in self._sales:
+            if sale.service == service:
+                found[sale.coin] += sale.earned
+        return dict(found)
 
     @property
     def claimed(self) -> dict[str, int]:
         """What was claimed on chain since the start, by coin, in its smallest unit."""
         return dict(self.cashier.claimed)
+
+    @property
+    def gas(self) -> int:
+        """What claims took since the start, MIST."""
+        return self.cashier.gas
 
     async def close(self) -> None:
         """After the last connection: claim what is worth its gas."""

@@ -21,6 +21,8 @@ from dtp.daemon.door import Door, by_chain, told
 from dtp.daemon.expose import Exposed, caller_of, moment
 from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
+from dtp.daemon.inherited import Inherited
+from dtp.daemon.ledger import Ending
 from dtp.daemon.onchain import Gate
 from dtp.daemon.policies import Caller, Denial, Policies
 from dtp.daemon.policies.words import words
@@ -36,6 +38,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, listen
 from dtp.net.stream import Stream
+from dtp.plurals import count_of
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, KIB, Limits
 from dtp.tasks import start_task, supervised
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
+#: Seconds that a client of HTTP who asks nothing has yet, so that its last request is answered and says so. Clients
+#: that ask all the time are told with their next answer.
+_LAST_REQUEST = 5.0
 #: What differs from `dtp.session.limits.DEFAULT`. One connection carries all clients of a peer, so it has more
 #: streams; a peer that is gone without a word is noticed within 5 s, since programs wait for it.
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
@@ -87,6 +93,7 @@ _FIXED = (
     "identity",
     "passphrase_file",
     "psk_file",
+    "padding",
     "control",
     "web",
     "chain",
@@ -128,6 +135,7 @@ class Daemon:
         self.listener: Listener | None = None
         self.exposed: dict[str, Exposed] = {}
         self.forwarded: dict[str, Forwarded] = {}
+        limits = replace(limits, padding=config.padding)
         self._psk, self._limits = psk, limits
         #: What it does on chain.
         self.side = ChainSide(
@@ -139,6 +147,8 @@ class Daemon:
         self._team = team
         self._policies = Policies(None if team is None else team.table)
         self._sharing: Sharing | None = None
+        #: What those who share the state are to be told yet.
+        self._inherited = Inherited({}, {})
         self._spans: Spans | None = None
         self._pools: dict[tuple[tuple[Address, ...], Budget | None], Pool] = {}
         self._dynamic: OrderedDict[Address, Pool] = OrderedDict()
@@ -179,7 +189,7 @@ class Daemon:
                 from dtp.daemon.telemetry import Spans
 
                 self._spans = Spans(self.config.telemetry, str(self.identity.id))
-            await self._resume(counted)
+            self._resume(counted)
             await self.side.offer(self.config.expose)  # nobody comes before the host has said the prices
             await self._apply(self.config, adopted)
             await self.side.announce(self.listener)
@@ -188,21 +198,26 @@ class Daemon:
             await self.close()
             raise
 
-    async def _resume(self, counted: Counted) -> None:
+    def _resume(self, counted: Counted) -> None:
         self._policies.make(self.config)
         self._policies.resume(counted.used, counted.rates, moment())
-        if self._sharing is not None and counted.used:
-            await self._sharing.add(counted.used)
-        kept_in = self.config.kept_in(self.identity.id)
-        for caller, until in counted.bans_for(kept_in, self._bans.known).items():
-            await self.ban(caller, until)
+        bans = counted.bans_for(self.config.kept_in(self.identity.id), self._bans.known)
+        for caller, until in bans.items():
+            self._bans.set(caller, until)
+        if self._sharing is not None:
+            self._inherited = Inherited(counted.used, bans)
+
+    async def take_over(self) -> None:
+        """The process before has given way: what it had counted is told to those who share the state."""
+        if self._sharing is not None:
+            await self._sharing.take_over(self._inherited, self._bans.told)
 
     def counted(self) -> Counted:
         """For the process that takes the place of this one, which may keep bans elsewhere."""
         shared = self.config.state is not None
         return Counted(
             bans=self._bans.known,
-            used={} if shared else self._policies.used(time.time()),
+            used=self._inherited.used if shared else self._policies.used(time.time()),
             rates=self._policies.rated(time.monotonic()),
             kept_in=self.config.kept_in(self.identity.id),
         )
@@ -312,18 +327,25 @@ class Daemon:
             else:
                 fresh[expose.service] = Exposed(expose, policies)
                 fresh[expose.service].spans = self._spans
+        replaced: list[Exposed] = []
         for service, known in self.exposed.items():
             if fresh.get(service) is not known:
                 known.retire()
-                if known.config.kind not in ("tcp", "udp"):  # requests to come are for the new rules
-                    known.ledger.finish()
                 self._old.append(known)
+                replaced.append(known)
         self.exposed = fresh
         self._policies.keep({"", *fresh})
         for exposed in fresh.values():
             exposed.charge = self.side.charge_of(exposed.config)
             exposed.start()
         self._send_unwelcome_away()
+        for known in replaced:
+            if known.config.kind not in ("tcp", "udp"):  # requests to come are for the new rules
+                known.ledger.finish(Ending(_LAST_REQUEST, self._successor))
+
+    def _successor(self, connection: Connection) -> Exposed | None:
+        """What serves the streams of a connection now; None where it has to come again for others."""
+        return None if connection in self._going else self.exposed.get(connection.service)
 
     async def _apply_forwards(self, config: Config, made: dict[str, Forwarded]) -> None:
         wanted = {forward.name: forward for forward in config.forward}
@@ -408,6 +430,7 @@ class Daemon:
         Its connections end at once. A time that has passed lets it in again. Raises `StateError`: then it holds here
         alone.
         """
+        self._inherited.leave_out(caller)
         self._bans.set(caller, until)
         self._send_unwelcome_away()
         if self._sharing is not None:
@@ -518,7 +541,9 @@ class Daemon:
         if not self._room:  # as many have come as there was room for, and some may be over
             self._room = max(0, self.budget - self._active())
             if not self._room:
-                return Denial("streams", Reason.TOO_MANY, f"the daemon has {self.budget} streams open")
+                return Denial(
+                    "streams", Reason.TOO_MANY, f"the daemon has {count_of(self.budget, 'stream')} open"
+                )
         self._room -= 1
         return None
 
@@ -549,7 +574,7 @@ class Daemon:
             await forwarded.stop()
         await asyncio.gather(*(each.go_away() for each in self._callers if not each.closed))
         for part in self._parts():
-            part.ledger.finish()
+            part.ledger.finish(Ending(min(_LAST_REQUEST, grace / 2)))
         try:
             async with asyncio.timeout(grace):
                 for part in self._parts():

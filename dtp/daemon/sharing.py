@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
+from dtp.daemon.inherited import Inherited
 from dtp.daemon.policies.quota import EVERYBODY, Quota
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.state import MAX_CALLERS, Key, Store, Used
@@ -117,9 +118,9 @@ class Sharing:
             await self.exchange()
         await self._store.close()
 
-    async def add(self, used: Mapping[Key, Used]) -> None:
-        """Tell of what was counted while nothing was shared. Raises `StateError`."""
-        await self._store.exchange(used)
+    async def take_over(self, inherited: Inherited, on_ban: Callable[[str], object]) -> None:
+        """Tell of what the process before has counted. See `Inherited.tell`."""
+        await inherited.tell(self._store, on_ban)
 
     async def ban(self, caller: str, until: float) -> None:
         """Tell of a ban. Raises `StateError`."""

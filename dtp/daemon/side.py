@@ -246,7 +246,11 @@ class ChainSide:
         """What the status of a service says besides."""
         if config.price is None or self.shop is None:
             return {}
-        return {"earned": self.shop.earned(config.service)}
+        from dtp.chain.model import SUI_COIN
+
+        earned = self.shop.earned(config.service)
+        others = {coin: units for coin, units in earned.items() if coin != SUI_COIN}
+        return {"earned": earned.get(SUI_COIN, 0)} | ({"earned_in": others} if others else {})
 
     def of_forward(self, config: Forward) -> dict[str, Any]:
         """What the status of a forward says besides."""
@@ -260,11 +264,12 @@ class ChainSide:
         found: dict[str, Any] = {}
         if self.gate is not None:
             found["chain_up"] = self._chain_up
+        gas: dict[str, int] = {}
         if self.shop is not None:
-            found["claimed"] = self.shop.claimed
+            found["claimed"], gas["claims"] = self.shop.claimed, self.shop.gas
         if self.announcer is not None:
-            found["fenced"] = self.announcer.fenced
-        return found
+            found["fenced"], gas["presence"] = self.announcer.fenced, self.announcer.gas
+        return found | ({"gas_mist": gas} if gas else {})
 
     # ---- the end --------------------------------------------------------------------------------------------
 
@@ -283,6 +288,7 @@ class ChainSide:
             await self.shop.close()
             self.shop = None
         if self._wallet is not None:
+            self._wallet.tell_open()
             self._wallet.close()
             self._wallet = None
         if self.gate is not None:

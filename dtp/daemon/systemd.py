@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from typing import BinaryIO
 
 from dtp.errors import ConfigError, LocalError
 
@@ -105,9 +106,14 @@ def replaces() -> bool:
     return READY in os.environ
 
 
-def say_ready() -> None:
-    """Tell the process that this one replaces, if there is one, that it may go."""
+def say_ready() -> BinaryIO | None:
+    """Tell the process that this one replaces, if there is one, that it may go.
+
+    Returns the pipe to it, whose other end it closes when it gives way, or is no more; yours to close.
+    """
     descriptor = os.environ.pop(READY, "")
-    if descriptor:
-        with os.fdopen(int(descriptor), "wb") as pipe:
-            pipe.write(b"1")
+    if not descriptor:
+        return None
+    pipe = os.fdopen(int(descriptor), "wb", buffering=0)
+    pipe.write(b"1")
+    return pipe

@@ -15,7 +15,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ import h11
 
 from dtp.daemon.config.model import Telemetry
 from dtp.tasks import SupervisedTask
+from dtp.version import __version__
 
 log = logging.getLogger("dtpd")
 
@@ -32,7 +32,7 @@ MOST = 4096
 _PATIENCE = 5.0
 _SERVER, _ERROR, _CUMULATIVE = 2, 2, 2  # SpanKind, StatusCode, AggregationTemporality
 
-_VERSION = version("dtp")
+_VERSION = __version__
 _SCOPE = {"name": "dtpd", "version": _VERSION}
 
 #: A body to send, made when it is wanted; None: there is nothing.
@@ -173,6 +173,8 @@ class Figures:
         }
 
     def _metric(self, family: Any, now: str) -> dict[str, Any]:
+        if family.type == "histogram":
+            return self._histogram(family, now)
         counter = family.type == "counter"
         points = [
             {
@@ -192,6 +194,33 @@ class Figures:
             "unit": "By" if family.name.endswith("_bytes") else "1",
             "sum" if counter else "gauge": told,
         }
+
+    def _histogram(self, family: Any, now: str) -> dict[str, Any]:
+        """Samples of a name's `_bucket` (which count all that is below, in order), `_sum` and `_count`, as points."""
+        points: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+        for sample in family.samples:
+            labels = {key: value for key, value in sample.labels.items() if key != "le"}
+            point = points.setdefault(
+                tuple(labels.items()),
+                {
+                    "attributes": _attributes(labels),
+                    "startTimeUnixNano": self._began,
+                    "timeUnixNano": now,
+                    "bucketCounts": [],
+                    "explicitBounds": [],
+                },
+            )
+            if sample.name.endswith("_bucket"):
+                before = sum(map(int, point["bucketCounts"]))
+                point["bucketCounts"].append(str(int(sample.value) - before))
+                if sample.labels["le"] != "+Inf":
+                    point["explicitBounds"].append(float(sample.labels["le"]))
+            elif sample.name.endswith("_sum"):
+                point["sum"] = float(sample.value)
+            else:
+                point["count"] = str(int(sample.value))
+        told = {"dataPoints": list(points.values()), "aggregationTemporality": _CUMULATIVE}
+        return {"name": family.name, "description": family.documentation, "unit": "s", "histogram": told}
 
 
 def _resource(identity: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ either ends it after silence. Datagrams name it by the stream's number, in front
 from __future__ import annotations
 
 import asyncio
-import logging
+import errno
 import socket
 import struct
 from collections import OrderedDict, deque
@@ -17,6 +17,8 @@ from typing import ClassVar, Protocol
 from dtp.carriers.errors import ListenError, reason
 from dtp.carriers.watch import socket_watcher
 from dtp.daemon.config.values import Place
+from dtp.daemon.dropped import Drop, Dropped, KernelDrops
+from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relay import Counts, Meter
@@ -26,8 +28,6 @@ from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.codes import DatagramTooLarge, StreamReset
 from dtp.tasks import start_task
-
-log = logging.getLogger("dtpd")
 
 _NUMBER = struct.Struct("!Q")
 #: The largest payload of UDP over IPv4.
@@ -43,6 +43,8 @@ _BUFFER = 1024 * 1024
 
 
 class _Receiver(Protocol):
+    dropped: Dropped
+
     def datagram(self, data: memoryview) -> None:
         """One has come for this session."""
 
@@ -55,7 +57,11 @@ class Hub:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sessions: dict[int, _Receiver] = {}
-        self._early: deque[tuple[int, memoryview]] = deque(maxlen=_EARLY)
+        self._early: deque[tuple[int, memoryview]] = deque()
+        #: Where the newest session counts; those of one connection are of one service, but for a reload.
+        self._dropped: Dropped | None = None
+        #: What the connection had dropped when it was last looked at.
+        self._seen = 0
         self._task = start_task(self._run(), name="dtpd-datagrams")
 
     @classmethod
@@ -69,7 +75,8 @@ class Hub:
     def add(self, number: int, session: _Receiver) -> None:
         """From now on, also what has come already."""
         self._sessions[number] = session
-        early, self._early = self._early, deque(maxlen=_EARLY)
+        self._dropped = session.dropped
+        early, self._early = self._early, deque()
         for known, data in early:
             if known == number:
                 session.datagram(data)
@@ -80,18 +87,31 @@ class Hub:
         """It is over."""
         self._sessions.pop(number, None)
 
+    def look(self) -> None:
+        """Count what the connection has dropped since the last look."""
+        now = self._connection.datagrams_dropped
+        self._drop(Drop.CONNECTION_FULL, now - self._seen)
+        self._seen = now
+
+    def _drop(self, why: Drop, count: int = 1) -> None:
+        if self._dropped is not None:
+            self._dropped.add(why, count)
+
     async def _run(self) -> None:
         try:
             await self._receive()
         except DtpError:  # the connection is over, and its streams tell the sessions
-            return
+            self.look()
+            self._drop(Drop.NO_SESSION, len(self._early))
         finally:
             del self._hubs[self._connection]
 
     async def _receive(self) -> None:
         while True:
             data = memoryview(await self._connection.recv_datagram())
+            self.look()
             if len(data) < _NUMBER.size:
+                self._drop(Drop.NO_SESSION)
                 continue
             number, payload = _NUMBER.unpack_from(data)[0], data[_NUMBER.size :]
             session = self._sessions.get(number)
@@ -99,12 +119,15 @@ class Hub:
                 session.datagram(payload)
             else:
                 self._early.append((number, payload))
+                if len(self._early) > _EARLY:
+                    self._early.popleft()
+                    self._drop(Drop.NO_SESSION)
 
 
 class UdpSession:
     """A session, at either end: datagrams from `send` into the connection, from the connection to `deliver`.
 
-    It takes over `stream`; `on_end` is called once.
+    It takes over `stream`; `on_end` is called once. What goes no further is counted in `dropped`.
     """
 
     kept = 0
@@ -115,6 +138,7 @@ class UdpSession:
         deliver: Callable[[memoryview], None],
         on_end: Callable[[UdpSession], object],
         *,
+        dropped: Dropped,
         idle: float | None = None,
         meter: Meter | None = None,
         bounds: Bounds | None = None,
@@ -123,6 +147,7 @@ class UdpSession:
         self.counts = Counts()
         self.why = ""
         self.ended = False
+        self.dropped = dropped
         self._deliver, self._on_end, self._meter = deliver, on_end, meter
         self._connection = stream.connection
         self._mark = _NUMBER.pack(stream.id)
@@ -142,25 +167,38 @@ class UdpSession:
 
     def send(self, data: bytes) -> None:
         """One from here. What is too large, or over the rate, is dropped, as networks do."""
-        if self.ended or not self._passes(len(data)):
+        if not self._passes(len(data)):
             return
         try:
             self._connection.send_datagram(self._mark + data)
         except DatagramTooLarge:
+            self.dropped.add(Drop.TOO_LARGE)
             return
         except DtpError as error:
+            self.dropped.add(Drop.NO_SESSION)
             self.stream_error(error)
             return
+        self._hub.look()
         self.counts.sent += len(data)
 
     def datagram(self, data: memoryview) -> None:
         """One from the other end."""
-        if self.ended or not self._passes(len(data)):
+        if not self._passes(len(data)):
             return
         self.counts.received += len(data)
         self._deliver(data)
 
     def _passes(self, size: int) -> bool:
+        """Whether a datagram may go on; one that may not is counted."""
+        if self.ended:
+            self.dropped.add(Drop.NO_SESSION)
+            return False
+        if self._is_within_rules(size):
+            return True
+        self.dropped.add(Drop.RULE)
+        return False
+
+    def _is_within_rules(self, size: int) -> bool:
         self._last = self._loop.time()
         if self._left is not None:
             self._left -= size
@@ -211,7 +249,7 @@ class UdpSession:
             self.stream.reset(reason)
             self._end(words(reason))
 
-    def finish(self) -> None:
+    def finish(self, end: Ending) -> None:
         """It has no end of its own: silence is one, and so is this."""
         self._end("")
 
@@ -264,10 +302,11 @@ def connect(place: Place) -> socket.socket:
 
 
 class BackendSocket:
-    """The far end's socket to a backend, for one session."""
+    """The far end's socket to a backend, for one session. What goes no further is counted in `dropped`."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, sock: socket.socket, dropped: Dropped) -> None:
+        self._sock, self._dropped = sock, dropped
+        self._kernel = KernelDrops(sock, dropped)
         self._watcher = socket_watcher(asyncio.get_running_loop())
         self.session: UdpSession | None = None
 
@@ -283,30 +322,39 @@ class BackendSocket:
             try:
                 self._sock.send(data)
             except ConnectionRefusedError:  # what ICMP said of an earlier one; this one was not sent
+                self._dropped.add(Drop.UNREACHABLE)
                 continue
-            except BlockingIOError:
-                return
             except OSError as error:
-                log.debug("a datagram could not be sent: %s", error)
+                self._dropped.add(_unsent(error))
             return
+        self._dropped.add(Drop.UNREACHABLE)
 
     def _on_readable(self) -> None:
         assert self.session is not None
-        for _ in range(_PER_TURN):
+        for count in range(_PER_TURN):
             try:
                 data = self._sock.recv(_MOST)
             except BlockingIOError:
                 return
             except OSError:  # ICMP: nobody is there; the caller's program finds out by itself
+                self._dropped.add(Drop.UNREACHABLE)
                 continue
+            if count == 1:  # one that was alone has left room
+                self._kernel.look()
             self.session.send(data)
             if self.session.ended:
                 return
 
     def close(self) -> None:
         """Read no more."""
+        self._kernel.look()
         self._watcher.remove_reader(self._sock.fileno())
         self._sock.close()
+
+
+def _unsent(error: OSError) -> Drop:
+    """Why the kernel did not take a datagram."""
+    return Drop.SOCKET_FULL if error.errno in (errno.EAGAIN, errno.ENOBUFS) else Drop.UNREACHABLE
 
 
 #: Where a datagram comes from, as sockets have it.
@@ -317,20 +365,24 @@ class Waiting:
     """A source whose stream is not there yet."""
 
     def __init__(self) -> None:
-        self.datagrams: deque[bytes] = deque(maxlen=_EARLY)
+        self.datagrams: deque[bytes] = deque()
 
 
 class Sources:
-    """The near end's sources: what comes from each goes to its session, bounded in number."""
+    """The near end's sources: what comes from each goes to its session, bounded in number.
+
+    What goes no further is counted in `dropped`.
+    """
 
     #: Sessions at once; the one that was silent longest makes room.
     MOST = 4096
     #: Sources that wait for a stream at once; datagrams of others are dropped, since who floods names ever new ones.
     ASKING = 512
 
-    def __init__(self, sock: socket.socket, on_new: Callable[[_Source], object]) -> None:
+    def __init__(self, sock: socket.socket, on_new: Callable[[_Source], object], dropped: Dropped) -> None:
         self.sock = sock
-        self._on_new = on_new
+        self._on_new, self._dropped = on_new, dropped
+        self._kernel = KernelDrops(sock, dropped)
         self._known: OrderedDict[_Source, UdpSession | Waiting] = OrderedDict()
         self._stopping = False
         self._asking = 0
@@ -338,44 +390,53 @@ class Sources:
         self._watcher.add_reader(sock.fileno(), self._on_readable)
 
     def _on_readable(self) -> None:
-        for _ in range(_PER_TURN):
+        for count in range(_PER_TURN):
             try:
                 data, source = self.sock.recvfrom(_MOST)
             except BlockingIOError:
                 return
             except OSError:  # ICMP about an answer of ours
+                self._dropped.add(Drop.UNREACHABLE)
                 continue
+            if count == 1:  # one that was alone has left room
+                self._kernel.look()
             self._take(data, source)
 
     def _take(self, data: bytes, source: _Source) -> None:
         known = self._known.get(source)
-        if known is None and self._stopping:
+        if known is None and (self._stopping or self._asking >= self.ASKING):
+            self._dropped.add(Drop.NO_SESSION)
             return
         if isinstance(known, UdpSession):
             self._known.move_to_end(source)
             known.send(data)
             return
-        if known is None:
-            if self._asking >= self.ASKING:
-                return
-            self._asking += 1
-            known = self._known[source] = Waiting()
-            if len(self._known) > self.MOST:
-                self._evict()
-            self._on_new(source)
-        known.datagrams.append(data)
+        if known is not None:
+            known.datagrams.append(data)
+            if len(known.datagrams) > _EARLY:
+                known.datagrams.popleft()
+                self._dropped.add(Drop.NO_SESSION)
+            return
+        self._asking += 1
+        waiting = self._known[source] = Waiting()
+        waiting.datagrams.append(data)
+        if len(self._known) > self.MOST:
+            self._evict()
+        self._on_new(source)
 
     def _evict(self) -> None:
         _, oldest = self._known.popitem(last=False)
         if isinstance(oldest, UdpSession):
             oldest.abort(Reason.TOO_MANY)
+        else:
+            self._dropped.add(Drop.NO_SESSION, len(oldest.datagrams))
 
     def answer(self, source: _Source, data: memoryview) -> None:
         """To a program; dropped when it can't be sent now."""
         try:
             self.sock.sendto(data, source)
         except OSError as error:
-            log.debug("a datagram to %s could not be sent: %s", source, error)
+            self._dropped.add(_unsent(error))
 
     def opened(self, source: _Source, session: UdpSession) -> None:
         """The session is there: what waits goes on."""
@@ -395,7 +456,9 @@ class Sources:
 
     def forget(self, source: _Source) -> None:
         """Its session is over; another datagram begins anew."""
-        self._known.pop(source, None)
+        gone = self._known.pop(source, None)
+        if isinstance(gone, Waiting):
+            self._dropped.add(Drop.NO_SESSION, len(gone.datagrams))
         if self._stopping and not self._known:
             self._close()
 

@@ -25,6 +25,7 @@ from dtp.daemon.channel import Channel, ChannelLost, NotDone
 from dtp.daemon.config.model import Config
 from dtp.daemon.counted import NOTHING, Counted
 from dtp.daemon.expose import moment
+from dtp.daemon.inherited import Inherited
 from dtp.daemon.listening import Opened, open_places, wanted_by
 from dtp.daemon.policies import Policies
 from dtp.daemon.server import refuse_what_takes_a_restart
@@ -103,6 +104,7 @@ class Workers:
         self._store: state.Store = MemoryStore()
         self._foreign = Foreign()
         self._bans = Bans()
+        self._inherited = Inherited({}, {})
         #: Whether the bans that others share could be read the last time.
         self._store_up = True
         self._polling = SupervisedTask(self._poll_bans, name="dtpd-bans")
@@ -138,11 +140,13 @@ class Workers:
 
     async def _resume(self, counted: Counted) -> None:
         """What the process before has counted: in the store, where it wasn't kept there, and in the table."""
-        if counted.used:
-            await self._store.exchange(counted.used)
         known = await self._store.bans(time.time())
-        for caller, until in counted.bans_for(self.config.kept_in(self.identity), known).items():
-            await self._store.ban(caller, until)
+        bans = counted.bans_for(self.config.kept_in(self.identity), known)
+        for caller, until in bans.items():
+            self._bans.set(caller, until)
+        self._inherited = Inherited(counted.used, bans)
+        if self.config.state is None:  # it is this process' own
+            await self.take_over()
         now = moment()
         for key, time_ in counted.rows.items():
             self._table.push(key, time_ - now.steady, now.steady)
@@ -150,11 +154,15 @@ class Workers:
         policies.make(self.config)
         policies.resume({}, counted.rates, now)
 
+    async def take_over(self) -> None:
+        """As `Daemon.take_over`."""
+        await self._inherited.tell(self._store, self._bans.told)
+
     def counted(self) -> Counted:
         """As `Daemon.counted`."""
         return Counted(
             bans=self._bans.known,
-            used=self._store.used if isinstance(self._store, MemoryStore) else {},
+            used=self._store.used if isinstance(self._store, MemoryStore) else self._inherited.used,
             rows=self._table.arrivals(time.monotonic()),
             kept_in=self.config.kept_in(self.identity),
         )
@@ -373,6 +381,7 @@ class Workers:
 
     async def ban(self, caller: str, until: float) -> None:
         """As `Daemon.ban`, in all workers."""
+        self._inherited.leave_out(caller)
         self._bans.set(caller, until)
         # Whoever is sent away by one comes to another: all have to know of it before it is said to be so.
         told = [channel.ask("bans", bans=self._bans.known) for _, channel in self._there()]

@@ -10,6 +10,7 @@ import pytest
 from dtp.daemon.config.load import load_text
 from dtp.daemon.server import Daemon
 from dtp.identity import Identity
+from dtp.testing import clock
 
 NEAR, FAR, OTHER = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 #: Seconds for anything that has to happen; only a failing test waits so long.
@@ -26,7 +27,7 @@ def config(tmp_path, text):
 @pytest.fixture
 def short():
     """A folder whose path leaves room for a socket's name."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="dtp-", dir="/tmp") as folder:
         yield Path(folder)
 
 
@@ -102,7 +103,8 @@ class Backend:
     async def __aenter__(self):
         async def handle(reader, writer):
             self.connections += 1
-            with contextlib.closing(writer), contextlib.suppress(ConnectionError, EOFError):
+            # Of a client that is gone `write_eof` may say ENOTCONN, which is no ConnectionError.
+            with contextlib.closing(writer), contextlib.suppress(OSError, EOFError):
                 await self._handler(reader, writer)
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()  # or asyncio may say that nobody asked how it went
@@ -120,3 +122,21 @@ async def echo(reader, writer):
         writer.write(data)
         await writer.drain()
     writer.write_eof()
+
+
+@pytest.fixture
+def talk(tmp_path):
+    """Run `scenario(talk)`, with what `Talk` takes."""
+    from .talk import Talk
+
+    def run_it(scenario, **how):
+        async def main():
+            talk = Talk(tmp_path, **how)
+            async with asyncio.timeout(2000):
+                await scenario(talk)
+            talk.running.cancel()
+            await asyncio.wait([talk.running])
+
+        clock.run(main())
+
+    return run_it

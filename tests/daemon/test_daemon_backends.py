@@ -365,7 +365,10 @@ def test_streams_for_which_there_is_no_descriptor(run, monkeypatch, kind):
                 if kind == "http":
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
                     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                    assert (await reader.readline()).startswith(b"HTTP/1.1 502")
+                    answer = await reader.readuntil(b"\r\n\r\n")
+                    assert answer.startswith(b"HTTP/1.1 503 ")
+                    assert b"\r\nretry-after: 1\r\n" in answer.lower()
+                    assert await reader.readline() == b"the daemon has no room for another connection now\n"
                     writer.close()
                 elif kind == "udp":
                     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -259,13 +259,13 @@ to = ["dtp://alice/api", "dtp://bob/other"]
             MINIMAL.replace("tcp://0.0.0.0:9000", "tcp://"),
             5,
             11,
-            "has no port; write it as tcp://0.0.0.0:9000",
+            "has no port; write it as tcp://0.0.0.0:9700",
         ),
         (MINIMAL.replace("tcp://0.0.0.0:9000", "tcp://[::]"), 5, 11, "has no port"),
         (MINIMAL.replace("tcp://0.0.0.0:9000", "ws://x:99999/"), 5, 11, "ws://x:99999/"),
         (MINIMAL.replace("tcp://0.0.0.0:9000", "unix://"), 5, 11, "has no path"),
         (MINIMAL.replace("tcp://0", "0"), 5, 11, "did you mean tcp://0.0.0.0:9000?"),
-        (MINIMAL.replace("0.0.0.0", "::"), 5, 11, "without brackets; write it as tcp://[::1]:9000"),
+        (MINIMAL.replace("0.0.0.0", "::"), 5, 11, "without brackets; write it as tcp://[::1]:9700"),
         (MINIMAL.replace("tcp://", "udp://"), 5, 11, "known here: tcp, unix, ws, wss"),
         (
             MINIMAL.replace('0"]', '0", "ws://0.0.0.0:9000/x"]'),
@@ -389,6 +389,7 @@ psk-file = "psk"
 listen = ["tcp://0.0.0.0:9000", "unix:///run/dtp.sock"]
 control = "/run/dtpd/control.sock"
 drain = "1m"
+padding = "1KiB"
 [log]
 format = "json"
 level = "debug"
@@ -425,6 +426,7 @@ to = "dtp://alice/web"
         model.Log("json", "debug"),
         values.Place("127.0.0.1", 9464),
     )
+    assert config.padding == 1024
     assert config.everywhere.access == model.AccessRule(everyone=True, denied_accounts=frozenset({SUI}))
     (expose,) = config.expose
     assert expose.health == model.Health(0.5, 1.0, "/health", 3, 1)
@@ -453,6 +455,8 @@ to = "dtp://alice/web"
         (values.duration, 3, 3.0),
         (values.size, "1.5KiB", 1536),
         (values.size, 10, 10),
+        (values.padding, "1KiB", 1024),
+        (values.padding, 0, 0),
         (values.request_rate, "90/m", values.Rate(90, 60)),
         (values.byte_rate, "1GB/h", values.Rate(1e9, 3600)),
         (values.days, "sat-mon", {5, 6, 0}),
@@ -494,6 +498,8 @@ def test_colons_behind_the_host_make_no_ipv6_address(url):
         (values.duration, True, "has to be a text"),
         (values.size, "5mib", "did you mean 5MiB?"),
         (values.size, 0, "above 0"),
+        (values.padding, 63, "63 is not from 64 to 4096 bytes, nor 0 for none"),
+        (values.padding, "5KiB", "5KiB is not from 64 to 4096 bytes, nor 0 for none"),
         (values.request_rate, "1.5/s", "whole number"),
         (values.request_rate, "0/s", "above 0"),
         (values.place, "8080", "did you mean 127.0.0.1:8080?"),

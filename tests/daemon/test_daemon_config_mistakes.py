@@ -55,9 +55,11 @@ control = "/run/dtpd.sock"
 drain = "1m"
 memory = "512MiB"
 workers = 2
+padding = 256
 [log]
 format = "json"
 level = "debug"
+access = "access.log"
 [web]
 listen = "127.0.0.1:9464"
 [telemetry]
@@ -73,6 +75,7 @@ role = "active"
 weight = 10
 vouchers = "vouchers.db"
 wallet = "wallet.pem"
+max-gas-price = 5000
 [state]
 url = "sqlite:///var/lib/dtpd/state.db"
 name = "front"
@@ -128,6 +131,10 @@ most = "1SUI"
 deposit = "0.5SUI"
 request = "0.00002SUI"
 mib = "0.01SUI"
+most-per-host = "0.6SUI"
+most-per-day = "0.7SUI"
+longest-lock = "2h"
+max-gas = "0.05SUI"
 """
 SETTING = re.compile(r"(?P<key>[a-z-]+) = (?P<value>.+)")
 LINES = EVERYTHING.splitlines()

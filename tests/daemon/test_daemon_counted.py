@@ -12,11 +12,15 @@ import pytest
 from dtp.daemon import counted
 from dtp.daemon.bans import FOR_EVER
 from dtp.daemon.counted import COUNTED, MOST, NOTHING, Counted, file_of, inherited
+from dtp.daemon.inherited import Inherited
 from dtp.daemon.policies import Call, Caller, Chain, Moment, Policies
 from dtp.daemon.server import Daemon
 from dtp.daemon.state import Key, Used, make
+from dtp.daemon.state.errors import StateError
+from dtp.daemon.state.memory import MemoryStore
 from dtp.daemon.table import Table, key_of
 from dtp.daemon.workers import Workers
+from dtp.testing import clock
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo
 from .programs import place
@@ -198,6 +202,7 @@ def test_bans_go_where_they_are_kept_now(tmp_path, several):
         else:
             served = Daemon(settings, FAR, gate=AsyncMock())
         await served.start(counted=Counted.unpack(told.pack()))
+        await served.take_over()
         handed = served.counted()
         await served.close()
         return dict(served._bans.known), handed
@@ -228,6 +233,86 @@ def test_bans_go_where_they_are_kept_now(tmp_path, several):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_an_upgrade_that_fails_tells_nothing_to_others(tmp_path, several):
+    """However often it is tried, and whatever of it works: the process that goes on may end a ban meanwhile."""
+    url = f"sqlite://{tmp_path}/state.db"
+    settings = config(
+        tmp_path, f'[state]\nurl = "{url}"\n[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1)}'
+    )
+    key = Key("api/0/60", 3, "*")
+
+    async def life(told, gives_way):
+        if several:
+            served = Workers(settings, FAR.id, Mock(), Table(1))
+            served._begin = served._watch = AsyncMock()
+        else:
+            served = Daemon(settings, FAR, gate=AsyncMock())
+        await served.start(counted=told)
+        assert served._bans.known == told.bans
+        assert served.counted().used == told.used  # for one that takes over from this one before it was told
+        if gives_way:
+            await served.take_over()
+            await served.take_over()
+            assert served.counted().used == {}
+        await served.close()
+
+    async def kept():
+        store = make(url, str(FAR.id))
+        await store.open()
+        found = (await store.exchange({key: Used()}))[key], await store.bans(0)
+        await store.close()
+        return found
+
+    async def scenario():
+        told = Counted({"dtp1a": FOR_EVER, "dtp1b": FOR_EVER}, {key: Used(2, 5)})
+        for _ in range(2):
+            await life(told, gives_way=False)
+            assert await kept() == (Used(), {})
+        told = replace(told, bans={"dtp1b": FOR_EVER})
+        await life(told, gives_way=True)
+        assert await kept() == (Used(2, 5), {"dtp1b": FOR_EVER})
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_is_away_is_told_later(caplog):
+    """Once, whatever it takes; a ban that was ended here meanwhile isn't told."""
+    key = Key("api/0/60", 3, "*")
+
+    class Away(MemoryStore):
+        fails = iter([True, True, True, False, False, True])
+
+        async def exchange(self, deltas):
+            if next(self.fails, False):
+                raise StateError("away")
+            return await super().exchange(deltas)
+
+        async def ban(self, caller, until):
+            if next(self.fails, False):
+                raise StateError("away")
+            await super().ban(caller, until)
+
+    async def scenario():
+        store, known = Away(), []
+        inherited = Inherited({key: Used(2, 5)}, {"dtp1a": 5.0, "dtp1b": 6.0, "dtp1c": 7.0})
+        telling = asyncio.create_task(inherited.tell(store, known.append))
+        await asyncio.sleep(1.5)
+        assert store.used == {}
+        assert inherited.used == {key: Used(2, 5)}
+        inherited.leave_out("dtp1c")
+        await telling
+        assert store.used == {key: Used(2, 5)}
+        assert await store.bans(0) == {"dtp1a": 5.0, "dtp1b": 6.0}
+        assert known == ["dtp1a", "dtp1b"]
+        assert (inherited.used, inherited.bans) == ({}, {})
+        assert len(caplog.messages) == 1
+        assert asyncio.get_running_loop().time() == pytest.approx(4, abs=0.1)
+
+    with caplog.at_level("WARNING", "dtpd"):
+        clock.run(scenario())
+
+
 def test_buckets_that_are_empty_are_not_told():
     table = Table(1)
     keys = [key_of(number) for number in range(3)]
@@ -237,6 +322,7 @@ def test_buckets_that_are_empty_are_not_told():
     table.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_upgrade_gives_nobody_anything_anew(place, workers):
     backend = echo_server(place)

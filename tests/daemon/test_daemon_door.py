@@ -83,6 +83,23 @@ def test_a_refusal_is_counted_by_its_reason_and_logged_with_all_names(
     }.items()  # fmt: skip
 
 
+def test_who_comes_over_another_carrier_is_kept_out_by_a_ban_and_not_by_a_drain(run):
+    """What was under way may end; by the chain, and for what it pays, it is looked at while it is here."""
+
+    async def scenario(pair):
+        pair.far = Daemon(pair.far_config(expose_on_chain(1)), FAR, gate=List())
+        await pair.far.start()
+        again = replace(request(ticket=b"used up"), again=True)
+        drain(pair.far)
+        assert pair.far._door.admit(again) is None
+        assert pair.far._door.admit(replace(again, service="gone")) is None
+        ban(pair.far)
+        with pytest.raises(Refuse, match="banned by the operator"):
+            pair.far._door.admit(again)
+
+    run(scenario)
+
+
 def test_the_operator_hears_why_a_ticket_was_not_checked(run, caplog):
     """The caller doesn't: it is none of its affair."""
 
@@ -159,7 +176,7 @@ def test_strangers_fill_neither_the_log_nor_what_is_shown(run, caplog):
     shown = logs.Recent()
     caplog.handler.addFilter(lambda record: shown.emit(record) or True)
     run(scenario)
-    assert logs.REFUSED <= caplog.text.count("refused by handshake") <= 3 * logs.REFUSED
+    assert logs.OF_ONE <= caplog.text.count("refused by handshake") <= 3 * logs.OF_ONE
     assert "asked for the service 'other'" in caplog.text
     assert not [one for one in shown.kept if "handshake" in one["message"]]
 

@@ -101,6 +101,7 @@ async def streams_of(reader, writer, data):
     return await reader.readexactly(len(data))
 
 
+@pytest.mark.slow
 def test_endpoints_come_fail_over_and_go(place, client, wallet, on_chain, net):
     """Two daemons, programs of their own; one is killed with -9, and its clients are at the other at once."""
 

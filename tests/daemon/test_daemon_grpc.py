@@ -18,15 +18,14 @@ from hyperframe import frame as h2
 
 from dtp.daemon.expose import moment
 from dtp.daemon.http import conversation, frames
-from dtp.daemon.http.grpc_session import GrpcSession
+from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds, Move
 from dtp.daemon.reasons import Reason, words
 
 from .conftest import NEAR, Backend
+from .talk import seen
 from .test_daemon_grpc_filter import parsed
-from .test_daemon_http_ends import seen, talk, turns
-
-__all__ = ["talk"]
+from .test_daemon_http_ends import turns
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
 pytest.importorskip("grpc.aio")
@@ -473,7 +472,7 @@ def test_a_drain_is_heard_by_who_goes_on_talking(run, calls):
                 await writer.drain()
             while more := await reader.read(65536):
                 found += more
-            pair.exposed.ledger.finish()  # told twice, while it listens yet
+            pair.exposed.ledger.finish(Ending())  # told twice, while it listens yet
             writer.close()
             assert await draining
             assert pair.exposed.ledger.failed == 0
@@ -508,8 +507,8 @@ def test_a_drain_passes_over_who_has_just_gone(run):
             assert await both.read() == b"x"
             (session,) = pair.exposed.ledger.open
             session.stream.reset()
-            pair.exposed.ledger.finish()
-            pair.exposed.ledger.finish()
+            pair.exposed.ledger.finish(Ending())
+            pair.exposed.ledger.finish(Ending())
             await failure(both.read())
 
     run(scenario)
@@ -607,7 +606,7 @@ def test_a_quiet_connection_stays_and_each_head_has_10_s(talk):
         assert await talk.ended() == 10
         assert talk.client.code == Reason.IDLE
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
 def test_an_answer_that_uses_up_a_quota_is_heard(talk):
@@ -633,7 +632,7 @@ def test_an_answer_that_uses_up_a_quota_is_heard(talk):
         await talk.ended()
         assert talk.client.code == Reason.QUOTA
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
 @pytest.mark.parametrize(("kind", "in_a_row"), [("frames", 1024), ("heads", 64)])
@@ -654,7 +653,7 @@ def test_tiny_frames_hold_up_nobody(talk, kind, in_a_row):
         await turns(lambda: sum(len(parsed(one)) for one in pieces) == total)
         assert max(len(parsed(one)) for one in pieces) == in_a_row
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
 @pytest.mark.parametrize("end", ["client", "backend"])
@@ -671,7 +670,7 @@ def test_a_client_is_read_as_fast_as_both_ends_take_it(talk, end):
         await asyncio.sleep(1)
         assert 0 < talk.session.counts.received - read < len(said) / 2
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
 @pytest.mark.parametrize(("asks", "seconds"), [(False, 1), (True, 0)])
@@ -680,7 +679,7 @@ def test_without_a_backend_the_client_is_told_to_come_again(talk, asks, seconds)
 
     async def scenario(talk):
         async def dial(caller):
-            return None
+            return Reason.NO_BACKEND
 
         talk.exposed.dial_streams = dial
         loop = asyncio.get_running_loop()
@@ -691,7 +690,7 @@ def test_without_a_backend_the_client_is_told_to_come_again(talk, asks, seconds)
         assert await talk.ended() == 2
         assert (talk.client.code, talk.session.why) == (0, "no backend can be reached")
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
 @pytest.mark.parametrize("code", [errno.ETIMEDOUT, errno.EHOSTUNREACH])
@@ -710,7 +709,7 @@ def test_a_backend_out_of_reach_is_a_status(talk, code):
         assert b"the backend broke off" in talk.client.heard
         assert talk.client.code == 0
 
-    talk(scenario, kind="grpc", session=GrpcSession, bounds=Bounds(idle=1000))
+    talk(scenario, kind="grpc", bounds=Bounds(idle=1000))
 
 
 def test_a_clients_connection_has_its_time(talk):
@@ -719,7 +718,7 @@ def test_a_clients_connection_has_its_time(talk):
         assert await talk.ended() == 9
         assert (talk.client.code, talk.session.why) == (Reason.TIME, "longer than one request may take")
 
-    talk(scenario, kind="grpc", session=GrpcSession, bounds=Bounds(time=9))
+    talk(scenario, kind="grpc", bounds=Bounds(time=9))
 
 
 @pytest.mark.parametrize("stuck", ["backend", "client", "both", "client that has ended"])
@@ -741,7 +740,7 @@ def test_a_rule_about_silence_holds_for_who_takes_nothing(talk, stuck):
         assert await talk.ended() == 9
         assert (talk.client.code, talk.session.why) == (Reason.IDLE, words(Reason.IDLE))
 
-    talk(scenario, kind="grpc", session=GrpcSession, bounds=Bounds(idle=9))
+    talk(scenario, kind="grpc", bounds=Bounds(idle=9))
 
 
 def test_a_drain_leaves_last_words_to_be_heard(talk):
@@ -752,12 +751,12 @@ def test_a_drain_leaves_last_words_to_be_heard(talk):
         await seen(lambda: talk.links and talk.session._filter.calls)
         talk.links[0].mouth.feed_eof()
         await seen(lambda: talk.client.code is not None)  # we have said all
-        talk.session.finish()
+        talk.session.finish(Ending())
         assert await talk.ended() == 2
         assert b"the backend broke off" in talk.client.heard
         assert talk.client.code == 0
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
 def test_last_words_can_be_cut_short(talk):
@@ -770,9 +769,10 @@ def test_last_words_can_be_cut_short(talk):
         assert await talk.ended() == 0
         assert talk.client.code == Reason.CLOSED_NOW
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(run):
     """Calls that end in every way, over connections that end in every way: no session and no filter stays."""
 
@@ -799,7 +799,7 @@ def test_nothing_is_left_behind(run):
             left = [
                 one
                 for one in gc.get_objects()
-                if type(one).__name__ == "GrpcSession" and one._exposed is pair.exposed
+                if type(one).__name__ == "GrpcSession" and one.exposed is pair.exposed
             ]
             assert left == []
             assert pair.exposed.active == 0

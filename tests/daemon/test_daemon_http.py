@@ -446,6 +446,7 @@ def test_each_request_may_have_so_many_bytes(run):
     run(scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["reset", "end", "malformed"])
 @pytest.mark.parametrize("kind", ["http", "json-rpc"])
 def test_a_client_that_breaks_off_within_its_body(run, way, kind):

@@ -10,16 +10,17 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.daemon.config import model
-from dtp.daemon.expose import FLUSH, Exposed, Link
-from dtp.daemon.http.session import HttpSession, _retry
-from dtp.daemon.policies import Bounds, Denial
+from dtp.daemon.expose import FLUSH, Link
+from dtp.daemon.http.session import HttpSession, retry_after
+from dtp.daemon.ledger import Ending
+from dtp.daemon.policies import Bounds
 from dtp.daemon.policies.methods import Methods
 from dtp.daemon.reasons import Reason, words
 from dtp.session.codes import StreamReset
-from dtp.testing import clock
 
-from .conftest import Backend, config
-from .test_daemon_http import CALLER, call, expose
+from .conftest import Backend
+from .talk import seen
+from .test_daemon_http import call, expose
 from .test_daemon_http_hostile import END, HEAD, OK, Recorder, post, say
 from .test_daemon_relay import reset, until
 
@@ -28,95 +29,6 @@ LAST = b"GET /" + HEAD + b"Connection: close\r\n\r\n"
 
 
 # ---- by a clock that jumps ---------------------------------------------------------------------------------------
-
-
-async def seen(true):
-    """What nobody tells of, while the clock goes on."""
-    while not true():  # noqa: ASYNC110 - there is no event
-        await asyncio.sleep(0.01)
-
-
-class End:
-    """A client or a backend that is the test: what it says, and what it has heard. Stands where the stream is."""
-
-    write_error = None
-
-    def __init__(self):
-        self.mouth = asyncio.StreamReader(limit=1 << 30)
-        self.say, self.read, self.at_eof = self.mouth.feed_data, self.mouth.read, self.mouth.at_eof
-        self.heard, self.code, self.connection = b"", None, None
-
-    def write(self, data):
-        self.heard += data
-
-    async def drain(self):
-        pass
-
-    def write_eof(self):
-        self.code = self.code or 0
-
-    def reset(self, code):
-        self.code = code
-
-    def close(self):
-        self.write_eof()
-
-    def is_closing(self):
-        return False
-
-
-class Talk:
-    """A session between them; `links` are those that it has had to the backend."""
-
-    def __init__(self, tmp_path, kind="http", policies=(), bounds=None, session=HttpSession):
-        self.client, self.links, self._kind = End(), [], session
-        self.exposed = Exposed(
-            config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1, kind)}').expose[0],
-            policies,
-        )
-        self.exposed.dial_streams = self._dial
-        self.running = asyncio.ensure_future(self._run(bounds or Bounds()))
-
-    async def _dial(self, caller):
-        backend = End()
-        self.links.append(backend)
-        return SimpleNamespace(reader=backend.mouth, writer=backend, close=backend.close)
-
-    async def _run(self, bounds):
-        self.session = self._kind(self.exposed, CALLER, self.client, bounds)
-        await self.session.run()
-
-    async def asked(self, number=1):
-        """The backend of now, when so many heads have been heard."""
-        await seen(lambda: sum(one.heard.count(b"\r\n\r\n") for one in self.links) >= number)
-        return self.links[-1]
-
-    async def answered(self, number=1):
-        await seen(lambda: self.client.heard.count(b"\r\n\r\nok") >= number)
-
-    async def ended(self):
-        """How many seconds it still took."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await asyncio.wait([self.running])
-        return pytest.approx(loop.time() - began, abs=0.1)
-
-
-@pytest.fixture
-def talk(tmp_path):
-    """Run `scenario(talk)`, with what `Talk` takes."""
-
-    def run_it(scenario, **how):
-        async def main():
-            talk = Talk(tmp_path, **how)
-            async with asyncio.timeout(2000):
-                await scenario(talk)
-            talk.running.cancel()
-            await asyncio.wait([talk.running])
-
-        clock.run(main())
-
-    return run_it
 
 
 @pytest.mark.parametrize("first", [b"", GET])
@@ -142,7 +54,7 @@ def test_what_was_read_is_answered_though_the_daemon_ends(talk):
         talk.exposed.delay = lambda caller, size: 3.0
         talk.client.say(GET)
         await asyncio.sleep(1)
-        talk.session.finish()
+        talk.session.finish(Ending())
         (await talk.asked()).say(OK)
         await talk.ended()
         assert talk.client.heard.count(b"HTTP/1.1 200 ") == 1
@@ -194,7 +106,10 @@ def test_who_waits_here_does_not_trickle(talk):
         talk.client.say(GET[-1:])
         (await talk.asked()).say(OK)
         await talk.answered()
-        assert waiting == [len(GET) // 16, len(GET), 0]  # and the end, which is nothing
+        assert waiting[:3] == [len(GET) // 16, len(GET), 0]  # and the end, which is nothing
+        assert (
+            len(OK.partition(b"\r\n\r\n")[0]) + 4 in waiting[3:]
+        )  # the answer's head is understood in turns, too
 
     talk(scenario)
 
@@ -796,7 +711,7 @@ def test_a_call_may_wait_until_its_body_is_wanted(run):
     ("seconds", "told"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.2, "2"), (3600.0, "3600")]
 )
 def test_nobody_is_told_to_come_again_too_early(seconds, told):
-    assert _retry(Denial("rate", Reason.RATE, "too many", seconds)) == {"Retry-After": told}
+    assert retry_after(seconds) == {"Retry-After": told}
 
 
 def test_an_orderly_end_is_no_failure_there(run, monkeypatch):

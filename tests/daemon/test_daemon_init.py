@@ -96,7 +96,7 @@ def listening(number):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (ConfigError("pip install 'dtp[state-redis]'"), 78),
+        (ConfigError("pip install 'dtp-sockets[state-redis]'"), 78),
         (IdentityFileMissing("me.pem"), 78),
         (PassphraseNeeded("me.pem"), 78),
         (KeystoreError("wallet.pem"), 78),

@@ -99,6 +99,7 @@ allow = ["{place.identity("near").id}"]
         assert client.recv(100)
 
 
+@pytest.mark.slow
 def test_a_far_daemon_that_falls_silent(place):
     """Stopped, not ended: no socket says so. It is noticed and shown; when it goes on, so does what was open."""
     far, _, port = place.pair(f"127.0.0.1:{echo_server(place)}")

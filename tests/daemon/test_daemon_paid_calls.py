@@ -12,17 +12,14 @@ from hyperframe import frame as h2
 from dtp.daemon.config.model import QuotaRule
 from dtp.daemon.expose import moment
 from dtp.daemon.http import conversation, frames
-from dtp.daemon.http.grpc_session import GrpcSession
 from dtp.daemon.policies import Call
 from dtp.daemon.policies.quota import Quota
 from dtp.daemon.reasons import Reason
 from dtp.session.codes import StreamReset
 
-from .test_daemon_http_ends import End, seen, talk
+from .talk import End, seen
 from .test_daemon_http_hostile import OK
 from .test_daemon_policies import BOB as OTHER
-
-__all__ = ["talk"]
 
 HELLO = frames.PREFACE + h2.SettingsFrame(0).serialize()
 
@@ -49,7 +46,7 @@ def batch(number):
 KINDS = {
     "http": {"said": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10},
     "json-rpc": {"said": batch(10)},
-    "grpc": {"said": grpc_calls(10), "session": GrpcSession},
+    "grpc": {"said": grpc_calls(10)},
 }
 
 
@@ -98,7 +95,7 @@ def test_calls_that_nobody_serves_any_more_are_not_charged(talk, end):
         assert len(asked) == 10
         assert not talk.session._bills
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
 @pytest.mark.parametrize("answers", [True, False])
@@ -150,7 +147,7 @@ def test_a_call_to_a_backend_that_is_gone_is_not_charged(talk):
         assert b"the backend broke off" in talk.client.heard
         assert asked == []
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
 def test_a_backend_is_dialled_however_much_was_asked_before(talk):
@@ -161,7 +158,7 @@ def test_a_backend_is_dialled_however_much_was_asked_before(talk):
         await seen(lambda: len(asked) == 3)
         assert talk.session._filter.held > 1024
 
-    talk(scenario, kind="grpc", session=GrpcSession)
+    talk(scenario, kind="grpc")
 
 
 def test_calls_for_which_there_is_no_backend_are_not_charged(talk, kind):
@@ -171,7 +168,7 @@ def test_calls_for_which_there_is_no_backend_are_not_charged(talk, kind):
     async def scenario(talk):
         asked = charged(talk)
         dial = talk.exposed.dial_streams
-        talk.exposed.dial_streams = lambda caller: asyncio.sleep(0.1)
+        talk.exposed.dial_streams = lambda caller: asyncio.sleep(0.1, Reason.NO_BACKEND)
         talk.client.say(said)
         await asyncio.sleep(10)
         assert asked == []
@@ -185,6 +182,46 @@ def test_calls_for_which_there_is_no_backend_are_not_charged(talk, kind):
             assert b" 200 " in talk.client.heard
 
     talk(scenario, policies=(quota,), **kind)
+
+
+RPC = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+CALL = b'{"jsonrpc":"2.0","method":"a","id":1}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "answers"),
+    [
+        ("http", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", [b" 503 ", b"retry-after: 1\r\n"]),
+        (
+            "json-rpc",
+            RPC % (len(CALL), CALL),
+            [b" 503 ", b"retry-after: 1\r\n", b'"code": -32005', b'"data": {"retry_after": 1}'],
+        ),
+        (
+            "json-rpc",
+            RPC % (len(CALL) + 2, b"[%s]" % CALL),
+            [b" 200 ", b'"code": -32005', b'"data": {"retry_after": 1}'],
+        ),
+        ("grpc", grpc_calls(1), [b"grpc-status\x0214", b"grpc-retry-pushback-ms\x041000"]),
+    ],
+)
+def test_want_of_descriptors_is_told_as_ours_and_not_charged(talk, kind, said, answers):
+    """A status by which clients come again soon, and not the backend's 502."""
+
+    async def scenario(talk):
+        asked = charged(talk)
+        talk.exposed.dial_streams = lambda caller: asyncio.sleep(0.1, Reason.NO_DESCRIPTORS)
+        talk.client.say(said)
+        await asyncio.sleep(10)
+        heard = (
+            talk.client.heard if kind == "grpc" else talk.client.heard.replace(b"Retry-After", b"retry-after")
+        )
+        for each in answers:
+            assert each in heard
+        assert b"the daemon has no room for another connection now" in heard
+        assert asked == []
+
+    talk(scenario, kind=kind)
 
 
 def paid_later(talk):

@@ -145,6 +145,7 @@ def test_one_worker_serves_what_is_paid(place, client, on_chain, net):
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["postgresql", "redis"])
 def test_another_daemon_takes_over_a_channel(place, client, on_chain, net, kept, request):
     """The one that serves is killed with -9: the caller goes on with the same channel, and all is claimed once."""
@@ -226,6 +227,7 @@ def test_another_daemon_takes_over_a_channel(place, client, on_chain, net, kept,
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
 
 
+@pytest.mark.slow
 def test_a_standby_gets_callers_when_no_active_one_is_there(place, client, wallet, on_chain, net):
     """With an active one alive nobody comes to it; when that is killed with -9, its callers do."""
 

@@ -12,6 +12,7 @@ from dtp.daemon.http.side import Side
 from dtp.testing import clock
 
 from .conftest import Backend
+from .talk import seen
 from .test_daemon_http import expose
 from .test_daemon_memory import page
 from .test_daemon_relay import until
@@ -247,6 +248,108 @@ def test_a_chunk_that_takes_seconds_to_refuse_is_refused_before(begin):
     heard = Heard(CHUNKED + begin, {b"1\r\nx": b"\r\n", b"2\r\nx": b"x\r\n"}.get(begin, b"") + line)
     with pytest.raises(h11.RemoteProtocolError, match=r"illegal chunk header$"):
         heard.events()
+
+
+# ---- a backend's answers -----------------------------------------------------------------------------------------
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\n"
+ANSWER_CHUNKED = ANSWER + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class Answered(Heard):
+    """The same of what a backend answers to a request of this method."""
+
+    def __init__(self, *pieces, method="GET"):
+        super().__init__(*pieces)
+        self.side = Side(h11.CLIENT, self._read, lambda data: None, self._drain, self._turn)
+        self._method = method
+
+    async def _drain(self):
+        pass
+
+    def events(self):
+        async def ask():
+            await self.side.send(h11.Request(method=self._method, target="/", headers=[("Host", "x")]))
+            await self.side.send(h11.EndOfMessage())
+
+        clock.run(ask())
+        return super().events()
+
+
+@pytest.mark.parametrize("bad", [b"\0", b"\v", b"\f", b"\rx"])
+@pytest.mark.parametrize(
+    "begin", [ANSWER, ANSWER_CHUNKED + b"0\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" + ANSWER]
+)
+def test_an_answer_that_takes_seconds_to_refuse_is_refused_before(begin, bad):
+    heard = Answered(begin, b"a:" + b" " * 30_000, bad + b"\r\n\r\n")
+    with pytest.raises(h11.RemoteProtocolError, match=r"illegal header line$"):
+        heard.events()
+
+
+@pytest.mark.parametrize("begin", [b"", b"1\r\nx\r\n", b"1\r\nx"])
+def test_a_chunk_of_an_answer_that_takes_seconds_to_refuse_is_refused_before(begin):
+    line = (b"\r\n" if begin.endswith(b"x") else b"") + b"1;" + b" " * 30_000 + b"\nx\r\n"
+    heard = Answered(ANSWER_CHUNKED + begin, line)
+    with pytest.raises(h11.RemoteProtocolError, match=r"illegal chunk header$"):
+        heard.events()
+
+
+def test_fields_of_an_answer_count_as_those_of_a_request():
+    fields = b"a:b\r\n" * 4000 + b"\r\n"
+    heard = Answered(ANSWER_CHUNKED + b"1\r\nx\r\n0\r\n" + fields)
+    assert heard.events()[-1].headers == [(b"a", b"b")] * 4000
+    assert max(heard.sizes) >= len(fields)
+    heard = Answered(ANSWER + b"a:b\r\n" * 4000, b"Content-Length: 1\r\n\r\n", b"x")
+    heard.events()
+    assert max(heard.sizes) >= 20_000
+
+
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [("HEAD", ANSWER_CHUNKED), ("GET", b"HTTP/1.1 304 No\r\nTransfer-Encoding: chunked\r\n\r\n")],
+)
+def test_an_answer_without_a_body_has_no_chunks(method, head):
+    """Whatever comes behind it is no line in front of one."""
+    heard = Answered(head + b"something else\n", method=method)
+    assert [type(each) for each in heard.events()] == [h11.Response, h11.EndOfMessage]
+
+
+@pytest.mark.parametrize("split", [1, 7, 60_000])
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_an_answer_s_text_counts_as_data(framing, split):
+    text = (b"one\n\n0\r\n\0two\r\n\r\n" * 300)[:4000]
+    if framing == "chunked":
+        whole = ANSWER_CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text)
+    elif framing == "length":
+        whole = ANSWER + b"Content-Length: 4000\r\n\r\n" + text
+    else:
+        whole = ANSWER + b"\r\n" + text
+    heard = Answered(*(whole[at : at + split] for at in range(0, len(whole), split)), b"")
+    found = heard.events()
+    assert b"".join(bytes(each.data) for each in found if isinstance(each, h11.Data)) == text
+    assert max(each for each in heard.sizes) < 400
+
+
+def test_what_a_backend_answers_is_looked_at_before_it_is_understood(talk, monkeypatch):
+    """A backend that passes on what others send, or is another's, would stop everybody for seconds."""
+    looked = []
+
+    def look(fields):
+        looked.append(len(fields))
+        refuse(fields)
+
+    refuse = side_module._refuse_controls
+    monkeypatch.setattr(side_module, "_refuse_controls", look)
+
+    async def scenario(talk):
+        talk.client.say(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        backend = await talk.asked()
+        backend.say(ANSWER + b"a:" + b" " * 30_000 + b"\0\r\n\r\n")
+        await seen(lambda: b" 502 " in talk.client.heard)
+        assert looked[-1] > 30_000
+
+    talk(scenario)
 
 
 # ---- messages ----------------------------------------------------------------------------------------------------

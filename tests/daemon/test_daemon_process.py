@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import stat
 import sys
@@ -14,11 +15,13 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from dtp.daemon import logs, process, systemd
+from dtp.daemon.bans import FOR_EVER
 from dtp.daemon.control import Control, NotRunning, ask
 from dtp.daemon.counted import Counted
+from dtp.daemon.kept_bans import KeptBans
 from dtp.errors import ConfigError
 
-from .conftest import config
+from .conftest import NEAR, config
 
 #: A program that is run as the successor: reads what it needs from its environment, and tells the pipe that waits.
 SUCCESSOR = "import os; from dtp.daemon import systemd; tell = int(os.environ['DTPD_READY']); "
@@ -40,6 +43,12 @@ class Served:
     async def start(self, adopted, counted):
         self.adopted, self.counted = adopted, lambda: counted
 
+    async def ban(self, caller, until):
+        self.counted = lambda: Counted({caller: until}, kept_in="here")
+
+    async def take_over(self):
+        self.asked.append("take over")
+
     async def reload(self, config):
         self.asked.append("reload")
         await self.may_reload.wait()
@@ -60,6 +69,7 @@ class Served:
 def serve(tmp_path, short, monkeypatch):
     """Run `scenario(process, daemon)` while a process serves by a file with one forward."""
     monkeypatch.setattr(logs, "set_up", Mock())
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
     def run_it(scenario):
         path = tmp_path / "dtpd.toml"
@@ -298,6 +308,102 @@ def test_a_successor_that_does_not_serve_is_gone(serve, monkeypatch, script):
         assert "hand over" not in daemon.asked
 
     serve(scenario)
+
+
+def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve, monkeypatch):
+    """The end of the pipe tells it that this process gives way: it would take over what stays here."""
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", "input()"])
+    monkeypatch.setattr(process, "UPGRADE", 0.01)
+    start, codes = process._start_successor, []
+
+    class Watched:
+        def __init__(self, successor, ready):
+            self.successor, self.ready, self.fileno = successor, ready, ready.fileno
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            codes.append(self.successor.returncode)
+            self.ready.close()
+
+    def started(*told):
+        successor, ready = start(*told)
+        return successor, Watched(successor, ready)
+
+    monkeypatch.setattr(process, "_start_successor", started)
+
+    async def scenario(served, daemon):
+        with pytest.raises(process.UpgradeFailed):
+            await served._upgrade({})
+        assert codes == [-signal.SIGKILL]
+
+    serve(scenario)
+
+
+def test_what_was_counted_is_taken_over_once_the_process_before_gives_way(serve, monkeypatch):
+    """While it may still end this one, the next would take the same over again."""
+    read, write = os.pipe()
+    monkeypatch.setenv(systemd.READY, str(write))
+
+    async def scenario(served, daemon):
+        assert os.read(read, 2) == b"1"
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert daemon.asked == []
+        os.close(read)
+        await until(lambda: daemon.asked == ["take over"])
+
+    serve(scenario)
+
+
+def test_bans_outlive_a_stop(serve, monkeypatch):
+    """Also of a process that was killed after one; whoever takes over from another is told by that."""
+    banned = str(NEAR.id)
+
+    async def ban(served, daemon):
+        assert daemon.counted() == Counted()
+        await served._ban({"caller": banned})
+        assert KeptBans.of(daemon.config.path).read() == Counted({banned: FOR_EVER}, kept_in="here")
+
+    async def begin(served, daemon):
+        assert daemon.counted() == Counted({banned: FOR_EVER}, kept_in="here")
+        await until(lambda: daemon.asked == ["take over"])
+        daemon.counted = lambda: Counted({banned: 5.0}, kept_in="there")  # it has ended
+
+    async def begin_without(served, daemon):
+        assert daemon.counted() == Counted()
+        assert not KeptBans.of(daemon.config.path)._path.exists()
+        await served._ban({"caller": banned})
+
+    async def take_over(served, daemon):
+        assert daemon.counted() == Counted()
+
+    for scenario in (ban, begin, begin_without):
+        serve(scenario)
+    read, write = os.pipe()
+    monkeypatch.setenv(systemd.READY, str(write))
+    serve(take_over)
+    os.close(read)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version": 99}', b"\xff", None])
+def test_a_file_of_bans_that_can_t_be_used_stops_nobody(tmp_path, caplog, data):
+    kept = KeptBans(tmp_path / "data" / "bans.json")
+    if data is None:
+        (tmp_path / "data").write_bytes(b"no folder")
+    else:
+        kept.write(Counted({"dtp1a": FOR_EVER}))
+        kept._path.write_bytes(data)
+    assert kept.read() == Counted()
+    assert "bans for the next start can't be read" in caplog.text
+    kept.write(Counted({"dtp1a": FOR_EVER}))
+    if data is None:
+        assert "can't be written" in caplog.text
+    else:
+        assert kept.read().bans == {"dtp1a": FOR_EVER}
+        assert os.listdir(tmp_path / "data") == ["bans.json"]
+        assert stat.S_IMODE(kept._path.stat().st_mode) == 0o600
 
 
 def test_a_successor_that_takes_too_long_is_gone(serve, monkeypatch):

@@ -168,6 +168,7 @@ def connected(port):
     return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_status_reload_and_drain_while_a_client_stays(place):
     far, near, port = place.pair(f"127.0.0.1:{echo_server(place)}")
     far_file = place.folder / "far.toml"
@@ -203,7 +204,7 @@ def test_status_reload_and_drain_while_a_client_stays(place):
         assert "colour is not a setting" in said
         far_file.write_text(original)
 
-        assert "draining 1 streams" in place.command("drain", "-c", far_file)
+        assert "draining 1 stream" in place.command("drain", "-c", far_file)
         ask(client, b"to the end")
     far.wait(0)
     near.process.send_signal(signal.SIGTERM)
@@ -275,6 +276,7 @@ allow = ["{place.identity("near").id}"]
         far.wait(0)
 
 
+@pytest.mark.slow
 def test_an_upgrade_while_clients_come_and_stay(place):
     """A new process takes the sockets over: TCP, Unix, UDP, control and web. Old streams finish in the old one."""
     backend, near, web = echo_server(place), free_port(), free_port()
@@ -321,6 +323,7 @@ to = "{to}"
         ask(new, b"after all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_upgrade_keeps_the_places_that_a_setting_leaves_open(place, workers):
     """Ports that the kernel chose, and names: whoever was told of them goes on finding somebody there."""
@@ -450,7 +453,7 @@ def test_who_it_is_can_not_be_told(place):
     path = place.file("near", forward)
     (place.folder / "near.pem").unlink()
     said = place.command("run", "-c", path, code=78)
-    assert f"'dtp keygen --file {place.folder / 'near.pem'}' makes one" in said
+    assert f"'dtp keygen --identity {place.folder / 'near.pem'}' makes one" in said
     place.identities["near"].save(place.folder / "near.pem", passphrase="secret")
     said = place.command("run", "-c", path, code=78)
     assert "name its passphrase-file in [identity]" in said
@@ -475,6 +478,7 @@ def test_a_daemon_is_asked_although_its_file_has_mistakes_by_now(place):
     assert "bakend is not a setting" in place.command("status", "-c", path, code=3)
 
 
+@pytest.mark.slow
 def test_check_and_init(place):
     path = place.folder / "made" / "dtpd.toml"
     path.parent.mkdir()

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from noise.connection import Keypair, NoiseConnection
@@ -60,11 +61,12 @@ allow = ["{place.identity("near").id}"]
 def test_postgresql_and_pgbench(place, postgresql_url):
     """The benchmark's books are right in the end, and an error is word for word what the server says."""
     pgbench, psql = need("pgbench"), need("psql")
-    direct = int(postgresql_url.rpartition(":")[2].partition("/")[0])
+    server = urlsplit(postgresql_url)
+    direct = server.port
     _, _, near = place.pair(f"127.0.0.1:{direct}")
 
     def at(port):
-        return ("-h", "127.0.0.1", "-p", port, "-U", "dtpd")
+        return ("-h", "127.0.0.1", "-p", port, "-U", server.username)
 
     run(pgbench, "-i", "-s", 1, "-q", *at(near), "postgres")
     report = run(pgbench, "-n", "-c", 8, "-j", 2, "-t", 50, *at(near), "postgres").stdout
@@ -126,6 +128,7 @@ Subsystem sftp internal-sftp
     return port, options
 
 
+@pytest.mark.slow
 def test_ssh_and_its_files(place, sshd):
     direct, options = sshd
     _, _, near = place.pair(f"127.0.0.1:{direct}")
@@ -180,6 +183,7 @@ def test_an_interactive_shell(place, sshd):
 # ---- HTTP ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tcp", "http"])
 def test_curl_keeps_uploads_and_asks_for_parts(place, nginx, kind):
     need("curl")

@@ -52,6 +52,19 @@ async def exchange(port, data):
         return await reader.read()
 
 
+def test_what_passes_is_padded_where_the_file_says_so(run):
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port), top="padding = 256")
+            assert await exchange(port, b"") == b""
+            data = bytes(range(256)) * 20_000
+            assert await exchange(port, data) == data
+            [connection] = pair.far.listener.connections
+            assert connection.limits.padding == 256
+
+    run(scenario)
+
+
 def test_bytes_and_both_ends(run):
     async def scenario(pair):
         async with Backend(echo) as backend:
@@ -559,5 +572,75 @@ def test_bytes_in_flight_survive_a_cut_carrier(run):
             assert got == data
             assert pair.near.status()["forwarded"][0]["resumes"] >= 5
             writer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("towards", ["backend", "program"])
+def test_streams_under_way_do_not_pass_a_quota_that_is_used_up(run, towards):
+    """One read may go beyond it; then nothing passes any more, however many streams have something to say."""
+    heard, sides = [], []
+
+    async def backend_side(reader, writer):
+        sides.append(writer)
+        while data := await reader.read(65536):
+            heard.append(data)
+
+    async def scenario(pair):
+        async with Backend(backend_side) as backend:
+            port = await pair.start(expose(backend.port, more='quota = { bytes = "1KB", every = "365d" }'))
+            programs = []
+            for number in range(1, 11):
+                programs.append(await asyncio.open_connection("127.0.0.1", port))
+                programs[-1][1].write(b"%d" % (number % 10))
+                await until(lambda number=number: len(heard) == number)
+            heard.clear()
+
+            def say(number, data):
+                side = programs[number][1] if towards == "backend" else sides[number]
+                side.write(data)
+
+            async def hear(number):
+                if towards == "backend":
+                    return b""
+                return await programs[number][0].read(10_000)
+
+            say(0, b"x" * 2000)  # of which the first read may be a part
+            await until(lambda: pair.exposed.ledger.sent + pair.exposed.ledger.received > 1000)
+            before = b"".join(heard)
+            for number in range(1, 10):
+                say(number, b"y" * 1000)
+            for number in range(1, 10):
+                if towards == "program":
+                    with pytest.raises(ConnectionError):
+                        assert await hear(number) == b"never"
+                else:
+                    with pytest.raises(ConnectionError):
+                        await programs[number][0].readexactly(1)
+            assert b"y" not in b"".join(heard)
+            assert len(before) <= 2000
+            for _, writer in programs:
+                writer.transport.abort()
+
+    run(scenario)
+
+
+def test_a_stream_s_limit_of_bytes_is_passed_by_none(run):
+    heard = []
+
+    async def listen(reader, writer):
+        while data := await reader.read(65536):
+            heard.append(data)
+
+    async def scenario(pair):
+        async with Backend(listen) as backend:
+            port = await pair.start(expose(backend.port, more='limits = { bytes = "1KB" }'))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"x" * 1000)
+            await until(lambda: len(b"".join(heard)) == 1000)
+            writer.write(b"y" * 1000)
+            with pytest.raises(ConnectionError):
+                await reader.readexactly(1)
+            assert b"".join(heard) == b"x" * 1000
 
     run(scenario)

@@ -11,6 +11,7 @@ from pay.meters import CHANNEL, KEY, PRICES, voucher
 from pay.test_claims import channel
 from pay.test_ledger import Connected, pay
 
+from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.signer import KeySigner
 from dtp.daemon import selling
 from dtp.daemon.config.model import Expose, Price
@@ -126,7 +127,27 @@ def test_what_the_last_voucher_brings_is_earned(tmp_path, monkeypatch):
             wire.on_meter(build(said(KEY.sign(voucher(number, number)), 0)))
             wire.abort(0, "")
             await asyncio.gather(*shop._leaving)
-            assert shop.earned("api") == number * PRICES.request
+            assert shop.earned("api") == {SUI_COIN: number * PRICES.request}
+
+    play(tmp_path, monkeypatch, scenario)
+
+
+def test_what_is_earned_is_told_by_coin(tmp_path, monkeypatch):
+    """Units of another coin were added to MIST, and shown as SUI."""
+
+    async def scenario(shop, store):
+        wire = caller(shop, store)
+        other = replace(shop.made, terms=replace(shop.made.terms, coin="0x2::other::COIN"))
+        wire.admission = replace(wire.admission, channel=other)
+        assert await shop.enter(wire)
+        wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
+        while wire.meter._checks:
+            await asyncio.wait(set(wire.meter._checks))
+        assert shop.earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
+        assert shop.earned("db") == {}
+        wire.abort(0, "")
+        await asyncio.gather(*shop._leaving)
+        assert shop.earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -165,7 +186,9 @@ def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_str
         other = caller(shop, store)
         other.service = "gone"
         assert await shop.enter(other)
-        assert agreed_with(other) == (Exposure(), True)
+        usual = Exposure()
+        lane = replace(usual, first_amount=usual.first_amount * 3 // 4)
+        assert agreed_with(other) == (replace(usual, first_bytes=lane.within(PRICES).first_bytes), True)
 
     play(tmp_path, monkeypatch, scenario)
 

@@ -29,7 +29,17 @@ from .test_daemon_udp import Endpoint
 SEED = 20261121
 #: What comes with a client and has to go with it.
 KINDS = {
-    *("Relay", "Stream", "UdpSession", "HttpSession", "GrpcSession", "Filter", "Link", "BackendSocket"),
+    *(
+        "Relay",
+        "Stream",
+        "UdpSession",
+        "HttpSession",
+        "RpcSession",
+        "GrpcSession",
+        "Filter",
+        "Link",
+        "BackendSocket",
+    ),
     *("Connection", "LinkDriver", "Hub", "TcpCarrier", "Exposed", "Forwarded", "Pool"),
 }
 #: Bytes that may be more after a round than after the one before: tables of dicts that grow in steps, caches.
@@ -227,6 +237,7 @@ def traced():
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_rounds_leave_nothing_behind(tmp_path):
     """Three rounds, of which the first two fill caches: the last adds no task, no descriptor, no object."""
     counts = asyncio.run(asyncio.wait_for(soak(tmp_path, range(3), 40), 120))

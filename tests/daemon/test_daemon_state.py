@@ -2,16 +2,12 @@
 
 import asyncio
 import contextlib
-import os
-import shutil
 import sqlite3
-import subprocess
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from unittest.mock import AsyncMock, Mock
 
+import postgres
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,35 +45,9 @@ def redis_url(place):
 
 
 @pytest.fixture
-def postgresql_url(place):
-    psycopg = pytest.importorskip("psycopg")
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    initdb = folders[-1] if folders else shutil.which("initdb")
-    if initdb is None:
-        pytest.skip("PostgreSQL is not installed")
-    # It doesn't run as root, and its folder has to be its own.
-    options = {"cwd": "/", **({"user": "postgres"} if os.getuid() == 0 else {})}
-    folder = Path(tempfile.mkdtemp(prefix="dtp-pg-", dir="/tmp"))
-    place.stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    if "user" in options:
-        shutil.chown(folder, "postgres")
-    command = [str(initdb), "-D", str(folder / "data"), "-A", "trust", "-U", "dtpd", "-N"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60, **options)
-    port = free_port()
-    running = place.program(
-        *(Path(initdb).with_name("postgres"), "-D", folder / "data", "-p", port, "-k", folder),
-        *("-h", "127.0.0.1", "-F"),
-        **options,
-    )
-    wait_for_port(port, running)
-    url = f"postgresql://dtpd@127.0.0.1:{port}/postgres"
-    deadline = time.monotonic() + 60
-    while True:  # it listens before it is ready
-        try:
-            psycopg.connect(url, connect_timeout=5).close()
-            return url
-        except psycopg.OperationalError:
-            assert time.monotonic() < deadline
+def postgresql_url():
+    with postgres.server() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "redis", "postgresql"])

@@ -103,14 +103,23 @@ def test_money_is_exact():
     paid = status(0)
     paid["exposed"][0] |= {"earned": 1_234_567_890_123_456_789}
     paid["forwarded"][0] |= {"spent": 1, "budget": 500_000_000}
-    paid |= {"claimed": {SUI_COIN: 2 * 10**9, "0x2::other::COIN": 12_345}}
+    paid |= {"claimed": {SUI_COIN: 2 * 10**9, "0x2::other::COIN": 12_345}, "gas_mist": {"claims": 1_063_080}}
     console = Console(file=io.StringIO(), width=200)
     show(paid, console)
     shown = console.file.getvalue()
+    assert re.search(r"gas for claims +0\.00106308 *\n", shown)
     for words in ("1,234,567,890.123456789", "0.000000001", ", of 0.5 "):
         assert words in shown
     for words in ("2", "12,345 of 0x2::other::COIN"):
-        assert re.search(f"claimed of it on chain +{words} *\n", shown)
+        assert re.search(f"claimed on chain, all services +{words} *\n", shown)
+
+
+def test_what_was_earned_in_another_coin_is_no_sui():
+    paid = status(0)
+    paid["exposed"][0] |= {"earned": 0, "earned_in": {"0x2::other::COIN": 12_345}}
+    console = Console(file=io.StringIO(), width=200)
+    show(paid, console)
+    assert re.findall(r"earned by \S+ +(.+?) *\n", console.file.getvalue()) == ["12,345 of 0x2::other::COIN"]
 
 
 def test_rates():

@@ -1,26 +1,41 @@
 """UDP through a pair of daemons: sources kept apart, loss instead of delay, rules, silence, broken connections."""
 
 import asyncio
+import contextlib
+import errno
+import io
+import re
 import socket
+import sys
 from functools import partial
 from unittest.mock import Mock, call
 
 import pytest
+from rich.console import Console
 
 from dtp.carriers.errors import DialError, ListenError
+from dtp.cli.daemon_status import show
 from dtp.daemon import udp
 from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.config.values import Rate as Amount
+from dtp.daemon.dropped import EVERY, Drop, Dropped, KernelDrops
+from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds, Chain, Moment, Move
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.reasons import Reason, words
+from dtp.daemon.web.metrics import exposition
 from dtp.errors import PeerError
-from dtp.session.codes import StreamReset
+from dtp.session.codes import DatagramTooLarge, StreamReset
 from dtp.testing import clock
 
 from .conftest import PATIENCE, config
 from .test_daemon_http import CALLER
+from .test_daemon_relay import until
+
+
+def sources_at(on_new, dropped=None):
+    return udp.Sources(udp.bind(values.place("127.0.0.1:0")), on_new, dropped or Dropped("here"))
 
 
 class Endpoint(asyncio.DatagramProtocol):
@@ -104,6 +119,8 @@ def test_what_is_too_large_is_dropped_and_the_next_passes(run):
         client.transport.sendto(bytes(65_000))
         assert await client.ask(b"small") == b"small"
         assert server.received.qsize() == 1
+        assert pair.near.status()["forwarded"][0]["dropped"] == {"too-large": 1}
+        assert pair.far.status()["exposed"][0]["dropped"] == {}
         client.close()
         server.close()
 
@@ -157,7 +174,10 @@ class Other:
 
     def __init__(self):
         self.datagrams = asyncio.Queue()
-        self.connection = Mock(loop=asyncio.get_running_loop(), recv_datagram=self._receive)
+        self.dropped = Dropped("api")
+        self.connection = Mock(
+            loop=asyncio.get_running_loop(), recv_datagram=self._receive, datagrams_dropped=0
+        )
 
     async def _receive(self):
         datagram = await self.datagrams.get()
@@ -169,6 +189,7 @@ class Other:
         """A session, with what it has delivered and how it ended."""
         stream = Mock(id=number, connection=self.connection)
         delivered, ended = [], []
+        options.setdefault("dropped", self.dropped)
         session = udp.UdpSession(stream, lambda data: delivered.append(bytes(data)), ended.append, **options)
         return session, delivered, ended
 
@@ -190,11 +211,11 @@ def test_datagrams_that_come_before_their_session():
         session, second, _ = other.session(2)
         _, third, _ = other.session(3)
         assert (first, second, third) == ([b"one"], [b"two", b"more"], [b"three"])
-        session.finish()
+        session.finish(Ending())
         assert set(hub._sessions) == {1, 3}
         stream = Mock(id=4, connection=other.connection)
         stream.attach = lambda session: session.stream_eof()  # over before it began
-        udp.UdpSession(stream, Mock(), Mock())
+        udp.UdpSession(stream, Mock(), Mock(), dropped=other.dropped)
         assert set(hub._sessions) == {1, 3}
         other.datagrams.put_nowait(PeerError("it is over"))
         await asyncio.sleep(1)
@@ -229,7 +250,11 @@ def test_how_a_session_ends():
             if name == "unpaid":
                 other.connection.send_datagram.side_effect = PeerError(why)
             end(session)
-            for again in (session.stream_eof, session.finish, partial(session.abort, Reason.TIME)):
+            for again in (
+                session.stream_eof,
+                partial(session.finish, Ending()),
+                partial(session.abort, Reason.TIME),
+            ):
                 again()
             session.send(b"too late")
             assert (session.why, ended) == (why, [session])
@@ -279,7 +304,7 @@ def test_a_source_whose_session_comes_too_late():
     """It was evicted, or the place is given up, while its stream was being opened; the first datagrams are kept."""
 
     async def scenario():
-        sources = udp.Sources(udp.bind(values.place("127.0.0.1:0")), lambda source: None)
+        sources = sources_at(lambda source: None)
         here, gone = ("127.0.0.1", 1), ("127.0.0.1", 2)
         for number in range(udp._EARLY + 5):
             sources._take(b"%d" % number, here)
@@ -296,7 +321,7 @@ def test_a_source_whose_session_comes_too_late():
         assert sources.sock.fileno() >= 0
         sources.forget(here)
         assert sources.sock.fileno() < 0
-        empty = udp.Sources(udp.bind(values.place("127.0.0.1:0")), lambda source: None)
+        empty = sources_at(lambda source: None)
         empty.stop()
         empty.stop()
         assert empty.sock.fileno() < 0
@@ -308,7 +333,7 @@ def test_who_was_silent_longest_makes_room(monkeypatch):
     monkeypatch.setattr(udp.Sources, "MOST", 2)
 
     async def scenario():
-        sources = udp.Sources(udp.bind(values.place("127.0.0.1:0")), lambda source: None)
+        sources = sources_at(lambda source: None)
         sessions = {}
         for port in (1, 2):
             sources._take(b"x", ("127.0.0.1", port))
@@ -341,8 +366,8 @@ def test_a_backend_s_socket(monkeypatch):
     """What ICMP said of an earlier datagram costs this one nothing; who has ended is neither read for nor watched."""
 
     async def scenario():
-        sock = Mock(fileno=lambda: 5)
-        backend = udp.BackendSocket(sock)
+        sock = Mock(fileno=lambda: 5, getsockopt=lambda *_: b"")
+        backend = udp.BackendSocket(sock, Dropped("api"))
         backend._watcher = Mock()
         ended = Mock(ended=True)
         backend.start(ended)
@@ -365,18 +390,21 @@ def test_a_flood_has_its_rate_and_no_less():
     async def scenario():
         loop = asyncio.get_running_loop()
         chain = Chain([Rate(model.RateRule(bandwidth=Amount(10_000, 1)))])
-        connection = Mock(loop=loop, recv_datagram=asyncio.Event().wait)
+        connection = Mock(loop=loop, recv_datagram=asyncio.Event().wait, datagrams_dropped=0)
+        dropped = Dropped("api")
         stream = Mock(id=1, connection=connection)
         session = udp.UdpSession(
             stream,
             lambda data: passed.append(len(data)),
             lambda _: None,
+            dropped=dropped,
             meter=lambda size: chain.moved(Move(CALLER, size), Moment(loop.time(), 0)),
         )
         for _ in range(200):
             session.datagram(memoryview(bytes(1000)))
             await asyncio.sleep(0.05)
         session.abort(Reason.RATE)
+        assert dropped.counts == {"rule": 200 - len(passed)}
 
     passed = []
     clock.run(scenario())
@@ -388,7 +416,7 @@ def test_a_flood_of_sources_does_not_ask_without_end():
 
     async def scenario():
         asked = []
-        sources = udp.Sources(udp.bind(values.place("127.0.0.1:0")), asked.append)
+        sources = sources_at(asked.append)
         for port in range(1, 2000):
             sources._take(b"x", ("127.0.0.1", port))
         assert len(asked) == len(sources._known) == udp.Sources.ASKING
@@ -528,3 +556,233 @@ def test_tcp_and_udp_at_one_port(tmp_path):
         for kind in ("tcp", "udp")
     )
     assert [one.name for one in config(tmp_path, text).forward] == ["127.0.0.1:53", "udp:127.0.0.1:53"]
+
+
+# ---- what is dropped is counted ----------------------------------------------------------------------------------
+
+
+def test_sources_count_what_they_drop(monkeypatch):
+    """Those that wait too long in a row, are evicted, or hear that there is no session; new ones beyond the bound."""
+    monkeypatch.setattr(udp.Sources, "MOST", 3)
+    monkeypatch.setattr(udp.Sources, "ASKING", 4)
+
+    async def scenario():
+        dropped, refuse = Dropped("here"), []
+
+        def on_new(source):
+            if refuse:
+                sources.refused(source)
+
+        sources = sources_at(on_new, dropped)
+
+        def lost(what):
+            before = dropped.counts["no-session"]
+            what()
+            return dropped.counts["no-session"] - before
+
+        places = [("127.0.0.1", port) for port in range(1, 8)]
+        for _ in range(udp._EARLY):
+            sources._take(b"x", places[0])
+        assert dropped.counts == {}
+        assert lost(lambda: sources._take(b"one too many", places[0])) == 1
+        sources._take(b"x", places[1])
+        sources._take(b"x", places[2])
+        assert lost(lambda: sources._take(b"x", places[3])) == udp._EARLY  # the first one had to make room
+        assert lost(lambda: sources._take(b"x", places[4])) == 1  # as many ask as may
+        assert lost(lambda: sources.refused(places[3])) == 1
+        refuse.append(True)
+        assert lost(lambda: sources._take(b"x", places[5])) == 1  # refused at once
+        session = Mock(ended=False, spec=udp.UdpSession)
+        assert lost(lambda: sources.opened(places[1], session)) == 0
+        sources.stop()
+        assert lost(lambda: sources._take(b"x", places[6])) == 1
+        assert set(dropped.counts) == {"no-session"}
+        sources._close()
+
+    asyncio.run(scenario())
+
+
+def test_sessions_count_what_they_drop():
+    async def scenario():
+        other = Other()
+
+        def counts():
+            return dict(other.dropped.counts)
+
+        session, _, _ = other.session(1)
+        session.send(b"x")
+        assert counts() == {}
+        other.connection.datagrams_dropped = 3  # the queue was full: older ones went
+        session.send(b"x")
+        assert counts() == {"connection-full": 3}
+        other.connection.send_datagram.side_effect = DatagramTooLarge("no")
+        session.send(b"x")
+        assert counts() == {"connection-full": 3, "too-large": 1}
+        session.finish(Ending())
+        session.send(b"too late")
+        session.datagram(memoryview(b"too late"))
+        assert counts()["no-session"] == 2
+        bounded, _, _ = other.session(2, bounds=Bounds(data=1))
+        bounded.datagram(memoryview(b"12"))
+        assert counts()["rule"] == 1
+        lost, _, _ = other.session(3)
+        other.connection.send_datagram.side_effect = PeerError("it broke")
+        lost.send(b"x")
+        assert counts()["no-session"] == 3
+
+    clock.run(scenario())
+
+
+def test_a_hub_counts_what_it_drops():
+    """What is nobody's, what came too early beyond the bound, and in the end all that waited in vain."""
+
+    async def scenario():
+        other = Other()
+        other.session(1)
+        for data in (b"short", *(of(number, b"x") for number in range(2, 2 + udp._EARLY + 3))):
+            other.datagrams.put_nowait(data)
+        await asyncio.sleep(1)
+        assert other.dropped.counts == {"no-session": 4}
+        other.connection.datagrams_dropped = 5
+        other.datagrams.put_nowait(of(1, b"x"))
+        await asyncio.sleep(1)
+        assert other.dropped.counts == {"no-session": 4, "connection-full": 5}
+        other.connection.datagrams_dropped = 7
+        other.datagrams.put_nowait(PeerError("it is over"))
+        await asyncio.sleep(1)
+        assert other.dropped.counts == {"no-session": 4 + udp._EARLY, "connection-full": 7}
+
+    clock.run(scenario())
+
+
+def test_a_backend_s_socket_counts_what_it_drops():
+    async def scenario():
+        sock, dropped = Mock(fileno=lambda: 5, getsockopt=lambda *_: b""), Dropped("api")
+        backend = udp.BackendSocket(sock, dropped)
+        refused = ConnectionRefusedError()
+        for errors, counts in (
+            ([BlockingIOError(errno.EAGAIN, "full")], {"socket-full": 1}),
+            ([OSError(errno.ENOBUFS, "full")], {"socket-full": 1}),
+            ([OSError(errno.ENETUNREACH, "no way")], {"unreachable": 1}),
+            ([refused, None], {"unreachable": 1}),  # an earlier one
+            ([refused, refused], {"unreachable": 3}),  # two earlier ones, and this one
+        ):
+            dropped.counts.clear()
+            sock.send.side_effect = errors
+            backend.deliver(memoryview(b"x"))
+            assert dropped.counts == counts
+        backend.session = Mock(ended=False)
+        dropped.counts.clear()
+        sock.recv.side_effect = [refused, b"one", BlockingIOError]
+        backend._on_readable()
+        assert dropped.counts == {"unreachable": 1}
+
+    asyncio.run(scenario())
+
+
+def test_answers_that_no_program_can_be_sent_are_counted():
+    async def scenario():
+        dropped = Dropped("here")
+        sources = sources_at(lambda source: None, dropped)
+        sources.answer(("255.255.255.255", 9), memoryview(b"x"))  # a broadcast, which takes a permission
+        assert dropped.counts == {"unreachable": 1}
+        sources._close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts what it drops")
+def test_what_the_kernel_had_no_room_for_is_counted():
+    """As while this process was busy or stopped: nobody reads, until all is there or gone."""
+
+    async def scenario():
+        dropped, came = Dropped("here"), []
+        sources = sources_at(came.append, dropped)
+        sources.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
+            program.connect(sources.sock.getsockname())
+            for _ in range(100):
+                program.send(bytes(1000))
+        sources._asking = sources.ASKING  # all that is read is dropped
+        for _ in range(10):
+            sources._on_readable()
+        assert dropped.counts["socket-full"] > 50
+        assert sum(dropped.counts.values()) == 100
+        again = KernelDrops(sources.sock, Dropped("after an upgrade"))
+        again.look()
+        assert again._dropped.counts == {}
+        sources._close()
+
+    asyncio.run(scenario())
+
+
+def test_a_line_for_a_burst(caplog):
+    """However many are dropped: a line with the sums a second later, and the next after `EVERY`, of what is new."""
+
+    async def scenario():
+        dropped = Dropped("api")
+        for _ in range(1000):
+            dropped.add(Drop.TOO_LARGE)
+            dropped.add(Drop.SOCKET_FULL, 2)
+            dropped.add(Drop.RULE, 0)
+        assert caplog.messages == []
+        await asyncio.sleep(1.5)
+        assert caplog.messages == ["api: datagrams dropped: 1,000 too-large, 2,000 socket-full"]
+        for _ in range(30):
+            dropped.add(Drop.RULE)
+            await asyncio.sleep(1)
+        lines = caplog.messages[1:]
+        assert 2 <= len(lines) <= 30 / EVERY + 1
+        await asyncio.sleep(EVERY)
+        assert sum(int(line.split()[-2]) for line in caplog.messages[1:]) == 30
+        assert dropped.counts == {"too-large": 1000, "socket-full": 2000, "rule": 30}
+        await asyncio.sleep(10 * EVERY)
+        assert len(caplog.messages) <= 2 + 30 / EVERY + 1
+
+    with caplog.at_level("INFO", "dtpd"):
+        clock.run(scenario())
+
+
+def test_a_frozen_backend_costs_its_datagrams_and_what_the_daemon_drops_is_counted(run):
+    """Nobody is told what the kernel drops at another program's socket; what goes on later passes again."""
+
+    async def scenario(pair):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as frozen:
+            frozen.bind(("127.0.0.1", 0))
+            frozen.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            place = await start(pair, Mock(port=frozen.getsockname()[1]))
+            client = await Endpoint().open(to=place)
+            for number in range(1, 51):
+                client.transport.sendto(bytes(1000))
+                await until(lambda there=1000 * number: pair.exposed.ledger.received == there)
+            frozen.setblocking(False)
+            read = 0
+            with contextlib.suppress(BlockingIOError):
+                while frozen.recv(2000):
+                    read += 1
+            assert 0 < read < 50
+            assert pair.near.status()["forwarded"][0]["dropped"] == {}
+            assert pair.far.status()["exposed"][0]["dropped"] == {}
+            client.close()
+
+    run(scenario)
+
+
+def test_counts_are_in_the_metrics_and_the_status(run):
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        client = await Endpoint().open(to=await start(pair, server))
+        client.transport.sendto(bytes(65_000))
+        assert await client.ask(b"small") == b"small"
+        text = exposition(pair.near).decode()
+        assert re.search(
+            r'dtpd_datagrams_dropped_total\{name="udp:127\.0\.0\.1:\d+",reason="too-large",side="forwarded"\} 1\.0',
+            text,
+        )
+        console = Console(file=io.StringIO(), width=200)
+        show(pair.near.status(), console)
+        assert re.search(r"datagrams dropped by udp:127\.0\.0\.1:\d+: 1 too-large", console.file.getvalue())
+        client.close()
+        server.close()
+
+    run(scenario)

@@ -470,7 +470,7 @@ def test_the_commands_for_channels_work_with_a_database(
 ):
     """They leave claims to a daemon that runs, don't say its password, and take no empty database for a store."""
     if kept == "postgresql":
-        url = request.getfixturevalue("postgresql_url").replace("dtpd@", "dtpd:secret@")
+        url = request.getfixturevalue("postgresql_url").replace("dtp@", "dtp:secret@")
     else:
         url = Redis(place, *SAFE, "--requirepass", "secret").url.replace("//", "//:secret@")
         opened(lambda: RedisVouchers(url)).close()

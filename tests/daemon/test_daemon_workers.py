@@ -592,6 +592,7 @@ def status_of(place, name):
     return json.loads(place.command("status", "--json", "-c", place.folder / f"{name}.toml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "cuts"), [("tcp", 60), ("ws", 15)])
 def test_a_connection_finds_its_worker_whenever_it_is_cut(place, scheme, cuts):
     """Each new carrier lands on any of the workers; the streams go on where they were, bytes equal."""
@@ -701,6 +702,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_else_is_dropped(place):
     play(scenario())
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_and_replaced(place):
     """One that is stopped answers nothing: it is ended after a limit, here of 2 s; others serve all the while."""
 
@@ -827,6 +829,7 @@ def test_limits_hold_for_all_workers(place):
     play(scenario())
 
 
+@pytest.mark.slow
 def test_a_quota_holds_for_all_workers(place):
     async def scenario():
         more = 'quota = { requests = 4, every = "365d", per = "service" }'
@@ -898,6 +901,7 @@ def test_reload_drain_page_and_udp_with_workers(place):
     play(scenario())
 
 
+@pytest.mark.slow
 def test_an_upgrade_of_workers(place):
     """Other workers take the places over, also more of them; clients come all the while."""
 
@@ -951,6 +955,7 @@ def kill(pid):
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_bans_hold_in_all_workers(place):
     """By the command, at once, also for what is open; over a restart with a state."""
 

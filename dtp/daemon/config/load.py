@@ -110,12 +110,13 @@ def _config(root: Section, path: Path) -> model.Config:
         drain=daemon.take("drain", values.duration, 30.0),
         memory=daemon.take("memory", values.size, None),
         workers=daemon.take("workers", values.workers, 1),
+        padding=daemon.take("padding", values.padding, 0),
         web=None if web is None else web.take("listen", values.place),
         telemetry=_telemetry(root.section("telemetry")),
         chain=None if chain is None else _chain(chain, file),
         state=None if state is None else state.take("url", values.state_url),
         state_name=None if state is None else state.take("name", values.text, None),
-        log=_log(root.section("log")),
+        log=_log(root.section("log"), file),
         everywhere=_everywhere(root.section("everywhere")),
         expose=tuple(_expose(section) for section in root.sections("expose")),
         forward=tuple(_forward(section) for section in root.sections("forward")),
@@ -134,7 +135,7 @@ def _check_presence(root: Section, daemon: Section, config: model.Config) -> Non
     if not config.expose and not config.forward:
         root.wrong("there is nothing to do: add [[expose]] to offer a service or [[forward]] to reach one")
     if config.expose and not config.listen and not daemon.failed("listen"):
-        what = '[daemon] needs listen, such as listen = ["tcp://0.0.0.0:9000"], for peers to reach what is exposed'
+        what = '[daemon] needs listen, such as listen = ["tcp://0.0.0.0:9700"], for peers to reach what is exposed'
         daemon.wrong(what)
     if config.listen and not config.expose:
         daemon.wrong("listen is of no use: nothing is exposed", "listen")
@@ -188,6 +189,7 @@ def _chain(section: Section, file: Callable[[Any], Path]) -> model.Chain:
         plans=section.take_all("plans", values.object_id),
         network=section.take("network", values.text, None),
         wallet=section.take("wallet", file, None),
+        max_gas_price=section.take("max-gas-price", values.number(1, 2**63 - 1), None),
         refresh=section.take("refresh", values.duration, 15.0),
         endpoint=section.take("endpoint", values.endpoint, None),
         weight=section.take("weight", values.number(0, 65_535), 1),
@@ -215,12 +217,13 @@ def _telemetry(section: Section | None) -> model.Telemetry | None:
     return telemetry
 
 
-def _log(section: Section | None) -> model.Log:
+def _log(section: Section | None, file: Callable[[Any], Path]) -> model.Log:
     if section is None:
         return model.Log()
     log = model.Log(
         format=section.take("format", values.choice(("human", "json")), "human"),  # type: ignore[arg-type]
         level=section.take("level", values.choice(("debug", "info", "warning", "error")), "info"),  # type: ignore[arg-type]
+        access=section.take("access", file, None),
     )
     section.finish()
     return log
@@ -351,6 +354,10 @@ def _budget(section: Section | None) -> model.Budget | None:
         request=section.take("request", values.money, None),
         mib=section.take("mib", values.money, None),
         when_answered=section.take("when-answered", values.boolean, False),
+        per_host=section.take("most-per-host", values.money, None),
+        per_day=section.take("most-per-day", values.money, None),
+        longest_lock=section.take("longest-lock", values.duration, None),
+        max_gas=section.take("max-gas", values.money, None),
     )
     section.finish()
     return budget

@@ -135,6 +135,12 @@ class Budget:
     mib: int | None = None
     #: Requests that the service counts by streams are paid when their answers begin.
     when_answered: bool = False
+    #: What unused channels with the host may lock up, what may go into channels in 24 hours, how long a server may
+    #: keep a deposit (seconds), and what the transactions of a connection may take (MIST). None: what is usual.
+    per_host: int | None = None
+    per_day: int | None = None
+    longest_lock: float | None = None
+    max_gas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,8 @@ class Chain:
     network: str | None = None
     #: A key file; the identity's key without.
     wallet: Path | None = None
+    #: The highest price of a unit of gas to sign for, MIST; None for the usual one.
+    max_gas_price: int | None = None
     #: Lists and channels in use are asked about so often, seconds.
     refresh: float = 15.0
     #: Where others dial this daemon: announced in the host's beacon, with this weight and role.
@@ -234,6 +242,8 @@ class Log:
 
     format: Literal["human", "json"] = "human"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    #: The file that gets a line for each request of HTTP and JSON-RPC.
+    access: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +263,8 @@ class Config:
     memory: int | None = None
     #: Processes that serve.
     workers: int = 1
+    #: The least length of a record on the wire; 0: none is padded.
+    padding: int = 0
     #: Plain HTTP with a page, Prometheus metrics and a health answer.
     web: Place | None = None
     log: Log = Log()

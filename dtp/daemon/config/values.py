@@ -21,6 +21,7 @@ from dtp.daemon.state import STORES
 from dtp.identity import PeerId, PeerIdError
 from dtp.net.address import Address, AddressError, check_service
 from dtp.net.reachable import is_any_url
+from dtp.session.limits import LEAST_PADDING, MOST_PADDING
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {
@@ -139,6 +140,16 @@ def size(value: Any) -> int:
     if found <= 0:
         raise Wrong(f"{value} has to be a size above 0")
     return int(found)
+
+
+def padding(value: Any) -> int:
+    """The least length of a record in bytes: "64B" to "4KiB", or a whole number; 0 for none."""
+    if type(value) is int and value == 0:
+        return 0
+    found = size(value)
+    if not LEAST_PADDING <= found <= MOST_PADDING:
+        raise Wrong(f"{value} is not from {LEAST_PADDING} to {MOST_PADDING} bytes, nor 0 for none")
+    return found
 
 
 def _split(value: str, units: Collection[str], example: str) -> tuple[float, str]:
@@ -279,13 +290,13 @@ def carrier_url(value: Any) -> str:
         raise Wrong(f"there is no carrier {scheme!r}; {did_you_mean(scheme, _LISTENING)}")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]  # paths and queries may have colons of their own
     if scheme != "unix" and authority.count(":") > 1 and "[" not in authority:
-        raise Wrong(f"{url!r} has an IPv6 address without brackets; write it as {scheme}://[::1]:9000")
+        raise Wrong(f"{url!r} has an IPv6 address without brackets; write it as {scheme}://[::1]:9700")
     try:
         parsed = parse_url(url, None)
     except CarrierUrlError as error:
         raise Wrong(str(error)) from None
     if scheme in ("tcp", "ws", "wss") and parsed.port is None:
-        raise Wrong(f"{url!r} has no port; write it as {scheme}://0.0.0.0:9000")
+        raise Wrong(f"{url!r} has no port; write it as {scheme}://0.0.0.0:9700")
     if scheme == "unix" and not parsed.path.startswith("/"):
         raise Wrong(f"{url!r} has no path; write it as unix:///run/dtpd/peers.sock")
     return url

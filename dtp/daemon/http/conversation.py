@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dtp.daemon.http.parsing import Parsing
+from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relay import Counts, told
@@ -47,7 +48,9 @@ class Conversation:
         self._kept = 0
         self.why = ""
         self.ended = False
-        self._exposed, self._caller, self._bounds = exposed, caller, bounds
+        #: What serves it; after a reload that may be another one.
+        self.exposed = exposed
+        self._caller, self._bounds = caller, bounds
         self._parsing = Parsing.of(asyncio.get_running_loop())
         self._patience = bounds.idle or keep
         self._link: Link | None = None
@@ -76,8 +79,8 @@ class Conversation:
             self._aborted = self._aborted or reason
             self._task.cancel()
 
-    def finish(self) -> None:
-        """Take up nothing new."""
+    def finish(self, end: Ending) -> None:
+        """See `Session`."""
         raise NotImplementedError
 
     async def run(self) -> None:
@@ -139,8 +142,8 @@ class Conversation:
 
     def _ask(self, call: Call) -> Denial | None:
         """Why a request may not be. Where each is paid, one that may be is on hold until `_pay` or `_release`."""
-        denial = self._exposed.ask(call)
-        if denial is None and self._exposed.charge is not None:
+        denial = self.exposed.ask(call)
+        if denial is None and self.exposed.charge is not None:
             self._unpaid[id(call)] = call
         return denial
 
@@ -150,14 +153,14 @@ class Conversation:
 
     async def _pay(self, calls: Sequence[Call]) -> Denial | None:
         """Have requests paid that are on hold; why they weren't."""
-        denial = await self._exposed.bill(self._caller, self.stream, len(calls))
+        denial = await self.exposed.bill(self._caller, self.stream, len(calls))
         self._release(calls, paid=denial is None)
         return denial
 
     def _release(self, calls: Sequence[Call], *, paid: bool) -> None:
         for call in calls:
             del self._unpaid[id(call)]
-            self._exposed.release(call, paid=paid)
+            self.exposed.release(call, paid=paid)
 
     # ---- bytes --------------------------------------------------------------------------------------------
 
@@ -209,9 +212,9 @@ class Conversation:
             raise Ended(Reason.SIZE)
         if self._is_asking():
             self._used_up = None
-            verdict: float | Reason = self._exposed.delay(self._caller, size)
+            verdict: float | Reason = self.exposed.delay(self._caller, size)
         else:
-            verdict = self._exposed.moved(self._caller, size)
+            verdict = self.exposed.moved(self._caller, size)
         if isinstance(verdict, Reason):
             raise Ended(verdict)
         if verdict:

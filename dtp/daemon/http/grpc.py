@@ -581,7 +581,9 @@ def _refusal(denial: Denial) -> Headers:
 
 
 def _gone(reason: Reason) -> Headers:
-    return _status(TELLINGS[reason].grpc, TELLINGS[reason].words)
+    telling = TELLINGS[reason]
+    more = [] if telling.retry is None else [(b"grpc-retry-pushback-ms", b"%d" % (1000 * telling.retry))]
+    return _status(telling.grpc, telling.words, more)
 
 
 def _instead(start: bytes) -> str:

@@ -12,6 +12,7 @@ from dtp.daemon.http.frames import Malformed
 from dtp.daemon.http.grpc import Filter, Waits
 from dtp.daemon.http.headers import Headers, to_grpc_backend
 from dtp.daemon.http.parsing import PER_TURN
+from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import Reason, words
 from dtp.errors import DtpError
@@ -41,6 +42,8 @@ class GrpcSession(Conversation):
         #: Calls that are being paid, once there is a backend.
         self._bills = TaskSet()
         self._linked = asyncio.Event()
+        #: Why there is no backend, once that is known.
+        self._unlinked = Reason.NO_BACKEND
         #: A frame that has begun, and when it has to be there.
         self._head = 0
         self._head_until: float | None = None
@@ -48,7 +51,7 @@ class GrpcSession(Conversation):
     def _judge(self, number: int, method: str) -> Denial | Waits | None:
         call = Call(self._caller, method)
         denial = self._ask(call)
-        if denial is not None or self._exposed.charge is None:
+        if denial is not None or self.exposed.charge is None:
             return denial
         if self._filter.lost is not None:  # it is told so, for nothing
             self._release([call], paid=False)
@@ -69,7 +72,7 @@ class GrpcSession(Conversation):
             self._link.writer.write(data)
 
     def _rewrite(self, fields: Headers) -> Headers:
-        return to_grpc_backend(fields, self._caller, self._exposed.config.service)
+        return to_grpc_backend(fields, self._caller, self.exposed.config.service)
 
     @property
     def kept(self) -> int:
@@ -79,8 +82,8 @@ class GrpcSession(Conversation):
     def _is_asking(self) -> bool:
         return not self._filter.calls
 
-    def finish(self) -> None:
-        """Finish the calls that are open; the client is told to make others elsewhere."""
+    def finish(self, end: Ending) -> None:
+        """Finish the calls that are open. The client is told to make others elsewhere, which HTTP/2 does in time."""
         if self._finishing:
             return
         self._finishing = True
@@ -118,8 +121,11 @@ class GrpcSession(Conversation):
         while not self._filter.begun:
             if not await self._step():
                 return
-        self._link = await self._exposed.dial_streams(self._caller)
-        if self._link is not None:
+        dialled = await self.exposed.dial_streams(self._caller)
+        if isinstance(dialled, Reason):
+            self._unlinked = dialled
+        else:
+            self._link = dialled
             self._linked.set()
         there = start_task(self._pump_there(), name="dtpd-there")
         back = start_task(self._pump_back(), name="dtpd-back")
@@ -192,7 +198,7 @@ class GrpcSession(Conversation):
     async def _pump_back(self) -> Reason | None:
         """To the end of what the backend says; a reason when somebody still waits for it."""
         if self._link is None:
-            return Reason.NO_BACKEND
+            return self._unlinked
         try:
             while data := await self._read_backend(READ):
                 self._filter.from_backend(data)

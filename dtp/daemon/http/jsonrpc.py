@@ -150,7 +150,8 @@ def refusal(call: RpcCall, denial: Denial) -> dict[str, Any]:
 def failure(call: RpcCall, reason: Reason) -> dict[str, Any]:
     """What is answered to a call that could not be passed on."""
     telling = TELLINGS[reason]
-    return error(call.id, telling.json_rpc, telling.words)
+    data = None if telling.retry is None else {"retry_after": telling.retry}
+    return error(call.id, telling.json_rpc, telling.words, data)
 
 
 def forwarded(message: Message, passed: list[RpcCall]) -> bytes:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import h11
 
-from dtp.daemon.http import conversation, jsonrpc
+from dtp.daemon.http import conversation
 from dtp.daemon.http.conversation import Conversation, Ended
-from dtp.daemon.http.headers import WEBSOCKET, Headers, to_backend, to_client, tokens, upgrades_of
-from dtp.daemon.http.side import Side, answered
+from dtp.daemon.http.headers import WEBSOCKET, Headers, to_backend, to_client, upgrades_of
+from dtp.daemon.http.side import RelayEnd, Side, answered, is_silent
 from dtp.daemon.http.target import doubt, fault, in_origin_form, spellings
+from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import TELLINGS, Reason, words
+from dtp.daemon.requests import Answered
 from dtp.errors import DtpError
 from dtp.net.relay import relay
 from dtp.net.stream import Stream
@@ -38,20 +39,12 @@ _KEEP = 75.0
 _LOOK = 5.0
 #: Of a body that nobody wants so much is read, so that the client sees the answer; a longer one ends the connection.
 _DISCARD = 256 * 1024
-#: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
-_MAX_MERGED = 16 * 1024 * 1024
 #: A backend's connection is used again within so many seconds; Node's servers close theirs after 5.
 _LINK_IDLE = 4.0
 #: Methods that change nothing (RFC 9110, 9.2.1).
 _SAFE = (b"GET", b"HEAD", b"OPTIONS")
-_FOREIGN_PAGE = b"pages of this origin may not ask\n"
+FOREIGN_PAGE = b"pages of this origin may not ask\n"
 _NO_WEBSOCKET = b"the backend opened no WebSocket\n"
-#: What a browser is told that asks whether a page may ask (Fetch standard, CORS).
-_PREFLIGHT = {
-    "Access-Control-Allow-Methods": "POST",
-    "Access-Control-Allow-Headers": "content-type",
-    "Access-Control-Max-Age": "600",
-}
 
 
 class HttpSession(Conversation):
@@ -61,15 +54,12 @@ class HttpSession(Conversation):
         super().__init__(exposed, caller, stream, bounds, keep=_KEEP)
         self._client = Side(h11.SERVER, self._read_more, self._write_client, stream.drain, self._turn)
         self._backend: Side | None = None
-        self._finishing = False
+        #: How it ends that takes up nothing new; None while it goes on.
+        self._end: Ending | None = None
         #: Seconds in which the rest of a head has to be read, while one is.
         self._head_time: float | None = None
         self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
-        self._json = exposed.config.kind == "json-rpc"
         self._only_websockets = exposed.config.kind == "websocket"
-        #: Whether a rule goes by methods of HTTP, or by those of JSON-RPC.
-        self._by_method = exposed.chain.by_method and not self._json
-        self._by_call = exposed.chain.by_method and self._json
         #: The origin of the page that asks, if it may; its browser is told with every answer.
         self._origin: bytes | None = None
         #: Whether the request has been let in.
@@ -78,6 +68,9 @@ class HttpSession(Conversation):
         self._head_only = False
         #: Bytes of the request's body, infinite where its head doesn't say.
         self._size = 0.0
+        #: The request that is being answered, and the status that its client was told; 0 until then.
+        self._asked: _Asked | None = None
+        self._status = 0
         #: Whether the client speaks HTTP/1.0, which knows no answers in front of the answer, nor fields behind it.
         self._old = False
 
@@ -87,11 +80,41 @@ class HttpSession(Conversation):
         client = getattr(self, "_client", None)  # none while it lingers
         return self._kept + (len(client.http.trailing_data[0]) if client is not None else 0)
 
-    def finish(self) -> None:
-        """Answer what was asked, and then no more."""
-        self._finishing = True
-        if self._idle is not None and not self._idle.done():
-            self._idle.cancel()
+    @property
+    def _by_method(self) -> bool:
+        """Whether a rule goes by methods of HTTP."""
+        return self.exposed.chain.by_method
+
+    def finish(self, end: Ending) -> None:
+        """Answer what was asked, and what is asked in the time of `end`: the last answer says that it is the last.
+
+        Where something serves in this one's place, go on there.
+        """
+        self._end = end
+        if self._idle is not None and not self._go_over():
+            self._end_idle(self._idle)
+
+    def _go_over(self) -> bool:
+        """Between two requests: whether what serves in the place of `exposed` has taken this over."""
+        successor = self._successor()
+        if successor is None:
+            return False
+        self._end = None
+        self._drop_link()  # the backends may be others
+        self._bounds = successor.take_over(self, self._caller)
+        self._patience = self._bounds.idle or _KEEP
+        return True
+
+    def _successor(self) -> Exposed | None:
+        """What serves in the place of `exposed`, if this can go on there."""
+        end = self._end
+        found = None if end is None or end.successor is None else end.successor(self.stream.connection)
+        return found if found is not None and found.config.kind == self.exposed.config.kind else None
+
+    def _end_idle(self, idle: asyncio.Task[bytes]) -> None:
+        """Wait for the last request, which `idle` hears, only as long as there is time for it."""
+        assert self._end is not None
+        asyncio.get_running_loop().call_later(self._end.patience, idle.cancel)
 
     def _is_asking(self) -> bool:
         return not self._let_in
@@ -107,6 +130,7 @@ class HttpSession(Conversation):
             self._fail(Reason.BACKEND_BROKE, str(error))
             return
         finally:
+            self._note()
             del self._client  # which refers to this session: only a collection would free them
         await self._linger()
         self.stream.close()
@@ -117,6 +141,8 @@ class HttpSession(Conversation):
         self.why = f"{words(Reason.MALFORMED)}: {str(error).partition(':')[0]}"
         if self._client.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return False
+        if self._asked is None:
+            self._begin(b"-", b"-")
         try:
             body = f"{words(Reason.MALFORMED)}: {error}\n".encode()
             end = {"Connection": "close"}
@@ -131,11 +157,13 @@ class HttpSession(Conversation):
         while True:
             self._moved, self._let_in = 0, False  # with the head may come the body
             self._kept = 0
+            self._go_over()
             request = await self._request()
             if request is None:
                 return
             self._head_only, self._old = request.method == b"HEAD", request.http_version < b"1.1"
             self._size = _body_size(request)
+            self._begin(request.method, request.target)
             try:
                 keep = await self._bounded(self._take_up(request))
             except (Ended, OSError) as error:
@@ -144,8 +172,26 @@ class HttpSession(Conversation):
                 self.why = words(Reason.BACKEND_BROKE)
                 await self._bounded(self._fail_request(Reason.BACKEND_BROKE, {"Connection": "close"}))
                 return
-            if not keep or not self._client.reusable() or self._finishing:
+            self._note()
+            if not keep or not self._client.reusable():
                 return
+
+    def _begin(self, method: bytes, target: bytes) -> None:
+        path = target.partition(b"?")[0]
+        now = asyncio.get_running_loop().time()
+        self._asked = _Asked(
+            method.decode("ascii", "replace"), path.decode("ascii", "replace"), now, self.counts.sent
+        )
+
+    def _note(self) -> None:
+        """Count the request that was being answered, once, and log it if that is wanted."""
+        asked, status = self._asked, self._status
+        self._asked, self._status = None, 0
+        if asked is None:
+            return
+        seconds, sent = asyncio.get_running_loop().time() - asked.since, self.counts.sent - asked.sent
+        request = Answered(asked.method, asked.path, status, sent, seconds, asked.calls)
+        self.exposed.answered(self._caller, request)
 
     async def _take_up(self, request: h11.Request) -> bool:
         """Refuse what could be read in two ways, and pass other requests on; True when another one may follow."""
@@ -156,7 +202,7 @@ class HttpSession(Conversation):
             self.why = f"{words(Reason.MALFORMED)}: {two_ways}"
             await self._answer(400, f"{self.why}\n".encode(), "text/plain", {"Connection": "close"})
             return False
-        return await (self._exchange_calls if self._json else self._exchange)(request)
+        return await self._exchange(request)
 
     async def _bounded(self, doing: Awaitable[_T]) -> _T:
         """As long as one request may take, while somebody wants it."""
@@ -216,10 +262,10 @@ class HttpSession(Conversation):
         return await self._counted(data)
 
     async def _wait_for_request(self) -> bytes | None:
-        """The first bytes of a request; None when `finish` came first, or nothing for too long."""
+        """The first bytes of a request; None if nothing comes for too long."""
         self._idle = start_task(self._read_uncounted(conversation.READ), name="dtpd-read")
-        if self._finishing:  # before it began: what was asked by then is answered
-            asyncio.get_running_loop().call_soon(self._idle.cancel)
+        if self._end is not None:
+            self._end_idle(self._idle)
         try:
             data = await self._idle
         except Ended as end:
@@ -227,7 +273,7 @@ class HttpSession(Conversation):
                 raise
             return None
         except asyncio.CancelledError:
-            if self._finishing and self._idle.cancelled() and self._aborted is None:
+            if self._end is not None and self._idle.cancelled() and self._aborted is None:
                 return None
             raise
         finally:
@@ -247,7 +293,7 @@ class HttpSession(Conversation):
         if denial is not None:
             await self._refuse(denial)
             return await self._discard()
-        headers = to_backend(list(request.headers), self._caller, self._exposed.config.service)
+        headers = to_backend(list(request.headers), self._caller, self.exposed.config.service)
         head = h11.Request(method=request.method, target=request.target, headers=headers)
         bodyless = request.method in _SAFE and not self._size
         if bodyless:
@@ -257,7 +303,7 @@ class HttpSession(Conversation):
             await self._refuse(backend)
             return await self._discard()
         self._let_in = True
-        while backend is not None:
+        while isinstance(backend, Side):
             # A backend may close a connection that it kept just when a request comes: then nothing was done.
             may_repeat = bodyless and backend.used  # the next one is new
             try:
@@ -267,7 +313,7 @@ class HttpSession(Conversation):
                     raise
                 self._drop_link()
             backend = await self._open_backend()
-        await self._fail_request(Reason.NO_BACKEND)
+        await self._fail_request(backend)
         return await self._discard()
 
     def _as_call(self, request: h11.Request) -> Call:
@@ -283,7 +329,7 @@ class HttpSession(Conversation):
         if not asks or self._size:
             return 426, b"this service is for WebSockets\n"
         if not self._judge_origin(request):
-            return 403, _FOREIGN_PAGE
+            return 403, FOREIGN_PAGE
         return None
 
     def _broke_untold(self, error: Ended | OSError) -> bool:
@@ -348,13 +394,14 @@ class HttpSession(Conversation):
                     )
                 )
                 if switching:
+                    self._status = event.status_code
                     return True
             elif isinstance(event, h11.Response):
                 if self._only_websockets and event.status_code < 300:
                     await self._answer(502, _NO_WEBSOCKET, "text/plain", {})
                     return False
                 headers = self._told(to_client(list(event.headers)), most=0)
-                await self._client.send(
+                await self._begin_answer(
                     h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
                 )
             elif isinstance(event, h11.EndOfMessage):
@@ -365,6 +412,7 @@ class HttpSession(Conversation):
 
     async def _pass_protocol(self, backend: Side) -> None:
         """After 101, as of a WebSocket: bytes, both ways, until both have ended."""
+        self._note()  # what follows may take hours
         assert self._link is not None
         writer = self._link.writer
         first, answered = self._client.http.trailing_data[0], backend.http.trailing_data[0]
@@ -374,62 +422,18 @@ class HttpSession(Conversation):
             self._write_client(answered)
         self._patience = self._bounds.idle  # who has changed the protocol may be quiet
         stream = self.stream
-        client = _End(self._read_client, self._write_client, stream.drain, stream.write_eof)
+        client = RelayEnd(self._read_client, self._write_client, stream.drain, stream.write_eof)
         await relay(
-            (client, client), (_End(self._read_backend, writer.write, writer.drain, writer.write_eof),) * 2
+            (client, client),
+            (RelayEnd(self._read_backend, writer.write, writer.drain, writer.write_eof),) * 2,
         )
 
-    # ---- JSON-RPC -----------------------------------------------------------------------------------------
-
-    async def _exchange_calls(self, request: h11.Request) -> bool:
-        """One message: each of its calls past the policies; those that pass go on together."""
-        if not self._judge_origin(request):
-            await self._answer(403, _FOREIGN_PAGE, "text/plain", {})
-            return await self._discard()
-        if request.method == b"OPTIONS" and self._origin is not None:
-            await self._answer(204, b"", None, _PREFLIGHT)
-            return await self._discard()
-        if request.method != b"POST":
-            await self._answer(405, b"JSON-RPC is spoken by POST\n", "text/plain", {"Allow": "POST"})
-            return await self._discard()
-        if tokens(list(request.headers), b"content-encoding") - {b"identity"}:
-            await self._answer(415, b"JSON-RPC comes as it is, without Content-Encoding\n", "text/plain", {})
-            return await self._discard()
-        config = self._exposed.config
-        if config.paths and request.target.decode("ascii") not in config.paths:
-            await self._answer(404, b"JSON-RPC is spoken at other paths here\n", "text/plain", {})
-            return await self._discard()
-        body = await self._body(config.message)
-        if body is None:
-            await self._fail_request(Reason.SIZE, {"Connection": "close"})
-            return False
-        try:
-            message = await self._parse(body)
-        except jsonrpc.Malformed as error:
-            await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
-            return True
-        passed, refusals, first = self._judge(message)
-        backend = await self._paid_backend() if passed else first
-        if isinstance(backend, Denial):
-            refusals += [jsonrpc.refusal(call, backend) for call in passed if call.has_id]
-            await self._answer_refused(message, refusals, backend)
-            return True
-        self._let_in = True
-        if backend is None:
-            await self._answer_no_backend(message, passed, refusals)
-        else:
-            await self._call_backend(backend, request, message, passed, refusals)
-        return True
-
-    async def _parse(self, body: bytes) -> jsonrpc.Message:
-        """The calls in it. Raises `jsonrpc.Malformed`."""
-        await self._turn(len(body))
-        return jsonrpc.parse(body, self._exposed.config.batch, alone=self._by_call)
+    # ---- answers of our own -------------------------------------------------------------------------------
 
     def _judge_origin(self, request: h11.Request) -> bool:
         """Whether a page may ask, if it is one that does. Else any page could, by the browser of a caller."""
         origin = next((value for name, value in request.headers if name == b"origin"), None)
-        allowed = self._exposed.config.origins
+        allowed = self.exposed.config.origins
         passes = origin is None or "*" in allowed or origin.decode("ascii", "replace") in allowed
         self._origin = origin if passes else None
         return passes
@@ -443,7 +447,7 @@ class HttpSession(Conversation):
         # Who waits for 100 and gets this may send its body, or the next request: nobody could tell them apart.
         # A stream of WebSockets alone is one request, also of the price: another one takes another stream.
         last = (
-            self._finishing
+            (self._end is not None and self._successor() is None)
             or (self._only_websockets and self._let_in)
             or http.they_are_waiting_for_100_continue
         )
@@ -455,110 +459,14 @@ class HttpSession(Conversation):
         kept = [(name, value) for name, value in headers if not name.startswith(b"access-control-")]
         return [*kept, (b"access-control-allow-origin", self._origin), (b"vary", b"origin")]
 
-    def _judge(
-        self, message: jsonrpc.Message
-    ) -> tuple[list[jsonrpc.RpcCall], list[dict[str, Any]], Denial | None]:
-        """The calls that pass, what is answered to the others, and the first denial."""
-        passed, refusals, first = [], [], None
-        for call in message.calls:
-            denial = self._ask(Call(self._caller, call.method))
-            if denial is None:
-                passed.append(call)
-                continue
-            first = first or denial
-            if call.has_id:
-                refusals.append(jsonrpc.refusal(call, denial))
-        return passed, refusals, first
-
-    async def _answer_refused(
-        self, message: jsonrpc.Message, refusals: list[dict[str, Any]], first: Denial
-    ) -> None:
-        if not refusals:  # notifications are not answered
-            await self._answer(204, b"", None, {})
-        elif message.batch:
-            await self._answer_json(200, refusals)
-        else:
-            status = TELLINGS[first.reason].http
-            # Clients know that 429 means later; another status would hide the error from many of them.
-            await self._answer_json(status if status == 429 else 200, refusals[0], _retry(first))
-
-    async def _answer_no_backend(
-        self, message: jsonrpc.Message, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
-    ) -> None:
-        failures = [jsonrpc.failure(call, Reason.NO_BACKEND) for call in passed if call.has_id]
-        answer = [*refusals, *failures]
-        if not answer:  # notifications alone, which have none
-            await self._fail_request(Reason.NO_BACKEND)
-        else:
-            await self._answer_json(*((200, answer) if message.batch else (502, answer[0])))
-
-    async def _call_backend(
-        self,
-        backend: Side,
-        request: h11.Request,
-        message: jsonrpc.Message,
-        passed: list[jsonrpc.RpcCall],
-        refusals: list[dict[str, Any]],
-    ) -> None:
-        body = jsonrpc.forwarded(message, passed)
-        kept = jsonrpc.fields(list(request.headers), alone=self._by_call)
-        headers = to_backend(kept, self._caller, self._exposed.config.service)
-        headers.append((b"content-length", str(len(body)).encode()))
-        if refusals:
-            headers = [(key, value) for key, value in headers if key != b"accept-encoding"]
-        await backend.send(h11.Request(method=b"POST", target=request.target, headers=headers))
-        await backend.send(h11.Data(data=body))
-        await backend.send(h11.EndOfMessage())
-        if refusals:
-            await self._merge_answer(backend, passed, refusals)
-        else:
-            await self._pass_answer(backend)
-        self._keep_link(backend)
-
-    async def _merge_answer(
-        self, backend: Side, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
-    ) -> None:
-        answer = bytearray()
-        while not isinstance(event := await answered(backend), h11.EndOfMessage):
-            if isinstance(event, h11.Data):
-                answer += event.data
-                self._kept += len(event.data)
-                if len(answer) > _MAX_MERGED:
-                    raise Ended(Reason.SIZE)
-        body = jsonrpc.merged(bytes(answer), refusals)
-        if body is None:  # such as a page that tells of a fault
-            failures = [jsonrpc.failure(call, Reason.BACKEND_BROKE) for call in passed if call.has_id]
-            await self._answer_json(200, [*refusals, *failures])
-        else:
-            await self._answer(200, body, "application/json", {})
-
-    async def _body(self, most: int) -> bytes | None:
-        """The request's whole body; None when it is longer than `most`, or says that it will be."""
-        if most < self._size < math.inf:
-            return None
-        body = bytearray()
-        if self._client.http.they_are_waiting_for_100_continue:
-            await self._client.send(h11.InformationalResponse(status_code=100, headers=[]))
-        while not isinstance(event := await self._client.event(), h11.EndOfMessage):
-            if isinstance(event, h11.Data):
-                body += event.data
-                self._kept = len(body)
-                if self._kept > most:
-                    return None
-        return bytes(body)
-
-    # ---- answers of our own -------------------------------------------------------------------------------
-
     async def _refuse(self, denial: Denial) -> None:
         body = f"{denial.policy}: {denial.why}\n".encode()
-        await self._answer(TELLINGS[denial.reason].http, body, "text/plain", _retry(denial))
+        await self._answer(TELLINGS[denial.reason].http, body, "text/plain", retry_after(denial.retry))
 
     async def _fail_request(self, reason: Reason, headers: dict[str, str] | None = None) -> None:
         telling = TELLINGS[reason]
-        await self._answer(telling.http, f"{telling.words}\n".encode(), "text/plain", headers or {})
-
-    async def _answer_json(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-        await self._answer(status, json.dumps(body).encode(), "application/json", headers or {})
+        fields = {**retry_after(telling.retry), **(headers or {})}
+        await self._answer(telling.http, f"{telling.words}\n".encode(), "text/plain", fields)
 
     async def _answer(self, status: int, body: bytes, kind: str | None, extra: dict[str, str]) -> None:
         headers: Headers = [(b"via", b"1.1 dtpd"), *((k.encode(), v.encode()) for k, v in extra.items())]
@@ -566,10 +474,15 @@ class HttpSession(Conversation):
             headers += [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         client = self._client
         phrase = HTTPStatus(status).phrase.encode()
-        await client.send(h11.Response(status_code=status, headers=self._told(headers), reason=phrase))
+        head = h11.Response(status_code=status, headers=self._told(headers), reason=phrase)
+        await self._begin_answer(head)
         if body and not self._head_only:
             await client.send(h11.Data(data=body))
         await client.send(h11.EndOfMessage())
+
+    async def _begin_answer(self, head: h11.Response) -> None:
+        self._status = head.status_code
+        await self._client.send(head)
 
     async def _discard(self) -> bool:
         """Read the rest of a request that was answered already; False when it is too long, or nothing follows."""
@@ -586,14 +499,14 @@ class HttpSession(Conversation):
 
     # ---- the backend --------------------------------------------------------------------------------------
 
-    async def _paid_backend(self) -> Side | Denial | None:
-        """A backend for what was let in, which is paid once there is one; why it isn't paid; None without one."""
+    async def _paid_backend(self) -> Side | Denial | Reason:
+        """A backend for what was let in, which is paid once there is one; why it isn't paid; why there is none."""
         backend = await self._open_backend()
         if not (calls := self._held()):  # nothing costs
             return backend
-        if backend is None:
+        if isinstance(backend, Reason):
             self._release(calls, paid=False)
-            return None
+            return backend
         # Who doesn't pay, or takes its time with it, holds none.
         dropping = asyncio.get_running_loop().call_later(_LINK_IDLE, self._drop_link)
         try:
@@ -605,18 +518,19 @@ class HttpSession(Conversation):
             return denial
         return await self._open_backend()  # which may have ended meanwhile
 
-    async def _open_backend(self) -> Side | None:
-        """The backend's side: the one that is open, if it still is, else another."""
+    async def _open_backend(self) -> Side | Reason:
+        """The backend's side: the one that is open, if it still is, else another; or why there is none."""
         if self._backend is not None and self._link is not None:
             idle = asyncio.get_running_loop().time() - self._backend.since
-            if idle < _LINK_IDLE and not self._link.writer.is_closing() and _silent(self._link.reader):
+            if idle < _LINK_IDLE and not self._link.writer.is_closing() and is_silent(self._link.reader):
                 return self._backend
             self._drop_link()
-        self._link = await self._exposed.dial_streams(self._caller)
-        if self._link is None:
-            return None
-        writer = self._link.writer
-        self._backend = Side(h11.CLIENT, self._read_backend, writer.write, writer.drain)
+        dialled = await self.exposed.dial_streams(self._caller)
+        if isinstance(dialled, Reason):
+            return dialled
+        self._link = dialled
+        writer = dialled.writer
+        self._backend = Side(h11.CLIENT, self._read_backend, writer.write, writer.drain, self._turn)
         self._backend.since = asyncio.get_running_loop().time()
         return self._backend
 
@@ -632,29 +546,17 @@ class HttpSession(Conversation):
         self._backend = None
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """Both a source and a sink for `dtp.net.relay`."""
+@dataclass(slots=True)
+class _Asked:
+    """A request that is being answered."""
 
-    read: Callable[[int], Coroutine[Any, Any, bytes]]
-    write: Callable[[bytes], None]
-    drain: Callable[[], Coroutine[Any, Any, None]]
-    write_eof: Callable[[], None]
-
-
-def _silent(reader: asyncio.StreamReader) -> bool:
-    """Whether a kept connection has said nothing since its last answer, nor ended.
-
-    A read that would have to wait is given up at its first step, for which the event loop isn't needed.
-    """
-    look = reader.read(1)
-    try:
-        look.send(None)
-    except (StopIteration, OSError):
-        return False
-    finally:
-        look.close()
-    return True
+    method: str
+    path: str
+    #: When it came, by the steady clock, and how many bytes the client had been sent by then.
+    since: float
+    sent: int
+    #: Methods of JSON-RPC.
+    calls: list[str] = field(default_factory=list)
 
 
 def _raise_of_client(pump: asyncio.Task[None]) -> None:
@@ -673,6 +575,6 @@ def _body_size(request: h11.Request) -> float:
     return 0
 
 
-def _retry(denial: Denial) -> dict[str, str]:
+def retry_after(seconds: float | None) -> dict[str, str]:
     """Retry-After in whole seconds, never too early."""
-    return {} if denial.retry is None else {"Retry-After": str(max(1, -int(-denial.retry // 1)))}
+    return {} if seconds is None else {"Retry-After": str(max(1, -int(-seconds // 1)))}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import h11
@@ -16,6 +17,8 @@ from dtp.daemon.reasons import Reason
 
 #: Of what was read so many pieces are understood, then others have their turn: some milliseconds.
 _PIECES = 256
+#: Answers that have no body (RFC 9110, 6.4.1).
+_BODYLESS = (204, 304)
 _BLANK = re.compile(rb"\n\r?\n")
 #: The end of a chunk, as far as it isn't read yet, and the line in front of the next.
 _CHUNK = re.compile(rb"(?:\r\n|\n)?+([^\n]*)\n")
@@ -41,6 +44,8 @@ class Side:
         self._turn = turn
         #: Whether fields come next, those of a head or behind a body, or the line in front of a chunk.
         self._at_fields, self._at_chunk = True, False
+        #: Of a backend's side: whether only the head of its answer was asked for.
+        self._head_only = False
         #: Of a backend's side: whether it has answered before, and when it did last, or was dialled.
         self.used, self.since = False, 0.0
 
@@ -55,21 +60,29 @@ class Side:
             if self._turn is not None:
                 await self._turn(self._cost(data))
             event = self.http.next_event()
-        if isinstance(event, h11.Request):
+        if isinstance(event, h11.Request | h11.Response):  # one that only informs has a head behind it
             self._at_fields = False
-            self._at_chunk = any(name == b"transfer-encoding" for name, _ in event.headers)
+            self._at_chunk = self._has_chunks(event)
         if isinstance(event, h11.Data):
             return await self._joined(event)
         if isinstance(event, h11.RemoteProtocolError):
             raise event
         return event
 
+    def _has_chunks(self, head: h11.Request | h11.Response) -> bool:
+        """Whether chunks come behind a head; an answer without a body says so all the same (RFC 9112, 6.1)."""
+        if isinstance(head, h11.Response) and (self._head_only or head.status_code in _BODYLESS):
+            return False
+        return any(name == b"transfer-encoding" for name, _ in head.headers)
+
     def _cost(self, data: bytes) -> int:
         """Bytes that are understood next, of which `data` were read last: of fields that are whole all count.
 
         Raises `h11.RemoteProtocolError` for what takes h11 seconds to refuse.
         """
-        if not (self._at_fields or self._at_chunk) or (data and b"\n" not in data):
+        if not (self._at_fields or self._at_chunk):
+            return 0  # it is passed on as it came
+        if data and b"\n" not in data:
             return len(data) // _CHEAP  # no line ends
         kept = self.http.trailing_data[0]
         searched = max(0, len(kept) - len(data) - 2) if data and self._at_fields else 0
@@ -110,6 +123,8 @@ class Side:
 
     async def send(self, event: Any) -> None:
         """Send it, as fast as the other side takes it."""
+        if isinstance(event, h11.Request):
+            self._head_only = event.method == b"HEAD"
         data = self.http.send(event)
         if data:
             self._write(data)
@@ -158,3 +173,28 @@ async def answered(backend: Side) -> Any:
     if isinstance(event, h11.ConnectionClosed):
         raise Ended(Reason.BACKEND_BROKE)
     return event
+
+
+@dataclass(frozen=True, slots=True)
+class RelayEnd:
+    """Both a source and a sink for `dtp.net.relay`."""
+
+    read: Callable[[int], Coroutine[Any, Any, bytes]]
+    write: Callable[[bytes], None]
+    drain: Callable[[], Coroutine[Any, Any, None]]
+    write_eof: Callable[[], None]
+
+
+def is_silent(reader: asyncio.StreamReader) -> bool:
+    """Whether a kept connection has said nothing since its last answer, nor ended.
+
+    A read that would have to wait is given up at its first step, for which the event loop isn't needed.
+    """
+    look = reader.read(1)
+    try:
+        look.send(None)
+    except (StopIteration, OSError):
+        return False
+    finally:
+        look.close()
+    return True

@@ -9,6 +9,7 @@ from dtp.daemon.config.model import QuotaRule
 from dtp.daemon.policies.base import Arrive, Call, Denial, Event, Held, Moment, Move, Policy
 from dtp.daemon.reasons import Reason
 from dtp.daemon.state import MAX_CALLERS, Used
+from dtp.plurals import count_of
 
 #: The caller that stands for all, where a quota is of a service.
 EVERYBODY = "*"
@@ -71,7 +72,8 @@ class Quota(Policy):
             return self.deny(Reason.QUOTA, f"the quota of {rule.data} bytes is used up", retry=left)
         used_up = rule.requests is not None and count.requests + held >= rule.requests
         if used_up and not isinstance(event, Move):
-            return self.deny(Reason.QUOTA, f"the quota of {rule.requests} requests is used up", retry=left)
+            allowed = count_of(rule.requests or 0, "request")
+            return self.deny(Reason.QUOTA, f"the quota of {allowed} is used up", retry=left)
         return None
 
     def commit(self, event: Event, now: Moment) -> None:

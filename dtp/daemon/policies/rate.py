@@ -16,6 +16,7 @@ from dtp.daemon.reasons import Reason
 from dtp.daemon.state import MAX_CALLERS
 from dtp.daemon.table import Table, key_of
 from dtp.identity import PeerId
+from dtp.plurals import count_of
 
 #: Exchanges after a caller was here last in which is still asked what others have of it.
 _LOOKS = 10
@@ -178,7 +179,7 @@ class Rate(Policy):
     def _why(self, amount: Amount | None) -> str:
         assert amount is not None
         whose = "an identity" if self._per_identity else "all callers together"
-        return f"{amount.amount:g} requests in {amount.seconds:g} s is what {whose} may make"
+        return f"{count_of(round(amount.amount), 'request')} in {amount.seconds:g} s is what {whose} may make"
 
     def commit(self, event: Event, now: Moment) -> None:
         """Count a request, or bytes."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import time
 
 from dtp.daemon.config import model
+from dtp.plurals import count_of
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -45,10 +46,6 @@ def _sui(mist: int) -> str:
     return f"{mist / 10**9:.9f}".rstrip("0").rstrip(".") + " SUI"
 
 
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _size(size: float) -> str:
     return next((f"{size / unit:.4g} {name}" for unit, name in _SIZES if size >= unit), f"{size:.0f} B")
 
@@ -74,9 +71,9 @@ def _access(rule: model.AccessRule) -> str:
 
 def _listed(rule: model.AccessRule) -> Iterator[str]:
     if rule.peers:
-        yield f"{len(rule.peers):,} {'identity' if len(rule.peers) == 1 else 'identities'}"
+        yield count_of(len(rule.peers), "identity", "identities")
     if rule.accounts:
-        yield _number(len(rule.accounts), "account")
+        yield count_of(len(rule.accounts), "account")
 
 
 def _schedule(rule: model.ScheduleRule) -> str:
@@ -95,13 +92,13 @@ def _methods(rule: model.MethodRule) -> str:
 
 def _concurrency(rule: model.ConcurrencyRule) -> Iterator[str]:
     if rule.identity is not None:
-        yield f"{_number(rule.identity, 'stream')} an identity"
+        yield f"{count_of(rule.identity, 'stream')} an identity"
     if rule.service is not None:
-        yield f"{_number(rule.service, 'stream')} in all"
+        yield f"{count_of(rule.service, 'stream')} in all"
 
 
 def _quota(rule: model.QuotaRule) -> str:
-    parts = [] if rule.requests is None else [_number(rule.requests, "request")]
+    parts = [] if rule.requests is None else [count_of(rule.requests, "request")]
     parts += [] if rule.data is None else [_size(rule.data)]
     return f"{' and '.join(parts)} per {_every(rule.every)} for {_WHOSE[rule.per]}"
 
@@ -110,7 +107,9 @@ def _rate(rule: model.RateRule) -> str:
     parts = []
     if rule.requests is not None:
         burst = "" if rule.burst is None else f" (burst {rule.burst:,})"
-        parts.append(f"{rule.requests.amount:,.0f} requests/{_every(rule.requests.seconds)}{burst}")
+        parts.append(
+            f"{count_of(round(rule.requests.amount), 'request')}/{_every(rule.requests.seconds)}{burst}"
+        )
     if rule.bandwidth is not None:
         parts.append(f"{_size(rule.bandwidth.amount)}/{_every(rule.bandwidth.seconds)}")
     of = f" of {', '.join(rule.methods)}" if rule.methods else ""

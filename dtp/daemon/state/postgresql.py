@@ -1,4 +1,4 @@
-"""Counts in PostgreSQL: `postgresql://user@host/database`. Takes `pip install 'dtp[state-postgres]'`."""
+"""Counts in PostgreSQL: `postgresql://user@host/database`. Takes `pip install 'dtp-sockets[state-postgres]'`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from dtp.errors import ConfigError
 try:
     import psycopg
 except ImportError as error:
-    raise ConfigError("PostgreSQL for [state] takes a package: pip install 'dtp[state-postgres]'") from error
+    raise ConfigError(
+        "PostgreSQL for [state] takes a package: pip install 'dtp-sockets[state-postgres]'"
+    ) from error
 
 _T = TypeVar("_T")
 

@@ -1,4 +1,4 @@
-"""Counts in Redis: `redis://HOST:PORT/NUMBER`, `rediss://` with TLS. Takes `pip install 'dtp[state-redis]'`."""
+"""Counts in Redis: `redis://HOST:PORT/NUMBER`, `rediss://` with TLS. `pip install 'dtp-sockets[state-redis]'`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ try:
     from redis import asyncio as redis
     from redis.exceptions import RedisError
 except ImportError as error:
-    raise ConfigError("Redis for [state] takes a package: pip install 'dtp[state-redis]'") from error
+    raise ConfigError("Redis for [state] takes a package: pip install 'dtp-sockets[state-redis]'") from error
 
 log = logging.getLogger("dtpd")
 

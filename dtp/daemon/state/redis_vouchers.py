@@ -3,7 +3,7 @@
 Vouchers are money, and Redis keeps what it has answered for only where it is told to: a server that doesn't write
 each change to the disk before it answers is refused by name. Redis has no lock that ends with its holder, so a
 channel is held by a lease, and what its holder writes is fenced. docs/decisions/0167 has the reasons. Takes
-`pip install 'dtp[state-redis]'`.
+`pip install 'dtp-sockets[state-redis]'`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ try:
     from redis.exceptions import RedisError
     from redis.retry import Retry
 except ImportError as error:
-    raise ConfigError("Redis for vouchers takes a package: pip install 'dtp[state-redis]'") from error
+    raise ConfigError("Redis for vouchers takes a package: pip install 'dtp-sockets[state-redis]'") from error
 
 _T = TypeVar("_T")
 

@@ -1,7 +1,7 @@
 """Vouchers that several daemons of one host are paid by, in PostgreSQL: `[chain] vouchers = "postgresql://..."`.
 
 Whichever of them a caller comes to knows what its lane has paid, and any of them claims it. Takes
-`pip install 'dtp[state-postgres]'`.
+`pip install 'dtp-sockets[state-postgres]'`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from dtp.pay.voucher import SignedVoucher, encode_voucher
 try:
     import psycopg
 except ImportError as error:
-    raise ConfigError("PostgreSQL for vouchers takes a package: pip install 'dtp[state-postgres]'") from error
+    raise ConfigError(
+        "PostgreSQL for vouchers takes a package: pip install 'dtp-sockets[state-postgres]'"
+    ) from error
 
 _Database = psycopg.Connection[tuple[Any, ...]]
 

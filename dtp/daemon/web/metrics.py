@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from importlib.metadata import version
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from dtp.version import __version__
 
 if TYPE_CHECKING:
     from dtp.daemon.web.server import Watched
@@ -40,7 +42,7 @@ class DaemonCollector(Collector):
         info = GaugeMetricFamily(
             "dtpd_build_info", "1, with who it is as labels", labels=["version", "identity"]
         )
-        info.add_metric([version("dtp"), status["identity"]], 1)
+        info.add_metric([__version__, status["identity"]], 1)
         yield info
         yield GaugeMetricFamily("dtpd_uptime_seconds", "Seconds since the start", value=status["uptime"])
         yield GaugeMetricFamily("dtpd_draining", "1 while the daemon ends", value=status["draining"])
@@ -61,6 +63,11 @@ class DaemonCollector(Collector):
         for key, what in (("state_up", "state"), ("chain_up", "chain")):
             if key in status:
                 yield GaugeMetricFamily(f"dtpd_{key}", f"1 while the {what} can be asked", value=status[key])
+        if "gas_mist" in status:
+            gas = CounterMetricFamily("dtpd_gas_mist", "Gas of transactions on chain, MIST", labels=["for"])
+            for what, mist in status["gas_mist"].items():
+                gas.add_metric([what], mist)
+            yield gas
         yield from self._tasks(status.get("tasks", ()))
         parts = [("exposed", one["service"], one) for one in status["exposed"]]
         parts += [("forwarded", ", ".join(one["listen"]), one) for one in status["forwarded"]]
@@ -70,7 +77,9 @@ class DaemonCollector(Collector):
             for side, label, one in parts:
                 metric.add_metric([side, label], one[key])
             yield metric
+        yield self._dropped(parts)
         yield from self._backends(status["exposed"])
+        yield from self._requests([one for one in status["exposed"] if "requests" in one])
         connected = GaugeMetricFamily("dtpd_connected", "1 while the peer is there", labels=["name"])
         for one in status["forwarded"]:
             connected.add_metric([", ".join(one["listen"])], one["connected"])
@@ -88,6 +97,35 @@ class DaemonCollector(Collector):
             waiting.add_metric([one["name"]], one["waiting"])
             restarts.add_metric([one["name"]], one["restarts"])
         yield from (waiting, restarts)
+
+    @staticmethod
+    def _dropped(parts: Iterable[tuple[str, str, Mapping[str, Any]]]) -> Metric:
+        dropped = CounterMetricFamily(
+            "dtpd_datagrams_dropped",
+            "Datagrams that went no further, as far as the daemon knows",
+            labels=["side", "name", "reason"],
+        )
+        for side, label, one in parts:
+            for reason, count in one.get("dropped", {}).items():
+                dropped.add_metric([side, label, reason], count)
+        return dropped
+
+    @staticmethod
+    def _requests(exposed: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "dtpd_requests", "Requests that are over, by class of the status", labels=["service", "status"]
+        )
+        seconds = HistogramMetricFamily(
+            "dtpd_request_seconds", "From a request's head to the end of its answer", labels=["service"]
+        )
+        for one in exposed:
+            told = one["requests"]
+            for status, count in told["statuses"].items():
+                requests.add_metric([one["service"], status], count)
+            upto = accumulate(told["within"].values())
+            buckets = [(name, float(count)) for name, count in zip(told["within"], upto, strict=True)]
+            seconds.add_metric([one["service"]], buckets, told["seconds"])
+        yield from (requests, seconds)
 
     @staticmethod
     def _backends(exposed: list[dict[str, object]]) -> Iterator[Metric]:

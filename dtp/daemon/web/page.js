@@ -28,6 +28,23 @@ function timeText(seconds) {
   }).filter(Boolean).join(" ");
 }
 
+// In what time `part` of the requests were answered: spread evenly between two bounds, the last of which is open.
+function latencyText({ count: all, within }, part) {
+  let left = part * all;
+  let below = 0;
+  const bounds = Object.entries(within).map(([name, number]) => [Number(name === "+Inf" ? Infinity : name), number]);
+  for (const [bound, number] of bounds.sort((a, b) => a[0] - b[0])) {
+    if (number && number >= left) {
+      if (bound === Infinity) { break; }
+      const time = below + (bound - below) * left / number;
+      return time < 1 ? `${Number((time * 1000).toPrecision(2))} ms` : `${time.toFixed(1)} s`;
+    }
+    left -= number;
+    below = bound === Infinity ? below : bound;
+  }
+  return `over ${below} s`;
+}
+
 // A table of rows of cells: a text, or an object with `text`, `kind` (a class) and `bad`. Without rows, `none` says so.
 function fill(id, names, rows, none) {
   const section = element(id);
@@ -97,10 +114,18 @@ function show(status) {
       { kind: "wide", parts: one.rules.map((text) => ({ text })) },
       { kind: "wide short", parts: Object.entries(one.denials).map(([name, number]) => ({ text: `${count(number)} by ${name}` })) }]),
     status.forwarded.length ? null : "Nothing is exposed.");
+  fill("requests", ["service", "answered", "half in", "99 % in", "by status"],
+    status.exposed.filter((one) => one.requests?.count).map(({ service, requests }) => [service, figure(count(requests.count)),
+      figure(latencyText(requests, 0.5)), figure(latencyText(requests, 0.99)),
+      wide(Object.entries(requests.statuses).map(([name, number]) => `${name} ${count(number)}`).join(", "))]), null);
   fill("forwarded", ["here", "open", "streams", "failed", "in", "out", "to", "state"],
     status.forwarded.map((one) => [one.listen.join(", "), ...figures(one), { kind: "wide id", parts: one.to.length ? one.to.map((text) => ({ text })) : [{ text: `${one.mode}: the program says whom it wants` }] },
       one.connected ? short(one.to.length ? "connected" : "ready") : { text: one.trouble || "not connected", kind: "wide trouble", bad: true }]),
     null);
+  const dropped = [...status.exposed.map((one) => [one.service, one.dropped ?? {}]),
+    ...status.forwarded.map((one) => [one.listen.join(", "), one.dropped ?? {}])].filter(([, counts]) => Object.keys(counts).length);
+  fill("dropped", ["service or forward", "datagrams dropped"],
+    dropped.map(([name, counts]) => [name, { kind: "wide", parts: Object.entries(counts).map(([why, number]) => ({ text: `${count(number)} ${why}` })) }]), null);
   const refused = Object.entries(status.refused).filter(([, number]) => number).map(([name, number]) => `${count(number)} by ${name}`);
   element("refused").textContent = refused.length ? `Refused before they came to a service: ${refused.join(", ")}` : "";
   element("everywhere").textContent = status.everywhere.length ? `For all services together: ${status.everywhere.join("; ")}` : "";
@@ -114,9 +139,13 @@ function show(status) {
   fill("tasks", ["task", "state", "restarts", "last error"],
     (status.tasks ?? []).map((one) => [one.name, { text: one.waiting ? "begins again soon" : "works", kind: "short", bad: one.waiting > 0 },
       figure(count(one.restarts)), wide(one.error, true)]), null);
-  const money = status.exposed.filter((one) => "earned" in one).map((one) => [`earned by ${one.service}`, figure(sui(one.earned))]);
+  const money = status.exposed.filter((one) => one.earned || ("earned" in one && !one.earned_in))
+    .map((one) => [`earned by ${one.service}`, figure(sui(one.earned))]);
+  money.push(...status.exposed.flatMap((one) => Object.entries(one.earned_in ?? {}).map(([coin, units]) =>
+    [`earned by ${one.service}`, figure(`${count(units)} of ${coin}`)])));
   money.push(...Object.entries(status.claimed ?? {}).map(([coin, units]) =>
-    ["claimed of it on chain", figure(/^0x0*2::sui::SUI$/.test(coin) ? sui(units) : `${count(units)} of ${coin}`)]));
+    ["claimed on chain, all services", figure(/^0x0*2::sui::SUI$/.test(coin) ? sui(units) : `${count(units)} of ${coin}`)]));
+  money.push(...Object.entries(status.gas_mist ?? {}).map(([what, mist]) => [`gas for ${what}`, figure(sui(mist))]));
   money.push(...status.forwarded.filter((one) => "spent" in one)
     .map((one) => [`spent by ${one.listen.join(", ")}, of ${sui(one.budget)} SUI`, figure(sui(one.spent))]));
   fill("money", ["what", "SUI"], money, null);

@@ -1,0 +1,189 @@
+"""One stream that speaks JSON-RPC over HTTP/1.1: each call past the policies, what passes goes on together."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import h11
+
+from dtp.daemon.http import jsonrpc
+from dtp.daemon.http.conversation import Ended
+from dtp.daemon.http.headers import to_backend, tokens
+from dtp.daemon.http.session import FOREIGN_PAGE, HttpSession, retry_after
+from dtp.daemon.http.side import Side, answered
+from dtp.daemon.policies import Call, Denial
+from dtp.daemon.reasons import TELLINGS, Reason
+
+#: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
+_MAX_MERGED = 16 * 1024 * 1024
+#: What a browser is told that asks whether a page may ask (Fetch standard, CORS).
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "POST",
+    "Access-Control-Allow-Headers": "content-type",
+    "Access-Control-Max-Age": "600",
+}
+
+
+class RpcSession(HttpSession):
+    """Serves a stream until its client has ended it or something breaks off."""
+
+    @property
+    def _by_method(self) -> bool:
+        """No rule goes by methods of HTTP here."""
+        return False
+
+    @property
+    def _by_call(self) -> bool:
+        """Whether a rule goes by methods of JSON-RPC."""
+        return self.exposed.chain.by_method
+
+    async def _exchange(self, request: h11.Request) -> bool:
+        """One message: each of its calls past the policies; those that pass go on together."""
+        if not self._judge_origin(request):
+            await self._answer(403, FOREIGN_PAGE, "text/plain", {})
+            return await self._discard()
+        if request.method == b"OPTIONS" and self._origin is not None:
+            await self._answer(204, b"", None, _PREFLIGHT)
+            return await self._discard()
+        if request.method != b"POST":
+            await self._answer(405, b"JSON-RPC is spoken by POST\n", "text/plain", {"Allow": "POST"})
+            return await self._discard()
+        if tokens(list(request.headers), b"content-encoding") - {b"identity"}:
+            await self._answer(415, b"JSON-RPC comes as it is, without Content-Encoding\n", "text/plain", {})
+            return await self._discard()
+        config = self.exposed.config
+        if config.paths and request.target.decode("ascii") not in config.paths:
+            await self._answer(404, b"JSON-RPC is spoken at other paths here\n", "text/plain", {})
+            return await self._discard()
+        body = await self._body(config.message)
+        if body is None:
+            await self._fail_request(Reason.SIZE, {"Connection": "close"})
+            return False
+        try:
+            message = await self._parse(body)
+        except jsonrpc.Malformed as error:
+            await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
+            return True
+        if self._asked is not None:
+            self._asked.calls = [call.method for call in message.calls]
+        passed, refusals, first = self._judge(message)
+        backend = await self._paid_backend() if passed else first
+        assert backend is not None, "what isn't passed was denied"
+        if isinstance(backend, Denial):
+            refusals += [jsonrpc.refusal(call, backend) for call in passed if call.has_id]
+            await self._answer_refused(message, refusals, backend)
+            return True
+        self._let_in = True
+        if isinstance(backend, Reason):
+            await self._answer_no_backend(message, passed, refusals, backend)
+        else:
+            await self._call_backend(backend, request, message, passed, refusals)
+        return True
+
+    async def _parse(self, body: bytes) -> jsonrpc.Message:
+        """The calls in it. Raises `jsonrpc.Malformed`."""
+        await self._turn(len(body))
+        return jsonrpc.parse(body, self.exposed.config.batch, alone=self._by_call)
+
+    def _judge(
+        self, message: jsonrpc.Message
+    ) -> tuple[list[jsonrpc.RpcCall], list[dict[str, Any]], Denial | None]:
+        """The calls that pass, what is answered to the others, and the first denial."""
+        passed, refusals, first = [], [], None
+        for call in message.calls:
+            denial = self._ask(Call(self._caller, call.method))
+            if denial is None:
+                passed.append(call)
+                continue
+            first = first or denial
+            if call.has_id:
+                refusals.append(jsonrpc.refusal(call, denial))
+        return passed, refusals, first
+
+    async def _answer_refused(
+        self, message: jsonrpc.Message, refusals: list[dict[str, Any]], first: Denial
+    ) -> None:
+        if not refusals:  # notifications are not answered
+            await self._answer(204, b"", None, {})
+        elif message.batch:
+            await self._answer_json(200, refusals)
+        else:
+            status = TELLINGS[first.reason].http
+            # Clients know that 429 means later; another status would hide the error from many of them.
+            await self._answer_json(status if status == 429 else 200, refusals[0], retry_after(first.retry))
+
+    async def _answer_no_backend(
+        self,
+        message: jsonrpc.Message,
+        passed: list[jsonrpc.RpcCall],
+        refusals: list[dict[str, Any]],
+        why: Reason,
+    ) -> None:
+        failures = [jsonrpc.failure(call, why) for call in passed if call.has_id]
+        answer = [*refusals, *failures]
+        if not answer:  # notifications alone, which have none
+            await self._fail_request(why)
+        elif message.batch:
+            await self._answer_json(200, answer)
+        else:
+            await self._answer_json(TELLINGS[why].http, answer[0], retry_after(TELLINGS[why].retry))
+
+    async def _call_backend(
+        self,
+        backend: Side,
+        request: h11.Request,
+        message: jsonrpc.Message,
+        passed: list[jsonrpc.RpcCall],
+        refusals: list[dict[str, Any]],
+    ) -> None:
+        body = jsonrpc.forwarded(message, passed)
+        kept = jsonrpc.fields(list(request.headers), alone=self._by_call)
+        headers = to_backend(kept, self._caller, self.exposed.config.service)
+        headers.append((b"content-length", str(len(body)).encode()))
+        if refusals:
+            headers = [(key, value) for key, value in headers if key != b"accept-encoding"]
+        await backend.send(h11.Request(method=b"POST", target=request.target, headers=headers))
+        await backend.send(h11.Data(data=body))
+        await backend.send(h11.EndOfMessage())
+        if refusals:
+            await self._merge_answer(backend, passed, refusals)
+        else:
+            await self._pass_answer(backend)
+        self._keep_link(backend)
+
+    async def _merge_answer(
+        self, backend: Side, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
+    ) -> None:
+        answer = bytearray()
+        while not isinstance(event := await answered(backend), h11.EndOfMessage):
+            if isinstance(event, h11.Data):
+                answer += event.data
+                self._kept += len(event.data)
+                if len(answer) > _MAX_MERGED:
+                    raise Ended(Reason.SIZE)
+        body = jsonrpc.merged(bytes(answer), refusals)
+        if body is None:  # such as a page that tells of a fault
+            failures = [jsonrpc.failure(call, Reason.BACKEND_BROKE) for call in passed if call.has_id]
+            await self._answer_json(200, [*refusals, *failures])
+        else:
+            await self._answer(200, body, "application/json", {})
+
+    async def _body(self, most: int) -> bytes | None:
+        """The request's whole body; None when it is longer than `most`, or says that it will be."""
+        if most < self._size < math.inf:
+            return None
+        body = bytearray()
+        if self._client.http.they_are_waiting_for_100_continue:
+            await self._client.send(h11.InformationalResponse(status_code=100, headers=[]))
+        while not isinstance(event := await self._client.event(), h11.EndOfMessage):
+            if isinstance(event, h11.Data):
+                body += event.data
+                self._kept = len(body)
+                if self._kept > most:
+                    return None
+        return bytes(body)
+
+    async def _answer_json(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
+        await self._answer(status, json.dumps(body).encode(), "application/json", headers or {})

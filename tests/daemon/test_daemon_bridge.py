@@ -1,0 +1,103 @@
+"""A carrier that can't leave its process: its bytes go over a socket pair, and who doesn't read stops the sender."""
+
+import asyncio
+import random
+import socket
+
+import pytest
+
+from dtp.carriers import memory
+from dtp.daemon.handover import Bridge
+from dtp.net.driver import LinkDriver
+from dtp.testing.carriers import End
+
+from .conftest import PATIENCE
+from .test_daemon_relay import until
+
+#: More than all buffers on the way have room for.
+DATA = random.Random(6).randbytes(8 << 20)
+#: Turns of the loop in which nothing moves any more.
+STILL = 200
+
+
+def bridged():
+    """The far end of a carrier, and the socket to the other process."""
+    near, far = memory.pair()
+    driver = LinkDriver(asyncio.get_running_loop(), near, None, lambda *_: None, lambda *_: None)
+    sock, there = socket.socketpair()
+    Bridge(driver, sock)
+    near.start(driver)
+    there.setblocking(False)
+    return near, End(far).start(), there
+
+
+async def stands_still(amount):
+    """Wait until an amount changes no more; what it is."""
+    last, turns = amount(), 0
+    while turns < STILL:
+        await asyncio.sleep(0)
+        last, turns = amount(), turns + 1 if amount() == last else 0
+    return last
+
+
+def test_a_process_that_reads_nothing_stops_the_peer():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        near, far, there = bridged()
+        sending = asyncio.ensure_future(far.send(DATA))
+        await until(lambda: near.paused)
+        for _ in range(STILL):
+            await asyncio.sleep(0)
+        assert near.paused
+        assert not sending.done()
+        got = bytearray()
+        while len(got) < len(DATA):
+            got += await loop.sock_recv(there, 65536)
+        await sending
+        assert got == DATA
+        assert not near.paused
+        far.abort()
+        there.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+def test_a_peer_that_reads_nothing_stops_the_process():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        _, far, there = bridged()
+        far.carrier.pause_reading()
+        sent = 0
+
+        async def send():
+            nonlocal sent
+            while sent < len(DATA):
+                await loop.sock_sendall(there, DATA[sent : sent + 65536])
+                sent += 65536
+
+        sending = asyncio.ensure_future(send())
+        assert 0 < await stands_still(lambda: sent) < len(DATA) // 2
+        far.carrier.resume_reading()
+        await far.until_received(DATA)
+        await sending
+        far.abort()
+        there.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+@pytest.mark.parametrize("which", ["peer", "process"])
+def test_the_end_of_one_is_the_end_of_the_other(which):
+    async def scenario():
+        _, far, there = bridged()
+        if which == "peer":
+            far.abort()
+            assert await asyncio.get_running_loop().sock_recv(there, 1) == b""
+        else:
+            there.send(b"last words")
+            there.close()
+            await far.until_received(b"last words")
+            assert await far.until_lost() is None
+        there.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))

@@ -1,0 +1,233 @@
+"""Connections that clients of HTTP keep, where the daemon is reloaded or ends: no request is cut off."""
+
+import asyncio
+
+import pytest
+
+from dtp.daemon.config.model import AccessRule, ConcurrencyRule
+from dtp.daemon.expose import Exposed
+from dtp.daemon.ledger import Ending
+from dtp.daemon.policies import Moment, Open
+from dtp.daemon.policies.access import Access
+from dtp.daemon.policies.concurrency import Concurrency
+from dtp.daemon.reasons import Reason
+
+from .conftest import config
+from .talk import seen
+from .test_daemon_http import CALLER, expose, site
+from .test_daemon_http_ends import GET
+from .test_daemon_http_hostile import OK
+from .test_daemon_relay import until
+
+REQUEST = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+NOW = Moment(0.0, 0.0)
+
+
+def another(talk, tmp_path, *policies, kind="http"):
+    """What stands in the place of `talk.exposed` after a reload, and how sessions are told of it."""
+    made = Exposed(
+        config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(2, kind)}').expose[0], policies
+    )
+    made.dial_streams = talk.exposed.dial_streams
+    return made, Ending(5.0, lambda connection: made)
+
+
+def is_last(talk):
+    """Whether the last answer that the client has heard says that it is."""
+    return b"connection: close" in talk.client.heard.lower().rpartition(b"http/1.1 200")[2]
+
+
+def test_an_idle_client_goes_over_to_what_a_reload_made(talk, tmp_path):
+    """Its next request is asked about there, and isn't the last; what was moved before counts where it was."""
+
+    async def scenario(talk):
+        before = talk.exposed
+        talk.client.say(GET)
+        (await talk.asked()).say(OK)
+        await talk.answered()
+        after, end = another(talk, tmp_path)
+        moved = talk.session.counts.received
+        talk.session.finish(end)
+        assert talk.session.exposed is after
+        assert (before.ledger.received, after.ledger.received) == (moved, 0)
+        await asyncio.sleep(60)  # longer than who has to leave may be idle
+        talk.client.say(GET)
+        (await talk.asked(2)).say(OK)
+        await talk.answered(2)
+        assert len(talk.links) == 2  # its backends may be others
+        assert not is_last(talk)
+        assert after.ledger.received == moved
+
+    talk(scenario)
+
+
+def test_who_is_being_answered_goes_over_with_the_next_request(talk, tmp_path):
+    async def scenario(talk):
+        before = talk.exposed
+        talk.client.say(GET)
+        backend = await talk.asked()
+        after, end = another(talk, tmp_path)
+        talk.session.finish(end)
+        assert talk.session.exposed is before
+        backend.say(OK)
+        await talk.answered()
+        await seen(lambda: talk.session.exposed is after)
+        talk.client.say(GET)
+        (await talk.asked(2)).say(OK)
+        await talk.answered(2)
+        assert not is_last(talk)
+
+    talk(scenario)
+
+
+def test_who_may_not_come_in_any_more_does_not_go_over(talk, tmp_path):
+    async def scenario(talk):
+        await asyncio.sleep(1)
+        after, end = another(talk, tmp_path, Access(AccessRule(peers=frozenset())))
+        talk.session.finish(end)
+        await talk.ended()
+        assert talk.client.code == Reason.DENIED
+        assert after.denials == {"access": 1}
+
+    talk(scenario)
+
+
+def test_what_is_open_stays_beyond_a_lower_limit(talk, tmp_path):
+    """As bytes of a relay do; and each stream is counted once, where both have the same rule."""
+
+    async def scenario(talk):
+        rule = Concurrency(ConcurrencyRule(identity=1))
+        after, end = another(talk, tmp_path, rule)
+        talk.exposed.chain = after.chain
+        assert talk.exposed.chain.ask(Open(CALLER), NOW) is None  # as it was let in
+        await asyncio.sleep(1)
+        talk.session.finish(end)
+        talk.client.say(GET)
+        (await talk.asked()).say(OK)
+        await talk.answered()
+        denial = after.chain.ask(Open(CALLER), NOW)
+        assert denial is not None
+        assert denial.reason == Reason.TOO_MANY
+
+    talk(scenario)
+
+
+def test_another_kind_of_service_takes_nothing_over(talk, tmp_path):
+    async def scenario(talk):
+        await asyncio.sleep(1)
+        _, end = another(talk, tmp_path, kind="json-rpc")
+        talk.session.finish(end)
+        assert await talk.ended() == 5 + 2
+
+    talk(scenario)
+
+
+@pytest.mark.parametrize("patience", [0.0, 5.0])
+def test_an_idle_client_has_its_time_for_a_last_request(talk, patience):
+    async def scenario(talk):
+        await asyncio.sleep(1)
+        talk.session.finish(Ending(patience))
+        if patience:
+            await asyncio.sleep(patience - 0.1)
+        talk.client.say(GET)
+        (await talk.asked()).say(OK)
+        await talk.answered()
+        assert is_last(talk)
+        assert await talk.ended() == 2
+        assert (talk.client.code, talk.session.why) == (0, "")
+
+    talk(scenario)
+
+
+@pytest.mark.parametrize("patience", [0.0, 5.0])
+def test_an_idle_client_that_asks_nothing_is_let_go(talk, patience):
+    async def scenario(talk):
+        await asyncio.sleep(1)
+        talk.session.finish(Ending(patience))
+        assert await talk.ended() == patience + 2
+        assert (talk.client.code, talk.session.why, talk.client.heard) == (0, "", b"")
+
+    talk(scenario)
+
+
+def test_who_was_answered_as_if_more_could_follow_has_one_more(talk):
+    """The head of an answer was said before anybody knew that it is the last one."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        backend.say(OK[:-2])
+        await seen(lambda: talk.client.heard)
+        talk.session.finish(Ending(5.0))
+        backend.say(OK[-2:])
+        await talk.answered()
+        assert not is_last(talk)
+        await asyncio.sleep(4)
+        talk.client.say(GET)
+        (await talk.asked(2)).say(OK)
+        await talk.answered(2)
+        assert is_last(talk)
+        await talk.ended()
+
+    talk(scenario)
+
+
+# ---- daemons -----------------------------------------------------------------------------------------------------
+
+
+async def ask(reader, writer):
+    """The head of an answer, in small letters."""
+    writer.write(REQUEST)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+    return head
+
+
+def test_a_kept_connection_survives_reloads(run):
+    """Twice, so that what took it over is replaced as well."""
+
+    async def scenario(pair):
+        async with site() as backend:
+            port = await pair.start(text := f"{expose(backend, 'http')}\n")
+            kept = await asyncio.open_connection("127.0.0.1", port)
+            await ask(*kept)
+            for seconds in (100, 200):
+                await pair.far.reload(pair.far_config(f'{text}limits = {{ time = "{seconds}s" }}'))
+                assert b"connection: close" not in await ask(*kept)
+            assert pair.exposed.status(0)["open"] == pair.exposed.active == 1
+            assert pair.far.open_streams == 1
+            kept[1].close()
+            await until(lambda: not pair.exposed.active)
+
+    run(scenario)
+
+
+def test_a_service_that_a_reload_removes_answers_once_more(run):
+    async def scenario(pair):
+        async with site() as backend:
+            port = await pair.start(expose(backend, "http"))
+            kept = await asyncio.open_connection("127.0.0.1", port)
+            await ask(*kept)
+            other = expose(backend, "http").replace('"api"', '"other"')
+            await pair.far.reload(pair.far_config(other))
+            assert b"connection: close" in await ask(*kept)
+            assert await kept[0].read() == b""
+            kept[1].close()
+
+    run(scenario)
+
+
+def test_a_daemon_that_drains_answers_once_more(run):
+    async def scenario(pair):
+        async with site() as backend:
+            port = await pair.start(expose(backend, "http"))
+            kept = await asyncio.open_connection("127.0.0.1", port)
+            await ask(*kept)
+            draining = asyncio.ensure_future(pair.far.drain(20))
+            await until(lambda: pair.far.draining)
+            assert b"connection: close" in await ask(*kept)
+            assert await kept[0].read() == b""
+            kept[1].close()
+            assert await draining
+
+    run(scenario)
