@@ -77,9 +77,10 @@ class Lane:
 @dataclass(frozen=True)
 class ClosedPipe:
     """What is left of a pipe that was closed: the next one of its direction takes its index, and goes on with its
-    numbers and its rates."""
+    numbers, its rates and its window. `sequence` is the number of the last frame."""
 
     index: int
+    sequence: int
     requests_tat: int
     bytes_tat: int
 
@@ -364,7 +365,7 @@ def open_and_share(
 
 
 def top_up(program: Program, channel: ObjectLike, payment: ObjectLike, *, coin: str = SUI_COIN) -> None:
-    """Add money."""
+    """Add money: the client any sum but nothing, others at least the terms' least deposit."""
     _call(program, Function.TOP_UP, coin, program.use(channel), program.use(payment))
 
 

@@ -50,7 +50,16 @@ from dtp.chain.errors import (
     WrongObjectType,
     was_signed,
 )
-from dtp.chain.gas import GasCoin, GasPool, GasPurse, GasSlot, ObjectCache, ObjectQueues
+from dtp.chain.gas import (
+    HIGHEST_GAS_PRICE,
+    GasCoin,
+    GasPool,
+    GasPurse,
+    GasSlot,
+    ObjectCache,
+    ObjectQueues,
+    check_price,
+)
 from dtp.chain.model import (
     MIST_PER_SUI,
     SUI_COIN,
@@ -88,6 +97,10 @@ _Took = Callable[[int], None]
 
 #: The protocol's largest budget, in MIST.
 MAX_GAS_BUDGET = 50 * MIST_PER_SUI
+#: The most that one transaction may cost where nothing is said: publishing all that a package may hold takes less.
+DEFAULT_MAX_GAS = 5 * MIST_PER_SUI
+#: Units of computation that the chain charges for any transaction.
+LEAST_UNITS = 1000
 #: Added to what a simulation used: the price of this many units of computation, and a fifth of the computation.
 _SPARE_UNITS = 1000
 _SPARE_PART = 5
@@ -99,10 +112,22 @@ _MAX_GAS_COINS = 256
 
 @dataclass(frozen=True)
 class Simulated:
-    """What a program would do. `returned` has, for each command, its results: (type, BCS)."""
+    """What a program would do. `returned` has, for each command, its results: (type, BCS); `price` is what a unit of
+    gas was said to cost (MIST)."""
 
     executed: Executed
     returned: tuple[tuple[tuple[str, bytes], ...], ...]
+    price: int
+
+    @property
+    def cost(self) -> int:
+        """Return what its gas comes to at that price, MIST, as something to weigh against what it brings.
+
+        The node's word counts only as far as it doesn't make it cheaper than the least that the chain charges, or
+        promise more back than is paid.
+        """
+        gas = self.executed.gas
+        return max(gas.computation, LEAST_UNITS * self.price) + max(0, gas.net - gas.computation)
 
 
 @dataclass(frozen=True)
@@ -116,7 +141,8 @@ class ChainClient:
 
     `network` is a name or URL (see `dtp.chain.networks`), `signer` may be left out for reading. `deployments` is
     where package ids are remembered: a path, None for memory only, or "default". `timeout` is in seconds, for one
-    call. `max_gas` (MIST) is the most that one transaction may cost: more is refused before anything is signed.
+    call. `max_gas` (MIST) is the most that one transaction may cost, and `max_gas_price` a unit of its gas, which the
+    node says (None: a safe default): more is refused before anything is signed.
     """
 
     def __init__(
@@ -127,12 +153,14 @@ class ChainClient:
         deployments: Deployments | Path | str | None = "default",
         timeout: float = 10.0,
         retry: Retry | None = None,
-        max_gas: int = 5 * MIST_PER_SUI,
+        max_gas: int = DEFAULT_MAX_GAS,
+        max_gas_price: int | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.network = network if isinstance(network, Network) else find_network(network)
         self.signer = signer
         self.max_gas = min(max_gas, MAX_GAS_BUDGET)
+        self.max_gas_price = HIGHEST_GAS_PRICE if max_gas_price is None else max_gas_price
         self.endpoints = Endpoints(self.network, timeout=timeout, retry=retry or Retry(), sleep=sleep)
         self._deployments = deployments if isinstance(deployments, Deployments) else None
         self._packages_path = None if isinstance(deployments, Deployments) else deployments
@@ -154,6 +182,8 @@ class ChainClient:
         """
         found = copy.copy(self)
         found._purse = purse
+        if purse.highest_price is not None:
+            found.max_gas_price = purse.highest_price
         return found
 
     async def __aenter__(self) -> Self:
@@ -364,12 +394,21 @@ class ChainClient:
         `checks=False` lets it call any function and needs no gas: a way to read. Raises `TransactionFailed`.
         """
         account = canonical_id(sender) if sender is not None else self.address
-        await self._price()
-        question = self._unresolved(program, account)
-        outcome = await self._asked_for_simulation(
+        # At the price that would be signed: a node could weigh it by another one.
+        price = await self._price()
+        try:
+            outcome = await self._simulated_at(program, account, price, checks=checks)
+        except failures.PriceTooLow:  # the epoch changed
+            self._epoch = None
+            price = await self._price()
+            outcome = await self._simulated_at(program, account, price, checks=checks)
+        return Simulated(outcome.executed, tuple(each.returned for each in _values(outcome)), price)
+
+    async def _simulated_at(self, program: Program, account: str, price: int, *, checks: bool) -> Outcome:
+        question = self._unresolved(program, account, price)
+        return await self._asked_for_simulation(
             question, select_gas=checks, checks=checks, mask=SIMULATED_MASK
         )
-        return Simulated(outcome.executed, tuple(each.returned for each in _values(outcome)))
 
     async def execute(
         self, program: Program, *, gas_budget: int | None = None, signed: Signed | None = None
@@ -407,7 +446,7 @@ class ChainClient:
         self, program: Program, gas_budget: int | None, signed: Signed | None, *, alone: bool
     ) -> Executed:
         signer = self._signing()
-        price = await self._price()
+        price = await self._agreed_price()
         ids = [each.id for each in program.objects]
         self._gas.drop(ids)
         async with AsyncExitStack() as held:
@@ -435,12 +474,12 @@ class ChainClient:
         if purse is None:
             yield lambda gas: None
             return
-        gas = _decoded(data).gas_data
-        purse.sign(gas.price, gas.budget)
+        budget = _decoded(data).gas_data.budget
+        purse.sign(budget)
         try:
-            yield functools.partial(purse.took, gas.budget)
+            yield functools.partial(purse.took, budget)
         except BaseException:
-            purse.took(gas.budget, 0)
+            purse.took(budget, 0)
             raise
 
     async def _send(
@@ -522,7 +561,9 @@ class ChainClient:
                 f"{self.address} has no SUI to pay for gas on {self.network.name}; "
                 "send it some (dtp wallet faucet, on a test network)"
             )
-        budget = gas_budget or data.gas_data.budget or self._budget(outcome.executed, price)
+        # The node's budget is a ceiling only, for its coins may hold no more: what is signed follows from the gas.
+        estimate = self._budget(outcome.executed, price)
+        budget = gas_budget or min(estimate, data.gas_data.budget or estimate)
         return self._encoded(program, known, chosen, price, budget)
 
     async def _all_coins(self, program: Program) -> tuple[ObjectRef, ...]:
@@ -688,6 +729,19 @@ class ChainClient:
         if self._epoch is None:
             self._epoch = await self.endpoints.ask(Wire.epoch)
         return self._epoch.gas_price
+
+    async def _agreed_price(self) -> int:
+        """Return what a unit of gas costs (MIST), by an endpoint whose word may be signed. Raises `GasTooHigh`."""
+        for _ in self.network.endpoints[1:]:
+            if (price := await self._price()) <= self.max_gas_price:
+                return price
+            self._epoch = None
+            self.endpoints.next()
+        price = await self._price()
+        if price > self.max_gas_price:
+            self._epoch = None  # so that what one node said is asked anew
+        check_price(price, self.max_gas_price)
+        return price
 
     def _signing(self) -> Signer:
         if self.signer is None:

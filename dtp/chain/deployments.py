@@ -118,6 +118,12 @@ def known_deployments() -> dict[str, tuple[Deployment, ...]]:
     return {chain: tuple(known.packages.values()) for chain, known in _load(packages_path()).items()}
 
 
+def has_made_hosts(account: Id) -> bool:
+    """True if the account has made a host from here, on whatever chain. Raise `ConfigError` as above."""
+    name = canonical_id(account)
+    return any(known.hosts.get(name) for known in _load(packages_path()).values())
+
+
 def packages_path() -> Path:
     """The file: `$DTP_PACKAGES`, else `packages.json` in the settings folder."""
     named = os.environ.get(PACKAGES_VARIABLE)

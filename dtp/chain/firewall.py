@@ -339,6 +339,10 @@ class Asking(Protocol):
     def service(self) -> str:
         """The name of the service."""
 
+    @property
+    def again(self) -> bool:
+        """True for who was let in before, and comes over another carrier."""
+
 
 class Firewall:
     """Decides for a listener by the rules on chain. For one event loop.
@@ -386,20 +390,21 @@ class Firewall:
         self._kept = await self._reading.read(self._kept)
         return self._kept.rules
 
-    async def judge(self, account: Id, service: str) -> Decision:
-        """Whether an account may use a service now; counts as a request. Never asks the chain for one account."""
+    async def judge(self, account: Id, service: str, *, counts: bool = True) -> Decision:
+        """Whether an account may use a service now; `counts` as a request. Never asks the chain for one account."""
         rules = await self._current()
         name = canonical_id(account)
         if rules is None:
             return Decision(name, service_number(service), Refusal.RULES_UNKNOWN)
         decision = decide(rules, service, name, self._clock())
-        if decision.allowed and not self._within_rate(rules, decision):
+        if counts and decision.allowed and not self._within_rate(rules, decision):
             return replace(decision, refusal=Refusal.OVER_RATE)
         return decision
 
     async def admit(self, request: Asking) -> None:
         """For `listen(admit=...)`: raise `Refuse` for those who may not come in."""
-        decision = await self.judge(request.peer.sui_address, request.service)
+        account = request.peer.sui_address
+        decision = await self.judge(account, request.service, counts=not request.again)
         if decision.refusal is not None:
             log.info("%s refused for service %r: %s", request.peer.short, request.service, decision.refusal)
             raise Refuse(CLOSE_CODES[decision.refusal], decision.refusal.value)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 from weakref import WeakValueDictionary
 
 from dtp.chain.commands import Known
@@ -17,6 +18,20 @@ from dtp.chain.errors import GasTooHigh
 from dtp.chain.model import MIST_PER_SUI, Executed, ObjectData, ObjectRef
 
 _REMEMBERED = 4096
+#: The highest price of a unit of gas to sign for unasked, MIST: every node can make one up. Networks had 500 to 1,000
+#: for years.
+HIGHEST_GAS_PRICE: Final = 10_000
+
+
+def check_price(price: int, highest: int) -> None:
+    """Raise `GasTooHigh` where a unit of gas costs more MIST than `highest`, before anything is signed."""
+    if price > highest:
+        raise GasTooHigh(
+            f"the node says that a unit of gas costs {price:,} MIST, and at most {highest:,} is to be paid: ask "
+            "another node (--network), or allow more (--max-gas-price, max_gas_price); nothing was signed",
+            needed=price,
+            most=highest,
+        )
 
 
 @dataclass(frozen=True)
@@ -31,8 +46,8 @@ class GasCoin:
 class GasPurse:
     """What the gas of several transactions may come to together, agreed to before any of them is signed (MIST).
 
-    `most` is the most in all, None for no limit; `highest_price` the most that a unit of computation may cost, which
-    every node can make up. What is signed for counts with its whole gas budget until it is known what it took.
+    `most` is the most in all, None for no limit; `highest_price` the most that a unit of computation may cost, None
+    for the client's own limit. What is signed for counts with its whole gas budget until it is known what it took.
     """
 
     most: int | None = None
@@ -43,15 +58,8 @@ class GasPurse:
     spent: int = field(init=False, default=0)
     _signed: int = field(init=False, default=0)
 
-    def sign(self, price: int, budget: int) -> None:
+    def sign(self, budget: int) -> None:
         """Count a transaction that is about to be signed with so much gas. Raises `GasTooHigh`."""
-        if self.highest_price is not None and price > self.highest_price:
-            raise GasTooHigh(
-                f"the node says that a unit of gas costs {price:,} MIST, and at most {self.highest_price:,} is to be "
-                "paid: ask another node (--network), or allow more (--max-gas-price); nothing was signed",
-                needed=price,
-                most=self.highest_price,
-            )
         needed = max(0, self.spent) + self._signed + budget + self.kept
         if self.most is not None and needed > self.most:
             raise GasTooHigh(

@@ -134,6 +134,8 @@ class Heartbeats:
         self._ttl = self._beaten = 0.0
         self._task = SupervisedTask(lambda: self.run(LOOK), name="dtp-heartbeat")
         self.generation = 0
+        #: What its transactions took, MIST.
+        self.gas = 0
         #: Whether the beacon has been told of it; whether another process is there in its place.
         self.started = self.lost = False
 
@@ -153,7 +155,7 @@ class Heartbeats:
                 host.configure(program, *place, weight=weight, role=role, hint=hint)
         host.heartbeat(program, *place, self.generation, self._load())
         self._ttl, self._beaten = beacon.ttl_ms / 1000, self._clock()
-        await self._chain.execute(program)
+        await self._execute(program)
         self.started = True
         self._task.start()
 
@@ -184,7 +186,7 @@ class Heartbeats:
         try:
             if suspected or now - self._beaten > self._ttl:
                 await self._check_apart()
-            await self._chain.execute(program)
+            await self._execute(program)
         except (MoveAborted, EndpointsApart) as error:
             if isinstance(error, MoveAborted) and error.error not in _REPLACED:
                 raise
@@ -219,8 +221,11 @@ class Heartbeats:
         if not self.lost and known is not None and known.generation == self.generation:
             program = Program()
             host.withdraw(program, self._beacon, self._operator, self._key)
-            await self._chain.execute(program)
+            await self._execute(program)
             self.started = False
+
+    async def _execute(self, program: Program) -> None:
+        self.gas += (await self._chain.execute(program)).gas.net
 
     async def stop(self) -> None:
         """No further heartbeat. Idempotent."""

@@ -13,7 +13,9 @@ from typing import TypeAlias
 
 from dtp.sui.names import format_address, parse_address, parse_type
 
+#: MIST in a SUI.
 MIST_PER_SUI = 1_000_000_000
+#: The type of SUI, the coin, in its long form.
 SUI_COIN = str(parse_type("0x2::sui::SUI"))
 CLOCK_ID = format_address(parse_address("0x6"))
 

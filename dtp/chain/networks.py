@@ -32,6 +32,7 @@ class Network:
     faucet: str = ""
 
 
+#: The networks that have a name, by it.
 NETWORKS: Final = {
     "localnet": Network(
         "localnet", (f"http://127.0.0.1:{LOCALNET_PORT}",), faucet=f"http://127.0.0.1:{FAUCET_PORT}/v2/gas"

@@ -13,6 +13,7 @@ import logging
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
@@ -40,6 +41,7 @@ from dtp.chain.pipe_where import ChannelInUse, NoPipeChannel, Timing, Where
 from dtp.chain.pipes import opening, reclaim
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.errors import ChainError, LocalError
+from dtp.plurals import count_of
 from dtp.tasks import SupervisedTask, TaskSet, start_task
 
 __all__ = ["OnLink", "PipeHub"]
@@ -224,9 +226,26 @@ class PipeHub:
         return self._loop.is_closed()
 
     async def hand_over(self, channel: str) -> None:
-        """See `Sender`. Of a hub in another thread nothing can be asked here."""
+        """See `Sender`."""
+        if self._loop is asyncio.get_running_loop():
+            await self._hand_over(channel)
+            return
+        done: Future[None] = Future()
+
+        def begin() -> None:
+            task = self._spawn(self._hand_over(channel), "dtp-pipes-hand-over")
+            task.add_done_callback(lambda _: done.set_result(None))
+
+        try:
+            self._loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # its loop was closed just now
+            return
+        # Its thread may stand still.
+        await asyncio.wait((asyncio.wrap_future(done),), timeout=2 * self.timing.linger)
+
+    async def _hand_over(self, channel: str) -> None:
         end = self._ends.get(channel)
-        if end is None or end.used or self._loop is not asyncio.get_running_loop():
+        if end is None or end.used:
             return
         await self._rest(end)
         if end.quiet:
@@ -247,7 +266,7 @@ class PipeHub:
             try:
                 found = await reclaim(self.chain)
                 if found.pipes:
-                    log.info("%d pipes of closed channels were given back", found.pipes)
+                    log.info("given back: %s of closed channels", count_of(found.pipes, "pipe"))
             except (ChainError, LocalError) as fault:
                 log.info("pipes of closed channels can't be given back for now: %s", fault)
             await asyncio.sleep(self.timing.tidy)

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.chain")
 
+#: Packages of which this process has said who can change them, how, and on what kind of network: each is a line.
+_told_upgradable: set[tuple[str, str, bool]] = set()
+
 __all__ = [
     "HostDirectory",
     "HostOffline",
@@ -142,10 +145,20 @@ def service_number(name: str) -> int:
     return FIRST_NAMED + int.from_bytes(digest[:8], "big") % (_NUMBERS - FIRST_NAMED)
 
 
+def spelling_of(name: str, number: int) -> str:
+    """Return the part of a name that has this number: `files` of `files/a/b`, which may be a path below it."""
+    return next((each for each in _spellings(name) if service_number(each) == number), name)
+
+
+def usual_name(number: int) -> str:
+    """Return the name of a service's number where it is one that `dtp serve` gives by itself; else the number."""
+    return next((name for name in _USUAL if service_number(name) == number), str(number))
+
+
 def _shown(number: int) -> str:
     """A service's number, with the name where it is one that `dtp serve` gives by itself."""
-    known = next((name for name in _USUAL if service_number(name) == number), "")
-    return f"{known} ({number})" if known else str(number)
+    known = usual_name(number)
+    return known if known == str(number) else f"{known} ({number})"
 
 
 def _spellings(name: str) -> Iterable[str]:
@@ -321,7 +334,6 @@ class HostDirectory:
         self._clock = clock
         self._known: OrderedDict[str, tuple[HostState | None, float]] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[HostState]] = {}
-        self._told: set[str] = set()
 
     async def find(self, host_object: Id) -> HostState:
         """The host, out of memory or as the chain has it now.
@@ -406,9 +418,10 @@ class HostDirectory:
     def _tell_upgradable(self, chain: ChainClient) -> None:
         """Say once who can change the package that hosts are of; only to those who look where SUI is free."""
         package = chain.deployments.find(host_module.SCHEMA.package)
-        if package.id in self._told or package.policy in (Policy.IMMUTABLE, Policy.DEPENDENCIES):
+        told = package.id, package.policy, bool(chain.network.faucet)
+        if told in _told_upgradable or package.policy in (Policy.IMMUTABLE, Policy.DEPENDENCIES):
             return
-        self._told.add(package.id)
+        _told_upgradable.add(told)
         if package.policy == Policy.UNKNOWN:
             what = "may be upgradable, which this node couldn't tell"
         else:

@@ -66,6 +66,11 @@ def format_amount(mist: int) -> str:
     return f"{sign}{digits} SUI"
 
 
+def money(units: int, coin: str) -> str:
+    """A sum of a coin (its smallest unit) with its unit: "0.5 SUI", "5,000 of 0x2::usdc::USDC"."""
+    return format_amount(units) if canonical_type(coin) == SUI_COIN else f"{units:,} of {coin}"
+
+
 async def send(chain: ChainClient, recipient: Id, amount: int, coin: str = SUI_COIN) -> Executed:
     """Send `amount` of a coin (its smallest unit). Raises `InsufficientFunds` and what `execute` raises."""
     if amount <= 0:

@@ -240,24 +240,32 @@ def admit(
                 admitted.inputs.append(None)
             case _:
                 admitted.inputs.append(None)
+    for entry in admitted.objects:
+        if entry.record.id in admitted.receiving:
+            raise _twice(entry.record.id)
     admitted.packages = list(_packages(kind.commands, store))
     if gas:
         admitted.gas = _gas(data, store)
     return admitted
 
 
+def _twice(id: bytes) -> TransactionRejected:
+    return _reject("DuplicateObjectRefInput", f"{_hex(id)} is an input twice", id)
+
+
 def _check_duplicates(kind: ProgrammableTransaction, payment: Sequence[ObjectRef]) -> None:
-    seen: set[bytes] = set()
+    """Refuse what is used or received twice. What is used and received is told after who owns it, as Sui does."""
+    used: set[bytes] = set()
+    received: set[bytes] = set()
     for arg in kind.inputs:
-        if isinstance(arg, OwnedInput | ReceivingInput):
-            id = arg.ref.id
-        elif isinstance(arg, SharedInput):
-            id = arg.id
-        else:
+        if not isinstance(arg, OwnedInput | ReceivingInput | SharedInput):
             continue
+        id = arg.id if isinstance(arg, SharedInput) else arg.ref.id
+        seen = received if isinstance(arg, ReceivingInput) else used
         if id in seen:
-            raise _reject("DuplicateObjectRefInput", f"{_hex(id)} is an input twice", id)
+            raise _twice(id)
         seen.add(id)
+    seen = used | received
     for ref in payment:
         if ref.id in seen:
             raise _reject(

@@ -280,8 +280,12 @@ class Run:
         for record in (*self.before.values(), *self.admitted.packages):
             if record.id not in _SYSTEM_PACKAGES:
                 self.meter.charge(object_size(record.value.data) * READ_COST_PER_BYTE)
+        inputs = [self._source(at, arg) for at, arg in enumerate(kind.inputs)]
         gas = self._gas_place()
-        places = Places(self.vm, [self._source(at, arg) for at, arg in enumerate(kind.inputs)], gas)
+        places = Places(self.vm, self.meter, inputs, gas, kind.commands)
+        for place in (*inputs, gas):
+            if isinstance(place, Place):
+                places.charge(place)
         interpreter = Interpreter(
             self.vm,
             self.session,

@@ -63,8 +63,8 @@ def from_machine(failure: ExecutionFailure) -> ExecutionError:
     if kind == "TypeArgumentError":
         content = {"argument": failure.type_argument or 0, "problem": failure.reason}
         return ExecutionError(kind, content, None, text)
-    if kind in ("MovePrimitiveRuntimeError", "MemoryLimitExceeded", "EventTooLarge", "ObjectTooBig"):
-        # Limits inside natives have no kind of their own on chain.
+    if kind in ("MovePrimitiveRuntimeError", "MemoryLimitExceeded"):
+        # Limits of memory have no kind of their own on chain.
         return ExecutionError(
             "MovePrimitiveRuntimeError", {"location": _location(failure.location)}, None, text
         )

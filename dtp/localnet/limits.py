@@ -80,6 +80,8 @@ TABLE_SIZES: Final = {
 # Values and objects at run time.
 MAX_VALUE_DEPTH: Final = 128
 """`max_move_value_depth`: how deep a value's type may nest."""
+MAX_VECTOR_LENGTH: Final = 262_144
+"""`max_move_vector_len`: elements that a vector may grow to by pushing."""
 MAX_LAYOUT_NODES: Final = 512
 """`max_type_to_layout_nodes`."""
 MAX_TYPE_DEPTH: Final = 16

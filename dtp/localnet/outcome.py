@@ -12,7 +12,7 @@ from typing import Final
 
 from dtp.localnet.failures import CommandFailed
 from dtp.localnet.gas import StorageChange, object_size, storage_cost, total_cost
-from dtp.localnet.limits import MAX_EFFECTS_SIZE, MAX_OBJECT_SIZE, MAX_WRITTEN_SIZE
+from dtp.localnet.limits import MAX_EFFECTS_SIZE, MAX_LAYOUT_NODES, MAX_OBJECT_SIZE, MAX_WRITTEN_SIZE
 from dtp.localnet.model import BalanceChange, ObjectRecord
 from dtp.localnet.places import Place
 from dtp.localnet.vm import VM, OwnerKind, RuntimeEffects, Type
@@ -113,6 +113,11 @@ class _Collector:
                 return ConsensusAddressOwner(self.lamport, found.address)
 
     def write(self, id: bytes, type: Type, data: object, owner: Owner) -> None:
+        if type.layout_nodes > MAX_LAYOUT_NODES:
+            raise CommandFailed(
+                "VMVerificationOrDeserializationError",
+                f"{type.tag} has a layout of {type.layout_nodes} nodes, {MAX_LAYOUT_NODES} at most: no object can",
+            )
         contents = self.vm.encode(type, data)
         if len(contents) > MAX_OBJECT_SIZE:
             raise CommandFailed(

@@ -12,9 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dtp.localnet.failures import CommandFailed, argument_failed
-from dtp.localnet.vm import VM, ExecutionFailure, Slot, Type
+from dtp.localnet.vm import VM, ExecutionFailure, GasMeter, Slot, Type
+from dtp.localnet.vm.sizes import INSTRUCTIONS
 from dtp.localnet.vm.types import COPY, DROP, KEY
-from dtp.sui.transaction import Argument, GasCoin, Input, NestedResult, Result
+from dtp.sui.transaction import (
+    Argument,
+    Command,
+    GasCoin,
+    Input,
+    NestedResult,
+    Result,
+    arguments_of,
+)
 
 __all__ = ["MOVED", "Place", "Places", "PureSource", "ReceivingSource"]
 
@@ -80,11 +89,36 @@ class ReceivingSource:
 Source = Place | PureSource | ReceivingSource
 
 
-class Places:
-    """Inputs, gas coin and results of one transaction. `begin` starts a command: borrows last for one command."""
+def _last_uses(commands: Sequence[Command]) -> set[tuple[int, int]]:
+    """The uses, as (command, argument), after which a value is not used any more."""
+    last: dict[Argument, tuple[int, int]] = {}
+    for command, each in enumerate(commands):
+        for at, argument in enumerate(arguments_of(each)):
+            last[NestedResult(argument.command, 0) if isinstance(argument, Result) else argument] = (
+                command,
+                at,
+            )
+    return set(last.values())
 
-    def __init__(self, vm: VM, inputs: Sequence[Source], gas: Place | None) -> None:
+
+class Places:
+    """Inputs, gas coin and results of one transaction. `begin` starts a command: borrows last for one command.
+
+    The meter pays for inputs when they are loaded, and for copies: taking a value by its last use moves it for free.
+    """
+
+    def __init__(
+        self,
+        vm: VM,
+        meter: GasMeter,
+        inputs: Sequence[Source],
+        gas: Place | None,
+        commands: Sequence[Command],
+    ) -> None:
         self._vm = vm
+        self._meter = meter
+        self._last_uses = _last_uses(commands)
+        self._command = -1
         self.inputs = inputs
         self.gas = gas
         self.results: list[list[Place]] = []
@@ -93,6 +127,7 @@ class Places:
 
     def begin(self) -> None:
         """Forget the borrows of the last command."""
+        self._command += 1
         self._shared.clear()
         self._exclusive.clear()
 
@@ -157,6 +192,7 @@ class Places:
             except ExecutionFailure as failure:
                 raise argument_failed(at, failure.reason or "InvalidBCSBytes", str(failure)) from None
             place = source.places[wanted] = Place(wanted, data, "a pure input")
+            self.charge(place)
         return place
 
     def _receiving(self, source: ReceivingSource, at: int, wanted: Type | None) -> Place:
@@ -164,11 +200,16 @@ class Places:
             raise argument_failed(at, "TypeMismatch", "an object to receive fits `Receiving<T>` only")
         if source.place is None:
             source.place = Place(wanted, [[source.id], source.version], "an object to receive")
+            self.charge(source.place)
         elif source.place.type is not wanted and not source.place.moved:
             source.place.type = wanted  # not used up under the other type
         return source.place
 
     # --------------------------------------------------------------------------------------------- using
+
+    def charge(self, place: Slot) -> None:
+        """Charge for loading or copying a value. Raises `ExecutionFailure` (`InsufficientGas`)."""
+        self._meter.charge_use(INSTRUCTIONS.of(place.type)(place.data))
 
     def peek(self, argument: Argument, at: int) -> Place | None:
         """The place of an argument that is no bytes, without using it; None for pure inputs."""
@@ -192,6 +233,8 @@ class Places:
             # A copy may be taken beside a borrow: it is of the value before the call. Only without one it may be the
             # value's last use, which needs no `drop`.
             place.last_taken = id(place) not in self._shared | self._exclusive
+            if not place.last_taken or (self._command, at) not in self._last_uses:
+                self.charge(place)
             return Slot(place.type, self._vm.copy(place.type, place.data))
         if id(place) in self._exclusive:
             raise argument_failed(at, "InvalidReferenceArgument", f"{place.name} is borrowed in this command")

@@ -29,6 +29,7 @@ from dtp.localnet.vm import (
     Value,
 )
 from dtp.localnet.vm.natives.object import derive_id
+from dtp.localnet.vm.signals import MemoryLimit
 from dtp.localnet.vm.types import KEY, STORE
 from dtp.localnet.vm.verify import internal_parameters
 from dtp.sui.bytecode import package_digest
@@ -108,6 +109,9 @@ class Interpreter:
                 raise CommandFailed.of(replace(failed.error, command=index)) from None
             except ExecutionFailure as failure:
                 raise CommandFailed.of(replace(from_machine(failure), command=index)) from None
+            except MemoryLimit as limit:  # of ids that commands themselves make, delete or send
+                stopped = from_machine(ExecutionFailure("MovePrimitiveRuntimeError", limit.message))
+                raise CommandFailed.of(replace(stopped, command=index)) from None
             self.places.results.append(results)
             if self.traces is not None:
                 trace.returned = [Value(p.type, self.vm.copy(p.type, p.data)) for p in results]

@@ -445,6 +445,7 @@ class NodeProcess:
             self.watchdog.cancel()
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_while_transactions_come_in(tmp_path):
     """SIGKILL at any moment, again and again: each transaction happens once, each event is seen once, in order."""
     node, database, count = NodeProcess(tmp_path / "chain"), tmp_path / "seen.sqlite", 12

@@ -406,9 +406,10 @@ def test_an_index_of_a_pipe_comes_back_and_its_numbers_go_on(play):
             assert (held.index, held.sequence) == (0, before)
             await do(world.client, pipe.send, held.id, id, world.host, b"frame")
             await do(world.client, pipe.close, held.id, id)
+        await refused(channel.ChannelError.UNSENT_ACK, world.server, pipe.ack, id, 0, 2**64 - 1)
         found = await world.read(id)
-        assert (found.acks_to_server, found.free_to_client) == ((18,), ())
-        assert found.free_to_server == (channel.ClosedPipe(0, 0, 0),)
+        assert (found.acks_to_server, found.free_to_client) == ((0,), ())
+        assert found.free_to_server == (channel.ClosedPipe(0, 18, 0, 0),)
 
     play(scenario)
 

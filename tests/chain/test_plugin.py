@@ -112,6 +112,7 @@ def test_a_node_with_an_account(run, other):
     assert key not in said
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_in_a_line(run, other):
     code, said = run("--dtp-network=nonsense")
     assert code == 4

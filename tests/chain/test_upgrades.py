@@ -97,6 +97,7 @@ def second_version(tmp_path):
     return move_build.compile_package(Checkout(tmp_path), "transport")[0]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_objects_of_version_1_are_migrated_to_version_2_with_all_their_money(publisher, tmp_path, net):
     newer = second_version(tmp_path)

@@ -73,6 +73,7 @@ async def exchange(near, far, there, back):
     return ours, theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_events_that_are_lost_doubled_and_swapped(client, wallet, seed):
     async def scenario():
@@ -255,6 +256,7 @@ def test_nonsense_disturbs_nobody_else(client, wallet, flags, data):
     run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["garbled", "beyond the window", "contradicting"])
 def test_a_client_that_breaks_the_rules_breaks_its_own_carrier(client, wallet, what):
     async def scenario():
@@ -340,8 +342,8 @@ def test_frames_of_others_and_of_other_endpoints(client, wallet):
             other = await make_host(other_owner)
             number = await other.service("echo")
             await other.endpoint(bytes([2]) * 32)
-            accepted = []
-            listener = await listen(f"{made.url}&to={'07' * 32}", accepted.append, chain=made.server)
+            accepted = asyncio.Queue()
+            listener = await listen(f"{made.url}&to={'07' * 32}", accepted.put_nowait, chain=made.server)
             asked = []
             hub = PipeHub.of(made.server)
             read = made.server.read
@@ -357,9 +359,10 @@ def test_frames_of_others_and_of_other_endpoints(client, wallet):
             assert channel in hub._foreign
             assert asked == []
             near = await dial(f"{made.url}&to={'07' * 32}", chain=made.user)
-            assert len(accepted) == 1
+            far = await accepted.get()
+            assert accepted.empty()
             near.abort()
-            accepted[0].abort()
+            far.abort()
             await listener.close()
 
     run(scenario())

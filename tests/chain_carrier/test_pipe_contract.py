@@ -7,6 +7,7 @@ from chain_carrier.worlds import world
 from dtp.testing.carriers import check_carrier
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [0, 2], ids=["no window", "a window of two frames"])
 def test_pipes(client, wallet, window):
     async def scenario():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from unittest.mock import Mock
 
 import pytest
 from chain_resolver.hosts import make_host, run
@@ -21,7 +22,7 @@ from dtp.chain.errors import SignerError
 from dtp.chain.pipe_carrier import dial, environment_signer
 from dtp.chain.pipe_hub import PipeHub
 from dtp.chain.pipe_lock import PipeLocks
-from dtp.chain.pipe_where import ChannelInUse
+from dtp.chain.pipe_where import ChannelInUse, Timing
 from dtp.errors import LocalError
 from dtp.identity import Identity
 
@@ -257,6 +258,52 @@ def test_one_client_of_a_program_at_a_time_sends_over_a_channel_s_pipes(client, 
             await listener.close()
 
     run(scenario())
+
+
+def test_pipes_are_handed_over_between_threads(client, wallet):
+    """As between clients of one loop: an end that nobody uses would keep its channel for as long as its hub lives."""
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener, near, far = await made.pair("&pipes=2")
+            url = f"{made.url}&channel={near.channel}"
+
+            async def elsewhere():
+                async with client(made.user.signer) as second:
+                    await second.connect()
+                    tuned(second)
+                    again = await dial(url, chain=second)
+                    pipes = again._end.pipes
+                    again.abort()
+                    await PipeHub.of(second).surrender(near.channel)
+                    return pipes
+
+            with pytest.raises(ChannelInUse, match="another connection of this program"):
+                await asyncio.to_thread(asyncio.run, elsewhere())
+            near.close()  # whose end is on its way when the next comes
+            assert await asyncio.to_thread(asyncio.run, elsewhere()) == 4
+            assert PipeHub.of(made.user)._ends == {}
+            far.abort()
+            await listener.close()
+
+    run(scenario())
+
+
+def test_a_hub_whose_thread_stands_still_is_not_waited_for_without_end():
+    """Nor one whose loop was closed as it was asked."""
+    stopped = asyncio.new_event_loop()
+
+    async def scenario():
+        hub.timing = Timing(linger=0.01)
+        await hub.hand_over("0x1")
+        stopped.close()
+        await hub.hand_over("0x1")
+
+    async def make():
+        return PipeHub(Mock())
+
+    hub = stopped.run_until_complete(make())
+    asyncio.run(scenario())
 
 
 def test_who_can_t_send_any_more_holds_no_pipes(tmp_path):

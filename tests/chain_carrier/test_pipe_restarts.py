@@ -132,6 +132,7 @@ async def fetch_through(made, user, tmp_path, disturb):
     return words
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_in_the_middle_of_a_file(tmp_path, monkeypatch):
     """SIGKILL at a third and at two thirds of the file, and a new process on what the old one had written."""
     keys = kept_keys(monkeypatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -32,12 +33,13 @@ class Chain:
     async def read(self, schema: object, kind: object, id: str) -> Beacon:
         return Beacon(id, 1, "0x3", 0, 60_000, (Endpoint(bytes(32), 1, 0, 0, 0, 0, b""),))
 
-    async def execute(self, program: Program) -> None:
+    async def execute(self, program: Program) -> Any:
         self.tries += 1
         if self.tries == 1:
             raise NodeUnavailable("no node")
         if self.tries == 3:
             self.third.set()
+        return SimpleNamespace(gas=SimpleNamespace(net=5))
 
 
 def test_a_heartbeat_that_fails_is_not_the_last(caplog: Any) -> None:

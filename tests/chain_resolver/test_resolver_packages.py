@@ -5,12 +5,26 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain import ChainClient, KeySigner
+from dtp.chain import ChainClient, KeySigner, publish
 from dtp.chain.deployments import Deployments
 from dtp.chain.resolver import HostDirectory
 from dtp.chain.upgrades import Policy
 
 from .hosts import make_host, run
+
+
+@pytest.fixture
+def deployments(net, network):
+    """A package of this test alone: a process says of each only once who can change it."""
+    signer = KeySigner.generate()
+    net.fund(signer.address)
+
+    async def publish_it():
+        async with ChainClient(network, signer, deployments=None) as chain:
+            await publish(chain, "transport")
+            return chain.deployments
+
+    return run(publish_it())
 
 
 @pytest.mark.parametrize(
@@ -34,9 +48,9 @@ def test_who_can_change_the_package_is_told_once(
         known.remember(replace(deployments.find("transport"), policy=policy))
         there = replace(network, faucet=faucet)
         async with ChainClient(there, KeySigner.generate(), deployments=known) as chain:
-            directory = HostDirectory(chain, max_age=0.0)
-            for _ in range(2):
-                await directory.find(made.id)
+            for directory in (HostDirectory(chain, max_age=0.0), HostDirectory(chain, max_age=0.0)):
+                for _ in range(2):
+                    await directory.find(made.id)
 
     with caplog.at_level(logging.INFO, logger="dtp.chain"):
         run(scenario())

@@ -60,8 +60,18 @@ def test_info_shows_a_package() -> None:
     assert "channel::EStaleVoucher" in claim["aborts"]
     assert {"number": 15, "name": "EStaleVoucher"}.items() <= channel["errors"][15].items()
     text = run("info", "transport").stdout
-    for word in ("rotate_lane", "EStaleVoucher", "ChannelOpened", record["digest"]):
+    for word in ("channel", "dtp move info transport MODULE", record["digest"]):
         assert word in text
+    assert len(text.splitlines()) < 20  # it was 750 lines
+
+
+def test_info_shows_a_module() -> None:
+    (channel,) = json.loads(run("info", "transport", "channel", "--json").stdout)["modules"]
+    assert channel["module"] == "channel"
+    text = run("info", "transport", "channel").stdout
+    for word in ("rotate_lane", "EStaleVoucher", "ChannelOpened"):
+        assert word in text
+    assert "there is host, pass, channel, pipe" in run("info", "transport", "nope").stderr
 
 
 def test_info_of_an_unknown_package() -> None:
@@ -139,6 +149,7 @@ def test_build_changes_nothing_when_current(checkout: Checkout) -> None:
     assert record["changed"] == []
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_tests_are_current(tmp_path: Path) -> None:
     result = run("build", "escrow", "transport", "--source", str(ROOT), "--tests", str(tmp_path))
@@ -174,6 +185,7 @@ def test_a_move_test_that_fails_is_told(checkout: Checkout) -> None:
     assert "failed: 1" in result.stdout
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_changed_source_makes_the_bytecode_stale(checkout: Checkout) -> None:
     source = checkout.move / "escrow/sources/lock.move"
@@ -190,6 +202,7 @@ def test_a_changed_source_makes_the_bytecode_stale(checkout: Checkout) -> None:
     assert run("check", "escrow", "--source", str(checkout.root)).exit_code == 0
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_what_check_finds(checkout: Checkout) -> None:
     source = checkout.move / "escrow/sources/lock.move"
@@ -217,6 +230,7 @@ def test_what_check_finds(checkout: Checkout) -> None:
     }
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_format(checkout: Checkout) -> None:
     source = checkout.move / "escrow/sources/lock.move"

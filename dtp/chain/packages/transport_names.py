@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "43a31769d9bc15bcb3ef424312d474d6a2a7c87b3ef789327816385546399440"
+DIGEST: Final = "cb87c847725dccba86e36a727b5be1b27f01d85fdbd8185a5bbcdd119c7dbb91"
 
 
 class Module(StrEnum):
@@ -568,6 +568,7 @@ CHANNEL_FIELDS: Final[dict[ChannelStruct, tuple[tuple[str, str], ...]]] = {
     ),
     ChannelStruct.CLOSED_PIPE: (
         ("index", "u8"),
+        ("sequence", "u64"),
         ("requests_tat", "u128"),
         ("bytes_tat", "u128"),
     ),
@@ -681,6 +682,7 @@ class ChannelError(IntEnum):
     STALE_ACK = 32
     WEAK_KEY = 33
     UP_TO_DATE = 34
+    UNSENT_ACK = 35
 
 
 CHANNEL_MESSAGES: Final[dict[ChannelError, str]] = {
@@ -719,6 +721,7 @@ CHANNEL_MESSAGES: Final[dict[ChannelError, str]] = {
     ChannelError.STALE_ACK: "that frame or a later one was already acknowledged",
     ChannelError.WEAK_KEY: "anyone can sign for this key: it is a point of small order, or not in its one encoding",
     ChannelError.UP_TO_DATE: "the object is of this version already",
+    ChannelError.UNSENT_ACK: "the pipe is closed, and has sent no frame of that number",
 }
 """What each refusal of `channel` says."""
 

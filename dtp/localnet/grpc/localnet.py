@@ -16,7 +16,8 @@ from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from dtp.errors import CarrierError, LocalError
+from dtp.carriers.errors import ListenError
+from dtp.errors import LocalError
 from dtp.localnet.grpc.faucet import FAUCET_AMOUNT, Faucet
 from dtp.localnet.grpc.server import Server
 from dtp.localnet.node import Node
@@ -26,7 +27,7 @@ T = TypeVar("T")
 STATE_FILE: Final = "localnet.sqlite"
 
 
-class PortTaken(CarrierError):
+class PortTaken(ListenError):
     """An address to listen on is taken, or isn't this machine's."""
 
     code = "port_taken"

@@ -206,14 +206,14 @@ class ExecutionFailure(ChainError):
 
     - `MoveAbort`: `abort_code` and `location` are set, `clever` when the code is of that form;
     - `MovePrimitiveRuntimeError`: arithmetic, cast, shift, vector index, unpack of the wrong variant, call depth;
-      `location` is set, `reason` says which;
+      limits of objects and events in natives (`memory_limit`); `location` is set, `reason` says which;
     - `InsufficientGas`, `FunctionNotFound`, `TypeArityMismatch`, `TypeArgumentError`, `ArityMismatch`,
       `CommandArgumentError` (`argument` is its index, `reason` the protocol's name),
-      `VMVerificationOrDeserializationError`, `InvalidLinkage`, `EventTooLarge`, `ObjectTooBig`, `MemoryLimitExceeded`
-      (limits of values, objects, events), `VMInvariantViolation` (a machine's check failed; never the program's
+      `VMVerificationOrDeserializationError`, `InvalidLinkage`, `MemoryLimitExceeded` (values that don't
+      fit into this machine), `VMInvariantViolation` (a machine's check failed; never the program's
       right).
 
-    `sub_status` is the vector error number for `reason == "vector"`. `type_argument` is its index.
+    `sub_status` is the number of the error for the reasons `vector` and `memory_limit`. `type_argument` is its index.
     """
 
     code = "execution"

@@ -6,9 +6,9 @@ instructions and with the total of bytes so far. All of these, natives and bytes
 internal units; 1,000 of them are one gas unit. The budget and the price are in gas units, and what a transaction pays
 is rounded up to 1,000 of those (`round_units`), which belongs to the node.
 
-What is an estimate: tiers are switched at the end of a basic block rather than within it; the tier of stack height
-(which needs a stack higher than 1,000 to matter) is not counted; some natives have only their published base (see
-docs/decisions/0175).
+What is an estimate: tiers are switched at the end of a basic block rather than within it; the stack's height, by
+which pushes cost more from 1,000 on, is taken for what the schedule forgets to pop (`leak`), which is all but some
+values of it (see docs/decisions/0216).
 """
 
 from __future__ import annotations
@@ -48,12 +48,10 @@ _INSTRUCTION_TIERS: Final = (
     (200_000, 100),
     (10_000_000, 1000),
 )
+# Height of the stack as the schedule counts it: it takes some instructions to leave values there that they don't.
+_HEIGHT_TIERS: Final = ((0, 1), (1000, 2), (10_000, 10))
 _SIZE_TIERS: Final = ((0, 1), (100_000, 2), (500_000, 5), (1_000_000, 100), (100_000_000, 1000))
 _FOREVER: Final = 1 << 62
-
-REFERENCE_SIZE: Final = 8
-STRUCT_SIZE: Final = 2
-VECTOR_SIZE: Final = 8
 
 
 def round_units(units: int) -> int:
@@ -86,9 +84,12 @@ class GasMeter:
         "depth",
         "flat",
         "instructions",
+        "leak",
         "mark_instructions",
+        "mark_leak",
         "mark_size",
         "multiplier_instructions",
+        "multiplier_pushes",
         "multiplier_size",
         "pushes",
         "session",
@@ -104,9 +105,9 @@ class GasMeter:
         self.session: Any = None
         self._settled = self._native_calls = 0
         self._settled_instructions = self._settled_pushes = self._settled_size = 0
-        self.instructions = self.pushes = self.size = self.flat = 0
-        self.multiplier_instructions = self.multiplier_size = 1
-        self.mark_instructions = self.mark_size = 0
+        self.instructions = self.pushes = self.size = self.flat = self.leak = 0
+        self.multiplier_instructions = self.multiplier_size = self.multiplier_pushes = 1
+        self.mark_instructions = self.mark_size = self.mark_leak = 0
         self.settle()
 
     def _total(self) -> int:
@@ -115,7 +116,7 @@ class GasMeter:
             self._settled
             + self.flat
             + (self.instructions - self._settled_instructions) * self.multiplier_instructions
-            + (self.pushes - self._settled_pushes)
+            + (self.pushes - self._settled_pushes) * self.multiplier_pushes
             + (self.size - self._settled_size) * self.multiplier_size
         )
 
@@ -143,6 +144,7 @@ class GasMeter:
         self._settled_size = self.size
         self.multiplier_instructions, next_instructions = _tier(_INSTRUCTION_TIERS, self.instructions)
         self.multiplier_size, next_size = _tier(_SIZE_TIERS, self.size)
+        self.multiplier_pushes, self.mark_leak = _tier(_HEIGHT_TIERS, self.leak)
         # Half of what is left for each counter (pushes ride along with both): settle again long before it is gone.
         left = self._budget - used
         self.mark_instructions = min(
@@ -155,6 +157,20 @@ class GasMeter:
         self.flat += units
         if self._total() > self._budget:
             raise out_of_gas()
+
+    def charge_use(self, size: int) -> None:
+        """Charge for a value of `size` that a command loads or copies: an instruction that leaves it on the stack.
+
+        Raises `InsufficientGas`.
+        """
+        self.settle()
+        self.instructions += 1
+        self.pushes += 1
+        self.leak += 1
+        self.size += size
+        # What passes a tier is charged by the new one whole.
+        self.multiplier_size, _ = _tier(_SIZE_TIERS, self.size)
+        self.settle()
 
     def charge_native(self, units: int) -> None:
         """Charge internal `units` for a call of a native: flatly at first, as so many instructions after

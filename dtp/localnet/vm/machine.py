@@ -32,7 +32,7 @@ from dtp.localnet.vm.linker import Function, LinkedPackage, Linker, MissingItem
 from dtp.localnet.vm.natives import NATIVES, Native
 from dtp.localnet.vm.objects import ObjectRuntime
 from dtp.localnet.vm.packages import PackageBuilder
-from dtp.localnet.vm.signals import Abort, NativeAbort, PrimitiveError, Stopped, VmLimit
+from dtp.localnet.vm.signals import Abort, MemoryLimit, NativeAbort, PrimitiveError, Stopped, VmLimit
 from dtp.localnet.vm.translate import MAX_CALL_DEPTH, Translated, translate
 from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import BadBcs, copier, decode, encode
@@ -270,7 +270,7 @@ class Session:
         assert isinstance(stopped, PrimitiveError)
         raise ExecutionFailure(
             "MovePrimitiveRuntimeError",
-            f"{place} failed: {stopped.reason}",
+            f"{place} failed: {stopped.message or stopped.reason}",
             location=location,
             reason=stopped.reason,
             sub_status=stopped.number,
@@ -291,7 +291,7 @@ class Session:
             function, pc = caller  # the callee was never entered
         if isinstance(stopped, PrimitiveError) and stopped.reason == "operand_stack":
             pc = _overflowing(function, pc, self.meter.stack)
-        if isinstance(stopped, NativeAbort) and function.definition.body is not None:
+        if isinstance(stopped, NativeAbort | MemoryLimit) and function.definition.body is not None:
             function, pc = self._native_called(function, pc), 0
         package = function.module.package.package
         location = MoveLocation(

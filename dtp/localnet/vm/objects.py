@@ -16,6 +16,7 @@ from dtp.localnet.limits import (
     MAX_EVENT_SIZE,
     MAX_EVENTS,
     MAX_EVENTS_SIZE,
+    MAX_LAYOUT_NODES,
     MAX_NEW_IDS,
     MAX_TRANSFERRED_IDS,
 )
@@ -29,7 +30,18 @@ from dtp.localnet.vm.contract import (
     Transfer,
     Value,
 )
-from dtp.localnet.vm.signals import VmLimit
+from dtp.localnet.vm.signals import (
+    CACHED_OBJECTS,
+    DELETED_IDS,
+    EVENT_SIZE,
+    EVENTS,
+    EVENTS_SIZE,
+    NEW_IDS,
+    TRANSFERRED_IDS,
+    MemoryLimit,
+    VmLimit,
+)
+from dtp.localnet.vm.sizes import NATIVES, tag_size
 from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import BadBcs, decode, encode
 
@@ -72,6 +84,7 @@ class ObjectRuntime:
         self._effects = RuntimeEffects()
         self._children: dict[bytes, _Child] = {}
         self._events_size = 0
+        self._fetched = 0
 
     # ------------------------------------------------------------------------------------------------- ids
 
@@ -79,7 +92,7 @@ class ObjectRuntime:
         """`object::new` made `id`, or a wrapped id came back to life."""
         effects = self._effects
         if len(effects.created) >= MAX_NEW_IDS:
-            raise VmLimit("MemoryLimitExceeded", f"more than {MAX_NEW_IDS} objects created")
+            raise MemoryLimit(NEW_IDS, f"more than {MAX_NEW_IDS} objects created")
         if effects.deleted.pop(id, id) is not None:
             effects.created[id] = None
 
@@ -87,7 +100,7 @@ class ObjectRuntime:
         """`object::delete` consumed the UID of `id`."""
         effects = self._effects
         if len(effects.deleted) >= MAX_DELETED_IDS:
-            raise VmLimit("MemoryLimitExceeded", f"more than {MAX_DELETED_IDS} objects deleted")
+            raise MemoryLimit(DELETED_IDS, f"more than {MAX_DELETED_IDS} objects deleted")
         if effects.created.pop(id, id) is not None:
             effects.deleted[id] = None
 
@@ -98,7 +111,7 @@ class ObjectRuntime:
         id = object_id(data)
         transfers = self._effects.transfers
         if len(transfers) >= MAX_TRANSFERRED_IDS:
-            raise VmLimit("MemoryLimitExceeded", f"more than {MAX_TRANSFERRED_IDS} objects transferred")
+            raise MemoryLimit(TRANSFERRED_IDS, f"more than {MAX_TRANSFERRED_IDS} objects transferred")
         transfers.pop(id, None)
         transfers[id] = Transfer(id, owner, Value(type, data))
         if id in self._effects.created or id in (_SYSTEM_STATE, _CLOCK):
@@ -136,12 +149,23 @@ class ObjectRuntime:
         if found is not None and not (nowhere and found.parent != parent):
             return found
         if len(self._children) >= MAX_CACHED_OBJECTS:
-            raise VmLimit("MemoryLimitExceeded", f"more than {MAX_CACHED_OBJECTS} dynamic fields touched")
+            raise MemoryLimit(CACHED_OBJECTS, f"more than {MAX_CACHED_OBJECTS} dynamic fields touched")
         stored = self._store.child(parent, id)
         if stored is not None:
             self._effects.loaded[id] = stored.version
+            self._fetched += len(stored.contents)
         found = self._children[id] = _Child(parent, None, None, stored)
         return found
+
+    def fetched_bytes(self) -> int:
+        """Bytes of children that were read from the store since this was last asked."""
+        fetched, self._fetched = self._fetched, 0
+        return fetched
+
+    def is_read(self, id: bytes) -> bool:
+        """Whether the data of child `id` is here, or was: it need not be made of its bytes."""
+        child = self._children.get(id)
+        return child is not None and child.type is not None
 
     def child_exists(self, parent: bytes, id: bytes) -> bool:
         """Whether `parent` has the child `id` now."""
@@ -180,7 +204,7 @@ class ObjectRuntime:
         child = self._children.get(id)
         if child is None:
             if len(self._children) >= MAX_CACHED_OBJECTS:
-                raise VmLimit("MemoryLimitExceeded", f"more than {MAX_CACHED_OBJECTS} dynamic fields touched")
+                raise MemoryLimit(CACHED_OBJECTS, f"more than {MAX_CACHED_OBJECTS} dynamic fields touched")
             child = self._children[id] = _Child(parent, None, None, self._store.child(parent, id))
             if child.stored is not None:
                 self._effects.loaded[id] = child.stored.version
@@ -197,19 +221,23 @@ class ObjectRuntime:
 
     # ---------------------------------------------------------------------------------------------- events
 
-    def emit(self, package: bytes, module: str, type: Type, data: Any) -> int:
-        """`event::emit` of a value while `module` was called; returns its size in bytes."""
+    def emit(self, package: bytes, module: str, type: Type, data: Any) -> None:
+        """`event::emit` of a value while `module` was called. Its size is the value's and its type's name's."""
         events = self._effects.events
         if len(events) >= MAX_EVENTS:
-            raise VmLimit("MemoryLimitExceeded", f"more than {MAX_EVENTS} events")
-        contents = encode(type, data)
-        if len(contents) > MAX_EVENT_SIZE:
-            raise VmLimit("MemoryLimitExceeded", f"event of {len(contents)} bytes, {MAX_EVENT_SIZE} at most")
-        self._events_size += len(contents)
+            raise MemoryLimit(EVENTS, f"more than {MAX_EVENTS} events")
+        if type.layout_nodes > MAX_LAYOUT_NODES:
+            raise VmLimit(
+                "VMVerificationOrDeserializationError",
+                f"event of a type whose layout has {type.layout_nodes} nodes, {MAX_LAYOUT_NODES} at most",
+            )
+        size = tag_size(type) + NATIVES.of(type)(data)
+        if size > MAX_EVENT_SIZE:
+            raise MemoryLimit(EVENT_SIZE, f"event of {size} bytes, {MAX_EVENT_SIZE} at most")
+        self._events_size += size
         if self._events_size > MAX_EVENTS_SIZE:
-            raise VmLimit("MemoryLimitExceeded", f"events of more than {MAX_EVENTS_SIZE} bytes")
-        events.append(Event(package, module, type, contents))
-        return len(contents)
+            raise MemoryLimit(EVENTS_SIZE, f"events of more than {MAX_EVENTS_SIZE} bytes")
+        events.append(Event(package, module, type, encode(type, data)))
 
     # --------------------------------------------------------------------------------------------- outcome
 

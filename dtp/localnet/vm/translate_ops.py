@@ -11,12 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dtp.localnet.limits import MAX_VALUE_DEPTH
-from dtp.localnet.vm.gas import REFERENCE_SIZE, STRUCT_SIZE, VECTOR_SIZE
+from dtp.localnet.limits import MAX_VALUE_DEPTH, MAX_VECTOR_LENGTH
 from dtp.localnet.vm.operand import Operand
-from dtp.localnet.vm.signals import VECTOR_INDEX_OUT_OF_BOUNDS, VECTOR_POP_EMPTY, VECTOR_UNPACK_PARITY
+from dtp.localnet.vm.signals import (
+    VECTOR_INDEX_OUT_OF_BOUNDS,
+    VECTOR_POP_EMPTY,
+    VECTOR_TOO_LONG,
+    VECTOR_UNPACK_PARITY,
+)
+from dtp.localnet.vm.sizes import (
+    INSTRUCTIONS,
+    PRIMITIVE_SIZE,
+    REFERENCE_SIZE,
+    STRUCT_SIZE,
+    VECTOR_SIZE,
+)
 from dtp.localnet.vm.types import INTEGER_BITS, Type
-from dtp.localnet.vm.values import copier, decode, static_size
+from dtp.localnet.vm.values import copier, decode
 from dtp.sui.bytecode import Instruction, Opcode
 
 if TYPE_CHECKING:
@@ -25,8 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["emit"]
 
 _MAXIMA = {name: str((1 << bits) - 1) for name, bits in INTEGER_BITS.items()}
-# Sizes as the schedule has them for instructions whose operands' width it doesn't look at.
-_WIDEST_INTEGER = 32
 
 
 def emit(t: Translation, instruction: Instruction) -> bool:
@@ -110,7 +119,7 @@ def _types(t: Translation, signature: int) -> tuple[Type, ...]:
 def _load_integer(name: str) -> Callable[[Translation, int], None]:
     def load(t: Translation, value: int) -> None:
         t.push(_operand(str(value), _primitive(t, name)))
-        t.charge_size(static_size(_primitive(t, name)) or 0)
+        t.charge_size(PRIMITIVE_SIZE)
 
     return load
 
@@ -118,7 +127,7 @@ def _load_integer(name: str) -> Callable[[Translation, int], None]:
 def _load_bool(value: bool) -> Callable[[Translation, Any], None]:
     def load(t: Translation, _: Any) -> None:
         t.push(_operand(str(value), _primitive(t, "bool")))
-        t.charge_size(1)
+        t.charge_size(PRIMITIVE_SIZE)
 
     return load
 
@@ -210,13 +219,12 @@ def _read_ref(t: Translation, _: Any) -> None:
     reference = t.pop()
     type = reference.type.element
     copy = copier(type)
+    t.charge_size(REFERENCE_SIZE)  # of the reference: what it reads doesn't count in the modelled version
     if copy is None:
-        t.charge_size(static_size(type) or 0)
         t.push_result(t.read(reference), type)
         return
     if not reference.is_atom:
         reference = t.settle(reference)
-    t.charge_value(type, reference.text)
     t.push_result(f"{t.name('copy', copy)}({reference.text})", type)
 
 
@@ -224,13 +232,15 @@ def _write_ref(t: Translation, _: Any) -> None:
     reference = t.pop()
     value = t.pop()
     type = reference.type.element
+    # The schedule has it push one value and pop two: one more than there is stays.
     t.charge_pushes(1)
+    t.charge_leak(1)
     if type.is_container:
         value = t.atom(value)
         t.charge_value(type, value.text)
         t.emit(f"{reference.text}[:] = {value.text}")
         return
-    t.charge_size(static_size(type) or 0)
+    t.charge_size(INSTRUCTIONS.static(type) or 0)
     t.emit(f"{t.read(reference)} = {value.text}")
 
 
@@ -253,7 +263,7 @@ def _checked(operator: str, check: str) -> Callable[[Translation, Any], None]:
         t.emit(f"{result} = {left.text} {operator} {right.text}")
         t.emit(f"if {check.format(r=result, m=_MAXIMA[left.type.kind])}: raise PrimitiveError('arithmetic')")
         t.push(t.held(result, left.type))
-        t.charge_size(_WIDEST_INTEGER)
+        t.charge_size(PRIMITIVE_SIZE)
 
     return compute
 
@@ -265,7 +275,7 @@ def _divide(operator: str) -> Callable[[Translation, Any], None]:
             # A divisor that is zero stops the program before anything that still waits is evaluated.
             t.emit(f"if {right.text} == 0: raise PrimitiveError('arithmetic')")
         t.push_result(f"{left.text} {operator} {right.text}", left.type)
-        t.charge_size(_WIDEST_INTEGER)
+        t.charge_size(PRIMITIVE_SIZE)
 
     return compute
 
@@ -274,7 +284,7 @@ def _bitwise(operator: str) -> Callable[[Translation, Any], None]:
     def compute(t: Translation, _: Any) -> None:
         right, left = t.pop(), t.pop()
         t.push(_operand(f"({left.text} {operator} {right.text})", left.type, left, right))
-        t.charge_size(_WIDEST_INTEGER)
+        t.charge_size(PRIMITIVE_SIZE)
 
     return compute
 
@@ -291,7 +301,7 @@ def _shift(left_shift: bool) -> Callable[[Translation, Any], None]:
             else (f"{value.text} >> {amount.text}")
         )
         t.push_result(text, value.type)
-        t.charge_size(_WIDEST_INTEGER)
+        t.charge_size(PRIMITIVE_SIZE)
 
     return compute
 
@@ -304,7 +314,7 @@ def _cast(name: str) -> Callable[[Translation, Any], None]:
             value = t.atom(value)
             t.emit(f"if {value.text} > {_MAXIMA[name]}: raise PrimitiveError('arithmetic')")
         t.push(_operand(value.text, type, value))
-        t.charge_size(INTEGER_BITS[name] // 8)
+        t.charge_size(PRIMITIVE_SIZE)
 
     return convert
 
@@ -313,7 +323,7 @@ def _compare(operator: str) -> Callable[[Translation, Any], None]:
     def compute(t: Translation, _: Any) -> None:
         right, left = t.pop(), t.pop()
         t.push(_operand(f"({left.text} {operator} {right.text})", _primitive(t, "bool"), left, right))
-        t.charge_size(1)
+        t.charge_size(PRIMITIVE_SIZE)
 
     return compute
 
@@ -323,13 +333,13 @@ def _equality(operator: str) -> Callable[[Translation, Any], None]:
         right, left = t.pop(), t.pop()
         reference = left.type.is_reference
         type = left.type.element if reference else left.type
-        t.charge_size(1)
+        t.charge_size(PRIMITIVE_SIZE + (2 * REFERENCE_SIZE if reference else 0))
         if type.is_container:
             left, right = t.atom(left), t.atom(right)
             t.charge_value(type, left.text)
             t.charge_value(type, right.text)
         else:
-            t.charge_size(2 * (static_size(type) or 0))
+            t.charge_size(2 * (INSTRUCTIONS.static(type) or 0))
         if reference:
             # Read now: memory may change before the result is used.
             t.push_result(f"{t.read(left)} {operator} {t.read(right)}", _primitive(t, "bool"))
@@ -342,7 +352,7 @@ def _equality(operator: str) -> Callable[[Translation, Any], None]:
 def _not(t: Translation, _: Any) -> None:
     value = t.pop()
     t.push(_operand(f"(not {value.text})", value.type, value))
-    t.charge_size(1)
+    t.charge_size(PRIMITIVE_SIZE)
 
 
 # --------------------------------------------------------------------------------------- structs and enums
@@ -447,7 +457,6 @@ def _unpack_variant_reference(generic: bool, mutable: bool) -> Callable[[Transla
         for at, type in enumerate(enum.variants[variant], 1):
             reference = t.module.types.reference(type, mutable)
             t.push(t.place(value.text, str(at), reference, value.locals))
-            t.charge_size(REFERENCE_SIZE)
 
     return unpack
 
@@ -480,7 +489,7 @@ def _vector_unpack(t: Translation, argument: tuple[int, int]) -> None:
 
 def _vector_length(t: Translation, _: int) -> None:
     t.push_result(f"len({t.pop().text})", _primitive(t, "u64"))
-    t.charge_size(8)
+    t.charge_size(PRIMITIVE_SIZE)
 
 
 def _vector_borrow(mutable: bool) -> Callable[[Translation, int], None]:
@@ -497,7 +506,8 @@ def _vector_borrow(mutable: bool) -> Callable[[Translation, int], None]:
 
 
 def _vector_push(t: Translation, _: int) -> None:
-    value, vector = t.pop(), t.pop()
+    value, vector = t.pop(), t.pop_atom()
+    t.emit(f"if len({vector.text}) >= {MAX_VECTOR_LENGTH}: raise PrimitiveError('vector', {VECTOR_TOO_LONG})")
     t.emit(f"{vector.text}.append({value.text})")
 
 
@@ -514,7 +524,9 @@ def _vector_swap(t: Translation, _: int) -> None:
         f"if {i} >= len({v}) or {j} >= len({v}): raise PrimitiveError('vector', {VECTOR_INDEX_OUT_OF_BOUNDS})"
     )
     t.emit(f"{v}[{i}], {v}[{j}] = {v}[{j}], {v}[{i}]")
+    # The schedule has it push one value and pop one, of the three that it takes.
     t.charge_pushes(1)
+    t.charge_leak(3)
 
 
 _EMITTERS: dict[Opcode, Callable[[Translation, Any], bool | None]] = {

@@ -116,6 +116,19 @@ class Type:
             found = self.operations["depth"] = 1 + max((t.value_depth for t in inner), default=0)
         return found
 
+    @property
+    def layout_nodes(self) -> int:
+        """Nodes of the type's layout: one for each type in it, fields of datatypes too, and one for each variant."""
+        found: int | None = self.operations.get("layout")
+        if found is None:
+            inner: tuple[Type, ...] = (self.element,) if self.kind == "vector" else ()
+            own = 1
+            if self.datatype is not None:
+                inner = tuple(field for fields in self.variants for field in fields)
+                own += len(self.variants) if self.kind == "enum" else 0
+            found = self.operations["layout"] = own + sum(t.layout_nodes for t in inner)
+        return found
+
     def is_struct(self, package: bytes, module: str, name: str) -> bool:
         """Whether this is the struct of that name, whatever its arguments."""
         d = self.datatype

@@ -1,4 +1,4 @@
-"""What can be done with data of a type: copy it, measure it, write it as BCS, read it from BCS.
+"""What can be done with data of a type: copy it, write it as BCS, read it from BCS.
 
 Each operation is made once per `Type` as a closure and kept in `Type.operations`; `copier(type)(data)` and the like
 then cost no look-up of what the type is.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dtp.localnet.vm.gas import STRUCT_SIZE
 from dtp.localnet.vm.types import INTEGER_BITS, Type
 from dtp.sui.bcs import uleb128
 
@@ -18,20 +17,16 @@ __all__ = [
     "Copier",
     "Decoder",
     "Encoder",
-    "Sizer",
     "copier",
     "decode",
     "decoder",
     "encode",
     "encoder",
-    "sizer",
-    "static_size",
 ]
 
 Copier = Callable[[Any], Any]
 Encoder = Callable[[Any, bytearray], None]
 Decoder = Callable[[bytes, int], tuple[Any, int]]
-Sizer = Callable[[Any], int]
 
 MAX_VECTOR_LENGTH = (1 << 31) - 1
 
@@ -88,75 +83,6 @@ def _struct_copier(fields: tuple[Type, ...], skip: int = 0) -> Copier:
         return new
 
     return copy_struct
-
-
-# ------------------------------------------------------------------------------------------- abstract size
-
-_PRIMITIVE_SIZES = {
-    "bool": 8,
-    "u8": 8,
-    "u16": 8,
-    "u32": 8,
-    "u64": 8,
-    "u128": 16,
-    "u256": 32,
-    "address": 32,
-    "signer": 32,
-    "&": 8,
-    "&mut": 8,
-}
-
-
-def static_size(type: Type) -> int | None:
-    """Abstract size of every value of `type` if it is always the same, else None."""
-    return _made(type, "static_size", _make_static_size)  # type: ignore[no-any-return]
-
-
-def _make_static_size(type: Type) -> int | None:
-    simple = _PRIMITIVE_SIZES.get(type.kind)
-    if simple is not None:
-        return simple
-    if type.kind == "struct":
-        sizes = [static_size(f) for f in type.fields]
-        return None if None in sizes else STRUCT_SIZE + sum(s for s in sizes if s is not None)
-    return None
-
-
-def packed_element_size(element: Type) -> int | None:
-    """Bytes an element takes in a vector of numbers, booleans or addresses; None for other elements."""
-    if element.kind in INTEGER_BITS:
-        return INTEGER_BITS[element.kind] // 8
-    return {"bool": 1, "address": 32}.get(element.kind)
-
-
-def sizer(type: Type) -> Sizer:
-    """A function that gives the abstract size of data of `type` (what gas counts, not bytes of memory)."""
-    return _made(type, "size", _make_sizer)  # type: ignore[no-any-return]
-
-
-def _make_sizer(type: Type) -> Sizer:
-    fixed = static_size(type)
-    if fixed is not None:
-        return lambda _: fixed
-    if type.kind == "vector":
-        packed = packed_element_size(type.element)
-        if packed is not None:
-            return lambda data: STRUCT_SIZE + packed * len(data)
-        fixed_element = static_size(type.element)
-        if fixed_element is not None:
-            return lambda data: STRUCT_SIZE + fixed_element * len(data)
-        inner = sizer(type.element)
-        return lambda data: STRUCT_SIZE + sum(map(inner, data))
-    variants = [_fields_sizer(fields, int(type.kind == "enum")) for fields in type.variants]
-    if type.kind == "struct":
-        return variants[0]
-    return lambda data: variants[data[0]](data)
-
-
-def _fields_sizer(fields: tuple[Type, ...], skip: int) -> Sizer:
-    fixed = STRUCT_SIZE + sum(static_size(f) or 0 for f in fields)
-    varying = [(at, sizer(f)) for at, f in enumerate(fields, skip) if static_size(f) is None]
-    return lambda data: fixed + sum(size(data[at]) for at, size in varying)
 
 
 # ------------------------------------------------------------------------------------------------- BCS out

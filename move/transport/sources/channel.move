@@ -133,6 +133,8 @@ const EWeakKey: vector<u8> =
     b"anyone can sign for this key: it is a point of small order, or not in its one encoding";
 #[error(code = 34)]
 const EUpToDate: vector<u8> = b"the object is of this version already";
+#[error(code = 35)]
+const EUnsentAck: vector<u8> = b"the pipe is closed, and has sent no frame of that number";
 
 // === Types ===
 
@@ -198,9 +200,10 @@ public struct Lane has copy, drop, store {
     bytes: u64,
 }
 
-/// What is left of a pipe that was closed: its index, and how far it has used the rate. Its sequence is in the acks.
+/// What is left of a pipe that was closed: its index, the number of its last frame, and how far it has used the rate.
 public struct ClosedPipe has copy, drop, store {
     index: u8,
+    sequence: u64,
     requests_tat: u128,
     bytes_tat: u128,
 }
@@ -340,11 +343,14 @@ public fun open_with_pass<T>(
 /// Share a new channel.
 public fun share<T>(channel: Channel<T>) { transfer::share_object(channel) }
 
-/// Add money. Anyone may; what is left goes to the client.
-public fun top_up<T>(channel: &mut Channel<T>, payment: Coin<T>) {
+/// Add money; what is left goes to the client. The client may add any sum but nothing, others at least the terms' least
+/// deposit: else anyone could fill the channel's history with events of dust.
+public fun top_up<T>(channel: &mut Channel<T>, payment: Coin<T>, ctx: &mut TxContext) {
     channel.assert_open();
     assert!(channel.pass.is_none(), EUnderPass);
     let amount = payment.value();
+    let least = if (ctx.sender() == channel.client) 0 else channel.terms.min_deposit();
+    assert!(amount > 0 && amount >= least, EDepositTooSmall);
     channel.deposited = channel.deposited + amount;
     channel.balance.join(payment.into_balance());
     event::emit(ToppedUp { channel: object::id(channel), amount, coin: coin_of<T>() });
@@ -624,8 +630,8 @@ public(package) fun assert_open<T>(channel: &Channel<T>) {
 
 /// Register a pipe of the sender; returns its direction, its index, the last sequence number that this index has had,
 /// and how far the rates are used. An index that was given back is taken first. Its numbers go on, so that no frame,
-/// acknowledgement or transaction of the pipe before is taken for one of the new pipe, and so do its rates, so that
-/// nobody gets around them by opening pipes.
+/// acknowledgement or transaction of the pipe before is taken for one of the new pipe, and so do its rates and what it
+/// has used of the window, so that nobody gets around them by opening pipes.
 public(package) fun register_pipe<T>(
     channel: &mut Channel<T>,
     ctx: &TxContext,
@@ -634,8 +640,8 @@ public(package) fun register_pipe<T>(
     let direction = channel.direction_from(ctx);
     let free = channel.free_mut(direction);
     if (!free.is_empty()) {
-        let ClosedPipe { index, requests_tat, bytes_tat } = free.pop_back();
-        return (direction, index, channel.acked(direction, index), requests_tat, bytes_tat)
+        let ClosedPipe { index, sequence, requests_tat, bytes_tat } = free.pop_back();
+        return (direction, index, sequence, requests_tat, bytes_tat)
     };
     let acks = channel.acks_mut(direction);
     let index = acks.length();
@@ -644,7 +650,8 @@ public(package) fun register_pipe<T>(
     (direction, index as u8, 0, 0, 0)
 }
 
-/// Give the index of a pipe back, whose last frame had this sequence number. What it has sent counts as acknowledged.
+/// Give the index of a pipe back, whose last frame had this sequence number. What it has sent and nobody acknowledged
+/// goes on to take room in the window, and an acknowledgement of more than was sent comes down to what was.
 public(package) fun release_pipe<T>(
     channel: &mut Channel<T>,
     direction: u8,
@@ -654,11 +661,14 @@ public(package) fun release_pipe<T>(
     bytes_tat: u128,
 ) {
     channel.assert_version();
-    *(&mut channel.acks_mut(direction)[index as u64]) = sequence;
-    channel.free_mut(direction).push_back(ClosedPipe { index, requests_tat, bytes_tat });
+    let ack = &mut channel.acks_mut(direction)[index as u64];
+    *ack = min(*ack, sequence);
+    channel.free_mut(direction).push_back(ClosedPipe { index, sequence, requests_tat, bytes_tat });
 }
 
-/// Acknowledge frames of the other side's pipe; the sender is the receiver of that direction.
+/// Acknowledge frames of the other side's pipe; the sender is the receiver of that direction. Of a closed pipe it is
+/// known what it has sent, and no more is acknowledged; one that is open counts its frames itself, and whoever
+/// acknowledges more than it has sent only lets it send more.
 public(package) fun acknowledge<T>(
     channel: &mut Channel<T>,
     index: u8,
@@ -673,6 +683,7 @@ public(package) fun acknowledge<T>(
     let ack = &mut acks[index as u64];
     assert!(sequence > *ack, EStaleAck);
     *ack = sequence;
+    channel.assert_sent(direction, index, sequence);
     channel.active_ms = clock.timestamp_ms();
 }
 
@@ -1006,6 +1017,17 @@ fun acks_mut<T>(channel: &mut Channel<T>, direction: u8): &mut vector<u64> {
 
 fun free_mut<T>(channel: &mut Channel<T>, direction: u8): &mut vector<ClosedPipe> {
     if (direction == TO_SERVER) &mut channel.free_to_server else &mut channel.free_to_client
+}
+
+/// Abort if the pipe is closed and has sent no frame of this number.
+fun assert_sent<T>(channel: &mut Channel<T>, direction: u8, index: u8, sequence: u64) {
+    let free = channel.free_mut(direction);
+    let mut i = 0;
+    while (i < free.length()) {
+        let closed = &free[i];
+        assert!(closed.index != index || sequence <= closed.sequence, EUnsentAck);
+        i = i + 1;
+    };
 }
 
 fun lane_mut<T>(channel: &mut Channel<T>, lane: u8): &mut Lane {

@@ -95,7 +95,7 @@ fun a_top_up_pays_what_is_owed() {
     w.as_stranger();
     let more = w.mint(500);
     world::channel!(&mut w, |channel, _, ctx| {
-        channel.top_up(more);
+        channel.top_up(more, ctx);
         channel.pay_owed(ctx);
         assert!(
             channel.deposited() == 1_500 && channel.claimed() == 1_500 && channel.owed() == 3_500,
@@ -540,7 +540,7 @@ fun channel_closed_to_a_top_up() {
     close_by_client(&mut w);
     w.as_client();
     let more = w.mint(1);
-    world::channel!(&mut w, |channel, _, _| channel.top_up(more));
+    world::channel!(&mut w, |channel, _, ctx| channel.top_up(more, ctx));
     w.end();
 }
 
@@ -960,7 +960,72 @@ fun not_client_to_destroy() {
     w.end();
 }
 
+#[test]
+fun the_client_adds_any_sum_and_others_the_least_deposit() {
+    let mut w = open();
+    w.as_client();
+    let little = w.mint(1);
+    world::channel!(&mut w, |channel, _, ctx| channel.top_up(little, ctx));
+    w.as_stranger();
+    let least = w.mint(100);
+    world::channel!(&mut w, |channel, _, ctx| {
+        channel.top_up(least, ctx);
+        assert!(channel.deposited() == 1_101);
+        world::assert_conserved(channel);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EDepositTooSmall)]
+fun deposit_too_small_of_a_stranger_who_adds_to_it() {
+    let mut w = open();
+    w.as_stranger();
+    let dust = w.mint(99);
+    world::channel!(&mut w, |channel, _, ctx| channel.top_up(dust, ctx));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EDepositTooSmall)]
+fun deposit_too_small_when_nothing_is_added() {
+    let mut w = open();
+    w.as_client();
+    let nothing = w.mint(0);
+    world::channel!(&mut w, |channel, _, ctx| channel.top_up(nothing, ctx));
+    w.end();
+}
+
 // === Keys, versions, events ===
+
+/// y is 2: no point of the curve has it.
+const OFF_CURVE: vector<u8> = x"0200000000000000000000000000000000000000000000000000000000000000";
+
+#[test]
+fun a_lane_whose_key_is_no_point_pays_nobody_and_keeps_nobodys_money() {
+    let mut w = open();
+    world::channel!(&mut w, |channel, _, ctx| channel.add_lane(OFF_CURVE, ctx));
+    w.as_server();
+    assert!(w.claim(signed::first()) == 100);
+    close_by_client(&mut w);
+    w.wait(world::claim_ms());
+    w.as_stranger();
+    world::channel!(&mut w, |channel, clock, ctx| {
+        channel.finalize(clock, ctx);
+        assert!(channel.refunded() == 900 && channel.held() == 0);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EBadSignature)]
+fun bad_signature_of_a_key_that_is_no_point() {
+    let mut w = open();
+    world::channel!(&mut w, |channel, clock, ctx| {
+        channel.rotate_lane(0, OFF_CURVE, clock, ctx);
+    });
+    w.wait(world::claim_ms());
+    w.as_server();
+    w.claim(signed::first());
+    w.end();
+}
 
 const IDENTITY: vector<u8> = x"0100000000000000000000000000000000000000000000000000000000000000";
 

@@ -787,7 +787,7 @@ fun under_pass() {
     let mut w = pass_channel();
     let more = w.mint(1);
     w.as_client();
-    world::channel!(&mut w, |channel, _, _| channel.top_up(more));
+    world::channel!(&mut w, |channel, _, ctx| channel.top_up(more, ctx));
     w.end();
 }
 

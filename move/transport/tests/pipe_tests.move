@@ -281,7 +281,7 @@ fun empty_frames_earn_nothing_and_full_ones_no_more_than_vouched() {
     });
     w.as_client();
     let more = w.mint(1_000);
-    world::channel!(&mut w, |channel, _, _| channel.top_up(more));
+    world::channel!(&mut w, |channel, _, ctx| channel.top_up(more, ctx));
     w.as_server();
     piped!(&mut w, |pipe, channel, _, clock, ctx| {
         assert!(pipe.collect_credit(channel, clock, ctx).burn_for_testing() == 52);
@@ -500,7 +500,7 @@ fun a_mixed_history_conserves_money() {
     w.as_client();
     let more = w.mint(77);
     world::channel!(&mut w, |channel, clock, ctx| {
-        channel.top_up(more);
+        channel.top_up(more, ctx);
         channel.request_close(clock, ctx);
         world::assert_conserved(channel);
     });
@@ -890,6 +890,15 @@ fun stale_ack() {
 
 // === Indices that come back ===
 
+/// Close the sender's pipe, and open one at its index.
+fun open_again(w: &mut World) {
+    let (s, _) = w.parts();
+    let mut channel = s.take_shared<Channel<SUI>>();
+    s.take_from_sender<Pipe>().close(&mut channel);
+    pipe::open(&mut channel, s.ctx()).keep(s.ctx());
+    ts::return_shared(channel);
+}
+
 #[test]
 fun an_index_comes_back_and_its_numbers_go_on() {
     let mut w = open();
@@ -904,8 +913,9 @@ fun an_index_comes_back_and_its_numbers_go_on() {
     assert!(pipe.index() == 0 && pipe.sequence() == 3 && pipe.direction() == 0);
     pipe.keep(s.ctx());
     ts::return_shared(channel);
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 3, clock, ctx));
     w.as_client();
-    // What was sent before takes no room in its window of four.
     piped!(&mut w, |pipe, channel, host, clock, _| {
         frames!(4, pipe, channel, host, clock);
         assert!(pipe.sequence() == 7);
@@ -944,8 +954,44 @@ fun a_direction_is_not_used_up_by_openings() {
     w.end();
 }
 
-#[test, expected_failure(abort_code = channel::EStaleAck)]
-fun an_acknowledgement_of_the_pipe_before_is_stale() {
+#[test, expected_failure(abort_code = pipe::EOverWindow)]
+fun over_window_with_the_pipe_opened_again() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    w.as_client();
+    open_again(&mut w);
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(1, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test]
+fun what_the_pipe_before_sent_can_be_acknowledged_while_it_is_closed_and_after() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(4, pipe, channel, host, clock));
+    w.as_client();
+    let (s, _) = w.parts();
+    let mut channel = s.take_shared<Channel<SUI>>();
+    s.take_from_sender<Pipe>().close(&mut channel);
+    ts::return_shared(channel);
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 2, clock, ctx));
+    w.as_client();
+    world::channel!(&mut w, |channel, _, ctx| pipe::open(channel, ctx).keep(ctx));
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 3, clock, ctx));
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        assert!(pipe.sequence() == 4);
+        frames!(3, pipe, channel, host, clock);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EUnsentAck)]
+fun unsent_ack() {
     let mut w = open();
     pipe_of(&mut w, signed::client());
     piped!(&mut w, |pipe, channel, host, clock, _| frames!(3, pipe, channel, host, clock));
@@ -953,8 +999,58 @@ fun an_acknowledgement_of_the_pipe_before_is_stale() {
     let (s, _) = w.parts();
     let mut channel = s.take_shared<Channel<SUI>>();
     s.take_from_sender<Pipe>().close(&mut channel);
-    pipe::open(&mut channel, s.ctx()).keep(s.ctx());
     ts::return_shared(channel);
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 4, clock, ctx));
+    w.end();
+}
+
+#[test]
+fun no_acknowledgement_uses_an_index_up() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    let mut turns = 0u64;
+    while (turns < 3) {
+        w.as_server();
+        let largest = 18_446_744_073_709_551_615;
+        world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, largest, clock, ctx));
+        w.as_client();
+        piped!(&mut w, |pipe, channel, host, clock, _| frames!(2, pipe, channel, host, clock));
+        w.as_client();
+        open_again(&mut w);
+        turns = turns + 1;
+    };
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| {
+        assert!(pipe.index() == 0 && pipe.sequence() == 6);
+        // Nor is a window wider for what was acknowledged of the pipe before.
+        frames!(4, pipe, channel, host, clock);
+    });
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pipe::EOverWindow)]
+fun over_window_behind_an_acknowledgement_ahead_of_the_pipe_before() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 1_000, clock, ctx));
+    w.as_client();
+    open_again(&mut w);
+    w.as_client();
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(5, pipe, channel, host, clock));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = channel::EStaleAck)]
+fun an_acknowledgement_of_the_pipe_before_is_stale() {
+    let mut w = open();
+    pipe_of(&mut w, signed::client());
+    piped!(&mut w, |pipe, channel, host, clock, _| frames!(3, pipe, channel, host, clock));
+    w.as_server();
+    world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 3, clock, ctx));
+    w.as_client();
+    open_again(&mut w);
     w.as_server();
     world::channel!(&mut w, |channel, clock, ctx| pipe::ack(channel, 0, 3, clock, ctx));
     w.end();

@@ -11,7 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from multiprocessing import Pool
 from pathlib import Path
@@ -19,6 +19,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from suite_files import SuiteTest, names_of_tests, read_test
+from suite_format import older_format
 from suite_play import Account, Player, account_names
 from suite_reasons import REASONS, reason_of
 from suite_results import Result, differences, parse_result
@@ -39,9 +40,11 @@ class Outcome:
     ours: Result
 
 
-def play_test(test: SuiteTest, compiled: dict[tuple[str, int], Compiled]) -> list[Outcome]:
+def play_test(
+    test: SuiteTest, compiled: dict[tuple[str, int], Compiled], older: bool = False
+) -> list[Outcome]:
     """Return how every task of a test that has a genuine result compares."""
-    player = Player(test, compiled)
+    player = Player(test, compiled, older=older)
     found = []
     try:
         for task in test.tasks[1:]:
@@ -57,19 +60,37 @@ def play_test(test: SuiteTest, compiled: dict[tuple[str, int], Compiled]) -> lis
     return found
 
 
-def _play(pair: tuple[SuiteTest, dict[tuple[str, int], Compiled]]) -> list[Outcome]:
-    return play_test(*pair)
+def _play(work: tuple[SuiteTest, dict[tuple[str, int], Compiled], bool]) -> list[Outcome]:
+    return play_test(*work)
+
+
+#: A test whose only package, without an enum, says by what storing it costs in which format the suite's modules are.
+PROBE = "call/simple"
+
+
+def _older(compiled: dict[tuple[str, int], Compiled]) -> dict[tuple[str, int], Compiled]:
+    return {key: replace(made, modules=[*map(older_format, made.modules)]) for key, made in compiled.items()}
 
 
 def run(source: Path, names: Iterable[str]) -> list[Outcome]:
-    """Return how all tasks of the named tests compare. Compiled packages are kept in `$SUI_SUITE_CACHE`."""
-    tests = [read_test(source, name) for name in names]
+    """Return how all tasks of the named tests compare. Compiled packages are kept in `$SUI_SUITE_CACHE`.
+
+    Modules are in the older format where Sui's compiler wrote that for the suite: such a suite is an older one.
+    """
+    names = list(names)
+    tests = [read_test(source, name) for name in {PROBE: None, **dict.fromkeys(names)}]
     accounts = {t.name: {n: Account(n).address for n in account_names(t) if n} for t in tests}
     cache = Path(os.environ.get("SUI_SUITE_CACHE", Path(gettempdir()) / "dtp-adapter-suite"))
     compiled = compile_tests(tests, accounts, source / "crates/sui-framework/packages", cache)
-    pairs = [(t, {key: made for key, made in compiled.items() if key[0] == t.name}) for t in tests]
+    probe = {key: made for key, made in compiled.items() if key[0] == PROBE}
+    first = next(test for test in tests if test.name == PROBE)
+    older = bool(play_test(first, probe)[0].differs) and not play_test(first, _older(probe))[0].differs
+    if older:
+        compiled = _older(compiled)
+    tests = [test for test in tests if test.name in set(names)]
+    work = [(t, {key: made for key, made in compiled.items() if key[0] == t.name}, older) for t in tests]
     with Pool(2) as pool:
-        return [outcome for found in pool.imap(_play, pairs, chunksize=4) for outcome in found]
+        return [outcome for found in pool.imap(_play, work, chunksize=4) for outcome in found]
 
 
 def count(outcomes: Iterable[Outcome]) -> Counter[str]:

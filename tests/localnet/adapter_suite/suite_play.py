@@ -14,6 +14,7 @@ from suite_show import show_error, show_event, show_owner, show_type, show_value
 from suite_sources import Compiled
 from suite_values import Named, NotUnderstood, Objects, PackageDigest, parse_types, parse_values
 
+from dtp.localnet.limits import MAX_GAS_BUDGET
 from dtp.localnet.model import Executed, ObjectRecord, TransactionRejected
 from dtp.localnet.node import Node
 from dtp.localnet.outcome import record_of
@@ -113,10 +114,13 @@ class Inputs:
 
 
 class Player:
-    """One test on a node of its own."""
+    """One test on a node of its own. An `older` suite numbers what a task made by types, and not as it was made."""
 
-    def __init__(self, test: SuiteTest, compiled: dict[tuple[str, int], Compiled]) -> None:
+    def __init__(
+        self, test: SuiteTest, compiled: dict[tuple[str, int], Compiled], *, older: bool = False
+    ) -> None:
         self.test = test
+        self.older = older
         self.compiled = compiled
         store = Store(None)
         self.node = Node(store, None, 0, b"")
@@ -243,9 +247,12 @@ class Player:
         if task.options.get("gas-payment"):
             payment = parse_values(task.options["gas-payment"], self.resolve)
         coins = tuple(self._record(named).ref for named in payment)
-        gas = GasData(
-            coins, sponsor.address, task.number_of("gas-price", PRICE), task.number_of("gas-budget", BUDGET)
-        )
+        budget = task.number_of("gas-budget", BUDGET)
+        if self.test.tasks[0].options.get(
+            "max-gas"
+        ):  # Sui's runner raises the largest budget, the node has one
+            budget = min(budget, MAX_GAS_BUDGET)
+        gas = GasData(coins, sponsor.address, task.number_of("gas-price", PRICE), budget)
         ends = task.option("expiration")
         expiration = NoExpiration() if ends is None else EpochExpiration(int(ends))
         return TransactionData(
@@ -328,7 +335,8 @@ class Player:
     def _sort_key(self, record: ObjectRecord) -> tuple[int, str, bytes]:
         package = record.package
         text = show_type(record.type, self.name) if package is None else ",".join(sorted(package.modules))
-        return self.order.get(record.id, 1 << 64), text, record.id
+        made = 0 if self.older else self.order.get(record.id, 1 << 64)
+        return made, text, record.id
 
     # tasks
 

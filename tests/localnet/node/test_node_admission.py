@@ -39,6 +39,7 @@ from dtp.sui.transaction import (
     OwnedInput,
     Publish,
     Pure,
+    ReceivingInput,
     SharedInput,
     SplitCoins,
     TransactionData,
@@ -287,6 +288,28 @@ def test_system_objects_are_read_only(play: Play, number: int) -> None:
     tx.add(SharedInput(id, 1, Mutability.MUTABLE))
     with rejected(play, "ImmutableParameterExpectedError", id):
         play.ok(tx)
+
+
+def test_an_object_used_and_received(play: Play) -> None:
+    """Whose it is comes first: what can be received belongs to an object, what can be used to the sender."""
+    parent, child = play.thing(), play.thing()
+    tx = play.tx()
+    tx.send(parent, tx.object(child))
+    play.ok(tx)
+    ref = play.record(child).ref
+    for inputs in ((OwnedInput(ref), ReceivingInput(ref)), (ReceivingInput(ref), OwnedInput(ref))):
+        tx = simple(play)
+        for each in inputs:
+            tx.add(each)
+        with rejected(play, "IncorrectUserSignature", child):
+            play.ok(tx)
+    own = play.record(parent).ref
+    for pair in ((ReceivingInput(ref), ReceivingInput(ref)), (OwnedInput(own), ReceivingInput(own))):
+        tx = simple(play)
+        for each in pair:
+            tx.add(each)
+        with rejected(play, "DuplicateObjectRefInput", pair[0].ref.id):
+            play.ok(tx)
 
 
 def test_one_object_twice(play: Play) -> None:

@@ -600,3 +600,15 @@ def test_merge_targets_and_addresses_of_inputs(play: Play) -> None:
     tx.command(TransferObjects((tx.object(coin.id),), tx.pure(ADDRESS, bytes(32))))
     play.ok(tx)
     assert play.record(coin.id).owner == AddressOwner(bytes(32))
+
+
+def test_commands_make_2048_ids_at_most(play: Play) -> None:
+    """The coins of the fifth command are too many: the transaction fails there, and so does the node not."""
+    tx = play.tx()
+    for _ in range(5):
+        tx.send(play.alice.address, *tx.split(GasCoin(), *[1] * 511))
+    error = play.world.fails(
+        tx, play.alice, "MovePrimitiveRuntimeError", 8, budget=9_000_000_000
+    ).effects.error
+    assert error is not None
+    assert error.content == {"location": None}

@@ -10,7 +10,9 @@ from dtp.localnet.gas import StorageChange, computation_cost, object_size, stora
 from dtp.localnet.model import TransactionRejected
 from dtp.localnet.system import TOTAL_SUPPLY
 from dtp.sui.effects import GasCost, IdOperation, OutAbsent
+from dtp.sui.names import parse_type
 from dtp.sui.objects import SUI_TYPE
+from dtp.sui.transaction import Argument, MakeMoveVec
 
 
 def balance(play: Play) -> int:
@@ -204,3 +206,28 @@ def test_all_sui_is_somewhere(play: Play) -> None:
     totals = play.world.node.totals()
     held = totals.storage + totals.computation_fees + totals.storage_fees
     assert play.world.sui_in_coins() + held == TOTAL_SUPPLY
+
+
+def test_values_that_commands_copy_are_charged(play: Play) -> None:
+    """Six times a vector of eight of the last, u64 at first: a figure of Sui's adapter suite."""
+    tx = play.tx()
+    made: Argument = tx.u64(0)
+    tag = "u64"
+    for _ in range(6):
+        made = tx.command(MakeMoveVec(parse_type(tag), (made,) * 8))
+        tag = f"vector<{tag}>"
+    assert play.ok(tx).effects.gas_used.computation == 139_000_000
+
+
+@pytest.mark.parametrize(("uses", "units"), [(20, 1), (40, 2), (60, 4)])
+def test_the_last_use_of_a_value_is_no_copy(play: Play, uses: int, units: int) -> None:
+    """16,000 bytes are loaded once, moved into a vector, and copied out of that each time but the last."""
+    tx = play.tx()
+    made = tx.command(MakeMoveVec(parse_type("vector<u8>"), (tx.bytes(bytes(16_000)),)))
+    for _ in range(uses):
+        tx.command(MakeMoveVec(parse_type("vector<vector<u8>>"), (made,)))
+    size = 16_004  # two vectors with their heads
+    total = 16_002 + (uses - 1) * size
+    dear = total + max(0, total - 100_000) + 3 * max(0, total - 500_000)
+    assert -(-dear // 1_000_000) == units
+    assert play.ok(tx).effects.gas_used.computation == units * 1_000_000

@@ -32,6 +32,7 @@ QUESTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the classes warn of their old fields
 @settings(max_examples=500)
 @given(data=st.data())

@@ -84,6 +84,7 @@ def messages(kind, depth=0):
     return st.fixed_dictionaries({}, optional=fields).map(lambda chosen: kind(**chosen))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the classes warn of their old fields
 @settings(max_examples=600)
 @given(data=st.data())

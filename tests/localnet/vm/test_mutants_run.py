@@ -92,6 +92,7 @@ def accepted(chance: random.Random) -> tuple[CompiledModule, str]:
         return mutant, changed_function(original, mutant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_accepted_mutants_run_alike(seed: int) -> None:
     """Values, aborts, their codes and their places are the same, whatever the compiler would never write."""

@@ -242,7 +242,10 @@ def test_a_loop_ends_at_the_highest_budget_too(world: World) -> None:
 
 def test_events_are_limited(world: World) -> None:
     assert len(world.call("things::many_events", 1024, package=world.home).events) == 1024  # type: ignore[attr-defined]
-    assert failure(world, "things::many_events", 1025).status == "MemoryLimitExceeded"
+    ended = failure(world, "things::many_events", 1025)
+    assert (ended.status, ended.sub_status) == ("MovePrimitiveRuntimeError", 0)
+    assert ended.location is not None
+    assert (ended.location.module, ended.location.function_name) == ("event", "emit")
 
 
 def test_arguments_are_checked(world: World) -> None:

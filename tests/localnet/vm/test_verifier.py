@@ -331,6 +331,7 @@ def mutate(module: CompiledModule, chance: random.Random) -> CompiledModule:
 _PROBES = {"places": "pop_empty", "shapes": "nothing", "generic": "names", "flow": "fail_plain"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_mutants_are_judged_as_by_the_genuine_verifier(seed: int) -> None:
     """The wheel's machine verifies a module before it calls into it; its verdict and ours are the same."""

@@ -2,8 +2,7 @@
 
 A native takes the session's meter `c` (with `c.session`), the type arguments and the arguments, in the machine's
 representation (`dtp.localnet.vm.types`), and returns None, one value or a tuple. It aborts with `NativeAbort`. Prices
-are in internal gas units, from the protocol's published configuration; where that charges by further parts (size of a
-type tag, blocks of a hash) only base and bytes are counted: an estimate.
+are in internal gas units, from the protocol's published configuration; sizes are those of `dtp.localnet.vm.sizes`.
 """
 
 from __future__ import annotations

@@ -25,22 +25,34 @@ __all__ = ["TABLE"]
 
 Types = tuple[Type, ...]
 
-_HASH_BASE = 52
+_HASH_BASE = 10
+_HMAC_BASE = 52
+_DECOMPRESS_BASE = 52
 _ED25519_BASE = 1802
 _K1_VERIFY_BASE = 1470
 _R1_VERIFY_BASE = 4225
 _RECOVER_BASE = 500
 _PER_BYTE = 2
+_PER_BLOCK = 2
+_BLAKE2_BLOCK = _SHA512_BLOCK = 128
+_SHA256_BLOCK = 64
+_KECCAK_BLOCK = 136
 
 _KECCAK256 = 0
 _SHA256 = 1
+_BLOCKS = {_KECCAK256: _KECCAK_BLOCK, _SHA256: _SHA256_BLOCK}
 _RECOVER_FAILED = 0
 _BAD_SIGNATURE_LENGTH = 1
 _BAD_PUBLIC_KEY = 2
 
 
+def _hashing(length: int, block: int) -> int:
+    """What it costs to hash so many bytes in blocks of that size."""
+    return _PER_BYTE * length + _PER_BLOCK * -(-length // block)
+
+
 def _blake2b256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
-    c.charge_native(_HASH_BASE + _PER_BYTE * len(data))
+    c.charge_native(_HASH_BASE + _hashing(len(data), _BLAKE2_BLOCK))
     return bytearray(hashlib.blake2b(data, digest_size=32).digest())
 
 
@@ -55,19 +67,19 @@ def _keccak(data: bytes) -> bytes:
 
 
 def _keccak256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
-    c.charge_native(_HASH_BASE + _PER_BYTE * len(data))
+    c.charge_native(_HASH_BASE + _hashing(len(data), _KECCAK_BLOCK))
     return bytearray(_keccak(bytes(data)))
 
 
 def _hmac_sha3_256(c: GasMeter, _: Types, key: bytearray, message: bytearray) -> bytearray:
-    c.charge_native(_HASH_BASE + _PER_BYTE * len(message))
+    c.charge_native(_HMAC_BASE + _hashing(len(key) + len(message), _KECCAK_BLOCK))
     return bytearray(hmac.digest(key, message, hashlib.sha3_256))
 
 
 def _ed25519_verify(
     c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray
 ) -> bool:
-    c.charge_native(_ED25519_BASE + _PER_BYTE * len(message))
+    c.charge_native(_ED25519_BASE + _hashing(len(message), _SHA512_BLOCK))
     return ed25519_verifies(bytes(signature), bytes(public_key), bytes(message))
 
 
@@ -101,7 +113,7 @@ def _digest(number: int, message: bytes) -> bytes | None:
 def _secp256k1_verify(
     c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray, hash: int
 ) -> bool:
-    c.charge_native(_K1_VERIFY_BASE + _PER_BYTE * len(message))
+    c.charge_native(_K1_VERIFY_BASE + _hashing(len(message), _BLOCKS.get(hash, 1)))
     digest = _digest(hash, bytes(message))
     return digest is not None and _ecdsa_verifies(
         ec.SECP256K1(), _K1_ORDER, bytes(signature), bytes(public_key), digest
@@ -111,7 +123,7 @@ def _secp256k1_verify(
 def _secp256r1_verify(
     c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray, hash: int
 ) -> bool:
-    c.charge_native(_R1_VERIFY_BASE + _PER_BYTE * len(message))
+    c.charge_native(_R1_VERIFY_BASE + _hashing(len(message), _BLOCKS.get(hash, 1)))
     digest = _digest(hash, bytes(message))
     return digest is not None and _ecdsa_verifies(
         ec.SECP256R1(), _R1_ORDER, bytes(signature), bytes(public_key), digest
@@ -121,7 +133,7 @@ def _secp256r1_verify(
 def _secp256k1_ecrecover(
     c: GasMeter, _: Types, signature: bytearray, message: bytearray, hash: int
 ) -> bytearray:
-    c.charge_native(_RECOVER_BASE + _PER_BYTE * len(message))
+    c.charge_native(_RECOVER_BASE + _hashing(len(message), _BLOCKS.get(hash, 1)))
     if len(signature) != 65:
         raise NativeAbort(_BAD_SIGNATURE_LENGTH)
     digest = _digest(hash, bytes(message))
@@ -145,7 +157,7 @@ def _recover(signature: bytes, digest: bytes) -> bytes:
 
 
 def _decompress(c: GasMeter, _: Types, public_key: bytearray) -> Any:
-    c.charge_native(_HASH_BASE)
+    c.charge_native(_DECOMPRESS_BASE)
     try:
         key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), bytes(public_key))
     except ValueError:

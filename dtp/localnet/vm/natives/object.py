@@ -7,10 +7,12 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from dtp.localnet.limits import MAX_LAYOUT_NODES, READ_COST_PER_BYTE
 from dtp.localnet.vm.contract import Owner, OwnerKind, TxData
 from dtp.localnet.vm.gas import GasMeter
 from dtp.localnet.vm.objects import TypeMismatch
 from dtp.localnet.vm.signals import NativeAbort, VmLimit
+from dtp.localnet.vm.sizes import NATIVES, REFERENCE_SIZE, STRUCT_SIZE, TAG_SIZE, tag_size, type_size
 from dtp.localnet.vm.tags import tag_bcs
 from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import encode
@@ -20,12 +22,15 @@ __all__ = ["TABLE", "derive_id", "dynamic_field_id"]
 Types = tuple[Type, ...]
 
 _BASE = 52
-_FIELD_BASE = 100
-_FIELD_PER_BYTE = 10
-_ENCODED_PER_BYTE = 2
+_TX_BASE = 30
+# What natives of dynamic fields cost for each part of a type, byte of a type's name, and byte of a value.
+_HASH_TYPE, _HASH_NAME, _HASH_VALUE = 2, 2, 2
+_ADD_TYPE, _ADD_NAME = 10, 10
+_BORROW_TYPE, _REMOVE_TYPE, _HAS_TYPE, _HAS_NAME = 10, 2, 2, 2
 # What measuring and writing cost for each byte of an event, and of its type's name.
 _EVENT_PER_BYTE = 12
 _EVENT_TAG_PER_BYTE = 15
+_WITNESS_TYPE, _WITNESS_NAME = 2, 2
 
 # std codes of sui::transfer and sui::dynamic_field
 _SHARED_NON_NEW_OBJECT = 0
@@ -33,6 +38,9 @@ _RECEIVING_TYPE_MISMATCH = 2
 _UNABLE_TO_RECEIVE = 3
 _FIELD_DOES_NOT_EXIST = 1
 _FIELD_TYPE_MISMATCH = 2
+# A type whose layout has too many nodes has no BCS.
+_FIELD_WITHOUT_BCS = 3
+_RECEIVED_WITHOUT_BCS = 1
 
 _ID_SCOPE = b"\xf1"
 _CHILD_SCOPE = b"\xf0"
@@ -102,6 +110,7 @@ def _party_transfer(
 
 def _receive(c: GasMeter, types: Types, parent: bytes, id: list[Any], version: int) -> Any:
     c.charge_native(_BASE)
+    _check_layout(types[0], _RECEIVED_WITHOUT_BCS)
     try:
         data = c.session.objects.receive(parent, id[0], version, types[0])
     except TypeMismatch:
@@ -114,68 +123,103 @@ def _receive(c: GasMeter, types: Types, parent: bytes, id: list[Any], version: i
 # ------------------------------------------------------------------------------------------- dynamic_field
 
 
+def _check_layout(type: Type, code: int) -> None:
+    if type.layout_nodes > MAX_LAYOUT_NODES:
+        raise NativeAbort(code)
+
+
 def _hash_type_and_key(c: GasMeter, types: Types, parent: bytes, key: Any) -> bytes:
-    data = encode(types[0], key)
-    c.charge_native(_FIELD_BASE + _ENCODED_PER_BYTE * len(data))
-    return _field_id(parent, types[0], data)
+    type = types[0]
+    name = TAG_SIZE + tag_size(type)
+    size = NATIVES.of(type)(key)
+    c.charge_native(_BASE + _HASH_TYPE * type_size(type) + _HASH_NAME * name + _HASH_VALUE * size)
+    _check_layout(type, _FIELD_WITHOUT_BCS)
+    return _field_id(parent, type, encode(type, key))
+
+
+def _fetching(c: GasMeter) -> int:
+    """What the children cost that this native had read from the store."""
+    return READ_COST_PER_BYTE * int(c.session.objects.fetched_bytes())
 
 
 def _add_child(c: GasMeter, types: Types, parent: bytes, child: Any) -> None:
-    c.charge_native(_FIELD_BASE + _FIELD_PER_BYTE * len(types[0].tag))
-    c.session.objects.add_child(parent, types[0], child)
+    type = types[0]
+    # The value is there already, whatever its size.
+    c.charge_native(_BASE + STRUCT_SIZE + _ADD_TYPE * type_size(type) + _ADD_NAME * tag_size(type))
+    c.session.objects.add_child(parent, type, child)
 
 
 def _borrow_child(c: GasMeter, types: Types, parent: list[Any], id: bytes) -> Any:
-    c.charge_native(_FIELD_BASE + _FIELD_PER_BYTE * len(types[0].tag))
+    type, objects = types[0], c.session.objects
+    cost, known = _BASE + _BORROW_TYPE * type_size(type), objects.is_read(id)
+    _check_layout(type, _FIELD_WITHOUT_BCS)
     try:
-        data = c.session.objects.borrow_child(parent[0][0], id, types[0])
+        data = objects.borrow_child(parent[0][0], id, type)
     except TypeMismatch:
+        c.charge_native(cost)
         raise NativeAbort(_FIELD_TYPE_MISMATCH) from None
     if data is None:
+        c.charge_native(cost)
         raise NativeAbort(_FIELD_DOES_NOT_EXIST)
+    c.charge_native(cost + _fetching(c) + REFERENCE_SIZE + (0 if known else NATIVES.of(type)(data)))
     return data
 
 
 def _remove_child(c: GasMeter, types: Types, parent: bytes, id: bytes) -> Any:
-    c.charge_native(_FIELD_BASE)
+    type, objects = types[0], c.session.objects
+    cost, known = _BASE + _REMOVE_TYPE * type_size(type), objects.is_read(id)
+    _check_layout(type, _FIELD_WITHOUT_BCS)
     try:
-        data = c.session.objects.remove_child(parent, id, types[0])
+        data = objects.remove_child(parent, id, type)
     except TypeMismatch:
+        c.charge_native(cost)
         raise NativeAbort(_FIELD_TYPE_MISMATCH) from None
     if data is None:
+        c.charge_native(cost)
         raise NativeAbort(_FIELD_DOES_NOT_EXIST)
+    c.charge_native(cost + _fetching(c) + (STRUCT_SIZE if known else NATIVES.of(type)(data)))
     return data
 
 
 def _has_child(c: GasMeter, _: Types, parent: bytes, id: bytes) -> bool:
-    c.charge_native(_FIELD_BASE)
-    return c.session.objects.child_exists(parent, id)  # type: ignore[no-any-return]
+    found = c.session.objects.child_exists(parent, id)
+    c.charge_native(_BASE + _fetching(c))
+    return found  # type: ignore[no-any-return]
 
 
 def _has_child_with_type(c: GasMeter, types: Types, parent: bytes, id: bytes) -> bool:
-    c.charge_native(_FIELD_BASE)
-    return c.session.objects.child_has_type(parent, id, types[0])  # type: ignore[no-any-return]
+    type = types[0]
+    found = c.session.objects.child_has_type(parent, id, type)
+    c.charge_native(_BASE + _HAS_TYPE * type_size(type) + _HAS_NAME * tag_size(type) + _fetching(c))
+    return found  # type: ignore[no-any-return]
 
 
 # -------------------------------------------------------------------------------------------------- events
 
 
 def _emit(c: GasMeter, types: Types, event: Any) -> None:
-    session = c.session
-    size = session.objects.emit(session.package, session.module, types[0], event)
-    c.charge_native(_BASE + _EVENT_TAG_PER_BYTE * len(tag_bcs(types[0])) + _EVENT_PER_BYTE * size)
+    session, type = c.session, types[0]
+    name, size = tag_size(type), NATIVES.of(type)(event)
+    c.charge_native(_BASE + _EVENT_PER_BYTE * size + _EVENT_TAG_PER_BYTE * name)
+    session.objects.emit(session.package, session.module, type, event)
 
 
 # ---------------------------------------------------------------------------------------------- tx_context
 
 
 def _tx(c: GasMeter) -> TxData:
-    c.charge_native(_BASE)
+    c.charge_native(_TX_BASE)
     return c.session.tx  # type: ignore[no-any-return]
 
 
+def _derive_id(c: GasMeter, _: Types, digest: bytearray, index: int) -> bytes:
+    c.charge_native(_BASE)
+    return derive_id(bytes(digest), index)
+
+
 def _fresh_id(c: GasMeter, _: Types) -> bytes:
-    tx = _tx(c)
+    c.charge_native(_BASE)
+    tx = c.session.tx
     id = derive_id(tx.digest, tx.ids_created)
     tx.ids_created += 1
     c.session.objects.new_id(id)
@@ -188,7 +232,8 @@ def _sponsor(c: GasMeter, _: Types) -> list[bytes]:
 
 
 def _is_one_time_witness(c: GasMeter, types: Types, _: Any) -> bool:
-    c.charge_native(_BASE)
+    name = TAG_SIZE + tag_size(types[0])
+    c.charge_native(_BASE + _WITNESS_NAME * name + _WITNESS_TYPE * type_size(types[0]))
     datatype = types[0].datatype
     # Its name is that of its module; publishing saw to it that then it is a witness or that nobody can tell it is.
     return (
@@ -225,6 +270,6 @@ TABLE: dict[tuple[int, str, str], Callable[..., Any]] = {
     (2, "tx_context", "native_ids_created"): lambda c, _: _tx(c).ids_created,
     (2, "tx_context", "native_sponsor"): _sponsor,
     (2, "tx_context", "fresh_id"): _fresh_id,
-    (2, "tx_context", "derive_id"): lambda _c, _t, digest, index: derive_id(bytes(digest), index),
+    (2, "tx_context", "derive_id"): _derive_id,
     (2, "types", "is_one_time_witness"): _is_one_time_witness,
 }

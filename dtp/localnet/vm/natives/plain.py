@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from dtp.localnet.limits import MAX_LAYOUT_NODES, MAX_VECTOR_LENGTH
 from dtp.localnet.vm.gas import GasMeter
 from dtp.localnet.vm.signals import (
     VECTOR_INDEX_OUT_OF_BOUNDS,
     VECTOR_POP_EMPTY,
+    VECTOR_TOO_LONG,
     VECTOR_UNPACK_PARITY,
     NativeAbort,
 )
+from dtp.localnet.vm.sizes import NATIVES
 from dtp.localnet.vm.tags import plain_name
 from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import encode
@@ -24,8 +27,10 @@ Types = tuple[Type, ...]
 _BASE = 52
 _PER_BYTE = 2
 _ENCODED_PER_BYTE = 2
+_PUSHED_PER_BYTE = 2
 
 _ADDRESS_PARSE_ERROR = 0
+_TOO_LARGE_A_TYPE = 453
 
 
 # --------------------------------------------------------------------------------------------------- bytes
@@ -33,24 +38,27 @@ _ADDRESS_PARSE_ERROR = 0
 
 def _bcs_to_bytes(c: GasMeter, types: Types, value: Any) -> bytearray:
     target = types[0]
+    if target.layout_nodes > MAX_LAYOUT_NODES:
+        c.charge_native(_BASE)
+        raise NativeAbort(_TOO_LARGE_A_TYPE)
     data = value if target.is_container else value[0][value[1]]
     out = bytearray(encode(target, data))
-    c.charge_native(_BASE + _ENCODED_PER_BYTE * len(out))
+    c.charge_native(_ENCODED_PER_BYTE * len(out))
     return out
 
 
 def _sha2_256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
-    c.charge_native(_BASE + _PER_BYTE * len(data))
+    c.charge_native(_BASE + _PER_BYTE * max(1, len(data)))
     return bytearray(hashlib.sha256(data).digest())
 
 
 def _sha3_256(c: GasMeter, _: Types, data: bytearray) -> bytearray:
-    c.charge_native(_BASE + _PER_BYTE * len(data))
+    c.charge_native(_BASE + _PER_BYTE * max(1, len(data)))
     return bytearray(hashlib.sha3_256(data).digest())
 
 
 def _check_utf8(c: GasMeter, _: Types, data: bytearray) -> bool:
-    c.charge_native(4 + _PER_BYTE * len(data))
+    c.charge_native(_BASE + _PER_BYTE * len(data))
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -59,19 +67,19 @@ def _check_utf8(c: GasMeter, _: Types, data: bytearray) -> bool:
 
 
 def _is_char_boundary(c: GasMeter, _: Types, data: bytearray, at: int) -> bool:
-    c.charge_native(4)
+    c.charge_native(_BASE)
     return at == len(data) or (at < len(data) and data[at] & 0xC0 != 0x80)
 
 
 def _sub_string(c: GasMeter, _: Types, data: bytearray, start: int, end: int) -> bytearray:
-    c.charge_native(4 + _PER_BYTE * max(0, end - start))
+    c.charge_native(_BASE + _PER_BYTE * max(0, end - start))
     if end > len(data) or start > end:
         raise NativeAbort(1)
     return data[start:end]
 
 
 def _index_of(c: GasMeter, _: Types, data: bytearray, sought: bytearray) -> int:
-    c.charge_native(4 + _PER_BYTE * (len(data) + len(sought)))
+    c.charge_native(_BASE + _PER_BYTE * (len(data) + len(sought)))
     found = data.find(sought)
     return len(data) if found < 0 else found
 
@@ -133,42 +141,44 @@ def _address_from_bytes(c: GasMeter, _: Types, data: bytearray) -> bytes:
 
 
 def _vector_empty(c: GasMeter, types: Types) -> Any:
-    c.charge_native(4)
+    c.charge_native(_BASE)
     return bytearray() if types[0].kind == "u8" else []
 
 
 def _vector_length(c: GasMeter, _: Types, vector: Any) -> int:
-    c.charge_native(4)
+    c.charge_native(_BASE)
     return len(vector)
 
 
 def _vector_borrow(c: GasMeter, types: Types, vector: Any, at: int) -> Any:
-    c.charge_native(4)
+    c.charge_native(_BASE)
     if at >= len(vector):
         raise NativeAbort(VECTOR_INDEX_OUT_OF_BOUNDS)
     return vector[at] if types[0].is_container else (vector, at)
 
 
-def _vector_push_back(c: GasMeter, _: Types, vector: Any, value: Any) -> None:
-    c.charge_native(4)
+def _vector_push_back(c: GasMeter, types: Types, vector: Any, value: Any) -> None:
+    c.charge_native(_BASE + _PUSHED_PER_BYTE * NATIVES.of(types[0])(value))
+    if len(vector) >= MAX_VECTOR_LENGTH:
+        raise NativeAbort(VECTOR_TOO_LONG)
     vector.append(value)
 
 
 def _vector_pop_back(c: GasMeter, _: Types, vector: Any) -> Any:
-    c.charge_native(4)
+    c.charge_native(_BASE)
     if not vector:
         raise NativeAbort(VECTOR_POP_EMPTY)
     return vector.pop()
 
 
 def _vector_destroy_empty(c: GasMeter, _: Types, vector: Any) -> None:
-    c.charge_native(4)
+    c.charge_native(_BASE)
     if vector:
         raise NativeAbort(VECTOR_UNPACK_PARITY)
 
 
 def _vector_swap(c: GasMeter, _: Types, vector: Any, i: int, j: int) -> None:
-    c.charge_native(4)
+    c.charge_native(_BASE)
     if i >= len(vector) or j >= len(vector):
         raise NativeAbort(VECTOR_INDEX_OUT_OF_BOUNDS)
     vector[i], vector[j] = vector[j], vector[i]
