@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dtp.chain.gas import GasPurse
 from dtp.chain.host import Terms
 from dtp.chain.model import MIST_PER_SUI, SUI_COIN, canonical_type
-from dtp.chain.wallet import format_amount
+from dtp.chain.wallet import money
 from dtp.pay.costs import carriage
 from dtp.pay.errors import BudgetTooSmall, DayLimit, HostLimit, LockTooLong, OtherCoin, PriceTooHigh
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.ticket import MAX_LANES
+from dtp.plurals import count_of
+
+if TYPE_CHECKING:
+    from dtp.net.dial import Connecting
 
 #: What a budget has to pay for, or its channel could not be used: a request and a short answer.
 _LEAST_USE: Final = Usage(1, 4096)
@@ -31,8 +35,6 @@ _SUI_PER_DAY: Final = 10 * MIST_PER_SUI
 #: The gas that is agreed to where nothing is said, MIST: this part of a budget in SUI, but enough for some channels.
 _GAS_PART: Final = 4
 _LEAST_GAS: Final = 100_000_000
-#: The highest price of a unit of gas to accept unasked, MIST. Networks had 500 to 1,000 for years.
-HIGHEST_GAS_PRICE: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Budget:
     `per_day` the most that goes into channels of whatever host in 24 hours, less what comes back; `longest_lock_ms`
     how long a server may keep what is left after a close that it doesn't agree to. `most_gas` is what all
     transactions of the connection may take (MIST), and `highest_gas_price` what a unit of it may cost. None: a safe
-    default.
+    default, of the price the client's (`ChainClient.max_gas_price`).
     """
 
     most: int = 0
@@ -59,7 +61,7 @@ class Budget:
     per_day: int | None = None
     longest_lock_ms: int = _LONGEST_LOCK_MS
     most_gas: int | None = None
-    highest_gas_price: int = HIGHEST_GAS_PRICE
+    highest_gas_price: int | None = None
 
     @property
     def first(self) -> int:
@@ -107,15 +109,12 @@ class Opening:
     terms: Terms
     deposit: int
     gas: int
+    #: Dials the server to ask about what it sells, unpaid (`dtp.pay.terms.ASKING`); None where that can't be done.
+    ask: Callable[[], Connecting] | None = None
 
 
 #: Asked before a channel is opened with a deposit: False leaves it (`NotApproved`).
 OnOpening = Callable[[Opening], bool | Awaitable[bool]]
-
-
-def money(units: int, coin: str) -> str:
-    """A sum of a coin (its smallest unit) with its unit."""
-    return format_amount(units) if canonical_type(coin) == SUI_COIN else f"{units:,} of {coin}"
 
 
 def least_budget(terms: Terms) -> int:
@@ -197,7 +196,8 @@ def check_limits(
     locked = locked_in(idle)
     if locked + amount > budget.host_limit:
         raise HostLimit(
-            f"{money(locked, coin)} is locked in {len(idle)} channels with this host that nothing uses, and with "
+            f"{money(locked, coin)} is locked in {count_of(len(idle), 'channel')} with this host "
+            f"that nothing uses, and with "
             f"{money(amount, coin)} more it would be above the limit of {money(budget.host_limit, coin)}: 'dtp "
             "channel "
             "list' says until when, 'dtp channel close' brings back what can be; or allow more (--most-per-host)",

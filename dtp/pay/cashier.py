@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -24,6 +24,7 @@ from dtp.chain.errors import (
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.pipe import Pipe
+from dtp.chain.wallet import format_amount, money
 from dtp.errors import DtpError
 from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, lapsed, plan, rests
 from dtp.pay.costs import accrued, take_credits
@@ -32,6 +33,7 @@ from dtp.pay.journal import Journal
 from dtp.pay.settling import OnFailed, Paid, log_failed, settle
 from dtp.pay.store import End, Sold
 from dtp.pay.terms import Usage
+from dtp.plurals import count_of
 from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.pay")
@@ -51,8 +53,9 @@ class Cashier:
     """Claims what is worth it, when it is. For one event loop.
 
     `now_ms` is the chain's time; `busy` gives the channels that are in use: a close of them may be agreed on at any
-    moment, with the credits in its total. `on_channel` hears of each that was read, `on_failed` at each look of each
-    channel with which something could not be done, which is logged otherwise.
+    moment, with the credits in its total. `on_channel` hears of each that was read, `on_claimed` of what was
+    claimed, `on_failed` at each look of each channel with which something could not be done, which is
+    logged otherwise.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class Cashier:
         busy: Callable[[], Collection[str]] = tuple,
         on_channel: Callable[[Channel], None] | None = None,
         on_failed: OnFailed | None = None,
+        on_claimed: Callable[[Collection[Paid]], Awaitable[None]] | None = None,
     ) -> None:
+        self._on_claimed = on_claimed
         self._chain = chain
         self._on_failed = on_failed or log_failed
         #: The store; another one may take its place between two looks.
@@ -79,6 +84,8 @@ class Cashier:
         #: The shortest time for claims after a close was asked for, of all channels that were seen, ms.
         self._claim_ms = float("inf")
         self._wanted = asyncio.Event()
+        #: Channels to claim of at the next look, whatever it is worth beside its gas.
+        self._soon: set[str] = set()
         #: Channels of the store as this chain had them last, and when (ms).
         self._seen: dict[str, tuple[Channel, int]] = {}
         #: Channels that nothing is to be done with, the vouchers of which that is true, and until when (ms).
@@ -86,6 +93,8 @@ class Cashier:
         #: What was done last, and what came to servers since the start, by coin.
         self.done: deque[Paid] = deque(maxlen=_DONE)
         self.claimed: Counter[str] = Counter({SUI_COIN: 0})
+        #: What claims took, MIST.
+        self.gas = 0
 
     def start(self, interval: float) -> None:
         """Look each `interval` seconds, beginning now: a run before may have left vouchers.
@@ -117,6 +126,11 @@ class Cashier:
         if sooner or channel.state == State.CLOSING:
             self._wanted.set()
 
+    def claim_soon(self, channel: str) -> None:
+        """Look at once, and claim what is worth its gas of a channel: it is served no further before."""
+        self._soon.add(channel)
+        self._wanted.set()
+
     async def stop(self, *, claim: bool) -> None:
         """End; with `claim` after claiming what is worth its gas."""
         if self._task is not None:
@@ -139,19 +153,23 @@ class Cashier:
             views = await self.views()
             now_ms, epoch = self._now_ms(), (await self._chain.epoch()).epoch if views else 0
             decisions = plan(views, now_ms, epoch, self._policy)
-            if closing:
-                planned = {each.view.channel.id for each in decisions}
-                rest = (view for view in views if view.channel.id not in planned)
-                decisions += [at_close(view, now_ms, self._policy) for view in rest]
+            soon, self._soon = self._soon, set()
+            planned = {each.view.channel.id for each in decisions}
+            rest = [view for view in views if view.channel.id not in planned]
+            now = rest if closing else [view for view in rest if view.channel.id in soon]
+            decisions += [at_close(view, now_ms, self._policy) for view in now]
             await self._over([each.view.channel.id for each in decisions if each.action is Action.FORGET])
             done = await settle(
                 self._chain, decisions, self._policy.batch, self._on_failed, policy=self._policy
             )
             for paid, part in done:
-                sums = paid.to_server, paid.coin, paid.gas
-                log.info("%d channels: %d of %s to the server, gas %d", len(part), *sums)
+                sums = money(paid.to_server, paid.coin), format_amount(paid.gas)
+                log.info("%s: %s to the server, gas %s", count_of(len(part), "channel"), *sums)
                 self.claimed[canonical_type(paid.coin)] += paid.to_server
+                self.gas += paid.gas
             self.done += [paid for paid, _ in done]
+            if self._on_claimed is not None:
+                await self._on_claimed([paid for paid, _ in done])
             await self._take_credits(views, closing)
             return [paid for paid, _ in done]
 

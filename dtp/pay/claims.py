@@ -78,6 +78,9 @@ class Policy:
     margin_ms: int = MARGIN
     #: Claims in one transaction, one for each lane. A longer one costs more for each: 128 of them 0.018 SUI.
     batch: int = 32
+    #: What is served for on a channel beyond what was claimed of it, MIST: that much is believed a node alone, which
+    #: may show a deposit that isn't there. Half of it is claimed at once. None for no limit.
+    most_unclaimed: int | None = 200_000_000
     #: What a SUI is worth in other coins that are taken, in their smallest unit, by the coin's type. Of a coin that
     #: isn't here everything is claimed, as late as it may be.
     sui_in: Mapping[str, int] = field(default_factory=dict)
@@ -106,6 +109,12 @@ class Policy:
         """Return what a sum of a coin comes to in MIST, rounded down; None where that isn't known."""
         rate = self._rate(coin)
         return None if rate is None else amount * _MIST // rate
+
+    def unclaimed_in(self, coin: str) -> int | None:
+        """Return `most_unclaimed` in the smallest unit of a coin; None where it has no limit, or no known worth."""
+        rate = self._rate(coin)
+        most = self.most_unclaimed
+        return None if rate is None or most is None else max(1, most * rate // _MIST)
 
     def _rate(self, coin: str) -> int | None:
         rates = {SUI_COIN: _MIST, **{canonical_type(each): rate for each, rate in self.sui_in.items()}}

@@ -15,19 +15,19 @@ from typing import Any
 
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, StaleObject, was_signed
 from dtp.chain.model import SUI_COIN
+from dtp.chain.wallet import money
 from dtp.errors import ChainError, DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.net.watch import NO_COUNT
 from dtp.pay import answers, messages, payer
-from dtp.pay.budget import money
 from dtp.pay.drivers import Meter
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, MoneyNotAdded, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_start import UNRESERVED, Reserved
 from dtp.pay.payer import Payer
 from dtp.pay.store import Store
-from dtp.pay.terms import Usage
+from dtp.pay.terms import NOTHING, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 from dtp.session.codes import CloseCode
 from dtp.tasks import as_future, start_task
@@ -36,10 +36,14 @@ log = logging.getLogger("dtp.pay")
 
 
 class Deal(ABC):
-    """The channel behind a client's connection, as far as the connection's end concerns it (`dtp.pay.buying`)."""
+    """The channel behind a client's connection (`dtp.pay.channel_in_use`), as far as the end of that concerns it."""
 
     #: What the lane came to before this connection, as far as it is known.
     start: int
+    #: What its newest voucher comes to when the connection ends.
+    signed: int = 0
+    #: What the server counts beyond that, and isn't paid: then it agrees to no close.
+    disputed: Usage = NOTHING
 
     @property
     def coin(self) -> str:
@@ -401,8 +405,12 @@ class ClientMeter(Meter):
             self.unaffordable = self._refused or self._lacks(offer.amount, lacking)
         return agree
 
+    @property
+    def _coin(self) -> str:
+        return self.deal.coin if self.deal is not None else SUI_COIN
+
     def _lacks(self, amount: int, lacking: int) -> BudgetSpent:
-        coin = self.deal.coin if self.deal is not None else SUI_COIN
+        coin = self._coin
         return BudgetSpent(
             f"a charge of {money(amount, coin)} is {money(lacking, coin)} more than what is left of the budget, and "
             "was declined: connect again with a larger one (--budget)",
@@ -431,7 +439,8 @@ class ClientMeter(Meter):
                 await self.changed()
             offer = self._offers[lock]
             if most is not None and offer.amount > most:
-                raise PriceTooHigh(f"the answer costs {offer.amount}, and at most {most} is to be paid")
+                price, limit = money(offer.amount, self._coin), money(most, self._coin)
+                raise PriceTooHigh(f"the answer costs {price}, and at most {limit} is to be paid")
             del self._offers[lock]
         except BaseException:  # cancelled, say
             self._decline(lock)
@@ -441,8 +450,9 @@ class ClientMeter(Meter):
             self._raise_if_over()
             if self.unaffordable is not None:
                 raise self.unaffordable
+            price = money(offer.amount, self._coin)
             raise ChargeDeclined(
-                f"a charge of {offer.amount} for this answer was declined here, or above the budget"
+                f"a charge of {price} for this answer was declined here, or above the budget"
             )
         self.unopened[answer.lock] = answer
         return await self.open_answer(answer)
@@ -485,6 +495,8 @@ class ClientMeter(Meter):
         if self._over:
             return self.agreed
         exact = await self.finish()
+        if self.deal is not None:
+            self.deal.signed, self.deal.disputed = self.payer.signed_amount, self.payer.left
         if exact and self.deal is not None and self.deal.closes:
             return await self.agreement()
         return self.agreed

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from dtp.chain.model import Id
     from dtp.chain.networks import Network
     from dtp.identity import PeerId
-    from dtp.pay.budget import Budget, OnOpening
-    from dtp.pay.buying import Purchase
+    from dtp.pay.budget import Budget, OnOpening, Opening
+    from dtp.pay.channel_in_use import Purchase
     from dtp.pay.client_meter import OnCharge
     from dtp.pay.metered import Metered
     from dtp.pay.store import Store
@@ -69,6 +69,7 @@ def connect(
     psk: bytes | None = ...,
     resolvers: Sequence[Resolver] | None = ...,
     ticket: Ticket | None = ...,
+    early: bool = ...,
 ) -> Connecting: ...
 
 
@@ -131,12 +132,16 @@ def connect(
     psk: bytes | None = None,
     resolvers: Sequence[Resolver] | None = None,
     ticket: Ticket | None = None,
+    early: bool = False,
 ) -> Connecting | PaidConnecting:
     """Connect to a service: `connection = await connect(...)` or `async with connect(...) as connection`.
 
     `address` is an `Address` or its text. `identity` is who we are; without it a new identity is made for this
     one connection. `service` overrides the one in the address. `psk` (32 bytes) must be the server's, if it has
-    one. `resolvers` are asked in order for `dtp:` addresses; by default the static peer table, then the chain.
+    one. `resolvers` are asked in order for `dtp:` addresses; by default the static peer table, then the chain. With
+    `early` the connection is there a round trip sooner, before the server has let us in: what is written at once goes
+    along, is read by the service only if it does, and can't be replayed. A refusal is then `ConnectionClosed`, from
+    whatever waits; `await connection.wait_ready()` waits for the verdict alone.
 
     With a `wallet` the service of a host object (`dtp://0x<host>/<service>`, or any address with `host`) is paid: a
     channel is opened with `deposit` (all of `budget` without) or one that is open is used, more is added up to
@@ -172,7 +177,10 @@ def connect(
             psk=psk,
             resolvers=resolvers,
             ticket=ticket,
+            early=early,
         )
+    if early:
+        raise LocalError("`early` and `wallet` don't go together: a paid server says first what it counts")
     from dtp.chain.model import SUI_COIN, canonical_type
     from dtp.chain.wallet import parse_amount
     from dtp.pay.budget import Budget
@@ -196,7 +204,7 @@ def connect(
         limit(most_per_day),
         usual.longest_lock_ms if longest_lock is None else round(longest_lock * 1000),
         parse_amount(max_gas) if isinstance(max_gas, str) else max_gas,
-        usual.highest_gas_price if max_gas_price is None else max_gas_price,
+        max_gas_price,
     )
     dialer = _PaidDialer(
         target,
@@ -219,6 +227,50 @@ def connect(
     return PaidConnecting(dialer)
 
 
+async def close_with_server(
+    chain: ChainClient,
+    store: Store,
+    id: str,
+    *,
+    spending: Spending | None = None,
+    identity: Identity | None = None,
+    psk: bytes | None = None,
+) -> Purchase:
+    """Close an open channel of ours by agreement with its server, which is dialled for that; the channel as it was.
+
+    Its `closed` says what that paid to whom; None where the server didn't agree, and the chain was asked for it.
+    Raises what dialling raises where the server isn't there, `ChannelUnusable` where a program uses the channel or
+    its key isn't in the store, and what the chain and the store raise: then nothing has changed.
+    """
+    from dtp.chain.resolver import usual_name
+    from dtp.pay.budget import Budget
+    from dtp.pay.buying import take_to_close
+    from dtp.pay.errors import ChannelUnusable
+    from dtp.pay.journal import Journal
+
+    known = store.bought(id)
+    if not known:
+        raise ChannelUnusable(f"channel {id} isn't in {store.path}")
+    (ours,) = known
+    assert chain.signer is not None  # or it has no channel
+    async with AsyncExitStack() as stack:
+        journal = Journal(store)
+        stack.push_async_callback(journal.close)
+        deal = await take_to_close(chain, journal, id)
+        stack.callback(deal.lock.release)
+        name = ours.name or usual_name(ours.service)
+        address = Address("dtp", host_object=ours.host, service=name)
+        signer = chain.signer
+        dialer = _PaidDialer(
+            address, name, signer, Budget(), network=chain, spending=spending, identity=identity, psk=psk
+        )
+        await dialer.reach(chain)
+        connection = await dialer.dial(deal)
+        await dialer.begin(connection, deal, adds=False)
+        await connection.close()
+        return deal
+
+
 class _PaidDialer:
     """All that one paid connection needs."""
 
@@ -229,18 +281,18 @@ class _PaidDialer:
         wallet: Wallet,
         budget: Budget,
         *,
-        network: str | Network | ChainClient | None,
-        host: Id | None,
-        keep: bool | None,
+        network: str | Network | ChainClient | None = None,
+        host: Id | None = None,
+        keep: bool | None = False,
         on_opening: OnOpening | None = None,
-        on_charge: OnCharge | None,
-        spending: Spending | None,
-        server_streams: int,
-        store: Store | str | os.PathLike[str] | None,
-        identity: Identity | None,
-        limits: Limits,
-        psk: bytes | None,
-        resolvers: Sequence[Resolver] | None,
+        on_charge: OnCharge | None = None,
+        spending: Spending | None = None,
+        server_streams: int = 0,
+        store: Store | str | os.PathLike[str] | None = None,
+        identity: Identity | None = None,
+        limits: Limits = DEFAULT,
+        psk: bytes | None = None,
+        resolvers: Sequence[Resolver] | None = None,
     ) -> None:
         self._address = address
         self._service = service
@@ -279,7 +331,9 @@ class _PaidDialer:
                 chain = self._network
             else:
                 named = self._network or self._address.options.get("network")
-                chain = await stack.enter_async_context(ChainClient(named, signer_of(self._wallet)))
+                chain = await stack.enter_async_context(
+                    ChainClient(named, signer_of(self._wallet), max_gas_price=self._budget.highest_gas_price)
+                )
             await chain.connect()
             store = self._store
             if not isinstance(store, Store):
@@ -298,8 +352,8 @@ class _PaidDialer:
                         self._budget,
                         keep=self._keep,
                         without=useless,
-                        reach=partial(self._reach, chain),
-                        on_opening=self._on_opening,
+                        reach=partial(self.reach, chain),
+                        on_opening=partial(self._opening, chain) if self._on_opening is not None else None,
                     )
                 except (BudgetTooSmall, NoPass, PriceTooHigh) as fault:
                     if refusal is None or (self._budget.most and not isinstance(fault, NoPass)):
@@ -307,7 +361,7 @@ class _PaidDialer:
                     raise refusal from fault
                 stack.callback(deal.lock.release)
                 try:
-                    connection = await self._dial(deal)
+                    connection = await self.dial(deal)
                     break
                 except ConnectionRefused as refused:
                     if deal.channel.pass_ is not None and _is_of_pass(refused):
@@ -319,24 +373,50 @@ class _PaidDialer:
                     if refused.close_code != CloseCode.TICKET or not await deal.replaceable():
                         raise
                     await deal.give_up()
-            await self._begin(connection, deal)
+            await self.begin(connection, deal)
             connection.at_end(stack.pop_all())
             return connection
 
-    async def _reach(self, chain: ChainClient) -> None:
+    async def _opening(self, chain: ChainClient, opening: Opening) -> bool:
+        """Ask the caller about an opening, who may ask the server first."""
+        assert self._on_opening is not None
+        if not self._may_be_piped:
+            opening = replace(opening, ask=partial(self._ask, chain))
+        answer = self._on_opening(opening)
+        return answer if isinstance(answer, bool) else await answer
+
+    def _ask(self, chain: ChainClient) -> Connecting:
+        from dtp.pay.terms import ASKING
+
+        return net.connect(
+            _without_network(self._address),
+            service=ASKING + self._service,
+            identity=self._identity,
+            limits=self._limits,
+            psk=self._psk,
+            resolvers=self._unpaid_resolvers(chain),
+        )
+
+    @property
+    def _may_be_piped(self) -> bool:
+        return self._address.options.get("via", "direct") != "direct" or self._address.scheme == "pipe"
+
+    def _unpaid_resolvers(self, chain: ChainClient) -> Sequence[Resolver]:
+        from dtp.chain.resolver import HostDirectory
+
+        return self._resolvers or (StaticResolver(), HostResolver(HostDirectory(chain)))
+
+    async def reach(self, chain: ChainClient) -> None:
         """Raise as dialling does unless an endpoint of the host answers: the chain knows of its death hours later.
 
         Not for what may go through the chain itself, which is dialled over the channel that is opened.
         """
-        from dtp.chain.resolver import HostDirectory
-
-        if self._address.options.get("via", "direct") != "direct" or self._address.scheme == "pipe":
+        if self._may_be_piped:
             return
-        resolvers = self._resolvers or (StaticResolver(), HostResolver(HostDirectory(chain)))
         try:
             await presence.ask(
                 _without_network(self._address),
-                resolvers=resolvers,
+                resolvers=self._unpaid_resolvers(chain),
                 identity=self._identity,
                 limits=self._limits,
                 psk=self._psk,
@@ -347,7 +427,8 @@ class _PaidDialer:
                 f"{self._address}: nobody answered in time; nothing is deposited"
             ) from fault
 
-    async def _dial(self, deal: Purchase) -> Metered:
+    async def dial(self, deal: Purchase) -> Metered:
+        """A connection to the server with the ticket of a channel's lane."""
         from dtp.chain.resolver import HostDirectory
         from dtp.pay.gate import USED_UP
         from dtp.pay.metered import Metered
@@ -402,7 +483,8 @@ class _PaidDialer:
             return chosen
         return replace(chosen, repeat=patience / REPEATS, patience=patience / 2)
 
-    async def _begin(self, connection: Metered, deal: Purchase) -> None:
+    async def begin(self, connection: Metered, deal: Purchase, *, adds: bool = True) -> None:
+        """Meter a connection over a channel, which gets more money as needed where it `adds`."""
         from dtp.pay.client_meter import ClientMeter
         from dtp.pay.payer import Payer
 
@@ -420,6 +502,7 @@ class _PaidDialer:
             lambda shown: shown.is_by(deal.key.public),
             self._spending_over(connection),
             renewed=deal.topped_up,
+            coin=deal.coin,
         )
         meter = ClientMeter(
             connection,
@@ -427,7 +510,7 @@ class _PaidDialer:
             payer,
             deal.key,
             on_charge=self._on_charge,
-            on_low=deal.add,
+            on_low=deal.add if adds else None,
             deal=deal,
         )
         connection.meter = meter

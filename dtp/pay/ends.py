@@ -15,9 +15,10 @@ from dtp.chain.errors import SignerError
 from dtp.chain.gas import GasPurse
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.errors import ChainError, DtpError
-from dtp.pay.budget import HIGHEST_GAS_PRICE, is_in_use
+from dtp.pay.budget import is_in_use
 from dtp.pay.cashier import read_channels
 from dtp.pay.claims import claims_are_over
+from dtp.pay.errors import OpeningBusy
 from dtp.pay.journal import Journal
 from dtp.pay.lost import bought_of, turn
 from dtp.pay.settling import Paid, destroy, finalize, request_close
@@ -39,35 +40,45 @@ class Step:
     """What was done with a channel, or is waited for.
 
     `event` is "closed", "closing" (the server may claim for `seconds`), or "open" (nothing was asked for). `digest`
-    is of the transaction that asked for the close just now.
+    is of the transaction that asked for the close just now. `gas` is what the step took (MIST), storage given back
+    counted.
     """
 
     event: str
     paid: Paid | None = None
     seconds: float = 0.0
     digest: str = ""
+    gas: int = 0
 
 
 async def close_further(chain: ChainClient, store: Store, found: Channel, now_ms: int, *, ask: bool) -> Step:
     """The next step of closing a channel of ours, `now_ms` by the chain's clock; with `ask` one that is open is asked
-    to close. Raises what the chain and the store raise."""
+    to close. In turn with others of the account. Raises `OpeningBusy`, and what the chain and the store raise."""
+    async with turn(chain, store):
+        step = await _close_further(chain, store, found, now_ms, ask=ask)
+        store.add_gas(found.id, step.gas)
+        return step
+
+
+async def _close_further(chain: ChainClient, store: Store, found: Channel, now_ms: int, *, ask: bool) -> Step:
     if claims_are_over(found, now_ms) or found.state == State.DRAINING:
         paid = await finalize(chain, found)
         store.set_state(found.id, "closed" if paid.state == State.CLOSED else "closing")
         _note_return(store, found, paid.to_client, now_ms)
-        return Step("closed", paid)
+        return Step("closed", paid, gas=paid.gas)
     if found.state == State.CLOSED:
-        await destroy(chain, found)
+        destroyed = await destroy(chain, found)
         store.set_state(found.id, "closed")
         _note_return(store, found, found.refunded, now_ms)
-        return Step("closed")
+        return Step("closed", gas=destroyed.gas.net)
     if found.state == State.OPEN and ask:
         executed = await request_close(chain, found)
         if (
             found.client == chain.address
         ):  # also one that the store didn't know: the next run has to finish it
             store.add_closing(bought_of(chain, found, "closing"))
-        return Step("closing", seconds=found.terms.claim_ms / 1000, digest=executed.digest)
+        seconds, gas = found.terms.claim_ms / 1000, executed.gas.net
+        return Step("closing", seconds=seconds, digest=executed.digest, gas=gas)
     if found.claims_until_ms is not None:
         return Step("closing", seconds=(found.claims_until_ms - now_ms) / 1000)
     return Step("open")
@@ -99,8 +110,7 @@ async def close_due(
     waiting = await journal.run(partial(_waiting, chain=chain))
     if not waiting:
         return []
-    purse = GasPurse(_GAS, HIGHEST_GAS_PRICE)
-    paying, done = chain.paying_from(purse), []
+    paying, done = chain.paying_from(GasPurse(_GAS)), []
     try:
         channels = await read_channels(chain, [each.channel for each in waiting])
     except ChainError as fault:
@@ -112,15 +122,11 @@ async def close_due(
         asks = id in refused and found.state == State.OPEN
         if not (due or asks) or not _is_worth(found, _FINALIZED if due else _ASKED):
             continue
-        before = purse.spent
         try:
-            async with turn(chain, journal):
-                step = await close_further(paying, journal.store, found, now_ms, ask=id in refused)
-        except (ChainError, SignerError) as fault:
+            step = await close_further(paying, journal.store, found, now_ms, ask=id in refused)
+        except (ChainError, SignerError, OpeningBusy) as fault:
             on_failed(id, fault)
             continue
-        gas = purse.spent - before
-        await journal.run(lambda store, id=id, gas=gas: store.add_gas(id, gas))  # type: ignore[misc]
         done.append((found, step))
         log.info("channel %s: %s", id, "its close is asked for" if step.digest else step.event)
     return done

@@ -16,6 +16,7 @@ from dtp.chain.channel import Channel, Lane, State
 from dtp.chain.firewall import CLOSE_CODES, Decision, Firewall, HolderOfPass, Refusal, Rules
 from dtp.errors import ChainError, DtpError
 from dtp.net.listener import Request
+from dtp.pay.backing import contradiction
 from dtp.pay.book import ChannelBook, TooManyQuestions, affordable
 from dtp.pay.errors import TicketRefused
 from dtp.pay.holding import VoucherStore
@@ -29,6 +30,10 @@ from dtp.session.codes import CloseCode, Refuse
 log = logging.getLogger("dtp.pay")
 
 
+#: How a refusal begins of a channel from before the store was restored.
+RESTORED: Final = (
+    "the server was restored from a backup, and the channel's close may have been agreed on since"
+)
 #: How a refusal begins of a channel that has nothing left.
 USED_UP: Final = "the channel's deposit is used up"
 #: ... of a pass that isn't good here.
@@ -83,6 +88,8 @@ def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: in
         return "the channel pays another account than this host's: it has a new owner; open another channel"
     if channel.state != State.OPEN:
         return "the channel is closing or closed; open another"
+    if (flaw := contradiction(channel)) is not None:
+        return f"{flaw}; open another channel"
     terms = host.services[number].terms
     # One under a pass is of its plan's coin, and holds none.
     if channel.pass_ is None and channel.terms.coin != terms.coin:
@@ -122,6 +129,8 @@ class Gate:
         self._quotas = quotas
         self._least_revision = least_revision
         self._clock = clock
+        #: When the store was restored from a copy, and until when a close may be used that isn't in it, ms.
+        self.restored_ms = self.unknown_until_ms = 0
 
     def now_ms(self) -> int:
         """The chain's time, as far as it is known here."""
@@ -148,6 +157,9 @@ class Gate:
     async def _admit(self, request: Request) -> Admission:
         ticket = parse_ticket(request.ticket)
         channel, keys = await self._proven(ticket, request)
+        if channel.opened_ms <= self.restored_ms and self.now_ms() < self.unknown_until_ms:
+            seconds = (self.unknown_until_ms - self.now_ms()) / 1000
+            raise Refuse(CloseCode.BUSY, f"{RESTORED}: try again in {seconds:,.0f} s")
         decision, rules = await self._judged(channel, request)
         flaw = channel_flaw(channel, rules, decision.number, self._least_revision)
         if flaw is not None:

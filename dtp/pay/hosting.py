@@ -33,6 +33,7 @@ from dtp.chain.resolver import direct_url, service_number
 from dtp.errors import ChainError, ConfigError, LocalError
 from dtp.identity import Identity
 from dtp.net import presence
+from dtp.plurals import count_of
 
 log = logging.getLogger("dtp.pay")
 
@@ -83,8 +84,8 @@ def only_made(chain: ChainClient, account: str, hosts: Iterable[str]) -> tuple[s
         return None, f"{account} has made {len(made)} hosts, so name one with --host: {', '.join(made)}"
     listed = ", ".join(known[:_LISTED]) + (", ..." if len(known) > _LISTED else "")
     return None, (
-        f"{account} has caps of {len(known)} hosts, none of which was made from here. Anybody can send caps, so "
-        f"name a host that you trust with --host (host=); 'dtp host create' makes one: {listed}"
+        f"{account} has caps of {count_of(len(known), 'host')}, none of which was made from here. Anybody can send "
+        f"caps, so name a host that you trust with --host (host=); 'dtp host create' makes one: {listed}"
     )
 
 
@@ -278,6 +279,11 @@ class Heart:
     def generation(self) -> int:
         """How often the endpoint was taken over before."""
         return self._beats.generation
+
+    @property
+    def gas(self) -> int:
+        """What heartbeats took, MIST."""
+        return self._beats.gas
 
     async def look(self) -> None:
         """Do what the beacon asks for, as it does every few seconds. Raises what reading and executing raise."""

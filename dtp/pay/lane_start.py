@@ -41,7 +41,8 @@ class PayerLane:
 
     `clean` is False when the last connection broke off, or this side died: then the server may know of more.
     `reserved` is above the newest voucher only when this side died: up to there it may have signed others. `believed`
-    is what of `used` never arrived here: the server counted it when connections broke off.
+    is what of `used` never arrived here: the server counted it when connections broke off. `claimed` is the sequence
+    that a node shows as claimed: only its voucher proves it.
     """
 
     channel: str
@@ -51,6 +52,7 @@ class PayerLane:
     clean: bool = True
     reserved: Reserved = UNRESERVED
     believed: Usage = NOTHING
+    claimed: int = 0
 
     @property
     def died(self) -> bool:
@@ -94,11 +96,12 @@ def start_lane(
 ) -> LaneStart:
     """Return from where to go on with a lane.
 
-    Raise `CountsDisputed` when the server shows a voucher that is not ours, or counts so much more than arrived here
-    that it would serve nothing before that is paid.
+    Raise `CountsDisputed` when the server shows a voucher that is not ours, when a claim is shown of one that neither
+    has, or when the server counts so much more than arrived here that it would serve nothing before that is paid.
     """
     theirs = welcome.voucher
     newest = _newest_of_both(lane, theirs, is_ours)
+    _check_claimed(lane, newest)
     used, clean = lane.used, lane.clean
     lost = _has_lost_a_lock(lane, theirs)
     if lost:
@@ -131,6 +134,15 @@ def _believable(gap: Usage, believed: Usage, step: Usage, prices: Prices, spendi
     within = prices.bytes_within(money, requests)
     size = min(gap.bytes, room.bytes)
     return Usage(requests, size if within is None else min(size, max(0, within)))
+
+
+def _check_claimed(lane: PayerLane, newest: SignedVoucher | None) -> None:
+    """Raise `CountsDisputed` when a claim is shown of a voucher that nobody has: its counts would be signed for."""
+    if lane.claimed > (0 if newest is None else newest.voucher.sequence):
+        raise CountsDisputed(
+            "the node shows a claim of a voucher that neither this store nor the server has: close the channel (dtp "
+            "channel close) and open another"
+        )
 
 
 def _check_left(left: Usage, exposure: Usage, amount: int) -> None:

@@ -21,9 +21,10 @@ from dtp.chain.signer import KeySigner, Scheme
 from dtp.errors import ChainError
 from dtp.net.connection import Connection
 from dtp.pay import messages
+from dtp.pay.backing import believed, claimed_of, contradiction
 from dtp.pay.book import ChannelBook, affordable
 from dtp.pay.cashier import read_channels
-from dtp.pay.claims import claim_margin
+from dtp.pay.claims import Policy, claim_margin
 from dtp.pay.costs import agreed_total, carriage
 from dtp.pay.errors import StoreError
 from dtp.pay.gate import Admission, floor_of, honoured_keys
@@ -32,6 +33,7 @@ from dtp.pay.journal import Journal
 from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import Account, ServerMeter
+from dtp.pay.settling import Paid
 from dtp.pay.store import End
 from dtp.pay.terms import (
     FREE_NO_MORE,
@@ -53,6 +55,9 @@ log = logging.getLogger("dtp.pay")
 #: most half of the time for claims: a client that asks the chain for the close instead owes for transport as before,
 #: and as long as the signature is good nothing of that is taken.
 AGREEMENT_MS: Final = 10 * 60_000
+#: So many channels are remembered that didn't pay, and what their clients are told.
+_MOST_UNPAID: Final = 10_000
+_UNPAID: Final = "the deposit didn't pay for the vouchers that were claimed"
 #: Seconds between two looks at one channel that a client can ask for.
 LOOK_INTERVAL: Final = 2.0
 #: Vouchers must be claimable for at least so long after they come, ms: an hour is time for a server that was down.
@@ -75,14 +80,31 @@ class _Entry:
     agreed: messages.Agreed | None = None
     looked_at: float = float("-inf")
     looking: bool = False
+    claimed_at: float = float("-inf")  # when the cashier was last asked to claim
 
-    def affordable(self, lane: int) -> int:
-        """What the lane's vouchers may come to, beside what others have and are about to have."""
-        most = {
+    @property
+    def _most(self) -> dict[int, int]:
+        return {
             each: max(self.vouched.get(each, 0), self.pending.get(each, 0))
             for each in self.vouched.keys() | self.pending.keys()
         }
-        return affordable(self.channel, lane, most)
+
+    def affordable(self, lane: int) -> int:
+        """What the lane's vouchers may come to, beside what others have and are about to have."""
+        return affordable(self.channel, lane, self._most)
+
+    def believed(self, lane: int, policy: Policy) -> int | None:
+        """What the lane is served for before more is claimed; None for all of its deposit."""
+        if self.channel.pass_ is not None:
+            return None
+        others = sum(amount for each, amount in self._most.items() if each != lane)
+        return believed(self.channel, others, policy.unclaimed_in(self.channel.coin))
+
+    def is_to_be_claimed(self, policy: Policy) -> bool:
+        """Whether so much isn't claimed that serving would stop soon."""
+        most = policy.unclaimed_in(self.channel.coin)
+        unclaimed = sum(self.vouched.values()) - claimed_of(self.channel)
+        return most is not None and 2 * unclaimed >= most
 
 
 class Ledger(Account):
@@ -95,8 +117,10 @@ class Ledger(Account):
         chain: ChainClient,
         quotas: Quotas,
         now_ms: Callable[[], int],
+        policy: Policy | None = None,
     ) -> None:
         self._book = book
+        self._policy = policy or Policy()
         self._journal = journal
         self._chain = chain
         signer = chain.signer
@@ -105,9 +129,13 @@ class Ledger(Account):
         self._now_ms = now_ms
         #: Hears of each channel that begins to be used, and of each that ended since its close was asked for.
         self.on_channel: Callable[[Channel], None] = lambda channel: None
+        #: Hears of each channel of which so much isn't claimed that serving stops soon.
+        self.on_unclaimed: Callable[[str], None] = lambda channel: None
         self._open: dict[str, _Entry] = {}
         #: What was served on lanes, where it couldn't be written at the end of a connection.
         self._unwritten: dict[tuple[str, int], Usage] = {}
+        #: Channels whose deposit paid nothing for what was claimed, whatever the node says of them.
+        self._unpaid: dict[str, None] = {}
         self._holds = Holds(journal.store.path)
         self._loop = asyncio.get_running_loop()
 
@@ -170,7 +198,7 @@ class Ledger(Account):
             if entry is None or number not in entry.meters:
                 break
             # Meanwhile another has begun on this lane: two at a time would be paid by one voucher.
-        if entry is not None and entry.ending:
+        if (entry is not None and entry.ending) or channel.id in self._unpaid:
             return None
         if entry is None:
             entry = self._open[channel.id] = _Entry(channel, vouched)
@@ -248,6 +276,13 @@ class Ledger(Account):
             entry.pending.pop(lane, None)
         if len(entry.meters) > 1:
             self._spread(entry)
+        self._claim_if_due(entry)
+
+    def _claim_if_due(self, entry: _Entry) -> None:
+        now = self._loop.time()
+        if entry.is_to_be_claimed(self._policy) and now >= entry.claimed_at + LOOK_INTERVAL:
+            entry.claimed_at = now
+            self.on_unclaimed(entry.channel.id)
 
     def used(self, meter: ServerMeter, more: Usage) -> None:
         """See `Account`."""
@@ -274,6 +309,7 @@ class Ledger(Account):
         try:
             await asyncio.sleep(wait)
             await self.refresh(entry.channel.id)
+            self._claim_if_due(entry)  # the claim before may have failed
             await self._quotas.refresh()
         except ChainError as error:
             log.warning("channel %s can't be read: %s", entry.channel.id, error)
@@ -293,6 +329,10 @@ class Ledger(Account):
             entry.channel = found or entry.channel
             self.end(id, "the channel is closing or closed")
             return
+        if (flaw := contradiction(found)) is not None:
+            log.warning("channel %s: %s: the node (--network) shows what isn't so", id, flaw)
+            self.end(id, flaw)
+            return
         if _is_before(found, entry.channel, entry.lanes):
             return  # of a node that is behind
         entry.channel = found
@@ -300,6 +340,24 @@ class Ledger(Account):
             entry.lanes[number] = found.lanes[number]
             meter.payee.raise_floor(floor_of(found.lanes[number]), self._loop.time())
         self._spread(entry)
+
+    async def claimed(self, done: Iterable[Paid]) -> None:
+        """Read channels again of which something was claimed, and serve none any more whose deposit wasn't there."""
+        for paid in done:
+            for id in paid.unpaid:
+                log.warning(
+                    "channel %s: its deposit is not what the node (--network) shows: it is served no more", id
+                )
+                self._unpaid[id] = None
+                self.end(id, _UNPAID)
+            while len(self._unpaid) > _MOST_UNPAID:
+                del self._unpaid[next(iter(self._unpaid))]
+            for id in paid.channels:
+                if id in self._open:
+                    try:
+                        await self.refresh(id)
+                    except ChainError as error:
+                        log.warning("channel %s can't be read: %s", id, error)
 
     async def recheck(self, rules: Rules | None) -> None:
         """Look again at channels and passes in use: closes that were asked for, a price that is new, and who is
@@ -349,7 +407,7 @@ class Ledger(Account):
     def _spread(self, entry: _Entry) -> None:
         now = self._loop.time()
         for lane, meter in entry.meters.items():
-            meter.payee.set_affordable(entry.affordable(lane), now)
+            meter.payee.set_affordable(entry.affordable(lane), now, entry.believed(lane, self._policy))
             meter.turn()
 
     # ---- agreed closes

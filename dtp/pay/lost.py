@@ -53,7 +53,7 @@ async def opening(
 
     Raises `OpeningBusy`, and when `bounded` `OpeningUnknown` behind too many of an hour that came to nothing.
     """
-    async with turn(chain, journal):
+    async with turn(chain, journal.store):
         if bounded and len(unknown := await find_sent(chain, journal)) >= _MOST_UNKNOWN:
             raise OpeningUnknown(unknown)
         async with _new_key(chain, journal, signed) as made:
@@ -61,13 +61,14 @@ async def opening(
 
 
 @contextlib.asynccontextmanager
-async def turn(chain: ChainClient, journal: Journal[Store]) -> AsyncIterator[None]:
-    """Whoever connects opens and tops up in turn, one at a time of an account and store. Raises `OpeningBusy`."""
+async def turn(chain: ChainClient, store: Store) -> AsyncIterator[None]:
+    """Whoever connects opens, tops up and closes in turn, one at a time of an account and store, since two that pay
+    their gas by the same coin hinder each other. Raises `OpeningBusy`."""
     loop = asyncio.get_running_loop()
     # Those of this loop come in order, and only the first of them looks at the file.
-    queue = _queues.setdefault((loop, journal.store.path, chain.address), asyncio.Lock())
+    queue = _queues.setdefault((loop, store.path, chain.address), asyncio.Lock())
     async with queue:
-        lock = LaneLock(journal.store.path, chain.address, 0)
+        lock = LaneLock(store.path, chain.address, 0)
         until = loop.time() + _WAITING
         while not lock.take():
             if loop.time() >= until:
@@ -105,6 +106,8 @@ async def _new_key(
             await journal.run(lambda store: store.forget_key(key.public))
         elif was_signed(fault) and not isinstance(fault, OutcomeUnknown):
             await journal.run(lambda store: store.key_denied(key.public))
+        if isinstance(fault, TransactionFailed):
+            await _note_failed(journal, fault)
         raise
     finally:
         lock.release()
@@ -140,15 +143,26 @@ async def find_sent(chain: ChainClient, journal: Journal[Store]) -> list[str]:
 async def _note_sent(chain: ChainClient, journal: Journal[Store], key: bytes, digest: str) -> None:
     try:
         executed = await chain.transaction(digest)
-    except TransactionFailed:
+    except TransactionFailed as fault:
         await journal.run(lambda store: store.key_denied(key))
+        await _note_failed(journal, fault)
         return
     if executed is None:
         return
     opened = {each.channel for each in chain.events_in(executed, module.SCHEMA, ChannelOpened)}
     changed = {each.channel for each in chain.events_in(executed, module.SCHEMA, LaneChanged)}
     channels = await read_channels(chain, [*opened, *changed][:_MOST_ASKED])  # there is one
-    await journal.run(lambda store: note(chain, store, channels.values(), [key]))
+    gas = executed.gas.net
+    await journal.run(lambda store: note(chain, store, channels.values(), [key], gas))
+
+
+async def _note_failed(journal: Journal[Store], fault: TransactionFailed) -> None:
+    """Note the gas of an opening that failed, unless it was found before it was sent."""
+    executed = fault.executed
+    if executed is not None:
+        await journal.run(
+            lambda store: store.add_failed(executed.digest, round(time.time() * 1000), executed.gas.net)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +209,12 @@ def lock_of(store: Store, key: bytes) -> LaneLock:
 
 
 def note(
-    chain: ChainClient, store: Store, channels: Iterable[Channel], lost: Collection[bytes]
+    chain: ChainClient, store: Store, channels: Iterable[Channel], lost: Collection[bytes], gas: int = 0
 ) -> list[Channel]:
     """Note in `store` those of the channels that it has one of these kept keys for; these. Raises `StoreError`.
 
-    `lost`: keys that nobody waits for: who does notes its lane itself.
+    `lost`: keys that nobody waits for: who does notes its lane itself. `gas` (MIST) is what the transaction took that
+    the keys were for.
     """
     keys, found = store.kept_keys().keys() & lost, []
     for channel in channels:
@@ -208,6 +223,7 @@ def note(
             continue
         for number, key in lanes:  # of a channel that is noted already the row stays as it is
             store.add_bought(_bought(chain, channel), number, key)
+        store.add_gas(channel.id, gas)
         found.append(channel)
     return found
 

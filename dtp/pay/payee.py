@@ -24,6 +24,8 @@ from dtp.pay.voucher import SignedVoucher, Voucher
 NEVER: Final = float("inf")
 #: Seconds before an unanswered frame is said again, where frames take no time and cost nothing.
 REPEAT: Final = 1.0
+#: Seconds that a connection stays whose pass gives no more: as long as another lease of the quota may take.
+QUOTA_PATIENCE: Final = 1.0
 #: Bytes of exposure that have to be left for a voucher to wait: what moves at 1 GB/s while one is checked and synced.
 #: More, where more has been seen to move meanwhile: a stream that stops at its limit has nothing in any queue then.
 HASTE: Final = 8 * MIB
@@ -154,18 +156,19 @@ class Payee:
     """One lane's meter on the server's side, for one connection. Times are seconds of a clock that goes forward.
 
     `affordable` is the most that this lane's vouchers may come to: what was deposited, less what the other lanes'
-    vouchers say. `quota` is what the lane may use at most, both counts (a subscription's; None for no limit).
-    `least_end_ms` is the soonest end that a voucher may have, Unix ms. `most_ahead` is how far a voucher's counts
-    may be above ours, None for any: where the server bears transport cost they are evidence for the client's
-    credits. `agrees` says whether agreed closes are signed. `carriage` is what is kept of the deposit for transport
-    that the client bears, for each request and MiB: serving stops before the deposit no longer covers both. `repeat`
-    is how many seconds pass before an unanswered frame is said again, and `charge_patience` how many the client has
-    to decide a charge; both may change.
+    vouchers say; `believed` how much of that is served for before more is claimed, None for all. `quota` is what the
+    lane may use at most, both counts (a subscription's; None for no limit). `least_end_ms` is the soonest end that a
+    voucher may have, Unix ms. `most_ahead` is how far a voucher's counts may be above ours, None for any: where the
+    server bears transport cost they are evidence for the client's credits. `agrees` says whether agreed closes are
+    signed. `carriage` is what is kept of the deposit for transport that the client bears, for each request and MiB:
+    serving stops before the deposit no longer covers both. `repeat` is how many seconds pass before an unanswered
+    frame is said again, and `charge_patience` how many the client has to decide a charge; both may change.
     """
 
     lane: PayeeLane
     prices: Prices
     affordable: int
+    believed: int | None = field(init=False, default=None)
     exposure: Exposure = field(default_factory=Exposure)
     count_streams: bool = True
     quota_requests: int | None = None
@@ -295,7 +298,7 @@ class Payee:
     def may_charge(self, *, locked: bool) -> bool:
         """Whether `charge` may be called now."""
         newest_locked = self.newest is not None and self.newest.voucher.hash_lock is not None
-        return self._pending is None and not (locked and newest_locked)
+        return self._pending is None and not (locked and newest_locked) and not self.unproven
 
     def stop(self) -> None:
         """Send nothing more on this connection: its channel is to be closed."""
@@ -314,9 +317,9 @@ class Payee:
             self.paid = self._paid()
             self._look(now)
 
-    def set_affordable(self, affordable: int, now: float) -> None:
-        """The deposit, or what other lanes have vouched, has changed."""
-        self.affordable = affordable
+    def set_affordable(self, affordable: int, now: float, believed: int | None = None) -> None:
+        """The deposit, what was claimed of it, or what other lanes have vouched, has changed."""
+        self.affordable, self.believed = affordable, believed
         self._look(now)
 
     def set_quota(self, requests: int | None, bytes: int | None, now: float) -> None:
@@ -336,14 +339,14 @@ class Payee:
             if not self.heard:
                 self._welcome()
             if self.paused:
-                self._send(messages.Due(*self.used))
+                self._due()
             if self._pending is not None:
                 self._ask(now)
             self._reveal_if_locked()
         if self._pending is not None and now >= self._overdue_at:
             self._pending.overdue = True
             self._events.append(ChargeOverdue(self._pending.charge))
-        if self._owing and now >= self._paused_at + self.exposure.patience:
+        if self._owing and now >= self._late_at:
             self._late_told = True
             self._events.append(Late())
 
@@ -353,7 +356,7 @@ class Payee:
         if not self.heard or self.paused or self._pending is not None or self._locked:
             times.append(self._repeat_at)
         if self._owing:
-            times.append(self._paused_at + self.exposure.patience)
+            times.append(self._late_at)
         return min(times)
 
     @property
@@ -371,6 +374,12 @@ class Payee:
     def _owing(self) -> bool:
         """Stopped, and not only since everything is to be paid ahead and nothing is wanted yet."""
         return self.paused and not self._late_told and (any(self.unpaid) or self.spent)
+
+    @property
+    def _late_at(self) -> float:
+        """When a client whose serving was stopped is late: soon behind a quota, which no payment raises."""
+        patience = self.exposure.patience
+        return self._paused_at + (min(patience, QUOTA_PATIENCE) if self.quota_spent else patience)
 
     def events(self) -> list[PayeeEvent]:
         """What is to be done since the last call, in order."""
@@ -438,10 +447,36 @@ class Payee:
     @property
     def spent(self) -> bool:
         """Whether deposit or quota are used up, so that paying what is due would not help."""
-        within = self._dear.bytes_within(self.affordable, self.used.requests)
-        limits = [each for each in (within, self.quota_bytes) if each is not None]
+        return self.quota_spent or self._deposit_spent
+
+    @property
+    def _deposit_spent(self) -> bool:
+        within = self._bytes_within
+        return within is not None and self.used.bytes >= within
+
+    @property
+    def _bytes_within(self) -> int | None:
+        """How many bytes all of the lane's use may come to now, None for any number."""
+        requests = self.used.requests
+        within = self._dear.bytes_within(self.affordable, requests)
+        if self.believed is None:
+            return within
+        proven = self.prices.bytes_within(self.believed, requests)
+        return proven if within is None or proven is None else min(within, proven)
+
+    @property
+    def unproven(self) -> bool:
+        """True if all is vouched, or used, that is served for before more of it is claimed."""
+        if self.believed is None or self.believed >= self.affordable:
+            return False
+        vouched = 0 if self.newest is None else self.newest.voucher.amount
+        return max(vouched, self.prices.of(self.used)) >= self.believed
+
+    @property
+    def quota_spent(self) -> bool:
+        """True if the quota of a pass is used up."""
         over = self.quota_requests is not None and self.used.requests > self.quota_requests
-        return over or any(self.used.bytes >= each for each in limits)
+        return over or (self.quota_bytes is not None and self.used.bytes >= self.quota_bytes)
 
     # ---- frames -------------------------------------------------------------------------------------------
 
@@ -553,12 +588,14 @@ class Payee:
     def _requests_blocked(self) -> bool:
         over_quota = self.quota_requests is not None and self.used.requests > self.quota_requests
         unpayable = self._dear.of(Usage(self.used.requests, 0)) > self.affordable
+        if self.believed is not None:
+            unpayable = unpayable or self.prices.of(Usage(self.used.requests, 0)) > self.believed
         return self.unpaid.requests > self.limit.requests or over_quota or unpayable
 
     def _bytes_left(self) -> int:
         """How many bytes more may be moved now, in either direction; may be below zero."""
         limits = [self.paid.bytes + self.limit.bytes]
-        within = self._dear.bytes_within(self.affordable, self.used.requests)
+        within = self._bytes_within
         if within is not None:
             limits.append(within)
         if self.quota_bytes is not None:
@@ -573,9 +610,15 @@ class Payee:
         self.paused = stopped
         self._paused_at = now if stopped else NEVER
         if stopped:
-            self._send(messages.Due(*self.used))
+            self._due()
             self._repeat_at = now + self.repeat
         self._events.append(Paused(stopped))
+
+    def _due(self) -> None:
+        """Ask for what is unpaid. Where the deposit is used up, more may have been added by another connection."""
+        self._send(messages.Due(*self.used))
+        if self._deposit_spent:
+            self._events.append(LookAgain())
 
     def _ask(self, now: float) -> None:
         assert self._pending is not None

@@ -16,12 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
+from dtp.chain.model import SUI_COIN
+from dtp.chain.wallet import money
 from dtp.pay import messages
 from dtp.pay.errors import BudgetSpent, MalformedMeter, NotMetered
 from dtp.pay.lane_start import PayerLane, Reserved, exposure_of, start_lane
 from dtp.pay.messages import VERSION, Message, VoucherSaid
 from dtp.pay.terms import LEAST_AHEAD, MIB, NOTHING, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import NO_CAP, SignedVoucher, Voucher
+from dtp.plurals import count_of
 
 NEVER: Final = float("inf")
 #: Times that the count is looked at while a voucher's interval is used up.
@@ -152,6 +155,8 @@ class Payer:
     not_after_ms: int = NO_CAP
     #: Money was added just before: the server is told to look, before any voucher needs it.
     renewed: bool = False
+    #: The type of what is paid with, for messages.
+    coin: str = SUI_COIN
     used: Usage = field(init=False)
     signed_usage: Usage = field(init=False)
     signed_amount: int = field(init=False)
@@ -413,10 +418,12 @@ class Payer:
 
     def out_of_money(self) -> BudgetSpent:
         """What a connection ends with that `funds` no longer suffice for."""
+        paid, most = money(self.signed_amount, self.coin), money(self.funds, self.coin)
+        used = self.signed_usage
+        what = f"{count_of(used.requests, 'request')} and {count_of(used.bytes, 'byte')}"
         return BudgetSpent(
-            f"the budget is used up: {self.signed_amount:,} of {self.funds:,} are paid, for "
-            f"{self.signed_usage.requests:,} requests and {self.signed_usage.bytes:,} bytes of this channel; to "
-            "go on, connect again with a larger budget (--budget)",
+            f"the budget is used up: {paid} of {most} are paid, for {what} of this channel; to go on, connect again "
+            "with a larger budget (--budget)",
             paid=self.signed_amount,
             requests=self.used.requests,
             bytes=self.used.bytes,
@@ -459,8 +466,9 @@ class Payer:
         missing = self.missing(units)
         if missing > 0:
             raise BudgetSpent(
-                f"{units} further requests would come to {missing + self.funds}, and this "
-                f"connection may spend {self.funds}: give a larger budget"
+                f"with {count_of(units, 'more request')} it would come to "
+                f"{money(missing + self.funds, self.coin)}, and this channel's lane may spend "
+                f"{money(self.funds, self.coin)}: give a larger budget (--budget)"
             )
 
     def missing(self, units: int = 1) -> int:

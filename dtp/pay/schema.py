@@ -2,7 +2,7 @@
 
 from typing import Final
 
-FORMAT: Final = 8
+FORMAT: Final = 9
 
 SCHEMA: Final = """
 CREATE TABLE bought (           -- channels that we opened
@@ -16,7 +16,8 @@ CREATE TABLE bought (           -- channels that we opened
     coin TEXT NOT NULL DEFAULT '',
     claim_ms INTEGER NOT NULL DEFAULT 0,    -- so long the server may claim once the close is asked for
     gas INTEGER NOT NULL DEFAULT 0,         -- of all transactions that we made for it, storage given back counted
-    refused INTEGER NOT NULL DEFAULT 0      -- its server has refused it
+    refused INTEGER NOT NULL DEFAULT 0,     -- its server has refused it
+    name TEXT NOT NULL DEFAULT ''           -- of the service, as it is dialled, '' where only its number is known
 ) WITHOUT ROWID;
 CREATE TABLE deposits (         -- money that went into channels that we opened (above 0), or came back (below)
     channel TEXT NOT NULL,
@@ -25,6 +26,11 @@ CREATE TABLE deposits (         -- money that went into channels that we opened 
     digest TEXT NOT NULL DEFAULT ''     -- of its transaction, while it isn't known that the chain has it
 );
 CREATE INDEX deposits_of ON deposits (channel);
+CREATE TABLE failed (           -- transactions that were to open channels, and took nothing but gas
+    digest TEXT PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    gas INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE budgets (          -- budgets that are for a time
     name TEXT PRIMARY KEY,
     period INTEGER NOT NULL,    -- the newest that began: which of those times since 1970
@@ -110,4 +116,8 @@ CREATE INDEX deposits_of ON deposits (channel);
 CREATE TABLE budgets (name TEXT PRIMARY KEY, period INTEGER NOT NULL, before INTEGER NOT NULL) WITHOUT ROWID;
 """,
     7: "ALTER TABLE deposits ADD COLUMN digest TEXT NOT NULL DEFAULT ''",
+    8: """
+ALTER TABLE bought ADD COLUMN name TEXT NOT NULL DEFAULT '';
+CREATE TABLE failed (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, gas INTEGER NOT NULL) WITHOUT ROWID;
+""",
 }

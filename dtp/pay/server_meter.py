@@ -27,6 +27,7 @@ from dtp.pay.journal import Journal, Verdict
 from dtp.pay.payee import Payee
 from dtp.pay.terms import QUOTA_USED_UP, Prices, Usage
 from dtp.pay.voucher import SignedVoucher
+from dtp.plurals import count_of
 from dtp.session.codes import CloseCode
 
 log = logging.getLogger("dtp.pay")
@@ -259,8 +260,12 @@ class ServerMeter(Meter):
             self.turn()
 
     def _late(self) -> None:
-        if self.payee.spent:
-            reason = "deposit or quota are used up: top up or renew, and connect again"
+        if self.payee.quota_spent:
+            reason = QUOTA_USED_UP
+        elif self.payee.unproven:
+            reason = "what is vouched can't be claimed at the moment: connect again later"
+        elif self.payee.spent:
+            reason = "the deposit is used up: top up, and connect again"
         else:
             reason = f"not paid within {self.payee.exposure.patience:g} s"
         self.connection.abort(CloseCode.PAYMENT, reason)
@@ -456,8 +461,8 @@ class ServerMeter(Meter):
             raise ChargeDeclined(
                 QUOTA_USED_UP
                 if ask.over
-                else f"the client declined a charge of {ask.units} requests: unasked it pays for one a stream; its "
-                "program allows more by `on_charge`, or `Spending.charge_units`"
+                else f"the client declined a charge of {count_of(ask.units, 'request')}: unasked it pays for one a "
+                "stream; its program allows more by `on_charge`, or `Spending.charge_units`"
             )
 
     async def paid_up(self) -> None:

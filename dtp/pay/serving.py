@@ -10,12 +10,14 @@ the host object and its service, heartbeats, the firewall, claims.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Final
 
 from dtp.chain.client import ChainClient
 from dtp.chain.firewall import Firewall
@@ -33,9 +35,10 @@ from dtp.net.listener import Listener, Request, listen
 from dtp.net.reachable import is_any_url, own_url
 from dtp.pay.book import BookLimits, ChannelBook
 from dtp.pay.cashier import Cashier
-from dtp.pay.claims import Policy
+from dtp.pay.claims import MINUTE, Policy
 from dtp.pay.errors import ChargeDeclined
 from dtp.pay.gate import Admission, Gate
+from dtp.pay.holding import VoucherStore
 from dtp.pay.hosting import (
     Heart,
     NoHost,
@@ -48,11 +51,11 @@ from dtp.pay.hosting import (
     refuse_apart,
 )
 from dtp.pay.journal import Journal
-from dtp.pay.ledger import Ledger
+from dtp.pay.ledger import AGREEMENT_MS, Ledger
 from dtp.pay.metered import Metered
 from dtp.pay.quota import Quotas
 from dtp.pay.store import Store
-from dtp.pay.terms import Exposure
+from dtp.pay.terms import ASKING, Exposure
 from dtp.pay.wallets import Wallet, identity_of, signer_of
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, Limits
@@ -62,6 +65,10 @@ log = logging.getLogger("dtp.pay")
 
 #: Serves one client that pays.
 PaidHandler = Callable[[Metered], Awaitable[None]]
+#: Answers one connection that asks about the service of this name, and pays for nothing.
+AskedHandler = Callable[[Connection, str], Awaitable[None]]
+#: How long such a connection may last, seconds: anybody may ask, so nobody may stay.
+_ASKED: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,10 @@ class Serving:
         selling: Selling,
         plans: Iterable[Id],
         clock: Callable[[], float],
+        on_asked: AskedHandler | None = None,
     ) -> None:
         self.chain = chain
+        self._on_asked = on_asked
         self.host = owned.host.id
         self.service = service
         self.store = store
@@ -114,7 +123,7 @@ class Serving:
         self.gate = Gate(
             self.book, self.firewall, self.journal, quotas, least_revision=selling.least_revision, clock=clock
         )
-        self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms)
+        self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms, selling.policy)
         self.cashier = Cashier(
             chain,
             self.journal,
@@ -122,8 +131,10 @@ class Serving:
             policy=selling.policy,
             busy=lambda: self.ledger.channels,
             on_channel=self.book.learn,
+            on_claimed=self.ledger.claimed,
         )
         self.ledger.on_channel = self.cashier.heed
+        self.ledger.on_unclaimed = self.cashier.claim_soon
         self._number = service_number(service)
         self._heart: Heart | None = None
         self._rechecking = SupervisedTask(self._recheck, name="dtp-pay-recheck")
@@ -138,6 +149,11 @@ class Serving:
     def address(self) -> Address:
         """What clients dial."""
         return Address("dtp", host_object=self.host, service=self.service)
+
+    @property
+    def presence_gas(self) -> int:
+        """What being there took on chain, MIST."""
+        return 0 if self._heart is None else self._heart.gas
 
     async def replaced(self) -> Replaced:
         """Wait until another process serves as this endpoint: clients find that one, and this one may end."""
@@ -154,11 +170,21 @@ class Serving:
             await heart.start()
             if listener.presence is not None:
                 listener.presence.serves(self.host, heart.generation, self.hint)
+        await self._wait_for_closes()
         self._rechecking.start()
         self.cashier.start(self._selling.claim_every)
 
-    async def admit(self, request: Request) -> Admission:
+    async def admit(self, request: Request) -> Admission | None:
         """For the listener: check the ticket. Raises `Refuse`."""
+        if request.again:
+            return (
+                None  # who has a meter is looked at now and then; a ticket may be used up by what it pays for
+            )
+        if self._on_asked is not None and request.service.startswith(ASKING):
+            rules = self.firewall.rules
+            if rules is None or request.peer.sui_address in rules.deny:
+                raise Refuse(CloseCode.DENIED, "denied")
+            return None
         admission = await self.gate.admit(request)
         if admission.channel.service != self._number:
             raise Refuse(CloseCode.UNKNOWN_SERVICE, f"{self.service!r} is served here")
@@ -167,6 +193,11 @@ class Serving:
     async def handle(self, connection: Connection) -> None:
         """For the listener: meter a connection that was admitted, and let the handler serve it."""
         assert isinstance(connection, Metered)
+        if self._on_asked is not None and connection.service.startswith(ASKING):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ASKED):
+                    await self._on_asked(connection, connection.service.removeprefix(ASKING))
+            return
         assert isinstance(connection.admission, Admission)
         meter = await self.ledger.enter(
             connection, connection.admission, self._selling.exposure, self._selling.count_streams
@@ -187,11 +218,26 @@ class Serving:
                 log.info("%r: %s", connection, declined)
                 connection.abort(CloseCode.PAYMENT, str(declined))
 
+    async def _wait_for_closes(self) -> None:
+        """Where the store was restored from a copy, take no channel from before until no close of it can be used that
+        was agreed on behind the copy: what was served on it would be closed away."""
+        if await self.journal.run(_is_copy):
+            now_ms, seconds = self.gate.now_ms(), (AGREEMENT_MS + MINUTE) // 1000
+            self.gate.restored_ms, self.gate.unknown_until_ms = now_ms, now_ms + 1000 * seconds
+            log.warning("the store was restored from a copy: channels from before wait for %d s", seconds)
+
+    async def _go_on(self) -> None:
+        """End that wait once it is over; a server that ended before waits again."""
+        if self.gate.restored_ms and self.gate.now_ms() >= self.gate.unknown_until_ms:
+            await self.journal.run(_go_on_with_copy)
+            self.gate.restored_ms = 0
+
     async def _recheck(self) -> None:
         """Look again at everything that is in use: closes that were requested, lists, passes."""
         while True:
             await asyncio.sleep(self._selling.recheck)
             try:
+                await self._go_on()
                 await self.ledger.recheck(await self.firewall.refresh())
             except DtpError as error:
                 log.warning("channels in use can't be read again: %s", error)
@@ -207,6 +253,7 @@ class Serving:
         await self.listener.close(grace=grace)
         await self.ledger.settled()
         await self.cashier.stop(claim=claim)
+        await self._go_on()
         await self.firewall.close()
         await self.journal.close()
         await self._stack.aclose()
@@ -216,6 +263,15 @@ class Serving:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         await self.close()
+
+
+def _is_copy(store: VoucherStore) -> bool:
+    return isinstance(store, Store) and store.is_copy()
+
+
+def _go_on_with_copy(store: VoucherStore) -> None:
+    if isinstance(store, Store):
+        store.go_on_with_copy()
 
 
 async def serve(
@@ -238,6 +294,8 @@ async def serve(
     pipe: bool = False,
     limits: Limits = DEFAULT,
     psk: bytes | None = None,
+    max_gas_price: int | None = None,
+    on_asked: AskedHandler | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Serving:
     """Serve `service` for money under the wallet's host object, and claim what is paid.
@@ -247,7 +305,9 @@ async def serve(
     `identity` proves this endpoint (the wallet's key without), `hint` is where others dial it: without, the first of
     `urls` that other machines reach, with this one's address towards the internet in place of 0.0.0.0 and [::].
     `plans` are those whose passes let in. With `pipe` it is also served through the chain itself (`?via=pipe`).
-    `network` is a name, a URL, or a client that stays the caller's; `store` holds the vouchers (see `dtp.pay.store`).
+    `network` is a name, a URL, or a client that stays the caller's; `max_gas_price` is for one that isn't the
+    caller's (MIST a unit of gas; None: a safe default). `store` holds the vouchers (see `dtp.pay.store`).
+    `on_asked` answers connections that ask what there is, before they pay: nothing that is for sale.
     The rest is as for `listen`.
 
     Raises `NoHost`, `EndpointsApart`, and what the chain, the store and `listen` raise.
@@ -260,7 +320,7 @@ async def serve(
         if isinstance(network, ChainClient):
             chain = network
         else:
-            chain = await stack.enter_async_context(ChainClient(network, signer))
+            chain = await stack.enter_async_context(ChainClient(network, signer, max_gas_price=max_gas_price))
         await chain.connect()
         kept = store if isinstance(store, Store) else stack.enter_context(Store(store))
         owned = await find_host(chain, host)
@@ -278,7 +338,7 @@ async def serve(
         alone, is_alive = heartbeat and not selling.shares_store, asks_alive(me, psk)
         if alone:
             await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
-        serving = Serving(chain, owned, service, handler, kept, selling, plans, clock)
+        serving = Serving(chain, owned, service, handler, kept, selling, plans, clock, on_asked)
         await serving.firewall.refresh()
         listener = await listen(
             urls,

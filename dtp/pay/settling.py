@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -19,22 +19,27 @@ from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settle
 from dtp.chain.client import ChainClient, Signed
 from dtp.chain.coins import coins_for
 from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed, was_signed
+from dtp.chain.gas import GasPurse
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id, canonical_type
 from dtp.chain.wallet import format_amount
 from dtp.errors import ChainError, DtpError
 from dtp.pay import messages
 from dtp.pay.answers import lock_of
+from dtp.pay.backing import came_to_nothing
 from dtp.pay.claims import Action, Decision, Policy, gain_of
 from dtp.pay.errors import ChannelUnusable
 from dtp.pay.store import Sold
 from dtp.pay.voucher import verify_raw
+from dtp.plurals import count_of
 
 log = logging.getLogger("dtp.pay")
 
-#: What stays in the account when money goes into a channel, MIST: the most that closing has to have ahead, or the
-#: deposit would be stuck for want of gas. At localnet's prices 11 million for one lane; each more weighs a million.
-GAS_TO_CLOSE: Final = 20_000_000
+#: What stays in the account when money goes into a channel, MIST: what asking for its close and finalizing it have
+#: to have ahead, at localnet's prices (10.6 million for one lane, 19 for sixteen), or the deposit would be stuck for
+#: want of gas. Closing by agreement has half of that ahead. All of it but a million comes back.
+_GAS_TO_CLOSE: Final = 11_000_000
+_GAS_TO_CLOSE_LANE: Final = 600_000
 #: What opening and topping up have to have ahead themselves, about, MIST.
 _GAS_TO_OPEN: Final = 9_000_000
 _GAS_TO_ADD: Final = 9_000_000
@@ -45,6 +50,11 @@ USUAL_CLOSE: Final = -2_300_000
 USUAL_TOP_UP: Final = 1_060_000
 #: The key of a lane that is never opened.
 _ANY_KEY: Final = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
+
+
+def gas_to_close(lanes: int = 1) -> int:
+    """What stays in the account for closing a channel of so many lanes, MIST."""
+    return _GAS_TO_CLOSE + _GAS_TO_CLOSE_LANE * (lanes - 1)
 
 
 #: Hears what could not be done with a channel, and why.
@@ -58,7 +68,8 @@ def log_failed(channel: str, fault: DtpError) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """What a transaction moved of `coin` (its type): to the server for vouchers, to the client; its gas (MIST)."""
+    """What a transaction moved of `coin` (its type): to the server for vouchers, to the client; its gas (MIST); of
+    which channels. `unpaid` are those whose deposit paid nothing for vouchers that were accepted."""
 
     digest: str
     to_server: int
@@ -66,11 +77,14 @@ class Paid:
     gas: int
     state: int | None = None
     coin: str = SUI_COIN
+    channels: tuple[str, ...] = ()
+    unpaid: tuple[str, ...] = ()
 
 
 def result_of(chain: ChainClient, executed: Executed, channels: Iterable[Channel]) -> list[Paid]:
     """What a transaction over these channels did, by its events: for each of their coins, the gas with the first."""
     coins: dict[str, set[Id]] = {}
+    channels = list(channels)
     for channel in channels:
         coins.setdefault(channel.coin, set()).add(channel.id)
     found: list[Paid] = []
@@ -80,7 +94,9 @@ def result_of(chain: ChainClient, executed: Executed, channels: Iterable[Channel
         to_server = sum(each.paid for each in claims) + sum(each.to_server for each in ends)
         to_client = sum(each.to_client for each in ends)
         gas, state = 0 if found else executed.gas.net, ends[-1].state if ends else None
-        found.append(Paid(executed.digest, to_server, to_client, gas, state, coin))
+        moved = tuple(sorted({str(each.channel) for each in claims} | {str(each.channel) for each in ends}))
+        unpaid = tuple(each.id for each in channels if each.id in ids and came_to_nothing(each, claims))
+        found.append(Paid(executed.digest, to_server, to_client, gas, state, coin, moved, unpaid))
     return found
 
 
@@ -120,7 +136,7 @@ async def open_channel(
     """
     coin = host.services[service].terms.coin
     program = await _opening_program(chain, host, service, revision, deposit, key)
-    executed = await _deposit(chain, program, coin, deposit, _GAS_TO_OPEN, signed)
+    executed = await _deposit(chain, program, coin, deposit, _GAS_TO_OPEN, gas_to_close(), signed)
     return opened_in(chain, executed), executed
 
 
@@ -179,15 +195,22 @@ async def add_money(
     program = Program()
     money = await coins_for(chain, program, channel.coin, amount)
     module.top_up(program, channel.id, money, coin=channel.coin)
-    return await _deposit(chain, program, channel.coin, amount, _GAS_TO_ADD, signed)
+    kept = gas_to_close(len(channel.lanes))
+    return await _deposit(chain, program, channel.coin, amount, _GAS_TO_ADD, kept, signed)
 
 
 async def _deposit(
-    chain: ChainClient, program: Program, coin: str, amount: int, gas: int, signed: Signed | None = None
+    chain: ChainClient,
+    program: Program,
+    coin: str,
+    amount: int,
+    gas: int,
+    kept: int,
+    signed: Signed | None = None,
 ) -> Executed:
     """Execute what puts an amount into a channel, if the gas for closing stays in the account. Of coins that pay for
     gas already: the transaction itself sees to it, whatever else the account does at that moment."""
-    program.merge(program.gas, program.split(program.gas, [GAS_TO_CLOSE]))
+    program.merge(program.gas, program.split(program.gas, [kept]))
     try:
         return await chain.execute(program, signed=signed)
     except InsufficientFunds as fault:
@@ -198,12 +221,12 @@ async def _deposit(
         except ChainError as unasked:
             raise fault from unasked
         spent = amount if canonical_type(coin) == SUI_COIN else 0
-        missing = spent + gas + GAS_TO_CLOSE - there
+        missing = spent + gas + kept - there
         if missing <= 0:
             raise
         poor = InsufficientFunds(
             f"{chain.address} has {format_amount(there)}, and needs {format_amount(spent)} for the deposit, "
-            f"{format_amount(gas)} for its gas, and the gas for closing, {format_amount(GAS_TO_CLOSE)}, or the money "
+            f"{format_amount(gas)} for its gas, and the gas for closing, {format_amount(kept)}, or the money "
             f"would be stuck: {format_amount(missing)} is missing: send it, or deposit less (--deposit, --budget)"
         )
         poor.missing = missing
@@ -244,15 +267,16 @@ async def finalize(chain: ChainClient, channel: Channel) -> Paid:
     module.finalize(program, channel.id, coin=channel.coin)
     (paid,) = result_of(chain, await chain.execute(program), [channel])
     if paid.state == State.CLOSED and channel.client == chain.address:
-        await destroy(chain, channel)
+        destroyed = await destroy(chain, channel)
+        paid = replace(paid, gas=paid.gas + destroyed.gas.net)
     return paid
 
 
-async def destroy(chain: ChainClient, channel: Channel) -> None:
+async def destroy(chain: ChainClient, channel: Channel) -> Executed:
     """Delete a closed channel of ours: its storage deposit comes back."""
     program = Program()
     module.destroy(program, channel.id, coin=channel.coin)
-    await chain.execute(program)
+    return await chain.execute(program)
 
 
 # ---------------------------------------------------------------------------------------------------- the server
@@ -312,10 +336,11 @@ async def settle(
         if not len(program):
             continue
         try:
-            if policy is not None and not await _pays(chain, program, part, policy):
+            paying = chain if policy is None else await _paying(chain, program, part, policy)
+            if paying is None:
                 parts.extendleft(_better(part))
                 continue
-            executed = await chain.execute(program)
+            executed = await paying.execute(program)
         except (TransactionFailed, NodeRefused, ProgramError) as refused:
             # Halves find the one that is refused in few simulations, and the others still share their transactions.
             halves = _halves(part)
@@ -340,8 +365,11 @@ async def settle(
     return done
 
 
-async def _pays(chain: ChainClient, program: Program, part: Sequence[Decision], policy: Policy) -> bool:
-    """True when a transaction brings more than its gas, by a simulation, or what it brings has no known worth.
+async def _paying(
+    chain: ChainClient, program: Program, part: Sequence[Decision], policy: Policy
+) -> ChainClient | None:
+    """Return who is to sign a transaction: at no higher price of gas than it was weighed at. None where it brings no
+    more than its gas, by a simulation. What it brings may have no known worth.
 
     Raises `TransactionFailed`.
     """
@@ -349,12 +377,18 @@ async def _pays(chain: ChainClient, program: Program, part: Sequence[Decision], 
     for each in part:
         mist = policy.in_mist(each.view.channel.coin, each.worth)
         if mist is None:
-            return True
+            return chain
         worth += mist
-    cost = (await chain.simulate(program)).executed.gas.net
-    if worth <= cost:
-        log.info("%d channels bring %d, and the gas would be %d: they wait", len(part), worth, cost)
-    return worth > cost
+    weighed = await chain.simulate(program)
+    if worth <= weighed.cost:
+        sums = format_amount(worth), format_amount(weighed.cost)
+        log.info(
+            "%s would bring %s, and the gas would be %s: not claimed yet",
+            count_of(len(part), "channel"),
+            *sums,
+        )
+        return None
+    return chain.paying_from(GasPurse(highest_price=min(weighed.price, chain.max_gas_price)))
 
 
 def _better(part: list[Decision]) -> list[list[Decision]]:

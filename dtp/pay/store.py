@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,7 +51,8 @@ class Bought:
 
     `deposited` is what went into it less what came back, in units of `coin`; `gas` what our transactions for it took
     (MIST). So long as `claim_ms` its server may claim once the close is asked for. `refused` is 1 when its server has
-    refused it, whatever became of it since.
+    refused it, whatever became of it since. `name` is the service's, as it was dialled, "" where only its number is
+    known.
     """
 
     channel: str
@@ -65,6 +66,7 @@ class Bought:
     claim_ms: int = 0
     gas: int = 0
     refused: int = 0
+    name: str = ""
     deposited: int = 0
 
     @property
@@ -93,6 +95,10 @@ class End:
     not_after_ms: int
     over: bool
     chain: str = ""
+
+
+#: SQLite's application id of a copy, until a server goes on with it.
+_COPY: Final = 0x64747063
 
 
 class Store:
@@ -189,9 +195,23 @@ class Store:
                     "name another file"
                 )
             try:
-                self._db.backup(copy._db, progress=give_up)
+                # Marked before it is there: who is killed in between would leave a copy that says nothing.
+                with closing(sqlite3.connect("", isolation_level=None)) as marked:
+                    self._db.backup(marked)
+                    marked.execute(f"PRAGMA application_id={_COPY}")
+                    marked.backup(copy._db, progress=give_up)
             except sqlite3.Error as fault:
                 raise StoreError(f"can't copy the store of vouchers to {path}: {fault}") from fault
+
+    def is_copy(self) -> bool:
+        """True if the file was made by `backup`: a server that goes on with it may have agreed on closes since that
+        aren't in it."""
+        return bool(self._rows("PRAGMA application_id")[0][0] == _COPY)
+
+    def go_on_with_copy(self) -> None:
+        """No close that isn't known here can be used any more: the file is the store from now on."""
+        with self._writing():
+            self._db.execute("PRAGMA application_id=0")
 
     def _numbers(self) -> dict[tuple[str, str, int], int]:
         """The lanes that are signed for or paid by, these with how far they are: none is forgotten, or set back."""
@@ -353,7 +373,7 @@ class Store:
 
     def _insert_bought(self, bought: Bought) -> None:
         is_new = self._db.execute(
-            "INSERT OR IGNORE INTO bought VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO bought VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 bought.channel,
                 bought.chain,
@@ -366,6 +386,7 @@ class Store:
                 bought.claim_ms,
                 bought.gas,
                 max(bought.refused, bought.state == "refused"),
+                bought.name,
             ),
         ).rowcount
         if is_new and bought.deposited:
@@ -404,10 +425,27 @@ class Store:
         """Return the sums that went into a channel of ours (above 0) or came back (below), in the order of time."""
         return [amount for (amount,) in self._rows("SELECT amount FROM deposits WHERE channel = ?", channel)]
 
+    def was_topped_up(self, channel: str, since_ms: int) -> bool:
+        """Return whether a channel of ours got more than it was opened with since then, doubted deposits counted."""
+        query = (
+            "SELECT 1 FROM deposits JOIN bought USING (channel) "
+            "WHERE channel = ? AND amount > 0 AND at_ms >= ? AND at_ms != opened_ms LIMIT 1"
+        )
+        return any(self._rows(query, channel, since_ms))
+
     def add_gas(self, channel: str, gas: int) -> None:
         """Transactions for a channel of ours took so much gas (MIST); below 0: they gave storage back."""
         with self._writing():
             self._db.execute("UPDATE bought SET gas = gas + ? WHERE channel = ?", (gas, channel))
+
+    def add_failed(self, digest: str, at_ms: int, gas: int) -> None:
+        """A transaction that was to open a channel failed, and took so much gas (MIST). Told twice it is one."""
+        with self._writing():
+            self._db.execute("INSERT OR IGNORE INTO failed VALUES (?, ?, ?)", (digest, at_ms, gas))
+
+    def failed(self) -> list[tuple[int, int]]:
+        """Return when (Unix ms) each opening failed, and what gas it took (MIST), the oldest first."""
+        return [(at_ms, gas) for at_ms, gas in self._rows("SELECT at_ms, gas FROM failed ORDER BY at_ms")]
 
     def signed_for(self, chain: str, host: str, service: int) -> int:
         """What vouchers for a service can come to, of all channels that were ever opened for it here."""

@@ -16,18 +16,21 @@ if TYPE_CHECKING:
     from dtp.chain.host import Terms
 
 KIB: Final = 1024
+#: In front of a service's name: connections that ask what it has, before anything is paid.
+ASKING: Final = "dtp.ask/"
 MIB: Final = 1024 * KIB
 #: Vouchers aren't asked for more often than once in so many bytes, however small the exposure.
 LEAST_INTERVAL: Final = 16 * KIB
-#: What a server loses at most to a client that never pays, MIST: what opening and closing a channel costs that client
-#: in gas, and no more. It is three transactions of the least gas: 1,000 units at a price of 1,000.
-FIRST_AMOUNT: Final = 3_000_000
+#: What a server loses at most to a client that never pays, MIST: less than what Sui keeps of the storage of a channel
+#: (53,352) and of the coin that brings its deposit back (9,880). Computation is not counted: who opens many channels
+#: in one transaction shares it (docs/decisions/0189).
+FIRST_AMOUNT: Final = 63_000
 #: Bytes that are paid ahead at a server that moves none unpaid, where the program chose nothing.
 LEAST_AHEAD: Final = 4096
 #: Of `Exposure.first_amount` a channel's first lane has all but this part, and its other lanes share that.
 OTHERS_PART: Final = 4
-#: What one voucher is for at the beginning, in money: a quarter of what a server serves unpaid.
-STEP_AMOUNT: Final = FIRST_AMOUNT // 4
+#: What a client believes a server at most, in money, over all breaks of a lane: what an honest break mostly leaves.
+STEP_AMOUNT: Final = 750_000
 #: A voucher falls due when this part of the exposure is used, so that it arrives before serving stops.
 _PART: Final = 4
 
@@ -122,7 +125,7 @@ class Exposure:
     0 everything is paid ahead.
     """
 
-    #: Unpaid bytes at first. One MiB at usual prices is about what opening and closing a channel costs.
+    #: Unpaid bytes at first, where `first_amount` pays for so many.
     first_bytes: int = MIB
     #: ... and at most: a connection window that is under way, the interval of vouchers, and what moves at 1 GB/s
     #: while several of them wait to be checked and stored together.
@@ -133,8 +136,8 @@ class Exposure:
     #: Seconds that a client may be late, serving stopped, before the connection is closed; and that it may take to
     #: decide a charge without a lock, before nobody waits for that any more.
     patience: float = 30.0
-    #: What unpaid requests and bytes of all lanes may cost together at first, in the coin's smallest unit: no more
-    #: than the gas of opening and closing a channel, so that nobody gains by not paying. A request that costs more
+    #: What unpaid requests and bytes of all lanes may cost together at first, in the coin's smallest unit: less than
+    #: a channel costs however many are opened at once, so that nobody gains by not paying. A request that costs more
     #: is paid before it is served.
     first_amount: int = FIRST_AMOUNT
 

@@ -86,7 +86,7 @@ async def add_noted(
         if signed is not None:
             await signed(digest)
 
-    async with turn(chain, journal):
+    async with turn(chain, journal.store):
         await journal.run(lambda store: _check_more(store, channel, budget, amount))
         await add_money(chain, channel, amount, note)
         for digest in sent:

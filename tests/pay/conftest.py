@@ -24,8 +24,9 @@ from dtp.pay.lane_start import PayerLane
 from dtp.pay.payee import PayeeLane
 from dtp.pay.serving import Selling, serve
 from dtp.pay.store import Store
-from dtp.pay.terms import MIB, Usage
+from dtp.pay.terms import MIB, Exposure, Usage
 
+from .dishonesty import BOUNDS, rows
 from .homes import Home
 from .meters import KEY, Meters, voucher
 
@@ -35,6 +36,8 @@ PATIENCE = 120
 POCKET_MONEY = 3_000_000_000
 #: ... and what stays there when the rest is given back, for the gas of that.
 GAS = 10_000_000
+#: Of a server that knows its clients: a MiB at a time, where the default is less than a channel costs.
+TRUSTING = Exposure(first_amount=3_000_000)
 #: Small sums are worth claiming in these tests.
 CHEAP = Policy(gas_base=1_000_000, gas_channel=500_000)
 TERMS = Terms(price_request=1000, price_mib=2_000_000, min_deposit=1000, idle_ms=600_000, claim_ms=120_000)
@@ -161,7 +164,9 @@ class Market:
         return await self.stack.enter_async_context(self.chain.client(signer))
 
     async def serve(self, handler, service="files", terms=TERMS, **options):
-        options.setdefault("selling", Selling(policy=CHEAP, recheck=3600, claim_every=3600))
+        options.setdefault(
+            "selling", Selling(exposure=TRUSTING, policy=CHEAP, recheck=3600, claim_every=3600)
+        )
         options.setdefault("store", self.store())
         if "network" not in options:
             options["network"] = await self.client(self.server_wallet)
@@ -265,3 +270,11 @@ def paid():
         meters.client_disk.channel, 0, meters.server_disk.newest, Usage(4, 5 * MIB)
     )
     return meters.connect()
+
+
+@pytest.fixture
+def bound(request):
+    """What the other side may lose by the row that names this test, in the coin's smallest unit."""
+    name = request.function.__name__
+    (words,) = {row[2] for row in rows() if row[4] == name}
+    return BOUNDS[words]

@@ -58,6 +58,18 @@ class Home:
         assert done.returncode == code, done.stderr.decode()
         return json.loads(done.stderr.splitlines()[-1])["error"]
 
+    def said(self, *arguments):
+        """Run to the end; what it said for people beside its result."""
+        done = subprocess.run(
+            self.command(*arguments),
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        return done.stderr.decode()
+
     def text(self, *arguments):
         """Run to the end; what it printed for people."""
         done = subprocess.run(
@@ -69,6 +81,19 @@ class Home:
             check=True,
         )
         return done.stdout.decode()
+
+    def serving_says(self, *arguments):
+        """What `dtp serve`, ended by the end of its input, says beside its addresses."""
+        done = subprocess.run(
+            self.command("serve", "--json", "--until-eof", *arguments),
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        return done.stderr.decode()
 
     @contextlib.contextmanager
     def serving(self, *arguments, kill=False):

@@ -1,7 +1,8 @@
 """A node that breaks calls: a peer of HTTP/2 in front of an honest one, which reads the frames that it passes on.
 
 `FaultyNode.arm(kind, number, when)` chooses the call that is broken next, counted from there; "before" it the honest
-node never hears of the call, "after" it has done what was asked, and only the answer is lost.
+node never hears of the call, "after" it has done what was asked, and only the answer is lost. `FaultyNode.lie`
+chooses answers that are told in another way than the honest node told them.
 """
 
 import asyncio
@@ -16,8 +17,8 @@ from dtp.tasks import TaskSet
 
 #: Of RFC 9113.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADERS, RST_STREAM, GOAWAY = 0x1, 0x3, 0x7
-PADDED, PRIORITY = 0x8, 0x20
+DATA, HEADERS, RST_STREAM, GOAWAY = 0x0, 0x1, 0x3, 0x7
+END_STREAM, PADDED, PRIORITY = 0x1, 0x8, 0x20
 
 KINDS = ("goaway", "reset stream", "reset connection", "garbage", "silence")
 
@@ -46,6 +47,8 @@ class FaultyNode:
         self._plan = None
         self.calls = []  # the methods that were called since `arm`
         self.broken = []  # those that were broken
+        self.lies = {}  # method -> what makes an answer (bytes) of the honest one
+        self.told = []  # the methods that were lied about
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(
@@ -67,6 +70,10 @@ class FaultyNode:
 
     def disarm(self):
         self._plan = None
+
+    def lie(self, lies):
+        """Tell answers as `lies` has them, method -> (bytes -> bytes), until the next one of these."""
+        self.lies = dict(lies)
 
     def breaks(self, method):
         """The plan, where it is this call's turn."""
@@ -102,6 +109,7 @@ class _Link:
         self._there = None
         self._after = {}  # stream -> what is to happen when it is answered
         self._silent = False
+        self._lies = {}  # stream -> its method, what makes the answer, and what has come of the honest one
 
     def abort(self):
         if self._there is not None:
@@ -125,7 +133,10 @@ class _Link:
             plan = None
             if kind == HEADERS:
                 fields = self._fields(head[4], payload)
-                plan = self._node.breaks(dict(fields)[":path"].rpartition("/")[2])
+                method = dict(fields)[":path"].rpartition("/")[2]
+                plan = self._node.breaks(method)
+                if method in self._node.lies:
+                    self._lies[stream] = method, self._node.lies[method], bytearray()
             if plan is not None and plan.when == "before":
                 if await self._break(plan.kind, stream):
                     return
@@ -152,7 +163,7 @@ class _Link:
 
     async def _answer(self, answers):
         while True:
-            head, _, stream, payload = await _read(answers)
+            head, kind, stream, payload = await _read(answers)
             if self._silent:
                 continue
             if stream in self._after:
@@ -162,8 +173,25 @@ class _Link:
                     if await self._break(kind, stream):
                         return
                 continue
+            if stream in self._lies and kind == DATA:
+                self._lies[stream][2].extend(payload)
+                continue
+            if stream in self._lies and kind == HEADERS and head[4] & END_STREAM:
+                self._tell(stream)
             self._writer.write(head + payload)
             await self._writer.drain()
+
+    def _tell(self, stream):
+        """Give the answer of a stream, told in another way: one message of gRPC."""
+        method, change, honest = self._lies.pop(stream)
+        if not honest:  # a refusal
+            return
+        told = change(bytes(honest[5:]))
+        if told != bytes(honest[5:]):
+            self._node.told.append(method)
+        answer = bytes(1) + len(told).to_bytes(4, "big") + told
+        for at in range(0, len(answer), 16_384):
+            self._writer.write(frame(DATA, stream, answer[at : at + 16_384]))
 
     async def _break(self, kind, stream):
         """Do it; True when the connection is over by that."""

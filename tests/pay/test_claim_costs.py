@@ -39,6 +39,7 @@ class Chain:
     """A chain that notes what the transactions that it executes cost."""
 
     address = SERVER
+    max_gas_price = 10_000
 
     def __init__(self, gas):
         self.gas, self.costs = gas, {}
@@ -50,7 +51,11 @@ class Chain:
         return base + each * channels + per_claim * claims
 
     async def simulate(self, program):
-        return SimpleNamespace(executed=SimpleNamespace(gas=SimpleNamespace(net=self.cost(program))))
+        return SimpleNamespace(cost=self.cost(program), price=1000)
+
+    def paying_from(self, purse):
+        assert purse.highest_price == 1000
+        return self
 
     async def execute(self, program):
         digest = str(len(self.costs))

@@ -9,12 +9,12 @@ from typing import ClassVar
 import pytest
 
 from dtp.carriers.errors import DialError
-from dtp.chain import KeySigner
+from dtp.chain import SUI_COIN, KeySigner
 from dtp.chain.model import canonical_type
 from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address, AddressError
-from dtp.pay import buying, dial
+from dtp.pay import buying, channel_in_use, dial
 from dtp.pay.budget import Budget
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.drivers import REPEATS
@@ -40,13 +40,13 @@ def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market, mo
     async def scenario(market):
         await market.serve(give)
         buyer, made = await market.buyer(), []
-        genuine = dial._PaidDialer._dial
+        genuine = dial._PaidDialer.dial
 
         async def dialled(*args):
             made.append(await genuine(*args))
             return made[-1]
 
-        monkeypatch.setattr(dial._PaidDialer, "_dial", dialled)
+        monkeypatch.setattr(dial._PaidDialer, "dial", dialled)
         with monkeypatch.context() as patch:
             patch.setattr(Store, "begin_lane", full)
             with pytest.raises(StoreError, match="full"):
@@ -183,11 +183,11 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
         if used:
             async with market.connect(buyer, keep=True) as connection:
                 await fetch(connection, 1000)
-        monkeypatch.setattr(dial._PaidDialer, "_dial", refuse)
+        monkeypatch.setattr(dial._PaidDialer, "dial", refuse)
         known = []
         for hours in (0, 0, 0, 1, 0):
             clock = SimpleNamespace(time=lambda hours=hours: market.chain.now_ms() / 1000 + hours * 3600)
-            monkeypatch.setattr(buying, "time", clock)
+            monkeypatch.setattr(channel_in_use, "time", clock)
             with pytest.raises(ConnectionRefused, match="go away"):
                 await market.connect(buyer, budget=1_000_000)
             known.append(sorted(each.state for each in buyer["store"].bought()))
@@ -210,11 +210,11 @@ def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_
         buyer, known = await market.buyer(), []
         for hours in (0, 0, 0, 1):
             clock = SimpleNamespace(time=lambda hours=hours: market.chain.now_ms() / 1000 + hours * 3600)
-            monkeypatch.setattr(buying, "time", clock)
+            monkeypatch.setattr(channel_in_use, "time", clock)
             async with market.connect(buyer, budget=1_000_000, keep=True) as connection:
                 await fetch(connection, 100)
             with monkeypatch.context() as patch:
-                patch.setattr(dial._PaidDialer, "_dial", refuse)
+                patch.setattr(dial._PaidDialer, "dial", refuse)
                 with pytest.raises(ConnectionRefused, match="go away"):
                     await market.connect(buyer, budget=1_000_000, keep=True)
             known.append(sorted(each.state for each in buyer["store"].bought()))
@@ -231,12 +231,12 @@ TRIES = len(dial._BEHIND) + 1
 
 
 class Client:
-    """In the place of a chain client: which network was named."""
+    """In the place of a chain client: which network was named, and the highest price of gas."""
 
     named: ClassVar[list] = []
 
-    def __init__(self, network, signer):
-        self.named.append(network)
+    def __init__(self, network, signer, *, max_gas_price):
+        self.named.append((network, max_gas_price))
 
     async def connect(self):
         self.named.append("connected")
@@ -293,6 +293,7 @@ class Bargain:
         )
         self.released = self.given_up = 0
         self.lock = self
+        self.coin = SUI_COIN
 
     def release(self):
         self.released += 1
@@ -335,10 +336,11 @@ def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path, mo
         most_per_request=3,
         most_per_mib=4,
         coin="0x2::other::COIN",
+        max_gas_price=6,
     )
     coin = canonical_type("0x2::other::COIN")
-    assert seen.bought == [(HOST, "other", Budget(5, 0, 3, 4, coin), True)]
-    assert Client.named == ["there", "connected"]
+    assert seen.bought == [(HOST, "other", Budget(5, 0, 3, 4, coin, highest_gas_price=6), True)]
+    assert Client.named == [("there", 6), "connected"]
     (dialer,) = seen.dialers
     assert str(dialer.address) == f"dtp://{HOST}/files?via=pipe"  # the network is the client's affair
     endpoint = dialer.endpoint
@@ -354,7 +356,7 @@ def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path, mo
 def test_what_is_named_beside_the_address_counts_more(tmp_path, monkeypatch):
     seen = Dialled(monkeypatch, [refusal()], [Bargain()])
     dialling(tmp_path, f"dtp://{HOST}/files?network=there", network="here", host="0xcd")
-    assert (Client.named, seen.bought[0][0]) == (["here", "connected"], OTHER)
+    assert (Client.named, seen.bought[0][0]) == ([("here", None), "connected"], OTHER)
 
 
 @pytest.mark.parametrize(
@@ -452,9 +454,9 @@ class Begun:
         async def dialled(dialer, deal):
             return self
 
-        monkeypatch.setattr(dial._PaidDialer, "_dial", dialled)
+        monkeypatch.setattr(dial._PaidDialer, "dial", dialled)
 
-    def make_payer(self, lane, prices, funds, is_ours, spending, *, renewed):
+    def make_payer(self, lane, prices, funds, is_ours, spending, *, renewed, coin):
         self.is_ours, self.spending, self.renewed = is_ours, spending, renewed
         return SimpleNamespace(welcomed=self.fault is None)
 
@@ -574,6 +576,7 @@ def test_an_error_of_the_program_is_no_normal_end_and_closes_in_order_all_the_sa
     assert codes == [CloseCode.NORMAL if fault is None else CloseCode.INTERNAL]
 
 
+@pytest.mark.slow
 def test_as_many_as_want_connect_at_once_though_a_channel_has_sixteen_lanes(market):
     """They add lanes, and take each other's, at the same time."""
 

@@ -12,7 +12,7 @@ from dtp.chain import channel as channel_module
 from dtp.chain.channel import Agreement, State, agreement_bytes
 from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObject
 from dtp.errors import DtpError
-from dtp.pay import buying, messages
+from dtp.pay import channel_in_use, messages
 from dtp.pay.cashier import Cashier
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import ChannelUnusable, NotMetered
@@ -256,7 +256,7 @@ def test_a_signature_that_is_lost_beside_a_close_that_fails_keeps_no_money(marke
         genuine = ClientMeter.agreement
         with monkeypatch.context() as patch:
             patch.setattr(ClientMeter, "agreement", agreement)
-            patch.setattr(buying, "request_close", away)
+            patch.setattr(channel_in_use, "request_close", away)
             with pytest.raises(NodeUnavailable):
                 await connection.close()
         assert [each.state for each in buyer["store"].bought()] == ["open"]
@@ -303,7 +303,7 @@ def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market, monkey
         async def close_agreed(*args):
             raise fault
 
-        monkeypatch.setattr(buying, "close_agreed", close_agreed)
+        monkeypatch.setattr(channel_in_use, "close_agreed", close_agreed)
         await connection.close()
         (channel,) = await market.channels(buyer)
         assert channel.state == State.CLOSING
@@ -359,7 +359,7 @@ def test_a_channel_whose_agreed_close_fails_is_not_used_again(market, monkeypatc
             raise fault
 
         with monkeypatch.context() as patch:
-            patch.setattr(buying, "close_agreed", close_agreed)
+            patch.setattr(channel_in_use, "close_agreed", close_agreed)
             with pytest.raises(type(fault)):
                 await connection.close()
         # 'dtp channel close' asks for it.
@@ -387,7 +387,7 @@ def test_a_close_without_an_agreement_that_fails_leaves_the_channel_open(market,
 
         with monkeypatch.context() as patch:
             patch.setattr(connection.meter, "last_words", none)
-            patch.setattr(buying, "request_close", ask)
+            patch.setattr(channel_in_use, "request_close", ask)
             with pytest.raises(NodeUnavailable):
                 await connection.close()
         assert [each.state for each in buyer["store"].bought()] == ["open"]
@@ -422,7 +422,7 @@ def test_a_channel_whose_close_another_has_asked_for_is_noted_as_closing(market,
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         connection.meter.deal.keep = False
-        monkeypatch.setattr(buying.Purchase, "_close_agreed", no)
+        monkeypatch.setattr(channel_in_use.Purchase, "_close_agreed", no)
         await request_close(buyer["network"], channel)
         await connection.close()
         (kept,) = buyer["store"].bought()

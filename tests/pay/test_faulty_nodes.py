@@ -104,6 +104,7 @@ def play(market, side, scenario):
     market(work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", ["server", "client"])

@@ -77,6 +77,26 @@ def test_what_is_above_the_deposit_waits_where_more_was_added():
     assert asked_to_check(made) == [KEY.sign(voucher(1, 6))]
 
 
+def test_who_has_used_the_deposit_up_is_looked_for_money_while_it_is_waited_for():
+    """More may have been added by another connection, which had no time to say so."""
+    made = server(affordable=5000)
+    made.begin(0.0)
+    made.receive(build(messages.Heard()), 0.0)
+    made.events()
+    made.count(3, 0, 0, 1.0)
+    assert payee.LookAgain() not in made.events()
+    made.count(6, 0, 0, 2.0)
+    assert payee.LookAgain() in made.events()
+    for now in (3.0, 4.0):
+        assert payee.LookAgain() not in made.events()
+        made.tick(now)
+        assert payee.LookAgain() in made.events()
+    made.set_affordable(7000, 4.5)
+    assert not made.paused
+    made.tick(5.0)
+    assert payee.LookAgain() not in made.events()
+
+
 @pytest.mark.parametrize(
     ("requests", "size", "inflated"),
     [(64, 1000, False), (65, 0, True), (0, 1001, True)],

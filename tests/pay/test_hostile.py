@@ -212,7 +212,7 @@ async def read_until_closed(stream):
 
 def test_a_client_that_never_pays_gets_the_exposure_and_no_more(market):
     async def scenario(market):
-        exposure = Exposure(MIB, 2 * MIB, 4, 8, patience=0.3)
+        exposure = Exposure(MIB, 2 * MIB, 4, 8, patience=0.3, first_amount=10**7)
         await market.serve(give, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
         _, deal = await own_channel(market)
         for connections in range(2):

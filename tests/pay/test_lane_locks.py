@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.channel import State
-from dtp.pay import buying, lane_lock
-from dtp.pay.buying import Budget, LaneLock, Purchase
+from dtp.pay import channel_in_use, lane_lock
+from dtp.pay.budget import Budget
+from dtp.pay.channel_in_use import Purchase
 from dtp.pay.errors import StoreError
+from dtp.pay.lane_lock import LaneLock
 from dtp.pay.lane_start import PayerLane
 from dtp.pay.settling import request_close
 from dtp.pay.terms import MIB, Prices
@@ -51,7 +53,7 @@ def test_a_lane_that_somebody_looks_at_for_a_moment_is_free(tmp_path, monkeypatc
         if len(pauses) == 5:
             os.close(looks)
 
-    monkeypatch.setattr(buying.time, "sleep", sleep)
+    monkeypatch.setattr(lane_lock.time, "sleep", sleep)
     assert not lock.is_taken()
     assert lock.take()
     assert pauses == [0.001] * 5
@@ -136,9 +138,9 @@ def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(tmp_pat
         return taken
 
     over, genuine = [], LaneLock.is_taken
-    monkeypatch.setattr(buying.asyncio, "sleep", pause)
+    monkeypatch.setattr(channel_in_use.asyncio, "sleep", pause)
     monkeypatch.setattr(Purchase, "_close", close)
-    monkeypatch.setattr(buying, "turn", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(channel_in_use, "turn", lambda *_: contextlib.nullcontext())
     journal = SimpleNamespace(store=SimpleNamespace(path=path), run=run)
     deals = []
     for number in range(2):
@@ -163,7 +165,7 @@ def test_a_channel_that_is_being_closed_is_not_used(market, monkeypatch):
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        monkeypatch.setattr(buying, "_TURN", 0)
+        monkeypatch.setattr(channel_in_use, "_TURN", 0)
         async with market.connect(buyer, budget=LEAST, keep=True) as first:
             await fetch(first, 0)
         id = first.meter.deal.channel.id

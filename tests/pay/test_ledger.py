@@ -32,7 +32,7 @@ from .test_server_meter import Wire
 
 NEW_KEY = LaneKey(bytes(range(1, 33)))
 FREE = replace(TERMS, price_request=0, price_mib=0)
-EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32)
+EXPOSURE = Exposure(MIB, 4 * MIB, 8, 32, first_amount=3_000_000)
 #: A carrier over pipes of the channel.
 PIPES = f"pipe://0x1?service=0&channel={CHANNEL}"
 

@@ -194,7 +194,9 @@ def test_what_was_claimed_and_added_meanwhile_counts_at_once(tmp_path):
         before = meter.connection.most
         assert before < MIB
         claimed = Lane(KEY.public, b"", 0, 7, 1000, 1, 0)
-        served.channel = replace(served.channel, lanes=(claimed,), deposited=10**9, balance=10**9 - 1000)
+        served.channel = replace(
+            served.channel, lanes=(claimed,), deposited=10**9, balance=10**9 - 1000, claimed=1000
+        )
         await served.ledger.refresh(CHANNEL)
         assert meter.payee.floor == Floor(7, 1000, 1, 0)
         assert meter.payee.affordable == 10**9
@@ -206,10 +208,11 @@ def test_what_was_claimed_and_added_meanwhile_counts_at_once(tmp_path):
 @pytest.mark.parametrize("less", ["deposited", "claimed"])
 def test_a_node_is_behind_where_what_only_rises_is_less(tmp_path, less):
     async def scenario(served):
-        served.channel = replace(served.channel, claimed=500)
+        served.channel = replace(served.channel, claimed=500, balance=served.channel.balance - 500)
         meter = await served.enter()
         before = meter.payee.affordable
-        behind = replace(served.channel, **{less: getattr(served.channel, less) - 1})
+        rest = served.channel.balance + {"deposited": -1, "claimed": 1}[less]
+        behind = replace(served.channel, balance=rest, **{less: getattr(served.channel, less) - 1})
         claimed = Lane(KEY.public, b"", 0, 7, 1000, 1, 0)
         served.channel = replace(behind, lanes=(claimed,))
         await served.ledger.refresh(CHANNEL)

@@ -509,7 +509,7 @@ def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path, monkeypatch, way
     history = History(monkeypatch, keyed(1, one, two))
 
     async def transaction(digest):
-        return digest
+        return SimpleNamespace(digest=digest, gas=SimpleNamespace(net=0))
 
     history.transaction = transaction
     history.events_in = lambda *_: [SimpleNamespace(channel=f"0x{1:064x}")]

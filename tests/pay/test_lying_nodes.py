@@ -7,7 +7,8 @@ import pytest
 from dtp.chain.channel import SCHEMA, Channel, State
 from dtp.chain.errors import MalformedObject
 from dtp.errors import DtpError
-from dtp.pay.errors import ChannelUnusable, PriceTooHigh
+from dtp.pay.errors import ChannelUnusable, CountsDisputed, PriceTooHigh
+from dtp.pay.lane_start import Reserved
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, Exposure
 
@@ -68,6 +69,30 @@ def test_a_channel_that_looks_like_another_one_s_is_not_used_and_not_forgotten(m
         assert (first.state, second.state) == (State.OPEN, State.OPEN)
         known = {"key": "open", "state": "closing"}[what]  # which 'dtp channel close' looks at again
         assert [each.state for each in buyer["store"].bought()] == [known, known]
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_claims_that_are_made_up_are_not_signed_for(market, died):
+    """A server that is in it would claim the voucher: its counts went on from those that the node made up."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 1000)
+        (lane,) = connection.meter.deal.channel.lanes
+        store, id = buyer["store"], connection.meter.deal.channel.id
+        if died:  # so much may have been signed
+            store.begin_lane(id, 0)
+            store.reserve(id, 0, Reserved(100, cost_of(8 * MIB)))
+        made_up = replace(lane, sequence=50, amount=cost_of(4 * MIB), requests=1, bytes=4 * MIB)
+        lying(buyer, lanes=(made_up,))
+        with pytest.raises(CountsDisputed if died else ChannelUnusable):
+            await market.connect(buyer, keep=True)
+        newest = [each.newest.voucher for _, each in store.lanes(id)]
+        assert [each.amount for each in newest] == [cost_of(1000)]
 
     market(scenario)
 

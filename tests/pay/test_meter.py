@@ -1,12 +1,14 @@
 """The meter of both ends, face to face: what falls due when, what stops whom, the deposit and the end."""
 
+from dataclasses import replace
+
 import pytest
 
 from dtp.pay import messages, payee, payer
 from dtp.pay.errors import BudgetSpent, CountsDisputed
 from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.messages import build
-from dtp.pay.payee import PayeeLane
+from dtp.pay.payee import QUOTA_PATIENCE, PayeeLane
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 
 from .meters import PRICES, Meters, StoredMeters
@@ -285,14 +287,15 @@ def test_trust_grows_with_what_was_paid():
 def test_what_is_unpaid_at_first_costs_little_whatever_the_prices_are():
     """By counts alone a request of 0.05 SUI is 16 times as much for nothing, of a channel that costs 0.003 in gas;
     and each count by itself gave it twice."""
-    exposure = Exposure()
+    assert Exposure().within(Prices(1000, 2_000_000)).after(Usage()) == Usage(16, 24_641)
+    exposure = Exposure(first_amount=3_000_000)
     assert exposure.within(PRICES) == exposure
     assert exposure.within(Prices(0, 0)) == exposure
     assert exposure.within(Prices(300_000, 6_000_000)).after(Usage()) == Usage(5, MIB // 4)
     dear = exposure.within(Prices(3_000_001, 10**12))
     assert dear.after(Usage()) == Usage(0, 0)
     assert dear.after(Usage(100, 10 * MIB)) == exposure.after(Usage(100, 10 * MIB))  # trust is earned as ever
-    assert Exposure(100, 0, 0, 0).within(Prices(1, 10**9)).first_bytes == 100
+    assert replace(exposure, first_bytes=100).within(Prices(1, 10**9)).first_bytes == 100
     for request in (0, 1, 10**5, 10**6, 10**7):
         for mib in (0, 10**6, 10**7, 10**8, 10**9):
             prices = Prices(request, mib)
@@ -443,7 +446,7 @@ def test_a_top_up_goes_on():
 def test_a_request_that_the_budget_does_not_cover_is_not_made():
     meters = Meters(deposit=2500).connect()
     meters.payer.check_request(2)
-    with pytest.raises(BudgetSpent, match="2500"):
+    with pytest.raises(BudgetSpent, match=r"may spend 0\.0000025 SUI"):
         meters.payer.check_request(3)
     meters.request(2)
     with pytest.raises(BudgetSpent):
@@ -462,6 +465,31 @@ def test_quotas_of_a_subscription():
     meters.pump()
     assert not meters.payee.serving
     assert meters.serve(1) == 0
+
+
+@pytest.mark.parametrize("quota", [(3, None), (None, MIB)])
+def test_who_wants_more_than_a_quota_is_refused_soon(quota):
+    """No payment raises it, and a client waited 25 s to hear that."""
+    meters = Meters(Prices(0, 0), deposit=0).connect()
+    meters.payee.set_quota(*quota, meters.now)
+    meters.request(4)
+    meters.stream(2 * MIB)
+    assert meters.payee.quota_spent
+    meters.payee.events()
+    stopped = meters.payee.deadline()
+    meters.payee.tick(meters.now + QUOTA_PATIENCE)
+    assert stopped <= meters.now + QUOTA_PATIENCE
+    assert payee.Late() in meters.payee.events()
+
+
+def test_another_lease_in_time_keeps_a_connection_whose_quota_was_used_up():
+    meters = Meters(Prices(0, 0), deposit=0).connect()
+    meters.payee.set_quota(None, MIB, meters.now)
+    meters.stream(2 * MIB)
+    meters.payee.set_quota(None, 3 * MIB, meters.now)
+    meters.payee.events()
+    meters.payee.tick(meters.now + QUOTA_PATIENCE)
+    assert payee.Late() not in meters.payee.events()
 
 
 # --------------------------------------------------------------------------------------------------- the end

@@ -5,7 +5,7 @@ from collections import deque
 from types import SimpleNamespace
 
 from dtp.net.connection import Connection
-from dtp.net.intake import Intake
+from dtp.net.turn_budget import StreamBudget
 from dtp.pay.metered import Metered
 from dtp.pay.server_meter import ServerMeter
 
@@ -57,7 +57,7 @@ def test_a_request_that_waits_to_be_paid_is_for_whoever_asks_next():
         connection, paid = Served([]), asyncio.Event()
         connection.meter.serving = paid.wait
         first, second, third = (SimpleNamespace(id=each) for each in (1, 5, 9))
-        connection._accepted, connection._intake = deque([first, second, third]), Intake()
+        connection._accepted, connection._intake = deque([first, second, third]), StreamBudget()
         woken = []
         connection._wake = woken.append
         waiting = [asyncio.ensure_future(connection.accept_stream()) for _ in range(2)]

@@ -44,15 +44,15 @@ LANES = 3
 
 
 class Client(ChainClient):
-    """A client that adds up the gas of what it had executed."""
+    """A client that knows the gas of all that it had executed, also by those that pay for it out of a purse."""
 
     def __init__(self, network, signer, deployments):
         super().__init__(network, signer, deployments=deployments)
-        self.gas = 0
+        self.gas = []
 
     async def execute(self, *arguments, **options):
         executed = await super().execute(*arguments, **options)
-        self.gas += executed.gas.net
+        self.gas.append(executed.gas.net)
         return executed
 
 
@@ -87,7 +87,7 @@ class World:
 
     async def coins(self):
         """All that the three have, and the gas that they have paid."""
-        return sum([(await each.balance(each.address)).total + each.gas for each in self.clients])
+        return sum([(await each.balance(each.address)).total + sum(each.gas) for each in self.clients])
 
     def close(self):
         for each in self.clients:

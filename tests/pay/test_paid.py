@@ -16,11 +16,11 @@ from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.pay import answers, hosting
 from dtp.pay import serving as serving_module
-from dtp.pay.buying import LaneLock
 from dtp.pay.claims import MINUTE
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, DatagramsNotMetered, PriceTooHigh
 from dtp.pay.holding import Holds
 from dtp.pay.hosting import Heart, refuse_apart
+from dtp.pay.lane_lock import LaneLock
 from dtp.pay.ledger import AGREEMENT_MS
 from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
 from dtp.pay.serving import Selling
@@ -218,6 +218,7 @@ def test_a_channel_that_is_gone_is_not_asked_for_again(market):
     market(scenario)
 
 
+@pytest.mark.slow
 def test_a_small_deposit_is_topped_up_within_the_budget(market):
     async def scenario(market):
         await market.serve(give)

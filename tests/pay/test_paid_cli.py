@@ -72,6 +72,7 @@ def test_terms_that_serve_is_not_told_stay():
         sale(price_mib="2", credit="5").terms(split, 1000)
 
 
+@pytest.mark.slow
 def test_a_service_is_served_again_as_it_is(homes):
     server, _ = homes
     folder = site(server, **{"a.txt": b"words"})
@@ -106,6 +107,8 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
         assert shown["terms"]["price_mib"] == 2_000_000
     served = next(each for each in said if each["event"] == "served")
     assert (served["vouched"], served["bytes"]) == (paid["amount"], paid["bytes"])
+    gas = next(each for each in said if each["event"] == "gas")
+    assert (gas["claims_mist"], gas["presence_mist"] > 0) == (0, True)
     shown = subprocess.run(
         client.command("channel", "show", channel["channel"]),
         env=client.env,
@@ -127,7 +130,8 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
     assert claimed["to_server"] == paid["amount"]
     assert server.run("channel", "claim") == [{"event": "nothing"}]
     # The client closes: the server has its time, then the rest comes back.
-    (closing,) = client.run("channel", "close", channel["channel"])
+    unreached, closing = client.run("channel", "close", channel["channel"])
+    assert (unreached["event"], unreached["channel"]) == ("unreached", channel["channel"])
     assert (closing["event"], closing["seconds"]) == ("closing", 3600)
     net.advance_clock(3_600_000)
     (closed,) = client.run("channel", "close")
@@ -145,6 +149,17 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
     assert f"paid {format_amount(paid['amount'])} (went in 0.5 SUI" in client.text("channel", "history")
 
 
+def test_what_was_sold_is_not_given_away_without_a_word(homes):
+    server, _ = homes
+    folder = site(server, **{"a.txt": b"words"})
+    assert "given-away" not in server.serving_says("--file", folder)
+    with server.serving("--file", folder, *PRICED):
+        pass
+    assert "given-away" in server.serving_says("--file", folder)
+    assert "given-away" not in server.serving_says("--file", f"other={folder}")
+
+
+@pytest.mark.slow
 def test_without_a_budget_nothing_is_bought(homes):
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
@@ -155,6 +170,7 @@ def test_without_a_budget_nothing_is_bought(homes):
         assert client.run("channel", "list")[0]["channels"] == []
 
 
+@pytest.mark.slow
 def test_a_budget_may_be_of_another_coin(homes):
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
@@ -173,7 +189,8 @@ def test_a_bill_is_in_the_coin_that_was_paid(capsys):
     with click.Context(click.Command("recv")):
         _Bill("0xc1", "0x2::other::COIN", 5000, Usage(5, 7), 70_000, closed, 3_000_000).show()
     assert capsys.readouterr().err.splitlines() == [
-        "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes, gas 0.003 SUI in all",
+        "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes, and 0.003 SUI of gas for all transactions of its "
+        "channel",
         "channel closed: 5,000 of 0x2::other::COIN to the server in all, 65,000 of 0x2::other::COIN back to you",
     ]
 
@@ -215,6 +232,7 @@ def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_
         error = json.loads(done.stderr.splitlines()[-1])["error"]
         assert error["code"] == "budget-spent"
         assert "larger budget (--budget)" in error["message"]
+        assert "SUI of 0.004 SUI are paid" in error["message"]  # 3,999,999 of 4,000,000, of nothing
         events = [json.loads(line) for line in done.stdout.splitlines()]
         paid = next(each for each in events if each["event"] == "paid")
         assert 3_999_998 <= paid["amount"] <= 4_000_000
@@ -267,6 +285,7 @@ def test_a_site_speaks_http_on_the_same_service(homes):
     assert not answers[1].endswith(b"words")
 
 
+@pytest.mark.slow
 def test_what_is_agreed_to_is_said_and_what_is_not_is_refused(homes):
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})

@@ -1,8 +1,11 @@
 """The commands for subscriptions: plans, passes, quotas, refunds."""
 
+import pytest
+
 from .homes import PRICED, site
 
 
+@pytest.mark.slow
 def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})

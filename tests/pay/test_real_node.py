@@ -72,6 +72,7 @@ def passed(*what):
     return int(found[1]) if found else 0
 
 
+@pytest.mark.slow
 def test_a_stream_is_paid_over_another_process_node():
     name = "test_a_stream_is_paid_and_everything_is_closed_in_two_transactions"
     assert passed(f"tests/pay/test_paid.py::{name}[node]") == 1

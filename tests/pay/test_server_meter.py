@@ -13,7 +13,7 @@ from dtp.pay.payee import Payee, PayeeLane
 from dtp.pay.payer import said
 from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import Store
-from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
+from dtp.pay.terms import MIB, NO_CARRIAGE, QUOTA_USED_UP, Exposure, Usage
 from dtp.pay.voucher import LaneKey
 from dtp.session.limits import Limits
 from dtp.session.session import Traffic
@@ -501,13 +501,18 @@ def test_who_ends_a_connection_asks_for_what_is_unpaid_and_waits_for_it(tmp_path
     play(tmp_path, scenario)
 
 
-@pytest.mark.parametrize("spent", [True, False])
-def test_who_is_late_is_told_why(tmp_path, spent):
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [("deposit", "the deposit is used up"), ("quota", QUOTA_USED_UP), ("", "not paid within 30 s")],
+)
+def test_who_is_late_is_told_why(tmp_path, why, told):
     async def scenario(meter, wire, lane):
-        if spent:
+        if why == "deposit":
             meter.payee.set_affordable(0, 0.0)
+        elif why == "quota":
+            meter.payee.set_quota(None, 0, 0.0)
         meter._late()
-        assert wire.aborted.startswith("deposit or quota are used up" if spent else "not paid within 30 s")
+        assert wire.aborted.startswith(told)
 
     play(tmp_path, scenario)
 

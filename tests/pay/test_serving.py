@@ -18,7 +18,7 @@ from dtp.chain.signer import KeySigner
 from dtp.errors import ConfigError, LocalError
 from dtp.identity import Identity
 from dtp.net import reachable
-from dtp.net.listener import Listener
+from dtp.net.listener import Listener, Request
 from dtp.pay import buying
 from dtp.pay import cashier as cashier_module
 from dtp.pay import serving as module
@@ -103,12 +103,14 @@ def test_a_channel_pays_for_the_service_that_is_served_here(tmp_path, monkeypatc
             return admission
 
         monkeypatch.setattr(made.gate, "admit", admit)
+        request = Request(Identity.generate().id, name, b"", b"", "192.0.2.7")
         if name == "files":
-            assert await made.admit(None) is admission
+            assert await made.admit(request) is admission
         else:
             with pytest.raises(Refuse, match="'files' is served here") as refused:
-                await made.admit(None)
+                await made.admit(request)
             assert refused.value.code == CloseCode.UNKNOWN_SERVICE
+        assert await made.admit(replace(request, again=True)) is None  # its ticket is of the handshake before
 
     play(tmp_path, monkeypatch, scenario)
 

@@ -79,7 +79,7 @@ class Chain:
 
     async def execute(self, program):
         self.executed.append(functions(program))
-        return SimpleNamespace(digest="d")
+        return SimpleNamespace(digest="d", gas=SimpleNamespace(net=3))
 
     async def coins(self, account, coin):
         return [SimpleNamespace(id=f"0x{at + 1}", balance=each) for at, each in enumerate(self._coins)]
@@ -201,13 +201,15 @@ def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled():
     }
     chain = SimpleNamespace(events_in=lambda executed, schema, kind: events[kind])
     executed = SimpleNamespace(digest="x", gas=SimpleNamespace(net=7))
-    assert settling.result_of(chain, executed, [made]) == [Paid("x", 4531, 202, 7, State.CLOSED)]
+    assert settling.result_of(chain, executed, [made]) == [
+        Paid("x", 4531, 202, 7, State.CLOSED, channels=(id,))
+    ]
     events[Settled].clear()
-    assert settling.result_of(chain, executed, [made]) == [Paid("x", 4500, 0, 7, None)]
+    assert settling.result_of(chain, executed, [made]) == [Paid("x", 4500, 0, 7, None, channels=(id,))]
     events[Claimed].append(Claimed(other.id, 0, 1, 9, 9, b"", SUI_COIN))
     assert settling.result_of(chain, executed, [made, other, made]) == [
-        Paid("x", 4500, 0, 7),
-        Paid("x", 9, 0, 0, coin=OTHER_COIN),
+        Paid("x", 4500, 0, 7, channels=(id,)),
+        Paid("x", 9, 0, 0, coin=OTHER_COIN, channels=(other.id,)),
     ]
 
 
@@ -227,6 +229,6 @@ def test_a_deposit_that_lacks_money_is_said_to_whatever_is_asked_then(digest):
             raise NodeUnavailable("away")
 
     with pytest.raises(InsufficientFunds) as raised:
-        asyncio.run(settling._deposit(Poor(), Program(), SUI_COIN, 5, 1))
+        asyncio.run(settling._deposit(Poor(), Program(), SUI_COIN, 5, 1, 2))
     assert raised.value is fault
     assert was_signed(raised.value) is bool(digest)

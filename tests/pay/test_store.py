@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,50 @@ def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store, tmp_p
         store.backup(tmp_path / "nowhere" / "copy.sqlite")
 
 
+class Killed(Exception):
+    """The program is no more."""
+
+
+def test_a_copy_says_that_it_is_one_whenever_its_program_is_killed(tmp_path, monkeypatch):
+    """Between the two a server that was restored from it took channels whose close it may have agreed on since."""
+    calls = []
+
+    class Connection(sqlite3.Connection):
+        def execute(self, *arguments):
+            return die_or_do(super().execute, *arguments)
+
+        def backup(self, *arguments, **options):
+            return die_or_do(super().backup, *arguments, **options)
+
+    def die_or_do(work, *arguments, **options):
+        calls.append(work)
+        if len(calls) == number:
+            raise Killed
+        return work(*arguments, **options)
+
+    number, ended = -1, False
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Connection))
+    with Store(tmp_path / "pay.sqlite") as store:
+        receive(store, KEY.sign(voucher(1, 50)), Usage(50, 0))
+        number = 0
+        while not ended:
+            path = tmp_path / f"{number}.sqlite"
+            number += 1
+            calls.clear()
+            try:
+                store.backup(path)
+                ended = True
+            except Killed:
+                pass
+            number, kept = -1, number
+            if path.exists():
+                with Store(path) as copy:
+                    assert copy.is_copy() == bool(copy.sold())
+                    assert copy.is_copy() or not ended
+            number = kept
+    assert number > 4
+
+
 @pytest.mark.parametrize("what", ["a channel", "a newer voucher", "something else"])
 def test_a_copy_replaces_nothing_but_an_older_copy(store, tmp_path, what):
     """As when the store and its copy are taken for one another."""
@@ -166,8 +211,24 @@ def test_a_key_is_kept_before_its_channel_is_known(store):
         store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
 
 
+def drop_names(store):
+    """Channels as they were up to format 8."""
+    store._db.execute("ALTER TABLE bought DROP COLUMN name")
+    store._db.execute("DROP TABLE failed")
+
+
+def test_channels_of_the_format_before_are_of_a_service_without_a_name(store):
+    store.keep_key(KEY, 7)
+    store.add_bought(BOUGHT, 0, KEY.public)
+    drop_names(store)
+    store._db.execute("PRAGMA user_version=8")
+    with again(store) as other:
+        assert (other.bought()[0].name, other.failed()) == ("", [])
+
+
 def drop_deposits(store):
     """Channels as they were up to format 6."""
+    drop_names(store)
     for each in ("coin", "claim_ms", "gas", "refused"):
         store._db.execute(f"ALTER TABLE bought DROP COLUMN {each}")
     store._db.execute("DROP TABLE deposits")

@@ -48,7 +48,17 @@ def test_a_deposit_is_doubted_until_the_chain_has_it(store):
     assert (store.doubted_deposits(CHANNEL), store.deposited(CHANNEL)) == ({"second": 200}, 1_000_500)
 
 
+def test_a_channel_was_topped_up_by_what_came_behind_its_opening(store):
+    assert not store.was_topped_up(CHANNEL, 0)
+    store.add_deposit(CHANNEL, 5, -300)
+    assert not store.was_topped_up(CHANNEL, 0)
+    store.add_deposit(CHANNEL, 7, 300, "doubted")
+    assert [store.was_topped_up(CHANNEL, since) for since in (0, 7, 8)] == [True, True, False]
+
+
 def test_deposits_of_the_format_before_are_not_doubted(store):
+    store._db.execute("ALTER TABLE bought DROP COLUMN name")
+    store._db.execute("DROP TABLE failed")
     store._db.execute("ALTER TABLE deposits DROP COLUMN digest")
     store._db.execute("PRAGMA user_version=7")
     with Store(store.path) as other:
@@ -98,6 +108,24 @@ async def deposited(market, buyer):
     return [each.deposited for each in await market.channels(buyer) if each is not None]
 
 
+@pytest.mark.parametrize("exposure", [Exposure(), Exposure(0, 0, 0, 0)], ids=["trusting", "paid ahead"])
+def test_money_that_another_connection_added_counts_in_the_next(market, exposure):
+    """The server has read the channel before, and remembers it: it is told of the money, or looks again."""
+
+    async def scenario(market):
+        await market.serve(give, selling=Selling(policy=CHEAP, recheck=3600, exposure=exposure))
+        buyer = await market.buyer()
+        await kept(market, buyer)
+        (channel,) = await market.channels(buyer)
+        journal = Journal(buyer["store"])
+        await add_noted(buyer["network"], journal, channel, Budget(BUDGET), BUDGET - DEPOSIT)
+        await journal.close()
+        await kept(market, buyer, 2 * MIB)
+        assert await deposited(market, buyer) == [BUDGET]
+
+    market(scenario)
+
+
 def test_a_node_that_says_a_channel_is_empty_gets_no_top_up(market):
     async def scenario(market):
         await market.serve(give)
@@ -140,6 +168,7 @@ def test_a_node_that_says_a_channel_is_used_up_gets_a_budget_at_most(market, wha
     market(scenario)
 
 
+@pytest.mark.slow
 def test_a_node_that_says_more_is_there_keeps_nobody_from_adding(market):
     async def scenario(market):
         selling = Selling(policy=CHEAP, recheck=3600, claim_every=3600, exposure=Exposure(patience=60))

@@ -7,27 +7,16 @@ from hypothesis import strategies as st
 from dtp.chain import channel
 from dtp.pay.errors import MalformedMeter
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher, decode_voucher, encode_voucher
+from dtp.testing.strategies import vouchers
 
 from .meters import CHANNEL, KEY, voucher
 
-U64 = st.integers(0, 2**64 - 1)
 
-
-@given(
-    st.binary(min_size=32, max_size=32),
-    st.integers(0, 255),
-    U64,
-    U64,
-    U64,
-    U64,
-    st.none() | st.binary(min_size=32, max_size=32),
-    U64,
-)
-def test_the_bytes_are_those_of_the_move_declaration(id, lane, sequence, amount, requests, size, lock, end):
-    made = Voucher("0x" + id.hex(), lane, sequence, amount, requests, size, lock, end)
+@given(vouchers())
+def test_the_bytes_are_those_of_the_move_declaration(made):
     data = encode_voucher(made)
     assert data == channel.voucher_bytes(made)
-    assert len(data) == (89 if lock is None else 122)
+    assert len(data) == (89 if made.hash_lock is None else 122)
     assert decode_voucher(data) == made
 
 

@@ -155,18 +155,18 @@ def closing(net, homes, count):
     """Channels of the client whose server's time for claims is over."""
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
-    with server.serving("--file", folder, *PRICED) as (address, _):
-        for number in range(count):
+    for number in range(count):
+        with server.serving("--file", folder, *PRICED) as (address, _):
             client.run("recv", f"{address}/a.txt", "-o", f"{number}", "--budget", "0.1SUI", "--keep-channel")
-            (kept,) = [
-                each for each in client.run("channel", "list")[0]["channels"] if each["state"] == "open"
-            ]
-            client.run("channel", "close", kept["channel"])
+        (kept,) = [each for each in client.run("channel", "list")[0]["channels"] if each["state"] == "open"]
+        unreached, asked = client.run("channel", "close", kept["channel"])  # the server is gone
+        assert (unreached["event"], asked["event"]) == ("unreached", "closing")
     net.advance_clock(3_600_000)
     with Store(client.folder / "data" / "pay.sqlite") as store:
         return [each.channel for each in store.bought()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [("close",), ("watch", "--once")])
 def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(net, homes, dtp, monkeypatch, how):
     first, second = closing(net, homes, 2)

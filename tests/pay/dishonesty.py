@@ -1,0 +1,26 @@
+"""The table of dishonesty in docs/paying.md: who, what it does, what the other loses at most, and its test."""
+
+import re
+from pathlib import Path
+
+from dtp.pay.claims import Policy
+from dtp.pay.terms import FIRST_AMOUNT, STEP_AMOUNT
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "paying.md"
+#: What the words of the table come to, in the coin's smallest unit.
+BOUNDS = {
+    "nothing": 0,
+    "a step": STEP_AMOUNT,
+    "an exposure": FIRST_AMOUNT,
+    "what isn't claimed": Policy().most_unclaimed,
+    "twice what isn't claimed": 2 * Policy().most_unclaimed,
+}
+_ROW = re.compile(
+    r"^\| (client|server|third party|node) \| (.+?) \| (.+?) \| `(tests/\S+?)::(\w+)` \|$", re.M
+)
+
+
+def rows():
+    """The table: who, what it does, the bound in words, the file and the name of the test."""
+    return _ROW.findall(PAGE.read_text())

@@ -1,0 +1,39 @@
+"""Programs of one wallet that close channels at the same time, as `dtp channel close` does."""
+
+import asyncio
+
+from dtp.chain import channel as channel_module
+from dtp.chain.channel import Channel, State
+from dtp.pay.ends import close_further
+from dtp.pay.store import Store
+
+from .test_dishonesty import open_many
+from .test_paid import give
+
+PROGRAMS = 6
+
+
+def test_channels_that_are_closed_at_once_are_closed_in_turn(market):
+    """Of six programs one or two ended with `stale_object`: each paid its gas by the same coin."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        ids, _ = await open_many(market, buyer["network"], PROGRAMS)
+        path = buyer["store"].path
+
+        async def program(id):
+            chain = await market.client(buyer["wallet"])
+            with Store(path) as store:
+                found = await chain.read(channel_module.SCHEMA, Channel, id)
+                return await close_further(chain, store, found, market.chain.now_ms(), ask=True)
+
+        steps = await asyncio.gather(*map(program, ids))
+        assert [each.event for each in steps] == ["closing"] * PROGRAMS
+        assert len({each.digest for each in steps}) == PROGRAMS
+        for id in ids:
+            found = await buyer["network"].read(channel_module.SCHEMA, Channel, id)
+            assert found.state == State.CLOSING
+        assert {each.state for each in buyer["store"].bought()} == {"closing"}
+
+    market(scenario)

@@ -1,0 +1,139 @@
+"""Channels left open: closed by agreement with their server, kept where that is cheaper, and all gas is told."""
+
+import pytest
+
+from dtp.chain.errors import TransactionFailed
+from dtp.pay.dial import close_with_server
+from dtp.pay.errors import ChannelUnusable
+from dtp.pay.lane_start import Reserved
+from dtp.pay.store import Store
+
+from .homes import PRICED, site
+
+
+async def echo(connection):
+    async for stream in connection:
+        stream.write(await stream.read())
+        stream.write_eof()
+
+
+async def ask(connection, data=b"words"):
+    stream = await connection.open_stream()
+    stream.write(data)
+    stream.write_eof()
+    assert await stream.read() == data
+
+
+def test_a_kept_channel_is_closed_at_once_while_its_server_is_there(market):
+    """`dtp channel close` asked the chain, and the rest was locked for `claim_ms`."""
+
+    async def scenario(made):
+        await made.serve(echo)
+        buyer = await made.buyer()
+        async with made.connect(buyer, keep=True) as connection:
+            await ask(connection)
+        (kept,) = buyer["store"].bought()
+        assert (kept.state, kept.name) == ("open", "files")
+        async with made.connect(buyer, keep=True) as connection:
+            await ask(connection)
+            with pytest.raises(ChannelUnusable, match="in use"):
+                await close_with_server(buyer["network"], buyer["store"], kept.channel)
+        paid = connection.paid
+        deal = await close_with_server(buyer["network"], buyer["store"], kept.channel)
+        assert deal.closed.to_client == 500_000_000 - paid
+        assert buyer["store"].bought()[0].state == "closed"
+        assert await made.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_what_a_killed_program_had_reserved_keeps_no_channel_open(market):
+    """All that may have been signed counted as spent: nothing seemed left, and 0.5 SUI stayed locked."""
+
+    async def scenario(made):
+        await made.serve(echo)
+        buyer = await made.buyer()
+        async with made.connect(buyer, keep=True) as connection:
+            await ask(connection)
+        (ours,) = buyer["store"].bought()
+        buyer["store"].reserve(ours.channel, 0, Reserved(1000, 499_000_000))
+        async with made.connect(buyer, keep=None) as connection:
+            await ask(connection)
+        assert [each.state for each in buyer["store"].bought()] == ["closed"]
+
+    market(scenario)
+
+
+def test_a_small_rest_is_kept_and_a_large_one_closed(market):
+    async def scenario(made):
+        await made.serve(echo)
+        buyer = await made.buyer()
+        for budget, state in ((100_000_000, "closed"), (20_000_000, "open")):
+            async with made.connect(buyer, budget=budget, keep=None) as connection:
+                await ask(connection)
+                deal = connection.meter.deal
+            assert [each.state for each in buyer["store"].bought()][-1] == state
+            assert deal.kept_as_cheaper is (state == "open")
+
+    market(scenario)
+
+
+def test_gas_is_noted_with_each_transaction(market):
+    """It was noted at the end of the connection: what was killed before had cost none, nor had a close by hand."""
+
+    async def scenario(made):
+        await made.serve(echo)
+        buyer = await made.buyer()
+        connection = await made.connect(buyer, keep=True)
+        (ours,) = buyer["store"].bought()
+        assert ours.gas == connection.meter.deal.gas > 5_000_000
+        await connection.close()
+        assert buyer["store"].bought()[0].gas == ours.gas
+        deal = await close_with_server(buyer["network"], buyer["store"], ours.channel)
+        assert buyer["store"].bought()[0].gas == ours.gas + deal.gas < ours.gas
+
+    market(scenario)
+
+
+def test_an_opening_that_failed_is_in_the_history_with_its_gas(market, monkeypatch):
+    async def scenario(made):
+        await made.serve(echo)
+        buyer = await made.buyer()
+        genuine = type(buyer["network"]).execute
+
+        async def execute(chain, program, **options):
+            executed = await genuine(chain, program, **options)
+            raise TransactionFailed("it ran and failed", kind="MOVE_ABORT", executed=executed)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(buyer["network"]), "execute", execute)
+            with pytest.raises(TransactionFailed):
+                await made.connect(buyer)
+        ((_, gas),) = buyer["store"].failed()
+        assert gas > 5_000_000
+
+    market(scenario)
+
+
+def test_an_opening_that_failed_counts_once(tmp_path):
+    with Store(tmp_path / "pay.sqlite") as store:
+        for _ in range(2):
+            store.add_failed("digest", 5, 7)
+        assert store.failed() == [(5, 7)]
+
+
+@pytest.mark.slow
+def test_the_command_dials_the_server_first_and_names_the_channel(homes):
+    server, client = homes
+    folder = site(server, **{"a.txt": b"words"})
+    with server.serving("--http", folder, "--service", "named", *PRICED) as (address, _):
+        client.run("recv", f"{address}/a.txt", "--budget", "0.5SUI", "--keep-channel")
+        (before,) = client.run("channel", "history")[0]["total"]
+        (kept,) = client.run("channel", "list")[0]["channels"]
+        assert "at once where the server answers" in kept["why"]
+        (closed,) = client.run("channel", "close", kept["channel"])
+        assert (closed["event"], closed["channels"]) == ("closed", [kept["channel"]])
+        assert closed["to_client"] + closed["to_server"] == 500_000_000
+        (after,) = client.run("channel", "history")[0]["total"]
+        assert after["gas_mist"] == before["gas_mist"] + closed["gas_mist"]
+        assert after["came_back"] == closed["to_client"]

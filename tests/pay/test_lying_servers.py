@@ -1,0 +1,158 @@
+"""A server whose node shows deposits that aren't there, to the good of a client that signs above its own."""
+
+from dataclasses import replace
+
+import pytest
+
+from dtp.chain.channel import State
+from dtp.errors import DtpError
+from dtp.pay.backing import believed, contradiction
+from dtp.pay.claims import Policy
+from dtp.pay.serving import Selling
+from dtp.pay.settling import finalize, request_close
+from dtp.pay.terms import MIB, Exposure, Prices, Usage
+
+from . import lies
+from .conftest import CHEAP, TERMS
+from .meters import KEY
+from .test_claims import channel, lane
+from .test_faulty_nodes import play
+from .test_paid import cost_of, fetch, give
+
+#: Of which the default lets 10 MiB be served by a node's word alone.
+DEAR = replace(TERMS, price_mib=20_000_000)
+DEPOSIT = 25_000_000
+#: ... and 10 MiB of usual ones.
+UNCLAIMED = 20_000_000
+EXTRA = 10**12
+
+
+def more_in_it(found):
+    """So much more went in, and is still there."""
+    return replace(found, deposited=found.deposited + EXTRA, balance=found.balance + EXTRA)
+
+
+def all_paid(found):
+    """So much more went in, and what was claimed was paid out of it."""
+    shown = more_in_it(found)
+    return replace(shown, owed=0, claimed=found.claimed + found.owed, balance=shown.balance - found.owed)
+
+
+async def take(connection, most):
+    """Fetch so many MiB, or until the connection is ended; bytes that came in whole answers."""
+    got = 0
+    try:
+        for _ in range(most):
+            got += await fetch(connection, MIB)
+    except DtpError:
+        pass
+    return got
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lie", [more_in_it, all_paid])
+def test_a_deposit_that_is_not_there_is_served_for_up_to_what_is_believed(market, lie, bound):
+    """It was served for as long as the client liked: vouchers above the deposit are worth nothing."""
+
+    async def scenario(sessions):
+        market = sessions.market
+        server = await sessions.client(market.server_wallet, "server")
+        exposure = Exposure(first_amount=3_000_000, patience=3)
+        selling = Selling(exposure=exposure, recheck=3600, claim_every=3600)
+        serving = await market.serve(give, network=server, selling=selling, terms=DEAR)
+        buyer = await market.buyer()
+        sessions.node.lie(lies.channels(lie))
+        for _ in range(3):  # it comes again, with a new channel where this one isn't taken any more
+            connection = await market.connect(buyer, budget=DEPOSIT, keep=True)
+            connection.meter.payer.funded(EXTRA, connection.meter.loop.time())
+            got = await take(connection, 60)
+            assert got < 60 * MIB
+            await connection.close()
+            assert Prices(DEAR.price_request, DEAR.price_mib).of(Usage(0, got)) - DEPOSIT <= bound
+            known = [each.channel for each in buyer["store"].bought()]
+        assert len(known) == 3  # none was taken twice
+        await serving.ledger.settled()
+        sessions.node.lie({})
+        # Who is honest is served all the same.
+        other = await market.buyer()
+        async with market.connect(other, budget=500_000_000) as connection:
+            assert await fetch(connection, 8 * MIB) == 8 * MIB
+
+    play(market, "server", scenario)
+
+
+@pytest.mark.slow
+def test_a_close_that_is_kept_from_the_server_costs_it_what_is_not_claimed(market, bound):
+    """It was served as long as the node hid that the channel had its end: what was vouched was worth nothing."""
+
+    async def scenario(sessions):
+        market = sessions.market
+        server = await sessions.client(market.server_wallet, "server")
+        exposure = Exposure(first_amount=3_000_000, patience=3)
+        selling = Selling(exposure=exposure, recheck=3600, claim_every=3600)
+        serving = await market.serve(give, network=server, selling=selling, terms=DEAR)
+        buyer = await market.buyer()
+        chain, first = buyer["network"], {}
+
+        def as_it_was(found):
+            return first.setdefault(found.id, found)
+
+        sessions.node.lie(lies.channels(as_it_was))
+        connection = await market.connect(buyer, budget=2_000_000_000, keep=True)
+        got = await take(connection, 1)
+        (found,) = await market.channels(buyer)
+        await request_close(chain, found)
+        market.chain.advance(DEAR.claim_ms)
+        got += await take(connection, 60)
+        await connection.close()
+        await serving.ledger.settled()
+        assert got < 60 * MIB
+        assert Prices(DEAR.price_request, DEAR.price_mib).of(Usage(0, got)) <= bound
+        sessions.node.lie({})
+        paid = await finalize(chain, found)  # nothing could be claimed
+        assert (paid.to_server, paid.to_client) == (0, 2_000_000_000)
+
+    play(market, "server", scenario)
+
+
+@pytest.mark.slow
+def test_more_than_is_believed_is_served_as_it_is_claimed(market):
+    async def scenario(market):
+        policy = replace(CHEAP, most_unclaimed=UNCLAIMED)
+        serving = await market.serve(give, selling=Selling(policy=policy, recheck=3600, claim_every=3600))
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=cost_of(80 * MIB)) as connection:
+            for _ in range(3):
+                assert await fetch(connection, 20 * MIB) == 20 * MIB
+        assert connection.paid == cost_of(*[20 * MIB] * 3)
+        assert serving.cashier.claimed["0x" + "0" * 63 + "2::sui::SUI"] >= connection.paid - UNCLAIMED
+
+    market(scenario)
+
+
+def test_what_of_a_channel_contradicts_itself():
+    sound = channel(deposited=1000, balance=600, claimed=400)
+    assert contradiction(sound) is None
+    assert "contradict" in contradiction(replace(sound, deposited=10**9))
+    assert "contradict" in contradiction(replace(sound, balance=601))
+    assert "didn't pay" in contradiction(replace(sound, owed=1))
+    capped = replace(sound.terms, epoch_cap=400)
+    assert contradiction(replace(sound, owed=600, terms=capped)) is None
+    assert "didn't pay" in contradiction(replace(sound, owed=601, terms=capped))
+
+
+def test_what_is_believed_is_what_was_claimed_and_a_limit():
+    of = channel(lanes=(lane(amount=100), replace(lane(amount=50), key=KEY.public)))
+    assert believed(of, 0, 1000) == 1150
+    assert believed(of, 60, 1000) == 1090
+    assert believed(of, 2000, 1000) == 0
+    assert believed(of, 60, None) is None
+
+
+def test_the_limit_is_in_the_coin_that_is_paid():
+    coin = "0x2::other::COIN"
+    assert Policy().unclaimed_in("0x2::sui::SUI") == Policy().most_unclaimed == 200_000_000
+    assert Policy(sui_in={coin: 5_000_000}).unclaimed_in(coin) == 1_000_000
+    assert Policy().unclaimed_in(coin) is None
+    assert Policy(most_unclaimed=None).unclaimed_in("0x2::sui::SUI") is None
+    assert channel().state == State.OPEN

@@ -1,0 +1,118 @@
+"""A server whose store was restored from a backup: closes that it agreed on since are unknown to it."""
+
+import pytest
+
+from dtp.pay.gate import RESTORED
+from dtp.pay.ledger import AGREEMENT_MS
+from dtp.pay.settling import close_agreed
+from dtp.pay.store import Store
+from dtp.pay.terms import MIB
+from dtp.session.codes import CloseCode, ConnectionRefused
+
+from .test_disputes import paid_channel, vanish
+from .test_paid import cost_of, fetch, give
+
+
+async def restore(market, copy):
+    await market.serving.close(claim=False)
+    await market.serve(give, store=market.stack.enter_context(Store(copy)))
+
+
+def test_a_restored_server_serves_no_channel_whose_close_it_may_have_agreed_on(market, tmp_path):
+    """10 million were lost: the client closed by the agreement that the copy didn't have."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        copy = tmp_path / "copy.sqlite"
+        market.serving.store.backup(copy)
+        agreed = await connection.meter.agreement()
+        await vanish(connection)
+        await restore(market, copy)
+        assert market.serving.store.end_of(channel.id) is None
+        for _ in range(2):  # a server that starts again waits again
+            with pytest.raises(ConnectionRefused, match=RESTORED) as refused:
+                await market.connect(buyer, keep=True)
+            assert refused.value.close_code == CloseCode.BUSY
+            await restore(market, copy)
+        before = await market.balance(market.server_wallet.address)
+        await close_agreed(buyer["network"], channel, agreed)
+        assert await market.balance(market.server_wallet.address) - before == agreed.total
+        # Channels that were opened since are served at once.
+        async with market.connect(await market.buyer(), keep=True) as other:
+            assert await fetch(other, 1000) == 1000
+
+    market(scenario)
+
+
+def test_a_restored_server_serves_all_channels_once_no_agreement_can_be_used(market, tmp_path):
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        copy = tmp_path / "copy.sqlite"
+        market.serving.store.backup(copy)
+        await vanish(connection)
+        await restore(market, copy)
+        market.chain.advance(AGREEMENT_MS + 120_000)
+        await market.serving.firewall.refresh()
+        async with market.connect(buyer, keep=True) as again:
+            assert again.meter.payer.lane.channel == channel.id
+            assert await fetch(again, 1000) == 1000
+            assert again.paid or await again.meter.finish()
+        assert market.serving.store.is_copy()
+        await market.serving.close(claim=False)
+        assert not market.serving.store.is_copy()
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_a_client_whose_disk_is_set_back_pays_what_it_used_and_no_more(market, tmp_path, when):
+    """A snapshot lacks what was signed since: the server shows it, and no number is used for two sums."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, copy = await market.buyer(), tmp_path / "copy.sqlite"
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 1000)
+            if when == "within":
+                buyer["store"].backup(copy)
+                await fetch(connection, 2 * MIB)
+        if when == "before":
+            buyer["store"].backup(copy)
+            async with market.connect(buyer, keep=True) as connection:
+                await fetch(connection, 2 * MIB)
+        (sold,) = market.serving.store.sold()
+        assert sold.newest.voucher.amount == cost_of(1000, 2 * MIB)
+        buyer["store"] = market.stack.enter_context(Store(copy))
+        async with market.connect(buyer) as again:
+            assert again.meter.payer.lane.channel == sold.channel
+            await fetch(again, MIB)
+        assert again.meter.deal.closed.to_server == cost_of(1000, 2 * MIB, MIB)
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_a_client_whose_disk_is_set_back_leaves_a_channel_that_was_claimed_since(market, tmp_path):
+    """What was claimed is above all that it knows of: a node that makes claims up would say the same."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, copy = await market.buyer(), tmp_path / "copy.sqlite"
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 1000)
+        buyer["store"].backup(copy)
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 2 * MIB)
+        await market.serving.cashier.look(closing=True)
+        (found,) = await market.channels(buyer)
+        assert found.claimed == cost_of(1000, 2 * MIB)
+        buyer["store"] = market.stack.enter_context(Store(copy))
+        async with market.connect(buyer) as again:
+            assert again.meter.payer.lane.channel != found.id
+            await fetch(again, MIB)
+        assert again.meter.deal.closed.to_server == cost_of(MIB)
+        assert [each.state for each in buyer["store"].bought()] == ["refused", "closed"]
+
+    market(scenario)
